@@ -1,0 +1,63 @@
+/* A lock for one set of parameters: many readers or one writer, the writer first.
+ *
+ * Updates take microseconds and are rare beside the reading, so both sides wait by yielding and
+ * then by short sleeps; no operating system's lock is needed. */
+#define _POSIX_C_SOURCE 200809L
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "guard.h"
+
+#ifdef _WIN32
+#include <windows.h>
+static void sleep_briefly(void) { Sleep(1); }
+static void yield_processor(void) { SwitchToThread(); }
+#else
+#include <sched.h>
+#include <time.h>
+static void sleep_briefly(void) { nanosleep(&(struct timespec){0, 50000}, NULL); }
+static void yield_processor(void) { sched_yield(); }
+#endif
+
+struct pf_guard {
+    atomic_int training; /* somebody is between enter and leave */
+    atomic_int writer;
+    atomic_int readers;
+};
+
+pf_guard *pf_guard_new(void) { return calloc(1, sizeof(pf_guard)); }
+void pf_guard_free(pf_guard *guard) { free(guard); }
+
+int pf_guard_enter(pf_guard *guard) {
+    int free_to_train = 0;
+    return atomic_compare_exchange_strong(&guard->training, &free_to_train, 1);
+}
+void pf_guard_leave(pf_guard *guard) { atomic_store(&guard->training, 0); }
+
+static void wait_a_little(int *turns) {
+    if (++*turns < 100)
+        yield_processor();
+    else
+        sleep_briefly();
+}
+
+void pf_guard_lock_read(pf_guard *guard) {
+    int turns = 0;
+    for (;;) {
+        while (atomic_load(&guard->writer)) wait_a_little(&turns);
+        atomic_fetch_add(&guard->readers, 1);
+        if (!atomic_load(&guard->writer)) return;
+        atomic_fetch_sub(&guard->readers, 1); /* a writer came in between: let it go first */
+    }
+}
+void pf_guard_unlock_read(pf_guard *guard) { atomic_fetch_sub(&guard->readers, 1); }
+
+void pf_guard_lock_write(pf_guard *guard) {
+    int turns = 0, nobody = 0;
+    while (!atomic_compare_exchange_weak(&guard->writer, &nobody, 1)) {
+        nobody = 0;
+        wait_a_little(&turns);
+    }
+    while (atomic_load(&guard->readers)) wait_a_little(&turns);
+}
+void pf_guard_unlock_write(pf_guard *guard) { atomic_store(&guard->writer, 0); }

@@ -1,0 +1,10 @@
+/* The reader's side of the guard; the rest is in plan.inc. */
+#ifndef PYFRAME_GUARD_H
+#define PYFRAME_GUARD_H
+
+#include "plan.h"
+
+void pf_guard_lock_read(pf_guard *guard);
+void pf_guard_unlock_read(pf_guard *guard);
+
+#endif

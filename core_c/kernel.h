@@ -1,0 +1,98 @@
+/* What every family of kernels stands on.
+ *
+ * A family's file is compiled twice, with PF_REAL_BITS 32 and 64: `real` is the element type, and
+ * PF_NAME(relu) is the symbol pf_relu_f32 or pf_relu_f64. */
+#ifndef PYFRAME_KERNEL_H
+#define PYFRAME_KERNEL_H
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "pyframe/pyframe.h"
+
+#ifndef PF_REAL_BITS
+#define PF_REAL_BITS 32
+#endif
+
+#if PF_REAL_BITS == 32
+typedef float real;
+#define PF_NAME(name) pf_##name##_f32
+#define R(literal) literal##f /* a constant of type real */
+#define PF_MATH(function) function##f
+#else
+typedef double real;
+#define PF_NAME(name) pf_##name##_f64
+#define R(literal) literal
+#define PF_MATH(function) function
+#endif
+
+#define r_exp PF_MATH(exp)
+#define r_expm1 PF_MATH(expm1)
+#define r_log PF_MATH(log)
+#define r_log1p PF_MATH(log1p)
+#define r_sqrt PF_MATH(sqrt)
+#define r_fabs PF_MATH(fabs)
+#define r_tanh PF_MATH(tanh)
+#define r_erf PF_MATH(erf)
+
+/* Operands of a call. An absent one has data NULL. */
+static inline const real *pf_in(const pf_call *call, int i) {
+    return (const real *)call->inputs[i]->data;
+}
+static inline const int64_t *pf_in_int(const pf_call *call, int i) {
+    return (const int64_t *)call->inputs[i]->data;
+}
+static inline real *pf_out(const pf_call *call, int i) { return (real *)call->outputs[i]->data; }
+static inline double *pf_out_double(const pf_call *call, int i) {
+    return (double *)call->outputs[i]->data;
+}
+static inline real *pf_state(const pf_call *call, int i) { return (real *)call->states[i]->data; }
+
+/* The number of elements; 1 for a scalar, 0 when an extent is zero. */
+static inline int64_t pf_count(const pf_operand *t) {
+    int64_t n = 1;
+    for (int i = 0; i < t->ndim; i++) n *= t->dims[i];
+    return n;
+}
+static inline int64_t pf_last_dim(const pf_operand *t) {
+    return t->ndim > 0 ? t->dims[t->ndim - 1] : 1;
+}
+/* The number of rows when the last axis is a row. */
+static inline int64_t pf_row_count(const pf_operand *t) {
+    int64_t n = 1;
+    for (int i = 0; i + 1 < t->ndim; i++) n *= t->dims[i];
+    return n;
+}
+
+/* Reductions run in PF_LANES independent sums, which a compiler turns into vectors, and are then
+ * folded in a fixed tree: the order depends on the length alone, so the bits do too. */
+enum { PF_LANES = 16 };
+
+static inline real pf_fold(real lane[PF_LANES]) {
+    for (int width = PF_LANES / 2; width > 0; width /= 2)
+        for (int j = 0; j < width; j++) lane[j] += lane[j + width];
+    return lane[0];
+}
+
+/* sum_i x[i] */
+static inline real pf_sum(const real *restrict x, int64_t n) {
+    real lane[PF_LANES] = {0};
+    int64_t i = 0;
+    for (; i + PF_LANES <= n; i += PF_LANES)
+        for (int j = 0; j < PF_LANES; j++) lane[j] += x[i + j];
+    for (int j = 0; i < n; i++, j++) lane[j] += x[i];
+    return pf_fold(lane);
+}
+
+/* sum_i a[i] b[i] */
+static inline real pf_dot(const real *restrict a, const real *restrict b, int64_t n) {
+    real lane[PF_LANES] = {0};
+    int64_t i = 0;
+    for (; i + PF_LANES <= n; i += PF_LANES)
+        for (int j = 0; j < PF_LANES; j++) lane[j] += a[i + j] * b[i + j];
+    for (int j = 0; i < n; i++, j++) lane[j] += a[i] * b[i];
+    return pf_fold(lane);
+}
+
+#endif

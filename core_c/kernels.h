@@ -1,0 +1,11 @@
+/* The table of contents: every built-in kernel, its inputs -> outputs with their shapes, its
+ * formula, and the file of its family. A row is PF_KERNEL(name); the symbols are pf_<name>_f32 and
+ * pf_<name>_f64. B is a product of leading axes, (...) any shape, s() a scalar.
+ *
+ * This header has no include guard: kernels.c reads it twice, once to declare, once to list. */
+
+/* activations.c: element-wise on (...). */
+PF_KERNEL(sigmoid)         /* x -> y                    y = 1 / (1 + exp(-x)) */
+PF_KERNEL(sigmoid_grad)    /* dy, y -> dx               dx = dy y (1 - y) */
+PF_KERNEL(leaky_relu)      /* x -> y                    y = x > 0 ? x : slope x */
+PF_KERNEL(leaky_relu_grad) /* dy, x -> dx               dx = dy (x > 0 ? 1 : slope) */

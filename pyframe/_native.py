@@ -1,0 +1,175 @@
+"""The one door to the C core: nothing else in the package imports cffi or the extension."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pyframe import _core  # type: ignore[attr-defined]
+
+ffi: Any = _core.ffi
+lib: Any = _core.lib
+
+MAX_NDIM: int = lib.PF_MAX_NDIM
+TYPE_CODES = {"i": lib.PF_INT, "u": lib.PF_UINT, "f": lib.PF_FLOAT}
+
+# The tables that describe a program, laid out as in core_c/plan.inc.
+VALUE_DTYPE = np.dtype(
+    [
+        ("offset", "i8"),
+        ("bytes", "i8"),
+        ("dims_at", "i8"),
+        ("base", "i4"),
+        ("ndim", "i4"),
+        ("type_code", "u1"),
+        ("type_bits", "u1"),
+        ("reserved", "u2"),
+        ("reserved2", "u4"),
+    ]
+)
+INSTRUCTION_DTYPE = np.dtype(
+    [
+        ("kernel", "u8"),
+        ("stream", "u8"),
+        ("accumulate", "u8"),
+        ("slots_at", "i8"),
+        ("attributes_at", "i8"),
+        ("scratch_bytes", "i8"),
+        ("work", "i8"),
+        ("flags", "u4"),
+        ("attribute_size", "u4"),
+        ("input_count", "u4"),
+        ("output_count", "u4"),
+        ("state_count", "u4"),
+        ("reserved", "u4"),
+    ]
+)
+
+
+def struct_size(name: str) -> int:
+    """Return the size in bytes of a C struct, 0 for an unknown name."""
+    return int(lib.pf_struct_size(name.encode()))
+
+
+for _name, _dtype in (("pf_value", VALUE_DTYPE), ("pf_instruction", INSTRUCTION_DTYPE)):
+    if struct_size(_name) != _dtype.itemsize:
+        raise ImportError(
+            f"the C core's {_name} has {struct_size(_name)} bytes, the Python side's "
+            f"{_dtype.itemsize}: the two come from different versions; reinstall pyframe-nn"
+        )
+
+
+def find_kernel(name: str, bits: int) -> int:
+    """Return the address of the built-in kernel pf_<name>_f<bits>, 0 when there is none."""
+    return int(ffi.cast("uintptr_t", lib.pf_find_kernel(name.encode(), bits)))
+
+
+def kernel_names() -> list[str]:
+    """Return the names of all built-in kernels."""
+    names = (lib.pf_kernel_name(i) for i in range(lib.pf_kernel_count()))
+    return [ffi.string(name).decode() for name in names]
+
+
+def pointer(array: npt.NDArray[Any]) -> Any:
+    """Return a ``void *`` to an array's first element; the caller keeps the array alive."""
+    return ffi.cast("void *", array.ctypes.data)
+
+
+def typed_pointer(ctype: str, array: npt.NDArray[Any]) -> Any:
+    """Return a pointer of the given C type to an array's first element."""
+    return ffi.cast(ctype, array.ctypes.data)
+
+
+def view(address: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Return an array over memory of the C core; valid while its owner lives."""
+    size = dtype.itemsize
+    for extent in shape:
+        size *= extent
+    if size == 0:
+        return np.empty(shape, dtype)
+    return np.frombuffer(ffi.buffer(address, size), dtype).reshape(shape)
+
+
+def empty_aligned(count: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Return zeros of the dtype, 64-byte aligned."""
+    raw = np.zeros(count * dtype.itemsize + 64, np.uint8)
+    shift = -raw.ctypes.data % 64
+    return raw[shift : shift + count * dtype.itemsize].view(dtype)
+
+
+def random_words(seed: int, stream: int, count: int) -> npt.NDArray[np.uint32]:
+    """Return uniform 32-bit words of the Philox stream (seed, stream)."""
+    words = np.empty(count, np.uint32)
+    lib.pf_random_words(seed, stream, count, typed_pointer("uint32_t *", words))
+    return words
+
+
+def shuffle(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
+    """Return the permutation that an epoch of training with this seed uses."""
+    order = np.empty(count, np.int64)
+    lib.pf_shuffle(seed, epoch, count, typed_pointer("int64_t *", order))
+    return order
+
+
+def call_kernel(
+    name: str,
+    bits: int,
+    inputs: list[npt.NDArray[Any] | None],
+    outputs: list[npt.NDArray[Any] | None],
+    *,
+    states: list[npt.NDArray[Any]] | None = None,
+    attributes: bytes = b"",
+    scratch_bytes: int = 0,
+    training: bool = False,
+    seed: int = 0,
+    stream: int = 0,
+    step: int = 0,
+    learning_rate: float = 0.0,
+) -> tuple[int, int, int, int]:
+    """Call one kernel on arrays and return (status, operand, index, value).
+
+    What the tests and the conformance kit use to look at a kernel by itself; training goes through
+    a plan. All arrays must be contiguous; an absent operand is None.
+    """
+    alive: list[Any] = []
+
+    def operands(arrays: list[npt.NDArray[Any] | None]) -> Any:
+        table = ffi.new("pf_operand *[]", max(len(arrays), 1))
+        for i, array in enumerate(arrays):
+            operand = ffi.new("pf_operand *")
+            operand.size = ffi.sizeof("pf_operand")
+            if array is not None:
+                dims = ffi.new("int64_t[]", list(array.shape) or 1)
+                operand.ndim, operand.dims = array.ndim, dims
+                operand.data = pointer(array)
+                operand.type_code = TYPE_CODES[array.dtype.kind]
+                operand.type_bits, operand.type_lanes = 8 * array.dtype.itemsize, 1
+                alive.append(dims)
+            table[i] = operand
+            alive.append(operand)
+        alive.append(table)
+        return ffi.cast("pf_operand **", table)
+
+    scratch = empty_aligned(max(scratch_bytes, 1), np.dtype(np.uint8))
+    block = ffi.new("char[]", attributes) if attributes else ffi.NULL
+    pf_step = ffi.new("pf_step *", {"size": ffi.sizeof("pf_step"), "seed": seed, "step": step})
+    pf_step.learning_rate = learning_rate
+    error = ffi.new("pf_error *", {"size": ffi.sizeof("pf_error")})
+    call = ffi.new("pf_call *")
+    call.size = ffi.sizeof("pf_call")
+    call.flags = lib.PF_TRAINING if training else 0
+    call.input_count, call.output_count = len(inputs), len(outputs)
+    call.state_count = len(states or [])
+    call.attribute_size = len(attributes)
+    call.inputs, call.outputs = operands(inputs), operands(outputs)
+    call.states = operands(list(states or []))
+    call.attributes = block
+    call.scratch, call.scratch_size = pointer(scratch), scratch_bytes
+    call.stream, call.step, call.error, call.host = stream, pf_step, error, lib.pf_get_host()
+    kernel = lib.pf_find_kernel(name.encode(), bits)
+    if kernel == ffi.NULL:
+        raise LookupError(f"there is no kernel pf_{name}_f{bits}")
+    status = kernel(call)
+    return int(status), int(error.operand), int(error.index), int(error.value)

@@ -1,0 +1,107 @@
+"""The errors of pyframe.
+
+Each is a `PyframeError` and also the built-in type that one would expect, so that
+``except ValueError`` works for someone who has never read this page. A message says what was
+given, what was expected, at which node, and what to do.
+"""
+
+
+from typing import Any
+
+
+class PyframeError(Exception):
+    """The base of all errors that pyframe raises."""
+
+
+class ShapeError(PyframeError, ValueError):
+    """Shapes do not fit together, or not what a node declares."""
+
+
+class DTypeError(PyframeError, TypeError):
+    """An array has an element type that the node cannot take."""
+
+
+class GraphError(PyframeError, ValueError):
+    """A graph is not well formed: a cycle, a missing input, a loss that is no scalar."""
+
+
+class FeedError(PyframeError, KeyError):
+    """A placeholder is not fed, or something is fed that the graph does not know."""
+
+    def __str__(self) -> str:  # KeyError would show the repr
+        return str(self.args[0]) if self.args else ""
+
+
+class LabelError(PyframeError, IndexError):
+    """An integer label lies outside of the classes."""
+
+
+class ArgumentError(PyframeError, ValueError):
+    """An argument has a value that makes no sense: a negative rate, an empty batch."""
+
+
+class UnknownNameError(PyframeError, KeyError):
+    """A name stands for nothing that is registered."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class ValueReusedError(PyframeError, RuntimeError):
+    """A value was not kept: its memory belongs to another one by now."""
+
+
+class BusyError(PyframeError, RuntimeError):
+    """Somebody else is training these parameters right now."""
+
+
+class AnomalyError(PyframeError, ArithmeticError):
+    """NaN or infinity came up, and `detect_anomaly` was on."""
+
+
+class ResourceError(PyframeError, MemoryError):
+    """Memory is not enough for what was asked for."""
+
+
+class KernelError(PyframeError, RuntimeError):
+    """A kernel refused its operands for a reason of its own."""
+
+
+class PluginError(PyframeError, RuntimeError):
+    """A plugin could not be loaded, or broke a rule of the registry."""
+
+
+class CheckpointError(PyframeError, ValueError):
+    """A file is not a model of ours, is damaged, or needs something that is missing."""
+
+
+class DatasetError(PyframeError, ValueError):
+    """A data file is absent, or is not what it should be."""
+
+
+class MissingExtraError(PyframeError, ImportError):
+    """A package that belongs to one of the extras is not installed."""
+
+
+class UnusedParameterWarning(UserWarning):
+    """A parameter does not influence the loss, so training leaves it as it is."""
+
+
+def require_extra(module: str, extra: str) -> Any:
+    """Import an optional module, or say which extra brings it.
+
+    Raises
+    ------
+    MissingExtraError
+        If the module is not installed.
+    """
+    import importlib
+
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.split(".")[0]
+        raise MissingExtraError(
+            f"{package} is needed for this and is not installed; "
+            f'install it with: pip install "pyframe-nn[{extra}]"'
+        ) from error

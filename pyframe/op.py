@@ -1,0 +1,243 @@
+"""Ops: nodes whose work a C kernel does, and the rules that an op class states.
+
+An op class holds all that is known of an op on the Python side: its shape rule, its kernel and
+attributes, its gradient, a float64 NumPy reference and test cases. Everything else (conformance
+tests, serialization, the tables of a plan) is derived from these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple, NoReturn
+
+import numpy as np
+
+from pyframe.errors import ArgumentError, DTypeError, GraphError, ShapeError
+from pyframe.node import FLOAT64, INT64, Array, Node, Shape, Spec, State, Value, describe
+
+
+class Case(NamedTuple):
+    """One call of an op for a test: arrays of its inputs (None: absent), and its attributes."""
+
+    inputs: tuple[Array | None, ...]
+    attributes: dict[str, Any] = {}
+    states: tuple[Array, ...] = ()
+
+
+class Op(Node):
+    """A node computed by the kernels ``pf_<kernel>_f32`` and ``pf_<kernel>_f64``.
+
+    What a subclass states:
+
+    - `op`: its name in the registry; `kernel`: that of its C kernel, the same unless given.
+    - `attributes`: fields of the block that the kernel reads, as ``{"slope": "f8"}``; in C a
+      struct with the same fields in the same order. They are keyword arguments of the class and
+      are kept in ``self.attrs``.
+    - `integer_inputs`: indices of inputs that are int64; all others share one float dtype.
+    - `optional_inputs`: indices of inputs that may be None.
+    - `shape_only`: indices of inputs of which only the shape is used: their memory is not kept.
+    - `infer_shape(*shapes)`: the shape of the output (a tuple of shapes when there are several).
+      Extents may be None (unknown); `self.bad_shapes("why")` raises with node and shapes.
+    - `gradient(*grads)`: one `Value` or None for each input, given the gradients of the outputs
+      (None for an output that the loss does not depend on); it builds nodes, it computes nothing.
+    - `reference(*inputs, **attrs)`: the result in NumPy, in float64; slow and obvious.
+    - `cases()` and `sample(draw)`: test cases, fixed and random.
+    """
+
+    kernel: ClassVar[str] = ""
+    attributes: ClassVar[dict[str, str]] = {}
+    integer_inputs: ClassVar[tuple[int, ...]] = ()
+    optional_inputs: ClassVar[tuple[int, ...]] = ()
+    shape_only: ClassVar[tuple[int, ...]] = ()
+    output_dtype: ClassVar[np.dtype[Any] | None] = None  # None: that of the float inputs
+    differentiable: ClassVar[bool] = True
+    uses_random: ClassVar[bool] = False
+    exact_on_integers: ClassVar[bool] = False  # sums and products only: no rounding there
+    attribute_dtype: ClassVar[np.dtype[Any]] = np.dtype([])
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "kernel" not in cls.__dict__ and "op" in cls.__dict__:
+            cls.kernel = cls.op
+        cls.attribute_dtype = np.dtype(list(cls.attributes.items()), align=True)
+
+    def __init__(
+        self,
+        *inputs: Any,
+        name: str | None = None,
+        states: Sequence[State] = (),
+        **attributes: Any,
+    ) -> None:
+        unknown = set(attributes) - set(self.attributes)
+        if unknown:
+            raise ArgumentError(
+                f"{type(self).__name__} does not know {sorted(unknown)}; "
+                f"its attributes are {sorted(self.attributes)}"
+            )
+        self.attrs: dict[str, Any] = attributes
+        super().__init__(*inputs, name=name, states=states)
+
+    def check(self, *specs: Spec | None) -> tuple[Spec, ...]:
+        dtype = self._check_dtypes(specs)
+        out = self.output_dtype or dtype
+        shapes = [None if s is None else s.shape for s in specs]
+        unknown = any(s is not None and s.shape is None for s in specs)
+        if unknown:
+            return (Spec(None, out),) * self.output_count
+        self._shapes_for_message = shapes
+        result = self.infer_shape(*shapes)
+        results = (result,) if self.output_count == 1 else result
+        for shape in results:
+            _check_size(self, shape)
+        return tuple(Spec(shape, out) for shape in results)
+
+    def _check_dtypes(self, specs: Sequence[Spec | None]) -> np.dtype[Any]:
+        dtype: np.dtype[Any] | None = None
+        for i, spec in enumerate(specs):
+            if spec is None:
+                if i not in self.optional_inputs:
+                    raise GraphError(f"{self.label()}: input {i} must not be None")
+            elif i in self.integer_inputs:
+                if spec.dtype != INT64:
+                    raise DTypeError(
+                        f"{self.label()}: input {i} ({self._input_label(i)}) takes int64 labels "
+                        f"and got {spec.dtype.name}; declare its placeholder with dtype='int64'"
+                    )
+            elif spec.dtype.kind != "f":
+                raise DTypeError(
+                    f"{self.label()}: input {i} ({self._input_label(i)}) takes floats and got "
+                    f"{spec.dtype.name}"
+                )
+            elif dtype is None:
+                dtype = spec.dtype
+            elif spec.dtype != dtype:
+                raise DTypeError(
+                    f"{self.label()}: input {i} ({self._input_label(i)}) is {spec.dtype.name} and "
+                    f"the inputs before it are {dtype.name}; give all of them one dtype"
+                )
+        if dtype is None:
+            raise GraphError(f"{self.label()} has no float input")
+        return dtype
+
+    def _input_label(self, i: int) -> str:
+        inputs = getattr(self, "inputs", ())
+        value = inputs[i] if i < len(inputs) else None
+        return value.node.label() if value is not None else "absent"
+
+    def bad_shapes(self, why: str) -> NoReturn:
+        """Raise a `ShapeError` that names this node and the shapes of its inputs."""
+        given = ", ".join(
+            f"{self._input_label(i)} {describe(shape)}"
+            for i, shape in enumerate(self._shapes_for_message)
+            if i < len(self.inputs) and self.inputs[i] is not None
+        )
+        raise ShapeError(f"{self.label()} ({type(self).__name__}): {why}; got {given}")
+
+    def infer_shape(self, *shapes: Any) -> Any:
+        """Return the shape of each output; default: that of the first input."""
+        return shapes[0]
+
+    def gradient(self, *grads: Any) -> Sequence[Value | None]:
+        """Return the gradient node of each input; see the class."""
+        raise GraphError(f"{type(self).__name__} has no gradient")
+
+    def alias(self, specs: Sequence[Spec | None], training: bool) -> int | None:
+        """Return the index of the input whose memory output 0 simply is, or None.
+
+        Asked with the known shapes of a feed: a reshape always answers 0, a dropout outside of
+        training does too.
+        """
+        return None
+
+    def lower_attributes(self, specs: Sequence[Spec | None]) -> dict[str, Any]:
+        """Return the attributes for the kernel, when they depend on the shapes of the feed."""
+        return self.attrs
+
+    def pack_attributes(self, specs: Sequence[Spec | None]) -> bytes:
+        """Return the block of attributes as the kernel reads it."""
+        if not self.attributes:
+            return b""
+        values = self.lower_attributes(specs)
+        block = np.zeros((), self.attribute_dtype)
+        for field in self.attributes:
+            block[field] = values[field]
+        return block.tobytes()
+
+    def scratch_bytes(self, specs: Sequence[Spec | None]) -> int:
+        """Return how much scratch memory the kernel needs."""
+        return 0
+
+    # ---- what the tests take ----
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        """Return the outputs for float64 arrays, in plain NumPy."""
+        raise NotImplementedError(f"{cls.__name__} has no reference")
+
+    @classmethod
+    def cases(cls) -> Sequence[Case]:
+        """Return fixed cases worth a test of their own."""
+        return ()
+
+    @classmethod
+    def sample(cls, draw: Any) -> Case:
+        """Return a random case; `draw` is a `pyframe.testing.Draw`."""
+        raise NotImplementedError(f"{cls.__name__} has no sample")
+
+    @classmethod
+    def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
+        """Return (k, m): the length of the reduction and the sum of its terms' absolute values.
+
+        A result may be off by ``eps * (1 + sqrt(k)) * m``, m having the shape of the output (a
+        tuple when there are several). Default: 4 units in the last place of the result.
+        """
+        expected = cls.reference(*inputs, **attributes)
+        if isinstance(expected, tuple):
+            return 9, tuple(np.abs(e) for e in expected)
+        return 9, np.abs(expected)
+
+
+def _check_size(op: Op, shape: Shape) -> None:
+    count = 1
+    for n in shape:
+        count *= 1 if n is None else max(n, 1)
+    if count * FLOAT64.itemsize >= 2**63:
+        op.bad_shapes(f"the result {describe(shape)} has more elements than memory can address")
+
+
+def same_extent(a: int | None, b: int | None) -> bool:
+    """Return whether two extents can be the same one."""
+    return a is None or b is None or a == b
+
+
+def same_shape(a: Shape, b: Shape) -> bool:
+    """Return whether two shapes can be the same one."""
+    return len(a) == len(b) and all(same_extent(m, n) for m, n in zip(a, b, strict=True))
+
+
+def known(a: int | None, b: int | None) -> int | None:
+    """Return whichever of two equal extents is known."""
+    return b if a is None else a
+
+
+def merge_shapes(a: Shape, b: Shape) -> Shape:
+    """Return one shape with what is known of two equal ones."""
+    return tuple(known(m, n) for m, n in zip(a, b, strict=True))
+
+
+def broadcast_shapes(a: Shape, b: Shape) -> Shape | None:
+    """Return the shape that two operands broadcast to, as in NumPy; None when they do not."""
+    rank = max(len(a), len(b))
+    a = (1,) * (rank - len(a)) + a
+    b = (1,) * (rank - len(b)) + b
+    result: list[int | None] = []
+    for m, n in zip(a, b, strict=True):
+        if m == 1:
+            result.append(n)
+        elif n == 1 or m == n:
+            result.append(m)
+        elif m is None or n is None:
+            result.append(known(m, n))
+        else:
+            return None
+    return tuple(result)
