@@ -45,7 +45,8 @@ class PythonGradient(Node):
     def __init__(self, source: Node, grads: Sequence[Value | None]) -> None:
         self.source = source
         self.output_count = len(source.inputs)  # type: ignore[misc]
-        super().__init__(*source.inputs, *source, *grads, name=f"{source.label()}_grad")
+        outputs = [source[i] for i in range(source.output_count)]
+        super().__init__(*source.inputs, *outputs, *grads, name=f"{source.label()}_grad")
 
     def infer(self, *specs: Spec | None) -> Sequence[Spec]:
         given = specs[: len(self.source.inputs)]
@@ -93,7 +94,6 @@ def differentiate(cost: Value, order: Sequence[Node], wanted: set[Node]) -> Grad
         (cost.node, cost.index): [Constant(1.0, dtype=cost.dtype, name="one")]
     }
     result = Gradients({}, {}, {})
-    add_n = ops.get(SUM_OP)
     for node in reversed(order):
         if node not in needed:
             continue
@@ -102,7 +102,7 @@ def differentiate(cost: Value, order: Sequence[Node], wanted: set[Node]) -> Grad
         for index in range(node.output_count):
             parts = pending.pop((node, index), [])
             if len(parts) > 1:
-                parts = [add_n(*parts)]
+                parts = [ops.get(SUM_OP)(*parts)]
                 built.append(parts[0].node)
             grads.append(parts[0] if parts else None)
             if parts:

@@ -5,6 +5,8 @@ The built-ins come in through the same hooks as anybody's, when a name is first 
 
 from __future__ import annotations
 
+import difflib
+import functools
 import importlib
 import threading
 from collections.abc import Mapping
@@ -13,36 +15,25 @@ from typing import Any
 import pluggy
 
 from pyframe import hookspecs
+from pyframe._version import __version__
 from pyframe.errors import PluginError
 from pyframe.registry import BUILT_IN, KINDS, registries
 
-# The modules of the package that implement hooks.
-BUILT_IN_MODULES = (
-    "pyframe.ops",
-    "pyframe.layers",
-    "pyframe.losses",
-    "pyframe.optimizers",
-    "pyframe.schedules",
-    "pyframe.initializers",
-    "pyframe.metrics",
-    "pyframe.callbacks",
-    "pyframe.datasets",
-)
+# The module that registers the built-ins of each kind, imported when the kind is first asked for.
+BUILT_IN_MODULES = {kind: f"pyframe.{kind}" for kind in KINDS}
 
 _lock = threading.RLock()
 _manager: pluggy.PluginManager | None = None
 
 
 def manager() -> pluggy.PluginManager:
-    """Return the one plugin manager, with the built-ins registered."""
+    """Return the one plugin manager."""
     global _manager
     with _lock:
         if _manager is None:
             made = pluggy.PluginManager(hookspecs.PROJECT)
             made.add_hookspecs(hookspecs)
             _manager = made
-            for name in BUILT_IN_MODULES:
-                _register(importlib.import_module(name), BUILT_IN, _version())
     return _manager
 
 
@@ -76,6 +67,9 @@ def register(plugin: object, distribution: str = "unnamed", version: str = "0") 
     """
     manager()
     with _lock:
+        for kind in KINDS:
+            if hasattr(plugin, f"pyframe_register_{kind}"):
+                load_built_ins(kind)  # so that a clash with a built-in is seen
         _register(plugin, distribution, version)
 
 
@@ -110,8 +104,6 @@ def _things(plugin: object, distribution: str) -> dict[str, Mapping[str, Any]]:
         if not callable(implementation) or not name.startswith("pyframe_"):
             continue
         if name not in known:
-            import difflib
-
             near = difflib.get_close_matches(name, known, 1, 0.0)[0]
             raise PluginError(f"{distribution}: there is no hook {name!r}; did you mean {near!r}?")
         kind = name.removeprefix("pyframe_register_")
@@ -126,15 +118,13 @@ def _things(plugin: object, distribution: str) -> dict[str, Mapping[str, Any]]:
     return found
 
 
-def _version() -> str:
-    from pyframe._version import __version__
-
-    return __version__
-
-
-def _load() -> None:
-    manager()
+def load_built_ins(kind: str) -> None:
+    """Register what the package itself has of a kind, unless that is done."""
+    with _lock:
+        module = importlib.import_module(BUILT_IN_MODULES[kind])
+        if not manager().is_registered(module):
+            _register(module, BUILT_IN, __version__)
 
 
-for _registry in registries.values():
-    _registry.load = _load
+for _kind, _registry in registries.items():
+    _registry.load = functools.partial(load_built_ins, _kind)
