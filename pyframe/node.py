@@ -521,10 +521,15 @@ class Parameter(Leaf):
         """The number of elements."""
         return math.prod(known_shape(self.spec))
 
-    def _initial_array(self) -> Array:
-        """Return the first value; drawn once, then kept until it is placed."""
+    @property
+    def is_placed(self) -> bool:
+        """Whether a plan has given it its place in a flat buffer."""
+        return self._storage is not None
+
+    def _initial_array(self, name: str | None = None) -> Array:
+        """Return the first value; drawn once, for its name in the graph, and kept until placed."""
         if not isinstance(self._initial, np.ndarray):
-            drawn = self._initial.materialize(self.name or self.op)
+            drawn = self._initial.materialize(name or self.name or self.op)
             self._initial = np.array(convert(drawn, self.dtype, self.label()))
         return self._initial
 
