@@ -48,7 +48,9 @@ class BinaryOp(Op):
     def cases(cls) -> Sequence[Case]:
         """Return pairs of shapes that broadcast in every way there is."""
         return [
-            Case((np.arange(1.0, np.prod(a) + 1).reshape(a), 2.5 + np.arange(np.prod(b)).reshape(b)))
+            Case(
+                (np.arange(1.0, np.prod(a) + 1).reshape(a), 2.5 + np.arange(np.prod(b)).reshape(b))
+            )
             for a, b in PAIRS
         ]
 
@@ -374,7 +376,11 @@ class AddN(Op):
 
     @classmethod
     def cases(cls) -> Sequence[Case]:
-        return [Case((np.arange(5.0),)), Case((np.zeros((0, 2)),) * 3), Case((np.float64(2.0),) * 2)]
+        return [
+            Case((np.arange(5.0),)),
+            Case((np.zeros((0, 2)),) * 3),
+            Case((np.array(2.0),) * 2),
+        ]
 
     @classmethod
     def sample(cls, draw: Any) -> Case:

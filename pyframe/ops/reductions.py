@@ -68,7 +68,7 @@ class Reduction(Op):
     @classmethod
     def cases(cls) -> Sequence[Case]:
         """Return every set of axes of one shape, long ones, and empty ones."""
-        found = []
+        found: list[tuple[tuple[int, ...], dict[str, Any]]] = []
         for mask in range(16):
             axes = tuple(i for i in range(4) if mask >> i & 1)
             found.append(((3, 2, 5, 4), {"axis": axes, "keepdims": mask % 3 == 0}))
