@@ -56,3 +56,17 @@ PF_KERNEL(concat)      /* x_1 .. x_n -> y             one behind the other along
 PF_KERNEL(concat_grad) /* dy, shapes of x_1 .. x_n -> dx_i: the part of dy that came from x_i */
 PF_KERNEL(slice)       /* x(...) -> y                 y[j] = x[start + j step] along each axis */
 PF_KERNEL(slice_grad)  /* dy, shape of x -> dx(...)   dx[start + j step] = dy[j], else 0 */
+
+/* linear.c: matrix products. A weight may be a number, s(): then x is of any shape. */
+PF_KERNEL(linear)      /* x (B, in), weight (in, out), [bias (out,)] -> y (B, out)
+                          y = x weight + bias */
+PF_KERNEL(linear_grad) /* dy (B, out), x (B, in), weight (in, out)
+                          -> dx (B, in), dweight (in, out), dbias (out,) */
+PF_KERNEL(matmul)      /* a (..., m, k), b (..., k, n) -> y (..., m, n)
+                          y = op(a) op(b), op the transpose where asked for */
+
+/* softmax.c: over one axis of n elements; x (outer, n, inner). */
+PF_KERNEL(softmax)          /* x -> y          y_i = exp(x_i) / sum_j exp(x_j) */
+PF_KERNEL(softmax_grad)     /* dy, y -> dx     dx_i = y_i (dy_i - sum_j dy_j y_j) */
+PF_KERNEL(log_softmax)      /* x -> y          y_i = x_i - log sum_j exp(x_j) */
+PF_KERNEL(log_softmax_grad) /* dy, y -> dx     dx_i = dy_i - exp(y_i) sum_j dy_j */

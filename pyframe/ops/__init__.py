@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pyframe.hookspecs import hookimpl
 from pyframe.op import Op
-from pyframe.ops import activations, arithmetic, reductions, shapes
+from pyframe.ops import activations, arithmetic, linear, reductions, shapes, softmax
 
 FAMILIES = (
     activations,
     arithmetic,
+    linear,
     reductions,
     shapes,
+    softmax,
 )
 
 
