@@ -264,7 +264,9 @@ class Node(Value):
         self.serial = next(_serial)
         self.name = name
         self._plan: Callable[[], Any] | None = None
-        dtype = next((i.dtype for i in inputs if isinstance(i, Value) and i.dtype.kind == "f"), None)
+        dtype = next(
+            (i.dtype for i in inputs if isinstance(i, Value) and i.dtype.kind == "f"), None
+        )
         self.inputs: tuple[Value | None, ...] = tuple(
             i if i is None or isinstance(i, Value) else Constant(i, dtype=dtype) for i in inputs
         )

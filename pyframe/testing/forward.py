@@ -7,14 +7,14 @@ import numpy as np
 from pyframe.op import Op
 from pyframe.testing.subject import HUGE_FILL, Kernels, Subject, all_cases
 
-DEFAULT_SAMPLES = 200
+DEFAULT_SHAPES = 200
 
 
 def check_forward(
     op_class: type[Op],
     dtype: str,
     *,
-    samples: int = DEFAULT_SAMPLES,
+    shapes: int = DEFAULT_SHAPES,
     seed: int = 0,
     kernels: Kernels | None = None,
 ) -> None:
@@ -30,7 +30,7 @@ def check_forward(
     ----------
     op_class : type of Op
     dtype : {"float32", "float64"}
-    samples : int, default 200
+    shapes : int, default 200
         Random cases besides ``op_class.cases()``.
     seed : int
         That of the first random case; the others count on from it.
@@ -43,10 +43,10 @@ def check_forward(
         An `AssertionError` that names op, dtype, shapes, attributes, the seed, and the first
         element that is wrong with both values.
     """
-    for case, origin in all_cases(op_class, samples, seed):
+    for case, origin in all_cases(op_class, shapes, seed):
         _check_one(Subject(op_class, case, dtype, origin, kernels))
     if op_class.exact_on_integers:
-        for case, origin in all_cases(op_class, samples // 4, seed, integers=True):
+        for case, origin in all_cases(op_class, shapes // 4, seed, integers=True):
             _check_exact(Subject(op_class, case, dtype, origin, kernels))
 
 

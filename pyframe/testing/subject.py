@@ -235,7 +235,7 @@ class Subject:
             # Of a shape_only input the kernel may see the shape alone: the fill stays.
             if guarded is not None and array is not None and i not in self.op_class.shape_only:
                 guarded.array[...] = array
-        outputs = [Guarded(_known(s), s.dtype, fill) for s in self.node.specs]
+        outputs = [Guarded(known_shape(s), s.dtype, fill) for s in self.node.specs]
         states = [Guarded(s.shape, s.dtype, fill) for s in self.initial_states]
         for guarded, array in zip(states, self.initial_states, strict=True):
             guarded.array[...] = array
@@ -301,7 +301,7 @@ class Subject:
             )
 
 
-def _known(spec: Spec) -> tuple[int, ...]:
+def known_shape(spec: Spec) -> tuple[int, ...]:
     """Return a shape that has no unknown extent."""
     shape = spec.shape
     if shape is None or any(n is None for n in shape):
@@ -319,13 +319,13 @@ def _present(
 
 
 def all_cases(
-    op_class: type[Op], samples: int, seed: int, integers: bool = False
+    op_class: type[Op], shapes: int, seed: int, integers: bool = False
 ) -> Iterator[tuple[Case, str]]:
     """Yield the fixed cases and as many random ones, each with how to get it again."""
     name = op_class.__name__
     if not integers:
         for i, case in enumerate(op_class.cases()):
             yield case, f"{name}.cases()[{i}]"
-    for i in range(samples):
+    for i in range(shapes):
         draw = f"Draw({seed + i}, integers=True)" if integers else f"Draw({seed + i})"
         yield op_class.sample(Draw(seed + i, integers)), f"{name}.sample({draw})"
