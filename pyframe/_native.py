@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pyframe import _core  # type: ignore[attr-defined]
+_core: Any = importlib.import_module("pyframe._core")
 
 ffi: Any = _core.ffi
 lib: Any = _core.lib

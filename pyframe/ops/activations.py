@@ -116,3 +116,6 @@ class LeakyReluGrad(ElementwiseGrad):
     def sample(cls, draw: Any) -> Case:
         case = super().sample(draw)
         return Case(case.inputs, {"slope": draw.choice([0.0, 0.25])})
+
+
+OPS = (Sigmoid, SigmoidGrad, LeakyRelu, LeakyReluGrad)
