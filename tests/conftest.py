@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,9 +29,8 @@ def data_dir() -> Path:
 @pytest.fixture(autouse=True)
 def _fixed_seed() -> None:
     """Let no test depend on those that ran before it."""
-    set_seed = getattr(pyframe, "set_seed", None)
-    if set_seed is not None:
-        set_seed(0)
+    with contextlib.suppress(ModuleNotFoundError):
+        pyframe.set_seed(0)
 
 
 @pytest.fixture(autouse=True)

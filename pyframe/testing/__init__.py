@@ -5,11 +5,12 @@ from pyframe.testing.draw import Draw
 from pyframe.testing.forward import check_forward
 from pyframe.testing.gradients import check_gradients
 from pyframe.testing.ops import check_declaration, check_op
-from pyframe.testing.subject import ConformanceError
+from pyframe.testing.subject import ConformanceError, Kernels
 
 __all__ = [
     "ConformanceError",
     "Draw",
+    "Kernels",
     "check_bad_calls",
     "check_declaration",
     "check_forward",
