@@ -9,3 +9,11 @@ PF_KERNEL(sigmoid)         /* x -> y                    y = 1 / (1 + exp(-x)) */
 PF_KERNEL(sigmoid_grad)    /* dy, y -> dx               dx = dy y (1 - y) */
 PF_KERNEL(leaky_relu)      /* x -> y                    y = x > 0 ? x : slope x */
 PF_KERNEL(leaky_relu_grad) /* dy, x -> dx               dx = dy (x > 0 ? 1 : slope) */
+
+/* linear.c: matrix products. A weight may be a number, s(): then x is of any shape. */
+PF_KERNEL(linear)      /* x (B, in), weight (in, out), [bias (out,)] -> y (B, out)
+                          y = x weight + bias */
+PF_KERNEL(linear_grad) /* dy (B, out), x (B, in), weight (in, out)
+                          -> dx (B, in), dweight (in, out), dbias (out,) */
+PF_KERNEL(matmul)      /* a (..., m, k), b (..., k, n) -> y (..., m, n)
+                          y = op(a) op(b), op the transpose where asked for */

@@ -128,8 +128,8 @@ def call_kernel(
     seed: int = 0,
     stream: int = 0,
     step: int = 0,
-    learning_rate: float = 0.0,
     first_sample: int = 0,
+    learning_rate: float = 0.0,
     scratch: npt.NDArray[Any] | None = None,
     unwanted: Collection[int] = (),
     kernel: int = 0,
@@ -164,7 +164,7 @@ def call_kernel(
         scratch = empty_aligned(max(scratch_bytes, 1), np.dtype(np.uint8))
     block = ffi.new("char[]", attributes) if attributes else ffi.NULL
     pf_step = ffi.new("pf_step *", {"size": ffi.sizeof("pf_step"), "seed": seed, "step": step})
-    pf_step.learning_rate, pf_step.first_sample = learning_rate, first_sample
+    pf_step.first_sample, pf_step.learning_rate = first_sample, learning_rate
     error = ffi.new("pf_error *", {"size": ffi.sizeof("pf_error")})
     call = ffi.new("pf_call *")
     call.size = ffi.sizeof("pf_call")
