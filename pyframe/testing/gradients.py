@@ -43,18 +43,21 @@ def check_gradients(op_class: type[Op], *, shapes: int = DEFAULT_SHAPES, seed: i
     for case, origin in all_cases(op_class, shapes, seed):
         subject = Subject(op_class, case, "float64", origin)
         rng = np.random.default_rng(seed)
-        count = len(subject.node.specs)
-        every = list(range(count))
-        for wanted in [every] if count == 1 else [every, *([i] for i in every)]:
-            _check_one(subject, wanted, rng)
+        every = op_class.differentiable_outputs or range(len(subject.node.specs))
+        sets = [[i] for i in every] if len(every) > 1 else []
+        for training in (False,) if op_class.uses_random else subject.modes():
+            for wanted in [list(every), *sets]:
+                _check_one(subject, wanted, training, rng)
 
 
-def _check_one(subject: Subject, wanted: list[int], rng: np.random.Generator) -> None:
-    outputs = subject.expected()
+def _check_one(
+    subject: Subject, wanted: list[int], training: bool, rng: np.random.Generator
+) -> None:
+    outputs, _ = subject.expected(training)
     weights = {i: rng.uniform(0.5, 2.0, outputs[i].shape) for i in wanted}
     for w in weights.values():
         w *= rng.choice([-1.0, 1.0], w.shape)
-    gradients = _planned_gradients(subject, weights)
+    gradients = _planned_gradients(subject, weights, training)
     for i, array in enumerate(subject.arrays):
         if i not in gradients or array is None:
             continue
@@ -68,13 +71,18 @@ def _check_one(subject: Subject, wanted: list[int], rng: np.random.Generator) ->
             directions.append(np.zeros(array.shape))
             directions[-1].flat[flat] = 1.0
         for direction in directions:
-            _check_direction(subject, i, got, direction, weights)
+            _check_direction(subject, i, got, direction, weights, training)
 
 
 def _check_direction(
-    subject: Subject, i: int, got: Array, direction: Array, weights: dict[int, Array]
+    subject: Subject,
+    i: int,
+    got: Array,
+    direction: Array,
+    weights: dict[int, Array],
+    training: bool,
 ) -> None:
-    slope, allowed = _difference(subject, i, direction, weights)
+    slope, allowed = _difference(subject, i, direction, weights, training)
     value = float(np.sum(got * direction))
     allowed += RELATIVE * float(np.sum(np.abs(got * direction)))
     if not abs(value - slope) <= allowed:
@@ -89,7 +97,7 @@ def _check_direction(
 
 
 def _difference(
-    subject: Subject, i: int, direction: Array, weights: dict[int, Array]
+    subject: Subject, i: int, direction: Array, weights: dict[int, Array], training: bool
 ) -> tuple[float, float]:
     """Return the derivative along a direction, and how far off it may be."""
     inputs = subject.reference_inputs()
@@ -97,27 +105,24 @@ def _difference(
     assert center is not None
 
     def outputs(t: float) -> tuple[Array, ...]:
-        moved = list(inputs)
-        moved[i] = center + t * direction
-        result = subject.op_class.reference(*moved, **subject.attributes)
-        return result if isinstance(result, tuple) else (result,)
+        moved = [*inputs[:i], center + t * direction, *inputs[i + 1 :]]
+        return subject.expected(training, moved)[0]
 
-    def magnitudes() -> tuple[Array, ...]:
-        _, m = subject.op_class.magnitude(*inputs, **subject.attributes)
-        return m if isinstance(m, tuple) else (m,)
-
+    _, magnitudes = subject.magnitudes(training)
     near, far = (outputs(STEP), outputs(-STEP)), (outputs(2 * STEP), outputs(-2 * STEP))
     slope = allowed = 0.0
     for o, w in weights.items():
         first, second = near[0][o] - near[1][o], far[0][o] - far[1][o]
         terms = w * (8 * first - second) / (12 * STEP)
-        rounding = 16 * np.finfo(np.float64).eps / STEP * np.abs(w * magnitudes()[o])
+        rounding = 16 * np.finfo(np.float64).eps / STEP * np.abs(w * magnitudes[o])
         slope += float(np.sum(terms))
         allowed += float(np.sum(RELATIVE * np.abs(terms) + rounding))
     return slope, allowed
 
 
-def _planned_gradients(subject: Subject, weights: dict[int, Array]) -> dict[int, Array]:
+def _planned_gradients(
+    subject: Subject, weights: dict[int, Array], training: bool
+) -> dict[int, Array]:
     """Return the gradient of each float input, by the number of the input."""
     op_class = subject.op_class
     inputs: list[Node | None] = []
@@ -138,10 +143,11 @@ def _planned_gradients(subject: Subject, weights: dict[int, Array]) -> dict[int,
     for i, w in weights.items():
         term = total(node[i] * Constant(w, dtype=FLOAT64))
         cost = term if cost is None else cost + term
+    assert cost is not None
     with warnings.catch_warnings():
         # A gradient that is missing counts as zero, and is compared like any other.
         warnings.simplefilter("ignore", UnusedParameterWarning)
         plan = pyframe.compile(cost)
-    _, found = plan.loss_and_gradients({})
+    _, found = plan.loss_and_gradients({}, training=training)
     zero = {i: np.zeros(known_shape(p.spec)) for i, p in parameters.items()}
     return {i: np.asarray(found.get(p, zero[i])) for i, p in parameters.items()}

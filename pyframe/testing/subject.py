@@ -173,32 +173,51 @@ class Subject:
             a if a is None or a.dtype == INT64 else np.asarray(a, np.float64) for a in self.arrays
         ]
 
-    def expected(self) -> tuple[Array, ...]:
-        """Return the outputs of the reference, in float64."""
-        result = self.op_class.reference(*self.reference_inputs(), **self.attributes)
-        results = result if isinstance(result, tuple) else (result,)
-        return tuple(np.asarray(r, np.float64) for r in results)
+    def modes(self) -> tuple[bool, ...]:
+        """Return the values of ``training`` that make a difference to the op."""
+        both = self.op_class.reads_training or self.op_class.uses_random or self.initial_states
+        return (True, False) if both else (True,)
 
-    def bounds(self) -> tuple[Array, ...]:
+    def expected(
+        self, training: bool = True, inputs: Sequence[Array | None] | None = None
+    ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        """Return the outputs and the new states by the reference, in float64."""
+        given = self.reference_inputs() if inputs is None else inputs
+        new_states: Sequence[Array] = ()
+        if self.initial_states:
+            states = [np.asarray(s, np.float64) for s in self.initial_states]
+            result, new_states = self.op_class.reference_states(
+                *given, states=states, training=training, **self.attributes
+            )
+        else:
+            result = self.op_class.reference(*given, **self._with_training(training))
+        return _floats(result), _floats(tuple(new_states))
+
+    def _with_training(self, training: bool) -> dict[str, Any]:
+        extra = {"training": training} if self.op_class.reads_training else {}
+        return {**self.attributes, **extra}
+
+    def magnitudes(self, training: bool = True) -> tuple[int, tuple[Array, ...]]:
+        """Return the length of the reduction, and the size of the terms of each output."""
+        k, m = self.op_class.magnitude(*self.reference_inputs(), **self._with_training(training))
+        return k, tuple(np.abs(each) for each in _floats(m))
+
+    def bounds(self, training: bool = True) -> tuple[Array, ...]:
         """Return how far each output may be off: ``eps (1 + sqrt(k)) m``."""
-        k, m = self.op_class.magnitude(*self.reference_inputs(), **self.attributes)
-        magnitudes = m if isinstance(m, tuple) else (m,)
+        k, magnitudes = self.magnitudes(training)
         info = np.finfo(self.dtype)
         # Below the smallest normal number a result has fewer digits.
-        return tuple(
-            float(info.eps) * (1 + np.sqrt(k)) * np.abs(np.asarray(each, np.float64))
-            + float(info.tiny)
-            for each in magnitudes
-        )
+        unit, smallest = float(info.eps) * (1 + float(np.sqrt(k))), float(info.tiny)
+        return tuple(unit * m + smallest for m in magnitudes)
 
     def address(self) -> int:
         """Return the address of the kernel, 0 when there is none."""
         find = self.kernels or _native.find_kernel
         return find(self.node.kernel, 8 * self.dtype.itemsize)
 
-    def is_alias(self) -> bool:
+    def is_alias(self, training: bool = True) -> bool:
         """Return whether the op declares for this case that its output is an input's memory."""
-        return self.node.alias(self.specs, True) is not None
+        return self.node.alias(self.specs, training) is not None
 
     def call_ok(self, **options: Any) -> Outcome:
         """Call the kernel, which must not refuse."""
@@ -272,7 +291,9 @@ class Subject:
             for i, guarded in enumerate(outputs):
                 index = None if i in unwanted else guarded.unwritten()
                 if index is not None:
-                    raise self.fail("unwritten", f"output {i} at {list(index)} was not written")
+                    raise self.fail(
+                        "unwritten", f"output {i} at {list(index)} was not written, or was added to"
+                    )
         return Outcome(*result, [g.array for g in outputs], [g.array for g in states])
 
     def compare(self, got: Array, expected: Array, bound: Array, what: str, kind: str) -> None:
@@ -299,6 +320,12 @@ class Subject:
                 f"{float(expected[index])!r}: off by {off[index]:.3g}, allowed {allowed:.3g}; "
                 f"{int(wrong.sum())} of {wrong.size} elements are wrong",
             )
+
+
+def _floats(arrays: Any) -> tuple[Array, ...]:
+    """Return one array or several as a tuple of float64 arrays."""
+    several = arrays if isinstance(arrays, tuple) else (arrays,)
+    return tuple(np.asarray(a, np.float64) for a in several)
 
 
 def known_shape(spec: Spec) -> tuple[int, ...]:
