@@ -17,3 +17,9 @@ PF_KERNEL(linear_grad) /* dy (B, out), x (B, in), weight (in, out)
                           -> dx (B, in), dweight (in, out), dbias (out,) */
 PF_KERNEL(matmul)      /* a (..., m, k), b (..., k, n) -> y (..., m, n)
                           y = op(a) op(b), op the transpose where asked for */
+
+/* softmax.c: over one axis of n elements; x (outer, n, inner). */
+PF_KERNEL(softmax)          /* x -> y          y_i = exp(x_i) / sum_j exp(x_j) */
+PF_KERNEL(softmax_grad)     /* dy, y -> dx     dx_i = y_i (dy_i - sum_j dy_j y_j) */
+PF_KERNEL(log_softmax)      /* x -> y          y_i = x_i - log sum_j exp(x_j) */
+PF_KERNEL(log_softmax_grad) /* dy, y -> dx     dx_i = dy_i - exp(y_i) sum_j dy_j */
