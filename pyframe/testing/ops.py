@@ -11,11 +11,6 @@ from pyframe.testing.draw import Draw
 from pyframe.testing.subject import ConformanceError, Kernels
 
 
-def camel_case(name: str) -> str:
-    """Return the class name of an op: ``l2_loss`` gives ``L2Loss``."""
-    return "".join(part[:1].upper() + part[1:] for part in name.split("_"))
-
-
 def check_declaration(op_class: type[Op]) -> None:
     """Check what an op class states about itself.
 
@@ -35,7 +30,8 @@ def check_declaration(op_class: type[Op]) -> None:
             raise ConformanceError("declaration", f"{name}: {message}")
 
     require(bool(op_class.op), "it has no name; set op")
-    require(camel_case(op_class.op) == name, f"op {op_class.op!r} belongs to another class name")
+    same = op_class.op.replace("_", "") == name.lower()
+    require(same, f"its name {op_class.op!r} is not the class name in snake_case")
     require(bool(inspect.cleandoc(op_class.__dict__.get("__doc__") or "")), "it has no docstring")
     for method in ("reference", "sample"):
         own = getattr(op_class, method).__func__
