@@ -89,9 +89,8 @@ def digits_cross_validation() -> None:
         scores.append(trainer.evaluate(data[test], labels[test])["accuracy"])
     seconds = time.perf_counter() - start
     text = ", ".join(f"{s:.4f}" for s in scores)
-    print(
-        f"digits 64-128-64-10, 5 folds: mean accuracy {np.mean(scores):.4f} ({text}); {seconds:.1f} s"
-    )
+    mean = np.mean(scores)
+    print(f"digits 64-128-64-10, 5 folds: mean {mean:.4f} ({text}); {seconds:.1f} s")
 
 
 def lesson_epochs() -> None:
@@ -106,9 +105,8 @@ def lesson_epochs() -> None:
         history = trainer.fit(x, y, epochs=50_000, batch_size=None, verbose=0)
         seconds.append(time.perf_counter() - start)
         assert len(history["loss"]) == 50_000
-    print(
-        f"506-row network, 50,000 full-batch epochs through fit: median {statistics.median(seconds):.3f} s"
-    )
+    median = statistics.median(seconds)
+    print(f"506-row network, 50,000 full-batch epochs through fit: median {median:.3f} s")
 
 
 def import_time(rounds: int = 11) -> None:
