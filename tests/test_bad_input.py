@@ -198,9 +198,9 @@ def test_a_label_out_of_range_stops_an_epoch_before_its_update(classifier: Class
     labels = classifier.truth.copy()
     labels[5] = CLASSES
     feeds = {classifier.x: classifier.rows, classifier.labels: labels}
-    with classifier.plan.loop(feeds, epochs=2, batch_size=2, shuffle=False) as loop:
-        with pytest.raises(LabelError, match=str(CLASSES)):
-            loop.run(60.0)
+    loop = classifier.plan.loop(feeds, epochs=2, batch_size=2, shuffle=False)
+    with loop, pytest.raises(LabelError, match=str(CLASSES)):
+        loop.run(60.0)
     # Two batches were whole; the third, with the wrong label, left nothing behind.
     assert classifier.plan.step_count == 2
     other = Classifier()
