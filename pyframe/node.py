@@ -526,10 +526,13 @@ class Parameter(Leaf):
         """Whether a plan has given it its place in a flat buffer."""
         return self._storage is not None
 
-    def _initial_array(self, name: str | None = None) -> Array:
-        """Return the first value; drawn once, for its name in the graph, and kept until placed."""
+    def _initial_array(self, name: str = "") -> Array:
+        """Return the first value; drawn once, then kept until it is placed.
+
+        It is drawn under the name that the graph gives the parameter: two of one name get two.
+        """
         if not isinstance(self._initial, np.ndarray):
-            drawn = self._initial.materialize(name or self.name or self.op)
+            drawn = self._initial.materialize(name or self.name or f"{self.op}_{self.serial}")
             self._initial = np.array(convert(drawn, self.dtype, self.label()))
         return self._initial
 
