@@ -144,7 +144,7 @@ class _Encoder:
     def description(self) -> dict[str, Any]:
         architecture = self.architecture
         layers = [self.layer(layer) for layer in architecture.layers]
-        paths = _paths(architecture.layers)
+        paths = paths_of(architecture.layers)
         return {
             "format_version": FORMAT_VERSION,
             "pyframe_version": __version__,
@@ -299,12 +299,12 @@ def _spec(record: Any) -> Spec:
     return Spec(None if shape is None else tuple(shape), np.dtype(dtype))
 
 
-def _paths(layers: Sequence[Layer]) -> dict[Layer, str]:
+def paths_of(layers: Sequence[Layer]) -> dict[Layer, str]:
     """Return the paths of some layers and of all that are within them."""
     result: dict[Layer, str] = {}
     for layer in layers:
         result[layer] = layer.path
-        result |= _paths(list(layer.sublayers.values()))
+        result |= paths_of(list(layer.sublayers.values()))
     return result
 
 
@@ -413,7 +413,7 @@ class _Decoder:
             if "layer" in record:
                 owned.append((node, record["layer"]))
         layers = [self.layer(record) for record in description["layers"]]
-        by_path = {path: layer for layer, path in _paths(layers).items()}
+        by_path = {path: layer for layer, path in paths_of(layers).items()}
         for node, (inner, outer) in owned:
             mark(node, by_path[inner], by_path[outer])
         inputs = [self.typed(i, Placeholder) for i in description["inputs"]]

@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from pyframe import initializers
 from pyframe.errors import ArgumentError, GraphError, ShapeError
 from pyframe.graph import input_nodes
 from pyframe.node import (
@@ -23,7 +24,7 @@ from pyframe.node import (
     check_shape,
     next_serial,
 )
-from pyframe.registry import ops, registries
+from pyframe.registry import ops
 
 
 class Layer:
@@ -98,8 +99,8 @@ class Layer:
         name : str
             Its last name; the whole one is ``<path>/<name>``.
         shape : tuple of int
-        initializer : str, number, array_like or callable
-            A registered name, the values themselves, or a function of the shape.
+        initializer : str, number, array_like, Initial or callable
+            What `pyframe.initializers.get` takes, or the values themselves.
         dtype : {"float32", "float64"}
             That of the input, as a rule.
         trainable, group
@@ -309,20 +310,17 @@ def snake_case(name: str) -> str:
 def initial_value(initializer: Any, shape: tuple[int, ...], what: str) -> Any:
     """Return what `Parameter` takes: numbers, or an Initial that draws them later."""
     check_shape(shape, what)
-    if isinstance(initializer, str):
-        initializer = registries["initializers"].get(initializer)
-    if callable(initializer):
-        initializer = initializer(shape)
-    if hasattr(initializer, "materialize"):
-        given = tuple(initializer.shape)
+    if isinstance(initializer, np.ndarray | list | tuple):
+        result: Any = np.asarray(initializer)
     else:
-        initializer = np.asarray(initializer)
-        if initializer.ndim == 0:
-            initializer = np.full(shape, initializer)
-        given = initializer.shape
-    if given != shape:
-        raise ShapeError(f"{what} has shape {shape}, its initializer gives {given}")
-    return initializer
+        result = initializers.get(initializer)
+        if result.shape is None:
+            result = result.with_shape(shape)
+    if tuple(result.shape) != shape:
+        raise ShapeError(
+            f"{what} has the shape {shape}, and its initializer gives {tuple(result.shape)}"
+        )
+    return result
 
 
 def activation_function(activation: Any) -> Callable[[Value], Value] | None:

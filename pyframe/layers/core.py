@@ -9,7 +9,7 @@ from pyframe.layers.base import Layer, activation_function
 from pyframe.node import Spec, Value, describe
 from pyframe.ops.linear import Linear
 from pyframe.ops.random import Dropout as DropoutOp
-from pyframe.ops.shapes import Reshape
+from pyframe.ops.shapes import Flatten as FlattenOp
 
 # After these, half of the input or so is cut off: He's variance keeps the signal's size.
 RECTIFIERS = {"relu", "leaky_relu", "elu", "gelu", "silu", "softplus"}
@@ -172,7 +172,7 @@ class Flatten(Layer):
     Raises
     ------
     ShapeError
-        If the input has no axis, or an extent other than the first is unknown.
+        If the input has no axis.
 
     Examples
     --------
@@ -182,13 +182,4 @@ class Flatten(Layer):
     """
 
     def call(self, *inputs: Value) -> Value:
-        (x,) = inputs
-        if not x.shape or None in x.shape[1:]:
-            raise ShapeError(
-                f"layer {self.path!r} (Flatten) needs an input (n, ...) of which only n is "
-                f"unknown, and got {describe(x.shape)}"
-            )
-        count = 1
-        for extent in x.shape[1:]:
-            count *= extent or 0
-        return Reshape(x, (-1, count))
+        return FlattenOp(*inputs)
