@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#define PF_KERNEL(name)                      \
+#define PF_KERNEL(name)                       \
     int pf_##name##_f32(const pf_call *call); \
     int pf_##name##_f64(const pf_call *call);
 #include "kernels.h"

@@ -1,8 +1,9 @@
 /* The executor: programs, contexts and the loop over epochs.
  *
  * A program is a flat list of instructions over a table of values. A context gives each value an
- * address and each instruction a ready-made pf_call, so running an instruction is one indirect call.
- * All that is allocated is allocated when a program or a context is made, never while one runs. */
+ * address and each instruction a ready-made pf_call, so running an instruction is one indirect
+ * call. All that is allocated is allocated when a program or a context is made, never while one
+ * runs. */
 #define _POSIX_C_SOURCE 200809L
 #include "plan.h"
 
@@ -75,9 +76,7 @@ struct pf_program {
     unsigned char *memory;
 };
 
-static int64_t round_up(int64_t bytes) {
-    return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-}
+static int64_t round_up(int64_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
 
 /* Copies `bytes` bytes to *at, moves *at on, and returns where they are now. */
 static const void *keep(unsigned char **at, const void *from, int64_t bytes) {
@@ -130,11 +129,11 @@ struct pf_context {
     pf_guard **guards;
     int64_t guard_count;
     unsigned char **bases;
-    pf_operand *operands;       /* one a value */
-    const pf_operand **slots;   /* as in the program, as pointers */
-    pf_call *calls;             /* one an instruction */
-    int64_t *values_of_base;    /* the values in the order of their bases ... */
-    int64_t *first_of_base;     /* ... and where each base's begin; base_count + 1 entries */
+    pf_operand *operands;     /* one a value */
+    const pf_operand **slots; /* as in the program, as pointers */
+    pf_call *calls;           /* one an instruction */
+    int64_t *values_of_base;  /* the values in the order of their bases ... */
+    int64_t *first_of_base;   /* ... and where each base's begin; base_count + 1 entries */
     void *arena_memory;
     void *scratch_memory;
     int64_t position;
@@ -209,7 +208,8 @@ static void fill_calls(pf_context *context) {
     }
 }
 
-pf_context *pf_context_new(const pf_program *program, pf_guard *const *guards, int64_t guard_count) {
+pf_context *pf_context_new(const pf_program *program, pf_guard *const *guards,
+                           int64_t guard_count) {
     const pf_program_spec *spec = &program->spec;
     pf_context *context = calloc(1, sizeof *context);
     if (!context) return NULL;
@@ -307,8 +307,8 @@ static int is_finite(const pf_operand *t) {
     for (int i = 0; i < t->ndim; i++) n *= t->dims[i];
     if (t->type_code != PF_FLOAT || !t->data) return 1;
     for (int64_t i = 0; i < n; i++) {
-        double x = t->type_bits == 32 ? (double)((const float *)t->data)[i]
-                                      : ((const double *)t->data)[i];
+        double x =
+            t->type_bits == 32 ? (double)((const float *)t->data)[i] : ((const double *)t->data)[i];
         if (!isfinite(x)) return 0;
     }
     return 1;
@@ -352,6 +352,7 @@ int pf_context_run(pf_context *context, int64_t end, double seconds) {
     return run_until(context, end < count ? end : count, deadline_in(seconds));
 }
 
+void pf_context_seek(pf_context *context, int64_t position) { context->position = position; }
 int64_t pf_context_position(const pf_context *context) { return context->position; }
 
 void pf_context_skip(pf_context *context) {
@@ -359,6 +360,7 @@ void pf_context_skip(pf_context *context) {
 }
 
 int pf_context_updating(const pf_context *context) { return context->writing; }
+const pf_step *pf_context_step(const pf_context *context) { return &context->step; }
 const pf_error *pf_context_error(const pf_context *context) { return &context->error; }
 
 /* ---- loop ---- */

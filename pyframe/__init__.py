@@ -1,1 +1,99 @@
-"""pyframe."""
+"""pyframe: a small, fast, CPU-first neural-network framework.
+
+Nodes make a graph, a plan runs it in C, layers and a trainer make that convenient:
+
+>>> import numpy as np, pyframe as pf
+>>> x = pf.Placeholder("x", shape=(None, 13))
+>>> y = pf.Placeholder("y", shape=(None, 1))
+>>> w = pf.Parameter(pf.initializers.he_normal((13, 1)), name="w")
+>>> plan = pf.compile(pf.L2Loss(y, x @ w), optimizer=pf.optimizers.Adam(1e-3))
+>>> loss = plan.step({x: np.ones((4, 13)), y: np.zeros((4, 1))})
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from pyframe import errors, ops, plugins
+from pyframe._version import __version__
+from pyframe.errors import *  # noqa: F403
+from pyframe.hookspecs import hookimpl
+from pyframe.node import Constant, Node, Parameter, Placeholder, State, Value
+from pyframe.op import Case, Op
+from pyframe.plan import Plan, compile
+
+if TYPE_CHECKING:
+    from pyframe import (
+        callbacks,
+        data,
+        datasets,
+        initializers,
+        layers,
+        losses,
+        metrics,
+        optimizers,
+        plotting,
+        schedules,
+        testing,
+    )
+    from pyframe.checkpoint import load
+    from pyframe.initializers import set_seed
+    from pyframe.lesson import forward_and_backward, node_computing_sort, toplogic
+    from pyframe.model import Model, Sequential
+    from pyframe.training import History, Trainer
+
+# Loaded when they are first asked for, so that `import pyframe` stays quick.
+_LAZY = {
+    "callbacks": "",
+    "data": "",
+    "datasets": "",
+    "initializers": "",
+    "layers": "",
+    "losses": "",
+    "metrics": "",
+    "optimizers": "",
+    "plotting": "",
+    "schedules": "",
+    "testing": "",
+    "set_seed": "pyframe.initializers",
+    "load": "pyframe.checkpoint",
+    "forward_and_backward": "pyframe.lesson",
+    "node_computing_sort": "pyframe.lesson",
+    "toplogic": "pyframe.lesson",
+    "Model": "pyframe.model",
+    "Sequential": "pyframe.model",
+    "History": "pyframe.training",
+    "Trainer": "pyframe.training",
+}
+
+# Op classes under their CamelCase names: pf.Linear, pf.L2Loss.
+_OPS = {cls.__name__: cls for cls in ops.pyframe_register_ops().values()}
+if "L2Loss" in _OPS:
+    _OPS["L2_LOSS"] = _OPS["L2Loss"]
+globals().update(_OPS)
+
+
+def get_include() -> str:
+    """Return the folder of the C headers, for building kernels of one's own."""
+    from pathlib import Path
+
+    folder = Path(__file__).parent / "include"
+    if folder.is_dir():
+        return str(folder)
+    return str(Path(__file__).parent.parent / "core_c" / "include")  # an editable install
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        home = _LAZY[name]
+        found = getattr(importlib.import_module(home), name) if home else None
+        if found is None:
+            found = importlib.import_module(f"pyframe.{name}")
+        globals()[name] = found
+        return found
+    raise AttributeError(f"module 'pyframe' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

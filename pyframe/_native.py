@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pyframe import _core  # type: ignore[attr-defined]
+try:
+    _core: Any = importlib.import_module("pyframe._core")
+except ModuleNotFoundError as error:
+    raise ImportError(
+        f"the C core is missing beside {__file__}: this is a source tree that has not been built. "
+        "Run 'pip install -e .' in it, or start Python in another folder to get the installed "
+        "package"
+    ) from error
 
 ffi: Any = _core.ffi
 lib: Any = _core.lib

@@ -5,7 +5,6 @@ Each is a `PyframeError` and also the built-in type that one would expect, so th
 given, what was expected, at which node, and what to do.
 """
 
-
 from typing import Any
 
 

@@ -8,6 +8,7 @@ asks the plan that the node was last compiled into.
 from __future__ import annotations
 
 import itertools
+import math
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -32,6 +33,11 @@ OPERATORS: dict[str, Callable[..., Any]] = {}
 _serial = itertools.count()
 
 
+def next_serial() -> int:
+    """Return a number above that of every node made so far, and below that of every later one."""
+    return next(_serial)
+
+
 class Spec(NamedTuple):
     """Shape and dtype of a value. An extent of None is not known yet; a shape of None, no rank."""
 
@@ -48,6 +54,12 @@ def describe(shape: Shape | None) -> str:
         return "(...)"
     extents = ["?" if n is None else str(n) for n in shape]
     return "(" + ", ".join(extents) + ("," if len(extents) == 1 else "") + ")"
+
+
+def known_shape(spec: Spec) -> tuple[int, ...]:
+    """Return a shape all of whose extents are known."""
+    assert spec.shape is not None and None not in spec.shape, spec
+    return spec.shape  # type: ignore[return-value]
 
 
 def float_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
@@ -100,9 +112,9 @@ def convert(value: Any, dtype: np.dtype[Any], what: str) -> Array:
             f"{what} takes {dtype.name} and got {array.dtype.name or array.dtype}; "
             "pass an array of real numbers"
         )
-    if kind == "u" and dtype.kind == "i" and array.dtype.itemsize == 8:
-        if array.size and int(array.max()) > np.iinfo(np.int64).max:
-            raise DTypeError(f"{what} got an unsigned integer that int64 cannot hold")
+    largest = np.uint64(np.iinfo(np.int64).max)
+    if array.dtype == np.uint64 and dtype.kind == "i" and array.max(initial=0) > largest:
+        raise DTypeError(f"{what} got an unsigned integer that int64 cannot hold")
     return np.require(array, dtype, ["C_CONTIGUOUS", "ALIGNED"])
 
 
@@ -148,11 +160,6 @@ class Value:
         """The array computed last; see `Plan.value`."""
         return self.node._require_plan().value(self)  # type: ignore[no-any-return]
 
-    @property
-    def gradient(self) -> Array:
-        """The derivative of the loss by this value, computed last; see `Plan.gradient`."""
-        return self.node._require_plan().gradient(self)  # type: ignore[no-any-return]
-
     def __repr__(self) -> str:
         return f"<{self.node.label()}[{self.index}] {self.spec}>"
 
@@ -168,10 +175,11 @@ class Value:
     def _binary(self, op: str, other: Any, *, swap: bool = False) -> Value:
         if not isinstance(other, Value):
             if not isinstance(other, int | float | np.ndarray | np.generic | list | tuple):
-                return NotImplemented
+                return NotImplemented  # type: ignore[no-any-return]
             other = Constant(other, dtype=self.dtype)
         pair = (other, self) if swap else (self, other)
-        return OPERATORS[op](*pair)  # type: ignore[no-any-return]
+        result: Value = OPERATORS[op](*pair)
+        return result
 
     def __add__(self, other: Any) -> Value:
         return self._binary("add", other)
@@ -261,10 +269,12 @@ class Node(Value):
         states: Sequence[State] = (),
     ) -> None:
         self._node, self._index = self, 0
-        self.serial = next(_serial)
+        self.serial = next_serial()
         self.name = name
         self._plan: Callable[[], Any] | None = None
-        dtype = next((i.dtype for i in inputs if isinstance(i, Value) and i.dtype.kind == "f"), None)
+        dtype = next(
+            (i.dtype for i in inputs if isinstance(i, Value) and i.dtype.kind == "f"), None
+        )
         self.inputs: tuple[Value | None, ...] = tuple(
             i if i is None or isinstance(i, Value) else Constant(i, dtype=dtype) for i in inputs
         )
@@ -509,12 +519,15 @@ class Parameter(Leaf):
     @property
     def size(self) -> int:
         """The number of elements."""
-        return int(np.prod(self.spec.shape, dtype=np.int64))
+        return math.prod(known_shape(self.spec))
 
-    def _initial_array(self) -> Array:
-        """Return the first value; drawn once, then kept until it is placed."""
+    def _initial_array(self, name: str = "") -> Array:
+        """Return the first value; drawn once, then kept until it is placed.
+
+        Without a name of its own the parameter is drawn under the one that its graph gives it.
+        """
         if not isinstance(self._initial, np.ndarray):
-            drawn = self._initial.materialize(self.name or self.op)
+            drawn = self._initial.materialize(self.name or name or f"{self.op}_{self.serial}")
             self._initial = np.array(convert(drawn, self.dtype, self.label()))
         return self._initial
 
@@ -524,7 +537,7 @@ class Parameter(Leaf):
         if self._storage is None:
             view = self._initial_array().view()
         else:
-            view = self._storage.view(self._offset, self.spec.shape)
+            view = self._storage.view(self._offset, known_shape(self.spec))
         view.flags.writeable = False
         return view
 

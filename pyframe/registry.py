@@ -47,6 +47,7 @@ class Entry(NamedTuple):
     distribution: str
     version: str
     module: str
+    owner: Any = None
 
 
 class Registry:
@@ -83,12 +84,20 @@ class Registry:
                     f"{self.kind}; rename one of them"
                 )
 
-    def add(self, things: Mapping[str, Any], distribution: str, version: str) -> None:
+    def add(
+        self, things: Mapping[str, Any], distribution: str, version: str, owner: Any = None
+    ) -> None:
         """Register things under their names: all of them, or none and an error."""
         self.check(things, distribution)
         for name, thing in things.items():
             module = getattr(thing, "__module__", "") or ""
-            self._entries[name] = Entry(thing, distribution, version, module)
+            self._entries[name] = Entry(thing, distribution, version, module, owner)
+
+    def remove(self, owner: Any) -> None:
+        """Take back what an owner has added."""
+        self._entries = {
+            n: e for n, e in self._entries.items() if owner is None or e.owner is not owner
+        }
 
     def entry(self, name: str) -> Entry:
         """Return the entry of a name.

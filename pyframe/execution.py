@@ -1,0 +1,200 @@
+"""Driving the C executor: feeds in, nodes written in Python in between, errors out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from pyframe._native import lib
+from pyframe.autodiff import PythonGradient
+from pyframe.errors import (
+    AnomalyError,
+    DTypeError,
+    FeedError,
+    GraphError,
+    KernelError,
+    LabelError,
+    ShapeError,
+)
+from pyframe.lowering import Context, Program, Row
+from pyframe.node import Array, Node, Placeholder, convert, describe
+from pyframe.storage import inside_python_node
+
+# The longest time between two looks at Ctrl-C.
+SECONDS_PER_LOOK = 0.05
+
+
+def check_feed(placeholder: Placeholder, name: str, value: Any) -> Array:
+    """Return a fed value as the array that the kernels read, or raise what is wrong with it."""
+    array = convert(value, placeholder.dtype, f"placeholder {name!r}")
+    shape = placeholder.shape
+    if shape is None:
+        return array
+    if array.ndim == 1 and len(shape) == 2 and shape[1] == 1:
+        array = array.reshape(-1, 1)  # one-dimensional targets are a column
+    fits = array.ndim == len(shape) and all(
+        want is None or want == got for want, got in zip(shape, array.shape, strict=True)
+    )
+    if not fits:
+        raise ShapeError(
+            f"placeholder {name!r} has shape {describe(shape)} and was fed "
+            f"{describe(array.shape)}; reshape the array or declare the placeholder differently"
+        )
+    return array
+
+
+def resolve_feed(
+    feed: Mapping[Any, Any], names: Mapping[str, Placeholder], known: Mapping[Placeholder, str]
+) -> dict[Placeholder, Any]:
+    """Return the feed with placeholders for keys, which may also be given by name."""
+    if not isinstance(feed, Mapping):
+        raise FeedError(
+            f"a feed is a dict of placeholders to arrays, and got {type(feed).__name__}; "
+            f"write {{x: array}}; this graph takes {', '.join(map(repr, names))}"
+        )
+    result: dict[Placeholder, Any] = {}
+    for key, value in feed.items():
+        placeholder = names.get(key) if isinstance(key, str) else key
+        if placeholder is None or placeholder not in known:
+            given = key if isinstance(key, str) else getattr(key, "name", None) or key
+            raise FeedError(
+                f"{given!r} is fed but is no placeholder of this graph; "
+                f"it takes {', '.join(map(repr, names)) or 'nothing'}"
+            )
+        result[placeholder] = value
+    return result
+
+
+def drive(context: Context, end: int | None = None) -> None:
+    """Run a context to instruction `end`, through everything that stops it on the way.
+
+    An exception, Ctrl-C among them, leaves no step half done: before its update has begun the step
+    is dropped, afterwards it is completed first, and then the exception goes on.
+    """
+    program = context.program
+    stop = len(program) if end is None else end
+    context.completed = False
+    try:
+        while True:
+            status = lib.pf_context_run(context.pointer, stop, SECONDS_PER_LOOK)
+            if status == lib.PF_DONE:
+                context.completed = True
+                return
+            if status != lib.PF_PAUSED:
+                handle(context, status)
+    except BaseException:
+        context.completed = give_up(context)
+        raise
+
+
+def give_up(context: Context) -> bool:
+    """Complete the update that is under way, or drop the step; return whether it was completed."""
+    pointer = context.pointer
+    completed = False
+    if lib.pf_context_updating(pointer):
+        status = lib.pf_context_run(pointer, len(context.program), -1.0)
+        completed = status == lib.PF_DONE
+    lib.pf_context_reset(pointer)
+    return completed
+
+
+def handle(context: Context, status: int) -> None:
+    """Run the Python instruction that the executor stopped at, or raise what a kernel reported."""
+    position = int(lib.pf_context_position(context.pointer))
+    row = context.program.rows[position]
+    if status == lib.PF_FAILED:
+        raise_kernel_error(context, row)
+    was_inside = getattr(inside_python_node, "yes", False)
+    inside_python_node.yes = True
+    try:
+        if row.call is not None and row.call.python is not None:
+            row.call.python(context)
+        else:
+            _run_python_node(context, row)
+    finally:
+        inside_python_node.yes = was_inside
+    lib.pf_context_skip(context.pointer)
+
+
+def _run_python_node(context: Context, row: Row) -> None:
+    node = row.node
+    assert node is not None
+    owner = node.source if isinstance(node, PythonGradient) else node
+    ctx = context.python.get(owner)
+    if ctx is None or owner is node:
+        ctx = context.python[owner] = SimpleNamespace()
+    inputs = [None if v < 0 else context.read(v) for v in row.inputs]
+    for array in inputs:
+        if array is not None:
+            array.flags.writeable = False
+    if owner is node:
+        ctx.inputs = tuple(inputs)
+    results = node.forward(ctx, *inputs)
+    if not isinstance(results, tuple | list):
+        results = (results,)
+    _store(context, row, node, results)
+    if owner is node:
+        ctx.outputs = tuple(context.read(v) for v in row.outputs)
+
+
+def _store(context: Context, row: Row, node: Node, results: Sequence[Any]) -> None:
+    """Copy what a node written in Python returned to where the plan wants it."""
+    what = "backward" if isinstance(node, PythonGradient) else "forward"
+    if len(results) != len(row.outputs):
+        raise GraphError(
+            f"{row.label}: {what} returned {len(results)} arrays, expected {len(row.outputs)}"
+        )
+    for i, (value, result) in enumerate(zip(row.outputs, results, strict=True)):
+        spec = context.program.specs[value]
+        target = context.read(value)
+        if result is None and isinstance(node, PythonGradient):
+            target[...] = 0
+            continue
+        array = np.asarray(result)
+        if array.dtype.kind not in "fiub":
+            raise DTypeError(f"{row.label}: {what} returned {array.dtype}, expected {spec.dtype}")
+        if array.shape != spec.shape:
+            raise ShapeError(
+                f"{row.label}: {what} returned shape {describe(array.shape)} as number {i}, "
+                f"expected {describe(spec.shape)}; override infer() if the shape is not that of "
+                "the first input"
+            )
+        target[...] = array
+
+
+def raise_kernel_error(context: Context, row: Row) -> None:
+    """Raise the typed error for what a kernel has put into the context's error slot."""
+    error = lib.pf_context_error(context.pointer)
+    program = context.program
+    if error.code == lib.PF_ERROR_NONFINITE:
+        raise AnomalyError(
+            f"{row.label} ({row.kernel}) is the first to give NaN or infinity, in output "
+            f"{error.operand} of shape {describe(_shape_of(program, row.outputs, error.operand))};"
+            " look at its inputs, the learning rate and the data"
+        )
+    if error.code == lib.PF_ERROR_LABEL:
+        classes = _class_count(program, row)
+        raise LabelError(
+            f"{row.label}: label {error.value} at index {error.index} of input {error.operand} "
+            f"lies outside of [0, {classes}); labels count from 0"
+        )
+    raise KernelError(
+        f"{row.label} ({row.kernel}) refused element {error.index} of input {error.operand} "
+        f"(code {error.code}, value {error.value})"
+    )
+
+
+def _shape_of(program: Program, values: Sequence[int], i: int) -> Any:
+    return program.specs[values[i]].shape if 0 <= i < len(values) else None
+
+
+def _class_count(program: Program, row: Row) -> Any:
+    """Return the number of classes: the last extent of the logits."""
+    for value in row.inputs:
+        spec = program.specs[value]
+        if value >= 0 and spec.dtype.kind == "f" and spec.shape:
+            return spec.shape[-1]
+    return "classes"

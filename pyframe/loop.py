@@ -1,0 +1,333 @@
+"""Loops: whole epochs in C, with shuffling, gathering and a learning rate for each step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pyframe._native import ffi, lib, pointer, typed_pointer
+from pyframe.errors import ArgumentError, ShapeError
+from pyframe.execution import give_up, handle
+from pyframe.lowering import Context
+from pyframe.node import Array, Placeholder, describe
+from pyframe.state import check_rate
+
+if TYPE_CHECKING:
+    from pyframe.plan import Plan, Specialization
+
+STEPS_PER_JOB = 1 << 16  # C is handed at most so many steps at a time (or one epoch)
+
+STATUS = {
+    lib.PF_PAUSED: "paused",
+    lib.PF_EPOCH_END: "epoch",
+    lib.PF_STEP_END: "step",
+}
+STOPS = {None: 0, "epoch": lib.PF_LOOP_STOP_EPOCH, "step": lib.PF_LOOP_STOP_STEP}
+
+
+class Loop:
+    """Epochs over some arrays. Made by `Plan.loop`; use it in a ``with`` block.
+
+    Parameters
+    ----------
+    feeds : dict of Placeholder (or name) to array_like, all of one length
+    epochs : int
+    batch_size : int, optional
+        Rows a step; None, or the number of rows, is a full batch: read in place and in order.
+        The last batch of an epoch may be shorter.
+    shuffle : bool
+    seed : int
+        Of the shuffle and of dropout.
+    learning_rates : callable, optional
+        From an array of step numbers to their rates; default: the optimizer's rate.
+    first_epoch : int
+        The number of the first epoch, for the shuffle of a training that is resumed.
+    stop : {None, "epoch", "step"}
+        Where `run` returns besides deadlines.
+    training : bool
+        False evaluates: only loss and metrics are computed, and nothing is claimed.
+
+    Attributes
+    ----------
+    epoch : int
+        Finished epochs.
+    batch_index, batches : int
+        Batches done in the present epoch, and in a whole one.
+    records : ndarray of float64, (epoch, width)
+        Sums of the metrics' outputs over each finished epoch.
+
+    Raises
+    ------
+    ArgumentError, ShapeError, FeedError, DTypeError, BusyError
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        feeds: Mapping[Any, Any],
+        *,
+        epochs: int,
+        batch_size: int | None,
+        shuffle: bool,
+        seed: int,
+        learning_rates: Callable[[Array], Array] | None,
+        first_epoch: int,
+        stop: str | None,
+        training: bool,
+    ) -> None:
+        if training:
+            plan._require_optimizer()
+        if stop not in STOPS:
+            raise ArgumentError(f"stop={stop!r}; use None, 'epoch' or 'step'")
+        self._plan, self._training = plan, training
+        self._arrays = self._check(feeds)
+        self.samples = len(next(iter(self._arrays.values())))
+        self.batch_size = self._check_batch(batch_size)
+        self.batches = -(-self.samples // self.batch_size)
+        self.epochs = _positive("epochs", epochs, minimum=0)
+        self._seed, self._first_epoch = seed, first_epoch
+        self._rates = learning_rates or self._constant_rate
+        self._flags = STOPS[stop]
+        if shuffle and training and self.batch_size < self.samples:
+            self._flags |= lib.PF_LOOP_SHUFFLE
+        self._done_before = 0  # epochs of the jobs before this one
+        self._job_epochs = 0
+        self._alive: list[Any] = []
+        self._stack = ExitStack()
+        if training:
+            self._stack.enter_context(plan.claim())
+        try:
+            self._prepare()
+        except BaseException:
+            self._stack.close()
+            raise
+
+    # ---- checks ----
+
+    def _check(self, feeds: Mapping[Any, Any]) -> dict[Placeholder, Array]:
+        plan = self._plan
+        roots = [*([plan.cost] if plan.cost is not None else []), *plan.metrics]
+        arrays = plan._feeds(feeds, roots)
+        if not arrays:
+            raise ArgumentError("a loop needs at least one placeholder to take its rows from")
+        lengths = {plan._known[p]: len(a) if a.ndim else None for p, a in arrays.items()}
+        if None in lengths.values():
+            name = next(n for n, length in lengths.items() if length is None)
+            raise ShapeError(f"placeholder {name!r} was fed a number; a loop takes rows from it")
+        if len(set(lengths.values())) > 1:
+            text = ", ".join(f"{name!r} {length}" for name, length in lengths.items())
+            raise ShapeError(f"the numbers of rows differ: {text}; they must be equal")
+        if not next(iter(lengths.values())):
+            raise ArgumentError("there are no rows to train on: every array is empty")
+        return arrays
+
+    def _check_batch(self, batch_size: int | None) -> int:
+        if batch_size is None:
+            return self.samples
+        size = _positive("batch_size", batch_size, minimum=1)
+        if size > self.samples:
+            raise ArgumentError(
+                f"batch_size {size} is larger than the data ({self.samples} rows); "
+                "pass at most that, or None for a full batch"
+            )
+        return size
+
+    def _constant_rate(self, steps: Array) -> Array:
+        optimizer = self._plan.optimizer
+        rate = optimizer.learning_rate if optimizer is not None else 0.0
+        if callable(rate):
+            return np.asarray(rate(steps))
+        return np.full(len(steps), check_rate(rate))
+
+    # ---- preparation ----
+
+    def _specialize(self, rows: int) -> tuple[Specialization, Context]:
+        plan = self._plan
+        feeds = {p: a[:rows] for p, a in self._arrays.items()}
+        mode = "train" if self._training else "evaluate"
+        specialization = plan._specialize(mode, [], feeds, self._training)
+        context = self._stack.enter_context(plan._context(specialization))
+        context.bind(feeds)
+        context.feeds = list(self._arrays.values())
+        return specialization, context
+
+    def _prepare(self) -> None:
+        self._full, self._full_context = self._specialize(self.batch_size)
+        rest = self.samples % self.batch_size
+        self._tail_context = self._specialize(rest)[1] if rest else None
+        program = self._full.program
+        self.width = sum(program.record_widths)
+        self._records = np.zeros((min(self.epochs, 1024) + 1, self.width))
+        loop = self._loop = ffi.new("pf_loop *")
+        loop.size, loop.flags = ffi.sizeof("pf_loop"), self._flags
+        loop.full = self._full_context.pointer
+        loop.tail = self._tail_context.pointer if self._tail_context else ffi.NULL
+        order = np.empty(self.samples, np.int64)
+        loop.order = typed_pointer("int64_t *", order)
+        loop.samples, loop.batch = self.samples, self.batch_size
+        loop.seed = self._seed
+        loop.step = self._plan._train.step if self._training else 0
+        self._alive = [order, self._feed_table(loop)]
+        self._next_job()
+
+    def _feed_table(self, loop: Any) -> Any:
+        bases = self._full.program.feed_bases
+        table = ffi.new("pf_feed[]", max(len(bases), 1))
+        kept: list[Any] = [table]
+        for i, (placeholder, base) in enumerate(bases.items()):
+            array = self._arrays[placeholder]
+            feed = table[i]
+            feed.data, feed.base = pointer(array), base
+            feed.row_bytes = array.nbytes // len(array)
+            feed.full_rows = ffi.NULL
+            if self._flags & lib.PF_LOOP_SHUFFLE:
+                rows = np.empty((self.batch_size, *array.shape[1:]), array.dtype)
+                feed.full_rows = pointer(rows)
+                kept.append(rows)
+        loop.feeds, loop.feed_count = table, len(bases)
+        return kept
+
+    def _next_job(self) -> None:
+        """Hand C the next epochs, with their learning rates and a place for their records."""
+        loop = self._loop
+        self._done_before += self._job_epochs
+        wanted = max(1, STEPS_PER_JOB // self.batches)
+        self._job_epochs = min(wanted, self.epochs - self._done_before)
+        steps = np.arange(self._job_epochs * self.batches, dtype=np.int64) + loop.step
+        rates = np.zeros(len(steps))
+        if self._training:
+            rates = np.require(self._rates(steps), np.float64, ["C_CONTIGUOUS"])
+            if rates.shape != steps.shape or not np.all(np.isfinite(rates) & (rates >= 0)):
+                raise ArgumentError(
+                    "the schedule must give one finite learning rate, at least 0, for each step"
+                )
+        self._ensure_rows(self._done_before + self._job_epochs + 1)
+        self._rate_table = rates
+        loop.learning_rates = typed_pointer("double *", rates)
+        loop.records = typed_pointer("double *", self._records[self._done_before :])
+        loop.epochs, loop.first_epoch = self._job_epochs, self._first_epoch + self._done_before
+        loop.epoch = loop.batch_index = loop.steps_done = 0
+
+    def _ensure_rows(self, rows: int) -> None:
+        if rows > len(self._records):
+            grown = np.zeros((max(rows, 2 * len(self._records)), self.width))
+            grown[: len(self._records)] = self._records
+            self._records = grown
+
+    # ---- running ----
+
+    @property
+    def epoch(self) -> int:
+        """Finished epochs."""
+        return int(self._done_before + self._loop.epoch)
+
+    @property
+    def batch_index(self) -> int:
+        """Finished batches of the present epoch."""
+        return int(self._loop.batch_index)
+
+    @property
+    def samples_done(self) -> int:
+        """Finished rows, over all epochs."""
+        return self.epoch * self.samples + self.batch_index * self.batch_size
+
+    @property
+    def records(self) -> Array:
+        """Sums of the metrics' outputs, one row for each finished epoch."""
+        return self._records[: self.epoch]
+
+    @property
+    def partial_record(self) -> Array:
+        """Sums of the metrics' outputs over what is done of the present epoch."""
+        partial: Array = self._records[self.epoch]
+        return partial
+
+    @property
+    def loss(self) -> float:
+        """The loss of the step that was finished last."""
+        context = self._full_context
+        if self._tail_context is not None and self.batch_index == 0 and self.epoch > 0:
+            context = self._tail_context
+        return float(context.read(context.program.cost_id))
+
+    def run(self, seconds: float = 0.05) -> str:
+        """Run for a while.
+
+        Parameters
+        ----------
+        seconds : float
+            The longest time to stay away, except that a kernel or an update is finished first.
+
+        Returns
+        -------
+        {"done", "paused", "epoch", "step"}
+            "paused": the time is over; "epoch" and "step": what `stop` asked for is reached.
+        """
+        try:
+            while True:
+                status = lib.pf_loop_run(self._loop, seconds)
+                if status == lib.PF_DONE:
+                    if self.epoch >= self.epochs:
+                        return "done"
+                    self._next_job()
+                    continue
+                if status in STATUS:
+                    if self.epoch >= self.epochs and not self._flags & (
+                        lib.PF_LOOP_STOP_EPOCH | lib.PF_LOOP_STOP_STEP
+                    ):
+                        return "done"
+                    return STATUS[status]
+                handle(self._current(), status)
+        except BaseException:
+            self._abandon()
+            raise
+        finally:
+            if self._training:
+                self._plan._train.step = int(self._loop.step)
+
+    def _current(self) -> Context:
+        here = lib.pf_loop_context(self._loop)
+        if self._tail_context is not None and here == self._tail_context.pointer:
+            return self._tail_context
+        return self._full_context
+
+    def _abandon(self) -> None:
+        """Complete the update under way, or drop the step."""
+        if self._loop.in_step:
+            completed = give_up(self._current())
+            self._loop.in_step = 0
+            self._loop.step += int(completed)
+
+    def close(self) -> None:
+        """Drop the step under way, and give the parameters free."""
+        self._abandon()
+        if self._training:
+            self._plan._train.step = int(self._loop.step)
+        self._stack.close()
+
+    def __enter__(self) -> Loop:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return (
+            f"<Loop: epoch {self.epoch} of {self.epochs}, batch {self.batch_index} of "
+            f"{self.batches}, {self.samples} rows {describe((self.batch_size,))} at a time>"
+        )
+
+
+def _positive(name: str, value: Any, minimum: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
+        raise ArgumentError(f"{name}={value!r}; it must be a whole number, at least {minimum}")
+    return int(value)

@@ -1,0 +1,494 @@
+"""Lowering: from ordered nodes with known shapes to a program for the C executor.
+
+The planner walks the nodes once to find every shape, once to see how long each value is needed,
+and once to give it a place and write its instruction. What comes out is a table of values and a
+flat list of instructions (see core_c/plan.inc); nothing of the graph is left in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pyframe._native import (
+    INSTRUCTION_DTYPE,
+    TYPE_CODES,
+    VALUE_DTYPE,
+    ffi,
+    find_kernel,
+    lib,
+    typed_pointer,
+)
+from pyframe.arena import Arena
+from pyframe.errors import GraphError, ResourceError
+from pyframe.graph import topological_order
+from pyframe.node import (
+    Array,
+    Constant,
+    Leaf,
+    Node,
+    Parameter,
+    Placeholder,
+    Spec,
+    State,
+    Value,
+    known_shape,
+)
+from pyframe.op import Op
+from pyframe.storage import Guard
+
+ARENA = 0
+NOWHERE = -1
+COPY_KERNEL = "copy"  # moves a gradient to its segment, and states to and from their shadow
+
+Key = tuple[Node, int]
+
+
+def stream_of(name: str) -> int:
+    """Return the random stream of a name: 48 bits of its hash; the core's own streams lie above."""
+    digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") & 0x0000_FFFF_FFFF_FFFF
+
+
+class FlatCall(NamedTuple):
+    """A kernel call on flat arrays, in front of the nodes or behind them: clipping, updates.
+
+    Operands are arrays, or a `Value` of the graph (the loss).
+    """
+
+    label: str
+    kernel: str
+    dtype: np.dtype[Any]
+    inputs: tuple[Array | Value, ...]
+    outputs: tuple[Array, ...] = ()
+    states: tuple[Array, ...] = ()
+    attributes: bytes = b""
+    python: Callable[[Any], None] | None = None  # instead of a kernel
+
+
+@dataclass
+class Request:
+    """What a program is to compute."""
+
+    outputs: list[Value]
+    feeds: dict[Placeholder, Spec]
+    names: dict[Node, str]
+    training: bool = False
+    cost: Value | None = None
+    records: list[Value] = field(default_factory=list)
+    gradients: list[tuple[Parameter, Value, Array]] = field(default_factory=list)
+    parameter_arrays: dict[Parameter, Array] = field(default_factory=dict)
+    state_arrays: dict[Parameter, Array] = field(default_factory=dict)
+    before: list[FlatCall] = field(default_factory=list)
+    after: list[FlatCall] = field(default_factory=list)
+    update: list[FlatCall] = field(default_factory=list)
+    keep_all: bool = False
+    detect_anomaly: bool = False
+
+
+class Row(NamedTuple):
+    """One instruction for the printed table and for errors."""
+
+    label: str
+    kernel: str
+    node: Node | None
+    inputs: list[int]
+    outputs: list[int]
+    call: FlatCall | None
+
+
+class Program:
+    """A lowered program: the C object, and what Python must know of it."""
+
+    def __init__(self, builder: Builder) -> None:
+        request = builder.request
+        self.rows = builder.rows
+        self.specs = builder.value_specs
+        self.bytes = builder.value_bytes
+        self.arena_bytes = builder.arena.size
+        self.update_at = builder.update_at
+        self.position = {row.node: i for i, row in enumerate(self.rows) if row.node is not None}
+        self.python_rows = {i for i, row in enumerate(self.rows) if builder.instructions[i][0] == 0}
+        self.value_ids = builder.value_ids
+        self.readable = builder.readable()
+        self.feed_bases = builder.feed_bases
+        self.fixed_bases = builder.fixed_bases
+        self.cost_id = builder.value_ids[_key(request.cost)] if request.cost is not None else -1
+        self.output_ids = [builder.value_ids[_key(v)] for v in request.outputs]
+        self.record_ids = [builder.value_ids[_key(v)] for v in request.records]
+        self.record_widths = [math.prod(known_shape(self.specs[i])) for i in self.record_ids]
+        self.alive = [request, builder.arrays]  # the arrays that the bases point to
+        self.pointer = builder.build()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def _key(value: Value) -> Key:
+    return value.node, value.index
+
+
+class Builder:
+    """Turns a `Request` into a `Program`."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.rows: list[Row] = []
+        self.instructions: list[tuple[Any, ...]] = []
+        self.slots: list[int] = []
+        self.attributes = bytearray()
+        self.dims: list[int] = []
+        self.dims_index: dict[tuple[int, ...], int] = {}
+        self.value_specs: list[Spec] = []
+        self.value_bytes: list[int] = []
+        self.value_base: list[int] = []
+        self.value_offset: list[int] = []
+        self.value_ids: dict[Key, int] = {}
+        self.root: dict[int, int] = {}  # value -> the value whose memory it is
+        self.last_use: dict[int, int] = {}
+        self.freed: set[int] = set()
+        self.arrays: list[Array] = []
+        self.base_of_array: dict[int, int] = {}
+        self.fixed_bases: list[tuple[int, int]] = []  # (base, address)
+        self.feed_bases: dict[Placeholder, int] = {}
+        self.base_count = 1
+        self.arena = Arena()
+        self.update_at = -1
+        self.flat_ids: dict[tuple[int, int], int] = {}
+        self._lower()
+
+    # ---- values ----
+
+    def _new_value(self, spec: Spec, base: int, offset: int) -> int:
+        size = math.prod(known_shape(spec)) * spec.dtype.itemsize
+        self.value_specs.append(spec)
+        self.value_bytes.append(size)
+        self.value_base.append(base)
+        self.value_offset.append(offset)
+        return len(self.value_specs) - 1
+
+    def _array_place(self, array: Array) -> tuple[int, int]:
+        """Return (base, offset) of an array, which may be a part of a larger one."""
+        owner = array
+        while isinstance(owner.base, np.ndarray):
+            owner = owner.base
+        if id(owner) not in self.base_of_array:
+            self.base_of_array[id(owner)] = self.base_count
+            self.arrays.append(owner)
+            self.fixed_bases.append((self.base_count, owner.ctypes.data))
+            self.base_count += 1
+        return self.base_of_array[id(owner)], array.ctypes.data - owner.ctypes.data
+
+    def _array_value(self, array: Array) -> int:
+        place = self._array_place(array)
+        key = (array.ctypes.data, array.size)
+        if key not in self.flat_ids:
+            self.flat_ids[key] = self._new_value(Spec(array.shape, array.dtype), *place)
+        return self.flat_ids[key]
+
+    def _leaf(self, node: Leaf, spec: Spec) -> int:
+        if isinstance(node, Placeholder):
+            base = self.feed_bases.setdefault(node, self.base_count)
+            self.base_count += base == self.base_count
+            return self._new_value(spec, base, 0)
+        if isinstance(node, Constant):
+            return self._new_value(spec, *self._array_place(node.array))
+        arrays = self.request.state_arrays if isinstance(node, State) else {}
+        arrays = arrays or self.request.parameter_arrays
+        return self._new_value(spec, *self._array_place(arrays[node]))  # type: ignore[index]
+
+    # ---- the passes ----
+
+    def _lower(self) -> None:
+        request = self.request
+        targets = [*request.outputs, *request.records, *(g for _, g, _ in request.gradients)]
+        if request.cost is not None:
+            targets.append(request.cost)
+        order = topological_order(targets)
+        specs = self._infer(order)
+        self._number(order, specs)
+        nodes = [n for n in order if not isinstance(n, Leaf) and self._is_run(n, specs)]
+        copies = self._find_uses(nodes, targets)
+        for call in request.before:
+            self._flat(call)
+        for position, node in enumerate(nodes):
+            self._emit(node, specs, position)
+        for source, target in copies:
+            self._flat(FlatCall("gradient", COPY_KERNEL, target.dtype, (source,), (target,)))
+        for call in request.after:
+            self._flat(call)
+        if request.update:
+            self.update_at = len(self.rows)
+        for call in request.update:
+            self._flat(call)
+
+    def _infer(self, order: Sequence[Node]) -> dict[Node, tuple[Spec, ...]]:
+        """Find every shape, now that those of the feeds are known."""
+        specs: dict[Node, tuple[Spec, ...]] = {}
+        for node in order:
+            if isinstance(node, Placeholder):
+                specs[node] = (self.request.feeds[node],)
+            elif isinstance(node, Leaf):
+                specs[node] = node.specs
+            else:
+                given = [None if v is None else specs[v.node][v.index] for v in node.inputs]
+                specs[node] = node.check(*given)
+                for spec in specs[node]:
+                    if spec.shape is None or None in spec.shape:
+                        raise GraphError(
+                            f"the shape of {self.request.names.get(node, node.label())} stays "
+                            f"unknown ({spec}) though everything it needs is fed"
+                        )
+        return specs
+
+    def _given(self, node: Node, specs: dict[Node, tuple[Spec, ...]]) -> list[Spec | None]:
+        return [None if v is None else specs[v.node][v.index] for v in node.inputs]
+
+    def _number(self, order: Sequence[Node], specs: dict[Node, tuple[Spec, ...]]) -> None:
+        """Number the values; leaves get their places, aliases those of what they stand for."""
+        for node in order:
+            if isinstance(node, Leaf):
+                value = self.value_ids[node, 0] = self._leaf(node, specs[node][0])
+                self.root[value] = value
+                continue
+            alias = None
+            if isinstance(node, Op):
+                alias = node.alias(self._given(node, specs), self.request.training)
+            for index, spec in enumerate(specs[node]):
+                value = self.value_ids[node, index] = self._new_value(spec, NOWHERE, 0)
+                self.root[value] = value
+            if alias is not None:
+                source = node.inputs[alias]
+                assert source is not None
+                self.root[self.value_ids[node, 0]] = self.root[self.value_ids[_key(source)]]
+
+    def _is_run(self, node: Node, specs: dict[Node, tuple[Spec, ...]]) -> bool:
+        value = self.value_ids[node, 0]
+        return self.root[value] == value
+
+    def _find_uses(self, nodes: list[Node], targets: list[Value]) -> list[tuple[Value, Array]]:
+        """Find the last use of each value, and which are computed right into their segments.
+
+        Returns the gradients that must be copied there, because they share memory with something.
+        """
+        end = len(nodes)
+        for position, node in enumerate(nodes):
+            shape_only = node.shape_only if isinstance(node, Op) else ()
+            for i, value in enumerate(node.inputs):
+                if value is not None and i not in shape_only:
+                    self.last_use[self.root[self.value_ids[_key(value)]]] = position
+        for value in targets:
+            self.last_use[self.root[self.value_ids[_key(value)]]] = end
+        copies: list[tuple[Value, Array]] = []
+        taken: set[int] = set()
+        for _, gradient, target in self.request.gradients:
+            root = self.root[self.value_ids[_key(gradient)]]
+            if self.value_base[root] == NOWHERE and root not in taken:
+                taken.add(root)
+                self.value_base[root], self.value_offset[root] = self._array_place(target)
+            else:
+                copies.append((gradient, target))
+        return copies
+
+    # ---- instructions ----
+
+    def _emit(self, node: Node, specs: dict[Node, tuple[Spec, ...]], position: int) -> None:
+        given = self._given(node, specs)
+        for index in range(node.output_count):
+            value = self.value_ids[node, index]
+            wanted = value in self.last_use or self.request.keep_all or node.is_python
+            if wanted and self.value_base[value] == NOWHERE:
+                self.value_base[value] = ARENA
+                self.value_offset[value] = self.arena.allocate(self.value_bytes[value])
+        inputs = [NOWHERE if v is None else self.value_ids[_key(v)] for v in node.inputs]
+        outputs = [self.value_ids[node, i] for i in range(node.output_count)]
+        states = [self.value_ids[s, 0] for s in node.states]
+        if isinstance(node, Op):
+            kernel, address = self._kernel(node, given, specs[node])
+            scratch, block = node.scratch_bytes(given), node.pack_attributes(given)
+            stream = stream_of(self._name(node.random_source)) if node.uses_random else 0
+        else:
+            kernel, address, scratch, block, stream = "python", 0, 0, b"", 0
+        row = Row(self._name(node), kernel, node, inputs, outputs, None)
+        self._instruction(row, address, states, block, scratch, stream)
+        if not self.request.keep_all:
+            self._release(inputs, outputs, position)
+
+    def _release(self, inputs: list[int], outputs: list[int], position: int) -> None:
+        """Give back the memory of what is not needed any more."""
+        for value in {self.root[v] for v in [*inputs, *outputs] if v != NOWHERE}:
+            is_over = self.last_use.get(value, -1) <= position
+            if is_over and self.value_base[value] == ARENA and value not in self.freed:
+                self.freed.add(value)
+                self.arena.free(self.value_offset[value], self.value_bytes[value])
+
+    def _name(self, node: Node) -> str:
+        return self.request.names.get(node) or node.label()
+
+    def _kernel(
+        self, node: Op, given: Sequence[Spec | None], out: Sequence[Spec]
+    ) -> tuple[str, int]:
+        floats = [s.dtype for s in given if s is not None and s.dtype.kind == "f"]
+        dtype = floats[0] if floats else out[0].dtype
+        return self._find(node.kernel, dtype, self._name(node))
+
+    def _find(self, kernel: str, dtype: np.dtype[Any], name: str) -> tuple[str, int]:
+        bits = 8 * dtype.itemsize
+        address = find_kernel(kernel, bits)
+        if address == 0:
+            raise GraphError(f"{name}: there is no kernel pf_{kernel}_f{bits} in the C core")
+        return f"{kernel}_f{bits}", address
+
+    def _flat(self, call: FlatCall) -> None:
+        def operand(x: Array | Value) -> int:
+            return self.value_ids[_key(x)] if isinstance(x, Value) else self._array_value(x)
+
+        inputs = [operand(x) for x in call.inputs]
+        outputs = [operand(x) for x in call.outputs]
+        states = [operand(x) for x in call.states]
+        if call.python is None:
+            kernel, address = self._find(call.kernel, call.dtype, call.label)
+        else:
+            kernel, address = "python", 0
+        row = Row(call.label, kernel, None, inputs, outputs or states, call)
+        stream = stream_of(f"{call.label}/{call.kernel}")
+        self._instruction(row, address, states, call.attributes, 0, stream, outputs=outputs)
+
+    def _instruction(
+        self,
+        row: Row,
+        address: int,
+        states: list[int],
+        block: bytes,
+        scratch: int,
+        stream: int,
+        outputs: list[int] | None = None,
+    ) -> None:
+        outputs = row.outputs if outputs is None else outputs
+        slots = [*row.inputs, *outputs, *states]
+        self.attributes.extend(b"\0" * (-len(self.attributes) % 16))
+        self.instructions.append(
+            (
+                address,
+                stream,
+                0,
+                len(self.slots),
+                len(self.attributes),
+                scratch,
+                64 + sum(self.value_bytes[s] for s in slots if s != NOWHERE),
+                lib.PF_TRAINING if self.request.training else 0,
+                len(block),
+                len(row.inputs),
+                len(outputs),
+                len(states),
+                0,
+            )
+        )
+        self.slots.extend(slots)
+        self.attributes.extend(block)
+        self.rows.append(row)
+
+    # ---- the C object ----
+
+    def readable(self) -> set[int]:
+        """Return the values whose memory still holds them at the end."""
+        return {
+            value
+            for value, root in self.root.items()
+            if self.value_base[root] != NOWHERE and root not in self.freed
+        }
+
+    def _dims(self, shape: tuple[int, ...]) -> int:
+        if shape not in self.dims_index:
+            self.dims_index[shape] = len(self.dims)
+            self.dims.extend(shape)
+        return self.dims_index[shape]
+
+    def build(self) -> Any:
+        """Hand the tables to C, which copies them."""
+        for value, root in self.root.items():
+            self.value_base[value] = self.value_base[root]
+            self.value_offset[value] = self.value_offset[root]
+        rows = [
+            (
+                self.value_offset[i],
+                self.value_bytes[i],
+                self._dims(known_shape(spec)),
+                self.value_base[i],
+                len(known_shape(spec)),
+                TYPE_CODES[spec.dtype.kind],
+                8 * spec.dtype.itemsize,
+                0,
+                0,
+            )
+            for i, spec in enumerate(self.value_specs)
+        ]
+        request = self.request
+        values = np.array(rows, VALUE_DTYPE)
+        instructions = np.array(self.instructions, INSTRUCTION_DTYPE)
+        dims = np.array(self.dims or [0], np.int64)
+        slots = np.array(self.slots or [0], np.int32)
+        attributes = np.frombuffer(bytes(self.attributes) or b"\0", np.uint8)
+        records = np.array([self.value_ids[_key(v)] for v in request.records] or [0], np.int32)
+        spec = ffi.new("pf_program_spec *")
+        spec.values = typed_pointer("pf_value *", values)
+        spec.instructions = typed_pointer("pf_instruction *", instructions)
+        spec.dims = typed_pointer("int64_t *", dims)
+        spec.slots = typed_pointer("int32_t *", slots)
+        spec.attributes = typed_pointer("void *", attributes)
+        spec.records = typed_pointer("int32_t *", records)
+        spec.value_count, spec.instruction_count = len(values), len(instructions)
+        spec.dims_count, spec.slot_count = len(self.dims), len(self.slots)
+        spec.attribute_bytes, spec.record_count = len(self.attributes), len(request.records)
+        spec.arena_bytes, spec.base_count = self.arena.size, self.base_count
+        spec.update_at, spec.detect_anomaly = self.update_at, int(request.detect_anomaly)
+        pointer = lib.pf_program_new(spec)
+        if pointer == ffi.NULL:
+            raise ResourceError("there is no memory left for the program")
+        return ffi.gc(pointer, lib.pf_program_free)
+
+
+class Context:
+    """One execution of a program: its arena, its calls, its position."""
+
+    def __init__(self, program: Program, guards: Sequence[Guard]) -> None:
+        self.program = program
+        pointers = [g.pointer for g in guards]
+        table = ffi.new("pf_guard *[]", pointers) if pointers else ffi.NULL
+        pointer = lib.pf_context_new(program.pointer, table, len(pointers))
+        if pointer == ffi.NULL:
+            raise ResourceError(
+                f"this graph needs {program.arena_bytes:,} bytes for its values, which the "
+                "system does not give; use a smaller batch"
+            )
+        self.pointer = ffi.gc(pointer, lib.pf_context_free)
+        for base, address in program.fixed_bases:
+            lib.pf_context_bind(self.pointer, base, ffi.cast("void *", address))
+        self.python: dict[Node, Any] = {}  # what nodes written in Python keep until backward
+        self.feeds: list[Array] = []  # what the bases point to
+        self.completed = False  # whether the last run went through to its end
+        self.busy = False
+
+    def bind(self, feeds: dict[Placeholder, Array]) -> None:
+        """Point the program's feeds to arrays, which stay alive with the context."""
+        arrays = []
+        for placeholder, base in self.program.feed_bases.items():
+            array = feeds[placeholder]
+            lib.pf_context_bind(self.pointer, base, ffi.cast("void *", array.ctypes.data))
+            arrays.append(array)
+        self.feeds = arrays
+
+    def read(self, value: int) -> Array:
+        """Return a view of a value's memory."""
+        spec = self.program.specs[value]
+        address = lib.pf_context_data(self.pointer, value)
+        shape = known_shape(spec)
+        if address == ffi.NULL or self.program.bytes[value] == 0:
+            return np.empty(shape, spec.dtype)
+        buffer = ffi.buffer(address, self.program.bytes[value])
+        return np.frombuffer(buffer, spec.dtype).reshape(shape)

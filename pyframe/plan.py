@@ -1,0 +1,668 @@
+"""Plans: a graph made ready to run, and the train state that it runs on."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+from warnings import warn
+
+import numpy as np
+
+from pyframe._native import lib
+from pyframe.autodiff import Gradients, differentiate
+from pyframe.errors import (
+    ArgumentError,
+    BusyError,
+    FeedError,
+    GraphError,
+    UnusedParameterWarning,
+    ValueReusedError,
+)
+from pyframe.execution import check_feed, drive, resolve_feed
+from pyframe.graph import Graph
+from pyframe.lowering import Builder, Context, Program, Request
+from pyframe.node import (
+    Array,
+    Node,
+    Parameter,
+    Placeholder,
+    Spec,
+    State,
+    Value,
+    known_shape,
+    plan_reference,
+)
+from pyframe.state import TrainState, check_learning_rate
+from pyframe.storage import Segment, inside_python_node, place
+
+if TYPE_CHECKING:
+    from pyframe.loop import Loop
+
+SPECIALIZATIONS = 8  # kept, least recently used first to go
+
+
+class Snapshot(NamedTuple):
+    """A copy of a train state; see `Plan.snapshot`."""
+
+    arrays: list[Array]
+    step: int
+
+
+class Specialization:
+    """A program for one set of input shapes, and the contexts that are not in use."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.idle: list[Context] = []
+
+
+class Plan:
+    """A compiled graph. Made by `compile`.
+
+    Attributes
+    ----------
+    graph : Graph
+    parameters : list of Parameter
+    states : list of State
+    step_count : int
+        Completed training steps.
+    seed : int
+        Of dropout and the like, when `step` is called by itself.
+    """
+
+    def __init__(
+        self,
+        cost: Value | None,
+        outputs: Sequence[Value],
+        optimizer: Any,
+        metrics: Sequence[Value],
+        parameters: Sequence[Parameter] | None,
+        inspect: bool,
+        detect_anomaly: bool,
+        seed: int,
+    ) -> None:
+        self.cost, self.outputs, self.metrics = cost, list(outputs), list(metrics)
+        self.optimizer, self.inspect, self.detect_anomaly = optimizer, inspect, detect_anomaly
+        self.seed = seed
+        roots = [*([cost] if cost is not None else []), *self.outputs, *self.metrics]
+        self.graph = Graph(roots)
+        self.states: list[State] = self.graph.states
+        self.parameters = list(dict.fromkeys([*self.graph.parameters, *(parameters or [])]))
+        self._names = {self.graph.names[p]: p for p in self.graph.placeholders}
+        self._known = {p: name for name, p in self._names.items()}
+        leaves = [*self.parameters, *self.states]
+        place(leaves, [self.graph.names.get(p, p.label()) for p in leaves])
+        self._train = TrainState(optimizer, self.parameters, self.states)
+        if optimizer is not None:
+            self._warn_of_unused()
+        if optimizer is not None or inspect:
+            self._train.train(self._trained())
+        self._cache: OrderedDict[Any, Specialization] = OrderedDict()
+        self._lock = threading.Lock()
+        self._last: Context | None = None  # the context of the last run, for value()
+        self._stepper: Context | None = None
+        reference = plan_reference(self)
+        for node in self.graph.order:
+            node._plan = reference
+
+    # ---- building ----
+
+    @cached_property
+    def gradients(self) -> Gradients | None:
+        """The gradient nodes; made when they are first needed."""
+        if self.cost is None:
+            return None
+        wanted: set[Node] = {p for p in self.graph.parameters if p.trainable or self.inspect}
+        if self.inspect:
+            wanted.update(p for p in self.graph.placeholders if p.dtype.kind == "f")
+        return differentiate(self.cost, self.graph.order, wanted)
+
+    def _trained(self) -> list[Parameter]:
+        """Return the parameters that training changes, in the order of the graph."""
+        assert self.cost is not None
+        trainable = [p for p in self.parameters if p.trainable]
+        if self.optimizer is not None and not self.optimizer.needs_gradients:
+            reached = set(Graph([self.cost]).parameters)
+            return [p for p in trainable if p in reached]
+        assert self.gradients is not None
+        return [p for p in trainable if (p, 0) in self.gradients.total]
+
+    def _warn_of_unused(self) -> None:
+        trained = set(self._trained())
+        for parameter in self.parameters:
+            if parameter.trainable and parameter not in trained:
+                name = self.graph.names.get(parameter, parameter.label())
+                warn(
+                    f"the loss does not depend on parameter {name!r}: it gets no gradient and "
+                    "stays as it is",
+                    UnusedParameterWarning,
+                    stacklevel=4,
+                )
+
+    def _request(
+        self, mode: str, outputs: list[Value], feeds: dict[Placeholder, Spec], training: bool
+    ) -> Request:
+        train = self._train
+        request = Request(
+            outputs=outputs,
+            feeds=feeds,
+            names=self.graph.names,
+            training=training,
+            parameter_arrays=train.parameter_arrays(),
+            keep_all=self.inspect,
+            detect_anomaly=self.detect_anomaly,
+        )
+        if training and self.states:
+            request.state_arrays = train.shadow_arrays()
+            request.before += train.shadow_calls()
+        if mode in ("train", "gradients", "evaluate"):
+            request.cost = self.cost
+        if mode in ("train", "evaluate"):
+            request.records = list(self.metrics)
+        if mode == "gradients" or (mode == "train" and self.optimizer.needs_gradients):
+            assert self.gradients is not None
+            total = self.gradients.total
+            trained = train.trained or self._trained()
+            request.gradients = [(p, total[p, 0], train.gradient_array(p)) for p in trained]
+            if self.inspect:
+                extra = [*total.values(), *self.gradients.contributions.values()]
+                request.outputs = outputs + extra
+        if mode == "train":
+            train.lower(request)
+        return request
+
+    def _specialize(
+        self, mode: str, outputs: list[Value], feeds: dict[Placeholder, Array], training: bool
+    ) -> Specialization:
+        shapes = tuple((id(p), a.shape) for p, a in feeds.items())
+        wanted = tuple((id(v.node), v.index) for v in outputs)
+        key = (mode, training, wanted, frozenset(shapes))
+        with self._lock:
+            found = self._cache.get(key)
+            if found is not None:
+                self._cache.move_to_end(key)
+                return found
+        specs = {p: Spec(a.shape, a.dtype) for p, a in feeds.items()}
+        request = self._request(mode, list(outputs), specs, training)
+        made = Specialization(Program(Builder(request)))
+        with self._lock:
+            self._cache[key] = made
+            while len(self._cache) > SPECIALIZATIONS:
+                self._cache.popitem(last=False)
+        return made
+
+    def _feeds(self, feed: Mapping[Any, Any], values: Sequence[Value]) -> dict[Placeholder, Array]:
+        """Return the arrays of the placeholders that some values depend on."""
+        given = resolve_feed(feed, self._names, self._known)
+        needed = self._needed(tuple(values))
+        missing = [self._known[p] for p in needed if p not in given]
+        if missing:
+            raise FeedError(
+                f"placeholder {missing[0]!r} is not fed; "
+                f"pass a feed with {', '.join(map(repr, (self._known[p] for p in needed)))}"
+            )
+        return {p: check_feed(p, self._known[p], given[p]) for p in needed}
+
+    def _needed(self, values: tuple[Value, ...]) -> list[Placeholder]:
+        key = tuple(id(v.node) for v in values)
+        cache: dict[Any, list[Placeholder]] = self.__dict__.setdefault("_needed_cache", {})
+        if key not in cache:
+            cache[key] = Graph(values).placeholders
+        return cache[key]
+
+    @contextmanager
+    def _context(self, specialization: Specialization) -> Iterator[Context]:
+        """Lend a context: an idle one, or a new one when all are at work."""
+        with self._lock:
+            context = specialization.idle.pop() if specialization.idle else None
+        if context is None:
+            context = Context(specialization.program, self._train.guards)
+        context.busy = True
+        try:
+            yield context
+        finally:
+            with self._lock:
+                context.busy = False
+                specialization.idle.append(context)
+                self._last = context
+
+    @contextmanager
+    def claim(self) -> Iterator[None]:
+        """Claim the parameters for training for the length of a ``with`` block.
+
+        Raises
+        ------
+        BusyError
+            If another thread, or a fit further up in this one, is training them.
+        """
+        if getattr(inside_python_node, "yes", False):
+            raise BusyError("a training step cannot be taken from within a node's own Python code")
+        claimed = []
+        try:
+            for guard in self._train.guards:
+                if not lib.pf_guard_enter(guard.pointer):
+                    raise BusyError(
+                        "these parameters are being trained already, by another thread or by a fit "
+                        "that has called you; wait for it, or train a copy"
+                    )
+                claimed.append(guard)
+            yield
+        finally:
+            for guard in claimed:
+                lib.pf_guard_leave(guard.pointer)
+
+    # ---- running ----
+
+    def step(self, feed: Mapping[Any, Any], learning_rate: float | None = None) -> float:
+        """Take one training step: forward, backward, clip, update, in one call into C.
+
+        Parameters
+        ----------
+        feed : dict of Placeholder (or its name) to array_like
+        learning_rate : float, optional
+            For this step only; otherwise the optimizer's.
+
+        Returns
+        -------
+        float
+            The loss before the update.
+
+        Raises
+        ------
+        FeedError, ShapeError, DTypeError, LabelError, BusyError
+            Nothing has changed then.
+
+        Examples
+        --------
+        >>> import numpy as np, pyframe as pf
+        >>> x = pf.Placeholder("x", shape=(None, 1))
+        >>> w = pf.Parameter(np.ones((1, 1)), name="w")
+        >>> plan = pf.compile(pf.L2Loss(2 * x, x @ w), optimizer=pf.optimizers.SGD(0.1))
+        >>> plan.step({x: [[1.0], [2.0]]})
+        2.5
+        """
+        self._require_optimizer()
+        cost = self.cost
+        assert cost is not None
+        feeds = self._feeds(feed, [cost, *self.metrics])
+        rate = self._train.rate_at(learning_rate)
+        with self.claim():
+            specialization = self._specialize("train", [], feeds, True)
+            with self._context(specialization) as context:
+                context.bind(feeds)
+                lib.pf_context_begin(context.pointer, self.seed, self._train.step, rate)
+                try:
+                    drive(context)
+                finally:
+                    self._train.step += int(context.completed)
+                return float(context.read(context.program.cost_id))
+
+    def run(
+        self,
+        feed: Mapping[Any, Any],
+        outputs: Value | Sequence[Value] | None = None,
+        *,
+        training: bool = False,
+        out: Any = None,
+    ) -> Any:
+        """Run forward only.
+
+        Parameters
+        ----------
+        feed : dict of Placeholder (or its name) to array_like
+        outputs : Value or list of Value, optional
+            What to return; default: what the plan was compiled for.
+        training : bool, default False
+            Whether dropout drops and batch statistics are used. Nothing is updated in any case.
+        out : ndarray or list of ndarray, optional
+            Where to put the results instead of into fresh arrays.
+
+        Returns
+        -------
+        ndarray, or a list of them when several outputs were asked for
+
+        Raises
+        ------
+        FeedError, ShapeError, DTypeError, LabelError, GraphError
+        """
+        single, wanted = self._wanted(outputs)
+        feeds = self._feeds(feed, wanted)
+        # Batch statistics go to a shadow of the states, which a training step would use as well.
+        claim = self.claim() if training and self.states else nullcontext()
+        specialization = self._specialize("run", wanted, feeds, training)
+        with claim, self._context(specialization) as context:
+            context.bind(feeds)
+            lib.pf_context_begin(context.pointer, self.seed, self._train.step, 0.0)
+            drive(context)
+            results = [context.read(i) for i in context.program.output_ids]
+            return _deliver(results, out, single)
+
+    def _wanted(self, outputs: Any) -> tuple[bool, list[Value]]:
+        if outputs is None:
+            outputs = self.outputs or self.cost
+            if isinstance(outputs, list) and len(outputs) == 1:
+                outputs = outputs[0]
+        single = isinstance(outputs, Value)
+        wanted = [outputs] if isinstance(outputs, Value) else list(outputs)
+        for value in wanted:
+            if not isinstance(value, Value):
+                raise GraphError(f"{value!r} is no node; outputs are nodes of the compiled graph")
+            if value.node not in self.graph.names:
+                raise GraphError(
+                    f"{value!r} is not part of this plan; "
+                    "name it in pyframe.compile(..., outputs=[...])"
+                )
+        return single, wanted
+
+    def loss_and_gradients(
+        self, feed: Mapping[Any, Any], *, training: bool = True
+    ) -> tuple[float, dict[Parameter, Array]]:
+        """Return the loss and its gradient by each parameter; nothing is updated.
+
+        Returns
+        -------
+        loss : float
+        gradients : dict of Parameter to ndarray
+            Of every trainable parameter that the loss depends on.
+
+        Raises
+        ------
+        GraphError
+            If the plan was compiled without a loss.
+        """
+        cost = self._require_cost()
+        feeds = self._feeds(feed, [cost])
+        with self.claim():
+            specialization = self._specialize("gradients", [], feeds, training)
+            with self._context(specialization) as context:
+                context.bind(feeds)
+                lib.pf_context_begin(context.pointer, self.seed, self._train.step, 0.0)
+                drive(context)
+                loss = float(context.read(context.program.cost_id))
+                gradients = {
+                    p: self._train.gradient_array(p).reshape(known_shape(p.spec)).copy()
+                    for p in self._train.trained or self._trained()
+                }
+        return loss, gradients
+
+    def loop(
+        self,
+        feeds: Mapping[Any, Any],
+        *,
+        epochs: int = 1,
+        batch_size: int | None = None,
+        shuffle: bool = True,
+        seed: int = 0,
+        learning_rates: Callable[[Array], Array] | None = None,
+        first_epoch: int = 0,
+        stop: str | None = None,
+        training: bool = True,
+    ) -> Loop:
+        """Return a `Loop` that runs whole epochs in C.
+
+        See Also
+        --------
+        pyframe.loop.Loop : for the arguments.
+        """
+        from pyframe.loop import Loop
+
+        return Loop(
+            self,
+            feeds,
+            epochs=epochs,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            learning_rates=learning_rates,
+            first_epoch=first_epoch,
+            stop=stop,
+            training=training,
+        )
+
+    # ---- looking inside ----
+
+    def value(self, of: Value) -> Array:
+        """Return a copy of the array that a node computed in the last run.
+
+        Raises
+        ------
+        ValueReusedError
+            If its memory has been given to another value since; compile with ``inspect=True``.
+        GraphError
+            If nothing has run yet, or the node was not part of the last run.
+        """
+        if isinstance(of, Parameter):
+            return of.value
+        return self._read(of, "value")
+
+    def gradient(self, of: Value) -> Array:
+        """Return a copy of the loss's gradient by a node, from the last run that computed it.
+
+        Raises
+        ------
+        GraphError
+            If the loss does not depend on the node.
+        ValueReusedError
+            If it was not kept; compile with ``inspect=True``.
+        """
+        if self.gradients is None:
+            raise GraphError("this plan was compiled without a loss; there are no gradients")
+        if isinstance(of, Parameter) and of.trainable and (of, 0) in self.gradients.total:
+            return self._train.gradient_array(of).reshape(known_shape(of.spec)).copy()
+        total = self.gradients.total.get((of.node, of.index))
+        if total is None:
+            hint = "" if self.inspect else ", or it is no parameter: compile with inspect=True"
+            raise GraphError(f"the loss has no gradient by {of.node.label()}{hint}")
+        return self._read(total, "gradient", of)
+
+    def contributions(self, node: Node) -> dict[Value, Array]:
+        """Return what flows through a node to each of its inputs; a leaf has its whole gradient."""
+        if self.gradients is None:
+            raise GraphError("this plan was compiled without a loss; there are no gradients")
+        if not node.inputs:
+            return {node: self.gradient(node)}
+        result: dict[Value, Array] = {}
+        for i, source in enumerate(node.inputs):
+            flowing = self.gradients.contributions.get((node, i))
+            if source is not None and flowing is not None:
+                array = self._read(flowing, "gradient", source)
+                result[source] = result[source] + array if source in result else array
+        return result
+
+    def _read(self, value: Value, what: str, shown: Value | None = None) -> Array:
+        label = (shown or value).node.label()
+        with self._lock:
+            context = self._last
+            if context is None:
+                raise GraphError(f"{label} has no {what} yet: run the plan first")
+            if context.busy:
+                raise ValueReusedError(f"the {what} of {label} is being computed by another run")
+            program = context.program
+            number = program.value_ids.get((value.node, value.index))
+            if number is None:
+                raise GraphError(f"{label} was not part of the last run, so it has no {what}")
+            if number not in program.readable:
+                raise ValueReusedError(
+                    f"the {what} of {label} was not kept: its memory was given to a later value; "
+                    "compile with inspect=True to keep them all"
+                )
+            return context.read(number).copy()
+
+    @property
+    def segments(self) -> list[Segment]:
+        """The segment table of the flat buffers that hold parameters and states."""
+        return [segment for storage in self._train.storages for segment in storage.segments]
+
+    @property
+    def step_count(self) -> int:
+        """The number of completed training steps."""
+        return self._train.step
+
+    def snapshot(self) -> Snapshot:
+        """Return a copy of parameters, states and optimizer slots, and the step count."""
+        return Snapshot([a.copy() for a in self._train.all_arrays()], self._train.step)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go back to a snapshot of this plan."""
+        with ExitStack() as stack:
+            for guard in self._train.guards:
+                stack.enter_context(guard.write())
+            for array, kept in zip(self._train.all_arrays(), snapshot.arrays, strict=True):
+                array[...] = kept
+            self._train.step = snapshot.step
+
+    # ---- the lesson's way: one node at a time ----
+
+    def forward_node(self, node: Node) -> None:
+        """Compute one node from what its inputs hold; placeholders hold what was set on them."""
+        self._run_nodes([node])
+
+    def backward_node(self, node: Node) -> None:
+        """Compute the gradients that flow through one node."""
+        if self.gradients is None:
+            raise GraphError("this plan was compiled without a loss; there are no gradients")
+        self._run_nodes(self.gradients.nodes.get(node, []))
+
+    def _run_nodes(self, nodes: Sequence[Node]) -> None:
+        if not self.inspect:
+            raise GraphError("running single nodes needs a plan compiled with inspect=True")
+        cost = self._require_cost()
+        feeds = self._feeds(self.held_feed(), [cost])
+        with self.claim():
+            specialization = self._specialize("gradients", [], feeds, False)
+            if self._stepper is None or self._stepper.program is not specialization.program:
+                self._stepper = Context(specialization.program, [])
+            context = self._last = self._stepper
+            context.bind(feeds)
+            position = context.program.position
+            for at in sorted(position[n] for n in nodes if n in position):
+                lib.pf_context_seek(context.pointer, at)
+                drive(context, at + 1)
+
+    def held_feed(self) -> dict[Placeholder, Any]:
+        """Return what has been set on the placeholders by hand."""
+        return {p: p._fed for p in self.graph.placeholders if p._fed is not None}
+
+    # ---- helpers ----
+
+    def _require_cost(self) -> Value:
+        if self.cost is None:
+            raise GraphError("this plan was compiled without a loss; pass one to pyframe.compile")
+        return self.cost
+
+    def _require_optimizer(self) -> None:
+        self._require_cost()
+        if self.optimizer is None:
+            raise GraphError("this plan has no optimizer; pass one to pyframe.compile")
+
+    def __repr__(self) -> str:
+        return (
+            f"<Plan of {len(self.graph.order)} nodes, {len(self.parameters)} parameters, "
+            f"{len(self._cache)} specialization(s)>"
+        )
+
+    def __str__(self) -> str:
+        from pyframe.printing import plan_table
+
+        with self._lock:
+            programs = [s.program for s in self._cache.values()]
+        return plan_table(self, programs[-1] if programs else None)
+
+
+def _deliver(results: list[Array], out: Any, single: bool) -> Any:
+    if out is not None:
+        targets = [out] if single else list(out)
+        if len(targets) != len(results):
+            raise ArgumentError(f"out= has {len(targets)} arrays for {len(results)} outputs")
+        for target, result in zip(targets, results, strict=True):
+            if not isinstance(target, np.ndarray) or target.shape != result.shape:
+                raise ArgumentError(
+                    f"out= takes an array of shape {result.shape} and got "
+                    f"{getattr(target, 'shape', type(target).__name__)}"
+                )
+        for target, result in zip(targets, results, strict=True):
+            target[...] = result
+        return out
+    copies = [r.copy() for r in results]
+    return copies[0] if single else copies
+
+
+def compile(
+    cost: Value | Sequence[Value],
+    optimizer: Any = None,
+    *,
+    outputs: Sequence[Value] = (),
+    metrics: Sequence[Value] = (),
+    parameters: Sequence[Parameter] | None = None,
+    inspect: bool = False,
+    detect_anomaly: bool = False,
+    seed: int = 0,
+) -> Plan:
+    """Make a graph ready to run.
+
+    Parameters
+    ----------
+    cost : Value or list of Value
+        The loss, a scalar. Without an optimizer any node, or a list of them: what `run` returns.
+    optimizer : Optimizer, optional
+        What `Plan.step` updates the parameters with.
+    outputs : list of Value
+        Further nodes that `Plan.run` may be asked for.
+    metrics : list of metric nodes
+        Computed with every step and added up over an epoch.
+    parameters : list of Parameter, optional
+        Parameters that belong to the model although this graph may not reach them.
+    inspect : bool, default False
+        Keep every value and gradient readable, at the price of memory.
+    detect_anomaly : bool, default False
+        Stop at the first node that gives NaN or infinity and name it.
+    seed : int, default 0
+        Of dropout and the like in `Plan.step`.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    GraphError, ShapeError
+        If the graph has a cycle, or the loss is no scalar.
+
+    Warns
+    -----
+    UnusedParameterWarning
+        For a parameter that the loss does not depend on.
+
+    Examples
+    --------
+    >>> import numpy as np, pyframe as pf
+    >>> x = pf.Placeholder("x", shape=(None, 3))
+    >>> plan = pf.compile(pf.Sum(x * x))
+    >>> plan.run({x: np.ones((2, 3))})
+    array(6., dtype=float32)
+    """
+    if optimizer is not None and not isinstance(cost, Value):
+        raise GraphError("an optimizer needs one loss; add the losses up, or pass the sum")
+    if isinstance(cost, Value):
+        scalar = cost.shape in ((), None)
+        trains = optimizer is not None or scalar
+        loss, wanted = (cost if trains else None), [cost, *outputs]
+    else:
+        loss, wanted = None, [*cost, *outputs]
+    for value in wanted:
+        if not isinstance(value, Value):
+            raise GraphError(f"compile takes nodes and got {type(value).__name__}: {value!r}")
+    wanted = [cost] if isinstance(cost, Value) else list(cost)
+    extra = [v for v in outputs if v not in wanted]
+    if optimizer is not None:
+        check_learning_rate(optimizer)
+    plan = Plan(
+        loss, [*wanted, *extra], optimizer, metrics, parameters, inspect, detect_anomaly, seed
+    )
+    if extra:
+        plan.outputs = wanted
+    return plan

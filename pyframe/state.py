@@ -1,0 +1,248 @@
+"""Train states: the arrays that training writes, and the updates lowered to calls on them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from pyframe._native import empty_aligned, ffi, lib
+from pyframe.errors import ArgumentError, GraphError
+from pyframe.lowering import COPY_KERNEL, Context, FlatCall, Request
+from pyframe.node import Array, Parameter, State, Value
+from pyframe.storage import Guard, Run, Storage, runs
+
+FLOAT64 = np.dtype(np.float64)
+
+
+def check_learning_rate(optimizer: Any) -> None:
+    """Raise `ArgumentError` for an optimizer whose constant rate makes no sense."""
+    rate = getattr(optimizer, "learning_rate", 0.0)
+    if not callable(rate):
+        check_rate(rate)
+
+
+def check_rate(rate: Any) -> float:
+    """Return a learning rate as a float, or raise `ArgumentError` if it is none."""
+    try:
+        number = float(rate)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(f"learning rate {rate!r} is no number") from error
+    if not (math.isfinite(number) and number >= 0):
+        raise ArgumentError(f"learning rate {rate!r} must be a finite number, at least 0")
+    return number
+
+
+class TrainState:
+    """What a plan trains: buffers of gradients, shadows of states, optimizer slots, step count.
+
+    Parameters and states live in storages that several plans may share; gradients, shadows,
+    candidates and slots belong to one plan.
+    """
+
+    def __init__(
+        self, optimizer: Any, parameters: Sequence[Parameter], states: Sequence[State]
+    ) -> None:
+        self.optimizer = optimizer
+        self.parameters, self.states = list(parameters), list(states)
+        self.step = 0
+        self.storages = _unique([_storage(p) for p in [*parameters, *states]])
+        self.guards: list[Guard] = sorted(
+            _unique([s.guard for s in self.storages]),
+            key=lambda g: int(ffi.cast("uintptr_t", g.pointer)),
+        )
+        self._gradients: dict[int, Array] = {}
+        self._shadows: dict[int, Array] = {}
+        self._candidates: dict[int, Array] = {}
+        self.trained: list[Parameter] = []
+        self.runs: list[Run] = []
+        self.slots: list[dict[str, Array]] = []
+        self._norm = np.zeros(1)
+        self._zero = np.zeros(1)
+
+    def train(self, trained: Sequence[Parameter]) -> None:
+        """Say which parameters the optimizer updates, and make its slots."""
+        self.trained = list(trained)
+        self.runs = runs(self.trained)
+        for run in self.runs:
+            self.slots.append(
+                {name: self._new_slot(run, name, kind) for name, kind in self._slot_kinds()}
+            )
+
+    def _slot_kinds(self) -> list[tuple[str, str]]:
+        return list(self.optimizer.slots.items()) if self.optimizer is not None else []
+
+    def _new_slot(self, run: Run, name: str, kind: str) -> Array:
+        if kind == "like":
+            slot = empty_aligned(run.stop - run.start, run.storage.data.dtype)
+        else:
+            slot = np.zeros(1)
+        initial = self.optimizer.initial_slot(name)
+        slot[...] = initial
+        return slot
+
+    # ---- arrays ----
+
+    def parameter_arrays(self) -> dict[Parameter, Array]:
+        """Return where each parameter and state is."""
+        return {p: _part(_storage(p).data, p) for p in [*self.parameters, *self.states]}
+
+    def gradient_array(self, parameter: Parameter) -> Array:
+        """Return where the gradient of a parameter goes: a buffer laid out like its storage."""
+        return _part(self._like(self._gradients, _storage(parameter)), parameter)
+
+    def shadow_arrays(self) -> dict[Parameter, Array]:
+        """Return where states are written during a step, before the update commits them."""
+        return {s: _part(self._like(self._shadows, _storage(s)), s) for s in self.states}
+
+    def _like(self, buffers: dict[int, Array], storage: Storage) -> Array:
+        if id(storage) not in buffers:
+            buffers[id(storage)] = empty_aligned(storage.data.size, storage.data.dtype)
+        return buffers[id(storage)]
+
+    def all_arrays(self) -> list[Array]:
+        """Return what a snapshot must copy."""
+        slots = [slot for table in self.slots for slot in table.values()]
+        return [*(s.data for s in self.storages), *slots]
+
+    # ---- calls ----
+
+    def shadow_calls(self, *, commit: bool = False) -> list[FlatCall]:
+        """Return the copies from states to shadows, or back when the step commits."""
+        calls = []
+        for storage in _unique([_storage(s) for s in self.states]):
+            for segment_owner in [s for s in self.states if _storage(s) is storage]:
+                state = _part(storage.data, segment_owner)
+                shadow = _part(self._shadows[id(storage)], segment_owner)
+                source, target = (shadow, state) if commit else (state, shadow)
+                label = "commit" if commit else "begin"
+                calls.append(FlatCall(label, COPY_KERNEL, state.dtype, (source,), (target,)))
+        return calls
+
+    def lower(self, request: Request) -> None:
+        """Add proposals, clipping and the update to a request."""
+        optimizer = self.optimizer
+        operands = [self._operands(i, request.cost) for i in range(len(self.runs))]
+        if optimizer.proposes:
+            for parameter in self.trained:
+                candidate = self._like(self._candidates, _storage(parameter))
+                request.parameter_arrays[parameter] = _part(candidate, parameter)
+            request.before += self._calls(optimizer.proposals, operands)
+        request.after += self._clip_calls(operands)
+        if self.states:
+            request.update += self.shadow_calls(commit=True)
+        if optimizer.is_python:
+            request.update += [self._python_call(i, operands[i]) for i in range(len(self.runs))]
+        else:
+            request.update += self._calls(optimizer.calls, operands)
+
+    def _operands(self, i: int, cost: Value | None) -> dict[str, Any]:
+        run = self.runs[i]
+        part = slice(run.start, run.stop)
+        operands: dict[str, Any] = {"parameters": run.storage.data[part], **self.slots[i]}
+        if self.optimizer.needs_gradients:
+            operands["gradients"] = self._like(self._gradients, run.storage)[part]
+        if self.optimizer.proposes:
+            operands["candidate"] = self._like(self._candidates, run.storage)[part]
+        operands["cost"] = cost
+        return operands
+
+    def _calls(self, make: Callable[[str], Any], operands: list[dict[str, Any]]) -> list[FlatCall]:
+        result = []
+        for i, names in enumerate(operands):
+            for call in make(self.runs[i].group):
+                result.append(self._flat(f"{self.optimizer.name}[{i}]", i, call, names))
+        return result
+
+    def _flat(self, label: str, i: int, call: Any, names: dict[str, Any]) -> FlatCall:
+        def look_up(operand: str) -> Any:
+            if operand not in names:
+                raise GraphError(
+                    f"optimizer {self.optimizer.name} asks for operand {operand!r}; "
+                    f"there are {sorted(names)}"
+                )
+            return names[operand]
+
+        return FlatCall(
+            label,
+            call.kernel,
+            self.runs[i].storage.data.dtype,
+            tuple(map(look_up, call.inputs)),
+            tuple(map(look_up, call.outputs)),
+            tuple(map(look_up, call.states)),
+            call.attributes,
+        )
+
+    def _clip_calls(self, operands: list[dict[str, Any]]) -> list[FlatCall]:
+        """Return the calls that clip all gradients, by value or by their norm over all runs."""
+        if not self.optimizer.needs_gradients:
+            return []
+        result: list[FlatCall] = []
+        names = [{**table, "norm": self._norm} for table in operands]
+        for calls in self.optimizer.clip_calls():
+            if any("norm" in (*c.inputs, *c.states) for c in calls[:1]) and calls[0].states == (
+                "norm",
+            ):
+                result.append(
+                    FlatCall("zero norm", COPY_KERNEL, FLOAT64, (self._zero,), (self._norm,))
+                )
+            for call in calls:
+                result += [self._flat(f"clip[{i}]", i, call, t) for i, t in enumerate(names)]
+        return result
+
+    def _python_call(self, i: int, operands: dict[str, Any]) -> FlatCall:
+        optimizer, slots = self.optimizer, self.slots[i]
+
+        def update(context: Context) -> None:
+            step = lib.pf_context_step(context.pointer)
+            thread = _thread()
+            for guard in self.guards:
+                guard.updating_thread = thread
+            try:
+                optimizer.update(
+                    operands["parameters"],
+                    operands.get("gradients"),
+                    slots,
+                    step=int(step.step),
+                    learning_rate=float(step.learning_rate),
+                )
+            finally:
+                for guard in self.guards:
+                    guard.updating_thread = None
+
+        parameters = operands["parameters"]
+        states = (parameters, *slots.values())
+        inputs = (operands["gradients"],) if "gradients" in operands else ()
+        return FlatCall(
+            f"{optimizer.name}[{i}]", "", parameters.dtype, inputs, (), states, python=update
+        )
+
+    def rate_at(self, rate: float | None) -> float:
+        """Return the learning rate of the next step."""
+        if rate is None:
+            rate = self.optimizer.learning_rate
+            if callable(rate):
+                rate = rate(np.array([self.step]))[0]
+        return check_rate(rate)
+
+
+def _thread() -> int:
+    import threading
+
+    return threading.get_ident()
+
+
+def _storage(parameter: Parameter) -> Storage:
+    storage = parameter._storage
+    assert storage is not None
+    return storage
+
+
+def _part(buffer: Array, parameter: Parameter) -> Array:
+    return buffer[parameter._offset : parameter._offset + parameter.size]
+
+
+def _unique(items: Sequence[Any]) -> list[Any]:
+    return list({id(item): item for item in items}.values())

@@ -1,0 +1,160 @@
+"""Flat buffers: where parameters and states live.
+
+All parameters of a model that share a dtype lie in one array, each segment 64-byte aligned, so
+that an update, a clip or a checkpoint is one pass. A parameter is placed when it is first
+compiled, and then stays where it is: later plans over it share its memory.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pyframe._native import empty_aligned, ffi, lib
+from pyframe.errors import BusyError, ResourceError
+from pyframe.node import Array, Parameter, Shape
+
+ALIGNMENT = 64
+
+# Set while a node written in Python runs in this thread: writing from there would wait for itself.
+inside_python_node = threading.local()
+
+
+class Segment(NamedTuple):
+    """One parameter's part of a flat buffer; offset and size count elements."""
+
+    name: str
+    offset: int
+    size: int
+    shape: Shape
+    trainable: bool
+    group: str
+
+
+class Guard:
+    """Who may read and who may write a set of buffers; the lock itself is in C."""
+
+    def __init__(self) -> None:
+        pointer = lib.pf_guard_new()
+        if pointer == ffi.NULL:
+            raise ResourceError("there is no memory left for a lock")
+        self.pointer = ffi.gc(pointer, lib.pf_guard_free)
+        self.updating_thread: int | None = None  # while an optimizer written in Python updates
+
+    @contextmanager
+    def write(self) -> Iterator[None]:
+        """Keep readers out for the length of a ``with`` block."""
+        if self.updating_thread == threading.get_ident():
+            raise BusyError(
+                "these parameters are being updated by the optimizer that is running this code; "
+                "change the arrays that update() was given instead"
+            )
+        if getattr(inside_python_node, "yes", False):
+            raise BusyError("a node's own Python code cannot write parameters while it is run")
+        lib.pf_guard_lock_write(self.pointer)
+        try:
+            yield
+        finally:
+            lib.pf_guard_unlock_write(self.pointer)
+
+
+class Storage:
+    """One flat buffer.
+
+    Attributes
+    ----------
+    data : ndarray, 1-D
+    segments : list of Segment
+    version : int
+        Rises with every write from Python, so that a copy can tell that it is stale.
+    """
+
+    def __init__(self, data: Array, segments: list[Segment], guard: Guard) -> None:
+        self.data, self.segments, self.guard = data, segments, guard
+        self.version = 0
+
+    def view(self, offset: int, shape: tuple[int, ...]) -> Array:
+        """Return the part of the buffer that begins at an offset."""
+        return self.data[offset : offset + math.prod(shape)].reshape(shape)
+
+    def write(self, offset: int, array: Array) -> None:
+        """Copy an array into the buffer while nobody reads."""
+        with self.guard.write():
+            self.data[offset : offset + array.size] = array.ravel()
+            self.version += 1
+
+
+def place(parameters: Sequence[Parameter], names: Sequence[str]) -> None:
+    """Give every parameter that has no storage a place in a new flat buffer of its dtype.
+
+    Trainable ones of one group lie side by side, so that an update covers them in one run.
+    """
+    placed = [p._storage.guard for p in parameters if p._storage is not None]
+    waiting = [(p, n) for p, n in zip(parameters, names, strict=True) if p._storage is None]
+    if not waiting:
+        return
+    guard = placed[0] if placed else Guard()
+    for dtype in dict.fromkeys(p.dtype for p, _ in waiting):
+        chosen = [(p, n) for p, n in waiting if p.dtype == dtype]
+        chosen.sort(key=lambda pair: (not pair[0].trainable, pair[0].group))
+        _place_together(chosen, dtype, guard)
+
+
+def _place_together(
+    chosen: list[tuple[Parameter, str]], dtype: np.dtype[Any], guard: Guard
+) -> None:
+    lane = ALIGNMENT // dtype.itemsize
+    segments, arrays, end = [], [], 0
+    for parameter, name in chosen:
+        array = parameter._initial_array(name)
+        segments.append(
+            Segment(name, end, array.size, array.shape, parameter.trainable, parameter.group)
+        )
+        arrays.append(array)
+        end += -(-array.size // lane) * lane
+    try:
+        data = empty_aligned(end, dtype)
+    except (MemoryError, ValueError) as error:
+        raise ResourceError(f"{end * dtype.itemsize} bytes of parameters do not fit") from error
+    storage = Storage(data, segments, guard)
+    for (parameter, _), segment, array in zip(chosen, segments, arrays, strict=True):
+        data[segment.offset : segment.offset + segment.size] = array.ravel()
+        parameter._storage, parameter._offset = storage, segment.offset
+        parameter._initial = array[:0]  # the numbers live in the buffer now
+
+
+class Run(NamedTuple):
+    """A contiguous stretch of one buffer that an optimizer treats alike."""
+
+    storage: Storage
+    start: int
+    stop: int
+    group: str
+
+
+def runs(parameters: Sequence[Parameter]) -> list[Run]:
+    """Return the stretches that cover exactly these parameters (with the padding between)."""
+    result: list[Run] = []
+    where = sorted(((p._storage, p._offset, p) for p in parameters), key=lambda t: (id(t[0]), t[1]))
+    for storage, offset, parameter in where:
+        assert storage is not None
+        lane = ALIGNMENT // storage.data.itemsize
+        stop = offset + -(-parameter.size // lane) * lane
+        last = result[-1] if result else None
+        if (
+            last is not None
+            and last.storage is storage
+            and last.stop == offset
+            and last.group == parameter.group
+        ):
+            result[-1] = last._replace(stop=stop)
+        else:
+            result.append(Run(storage, offset, stop, parameter.group))
+    # By the order of the parameters, not of addresses: the same model gives the same runs.
+    first = {id(p._storage): i for i, p in reversed(list(enumerate(parameters)))}
+    return sorted(result, key=lambda run: (first[id(run.storage)], run.start))
