@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pyframe.hookspecs import hookimpl
 from pyframe.op import Op
-from pyframe.ops import activations, arithmetic, linear, reductions, shapes, softmax
+from pyframe.ops import activations, arithmetic, entropy, linear, losses, reductions, shapes, softmax
 
 FAMILIES = (
     activations,
     arithmetic,
+    entropy,
     linear,
+    losses,
     reductions,
     shapes,
     softmax,
