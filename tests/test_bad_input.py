@@ -364,11 +364,11 @@ def test_a_batch_size_that_makes_no_sense_is_refused(
     assert np.isfinite(classifier.plan.step(classifier.feed()))
 
 
-def test_a_batch_larger_than_the_data_is_all_of_it(classifier: Classifier) -> None:
+def test_a_batch_larger_than_the_data_is_refused(classifier: Classifier) -> None:
     feeds = {classifier.x: classifier.rows, classifier.labels: classifier.truth}
-    with classifier.plan.loop(feeds, batch_size=1000) as loop:
-        assert loop.run(60.0) == "done"
-    assert classifier.plan.step_count == 1
+    with pytest.raises(ArgumentError, match="larger than the data"):
+        classifier.plan.loop(feeds, batch_size=1000)
+    classifier.plan.step(classifier.feed())  # and the plan is not left claimed
 
 
 def test_data_of_unequal_lengths_is_refused(classifier: Classifier) -> None:
