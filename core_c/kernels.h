@@ -86,3 +86,15 @@ PF_KERNEL(binary_cross_entropy_grad)
 PF_KERNEL(cross_entropy)      /* labels y (n, ...), x (n, ..., classes), [w] -> loss
                                  l = log sum_c exp(x_c) - x_y */
 PF_KERNEL(cross_entropy_grad) /* dl, y, x, [w] -> dx             softmax(x)_c - [c = y] */
+
+/* norm.c: x (B, C), scale and shift (C,); x^ = (x - mean) inverse, inverse = (var + eps)^(-1/2). */
+PF_KERNEL(batch_norm)      /* x, scale, shift -> y, mean (C,), inverse (C,)
+                              states: running mean (C,), running variance (C,)
+                              y = scale x^ + shift, statistics over B */
+PF_KERNEL(batch_norm_grad) /* dy, x, scale, mean, inverse -> dx, dscale (C,), dshift (C,) */
+PF_KERNEL(layer_norm)      /* x, scale, shift -> y            statistics over C, row by row */
+PF_KERNEL(layer_norm_grad) /* dy, x, scale -> dx, dscale (C,), dshift (C,) */
+
+/* random.c */
+PF_KERNEL(dropout) /* x (n, ...) -> y                         y = x / (1 - rate), or 0; x -> x
+                                                              outside of training */
