@@ -125,7 +125,7 @@ def _place_together(
     for (parameter, _), segment, array in zip(chosen, segments, arrays, strict=True):
         data[segment.offset : segment.offset + segment.size] = array.ravel()
         parameter._storage, parameter._offset = storage, segment.offset
-        parameter._initial = array[:0]  # the numbers live in the buffer now
+        parameter._initial = np.empty(0, dtype)  # the numbers live in the buffer now
 
 
 class Run(NamedTuple):
