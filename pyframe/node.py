@@ -98,8 +98,13 @@ def convert(value: Any, dtype: np.dtype[Any], what: str) -> Array:
     ------
     DTypeError
         For complex numbers, strings, objects, and for floats where integers go.
+    ShapeError
+        For lists of unequal lengths.
     """
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ShapeError(f"{what} got rows of unequal lengths: {error}") from error
     kind = array.dtype.kind
     allowed = "fiub" if dtype.kind == "f" else "iub"
     if kind not in allowed:
