@@ -416,11 +416,20 @@ def _draw(
     latest: Node | None = None,
 ) -> None:
     """Draw boxes with names, arrows between them, and a note below each."""
+    # An arrow leaves a box in the middle of its right side and ends at that of a left side: the
+    # places of the "ports" that networkx draws between.
     networkx = require_extra("networkx", "plot")
-    edges = [(p, n) for n in layout for p in dict.fromkeys(input_nodes(n)) if p in layout]
-    drawn = networkx.DiGraph()
-    drawn.add_nodes_from(layout)
-    drawn.add_edges_from(edges)
+    half = {n: 0.024 * len(graph.names[n]) + 0.05 for n in layout}
+    ports = {(n, "in"): (x - half[n], y) for n, (x, y) in layout.items()}
+    ports |= {(n, "out"): (x + half[n], y) for n, (x, y) in layout.items()}
+    arrows = networkx.DiGraph()
+    arrows.add_nodes_from(ports)
+    arrows.add_edges_from(
+        ((p, "out"), (n, "in")) for n in layout for p in input_nodes(n) if p in layout
+    )
+    networkx.draw_networkx_edges(
+        arrows, ports, ax=axes, node_size=1, arrowsize=11, edge_color="#95a5a6", width=1.2
+    )
     for node, (x, y) in layout.items():
         axes.text(
             x,
@@ -449,16 +458,6 @@ def _draw(
                 zorder=2.5,
                 bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none"},
             )
-    networkx.draw_networkx_edges(
-        drawn,
-        layout,
-        ax=axes,
-        node_size=1300,
-        arrowsize=11,
-        edge_color="#95a5a6",
-        width=1.2,
-        connectionstyle="arc3",
-    )
     xs, ys = zip(*layout.values(), strict=True)
     axes.set_xlim(min(xs) - 0.6, max(xs) + 0.6)
     axes.set_ylim(min(ys) - 0.75, max(ys) + 0.5)
@@ -466,19 +465,20 @@ def _draw(
 
 
 def _short(array: Any) -> str:
-    """Return a number, or the shape and mean of an array."""
+    """Return a number, or the mean of an array."""
     array = np.asarray(array)
     if array.size == 1:
         return f"{array.reshape(()).item():.4g}"
-    shape = "x".join(map(str, array.shape))
-    return f"[{shape}] mean {array.mean():.3g}"
+    return f"mean {array.mean():.3g}"
 
 
 def _value_text(plan: Plan, node: Node) -> str:
     try:
-        return _short(node.value if isinstance(node, Placeholder) else plan.value(node))
+        value = np.asarray(node.value if isinstance(node, Placeholder) else plan.value(node))
     except PyframeError:
         return ""
+    shape = "x".join(map(str, value.shape))
+    return f"[{shape}]\n{_short(value)}" if value.size > 1 else _short(value)
 
 
 def _gradient_text(plan: Plan, node: Node) -> str:
