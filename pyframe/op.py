@@ -12,6 +12,7 @@ from typing import Any, ClassVar, NamedTuple, NoReturn
 
 import numpy as np
 
+from pyframe._native import MAX_NDIM
 from pyframe.errors import ArgumentError, DTypeError, GraphError, ShapeError
 from pyframe.node import FLOAT64, INT64, Array, Node, Shape, Spec, State, Value, describe
 
@@ -94,9 +95,12 @@ class Op(Node):
         if unknown:
             return (Spec(None, out),) * self.output_count
         self._shapes_for_message = shapes
+        for shape in shapes:
+            _check_rank(self, shape or ())
         result = self.infer_shape(*shapes)
         results = (result,) if self.output_count == 1 else result
         for shape in results:
+            _check_rank(self, shape)
             _check_size(self, shape)
         return tuple(Spec(shape, out) for shape in results)
 
@@ -216,6 +220,11 @@ class Op(Node):
         if isinstance(expected, tuple):
             return 9, tuple(np.abs(e) for e in expected)
         return 9, np.abs(expected)
+
+
+def _check_rank(op: Op, shape: Shape) -> None:
+    if len(shape) > MAX_NDIM:
+        op.bad_shapes(f"{describe(shape)} has {len(shape)} axes, and kernels take {MAX_NDIM}")
 
 
 def _check_size(op: Op, shape: Shape) -> None:
