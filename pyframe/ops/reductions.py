@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from pyframe.errors import ArgumentError
 from pyframe.node import Shape, Spec, Value
 from pyframe.op import Case, Op, broadcast_shapes, same_shape
 
@@ -23,7 +23,7 @@ def normalize_axis(node: Op, axis: Axis, ndim: int) -> tuple[int, ...]:
         node.bad_shapes(f"axis={axis} does not exist in an array of {ndim} axes")
     result = sorted(int(a) % ndim for a in axes)
     if len(set(result)) < len(result):
-        raise ArgumentError(f"{node.label()}: axis={axis} names an axis twice")
+        node.bad_shapes(f"axis={axis} names one of {ndim} axes twice")
     return tuple(result)
 
 
@@ -119,8 +119,10 @@ class ReductionGrad(Reduction):
 
 
 def varied(shape: tuple[int, ...]) -> Any:
-    """Return distinct numbers of both signs in no order."""
-    return np.sin(np.arange(1.0, np.prod(shape) + 1) ** 1.5).reshape(shape)
+    """Return numbers of both signs in no order, 0.1 apart."""
+    count = math.prod(shape)
+    order = np.arange(count) * 7919 % max(count, 1)  # a prime: none comes twice
+    return ((order - count // 2) / 10).reshape(shape)
 
 
 def draw_axes(draw: Any, ndim: int) -> dict[str, Any]:
@@ -134,7 +136,7 @@ def draw_axes(draw: Any, ndim: int) -> dict[str, Any]:
 def reduced_count(x: Any, axis: Axis = None, keepdims: bool = False) -> int:
     """Return how many elements of x go into one of the result."""
     axes = range(x.ndim) if axis is None else np.atleast_1d(np.asarray(axis, int))
-    return int(np.prod([x.shape[a] for a in axes], dtype=np.int64))
+    return math.prod(x.shape[a] for a in axes)
 
 
 class Sum(Reduction):
@@ -355,7 +357,7 @@ class SumTo(Op):
     @classmethod
     def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
         dy, like = inputs
-        terms = int(np.prod([dy.shape[i] for i in cls._axes(dy, like)], dtype=np.int64))
+        terms = math.prod(dy.shape[i] for i in cls._axes(dy, like))
         return terms, cls.reference(np.abs(dy), like)
 
 
