@@ -86,3 +86,27 @@ PF_KERNEL(binary_cross_entropy_grad)
 PF_KERNEL(cross_entropy)      /* labels y (n, ...), x (n, ..., classes), [w] -> loss
                                  l = log sum_c exp(x_c) - x_y */
 PF_KERNEL(cross_entropy_grad) /* dl, y, x, [w] -> dx             softmax(x)_c - [c = y] */
+
+/* norm.c: x (B, C), scale and shift (C,); x^ = (x - mean) inverse, inverse = (var + eps)^(-1/2). */
+PF_KERNEL(batch_norm)      /* x, scale, shift -> y, mean (C,), inverse (C,)
+                              states: running mean (C,), running variance (C,)
+                              y = scale x^ + shift, statistics over B */
+PF_KERNEL(batch_norm_grad) /* dy, x, scale, mean, inverse -> dx, dscale (C,), dshift (C,) */
+PF_KERNEL(layer_norm)      /* x, scale, shift -> y            statistics over C, row by row */
+PF_KERNEL(layer_norm_grad) /* dy, x, scale -> dx, dscale (C,), dshift (C,) */
+
+/* random.c */
+PF_KERNEL(dropout) /* x (n, ...) -> y                         y = x / (1 - rate), or 0; x -> x
+                                                              outside of training */
+
+/* optimizers.c: p parameters, g gradients, both (n); | divides inputs from states, which are read
+ * and written; slots v, m, mask, direction (n); total, best, redraw one double. */
+PF_KERNEL(sgd_update)               /* g | p             p -= rate (g + decay p) */
+PF_KERNEL(sgd_momentum_update)      /* g | p, v          v = momentum v + g + decay p; p -= rate v */
+PF_KERNEL(adam_update)              /* g | p, m, v       Adam with bias correction */
+PF_KERNEL(clip_value)               /* | g               g = min(max(g, -limit), limit) */
+PF_KERNEL(square_sum)               /* g | total         total += sum g^2 */
+PF_KERNEL(scale_by_norm)            /* total | g         g *= min(1, limit / sqrt(total)) */
+PF_KERNEL(random_search_propose)    /* mask -> c         c uniform in [low, high) */
+PF_KERNEL(direction_search_propose) /* p, mask | direction, redraw -> c   c = p + size direction */
+PF_KERNEL(search_accept)            /* c, cost | p, best, redraw   p = c if cost < best */
