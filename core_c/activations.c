@@ -1,7 +1,12 @@
 /* Activations: element-wise, x and y of any one shape (...).
  *
- * Each gradient takes dy and whichever of x and y makes it cheapest, and writes dx = dy * f'(x). */
-#include "kernel.h"
+ * Each gradient takes dy and whichever of x and y makes it cheapest, and writes dx = dy * f'(x).
+ * Comparisons are written so that NaN falls through to a NaN result.
+ *
+ * gelu, silu and their gradients are computed in double for either type. In float32, rounding the
+ * argument of exp or erfc would cost x^2 units in the last place in the left tail, and the
+ * gradients, which change sign there, would lose all their digits near their zero. */
+#include "elementwise.h"
 
 /* 1 / (1 + exp(-x)), without overflow: the exponent is never positive. */
 static inline real sigmoid(real x) {
@@ -9,23 +14,25 @@ static inline real sigmoid(real x) {
     return (x >= 0 ? R(1.0) : e) / (R(1.0) + e);
 }
 
-/* y = 1 / (1 + exp(-x)) */
-int PF_NAME(sigmoid)(const pf_call *call) {
-    const real *restrict x = pf_in(call, 0);
-    real *restrict y = pf_out(call, 0);
-    int64_t n = pf_count(call->outputs[0]);
-    for (int64_t i = 0; i < n; i++) y[i] = sigmoid(x[i]);
-    return PF_OK;
-}
+/* y = max(x, 0) */
+PF_MAP(relu, x < 0 ? R(0.0) : x)
+/* dx = dy for y > 0, else 0 */
+PF_MAP_GRAD(relu_grad, y, y <= 0 ? R(0.0) : dy)
 
+/* y = 1 / (1 + exp(-x)) */
+PF_MAP(sigmoid, sigmoid(x))
 /* dx = dy y (1 - y) */
-int PF_NAME(sigmoid_grad)(const pf_call *call) {
-    const real *restrict dy = pf_in(call, 0), *restrict y = pf_in(call, 1);
-    real *restrict dx = pf_out(call, 0);
-    int64_t n = pf_count(call->outputs[0]);
-    for (int64_t i = 0; i < n; i++) dx[i] = dy[i] * y[i] * (R(1.0) - y[i]);
-    return PF_OK;
-}
+PF_MAP_GRAD(sigmoid_grad, y, dy * y * (R(1.0) - y))
+
+/* y = tanh(x) */
+PF_MAP(tanh, r_tanh(x))
+/* dx = dy (1 - y^2); the factors lose no digits where y nears 1 or -1 */
+PF_MAP_GRAD(tanh_grad, y, dy *(R(1.0) - y) * (R(1.0) + y))
+
+/* y = log(1 + exp(x)), without overflow */
+PF_MAP(softplus, (x > 0 ? x : R(0.0)) + r_log1p(r_exp(-r_fabs(x))))
+/* dx = dy / (1 + exp(-x)) */
+PF_MAP_GRAD(softplus_grad, x, dy *sigmoid(x))
 
 typedef struct {
     double slope;
@@ -50,5 +57,122 @@ int PF_NAME(leaky_relu_grad)(const pf_call *call) {
     real slope = (real)attributes->slope;
     int64_t n = pf_count(call->outputs[0]);
     for (int64_t i = 0; i < n; i++) dx[i] = x[i] > 0 ? dy[i] : slope * dy[i];
+    return PF_OK;
+}
+
+typedef struct {
+    double alpha;
+} elu_attributes;
+
+/* y = x for x > 0, else alpha (exp(x) - 1) */
+int PF_NAME(elu)(const pf_call *call) {
+    const elu_attributes *attributes = call->attributes;
+    const real *restrict x = pf_in(call, 0);
+    real *restrict y = pf_out(call, 0);
+    real alpha = (real)attributes->alpha;
+    int64_t n = pf_count(call->outputs[0]);
+    for (int64_t i = 0; i < n; i++) y[i] = x[i] > 0 ? x[i] : alpha * r_expm1(x[i]);
+    return PF_OK;
+}
+
+/* dx = dy for x > 0, else dy alpha exp(x); from x, since y + alpha would cancel */
+int PF_NAME(elu_grad)(const pf_call *call) {
+    const elu_attributes *attributes = call->attributes;
+    const real *restrict dy = pf_in(call, 0), *restrict x = pf_in(call, 1);
+    real *restrict dx = pf_out(call, 0);
+    real alpha = (real)attributes->alpha;
+    int64_t n = pf_count(call->outputs[0]);
+    for (int64_t i = 0; i < n; i++) dx[i] = x[i] > 0 ? dy[i] : dy[i] * (alpha * r_exp(x[i]));
+    return PF_OK;
+}
+
+/* gelu and silu are x s(x) with s rising from 0 to 1. Beyond these bounds s is 0 or 1 to the last
+ * bit, and x is cut off there, lest -infinity times 0 be NaN instead of the limit. */
+#define GELU_BOUND 40.0
+#define SILU_BOUND 800.0
+
+static inline double at_least(double low, double x) { return x < low ? low : x; }
+static inline double within(double bound, double x) {
+    return x < -bound ? -bound : x > bound ? bound : x;
+}
+
+/* s = 1 / (1 + exp(-v)), and s (1 - s) in *slope */
+static inline double logistic(double v, double *slope) {
+    double e = exp(-fabs(v));
+    *slope = e / ((1 + e) * (1 + e));
+    return (v >= 0 ? 1.0 : e) / (1 + e);
+}
+
+/* y = x / (1 + exp(-x)) */
+static inline double silu(double x) {
+    double slope;
+    x = at_least(-SILU_BOUND, x);
+    return x * logistic(x, &slope);
+}
+/* y' = s + x s (1 - s) */
+static inline double silu_slope(double x) {
+    double slope;
+    x = within(SILU_BOUND, x);
+    double s = logistic(x, &slope);
+    return s + x * slope;
+}
+
+PF_MAP(silu, (real)silu(x))
+PF_MAP_GRAD(silu_grad, x, (real)(dy * silu_slope(x)))
+
+#define SQRT_HALF 0.70710678118654752440   /* sqrt(1/2) */
+#define NORMAL_PEAK 0.39894228040143267794 /* 1 / sqrt(2 pi) */
+#define TANH_SCALE 1.59576912160573071176  /* 2 sqrt(2/pi) */
+#define TANH_CUBIC 0.044715
+
+/* y = x P(Z < x) = x erfc(-x / sqrt(2)) / 2; erfc keeps the digits that 1 + erf loses */
+static inline double gelu(double x) {
+    x = at_least(-GELU_BOUND, x);
+    return 0.5 * x * erfc(-SQRT_HALF * x);
+}
+/* y' = P(Z < x) + x p(x), p(x) = exp(-x^2 / 2) / sqrt(2 pi) */
+static inline double gelu_slope(double x) {
+    x = within(GELU_BOUND, x);
+    return 0.5 * erfc(-SQRT_HALF * x) + x * (NORMAL_PEAK * exp(-0.5 * x * x));
+}
+
+/* y = x (1 + tanh(v / 2)) / 2 = x / (1 + exp(-v)), v = 2 sqrt(2/pi) (x + 0.044715 x^3) */
+static inline double gelu_tanh(double x) {
+    double slope, t = within(GELU_BOUND, x);
+    return at_least(-GELU_BOUND, x) * logistic(TANH_SCALE * (t + TANH_CUBIC * t * t * t), &slope);
+}
+/* y' = s + x s (1 - s) v' */
+static inline double gelu_tanh_slope(double x) {
+    double slope;
+    x = within(GELU_BOUND, x);
+    double s = logistic(TANH_SCALE * (x + TANH_CUBIC * x * x * x), &slope);
+    return s + x * slope * TANH_SCALE * (1 + 3 * TANH_CUBIC * x * x);
+}
+
+typedef struct {
+    int64_t approximate; /* 0: erf, 1: tanh */
+} gelu_attributes;
+
+int PF_NAME(gelu)(const pf_call *call) {
+    const gelu_attributes *attributes = call->attributes;
+    const real *restrict x = pf_in(call, 0);
+    real *restrict y = pf_out(call, 0);
+    int64_t n = pf_count(call->outputs[0]);
+    if (attributes->approximate)
+        for (int64_t i = 0; i < n; i++) y[i] = (real)gelu_tanh(x[i]);
+    else
+        for (int64_t i = 0; i < n; i++) y[i] = (real)gelu(x[i]);
+    return PF_OK;
+}
+
+int PF_NAME(gelu_grad)(const pf_call *call) {
+    const gelu_attributes *attributes = call->attributes;
+    const real *restrict dy = pf_in(call, 0), *restrict x = pf_in(call, 1);
+    real *restrict dx = pf_out(call, 0);
+    int64_t n = pf_count(call->outputs[0]);
+    if (attributes->approximate)
+        for (int64_t i = 0; i < n; i++) dx[i] = (real)(dy[i] * gelu_tanh_slope(x[i]));
+    else
+        for (int64_t i = 0; i < n; i++) dx[i] = (real)(dy[i] * gelu_slope(x[i]));
     return PF_OK;
 }

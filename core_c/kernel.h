@@ -66,8 +66,9 @@ static inline int64_t pf_row_count(const pf_operand *t) {
 }
 
 /* Reductions run in PF_LANES independent sums, which a compiler turns into vectors, and are then
- * folded in a fixed tree: the order depends on the length alone, so the bits do too. */
-enum { PF_LANES = 16 };
+ * folded in a fixed tree: the order depends on the length alone, so the bits do too. What is longer
+ * than PF_BLOCK is halved first, so that the error grows with the logarithm of the length. */
+enum { PF_LANES = 16, PF_BLOCK = 2048 };
 
 static inline real pf_fold(real lane[PF_LANES]) {
     for (int width = PF_LANES / 2; width > 0; width /= 2)
@@ -75,8 +76,12 @@ static inline real pf_fold(real lane[PF_LANES]) {
     return lane[0];
 }
 
+/* About half of n, whole blocks. */
+static inline int64_t pf_half(int64_t n) { return (n / PF_BLOCK + 1) / 2 * PF_BLOCK; }
+
 /* sum_i x[i] */
 static inline real pf_sum(const real *restrict x, int64_t n) {
+    if (n > PF_BLOCK) return pf_sum(x, pf_half(n)) + pf_sum(x + pf_half(n), n - pf_half(n));
     real lane[PF_LANES] = {0};
     int64_t i = 0;
     for (; i + PF_LANES <= n; i += PF_LANES)
@@ -87,6 +92,10 @@ static inline real pf_sum(const real *restrict x, int64_t n) {
 
 /* sum_i a[i] b[i] */
 static inline real pf_dot(const real *restrict a, const real *restrict b, int64_t n) {
+    if (n > PF_BLOCK) {
+        int64_t half = pf_half(n);
+        return pf_dot(a, b, half) + pf_dot(a + half, b + half, n - half);
+    }
     real lane[PF_LANES] = {0};
     int64_t i = 0;
     for (; i + PF_LANES <= n; i += PF_LANES)

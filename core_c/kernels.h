@@ -5,10 +5,87 @@
  * This header has no include guard: kernels.c reads it twice, once to declare, once to list. */
 
 /* activations.c: element-wise on (...). */
-PF_KERNEL(sigmoid)         /* x -> y                    y = 1 / (1 + exp(-x)) */
-PF_KERNEL(sigmoid_grad)    /* dy, y -> dx               dx = dy y (1 - y) */
+PF_KERNEL(relu)            /* x -> y                    y = max(x, 0) */
+PF_KERNEL(relu_grad)       /* dy, y -> dx               dx = y > 0 ? dy : 0 */
 PF_KERNEL(leaky_relu)      /* x -> y                    y = x > 0 ? x : slope x */
 PF_KERNEL(leaky_relu_grad) /* dy, x -> dx               dx = dy (x > 0 ? 1 : slope) */
+PF_KERNEL(elu)             /* x -> y                    y = x > 0 ? x : alpha (exp(x) - 1) */
+PF_KERNEL(elu_grad)        /* dy, x -> dx               dx = dy (x > 0 ? 1 : alpha exp(x)) */
+PF_KERNEL(sigmoid)         /* x -> y                    y = 1 / (1 + exp(-x)) */
+PF_KERNEL(sigmoid_grad)    /* dy, y -> dx               dx = dy y (1 - y) */
+PF_KERNEL(tanh)            /* x -> y                    y = tanh(x) */
+PF_KERNEL(tanh_grad)       /* dy, y -> dx               dx = dy (1 - y^2) */
+PF_KERNEL(gelu)            /* x -> y                    y = x P(Z < x), Z standard normal */
+PF_KERNEL(gelu_grad)       /* dy, x -> dx               dx = dy (P(Z < x) + x p(x)) */
+PF_KERNEL(silu)            /* x -> y                    y = x s, s = 1 / (1 + exp(-x)) */
+PF_KERNEL(silu_grad)       /* dy, x -> dx               dx = dy (s + x s (1 - s)) */
+PF_KERNEL(softplus)        /* x -> y                    y = log(1 + exp(x)) */
+PF_KERNEL(softplus_grad)   /* dy, x -> dx               dx = dy / (1 + exp(-x)) */
+
+/* arithmetic.c: two operands broadcast as in NumPy: A, B -> the shape that both stretch to. */
+PF_KERNEL(add)          /* a(A), b(B) -> y           y = a + b */
+PF_KERNEL(sub)          /* a(A), b(B) -> y           y = a - b */
+PF_KERNEL(mul)          /* a(A), b(B) -> y           y = a b */
+PF_KERNEL(div)          /* a(A), b(B) -> y           y = a / b */
+PF_KERNEL(maximum)      /* a(A), b(B) -> y           y = max(a, b); NaN if either is */
+PF_KERNEL(maximum_grad) /* dy, a(A), b(B) -> dy's    dy where a > b, dy / 2 where a = b, else 0 */
+PF_KERNEL(neg)          /* x(...) -> y(...)          y = -x */
+PF_KERNEL(abs)          /* x(...) -> y(...)          y = |x| */
+PF_KERNEL(abs_grad)     /* dy, x -> dx               dx = dy sign(x) */
+PF_KERNEL(square)       /* x(...) -> y(...)          y = x^2 */
+PF_KERNEL(square_grad)  /* dy, x -> dx               dx = 2 dy x */
+PF_KERNEL(sqrt)         /* x(...) -> y(...)          y = sqrt(x) */
+PF_KERNEL(sqrt_grad)    /* dy, y -> dx               dx = dy / (2 y) */
+PF_KERNEL(exp)          /* x(...) -> y(...)          y = exp(x) */
+PF_KERNEL(log)          /* x(...) -> y(...)          y = log(x) */
+PF_KERNEL(add_n)        /* x_1(...) .. x_n(...) -> y y = x_1 + .. + x_n, left to right */
+PF_KERNEL(copy)         /* x(...) -> y, same count   y = x */
+
+/* reductions.c: over any set of axes, a bit mask in the attributes. K: the axes that are kept. */
+PF_KERNEL(sum)       /* x(...) -> y(K)               y = sum x */
+PF_KERNEL(sum_grad)  /* dy(K), shape of x -> dx(...) dx = dy, repeated */
+PF_KERNEL(mean)      /* x(...) -> y(K)               y = sum x / n, n elements in each sum */
+PF_KERNEL(mean_grad) /* dy(K), shape of x -> dx(...) dx = dy / n, repeated */
+PF_KERNEL(max)       /* x(...) -> y(K)               y = max x; NaN if any x is */
+PF_KERNEL(max_grad)  /* dy(K), x(...), y(K) -> dx    dx = x = y ? dy / (how many are) : 0 */
+PF_KERNEL(sum_to)    /* dy(...), shape A -> dx(A)    sums over the axes along which A was stretched */
+
+/* shapes.c: elements move and keep their values. */
+PF_KERNEL(transpose)   /* x(...) -> y                 y's axis i is x's axis axes[i] */
+PF_KERNEL(concat)      /* x_1 .. x_n -> y             one behind the other along an axis */
+PF_KERNEL(concat_grad) /* dy, shapes of x_1 .. x_n -> dx_i: the part of dy that came from x_i */
+PF_KERNEL(slice)       /* x(...) -> y                 y[j] = x[start + j step] along each axis */
+PF_KERNEL(slice_grad)  /* dy, shape of x -> dx(...)   dx[start + j step] = dy[j], else 0 */
+
+/* linear.c: matrix products. A weight may be a number, s(): then x is of any shape. */
+PF_KERNEL(linear)      /* x (B, in), weight (in, out), [bias (out,)] -> y (B, out)
+                          y = x weight + bias */
+PF_KERNEL(linear_grad) /* dy (B, out), x (B, in), weight (in, out)
+                          -> dx (B, in), dweight (in, out), dbias (out,) */
+PF_KERNEL(matmul)      /* a (..., m, k), b (..., k, n) -> y (..., m, n)
+                          y = op(a) op(b), op the transpose where asked for */
+
+/* softmax.c: over one axis of n elements; x (outer, n, inner). */
+PF_KERNEL(softmax)          /* x -> y          y_i = exp(x_i) / sum_j exp(x_j) */
+PF_KERNEL(softmax_grad)     /* dy, y -> dx     dx_i = y_i (dy_i - sum_j dy_j y_j) */
+PF_KERNEL(log_softmax)      /* x -> y          y_i = x_i - log sum_j exp(x_j) */
+PF_KERNEL(log_softmax_grad) /* dy, y -> dx     dx_i = dy_i - exp(y_i) sum_j dy_j */
+
+/* losses.c: target y and prediction y_hat, both (n, ...), and an optional weight w (n,).
+ * l (n, ...) is reduced to s() by its weighted mean or sum, or w l is returned as it is. */
+PF_KERNEL(l1_loss)      /* y, y_hat, [w] -> loss                 l = |y_hat - y| */
+PF_KERNEL(l1_loss_grad) /* dl, y, y_hat, [w] -> dy, dy_hat; the same of the next three */
+PF_KERNEL(l2_loss)      /* y, y_hat, [w] -> loss                 l = (y_hat - y)^2 */
+PF_KERNEL(l2_loss_grad)
+PF_KERNEL(huber_loss) /* y, y_hat, [w] -> loss, d = |y_hat - y|
+                         l = d <= delta ? d^2 / 2 : delta (d - delta / 2) */
+PF_KERNEL(huber_loss_grad)
+PF_KERNEL(binary_cross_entropy) /* y, x, [w] -> loss             l = max(x, 0) - x y
+                                                                     + log(1 + exp(-|x|)) */
+PF_KERNEL(binary_cross_entropy_grad)
+PF_KERNEL(cross_entropy)      /* labels y (n, ...), x (n, ..., classes), [w] -> loss
+                                 l = log sum_c exp(x_c) - x_y */
+PF_KERNEL(cross_entropy_grad) /* dl, y, x, [w] -> dx             softmax(x)_c - [c = y] */
 
 /* optimizers.c: p parameters, g gradients, both (n); | divides inputs from states, which are read
  * and written; slots v, m, mask, direction (n); total, best, redraw one double. */

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-_core: Any = importlib.import_module("pyframe._core")
+try:
+    _core: Any = importlib.import_module("pyframe._core")
+except ModuleNotFoundError as error:
+    raise ImportError(
+        f"the C core is missing beside {__file__}: this is a source tree that has not been built. "
+        "Run 'pip install -e .' in it, or start Python in another folder to get the installed "
+        "package"
+    ) from error
 
 ffi: Any = _core.ffi
 lib: Any = _core.lib
@@ -127,16 +135,22 @@ def call_kernel(
     seed: int = 0,
     stream: int = 0,
     step: int = 0,
+    first_sample: int = 0,
     learning_rate: float = 0.0,
+    scratch: npt.NDArray[Any] | None = None,
+    unwanted: Collection[int] = (),
+    kernel: int = 0,
 ) -> tuple[int, int, int, int]:
     """Call one kernel on arrays and return (status, operand, index, value).
 
     What the tests and the conformance kit use to look at a kernel by itself; training goes through
-    a plan. All arrays must be contiguous; an absent operand is None.
+    a plan. All arrays must be contiguous; an absent operand is None. The outputs in `unwanted`
+    keep their shape and lose their data, as in a plan. `scratch` replaces the scratch memory of
+    the call, and `kernel` (an address) the built-in kernel of that name.
     """
     alive: list[Any] = []
 
-    def operands(arrays: list[npt.NDArray[Any] | None]) -> Any:
+    def operands(arrays: list[npt.NDArray[Any] | None], unwanted: Collection[int] = ()) -> Any:
         table = ffi.new("pf_operand *[]", max(len(arrays), 1))
         for i, array in enumerate(arrays):
             operand = ffi.new("pf_operand *")
@@ -144,7 +158,7 @@ def call_kernel(
             if array is not None:
                 dims = ffi.new("int64_t[]", list(array.shape) or 1)
                 operand.ndim, operand.dims = array.ndim, dims
-                operand.data = pointer(array)
+                operand.data = ffi.NULL if i in unwanted else pointer(array)
                 operand.type_code = TYPE_CODES[array.dtype.kind]
                 operand.type_bits, operand.type_lanes = 8 * array.dtype.itemsize, 1
                 alive.append(dims)
@@ -153,10 +167,11 @@ def call_kernel(
         alive.append(table)
         return ffi.cast("pf_operand **", table)
 
-    scratch = empty_aligned(max(scratch_bytes, 1), np.dtype(np.uint8))
+    if scratch is None:
+        scratch = empty_aligned(max(scratch_bytes, 1), np.dtype(np.uint8))
     block = ffi.new("char[]", attributes) if attributes else ffi.NULL
     pf_step = ffi.new("pf_step *", {"size": ffi.sizeof("pf_step"), "seed": seed, "step": step})
-    pf_step.learning_rate = learning_rate
+    pf_step.first_sample, pf_step.learning_rate = first_sample, learning_rate
     error = ffi.new("pf_error *", {"size": ffi.sizeof("pf_error")})
     call = ffi.new("pf_call *")
     call.size = ffi.sizeof("pf_call")
@@ -164,13 +179,13 @@ def call_kernel(
     call.input_count, call.output_count = len(inputs), len(outputs)
     call.state_count = len(states or [])
     call.attribute_size = len(attributes)
-    call.inputs, call.outputs = operands(inputs), operands(outputs)
+    call.inputs, call.outputs = operands(inputs), operands(outputs, unwanted)
     call.states = operands(list(states or []))
     call.attributes = block
     call.scratch, call.scratch_size = pointer(scratch), scratch_bytes
     call.stream, call.step, call.error, call.host = stream, pf_step, error, lib.pf_get_host()
-    kernel = lib.pf_find_kernel(name.encode(), bits)
-    if kernel == ffi.NULL:
+    address = kernel or find_kernel(name, bits)
+    if not address:
         raise LookupError(f"there is no kernel pf_{name}_f{bits}")
-    status = kernel(call)
+    status = ffi.cast("pf_kernel", address)(call)
     return int(status), int(error.operand), int(error.index), int(error.value)

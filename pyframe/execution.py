@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -22,12 +21,10 @@ from pyframe.errors import (
 )
 from pyframe.lowering import Context, Program, Row
 from pyframe.node import Array, Node, Placeholder, convert, describe
+from pyframe.storage import inside_python_node
 
 # The longest time between two looks at Ctrl-C.
 SECONDS_PER_LOOK = 0.05
-
-# Set while a node written in Python runs in this thread: a step from there could wait for itself.
-inside_python_node = threading.local()
 
 
 def check_feed(placeholder: Placeholder, name: str, value: Any) -> Array:

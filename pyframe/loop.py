@@ -92,7 +92,7 @@ class Loop:
         self._seed, self._first_epoch = seed, first_epoch
         self._rates = learning_rates or self._constant_rate
         self._flags = STOPS[stop]
-        if shuffle and self.batch_size < self.samples:
+        if shuffle and training and self.batch_size < self.samples:
             self._flags |= lib.PF_LOOP_SHUFFLE
         self._done_before = 0  # epochs of the jobs before this one
         self._job_epochs = 0

@@ -521,10 +521,13 @@ class Parameter(Leaf):
         """The number of elements."""
         return math.prod(known_shape(self.spec))
 
-    def _initial_array(self) -> Array:
-        """Return the first value; drawn once, then kept until it is placed."""
+    def _initial_array(self, name: str = "") -> Array:
+        """Return the first value; drawn once, then kept until it is placed.
+
+        Without a name of its own the parameter is drawn under the one that its graph gives it.
+        """
         if not isinstance(self._initial, np.ndarray):
-            drawn = self._initial.materialize(self.name or self.op)
+            drawn = self._initial.materialize(self.name or name or f"{self.op}_{self.serial}")
             self._initial = np.array(convert(drawn, self.dtype, self.label()))
         return self._initial
 

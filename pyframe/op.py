@@ -12,6 +12,7 @@ from typing import Any, ClassVar, NamedTuple, NoReturn
 
 import numpy as np
 
+from pyframe._native import MAX_NDIM
 from pyframe.errors import ArgumentError, DTypeError, GraphError, ShapeError
 from pyframe.node import FLOAT64, INT64, Array, Node, Shape, Spec, State, Value, describe
 
@@ -38,9 +39,16 @@ class Op(Node):
     - `shape_only`: indices of inputs of which only the shape is used: their memory is not kept.
     - `infer_shape(*shapes)`: the shape of the output (a tuple of shapes when there are several).
       Extents may be None (unknown); `self.bad_shapes("why")` raises with node and shapes.
+    - `states`: a keyword of the class, for an op whose kernel reads and writes `State` arrays.
+    - `reads_training`: the kernel does something else while training.
+    - `uses_random`: the kernel draws random numbers; `random_source` is the node whose stream it
+      draws from, the node itself unless a gradient has to repeat the numbers of another node.
+    - `differentiable_outputs`: the outputs a loss may depend on, when it is not all of them.
     - `gradient(*grads)`: one `Value` or None for each input, given the gradients of the outputs
       (None for an output that the loss does not depend on); it builds nodes, it computes nothing.
-    - `reference(*inputs, **attrs)`: the result in NumPy, in float64; slow and obvious.
+    - `reference(*inputs, **attrs)`: the result in NumPy, in float64; slow and obvious. With
+      `reads_training` it also takes ``training``; with states `reference_states` is what counts;
+      with `uses_random` it says what happens outside of training, when nothing is drawn.
     - `cases()` and `sample(draw)`: test cases, fixed and random.
     """
 
@@ -51,7 +59,9 @@ class Op(Node):
     shape_only: ClassVar[tuple[int, ...]] = ()
     output_dtype: ClassVar[np.dtype[Any] | None] = None  # None: that of the float inputs
     differentiable: ClassVar[bool] = True
+    reads_training: ClassVar[bool] = False
     uses_random: ClassVar[bool] = False
+    differentiable_outputs: ClassVar[tuple[int, ...] | None] = None  # None: all
     exact_on_integers: ClassVar[bool] = False  # sums and products only: no rounding there
     attribute_dtype: ClassVar[np.dtype[Any]] = np.dtype([])
 
@@ -85,9 +95,12 @@ class Op(Node):
         if unknown:
             return (Spec(None, out),) * self.output_count
         self._shapes_for_message = shapes
+        for shape in shapes:
+            _check_rank(self, shape or ())
         result = self.infer_shape(*shapes)
         results = (result,) if self.output_count == 1 else result
         for shape in results:
+            _check_rank(self, shape)
             _check_size(self, shape)
         return tuple(Spec(shape, out) for shape in results)
 
@@ -167,12 +180,24 @@ class Op(Node):
         """Return how much scratch memory the kernel needs."""
         return 0
 
+    @property
+    def random_source(self) -> Node:
+        """The node whose stream of random numbers this one draws from."""
+        return self
+
     # ---- what the tests take ----
 
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
         """Return the outputs for float64 arrays, in plain NumPy."""
         raise NotImplementedError(f"{cls.__name__} has no reference")
+
+    @classmethod
+    def reference_states(
+        cls, *inputs: Any, states: Sequence[Array], training: bool, **attributes: Any
+    ) -> tuple[Any, Sequence[Array]]:
+        """Return (outputs, new states) for float64 arrays, for an op that has states."""
+        raise NotImplementedError(f"{cls.__name__} has no reference_states")
 
     @classmethod
     def cases(cls) -> Sequence[Case]:
@@ -195,6 +220,11 @@ class Op(Node):
         if isinstance(expected, tuple):
             return 9, tuple(np.abs(e) for e in expected)
         return 9, np.abs(expected)
+
+
+def _check_rank(op: Op, shape: Shape) -> None:
+    if len(shape) > MAX_NDIM:
+        op.bad_shapes(f"{describe(shape)} has {len(shape)} axes, and kernels take {MAX_NDIM}")
 
 
 def _check_size(op: Op, shape: Shape) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 from warnings import warn
@@ -22,7 +22,7 @@ from pyframe.errors import (
     UnusedParameterWarning,
     ValueReusedError,
 )
-from pyframe.execution import check_feed, drive, inside_python_node, resolve_feed
+from pyframe.execution import check_feed, drive, resolve_feed
 from pyframe.graph import Graph
 from pyframe.lowering import Builder, Context, Program, Request
 from pyframe.node import (
@@ -37,7 +37,7 @@ from pyframe.node import (
     plan_reference,
 )
 from pyframe.state import TrainState, check_learning_rate
-from pyframe.storage import Segment, place
+from pyframe.storage import Segment, inside_python_node, place
 
 if TYPE_CHECKING:
     from pyframe.loop import Loop
@@ -331,8 +331,10 @@ class Plan:
         """
         single, wanted = self._wanted(outputs)
         feeds = self._feeds(feed, wanted)
+        # Batch statistics go to a shadow of the states, which a training step would use as well.
+        claim = self.claim() if training and self.states else nullcontext()
         specialization = self._specialize("run", wanted, feeds, training)
-        with self._context(specialization) as context:
+        with claim, self._context(specialization) as context:
             context.bind(feeds)
             lib.pf_context_begin(context.pointer, self.seed, self._train.step, 0.0)
             drive(context)
@@ -506,16 +508,12 @@ class Plan:
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go back to a snapshot of this plan."""
-        guards = self._train.guards
-        for guard in guards:
-            lib.pf_guard_lock_write(guard.pointer)
-        try:
+        with ExitStack() as stack:
+            for guard in self._train.guards:
+                stack.enter_context(guard.write())
             for array, kept in zip(self._train.all_arrays(), snapshot.arrays, strict=True):
                 array[...] = kept
             self._train.step = snapshot.step
-        finally:
-            for guard in guards:
-                lib.pf_guard_unlock_write(guard.pointer)
 
     # ---- the lesson's way: one node at a time ----
 

@@ -21,6 +21,9 @@ from pyframe.node import Array, Parameter, Shape
 
 ALIGNMENT = 64
 
+# Set while a node written in Python runs in this thread: writing from there would wait for itself.
+inside_python_node = threading.local()
+
 
 class Segment(NamedTuple):
     """One parameter's part of a flat buffer; offset and size count elements."""
@@ -51,6 +54,8 @@ class Guard:
                 "these parameters are being updated by the optimizer that is running this code; "
                 "change the arrays that update() was given instead"
             )
+        if getattr(inside_python_node, "yes", False):
+            raise BusyError("a node's own Python code cannot write parameters while it is run")
         lib.pf_guard_lock_write(self.pointer)
         try:
             yield
@@ -106,7 +111,7 @@ def _place_together(
     lane = ALIGNMENT // dtype.itemsize
     segments, arrays, end = [], [], 0
     for parameter, name in chosen:
-        array = parameter._initial_array()
+        array = parameter._initial_array(name)
         segments.append(
             Segment(name, end, array.size, array.shape, parameter.trainable, parameter.group)
         )
@@ -120,7 +125,7 @@ def _place_together(
     for (parameter, _), segment, array in zip(chosen, segments, arrays, strict=True):
         data[segment.offset : segment.offset + segment.size] = array.ravel()
         parameter._storage, parameter._offset = storage, segment.offset
-        parameter._initial = array[:0]  # the numbers live in the buffer now
+        parameter._initial = np.empty(0, dtype)  # the numbers live in the buffer now
 
 
 class Run(NamedTuple):

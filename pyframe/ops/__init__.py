@@ -1,17 +1,24 @@
-"""The built-in ops, one family a file, as in core_c."""
+"""The built-in ops, one family a file, as in core_c. Each family lists its classes in `OPS`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from pyframe.hookspecs import hookimpl
 from pyframe.op import Op
-from pyframe.ops import activations
+from pyframe.ops import activations, arithmetic, entropy, linear, losses, reductions, shapes, softmax
 
-FAMILIES = (activations,)
+FAMILIES = (
+    activations,
+    arithmetic,
+    entropy,
+    linear,
+    losses,
+    reductions,
+    shapes,
+    softmax,
+)
 
 
 @hookimpl
-def pyframe_register_ops() -> Mapping[str, type[Op]]:
-    """Return every op class of the families by its name."""
+def pyframe_register_ops() -> dict[str, type[Op]]:
+    """Return the built-in op classes by name."""
     return {cls.op: cls for family in FAMILIES for cls in family.OPS}

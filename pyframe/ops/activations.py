@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from pyframe.node import Value
-from pyframe.op import Case, Op
+from pyframe.errors import ArgumentError
+from pyframe.node import Spec, Value
+from pyframe.op import Case, Op, merge_shapes, same_shape
 
 
 class ElementwiseOp(Op):
     """An op of one input whose output has the same shape."""
+
+    @classmethod
+    def cases(cls) -> Sequence[Case]:
+        """Return a scalar, nothing at all, and the highest rank."""
+        shapes: list[tuple[int, ...]] = [(), (0,), (2, 0, 3), (1, 2, 1, 2, 1, 2, 1, 2)]
+        return [Case((np.full(shape, 0.75),)) for shape in shapes]
 
     @classmethod
     def sample(cls, draw: Any) -> Case:
@@ -25,6 +33,12 @@ class ElementwiseGrad(Op):
 
     differentiable = False
 
+    def infer_shape(self, *shapes: Any) -> Any:
+        dy, saved = shapes
+        if not same_shape(dy, saved):
+            self.bad_shapes("the gradient and the value it belongs to must have one shape")
+        return merge_shapes(dy, saved)
+
     @classmethod
     def sample(cls, draw: Any) -> Case:
         """Return two arrays of one random shape."""
@@ -32,40 +46,47 @@ class ElementwiseGrad(Op):
         return Case((draw.normal(shape), draw.away_from_zero(shape)))
 
 
-class Sigmoid(ElementwiseOp):
-    """y = 1 / (1 + exp(-x)), the logistic function.
+class Relu(ElementwiseOp):
+    """y = max(x, 0); its derivative at 0 is taken as 0.
 
     Parameters
     ----------
     x : Value, of any shape
+
+    References
+    ----------
+    Nair, Hinton, "Rectified linear units improve restricted Boltzmann machines", 2010.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> x = pf.Placeholder("x", shape=(None,))
+    >>> pf.compile(pf.Relu(x)).run({x: [-1.0, 2.0]})
+    array([0., 2.], dtype=float32)
     """
 
-    op = "sigmoid"
+    op = "relu"
+    exact_on_integers = True
 
     def gradient(self, *grads: Any) -> Sequence[Value | None]:
-        return (SigmoidGrad(grads[0], self),)
+        return (ReluGrad(grads[0], self),)
 
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
         (x,) = inputs
-        e = np.exp(-np.abs(x))
-        return np.where(x >= 0, 1.0, e) / (1 + e)
+        return np.maximum(x, 0)
 
 
-class SigmoidGrad(ElementwiseGrad):
-    """dx = dy y (1 - y), with y = sigmoid(x)."""
+class ReluGrad(ElementwiseGrad):
+    """dx = dy for y > 0, else 0, with y = relu(x)."""
 
-    op = "sigmoid_grad"
+    op = "relu_grad"
+    exact_on_integers = True
 
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
         dy, y = inputs
-        return dy * y * (1 - y)
-
-    @classmethod
-    def sample(cls, draw: Any) -> Case:
-        shape = draw.shape()
-        return Case((draw.normal(shape), draw.uniform(shape)))
+        return np.where(y <= 0, 0.0, dy)
 
 
 class LeakyRelu(ElementwiseOp):
@@ -93,7 +114,7 @@ class LeakyRelu(ElementwiseOp):
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
         (x,) = inputs
-        return np.where(x > 0, x, attributes["slope"] * x)
+        return np.where(x > 0, x, attributes.get("slope", 0.01) * x)
 
     @classmethod
     def sample(cls, draw: Any) -> Case:
@@ -118,4 +139,338 @@ class LeakyReluGrad(ElementwiseGrad):
         return Case(case.inputs, {"slope": draw.choice([0.0, 0.25])})
 
 
-OPS = (Sigmoid, SigmoidGrad, LeakyRelu, LeakyReluGrad)
+class Elu(ElementwiseOp):
+    """y = x for x > 0, else alpha * (exp(x) - 1).
+
+    Parameters
+    ----------
+    x : Value, of any shape
+    alpha : float, default 1.0
+        The value that y falls to, with its sign turned.
+
+    References
+    ----------
+    Clevert, Unterthiner, Hochreiter, "Fast and accurate deep network learning by exponential
+    linear units", 2016, equation 16.
+    """
+
+    op = "elu"
+    attributes = {"alpha": "f8"}
+
+    def __init__(self, x: Any, alpha: float = 1.0, *, name: str | None = None) -> None:
+        super().__init__(x, name=name, alpha=float(alpha))
+
+    def gradient(self, *grads: Any) -> Sequence[Value | None]:
+        return (EluGrad(grads[0], self.inputs[0], **self.attrs),)
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        (x,) = inputs
+        return np.where(x > 0, x, attributes.get("alpha", 1.0) * np.expm1(np.minimum(x, 0)))
+
+    @classmethod
+    def sample(cls, draw: Any) -> Case:
+        return Case(super().sample(draw).inputs, {"alpha": draw.choice([1.0, 0.3, 2.0])})
+
+
+class EluGrad(ElementwiseGrad):
+    """dx = dy for x > 0, else dy * alpha * exp(x)."""
+
+    op = "elu_grad"
+    attributes = {"alpha": "f8"}
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        dy, x = inputs
+        return np.where(x > 0, dy, dy * attributes["alpha"] * np.exp(np.minimum(x, 0)))
+
+    @classmethod
+    def sample(cls, draw: Any) -> Case:
+        return Case(super().sample(draw).inputs, {"alpha": draw.choice([1.0, 0.3, 2.0])})
+
+
+class Sigmoid(ElementwiseOp):
+    """y = 1 / (1 + exp(-x)), the logistic function.
+
+    Parameters
+    ----------
+    x : Value, of any shape
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> x = pf.Placeholder("x", shape=(None,))
+    >>> pf.compile(pf.Sigmoid(x)).run({x: [0.0]})
+    array([0.5], dtype=float32)
+    """
+
+    op = "sigmoid"
+
+    def gradient(self, *grads: Any) -> Sequence[Value | None]:
+        return (SigmoidGrad(grads[0], self),)
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        (x,) = inputs
+        return logistic(x)
+
+
+class SigmoidGrad(ElementwiseGrad):
+    """dx = dy y (1 - y), with y = sigmoid(x)."""
+
+    op = "sigmoid_grad"
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        dy, y = inputs
+        return dy * y * (1 - y)
+
+    @classmethod
+    def sample(cls, draw: Any) -> Case:
+        shape = draw.shape()
+        return Case((draw.normal(shape), draw.uniform(shape)))
+
+
+class Tanh(ElementwiseOp):
+    """y = tanh(x).
+
+    Parameters
+    ----------
+    x : Value, of any shape
+    """
+
+    op = "tanh"
+
+    def gradient(self, *grads: Any) -> Sequence[Value | None]:
+        return (TanhGrad(grads[0], self),)
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        (x,) = inputs
+        return np.tanh(x)
+
+
+class TanhGrad(ElementwiseGrad):
+    """dx = dy (1 - y^2), with y = tanh(x)."""
+
+    op = "tanh_grad"
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        dy, y = inputs
+        return dy * (1 - y) * (1 + y)
+
+    @classmethod
+    def sample(cls, draw: Any) -> Case:
+        shape = draw.shape()
+        return Case((draw.normal(shape), draw.uniform(shape) * draw.choice([-1.0, 1.0])))
+
+
+class Softplus(ElementwiseOp):
+    """y = log(1 + exp(x)), a smooth relu; large x does not overflow.
+
+    Parameters
+    ----------
+    x : Value, of any shape
+
+    References
+    ----------
+    Dugas et al., "Incorporating second-order functional knowledge for better option pricing", 2001.
+    """
+
+    op = "softplus"
+
+    def gradient(self, *grads: Any) -> Sequence[Value | None]:
+        return (SoftplusGrad(grads[0], self.inputs[0]),)
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        (x,) = inputs
+        return np.logaddexp(0, x)
+
+
+class SoftplusGrad(ElementwiseGrad):
+    """dx = dy / (1 + exp(-x))."""
+
+    op = "softplus_grad"
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        dy, x = inputs
+        return dy * logistic(x)
+
+
+class Silu(ElementwiseOp):
+    """y = x / (1 + exp(-x)), also known as swish; at -infinity its limit, 0.
+
+    Parameters
+    ----------
+    x : Value, of any shape
+
+    References
+    ----------
+    Elfwing, Uchibe, Doya, "Sigmoid-weighted linear units for neural network function approximation
+    in reinforcement learning", 2018.
+    """
+
+    op = "silu"
+
+    def gradient(self, *grads: Any) -> Sequence[Value | None]:
+        return (SiluGrad(grads[0], self.inputs[0]),)
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        (x,) = inputs
+        return np.maximum(x, -800) * logistic(x)
+
+
+class SiluGrad(ElementwiseGrad):
+    """dx = dy (s + x s (1 - s)), with s = 1 / (1 + exp(-x))."""
+
+    op = "silu_grad"
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        dy, x = inputs
+        x = within(800, x)
+        return dy * (logistic(x) + x * logistic(x) * logistic(-x))
+
+    @classmethod
+    def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
+        """Return the terms, not their sum: that one is zero at x = -1.278."""
+        dy, x = inputs
+        return 9, np.abs(dy) * (logistic(x) + np.abs(x) * logistic(x) * logistic(-x))
+
+
+def check_approximate(approximate: str) -> str:
+    """Return "none" or "tanh", or raise `ArgumentError`."""
+    if approximate not in ("none", "tanh"):
+        raise ArgumentError(f"approximate={approximate!r}: gelu knows 'none' (exact) and 'tanh'")
+    return approximate
+
+
+class Gelu(ElementwiseOp):
+    """y = x P(Z < x), Z standard normal; at -infinity its limit, 0.
+
+    Parameters
+    ----------
+    x : Value, of any shape
+    approximate : {"none", "tanh"}, default "none"
+        "none" is exact, y = x (1 + erf(x / sqrt(2))) / 2; "tanh" is
+        y = x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2.
+
+    References
+    ----------
+    Hendrycks, Gimpel, "Gaussian error linear units (GELUs)", 2016, section 2.
+    """
+
+    op = "gelu"
+    attributes = {"approximate": "i8"}
+
+    def __init__(self, x: Any, approximate: str = "none", *, name: str | None = None) -> None:
+        super().__init__(x, name=name, approximate=check_approximate(approximate))
+
+    def lower_attributes(self, specs: Sequence[Spec | None]) -> dict[str, Any]:
+        return {"approximate": self.attrs["approximate"] == "tanh"}
+
+    def gradient(self, *grads: Any) -> Sequence[Value | None]:
+        return (GeluGrad(grads[0], self.inputs[0], **self.attrs),)
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        (x,) = inputs
+        tanh = attributes.get("approximate") == "tanh"
+        return np.maximum(x, -40) * (logistic(tanh_argument(x)) if tanh else normal_cdf(x))
+
+    @classmethod
+    def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
+        """Return |y| (1 + x^2): so much does rounding the argument of erfc or exp change it.
+
+        The kernel does that in double, so that in float32 none of it is seen.
+        """
+        (x,) = inputs
+        return 9, np.abs(cls.reference(x, **attributes)) * (1 + within(40, x) ** 2)
+
+    @classmethod
+    def sample(cls, draw: Any) -> Case:
+        return Case(super().sample(draw).inputs, {"approximate": draw.choice(["none", "tanh"])})
+
+
+class GeluGrad(ElementwiseGrad):
+    """dx = dy (P(Z < x) + x p(x)), p the standard normal density; or dy times tanh-gelu'(x)."""
+
+    op = "gelu_grad"
+    attributes = {"approximate": "i8"}
+
+    def lower_attributes(self, specs: Sequence[Spec | None]) -> dict[str, Any]:
+        return {"approximate": self.attrs["approximate"] == "tanh"}
+
+    @classmethod
+    def _terms(cls, x: Any, approximate: str) -> tuple[Any, Any]:
+        x = within(40, x)
+        if approximate == "none":
+            return normal_cdf(x), x * np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+        v = tanh_argument(x)
+        slope = 2 * math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x * x)
+        return logistic(v), x * logistic(v) * logistic(-v) * slope
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        dy, x = inputs
+        return dy * sum(cls._terms(x, attributes["approximate"]))
+
+    @classmethod
+    def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
+        """Return the terms, not their sum: that one is zero at x = -0.752. See `Gelu.magnitude`."""
+        dy, x = inputs
+        terms = sum(map(np.abs, cls._terms(x, attributes["approximate"])))
+        return 9, np.abs(dy) * terms * (1 + within(40, x) ** 2)
+
+    @classmethod
+    def sample(cls, draw: Any) -> Case:
+        return Case(super().sample(draw).inputs, {"approximate": draw.choice(["none", "tanh"])})
+
+
+# ---- what the references share ----
+
+
+def logistic(x: Any) -> Any:
+    """Return 1 / (1 + exp(-x)) without overflow."""
+    e = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1.0, e) / (1 + e)
+
+
+def normal_cdf(x: Any) -> Any:
+    """Return P(Z < x) for a standard normal Z."""
+    return 0.5 * np.vectorize(math.erfc, otypes=[float])(np.multiply(x, -math.sqrt(0.5)))
+
+
+def tanh_argument(x: Any) -> Any:
+    """Return twice the argument of tanh in the approximation of gelu, cut off where it is 1."""
+    x = within(40, x)
+    return 2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
+
+
+def within(bound: float, x: Any) -> Any:
+    """Return x cut off at -bound and bound, where a gate has long closed or opened."""
+    return np.clip(x, -bound, bound)
+
+
+OPS: list[type[Op]] = [
+    Relu,
+    ReluGrad,
+    LeakyRelu,
+    LeakyReluGrad,
+    Elu,
+    EluGrad,
+    Sigmoid,
+    SigmoidGrad,
+    Tanh,
+    TanhGrad,
+    Softplus,
+    SoftplusGrad,
+    Silu,
+    SiluGrad,
+    Gelu,
+    GeluGrad,
+]

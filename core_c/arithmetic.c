@@ -1,0 +1,112 @@
+/* Arithmetic: one or two operands, element by element; two are broadcast as in NumPy. */
+#include "elementwise.h"
+#include "walk.h"
+
+PF_MAP(neg, -x)
+PF_MAP(abs, r_fabs(x))
+PF_MAP_GRAD(abs_grad, x, dy *(x > 0 ? R(1.0) : x < 0 ? R(-1.0) : x)) /* 0 at 0, NaN at NaN */
+PF_MAP(square, x *x)
+PF_MAP_GRAD(square_grad, x, R(2.0) * dy * x)
+PF_MAP(sqrt, r_sqrt(x))
+PF_MAP_GRAD(sqrt_grad, y, R(0.5) * dy / y)
+PF_MAP(exp, r_exp(x))
+PF_MAP(log, r_log(x))
+
+/* The walk over y of operands a and b: an axis along which one is stretched has stride 0 in it. */
+static pf_walk broadcast(const pf_operand *a, const pf_operand *b, const pf_operand *y) {
+    pf_walk walk = {0};
+    int64_t a_strides[PF_MAX_NDIM], b_strides[PF_MAX_NDIM];
+    pf_strides(a, a_strides);
+    pf_strides(b, b_strides);
+    for (int i = 0; i < y->ndim; i++) {
+        int in_a = i - (y->ndim - a->ndim), in_b = i - (y->ndim - b->ndim);
+        pf_walk_push(&walk, y->dims[i], in_a >= 0 && a->dims[in_a] != 1 ? a_strides[in_a] : 0,
+                     in_b >= 0 && b->dims[in_b] != 1 ? b_strides[in_b] : 0);
+    }
+    return walk;
+}
+
+/* n elements of y from those of a and b; a step is 1, or 0 for an operand that stays the same. */
+typedef void row_function(real *restrict y, const real *restrict a, int64_t a_step,
+                          const real *restrict b, int64_t b_step, int64_t n);
+
+static int binary(const pf_call *call, row_function *function) {
+    const real *a = pf_in(call, 0), *b = pf_in(call, 1);
+    real *y = pf_out(call, 0);
+    pf_walk walk = broadcast(call->inputs[0], call->inputs[1], call->outputs[0]);
+    pf_axis row = pf_walk_pop(&walk);
+    int64_t rows = pf_walk_count(&walk);
+    for (int64_t r = 0; r < rows; r++, y += row.extent, pf_walk_next(&walk))
+        function(y, a + walk.offset[0], row.strides[0], b + walk.offset[1], row.strides[1],
+                 row.extent);
+    return PF_OK;
+}
+
+/* The kernel `name`: y is `expression` of a and b. Each of the loops has operands of one kind, so
+ * that it becomes vector code. */
+#define BINARY(name, expression)                                                       \
+    static void name##_row(real *restrict ys, const real *restrict as, int64_t a_step, \
+                           const real *restrict bs, int64_t b_step, int64_t n) {       \
+        if (a_step && b_step) {                                                        \
+            for (int64_t i = 0; i < n; i++) {                                          \
+                const real a = as[i], b = bs[i];                                       \
+                ys[i] = expression;                                                    \
+            }                                                                          \
+        } else if (a_step) {                                                           \
+            const real b = bs[0];                                                      \
+            for (int64_t i = 0; i < n; i++) {                                          \
+                const real a = as[i];                                                  \
+                ys[i] = expression;                                                    \
+            }                                                                          \
+        } else {                                                                       \
+            const real a = as[0];                                                      \
+            for (int64_t i = 0; i < n; i++) {                                          \
+                const real b = bs[i * b_step];                                         \
+                ys[i] = expression;                                                    \
+            }                                                                          \
+        }                                                                              \
+    }                                                                                  \
+    int PF_NAME(name)(const pf_call *call) { return binary(call, name##_row); }
+
+BINARY(add, a + b)
+BINARY(sub, a - b)
+BINARY(mul, a *b)
+BINARY(div, a / b)
+BINARY(maximum, a > b || a != a ? a : b)
+
+/* The gradient by a: dy where a > b (or either is NaN), dy / 2 where a = b, else 0. */
+int PF_NAME(maximum_grad)(const pf_call *call) {
+    const real *restrict dy = pf_in(call, 0), *restrict a = pf_in(call, 1);
+    const real *restrict b = pf_in(call, 2);
+    real *restrict da = pf_out(call, 0);
+    pf_walk walk = broadcast(call->inputs[1], call->inputs[2], call->outputs[0]);
+    pf_axis row = pf_walk_pop(&walk);
+    int64_t rows = pf_walk_count(&walk), n = row.extent;
+    for (int64_t r = 0; r < rows; r++, dy += n, da += n, pf_walk_next(&walk))
+        for (int64_t i = 0; i < n; i++) {
+            real u = a[walk.offset[0] + i * row.strides[0]];
+            real v = b[walk.offset[1] + i * row.strides[1]];
+            da[i] = u < v ? R(0.0) : u == v ? R(0.5) * dy[i] : dy[i];
+        }
+    return PF_OK;
+}
+
+/* y = x_1 + .. + x_n, added from left to right */
+int PF_NAME(add_n)(const pf_call *call) {
+    real *restrict y = pf_out(call, 0);
+    int64_t n = pf_count(call->outputs[0]);
+    if (n == 0) return PF_OK;
+    memcpy(y, pf_in(call, 0), (size_t)n * sizeof(real));
+    for (uint32_t k = 1; k < call->input_count; k++) {
+        const real *restrict x = pf_in(call, (int)k);
+        for (int64_t i = 0; i < n; i++) y[i] += x[i];
+    }
+    return PF_OK;
+}
+
+/* y = x, whatever their shapes */
+int PF_NAME(copy)(const pf_call *call) {
+    int64_t n = pf_count(call->outputs[0]);
+    if (n > 0) memcpy(pf_out(call, 0), pf_in(call, 0), (size_t)n * sizeof(real));
+    return PF_OK;
+}

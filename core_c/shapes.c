@@ -1,0 +1,110 @@
+/* Shapes: elements move and keep their values. */
+#include "walk.h"
+
+typedef struct {
+    int64_t axes[PF_MAX_NDIM]; /* a permutation, none negative */
+} transpose_attributes;
+
+/* y's axis i is x's axis axes[i] */
+int PF_NAME(transpose)(const pf_call *call) {
+    const transpose_attributes *attributes = call->attributes;
+    const pf_operand *x = call->inputs[0];
+    pf_walk walk = {0};
+    int64_t strides[PF_MAX_NDIM];
+    pf_strides(x, strides);
+    for (int i = 0; i < x->ndim; i++) {
+        int64_t axis = attributes->axes[i];
+        pf_walk_push(&walk, x->dims[axis], strides[axis], 0);
+    }
+    pf_gather(pf_out(call, 0), pf_in(call, 0), walk);
+    return PF_OK;
+}
+
+typedef struct {
+    int64_t axis;     /* not negative */
+    int64_t position; /* concat_grad: of the input whose part is taken */
+} concat_attributes;
+
+/* The elements of one index along all axes before `axis`. */
+static int64_t chunk(const pf_operand *t, int64_t axis) {
+    int64_t n = 1;
+    for (int64_t i = axis; i < t->ndim; i++) n *= t->dims[i];
+    return n;
+}
+/* The number of such chunks. */
+static int64_t chunks(const pf_operand *t, int64_t axis) {
+    int64_t n = 1;
+    for (int64_t i = 0; i < axis; i++) n *= t->dims[i];
+    return n;
+}
+
+/* y = x_1, .., x_n, one behind the other along the axis */
+int PF_NAME(concat)(const pf_call *call) {
+    const concat_attributes *attributes = call->attributes;
+    int64_t count = chunks(call->outputs[0], attributes->axis);
+    int64_t row = chunk(call->outputs[0], attributes->axis), at = 0;
+    for (uint32_t k = 0; k < call->input_count; k++) {
+        const real *restrict x = pf_in(call, (int)k);
+        real *restrict y = pf_out(call, 0);
+        int64_t n = chunk(call->inputs[k], attributes->axis);
+        for (int64_t r = 0; n > 0 && r < count; r++)
+            memcpy(y + r * row + at, x + r * n, (size_t)n * sizeof(real));
+        at += n;
+    }
+    return PF_OK;
+}
+
+/* dx_i = the part of dy that came from x_i; inputs: dy, then all x, for their shapes */
+int PF_NAME(concat_grad)(const pf_call *call) {
+    const concat_attributes *attributes = call->attributes;
+    int64_t axis = attributes->axis, count = chunks(call->outputs[0], axis);
+    int64_t n = chunk(call->outputs[0], axis), row = chunk(call->inputs[0], axis), at = 0;
+    for (int64_t k = 0; k < attributes->position; k++) at += chunk(call->inputs[1 + k], axis);
+    const real *restrict dy = pf_in(call, 0);
+    real *restrict dx = pf_out(call, 0);
+    for (int64_t r = 0; n > 0 && r < count; r++)
+        memcpy(dx + r * n, dy + r * row + at, (size_t)n * sizeof(real));
+    return PF_OK;
+}
+
+typedef struct {
+    /* For each axis of x: indices start + j step, 0 <= j < count, all of them within x. */
+    int64_t start[PF_MAX_NDIM], step[PF_MAX_NDIM], count[PF_MAX_NDIM];
+} slice_attributes;
+
+/* The walk over the part of x that the attributes name, and where it begins. */
+static pf_walk part(const pf_operand *x, const slice_attributes *attributes, int64_t *begin) {
+    pf_walk walk = {0};
+    int64_t strides[PF_MAX_NDIM];
+    pf_strides(x, strides);
+    *begin = 0;
+    for (int i = 0; i < x->ndim; i++) {
+        *begin += attributes->start[i] * strides[i];
+        pf_walk_push(&walk, attributes->count[i], attributes->step[i] * strides[i], 0);
+    }
+    return walk;
+}
+
+/* y = the part of x */
+int PF_NAME(slice)(const pf_call *call) {
+    int64_t begin;
+    pf_walk walk = part(call->inputs[0], call->attributes, &begin);
+    if (pf_count(call->outputs[0]) > 0) pf_gather(pf_out(call, 0), pf_in(call, 0) + begin, walk);
+    return PF_OK;
+}
+
+/* dx = dy in the part that was taken, else 0 */
+int PF_NAME(slice_grad)(const pf_call *call) {
+    const real *restrict dy = pf_in(call, 0);
+    real *restrict dx = pf_out(call, 0);
+    int64_t begin, n = pf_count(call->outputs[0]);
+    for (int64_t i = 0; i < n; i++) dx[i] = 0;
+    pf_walk walk = part(call->outputs[0], call->attributes, &begin);
+    if (pf_walk_count(&walk) == 0) return PF_OK;
+    pf_axis row = pf_walk_pop(&walk);
+    int64_t rows = pf_walk_count(&walk);
+    dx += begin;
+    for (int64_t r = 0; r < rows; r++, dy += row.extent, pf_walk_next(&walk))
+        for (int64_t i = 0; i < row.extent; i++) dx[walk.offset[0] + i * row.strides[0]] = dy[i];
+    return PF_OK;
+}

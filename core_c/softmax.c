@@ -1,0 +1,97 @@
+/* Softmax and its logarithm over one axis. x, y: (outer, n, inner), n the axis.
+ *
+ * Both subtract the greatest element first, so that no exponential overflows. */
+#include "kernel.h"
+
+typedef struct {
+    int64_t axis; /* counted from the front */
+} softmax_attributes;
+
+/* How an array splits around the axis. */
+typedef struct {
+    int64_t outer, n, inner;
+} split;
+
+static split split_at(const pf_call *call) {
+    const pf_operand *x = call->inputs[0];
+    const int64_t axis = ((const softmax_attributes *)call->attributes)->axis;
+    split s = {1, x->dims[axis], 1};
+    for (int i = 0; i < x->ndim; i++) {
+        if (i < axis) s.outer *= x->dims[i];
+        if (i > axis) s.inner *= x->dims[i];
+    }
+    return s;
+}
+
+/* Work on one line of n elements that lie `stride` apart. */
+typedef void line_function(int64_t n, int64_t stride, const real *a, const real *b, real *out);
+
+/* Runs a line function over all lines; with the last axis as a constant stride of 1, so that the
+ * compiler makes a version of it with plain vector loads. */
+static inline __attribute__((always_inline)) int run(const pf_call *call, line_function *line) {
+    const split s = split_at(call);
+    const real *a = pf_in(call, 0), *b = call->input_count > 1 ? pf_in(call, 1) : a;
+    real *out = pf_out(call, 0);
+    if (s.n == 0) return PF_OK;
+    for (int64_t i = 0; i < s.outer; i++)
+        for (int64_t j = 0; j < s.inner; j++) {
+            const int64_t at = i * s.n * s.inner + j;
+            if (s.inner == 1)
+                line(s.n, 1, a + at, b + at, out + at);
+            else
+                line(s.n, s.inner, a + at, b + at, out + at);
+        }
+    return PF_OK;
+}
+
+static inline real greatest(int64_t n, int64_t stride, const real *restrict x) {
+    real best = x[0];
+    for (int64_t i = 1; i < n; i++) best = x[i * stride] > best ? x[i * stride] : best;
+    return best;
+}
+
+/* y_i = exp(x_i - max) / sum_j exp(x_j - max) */
+static inline void softmax_line(int64_t n, int64_t stride, const real *restrict x, const real *b,
+                                real *restrict y) {
+    (void)b;
+    const real top = greatest(n, stride, x);
+    real sum = 0;
+    for (int64_t i = 0; i < n; i++) {
+        y[i * stride] = r_exp(x[i * stride] - top);
+        sum += y[i * stride];
+    }
+    const real scale = R(1.0) / sum;
+    for (int64_t i = 0; i < n; i++) y[i * stride] *= scale;
+}
+
+/* dx_i = y_i (dy_i - sum_j dy_j y_j) */
+static inline void softmax_grad_line(int64_t n, int64_t stride, const real *restrict dy,
+                                     const real *restrict y, real *restrict dx) {
+    real sum = 0;
+    for (int64_t i = 0; i < n; i++) sum += dy[i * stride] * y[i * stride];
+    for (int64_t i = 0; i < n; i++) dx[i * stride] = y[i * stride] * (dy[i * stride] - sum);
+}
+
+/* y_i = x_i - max - log sum_j exp(x_j - max) */
+static inline void log_softmax_line(int64_t n, int64_t stride, const real *restrict x,
+                                    const real *b, real *restrict y) {
+    (void)b;
+    const real top = greatest(n, stride, x);
+    real sum = 0;
+    for (int64_t i = 0; i < n; i++) sum += r_exp(x[i * stride] - top);
+    const real log_sum = r_log(sum);
+    for (int64_t i = 0; i < n; i++) y[i * stride] = (x[i * stride] - top) - log_sum;
+}
+
+/* dx_i = dy_i - exp(y_i) sum_j dy_j */
+static inline void log_softmax_grad_line(int64_t n, int64_t stride, const real *restrict dy,
+                                         const real *restrict y, real *restrict dx) {
+    real sum = 0;
+    for (int64_t i = 0; i < n; i++) sum += dy[i * stride];
+    for (int64_t i = 0; i < n; i++) dx[i * stride] = dy[i * stride] - r_exp(y[i * stride]) * sum;
+}
+
+int PF_NAME(softmax)(const pf_call *call) { return run(call, softmax_line); }
+int PF_NAME(softmax_grad)(const pf_call *call) { return run(call, softmax_grad_line); }
+int PF_NAME(log_softmax)(const pf_call *call) { return run(call, log_softmax_line); }
+int PF_NAME(log_softmax_grad)(const pf_call *call) { return run(call, log_softmax_grad_line); }

@@ -1,0 +1,429 @@
+"""Arithmetic, element by element; two operands broadcast as in NumPy. Kernels: arithmetic.c.
+
+Importing this module gives nodes their operators: ``a + b`` is ``Add(a, b)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pyframe.errors import GraphError
+from pyframe.node import OPERATORS, Shape, Value, describe
+from pyframe.op import Case, Op, broadcast_shapes, merge_shapes, same_shape
+from pyframe.ops.activations import ElementwiseGrad, ElementwiseOp
+from pyframe.ops.reductions import SumTo, broadcast_pair
+
+# Pairs of shapes that broadcast: equal, scalars, rows, columns, empty, both stretched, rank 8.
+PAIRS: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
+    ((), ()),
+    ((5,), ()),
+    ((), (2, 3)),
+    ((7, 17), (17,)),
+    ((17,), (7, 17)),
+    ((7, 1), (7, 17)),
+    ((7, 1), (1, 17)),
+    ((3, 1, 5), (4, 1)),
+    ((0, 3), (3,)),
+    ((0,), (1,)),
+    ((2, 1, 2, 1, 2, 1, 2, 1), (1, 3, 1, 3, 1, 3, 1, 3)),
+]
+
+
+class BinaryOp(Op):
+    """An op of two operands, broadcast as in NumPy."""
+
+    def infer_shape(self, *shapes: Any) -> Any:
+        result = broadcast_shapes(*shapes)
+        if result is None:
+            self.bad_shapes(
+                "the operands do not broadcast: seen from the last axis, two extents must be equal "
+                "or one of them 1"
+            )
+        return result
+
+    @classmethod
+    def cases(cls) -> Sequence[Case]:
+        """Return pairs of shapes that broadcast in every way there is."""
+        return [
+            Case(
+                (np.arange(1.0, np.prod(a) + 1).reshape(a), 2.5 + np.arange(np.prod(b)).reshape(b))
+            )
+            for a, b in PAIRS
+        ]
+
+    @classmethod
+    def sample(cls, draw: Any) -> Case:
+        """Return two arrays of shapes that broadcast."""
+        a, b = broadcast_pair(draw)
+        return Case((draw.normal(a), draw.normal(b)))
+
+
+class Add(BinaryOp):
+    """y = a + b.
+
+    Parameters
+    ----------
+    a, b : Value or array_like
+        Of shapes that broadcast.
+
+    Raises
+    ------
+    ShapeError
+        If they do not.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> x = pf.Placeholder("x", shape=(None, 2))
+    >>> pf.compile(x + [10.0, 20.0]).run({x: [[1.0, 2.0]]})
+    array([[11., 22.]], dtype=float32)
+    """
+
+    op = "add"
+    exact_on_integers = True
+
+    def gradient(self, *grads: Any) -> Sequence[Value | None]:
+        a, b = self.inputs
+        return SumTo(grads[0], a), SumTo(grads[0], b)
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        a, b = inputs
+        return np.add(a, b)
+
+
+class Sub(BinaryOp):
+    """y = a - b; see `Add`."""
+
+    op = "sub"
+    exact_on_integers = True
+
+    def gradient(self, *grads: Any) -> Sequence[Value | None]:
+        a, b = self.inputs
+        return SumTo(grads[0], a), Neg(SumTo(grads[0], b))
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        a, b = inputs
+        return np.subtract(a, b)
+
+
+class Mul(BinaryOp):
+    """y = a b, element by element; see `Add`."""
+
+    op = "mul"
+    exact_on_integers = True
+
+    def gradient(self, *grads: Any) -> Sequence[Value | None]:
+        a, b = self.inputs
+        return SumTo(Mul(grads[0], b), a), SumTo(Mul(grads[0], a), b)
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        a, b = inputs
+        return np.multiply(a, b)
+
+
+class Div(BinaryOp):
+    """y = a / b; division by zero gives infinity or NaN, as IEEE 754 has it. See `Add`."""
+
+    op = "div"
+
+    def gradient(self, *grads: Any) -> Sequence[Value | None]:
+        # da = dy / b; db = -dy a / b^2 = -da y
+        a, b = self.inputs
+        quotient = Div(grads[0], b)
+        return SumTo(quotient, a), Neg(SumTo(Mul(quotient, self), b))
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        a, b = inputs
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.divide(a, b)
+
+    @classmethod
+    def sample(cls, draw: Any) -> Case:
+        a, b = broadcast_pair(draw)
+        return Case((draw.normal(a), draw.positive(b) * draw.choice([-1.0, 1.0])))
+
+
+class Maximum(BinaryOp):
+    """y = max(a, b), NaN where either is; see `Add`.
+
+    Where both are equal, each gets half of the gradient, as in PyTorch: the middle of the
+    derivatives that there are.
+    """
+
+    op = "maximum"
+    exact_on_integers = True
+
+    def gradient(self, *grads: Any) -> Sequence[Value | None]:
+        a, b = self.inputs
+        return SumTo(MaximumGrad(grads[0], a, b), a), SumTo(MaximumGrad(grads[0], b, a), b)
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        a, b = inputs
+        return np.maximum(a, b)
+
+    @classmethod
+    def sample(cls, draw: Any) -> Case:
+        a, b = broadcast_pair(draw)
+        return Case(distinct_pair(draw, a, b))
+
+
+class MaximumGrad(Op):
+    """dy where a > b, dy / 2 where a = b, else 0; dy where one is NaN. The shape is that of dy."""
+
+    op = "maximum_grad"
+    differentiable = False
+
+    def infer_shape(self, *shapes: Any) -> Any:
+        dy, a, b = shapes
+        result = broadcast_shapes(a, b)
+        if result is None or not same_shape(dy, result):
+            self.bad_shapes("the gradient must have the shape that both operands broadcast to")
+        return merge_shapes(dy, result)
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        dy, a, b = inputs
+        return np.where(np.less(a, b), 0.0, np.where(np.equal(a, b), dy / 2, dy))
+
+    @classmethod
+    def cases(cls) -> Sequence[Case]:
+        a = np.array([1.0, 2.0, 3.0, np.nan, 0.0])
+        b = np.array([2.0, 2.0, 2.0, 2.0, np.nan])
+        return [Case((np.arange(5.0), a, b)), Case((np.ones((3, 5)), np.ones((3, 1)), b))]
+
+    @classmethod
+    def sample(cls, draw: Any) -> Case:
+        a, b = broadcast_pair(draw)
+        return Case((draw.normal(np.broadcast_shapes(a, b)), *distinct_pair(draw, a, b)))
+
+
+def distinct_pair(draw: Any, a: tuple[int, ...], b: tuple[int, ...]) -> tuple[Any, Any]:
+    """Return arrays of two shapes, no element of which equals any other."""
+    both = draw.distinct((int(np.prod(a)) + int(np.prod(b)),))
+    first, second = np.split(both, [int(np.prod(a))])
+    return first.reshape(a), second.reshape(b)
+
+
+class Neg(ElementwiseOp):
+    """y = -x."""
+
+    op = "neg"
+    exact_on_integers = True
+
+    def gradient(self, *grads: Any) -> Sequence[Value | None]:
+        return (Neg(grads[0]),)
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        return np.negative(inputs[0])
+
+
+class Abs(ElementwiseOp):
+    """y = |x|; its derivative at 0 is taken as 0."""
+
+    op = "abs"
+    exact_on_integers = True
+
+    def gradient(self, *grads: Any) -> Sequence[Value | None]:
+        return (AbsGrad(grads[0], self.inputs[0]),)
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        return np.abs(inputs[0])
+
+
+class AbsGrad(ElementwiseGrad):
+    """dx = dy sign(x)."""
+
+    op = "abs_grad"
+    exact_on_integers = True
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        dy, x = inputs
+        return dy * np.sign(x)
+
+
+class Square(ElementwiseOp):
+    """y = x^2."""
+
+    op = "square"
+    exact_on_integers = True
+
+    def gradient(self, *grads: Any) -> Sequence[Value | None]:
+        return (SquareGrad(grads[0], self.inputs[0]),)
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        return np.square(inputs[0])
+
+
+class SquareGrad(ElementwiseGrad):
+    """dx = 2 dy x."""
+
+    op = "square_grad"
+    exact_on_integers = True
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        dy, x = inputs
+        return 2 * dy * x
+
+
+class Sqrt(ElementwiseOp):
+    """y = sqrt(x); NaN for negative x, and an infinite gradient at 0."""
+
+    op = "sqrt"
+
+    def gradient(self, *grads: Any) -> Sequence[Value | None]:
+        return (SqrtGrad(grads[0], self),)
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        with np.errstate(invalid="ignore"):
+            return np.sqrt(inputs[0])
+
+    @classmethod
+    def sample(cls, draw: Any) -> Case:
+        return Case((draw.positive(draw.shape()),))
+
+
+class SqrtGrad(ElementwiseGrad):
+    """dx = dy / (2 y), with y = sqrt(x)."""
+
+    op = "sqrt_grad"
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        dy, y = inputs
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.divide(0.5 * dy, y)
+
+
+class Exp(ElementwiseOp):
+    """y = exp(x)."""
+
+    op = "exp"
+
+    def gradient(self, *grads: Any) -> Sequence[Value | None]:
+        return (Mul(grads[0], self),)
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        with np.errstate(over="ignore"):
+            return np.exp(inputs[0])
+
+
+class Log(ElementwiseOp):
+    """y = log(x), the natural logarithm; -infinity at 0, NaN below."""
+
+    op = "log"
+
+    def gradient(self, *grads: Any) -> Sequence[Value | None]:
+        return (Div(grads[0], self.inputs[0]),)
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.log(inputs[0])
+
+    @classmethod
+    def sample(cls, draw: Any) -> Case:
+        return Case((draw.positive(draw.shape()),))
+
+
+class AddN(Op):
+    """y = x_1 + ... + x_n, added from left to right; nothing is broadcast.
+
+    Differentiation sums with it what flows back from several consumers of one value.
+
+    Parameters
+    ----------
+    *values : Value
+        One or more, of one shape.
+    """
+
+    op = "add_n"
+    exact_on_integers = True
+
+    def __init__(self, *values: Any, name: str | None = None) -> None:
+        if not values:
+            raise GraphError("AddN adds one value or more and got none")
+        super().__init__(*values, name=name)
+
+    def infer_shape(self, *shapes: Any) -> Any:
+        result: Shape = shapes[0]
+        for shape in shapes[1:]:
+            if not same_shape(result, shape):
+                self.bad_shapes(f"all must have one shape, here {describe(result)}")
+            result = merge_shapes(result, shape)
+        return result
+
+    def gradient(self, *grads: Any) -> Sequence[Value | None]:
+        return grads * len(self.inputs)
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        return np.sum(np.stack(inputs), axis=0)
+
+    @classmethod
+    def cases(cls) -> Sequence[Case]:
+        return [
+            Case((np.arange(5.0),)),
+            Case((np.zeros((0, 2)),) * 3),
+            Case((np.array(2.0),) * 2),
+        ]
+
+    @classmethod
+    def sample(cls, draw: Any) -> Case:
+        shape = draw.shape()
+        return Case(tuple(draw.normal(shape) for _ in range(draw.choice([1, 2, 3, 5]))))
+
+    @classmethod
+    def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
+        return len(inputs), np.sum(np.abs(np.stack(inputs)), axis=0)
+
+
+class Copy(ElementwiseOp):
+    """y = x, in memory of its own."""
+
+    op = "copy"
+    exact_on_integers = True
+
+    def gradient(self, *grads: Any) -> Sequence[Value | None]:
+        return (grads[0],)
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        return np.array(inputs[0])
+
+
+OPS: list[type[Op]] = [
+    Add,
+    Sub,
+    Mul,
+    Div,
+    Maximum,
+    MaximumGrad,
+    Neg,
+    Abs,
+    AbsGrad,
+    Square,
+    SquareGrad,
+    Sqrt,
+    SqrtGrad,
+    Exp,
+    Log,
+    AddN,
+    Copy,
+]
+
+OPERATORS.update(add=Add, sub=Sub, mul=Mul, div=Div, neg=Neg, abs=Abs, square=Square, sqrt=Sqrt)

@@ -1,0 +1,226 @@
+"""Softmax and its logarithm over one axis. Kernels: softmax.c."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pyframe.errors import ArgumentError
+from pyframe.node import Shape, Spec, Value
+from pyframe.op import Case, Op, merge_shapes, same_shape
+
+
+def _softmax(x: Any, axis: int) -> Any:
+    if x.size == 0:
+        return x
+    e = np.exp(x - x.max(axis=axis, keepdims=True))
+    return e / e.sum(axis=axis, keepdims=True)
+
+
+def _log_softmax(x: Any, axis: int) -> Any:
+    if x.size == 0:
+        return x
+    shifted = x - x.max(axis=axis, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True))
+
+
+class AxisOp(Op):
+    """An op along one axis; every operand and the output have one shape."""
+
+    attributes = {"axis": "i8"}
+
+    def __init__(self, *inputs: Any, axis: int = -1, name: str | None = None) -> None:
+        if isinstance(axis, bool) or not isinstance(axis, int | np.integer):
+            raise ArgumentError(f"{type(self).__name__}: axis is one whole number, got {axis!r}")
+        super().__init__(*inputs, name=name, axis=int(axis))
+
+    def infer_shape(self, *shapes: Any) -> Shape:
+        shape: Shape = shapes[0]
+        axis = self.attrs["axis"]
+        if not -len(shape) <= axis < len(shape):
+            self.bad_shapes(f"there is no axis {axis} among {len(shape)}")
+        for other in shapes[1:]:
+            if not same_shape(shape, other):
+                self.bad_shapes("the shapes differ")
+            shape = merge_shapes(shape, other)
+        return shape
+
+    def lower_attributes(self, specs: Sequence[Spec | None]) -> dict[str, Any]:
+        assert specs[0] is not None and specs[0].shape is not None
+        return {"axis": self.attrs["axis"] % len(specs[0].shape)}
+
+
+class Softmax(AxisOp):
+    """y_i = exp(x_i) / sum_j exp(x_j): numbers into probabilities.
+
+    Computed from x - max(x), so that large x do not overflow.
+
+    Parameters
+    ----------
+    x : Value, of any shape with at least one axis
+    axis : int, default -1
+        The axis that sums to 1.
+    name : str, optional
+
+    Returns
+    -------
+    Value, of the shape of x
+
+    Raises
+    ------
+    ShapeError
+        If x has no such axis.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.Softmax(pf.Placeholder("logits", shape=(None, 10))).shape
+    (None, 10)
+    """
+
+    op = "softmax"
+
+    def __init__(self, x: Any, axis: int = -1, *, name: str | None = None) -> None:
+        super().__init__(x, axis=axis, name=name)
+
+    def gradient(self, *grads: Any) -> Sequence[Value | None]:
+        return (SoftmaxGrad(grads[0], self, **self.attrs),)
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        return _softmax(inputs[0], attributes["axis"])
+
+    @classmethod
+    def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
+        (x,) = inputs
+        axis = attributes["axis"]
+        if x.size == 0:
+            return 9, x
+        # x - max(x) is off by half a unit of its own last place; exp makes that a relative error.
+        spread = np.abs(x - x.max(axis=axis, keepdims=True))
+        spread = np.where(np.isfinite(spread), spread, 0)
+        return 9 + x.shape[axis], _softmax(x, axis) * (1 + spread)
+
+    @classmethod
+    def sample(cls, draw: Any) -> Case:
+        x = draw.choice([1.0, 8.0]) * draw.normal(draw.shape(min_ndim=1))
+        return Case((x,), {"axis": draw.choice([-1, draw.axis(x.ndim)])})
+
+    @classmethod
+    def cases(cls) -> Sequence[Case]:
+        return (
+            Case((np.array([[1e4, 1e4, -1e4], [-1e4, -1e4, -1e4]]),), {"axis": -1}),
+            Case((np.array([[0.0, -np.inf], [3.0, 5.0]]),), {"axis": 0}),
+        )
+
+
+class SoftmaxGrad(AxisOp):
+    """dx_i = y_i (dy_i - sum_j dy_j y_j), with y = softmax(x)."""
+
+    op = "softmax_grad"
+    differentiable = False
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        dy, y = inputs
+        return y * (dy - (dy * y).sum(axis=attributes["axis"], keepdims=True))
+
+    @classmethod
+    def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
+        dy, y = np.abs(inputs[0]), np.abs(inputs[1])
+        axis = attributes["axis"]
+        return 9 + dy.shape[axis], y * (dy + (dy * y).sum(axis=axis, keepdims=True))
+
+    @classmethod
+    def sample(cls, draw: Any) -> Case:
+        shape = draw.shape(min_ndim=1)
+        axis = draw.axis(len(shape))
+        return Case((draw.normal(shape), _softmax(draw.normal(shape), axis)), {"axis": axis})
+
+
+class LogSoftmax(AxisOp):
+    """y_i = x_i - log sum_j exp(x_j): numbers into log-probabilities.
+
+    More exact than the logarithm of `Softmax`, which is minus infinity where that underflows.
+
+    Parameters
+    ----------
+    x : Value, of any shape with at least one axis
+    axis : int, default -1
+    name : str, optional
+
+    Returns
+    -------
+    Value, of the shape of x
+
+    Raises
+    ------
+    ShapeError
+        If x has no such axis.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.LogSoftmax(pf.Placeholder("logits", shape=(None, 10)), axis=0).shape
+    (None, 10)
+    """
+
+    op = "log_softmax"
+
+    def __init__(self, x: Any, axis: int = -1, *, name: str | None = None) -> None:
+        super().__init__(x, axis=axis, name=name)
+
+    def gradient(self, *grads: Any) -> Sequence[Value | None]:
+        return (LogSoftmaxGrad(grads[0], self, **self.attrs),)
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        return _log_softmax(inputs[0], attributes["axis"])
+
+    @classmethod
+    def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
+        (x,) = inputs
+        axis = attributes["axis"]
+        if x.size == 0:
+            return 9, x
+        top = x.max(axis=axis, keepdims=True)
+        terms = np.abs(x - top) + np.log(np.exp(x - top).sum(axis=axis, keepdims=True)) + 1
+        return 9 + x.shape[axis], terms
+
+    @classmethod
+    def sample(cls, draw: Any) -> Case:
+        return Softmax.sample(draw)
+
+    @classmethod
+    def cases(cls) -> Sequence[Case]:
+        return Softmax.cases()
+
+
+class LogSoftmaxGrad(AxisOp):
+    """dx_i = dy_i - exp(y_i) sum_j dy_j, with y = log_softmax(x)."""
+
+    op = "log_softmax_grad"
+    differentiable = False
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        dy, y = inputs
+        return dy - np.exp(y) * dy.sum(axis=attributes["axis"], keepdims=True)
+
+    @classmethod
+    def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
+        dy, y = inputs
+        axis = attributes["axis"]
+        terms = np.abs(dy) + np.exp(y) * np.abs(dy).sum(axis=axis, keepdims=True)
+        return 9 + dy.shape[axis], terms
+
+    @classmethod
+    def sample(cls, draw: Any) -> Case:
+        shape = draw.shape(min_ndim=1)
+        axis = draw.axis(len(shape))
+        return Case((draw.normal(shape), _log_softmax(draw.normal(shape), axis)), {"axis": axis})
+
+
+OPS = (Softmax, SoftmaxGrad, LogSoftmax, LogSoftmaxGrad)

@@ -1,0 +1,173 @@
+"""Kernels by themselves, against the float64 reference."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pyframe.node import Array
+from pyframe.op import Op
+from pyframe.testing.subject import HUGE_FILL, Kernels, Outcome, Subject, all_cases
+
+DEFAULT_SHAPES = 200
+# How often a random op is called for its mean, and how many standard errors it may be off.
+DRAWS = 400
+STANDARD_ERRORS = 6.0
+
+
+def check_forward(
+    op_class: type[Op],
+    dtype: str,
+    *,
+    shapes: int = DEFAULT_SHAPES,
+    seed: int = 0,
+    kernels: Kernels | None = None,
+) -> None:
+    """Call the kernel of an op on all its cases and compare it with the reference.
+
+    - Each output lies within ``eps (1 + sqrt(k)) m`` of the reference, `k` and `m` being those of
+      `Op.magnitude`; on small whole numbers it is equal, for an op that is `exact_on_integers`.
+    - States become what `Op.reference_states` says.
+    - All of each output is written, nothing around it, and no input is changed.
+    - An output that is the only one wanted, or the only one not wanted, is still right.
+    - The same call gives the same bits, whatever its memory held before.
+    - An op that draws random numbers draws the same for the same seed, stream, step and sample,
+      others for others, and its mean is what the reference says.
+
+    Parameters
+    ----------
+    op_class : type of Op
+    dtype : {"float32", "float64"}
+    shapes : int, default 200
+        Random cases besides ``op_class.cases()``.
+    seed : int
+        That of the first random case; the others count on from it.
+    kernels : callable, optional
+        ``kernels(name, bits)`` gives the address of a kernel; default: the built-in ones.
+
+    Raises
+    ------
+    ConformanceError
+        An `AssertionError` that names op, dtype, shapes, attributes, the seed, and the first
+        element that is wrong with both values.
+    """
+    for case, origin in all_cases(op_class, shapes, seed):
+        subject = Subject(op_class, case, dtype, origin, kernels)
+        for training in subject.modes():
+            if op_class.uses_random and training:
+                _check_repeatable(subject, training, subject.call_ok(training=training))
+            else:
+                _check_one(subject, training)
+    if op_class.uses_random:
+        for case, origin in all_cases(op_class, 8, seed):
+            _check_random(Subject(op_class, case, dtype, origin, kernels))
+    if op_class.exact_on_integers:
+        for case, origin in all_cases(op_class, shapes // 4, seed, integers=True):
+            _check_exact(Subject(op_class, case, dtype, origin, kernels))
+
+
+def _check_one(subject: Subject, training: bool) -> None:
+    with np.errstate(all="ignore"):
+        expected, new_states = subject.expected(training)
+        bounds = subject.bounds(training)
+    count = len(subject.node.specs)
+    if len(expected) != count or len(bounds) != count:
+        raise subject.fail(
+            "declaration",
+            f"the op has {count} output(s), its reference {len(expected)}, "
+            f"its magnitude {len(bounds)}",
+        )
+    if subject.is_alias(training):
+        _check_alias(subject, training, expected[0])
+        if not subject.address():
+            return  # never called: the output is the input's memory
+    first = subject.call_ok(training=training)
+    for i in range(count):
+        subject.compare(first.outputs[i], expected[i], bounds[i], f"output {i}", "value")
+    _check_states(subject, first, new_states, training)
+    _check_repeatable(subject, training, first)
+    for unwanted in _subsets(count):
+        outcome = subject.call_ok(unwanted=unwanted, training=training)
+        for i in set(range(count)) - unwanted:
+            what = f"output {i}, with {sorted(unwanted)} not wanted,"
+            subject.compare(outcome.outputs[i], expected[i], bounds[i], what, "value")
+
+
+def _check_states(
+    subject: Subject, outcome: Outcome, expected: tuple[Array, ...], training: bool
+) -> None:
+    if len(expected) != len(outcome.states):
+        raise subject.fail(
+            "declaration",
+            f"the case has {len(outcome.states)} state(s), reference_states gives {len(expected)}",
+        )
+    # A state is a sum of a few terms of its own size and of the size of what is averaged.
+    largest = max(
+        (float(np.abs(a).max()) for a in subject.arrays if a is not None and a.size), default=0
+    )
+    for i, (got, wanted) in enumerate(zip(outcome.states, expected, strict=True)):
+        terms = np.abs(wanted) + np.abs(subject.initial_states[i]) + largest**2
+        bound = 16 * float(np.finfo(subject.dtype).eps) * terms
+        subject.compare(got, wanted, bound, f"state {i} with training={training}", "state")
+
+
+def _check_repeatable(subject: Subject, training: bool, first: Outcome) -> None:
+    """Other garbage in the outputs, the scratch and around must give the same bits."""
+    again = subject.call_ok(fill=HUGE_FILL, training=training)
+    for what, ours, others in (
+        ("output", first.outputs, again.outputs),
+        ("state", first.states, again.states),
+    ):
+        for i, (one, other) in enumerate(zip(ours, others, strict=True)):
+            if one.tobytes() != other.tobytes():
+                raise subject.fail(
+                    "repeat", f"{what} {i} has other bits when memory held other garbage before"
+                )
+
+
+def _check_random(subject: Subject) -> None:
+    """The numbers follow from (seed, stream, step, sample), and their mean is the reference."""
+    base = {"seed": 5, "stream": 7, "step": 11}
+    first = subject.call_ok(**base).outputs
+    if max(a.size for a in first) >= 64:
+        for name in base:
+            other = subject.call_ok(**{**base, name: base[name] + 1}).outputs
+            if all(a.tobytes() == b.tobytes() for a, b in zip(first, other, strict=True)):
+                raise subject.fail("random", f"another {name} gives the same numbers")
+    draws = [subject.call_ok(seed=5, stream=s, step=11).outputs for s in range(DRAWS)]
+    expected, _ = subject.expected()
+    for i, wanted in enumerate(expected):
+        values = np.stack([d[i].astype(np.float64) for d in draws])
+        error = values.std(axis=0, ddof=1) / np.sqrt(DRAWS)
+        bound = STANDARD_ERRORS * error + 1e-3 * np.abs(wanted)
+        what = f"the mean over {DRAWS} draws of output {i}"
+        subject.compare(values.mean(axis=0), wanted, bound, what, "random")
+
+
+def _check_exact(subject: Subject) -> None:
+    if subject.is_alias() and not subject.address():
+        return
+    for training in subject.modes():
+        outcome = subject.call_ok(training=training)
+        for i, expected in enumerate(subject.expected(training)[0]):
+            what = f"output {i}, on whole numbers where nothing rounds,"
+            subject.compare(outcome.outputs[i], expected, np.zeros(()), what, "exact")
+
+
+def _check_alias(subject: Subject, training: bool, expected: Array) -> None:
+    """An aliasing op gives its input's elements, in their order, under another shape."""
+    source = subject.arrays[subject.node.alias(subject.specs, training) or 0]
+    assert source is not None
+    if source.size != expected.size:
+        raise subject.fail("value", "alias() names an input of another size than the output")
+    got = source.reshape(expected.shape)
+    subject.compare(got, expected, np.zeros(()), "the input that alias() names", "value")
+
+
+def _subsets(count: int) -> list[set[int]]:
+    """Return the sets of outputs to leave out: each one alone, and all but one."""
+    if count < 2:
+        return []
+    every = set(range(count))
+    alone = [{i} for i in range(count)]
+    rest = [every - {i} for i in range(count)]
+    return alone if count == 2 else alone + rest

@@ -1,0 +1,173 @@
+"""Gradients, through the graph and the planner, against differences of the reference."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+import pyframe
+from pyframe.errors import UnusedParameterWarning
+from pyframe.node import FLOAT64, Array, Constant, Node, Parameter, Spec, State, Value
+from pyframe.op import Op
+from pyframe.testing.subject import NODE_NAME, Subject, all_cases, known_shape
+
+DEFAULT_SHAPES = 60
+COORDINATES = 6
+# Of the five-point difference: its error is STEP**4 f^(5) / 30, and 2 STEP stays below the
+# distances that Draw keeps from kinks and ties.
+STEP = 2e-4
+RELATIVE = 1e-8
+
+
+class WeightedSum(Node):
+    """sum_i sum(w_i * y_i): a cost to differentiate that needs no op but the one under test."""
+
+    def __init__(self, *values: Value, weights: Sequence[Array]) -> None:
+        self.weights = weights
+        super().__init__(*values)
+
+    def infer(self, *specs: Spec | None) -> Spec:
+        return Spec((), FLOAT64)
+
+    def forward(self, ctx: Any, *values: Array) -> Array:
+        terms = (np.sum(w * y) for w, y in zip(self.weights, values, strict=True))
+        return np.asarray(sum(terms))
+
+    def backward(self, ctx: Any, *grads: Array) -> tuple[Array, ...]:
+        return tuple(w * grads[0] for w in self.weights)
+
+
+def check_gradients(op_class: type[Op], *, shapes: int = DEFAULT_SHAPES, seed: int = 0) -> None:
+    """Compare an op's gradients in float64 with signed central differences of its reference.
+
+    The cost is ``sum_i w_i y_i`` with random weights, for each output of the op by itself and for
+    all of them together. Of each float input some elements are checked one by one, and all of them
+    together along a random direction, with the five-point difference
+
+        f'(x) = (8 (f(x + h) - f(x - h)) - (f(x + 2h) - f(x - 2h))) / 12h
+
+    (Abramowitz and Stegun, 25.3.6), taken of every y_i before they are weighted and summed. It
+    may be off by 1e-8 of the sum of the terms' sizes, and by the rounding of the reference.
+
+    Raises
+    ------
+    ConformanceError
+        An `AssertionError` that names op, shapes, attributes, seed, element and both values.
+    """
+    if not op_class.differentiable:
+        raise TypeError(f"{op_class.__name__} declares that it is not differentiable")
+    for case, origin in all_cases(op_class, shapes, seed):
+        subject = Subject(op_class, case, "float64", origin)
+        rng = np.random.default_rng(seed)
+        every = op_class.differentiable_outputs or range(len(subject.node.specs))
+        sets = [[i] for i in every] if len(every) > 1 else []
+        for training in (False,) if op_class.uses_random else subject.modes():
+            for wanted in [list(every), *sets]:
+                _check_one(subject, wanted, training, rng)
+
+
+def _check_one(
+    subject: Subject, wanted: list[int], training: bool, rng: np.random.Generator
+) -> None:
+    with np.errstate(all="ignore"):
+        outputs, _ = subject.expected(training)
+    if not all(np.isfinite(a).all() for a in [*subject.arrays, *outputs] if a is not None):
+        return  # a case of NaN or infinity: nothing to take differences of
+    weights = {i: rng.uniform(0.5, 2.0, outputs[i].shape) for i in wanted}
+    for w in weights.values():
+        w *= rng.choice([-1.0, 1.0], w.shape)
+    gradients = _planned_gradients(subject, weights, training)
+    for i, array in enumerate(subject.arrays):
+        if i not in gradients or array is None:
+            continue
+        got = gradients[i]
+        if got.shape != array.shape:
+            raise subject.fail(
+                "gradient", f"the gradient of input {i} has shape {got.shape}, not {array.shape}"
+            )
+        directions = [rng.choice([-1.0, 1.0], array.shape)]
+        for flat in rng.permutation(array.size)[:COORDINATES]:
+            directions.append(np.zeros(array.shape))
+            directions[-1].flat[flat] = 1.0
+        for direction in directions:
+            _check_direction(subject, i, got, direction, weights, training)
+
+
+def _check_direction(
+    subject: Subject,
+    i: int,
+    got: Array,
+    direction: Array,
+    weights: dict[int, Array],
+    training: bool,
+) -> None:
+    slope, allowed = _difference(subject, i, direction, weights, training)
+    value = float(np.sum(got * direction))
+    allowed += RELATIVE * float(np.sum(np.abs(got * direction)))
+    if not abs(value - slope) <= allowed:
+        touched = np.argwhere(direction)
+        where = f"at {touched[0].tolist()}" if len(touched) == 1 else "along a random direction"
+        raise subject.fail(
+            "gradient",
+            f"d cost / d input {i} {where} is {value!r} by the graph, {slope!r} by the difference "
+            f"of the reference: off by {abs(value - slope):.3g}, allowed {allowed:.3g}; "
+            f"cost = weighted sum of output(s) {sorted(weights)}",
+        )
+
+
+def _difference(
+    subject: Subject, i: int, direction: Array, weights: dict[int, Array], training: bool
+) -> tuple[float, float]:
+    """Return the derivative along a direction, and how far off it may be."""
+    inputs = subject.reference_inputs()
+    center = inputs[i]
+    assert center is not None
+
+    def outputs(t: float) -> tuple[Array, ...]:
+        moved = [*inputs[:i], center + t * direction, *inputs[i + 1 :]]
+        return subject.expected(training, moved)[0]
+
+    _, magnitudes = subject.magnitudes(training)
+    # How far a step is from STEP, once it is added to the largest element.
+    eps = float(np.finfo(np.float64).eps)
+    relative = RELATIVE + eps * float(np.abs(center).max(initial=0)) / STEP
+    near, far = (outputs(STEP), outputs(-STEP)), (outputs(2 * STEP), outputs(-2 * STEP))
+    slope = allowed = 0.0
+    for o, w in weights.items():
+        first, second = near[0][o] - near[1][o], far[0][o] - far[1][o]
+        terms = w * (8 * first - second) / (12 * STEP)
+        rounding = 16 * eps / STEP * np.abs(w * magnitudes[o])
+        slope += float(np.sum(terms))
+        allowed += float(np.sum(relative * np.abs(terms) + rounding))
+    return slope, allowed
+
+
+def _planned_gradients(
+    subject: Subject, weights: dict[int, Array], training: bool
+) -> dict[int, Array]:
+    """Return the gradient of each float input, by the number of the input."""
+    op_class = subject.op_class
+    inputs: list[Node | None] = []
+    parameters: dict[int, Parameter] = {}
+    for i, array in enumerate(subject.arrays):
+        if array is None:
+            inputs.append(None)
+        elif i in op_class.integer_inputs or i in op_class.shape_only:
+            inputs.append(Constant(array, dtype=array.dtype))
+        else:
+            parameters[i] = Parameter(array, name=f"input_{i}", dtype=FLOAT64)
+            inputs.append(parameters[i])
+    states = [State(s, name=f"state_{i}", dtype=FLOAT64) for i, s in enumerate(subject.case.states)]
+    extra = {"states": states} if states else {}
+    node = op_class(*inputs, name=NODE_NAME, **extra, **subject.case.attributes)
+    cost = WeightedSum(*(node[i] for i in weights), weights=list(weights.values()))
+    with warnings.catch_warnings():
+        # A gradient that is missing counts as zero, and is compared like any other.
+        warnings.simplefilter("ignore", UnusedParameterWarning)
+        plan = pyframe.compile(cost)
+    _, found = plan.loss_and_gradients({}, training=training)
+    zero = {i: np.zeros(known_shape(p.spec)) for i, p in parameters.items()}
+    return {i: np.asarray(found.get(p, zero[i])) for i, p in parameters.items()}

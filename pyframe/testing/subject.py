@@ -1,0 +1,358 @@
+"""One op class with one case, ready to be called: the arrays, the node, and guarded memory.
+
+A kernel is called by itself here, without a plan: its operands lie between guard words, and its
+outputs and its scratch are filled with a pattern that no kernel computes. The pattern is NaN in
+float32 and float64 and far out of range as a label, so that what is read before or behind an
+operand shows too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pyframe import _native
+from pyframe.node import INT64, Array, Placeholder, Spec, State, describe
+from pyframe.op import Case, Op
+from pyframe.testing.draw import Draw
+
+# Finds the address of a kernel by name and element bits; 0 when there is none.
+Kernels = Callable[[str, int], int]
+
+NODE_NAME = "node_under_test"
+GUARD_BYTES = 128
+NAN_FILL = 0x7FF8DEAD7FF8DEAD  # NaN as one float64 and as two float32
+HUGE_FILL = 0x7149F2CA7149F2CA  # 4e237 as float64, 1e30 twice as float32
+
+
+class ConformanceError(AssertionError):
+    """A check of the kit failed.
+
+    Attributes
+    ----------
+    kind : str
+        Which one: "value", "exact", "unwritten", "guard", "input", "repeat", "status", "label",
+        "gradient", "shape", "dtype", "absent", "declaration", "state" or "random".
+    """
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(f"[{kind}] {message}")
+        self.kind = kind
+
+
+class Guarded:
+    """An array between guard words.
+
+    Parameters
+    ----------
+    shape, dtype
+        Of the array; its first element is 64-byte aligned, as in a plan.
+    fill : int
+        The 8-byte pattern of its content and of the guards.
+    """
+
+    def __init__(self, shape: Sequence[int], dtype: np.dtype[Any], fill: int = NAN_FILL) -> None:
+        count = 1
+        for extent in shape:
+            count *= extent
+        data = count * dtype.itemsize
+        words = 2 * GUARD_BYTES // 8 + -(-data // 8)
+        self.fill = fill
+        self._memory = _native.empty_aligned(words, np.dtype(np.uint64))
+        self._memory[:] = fill
+        self._bytes = self._memory.view(np.uint8)
+        self._end = GUARD_BYTES + data
+        self.array: Array = self._bytes[GUARD_BYTES : self._end].view(dtype).reshape(tuple(shape))
+
+    def broken(self) -> str | None:
+        """Return where a guard was written over, or None."""
+        pattern = np.full(len(self._memory), self.fill, np.uint64).view(np.uint8)
+        wrong = self._bytes != pattern
+        before = np.flatnonzero(wrong[:GUARD_BYTES])
+        behind = np.flatnonzero(wrong[self._end :])
+        if len(behind):
+            return f"{behind[0]} byte(s) behind its end"
+        if len(before):
+            return f"{GUARD_BYTES - before[-1]} byte(s) before its start"
+        return None
+
+    def unwritten(self) -> tuple[int, ...] | None:
+        """Return the index of an element that still holds the pattern, or None."""
+        kind = np.uint32 if self.array.dtype.itemsize == 4 else np.uint64
+        pattern = np.full(1, self.fill, np.uint64).view(kind)[0]
+        left = np.argwhere(self.array.view(kind) == pattern)
+        return tuple(int(i) for i in left[0]) if len(left) else None
+
+
+class Outcome(NamedTuple):
+    """What one call of a kernel left behind."""
+
+    status: int
+    operand: int
+    element: int
+    value: int
+    outputs: list[Array]
+    states: list[Array]
+
+
+def describe_case(op_class: type[Op], case: Case, dtype: str) -> str:
+    """Return a case in an author's terms: op, dtype, shapes and attributes."""
+    shapes = ", ".join(
+        "absent" if a is None else f"{np.asarray(a).dtype.kind}{describe(np.shape(a))}"
+        for a in case.inputs
+    )
+    attributes = "".join(f", {name}={value!r}" for name, value in case.attributes.items())
+    return f"{op_class.__name__}({shapes}{attributes}) in {dtype}"
+
+
+def build(
+    op_class: type[Op],
+    specs: Sequence[Spec | None],
+    case: Case,
+    states: Sequence[State] = (),
+) -> Op:
+    """Build the node on placeholders of the specs, named `NODE_NAME`."""
+    inputs = [
+        None if spec is None else Placeholder(f"input_{i}", shape=spec.shape, dtype=spec.dtype)
+        for i, spec in enumerate(specs)
+    ]
+    extra: dict[str, Any] = {"states": list(states)} if states else {}
+    return op_class(*inputs, name=NODE_NAME, **extra, **case.attributes)
+
+
+class Subject:
+    """One op class with one case in one dtype.
+
+    Parameters
+    ----------
+    op_class : type of Op
+    case : Case
+    dtype : {"float32", "float64"}
+    origin : str
+        How to get this case again; part of every message.
+    kernels : callable, optional
+        Where kernels are looked up instead of among the built-in ones.
+    """
+
+    def __init__(
+        self,
+        op_class: type[Op],
+        case: Case,
+        dtype: str,
+        origin: str,
+        kernels: Kernels | None = None,
+    ) -> None:
+        self.op_class, self.dtype, self.origin = op_class, np.dtype(dtype), origin
+        self.kernels = kernels
+        # The reference sees what the kernel sees: floats rounded to the dtype first.
+        self.arrays: list[Array | None] = [
+            None if a is None else np.array(a, INT64 if i in op_class.integer_inputs else dtype)
+            for i, a in enumerate(case.inputs)
+        ]
+        self.initial_states = [np.array(s, dtype) for s in case.states]
+        self.case = case._replace(inputs=tuple(self.arrays))
+        self.specs = [None if a is None else Spec(a.shape, a.dtype) for a in self.arrays]
+        states = [State(s, name=f"state_{i}", dtype=dtype) for i, s in enumerate(case.states)]
+        self.node = build(op_class, self.specs, case, states)
+
+    def fail(self, kind: str, message: str) -> ConformanceError:
+        """Return the error to raise, with all that is needed to see the failure again."""
+        text = describe_case(self.op_class, self.case, self.dtype.name)
+        return ConformanceError(kind, f"{text}\n  {message}\n  case: {self.origin}")
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """What the reference gets: the attributes of the case, and the defaults of the rest."""
+        return {**self.node.attrs, **self.case.attributes}
+
+    def reference_inputs(self) -> list[Array | None]:
+        """Return the inputs as float64 (labels as they are)."""
+        return [
+            a if a is None or a.dtype == INT64 else np.asarray(a, np.float64) for a in self.arrays
+        ]
+
+    def modes(self) -> tuple[bool, ...]:
+        """Return the values of ``training`` that make a difference to the op."""
+        both = self.op_class.reads_training or self.op_class.uses_random or self.initial_states
+        return (True, False) if both else (True,)
+
+    def expected(
+        self, training: bool = True, inputs: Sequence[Array | None] | None = None
+    ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+        """Return the outputs and the new states by the reference, in float64."""
+        given = self.reference_inputs() if inputs is None else inputs
+        new_states: Sequence[Array] = ()
+        if self.initial_states:
+            states = [np.asarray(s, np.float64) for s in self.initial_states]
+            result, new_states = self.op_class.reference_states(
+                *given, states=states, training=training, **self.attributes
+            )
+        else:
+            result = self.op_class.reference(*given, **self._with_training(training))
+        return _floats(result), _floats(tuple(new_states))
+
+    def _with_training(self, training: bool) -> dict[str, Any]:
+        extra = {"training": training} if self.op_class.reads_training else {}
+        return {**self.attributes, **extra}
+
+    def magnitudes(self, training: bool = True) -> tuple[int, tuple[Array, ...]]:
+        """Return the length of the reduction, and the size of the terms of each output."""
+        k, m = self.op_class.magnitude(*self.reference_inputs(), **self._with_training(training))
+        return k, tuple(np.abs(each) for each in _floats(m))
+
+    def bounds(self, training: bool = True) -> tuple[Array, ...]:
+        """Return how far each output may be off: ``eps (1 + sqrt(k)) m``."""
+        k, magnitudes = self.magnitudes(training)
+        info = np.finfo(self.dtype)
+        # Below the smallest normal number a result has fewer digits.
+        unit, smallest = float(info.eps) * (1 + float(np.sqrt(k))), float(info.tiny)
+        return tuple(unit * m + smallest for m in magnitudes)
+
+    def address(self) -> int:
+        """Return the address of the kernel, 0 when there is none."""
+        find = self.kernels or _native.find_kernel
+        return find(self.node.kernel, 8 * self.dtype.itemsize)
+
+    def is_alias(self, training: bool = True) -> bool:
+        """Return whether the op declares for this case that its output is an input's memory."""
+        return self.node.alias(self.specs, training) is not None
+
+    def call_ok(self, **options: Any) -> Outcome:
+        """Call the kernel, which must not refuse."""
+        outcome = self.call(**options)
+        if outcome.status != _native.lib.PF_OK:
+            raise self.fail(
+                "status",
+                f"the kernel answered error {outcome.status} for input {outcome.operand}, element "
+                f"{outcome.element}, value {outcome.value}, and nothing is wrong with this case",
+            )
+        return outcome
+
+    def call(
+        self,
+        *,
+        fill: int = NAN_FILL,
+        unwanted: Collection[int] = (),
+        training: bool = True,
+        **step: Any,
+    ) -> Outcome:
+        """Call the kernel and check the memory around it.
+
+        Raises
+        ------
+        ConformanceError
+            When it wrote where it must not.
+        """
+        address = self.address()
+        if not address:
+            bits = 8 * self.dtype.itemsize
+            raise self.fail("declaration", f"there is no kernel {self.node.kernel!r}, {bits} bits")
+        inputs = [None if a is None else Guarded(a.shape, a.dtype, fill) for a in self.arrays]
+        for i, (guarded, array) in enumerate(zip(inputs, self.arrays, strict=True)):
+            # Of a shape_only input the kernel may see the shape alone: the fill stays.
+            if guarded is not None and array is not None and i not in self.op_class.shape_only:
+                guarded.array[...] = array
+        outputs = [Guarded(known_shape(s), s.dtype, fill) for s in self.node.specs]
+        states = [Guarded(s.shape, s.dtype, fill) for s in self.initial_states]
+        for guarded, array in zip(states, self.initial_states, strict=True):
+            guarded.array[...] = array
+        scratch = Guarded((self.node.scratch_bytes(self.specs),), np.dtype(np.uint8), fill)
+        before = [None if g is None else g.array.tobytes() for g in inputs]
+        result = _native.call_kernel(
+            self.node.kernel,
+            8 * self.dtype.itemsize,
+            [None if g is None else g.array for g in inputs],
+            [g.array for g in outputs],
+            states=[g.array for g in states],
+            attributes=self.node.pack_attributes(self.specs),
+            scratch=scratch.array,
+            scratch_bytes=scratch.array.size,
+            training=training,
+            unwanted=unwanted,
+            kernel=address,
+            **step,
+        )
+        groups: list[tuple[str, Sequence[Guarded | None]]] = [
+            ("input", inputs),
+            ("output", outputs),
+            ("state", states),
+            ("scratch", [scratch]),
+        ]
+        for what, i, guarded in _present(groups):
+            broken = guarded.broken()
+            if broken:
+                raise self.fail("guard", f"the kernel wrote {broken} of {what} {i}")
+        for i, guarded in enumerate(inputs):
+            if guarded is not None and guarded.array.tobytes() != before[i]:
+                raise self.fail("input", f"the kernel changed its input {i}")
+        if result[0] == _native.lib.PF_OK:
+            for i, guarded in enumerate(outputs):
+                index = None if i in unwanted else guarded.unwritten()
+                if index is not None:
+                    raise self.fail(
+                        "unwritten", f"output {i} at {list(index)} was not written, or was added to"
+                    )
+        return Outcome(*result, [g.array for g in outputs], [g.array for g in states])
+
+    def compare(self, got: Array, expected: Array, bound: Array, what: str, kind: str) -> None:
+        """Raise when an array is further from the expected one than the bound, signs included."""
+        if got.shape != expected.shape:
+            raise self.fail(
+                "shape",
+                f"{what} has shape {describe(got.shape)}; "
+                f"the reference gives {describe(expected.shape)}",
+            )
+        with np.errstate(all="ignore"):
+            # What float32 cannot hold is infinite there.
+            rounded = expected.astype(got.dtype).astype(np.float64)
+            wide = got.astype(np.float64)
+            off = np.abs(wide - expected)
+            same = (wide == rounded) | (np.isnan(wide) & np.isnan(rounded))
+            wrong = ~(same | ((off <= bound) & np.isfinite(off + bound)))
+        if wrong.any():
+            index = tuple(int(i) for i in np.argwhere(wrong)[0])
+            allowed = np.broadcast_to(bound, expected.shape)[index]
+            raise self.fail(
+                kind,
+                f"{what} at {list(index)} is {float(wide[index])!r}, expected "
+                f"{float(expected[index])!r}: off by {off[index]:.3g}, allowed {allowed:.3g}; "
+                f"{int(wrong.sum())} of {wrong.size} elements are wrong",
+            )
+
+
+def _floats(arrays: Any) -> tuple[Array, ...]:
+    """Return one array or several as a tuple of float64 arrays."""
+    several = arrays if isinstance(arrays, tuple) else (arrays,)
+    return tuple(np.asarray(a, np.float64) for a in several)
+
+
+def known_shape(spec: Spec) -> tuple[int, ...]:
+    """Return a shape that has no unknown extent."""
+    shape = spec.shape
+    if shape is None or any(n is None for n in shape):
+        raise ConformanceError("shape", f"the shape rule leaves {spec} open for known inputs")
+    return tuple(int(n) for n in shape if n is not None)
+
+
+def _present(
+    groups: Sequence[tuple[str, Sequence[Guarded | None]]],
+) -> Iterator[tuple[str, int, Guarded]]:
+    for what, group in groups:
+        for i, guarded in enumerate(group):
+            if guarded is not None:
+                yield what, i, guarded
+
+
+def all_cases(
+    op_class: type[Op], shapes: int, seed: int, integers: bool = False
+) -> Iterator[tuple[Case, str]]:
+    """Yield the fixed cases and as many random ones, each with how to get it again."""
+    name = op_class.__name__
+    if not integers:
+        for i, case in enumerate(op_class.cases()):
+            yield case, f"{name}.cases()[{i}]"
+    for i in range(shapes):
+        draw = f"Draw({seed + i}, integers=True)" if integers else f"Draw({seed + i})"
+        yield op_class.sample(Draw(seed + i, integers)), f"{name}.sample({draw})"

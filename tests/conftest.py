@@ -1,0 +1,43 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import pyframe
+
+ROOT = Path(__file__).resolve().parents[1]
+MADE_BY_TOOLS = {"__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", "build"}
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Return the folder with the data sets that are too big to ship."""
+    candidates = [Path(os.environ["PYFRAME_DATA"])] if "PYFRAME_DATA" in os.environ else []
+    candidates.append(ROOT.parent / "shared" / "data")
+    for path in candidates:
+        if path.is_dir():
+            return path
+    pytest.skip("no data: set PYFRAME_DATA to a folder with the MNIST idx files")
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seed() -> None:
+    """Let no test depend on those that ran before it."""
+    with contextlib.suppress(ModuleNotFoundError):
+        pyframe.set_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _leaves_no_files() -> Iterator[None]:
+    """Fail a test that leaves files in the folder where the tests were started."""
+    here = Path.cwd()
+    before = set(os.listdir(here))
+    yield
+    left = set(os.listdir(here)) - before - MADE_BY_TOOLS
+    assert not left, f"the test left {sorted(left)} in {here}; write to tmp_path"

@@ -1,0 +1,127 @@
+"""Reads the package's imports and finds those that run the wrong way."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+# A module imports only from those before it. A package counts as one module.
+GROUPS = (
+    ("_version", "errors", "_native", "hookspecs"),
+    ("node", "op", "registry"),
+    ("ops",),
+    ("graph", "autodiff", "arena", "storage", "lowering", "state", "execution", "loop", "printing"),
+    ("plan",),
+    ("plugins",),
+    ("initializers", "losses", "metrics", "schedules", "optimizers", "layers"),
+    ("data", "datasets", "checkpoint", "callbacks", "model", "training"),
+    ("estimators", "lesson", "plotting", "testing", "cli"),
+)
+LAYERS = [layer for group in GROUPS for layer in group]
+
+# Those that stand between the nodes and the kernels and know no op from another.
+NAMELESS = (*GROUPS[3], "plan")
+
+# Summing the gradients of a value that is used several times, and moving arrays about: each is
+# named once, in one constant.
+NAMED_ONCE = {"add_n", "copy"}
+
+
+def modules(root: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the name of the layer and the path of each file of a package."""
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(root).with_suffix("").parts
+        yield parts[0], path
+
+
+def _type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+
+
+def walk(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield all nodes but those that only a type checker sees."""
+    for child in ast.iter_child_nodes(tree):
+        if _type_checking(child):
+            assert isinstance(child, ast.If)
+            for other in child.orelse:
+                yield other
+                yield from walk(other)
+            continue
+        yield child
+        yield from walk(child)
+
+
+def imports(path: Path, root: Path) -> Iterator[tuple[int, str]]:
+    """Yield line and full name of all that a file imports, in functions too."""
+    inside = path.relative_to(root).parts[:-1]
+    for node in walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = ["pyframe", *inside][: len(inside) + 2 - node.level]
+                base = ".".join([*above, base] if base else above)
+            for alias in node.names:
+                yield node.lineno, f"{base}.{alias.name}"
+
+
+def wrong_imports(root: Path) -> list[str]:
+    """Return the imports of a package that run the wrong way through the layers."""
+    found = []
+    last_group = LAYERS.index(GROUPS[-1][0])
+    for layer, path in modules(root):
+        if layer == "__init__":
+            continue
+        if layer not in LAYERS:
+            found.append(f"{path.name}: {layer!r} stands in no layer; give it a place in LAYERS")
+            continue
+        own = LAYERS.index(layer)
+        for line, name in imports(path, root):
+            where = f"{path.relative_to(root)}:{line}"
+            parts = name.split(".")
+            foreign = parts[0] in ("cffi", "_cffi_backend") or parts[:2] == ["pyframe", "_core"]
+            if foreign and layer != "_native":
+                found.append(f"{where}: only _native.py may import {name}")
+            if parts[0] != "pyframe" or layer == "_native":
+                continue
+            other = parts[1] if len(parts) > 1 else ""
+            if other in LAYERS:
+                if LAYERS.index(other) > own:
+                    found.append(f"{where}: {layer} imports {name}, which stands above it")
+            elif own < last_group and not foreign:
+                found.append(f"{where}: {layer} imports {name}: the package above itself")
+    return found
+
+
+def named_ops(root: Path, names: Collection[str], classes: Collection[str]) -> list[str]:
+    """Return where the modules that know no ops name one all the same."""
+    found = []
+    once = set(NAMED_ONCE)
+    for layer, path in modules(root):
+        if layer not in NAMELESS:
+            continue
+        where = path.relative_to(root)
+        for line, name in imports(path, root):
+            if name.startswith("pyframe.ops"):
+                found.append(f"{where}:{line}: imports {name}")
+        for node in walk(ast.parse(path.read_text(encoding="utf-8"))):
+            name = _named(node)
+            if name in once:
+                once.remove(name)
+            elif name in names or name in classes:
+                found.append(f"{where}:{node.lineno}: names {name}")
+    return found
+
+
+def _named(node: ast.AST) -> str:
+    """Return the class or the string that a piece of syntax names, or nothing."""
+    if isinstance(node, ast.Name) and node.id[:1].isupper():
+        return node.id
+    if isinstance(node, ast.Attribute) and node.attr[:1].isupper():
+        return node.attr
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    return ""

@@ -1,0 +1,106 @@
+"""The package as it is shipped: headers, wheel, version, the price of an import."""
+
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import pyframe as pf
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Puts a folder first on the path, in front of an editable install's finder too.
+FROM_FOLDER = """
+import sys
+sys.meta_path = [f for f in sys.meta_path if "ditable" not in repr(f)]
+sys.path.insert(0, {folder!r})
+import pyframe as pf
+assert pf.__file__.startswith({folder!r}), pf.__file__
+"""
+
+HEADER_USER = """
+#include "pyframe/pyframe.h"
+int use(const pf_call *call);
+int use(const pf_call *call) { return call->host->abi_major == PF_ABI_MAJOR ? PF_OK : 1; }
+"""
+
+
+@pytest.mark.parametrize(
+    ("compiler", "suffix", "standard"),
+    [
+        ("cc", ".c", "-std=c11"),
+        ("c++", ".cpp", "-std=c++17"),
+    ],
+)
+def test_the_header_compiles_alone(tmp_path, compiler, suffix, standard):
+    found = shutil.which(compiler)
+    if found is None:
+        pytest.skip(f"there is no {compiler} on this machine")
+    source = tmp_path / f"user{suffix}"
+    source.write_text(HEADER_USER)
+    flags = [standard, "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-I", pf.get_include()]
+    result = subprocess.run([found, *flags, str(source)], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    out = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--outdir", str(out), str(ROOT)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
+    assert len(list(out.glob("*.tar.gz"))) == 1
+    (path,) = out.glob("*.whl")
+    return path
+
+
+def test_the_wheel_holds_what_it_must_and_no_more(wheel):
+    assert "-cp311-abi3-" in wheel.name
+    names = zipfile.ZipFile(wheel).namelist()
+    for needed in (
+        "pyframe/include/pyframe/pyframe.h",
+        "pyframe/include/pyframe/abi.inc",
+        "pyframe/py.typed",
+        "pyframe/datasets/data/boston_house_prices.csv",
+    ):
+        assert needed in names, names
+    assert sum("_core" in name for name in names) == 1
+    stray = [n for n in names if n.split("/")[0] != "pyframe" and ".dist-info/" not in n]
+    assert not stray
+    assert wheel.stat().st_size < 1_000_000
+
+
+def test_the_wheel_works_from_another_place(wheel, tmp_path):
+    target = tmp_path / "site"
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(target)]
+    subprocess.run([*pip, str(wheel)], check=True)
+    code = FROM_FOLDER.format(folder=str(target)) + (
+        "x = pf.Placeholder('x', shape=(1,))\n"
+        "print(float(pf.compile(pf.Sigmoid(x)).run({x: [0]})[0]))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    assert result.stdout.strip() == "0.5"
+
+
+def test_the_core_needs_five_packages_only():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = {d.split(">")[0].strip() for d in project["dependencies"]}
+    assert names == {"numpy", "cffi", "pluggy", "safetensors", "tqdm"}
+
+
+def test_a_source_tree_that_is_not_built_says_so(tmp_path):
+    shutil.copytree(
+        ROOT / "pyframe", tmp_path / "pyframe", ignore=shutil.ignore_patterns("*.so", "*.pyd")
+    )
+    code = FROM_FOLDER.format(folder=str(tmp_path))
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert result.returncode != 0
+    assert "has not been built" in result.stderr

@@ -1,0 +1,73 @@
+"""The layers of the package: which module may import which, and who may name an op."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import structure
+
+import pyframe
+from pyframe import registry
+
+PACKAGE = Path(pyframe.__file__).parent
+
+
+def op_names() -> tuple[list[str], list[str]]:
+    names = registry.ops.names()
+    return names, [registry.ops.get(n).__name__ for n in names]
+
+
+def test_imports_run_down_the_layers() -> None:
+    assert structure.wrong_imports(PACKAGE) == []
+
+
+def test_the_middle_names_no_op() -> None:
+    names, classes = op_names()
+    assert len(names) > 20
+    assert structure.named_ops(PACKAGE, names, classes) == []
+
+
+PLANTED_IMPORTS = {
+    "upwards": ("node.py", "from pyframe.plan import Plan"),
+    "upwards, of a whole module": ("errors.py", "import pyframe.node"),
+    "upwards, relative": ("op.py", "from .training import Trainer"),
+    "upwards, relative, from a package": ("ops/activations.py", "from ..graph import Graph"),
+    "upwards, in a function": ("registry.py", "def f():\n    from pyframe import layers"),
+    "within a group": ("node.py", "from pyframe.registry import ops"),
+    "of the package itself": ("op.py", "import pyframe"),
+    "of cffi": ("registry.py", "import cffi"),
+    "of the extension": ("op.py", "from pyframe._core import lib"),
+}
+
+
+@pytest.mark.parametrize("planted", PLANTED_IMPORTS)
+def test_a_planted_import_is_found(planted: str, tmp_path: Path) -> None:
+    file, line = PLANTED_IMPORTS[planted]
+    copy = tmp_path / "pyframe"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    with (copy / file).open("a", encoding="utf-8") as stream:
+        stream.write(f"\n{line}\n")
+    (found,) = structure.wrong_imports(copy)
+    assert found.startswith(file)
+
+
+@pytest.mark.parametrize(
+    "line", ["from pyframe.ops import activations", "x = Sigmoid", 'x = "sigmoid"', "x = y.Sigmoid"]
+)
+def test_a_planted_op_name_is_found(line: str, tmp_path: Path) -> None:
+    (tmp_path / "graph.py").write_text(f'"""About sigmoid."""\n{line}\n', encoding="utf-8")
+    (found,) = structure.named_ops(tmp_path, ["sigmoid"], ["Sigmoid"])
+    assert found.startswith("graph.py:2")
+
+
+def test_what_only_a_type_checker_imports_is_no_import(tmp_path: Path) -> None:
+    text = "if TYPE_CHECKING:\n    from pyframe.plan import Plan\n"
+    (tmp_path / "node.py").write_text(text, encoding="utf-8")
+    assert structure.wrong_imports(tmp_path) == []
+
+
+def test_a_module_without_a_layer_is_found(tmp_path: Path) -> None:
+    (tmp_path / "odds_and_ends.py").write_text("", encoding="utf-8")
+    assert len(structure.wrong_imports(tmp_path)) == 1
