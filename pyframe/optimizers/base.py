@@ -26,7 +26,8 @@ class Call(NamedTuple):
 
     The names are "parameters", "gradients", the optimizer's slots, and for those that propose
     also "candidate", "mask" (1 where a parameter lies, 0 in the padding between), "run" (one
-    float64, the number of the run) and "cost", the loss. The kernel reads its learning rate, step and seed from the call.
+    float64, the number of the run) and "cost", the loss. The kernel reads its learning rate, step
+    and seed from the call.
     """
 
     kernel: str
