@@ -87,6 +87,18 @@ PF_KERNEL(cross_entropy)      /* labels y (n, ...), x (n, ..., classes), [w] -> 
                                  l = log sum_c exp(x_c) - x_y */
 PF_KERNEL(cross_entropy_grad) /* dl, y, x, [w] -> dx             softmax(x)_c - [c = y] */
 
+/* norm.c: x (B, C), scale and shift (C,); x^ = (x - mean) inverse, inverse = (var + eps)^(-1/2). */
+PF_KERNEL(batch_norm)      /* x, scale, shift -> y, mean (C,), inverse (C,)
+                              states: running mean (C,), running variance (C,)
+                              y = scale x^ + shift, statistics over B */
+PF_KERNEL(batch_norm_grad) /* dy, x, scale, mean, inverse -> dx, dscale (C,), dshift (C,) */
+PF_KERNEL(layer_norm)      /* x, scale, shift -> y            statistics over C, row by row */
+PF_KERNEL(layer_norm_grad) /* dy, x, scale -> dx, dscale (C,), dshift (C,) */
+
+/* random.c */
+PF_KERNEL(dropout) /* x (n, ...) -> y                         y = x / (1 - rate), or 0; x -> x
+                                                              outside of training */
+
 /* optimizers.c: p parameters, g gradients, both (n); | divides inputs from states, which are read
  * and written; slots v, m, mask, direction (n); total, best, redraw, run one double. */
 PF_KERNEL(sgd_update)               /* g | p             p -= rate (g + decay p) */

@@ -45,17 +45,22 @@ static real reduced(batch b, real total) {
 /* A loss of one element, or a derivative of it. */
 typedef real element_function(real y, real y_hat, real delta);
 
-/* sum_i f(y_i, y_hat_i), in a fixed order. */
+/* sum_i f(y_i, y_hat_i), block by block and in a fixed order. */
 static inline __attribute__((always_inline)) real sum_elements(element_function *f,
                                                                const real *restrict y,
                                                                const real *restrict y_hat,
                                                                int64_t n, real delta) {
-    real lane[PF_LANES] = {0};
-    int64_t i = 0;
-    for (; i + PF_LANES <= n; i += PF_LANES)
-        for (int j = 0; j < PF_LANES; j++) lane[j] += f(y[i + j], y_hat[i + j], delta);
-    for (int j = 0; i < n; i++, j++) lane[j] += f(y[i], y_hat[i], delta);
-    return pf_fold(lane);
+    real total = 0;
+    for (int64_t start = 0; start < n; start += PF_BLOCK) {
+        const int64_t end = n - start < PF_BLOCK ? n : start + PF_BLOCK;
+        real lane[PF_LANES] = {0};
+        int64_t i = start;
+        for (; i + PF_LANES <= end; i += PF_LANES)
+            for (int j = 0; j < PF_LANES; j++) lane[j] += f(y[i + j], y_hat[i + j], delta);
+        for (int j = 0; i < end; i++, j++) lane[j] += f(y[i], y_hat[i], delta);
+        total += pf_fold(lane);
+    }
+    return total;
 }
 
 /* y, y_hat, [weight] -> loss. Inlined into each loss, and f into it. */

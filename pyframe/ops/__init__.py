@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from pyframe.hookspecs import hookimpl
 from pyframe.op import Op
-from pyframe.ops import activations, arithmetic, entropy, linear, losses, reductions, shapes, softmax
+from pyframe.ops import (
+    activations,
+    arithmetic,
+    entropy,
+    linear,
+    losses,
+    norm,
+    random,
+    reductions,
+    shapes,
+    softmax,
+)
 
 FAMILIES = (
     activations,
@@ -12,6 +23,8 @@ FAMILIES = (
     entropy,
     linear,
     losses,
+    norm,
+    random,
     reductions,
     shapes,
     softmax,
