@@ -70,3 +70,43 @@ PF_KERNEL(softmax)          /* x -> y          y_i = exp(x_i) / sum_j exp(x_j) *
 PF_KERNEL(softmax_grad)     /* dy, y -> dx     dx_i = y_i (dy_i - sum_j dy_j y_j) */
 PF_KERNEL(log_softmax)      /* x -> y          y_i = x_i - log sum_j exp(x_j) */
 PF_KERNEL(log_softmax_grad) /* dy, y -> dx     dx_i = dy_i - exp(y_i) sum_j dy_j */
+
+/* losses.c: target y and prediction y_hat, both (n, ...), and an optional weight w (n,).
+ * l (n, ...) is reduced to s() by its weighted mean or sum, or w l is returned as it is. */
+PF_KERNEL(l1_loss)      /* y, y_hat, [w] -> loss                 l = |y_hat - y| */
+PF_KERNEL(l1_loss_grad) /* dl, y, y_hat, [w] -> dy, dy_hat; the same of the next three */
+PF_KERNEL(l2_loss)      /* y, y_hat, [w] -> loss                 l = (y_hat - y)^2 */
+PF_KERNEL(l2_loss_grad)
+PF_KERNEL(huber_loss) /* y, y_hat, [w] -> loss, d = |y_hat - y|
+                         l = d <= delta ? d^2 / 2 : delta (d - delta / 2) */
+PF_KERNEL(huber_loss_grad)
+PF_KERNEL(binary_cross_entropy) /* y, x, [w] -> loss             l = max(x, 0) - x y
+                                                                     + log(1 + exp(-|x|)) */
+PF_KERNEL(binary_cross_entropy_grad)
+PF_KERNEL(cross_entropy)      /* labels y (n, ...), x (n, ..., classes), [w] -> loss
+                                 l = log sum_c exp(x_c) - x_y */
+PF_KERNEL(cross_entropy_grad) /* dl, y, x, [w] -> dx             softmax(x)_c - [c = y] */
+
+/* norm.c: x (B, C), scale and shift (C,); x^ = (x - mean) inverse, inverse = (var + eps)^(-1/2). */
+PF_KERNEL(batch_norm)      /* x, scale, shift -> y, mean (C,), inverse (C,)
+                              states: running mean (C,), running variance (C,)
+                              y = scale x^ + shift, statistics over B */
+PF_KERNEL(batch_norm_grad) /* dy, x, scale, mean, inverse -> dx, dscale (C,), dshift (C,) */
+PF_KERNEL(layer_norm)      /* x, scale, shift -> y            statistics over C, row by row */
+PF_KERNEL(layer_norm_grad) /* dy, x, scale -> dx, dscale (C,), dshift (C,) */
+
+/* random.c */
+PF_KERNEL(dropout) /* x (n, ...) -> y                         y = x / (1 - rate), or 0; x -> x
+                                                              outside of training */
+
+/* optimizers.c: p parameters, g gradients, both (n); | divides inputs from states, which are read
+ * and written; slots v, m, mask, direction (n); total, best, redraw one double. */
+PF_KERNEL(sgd_update)               /* g | p             p -= rate (g + decay p) */
+PF_KERNEL(sgd_momentum_update)      /* g | p, v          v = momentum v + g + decay p; p -= rate v */
+PF_KERNEL(adam_update)              /* g | p, m, v       Adam with bias correction */
+PF_KERNEL(clip_value)               /* | g               g = min(max(g, -limit), limit) */
+PF_KERNEL(square_sum)               /* g | total         total += sum g^2 */
+PF_KERNEL(scale_by_norm)            /* total | g         g *= min(1, limit / sqrt(total)) */
+PF_KERNEL(random_search_propose)    /* mask -> c         c uniform in [low, high) */
+PF_KERNEL(direction_search_propose) /* p, mask | direction, redraw -> c   c = p + size direction */
+PF_KERNEL(search_accept)            /* c, cost | p, best, redraw   p = c if cost < best */

@@ -1,4 +1,5 @@
 /* Matrix products: the linear layer and the batched product. */
+#include "columns.h"
 #include "gemm.h"
 
 /* Linear, for a weight matrix:  x (B, in), weight (in, out), bias (out,) or absent
@@ -48,9 +49,7 @@ int PF_NAME(linear_grad)(const pf_call *call) {
     if (dbias && out == 1) {
         dbias[0] = pf_sum(dy, rows);
     } else if (dbias) {
-        for (int64_t j = 0; j < out; j++) dbias[j] = 0;
-        for (int64_t r = 0; r < rows; r++)
-            for (int64_t j = 0; j < out; j++) dbias[j] += dy[r * out + j];
+        PF_SUM_COLUMNS(dbias, rows, out, dy[i]);
     }
     return PF_OK;
 }

@@ -5,7 +5,30 @@ Each is a `PyframeError` and also the built-in type that one would expect, so th
 given, what was expected, at which node, and what to do.
 """
 
+import math
+import operator
 from typing import Any
+
+__all__ = [
+    "AnomalyError",
+    "ArgumentError",
+    "BusyError",
+    "CheckpointError",
+    "DTypeError",
+    "DatasetError",
+    "FeedError",
+    "GraphError",
+    "KernelError",
+    "LabelError",
+    "MissingExtraError",
+    "PluginError",
+    "PyframeError",
+    "ResourceError",
+    "ShapeError",
+    "UnknownNameError",
+    "UnusedParameterWarning",
+    "ValueReusedError",
+]  # what `import pyframe` brings along
 
 
 class PyframeError(Exception):
@@ -104,3 +127,66 @@ def require_extra(module: str, extra: str) -> Any:
             f"{package} is needed for this and is not installed; "
             f'install it with: pip install "pyframe-nn[{extra}]"'
         ) from error
+
+
+def check_number(
+    what: str,
+    value: Any,
+    *,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+) -> float:
+    """Return a value as a float if it is a finite number within the bounds.
+
+    Raises
+    ------
+    ArgumentError
+        Otherwise, naming the argument, the value and the bounds.
+    """
+    bounds = {"at least": at_least, "above": above, "at most": at_most, "below": below}
+    wanted = " and ".join(
+        f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None
+    )
+    message = f"{what} is {value!r}; it must be a finite number{', ' if wanted else ''}{wanted}"
+    if isinstance(value, bool | str | bytes):
+        raise ArgumentError(message)
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ArgumentError(message) from error
+    inside = (
+        math.isfinite(number)
+        and (at_least is None or number >= at_least)
+        and (above is None or number > above)
+        and (at_most is None or number <= at_most)
+        and (below is None or number < below)
+    )
+    if not inside:
+        raise ArgumentError(message)
+    return number
+
+
+def check_integer(
+    what: str, value: Any, *, at_least: int | None = None, at_most: int | None = None
+) -> int:
+    """Return a value as an int if it is a whole number within the bounds.
+
+    Raises
+    ------
+    ArgumentError
+        Otherwise, naming the argument, the value and the bounds.
+    """
+    bounds = {"at least": at_least, "at most": at_most}
+    wanted = " and ".join(f"{word} {bound}" for word, bound in bounds.items() if bound is not None)
+    message = f"{what} is {value!r}; it must be an integer{', ' if wanted else ''}{wanted}"
+    if isinstance(value, bool):
+        raise ArgumentError(message)
+    try:
+        number = operator.index(value)
+    except TypeError as error:
+        raise ArgumentError(message) from error
+    if (at_least is not None and number < at_least) or (at_most is not None and number > at_most):
+        raise ArgumentError(message)
+    return number

@@ -79,6 +79,9 @@ class Loop:
         stop: str | None,
         training: bool,
     ) -> None:
+        self._loop: Any = None
+        self._done_before = 0  # epochs of the jobs before this one
+        self._job_epochs = 0
         if training:
             plan._require_optimizer()
         if stop not in STOPS:
@@ -94,8 +97,6 @@ class Loop:
         self._flags = STOPS[stop]
         if shuffle and training and self.batch_size < self.samples:
             self._flags |= lib.PF_LOOP_SHUFFLE
-        self._done_before = 0  # epochs of the jobs before this one
-        self._job_epochs = 0
         self._alive: list[Any] = []
         self._stack = ExitStack()
         if training:
@@ -321,6 +322,8 @@ class Loop:
         self.close()
 
     def __repr__(self) -> str:
+        if self._loop is None:
+            return "<Loop, not ready>"
         return (
             f"<Loop: epoch {self.epoch} of {self.epochs}, batch {self.batch_index} of "
             f"{self.batches}, {self.samples} rows {describe((self.batch_size,))} at a time>"

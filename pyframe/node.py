@@ -98,8 +98,13 @@ def convert(value: Any, dtype: np.dtype[Any], what: str) -> Array:
     ------
     DTypeError
         For complex numbers, strings, objects, and for floats where integers go.
+    ShapeError
+        For lists of unequal lengths.
     """
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ShapeError(f"{what} got rows of unequal lengths: {error}") from error
     kind = array.dtype.kind
     allowed = "fiub" if dtype.kind == "f" else "iub"
     if kind not in allowed:
@@ -521,13 +526,18 @@ class Parameter(Leaf):
         """The number of elements."""
         return math.prod(known_shape(self.spec))
 
+    @property
+    def is_placed(self) -> bool:
+        """Whether a plan has given it its place in a flat buffer."""
+        return self._storage is not None
+
     def _initial_array(self, name: str = "") -> Array:
         """Return the first value; drawn once, then kept until it is placed.
 
-        Without a name of its own the parameter is drawn under the one that its graph gives it.
+        It is drawn under the name that the graph gives the parameter: two of one name get two.
         """
         if not isinstance(self._initial, np.ndarray):
-            drawn = self._initial.materialize(self.name or name or f"{self.op}_{self.serial}")
+            drawn = self._initial.materialize(name or self.name or f"{self.op}_{self.serial}")
             self._initial = np.array(convert(drawn, self.dtype, self.label()))
         return self._initial
 

@@ -47,8 +47,9 @@ class Op(Node):
     - `gradient(*grads)`: one `Value` or None for each input, given the gradients of the outputs
       (None for an output that the loss does not depend on); it builds nodes, it computes nothing.
     - `reference(*inputs, **attrs)`: the result in NumPy, in float64; slow and obvious. With
-      `reads_training` it also takes ``training``; with states `reference_states` is what counts;
-      with `uses_random` it says what happens outside of training, when nothing is drawn.
+      `reads_training` it also takes ``training``; with states `reference_states` is what counts,
+      and `magnitude` takes ``states`` too; with `uses_random` it says what happens outside of
+      training, when nothing is drawn.
     - `cases()` and `sample(draw)`: test cases, fixed and random.
     """
 

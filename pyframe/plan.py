@@ -197,7 +197,16 @@ class Plan:
 
     def _feeds(self, feed: Mapping[Any, Any], values: Sequence[Value]) -> dict[Placeholder, Array]:
         """Return the arrays of the placeholders that some values depend on."""
-        given = resolve_feed(feed, self._names, self._known)
+        return self.check_feeds(self.resolve(feed), values)
+
+    def resolve(self, feed: Mapping[Any, Any]) -> dict[Placeholder, Any]:
+        """Return a feed with placeholders for keys, or raise `FeedError` for an unknown one."""
+        return resolve_feed(feed, self._names, self._known)
+
+    def check_feeds(
+        self, given: Mapping[Placeholder, Any], values: Sequence[Value]
+    ) -> dict[Placeholder, Array]:
+        """Return the arrays that some values need, converted, or raise what is wrong with them."""
         needed = self._needed(tuple(values))
         missing = [self._known[p] for p in needed if p not in given]
         if missing:
@@ -474,7 +483,7 @@ class Plan:
         return result
 
     def _read(self, value: Value, what: str, shown: Value | None = None) -> Array:
-        label = (shown or value).node.label()
+        label = (value if shown is None else shown).node.label()
         with self._lock:
             context = self._last
             if context is None:

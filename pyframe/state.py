@@ -56,6 +56,7 @@ class TrainState:
         self._gradients: dict[int, Array] = {}
         self._shadows: dict[int, Array] = {}
         self._candidates: dict[int, Array] = {}
+        self._masks: dict[int, Array] = {}
         self.trained: list[Parameter] = []
         self.runs: list[Run] = []
         self.slots: list[dict[str, Array]] = []
@@ -102,6 +103,15 @@ class TrainState:
             buffers[id(storage)] = empty_aligned(storage.data.size, storage.data.dtype)
         return buffers[id(storage)]
 
+    def _mask(self, storage: Storage) -> Array:
+        """Return 1 where a trained parameter lies and 0 elsewhere, in the layout of a storage."""
+        if id(storage) not in self._masks:
+            mask = self._like(self._masks, storage)
+            for parameter in self.trained:
+                if _storage(parameter) is storage:
+                    _part(mask, parameter)[:] = 1
+        return self._masks[id(storage)]
+
     def all_arrays(self) -> list[Array]:
         """Return what a snapshot must copy."""
         slots = [slot for table in self.slots for slot in table.values()]
@@ -146,6 +156,7 @@ class TrainState:
             operands["gradients"] = self._like(self._gradients, run.storage)[part]
         if self.optimizer.proposes:
             operands["candidate"] = self._like(self._candidates, run.storage)[part]
+            operands["mask"] = self._mask(run.storage)[part]
         operands["cost"] = cost
         return operands
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -158,3 +158,13 @@ def runs(parameters: Sequence[Parameter]) -> list[Run]:
     # By the order of the parameters, not of addresses: the same model gives the same runs.
     first = {id(p._storage): i for i, p in reversed(list(enumerate(parameters)))}
     return sorted(result, key=lambda run: (first[id(run.storage)], run.start))
+
+
+@contextmanager
+def holding(parameters: Sequence[Parameter]) -> Iterator[None]:
+    """Keep updates out for the length of a ``with`` block, so that a copy is of one moment."""
+    guards = {id(p._storage.guard): p._storage.guard for p in parameters if p._storage is not None}
+    with ExitStack() as stack:
+        for guard in sorted(guards.values(), key=lambda g: int(ffi.cast("uintptr_t", g.pointer))):
+            stack.enter_context(guard.write())
+        yield

@@ -4,12 +4,27 @@ from __future__ import annotations
 
 from pyframe.hookspecs import hookimpl
 from pyframe.op import Op
-from pyframe.ops import activations, arithmetic, linear, reductions, shapes, softmax
+from pyframe.ops import (
+    activations,
+    arithmetic,
+    entropy,
+    linear,
+    losses,
+    norm,
+    random,
+    reductions,
+    shapes,
+    softmax,
+)
 
 FAMILIES = (
     activations,
     arithmetic,
+    entropy,
     linear,
+    losses,
+    norm,
+    random,
     reductions,
     shapes,
     softmax,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pyframe.node import OPERATORS, Shape, Value
-from pyframe.op import Case, Op, broadcast_shapes, known, same_extent
+from pyframe.op import Case, Op, broadcast_shapes, known, same_extent, same_shape
 
 
 def _rows(x: Any) -> Any:
@@ -123,7 +123,13 @@ class LinearGrad(Op):
     exact_on_integers = True
 
     def infer_shape(self, *shapes: Any) -> Any:
-        _, x, weight = shapes
+        dy, x, weight = shapes
+        if len(weight) not in (0, 2):
+            self.bad_shapes("the weight must be a matrix (in, out), or a number of shape ()")
+        if len(weight) == 2 and (len(x) < 2 or not same_extent(x[-1], weight[0])):
+            self.bad_shapes("the rows of x must be as long as the weight is high")
+        if not same_shape(dy, (*x[:-1], weight[1]) if weight else x):
+            self.bad_shapes("dy must have the shape of x @ weight")
         return x, weight, weight[1:]
 
     @classmethod

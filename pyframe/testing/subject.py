@@ -199,7 +199,10 @@ class Subject:
 
     def magnitudes(self, training: bool = True) -> tuple[int, tuple[Array, ...]]:
         """Return the length of the reduction, and the size of the terms of each output."""
-        k, m = self.op_class.magnitude(*self.reference_inputs(), **self._with_training(training))
+        extra = self._with_training(training)
+        if self.initial_states:
+            extra["states"] = [np.asarray(s, np.float64) for s in self.initial_states]
+        k, m = self.op_class.magnitude(*self.reference_inputs(), **extra)
         return k, tuple(np.abs(each) for each in _floats(m))
 
     def bounds(self, training: bool = True) -> tuple[Array, ...]:

@@ -1,0 +1,267 @@
+/* Losses: how far a prediction y_hat (n, ...) is from its target y.
+ *
+ * Each takes an optional weight (n,), one for a row, and reduces the losses l of the elements by
+ *     mean  sum_ij w_i l_ij / (m sum_i w_i), m elements a row; without weights sum l / (n m).
+ *           0 when the weights sum to 0; NaN when there is no element: 0 / 0.
+ *     sum   sum_ij w_i l_ij
+ *     none  w_i l_ij, element by element.
+ * The weights are data: they get no gradient. */
+#include "kernel.h"
+
+enum { MEAN = 0, SUM = 1, NONE = 2 };
+
+typedef struct {
+    int64_t reduction;
+    double delta; /* Huber's; the others have no such field */
+} loss_attributes;
+
+/* The batch of a loss: n rows of m elements, and a weight for each row or NULL. */
+typedef struct {
+    int64_t rows, row, count;
+    int64_t reduction;
+    const real *weight;
+} batch;
+
+static batch batch_of(const pf_call *call, const pf_operand *shape, int weight) {
+    batch b;
+    b.count = pf_count(shape);
+    b.rows = shape->ndim > 0 ? shape->dims[0] : 1;
+    b.row = b.rows > 0 ? b.count / b.rows : 0;
+    b.reduction = ((const loss_attributes *)call->attributes)->reduction;
+    b.weight = pf_in(call, weight);
+    return b;
+}
+
+static inline real weight_of(batch b, int64_t r) { return b.weight ? b.weight[r] : R(1.0); }
+
+/* A sum over the batch as `reduction` wants it. Also what a gradient of the result brings to each
+ * element of weight 1. */
+static real reduced(batch b, real total) {
+    if (b.reduction == SUM) return total;
+    real weight = b.weight ? pf_sum(b.weight, b.rows) * (real)b.row : (real)b.count;
+    return b.count > 0 && weight == 0 ? 0 : total / weight;
+}
+
+/* A loss of one element, or a derivative of it. */
+typedef real element_function(real y, real y_hat, real delta);
+
+/* sum_i f(y_i, y_hat_i), block by block and in a fixed order. */
+static inline __attribute__((always_inline)) real sum_elements(element_function *f,
+                                                               const real *restrict y,
+                                                               const real *restrict y_hat,
+                                                               int64_t n, real delta) {
+    real total = 0;
+    for (int64_t start = 0; start < n; start += PF_BLOCK) {
+        const int64_t end = n - start < PF_BLOCK ? n : start + PF_BLOCK;
+        real lane[PF_LANES] = {0};
+        int64_t i = start;
+        for (; i + PF_LANES <= end; i += PF_LANES)
+            for (int j = 0; j < PF_LANES; j++) lane[j] += f(y[i + j], y_hat[i + j], delta);
+        for (int j = 0; i < end; i++, j++) lane[j] += f(y[i], y_hat[i], delta);
+        total += pf_fold(lane);
+    }
+    return total;
+}
+
+/* y, y_hat, [weight] -> loss. Inlined into each loss, and f into it. */
+static inline __attribute__((always_inline)) int loss(const pf_call *call, element_function *f,
+                                                      real delta) {
+    const batch b = batch_of(call, call->inputs[1], 2);
+    const real *restrict y = pf_in(call, 0), *restrict y_hat = pf_in(call, 1);
+    real *restrict out = pf_out(call, 0);
+    if (b.reduction == NONE) {
+        for (int64_t r = 0; r < b.rows; r++)
+            for (int64_t i = r * b.row; i < (r + 1) * b.row; i++)
+                out[i] = weight_of(b, r) * f(y[i], y_hat[i], delta);
+        return PF_OK;
+    }
+    real total;
+    if (b.weight == NULL) {
+        total = sum_elements(f, y, y_hat, b.count, delta);
+    } else {
+        real lane[PF_LANES] = {0};
+        for (int64_t r = 0; r < b.rows; r++) {
+            const real *a = y + r * b.row, *c = y_hat + r * b.row;
+            real l = b.row == 1 ? f(*a, *c, delta) : sum_elements(f, a, c, b.row, delta);
+            lane[r % PF_LANES] += b.weight[r] * l;
+        }
+        total = pf_fold(lane);
+    }
+    out[0] = reduced(b, total);
+    return PF_OK;
+}
+
+/* dl, y, y_hat, [weight] -> dy, dy_hat, from the derivatives by y and by y_hat. */
+static inline __attribute__((always_inline)) int loss_grad(const pf_call *call,
+                                                           element_function *by_y,
+                                                           element_function *by_y_hat, real delta) {
+    const batch b = batch_of(call, call->inputs[2], 3);
+    const real *restrict dl = pf_in(call, 0);
+    const real *restrict y = pf_in(call, 1), *restrict y_hat = pf_in(call, 2);
+    real *restrict dy = pf_out(call, 0), *restrict dy_hat = pf_out(call, 1);
+    const real scale = b.reduction == NONE ? R(1.0) : reduced(b, dl[0]);
+    if (b.reduction != NONE && b.weight == NULL) {
+        if (dy_hat)
+            for (int64_t i = 0; i < b.count; i++)
+                dy_hat[i] = scale * by_y_hat(y[i], y_hat[i], delta);
+        if (dy)
+            for (int64_t i = 0; i < b.count; i++) dy[i] = scale * by_y(y[i], y_hat[i], delta);
+        return PF_OK;
+    }
+    for (int64_t r = 0; r < b.rows; r++) {
+        const real weight = scale * weight_of(b, r);
+        for (int64_t i = r * b.row; i < (r + 1) * b.row; i++) {
+            const real w = b.reduction == NONE ? weight * dl[i] : weight;
+            if (dy_hat) dy_hat[i] = w * by_y_hat(y[i], y_hat[i], delta);
+            if (dy) dy[i] = w * by_y(y[i], y_hat[i], delta);
+        }
+    }
+    return PF_OK;
+}
+
+/* ---- L1: l = |y_hat - y| ---- */
+
+static inline real l1(real y, real y_hat, real delta) {
+    (void)delta;
+    return r_fabs(y_hat - y);
+}
+static inline real l1_by_y_hat(real y, real y_hat, real delta) {
+    (void)delta;
+    const real d = y_hat - y;
+    /* The sign; 0 at 0, and NaN for NaN, which both comparisons deny. */
+    return d > 0 ? R(1.0) : d < 0 ? R(-1.0) : d;
+}
+static inline real l1_by_y(real y, real y_hat, real delta) { return -l1_by_y_hat(y, y_hat, delta); }
+
+int PF_NAME(l1_loss)(const pf_call *call) { return loss(call, l1, 0); }
+int PF_NAME(l1_loss_grad)(const pf_call *call) { return loss_grad(call, l1_by_y, l1_by_y_hat, 0); }
+
+/* ---- L2: l = (y_hat - y)^2 ---- */
+
+static inline real l2(real y, real y_hat, real delta) {
+    (void)delta;
+    return (y_hat - y) * (y_hat - y);
+}
+static inline real l2_by_y_hat(real y, real y_hat, real delta) {
+    (void)delta;
+    return R(2.0) * (y_hat - y);
+}
+static inline real l2_by_y(real y, real y_hat, real delta) { return -l2_by_y_hat(y, y_hat, delta); }
+
+int PF_NAME(l2_loss)(const pf_call *call) { return loss(call, l2, 0); }
+int PF_NAME(l2_loss_grad)(const pf_call *call) { return loss_grad(call, l2_by_y, l2_by_y_hat, 0); }
+
+/* ---- Huber: with d = y_hat - y, l = d^2 / 2 for |d| <= delta, else delta (|d| - delta / 2) ----
+ */
+
+static inline real huber(real y, real y_hat, real delta) {
+    const real d = r_fabs(y_hat - y);
+    return d <= delta ? R(0.5) * d * d : delta * (d - R(0.5) * delta);
+}
+static inline real huber_by_y_hat(real y, real y_hat, real delta) {
+    const real d = y_hat - y;
+    return d > delta ? delta : d < -delta ? -delta : d;
+}
+static inline real huber_by_y(real y, real y_hat, real delta) {
+    return -huber_by_y_hat(y, y_hat, delta);
+}
+
+int PF_NAME(huber_loss)(const pf_call *call) {
+    const loss_attributes *attributes = call->attributes;
+    return loss(call, huber, (real)attributes->delta);
+}
+int PF_NAME(huber_loss_grad)(const pf_call *call) {
+    const loss_attributes *attributes = call->attributes;
+    return loss_grad(call, huber_by_y, huber_by_y_hat, (real)attributes->delta);
+}
+
+/* ---- binary cross-entropy of the logit x = y_hat, p = sigmoid(x):
+ * l = -y log p - (1 - y) log(1 - p) = max(x, 0) - x y + log(1 + exp(-|x|)) ---- */
+
+static inline real bce(real y, real x, real delta) {
+    (void)delta;
+    /* max(x, 0) - x y without the difference of two great numbers when y is 0 or 1. */
+    const real linear = x > 0 ? x * (R(1.0) - y) : -x * y;
+    return linear + r_log1p(r_exp(-r_fabs(x)));
+}
+static inline real bce_by_x(real y, real x, real delta) {
+    (void)delta;
+    const real e = r_exp(-r_fabs(x));
+    return (x >= 0 ? R(1.0) : e) / (R(1.0) + e) - y;
+}
+static inline real bce_by_y(real y, real x, real delta) {
+    (void)y, (void)delta;
+    return -x;
+}
+
+int PF_NAME(binary_cross_entropy)(const pf_call *call) { return loss(call, bce, 0); }
+int PF_NAME(binary_cross_entropy_grad)(const pf_call *call) {
+    return loss_grad(call, bce_by_y, bce_by_x, 0);
+}
+
+/* ---- cross-entropy of logits x (..., classes) and labels y (...):
+ * l = log sum_c exp(x_c) - x_y ---- */
+
+/* Fails for the first label that is no class. */
+static int check_labels(const pf_call *call, int operand, int64_t classes) {
+    const int64_t *labels = pf_in_int(call, operand), n = pf_count(call->inputs[operand]);
+    for (int64_t i = 0; i < n; i++)
+        if (labels[i] < 0 || labels[i] >= classes)
+            return call->host->fail(call, PF_ERROR_LABEL, operand, i, labels[i]);
+    return PF_OK;
+}
+
+static inline real greatest(const real *restrict x, int64_t n) {
+    real best = x[0];
+    for (int64_t i = 1; i < n; i++) best = x[i] > best ? x[i] : best;
+    return best;
+}
+
+int PF_NAME(cross_entropy)(const pf_call *call) {
+    const int64_t classes = pf_last_dim(call->inputs[1]);
+    const int status = check_labels(call, 0, classes);
+    if (status != PF_OK) return status;
+    const batch b = batch_of(call, call->inputs[0], 2);
+    const int64_t *labels = pf_in_int(call, 0);
+    const real *restrict x = pf_in(call, 1);
+    real *restrict out = pf_out(call, 0);
+    real lane[PF_LANES] = {0};
+    for (int64_t i = 0; i < b.count; i++, x += classes) {
+        const real top = greatest(x, classes);
+        real sum = 0;
+        for (int64_t c = 0; c < classes; c++) sum += r_exp(x[c] - top);
+        const real l = weight_of(b, i / b.row) * ((top - x[labels[i]]) + r_log(sum));
+        if (b.reduction == NONE)
+            out[i] = l;
+        else
+            lane[i % PF_LANES] += l;
+    }
+    if (b.reduction != NONE) out[0] = reduced(b, pf_fold(lane));
+    return PF_OK;
+}
+
+/* dx_c = dl w (softmax(x)_c - [c = y]) */
+int PF_NAME(cross_entropy_grad)(const pf_call *call) {
+    const int64_t classes = pf_last_dim(call->inputs[2]);
+    const int status = check_labels(call, 1, classes);
+    if (status != PF_OK) return status;
+    const batch b = batch_of(call, call->inputs[1], 3);
+    const int64_t *labels = pf_in_int(call, 1);
+    const real *restrict dl = pf_in(call, 0), *restrict x = pf_in(call, 2);
+    real *restrict dx = pf_out(call, 0);
+    const real scale = b.reduction == NONE ? R(1.0) : reduced(b, dl[0]);
+    for (int64_t i = 0; i < b.count; i++, x += classes, dx += classes) {
+        real w = scale * weight_of(b, i / b.row);
+        if (b.reduction == NONE) w *= dl[i];
+        const real top = greatest(x, classes);
+        real sum = 0;
+        for (int64_t c = 0; c < classes; c++) {
+            dx[c] = r_exp(x[c] - top);
+            sum += dx[c];
+        }
+        const real inverse = R(1.0) / sum;
+        for (int64_t c = 0; c < classes; c++)
+            dx[c] = w * (dx[c] * inverse - (c == labels[i] ? R(1.0) : 0));
+    }
+    return PF_OK;
+}

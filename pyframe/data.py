@@ -1,0 +1,231 @@
+"""Arrays before training: checks, splits, scaling, one-hot rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pyframe._native import shuffle
+from pyframe.errors import (
+    ArgumentError,
+    DTypeError,
+    LabelError,
+    ShapeError,
+    check_integer,
+    check_number,
+)
+
+Array = npt.NDArray[Any]
+
+
+def as_array(values: Any, what: str) -> Array:
+    """Return an array of real numbers with at least one axis, the rows.
+
+    Raises
+    ------
+    DTypeError
+        For complex numbers, strings and objects.
+    ShapeError
+        For a single number, and for rows of unequal lengths.
+    """
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise ShapeError(f"{what} is no regular array: {error}") from error
+    if array.dtype.kind not in "fiub":
+        raise DTypeError(f"{what} has dtype {array.dtype}; it must hold real numbers")
+    if array.ndim == 0:
+        raise ShapeError(f"{what} is a single number; it must have rows, one a sample")
+    return array
+
+
+def as_columns(values: Any, what: str = "y") -> Array:
+    """Return an array as it is, but a 1-D one as a column, (n,) as (n, 1).
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.data.as_columns([3.0, 4.0]).shape
+    (2, 1)
+    """
+    array = as_array(values, what)
+    return array[:, np.newaxis] if array.ndim == 1 else array
+
+
+def check_rows(X: Any, y: Any) -> tuple[Array, Array]:  # noqa: N803
+    """Return both as arrays, checked to have equally many rows, and some.
+
+    Raises
+    ------
+    ShapeError
+        If the numbers of rows differ.
+    ArgumentError
+        If there are none.
+    """
+    features, targets = as_array(X, "X"), as_array(y, "y")
+    if len(features) != len(targets):
+        raise ShapeError(
+            f"X has {len(features)} rows and y has {len(targets)} "
+            f"(shapes {features.shape} and {targets.shape}); every sample needs one of each"
+        )
+    if not features.size or not targets.size:
+        raise ArgumentError(
+            f"there is nothing to learn from: X has shape {features.shape}, y {targets.shape}"
+        )
+    return features, targets
+
+
+def check_batch_size(batch_size: int | None, count: int) -> int:
+    """Return how many rows a batch has; None stands for all of them.
+
+    Raises
+    ------
+    ArgumentError
+        If it is no integer from 1 to `count`.
+    """
+    if batch_size is None:
+        return count
+    size = check_integer("batch_size", batch_size, at_least=1)
+    if size > count:
+        raise ArgumentError(
+            f"batch_size is {size} and there are only {count} rows; "
+            f"pass at most {count}, or None for all of them at once"
+        )
+    return size
+
+
+def train_test_split(
+    X: Any,  # noqa: N803
+    y: Any,
+    test_fraction: float = 0.25,
+    *,
+    seed: int = 0,
+) -> tuple[Array, Array, Array, Array]:
+    """Divide samples at random into a part to train on and a part to test on.
+
+    Parameters
+    ----------
+    X, y : array_like of n rows
+    test_fraction : float, above 0 and below 1
+        Of n rows, ``round(test_fraction * n)`` go to the test, at least one and not all.
+    seed : int, in [0, 2**64)
+
+    Returns
+    -------
+    X_train, X_test, y_train, y_test : ndarray
+        Copies, in random order.
+
+    Examples
+    --------
+    >>> import numpy as np, pyframe as pf
+    >>> parts = pf.data.train_test_split(np.zeros((10, 3)), np.arange(10), 0.2, seed=1)
+    >>> [part.shape for part in parts]
+    [(8, 3), (2, 3), (8,), (2,)]
+    """
+    features, targets = check_rows(X, y)
+    fraction = check_number("test_fraction", test_fraction, above=0, below=1)
+    count = len(features)
+    if count < 2:
+        raise ArgumentError("one row cannot be split into a part to train on and a part to test on")
+    test_count = min(max(round(fraction * count), 1), count - 1)
+    order = shuffle(check_integer("seed", seed, at_least=0, at_most=2**64 - 1), 0, count)
+    test, train = order[:test_count], order[test_count:]
+    return features[train], features[test], targets[train], targets[test]
+
+
+def standardize(
+    X: Any,  # noqa: N803
+    mean: npt.ArrayLike | None = None,
+    std: npt.ArrayLike | None = None,
+) -> tuple[Array, Array, Array]:
+    """Return (X - mean) / std with mean and std of each column, and these two.
+
+    Scale new data as the old by passing them back in.
+
+    Parameters
+    ----------
+    X : array_like of shape (n, ...)
+    mean, std : array_like of shape (...), optional
+        Computed from `X` when not given. A column that never changes has a std of 0, for which
+        1 is taken, so that the column becomes 0.
+
+    Returns
+    -------
+    scaled : ndarray of shape (n, ...)
+        float32 if X is, else float64.
+    mean, std : ndarray of shape (...), float64
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> scaled, mean, std = pf.data.standardize([[1.0, 5.0], [3.0, 5.0]])
+    >>> scaled.tolist(), mean.tolist(), std.tolist()
+    ([[-1.0, 0.0], [1.0, 0.0]], [2.0, 5.0], [1.0, 1.0])
+    """
+    array = as_array(X, "X")
+    if not len(array) and (mean is None or std is None):
+        raise ArgumentError("X has no rows to take mean and std from; pass both")
+    centre = array.mean(axis=0, dtype=np.float64) if mean is None else np.asarray(mean, np.float64)
+    if std is None:
+        spread = array.std(axis=0, dtype=np.float64)
+        # The std of equal numbers may be a rounding error above 0, which must not be blown up.
+        still = (array == array[:1]).all(axis=0)
+        scale = np.where(still | (spread == 0), 1.0, spread)
+    else:
+        scale = np.asarray(std, np.float64)
+    for name, given in (("mean", centre), ("std", scale)):
+        if given.shape not in ((), array.shape[1:]):
+            raise ShapeError(
+                f"{name} has shape {given.shape}; for X of shape {array.shape} "
+                f"it must be {array.shape[1:]}"
+            )
+    if (scale == 0).any():
+        raise ArgumentError("std has a 0; pass 1 for a column that never changes")
+    dtype = np.float32 if array.dtype == np.float32 else np.float64
+    return ((array - centre) / scale).astype(dtype), np.asarray(centre), np.asarray(scale)
+
+
+def one_hot(labels: Any, classes: int | None = None, dtype: npt.DTypeLike = "float32") -> Array:
+    """Return rows of zeros with a 1 in the column of the label.
+
+    Parameters
+    ----------
+    labels : array_like of int, shape (...)
+    classes : int, optional
+        The highest label plus one, unless given.
+
+    Returns
+    -------
+    ndarray of shape (..., classes)
+
+    Raises
+    ------
+    DTypeError
+        If the labels are no integers.
+    LabelError
+        If one lies outside of [0, classes).
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.data.one_hot([2, 0])
+    array([[0., 0., 1.],
+           [1., 0., 0.]], dtype=float32)
+    """
+    array = np.asarray(labels)
+    if array.dtype.kind not in "iu":
+        raise DTypeError(
+            f"labels have dtype {array.dtype}; they must be integers "
+            "(.astype(numpy.int64) if they are whole numbers)"
+        )
+    highest = int(array.max()) if array.size else -1
+    count = highest + 1 if classes is None else check_integer("classes", classes, at_least=1)
+    lowest = int(array.min()) if array.size else 0
+    if lowest < 0 or highest >= count:
+        wrong = lowest if lowest < 0 else highest
+        raise LabelError(f"label {wrong} lies outside of [0, {count})")
+    rows = np.zeros((*array.shape, count), dtype)
+    np.put_along_axis(rows, array[..., np.newaxis].astype(np.int64), 1, axis=-1)
+    return rows

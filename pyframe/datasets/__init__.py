@@ -1,0 +1,33 @@
+"""Data to learn with. Nothing is ever downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pyframe.datasets.base import Dataset
+from pyframe.datasets.boston import load_boston
+from pyframe.datasets.digits import load_digits
+from pyframe.datasets.mnist import MNIST, load_mnist
+from pyframe.hookspecs import hookimpl
+from pyframe.registry import registries
+
+__all__ = ["MNIST", "Dataset", "get", "load_boston", "load_digits", "load_mnist"]
+
+
+def get(name: str) -> Callable[..., Any]:
+    """Return the loader of a registered name, as ``get("boston")()``.
+
+    Raises
+    ------
+    UnknownNameError
+        If nothing has this name.
+    """
+    loader: Callable[..., Any] = registries["datasets"].get(name)
+    return loader
+
+
+@hookimpl
+def pyframe_register_datasets() -> Mapping[str, Callable[..., Any]]:
+    """Name the built-in datasets."""
+    return {"boston": load_boston, "digits": load_digits, "mnist": load_mnist}

@@ -1,0 +1,389 @@
+"""Initializers: the first values of parameters.
+
+An initializer is a function that returns an `Initial`, a description: the numbers are drawn when
+a parameter needs them, from (global seed, the parameter's name). So neither the order in which a
+model is built nor the parameters around it change what one of them begins with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pyframe._native import random_words
+from pyframe.errors import ArgumentError, ShapeError, check_integer, check_number
+from pyframe.hookspecs import hookimpl
+from pyframe.node import check_shape, describe
+from pyframe.registry import registries
+
+Array = npt.NDArray[np.float64]
+Draw = Callable[..., Any]
+
+_seed = 0
+
+
+def set_seed(seed: int) -> None:
+    """Set the seed that initial values are drawn with; 0 until then.
+
+    Parameters
+    ----------
+    seed : int, in [0, 2**64)
+
+    Raises
+    ------
+    ArgumentError
+        If it is no such number.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.set_seed(7)
+    >>> pf.initializers.get_seed()
+    7
+    """
+    global _seed
+    _seed = check_integer("seed", seed, at_least=0, at_most=2**64 - 1)
+
+
+def get_seed() -> int:
+    """Return the seed that initial values are drawn with."""
+    return _seed
+
+
+class Stream(NamedTuple):
+    """The random numbers of one parameter, for its initializer to draw from, once."""
+
+    seed: int
+    number: int
+
+    @classmethod
+    def of(cls, name: str) -> Stream:
+        """Return the stream of a parameter's name.
+
+        It is a hash of 48 bits: the higher streams are the core's own. The `person` keeps it
+        apart from the streams of nodes, so that no dropout repeats a weight.
+        """
+        digest = hashlib.blake2b(name.encode(), digest_size=6, person=b"initial").digest()
+        return cls(_seed, int.from_bytes(digest, "little"))
+
+    def uniform(self, count: int) -> Array:
+        """Return float64 numbers, uniform in [0, 1), with 53 random bits each."""
+        words = random_words(self.seed, self.number, 2 * count).astype(np.uint64)
+        high, low = words[0::2] >> np.uint64(5), words[1::2] >> np.uint64(6)
+        return (high * np.uint64(1 << 26) + low) * 2.0**-53
+
+    def normal(self, count: int) -> Array:
+        """Return float64 numbers of the standard normal distribution (Box and Muller, 1958)."""
+        pairs = self.uniform(2 * (-(-count // 2)))
+        radius = np.sqrt(-2.0 * np.log1p(-pairs[0::2]))
+        angle = 2.0 * math.pi * pairs[1::2]
+        return np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1).ravel()[:count]
+
+
+def fans(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return (fan_in, fan_out), how many inputs and outputs a unit is connected to.
+
+    For a matrix (in, out) they are its extents; for a convolution kernel (kh, kw, in, out) each
+    is multiplied by the kh kw places of the window. A vector counts as its length, both ways.
+    """
+    if len(shape) < 2:
+        extent = max(math.prod(shape), 1)
+        return extent, extent
+    window = math.prod(shape[:-2])
+    return max(window * shape[-2], 1), max(window * shape[-1], 1)
+
+
+@dataclass(frozen=True)
+class Initial:
+    """A description of first values, as the functions of this module return it.
+
+    Parameters
+    ----------
+    kind : str
+        The initializer's name in the registry.
+    shape : tuple of int, optional
+        None until `with_shape` says which.
+    arguments : dict
+        The initializer's other arguments.
+    draw : callable
+        ``draw(stream, shape, **arguments)`` gives the values as an array; `stream` is a `Stream`.
+    min_ndim : int
+        The fewest axes that make sense.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> initial = pf.initializers.normal((2, 3), std=0.1)
+    >>> initial.materialize("w").shape
+    (2, 3)
+    """
+
+    kind: str
+    shape: tuple[int, ...] | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+    draw: Draw = field(default=lambda stream, shape: np.zeros(shape), repr=False, compare=False)
+    min_ndim: int = field(default=0, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.shape is None:
+            return
+        shape = check_shape(self.shape, f"initializer {self.kind}")
+        if None in shape:
+            raise ShapeError(
+                f"initializer {self.kind}: shape {describe(shape)} has an unknown extent"
+            )
+        if len(shape) < self.min_ndim:
+            raise ShapeError(
+                f"initializer {self.kind} needs at least {self.min_ndim} axes; "
+                f"got shape {describe(shape)}"
+            )
+        object.__setattr__(self, "shape", shape)
+
+    def with_shape(self, shape: Any) -> Initial:
+        """Return the same description for a shape."""
+        return Initial(self.kind, shape, self.arguments, self.draw, self.min_ndim)
+
+    def materialize(self, name: str) -> Array:
+        """Return the values of the parameter of this name, float64, of this shape.
+
+        The same seed, name, shape and arguments give the same values.
+        """
+        if self.shape is None:
+            raise ShapeError(
+                f"initializer {self.kind} of {name!r} has no shape; "
+                f"give it one: {self.kind}((2, 3)), or .with_shape((2, 3))"
+            )
+        values = self.draw(Stream.of(name), self.shape, **self.arguments)
+        return np.asarray(values, np.float64).reshape(self.shape)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        """Return the values for a parameter of no name, so that NumPy takes this as an array."""
+        if copy is False:
+            raise ValueError("an initializer draws its values anew: there is nothing to share")
+        return self.materialize("").astype(dtype or np.float64, copy=False)
+
+    def config(self) -> dict[str, Any]:
+        """Return what `from_config` takes to build this again; JSON can hold it."""
+        shape = None if self.shape is None else list(self.shape)
+        return {"name": self.kind, "shape": shape, **self.arguments}
+
+
+# ---- how values are drawn ----
+
+
+def _draw_constant(stream: Stream, shape: tuple[int, ...], value: float) -> Array:
+    return np.full(shape, value)
+
+
+def _draw_uniform(stream: Stream, shape: tuple[int, ...], low: float, high: float) -> Array:
+    return low + (high - low) * stream.uniform(math.prod(shape))
+
+
+def _draw_normal(stream: Stream, shape: tuple[int, ...], mean: float, std: float) -> Array:
+    return mean + std * stream.normal(math.prod(shape))
+
+
+def _symmetric(stream: Stream, shape: tuple[int, ...], variance: float) -> Array:
+    """Draw uniformly from [-a, a), whose variance is a^2 / 3."""
+    a = math.sqrt(3.0 * variance)
+    return _draw_uniform(stream, shape, -a, a)
+
+
+def _xavier_variance(shape: tuple[int, ...], gain: float) -> float:
+    fan_in, fan_out = fans(shape)
+    return gain**2 * 2.0 / (fan_in + fan_out)
+
+
+def _he_variance(shape: tuple[int, ...], slope: float) -> float:
+    return 2.0 / ((1.0 + slope**2) * fans(shape)[0])
+
+
+def _draw_xavier_uniform(stream: Stream, shape: tuple[int, ...], gain: float) -> Array:
+    return _symmetric(stream, shape, _xavier_variance(shape, gain))
+
+
+def _draw_xavier_normal(stream: Stream, shape: tuple[int, ...], gain: float) -> Array:
+    return _draw_normal(stream, shape, 0.0, math.sqrt(_xavier_variance(shape, gain)))
+
+
+def _draw_he_uniform(stream: Stream, shape: tuple[int, ...], slope: float) -> Array:
+    return _symmetric(stream, shape, _he_variance(shape, slope))
+
+
+def _draw_he_normal(stream: Stream, shape: tuple[int, ...], slope: float) -> Array:
+    return _draw_normal(stream, shape, 0.0, math.sqrt(_he_variance(shape, slope)))
+
+
+def _draw_orthogonal(stream: Stream, shape: tuple[int, ...], gain: float) -> Array:
+    rows, columns = math.prod(shape[:-1]), shape[-1]
+    tall = (max(rows, columns), min(rows, columns))
+    q, r = np.linalg.qr(stream.normal(rows * columns).reshape(tall))
+    # QR leaves the signs open; with a positive diagonal in R, Q is uniform over all such matrices.
+    q *= np.where(np.diagonal(r) < 0, -1.0, 1.0)
+    return gain * (q if rows >= columns else q.T)
+
+
+# ---- the initializers ----
+
+
+def constant(value: float = 0.0, shape: Any = None) -> Initial:
+    """Every value is `value`, which comes first here: ``constant(0.1)``."""
+    arguments = {"value": check_number("constant: value", value)}
+    return Initial("constant", shape, arguments, _draw_constant)
+
+
+def zeros(shape: Any = None) -> Initial:
+    """Every value is 0."""
+    return constant(0.0, shape)
+
+
+def ones(shape: Any = None) -> Initial:
+    """Every value is 1."""
+    return constant(1.0, shape)
+
+
+def uniform(shape: Any = None, low: float = -0.05, high: float = 0.05) -> Initial:
+    """Values are uniform in [low, high)."""
+    low = check_number("uniform: low", low)
+    high = check_number("uniform: high", high, above=low)
+    return Initial("uniform", shape, {"low": low, "high": high}, _draw_uniform)
+
+
+def normal(shape: Any = None, mean: float = 0.0, std: float = 0.05) -> Initial:
+    """Values are normal with a mean and a standard deviation."""
+    arguments = {
+        "mean": check_number("normal: mean", mean),
+        "std": check_number("normal: std", std, at_least=0),
+    }
+    return Initial("normal", shape, arguments, _draw_normal)
+
+
+def xavier_uniform(shape: Any = None, gain: float = 1.0) -> Initial:
+    """Values are uniform in [-a, a), a = gain sqrt(6 / (fan_in + fan_out)); for tanh and sigmoid.
+
+    References
+    ----------
+    Glorot, Bengio, "Understanding the difficulty of training deep feedforward neural networks",
+    2010, equation 16.
+    """
+    arguments = {"gain": check_number("xavier_uniform: gain", gain, above=0)}
+    return Initial("xavier_uniform", shape, arguments, _draw_xavier_uniform)
+
+
+def xavier_normal(shape: Any = None, gain: float = 1.0) -> Initial:
+    """Values are normal, of variance gain^2 2 / (fan_in + fan_out); see `xavier_uniform`.
+
+    References
+    ----------
+    Glorot, Bengio, 2010, equation 12.
+    """
+    arguments = {"gain": check_number("xavier_normal: gain", gain, above=0)}
+    return Initial("xavier_normal", shape, arguments, _draw_xavier_normal)
+
+
+def he_uniform(shape: Any = None, slope: float = 0.0) -> Initial:
+    """Values are uniform in [-a, a), a = sqrt(6 / ((1 + slope^2) fan_in)); see `he_normal`."""
+    arguments = {"slope": check_number("he_uniform: slope", slope)}
+    return Initial("he_uniform", shape, arguments, _draw_he_uniform)
+
+
+def he_normal(shape: Any = None, slope: float = 0.0) -> Initial:
+    """Values are normal, of variance 2 / ((1 + slope^2) fan_in); for relu and its like.
+
+    Parameters
+    ----------
+    shape : tuple of int, optional
+    slope : float, default 0.0
+        The slope of a leaky relu for negative inputs.
+
+    References
+    ----------
+    He, Zhang, Ren, Sun, "Delving deep into rectifiers", 2015, equations 10 and 15.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> w = pf.Parameter(pf.initializers.he_normal((13, 64)), name="w")
+    >>> w.value.shape
+    (13, 64)
+    """
+    arguments = {"slope": check_number("he_normal: slope", slope)}
+    return Initial("he_normal", shape, arguments, _draw_he_normal)
+
+
+def orthogonal(shape: Any = None, gain: float = 1.0) -> Initial:
+    """Rows or columns, whichever are fewer, are orthogonal and of length `gain`.
+
+    More than two axes are taken as a matrix of all but the last by the last.
+
+    References
+    ----------
+    Saxe, McClelland, Ganguli, "Exact solutions to the nonlinear dynamics of learning in deep
+    linear neural networks", 2013, section 3.
+    """
+    arguments = {"gain": check_number("orthogonal: gain", gain)}
+    return Initial("orthogonal", shape, arguments, _draw_orthogonal, min_ndim=2)
+
+
+def get(initial: Any) -> Any:
+    """Return the `Initial` for a name, a number, an initializer function or a saved config.
+
+    Parameters
+    ----------
+    initial : str, float, Initial, callable or dict
+        What is an `Initial` already, or has its `with_shape` and `materialize`, stays as it is.
+
+    Raises
+    ------
+    UnknownNameError
+        If the name is not registered.
+    ArgumentError
+        If it is none of these.
+    """
+    if isinstance(initial, str):
+        return registries["initializers"].get(initial)()
+    if hasattr(initial, "materialize"):
+        return initial
+    if isinstance(initial, Mapping):
+        return from_config(initial)
+    if callable(initial):
+        return initial()
+    if isinstance(initial, int | float):
+        return constant(initial)
+    raise ArgumentError(
+        f"{initial!r} is no initializer; pass a name such as 'he_normal', or "
+        "pyframe.initializers.normal(std=0.1)"
+    )
+
+
+def from_config(config: Mapping[str, Any]) -> Initial:
+    """Return the `Initial` that `Initial.config` has described."""
+    arguments = dict(config)
+    shape = arguments.pop("shape", None)
+    made = registries["initializers"].get(arguments.pop("name", ""))
+    built: Initial = made(shape=None if shape is None else tuple(shape), **arguments)
+    return built
+
+
+@hookimpl
+def pyframe_register_initializers() -> Mapping[str, Callable[..., Initial]]:
+    """Name the built-in initializers."""
+    functions = (
+        constant,
+        zeros,
+        ones,
+        uniform,
+        normal,
+        xavier_uniform,
+        xavier_normal,
+        he_uniform,
+        he_normal,
+        orthogonal,
+    )
+    return {function.__name__: function for function in functions}

@@ -1,0 +1,52 @@
+"""Layers: parts of a model that bring their own parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pyframe.hookspecs import hookimpl
+from pyframe.layers.base import Layer
+from pyframe.layers.core import Activation, Dense, Dropout, Flatten
+from pyframe.layers.norm import BatchNorm, LayerNorm
+from pyframe.registry import registries
+
+__all__ = [
+    "Activation",
+    "BatchNorm",
+    "Dense",
+    "Dropout",
+    "Flatten",
+    "Layer",
+    "LayerNorm",
+    "get",
+]
+
+
+def get(name: str) -> type[Layer]:
+    """Return the layer class of a name.
+
+    Raises
+    ------
+    UnknownNameError
+        If nothing has this name; it lists the nearest ones.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.layers.get("dense").__name__
+    'Dense'
+    """
+    return registries["layers"].get(name)  # type: ignore[no-any-return]
+
+
+@hookimpl
+def pyframe_register_layers() -> Mapping[str, type[Layer]]:
+    """Return the built-in layers by name."""
+    return {
+        "activation": Activation,
+        "batch_norm": BatchNorm,
+        "dense": Dense,
+        "dropout": Dropout,
+        "flatten": Flatten,
+        "layer_norm": LayerNorm,
+    }

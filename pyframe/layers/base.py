@@ -1,0 +1,353 @@
+"""What a layer is: parameters that are made when the first input is seen, and nodes over them."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from pyframe import initializers
+from pyframe.errors import ArgumentError, GraphError, ShapeError
+from pyframe.graph import input_nodes
+from pyframe.node import (
+    Leaf,
+    Node,
+    Parameter,
+    Shape,
+    Spec,
+    State,
+    Value,
+    check_shape,
+    next_serial,
+)
+from pyframe.registry import ops
+
+
+class Layer:
+    """A part of a model that brings its own parameters.
+
+    A subclass keeps every argument of its constructor under the same name, makes its parameters in
+    `build` and its nodes in `call`; nothing more is needed for it to be named, summarized and
+    saved. Layers held as attributes, alone or in a list, are part of it.
+
+    Parameters
+    ----------
+    name : str, optional
+        Its name in the model. Without one the model names it after its class: ``dense``,
+        ``dense_1`` and so on, in the order of use.
+
+    Attributes
+    ----------
+    path : str
+        The full name: ``block/dense`` for a layer within a layer. Parameters are called
+        ``<path>/weight`` and the like, and their first values are drawn from (seed, that name).
+    built : bool
+        Whether it has seen an input, and so has its parameters.
+    output_shape : tuple or None
+        Of the first call.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> class Scale(pf.layers.Layer):
+    ...     def build(self, spec):
+    ...         self.factor = self.add_parameter("factor", spec.shape[-1:], 1.0, dtype=spec.dtype)
+    ...     def call(self, x):
+    ...         return x * self.factor
+    >>> Scale()(pf.Placeholder("x", shape=(None, 3))).shape
+    (None, 3)
+    """
+
+    def __init__(self, *, name: str | None = None) -> None:
+        self.name = check_name(name)
+        self.path = name or snake_case(type(self).__name__)
+        self.built = False
+        self.output_shape: Shape | None = None
+        self.input_specs: list[Spec] = []
+        self._own: dict[str, Parameter] = {}
+        self._given: dict[str, Parameter] = {}  # what restore() brings
+
+    # ---- what a subclass writes ----
+
+    def build(self, *specs: Spec) -> None:
+        """Make the parameters for inputs of these shapes and dtypes; called once."""
+
+    def call(self, *inputs: Value) -> Value:
+        """Return the output node for some inputs."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what it computes: no call()")
+
+    # ---- what it uses ----
+
+    def add_parameter(
+        self,
+        name: str,
+        shape: Sequence[int],
+        initializer: Any,
+        *,
+        dtype: npt.DTypeLike,
+        trainable: bool = True,
+        group: str = "default",
+    ) -> Parameter:
+        """Make a parameter of this layer.
+
+        Parameters
+        ----------
+        name : str
+            Its last name; the whole one is ``<path>/<name>``.
+        shape : tuple of int
+        initializer : str, number, array_like, Initial or callable
+            What `pyframe.initializers.get` takes, or the values themselves.
+        dtype : {"float32", "float64"}
+            That of the input, as a rule.
+        trainable, group
+            As for `Parameter`.
+
+        Returns
+        -------
+        Parameter
+        """
+        if name in self._given:
+            return self._take(name, tuple(shape))
+        value = initial_value(initializer, tuple(shape), f"{self.path}/{name}")
+        parameter = Parameter(
+            value, f"{self.path}/{name}", dtype=dtype, trainable=trainable, group=group
+        )
+        self._own[name] = parameter
+        return parameter
+
+    def add_state(
+        self, name: str, shape: Sequence[int], value: float, *, dtype: npt.DTypeLike
+    ) -> State:
+        """Make an array that is kept from step to step and saved, but not trained."""
+        if name in self._given:
+            return self._take(name, tuple(shape))  # type: ignore[return-value]
+        state = State(np.full(tuple(shape), value), f"{self.path}/{name}", dtype=dtype)
+        self._own[name] = state
+        return state
+
+    def _take(self, name: str, shape: tuple[int, ...]) -> Parameter:
+        given = self._given[name]
+        if given.shape != shape:
+            raise ShapeError(f"{self.path}/{name} has shape {shape} and was given {given.shape}")
+        self._own[name] = given
+        return given
+
+    def _build(self, specs: Sequence[Spec]) -> None:
+        self.input_specs = list(specs)
+        self.build(*specs)
+        self.built = True
+
+    def restore(self, path: str, specs: Sequence[Spec], given: dict[str, Parameter]) -> None:
+        """Build with parameters that are there already: those of a model that is loaded."""
+        self.path, self._given = path, given
+        self._build(specs)
+
+    # ---- what everybody uses ----
+
+    def __call__(self, *inputs: Value) -> Value:
+        """Return the node of this layer's output.
+
+        The first call makes the parameters; every later one shares them.
+
+        Raises
+        ------
+        GraphError
+            If an input is no node.
+        ShapeError, DTypeError
+            If an input does not fit the layer.
+        """
+        for x in inputs:
+            if not isinstance(x, Value):
+                raise GraphError(
+                    f"layer {self.path!r} takes nodes and got {type(x).__name__}; put it into a "
+                    "model and call model.predict(array) to compute something"
+                )
+        since = next_serial()
+        if not self.built:
+            self._build([x.spec for x in inputs])
+        result = self.call(*inputs)
+        for node in created_since(result, since):
+            mark(node, self, self)
+        if self.output_shape is None:
+            self.output_shape = result.shape
+        return result
+
+    @property
+    def sublayers(self) -> dict[str, Layer]:
+        """The layers held as attributes, by the name of the attribute."""
+        found: dict[str, Layer] = {}
+        for key, held in vars(self).items():
+            if isinstance(held, Layer):
+                found[key] = held
+            elif isinstance(held, list | tuple):
+                found |= {f"{key}_{i}": v for i, v in enumerate(held) if isinstance(v, Layer)}
+        return found
+
+    def _all(self) -> Iterator[Parameter]:
+        yield from self._own.values()
+        for layer in self.sublayers.values():
+            yield from layer._all()
+
+    @property
+    def parameters(self) -> list[Parameter]:
+        """Its parameters and those of its sublayers."""
+        return [p for p in dict.fromkeys(self._all()) if not isinstance(p, State)]
+
+    @property
+    def states(self) -> list[State]:
+        """Its states and those of its sublayers."""
+        return [p for p in dict.fromkeys(self._all()) if isinstance(p, State)]
+
+    def rename(self, path: str) -> None:
+        """Take a path in a model, and pass it on to whatever has found no place yet."""
+        self.path = path
+        for name, parameter in self._own.items():
+            if not parameter.is_placed:
+                parameter.name = f"{path}/{name}"
+        for name, layer in self.sublayers.items():
+            layer.rename(f"{path}/{layer.name or name}")
+
+    def config(self) -> dict[str, Any]:
+        """Return the arguments that would make a layer like this one."""
+        names = list(inspect.signature(type(self).__init__).parameters)[1:]
+        return {name: registered_name(getattr(self, name)) for name in names}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Return a new layer, not yet built, from what `config` returned."""
+        return cls(**config)
+
+    def __repr__(self) -> str:
+        count = sum(p.size for p in self.parameters)
+        state = f"{count} parameters" if self.built else "not built"
+        return f"<{type(self).__name__} {self.path!r}, {state}>"
+
+
+def created_since(value: Value, serial: int) -> list[Node]:
+    """Return the nodes above a serial number that a value depends on, leaves excepted."""
+    stack, seen = [value.node], {value.node}
+    while stack:
+        for node in input_nodes(stack.pop()):
+            if node.serial > serial and node not in seen:
+                seen.add(node)
+                stack.append(node)
+    return [n for n in seen if n.serial > serial and not isinstance(n, Leaf)]
+
+
+def mark(node: Node, layer: Layer, outermost: Layer) -> None:
+    """Note which layer made a node, and which one the user called to have it made."""
+    vars(node).setdefault("layer", layer)  # a layer within this one has come first
+    vars(node)["outermost_layer"] = outermost
+
+
+def layer_of(node: Node) -> Layer | None:
+    """Return the layer that made a node, the innermost one; or None."""
+    return vars(node).get("layer")
+
+
+def outermost_layer_of(node: Node) -> Layer | None:
+    """Return the layer that the user called to have a node made; or None."""
+    return vars(node).get("outermost_layer")
+
+
+def layers_of(order: Iterable[Node]) -> list[Layer]:
+    """Return the layers that made some nodes, each once, in the order of their first node."""
+    found = (outermost_layer_of(node) for node in order)
+    return list(dict.fromkeys(layer for layer in found if layer is not None))
+
+
+def name_layers(layers: Sequence[Layer], order: Sequence[Node]) -> None:
+    """Give every layer of a model a path of its own, and their nodes ``<path>/<op>``.
+
+    Raises
+    ------
+    ArgumentError
+        If two layers were given one name.
+    """
+    taken: set[str] = set()
+    for layer in layers:
+        if layer.name is not None:
+            if layer.name in taken:
+                raise ArgumentError(f"two layers of one model are called {layer.name!r}")
+            taken.add(layer.name)
+            layer.rename(layer.name)
+    for layer in layers:
+        if layer.name is None:
+            path = unused_name(snake_case(type(layer).__name__), taken)
+            taken.add(path)
+            layer.rename(path)
+    for node in order:
+        owner = layer_of(node)
+        if owner is not None:
+            node.name = f"{owner.path}/{node.op or snake_case(type(node).__name__)}"
+
+
+def unused_name(wanted: str, taken: Iterable[str]) -> str:
+    """Return a name, with a number behind it if it is taken."""
+    name, count = wanted, 0
+    while name in taken:
+        count += 1
+        name = f"{wanted}_{count}"
+    return name
+
+
+def check_name(name: str | None) -> str | None:
+    """Return the name of a layer, or raise `ArgumentError`."""
+    if name is not None and not (isinstance(name, str) and name and "/" not in name):
+        raise ArgumentError(f"layer name {name!r}: use a text without '/'")
+    return name
+
+
+def snake_case(name: str) -> str:
+    """Return ``layer_norm`` for ``LayerNorm``."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def initial_value(initializer: Any, shape: tuple[int, ...], what: str) -> Any:
+    """Return what `Parameter` takes: numbers, or an Initial that draws them later."""
+    check_shape(shape, what)
+    if isinstance(initializer, np.ndarray | list | tuple):
+        result: Any = np.asarray(initializer)
+    else:
+        result = initializers.get(initializer)
+        if result.shape is None:
+            result = result.with_shape(shape)
+    if tuple(result.shape) != shape:
+        raise ShapeError(
+            f"{what} has the shape {shape}, and its initializer gives {tuple(result.shape)}"
+        )
+    return result
+
+
+def activation_function(activation: Any) -> Callable[[Value], Value] | None:
+    """Return what an activation's name stands for; a callable is taken as it is.
+
+    Raises
+    ------
+    UnknownNameError
+        If no op has this name.
+    ArgumentError
+        If the op takes more than one input.
+    """
+    if activation is None:
+        return None
+    function = ops.get(activation) if isinstance(activation, str) else activation
+    if not callable(function):
+        raise ArgumentError(f"activation {activation!r} is neither a name nor callable")
+    try:
+        inspect.signature(function).bind(None)
+    except TypeError as error:
+        raise ArgumentError(
+            f"activation {activation!r} takes more than one input: it is no activation"
+        ) from error
+    return function  # type: ignore[no-any-return]
+
+
+def registered_name(value: Any) -> Any:
+    """Return the name of a registered op class; anything else as it is."""
+    name = getattr(value, "op", None) if isinstance(value, type) else None
+    return name if name and name in ops and ops.get(name) is value else value

@@ -1,0 +1,185 @@
+"""The layers of a multilayer perceptron."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyframe.errors import ArgumentError, ShapeError
+from pyframe.layers.base import Layer, activation_function
+from pyframe.node import Spec, Value, describe
+from pyframe.ops.linear import Linear
+from pyframe.ops.random import Dropout as DropoutOp
+from pyframe.ops.shapes import Flatten as FlattenOp
+
+# After these, half of the input or so is cut off: He's variance keeps the signal's size.
+RECTIFIERS = {"relu", "leaky_relu", "elu", "gelu", "silu", "softplus"}
+
+
+class Dense(Layer):
+    """y = activation(x @ weight + bias), fully connected.
+
+    Parameters
+    ----------
+    units : int
+        The number of outputs.
+    activation : str or callable, optional
+        The name of an op (``"relu"``), or a function from node to node.
+    bias : bool, default True
+    weight_initializer : str, callable or array_like, optional
+        Default: ``"he_uniform"`` before a rectifier (relu and its kin), ``"xavier_uniform"``
+        otherwise.
+    bias_initializer : str, callable or array_like, default "zeros"
+    name : str, optional
+
+    Notes
+    -----
+    Input of shape (n, ..., in) gives (n, ..., units). Parameters: weight (in, units), bias
+    (units,).
+
+    Raises
+    ------
+    ArgumentError
+        If units is not a positive whole number.
+    UnknownNameError
+        If the activation or an initializer is unknown.
+    ShapeError
+        If the input has fewer than two axes, or its last one is not known.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> layer = pf.layers.Dense(64, activation="relu")
+    >>> layer(pf.Placeholder("x", shape=(None, 13))).shape
+    (None, 64)
+    >>> [p.name for p in layer.parameters]
+    ['dense/weight', 'dense/bias']
+
+    References
+    ----------
+    He, Zhang, Ren, Sun, "Delving deep into rectifiers", ICCV 2015, section 2.2; Glorot, Bengio,
+    "Understanding the difficulty of training deep feedforward neural networks", AISTATS 2010.
+    """
+
+    def __init__(
+        self,
+        units: int,
+        activation: Any = None,
+        bias: bool = True,
+        weight_initializer: Any = None,
+        bias_initializer: Any = "zeros",
+        *,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name=name)
+        if isinstance(units, bool) or not hasattr(units, "__index__") or units < 1:
+            raise ArgumentError(f"Dense: units={units!r}; it must be a whole number, at least 1")
+        self.units, self.activation, self.bias = int(units), activation, bool(bias)
+        self.weight_initializer, self.bias_initializer = weight_initializer, bias_initializer
+        self._function = activation_function(activation)
+
+    def build(self, *specs: Spec) -> None:
+        (spec,) = specs
+        if spec.shape is None or len(spec.shape) < 2 or spec.shape[-1] is None:
+            raise ShapeError(
+                f"layer {self.path!r} (Dense) needs an input (n, ..., in) whose last extent is "
+                f"known, and got {describe(spec.shape)}"
+            )
+        name = getattr(self._function, "op", "")
+        weight = self.weight_initializer
+        if weight is None:
+            weight = "he_uniform" if name in RECTIFIERS else "xavier_uniform"
+        shape = (spec.shape[-1], self.units)
+        self.weight = self.add_parameter("weight", shape, weight, dtype=spec.dtype)
+        self.offset = None
+        if self.bias:
+            initializer = self.bias_initializer
+            self.offset = self.add_parameter("bias", shape[1:], initializer, dtype=spec.dtype)
+
+    def call(self, *inputs: Value) -> Value:
+        y = Linear(*inputs, self.weight, self.offset)
+        return y if self._function is None else self._function(y)
+
+
+class Activation(Layer):
+    """y = activation(x), element by element.
+
+    Parameters
+    ----------
+    activation : str or callable
+        The name of an op (``"tanh"``), or a function from node to node.
+    name : str, optional
+
+    Raises
+    ------
+    UnknownNameError
+        If no op has this name.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.layers.Activation("tanh")(pf.Placeholder("x", shape=(None, 3))).shape
+    (None, 3)
+    """
+
+    def __init__(self, activation: Any, *, name: str | None = None) -> None:
+        super().__init__(name=name)
+        function = activation_function(activation)
+        if function is None:
+            raise ArgumentError("Activation needs the name of an op, or a function")
+        self.activation, self._function = activation, function
+
+    def call(self, *inputs: Value) -> Value:
+        return self._function(*inputs)
+
+
+class Dropout(Layer):
+    """While training, each element becomes 0 with probability `rate`, the others x / (1 - rate).
+
+    Parameters
+    ----------
+    rate : float, in [0, 1)
+    name : str, optional
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.layers.Dropout(0.5)(pf.Placeholder("x", shape=(None, 3))).shape
+    (None, 3)
+
+    References
+    ----------
+    Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", JMLR
+    15, 2014.
+    """
+
+    def __init__(self, rate: float, *, name: str | None = None) -> None:
+        super().__init__(name=name)
+        if not 0 <= rate < 1:
+            raise ArgumentError(f"Dropout: rate={rate!r}; it must be at least 0 and below 1")
+        self.rate = float(rate)
+
+    def call(self, *inputs: Value) -> Value:
+        return DropoutOp(*inputs, self.rate)
+
+
+class Flatten(Layer):
+    """(n, ...) becomes (n, k): each sample one row.
+
+    Parameters
+    ----------
+    name : str, optional
+
+    Raises
+    ------
+    ShapeError
+        If the input has no axis.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.layers.Flatten()(pf.Placeholder("images", shape=(None, 28, 28))).shape
+    (None, 784)
+    """
+
+    def call(self, *inputs: Value) -> Value:
+        return FlattenOp(*inputs)

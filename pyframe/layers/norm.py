@@ -1,0 +1,115 @@
+"""Normalizing layers."""
+
+from __future__ import annotations
+
+from pyframe.errors import ArgumentError, ShapeError
+from pyframe.layers.base import Layer
+from pyframe.node import Spec, Value, describe
+from pyframe.ops.norm import BatchNorm as BatchNormOp
+from pyframe.ops.norm import LayerNorm as LayerNormOp
+
+
+def _channels(layer: Layer, spec: Spec) -> tuple[int]:
+    """Return the last extent as a shape, or raise `ShapeError`."""
+    if not spec.shape or spec.shape[-1] is None:
+        raise ShapeError(
+            f"layer {layer.path!r} ({type(layer).__name__}) needs an input whose last extent is "
+            f"known, and got {describe(spec.shape)}"
+        )
+    return (spec.shape[-1],)
+
+
+class BatchNorm(Layer):
+    """y = scale (x - mean) / sqrt(variance + epsilon) + shift, over all axes but the last.
+
+    While training, mean and variance are those of the batch, and running averages of them are
+    kept as states; otherwise these averages are used.
+
+    Parameters
+    ----------
+    momentum : float, in [0, 1], default 0.1
+        The weight of the new batch: average = (1 - momentum) average + momentum batch.
+    epsilon : float, default 1e-5
+    name : str, optional
+
+    Notes
+    -----
+    Input (n, ..., c). Parameters: scale (c,), shift (c,); states: mean (c,), variance (c,).
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> layer = pf.layers.BatchNorm()
+    >>> layer(pf.Placeholder("x", shape=(None, 3))).shape
+    (None, 3)
+    >>> [s.name for s in layer.states]
+    ['batch_norm/mean', 'batch_norm/variance']
+
+    References
+    ----------
+    Ioffe, Szegedy, "Batch normalization", ICML 2015, algorithm 1.
+    """
+
+    def __init__(
+        self, momentum: float = 0.1, epsilon: float = 1e-5, *, name: str | None = None
+    ) -> None:
+        super().__init__(name=name)
+        if not 0 <= momentum <= 1:
+            raise ArgumentError(f"BatchNorm: momentum={momentum!r}; it must be in [0, 1]")
+        self.momentum, self.epsilon = float(momentum), float(epsilon)
+
+    def build(self, *specs: Spec) -> None:
+        (spec,) = specs
+        shape = _channels(self, spec)
+        self.scale = self.add_parameter("scale", shape, 1.0, dtype=spec.dtype)
+        self.shift = self.add_parameter("shift", shape, 0.0, dtype=spec.dtype)
+        self.mean = self.add_state("mean", shape, 0.0, dtype=spec.dtype)
+        self.variance = self.add_state("variance", shape, 1.0, dtype=spec.dtype)
+
+    def call(self, *inputs: Value) -> Value:
+        return BatchNormOp(
+            *inputs,
+            self.scale,
+            self.shift,
+            self.mean,
+            self.variance,
+            momentum=self.momentum,
+            epsilon=self.epsilon,
+        )
+
+
+class LayerNorm(Layer):
+    """y = scale (x - mean) / sqrt(variance + epsilon) + shift, over the last axis of each row.
+
+    Parameters
+    ----------
+    epsilon : float, default 1e-5
+    name : str, optional
+
+    Notes
+    -----
+    Input (..., c). Parameters: scale (c,), shift (c,).
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.layers.LayerNorm()(pf.Placeholder("x", shape=(None, 3))).shape
+    (None, 3)
+
+    References
+    ----------
+    Ba, Kiros, Hinton, "Layer normalization", arXiv:1607.06450, equation 4.
+    """
+
+    def __init__(self, epsilon: float = 1e-5, *, name: str | None = None) -> None:
+        super().__init__(name=name)
+        self.epsilon = float(epsilon)
+
+    def build(self, *specs: Spec) -> None:
+        (spec,) = specs
+        shape = _channels(self, spec)
+        self.scale = self.add_parameter("scale", shape, 1.0, dtype=spec.dtype)
+        self.shift = self.add_parameter("shift", shape, 0.0, dtype=spec.dtype)
+
+    def call(self, *inputs: Value) -> Value:
+        return LayerNormOp(*inputs, self.scale, self.shift, epsilon=self.epsilon)

@@ -1,0 +1,49 @@
+"""Metrics by name. They are ops, called as ``metric(y, y_hat)``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pyframe.errors import ArgumentError
+from pyframe.hookspecs import hookimpl
+from pyframe.ops import pyframe_register_ops
+from pyframe.registry import registries
+
+BUILT_IN = ("accuracy", "mae", "rmse", "r2", "confusion_matrix")
+
+
+def get(metric: Any) -> Callable[..., Any]:
+    """Return the metric of a name; a callable is returned as it is.
+
+    Parameters
+    ----------
+    metric : str or callable
+        A callable of (y, y_hat) that gives a node whose outputs add up over batches.
+
+    Raises
+    ------
+    UnknownNameError
+        If the name is not registered.
+    ArgumentError
+        If it is neither.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.metrics.get("accuracy").__name__
+    'Accuracy'
+    """
+    found = registries["metrics"].get(metric) if isinstance(metric, str) else metric
+    if not callable(found):
+        raise ArgumentError(
+            f"{metric!r} is no metric; pass a name such as 'mae', or a callable of (y, y_hat)"
+        )
+    return found  # type: ignore[no-any-return]
+
+
+@hookimpl
+def pyframe_register_metrics() -> Mapping[str, Callable[..., Any]]:
+    """Name the built-in metrics."""
+    ops = pyframe_register_ops()
+    return {name: ops[name] for name in BUILT_IN}

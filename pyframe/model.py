@@ -1,0 +1,492 @@
+"""Models: a graph with its inputs and outputs, and the layers that made it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pyframe import checkpoint
+from pyframe.checkpoint import Architecture
+from pyframe.errors import ArgumentError, FeedError, GraphError, ShapeError
+from pyframe.graph import Graph
+from pyframe.layers.base import Layer, layers_of, name_layers, outermost_layer_of, unused_name
+from pyframe.node import (
+    Array,
+    Parameter,
+    Placeholder,
+    Shape,
+    State,
+    Value,
+    check_shape,
+    convert,
+    describe,
+    float_dtype,
+)
+from pyframe.plan import Plan, compile
+from pyframe.registry import ops
+from pyframe.storage import holding
+
+
+class Model:
+    """A graph from placeholders to outputs.
+
+    Parameters
+    ----------
+    inputs : Placeholder or list of Placeholder
+    outputs : Value or list of Value
+        What `predict` returns.
+
+    Attributes
+    ----------
+    inputs : list of Placeholder
+    outputs : list of Value
+    layers : list of Layer
+        In the order of use. Building the model gives each its path (``dense``, ``dense_1``) and
+        each of their parameters its name (``dense/weight``).
+
+    Raises
+    ------
+    GraphError
+        If an output depends on a placeholder that is no input, or an input leads nowhere.
+    ArgumentError
+        If two layers were given one name.
+
+    Examples
+    --------
+    >>> import numpy as np, pyframe as pf
+    >>> x = pf.Placeholder("x", shape=(None, 4))
+    >>> h = pf.layers.Dense(4, activation="tanh")(x)
+    >>> model = pf.Model(inputs=[x], outputs=[pf.layers.Dense(2)(x + h)])
+    >>> model.predict(np.ones((3, 4))).shape
+    (3, 2)
+    >>> [p.name for p in model.parameters]
+    ['dense/weight', 'dense/bias', 'dense_1/weight', 'dense_1/bias']
+    """
+
+    def __init__(
+        self, inputs: Placeholder | Sequence[Placeholder], outputs: Value | Sequence[Value]
+    ) -> None:
+        self._reset()
+        sources = [inputs] if isinstance(inputs, Placeholder) else list(inputs)
+        results = [outputs] if isinstance(outputs, Value) else list(outputs)
+        self._connect(sources, results, None)
+
+    def _reset(self) -> None:
+        self._lock = threading.RLock()
+        self._plan: Plan | None = None
+        self._graph: Graph | None = None
+        self._inputs: list[Placeholder] = []
+        self._outputs: list[Value] = []
+        self.layers: list[Layer] = []
+
+    def _connect(
+        self, inputs: list[Placeholder], outputs: list[Value], layers: list[Layer] | None
+    ) -> None:
+        """Become the model of a graph; given layers have their names already."""
+        for value in inputs:
+            if not isinstance(value, Placeholder):
+                raise GraphError(f"inputs must be placeholders, and {value!r} is none")
+        for value in outputs:
+            if not isinstance(value, Value):
+                raise GraphError(f"outputs must be nodes, and {value!r} is none")
+        if not outputs:
+            raise GraphError("a model needs at least one output")
+        graph = Graph(outputs)
+        for placeholder in graph.placeholders:
+            if placeholder not in inputs:
+                raise GraphError(
+                    f"the outputs depend on placeholder {placeholder.label()!r}, which is not "
+                    "among the inputs"
+                )
+        for placeholder in inputs:
+            if placeholder not in graph.names:
+                raise GraphError(f"no output depends on input {placeholder.label()!r}")
+        if layers is None:
+            layers = self.layers or layers_of(graph.order)
+            name_layers(layers, graph.order)
+            graph = Graph(outputs)  # with the new names
+        self.layers = layers
+        self._inputs, self._outputs, self._graph = inputs, outputs, graph
+
+    # ---- looking ----
+
+    @property
+    def built(self) -> bool:
+        """Whether the graph is there; a `Sequential` waits for the shape of its input."""
+        return self._graph is not None
+
+    @property
+    def graph(self) -> Graph:
+        """The graph behind the outputs."""
+        if self._graph is None:
+            raise GraphError(
+                "this model has not seen its input yet and so has no graph: fit it, predict with "
+                "it, or pass input_shape="
+            )
+        return self._graph
+
+    @property
+    def inputs(self) -> list[Placeholder]:
+        """The placeholders to feed."""
+        assert self.graph
+        return list(self._inputs)
+
+    @property
+    def outputs(self) -> list[Value]:
+        """What `predict` returns."""
+        assert self.graph
+        return list(self._outputs)
+
+    @property
+    def output_names(self) -> list[str]:
+        """A name for each output: that of its layer, or of its node."""
+        names: list[str] = []
+        for value in self.outputs:
+            layer = outermost_layer_of(value.node)
+            wanted = layer.path if layer is not None else self.graph.names[value.node]
+            names.append(unused_name(wanted, names))
+        return names
+
+    @property
+    def parameters(self) -> list[Parameter]:
+        """Every parameter, once, in the order of the graph."""
+        return self.graph.parameters
+
+    @property
+    def states(self) -> list[State]:
+        """What layers keep from step to step besides parameters, such as running means."""
+        return self.graph.states
+
+    @property
+    def architecture(self) -> Architecture:
+        """What a file of this model holds."""
+        return Architecture(type(self).__name__, self.inputs, self.outputs, self.layers)
+
+    def summary(self) -> str:
+        """Return a table of the layers: name, kind, output shape, number of parameters."""
+        parameters = self.parameters
+        rows = [("layer", "kind", "output shape", "parameters")]
+        for placeholder in self._inputs:
+            rows.append((self.graph.names[placeholder], "input", describe(placeholder.shape), ""))
+        seen: set[Parameter] = set()
+        for layer in self.layers:
+            own = [p for p in layer.parameters if p not in seen]
+            seen.update(own)
+            kind = type(layer).__name__
+            rows.append(
+                (layer.path, kind, describe(layer.output_shape), f"{sum(p.size for p in own):,}")
+            )
+        for parameter in parameters:
+            if parameter not in seen:
+                name = self.graph.names[parameter]
+                rows.append((name, "parameter", describe(parameter.shape), f"{parameter.size:,}"))
+        widths = [max(len(row[i]) for row in rows) for i in range(3)]
+        last = max(len(row[3]) for row in rows)
+        lines = [
+            "  ".join([*(c.ljust(w) for c, w in zip(row[:3], widths, strict=True))])
+            + f"  {row[3].rjust(last)}"
+            for row in rows
+        ]
+        total = sum(p.size for p in parameters)
+        trained = sum(p.size for p in parameters if p.trainable)
+        kept = sum(s.size for s in self.states)
+        rule = "-" * len(lines[0])
+        end = f"{total:,} parameters, {trained:,} of them trained"
+        end += f"; {kept:,} numbers of state" if kept else ""
+        return "\n".join([lines[0], rule, *lines[1:], rule, end])
+
+    def __repr__(self) -> str:
+        if not self.built:
+            return f"<{type(self).__name__} of {len(self.layers)} layers, not built>"
+        count = sum(p.size for p in self.parameters)
+        return f"<{type(self).__name__} of {len(self.layers)} layers, {count:,} parameters>"
+
+    # ---- weights ----
+
+    def _arrays(self) -> dict[str, Parameter]:
+        names = self.graph.names
+        return {names[p]: p for p in [*self.parameters, *self.states]}
+
+    def get_weights(self) -> dict[str, Array]:
+        """Return a copy of every parameter and state, by name."""
+        arrays = self._arrays()
+        with holding(list(arrays.values())):
+            return {name: p.value.copy() for name, p in arrays.items()}
+
+    def set_weights(self, weights: Mapping[str, Any]) -> None:
+        """Set parameters and states by name; those that are not given stay.
+
+        Parameters
+        ----------
+        weights : dict of str to array_like
+
+        Raises
+        ------
+        ArgumentError
+            If a name is unknown.
+        ShapeError, DTypeError
+            If an array does not fit. Nothing has changed then.
+        """
+        arrays = self._arrays()
+        unknown = [name for name in weights if name not in arrays]
+        if unknown:
+            raise ArgumentError(
+                f"the model has no parameter {unknown[0]!r}; it has {', '.join(arrays)}"
+            )
+        checked = {}
+        for name, value in weights.items():
+            parameter = arrays[name]
+            array = convert(value, parameter.dtype, f"parameter {name!r}")
+            if array.shape != parameter.shape:
+                raise ShapeError(
+                    f"parameter {name!r} has the shape {describe(parameter.shape)} and was given "
+                    f"{describe(array.shape)}"
+                )
+            checked[name] = array
+        for name, array in checked.items():
+            arrays[name].value = array
+
+    # ---- running ----
+
+    def feed(self, X: Any) -> dict[Placeholder, Any]:  # noqa: N803
+        """Return data as a feed of the inputs.
+
+        Parameters
+        ----------
+        X : array_like, or for several inputs a list of them or a dict by input name
+        """
+        self.build_for(X)
+        names = {self.graph.names[p]: p for p in self._inputs}
+        if isinstance(X, Mapping):
+            feed = {names.get(key, key): value for key, value in X.items()}
+            wrong = [key for key in feed if key not in self._inputs]
+            missing = [name for name, p in names.items() if p not in feed]
+            if wrong or missing:
+                raise FeedError(
+                    f"the model takes {', '.join(map(repr, names))}; "
+                    + (f"{wrong[0]!r} is none of them" if wrong else f"{missing[0]!r} is missing")
+                )
+            return feed
+        if len(self._inputs) == 1:
+            return {self._inputs[0]: X}
+        if not isinstance(X, list | tuple) or len(X) != len(self._inputs):
+            raise FeedError(
+                f"the model has {len(self._inputs)} inputs ({', '.join(names)}); pass a list of "
+                "as many arrays, or a dict"
+            )
+        return dict(zip(self._inputs, X, strict=True))
+
+    def build_for(self, X: Any) -> None:  # noqa: N803
+        """Make sure that the graph is there; a `Sequential` takes its input's shape from data."""
+        assert self.graph
+
+    def predict(self, X: Any, batch_size: int | None = None) -> Any:  # noqa: N803
+        """Return the outputs for some data. Many threads may do so at once.
+
+        Parameters
+        ----------
+        X : array_like of n rows, or for several inputs a list of them or a dict by input name
+        batch_size : int, optional
+            Rows that are computed at a time, to bound the memory; default: all of them.
+
+        Returns
+        -------
+        ndarray, or a list of them for several outputs
+            With as many rows as X; what the model computes, logits if the loss takes logits.
+
+        Raises
+        ------
+        ShapeError, DTypeError, FeedError, LabelError
+            If X does not fit the inputs.
+        ArgumentError
+            If batch_size is no positive whole number.
+
+        Examples
+        --------
+        >>> import numpy as np, pyframe as pf
+        >>> model = pf.Sequential([pf.layers.Dense(2)])
+        >>> model.predict(np.ones((5, 3))).shape
+        (5, 2)
+        """
+        feed = self.feed(X)
+        plan = self._inference_plan()
+        if batch_size is None:
+            return plan.run(feed)
+        whole = isinstance(batch_size, int | np.integer) and not isinstance(batch_size, bool)
+        if not whole or batch_size < 1:
+            raise ArgumentError(f"batch_size={batch_size!r}; it must be a whole number, at least 1")
+        return self._predict_in_parts(plan, feed, int(batch_size))
+
+    def _predict_in_parts(self, plan: Plan, feed: dict[Placeholder, Any], size: int) -> Any:
+        arrays = {
+            p: value if hasattr(value, "shape") else np.asarray(value) for p, value in feed.items()
+        }
+        rows = {len(a) if a.ndim else 0 for a in arrays.values()}
+        if len(rows) > 1:
+            raise ShapeError(f"the inputs have different numbers of rows: {sorted(rows)}")
+        (count,) = rows
+        if count <= size:
+            return plan.run(arrays)
+        parts = [
+            plan.run({p: a[start : start + size] for p, a in arrays.items()})
+            for start in range(0, count, size)
+        ]
+        if isinstance(parts[0], list):
+            return [np.concatenate(column) for column in zip(*parts, strict=True)]
+        return np.concatenate(parts)
+
+    def _inference_plan(self) -> Plan:
+        with self._lock:
+            if self._plan is None:
+                self._plan = compile(self.outputs)
+            return self._plan
+
+    # ---- files ----
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to one file, which `pyframe.load` reads; see `pyframe.checkpoint`."""
+        checkpoint.save(self, path)
+
+    def __reduce__(self) -> Any:
+        nodes = [n for n in self.graph.order if n.inputs and n.op not in ops]
+        made: list[Any] = [*nodes, *checkpoint.paths_of(self.layers)]
+        classes = {type(thing).__name__: type(thing) for thing in made}
+        return _unpickle, (checkpoint.to_bytes(self.architecture), classes)
+
+
+class Sequential(Model):
+    """Layers one after the other.
+
+    Parameters
+    ----------
+    layers : list of Layer
+    input_shape : tuple of int, optional
+        Of one sample, without the batch. Otherwise the first data decide.
+    dtype : {"float32", "float64"}, default "float32"
+
+    Raises
+    ------
+    ArgumentError
+        If there is no layer, or something else stands among them.
+    ShapeError
+        If a layer cannot take what the one before it gives.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> model = pf.Sequential(
+    ...     [pf.layers.Dense(64, activation="relu"), pf.layers.Dense(1)], input_shape=(13,)
+    ... )
+    >>> print(model.summary())
+    layer    kind   output shape  parameters
+    ----------------------------------------
+    x        input  (?, 13)
+    dense    Dense  (?, 64)              896
+    dense_1  Dense  (?, 1)                65
+    ----------------------------------------
+    961 parameters, 961 of them trained
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        *,
+        input_shape: Any = None,
+        dtype: npt.DTypeLike = "float32",
+    ) -> None:
+        self._reset()
+        self.dtype = float_dtype(dtype)
+        self.layers = list(layers)
+        if not self.layers:
+            raise ArgumentError("a Sequential needs at least one layer")
+        for layer in self.layers:
+            if not isinstance(layer, Layer):
+                hint = "; write Dense(1), with parentheses" if isinstance(layer, type) else ""
+                raise ArgumentError(f"{layer!r} is no layer{hint}")
+        if input_shape is not None:
+            self._build(check_shape(input_shape, "input_shape"))
+
+    def _build(self, shape: Shape) -> None:
+        x = Placeholder("x", shape=(None, *shape), dtype=self.dtype)
+        y: Value = x
+        for layer in self.layers:
+            y = layer(y)
+        stack, self.layers = self.layers, list(dict.fromkeys(self.layers))
+        try:
+            self._connect([x], [y], None)
+        finally:
+            self.layers = stack
+
+    def build_for(self, X: Any) -> None:  # noqa: N803
+        """Take the shape of a sample from data, unless the graph is there already."""
+        with self._lock:
+            if self.built:
+                return
+            if isinstance(X, Mapping):
+                X = next(iter(X.values()), None)  # noqa: N806
+            shape = np.shape(X)
+            if not shape:
+                raise ShapeError("the data are a single number; rows are needed, one a sample")
+            self._build(shape[1:] or (1,))
+
+    def __reduce__(self) -> Any:
+        if self.built:
+            return super().__reduce__()
+        return _unbuilt, (self.layers, self.dtype)
+
+
+def load(path: str | os.PathLike[str], custom_ops: Mapping[str, type] | None = None) -> Model:
+    """Read a model from a file that `Model.save` has written. Nothing in the file is executed.
+
+    Parameters
+    ----------
+    path : path-like
+    custom_ops : dict of str to type, optional
+        Classes of nodes and layers that are not registered, by the name of the class.
+
+    Returns
+    -------
+    Model
+        A `Sequential` if it was one. It predicts, to the bit, what the saved one did.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is no model, is damaged or of a later format, or if it needs an op that is not
+        there; then the message names the package to install.
+    OSError
+        If the file cannot be read.
+
+    Examples
+    --------
+    >>> import numpy as np, pyframe as pf
+    >>> model = pf.Sequential([pf.layers.Dense(2)], input_shape=(3,))
+    >>> model.save("model.pyframe")
+    >>> same = pf.load("model.pyframe")
+    >>> bool((same.predict(np.ones((1, 3))) == model.predict(np.ones((1, 3)))).all())
+    True
+    """
+    return _from_architecture(checkpoint.read(path, custom_ops))
+
+
+def _from_architecture(architecture: Architecture) -> Model:
+    sequential = architecture.kind == Sequential.__name__
+    model: Model = Sequential.__new__(Sequential) if sequential else Model.__new__(Model)
+    model._reset()
+    if isinstance(model, Sequential):
+        model.dtype = architecture.inputs[0].dtype
+    model._connect(architecture.inputs, architecture.outputs, architecture.layers)
+    return model
+
+
+def _unpickle(data: bytes, classes: Mapping[str, type]) -> Model:
+    return _from_architecture(checkpoint.from_bytes(data, classes, "the pickle"))
+
+
+def _unbuilt(layers: list[Layer], dtype: Any) -> Sequential:
+    return Sequential(layers, dtype=dtype)

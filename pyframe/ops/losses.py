@@ -1,0 +1,429 @@
+"""Losses: how far a prediction is from its target. Kernels: losses.c.
+
+All take ``(y, y_hat, sample_weight=None, reduction="mean")``, the target first. Prediction and
+target have one shape (n, ...): nothing is broadcast, since an (n,) against an (n, 1) would silently
+become (n, n). Only a one-dimensional target counts as the column of a prediction (n, 1).
+
+Of the losses l_ij of element j of row i, with m elements a row and the row's weight w_i (1 without
+`sample_weight`):
+
+- ``"mean"``: sum_ij w_i l_ij / (m sum_i w_i), the weighted mean over rows of the mean over a row.
+  It is 0, with gradient 0, when the weights sum to 0, and NaN, as in NumPy, for an empty batch.
+- ``"sum"``: sum_ij w_i l_ij.
+- ``"none"``: w_i l_ij itself, in the shape of the prediction.
+
+The weights count as data and get no gradient; target and prediction both get theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from pyframe.errors import ArgumentError
+from pyframe.node import INT64, Constant, Shape, Spec, Value
+from pyframe.op import Case, Op, known, merge_shapes, same_extent, same_shape
+
+REDUCTIONS = ("mean", "sum", "none")
+
+
+def match_target(op: Op, y: Shape, y_hat: Shape) -> Shape:
+    """Return the shape that target and prediction share, or raise `ShapeError`."""
+    if same_shape(y, y_hat):
+        return merge_shapes(y, y_hat)
+    if len(y) == 1 and len(y_hat) == 2 and same_extent(y[0], y_hat[0]) and y_hat[1] in (None, 1):
+        return known(y[0], y_hat[0]), 1
+    op.bad_shapes(
+        "target and prediction must have one shape, or the target (n,) and the prediction (n, 1)"
+    )
+
+
+def match_labels(op: Op, y: Shape, logits: Shape) -> Shape:
+    """Return the shape of the labels that logits (..., classes) go with, or raise `ShapeError`."""
+    if not logits:
+        op.bad_shapes("the logits must be (..., classes)")
+    if not same_shape(y, logits[:-1]):
+        op.bad_shapes(
+            "the labels must have the shape of the logits without the last axis, the classes"
+        )
+    return merge_shapes(y, logits[:-1])
+
+
+def match_weight(op: Op, weight: Shape | None, batch: Shape) -> None:
+    """Raise `ShapeError` unless the weight is absent or has one element a row of the batch."""
+    if weight is None:
+        return
+    if not batch:
+        op.bad_shapes("sample weights need a batch axis, and there is none")
+    if len(weight) != 1 or not same_extent(weight[0], batch[0]):
+        op.bad_shapes("sample_weight must be (n,), one number for each row")
+
+
+def as_labels(y: Any) -> Value:
+    """Return a node as it is, and an array of integers as a constant of int64."""
+    return y if isinstance(y, Value) else Constant(y, dtype=INT64)
+
+
+# ---- in NumPy, for the references ----
+
+
+def by_row(weight: Any, shape: Sequence[int]) -> Any:
+    """Return weights (n,) as (n, 1, ...), so that they broadcast over a batch; absent ones as 1."""
+    return np.ones(()) if weight is None else weight.reshape(-1, *[1] * (len(shape) - 1))
+
+
+def reduce_loss(losses: Any, weight: Any, reduction: str) -> Any:
+    """Reduce the losses of the elements as the module's docstring says."""
+    weighted = losses * by_row(weight, losses.shape)
+    if reduction == "none":
+        return weighted
+    return scale_mean(np.sum(weighted), losses.shape, weight, reduction)
+
+
+def scale_mean(total: Any, shape: Sequence[int], weight: Any, reduction: str) -> Any:
+    """Divide a sum over a batch by its total weight, when the reduction is the mean."""
+    if reduction != "mean":
+        return total
+    count = np.prod(shape)
+    if count == 0:
+        return total * np.nan
+    divisor = count if weight is None else np.sum(weight) * (count / shape[0])
+    return total * 0 if divisor == 0 else total / divisor
+
+
+def coefficients(dl: Any, shape: Sequence[int], weight: Any, reduction: str) -> Any:
+    """Return what each element's derivative is multiplied with, as an array of the shape."""
+    result = np.broadcast_to(by_row(weight, shape), shape)
+    return result * scale_mean(dl, shape, weight, reduction)
+
+
+class Loss(Op):
+    """The base of the losses: a shape rule, the reductions, and test cases."""
+
+    attributes = {"reduction": "i8"}
+    optional_inputs = (2,)
+    grad: ClassVar[type[Op]]
+    match: ClassVar[Any] = staticmethod(match_target)  # (op, y, y_hat) to the shape of the batch
+
+    def __init__(
+        self,
+        y: Any,
+        y_hat: Any,
+        sample_weight: Any = None,
+        reduction: str = "mean",
+        *,
+        name: str | None = None,
+        **attributes: Any,
+    ) -> None:
+        if reduction not in REDUCTIONS:
+            raise ArgumentError(
+                f"{type(self).__name__}: reduction {reduction!r} is none of {', '.join(REDUCTIONS)}"
+            )
+        super().__init__(y, y_hat, sample_weight, name=name, reduction=reduction, **attributes)
+
+    def infer_shape(self, *shapes: Any) -> Shape:
+        y, y_hat, weight = shapes
+        batch = self.match(self, y, y_hat)
+        match_weight(self, weight, batch)
+        return batch if self.attrs["reduction"] == "none" else ()
+
+    def lower_attributes(self, specs: Sequence[Spec | None]) -> dict[str, Any]:
+        return {**self.attrs, "reduction": REDUCTIONS.index(self.attrs["reduction"])}
+
+    def gradient(self, *grads: Any) -> Sequence[Value | None]:
+        dy, dy_hat = self.grad(grads[0], *self.inputs, **self.attrs)
+        return dy, dy_hat, None
+
+    @classmethod
+    def element(cls, y: Any, y_hat: Any, delta: float) -> Any:
+        """Return the loss of each element."""
+        raise NotImplementedError
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        y, y_hat, weight = inputs
+        losses = cls.element(y.reshape(y_hat.shape), y_hat, attributes.get("delta", 0.0))
+        return reduce_loss(losses, weight, attributes["reduction"])
+
+    @classmethod
+    def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
+        return 16 + inputs[1].size, np.abs(cls.reference(*inputs, **attributes))
+
+    @classmethod
+    def sample(cls, draw: Any) -> Case:
+        y_hat = draw.normal(draw.shape(max_ndim=3))
+        y = y_hat + draw.away_from_zero(y_hat.shape)  # |y_hat - y| has a kink at 0
+        return cls._sample(draw, y, y_hat, {})
+
+    @classmethod
+    def _sample(cls, draw: Any, y: Any, y_hat: Any, attributes: dict[str, Any]) -> Case:
+        if y_hat.ndim == 1 and draw.choice([False, True]):
+            y_hat = y_hat[:, None]
+        weighted = y.ndim > 0 and draw.choice([False, True])
+        weight = draw.positive(y.shape[:1]) if weighted else None
+        return Case((y, y_hat, weight), {"reduction": draw.choice(REDUCTIONS), **attributes})
+
+    @classmethod
+    def cases(cls) -> Sequence[Case]:
+        extra = {"delta": 1.0} if "delta" in cls.attributes else {}
+        y, y_hat = np.array([[0.0, 1.0], [1.0, 0.25]]), np.array([[1.0, -2.0], [3.0, 0.5]])
+        no_weight = {"reduction": "mean", **extra}
+        return (
+            Case((y, y_hat, np.zeros(2)), no_weight),  # nothing counts: 0
+            Case((y, y_hat, np.array([0.0, 2.0])), no_weight),
+            Case((np.zeros(0), np.zeros((0, 1)), None), no_weight),  # the mean of nothing: NaN
+            Case((np.zeros(0), np.zeros(0), np.zeros(0)), no_weight),
+            Case((np.zeros((0, 3)), np.zeros((0, 3)), None), {"reduction": "sum", **extra}),
+        )
+
+
+class LossGrad(Op):
+    """dy and dy_hat of a loss, from dl, y, y_hat and the weight."""
+
+    attributes = {"reduction": "i8"}
+    optional_inputs = (3,)
+    output_count = 2
+    differentiable = False
+    loss: ClassVar[type[Loss]]
+
+    def infer_shape(self, *shapes: Any) -> Any:
+        dl, y, y_hat, weight = shapes
+        batch = self.loss.match(self, y, y_hat)
+        match_weight(self, weight, batch)
+        if not same_shape(dl, batch if self.attrs["reduction"] == "none" else ()):
+            self.bad_shapes("dl must have the shape of the loss")
+        return y, y_hat
+
+    def lower_attributes(self, specs: Sequence[Spec | None]) -> dict[str, Any]:
+        return {**self.attrs, "reduction": REDUCTIONS.index(self.attrs["reduction"])}
+
+    @classmethod
+    def derivatives(cls, y: Any, y_hat: Any, delta: float) -> tuple[Any, Any]:
+        """Return the derivatives of `Loss.element` by y and by y_hat."""
+        raise NotImplementedError
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        dl, y, y_hat, weight = inputs
+        scale = coefficients(dl, y_hat.shape, weight, attributes["reduction"])
+        column = y.reshape(y_hat.shape)
+        by_y, by_y_hat = cls.derivatives(column, y_hat, attributes.get("delta", 0.0))
+        return (scale * by_y).reshape(y.shape), scale * by_y_hat
+
+    @classmethod
+    def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
+        by_y, by_y_hat = cls.reference(*inputs, **attributes)
+        return 16 + len(np.atleast_1d(inputs[2])), (np.abs(by_y), np.abs(by_y_hat))
+
+    @classmethod
+    def sample(cls, draw: Any) -> Case:
+        case = cls.loss.sample(draw)
+        dl = draw.normal(np.shape(cls.loss.reference(*case.inputs, **case.attributes)))
+        return Case((dl, *case.inputs), case.attributes)
+
+    @classmethod
+    def cases(cls) -> Sequence[Case]:
+        return tuple(
+            Case((np.full(shape, 2.0), *case.inputs), case.attributes)
+            for case in cls.loss.cases()
+            for shape in (np.shape(cls.loss.reference(*case.inputs, **case.attributes)),)
+        )
+
+
+class L1Loss(Loss):
+    """l = |y_hat - y|, the absolute error.
+
+    Its derivative is taken as 0 where the two are equal.
+
+    Parameters
+    ----------
+    y : Value, shape (n, ...)
+        The target; (n,) goes with a prediction (n, 1).
+    y_hat : Value, shape (n, ...)
+        The prediction.
+    sample_weight : Value, shape (n,), optional
+    reduction : {"mean", "sum", "none"}, default "mean"
+        ``sum_ij w_i l_ij / (m sum_i w_i)``, ``sum_ij w_i l_ij`` or ``w_i l_ij``; see the module.
+    name : str, optional
+
+    Returns
+    -------
+    Value, shape (); with reduction "none" that of y_hat
+
+    Raises
+    ------
+    ShapeError
+        If target and prediction differ in shape.
+    ArgumentError
+        For an unknown reduction.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> y, y_hat = pf.Placeholder("y", shape=(None,)), pf.Placeholder("y_hat", shape=(None, 1))
+    >>> pf.L1Loss(y, y_hat).shape
+    ()
+    """
+
+    op = "l1_loss"
+
+    @classmethod
+    def element(cls, y: Any, y_hat: Any, delta: float) -> Any:
+        return np.abs(y_hat - y)
+
+
+class L1LossGrad(LossGrad):
+    """dy_hat = dl w sign(y_hat - y), dy = -dy_hat."""
+
+    op = "l1_loss_grad"
+    loss = L1Loss
+
+    @classmethod
+    def derivatives(cls, y: Any, y_hat: Any, delta: float) -> tuple[Any, Any]:
+        sign = np.sign(y_hat - y)
+        return -sign, sign
+
+
+class L2Loss(Loss):
+    """l = (y_hat - y)^2, the squared error; its mean is the mean squared error of the lesson.
+
+    Parameters
+    ----------
+    y : Value, shape (n, ...)
+        The target; (n,) goes with a prediction (n, 1).
+    y_hat : Value, shape (n, ...)
+        The prediction.
+    sample_weight : Value, shape (n,), optional
+    reduction : {"mean", "sum", "none"}, default "mean"
+        ``sum_ij w_i l_ij / (m sum_i w_i)``, ``sum_ij w_i l_ij`` or ``w_i l_ij``; see the module.
+    name : str, optional
+
+    Returns
+    -------
+    Value, shape (); with reduction "none" that of y_hat
+
+    Raises
+    ------
+    ShapeError
+        If target and prediction differ in shape.
+    ArgumentError
+        For an unknown reduction.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> y, y_hat = pf.Placeholder("y", shape=(None, 3)), pf.Placeholder("y_hat", shape=(None, 3))
+    >>> pf.L2Loss(y, y_hat, reduction="none").shape
+    (None, 3)
+    """
+
+    op = "l2_loss"
+
+    @classmethod
+    def element(cls, y: Any, y_hat: Any, delta: float) -> Any:
+        return (y_hat - y) ** 2
+
+
+class L2LossGrad(LossGrad):
+    """dy_hat = 2 dl w (y_hat - y), dy = -dy_hat."""
+
+    op = "l2_loss_grad"
+    loss = L2Loss
+
+    @classmethod
+    def derivatives(cls, y: Any, y_hat: Any, delta: float) -> tuple[Any, Any]:
+        return -2 * (y_hat - y), 2 * (y_hat - y)
+
+
+class HuberLoss(Loss):
+    """Squared near the target, absolute far from it: outliers pull no harder than delta.
+
+    With d = |y_hat - y|, l = d^2 / 2 for d <= delta, else delta (d - delta / 2).
+
+    Parameters
+    ----------
+    y : Value, shape (n, ...)
+        The target; (n,) goes with a prediction (n, 1).
+    y_hat : Value, shape (n, ...)
+        The prediction.
+    sample_weight : Value, shape (n,), optional
+    reduction : {"mean", "sum", "none"}, default "mean"
+        ``sum_ij w_i l_ij / (m sum_i w_i)``, ``sum_ij w_i l_ij`` or ``w_i l_ij``; see the module.
+    delta : float, default 1.0
+    name : str, optional
+
+    Returns
+    -------
+    Value, shape (); with reduction "none" that of y_hat
+
+    Raises
+    ------
+    ShapeError
+        If target and prediction differ in shape.
+    ArgumentError
+        For an unknown reduction, or a delta that is not a positive number.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> y, y_hat = pf.Placeholder("y", shape=(None,)), pf.Placeholder("y_hat", shape=(None,))
+    >>> pf.HuberLoss(y, y_hat, delta=2.0).attrs["delta"]
+    2.0
+
+    References
+    ----------
+    Huber, "Robust estimation of a location parameter", Annals of Mathematical Statistics 35, 1964.
+    """
+
+    op = "huber_loss"
+    attributes = {"reduction": "i8", "delta": "f8"}
+
+    def __init__(
+        self,
+        y: Any,
+        y_hat: Any,
+        sample_weight: Any = None,
+        reduction: str = "mean",
+        delta: float = 1.0,
+        *,
+        name: str | None = None,
+    ) -> None:
+        delta = float(delta)
+        if not (delta > 0 and np.isfinite(delta)):
+            raise ArgumentError(f"HuberLoss: delta must be a positive number, got {delta}")
+        super().__init__(y, y_hat, sample_weight, reduction, name=name, delta=delta)
+
+    @classmethod
+    def element(cls, y: Any, y_hat: Any, delta: float) -> Any:
+        d = np.abs(y_hat - y)
+        return np.where(d <= delta, d**2 / 2, delta * (d - delta / 2))
+
+    @classmethod
+    def sample(cls, draw: Any) -> Case:
+        y_hat = draw.normal(draw.shape(max_ndim=3))
+        delta = draw.choice([0.5, 1.0, 2.0])
+        d = draw.away_from_zero(y_hat.shape)
+        # The second derivative jumps at delta: keep differences from straddling it.
+        d = np.where(np.abs(np.abs(d) - delta) < 0.01, d * 1.1, d)
+        return cls._sample(draw, y_hat + d, y_hat, {"delta": delta})
+
+
+class HuberLossGrad(LossGrad):
+    """dy_hat = dl w clip(y_hat - y, -delta, delta), dy = -dy_hat."""
+
+    op = "huber_loss_grad"
+    attributes = {"reduction": "i8", "delta": "f8"}
+    loss = HuberLoss
+
+    @classmethod
+    def derivatives(cls, y: Any, y_hat: Any, delta: float) -> tuple[Any, Any]:
+        d = np.clip(y_hat - y, -delta, delta)
+        return -d, d
+
+
+for _loss, _grad in ((L1Loss, L1LossGrad), (L2Loss, L2LossGrad), (HuberLoss, HuberLossGrad)):
+    _loss.grad = _grad
+
+OPS: tuple[type[Op], ...] = (L1Loss, L1LossGrad, L2Loss, L2LossGrad, HuberLoss, HuberLossGrad)

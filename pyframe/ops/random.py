@@ -1,0 +1,111 @@
+"""Ops that draw random numbers. Kernels: random.c."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pyframe.errors import ArgumentError
+from pyframe.node import Node, Spec, Value
+from pyframe.op import Case, Op
+
+
+class Dropout(Op):
+    """Elements left out at random while training; the identity otherwise.
+
+    Each element is 0 with probability `rate`, else divided by 1 - rate, so that its mean stays
+    what it is ("inverted" dropout). Which ones are kept follows from the seed, the name of the
+    node, the step and the place in the batch: a run can be repeated, two dropouts differ, and a
+    batch that is split into parts loses the same elements as the whole.
+
+    Parameters
+    ----------
+    x : Value, shape (n, ...)
+    rate : float in [0, 1), default 0.5
+    name : str, optional
+
+    Returns
+    -------
+    Value, of the shape of x
+
+    Raises
+    ------
+    ArgumentError
+        For a rate out of range.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.Dropout(pf.Placeholder("x", shape=(None, 8)), rate=0.2).shape
+    (None, 8)
+
+    References
+    ----------
+    Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", JMLR
+    15, 2014; the scaling at training time is in section 10.
+    """
+
+    op = "dropout"
+    attributes = {"rate": "f8"}
+    reads_training = True
+    uses_random = True
+
+    def __init__(self, x: Any, rate: float = 0.5, *, name: str | None = None) -> None:
+        rate = float(rate)
+        if not 0 <= rate < 1:
+            raise ArgumentError(
+                f"Dropout: rate {rate} is the share of elements left out; it must lie in [0, 1)"
+            )
+        super().__init__(x, name=name, rate=rate)
+
+    def alias(self, specs: Sequence[Spec | None], training: bool) -> int | None:
+        return 0 if not training or self.attrs["rate"] == 0 else None
+
+    def gradient(self, *grads: Any) -> Sequence[Value | None]:
+        return (DropoutGrad(grads[0], self.attrs["rate"], source=self),)
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        return inputs[0]
+
+    @classmethod
+    def sample(cls, draw: Any) -> Case:
+        return Case((draw.normal(draw.shape()),), {"rate": draw.choice([0.0, 0.1, 0.5, 0.9])})
+
+
+class DropoutGrad(Op):
+    """dx = dy / (1 - rate) where `Dropout` kept the element, else 0.
+
+    It is `Dropout` of dy with the random numbers of the node that it belongs to, `source`.
+    """
+
+    op = "dropout_grad"
+    kernel = "dropout"
+    attributes = {"rate": "f8"}
+    differentiable = False
+    reads_training = True
+    uses_random = True
+
+    def __init__(
+        self, dy: Any, rate: float, *, source: Node | None = None, name: str | None = None
+    ) -> None:
+        self._source = source
+        super().__init__(dy, name=name, rate=float(rate))
+
+    @property
+    def random_source(self) -> Node:
+        return self if self._source is None else self._source
+
+    def alias(self, specs: Sequence[Spec | None], training: bool) -> int | None:
+        return 0 if not training or self.attrs["rate"] == 0 else None
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        return inputs[0]
+
+    @classmethod
+    def sample(cls, draw: Any) -> Case:
+        return Dropout.sample(draw)
+
+
+OPS: tuple[type[Op], ...] = (Dropout, DropoutGrad)

@@ -1,0 +1,34 @@
+"""Optimizers: how parameters change from step to step.
+
+>>> import pyframe as pf
+>>> pf.optimizers.get("adam")
+Adam(learning_rate=0.001, betas=[0.9, 0.999], epsilon=1e-08, weight_decay=0.0)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pyframe.hookspecs import hookimpl
+from pyframe.optimizers.adam import Adam
+from pyframe.optimizers.base import Call, Optimizer, from_config, get
+from pyframe.optimizers.search import DirectionSearch, RandomSearch, Search
+from pyframe.optimizers.sgd import SGD
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "Call",
+    "DirectionSearch",
+    "Optimizer",
+    "RandomSearch",
+    "Search",
+    "from_config",
+    "get",
+]
+
+
+@hookimpl
+def pyframe_register_optimizers() -> Mapping[str, type[Optimizer]]:
+    """Name the built-in optimizers."""
+    return {cls.name: cls for cls in (SGD, Adam, RandomSearch, DirectionSearch)}

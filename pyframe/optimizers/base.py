@@ -1,0 +1,292 @@
+"""What an optimizer is: hyperparameters, slots, and the kernel calls that its update lowers to.
+
+An update never sees single parameters. The planner cuts the flat parameter buffers into runs,
+stretches of one dtype and one group, and asks for the calls on one of them.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import numpy.typing as npt
+
+from pyframe import schedules
+from pyframe.errors import ArgumentError, check_number
+from pyframe.registry import registries
+from pyframe.state import check_rate
+
+Array = npt.NDArray[Any]
+
+
+class Call(NamedTuple):
+    """One kernel call on the arrays of a run, given by name.
+
+    The names are "parameters", "gradients", the optimizer's slots, and for those that propose
+    also "candidate", "mask" (1 where a parameter lies, 0 in the padding between) and "cost", the
+    loss. The kernel reads its learning rate, step and seed from the call.
+    """
+
+    kernel: str
+    inputs: tuple[str, ...]
+    states: tuple[str, ...]
+    outputs: tuple[str, ...] = ()
+    attributes: bytes = b""
+
+
+class Optimizer:
+    """The base of all optimizers.
+
+    A subclass in NumPy overrides `update`. One with a C kernel overrides `calls`, and `proposals`
+    if it is a search. Options of its own go to ``super().__init__`` as keywords: they are kept in
+    `options`, can be overridden for a group, and are saved with the model.
+
+    Parameters
+    ----------
+    learning_rate : float, Schedule, str or callable
+        At least 0; a schedule maps the steps, counted from 0, to rates.
+    clip_value : float, optional
+        Every element of the gradients is clipped to [-clip_value, clip_value].
+    clip_norm : float, optional
+        If the norm of all gradients together is above this, they are scaled down to it (Pascanu,
+        Mikolov, Bengio, "On the difficulty of training recurrent neural networks", 2013,
+        algorithm 1). Happens after `clip_value`.
+    groups : dict, optional
+        Other options for parameters of a group, and "learning_rate_factor", as in
+        ``{"bias": {"weight_decay": 0.0, "learning_rate_factor": 2.0}}``.
+
+    Attributes
+    ----------
+    slots : dict of str to {"like", "scalar"}
+        Arrays that the optimizer keeps for each run: "like" is one as long as the run, "scalar"
+        one float64 number. `initial_slot` says what they begin with.
+
+    Raises
+    ------
+    ArgumentError
+        If a value makes no sense, or a group has an option that does not exist.
+
+    Examples
+    --------
+    >>> import numpy as np, pyframe as pf
+    >>> class SignDescent(pf.optimizers.Optimizer):
+    ...     def update(self, parameters, gradients, slots, *, step, learning_rate):
+    ...         parameters -= learning_rate * np.sign(gradients)
+    >>> SignDescent(0.1)
+    SignDescent(learning_rate=0.1)
+    """
+
+    name: ClassVar[str] = "optimizer"
+    needs_gradients: ClassVar[bool] = True
+    proposes: ClassVar[bool] = False
+    slots: dict[str, str] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "name" not in cls.__dict__:
+            cls.name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+
+    def __init__(
+        self,
+        learning_rate: Any = 0.01,
+        *,
+        clip_value: float | None = None,
+        clip_norm: float | None = None,
+        groups: Mapping[str, Mapping[str, Any]] | None = None,
+        **options: Any,
+    ) -> None:
+        self.learning_rate: Any = _rate(learning_rate)
+        self.clip_value = _limit("clip_value", clip_value)
+        self.clip_norm = _limit("clip_norm", clip_norm)
+        self.options = self.check_options(options)
+        self.groups = {
+            group: self._check_group(group, given) for group, given in (groups or {}).items()
+        }
+
+    def check_options(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Return the options with their values converted, or raise `ArgumentError`.
+
+        Called for the options of the optimizer, and for those of each group with the rest of the
+        optimizer's filled in.
+        """
+        return options
+
+    def _check_group(self, group: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        if self.is_python:
+            raise ArgumentError(
+                f"{type(self).__name__} is written in Python and is not told the group of what it "
+                "updates; it takes no groups="
+            )
+        factor = ["learning_rate_factor"] if self.needs_gradients else []
+        allowed = [*self.options, *factor]
+        unknown = sorted(set(given) - set(allowed))
+        if unknown:
+            raise ArgumentError(
+                f"group {group!r} sets {', '.join(unknown)}, which {type(self).__name__} does not "
+                f"have; it has {', '.join(allowed)}"
+            )
+        own = {name: value for name, value in given.items() if name in self.options}
+        try:
+            checked = self.check_options({**self.options, **own})
+            result = {name: checked[name] for name in own}
+            if "learning_rate_factor" in given:
+                result["learning_rate_factor"] = check_number(
+                    "learning_rate_factor", given["learning_rate_factor"], at_least=0
+                )
+        except ArgumentError as error:
+            raise ArgumentError(f"group {group!r}: {error}") from error
+        return result
+
+    def for_group(self, group: str) -> dict[str, Any]:
+        """Return the options of a group, "learning_rate_factor" among them."""
+        return {"learning_rate_factor": 1.0, **self.options, **self.groups.get(group, {})}
+
+    @property
+    def is_python(self) -> bool:
+        """Whether the update is written in Python."""
+        return type(self).update is not Optimizer.update
+
+    def initial_slot(self, name: str) -> float:
+        """Return what all of a slot is before the first step."""
+        return 0.0
+
+    def calls(self, group: str) -> list[Call]:
+        """Return the kernel calls that update one run of a group, after the gradients are there."""
+        raise NotImplementedError(f"{type(self).__name__} overrides neither calls nor update")
+
+    def proposals(self, group: str) -> list[Call]:
+        """Return the calls that write "candidate", which the forward pass then reads."""
+        raise NotImplementedError(f"{type(self).__name__} proposes but has no proposals")
+
+    def clip_calls(self) -> list[list[Call]]:
+        """Return the calls that clip gradients: lists of calls, each made on every run in turn.
+
+        "norm" is one float64 number for all runs, zero in the beginning.
+        """
+        result = []
+        if self.clip_value is not None:
+            limit = struct.pack("d", self.clip_value)
+            result.append([Call("clip_value", (), ("gradients",), attributes=limit)])
+        if self.clip_norm is not None:
+            limit = struct.pack("d", self.clip_norm)
+            result.append(
+                [
+                    Call("square_sum", ("gradients",), ("norm",)),
+                    Call("scale_by_norm", ("norm",), ("gradients",), attributes=limit),
+                ]
+            )
+        return result
+
+    def update(
+        self,
+        parameters: Array,
+        gradients: Array,
+        slots: dict[str, Array],
+        *,
+        step: int,
+        learning_rate: float,
+    ) -> None:
+        """Change the parameters of one run in place; overridden instead of `calls`.
+
+        Parameters
+        ----------
+        parameters, gradients : ndarray of shape (n,)
+            Of the run's dtype. The padding between two parameters is 0 in both: keep it so.
+        slots : dict of str to ndarray
+            (n,) and of the run's dtype for "like", (1,) and float64 for "scalar".
+        step : int
+            Completed steps before this one.
+        learning_rate : float
+        """
+        raise NotImplementedError
+
+    # ---- saving ----
+
+    def config(self) -> dict[str, Any]:
+        """Return what `from_config` takes to build this optimizer again; JSON can hold it.
+
+        Raises
+        ------
+        ArgumentError
+            If the learning rate is a function, which JSON cannot hold.
+        """
+        config: dict[str, Any] = {"name": self.name}
+        if self.needs_gradients:
+            rate = self.learning_rate
+            if not isinstance(rate, float) and not hasattr(rate, "config"):
+                raise ArgumentError(
+                    f"the learning rate of {type(self).__name__} is {rate!r}, which cannot be "
+                    "saved; make it a subclass of pyframe.schedules.Schedule"
+                )
+            config["learning_rate"] = rate if isinstance(rate, float) else rate.config()
+        config.update(self.options)
+        for name in ("clip_value", "clip_norm"):
+            if getattr(self, name) is not None:
+                config[name] = getattr(self, name)
+        if self.groups:
+            config["groups"] = {group: dict(given) for group, given in self.groups.items()}
+        return config
+
+    def __repr__(self) -> str:
+        given: dict[str, Any] = (
+            {"learning_rate": self.learning_rate} if self.needs_gradients else {}
+        )
+        given |= self.options
+        optional = {"clip_value": self.clip_value, "clip_norm": self.clip_norm}
+        given |= {name: value for name, value in optional.items() if value is not None}
+        given |= {"groups": self.groups} if self.groups else {}
+        text = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        return f"{type(self).__name__}({text})"
+
+
+def _rate(rate: Any) -> Any:
+    """Return a learning rate as a float, or as the schedule that it is or names."""
+    if isinstance(rate, str | Mapping) or callable(rate):
+        return schedules.get(rate)
+    return check_rate(rate)
+
+
+def _limit(what: str, value: float | None) -> float | None:
+    return None if value is None else check_number(what, value, above=0)
+
+
+def get(optimizer: Any) -> Any:
+    """Return an optimizer for an instance, a registered name, a class or a saved config.
+
+    Parameters
+    ----------
+    optimizer : Optimizer, str, type or dict
+        A name or class is built with its default arguments.
+
+    Raises
+    ------
+    UnknownNameError
+        If the name is not registered.
+    ArgumentError
+        If it is none of these.
+    """
+    if isinstance(optimizer, Optimizer):
+        return optimizer
+    if isinstance(optimizer, Mapping):
+        return from_config(optimizer)
+    made = registries["optimizers"].get(optimizer) if isinstance(optimizer, str) else optimizer
+    if not callable(made):
+        raise ArgumentError(
+            f"{optimizer!r} is no optimizer; pass a name such as 'adam', or "
+            "pyframe.optimizers.Adam(1e-3)"
+        )
+    try:
+        return made()
+    except TypeError as error:
+        raise ArgumentError(
+            f"optimizer {optimizer!r} needs arguments: {error}; pass an instance instead"
+        ) from error
+
+
+def from_config(config: Mapping[str, Any]) -> Optimizer:
+    """Return the optimizer that `Optimizer.config` has described."""
+    arguments = dict(config)
+    made: Optimizer = registries["optimizers"].get(arguments.pop("name", ""))(**arguments)
+    return made

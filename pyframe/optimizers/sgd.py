@@ -1,0 +1,93 @@
+"""Gradient descent. Kernels: optimizers.c."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+from pyframe.errors import ArgumentError, check_number
+from pyframe.optimizers.base import Call, Optimizer
+
+
+class SGD(Optimizer):
+    """Gradient descent, on all data or on batches, with momentum if wanted.
+
+    For a parameter p with gradient g and velocity v, at first 0::
+
+        h = g + weight_decay p
+        v = momentum v + h
+        p = p - learning_rate v                  or, with nesterov,
+        p = p - learning_rate (h + momentum v)
+
+    Parameters
+    ----------
+    learning_rate : float, Schedule, str or callable, default 0.01
+    momentum : float in [0, 1), default 0.0
+        0 needs no velocity.
+    nesterov : bool, default False
+        Needs a momentum.
+    weight_decay : float, at least 0, default 0.0
+        Adds ``weight_decay / 2 * sum(p**2)`` to the loss, in effect.
+    clip_value, clip_norm, groups
+        As for every `Optimizer`.
+
+    References
+    ----------
+    Sutskever, Martens, Dahl, Hinton, "On the importance of initialization and momentum in deep
+    learning", 2013, section 2; with the learning rate outside of the velocity, as PyTorch has it.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.optimizers.SGD(0.05, momentum=0.9, groups={"bias": {"weight_decay": 0.0}})
+    SGD(learning_rate=0.05, momentum=0.9, nesterov=False, weight_decay=0.0, groups=\
+{'bias': {'weight_decay': 0.0}})
+    """
+
+    name = "sgd"
+
+    def __init__(
+        self,
+        learning_rate: Any = 0.01,
+        *,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        clip_value: float | None = None,
+        clip_norm: float | None = None,
+        groups: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        super().__init__(
+            learning_rate,
+            clip_value=clip_value,
+            clip_norm=clip_norm,
+            groups=groups,
+            momentum=momentum,
+            nesterov=nesterov,
+            weight_decay=weight_decay,
+        )
+        every = [self.options, *self.groups.values()]
+        self.slots = {"velocity": "like"} if any(o.get("momentum") for o in every) else {}
+
+    def check_options(self, options: dict[str, Any]) -> dict[str, Any]:
+        momentum = check_number("momentum", options["momentum"], at_least=0, below=1)
+        nesterov = bool(options["nesterov"])
+        if nesterov and momentum == 0:
+            raise ArgumentError("nesterov=True looks ahead along the momentum, which is 0")
+        decay = check_number("weight_decay", options["weight_decay"], at_least=0)
+        return {"momentum": momentum, "nesterov": nesterov, "weight_decay": decay}
+
+    def calls(self, group: str) -> list[Call]:
+        options = self.for_group(group)
+        attributes = struct.pack(
+            "dddq",
+            options["learning_rate_factor"],
+            options["weight_decay"],
+            options["momentum"],
+            options["nesterov"],
+        )
+        if options["momentum"] == 0:
+            return [Call("sgd_update", ("gradients",), ("parameters",), attributes=attributes)]
+        states = ("parameters", "velocity")
+        return [Call("sgd_momentum_update", ("gradients",), states, attributes=attributes)]
