@@ -21,6 +21,7 @@ except ModuleNotFoundError as error:
 ffi: Any = _core.ffi
 lib: Any = _core.lib
 
+CORE_PATH: str = _core.__file__
 MAX_NDIM: int = lib.PF_MAX_NDIM
 TYPE_CODES = {"i": lib.PF_INT, "u": lib.PF_UINT, "f": lib.PF_FLOAT}
 
