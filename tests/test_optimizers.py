@@ -367,6 +367,17 @@ def test_direction_search_with_one_element_turns_around():
         before = arrays["direction"][0]
 
 
+def test_a_long_direction_does_not_repeat_itself():
+    optimizer = DirectionSearch()
+    arrays = search_arrays(optimizer, 1002, "float64")
+    run_calls(optimizer.proposals("any"), arrays, "float64")
+    signs = arrays["direction"][:1000]
+    for lag in range(1, 500):
+        agreement = (signs[lag:] * signs[:-lag]).mean()
+        assert abs(agreement) < 5 / math.sqrt(1000 - lag)
+    assert abs(signs.mean()) < 5 / math.sqrt(1000)
+
+
 def test_directions_of_a_later_run_may_stay():
     optimizer = DirectionSearch()
     arrays = search_arrays(optimizer, 3, "float64")
