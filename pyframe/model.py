@@ -185,17 +185,15 @@ class Model:
             if parameter not in seen:
                 name = self.graph.names[parameter]
                 rows.append((name, "parameter", describe(parameter.shape), f"{parameter.size:,}"))
-        widths = [max(len(row[i]) for row in rows) for i in range(3)]
-        last = max(len(row[3]) for row in rows)
-        lines = [
-            "  ".join([*(c.ljust(w) for c, w in zip(row[:3], widths, strict=True))])
-            + f"  {row[3].rjust(last)}"
-            for row in rows
-        ]
+        widths = [max(len(row[i]) for row in rows) for i in range(4)]
+        rule = "-" * (sum(widths) + 6)
+        lines = []
+        for *texts, count in rows:
+            padded = [text.ljust(width) for text, width in zip(texts, widths, strict=False)]
+            lines.append("  ".join([*padded, count.rjust(widths[3])]).rstrip())
         total = sum(p.size for p in parameters)
         trained = sum(p.size for p in parameters if p.trainable)
         kept = sum(s.size for s in self.states)
-        rule = "-" * len(lines[0])
         end = f"{total:,} parameters, {trained:,} of them trained"
         end += f"; {kept:,} numbers of state" if kept else ""
         return "\n".join([lines[0], rule, *lines[1:], rule, end])
@@ -323,7 +321,9 @@ class Model:
         return self._predict_in_parts(plan, feed, int(batch_size))
 
     def _predict_in_parts(self, plan: Plan, feed: dict[Placeholder, Any], size: int) -> Any:
-        arrays = {p: value if hasattr(value, "shape") else np.asarray(value) for p, value in feed.items()}
+        arrays = {
+            p: value if hasattr(value, "shape") else np.asarray(value) for p, value in feed.items()
+        }
         rows = {len(a) if a.ndim else 0 for a in arrays.values()}
         if len(rows) > 1:
             raise ShapeError(f"the inputs have different numbers of rows: {sorted(rows)}")
@@ -438,9 +438,7 @@ class Sequential(Model):
         return _unbuilt, (self.layers, self.dtype)
 
 
-def load(
-    path: str | os.PathLike[str], custom_ops: Mapping[str, type] | None = None
-) -> Model:
+def load(path: str | os.PathLike[str], custom_ops: Mapping[str, type] | None = None) -> Model:
     """Read a model from a file that `Model.save` has written. Nothing in the file is executed.
 
     Parameters

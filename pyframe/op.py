@@ -37,6 +37,8 @@ class Op(Node):
     - `integer_inputs`: indices of inputs that are int64; all others share one float dtype.
     - `optional_inputs`: indices of inputs that may be None.
     - `shape_only`: indices of inputs of which only the shape is used: their memory is not kept.
+    - `constant_inputs`: indices of float inputs that are data, as a loss's sample weights are: no
+      gradient flows to them.
     - `infer_shape(*shapes)`: the shape of the output (a tuple of shapes when there are several).
       Extents may be None (unknown); `self.bad_shapes("why")` raises with node and shapes.
     - `states`: a keyword of the class, for an op whose kernel reads and writes `State` arrays.
@@ -58,6 +60,7 @@ class Op(Node):
     integer_inputs: ClassVar[tuple[int, ...]] = ()
     optional_inputs: ClassVar[tuple[int, ...]] = ()
     shape_only: ClassVar[tuple[int, ...]] = ()
+    constant_inputs: ClassVar[tuple[int, ...]] = ()
     output_dtype: ClassVar[np.dtype[Any] | None] = None  # None: that of the float inputs
     differentiable: ClassVar[bool] = True
     reads_training: ClassVar[bool] = False

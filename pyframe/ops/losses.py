@@ -61,9 +61,9 @@ def match_weight(op: Op, weight: Shape | None, batch: Shape) -> None:
         op.bad_shapes("sample_weight must be (n,), one number for each row")
 
 
-def as_labels(y: Any) -> Value:
-    """Return a node as it is, and an array of integers as a constant of int64."""
-    return y if isinstance(y, Value) else Constant(y, dtype=INT64)
+def as_labels(y: Any) -> Value | None:
+    """Return a node (or nothing) as it is, and an array of integers as a constant of int64."""
+    return y if y is None or isinstance(y, Value) else Constant(y, dtype=INT64)
 
 
 # ---- in NumPy, for the references ----
@@ -104,6 +104,7 @@ class Loss(Op):
 
     attributes = {"reduction": "i8"}
     optional_inputs = (2,)
+    constant_inputs = (2,)  # the sample weights
     grad: ClassVar[type[Op]]
     match: ClassVar[Any] = staticmethod(match_target)  # (op, y, y_hat) to the shape of the batch
 

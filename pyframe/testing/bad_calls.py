@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pyframe import _native
-from pyframe.errors import DTypeError, GraphError, ShapeError
+from pyframe.errors import ArgumentError, DTypeError, GraphError, ShapeError
 from pyframe.node import FLOAT32, FLOAT64, INT64, Array, Shape, Spec, describe
 from pyframe.op import Case, Op, same_shape
 from pyframe.testing.subject import (
@@ -22,6 +22,8 @@ from pyframe.testing.subject import (
 )
 
 DEFAULT_SHAPES = 30
+# Lengths that no sample has.
+SMALL = (101, 10007)
 # No dimension is this long; with it, an operand of one axis has more than 2^31 elements.
 LONG = 2**31 + 11
 # Two of these multiply to more than memory can address.
@@ -91,15 +93,15 @@ def _resized(array: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _check_shapes(subject: Subject) -> None:
+    # With fewer classes the labels of the case may be too large; label 0 is right to the last.
+    inputs = [np.zeros_like(a) if a is not None and a.dtype == INT64 else a for a in subject.arrays]
     for i, array in enumerate(subject.arrays):
         if array is None:
             continue
         for shape in _wrong_shapes(array.shape):
             if int(np.prod(shape, dtype=np.int64)) > 20000:
                 continue
-            case = subject.case._replace(
-                inputs=tuple(_replace(subject.arrays, i, _resized(array, shape)))
-            )
+            case = subject.case._replace(inputs=tuple(_replace(inputs, i, _resized(array, shape))))
             origin = f"{subject.origin} with input {i} made {describe(shape)}"
             _check_other_shape(subject, case, shape, origin)
 
@@ -108,8 +110,10 @@ def _check_other_shape(subject: Subject, case: Case, shape: Shape, origin: str) 
     op_class = subject.op_class
     try:
         other = Subject(op_class, case, subject.dtype.name, origin, subject.kernels)
-    except ShapeError as error:
-        for part in (NODE_NAME, describe(shape)):
+    except (ShapeError, ArgumentError) as error:
+        # An attribute that makes no sense for these shapes is no matter of one input's shape.
+        shown = (describe(shape),) if isinstance(error, ShapeError) else ()
+        for part in (NODE_NAME, *shown):
             if part not in str(error):
                 raise subject.fail(
                     "shape", f"{origin}: the error does not name {part}: {error}"
@@ -125,6 +129,8 @@ def _check_other_shape(subject: Subject, case: Case, shape: Shape, origin: str) 
         with np.errstate(all="ignore"):
             (expected, _), bounds = other.expected(), other.bounds()
     except Exception as error:
+        if isinstance(error, IndexError) and _has_no_classes(other):
+            return
         raise other.fail(
             "shape",
             f"the shape rule takes shapes that the reference refuses ({error}): what would the "
@@ -139,13 +145,19 @@ def _check_other_shape(subject: Subject, case: Case, shape: Shape, origin: str) 
             )
     if op_class.uses_random or (other.is_alias() and not other.address()):
         return
-    outcome = other.call()
-    if outcome.status != _native.lib.PF_OK:
-        if outcome.status == _native.lib.PF_ERROR_LABEL and op_class.integer_inputs:
-            return  # without classes no label is right
-        raise other.fail("status", f"the kernel answered error {outcome.status}")
+    if _has_no_classes(other):
+        return
+    outcome = other.call_ok()
     for o, (got, each, bound) in enumerate(zip(outcome.outputs, expected, bounds, strict=True)):
         other.compare(got, each, bound, f"output {o}", "value")
+
+
+def _has_no_classes(subject: Subject) -> bool:
+    """Return whether the kernel refuses even label 0, since the floats have no element."""
+    arrays = [a for a in subject.arrays if a is not None]
+    if not subject.op_class.integer_inputs or all(a.size for a in arrays):
+        return False
+    return subject.call().status == int(_native.lib.PF_ERROR_LABEL)
 
 
 def _check_unknown(subject: Subject) -> None:
@@ -272,15 +284,15 @@ def _renamed(shape: Shape, old: int, new: int) -> Shape:
 def _check_sizes(subject: Subject) -> None:
     """Give one extent, wherever it occurs, another length: the result must follow.
 
-    Whether an op scales like that (a concatenation does not) is tried with a small length first.
+    Whether an op scales like that (a concatenation does not) is tried with small lengths first.
     """
     shapes = [None if s is None else s.shape for s in subject.specs]
     extents = {n for shape in shapes for n in shape or () if n is not None and n > 1}
-    taken = {n for s in subject.node.specs for n in s.shape or ()} | extents
     for old in sorted(extents):
-        small = next(n for n in (101, 103, 107, 109, 113) if n not in taken)
         try:
-            scales = _scaled(subject, old, small) == _expected_scaled(subject, old, small)
+            scales = all(
+                _scaled(subject, old, n) == _expected_scaled(subject, old, n) for n in SMALL
+            )
         except ShapeError:
             continue
         if not scales:
