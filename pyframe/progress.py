@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 SECONDS_PER_LINE = 5.0  # where the output is no terminal
+SECONDS_PER_BAR = 0.1
 
 
 def describe_logs(logs: Mapping[str, Any]) -> str:
@@ -32,7 +33,7 @@ class Progress:
         self.epochs, self.samples = epochs, samples
         self.silent = not verbose or sys.stderr is None
         self._began = time.perf_counter()
-        self._next_line = self._began + SECONDS_PER_LINE
+        self._next = self._began + SECONDS_PER_LINE
         self._bar: Any = None
         if not self.silent and sys.stderr.isatty():
             from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
@@ -44,19 +45,21 @@ class Progress:
                 dynamic_ncols=True,
                 file=sys.stderr,
             )
+            self._next = self._began
 
     @property
     def due(self) -> bool:
-        """Whether something would be shown now; the numbers need not be worked out otherwise."""
-        return not self.silent and (self._bar is not None or time.perf_counter() >= self._next_line)
+        """Whether something is to be shown now; the numbers need not be worked out otherwise."""
+        return not self.silent and time.perf_counter() >= self._next
 
     def show(self, epoch: int, samples_done: int, logs: Mapping[str, Any]) -> None:
         """Show the state: finished epochs, finished rows, the last numbers."""
         if self._bar is not None:
+            self._next = time.perf_counter() + SECONDS_PER_BAR
             self._bar.set_description_str(f"epoch {epoch}/{self.epochs}", refresh=False)
             self._bar.set_postfix_str(describe_logs(logs), refresh=False)
             self._bar.update(samples_done - self._bar.n)
-        elif self.due:
+        elif not self.silent:
             self._line(epoch, samples_done, logs, "")
 
     def finish(
@@ -71,7 +74,7 @@ class Progress:
 
     def _line(self, epoch: int, samples_done: int, logs: Mapping[str, Any], end: str) -> None:
         now = time.perf_counter()
-        self._next_line = now + SECONDS_PER_LINE
+        self._next = now + SECONDS_PER_LINE
         seconds = max(now - self._began, 1e-9)
         print(
             f"epoch {epoch}/{self.epochs}  {describe_logs(logs)}  "

@@ -123,6 +123,25 @@ def test_weighted_and_plain_fits_share_the_optimizers_memory() -> None:
     np.testing.assert_allclose(train(ones), train(None), rtol=1e-12)
 
 
+def test_evaluating_without_weights_leaves_a_weighted_fit_alone() -> None:
+    def train(**options: Any) -> Any:
+        model = line(input_shape=(4,))
+        trainer = pf.Trainer(model, optimizer=pf.optimizers.Adam(0.1))
+        weight = np.linspace(0, 1, 53)
+        for _ in range(2):
+            trainer.fit(X, Y, 3, 8, verbose=0, sample_weight=weight, **options)
+        return weights_of(model)
+
+    look = pf.callbacks.LambdaCallback(on_epoch_end=lambda t, e, logs: t.evaluate(X, Y))
+    np.testing.assert_array_equal(train(callbacks=[look]), train())
+
+
+def test_metrics_of_one_name_are_told_apart() -> None:
+    history = pf.Trainer(line(), metrics=["mae", pf.Mae]).fit(X, Y, 2, verbose=0)
+    assert set(history) == {"loss", "mae", "mae_1"}
+    assert history["mae"] == history["mae_1"]
+
+
 # ---- seeds ----
 
 
