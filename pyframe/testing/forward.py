@@ -30,6 +30,7 @@ def check_forward(
     - All of each output is written, nothing around it, and no input is changed.
     - An output that is the only one wanted, or the only one not wanted, is still right.
     - The same call gives the same bits, whatever its memory held before.
+    - NaN in an input comes out wherever it does in the reference.
     - An op that draws random numbers draws the same for the same seed, stream, step and sample,
       others for others, and its mean is what the reference says.
 
@@ -57,6 +58,9 @@ def check_forward(
                 _check_repeatable(subject, training, subject.call_ok(training=training))
             else:
                 _check_one(subject, training)
+    if op_class.differentiable and not op_class.uses_random:
+        for case, origin in all_cases(op_class, shapes // 4, seed):
+            _check_nan(Subject(op_class, case, dtype, origin, kernels))
     if op_class.uses_random:
         for case, origin in all_cases(op_class, 8, seed):
             _check_random(Subject(op_class, case, dtype, origin, kernels))
@@ -121,6 +125,35 @@ def _check_repeatable(subject: Subject, training: bool, first: Outcome) -> None:
             if one.tobytes() != other.tobytes():
                 raise subject.fail(
                     "repeat", f"{what} {i} has other bits when memory held other garbage before"
+                )
+
+
+def _check_nan(subject: Subject) -> None:
+    """NaN in the middle of an input must not get lost, and must not spread."""
+    if subject.is_alias() and not subject.address():
+        return
+    hidden = {*subject.op_class.integer_inputs, *subject.op_class.shape_only}
+    if any(a is not None and a.size == 0 for a in subject.arrays):
+        return  # what nothing is multiplied with may come out as nothing
+    for i, array in enumerate(subject.arrays):
+        if array is None or i in hidden:
+            continue
+        poisoned = array.copy()
+        poisoned.flat[array.size // 2] = np.nan
+        inputs = [*subject.arrays[:i], poisoned, *subject.arrays[i + 1 :]]
+        case = subject.case._replace(inputs=tuple(inputs))
+        origin = f"{subject.origin} with NaN at flat index {array.size // 2} of input {i}"
+        other = Subject(subject.op_class, case, subject.dtype.name, origin, subject.kernels)
+        with np.errstate(all="ignore"):
+            expected, _ = other.expected()
+        for o, (got, wanted) in enumerate(zip(other.call_ok().outputs, expected, strict=True)):
+            where = np.argwhere(np.isnan(got) != np.isnan(wanted))
+            if len(where):
+                index = tuple(int(n) for n in where[0])
+                raise other.fail(
+                    "nan",
+                    f"output {o} at {list(index)} is {float(got[index])!r}, "
+                    f"expected {float(wanted[index])!r}",
                 )
 
 
