@@ -10,8 +10,8 @@
 
 /* 1 / (1 + exp(-x)), without overflow: the exponent is never positive. */
 static inline real sigmoid(real x) {
-    real e = r_exp(-r_fabs(x));
-    return (x >= 0 ? R(1.0) : e) / (R(1.0) + e);
+    real e = r_exp(-r_fabs(x)), top = x >= 0 ? R(1.0) : e;
+    return top / (R(1.0) + e);
 }
 
 /* y = max(x, 0) */
@@ -30,7 +30,7 @@ PF_MAP(tanh, r_tanh(x))
 PF_MAP_GRAD(tanh_grad, y, dy *(R(1.0) - y) * (R(1.0) + y))
 
 /* y = log(1 + exp(x)), without overflow */
-PF_MAP(softplus, (x > 0 ? x : R(0.0)) + r_log1p(r_exp(-r_fabs(x))))
+PF_MAP(softplus, (x > 0 ? x : R(0.0)) + r_log1p_unit(r_exp(-r_fabs(x))))
 /* dx = dy / (1 + exp(-x)) */
 PF_MAP_GRAD(softplus_grad, x, dy *sigmoid(x))
 

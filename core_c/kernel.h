@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "math32.h"
 #include "pyframe/pyframe.h"
 
 #ifndef PF_REAL_BITS
@@ -20,20 +21,24 @@ typedef float real;
 #define PF_NAME(name) pf_##name##_f32
 #define R(literal) literal##f /* a constant of type real */
 #define PF_MATH(function) function##f
+#define r_exp pf_expf
+#define r_tanh pf_tanhf
+#define r_log1p_unit pf_log1p_unitf /* of 0 to 1 */
 #else
 typedef double real;
 #define PF_NAME(name) pf_##name##_f64
 #define R(literal) literal
 #define PF_MATH(function) function
+#define r_exp exp
+#define r_tanh tanh
+#define r_log1p_unit log1p
 #endif
 
-#define r_exp PF_MATH(exp)
 #define r_expm1 PF_MATH(expm1)
 #define r_log PF_MATH(log)
 #define r_log1p PF_MATH(log1p)
 #define r_sqrt PF_MATH(sqrt)
 #define r_fabs PF_MATH(fabs)
-#define r_tanh PF_MATH(tanh)
 #define r_erf PF_MATH(erf)
 
 /* Operands of a call. An absent one has data NULL. */
@@ -82,6 +87,11 @@ static inline int64_t pf_half(int64_t n) { return (n / PF_BLOCK + 1) / 2 * PF_BL
 /* sum_i x[i] */
 static inline real pf_sum(const real *restrict x, int64_t n) {
     if (n > PF_BLOCK) return pf_sum(x, pf_half(n)) + pf_sum(x + pf_half(n), n - pf_half(n));
+    if (n < PF_LANES) { /* a few numbers are not worth the folding */
+        real total = 0;
+        for (int64_t i = 0; i < n; i++) total += x[i];
+        return total;
+    }
     real lane[PF_LANES] = {0};
     int64_t i = 0;
     for (; i + PF_LANES <= n; i += PF_LANES)

@@ -49,16 +49,14 @@ static real sum_rows(const real *restrict x, int64_t length, pf_walk *reduced) {
     for (int64_t r = 0; r < rows;) {
         int64_t end = smaller(rows, r + step);
         real block = 0;
-        for (; r < end; r++, pf_walk_next(reduced))
-            block += pf_sum(x + reduced->offset[0], length);
+        for (; r < end; r++, pf_walk_next(reduced)) block += pf_sum(x + reduced->offset[0], length);
         total += block;
     }
     return total;
 }
 
 /* `width` <= TILE neighbouring elements of y: the sums of as many columns. */
-static void sum_columns(const real *restrict x, real *restrict y, int64_t width,
-                        pf_walk *reduced) {
+static void sum_columns(const real *restrict x, real *restrict y, int64_t width, pf_walk *reduced) {
     int64_t rows = pf_walk_count(reduced), step = block_rows(rows);
     real total[TILE] = {0};
     for (int64_t r = 0; r < rows;) {
@@ -87,7 +85,7 @@ static void sum(const real *x, real *y, layout l) {
 }
 
 /* The greater of the two, NaN if either is. */
-static inline real greater(real a, real b) { return b > a || b != b ? b : a; }
+static inline real greater(real a, real b) { return (b > a) | (b != b) ? b : a; }
 
 static real row_max(const real *restrict x, int64_t n) {
     real lane[PF_LANES];
@@ -174,7 +172,7 @@ int PF_NAME(max)(const pf_call *call) {
 }
 
 /* Whether x is where the maximum y comes from; NaN comes from every NaN. */
-static inline int is_max(real x, real y) { return x == y || x != x; }
+static inline int is_max(real x, real y) { return (x == y) | (x != x); }
 
 /* dx = dy / (how many elements reach the maximum) at each of them, else 0 */
 int PF_NAME(max_grad)(const pf_call *call) {
@@ -184,23 +182,29 @@ int PF_NAME(max_grad)(const pf_call *call) {
     real *restrict dx = pf_out(call, 0);
     layout l = make_layout(call->inputs[1], attributes->axes);
     int64_t places = pf_walk_count(&l.kept), rows = pf_walk_count(&l.reduced);
-    for (int64_t k = 0; k < places; k++, dy += l.columns, y += l.columns, pf_walk_next(&l.kept))
-        for (int64_t c = 0; c < l.columns; c += TILE) {
-            int64_t width = smaller(l.columns - c, TILE), base = l.kept.offset[0] + c;
-            real ties[TILE] = {0}, share[TILE];
+    for (int64_t k = 0; k < places; k++, pf_walk_next(&l.kept))
+        for (int64_t c = 0, width; c < l.columns; c += width, dy += width, y += width) {
+            int64_t base = l.kept.offset[0] + c;
+            width = smaller(l.columns - c, TILE);
+            int64_t ties[TILE] = {0};
+            real share[TILE];
             for (int64_t r = 0; r < rows; r++, pf_walk_next(&l.reduced)) {
                 const real *restrict row = x + base + l.reduced.offset[0];
-                for (int64_t i = 0; i < l.length; i++)
-                    for (int64_t j = 0; j < width; j++)
-                        ties[j] += is_max(row[i + j], y[c + j]) ? R(1.0) : R(0.0);
+                if (l.columns == 1)
+                    for (int64_t i = 0; i < l.length; i++) ties[0] += is_max(row[i], y[0]);
+                else
+                    for (int64_t j = 0; j < width; j++) ties[j] += is_max(row[j], y[j]);
             }
-            for (int64_t j = 0; j < width; j++) share[j] = dy[c + j] / ties[j];
+            for (int64_t j = 0; j < width; j++) share[j] = dy[j] / (real)ties[j];
             for (int64_t r = 0; r < rows; r++, pf_walk_next(&l.reduced)) {
                 const real *restrict row = x + base + l.reduced.offset[0];
                 real *restrict to = dx + base + l.reduced.offset[0];
-                for (int64_t i = 0; i < l.length; i++)
+                if (l.columns == 1)
+                    for (int64_t i = 0; i < l.length; i++)
+                        to[i] = is_max(row[i], y[0]) ? share[0] : R(0.0);
+                else
                     for (int64_t j = 0; j < width; j++)
-                        to[i + j] = is_max(row[i + j], y[c + j]) ? share[j] : R(0.0);
+                        to[j] = is_max(row[j], y[j]) ? share[j] : R(0.0);
             }
         }
     return PF_OK;

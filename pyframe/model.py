@@ -323,7 +323,9 @@ class Model:
         return self._predict_in_parts(plan, feed, int(batch_size))
 
     def _predict_in_parts(self, plan: Plan, feed: dict[Placeholder, Any], size: int) -> Any:
-        arrays = {p: value if hasattr(value, "shape") else np.asarray(value) for p, value in feed.items()}
+        arrays = {
+            p: value if hasattr(value, "shape") else np.asarray(value) for p, value in feed.items()
+        }
         rows = {len(a) if a.ndim else 0 for a in arrays.values()}
         if len(rows) > 1:
             raise ShapeError(f"the inputs have different numbers of rows: {sorted(rows)}")
@@ -438,9 +440,7 @@ class Sequential(Model):
         return _unbuilt, (self.layers, self.dtype)
 
 
-def load(
-    path: str | os.PathLike[str], custom_ops: Mapping[str, type] | None = None
-) -> Model:
+def load(path: str | os.PathLike[str], custom_ops: Mapping[str, type] | None = None) -> Model:
     """Read a model from a file that `Model.save` has written. Nothing in the file is executed.
 
     Parameters

@@ -157,6 +157,7 @@ class TrainState:
         if self.optimizer.proposes:
             operands["candidate"] = self._like(self._candidates, run.storage)[part]
             operands["mask"] = self._mask(run.storage)[part]
+            operands["run"] = np.full(1, float(i))
         operands["cost"] = cost
         return operands
 

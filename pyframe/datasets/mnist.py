@@ -153,15 +153,15 @@ def read_idx(path: str | os.PathLike[str], ndim: int) -> npt.NDArray[np.uint8]:
 def _read(stream: IO[bytes] | gzip.GzipFile, file: Path, ndim: int) -> npt.NDArray[np.uint8]:
     size = 4 + 4 * ndim
     header = _read_exactly(stream, size)
-    if len(header) < size:
-        raise _bad(file, f"it ends after {len(header)} bytes, within its header of {size}")
-    expected = bytes([0, 0, UNSIGNED_BYTES, ndim])
-    if header[:4] != expected:
+    magic, expected = header[:4], bytes([0, 0, UNSIGNED_BYTES, ndim])
+    if len(magic) == 4 and magic != expected:
         raise _bad(
             file,
-            f"it begins with {header[:4].hex(' ')} instead of {expected.hex(' ')}: it is no IDX "
-            f"file of unsigned bytes with {ndim} axes",
+            f"it begins with {magic.hex(' ')} instead of {expected.hex(' ')}: it is no IDX file "
+            f"of unsigned bytes with {ndim} axes",
         )
+    if len(header) < size:
+        raise _bad(file, f"it ends after {len(header)} bytes, within its header of {size}")
     shape = struct.unpack(f">{ndim}I", header[4:])
     count = 1
     for extent in shape:

@@ -25,8 +25,9 @@ class Call(NamedTuple):
     """One kernel call on the arrays of a run, given by name.
 
     The names are "parameters", "gradients", the optimizer's slots, and for those that propose
-    also "candidate", "mask" (1 where a parameter lies, 0 in the padding between) and "cost", the
-    loss. The kernel reads its learning rate, step and seed from the call.
+    also "candidate", "mask" (1 where a parameter lies, 0 in the padding between), "run" (one
+    float64, the number of the run) and "cost", the loss. The kernel reads its learning rate, step
+    and seed from the call.
     """
 
     kernel: str

@@ -6,7 +6,7 @@ that was found, and the loss that a step returns is the candidate's. Losses must
 train on all data at once (``batch_size=None``), not on batches.
 
 Parameters of several groups or dtypes lie in several runs. Each keeps its own best loss and its
-own direction; as all of them see the same loss, they accept and reject together.
+own part of the direction; as all of them see the same loss, they accept and reject together.
 """
 
 from __future__ import annotations
@@ -83,7 +83,8 @@ class DirectionSearch(Search):
 
     A direction is +1 or -1 for each element. The candidate is the best so far plus `step_size`
     times the direction; when it is no better, another direction is drawn, any but the present one,
-    each as likely. The first candidate is always taken: there is no loss to compare it with.
+    each as likely. (With several runs the first one's part always changes, and the others' may.)
+    The first candidate is always taken: there is no loss to compare it with.
 
     Parameters
     ----------
@@ -117,5 +118,5 @@ class DirectionSearch(Search):
 
     def proposals(self, group: str) -> list[Call]:
         attributes = struct.pack("d", self.for_group(group)["step_size"])
-        inputs, states = ("parameters", "mask"), ("direction", "redraw")
+        inputs, states = ("parameters", "mask", "run"), ("direction", "redraw")
         return [Call("direction_search_propose", inputs, states, ("candidate",), attributes)]

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pyframe import _native
-from pyframe.node import INT64, Array, Placeholder, Spec, State, describe
+from pyframe.node import FLOAT32, INT64, Array, Placeholder, Spec, State, describe
 from pyframe.op import Case, Op
 from pyframe.testing.draw import Draw
 
@@ -121,6 +121,9 @@ def build(
         None if spec is None else Placeholder(f"input_{i}", shape=spec.shape, dtype=spec.dtype)
         for i, spec in enumerate(specs)
     ]
+    if not states:
+        dtype = next((s.dtype for s in specs if s is not None and s.dtype.kind == "f"), FLOAT32)
+        states = [State(s, name=f"state_{i}", dtype=dtype) for i, s in enumerate(case.states)]
     extra: dict[str, Any] = {"states": list(states)} if states else {}
     return op_class(*inputs, name=NODE_NAME, **extra, **case.attributes)
 

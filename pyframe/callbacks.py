@@ -1,0 +1,342 @@
+"""Callbacks: what a `Trainer` calls between epochs and batches.
+
+The same events are hooks for plugins: ``pyframe_fit_start``, ``pyframe_epoch_end`` and
+``pyframe_fit_end``. Epochs of a fit in which nobody asks to be called run in C without a stop.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pyframe.errors import ArgumentError, check_integer, check_number
+from pyframe.hookspecs import hookimpl
+from pyframe.registry import registries
+
+if TYPE_CHECKING:
+    from pyframe.training import History, Trainer
+
+Logs = dict[str, Any]
+
+EVENTS = ("on_fit_start", "on_epoch_start", "on_epoch_end", "on_batch_end", "on_fit_end")
+
+# Of these, more is better.
+RISING = ("accuracy", "r2", "precision", "recall", "f1", "auc")
+
+
+class Callback:
+    """The base of all callbacks; override what you want to hear of.
+
+    A callback may set ``trainer.stop_training = True``, read and set the model's weights, predict
+    and evaluate, but not fit. An exception that it raises ends the fit and comes out of it.
+
+    Examples
+    --------
+    >>> import numpy as np, pyframe as pf
+    >>> class Bell(pf.callbacks.Callback):
+    ...     def on_fit_end(self, trainer, history):
+    ...         print("done after", history.epochs)
+    >>> trainer = pf.Trainer(pf.Sequential([pf.layers.Dense(1)]))
+    >>> _ = trainer.fit(np.ones((4, 2)), np.ones(4), 3, None, callbacks=[Bell()], verbose=0)
+    done after 3
+    """
+
+    def on_fit_start(self, trainer: Trainer) -> None:
+        """Before the first step; nothing has changed yet."""
+
+    def on_epoch_start(self, trainer: Trainer, epoch: int) -> None:
+        """Before each epoch."""
+
+    def on_epoch_end(self, trainer: Trainer, epoch: int, logs: Logs) -> None:
+        """After each epoch, with its losses and metrics; those of validation are ``val_...``."""
+
+    def on_batch_end(self, trainer: Trainer, step: int, logs: Logs) -> None:
+        """After each step, with its number and ``{"loss": ...}``."""
+
+    def on_fit_end(self, trainer: Trainer, history: History) -> None:
+        """At the end, also of an interrupted fit; not after an exception."""
+
+
+def listens(callback: Callback, event: str) -> bool:
+    """Return whether a callback does anything at an event."""
+    if isinstance(callback, LambdaCallback):
+        return event in callback.functions
+    return getattr(type(callback), event) is not getattr(Callback, event)
+
+
+def get(callback: Any) -> Callback:
+    """Return a callback for an instance, a class or a registered name.
+
+    Raises
+    ------
+    UnknownNameError
+        If the name is not registered.
+    ArgumentError
+        If it is no callback.
+    """
+    if isinstance(callback, str):
+        callback = registries["callbacks"].get(callback)
+    if isinstance(callback, type):
+        try:
+            callback = callback()
+        except TypeError as error:
+            raise ArgumentError(f"callback {callback.__name__} needs arguments: {error}") from error
+    if not isinstance(callback, Callback):
+        raise ArgumentError(
+            f"{callback!r} is no callback; derive its class from pyframe.callbacks.Callback, or "
+            "wrap functions with LambdaCallback"
+        )
+    return callback
+
+
+class LambdaCallback(Callback):
+    """Functions as a callback.
+
+    Parameters
+    ----------
+    **functions : callable
+        By the name of the event: ``on_epoch_end=lambda trainer, epoch, logs: ...``.
+
+    Raises
+    ------
+    ArgumentError
+        If there is no such event.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> stop = pf.callbacks.LambdaCallback(
+    ...     on_epoch_end=lambda trainer, epoch, logs: setattr(trainer, "stop_training", True)
+    ... )
+    """
+
+    def __init__(self, **functions: Callable[..., Any]) -> None:
+        for event, function in functions.items():
+            if event not in EVENTS:
+                raise ArgumentError(f"there is no event {event!r}; there are {', '.join(EVENTS)}")
+            if not callable(function):
+                raise ArgumentError(f"{event}={function!r} is not callable")
+        self.functions = functions
+
+    def _tell(self, event: str, *arguments: Any) -> None:
+        if event in self.functions:
+            self.functions[event](*arguments)
+
+    def on_fit_start(self, trainer: Trainer) -> None:
+        self._tell("on_fit_start", trainer)
+
+    def on_epoch_start(self, trainer: Trainer, epoch: int) -> None:
+        self._tell("on_epoch_start", trainer, epoch)
+
+    def on_epoch_end(self, trainer: Trainer, epoch: int, logs: Logs) -> None:
+        self._tell("on_epoch_end", trainer, epoch, logs)
+
+    def on_batch_end(self, trainer: Trainer, step: int, logs: Logs) -> None:
+        self._tell("on_batch_end", trainer, step, logs)
+
+    def on_fit_end(self, trainer: Trainer, history: History) -> None:
+        self._tell("on_fit_end", trainer, history)
+
+
+class _Monitor(Callback):
+    """What follows one number of the logs and knows when it was best."""
+
+    def __init__(self, monitor: str, mode: str) -> None:
+        if mode not in ("min", "max", "auto"):
+            raise ArgumentError(f"mode={mode!r}; use 'min', 'max' or 'auto'")
+        self.monitor, self.mode = monitor, mode
+        self.best = math.nan
+
+    def on_fit_start(self, trainer: Trainer) -> None:
+        self.best = math.nan
+
+    def monitored(self, logs: Mapping[str, Any]) -> float:
+        """Return the number that is followed: ``val_loss`` means loss if nothing is validated."""
+        key = self.monitor
+        if key == "val_loss" and key not in logs:
+            key = "loss"
+        if key not in logs or np.ndim(logs[key]) > 0:
+            numbers = [name for name, value in logs.items() if np.ndim(value) == 0]
+            raise ArgumentError(
+                f"{type(self).__name__}: there is no number {self.monitor!r} to monitor; "
+                f"there is {', '.join(numbers)}"
+            )
+        return float(logs[key])
+
+    def improves(self, value: float, min_delta: float = 0.0) -> bool:
+        """Return whether a value is better than the best so far by more than min_delta."""
+        rises = self.mode == "max" or (self.mode == "auto" and self.monitor.endswith(RISING))
+        gain = value - self.best if rises else self.best - value
+        return not math.isnan(value) and (math.isnan(self.best) or gain > min_delta)
+
+
+class EarlyStopping(_Monitor):
+    """Stop when nothing gets better any more, or when nothing changes any more.
+
+    Without `tol` a fit stops once the monitored value has not improved for `patience` epochs. With
+    `tol` it stops once the value has changed by at most `tol` from one epoch to the next, `patience`
+    times in a row: the lesson's "until nothing changes any more".
+
+    Parameters
+    ----------
+    monitor : str, default "val_loss"
+        A name in the logs; ``val_loss`` means ``loss`` when there is no validation. With `tol` it
+        may be ``"parameters"``: then the change is the largest absolute one of any element of any
+        trained parameter.
+    patience : int, default 10
+    min_delta : float, default 0.0
+        Only more than this counts as an improvement.
+    restore_best : bool, default True
+        At the end, set parameters, states and the optimizer's memory back to the best epoch. Not
+        done when ``"parameters"`` is monitored.
+    mode : {"auto", "min", "max"}
+        Auto: accuracy, r2 and the like are to rise, all others to fall.
+    tol : float, optional
+
+    Attributes
+    ----------
+    best : float
+    best_epoch, stopped_epoch : int or None
+
+    Raises
+    ------
+    ArgumentError
+        If an argument makes no sense, or what is monitored does not exist.
+
+    Examples
+    --------
+    >>> import numpy as np, pyframe as pf
+    >>> stop = pf.callbacks.EarlyStopping("loss", patience=3, tol=1e-6)
+    >>> trainer = pf.Trainer(pf.Sequential([pf.layers.Dense(1)]), optimizer="sgd")
+    >>> x = np.linspace(-1, 1, 20)
+    >>> history = trainer.fit(x, 3 * x + 1, 10_000, None, callbacks=[stop], verbose=0)
+    >>> history.epochs < 10_000
+    True
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        patience: int = 10,
+        min_delta: float = 0.0,
+        restore_best: bool = True,
+        mode: str = "auto",
+        tol: float | None = None,
+    ) -> None:
+        super().__init__(monitor, mode)
+        self.patience = check_integer("patience", patience, at_least=1)
+        self.min_delta = check_number("min_delta", min_delta, at_least=0)
+        self.tol = None if tol is None else check_number("tol", tol, at_least=0)
+        self.by_parameters = monitor == "parameters"
+        if self.by_parameters and tol is None:
+            raise ArgumentError("EarlyStopping: monitoring 'parameters' needs tol=")
+        self.restore_best = restore_best and not self.by_parameters
+        self.best_epoch: int | None = None
+        self.stopped_epoch: int | None = None
+
+    def on_fit_start(self, trainer: Trainer) -> None:
+        super().on_fit_start(trainer)
+        self.best_epoch = self.stopped_epoch = None
+        self._waited = 0
+        self._snapshot: Any = None
+        self._last = math.nan
+        self._weights = self._trained(trainer) if self.by_parameters else []
+
+    def on_epoch_end(self, trainer: Trainer, epoch: int, logs: Logs) -> None:
+        if self.by_parameters:
+            still = self._parameter_change(trainer) <= (self.tol or 0.0)
+        else:
+            value = self.monitored(logs)
+            improved = self.improves(value, self.min_delta)
+            if improved:
+                self.best, self.best_epoch = value, epoch
+                if self.restore_best:
+                    self._snapshot = trainer.plan.snapshot()
+            still = not improved
+            if self.tol is not None:
+                still = abs(value - self._last) <= self.tol
+            self._last = value
+        self._waited = self._waited + 1 if still else 0
+        if self._waited >= self.patience:
+            self.stopped_epoch = epoch
+            trainer.stop_training = True
+
+    def on_fit_end(self, trainer: Trainer, history: History) -> None:
+        if self._snapshot is not None and history.epochs and self.best_epoch is not None:
+            trainer.plan.restore(self._snapshot)
+        self._snapshot = None
+        self._weights = []
+
+    @staticmethod
+    def _trained(trainer: Trainer) -> list[Any]:
+        return [p.value.copy() for p in trainer.model.parameters if p.trainable]
+
+    def _parameter_change(self, trainer: Trainer) -> float:
+        before, self._weights = self._weights, self._trained(trainer)
+        changes = [
+            float(np.max(np.abs(new - old), initial=0.0))
+            for new, old in zip(self._weights, before, strict=True)
+        ]
+        return max(changes, default=0.0)
+
+
+class ModelCheckpoint(_Monitor):
+    """Save the model after epochs.
+
+    Parameters
+    ----------
+    path : path-like
+        May name the epoch and the logs, as in ``"net-{epoch:03d}-{loss:.3f}.pyframe"``; otherwise
+        each file replaces the one before it, and at any moment a whole one is there.
+    monitor : str, default "val_loss"
+        As for `EarlyStopping`.
+    save_best_only : bool, default False
+        Save only when the monitored value is the best so far.
+    mode : {"auto", "min", "max"}
+
+    Raises
+    ------
+    OSError
+        From the fit, if the file cannot be written.
+
+    Examples
+    --------
+    >>> import numpy as np, pyframe as pf
+    >>> best = pf.callbacks.ModelCheckpoint("best.pyframe", save_best_only=True)
+    >>> trainer = pf.Trainer(pf.Sequential([pf.layers.Dense(1)]))
+    >>> _ = trainer.fit(np.ones((4, 2)), np.ones(4), 3, None, callbacks=[best], verbose=0)
+    >>> pf.load("best.pyframe")
+    <Sequential of 1 layers, 3 parameters>
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        monitor: str = "val_loss",
+        save_best_only: bool = False,
+        mode: str = "auto",
+    ) -> None:
+        super().__init__(monitor, mode)
+        self.path, self.save_best_only = os.fspath(path), save_best_only
+
+    def on_epoch_end(self, trainer: Trainer, epoch: int, logs: Logs) -> None:
+        if self.save_best_only:
+            value = self.monitored(logs)
+            if not self.improves(value):
+                return
+            self.best = value
+        trainer.model.save(self.path.format(epoch=epoch, **logs))
+
+
+@hookimpl
+def pyframe_register_callbacks() -> Mapping[str, type[Callback]]:
+    """Return the built-in callbacks by name."""
+    return {
+        "early_stopping": EarlyStopping,
+        "lambda_callback": LambdaCallback,
+        "model_checkpoint": ModelCheckpoint,
+    }
