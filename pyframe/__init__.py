@@ -26,6 +26,7 @@ from pyframe.plan import Plan, compile
 if TYPE_CHECKING:
     from pyframe import (
         callbacks,
+        checkpoint,
         data,
         datasets,
         initializers,
@@ -37,15 +38,15 @@ if TYPE_CHECKING:
         schedules,
         testing,
     )
-    from pyframe.checkpoint import load
+    from pyframe.model import Model, Sequential, load
     from pyframe.initializers import set_seed
     from pyframe.lesson import forward_and_backward, node_computing_sort, toplogic
-    from pyframe.model import Model, Sequential
     from pyframe.training import History, Trainer
 
 # Loaded when they are first asked for, so that `import pyframe` stays quick.
 _LAZY = {
     "callbacks": "",
+    "checkpoint": "",
     "data": "",
     "datasets": "",
     "initializers": "",
@@ -57,7 +58,7 @@ _LAZY = {
     "schedules": "",
     "testing": "",
     "set_seed": "pyframe.initializers",
-    "load": "pyframe.checkpoint",
+    "load": "pyframe.model",
     "forward_and_backward": "pyframe.lesson",
     "node_computing_sort": "pyframe.lesson",
     "toplogic": "pyframe.lesson",

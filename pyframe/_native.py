@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Collection
 from typing import Any
@@ -21,6 +22,7 @@ except ModuleNotFoundError as error:
 ffi: Any = _core.ffi
 lib: Any = _core.lib
 
+CORE_PATH: str = _core.__file__
 MAX_NDIM: int = lib.PF_MAX_NDIM
 TYPE_CODES = {"i": lib.PF_INT, "u": lib.PF_UINT, "f": lib.PF_FLOAT}
 
@@ -70,6 +72,7 @@ for _name, _dtype in (("pf_value", VALUE_DTYPE), ("pf_instruction", INSTRUCTION_
         )
 
 
+@functools.cache
 def find_kernel(name: str, bits: int) -> int:
     """Return the address of the built-in kernel pf_<name>_f<bits>, 0 when there is none."""
     return int(ffi.cast("uintptr_t", lib.pf_find_kernel(name.encode(), bits)))

@@ -185,17 +185,15 @@ class Model:
             if parameter not in seen:
                 name = self.graph.names[parameter]
                 rows.append((name, "parameter", describe(parameter.shape), f"{parameter.size:,}"))
-        widths = [max(len(row[i]) for row in rows) for i in range(3)]
-        last = max(len(row[3]) for row in rows)
-        lines = [
-            "  ".join([*(c.ljust(w) for c, w in zip(row[:3], widths, strict=True))])
-            + f"  {row[3].rjust(last)}"
-            for row in rows
-        ]
+        widths = [max(len(row[i]) for row in rows) for i in range(4)]
+        rule = "-" * (sum(widths) + 6)
+        lines = []
+        for *texts, count in rows:
+            padded = [text.ljust(width) for text, width in zip(texts, widths, strict=False)]
+            lines.append("  ".join([*padded, count.rjust(widths[3])]).rstrip())
         total = sum(p.size for p in parameters)
         trained = sum(p.size for p in parameters if p.trainable)
         kept = sum(s.size for s in self.states)
-        rule = "-" * len(lines[0])
         end = f"{total:,} parameters, {trained:,} of them trained"
         end += f"; {kept:,} numbers of state" if kept else ""
         return "\n".join([lines[0], rule, *lines[1:], rule, end])

@@ -16,7 +16,7 @@ GROUPS = (
     ("plugins",),
     ("initializers", "losses", "metrics", "schedules", "optimizers", "layers"),
     ("data", "datasets", "checkpoint", "callbacks", "model", "training"),
-    ("estimators", "lesson", "plotting", "testing", "cli"),
+    ("estimators", "lesson", "plotting", "testing", "demo", "cli", "__main__"),
 )
 LAYERS = [layer for group in GROUPS for layer in group]
 

@@ -27,8 +27,8 @@ class BatchNorm(Layer):
 
     Parameters
     ----------
-    momentum : float, in [0, 1], default 0.1
-        The weight of the new batch: average = (1 - momentum) average + momentum batch.
+    momentum : float, in [0, 1], default 0.9
+        How much stays: average = momentum average + (1 - momentum) batch.
     epsilon : float, default 1e-5
     name : str, optional
 
@@ -51,7 +51,7 @@ class BatchNorm(Layer):
     """
 
     def __init__(
-        self, momentum: float = 0.1, epsilon: float = 1e-5, *, name: str | None = None
+        self, momentum: float = 0.9, epsilon: float = 1e-5, *, name: str | None = None
     ) -> None:
         super().__init__(name=name)
         if not 0 <= momentum <= 1:

@@ -1,0 +1,138 @@
+"""The command ``pyframe``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyframe
+from pyframe import _native
+from pyframe.errors import PyframeError
+
+NAME, FOREIGN = "pyframe-nn", "pyframe"  # this distribution, and the unrelated one
+
+# What `info` says of a build that asks the compiler for nothing beyond the platform's minimum.
+BASELINES = {"x86_64": "SSE2", "amd64": "SSE2", "aarch64": "NEON", "arm64": "NEON"}
+
+INTERRUPTED = 130  # what a shell reports for a process that Ctrl-C has ended: 128 + SIGINT
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code.
+
+    Parameters
+    ----------
+    argv : list of str, optional
+        The arguments after the command's name; default: those of the process.
+
+    Returns
+    -------
+    int
+        0, or 1 for an error that was reported, or 130 after Ctrl-C.
+
+    Raises
+    ------
+    SystemExit
+        From argparse: for ``--help``, ``--version`` and wrong arguments.
+
+    Examples
+    --------
+    >>> main(["info"])  # doctest: +ELLIPSIS
+    pyframe ...
+    0
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        if arguments.command == "demo":
+            from pyframe import demo
+
+            return INTERRUPTED if demo.run(arguments.out) == "interrupted" else 0
+        print(info())
+        return 0
+    except (PyframeError, OSError) as error:
+        print(f"pyframe: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("pyframe: stopped", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pyframe", description="A small, fast, CPU-first neural-network framework."
+    )
+    parser.add_argument("--version", action="version", version=f"pyframe {pyframe.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    demo = commands.add_parser(
+        "demo",
+        help="train three networks on real data and draw pictures of them",
+        description="Trains a line and a network on house prices and a network on digits, prints "
+        "what came of it, and writes pictures.",
+    )
+    demo.add_argument(
+        "--out",
+        type=Path,
+        default=Path("pyframe-demo"),
+        metavar="DIR",
+        help="where the pictures go (default: ./pyframe-demo)",
+    )
+    commands.add_parser("info", help="show versions, paths and what the C core can do")
+    return parser
+
+
+def info() -> str:
+    """Return what one needs to know for a report: versions, the C core, paths, clashes.
+
+    Examples
+    --------
+    >>> "float32" in info()
+    True
+    """
+    kernels = _native.kernel_names()
+    rows = [
+        ("instruction set", instruction_set()),
+        ("threads", "1"),
+        ("dtypes", "float32, float64; int64 for labels"),
+        ("kernels", f"{len(kernels)}, each for float32 and float64"),
+        ("package", str(Path(pyframe.__file__).parent)),
+        ("core library", _native.CORE_PATH),
+        ("C headers", pyframe.get_include()),
+        ("Python", f"{platform.python_version()} ({platform.platform()})"),
+        *((name, importlib.metadata.version(name)) for name in ("numpy", "cffi")),
+    ]
+    lines = [f"pyframe {pyframe.__version__}"]
+    lines += [f"  {name:<16}{text}" for name, text in rows]
+    return "\n".join([*lines, *clashes()])
+
+
+def instruction_set() -> str:
+    """Return the instruction set that the kernels were compiled for."""
+    machine = platform.machine().lower()
+    detail = BASELINES.get(machine)
+    return f"baseline {machine}" + (f" ({detail})" if detail else "")
+
+
+def clashes() -> list[str]:
+    """Return a warning for each thing in this environment that gets in pyframe's way.
+
+    The name ``pyframe`` belongs to an unrelated distribution, which installs a folder ``pyframe/``
+    as well: whichever is installed last overwrites files of the other.
+
+    Examples
+    --------
+    >>> [text for text in clashes() if "numpy" in text]
+    []
+    """
+    try:
+        found = importlib.metadata.distribution(FOREIGN)
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    return [
+        f"warning: the unrelated distribution {FOREIGN!r} {found.version} is installed too, and "
+        f"both own the folder pyframe/; run: pip uninstall -y {FOREIGN} {NAME} && "
+        f"pip install {NAME}",
+    ]

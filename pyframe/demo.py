@@ -1,0 +1,252 @@
+"""``pyframe demo``: three trainings on real data, a table of results, and pictures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+from pyframe import datasets, layers, metrics, optimizers, plotting
+from pyframe.errors import require_extra
+from pyframe.model import Sequential
+from pyframe.node import Array, Parameter, Placeholder
+from pyframe.plan import compile
+from pyframe.registry import ops
+from pyframe.training import History, Trainer
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+EXTRA = "demo"
+ROOMS, PRICE = "rooms per dwelling (RM)", "price (thousand dollars)"
+
+
+class Result(NamedTuple):
+    """A row of the table."""
+
+    task: str
+    samples: int
+    epochs: int
+    metric: str
+    seconds: float
+    pictures: list[str]
+
+
+class Stopped(Exception):  # noqa: N818 -- not an error
+    """Ctrl-C ended a training; carries its name and history."""
+
+
+class Demo:
+    """The demo under way: where it writes, and what is done so far.
+
+    Parameters
+    ----------
+    folder : Path
+        Made when the first picture is written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.results: list[Result] = []
+        self.written: list[str] = []
+
+    def save(self, name: str, figure: Figure) -> str:
+        """Write a picture and return its name."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        figure.savefig(self.folder / name)
+        self.written.append(name)
+        return name
+
+    def fit(self, task: str, trainer: Trainer, x: Array, y: Array, **options: Any) -> History:
+        """Train with progress shown, and raise `Stopped` if Ctrl-C ended it."""
+        print(f"\n{task}", flush=True)
+        history = trainer.fit(x, y, **options)
+        if history.interrupted:
+            raise Stopped(f"{task}: stopped after {history.epochs} of {options['epochs']} epochs")
+        return history
+
+    # ---- the tasks ----
+
+    def boston(self) -> None:
+        """Fit house prices by their rooms: a line, then a network with one hidden layer."""
+        boston = datasets.load_boston()
+        x = boston.data[:, boston.feature_names.index("RM")].reshape(-1, 1)
+        y = boston.target.reshape(-1, 1)
+
+        # x is far from 0 for its spread, so the loss is a long narrow valley (its curvatures are
+        # as 3000 to 1): momentum is what takes gradient descent along it.
+        line = Sequential([layers.Dense(1)], input_shape=(1,), dtype="float64")
+        trainer = Trainer(line, "l2", optimizers.SGD(0.02, momentum=0.99))
+        task = "Boston: straight line"
+        fitted = self.fit(task, trainer, x, y, epochs=10_000, batch_size=None)
+        slope, intercept = (p.value.item() for p in line.parameters)
+        self.results.append(Result(task, len(x), fitted.epochs, _loss(fitted), fitted.seconds, []))
+
+        mean, spread = x.mean(), x.std()
+        network = Sequential(
+            [layers.Dense(8, activation="sigmoid"), layers.Dense(1)], input_shape=(1,)
+        )
+        trainer = Trainer(network, "l2", optimizers.Adam(0.02))
+        task = "Boston: 1-8-1 sigmoid network"
+        curved = self.fit(task, trainer, (x - mean) / spread, y, epochs=5_000, batch_size=None)
+
+        functions = {
+            f"line: {slope:.2f} rm {intercept:+.2f}, L2 {fitted['loss'][-1]:.2f}": (
+                lambda rm: slope * rm + intercept
+            ),
+            f"network, L2 {curved['loss'][-1]:.2f}": (
+                lambda rm: network.predict(((rm - mean) / spread).reshape(-1, 1))
+            ),
+        }
+        title = "House prices in Boston, 1970"
+        labels = {"x_label": ROOMS, "y_label": PRICE}
+        losses = {"line loss": fitted["loss"], "network loss": curved["loss"]}
+        pictures = [
+            self.save(
+                "boston.png", plotting.scatter_with_line(x, y, functions, title=title, **labels)
+            ),
+            self.save(
+                "boston-loss.png", plotting.loss_curve(losses, title="L2 loss on the Boston table")
+            ),
+            self.save("graph.png", self.graph(x[:, 0], y[:, 0])),
+        ]
+        self.results.append(
+            Result(task, len(x), curved.epochs, _loss(curved), curved.seconds, pictures)
+        )
+
+    @staticmethod
+    def graph(x: Array, y: Array) -> Figure:
+        """Draw the lesson's network with the values and gradients of one run."""
+        linear, sigmoid, l2_loss = (ops.get(name) for name in ("linear", "sigmoid", "l2_loss"))
+        rm, price = Placeholder("rm", dtype="float64"), Placeholder("price", dtype="float64")
+        first = {"k1": 0.5, "b1": -3.0, "k2": 40.0, "b2": 0.0}
+        k1, b1, k2, b2 = (Parameter(v, name=n, dtype="float64") for n, v in first.items())
+        hidden = sigmoid(linear(rm, k1, b1, name="linear"), name="sigmoid")
+        cost = l2_loss(price, linear(hidden, k2, b2, name="linear_2"), name="loss")
+        plan = compile(cost, inspect=True)
+        plan.loss_and_gradients({rm: x, price: y})
+        return plotting.draw_graph(
+            plan, values=True, gradients=True, title="The lesson's network before training"
+        )
+
+    def digits(self) -> None:
+        """Tell handwritten digits apart with a multilayer perceptron."""
+        data = datasets.load_digits()
+        order = np.random.default_rng(0).permutation(len(data))
+        x, y, images = data.data[order] / 16, data.target[order], data.images[order, :, :, 0]
+        held_out = len(x) // 5
+        train, test = slice(held_out, None), slice(held_out)
+        sizes = [layers.Dense(n, activation="relu") for n in (128, 64)]
+        network = Sequential([*sizes, layers.Dense(10)], input_shape=(64,))
+        trainer = Trainer(network, "cross_entropy", optimizers.Adam(2e-3), metrics=["accuracy"])
+        task = "Digits: 64-128-64-10 relu network"
+        options = {"epochs": 40, "batch_size": 32, "validation_data": (x[test], y[test])}
+        history = self.fit(task, trainer, x[train], y[train], **options)
+
+        predicted = network.predict(x[test]).argmax(axis=1)
+        matrix = self.confusion(y[test], predicted)
+        wrong = np.flatnonzero(predicted != y[test])
+        titles = [f"{y[i]} read as {predicted[i]}" for i in wrong]
+        losses = {"training loss": history["loss"], "test loss": history["val_loss"]}
+        pictures = [
+            self.save(
+                "digits-loss.png", plotting.loss_curve(losses, title="Cross-entropy on the digits")
+            ),
+            self.save("digits-confusion.png", plotting.confusion_matrix(matrix)),
+            self.save(
+                "digits-misclassified.png",
+                plotting.image_grid(
+                    images[wrong],
+                    titles,
+                    title=f"{len(wrong)} of {held_out} test digits are misread",
+                ),
+            ),
+        ]
+        accuracy = f"test accuracy {100 * history['val_accuracy'][-1]:.2f} %"
+        self.results.append(
+            Result(task, len(x) - held_out, history.epochs, accuracy, history.seconds, pictures)
+        )
+
+    @staticmethod
+    def confusion(true: Array, predicted: Array) -> Array:
+        """Return how often each digit was taken for each."""
+        matrix = np.zeros((10, 10), np.int64)
+        np.add.at(matrix, (true, predicted), 1)
+        return matrix
+
+    # ---- what it says ----
+
+    def table(self) -> str:
+        """Return the results as a table."""
+        head = ("task", "samples", "epochs", "result", "seconds", "pictures")
+        rows = [
+            (
+                r.task,
+                f"{r.samples:,}",
+                f"{r.epochs:,}",
+                r.metric,
+                f"{r.seconds:.2f}",
+                ", ".join(r.pictures),
+            )
+            for r in self.results
+        ]
+        widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+        right = {1, 2, 4}
+        lines = [
+            "  ".join(
+                cell.rjust(w) if i in right else cell.ljust(w)
+                for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in [head, *rows]
+        ]
+        lines.insert(1, "  ".join("-" * w for w in widths))
+        return "\n".join(lines)
+
+    def kept(self) -> str:
+        """Return where the pictures are."""
+        if not self.written:
+            return "no picture was written"
+        return f"{len(self.written)} pictures are in {self.folder.resolve()}"
+
+
+def _loss(history: Mapping[str, Any]) -> str:
+    return f"L2 loss {history['loss'][-1]:.3f}"
+
+
+def run(folder: str | Path = "pyframe-demo") -> Literal["done", "interrupted"]:
+    """Train, print, draw.
+
+    Parameters
+    ----------
+    folder : path-like
+        Where the pictures go; made if it is not there.
+
+    Returns
+    -------
+    {"done", "interrupted"}
+        "interrupted" after Ctrl-C; the pictures so far are kept.
+
+    Raises
+    ------
+    MissingExtraError
+        If scikit-learn, matplotlib or networkx is not installed.
+    OSError
+        If a picture cannot be written.
+    """
+    for module in ("matplotlib", "networkx", "sklearn"):
+        require_extra(module, EXTRA)
+    demo = Demo(Path(folder))
+    started = time.perf_counter()
+    try:
+        demo.boston()
+        demo.digits()
+    except (KeyboardInterrupt, Stopped) as stop:
+        if demo.results:
+            print(f"\n{demo.table()}")
+        print(f"\n{str(stop) or 'stopped'}; {demo.kept()}")
+        return "interrupted"
+    print(f"\n{demo.table()}\n\n{demo.kept()}; {time.perf_counter() - started:.1f} s in all")
+    return "done"

@@ -1,0 +1,88 @@
+"""What a fit shows while it runs: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+SECONDS_PER_LINE = 5.0  # where the output is no terminal
+
+
+def describe_logs(logs: Mapping[str, Any]) -> str:
+    """Return the numbers of some logs as text: ``loss 0.1234  mae 1.5``."""
+    return "  ".join(f"{key} {float(v):.5g}" for key, v in logs.items() if np.ndim(v) == 0)
+
+
+class Progress:
+    """Shows how far a fit is.
+
+    Parameters
+    ----------
+    epochs, samples : int
+        How many epochs, of how many rows.
+    verbose : int
+        0 keeps silent.
+    """
+
+    def __init__(self, epochs: int, samples: int, verbose: int) -> None:
+        self.epochs, self.samples = epochs, samples
+        self.silent = not verbose or sys.stderr is None
+        self._began = time.perf_counter()
+        self._next_line = self._began + SECONDS_PER_LINE
+        self._bar: Any = None
+        if not self.silent and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=epochs * samples,
+                unit=" samples",
+                unit_scale=True,
+                dynamic_ncols=True,
+                file=sys.stderr,
+            )
+
+    @property
+    def due(self) -> bool:
+        """Whether something would be shown now; the numbers need not be worked out otherwise."""
+        return not self.silent and (
+            self._bar is not None or time.perf_counter() >= self._next_line
+        )
+
+    def show(self, epoch: int, samples_done: int, logs: Mapping[str, Any]) -> None:
+        """Show the state: finished epochs, finished rows, the last numbers."""
+        if self._bar is not None:
+            self._bar.set_description_str(f"epoch {epoch}/{self.epochs}", refresh=False)
+            self._bar.set_postfix_str(describe_logs(logs), refresh=False)
+            self._bar.update(samples_done - self._bar.n)
+        elif self.due:
+            self._line(epoch, samples_done, logs, "")
+
+    def finish(
+        self, epoch: int, samples_done: int, logs: Mapping[str, Any], interrupted: bool
+    ) -> None:
+        """Show how it ended."""
+        if self._bar is not None:
+            self.show(epoch, samples_done, logs)
+            self._bar.refresh()
+        elif not self.silent:
+            self._line(epoch, samples_done, logs, "  interrupted" if interrupted else "")
+
+    def _line(self, epoch: int, samples_done: int, logs: Mapping[str, Any], end: str) -> None:
+        now = time.perf_counter()
+        self._next_line = now + SECONDS_PER_LINE
+        seconds = max(now - self._began, 1e-9)
+        print(
+            f"epoch {epoch}/{self.epochs}  {describe_logs(logs)}  "
+            f"{samples_done / seconds:,.0f} samples/s  {seconds:.1f} s{end}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self._bar is not None:
+            self._bar.close()
