@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import mutants
+import numpy as np
 import pytest
+import test_optimizers
 
 import pyframe as pf
-from pyframe import registry
+from pyframe import _native, registry
 from pyframe.node import Value
 from pyframe.testing import ConformanceError, check_bad_calls, check_forward, check_gradients
 
@@ -191,10 +193,58 @@ FAULTS = [
     Fault(
         "a maximum that overlooks NaN",
         "reductions.c",
-        "return b > a || b != b ? b : a;",
+        "return (b > a) | (b != b) ? b : a;",
         "return b > a ? b : a;",
         "max",
         ("nan",),
+    ),
+    # norm.c and random.c
+    Fault(
+        "a biased running variance",
+        "norm.c",
+        "const real unbiased = (real)(rows > 1 ? rows - 1 : 1);",
+        "const real unbiased = (real)rows;",
+        "batch_norm",
+        ("state",),
+    ),
+    Fault(
+        "running statistics that move outside of training",
+        "norm.c",
+        "            mean[c] = running_mean[c];",
+        "            mean[c] = running_mean[c] *= R(0.9);",
+        "batch_norm",
+        ("state", "value"),
+    ),
+    Fault(
+        "a term dropped from a gradient",
+        "norm.c",
+        "(dshift[c] + hat * dscale[c]) * share",
+        "dshift[c] * share",
+        "batch_norm_grad",
+    ),
+    Fault(
+        "a dropout that does not scale",
+        "random.c",
+        "x[i] * scale : 0;",
+        "x[i] : 0;",
+        "dropout",
+        ("random",),
+    ),
+    Fault(
+        "a dropout that forgets the step",
+        "random.c",
+        "(uint64_t)call->step->step, words",
+        "0, words",
+        "dropout",
+        ("random",),
+    ),
+    Fault(
+        "a dropout that forgets where the batch is",
+        "random.c",
+        "const uint64_t first = (uint64_t)(call->step->first_sample * row);",
+        "const uint64_t first = 0 * (uint64_t)row;",
+        "dropout",
+        ("random",),
     ),
     # kernel.h, which all stand on
     Fault(
@@ -233,6 +283,38 @@ def test_the_core_as_it_is_passes(op: str, workshop: mutants.Workshop) -> None:
     for dtype in ("float32", "float64"):
         check_forward(op_class, dtype, kernels=kernels)
     check_bad_calls(op_class, kernels=kernels)
+
+
+# ---- faults in the updates, which have tests of their own ----
+
+UPDATE_FAULTS = [
+    ("p[i] -= rate * (g[i] + decay * p[i]);", "p[i] += rate * (g[i] + decay * p[i]);", "sgd"),
+    ("p[i] -= rate * (g[i] + decay * p[i]);", "p[i] -= rate * g[i];", "sgd, decay"),
+    ("v[i] = momentum * v[i] + (g[i]", "v[i] = momentum * v[i] - (g[i]", "momentum"),
+    ("p[i] -= rate * (h + momentum * v[i]);", "p[i] -= rate * v[i];", "nesterov"),
+    ("double t = (double)(call->step->step + 1);", "double t = call->step->step + 2.0;", "adam"),
+    ("v[i] = beta2 * v[i] + rest2 * h * h;", "v[i] = beta2 * v[i] + rest2 * h;", "adam"),
+]
+
+
+@needs_compiler
+@pytest.mark.parametrize(("old", "new", "case"), UPDATE_FAULTS)
+def test_a_fault_in_an_update_is_noticed(
+    old: str, new: str, case: str, workshop: mutants.Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_native, "find_kernel", workshop.build("optimizers.c", old, new))
+    for dtype in ("float32", "float64"):
+        with pytest.raises(AssertionError), np.errstate(all="ignore"):
+            test_optimizers.test_updates_follow_their_formulas(case, dtype)
+
+
+@needs_compiler
+def test_the_updates_as_they_are_pass(
+    workshop: mutants.Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_native, "find_kernel", workshop.build())
+    for case in {case for _, _, case in UPDATE_FAULTS}:
+        test_optimizers.test_updates_follow_their_formulas(case, "float32")
 
 
 # ---- faults on the Python side ----

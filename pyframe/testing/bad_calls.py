@@ -176,7 +176,7 @@ def _check_unknown(subject: Subject) -> None:
             continue
         what = "all extents" if axis is None else f"axis {axis} of every input"
         try:
-            node = build(subject.op_class, specs, subject.case, subject.states)
+            node = build(subject.op_class, specs, subject.case)
         except Exception as error:
             raise subject.fail(
                 "shape", f"with {what} unknown it raised {type(error).__name__}: {error}"
@@ -198,7 +198,7 @@ def _check_refused(
 ) -> None:
     kind = "dtype" if error_type is DTypeError else "absent"
     try:
-        build(subject.op_class, specs, subject.case, subject.states)
+        build(subject.op_class, specs, subject.case)
     except error_type as error:
         if NODE_NAME not in str(error):
             raise subject.fail(
@@ -334,6 +334,4 @@ def _scaled(subject: Subject, old: int, new: int) -> list[Shape]:
         None if s is None or s.shape is None else Spec(_renamed(s.shape, old, new), s.dtype)
         for s in subject.specs
     ]
-    return [
-        s.shape or () for s in build(subject.op_class, specs, subject.case, subject.states).specs
-    ]
+    return [s.shape or () for s in build(subject.op_class, specs, subject.case).specs]

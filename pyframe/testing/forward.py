@@ -166,6 +166,7 @@ def _check_random(subject: Subject) -> None:
             other = subject.call_ok(**{**base, name: base[name] + 1}).outputs
             if all(a.tobytes() == b.tobytes() for a, b in zip(first, other, strict=True)):
                 raise subject.fail("random", f"another {name} gives the same numbers")
+    _check_split(subject, base, first)
     draws = [subject.call_ok(seed=5, stream=s, step=11).outputs for s in range(DRAWS)]
     expected, _ = subject.expected()
     for i, wanted in enumerate(expected):
@@ -174,6 +175,23 @@ def _check_random(subject: Subject) -> None:
         bound = STANDARD_ERRORS * error + 1e-3 * np.abs(wanted)
         what = f"the mean over {DRAWS} draws of output {i}"
         subject.compare(values.mean(axis=0), wanted, bound, what, "random")
+
+
+def _check_split(subject: Subject, step: dict[str, int], whole: list[Array]) -> None:
+    """The second half of a batch, run by itself, draws the numbers it has in the whole batch."""
+    rows = {a.shape[0] if a is not None and a.ndim else -1 for a in [*subject.arrays, *whole]}
+    count = rows.pop()
+    if rows or count < 2:
+        return
+    half = count // 2
+    inputs = tuple(None if a is None else a[half:] for a in subject.arrays)
+    case = subject.case._replace(inputs=inputs)
+    origin = f"{subject.origin}, rows {half} and up, as a part of a batch of {count}"
+    part = Subject(subject.op_class, case, subject.dtype.name, origin, subject.kernels)
+    outputs = part.call_ok(**step, first_sample=half).outputs
+    for i, (got, all_rows) in enumerate(zip(outputs, whole, strict=True)):
+        if got.tobytes() != all_rows[half:].tobytes():
+            raise part.fail("random", f"output {i} has other numbers than in the whole batch")
 
 
 def _check_exact(subject: Subject) -> None:

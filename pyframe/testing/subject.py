@@ -114,17 +114,15 @@ def build(
     op_class: type[Op],
     specs: Sequence[Spec | None],
     case: Case,
-    states: Sequence[State] = (),
 ) -> Op:
-    """Build the node on placeholders of the specs, named `NODE_NAME`."""
+    """Build the node on placeholders of the specs, named `NODE_NAME`, with states of its own."""
     inputs = [
         None if spec is None else Placeholder(f"input_{i}", shape=spec.shape, dtype=spec.dtype)
         for i, spec in enumerate(specs)
     ]
-    if not states:
-        dtype = next((s.dtype for s in specs if s is not None and s.dtype.kind == "f"), FLOAT32)
-        states = [State(s, name=f"state_{i}", dtype=dtype) for i, s in enumerate(case.states)]
-    extra: dict[str, Any] = {"states": list(states)} if states else {}
+    dtype = next((s.dtype for s in specs if s is not None and s.dtype.kind == "f"), FLOAT32)
+    states = [State(s, name=f"state_{i}", dtype=dtype) for i, s in enumerate(case.states)]
+    extra: dict[str, Any] = {"states": states} if states else {}
     return op_class(*inputs, name=NODE_NAME, **extra, **case.attributes)
 
 
@@ -160,8 +158,7 @@ class Subject:
         self.initial_states = [np.array(s, dtype) for s in case.states]
         self.case = case._replace(inputs=tuple(self.arrays))
         self.specs = [None if a is None else Spec(a.shape, a.dtype) for a in self.arrays]
-        self.states = [State(s, name=f"state_{i}", dtype=dtype) for i, s in enumerate(case.states)]
-        self.node = build(op_class, self.specs, case, self.states)
+        self.node = build(op_class, self.specs, case)
 
     def fail(self, kind: str, message: str) -> ConformanceError:
         """Return the error to raise, with all that is needed to see the failure again."""
