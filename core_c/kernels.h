@@ -112,3 +112,14 @@ PF_KERNEL(random_search_propose)    /* mask -> c         c uniform in [low, high
 PF_KERNEL(direction_search_propose) /* p, mask, run | direction, redraw -> c
                                        c = p + size direction */
 PF_KERNEL(search_accept)            /* c, cost | p, best, redraw   p = c if cost < best */
+
+/* metrics.c: float64 sums that add up over batches; an optional weight w (n,), one a row. */
+PF_KERNEL(accuracy)         /* labels (n, ...), x (n, ..., classes), [w]
+                               -> sum w [argmax x = label], sum w */
+PF_KERNEL(confusion_matrix) /* labels (n, ...), x (n, ..., classes), [w]
+                               -> (classes, classes), flat: sum w at [label][argmax x] */
+PF_KERNEL(binary_accuracy)  /* y, x (n, ...), [w] -> sum w [(x > 0) = (y > 1/2)], sum w */
+PF_KERNEL(mae)              /* y, y_hat (n, ...), [w] -> sum w |y_hat - y|, sum w */
+PF_KERNEL(rmse)             /* y, y_hat (n, ...), [w] -> sum w (y_hat - y)^2, sum w */
+PF_KERNEL(r2)               /* y, y_hat (n, ...), [w] -> the two of rmse, sum w y, sum w y^2 */
+PF_KERNEL(mean_of)          /* loss s(), shape of (n, ...), [w] -> loss sum w, sum w */

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Collection
 from typing import Any
@@ -71,6 +72,7 @@ for _name, _dtype in (("pf_value", VALUE_DTYPE), ("pf_instruction", INSTRUCTION_
         )
 
 
+@functools.cache
 def find_kernel(name: str, bits: int) -> int:
     """Return the address of the built-in kernel pf_<name>_f<bits>, 0 when there is none."""
     return int(ffi.cast("uintptr_t", lib.pf_find_kernel(name.encode(), bits)))

@@ -176,17 +176,13 @@ class _Encoder:
     def leaf(self, node: Leaf) -> dict[str, Any]:
         record: dict[str, Any] = {"leaf": node.op, "name": node.name, "dtype": node.dtype.name}
         record["shape"] = None if node.shape is None else list(node.shape)
+        if isinstance(node, Parameter | Constant):
+            name, array = self.graph.names[node], node.value
+            self.tensors[name] = np.array(array, array.dtype.newbyteorder("<"), order="C")
+            record["tensor"] = name
         if isinstance(node, Parameter):
-            record["tensor"] = self.tensor(self.graph.names[node], node.value)
             record |= {"trainable": node.trainable, "group": node.group}
-        elif isinstance(node, Constant):
-            record["tensor"] = self.tensor(f"constants/{len(self.tensors)}", node.array)
         return record
-
-    def tensor(self, name: str, array: Array) -> str:
-        """Note an array for the file, contiguous and little-endian, and return its name there."""
-        self.tensors[name] = np.array(array, array.dtype.newbyteorder("<"), order="C")
-        return name
 
     def operation(self, node: Node) -> tuple[str, dict[str, Any]]:
         """Return the name of a node's class and the arguments that make it anew."""

@@ -36,7 +36,8 @@ class Op(Node):
       are kept in ``self.attrs``.
     - `integer_inputs`: indices of inputs that are int64; all others share one float dtype.
     - `optional_inputs`: indices of inputs that may be None.
-    - `shape_only`: indices of inputs of which only the shape is used: their memory is not kept.
+    - `shape_only`: indices of inputs of which only the shape is used: their memory is not kept,
+      and they may have any dtype.
     - `constant_inputs`: indices of float inputs that are data, as a loss's sample weights are: no
       gradient flows to them.
     - `infer_shape(*shapes)`: the shape of the output (a tuple of shapes when there are several).
@@ -120,6 +121,8 @@ class Op(Node):
                         f"{self.label()}: input {i} ({self._input_label(i)}) takes int64 labels "
                         f"and got {spec.dtype.name}; declare its placeholder with dtype='int64'"
                     )
+            elif i in self.shape_only:
+                continue
             elif spec.dtype.kind != "f":
                 raise DTypeError(
                     f"{self.label()}: input {i} ({self._input_label(i)}) takes floats and got "

@@ -76,10 +76,10 @@ class Column(NamedTuple):
     start: int
     stop: int
 
-    def values(self, records: Array) -> Array:
-        """Return the value for each row of records, sums over an epoch."""
-        sums = records[:, self.start : self.stop]
-        return np.asarray(self.node.finalize(sums))  # type: ignore[attr-defined]
+    def values(self, records: Array) -> list[Any]:
+        """Return the value for each row of records, which are sums over an epoch."""
+        sums = records[:, self.start : self.stop].tolist()
+        return list(map(self.node.finalize, sums))  # type: ignore[attr-defined]
 
 
 class Objective(NamedTuple):
@@ -92,12 +92,7 @@ class Objective(NamedTuple):
 
     def logs(self, record: Array, prefix: str = "") -> dict[str, Any]:
         """Return the losses and metrics of one record."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return {prefix + c.key: _plain(c.values(record[None])[0]) for c in self.columns}
-
-
-def _plain(value: Any) -> Any:
-    return value if np.ndim(value) else float(value)
+        return {prefix + c.key: c.values(record[None])[0] for c in self.columns}
 
 
 class Interrupt:
@@ -550,11 +545,8 @@ class _Fit:
         """Enter the records of the epochs up to `until` into the history."""
         history = self.history
         records = self.loop.records[history.epochs : until]
-        if len(records):
-            with np.errstate(invalid="ignore", divide="ignore"):
-                for column in self.objective.columns:
-                    values = column.values(records)
-                    history[column.key] += values.tolist() if values.ndim == 1 else list(values)
+        for column in self.objective.columns:
+            history[column.key] += column.values(records)
         history.epochs = until
 
     def _start_epoch(self) -> None:

@@ -44,6 +44,8 @@ def match_labels(op: Op, y: Shape, logits: Shape) -> Shape:
     """Return the shape of the labels that logits (..., classes) go with, or raise `ShapeError`."""
     if not logits:
         op.bad_shapes("the logits must be (..., classes)")
+    if logits[-1] == 0:
+        op.bad_shapes("there must be one class at least")
     if not same_shape(y, logits[:-1]):
         op.bad_shapes(
             "the labels must have the shape of the logits without the last axis, the classes"

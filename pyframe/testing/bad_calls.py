@@ -214,9 +214,10 @@ def _check_refused(
 
 
 def _check_dtypes(subject: Subject) -> None:
-    floats = [i for i, s in enumerate(subject.specs) if s is not None and s.dtype.kind == "f"]
+    taken = set(range(len(subject.specs))) - set(subject.node.shape_only)  # others go as they come
+    floats = [i for i, s in enumerate(subject.specs) if s and s.dtype.kind == "f" and i in taken]
     for i, spec in enumerate(subject.specs):
-        if spec is None:
+        if spec is None or i not in taken:
             continue
         wrong = INT64 if i in floats else FLOAT32
         specs = _replace(subject.specs, i, Spec(spec.shape, wrong))

@@ -1,0 +1,161 @@
+/* Metrics: float64 sums over a batch that add up over batches; what they mean together is said in
+ * Python, once the epoch is over. Each takes an optional weight (n,), one for a row. */
+#include "kernel.h"
+
+/* A batch of n rows of m elements each. */
+typedef struct {
+    int64_t rows, row;
+    const real *weight; /* one a row, or NULL */
+} batch;
+
+static batch batch_of(const pf_call *call, int shape, int weight) {
+    const pf_operand *t = call->inputs[shape];
+    batch b = {t->ndim > 0 ? t->dims[0] : 1, 0, pf_in(call, weight)};
+    b.row = b.rows > 0 ? pf_count(t) / b.rows : 0;
+    return b;
+}
+
+static double weight_of(batch b, int64_t r) { return b.weight ? (double)b.weight[r] : 1.0; }
+
+/* The weight of all elements: m sum_r w_r. */
+static double total_weight(batch b) {
+    double sum = 0;
+    for (int64_t r = 0; r < b.rows; r++) sum += weight_of(b, r);
+    return sum * (double)b.row;
+}
+
+/* The number of the greatest of n > 0 elements, the first one of a tie. */
+static int64_t argmax(const real *restrict x, int64_t n) {
+    int64_t best = 0;
+    for (int64_t i = 1; i < n; i++)
+        if (x[i] > x[best]) best = i;
+    return best;
+}
+
+/* Fails for the first label of input 0 that is none of the classes. */
+static int check_labels(const pf_call *call, int64_t classes) {
+    const int64_t *labels = pf_in_int(call, 0), n = pf_count(call->inputs[0]);
+    for (int64_t i = 0; i < n; i++)
+        if (labels[i] < 0 || labels[i] >= classes)
+            return call->host->fail(call, PF_ERROR_LABEL, 0, i, labels[i]);
+    return PF_OK;
+}
+
+/* labels (n, ...), logits (n, ..., classes), [w] -> sum w [argmax = label], sum w */
+int PF_NAME(accuracy)(const pf_call *call) {
+    const int64_t classes = pf_last_dim(call->inputs[1]);
+    const int status = check_labels(call, classes);
+    if (status != PF_OK) return status;
+    const batch b = batch_of(call, 0, 2);
+    const int64_t *labels = pf_in_int(call, 0);
+    const real *logits = pf_in(call, 1);
+    double *sums = pf_out_double(call, 0), correct = 0;
+    for (int64_t r = 0; r < b.rows; r++) {
+        int64_t right = 0;
+        for (int64_t i = r * b.row; i < (r + 1) * b.row; i++)
+            right += argmax(logits + i * classes, classes) == labels[i];
+        correct += weight_of(b, r) * (double)right;
+    }
+    sums[0] = correct, sums[1] = total_weight(b);
+    return PF_OK;
+}
+
+/* labels (n, ...), logits (n, ..., classes), [w] -> counts (classes, classes):
+ * counts[label][argmax] = sum w */
+int PF_NAME(confusion_matrix)(const pf_call *call) {
+    const int64_t classes = pf_last_dim(call->inputs[1]);
+    const int status = check_labels(call, classes);
+    if (status != PF_OK) return status;
+    const batch b = batch_of(call, 0, 2);
+    const int64_t *labels = pf_in_int(call, 0);
+    const real *logits = pf_in(call, 1);
+    double *counts = pf_out_double(call, 0);
+    for (int64_t i = 0; i < classes * classes; i++) counts[i] = 0;
+    for (int64_t i = 0; i < b.rows * b.row; i++)
+        counts[labels[i] * classes + argmax(logits + i * classes, classes)] +=
+            weight_of(b, i / b.row);
+    return PF_OK;
+}
+
+/* y, y_hat (n, ...), [w] -> sum w [(y_hat > 0) = (y > 1/2)], sum w */
+int PF_NAME(binary_accuracy)(const pf_call *call) {
+    const batch b = batch_of(call, 1, 2);
+    const real *y = pf_in(call, 0), *y_hat = pf_in(call, 1);
+    double *sums = pf_out_double(call, 0), correct = 0;
+    for (int64_t r = 0; r < b.rows; r++) {
+        int64_t right = 0;
+        for (int64_t i = r * b.row; i < (r + 1) * b.row; i++)
+            right += (y_hat[i] > 0) == (y[i] > R(0.5));
+        correct += weight_of(b, r) * (double)right;
+    }
+    sums[0] = correct, sums[1] = total_weight(b);
+    return PF_OK;
+}
+
+/* y, y_hat (n, ...), [w] -> sum w |y_hat - y|, sum w */
+int PF_NAME(mae)(const pf_call *call) {
+    const batch b = batch_of(call, 1, 2);
+    const real *y = pf_in(call, 0), *y_hat = pf_in(call, 1);
+    double *sums = pf_out_double(call, 0), errors = 0;
+    for (int64_t r = 0; r < b.rows; r++) {
+        double sum = 0;
+        for (int64_t i = r * b.row; i < (r + 1) * b.row; i++)
+            sum += fabs((double)y_hat[i] - (double)y[i]);
+        errors += weight_of(b, r) * sum;
+    }
+    sums[0] = errors, sums[1] = total_weight(b);
+    return PF_OK;
+}
+
+/* sum w (y_hat - y)^2 */
+static double squared_errors(batch b, const real *restrict y, const real *restrict y_hat) {
+    double errors = 0;
+    for (int64_t r = 0; r < b.rows; r++) {
+        double sum = 0;
+        for (int64_t i = r * b.row; i < (r + 1) * b.row; i++) {
+            const double d = (double)y_hat[i] - (double)y[i];
+            sum += d * d;
+        }
+        errors += weight_of(b, r) * sum;
+    }
+    return errors;
+}
+
+/* y, y_hat (n, ...), [w] -> sum w (y_hat - y)^2, sum w */
+int PF_NAME(rmse)(const pf_call *call) {
+    const batch b = batch_of(call, 1, 2);
+    double *sums = pf_out_double(call, 0);
+    sums[0] = squared_errors(b, pf_in(call, 0), pf_in(call, 1)), sums[1] = total_weight(b);
+    return PF_OK;
+}
+
+/* y, y_hat (n, ...), [w] -> sum w (y_hat - y)^2, sum w, sum w y, sum w y^2 */
+int PF_NAME(r2)(const pf_call *call) {
+    const batch b = batch_of(call, 1, 2);
+    const real *y = pf_in(call, 0);
+    double *sums = pf_out_double(call, 0), first = 0, second = 0;
+    for (int64_t r = 0; r < b.rows; r++) {
+        double sum = 0, squares = 0;
+        for (int64_t i = r * b.row; i < (r + 1) * b.row; i++) {
+            sum += (double)y[i];
+            squares += (double)y[i] * (double)y[i];
+        }
+        first += weight_of(b, r) * sum;
+        second += weight_of(b, r) * squares;
+    }
+    sums[0] = squared_errors(b, y, pf_in(call, 1)), sums[1] = total_weight(b);
+    sums[2] = first, sums[3] = second;
+    return PF_OK;
+}
+
+/* loss s(), the shape of the batch (n, ...), [w] -> loss sum w, sum w. A batch without weight adds
+ * nothing, whatever its loss is. */
+int PF_NAME(mean_of)(const pf_call *call) {
+    batch b = batch_of(call, 1, 2);
+    b.row = 1;
+    const double weight = total_weight(b);
+    double *sums = pf_out_double(call, 0);
+    sums[0] = weight == 0 ? 0 : (double)pf_in(call, 0)[0] * weight;
+    sums[1] = weight;
+    return PF_OK;
+}

@@ -1,0 +1,558 @@
+"""Metrics: how well a model does, in numbers that people read. Kernels: metrics.c.
+
+A metric's output is a vector of float64 sums over its batch. Sums add up over batches, so the value
+of an epoch, ``metric.finalize(sum of the outputs)``, is exact however unequal the batches are.
+Each takes ``(y, y_hat, sample_weight=None)``, the weight with one number for each row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from pyframe.errors import ArgumentError
+from pyframe.node import FLOAT64, Shape, Spec, Value
+from pyframe.op import Case, Op, same_extent
+from pyframe.ops.losses import as_labels, by_row, match_labels, match_target, match_weight
+
+
+def _ratio(a: float, b: float) -> float:
+    """Return a / b, and NaN when there was nothing to count."""
+    return float(a) / float(b) if b != 0 else float("nan")
+
+
+class Metric(Op):
+    """The base of the metrics: sums of a batch, and what they mean once they are added up.
+
+    Parameters
+    ----------
+    y : Value, shape (n, ...)
+        The target.
+    y_hat : Value
+        The prediction.
+    sample_weight : Value, shape (n,), optional
+    name : str, optional
+
+    Notes
+    -----
+    A subclass states the kernel, `infer_shape` (a vector) and `finalize`.
+    """
+
+    differentiable = False
+    output_dtype = FLOAT64
+    optional_inputs = (2,)
+    constant_inputs = (2,)
+
+    def finalize(self, sums: Any) -> Any:
+        """Return the metric for the sum of the outputs of all batches: a number, or an array."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what its sums mean")
+
+    @classmethod
+    def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
+        return 16 + inputs[1].size, np.abs(cls.reference(*inputs, **attributes))
+
+
+class ElementMetric(Metric):
+    """A metric of target and prediction, element by element."""
+
+    length = 2
+
+    def __init__(
+        self, y: Any, y_hat: Any, sample_weight: Any = None, *, name: str | None = None
+    ) -> None:
+        super().__init__(y, y_hat, sample_weight, name=name)
+
+    def infer_shape(self, *shapes: Any) -> Shape:
+        y, y_hat, weight = shapes
+        match_weight(self, weight, match_target(self, y, y_hat))
+        return (self.length,)
+
+    def finalize(self, sums: Any) -> Any:
+        return _ratio(sums[0], sums[1])
+
+    @classmethod
+    def _weighted(cls, *inputs: Any) -> tuple[Any, Any, Any]:
+        """Return target, prediction and weight, all in the shape of the prediction."""
+        y, y_hat, weight = inputs
+        return (
+            y.reshape(y_hat.shape),
+            y_hat,
+            np.broadcast_to(by_row(weight, y_hat.shape), y_hat.shape),
+        )
+
+    @classmethod
+    def sample(cls, draw: Any) -> Case:
+        y_hat = draw.normal(draw.shape(max_ndim=3))
+        y = draw.normal(y_hat.shape)
+        if y_hat.ndim == 1 and draw.choice([False, True]):
+            y_hat = y_hat[:, None]
+        weighted = y.ndim > 0 and draw.choice([False, True])
+        return Case((y, y_hat, draw.positive(y.shape[:1]) if weighted else None))
+
+
+class LabelMetric(Metric):
+    """A metric of integer labels (...) and logits (..., classes)."""
+
+    integer_inputs = (0,)
+    exact_on_integers = True
+
+    def __init__(
+        self,
+        y: Any,
+        y_hat: Any,
+        sample_weight: Any = None,
+        *,
+        name: str | None = None,
+        **attributes: Any,
+    ) -> None:
+        target = as_labels(y) if self.integer_inputs else y
+        super().__init__(target, y_hat, sample_weight, name=name, **attributes)
+
+    def check_batch(self, shapes: Sequence[Any]) -> None:
+        """Raise `ShapeError` unless labels, logits and weight belong together."""
+        y, logits, weight = shapes
+        match_weight(self, weight, match_labels(self, y, logits))
+
+    @classmethod
+    def _weighted(cls, *inputs: Any) -> tuple[Any, Any, Any]:
+        """Return labels, the classes predicted, and a weight for each label."""
+        y, logits, weight = inputs
+        predicted = logits.argmax(axis=-1) if y.size else np.zeros(y.shape, np.int64)
+        return y, predicted, np.broadcast_to(by_row(weight, y.shape), y.shape)
+
+    @classmethod
+    def sample(cls, draw: Any) -> Case:
+        shape = draw.shape(max_ndim=2)
+        classes = draw.choice([2, 3, 10, 17])
+        weighted = shape and draw.choice([False, True])
+        weight = draw.positive(shape[:1]) if weighted else None
+        return Case((draw.labels(shape, classes), draw.distinct((*shape, classes)), weight))
+
+    @classmethod
+    def cases(cls) -> Sequence[Case]:
+        ties = np.array([[0.0, 1.0, 1.0], [2.0, 2.0, 2.0]])  # the first of a tie counts
+        return (
+            Case((np.array([1, 0]), ties, None)),
+            Case((np.array([2, 1]), ties, np.array([0.5, 2.0]))),
+            Case((np.zeros(0, np.int64), ties[:0], None)),
+        )
+
+
+class Accuracy(LabelMetric):
+    """The share of rows whose greatest logit is that of the label; the first one of a tie counts.
+
+    For two classes and one logit, a target of floats is taken for the probability of the positive
+    class, and the result is a `BinaryAccuracy`.
+
+    Parameters
+    ----------
+    y : Value of int64, shape (...)
+        Labels in [0, classes).
+    y_hat : Value, shape (..., classes)
+        Logits or probabilities.
+    sample_weight : Value, shape (n,), optional
+    name : str, optional
+
+    Returns
+    -------
+    Value of float64, shape (2,)
+        The weight of the right ones, and the weight of all.
+
+    Raises
+    ------
+    ShapeError
+        If the labels do not have the shape of the logits without their last axis.
+    LabelError
+        When a label is negative or not below the number of classes, at each run.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> labels = pf.Placeholder("labels", shape=(None,), dtype="int64")
+    >>> metric = pf.Accuracy(labels, pf.Placeholder("logits", shape=(None, 10)))
+    >>> metric.finalize([45.0, 50.0])
+    0.9
+    """
+
+    op = "accuracy"
+
+    def __new__(cls, y: Any = None, y_hat: Any = None, *args: Any, **kwargs: Any) -> Accuracy:
+        binary = cls is Accuracy and _is_binary(y, y_hat)
+        return object.__new__(BinaryAccuracy if binary else cls)
+
+    def infer_shape(self, *shapes: Any) -> Shape:
+        self.check_batch(shapes)
+        return (2,)
+
+    def finalize(self, sums: Any) -> Any:
+        return _ratio(sums[0], sums[1])
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        y, predicted, weight = cls._weighted(*inputs)
+        return np.array([np.sum(weight * (predicted == y)), np.sum(weight)])
+
+
+def _is_binary(y: Any, y_hat: Any) -> bool:
+    """Return whether y is made of probabilities of one class, not of labels of many."""
+    if not isinstance(y, Value) or y.dtype.kind != "f":
+        return False
+    shape = y_hat.shape if isinstance(y_hat, Value) else np.shape(y_hat)
+    if y.shape is None or shape is None:
+        return True
+    return not (len(shape) == len(y.shape) + 1 and shape[-1] not in (None, 1))
+
+
+class BinaryAccuracy(Accuracy):
+    """The share of elements on the right side: logit > 0 where y > 1/2, and not otherwise.
+
+    Parameters
+    ----------
+    y : Value of floats, shape (n, ...)
+        The probability of the positive class, usually 0 or 1; (n,) goes with logits (n, 1).
+    y_hat : Value, shape (n, ...)
+        The logits.
+    sample_weight : Value, shape (n,), optional
+    name : str, optional
+
+    Returns
+    -------
+    Value of float64, shape (2,)
+        The weight of the right ones, and the weight of all.
+
+    Raises
+    ------
+    ShapeError
+        If target and logits differ in shape.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> y, logits = pf.Placeholder("y", shape=(None,)), pf.Placeholder("logits", shape=(None, 1))
+    >>> type(pf.Accuracy(y, logits)).__name__
+    'BinaryAccuracy'
+    """
+
+    op = "binary_accuracy"
+    integer_inputs = ()
+
+    def infer_shape(self, *shapes: Any) -> Shape:
+        y, y_hat, weight = shapes
+        match_weight(self, weight, match_target(self, y, y_hat))
+        return (2,)
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        y, y_hat, weight = ElementMetric._weighted(*inputs)
+        return np.array([np.sum(weight * ((y_hat > 0) == (y > 0.5))), np.sum(weight)])
+
+    @classmethod
+    def sample(cls, draw: Any) -> Case:
+        return ElementMetric.sample(draw)
+
+    @classmethod
+    def cases(cls) -> Sequence[Case]:
+        y, y_hat = np.array([0.0, 1.0, 0.5, 1.0]), np.array([0.0, 0.0, -1.0, 2.0])
+        return (Case((y, y_hat, None)), Case((y, y_hat[:, None], np.array([1.0, 0.0, 2.0, 4.0]))))
+
+
+class ConfusionMatrix(LabelMetric):
+    """How often (label, greatest logit) occurs: rows are true classes, columns predicted ones.
+
+    Parameters
+    ----------
+    y : Value of int64, shape (...)
+        Labels in [0, classes).
+    y_hat : Value, shape (..., classes)
+        Logits or probabilities.
+    sample_weight : Value, shape (n,), optional
+    classes : int, optional
+        How many there are; the last extent of y_hat unless given.
+    name : str, optional
+
+    Returns
+    -------
+    Value of float64, shape (classes * classes,)
+        `finalize` gives the matrix (classes, classes).
+
+    Raises
+    ------
+    ShapeError
+        If the labels do not have the shape of the logits without their last axis, or there are
+        not as many logits as classes.
+    LabelError
+        When a label is negative or not below the number of classes, at each run.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> labels = pf.Placeholder("labels", shape=(None,), dtype="int64")
+    >>> metric = pf.ConfusionMatrix(labels, pf.Placeholder("logits", shape=(None, 2)))
+    >>> metric.finalize([3.0, 1.0, 0.0, 4.0])
+    array([[3., 1.],
+           [0., 4.]])
+    """
+
+    op = "confusion_matrix"
+    attributes = {"classes": "i8"}
+
+    def __init__(
+        self,
+        y: Any,
+        y_hat: Any,
+        sample_weight: Any = None,
+        classes: int | None = None,
+        *,
+        name: str | None = None,
+    ) -> None:
+        if classes is not None and (isinstance(classes, bool) or classes < 1):
+            raise ArgumentError(f"ConfusionMatrix: classes must be at least 1, got {classes}")
+        super().__init__(y, y_hat, sample_weight, name=name, classes=classes)
+
+    def infer_shape(self, *shapes: Any) -> Shape:
+        self.check_batch(shapes)
+        classes = shapes[1][-1]
+        wanted = self.attrs["classes"]
+        if not same_extent(classes, wanted):
+            self.bad_shapes(f"there are {classes} logits for {wanted} classes")
+        classes = wanted if classes is None else classes
+        return (None if classes is None else classes * classes,)
+
+    def lower_attributes(self, specs: Sequence[Spec | None]) -> dict[str, Any]:
+        assert specs[1] is not None and specs[1].shape is not None
+        return {"classes": specs[1].shape[-1]}
+
+    def finalize(self, sums: Any) -> Any:
+        flat = np.asarray(sums, np.float64)
+        return flat.reshape(round(flat.size**0.5), -1).copy()
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        y, predicted, weight = cls._weighted(*inputs)
+        classes = inputs[1].shape[-1]
+        counts = np.zeros((classes, classes))
+        np.add.at(counts, (y, predicted), weight)
+        return counts.ravel()
+
+
+class Mae(ElementMetric):
+    """The mean absolute error: sum w |y_hat - y| / sum w over all elements.
+
+    Parameters
+    ----------
+    y : Value, shape (n, ...)
+        The target; (n,) goes with a prediction (n, 1).
+    y_hat : Value, shape (n, ...)
+    sample_weight : Value, shape (n,), optional
+    name : str, optional
+
+    Returns
+    -------
+    Value of float64, shape (2,)
+        The two sums of the formula.
+
+    Raises
+    ------
+    ShapeError
+        If target and prediction differ in shape.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> y, y_hat = pf.Placeholder("y", shape=(None,)), pf.Placeholder("y_hat", shape=(None, 1))
+    >>> pf.Mae(y, y_hat).finalize([12.0, 4.0])
+    3.0
+    """
+
+    op = "mae"
+    exact_on_integers = True
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        y, y_hat, weight = cls._weighted(*inputs)
+        return np.array([np.sum(weight * np.abs(y_hat - y)), np.sum(weight)])
+
+
+class Rmse(ElementMetric):
+    """The root of the mean squared error: sqrt(sum w (y_hat - y)^2 / sum w) over all elements.
+
+    Parameters
+    ----------
+    y : Value, shape (n, ...)
+        The target; (n,) goes with a prediction (n, 1).
+    y_hat : Value, shape (n, ...)
+    sample_weight : Value, shape (n,), optional
+    name : str, optional
+
+    Returns
+    -------
+    Value of float64, shape (2,)
+        The two sums of the formula.
+
+    Raises
+    ------
+    ShapeError
+        If target and prediction differ in shape.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> y, y_hat = pf.Placeholder("y", shape=(None,)), pf.Placeholder("y_hat", shape=(None, 1))
+    >>> pf.Rmse(y, y_hat).finalize([36.0, 4.0])
+    3.0
+    """
+
+    op = "rmse"
+    exact_on_integers = True
+
+    def finalize(self, sums: Any) -> Any:
+        return float(np.sqrt(_ratio(sums[0], sums[1])))
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        y, y_hat, weight = cls._weighted(*inputs)
+        return np.array([np.sum(weight * (y_hat - y) ** 2), np.sum(weight)])
+
+
+class R2(ElementMetric):
+    """The coefficient of determination: the share of the target's variance that is explained.
+
+    1 - sum w (y_hat - y)^2 / sum w (y - m)^2 with m the weighted mean of y, over all elements: 1 is
+    perfect, 0 no better than the mean. For a target that does not vary it is 1 when the prediction
+    has no error, else 0, as in scikit-learn. The second sum is computed as
+    sum w y^2 - (sum w y)^2 / sum w, in float64: of a target whose mean is 10^k times its standard
+    deviation, about 16 - 2k digits remain.
+
+    Parameters
+    ----------
+    y : Value, shape (n, ...)
+        The target; (n,) goes with a prediction (n, 1).
+    y_hat : Value, shape (n, ...)
+    sample_weight : Value, shape (n,), optional
+    name : str, optional
+
+    Returns
+    -------
+    Value of float64, shape (4,)
+        sum w (y_hat - y)^2, sum w, sum w y, sum w y^2.
+
+    Raises
+    ------
+    ShapeError
+        If target and prediction differ in shape.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> y, y_hat = pf.Placeholder("y", shape=(None,)), pf.Placeholder("y_hat", shape=(None,))
+    >>> pf.R2(y, y_hat).finalize([1.0, 2.0, 0.0, 4.0])  # targets -sqrt(2), sqrt(2)
+    0.75
+    """
+
+    op = "r2"
+    exact_on_integers = True
+    length = 4
+
+    def finalize(self, sums: Any) -> Any:
+        errors, weight, first, second = (float(s) for s in sums)
+        if weight == 0:
+            return float("nan")
+        variation = second - first**2 / weight
+        # What is left of a constant target is the rounding of its sums.
+        if variation <= 64 * np.finfo(np.float64).eps * second:
+            return 1.0 if errors == 0 else 0.0
+        return 1 - errors / variation
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        y, y_hat, weight = cls._weighted(*inputs)
+        terms = (weight * (y_hat - y) ** 2, weight, weight * y, weight * y**2)
+        return np.array([np.sum(term) for term in terms])
+
+    @classmethod
+    def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
+        y, y_hat, weight = inputs
+        k, terms = super().magnitude(*inputs, **attributes)
+        terms[2] = cls.reference(np.abs(y), y_hat, weight)[2]
+        return k, terms
+
+
+class MeanOf(Metric):
+    """The mean of a loss over an epoch: each batch counts by its weight, or its number of rows.
+
+    Of losses that are means over their batch this gives exactly the mean over all rows, also when
+    the last batch is shorter.
+
+    Parameters
+    ----------
+    loss : Value, shape ()
+    batch : Value, shape (n, ...)
+        Whatever the loss is the mean of, usually the target: its first axis gives n. May be int64.
+    sample_weight : Value, shape (n,), optional
+        The one that the loss was given.
+    name : str, optional
+
+    Returns
+    -------
+    Value of float64, shape (2,)
+        loss * sum w, sum w. A batch of total weight 0 adds nothing.
+
+    Raises
+    ------
+    ShapeError
+        If the loss is not one number, or the weight has not n elements.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> y, y_hat = pf.Placeholder("y", shape=(None,)), pf.Placeholder("y_hat", shape=(None,))
+    >>> pf.MeanOf(pf.L2Loss(y, y_hat), y).finalize([10.0, 4.0])
+    2.5
+    """
+
+    op = "mean_of"
+    shape_only = (1,)
+    exact_on_integers = True
+
+    def __init__(
+        self, loss: Any, batch: Any, sample_weight: Any = None, *, name: str | None = None
+    ) -> None:
+        super().__init__(loss, batch, sample_weight, name=name)
+
+    def infer_shape(self, *shapes: Any) -> Shape:
+        loss, batch, weight = shapes
+        if loss != ():
+            self.bad_shapes("the loss must be one number, of shape ()")
+        match_weight(self, weight, batch)
+        return (2,)
+
+    def finalize(self, sums: Any) -> Any:
+        return _ratio(sums[0], sums[1])
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        loss, batch, weight = inputs
+        rows = batch.shape[0] if batch.ndim else 1
+        total = float(rows) if weight is None else np.sum(weight)
+        return np.array([loss * total if total else 0.0, total])
+
+    @classmethod
+    def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
+        return 16 + inputs[1].size, np.abs(cls.reference(*inputs, **attributes))
+
+    @classmethod
+    def sample(cls, draw: Any) -> Case:
+        shape = draw.shape()
+        weighted = shape and draw.choice([False, True])
+        weight = draw.positive(shape[:1]) if weighted else None
+        return Case((draw.normal(()), np.zeros(shape), weight))
+
+    @classmethod
+    def cases(cls) -> Sequence[Case]:
+        nan = np.array(np.nan)  # the mean of an empty batch
+        return (Case((nan, np.zeros((0, 2)), None)), Case((nan, np.zeros(2), np.zeros(2))))
+
+
+OPS: tuple[type[Op], ...] = (Accuracy, BinaryAccuracy, ConfusionMatrix, Mae, Rmse, R2, MeanOf)
