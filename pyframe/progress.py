@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -16,6 +17,14 @@ SECONDS_PER_BAR = 0.1
 def describe_logs(logs: Mapping[str, Any]) -> str:
     """Return the numbers of some logs as text: ``loss 0.1234  mae 1.5``."""
     return "  ".join(f"{key} {float(v):.5g}" for key, v in logs.items() if np.ndim(v) == 0)
+
+
+def _has_size() -> bool:
+    """Return whether the terminal says how large it is; with 0 x 0 the bar would not be seen."""
+    try:
+        return 0 not in os.get_terminal_size(sys.stderr.fileno())
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 class Progress:
@@ -38,12 +47,14 @@ class Progress:
         if not self.silent and sys.stderr.isatty():
             from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
 
+            size = {} if _has_size() else {"ncols": 80, "nrows": 24}
             self._bar = tqdm(
                 total=epochs * samples,
                 unit=" samples",
                 unit_scale=True,
-                dynamic_ncols=True,
+                dynamic_ncols=not size,
                 file=sys.stderr,
+                **size,
             )
             self._next = self._began
 

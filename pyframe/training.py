@@ -62,8 +62,8 @@ class History(dict[str, list[Any]]):
 
     def __repr__(self) -> str:
         end = ", interrupted" if self.interrupted else ""
-        numbers = describe_logs(self.last())
-        return f"<History of {self.epochs} epochs in {self.seconds:.2f} s: {numbers}{end}>"
+        numbers = f": {describe_logs(self.last())}" if self.epochs else ""
+        return f"<History of {self.epochs} epochs in {self.seconds:.2f} s{end}{numbers}>"
 
 
 class Interrupt:
