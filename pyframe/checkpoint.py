@@ -176,17 +176,13 @@ class _Encoder:
     def leaf(self, node: Leaf) -> dict[str, Any]:
         record: dict[str, Any] = {"leaf": node.op, "name": node.name, "dtype": node.dtype.name}
         record["shape"] = None if node.shape is None else list(node.shape)
+        if isinstance(node, Parameter | Constant):
+            name, array = self.graph.names[node], node.value
+            self.tensors[name] = np.array(array, array.dtype.newbyteorder("<"), order="C")
+            record["tensor"] = name
         if isinstance(node, Parameter):
-            record["tensor"] = self.tensor(self.graph.names[node], node.value)
             record |= {"trainable": node.trainable, "group": node.group}
-        elif isinstance(node, Constant):
-            record["tensor"] = self.tensor(f"constants/{len(self.tensors)}", node.array)
         return record
-
-    def tensor(self, name: str, array: Array) -> str:
-        """Note an array for the file, contiguous and little-endian, and return its name there."""
-        self.tensors[name] = np.array(array, array.dtype.newbyteorder("<"), order="C")
-        return name
 
     def operation(self, node: Node) -> tuple[str, dict[str, Any]]:
         """Return the name of a node's class and the arguments that make it anew."""
@@ -194,7 +190,8 @@ class _Encoder:
         name = self.origin("ops", cls, node.op)
         if isinstance(node, Op):
             attributes = node.attrs
-            kept = set(vars(node)) - set(vars(_new_op(cls, node.inputs, node.states, attributes)))
+            anew = _new_op(type(node), node.inputs, node.states, attributes)
+            kept = set(vars(node)) - set(vars(anew))
         else:
             config = getattr(node, "config", None)
             attributes = dict(config()) if callable(config) else {}
@@ -213,10 +210,14 @@ class _Encoder:
         registry = registries[kind]
         entry = registry.entry(name) if name in registry else None
         if entry is not None and entry.thing is cls:
-            where = {"distribution": entry.distribution, "version": entry.version}
+            distribution, version = entry.distribution, entry.version
         else:
-            name, where = cls.__name__, {"distribution": None, "version": None}
-        self.provenance[kind][name] = {**where, "module": cls.__module__}
+            name, distribution, version = cls.__name__, None, None
+        self.provenance[kind][name] = {
+            "distribution": distribution,
+            "version": version,
+            "module": cls.__module__,
+        }
         return name
 
     def layer(self, layer: Layer) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from pyframe import datasets, layers, metrics, optimizers, plotting
+from pyframe import datasets, layers, optimizers, plotting
 from pyframe.errors import require_extra
 from pyframe.model import Sequential
 from pyframe.node import Array, Parameter, Placeholder
@@ -76,12 +76,12 @@ class Demo:
         x = boston.data[:, boston.feature_names.index("RM")].reshape(-1, 1)
         y = boston.target.reshape(-1, 1)
 
-        # x is far from 0 for its spread, so the loss is a long narrow valley (its curvatures are
-        # as 3000 to 1): momentum is what takes gradient descent along it.
+        # x lies far from 0 for its spread, so the loss is a long narrow valley, 3400 times as
+        # steep across as along: momentum is what takes gradient descent through it.
         line = Sequential([layers.Dense(1)], input_shape=(1,), dtype="float64")
-        trainer = Trainer(line, "l2", optimizers.SGD(0.02, momentum=0.99))
+        trainer = Trainer(line, "l2", optimizers.SGD(0.01, momentum=0.9))
         task = "Boston: straight line"
-        fitted = self.fit(task, trainer, x, y, epochs=10_000, batch_size=None)
+        fitted = self.fit(task, trainer, x, y, epochs=5_000, batch_size=None)
         slope, intercept = (p.value.item() for p in line.parameters)
         self.results.append(Result(task, len(x), fitted.epochs, _loss(fitted), fitted.seconds, []))
 
@@ -103,7 +103,7 @@ class Demo:
         }
         title = "House prices in Boston, 1970"
         labels = {"x_label": ROOMS, "y_label": PRICE}
-        losses = {"line loss": fitted["loss"], "network loss": curved["loss"]}
+        losses = {"line": fitted["loss"], "network": curved["loss"]}
         pictures = [
             self.save(
                 "boston.png", plotting.scatter_with_line(x, y, functions, title=title, **labels)

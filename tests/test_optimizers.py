@@ -367,6 +367,17 @@ def test_direction_search_with_one_element_turns_around():
         before = arrays["direction"][0]
 
 
+def test_a_long_direction_does_not_repeat_itself():
+    optimizer = DirectionSearch()
+    arrays = search_arrays(optimizer, 1002, "float64")
+    run_calls(optimizer.proposals("any"), arrays, "float64")
+    signs = arrays["direction"][:1000]
+    for lag in range(1, 500):
+        agreement = (signs[lag:] * signs[:-lag]).mean()
+        assert abs(agreement) < 5 / math.sqrt(1000 - lag)
+    assert abs(signs.mean()) < 5 / math.sqrt(1000)
+
+
 def test_directions_of_a_later_run_may_stay():
     optimizer = DirectionSearch()
     arrays = search_arrays(optimizer, 3, "float64")
@@ -607,3 +618,19 @@ def test_a_python_optimizer_trains():
     for _ in range(24):
         plan.step(feed)
     assert k.value.item() == 3.0
+
+
+@pytest.mark.parametrize("optimizer", [RandomSearch(-5, 5), DirectionSearch(0.05), Adam(0.1)])
+def test_a_loop_in_c_does_what_single_steps_do(optimizer):
+    cost, feed, k, b = line()
+    plan = pf.compile(cost, optimizer)
+    start = plan.snapshot()
+    for _ in range(300):
+        plan.step(feed)
+    one_by_one = (k.value.item(), b.value.item())
+    plan.restore(start)  # the slots too: a search forgets its best loss
+    assert k.value.item() == 0
+    with plan.loop(feed, epochs=300, batch_size=None, shuffle=False, seed=0) as loop:
+        while loop.run(1.0) != "done":
+            pass
+    assert (k.value.item(), b.value.item()) == one_by_one

@@ -1,0 +1,269 @@
+"""Callbacks: which events come, early stopping, files along the way, plugins that listen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import pyframe as pf
+from pyframe.callbacks import Callback, EarlyStopping, LambdaCallback, ModelCheckpoint
+from pyframe.layers import Dense
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(20, 3))
+Y = X @ [1.0, 2.0, 3.0]
+
+
+def trainer(rate: float = 0.05, **options: Any) -> pf.Trainer:
+    model = pf.Sequential([Dense(1)], input_shape=(3,), dtype="float64")
+    return pf.Trainer(model, optimizer=pf.optimizers.SGD(rate), **options)
+
+
+def weights_of(model: pf.Model) -> Any:
+    return np.concatenate([a.ravel() for a in model.get_weights().values()])
+
+
+class Recorder(Callback):
+    """Writes down what it hears."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[Any, ...]] = []
+
+    def on_fit_start(self, trainer: Any) -> None:
+        self.heard.append(("fit_start",))
+
+    def on_epoch_start(self, trainer: Any, epoch: int) -> None:
+        self.heard.append(("epoch_start", epoch))
+
+    def on_batch_end(self, trainer: Any, step: int, logs: Any) -> None:
+        assert logs["loss"] > 0
+        self.heard.append(("batch_end", step))
+
+    def on_epoch_end(self, trainer: Any, epoch: int, logs: Any) -> None:
+        assert set(logs) == {"loss", "val_loss"}
+        self.heard.append(("epoch_end", epoch))
+
+    def on_fit_end(self, trainer: Any, history: Any) -> None:
+        self.heard.append(("fit_end", history.epochs))
+
+
+def test_events_come_in_order() -> None:
+    recorder = Recorder()
+    work = trainer(callbacks=[recorder])
+    work.fit(X, Y, 2, 8, validation_split=0.2, verbose=0)
+    expected: list[tuple[Any, ...]] = [("fit_start",)]
+    for epoch in (0, 1):
+        expected += [("epoch_start", epoch)]
+        expected += [("batch_end", 2 * epoch + step) for step in (1, 2)]
+        expected += [("epoch_end", epoch)]
+    assert recorder.heard == [*expected, ("fit_end", 2)]
+    recorder.heard.clear()
+    work.fit(X, Y, 1, 16, validation_split=0.2, verbose=0)
+    assert ("epoch_start", 2) in recorder.heard  # the numbers go on
+
+
+def test_listening_changes_no_bits() -> None:
+    plain, heard = trainer(), trainer()
+    first = plain.fit(X, Y, 5, 8, verbose=0)
+    second = heard.fit(X, Y, 5, 8, verbose=0, callbacks=[LambdaCallback(on_batch_end=_nothing)])
+    third = trainer().fit(X, Y, 5, 8, verbose=0, callbacks=[LambdaCallback(on_epoch_end=_nothing)])
+    assert first["loss"] == second["loss"] == third["loss"]
+    np.testing.assert_array_equal(weights_of(plain.model), weights_of(heard.model))
+
+
+def _nothing(*arguments: Any) -> None:
+    pass
+
+
+@pytest.mark.parametrize("event", ["on_batch_end", "on_epoch_end"])
+def test_a_callback_stops_a_fit(event: str) -> None:
+    def stop(trainer: Any, number: int, logs: Any) -> None:
+        trainer.stop_training = number >= 3
+
+    history = trainer().fit(X, Y, 100, 5, verbose=0, callbacks=[LambdaCallback(**{event: stop})])
+    assert history.epochs == (0 if event == "on_batch_end" else 4)
+    assert not history.interrupted
+
+
+@pytest.mark.parametrize(
+    "event", ["on_fit_start", "on_epoch_start", "on_epoch_end", "on_batch_end"]
+)
+def test_an_exception_comes_out_and_leaves_the_trainer_usable(event: str) -> None:
+    def fail(*arguments: Any) -> None:
+        raise ZeroDivisionError("of its own")
+
+    work = trainer()
+    with pytest.raises(ZeroDivisionError, match="of its own"):
+        work.fit(X, Y, 3, 8, verbose=0, callbacks=[LambdaCallback(**{event: fail})])
+    steps = work.plan.step_count
+    assert steps == {"on_epoch_end": 3, "on_batch_end": 1}.get(event, 0)
+    assert work.fit(X, Y, 3, 8, verbose=0).epochs == 3
+    assert work.plan.step_count == steps + 9
+
+
+def test_a_callback_may_look_and_change_weights() -> None:
+    def reset(trainer: Any, epoch: int, logs: Any) -> None:
+        seen.append(trainer.predict(X[:1])[0, 0])
+        trainer.model.set_weights({"dense/weight": np.zeros((3, 1)), "dense/bias": [0.0]})
+
+    seen: list[float] = []
+    history = trainer().fit(
+        X, Y, 3, None, verbose=0, callbacks=[LambdaCallback(on_epoch_end=reset)]
+    )
+    assert history["loss"][1] == history["loss"][2] == pytest.approx(np.mean(Y**2))
+    assert seen[1] == seen[2] != 0
+
+
+# ---- early stopping ----
+
+
+def test_it_stops_when_nothing_improves_and_brings_back_the_best() -> None:
+    work = trainer()
+    rates = np.array([0.05, 0.05, 0.05, 3.0, 0.05, 0.0, 0.0, 0.0, 0.0])
+    stop = EarlyStopping("loss", patience=2)
+    kept: list[Any] = []
+    keep = LambdaCallback(on_epoch_end=lambda t, e, logs: kept.append(weights_of(t.model)))
+    history = work.fit(
+        X, Y, 9, None, schedule=lambda s: rates[s], callbacks=[stop, keep], verbose=0
+    )
+    # The loss of an epoch is that before its step: it rises in epoch 4, after the leap.
+    assert history.epochs == 6
+    assert (stop.best_epoch, stop.stopped_epoch) == (3, 5)
+    assert stop.best == min(history["loss"])
+    np.testing.assert_array_equal(weights_of(work.model), kept[3])
+    assert (kept[3] != kept[5]).any()
+    assert work.plan.step_count == 4
+
+
+def test_it_may_leave_the_last() -> None:
+    work = trainer(0.0)
+    before = weights_of(work.model)
+    shift = LambdaCallback(
+        on_epoch_end=lambda t, e, logs: t.model.set_weights({"dense/bias": [float(e + 1)]})
+    )
+    stop = EarlyStopping("loss", patience=2, restore_best=False)
+    work.fit(X, Y + 1e3, 9, None, callbacks=[shift, stop], verbose=0)
+    assert weights_of(work.model)[-1] == 9.0
+    assert before[-1] == 0.0
+
+
+def test_it_falls_back_to_the_loss_and_minds_min_delta() -> None:
+    stop = EarlyStopping(patience=3, min_delta=1e9)
+    assert trainer().fit(X, Y, 50, None, callbacks=[stop], verbose=0).epochs == 4
+    assert EarlyStopping("val_accuracy").improves(0.5)
+    rising = EarlyStopping("val_accuracy")
+    rising.best = 0.5
+    assert rising.improves(0.6)
+    assert not rising.improves(0.4)
+    falling = EarlyStopping("val_accuracy", mode="min")
+    falling.best = 0.5
+    assert falling.improves(0.4)
+
+
+@pytest.mark.parametrize("monitor", ["loss", "parameters"])
+def test_tol_stops_when_nothing_changes_any_more(monitor: str) -> None:
+    work = trainer(0.1)
+    stop = EarlyStopping(monitor, patience=3, tol=1e-9)
+    history = work.fit(X, Y, 100_000, None, callbacks=[stop], verbose=0)
+    assert 20 < history.epochs < 2000
+    changes = -np.diff(history["loss"])
+    if monitor == "loss":
+        assert (changes[-3:] <= 1e-9).all()
+        assert changes[-4] > 1e-9
+    np.testing.assert_allclose(weights_of(work.model), [1, 2, 3, 0], atol=1e-4)
+
+
+def test_nan_does_not_improve() -> None:
+    stop = EarlyStopping("loss", patience=2)
+    history = trainer().fit(X * np.nan, Y, 50, None, callbacks=[stop], verbose=0)
+    assert history.epochs == 2
+    assert stop.best_epoch is None
+
+
+def test_it_starts_anew_with_every_fit() -> None:
+    stop = EarlyStopping("loss", patience=1, min_delta=1e9)
+    work = trainer(callbacks=[stop])
+    assert work.fit(X, Y, 9, None, verbose=0).epochs == 2
+    assert work.fit(X, Y, 9, None, verbose=0).epochs == 2
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: EarlyStopping(patience=0), "patience"),
+        (lambda: EarlyStopping(min_delta=-1), "min_delta"),
+        (lambda: EarlyStopping(tol=float("nan")), "tol"),
+        (lambda: EarlyStopping(mode="best"), "'best'"),
+        (lambda: EarlyStopping("parameters"), "tol="),
+        (lambda: LambdaCallback(on_epoch=print), "'on_epoch'"),
+        (lambda: LambdaCallback(on_epoch_end=3), "callable"),  # type: ignore[arg-type]
+        (lambda: pf.callbacks.get("model_checkpoint"), "needs arguments"),
+    ],
+)
+def test_what_callbacks_refuse(make: Any, message: str) -> None:
+    with pytest.raises(pf.ArgumentError, match=message):
+        make()
+
+
+def test_an_unknown_monitor_names_what_there_is() -> None:
+    with pytest.raises(pf.ArgumentError, match="there is loss, mae"):
+        trainer(metrics=["mae"]).fit(
+            X, Y, 1, callbacks=[EarlyStopping("rmse")], verbose=0, batch_size=4
+        )
+
+
+# ---- files along the way ----
+
+
+def test_checkpoints_of_every_epoch(tmp_path: Path) -> None:
+    work = trainer()
+    save = ModelCheckpoint(tmp_path / "net-{epoch:02d}-{loss:.1f}")
+    history = work.fit(X, Y, 3, None, callbacks=[save], verbose=0)
+    names = sorted(p.name for p in tmp_path.iterdir())
+    assert names == [f"net-{i:02d}-{loss:.1f}" for i, loss in enumerate(history["loss"])]
+    last = pf.load(tmp_path / names[-1])
+    np.testing.assert_array_equal(last.predict(X), work.predict(X))
+
+
+def test_only_the_best_is_kept(tmp_path: Path) -> None:
+    work = trainer()
+    rates = np.array([0.05, 0.05, 9.0, 0.0, 0.0])
+    save = ModelCheckpoint(tmp_path / "best", save_best_only=True)
+    kept: list[Any] = []
+    keep = LambdaCallback(on_epoch_end=lambda t, e, logs: kept.append(t.predict(X)))
+    work.fit(X, Y, 5, None, schedule=lambda s: rates[s], callbacks=[save, keep], verbose=0)
+    np.testing.assert_array_equal(pf.load(tmp_path / "best").predict(X), kept[2])
+    assert [p.name for p in tmp_path.iterdir()] == ["best"]
+
+
+# ---- plugins ----
+
+
+def test_plugins_hear_the_same_events() -> None:
+    heard: list[Any] = []
+
+    class Listener:
+        @pf.hookimpl
+        def pyframe_fit_start(self, trainer: Any) -> None:
+            heard.append("start")
+
+        @pf.hookimpl
+        def pyframe_epoch_end(self, trainer: Any, epoch: int, logs: Any) -> None:
+            heard.append((epoch, logs["loss"]))
+
+        @pf.hookimpl
+        def pyframe_fit_end(self, trainer: Any, history: Any) -> None:
+            heard.append(history.epochs)
+
+    listener = Listener()
+    pf.plugins.register(listener, "listener")
+    try:
+        history = trainer().fit(X, Y, 3, None, verbose=0)
+    finally:
+        pf.plugins.unregister(listener)
+    assert heard == ["start", *enumerate(history["loss"]), 3]
+    trainer().fit(X, Y, 3, None, verbose=0)
+    assert len(heard) == 5

@@ -1,0 +1,88 @@
+"""Runs the code in README.md and docs/."""
+
+from __future__ import annotations
+
+import doctest
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[tuple[int, str]]:
+    """Return the code blocks of a page with the lines where they begin."""
+    text = page.read_text(encoding="utf-8")
+    found = re.finditer(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [(text.count("\n", 0, m.start(1)) + 1, m.group(1)) for m in found]
+
+
+PYTHON = [
+    pytest.param(page, line, code, id=f"{page.name}:{line}")
+    for page in PAGES
+    for line, code in blocks(page, "python")
+]
+
+
+def test_there_are_examples_to_run() -> None:
+    assert len(blocks(ROOT / "README.md", "python")) == 3
+    assert len(PYTHON) >= 6
+
+
+@pytest.mark.parametrize(("page", "line", "code"), PYTHON)
+def test_python_runs(
+    page: Path, line: int, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "load_digits" in code:
+        pytest.importorskip("sklearn")
+    if "plotting" in code:
+        pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    padded = "\n" * (line - 1) + code  # so that a traceback names the line of the page
+    exec(compile(padded, str(page), "exec"), {"__name__": "example"})
+
+
+def test_the_readme_shows_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    code = blocks(ROOT / "README.md", "python")[0][1]
+    exec(code, {"__name__": "example"})
+    first, last = re.match(r"(\d+) -> (\d+)", capsys.readouterr().out).groups()
+    assert int(last) < 40 < 400 < int(first)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_sessions_show_what_they_show(page: Path) -> None:
+    text = "\n".join(code for _, code in blocks(page, "pycon"))
+    test = doctest.DocTestParser().get_doctest(text, {}, page.name, str(page), 0)
+    report: list[str] = []
+    runner = doctest.DocTestRunner()
+    runner.run(test, out=report.append)
+    assert runner.failures == 0, "".join(report)
+
+
+def test_the_page_on_nodes_has_a_session() -> None:
+    assert len(blocks(ROOT / "docs" / "writing-a-node.md", "pycon")) >= 3
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_paths_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    links = [t for t in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in t]
+    missing = [t for t in links if not (page.parent / t).exists()]
+    paths = re.findall(r"`((?:core_c|pyframe|examples|docs|tests|benchmarks)/[\w/.-]*)`", text)
+    missing += [p for p in paths if not (ROOT / p).exists()]
+    assert not missing
+
+
+def test_the_two_lines_install_extras_that_exist() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+        "optional-dependencies"
+    ]
+    lines = [code.strip() for _, code in blocks(ROOT / "README.md", "sh")]
+    assert lines == [
+        'pip install ".[demo]" && pyframe demo',
+        'pip install ".[test]" && python -m pytest',
+    ]
+    assert {"demo", "test"} <= set(extras)
