@@ -27,12 +27,12 @@ PF_MAP_GRAD(sigmoid_grad, y, dy * y * (R(1.0) - y))
 /* y = tanh(x) */
 PF_MAP(tanh, r_tanh(x))
 /* dx = dy (1 - y^2); the factors lose no digits where y nears 1 or -1 */
-PF_MAP_GRAD(tanh_grad, y, dy *(R(1.0) - y) * (R(1.0) + y))
+PF_MAP_GRAD(tanh_grad, y, (R(1.0) - y) * (R(1.0) + y) * dy)
 
 /* y = log(1 + exp(x)), without overflow */
 PF_MAP(softplus, (x > 0 ? x : R(0.0)) + r_log1p_unit(r_exp(-r_fabs(x))))
 /* dx = dy / (1 + exp(-x)) */
-PF_MAP_GRAD(softplus_grad, x, dy *sigmoid(x))
+PF_MAP_GRAD(softplus_grad, x, sigmoid(x) * dy)
 
 typedef struct {
     double slope;

@@ -2,10 +2,13 @@
 #include "elementwise.h"
 #include "walk.h"
 
+/* 0 for 0, NaN for NaN */
+static inline real sign(real x) { return x > 0 ? R(1.0) : x < 0 ? R(-1.0) : x; }
+
 PF_MAP(neg, -x)
 PF_MAP(abs, r_fabs(x))
-PF_MAP_GRAD(abs_grad, x, dy *(x > 0 ? R(1.0) : x < 0 ? R(-1.0) : x)) /* 0 at 0, NaN at NaN */
-PF_MAP(square, x *x)
+PF_MAP_GRAD(abs_grad, x, sign(x) * dy)
+PF_MAP(square, (x * x))
 PF_MAP_GRAD(square_grad, x, R(2.0) * dy * x)
 PF_MAP(sqrt, r_sqrt(x))
 PF_MAP_GRAD(sqrt_grad, y, R(0.5) * dy / y)
@@ -70,7 +73,7 @@ static int binary(const pf_call *call, row_function *function) {
 
 BINARY(add, a + b)
 BINARY(sub, a - b)
-BINARY(mul, a *b)
+BINARY(mul, (a * b))
 BINARY(div, a / b)
 BINARY(maximum, a > b || a != a ? a : b)
 

@@ -57,11 +57,23 @@ void PF_NAME(gemm)(int transpose_a, int transpose_b, int64_t m, int64_t n, int64
         if (!accumulate && m * n > 0) memset(c, 0, (size_t)(m * n) * sizeof(real));
         return;
     }
-    if (m == 1 && transpose_b && k >= LONG) {
-        /* One row against rows of b. The row of op(a) is contiguous either way. */
+    if (m == 1 && (n == 1 || (transpose_b && k >= LONG))) {
+        /* One row against rows of b, or against its one column. The row of op(a) is contiguous
+         * either way. */
         for (int64_t j = 0; j < n; j++) {
             real product = pf_dot(a, b + j * k, k);
             c[j] = accumulate ? c[j] + product : product;
+        }
+        return;
+    }
+    if (m == 1 && (!transpose_b || k == 1)) {
+        /* One row: a sum of rows of b, a long vector operation for each term. */
+        for (int64_t p = 0; p < k; p++) {
+            const real factor = a[p], *restrict row = b + p * n;
+            if (p == 0 && !accumulate)
+                for (int64_t j = 0; j < n; j++) c[j] = factor * row[j];
+            else
+                for (int64_t j = 0; j < n; j++) c[j] += factor * row[j];
         }
         return;
     }

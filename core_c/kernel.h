@@ -72,7 +72,8 @@ static inline int64_t pf_row_count(const pf_operand *t) {
 
 /* Reductions run in PF_LANES independent sums, which a compiler turns into vectors, and are then
  * folded in a fixed tree: the order depends on the length alone, so the bits do too. What is longer
- * than PF_BLOCK is halved first, so that the error grows with the logarithm of the length. */
+ * than PF_BLOCK is summed in blocks, and these in a tree: the error grows with the logarithm of the
+ * length only. */
 enum { PF_LANES = 16, PF_BLOCK = 2048 };
 
 static inline real pf_fold(real lane[PF_LANES]) {
@@ -81,12 +82,27 @@ static inline real pf_fold(real lane[PF_LANES]) {
     return lane[0];
 }
 
-/* About half of n, whole blocks. */
-static inline int64_t pf_half(int64_t n) { return (n / PF_BLOCK + 1) / 2 * PF_BLOCK; }
+/* A binary tree of sums: partial[] holds those of 2^k blocks for each bit k of count that is set.
+ */
+typedef struct {
+    int64_t count;
+    int depth;
+    real partial[64];
+} pf_tree;
 
-/* sum_i x[i] */
-static inline real pf_sum(const real *restrict x, int64_t n) {
-    if (n > PF_BLOCK) return pf_sum(x, pf_half(n)) + pf_sum(x + pf_half(n), n - pf_half(n));
+static inline void pf_tree_add(pf_tree *tree, real sum) {
+    for (int64_t c = tree->count++; c & 1; c >>= 1) sum += tree->partial[--tree->depth];
+    tree->partial[tree->depth++] = sum;
+}
+
+static inline real pf_tree_total(const pf_tree *tree) {
+    real total = 0;
+    for (int i = tree->depth - 1; i >= 0; i--) total += tree->partial[i];
+    return total;
+}
+
+/* pf_sum of at most PF_BLOCK numbers */
+static inline real pf_sum_block(const real *restrict x, int64_t n) {
     if (n < PF_LANES) { /* a few numbers are not worth the folding */
         real total = 0;
         for (int64_t i = 0; i < n; i++) total += x[i];
@@ -96,22 +112,38 @@ static inline real pf_sum(const real *restrict x, int64_t n) {
     int64_t i = 0;
     for (; i + PF_LANES <= n; i += PF_LANES)
         for (int j = 0; j < PF_LANES; j++) lane[j] += x[i + j];
-    for (int j = 0; i < n; i++, j++) lane[j] += x[i];
+    for (int64_t j = 0; j < n % PF_LANES; j++) lane[j] += x[i + j];
+    return pf_fold(lane);
+}
+
+/* sum_i x[i] */
+static inline real pf_sum(const real *restrict x, int64_t n) {
+    if (n <= PF_BLOCK) return pf_sum_block(x, n);
+    pf_tree tree = {0};
+    for (; n > PF_BLOCK; x += PF_BLOCK, n -= PF_BLOCK)
+        pf_tree_add(&tree, pf_sum_block(x, PF_BLOCK));
+    pf_tree_add(&tree, pf_sum_block(x, n));
+    return pf_tree_total(&tree);
+}
+
+/* pf_dot of at most PF_BLOCK pairs */
+static inline real pf_dot_block(const real *restrict a, const real *restrict b, int64_t n) {
+    real lane[PF_LANES] = {0};
+    int64_t i = 0;
+    for (; i + PF_LANES <= n; i += PF_LANES)
+        for (int j = 0; j < PF_LANES; j++) lane[j] += a[i + j] * b[i + j];
+    for (int64_t j = 0; j < n % PF_LANES; j++) lane[j] += a[i + j] * b[i + j];
     return pf_fold(lane);
 }
 
 /* sum_i a[i] b[i] */
 static inline real pf_dot(const real *restrict a, const real *restrict b, int64_t n) {
-    if (n > PF_BLOCK) {
-        int64_t half = pf_half(n);
-        return pf_dot(a, b, half) + pf_dot(a + half, b + half, n - half);
-    }
-    real lane[PF_LANES] = {0};
-    int64_t i = 0;
-    for (; i + PF_LANES <= n; i += PF_LANES)
-        for (int j = 0; j < PF_LANES; j++) lane[j] += a[i + j] * b[i + j];
-    for (int j = 0; i < n; i++, j++) lane[j] += a[i] * b[i];
-    return pf_fold(lane);
+    if (n <= PF_BLOCK) return pf_dot_block(a, b, n);
+    pf_tree tree = {0};
+    for (; n > PF_BLOCK; a += PF_BLOCK, b += PF_BLOCK, n -= PF_BLOCK)
+        pf_tree_add(&tree, pf_dot_block(a, b, PF_BLOCK));
+    pf_tree_add(&tree, pf_dot_block(a, b, n));
+    return pf_tree_total(&tree);
 }
 
 #endif

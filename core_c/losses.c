@@ -39,7 +39,7 @@ static inline real weight_of(batch b, int64_t r) { return b.weight ? b.weight[r]
 static real reduced(batch b, real total) {
     if (b.reduction == SUM) return total;
     real weight = b.weight ? pf_sum(b.weight, b.rows) * (real)b.row : (real)b.count;
-    return b.count > 0 && weight == 0 ? 0 : total / weight;
+    return b.count > 0 && weight == 0 ? total * 0 : total / weight; /* NaN stays NaN */
 }
 
 /* A loss of one element, or a derivative of it. */

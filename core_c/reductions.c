@@ -85,7 +85,7 @@ static void sum(const real *x, real *y, layout l) {
 }
 
 /* The greater of the two, NaN if either is. */
-static inline real greater(real a, real b) { return (b > a) | (b != b) ? b : a; }
+static inline real greater(real a, real b) { return b > a || b != b ? b : a; }
 
 static real row_max(const real *restrict x, int64_t n) {
     real lane[PF_LANES];

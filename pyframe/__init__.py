@@ -38,9 +38,9 @@ if TYPE_CHECKING:
         schedules,
         testing,
     )
-    from pyframe.model import Model, Sequential, load
     from pyframe.initializers import set_seed
     from pyframe.lesson import forward_and_backward, node_computing_sort, toplogic
+    from pyframe.model import Model, Sequential, load
     from pyframe.training import History, Trainer
 
 # Loaded when they are first asked for, so that `import pyframe` stays quick.

@@ -177,9 +177,9 @@ class _Monitor(Callback):
 class EarlyStopping(_Monitor):
     """Stop when nothing gets better any more, or when nothing changes any more.
 
-    Without `tol` a fit stops once the monitored value has not improved for `patience` epochs. With
-    `tol` it stops once the value has changed by at most `tol` from one epoch to the next, `patience`
-    times in a row: the lesson's "until nothing changes any more".
+    Without `tol` a fit stops once the monitored value has not improved for `patience` epochs.
+    With `tol` it stops once the value has changed by at most `tol` from one epoch to the next,
+    `patience` times in a row: the lesson's "until nothing changes any more".
 
     Parameters
     ----------

@@ -190,7 +190,8 @@ class _Encoder:
         name = self.origin("ops", cls, node.op)
         if isinstance(node, Op):
             attributes = node.attrs
-            kept = set(vars(node)) - set(vars(_new_op(cls, node.inputs, node.states, attributes)))
+            anew = _new_op(type(node), node.inputs, node.states, attributes)
+            kept = set(vars(node)) - set(vars(anew))
         else:
             config = getattr(node, "config", None)
             attributes = dict(config()) if callable(config) else {}
@@ -209,10 +210,14 @@ class _Encoder:
         registry = registries[kind]
         entry = registry.entry(name) if name in registry else None
         if entry is not None and entry.thing is cls:
-            where = {"distribution": entry.distribution, "version": entry.version}
+            distribution, version = entry.distribution, entry.version
         else:
-            name, where = cls.__name__, {"distribution": None, "version": None}
-        self.provenance[kind][name] = {**where, "module": cls.__module__}
+            name, distribution, version = cls.__name__, None, None
+        self.provenance[kind][name] = {
+            "distribution": distribution,
+            "version": version,
+            "module": cls.__module__,
+        }
         return name
 
     def layer(self, layer: Layer) -> dict[str, Any]:

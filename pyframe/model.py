@@ -88,9 +88,9 @@ class Model:
         self, inputs: list[Placeholder], outputs: list[Value], layers: list[Layer] | None
     ) -> None:
         """Become the model of a graph; given layers have their names already."""
-        for value in inputs:
-            if not isinstance(value, Placeholder):
-                raise GraphError(f"inputs must be placeholders, and {value!r} is none")
+        for source in inputs:
+            if not isinstance(source, Placeholder):
+                raise GraphError(f"inputs must be placeholders, and {source!r} is none")
         for value in outputs:
             if not isinstance(value, Value):
                 raise GraphError(f"outputs must be nodes, and {value!r} is none")
@@ -261,7 +261,7 @@ class Model:
         self.build_for(X)
         names = {self.graph.names[p]: p for p in self._inputs}
         if isinstance(X, Mapping):
-            feed = {names.get(key, key): value for key, value in X.items()}
+            feed: dict[Any, Any] = {names.get(key, key): value for key, value in X.items()}
             wrong = [key for key in feed if key not in self._inputs]
             missing = [name for name, p in names.items() if p not in feed]
             if wrong or missing:

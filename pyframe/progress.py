@@ -35,7 +35,7 @@ class Progress:
         self._next_line = self._began + SECONDS_PER_LINE
         self._bar: Any = None
         if not self.silent and sys.stderr.isatty():
-            from tqdm import tqdm
+            from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
 
             self._bar = tqdm(
                 total=epochs * samples,
@@ -48,9 +48,7 @@ class Progress:
     @property
     def due(self) -> bool:
         """Whether something would be shown now; the numbers need not be worked out otherwise."""
-        return not self.silent and (
-            self._bar is not None or time.perf_counter() >= self._next_line
-        )
+        return not self.silent and (self._bar is not None or time.perf_counter() >= self._next_line)
 
     def show(self, epoch: int, samples_done: int, logs: Mapping[str, Any]) -> None:
         """Show the state: finished epochs, finished rows, the last numbers."""

@@ -5,20 +5,18 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from pyframe import losses, metrics, optimizers, schedules
+from pyframe import optimizers, schedules
 from pyframe.callbacks import Callback, listens
 from pyframe.callbacks import get as get_callback
 from pyframe.errors import (
     ArgumentError,
-    DTypeError,
-    FeedError,
     GraphError,
     ShapeError,
     check_integer,
@@ -27,9 +25,9 @@ from pyframe.errors import (
 from pyframe.execution import check_feed
 from pyframe.loop import Loop
 from pyframe.model import Model
-from pyframe.node import INT64, Array, Node, Placeholder, Value, describe
-from pyframe.ops.metrics import MeanOf
-from pyframe.plan import Plan, compile
+from pyframe.node import Array, Placeholder
+from pyframe.objective import Goal, Objective
+from pyframe.plan import Plan
 from pyframe.plugins import manager
 from pyframe.progress import Progress, describe_logs
 
@@ -66,33 +64,6 @@ class History(dict[str, list[Any]]):
         end = ", interrupted" if self.interrupted else ""
         numbers = describe_logs(self.last())
         return f"<History of {self.epochs} epochs in {self.seconds:.2f} s: {numbers}{end}>"
-
-
-class Column(NamedTuple):
-    """One loss or metric: its name in the logs, and its part of a record."""
-
-    key: str
-    node: Node
-    start: int
-    stop: int
-
-    def values(self, records: Array) -> list[Any]:
-        """Return the value for each row of records, which are sums over an epoch."""
-        sums = records[:, self.start : self.stop].tolist()
-        return list(map(self.node.finalize, sums))  # type: ignore[attr-defined]
-
-
-class Objective(NamedTuple):
-    """What a model is trained for: its plan, with the placeholders that targets go to."""
-
-    plan: Plan
-    targets: list[Placeholder]
-    weight: Placeholder | None
-    columns: list[Column]
-
-    def logs(self, record: Array, prefix: str = "") -> dict[str, Any]:
-        """Return the losses and metrics of one record."""
-        return {prefix + c.key: c.values(record[None])[0] for c in self.columns}
 
 
 class Interrupt:
@@ -188,16 +159,10 @@ class Trainer:
     ) -> None:
         if not isinstance(model, Model):
             raise ArgumentError(f"a Trainer takes a Model, and got {type(model).__name__}")
-        if isinstance(metrics, str):
-            raise ArgumentError(f"metrics={metrics!r}; pass a list: metrics=[{metrics!r}]")
         self.model = model
-        self.loss = _resolve_losses(loss)
+        self.goal = Goal(loss, metrics, loss_weights)
         self.optimizer = optimizers.get(optimizer)
-        self.metrics = [(_metric_name(m), _resolve_metric(m)) for m in metrics]
         self.callbacks = [get_callback(c) for c in callbacks]
-        self.loss_weights = None
-        if loss_weights is not None:
-            self.loss_weights = [check_number("loss_weights", w, at_least=0) for w in loss_weights]
         self.detect_anomaly = detect_anomaly
         self.stop_training = False
         self.epochs_done = 0
@@ -217,61 +182,16 @@ class Trainer:
         """Return the plan for data with or without sample weights; they share one train state."""
         found = self._objectives.get(weighted)
         if found is None:
-            found = self._objectives[weighted] = self._build(weighted)
+            found = self._objectives[weighted] = self.goal.objective(
+                self.model,
+                self.optimizer,
+                weighted=weighted,
+                detect_anomaly=self.detect_anomaly,
+            )
         if self._current is not None and self._current is not found:
             found.plan.restore(self._current.plan.snapshot())
         self._current = found
         return found
-
-    def _build(self, weighted: bool) -> Objective:
-        outputs, names = self.model.outputs, self.model.output_names
-        functions = self._losses_of(names)
-        weight = None
-        if weighted:
-            weight = Placeholder("sample_weight", shape=(None,), dtype=outputs[0].dtype)
-        several = len(outputs) > 1
-        targets, terms = [], []
-        for output, name, function in zip(outputs, names, functions, strict=True):
-            target, term = _loss_node(function, output, f"y_{name}" if several else "y", weight)
-            targets.append(target)
-            terms.append(term)
-        cost = terms[0]
-        factors = self.loss_weights or [1.0] * len(terms)
-        if len(factors) != len(terms):
-            raise ArgumentError(f"{len(factors)} loss_weights for {len(terms)} outputs")
-        if several or self.loss_weights:
-            cost = terms[0] * factors[0]
-            for term, factor in zip(terms[1:], factors[1:], strict=True):
-                cost = cost + term * factor
-        measured: list[tuple[str, Node]] = [("loss", MeanOf(cost, targets[0], weight))]
-        for name, term, target, output in zip(names, terms, targets, outputs, strict=True):
-            prefix = f"{name}_" if several else ""
-            if several:
-                measured.append((f"{name}_loss", MeanOf(term, target, weight)))
-            for key, metric in self.metrics:
-                measured.append((prefix + key, metric(target, output).node))
-        plan = compile(
-            cost,
-            self.optimizer,
-            outputs=outputs,
-            metrics=[node for _, node in measured],
-            parameters=self.model.parameters,
-            detect_anomaly=self.detect_anomaly,
-        )
-        return Objective(plan, targets, weight, _columns(measured))
-
-    def _losses_of(self, names: list[str]) -> list[Callable[..., Any]]:
-        if isinstance(self.loss, dict):
-            if set(self.loss) != set(names):
-                raise ArgumentError(
-                    f"the losses are for {', '.join(self.loss)}; the outputs are {', '.join(names)}"
-                )
-            return [self.loss[name] for name in names]
-        if isinstance(self.loss, list):
-            if len(self.loss) != len(names):
-                raise ArgumentError(f"{len(self.loss)} losses for {len(names)} outputs")
-            return self.loss
-        return [self.loss] * len(names)
 
     # ---- data ----
 
@@ -282,7 +202,7 @@ class Trainer:
             if np.shape(value)[:1] == (0,):
                 raise ArgumentError("there are no data: X has no rows")
         objective = self._objective(sample_weight is not None)
-        feed |= self._target_feed(objective, Y)
+        feed |= objective.target_feed(Y, self.model.output_names)
         if objective.weight is not None:
             feed[objective.weight] = sample_weight
         names = objective.plan.graph.names
@@ -298,22 +218,6 @@ class Trainer:
             if not (np.all(np.isfinite(weights)) and np.all(weights >= 0) and np.any(weights)):
                 raise ArgumentError("sample weights must be finite, at least 0, and not all 0")
         return objective, arrays
-
-    def _target_feed(self, objective: Objective, Y: Any) -> dict[Placeholder, Any]:  # noqa: N803
-        targets, names = objective.targets, self.model.output_names
-        if isinstance(Y, Mapping):
-            wrong = set(names) ^ set(Y)
-            if wrong:
-                raise FeedError(f"targets are needed for {', '.join(names)}; got {', '.join(Y)}")
-            return {p: Y[name] for p, name in zip(targets, names, strict=True)}
-        if len(targets) == 1:
-            return {targets[0]: Y}
-        if not isinstance(Y, list | tuple) or len(Y) != len(targets):
-            raise FeedError(
-                f"the model has {len(targets)} outputs ({', '.join(names)}); pass a list of as "
-                "many targets, or a dict"
-            )
-        return dict(zip(targets, Y, strict=True))
 
     # ---- what one calls ----
 
@@ -588,60 +492,6 @@ class _Fit:
 # ---- helpers ----
 
 
-def _resolve_losses(loss: Any) -> Any:
-    if isinstance(loss, Mapping):
-        return {name: losses.get(one) for name, one in loss.items()}
-    if isinstance(loss, list | tuple):
-        return [losses.get(one) for one in loss]
-    return losses.get(loss)
-
-
-def _resolve_metric(metric: Any) -> Callable[..., Any]:
-    return metrics.get(metric)
-
-
-def _metric_name(metric: Any) -> str:
-    if isinstance(metric, str):
-        return metric
-    return getattr(metric, "op", "") or getattr(metric, "__name__", type(metric).__name__)
-
-
-def _loss_node(
-    function: Callable[..., Any], output: Value, name: str, weight: Placeholder | None
-) -> tuple[Placeholder, Value]:
-    """Return the target's placeholder and the loss; labels if the loss takes no floats there."""
-    shape = output.shape
-    kinds = [(shape, output.dtype)]
-    if shape:
-        kinds.append((shape[:-1], INT64))
-    refused: DTypeError | None = None
-    for target_shape, dtype in kinds:
-        target = Placeholder(name, shape=target_shape, dtype=dtype)
-        try:
-            term = function(target, output, **({} if weight is None else {"sample_weight": weight}))
-        except DTypeError as error:
-            refused = refused or error
-            continue
-        if not isinstance(term, Value) or term.shape not in ((), None):
-            shown = describe(term.shape) if isinstance(term, Value) else type(term).__name__
-            raise GraphError(f"a loss must give one number, a node of shape (), and gave {shown}")
-        return target, term
-    assert refused is not None
-    raise refused
-
-
-def _columns(measured: list[tuple[str, Node]]) -> list[Column]:
-    columns, start = [], 0
-    for key, node in measured:
-        shape = node.shape
-        if shape is None or None in shape:
-            raise GraphError(f"metric {key!r} must give a vector of known length")
-        stop = start + int(np.prod(shape))
-        columns.append(Column(key, node, start, stop))
-        start = stop
-    return columns
-
-
 def _rows(arrays: Mapping[Any, Array]) -> int:
     return len(next(iter(arrays.values())))
 
@@ -653,7 +503,7 @@ def _split(arrays: dict[Any, Array], part: float) -> tuple[dict[Any, Array], dic
     if not 0 < part < 1:
         raise ArgumentError(f"validation_split={part!r}; it must be at least 0 and below 1")
     rows = _rows(arrays)
-    at = int(rows * (1 - part))
+    at = int(rows * (1 - part) + 1e-9)  # 5 rows, a part of 0.8: one is left
     if at in (0, rows):
         raise ArgumentError(
             f"validation_split={part} of {rows} rows leaves {at} to train on and {rows - at} to "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,8 +28,7 @@ def data_dir() -> Path:
 @pytest.fixture(autouse=True)
 def _fixed_seed() -> None:
     """Let no test depend on those that ran before it."""
-    with contextlib.suppress(ModuleNotFoundError):
-        pyframe.set_seed(0)
+    pyframe.set_seed(0)
 
 
 @pytest.fixture(autouse=True)

@@ -38,40 +38,45 @@ class Workshop:
         self._count = 0
 
     def _compile(self, source: Path, bits: int, target: Path) -> Path:
-        subprocess.run(
-            [
-                str(COMPILER),
-                *FLAGS,
-                f"-DPF_REAL_BITS={bits}",
-                f"-I{CORE}",
-                f"-I{CORE / 'include'}",
-                *("-c", str(source), "-o", str(target)),
-            ],
-            check=True,
-        )
+        """Compile a file that lies among its headers."""
+        command = [str(COMPILER), *FLAGS, f"-DPF_REAL_BITS={bits}", f"-I{CORE / 'include'}"]
+        command += [f"-I{CORE}", "-c", str(source), "-o", str(target)]
+        subprocess.run(command, check=True)
         return target
 
     def _object(self, family: str, bits: int) -> Path:
+        """Return a family as it is, compiled once."""
         if (family, bits) not in self._objects:
             target = self.folder / f"{family}.{bits}.o"
             self._objects[family, bits] = self._compile(CORE / family, bits, target)
         return self._objects[family, bits]
 
-    def build(self, family: str | None = None, old: str = "", new: str = "") -> Kernels:
-        """Return a finder of the kernels of a core in which `old` is replaced by `new`, once.
+    def build(self, file: str | None = None, old: str = "", new: str = "") -> Kernels:
+        """Return a finder of the kernels of a core with `old` replaced by `new` in one file.
 
-        Without a family: of the core as it is.
+        Without a file: of the core as it is.
         """
         self._count += 1
         name = f"core_{self._count}"
-        objects = [self._object(f, b) for f in families() for b in (32, 64) if f != family]
-        if family is not None:
-            text = (CORE / family).read_text(encoding="utf-8")
-            assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {family}"
-            source = self.folder / f"{name}_{family}"
-            source.write_text(text.replace(old, new), encoding="utf-8")
+        changed: list[str] = []
+        folder = self.folder / name
+        folder.mkdir()
+        if file is not None:
+            text = (CORE / file).read_text(encoding="utf-8")
+            assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {file}"
+            changed = [file]
+            if file.endswith(".h"):  # a header is looked for beside the file that includes it
+                changed = families()
+                shutil.copytree(CORE, folder, dirs_exist_ok=True)
+            (folder / file).write_text(text.replace(old, new), encoding="utf-8")
+        objects = []
+        for family in families():
             for bits in (32, 64):
-                objects.append(self._compile(source, bits, self.folder / f"{name}.{bits}.o"))
+                if family in changed:
+                    target = folder / f"{family}.{bits}.o"
+                    objects.append(self._compile(folder / family, bits, target))
+                else:
+                    objects.append(self._object(family, bits))
         library = self.folder / f"{name}.so"
         command = [str(COMPILER), "-shared", "-o", str(library), *map(str, objects), "-lm"]
         subprocess.run(command, check=True)

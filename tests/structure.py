@@ -15,7 +15,7 @@ GROUPS = (
     ("plan",),
     ("plugins",),
     ("initializers", "losses", "metrics", "schedules", "optimizers", "layers"),
-    ("data", "datasets", "checkpoint", "callbacks", "model", "training"),
+    ("data", "datasets", "checkpoint", "callbacks", "model", "objective", "progress", "training"),
     ("estimators", "lesson", "plotting", "testing", "demo", "cli", "__main__"),
 )
 LAYERS = [layer for group in GROUPS for layer in group]

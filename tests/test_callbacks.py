@@ -88,7 +88,9 @@ def test_a_callback_stops_a_fit(event: str) -> None:
     assert not history.interrupted
 
 
-@pytest.mark.parametrize("event", ["on_fit_start", "on_epoch_start", "on_epoch_end", "on_batch_end"])
+@pytest.mark.parametrize(
+    "event", ["on_fit_start", "on_epoch_start", "on_epoch_end", "on_batch_end"]
+)
 def test_an_exception_comes_out_and_leaves_the_trainer_usable(event: str) -> None:
     def fail(*arguments: Any) -> None:
         raise ZeroDivisionError("of its own")
@@ -208,7 +210,9 @@ def test_what_callbacks_refuse(make: Any, message: str) -> None:
 
 def test_an_unknown_monitor_names_what_there_is() -> None:
     with pytest.raises(pf.ArgumentError, match="there is loss, mae"):
-        trainer(metrics=["mae"]).fit(X, Y, 1, callbacks=[EarlyStopping("rmse")], verbose=0, batch_size=4)
+        trainer(metrics=["mae"]).fit(
+            X, Y, 1, callbacks=[EarlyStopping("rmse")], verbose=0, batch_size=4
+        )
 
 
 # ---- files along the way ----

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from pyframe import registry
+from pyframe import _native, registry
 from pyframe.op import Op
+from pyframe.optimizers import SGD, Adam, DirectionSearch, RandomSearch
 from pyframe.testing import (
     check_bad_calls,
     check_declaration,
     check_forward,
     check_gradients,
 )
-
-# What runs the parameter updates has no op; its kernels are tested with the optimizers.
-UPDATES = "optimizers.c"
 
 OPS: list[type[Op]] = [
     thing
@@ -44,3 +42,33 @@ def test_gradients(op_class: type[Op]) -> None:
 @every_op
 def test_bad_calls(op_class: type[Op]) -> None:
     check_bad_calls(op_class)
+
+
+def kernels_of_updates() -> set[str]:
+    """Return the kernels that the built-in optimizers call."""
+    instances = [
+        SGD(0.1, clip_value=1.0, clip_norm=1.0),
+        SGD(0.1, momentum=0.9),
+        Adam(0.1),
+        RandomSearch(),
+        DirectionSearch(),
+    ]
+    assert {type(i) for i in instances} == {
+        registry.registries["optimizers"].get(n) for n in registry.registries["optimizers"].names()
+    }
+    kernels = set()
+    for optimizer in instances:
+        proposals = optimizer.proposals("any") if optimizer.proposes else []
+        for calls in [optimizer.calls("any"), proposals, *optimizer.clip_calls()]:
+            kernels.update(call.kernel for call in calls)
+    return kernels
+
+
+def test_every_kernel_is_some_ops_or_some_updates() -> None:
+    built_in = set(_native.kernel_names())
+    of_ops = {c.kernel for c in OPS if registry.ops.entry(c.op).distribution == registry.BUILT_IN}
+    assert built_in - of_ops - kernels_of_updates() == set()
+    for name in built_in:
+        for bits in (32, 64):
+            assert _native.find_kernel(name, bits), (name, bits)
+    assert _native.find_kernel("no_such_kernel", 32) == 0

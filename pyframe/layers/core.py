@@ -96,7 +96,8 @@ class Dense(Layer):
             self.offset = self.add_parameter("bias", shape[1:], initializer, dtype=spec.dtype)
 
     def call(self, *inputs: Value) -> Value:
-        y = Linear(*inputs, self.weight, self.offset)
+        (x,) = inputs
+        y = Linear(x, self.weight, self.offset)
         return y if self._function is None else self._function(y)
 
 
@@ -159,7 +160,8 @@ class Dropout(Layer):
         self.rate = float(rate)
 
     def call(self, *inputs: Value) -> Value:
-        return DropoutOp(*inputs, self.rate)
+        (x,) = inputs
+        return DropoutOp(x, self.rate)
 
 
 class Flatten(Layer):

@@ -67,8 +67,9 @@ class BatchNorm(Layer):
         self.variance = self.add_state("variance", shape, 1.0, dtype=spec.dtype)
 
     def call(self, *inputs: Value) -> Value:
+        (x,) = inputs
         return BatchNormOp(
-            *inputs,
+            x,
             self.scale,
             self.shift,
             self.mean,
@@ -112,4 +113,5 @@ class LayerNorm(Layer):
         self.shift = self.add_parameter("shift", shape, 0.0, dtype=spec.dtype)
 
     def call(self, *inputs: Value) -> Value:
-        return LayerNormOp(*inputs, self.scale, self.shift, epsilon=self.epsilon)
+        (x,) = inputs
+        return LayerNormOp(x, self.scale, self.shift, epsilon=self.epsilon)

@@ -9,6 +9,7 @@ import numpy as np
 
 from pyframe.node import OPERATORS, Shape, Value
 from pyframe.op import Case, Op, broadcast_shapes, known, same_extent, same_shape
+from pyframe.ops.reductions import SumTo
 
 
 def _rows(x: Any) -> Any:
@@ -215,8 +216,6 @@ class MatMul(Op):
         return (*batch, m, n)
 
     def gradient(self, *grads: Any) -> Sequence[Value | None]:
-        from pyframe.ops.arithmetic import SumTo
-
         a, b = self.inputs
         dy, ta, tb = grads[0], self.attrs["transpose_a"], self.attrs["transpose_b"]
         # y = A B gives dA = dy B^T and dB = A^T dy; for a stored transpose both sides are turned.

@@ -17,6 +17,8 @@ Floats = npt.NDArray[np.float64]
 
 # 0 and 1; primes; lanes (4, 8, 16) and tiles (32, 64) one less, exactly, and one more.
 SIZES = (0, 1, 2, 3, 4, 5, 7, 8, 9, 11, 13, 15, 16, 17, 19, 23, 31, 32, 33, 37, 63, 64, 65, 97)
+# Longer than the panels that long sums are cut into; rare, for they cost time.
+LONG_SIZES = (127, 129, 256, 257, 521)
 MAX_ELEMENTS = 4000
 
 
@@ -46,9 +48,10 @@ class Draw:
         self.seed, self.integers = seed, integers
         self._rng = np.random.default_rng(seed)
 
-    def size(self, low: int = 0, high: int = SIZES[-1]) -> int:
+    def size(self, low: int = 0, high: int = LONG_SIZES[-1]) -> int:
         """Return one odd size, at least `low` and at most `high`."""
-        return int(self._rng.choice([n for n in SIZES if low <= n <= high] or [low]))
+        sizes = LONG_SIZES if self._rng.integers(8) == 0 else SIZES
+        return int(self._rng.choice([n for n in sizes if low <= n <= high] or [low]))
 
     def shape(self, min_ndim: int = 0, max_ndim: int = 4, low: int = 0) -> tuple[int, ...]:
         """Return a shape of odd extents, each at least `low`, of about 4000 elements at most."""

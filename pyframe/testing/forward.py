@@ -30,6 +30,7 @@ def check_forward(
     - All of each output is written, nothing around it, and no input is changed.
     - An output that is the only one wanted, or the only one not wanted, is still right.
     - The same call gives the same bits, whatever its memory held before.
+    - NaN in an input comes out wherever it does in the reference.
     - An op that draws random numbers draws the same for the same seed, stream, step and sample,
       others for others, and its mean is what the reference says.
 
@@ -57,6 +58,9 @@ def check_forward(
                 _check_repeatable(subject, training, subject.call_ok(training=training))
             else:
                 _check_one(subject, training)
+    if op_class.differentiable and not op_class.uses_random:
+        for case, origin in all_cases(op_class, shapes // 4, seed):
+            _check_nan(Subject(op_class, case, dtype, origin, kernels))
     if op_class.uses_random:
         for case, origin in all_cases(op_class, 8, seed):
             _check_random(Subject(op_class, case, dtype, origin, kernels))
@@ -124,6 +128,35 @@ def _check_repeatable(subject: Subject, training: bool, first: Outcome) -> None:
                 )
 
 
+def _check_nan(subject: Subject) -> None:
+    """NaN in the middle of an input must not get lost, and must not spread."""
+    if subject.is_alias() and not subject.address():
+        return
+    hidden = {*subject.op_class.integer_inputs, *subject.op_class.shape_only}
+    if any(a is not None and a.size == 0 for a in subject.arrays):
+        return  # what nothing is multiplied with may come out as nothing
+    for i, array in enumerate(subject.arrays):
+        if array is None or i in hidden:
+            continue
+        poisoned = array.copy()
+        poisoned.flat[array.size // 2] = np.nan
+        inputs = [*subject.arrays[:i], poisoned, *subject.arrays[i + 1 :]]
+        case = subject.case._replace(inputs=tuple(inputs))
+        origin = f"{subject.origin} with NaN at flat index {array.size // 2} of input {i}"
+        other = Subject(subject.op_class, case, subject.dtype.name, origin, subject.kernels)
+        with np.errstate(all="ignore"):
+            expected, _ = other.expected()
+        for o, (got, wanted) in enumerate(zip(other.call_ok().outputs, expected, strict=True)):
+            where = np.argwhere(np.isnan(got) != np.isnan(wanted))
+            if len(where):
+                index = tuple(int(n) for n in where[0])
+                raise other.fail(
+                    "nan",
+                    f"output {o} at {list(index)} is {float(got[index])!r}, "
+                    f"expected {float(wanted[index])!r}",
+                )
+
+
 def _check_random(subject: Subject) -> None:
     """The numbers follow from (seed, stream, step, sample), and their mean is the reference."""
     base = {"seed": 5, "stream": 7, "step": 11}
@@ -133,6 +166,7 @@ def _check_random(subject: Subject) -> None:
             other = subject.call_ok(**{**base, name: base[name] + 1}).outputs
             if all(a.tobytes() == b.tobytes() for a, b in zip(first, other, strict=True)):
                 raise subject.fail("random", f"another {name} gives the same numbers")
+    _check_split(subject, base, first)
     draws = [subject.call_ok(seed=5, stream=s, step=11).outputs for s in range(DRAWS)]
     expected, _ = subject.expected()
     for i, wanted in enumerate(expected):
@@ -141,6 +175,23 @@ def _check_random(subject: Subject) -> None:
         bound = STANDARD_ERRORS * error + 1e-3 * np.abs(wanted)
         what = f"the mean over {DRAWS} draws of output {i}"
         subject.compare(values.mean(axis=0), wanted, bound, what, "random")
+
+
+def _check_split(subject: Subject, step: dict[str, int], whole: list[Array]) -> None:
+    """The second half of a batch, run by itself, draws the numbers it has in the whole batch."""
+    rows = {a.shape[0] if a is not None and a.ndim else -1 for a in [*subject.arrays, *whole]}
+    count = rows.pop()
+    if rows or count < 2:
+        return
+    half = count // 2
+    inputs = tuple(None if a is None else a[half:] for a in subject.arrays)
+    case = subject.case._replace(inputs=inputs)
+    origin = f"{subject.origin}, rows {half} and up, as a part of a batch of {count}"
+    part = Subject(subject.op_class, case, subject.dtype.name, origin, subject.kernels)
+    outputs = part.call_ok(**step, first_sample=half).outputs
+    for i, (got, all_rows) in enumerate(zip(outputs, whole, strict=True)):
+        if got.tobytes() != all_rows[half:].tobytes():
+            raise part.fail("random", f"output {i} has other numbers than in the whole batch")
 
 
 def _check_exact(subject: Subject) -> None:

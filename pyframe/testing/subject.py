@@ -25,6 +25,9 @@ NODE_NAME = "node_under_test"
 GUARD_BYTES = 128
 NAN_FILL = 0x7FF8DEAD7FF8DEAD  # NaN as one float64 and as two float32
 HUGE_FILL = 0x7149F2CA7149F2CA  # 4e237 as float64, 1e30 twice as float32
+# Turns one pattern of a kind into another: what is read beside an input and passed on beside an
+# output would otherwise look untouched.
+OTHER = 0x0000123400001234
 
 
 class ConformanceError(AssertionError):
@@ -33,8 +36,8 @@ class ConformanceError(AssertionError):
     Attributes
     ----------
     kind : str
-        Which one: "value", "exact", "unwritten", "guard", "input", "repeat", "status", "label",
-        "gradient", "shape", "dtype", "absent", "declaration", "state" or "random".
+        Which one: "value", "exact", "nan", "unwritten", "guard", "input", "repeat", "status",
+        "state", "random", "label", "gradient", "shape", "dtype", "absent" or "declaration".
     """
 
     def __init__(self, kind: str, message: str) -> None:
@@ -111,17 +114,15 @@ def build(
     op_class: type[Op],
     specs: Sequence[Spec | None],
     case: Case,
-    states: Sequence[State] = (),
 ) -> Op:
-    """Build the node on placeholders of the specs, named `NODE_NAME`."""
+    """Build the node on placeholders of the specs, named `NODE_NAME`, with states of its own."""
     inputs = [
         None if spec is None else Placeholder(f"input_{i}", shape=spec.shape, dtype=spec.dtype)
         for i, spec in enumerate(specs)
     ]
-    if not states:
-        dtype = next((s.dtype for s in specs if s is not None and s.dtype.kind == "f"), FLOAT32)
-        states = [State(s, name=f"state_{i}", dtype=dtype) for i, s in enumerate(case.states)]
-    extra: dict[str, Any] = {"states": list(states)} if states else {}
+    dtype = next((s.dtype for s in specs if s is not None and s.dtype.kind == "f"), FLOAT32)
+    states = [State(s, name=f"state_{i}", dtype=dtype) for i, s in enumerate(case.states)]
+    extra: dict[str, Any] = {"states": states} if states else {}
     return op_class(*inputs, name=NODE_NAME, **extra, **case.attributes)
 
 
@@ -157,8 +158,7 @@ class Subject:
         self.initial_states = [np.array(s, dtype) for s in case.states]
         self.case = case._replace(inputs=tuple(self.arrays))
         self.specs = [None if a is None else Spec(a.shape, a.dtype) for a in self.arrays]
-        states = [State(s, name=f"state_{i}", dtype=dtype) for i, s in enumerate(case.states)]
-        self.node = build(op_class, self.specs, case, states)
+        self.node = build(op_class, self.specs, case)
 
     def fail(self, kind: str, message: str) -> ConformanceError:
         """Return the error to raise, with all that is needed to see the failure again."""
@@ -262,11 +262,13 @@ class Subject:
             # Of a shape_only input the kernel may see the shape alone: the fill stays.
             if guarded is not None and array is not None and i not in self.op_class.shape_only:
                 guarded.array[...] = array
-        outputs = [Guarded(known_shape(s), s.dtype, fill) for s in self.node.specs]
-        states = [Guarded(s.shape, s.dtype, fill) for s in self.initial_states]
+        outputs = [Guarded(known_shape(s), s.dtype, fill ^ OTHER) for s in self.node.specs]
+        states = [Guarded(s.shape, s.dtype, fill ^ 2 * OTHER) for s in self.initial_states]
         for guarded, array in zip(states, self.initial_states, strict=True):
             guarded.array[...] = array
-        scratch = Guarded((self.node.scratch_bytes(self.specs),), np.dtype(np.uint8), fill)
+        scratch = Guarded(
+            (self.node.scratch_bytes(self.specs),), np.dtype(np.uint8), fill ^ 3 * OTHER
+        )
         before = [None if g is None else g.array.tobytes() for g in inputs]
         result = _native.call_kernel(
             self.node.kernel,

@@ -1,0 +1,190 @@
+"""What a model is trained for: its losses and metrics as one plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pyframe import losses, metrics
+from pyframe.errors import ArgumentError, DTypeError, FeedError, GraphError, check_number
+from pyframe.model import Model
+from pyframe.node import INT64, Array, Node, Placeholder, Value, describe
+from pyframe.ops.metrics import MeanOf
+from pyframe.plan import Plan, compile
+
+Loss = Callable[..., Any]
+
+
+class Column(NamedTuple):
+    """One loss or metric: its name in the logs, and its part of a record."""
+
+    key: str
+    node: Node
+    start: int
+    stop: int
+
+    def values(self, records: Array) -> list[Any]:
+        """Return the value for each row of records, which are sums over an epoch."""
+        sums = records[:, self.start : self.stop].tolist()
+        return list(map(self.node.finalize, sums))  # type: ignore[attr-defined]
+
+
+class Objective(NamedTuple):
+    """What a model is trained for: its plan, with the placeholders that targets go to."""
+
+    plan: Plan
+    targets: list[Placeholder]
+    weight: Placeholder | None
+    columns: list[Column]
+
+    def logs(self, record: Array, prefix: str = "") -> dict[str, Any]:
+        """Return the losses and metrics of one record."""
+        return {prefix + c.key: c.values(record[None])[0] for c in self.columns}
+
+    def target_feed(self, Y: Any, names: Sequence[str]) -> dict[Placeholder, Any]:  # noqa: N803
+        """Return targets as a feed: one array, or a list or dict (by name) of several."""
+        if isinstance(Y, Mapping):
+            if set(names) != set(Y):
+                raise FeedError(f"targets are needed for {', '.join(names)}; got {', '.join(Y)}")
+            return {p: Y[name] for p, name in zip(self.targets, names, strict=True)}
+        if len(self.targets) == 1:
+            return {self.targets[0]: Y}
+        if not isinstance(Y, list | tuple) or len(Y) != len(self.targets):
+            raise FeedError(
+                f"the model has {len(names)} outputs ({', '.join(names)}); pass a list of as many "
+                "targets, or a dict"
+            )
+        return dict(zip(self.targets, Y, strict=True))
+
+
+class Goal:
+    """The losses and metrics that a `Trainer` was given, found by their names.
+
+    Parameters
+    ----------
+    loss : str, callable, or a list or dict of them
+    metrics : list of str or callable
+    loss_weights : list of float, optional
+
+    Raises
+    ------
+    UnknownNameError, ArgumentError
+        If one of them does not exist or makes no sense.
+    """
+
+    def __init__(
+        self, loss: Any, measures: Sequence[Any], loss_weights: Sequence[float] | None
+    ) -> None:
+        if isinstance(measures, str):
+            raise ArgumentError(f"metrics={measures!r}; pass a list: metrics=[{measures!r}]")
+        self.loss = _resolve_losses(loss)
+        self.metrics: list[tuple[str, Loss]] = [(_name_of(m), metrics.get(m)) for m in measures]
+        self.factors: list[float] | None = None
+        if loss_weights is not None:
+            self.factors = [check_number("loss_weights", w, at_least=0) for w in loss_weights]
+
+    def objective(
+        self, model: Model, optimizer: Any, *, weighted: bool, detect_anomaly: bool
+    ) -> Objective:
+        """Return the plan of a model's training, with or without sample weights."""
+        outputs, names = model.outputs, model.output_names
+        weight = None
+        if weighted:
+            weight = Placeholder("sample_weight", shape=(None,), dtype=outputs[0].dtype)
+        several = len(outputs) > 1
+        pairs = [
+            _loss_node(function, output, f"y_{name}" if several else "y", weight)
+            for function, output, name in zip(self._losses_of(names), outputs, names, strict=True)
+        ]
+        cost = self._cost([term for _, term in pairs])
+        targets = [target for target, _ in pairs]
+        measured: list[tuple[str, Node]] = [("loss", MeanOf(cost, targets[0], weight))]
+        for name, (target, term), output in zip(names, pairs, outputs, strict=True):
+            prefix = f"{name}_" if several else ""
+            if several:
+                measured.append((f"{name}_loss", MeanOf(term, target, weight)))
+            for key, metric in self.metrics:
+                measured.append((prefix + key, metric(target, output).node))
+        plan = compile(
+            cost,
+            optimizer,
+            outputs=outputs,
+            metrics=[node for _, node in measured],
+            parameters=model.parameters,
+            detect_anomaly=detect_anomaly,
+        )
+        return Objective(plan, targets, weight, _columns(measured))
+
+    def _losses_of(self, names: list[str]) -> list[Loss]:
+        """Return the loss of each output."""
+        if isinstance(self.loss, dict):
+            if set(self.loss) != set(names):
+                raise ArgumentError(
+                    f"the losses are for {', '.join(self.loss)}; the outputs are {', '.join(names)}"
+                )
+            return [self.loss[name] for name in names]
+        if isinstance(self.loss, list):
+            if len(self.loss) != len(names):
+                raise ArgumentError(f"{len(self.loss)} losses for {len(names)} outputs")
+            return self.loss
+        return [self.loss] * len(names)
+
+    def _cost(self, terms: list[Value]) -> Value:
+        """Return the sum of the losses, each times its factor."""
+        if self.factors is not None:
+            if len(self.factors) != len(terms):
+                raise ArgumentError(f"{len(self.factors)} loss_weights for {len(terms)} outputs")
+            terms = [term * factor for term, factor in zip(terms, self.factors, strict=True)]
+        cost = terms[0]
+        for term in terms[1:]:
+            cost = cost + term
+        return cost
+
+
+def _resolve_losses(loss: Any) -> Any:
+    if isinstance(loss, Mapping):
+        return {name: losses.get(one) for name, one in loss.items()}
+    if isinstance(loss, list | tuple):
+        return [losses.get(one) for one in loss]
+    return losses.get(loss)
+
+
+def _name_of(metric: Any) -> str:
+    if isinstance(metric, str):
+        return metric
+    return getattr(metric, "op", "") or getattr(metric, "__name__", type(metric).__name__)
+
+
+def _loss_node(
+    function: Callable[..., Any], output: Value, name: str, weight: Placeholder | None
+) -> tuple[Placeholder, Value]:
+    """Return the target's placeholder and the loss; labels if the loss takes no floats there."""
+    shape = output.shape
+    kinds = [(shape, output.dtype)]
+    if shape:
+        kinds.append((shape[:-1], INT64))
+    refused: DTypeError | None = None
+    for target_shape, dtype in kinds:
+        target = Placeholder(name, shape=target_shape, dtype=dtype)
+        try:
+            term = function(target, output, **({} if weight is None else {"sample_weight": weight}))
+        except DTypeError as error:
+            refused = refused or error
+            continue
+        if not isinstance(term, Value) or term.shape not in ((), None):
+            shown = describe(term.shape) if isinstance(term, Value) else type(term).__name__
+            raise GraphError(f"a loss must give one number, a node of shape (), and gave {shown}")
+        return target, term
+    assert refused is not None
+    raise refused
+
+
+def _columns(measured: list[tuple[str, Node]]) -> list[Column]:
+    columns, start = [], 0
+    for key, node in measured:
+        if node.shape is None or len(node.shape) != 1 or node.shape[0] is None:
+            raise GraphError(f"metric {key!r} must give a vector of known length")
+        stop = start + node.shape[0]
+        columns.append(Column(key, node, start, stop))
+        start = stop
+    return columns
