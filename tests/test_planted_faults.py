@@ -193,7 +193,7 @@ FAULTS = [
     Fault(
         "a maximum that overlooks NaN",
         "reductions.c",
-        "return (b > a) | (b != b) ? b : a;",
+        "return b > a || b != b ? b : a;",
         "return b > a ? b : a;",
         "max",
         ("nan",),
@@ -250,7 +250,7 @@ FAULTS = [
     Fault(
         "the tail of a sum dropped",
         "kernel.h",
-        "for (int j = 0; i < n; i++, j++) lane[j] += x[i];",
+        "for (int64_t j = 0; j < n % PF_LANES; j++) lane[j] += x[i + j];",
         "",
         "sum",
     ),
@@ -341,7 +341,14 @@ class NoGradient(pf.Sigmoid):
         return (None,)
 
 
-@pytest.mark.parametrize("op_class", [FlippedSign, ForgottenFactor, NoGradient])
+class OtherNumbers(pf.Dropout):
+    """A dropout whose gradient drops other elements than it did itself."""
+
+    def gradient(self, *grads: Any) -> Sequence[Value | None]:
+        return (pf.Dropout(grads[0], **self.attrs),)
+
+
+@pytest.mark.parametrize("op_class", [FlippedSign, ForgottenFactor, NoGradient, OtherNumbers])
 def test_a_wrong_gradient_is_noticed(op_class: type[pf.Op]) -> None:
     with pytest.raises(ConformanceError, match="gradient") as caught:
         check_gradients(op_class)
