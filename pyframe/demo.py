@@ -83,7 +83,7 @@ class Demo:
         task = "Boston: straight line"
         fitted = self.fit(task, trainer, x, y, epochs=5_000, batch_size=None)
         slope, intercept = (p.value.item() for p in line.parameters)
-        self.results.append(Result(task, len(x), fitted.epochs, _loss(fitted), fitted.seconds, []))
+        line_result = (task, len(x), fitted.epochs, _loss(fitted), fitted.seconds)
 
         mean, spread = x.mean(), x.std()
         network = Sequential(
@@ -104,18 +104,14 @@ class Demo:
         title = "House prices in Boston, 1970"
         labels = {"x_label": ROOMS, "y_label": PRICE}
         losses = {"line": fitted["loss"], "network": curved["loss"]}
-        pictures = [
-            self.save(
-                "boston.png", plotting.scatter_with_line(x, y, functions, title=title, **labels)
-            ),
-            self.save(
-                "boston-loss.png", plotting.loss_curve(losses, title="L2 loss on the Boston table")
-            ),
-            self.save("graph.png", self.graph(x[:, 0], y[:, 0])),
-        ]
-        self.results.append(
-            Result(task, len(x), curved.epochs, _loss(curved), curved.seconds, pictures)
-        )
+        figure = plotting.scatter_with_line(x, y, functions, title=title, **labels)
+        pictures = [self.save("boston.png", figure)]
+        figure = plotting.loss_curve(losses, title="L2 loss on the Boston table")
+        pictures.append(self.save("boston-loss.png", figure))
+        self.results.append(Result(*line_result, pictures))
+        graph = self.save("graph.png", self.graph(x[:, 0], y[:, 0]))
+        result = (task, len(x), curved.epochs, _loss(curved), curved.seconds)
+        self.results.append(Result(*result, [*pictures, graph]))
 
     @staticmethod
     def graph(x: Array, y: Array) -> Figure:
