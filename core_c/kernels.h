@@ -48,7 +48,7 @@ PF_KERNEL(mean)      /* x(...) -> y(K)               y = sum x / n, n elements i
 PF_KERNEL(mean_grad) /* dy(K), shape of x -> dx(...) dx = dy / n, repeated */
 PF_KERNEL(max)       /* x(...) -> y(K)               y = max x; NaN if any x is */
 PF_KERNEL(max_grad)  /* dy(K), x(...), y(K) -> dx    dx = x = y ? dy / (how many are) : 0 */
-PF_KERNEL(sum_to)    /* dy(...), shape A -> dx(A)    sums over the axes along which A was stretched */
+PF_KERNEL(sum_to) /* dy(...), shape A -> dx(A)    sums over the axes along which A was stretched */
 
 /* shapes.c: elements move and keep their values. */
 PF_KERNEL(transpose)   /* x(...) -> y                 y's axis i is x's axis axes[i] */

@@ -33,7 +33,7 @@ FORMAT_VERSION = 1
 KEY = "pyframe"  # of the JSON in the file's metadata
 
 # What nodes hold besides that which the file records.
-INCIDENTAL = {"attrs", "_shapes_for_message", "layer", "outermost_layer"}
+INCIDENTAL = {"attrs", "_shapes_for_message", "layer", "local_name", "outermost_layer"}
 
 
 class Architecture(NamedTuple):
@@ -143,8 +143,8 @@ class _Encoder:
 
     def description(self) -> dict[str, Any]:
         architecture = self.architecture
-        layers = [self.layer(layer) for layer in architecture.layers]
-        paths = paths_of(architecture.layers)
+        layers = list(dict.fromkeys(architecture.layers))  # one may stand there twice
+        paths = paths_of(layers)
         return {
             "format_version": FORMAT_VERSION,
             "pyframe_version": __version__,
@@ -152,7 +152,8 @@ class _Encoder:
             "nodes": [self.node(node, paths) for node in self.graph.order],
             "inputs": [self.ids[p] for p in architecture.inputs],
             "outputs": [[self.ids[v.node], v.index] for v in architecture.outputs],
-            "layers": layers,
+            "layers": [self.layer(layer) for layer in layers],
+            "order": [layers.index(layer) for layer in architecture.layers],
             "provenance": self.provenance,
         }
 
@@ -419,7 +420,9 @@ class _Decoder:
             mark(node, by_path[inner], by_path[outer])
         inputs = [self.typed(i, Placeholder) for i in description["inputs"]]
         outputs = [self.value(pair) for pair in description["outputs"]]
-        return Architecture(description["kind"], inputs, outputs, layers)
+        return Architecture(
+            description["kind"], inputs, outputs, [layers[i] for i in description["order"]]
+        )
 
     def typed(self, number: Any, cls: type[Any]) -> Any:
         node = self.nodes[self.number(number)]

@@ -201,5 +201,5 @@ def pyframe_fit_end(trainer: Trainer, history: Any) -> None:
     >>> class Sketch:
     ...     @pf.hookimpl
     ...     def pyframe_fit_end(self, trainer, history):
-    ...         print(len(history), "epochs")
+    ...         print(history.epochs, "epochs")
     """

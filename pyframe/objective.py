@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from pyframe import losses, metrics
 from pyframe.errors import ArgumentError, DTypeError, FeedError, GraphError, check_number
+from pyframe.layers.base import unused_name
 from pyframe.model import Model
 from pyframe.node import INT64, Array, Node, Placeholder, Value, describe
 from pyframe.ops.metrics import MeanOf
@@ -180,8 +181,10 @@ def _loss_node(
 
 
 def _columns(measured: list[tuple[str, Node]]) -> list[Column]:
-    columns, start = [], 0
-    for key, node in measured:
+    columns: list[Column] = []
+    start = 0
+    for wanted, node in measured:
+        key = unused_name(wanted, [column.key for column in columns])
         if node.shape is None or len(node.shape) != 1 or node.shape[0] is None:
             raise GraphError(f"metric {key!r} must give a vector of known length")
         stop = start + node.shape[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -10,11 +11,20 @@ from typing import Any
 import numpy as np
 
 SECONDS_PER_LINE = 5.0  # where the output is no terminal
+SECONDS_PER_BAR = 0.1
 
 
 def describe_logs(logs: Mapping[str, Any]) -> str:
     """Return the numbers of some logs as text: ``loss 0.1234  mae 1.5``."""
     return "  ".join(f"{key} {float(v):.5g}" for key, v in logs.items() if np.ndim(v) == 0)
+
+
+def _has_size() -> bool:
+    """Return whether the terminal says how large it is; with 0 x 0 the bar would not be seen."""
+    try:
+        return 0 not in os.get_terminal_size(sys.stderr.fileno())
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 class Progress:
@@ -32,31 +42,35 @@ class Progress:
         self.epochs, self.samples = epochs, samples
         self.silent = not verbose or sys.stderr is None
         self._began = time.perf_counter()
-        self._next_line = self._began + SECONDS_PER_LINE
+        self._next = self._began + SECONDS_PER_LINE
         self._bar: Any = None
         if not self.silent and sys.stderr.isatty():
             from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
 
+            size = {} if _has_size() else {"ncols": 80, "nrows": 24}
             self._bar = tqdm(
                 total=epochs * samples,
                 unit=" samples",
                 unit_scale=True,
-                dynamic_ncols=True,
+                dynamic_ncols=not size,
                 file=sys.stderr,
+                **size,
             )
+            self._next = self._began
 
     @property
     def due(self) -> bool:
-        """Whether something would be shown now; the numbers need not be worked out otherwise."""
-        return not self.silent and (self._bar is not None or time.perf_counter() >= self._next_line)
+        """Whether something is to be shown now; the numbers need not be worked out otherwise."""
+        return not self.silent and time.perf_counter() >= self._next
 
     def show(self, epoch: int, samples_done: int, logs: Mapping[str, Any]) -> None:
         """Show the state: finished epochs, finished rows, the last numbers."""
         if self._bar is not None:
+            self._next = time.perf_counter() + SECONDS_PER_BAR
             self._bar.set_description_str(f"epoch {epoch}/{self.epochs}", refresh=False)
             self._bar.set_postfix_str(describe_logs(logs), refresh=False)
             self._bar.update(samples_done - self._bar.n)
-        elif self.due:
+        elif not self.silent:
             self._line(epoch, samples_done, logs, "")
 
     def finish(
@@ -71,7 +85,7 @@ class Progress:
 
     def _line(self, epoch: int, samples_done: int, logs: Mapping[str, Any], end: str) -> None:
         now = time.perf_counter()
-        self._next_line = now + SECONDS_PER_LINE
+        self._next = now + SECONDS_PER_LINE
         seconds = max(now - self._began, 1e-9)
         print(
             f"epoch {epoch}/{self.epochs}  {describe_logs(logs)}  "

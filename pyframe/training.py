@@ -62,8 +62,8 @@ class History(dict[str, list[Any]]):
 
     def __repr__(self) -> str:
         end = ", interrupted" if self.interrupted else ""
-        numbers = describe_logs(self.last())
-        return f"<History of {self.epochs} epochs in {self.seconds:.2f} s: {numbers}{end}>"
+        numbers = f": {describe_logs(self.last())}" if self.epochs else ""
+        return f"<History of {self.epochs} epochs in {self.seconds:.2f} s{end}{numbers}>"
 
 
 class Interrupt:
@@ -126,7 +126,7 @@ class Trainer:
     ----------
     model : Model
     plan : Plan
-        What the last `fit` or `evaluate` ran on.
+        What the last `fit` ran on.
     stop_training : bool
         A callback sets it to end the fit after this epoch.
 
@@ -171,27 +171,29 @@ class Trainer:
 
     @property
     def plan(self) -> Plan:
-        """What the last `fit` or `evaluate` ran on."""
+        """What the last `fit` ran on."""
         if self._current is None:
-            raise GraphError("there is no plan yet: fit or evaluate first")
+            raise GraphError("there is no plan yet: fit first")
         return self._current.plan
 
     # ---- the objective ----
 
     def _objective(self, weighted: bool) -> Objective:
-        """Return the plan for data with or without sample weights; they share one train state."""
-        found = self._objectives.get(weighted)
-        if found is None:
-            found = self._objectives[weighted] = self.goal.objective(
+        """Return the plan for data with or without sample weights."""
+        if weighted not in self._objectives:
+            self._objectives[weighted] = self.goal.objective(
                 self.model,
                 self.optimizer,
                 weighted=weighted,
                 detect_anomaly=self.detect_anomaly,
             )
-        if self._current is not None and self._current is not found:
-            found.plan.restore(self._current.plan.snapshot())
-        self._current = found
-        return found
+        return self._objectives[weighted]
+
+    def _train_on(self, objective: Objective) -> None:
+        """Go on with the optimizer's memory of the plan that was trained on before."""
+        if self._current is not None and self._current is not objective:
+            objective.plan.restore(self._current.plan.snapshot())
+        self._current = objective
 
     # ---- data ----
 
@@ -296,6 +298,7 @@ class Trainer:
             if held_out:
                 raise ArgumentError("pass validation_split or validation_data, not both")
             held_out = self._validation_arrays(objective, validation_data)
+        self._train_on(objective)
         first = self.epochs_done
         if initial_epoch is not None:
             first = check_integer("initial_epoch", initial_epoch, at_least=0)

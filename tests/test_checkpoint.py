@@ -135,6 +135,17 @@ def test_a_graph_of_nodes_comes_back(tmp_path: Path) -> None:
     assert again == {"w": ("slow", True), "fixed": ("default", False)}
 
 
+def test_a_layer_that_stands_there_twice_comes_back_as_one(tmp_path: Path) -> None:
+    shared = Dense(3, "tanh")
+    model = pf.Sequential([shared, Dense(3), shared], input_shape=(3,))
+    model.save(tmp_path / "m")
+    same = pf.load(tmp_path / "m")
+    assert same.layers[0] is same.layers[2] is not same.layers[1]
+    assert len(same.parameters) == 4
+    assert same.summary() == model.summary()
+    assert list(same.graph.names.values()) == list(model.graph.names.values())
+
+
 def test_every_kind_of_attribute_survives() -> None:
     for value in (None, True, 3, 0.1, -np.inf, "mean", (1, (2, 3)), {"a": (1,)}):
         assert checkpoint.restored(json.loads(json.dumps(checkpoint.plain(value)))) == value

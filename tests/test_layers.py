@@ -161,6 +161,18 @@ def test_layers_within_a_layer() -> None:
     ]
 
 
+def test_a_node_named_by_its_layer_keeps_that_name_within_the_path() -> None:
+    class Named(Layer):
+        def call(self, *inputs: pf.Value) -> pf.Value:
+            return pf.Tanh(inputs[0] * 2.0, name="squash")
+
+    x = source(4)
+    model = pf.Model(x, Named(name="twice")(Named()(x)))
+    pf.Model(x, model.outputs)  # naming anew changes nothing
+    names = [n.name for n in model.graph.order if n.inputs]
+    assert names == ["named/mul", "named/squash", "twice/mul", "twice/squash"]
+
+
 def test_config_makes_a_layer_like_it() -> None:
     layer = Dense(3, activation=pf.Relu, bias=False, name="wide")
     twin = Dense.from_config(layer.config())

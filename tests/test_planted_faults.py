@@ -193,7 +193,7 @@ FAULTS = [
     Fault(
         "a maximum that overlooks NaN",
         "reductions.c",
-        "return (b > a) | (b != b) ? b : a;",
+        "return b > a || b != b ? b : a;",
         "return b > a ? b : a;",
         "max",
         ("nan",),
@@ -250,7 +250,7 @@ FAULTS = [
     Fault(
         "the tail of a sum dropped",
         "kernel.h",
-        "for (int j = 0; i < n; i++, j++) lane[j] += x[i];",
+        "for (int64_t j = 0; j < n % PF_LANES; j++) lane[j] += x[i + j];",
         "",
         "sum",
     ),

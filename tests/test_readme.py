@@ -83,6 +83,6 @@ def test_the_two_lines_install_extras_that_exist() -> None:
     lines = [code.strip() for _, code in blocks(ROOT / "README.md", "sh")]
     assert lines == [
         'pip install ".[demo]" && pyframe demo',
-        'pip install ".[test]" && python -m pytest',
+        'pip install ".[test]" && pytest',
     ]
     assert {"demo", "test"} <= set(extras)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import struct
 import subprocess
 import sys
 import textwrap
@@ -121,6 +123,25 @@ def test_weighted_and_plain_fits_share_the_optimizers_memory() -> None:
         return weights_of(model)
 
     np.testing.assert_allclose(train(ones), train(None), rtol=1e-12)
+
+
+def test_evaluating_without_weights_leaves_a_weighted_fit_alone() -> None:
+    def train(**options: Any) -> Any:
+        model = line(input_shape=(4,))
+        trainer = pf.Trainer(model, optimizer=pf.optimizers.Adam(0.1))
+        weight = np.linspace(0, 1, 53)
+        for _ in range(2):
+            trainer.fit(X, Y, 3, 8, verbose=0, sample_weight=weight, **options)
+        return weights_of(model)
+
+    look = pf.callbacks.LambdaCallback(on_epoch_end=lambda t, e, logs: t.evaluate(X, Y))
+    np.testing.assert_array_equal(train(callbacks=[look]), train())
+
+
+def test_metrics_of_one_name_are_told_apart() -> None:
+    history = pf.Trainer(line(), metrics=["mae", pf.Mae]).fit(X, Y, 2, verbose=0)
+    assert set(history) == {"loss", "mae", "mae_1"}
+    assert history["mae"] == history["mae_1"]
 
 
 # ---- seeds ----
@@ -510,20 +531,24 @@ def test_lines_come_a_while_apart(
     assert 2 <= len(capsys.readouterr().err.splitlines()) <= 5
 
 
-def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    import io
-
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    terminal = Terminal()
-    monkeypatch.setattr(sys, "stderr", terminal)
-    pf.Trainer(line(), metrics=["mae"]).fit(X, Y, 3, 8)
-    last = terminal.getvalue().rstrip("\n").split("\r")[-1]
+@pytest.mark.parametrize("columns", [0, 100])
+def test_a_bar_on_a_terminal(columns: int) -> None:
+    pty, fcntl, termios = (pytest.importorskip(name) for name in ("pty", "fcntl", "termios"))
+    script = """
+        import numpy as np, pyframe as pf
+        trainer = pf.Trainer(pf.Sequential([pf.layers.Dense(1)]), metrics=["mae"])
+        trainer.fit(np.ones((53, 4)), np.ones(53), 3, 8)
+    """
+    master, slave = pty.openpty()
+    size = struct.pack("HHHH", columns and 24, columns, 0, 0)
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, size)
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], stderr=slave, check=True)
+    text = os.read(master, 1 << 16).decode()
+    os.close(slave)
+    os.close(master)
+    last = text.rstrip().split("\r")[-1]
     assert last.startswith("epoch 3/3: 100%")
     assert "loss" in last
-    assert "mae" in last
     assert "samples/s" in last
 
 

@@ -240,8 +240,11 @@ def created_since(value: Value, serial: int) -> list[Node]:
 
 def mark(node: Node, layer: Layer, outermost: Layer) -> None:
     """Note which layer made a node, and which one the user called to have it made."""
-    vars(node).setdefault("layer", layer)  # a layer within this one has come first
-    vars(node)["outermost_layer"] = outermost
+    notes = vars(node)
+    notes.setdefault("layer", layer)  # a layer within this one has come first
+    notes["outermost_layer"] = outermost
+    name = node.name or node.op or snake_case(type(node).__name__)
+    notes.setdefault("local_name", name.removeprefix(f"{layer.path}/"))
 
 
 def layer_of(node: Node) -> Layer | None:
@@ -261,7 +264,7 @@ def layers_of(order: Iterable[Node]) -> list[Layer]:
 
 
 def name_layers(layers: Sequence[Layer], order: Sequence[Node]) -> None:
-    """Give every layer of a model a path of its own, and their nodes ``<path>/<op>``.
+    """Give every layer of a model a path of its own, and their nodes ``<path>/<name or op>``.
 
     Raises
     ------
@@ -283,7 +286,7 @@ def name_layers(layers: Sequence[Layer], order: Sequence[Node]) -> None:
     for node in order:
         owner = layer_of(node)
         if owner is not None:
-            node.name = f"{owner.path}/{node.op or snake_case(type(node).__name__)}"
+            node.name = f"{owner.path}/{vars(node)['local_name']}"
 
 
 def unused_name(wanted: str, taken: Iterable[str]) -> str:

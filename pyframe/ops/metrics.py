@@ -8,7 +8,7 @@ Each takes ``(y, y_hat, sample_weight=None)``, the weight with one number for ea
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -95,7 +95,7 @@ class ElementMetric(Metric):
 class LabelMetric(Metric):
     """A metric of integer labels (...) and logits (..., classes)."""
 
-    integer_inputs = (0,)
+    integer_inputs: ClassVar[tuple[int, ...]] = (0,)
     exact_on_integers = True
 
     def __init__(
