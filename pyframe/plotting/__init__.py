@@ -1,0 +1,28 @@
+"""Pictures: data with fitted curves, loss curves, graphs and how they are computed, images.
+
+Every function returns a ``matplotlib.figure.Figure``, to be kept with ``figure.savefig(path)``.
+Needs the extra ``plot`` (matplotlib and networkx); no window is ever opened.
+"""
+
+from pyframe.plotting.charts import (
+    confusion_matrix,
+    curves,
+    gradient_norms,
+    image_grid,
+    loss_curve,
+    scatter_with_line,
+)
+from pyframe.plotting.graphs import backward_steps, draw_graph, forward_steps, graph_layout
+
+__all__ = [
+    "backward_steps",
+    "confusion_matrix",
+    "curves",
+    "draw_graph",
+    "forward_steps",
+    "gradient_norms",
+    "graph_layout",
+    "image_grid",
+    "loss_curve",
+    "scatter_with_line",
+]

@@ -1,0 +1,225 @@
+"""Charts: data with fitted curves, losses, gradients, classification, images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pyframe.errors import ArgumentError, require_extra
+from pyframe.node import Array
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DATA = "#9aa7b5"
+LINES = ("#c0392b", "#2471a3", "#1e8449", "#b9770e", "#7d3c98", "#148f77", "#5d6d7e")
+
+
+def _figure(width: float, height: float) -> Figure:
+    figure = require_extra("matplotlib.figure", "plot").Figure(
+        figsize=(width, height), dpi=110, layout="constrained"
+    )
+    result: Figure = figure
+    return result
+
+
+def _finish(axes: Axes, title: str, x: str, y: str) -> None:
+    axes.set_title(title)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+# ---- data and curves ----
+
+
+def scatter_with_line(
+    x: Any,
+    y: Any,
+    lines: Mapping[str, Callable[[Array], Any]] | None = None,
+    *,
+    title: str = "",
+    x_label: str = "x",
+    y_label: str = "y",
+) -> Figure:
+    """Draw points, and functions over them.
+
+    Parameters
+    ----------
+    x, y : array_like, (n,)
+    lines : dict of str to callable, optional
+        A legend text for each function of an array of x.
+
+    Returns
+    -------
+    Figure
+
+    Examples
+    --------
+    >>> figure = scatter_with_line([1, 2, 3], [2, 4, 5], {"2 x": lambda x: 2 * x})
+    >>> len(figure.axes[0].lines)
+    1
+    """
+    figure = _figure(7, 4.6)
+    axes = figure.add_subplot()
+    x = np.ravel(np.asarray(x, float))
+    axes.scatter(x, np.ravel(y), s=14, color=DATA, alpha=0.7, linewidths=0, label="data")
+    grid = np.linspace(x.min(), x.max(), 400)
+    for (text, function), color in zip((lines or {}).items(), LINES * 9, strict=False):
+        axes.plot(grid, np.ravel(function(grid)), color=color, linewidth=2, label=text)
+    _finish(axes, title, x_label, y_label)
+    if lines:
+        axes.legend(frameon=False)
+    return figure
+
+
+def curves(
+    x: Any, ys: Sequence[Any], *, title: str = "", x_label: str = "x", y_label: str = "y"
+) -> Figure:
+    """Draw several functions of one x, without a legend.
+
+    Parameters
+    ----------
+    x : array_like, (n,)
+    ys : list of array_like, (n,)
+    """
+    figure = _figure(7, 4.2)
+    axes = figure.add_subplot()
+    for y, color in zip(ys, LINES * (1 + len(ys) // len(LINES)), strict=False):
+        axes.plot(np.ravel(x), np.ravel(y), color=color, linewidth=1.4, alpha=0.85)
+    _finish(axes, title, x_label, y_label)
+    return figure
+
+
+def loss_curve(
+    history: Any,
+    names: Sequence[str] | None = None,
+    *,
+    title: str = "Loss",
+    x_label: str = "epoch",
+    y_label: str = "loss",
+    log: bool | None = None,
+) -> Figure:
+    """Draw how losses or metrics went.
+
+    Parameters
+    ----------
+    history : History, dict of str to list, or list of float
+    names : list of str, optional
+        Which entries of a history; default: those whose names end in "loss".
+    log : bool, optional
+        A logarithmic axis; default: when the values span more than a factor of 30.
+    """
+    table: Mapping[str, Any] = history if isinstance(history, Mapping) else {"loss": history}
+    chosen = list(names) if names else [n for n in table if n.endswith("loss")] or list(table)
+    for name in chosen:
+        if name not in table:
+            raise ArgumentError(f"there is no {name!r} in the history; it has {', '.join(table)}")
+    figure = _figure(7, 4.2)
+    axes = figure.add_subplot()
+    everything = np.concatenate([np.ravel(np.asarray(table[n], float)) for n in chosen])
+    positive = everything[np.isfinite(everything)]
+    for name, color in zip(chosen, LINES * 9, strict=False):
+        values = np.ravel(np.asarray(table[name], float))
+        axes.plot(np.arange(1, len(values) + 1), values, color=color, linewidth=1.8, label=name)
+    if log is None:
+        log = bool(positive.size and positive.min() > 0 and positive.max() > 30 * positive.min())
+    if log:
+        axes.set_yscale("log")
+    _finish(axes, title, x_label, y_label)
+    if len(chosen) > 1:
+        axes.legend(frameon=False)
+    return figure
+
+
+def gradient_norms(norms: Mapping[str, Sequence[float]], *, title: str = "") -> Figure:
+    """Draw the norm of the gradient by depth, one line for each network, on a logarithmic axis.
+
+    Parameters
+    ----------
+    norms : dict of str to list of float
+        From the first layer to the last.
+    """
+    figure = _figure(7, 4.4)
+    axes = figure.add_subplot()
+    for (text, values), color in zip(norms.items(), LINES * 9, strict=False):
+        depth = np.arange(1, len(values) + 1)
+        axes.plot(depth, values, marker="o", markersize=4, color=color, label=text)
+    axes.set_yscale("log")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    _finish(axes, title, "layer (1 is next to the input)", "norm of the weight's gradient")
+    axes.legend(frameon=False)
+    return figure
+
+
+# ---- classification ----
+
+
+def confusion_matrix(matrix: Any, names: Sequence[str] | None = None) -> Figure:
+    """Draw how often each class was taken for each.
+
+    Parameters
+    ----------
+    matrix : array_like of int, (classes, classes)
+        Row: the true class; column: the predicted one.
+    names : list of str, optional
+    """
+    counts = np.asarray(matrix)
+    if counts.ndim != 2 or counts.shape[0] != counts.shape[1]:
+        raise ArgumentError(f"a confusion matrix is square, and got shape {counts.shape}")
+    classes = len(counts)
+    labels = list(names) if names is not None else [str(i) for i in range(classes)]
+    size = 2.2 + 0.46 * classes
+    figure = _figure(size, size)
+    axes = figure.add_subplot()
+    # Colours by the square root, so that single mistakes can be seen beside hundreds of hits.
+    axes.imshow(np.sqrt(counts), cmap="Blues")
+    for i in range(classes):
+        for j in range(classes):
+            dark = counts[i, j] > counts.max() * 0.35
+            axes.text(
+                j,
+                i,
+                f"{counts[i, j]:.0f}",
+                ha="center",
+                va="center",
+                fontsize=9,
+                color="white" if dark else "#333333" if counts[i, j] else "#c8c8c8",
+            )
+    axes.set_xticks(range(classes), labels)
+    axes.set_yticks(range(classes), labels)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    total = counts.sum()
+    right = np.trace(counts)
+    axes.set_title(f"{right:.0f} of {total:.0f} right ({100 * right / max(total, 1):.1f} %)")
+    return figure
+
+
+def image_grid(
+    images: Any, titles: Sequence[str] = (), *, columns: int = 6, title: str = ""
+) -> Figure:
+    """Draw grey images side by side.
+
+    Parameters
+    ----------
+    images : array_like, (n, height, width)
+    titles : list of str, optional
+        One above each.
+    """
+    pictures = np.asarray(images)
+    rows = max(-(-len(pictures) // columns), 1)
+    figure = _figure(1.25 * columns, 1.5 * rows + 0.5)
+    for i, picture in enumerate(pictures):
+        axes = figure.add_subplot(rows, columns, i + 1)
+        axes.imshow(picture, cmap="gray_r", interpolation="nearest")
+        axes.set_axis_off()
+        if i < len(titles):
+            axes.set_title(titles[i], fontsize=9)
+    if not len(pictures):
+        figure.add_subplot().set_axis_off()
+    figure.suptitle(title if len(pictures) else f"{title}: none")
+    return figure

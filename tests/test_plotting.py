@@ -1,0 +1,364 @@
+"""The pictures: what is in them, and that nothing lies on anything else."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+import pyframe as pf
+from pyframe.errors import ArgumentError, GraphError, MissingExtraError
+from pyframe.plotting import layout as layout_module
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("networkx")
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
+from matplotlib.patches import FancyArrowPatch
+from matplotlib.path import Path
+
+from pyframe import plotting
+from pyframe.plotting import graphs
+
+
+def lesson_order():
+    names = ("x", "y", "k1", "b1", "k2", "b2")
+    x, y, k1, b1, k2, b2 = (pf.Placeholder(name, dtype="float64") for name in names)
+    linear = pf.Linear(x, k1, b1, name="linear")
+    sigmoid = pf.Sigmoid(linear, name="sigmoid")
+    y_hat = pf.Linear(sigmoid, k2, b2, name="linear_2")
+    loss = pf.L2Loss(y, y_hat, name="loss")
+    feed = {x: [1.0, 2.0, 3.0], y: [2.0, 4.0, 6.0], k1: 0.5, b1: -1.0, k2: 4.0, b2: 0.25}
+    order = pf.node_computing_sort(feed, [linear, sigmoid, y_hat, loss])
+    pf.forward_and_backward(order)
+    return order
+
+
+def residual():
+    """A graph with a shared weight and lines that skip layers."""
+    x = pf.Placeholder("input", shape=(None, 8))
+    w = pf.Parameter(np.eye(8), name="a_shared_weight_with_a_long_name")
+    h = pf.Relu(pf.Linear(x, w, None))
+    h2 = pf.Relu(pf.Linear(h, w, None))
+    out = pf.Softmax(pf.Linear(h + h2 + x, w, None))
+    return pf.Sum(pf.Concat([out, h], axis=-1))
+
+
+def texts(axes):
+    return [t.get_text() for t in axes.texts if t.get_text()]
+
+
+def face(axes, name):
+    """Return the colour of the box around a name."""
+    (text,) = (t for t in axes.texts if t.get_text() == name and t.get_bbox_patch())
+    return to_hex(text.get_bbox_patch().get_facecolor())
+
+
+# ---- charts ----
+
+
+def test_scatter_holds_the_points_and_the_lines():
+    x, y = np.array([1.0, 2.0, 4.0]), np.array([3.0, 5.0, 9.0])
+    figure = plotting.scatter_with_line(
+        x, y, {"2 x + 1": lambda v: 2 * v + 1}, title="T", x_label="rooms", y_label="price"
+    )
+    (axes,) = figure.axes
+    np.testing.assert_array_equal(axes.collections[0].get_offsets(), np.stack([x, y], 1))
+    xs, ys = axes.lines[0].get_data()
+    assert (xs[0], xs[-1]) == (1.0, 4.0)
+    np.testing.assert_allclose(ys, 2 * xs + 1)
+    assert (axes.get_title(), axes.get_xlabel(), axes.get_ylabel()) == ("T", "rooms", "price")
+    assert "2 x + 1" in [t.get_text() for t in axes.get_legend().get_texts()]
+
+
+def test_loss_curve_takes_a_history_a_dict_or_a_list():
+    figure = plotting.loss_curve([3.0, 2.0, 1.0])
+    xs, ys = figure.axes[0].lines[0].get_data()
+    assert (list(xs), list(ys)) == ([1, 2, 3], [3.0, 2.0, 1.0])
+    assert figure.axes[0].get_yscale() == "linear"
+    history = {"loss": [100.0, 1.0], "val_loss": [200.0, 2.0], "mae": [1.0, 1.0]}
+    axes = plotting.loss_curve(history).axes[0]
+    assert [t.get_text() for t in axes.get_legend().get_texts()] == ["loss", "val_loss"]
+    assert axes.get_yscale() == "log"
+    model = pf.Sequential([pf.layers.Dense(1)])
+    fitted = pf.Trainer(model).fit(np.ones((4, 1)), np.ones(4), 3, None, verbose=0)
+    assert len(plotting.loss_curve(fitted).axes[0].lines[0].get_xdata()) == 3
+    with pytest.raises(ArgumentError, match="'accuracy'"):
+        plotting.loss_curve(history, ["accuracy"])
+
+
+def test_curves_draws_each_of_them():
+    x = np.linspace(0, 1, 5)
+    axes = plotting.curves(x, [x, x**2, x**3], title="powers").axes[0]
+    assert len(axes.lines) == 3
+    np.testing.assert_array_equal(axes.lines[2].get_ydata(), x**3)
+
+
+def test_gradient_norms_are_on_a_logarithmic_axis():
+    figure = plotting.gradient_norms({"sigmoid": [1e-9, 1e-3], "relu": [1.0, 1.0]})
+    (axes,) = figure.axes
+    assert axes.get_yscale() == "log"
+    assert list(axes.lines[0].get_ydata()) == [1e-9, 1e-3]
+    assert [t.get_text() for t in axes.get_legend().get_texts()] == ["sigmoid", "relu"]
+
+
+def test_confusion_matrix_has_a_number_in_every_cell():
+    axes = plotting.confusion_matrix([[5, 1], [0, 4]], ["cat", "dog"]).axes[0]
+    cells = {tuple(t.get_position()): t.get_text() for t in axes.texts}
+    assert cells == {(0, 0): "5", (1, 0): "1", (0, 1): "0", (1, 1): "4"}
+    assert axes.get_title() == "9 of 10 right (90.0 %)"
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["cat", "dog"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true")
+    with pytest.raises(ArgumentError, match="square"):
+        plotting.confusion_matrix(np.zeros((2, 3)))
+
+
+def test_image_grid_shows_each_image_with_its_title():
+    images = np.arange(7 * 4).reshape(7, 2, 2)
+    figure = plotting.image_grid(images, [f"no {i}" for i in range(7)], columns=3, title="All")
+    assert [a.get_title() for a in figure.axes] == [f"no {i}" for i in range(7)]
+    np.testing.assert_array_equal(figure.axes[6].images[0].get_array(), images[6])
+    assert figure.get_suptitle() == "All"
+    empty = plotting.image_grid(np.empty((0, 2, 2)), title="Mistakes")
+    assert empty.get_suptitle() == "Mistakes: none"
+
+
+# ---- graphs ----
+
+
+def test_a_graph_shows_every_node_and_every_edge():
+    order = lesson_order()
+    (axes,) = plotting.draw_graph(order.plan, title="The lesson").axes
+    assert sorted(texts(axes)) == sorted(order.plan.graph.names.values())
+    arrows = [p for p in axes.patches if isinstance(p, FancyArrowPatch)]
+    assert len(arrows) == 9  # three into each linear, one into sigmoid, two into loss
+    assert face(axes, "x") == graphs.INPUT
+    assert face(axes, "sigmoid") == graphs.COMPUTED
+
+
+def test_a_parameter_has_a_colour_and_a_line_in_the_legend():
+    figure = plotting.draw_graph(residual())
+    (legend,) = figure.legends
+    assert [t.get_text() for t in legend.get_texts()] == ["input", "parameter", "computed"]
+    assert face(figure.axes[0], "a_shared_weight_with_a_long_name") == graphs.PARAMETER
+
+
+def test_values_and_gradients_stand_below_their_nodes():
+    order = lesson_order()
+    figure = plotting.draw_graph(order.plan, values=True, gradients=True)
+    (axes,) = figure.axes
+    place = {t.get_text(): t.get_position() for t in axes.texts}
+    b2 = next(node for node in order if node.name == "b2")
+    note = f"0.25\ngrad {b2.gradients[b2].item():.4g}"
+    assert place[note][0] == place["b2"][0]
+    assert place[note][1] < place["b2"][1]
+    assert any(t.startswith("[3] mean 2\n") for t in place)
+
+
+def test_values_need_a_plan_that_has_run():
+    x = pf.Placeholder("x")
+    with pytest.raises(ArgumentError, match="pass one"):
+        plotting.draw_graph(pf.Sum(x), values=True)
+    plan = pf.compile(pf.Sum(pf.Sigmoid(x)), inspect=True)
+    with pytest.raises(GraphError, match="run the plan first"):
+        plotting.draw_graph(plan, values=True)
+    with pytest.raises(GraphError, match="inspect=True"):
+        plotting.forward_steps(pf.compile(pf.Sum(x)))
+
+
+def chain(length):
+    node = pf.Placeholder("x")
+    for _ in range(length):
+        node = pf.Sigmoid(node)
+    return node
+
+
+def test_a_graph_that_cannot_be_read_is_refused():
+    with pytest.raises(ArgumentError, match="cannot be read"):
+        plotting.draw_graph(chain(400))
+    x = pf.Placeholder("x")
+    node = x
+    for _ in range(70):
+        node = pf.Sigmoid(node)
+    plan = pf.compile(pf.Sum(node), inspect=True)
+    plan.loss_and_gradients({x: [1.0]})
+    with pytest.raises(ArgumentError, match="too many pictures"):
+        plotting.forward_steps(plan)
+
+
+# ---- steps ----
+
+
+def test_forward_steps_colour_one_more_node_each():
+    order = lesson_order()
+    figure = plotting.forward_steps(order.plan)
+    names = [order.plan.graph.names[n] for n in order]
+    assert [a.get_title() for a in figure.axes] == [
+        f"step {i}: {name}" for i, name in enumerate(["start", *names])
+    ]
+    for step, axes in enumerate(figure.axes):
+        done = {name for name in names if face(axes, name) == graphs.FORWARD}
+        assert done == set(names[:step])
+        assert {face(axes, name) for name in set(names) - done} <= {graphs.WAITING}
+        assert len(texts(axes)) == len(names) + step  # the values of those computed so far
+    loss = order[-1]
+    assert f"{loss.value.item():.4g}" in texts(figure.axes[-1])
+
+
+def test_backward_steps_run_in_the_reverse_order_with_gradients():
+    order = lesson_order()
+    figure = plotting.backward_steps(order.plan)
+    names = [order.plan.graph.names[n] for n in order][::-1]
+    assert [a.get_title().split(": ")[1] for a in figure.axes] == ["start", *names]
+    for step, axes in enumerate(figure.axes):
+        done = {name for name in names if face(axes, name) == graphs.BACKWARD}
+        assert done == set(names[:step])
+        assert sum("grad" in t for t in texts(axes)) == step
+    marked = [
+        t.get_text()
+        for t in figure.axes[3].texts
+        if t.get_bbox_patch() and t.get_bbox_patch().get_linewidth() == 2.0
+    ]
+    assert marked == [names[2]]
+
+
+# ---- nothing lies on anything else ----
+
+
+def boxes_of(figure):
+    """Return the drawn rectangles of all texts of each panel, in pixels."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    for axes in figure.axes:
+        yield [
+            (t.get_text(), (t.get_bbox_patch() or t).get_window_extent(renderer))
+            for t in axes.texts
+            if t.get_text()
+        ]
+
+
+def overlaps(figure):
+    found = []
+    for panel in boxes_of(figure):
+        for (name, a), (other, b) in itertools.combinations(panel, 2):
+            width = min(a.x1, b.x1) - max(a.x0, b.x0)
+            height = min(a.y1, b.y1) - max(a.y0, b.y0)
+            if width > 1 and height > 1:
+                found.append((name, other))
+    return found
+
+
+def lines_through_boxes(figure):
+    found = []
+    for axes, panel in zip(figure.axes, boxes_of(figure), strict=True):
+        for arrow in (p for p in axes.patches if isinstance(p, FancyArrowPatch)):
+            way = axes.transData.transform_path(arrow._path_original)
+            for polygon in way.to_polygons(closed_only=False):
+                points = np.concatenate(
+                    [np.linspace(a, b, 20) for a, b in itertools.pairwise(polygon)]
+                )
+                for name, box in panel:
+                    inside = (
+                        (points[:, 0] > box.x0 + 3)
+                        & (points[:, 0] < box.x1 - 3)
+                        & (points[:, 1] > box.y0 + 1)
+                        & (points[:, 1] < box.y1 - 1)
+                    )
+                    if inside.any():
+                        found.append(name)
+    return found
+
+
+PICTURES = {
+    "lesson": lambda: plotting.draw_graph(lesson_order().plan, values=True, gradients=True),
+    "forward": lambda: plotting.forward_steps(lesson_order().plan),
+    "backward": lambda: plotting.backward_steps(lesson_order().plan),
+    "residual": lambda: plotting.draw_graph(residual()),
+    "chain": lambda: plotting.draw_graph(chain(12)),
+}
+
+
+@pytest.mark.parametrize("picture", PICTURES)
+def test_no_text_lies_on_another(picture):
+    assert overlaps(PICTURES[picture]()) == []
+
+
+@pytest.mark.parametrize("picture", PICTURES)
+def test_no_line_runs_through_a_box_or_a_note(picture):
+    assert lines_through_boxes(PICTURES[picture]()) == []
+
+
+def test_the_checks_see_what_they_are_for():
+    figure = plotting.draw_graph(chain(3))
+    (axes,) = figure.axes
+    first, middle, last = (t for t in axes.texts if t.get_text() in ("x", "sigmoid", "sigmoid_1"))
+    way = Path([first.get_position(), last.get_position()])
+    axes.add_patch(FancyArrowPatch(path=way, arrowstyle="->"))
+    assert middle.get_text() in lines_through_boxes(figure)
+    assert overlaps(figure) == []
+    last.set_position(first.get_position())
+    assert overlaps(figure) == [("x", "sigmoid_1")]
+
+
+def random_graph(rng, count):
+    order = list(range(count))
+    before = {
+        n: sorted({int(p) for p in rng.integers(0, n, rng.integers(0, 3))}) if n else []
+        for n in order
+    }
+    boxes = {
+        n: layout_module.Box(rng.uniform(0.2, 1.5), 0.12, rng.uniform(0.12, 0.5)) for n in order
+    }
+    return order, before, boxes
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_graphs_keep_their_boxes_apart_and_their_lines_clear(seed):
+    rng = np.random.default_rng(seed)
+    order, before, boxes = random_graph(rng, int(rng.integers(1, 30)))
+    made = layout_module.layered(order, before, boxes)
+
+    def rectangle(n):
+        (x, y), box = made.places[n], boxes[n]
+        return x - box.width / 2, x + box.width / 2, y - box.below, y + box.above
+
+    for a, b in itertools.combinations(order, 2):
+        al, ar, ab, at = rectangle(a)
+        bl, br, bb, bt = rectangle(b)
+        assert ar <= bl or br <= al or at <= bb or bt <= ab, (a, b)
+    for (source, target), route in made.routes.items():
+        assert source in before[target]
+        assert made.places[source][0] < made.places[target][0]
+        # The level parts, within a column, lie between an even point and the one before it.
+        for (x0, y), (x1, _) in zip(route[1::2], route[2::2], strict=False):
+            for n in order:
+                left, right, bottom, top = rectangle(n)
+                assert x1 <= left or right <= x0 or not bottom < y < top, (source, target, n)
+    assert len(made.routes) == sum(len(p) for p in before.values())
+
+
+def test_places_of_a_graph_run_from_left_to_right():
+    order = lesson_order()
+    places = plotting.graph_layout(order.plan)
+    assert set(places) == set(order)
+    for node in order:
+        for value in (v for v in node.inputs if v is not None):
+            assert places[value.node][0] < places[node][0]
+    path = [n for n in order if n.name in ("linear", "sigmoid", "linear_2", "loss")]
+    heights = [places[n][1] for n in path]
+    assert max(heights) - min(heights) < 0.1  # the way of the data is nearly a straight line
+
+
+def test_names_with_a_dollar_are_no_formulas():
+    figure = plotting.draw_graph(pf.Sigmoid(pf.Placeholder("$x$"), name="a$b"))
+    FigureCanvasAgg(figure).draw()
+    assert "a\\$b" in texts(figure.axes[0])
+
+
+def test_the_extra_is_asked_for(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
+    with pytest.raises(MissingExtraError, match=r"pyframe-nn\[plot\]"):
+        plotting.curves([1, 2], [[1, 2]])
