@@ -3,6 +3,8 @@
 
 #include "kernel.h"
 
+enum { BLOCK = 64 };
+
 typedef struct {
     double rate;
 } dropout_attributes;
@@ -28,12 +30,20 @@ int PF_NAME(dropout)(const pf_call *call) {
     const real rate = (real)attributes->rate, scale = (real)(1 / (1 - attributes->rate));
     const int64_t row = shape->ndim > 0 ? n / shape->dims[0] : 1;
     const uint64_t first = (uint64_t)(call->step->first_sample * row);
-    uint32_t words[4];
-    for (int64_t i = 0; i < n; i++) {
-        const uint64_t e = first + (uint64_t)i;
-        if (i == 0 || e % 4 == 0)
-            pf_philox(call->step->seed, call->stream, e / 4, (uint64_t)call->step->step, words);
-        y[i] = pf_uniform(words[e % 4]) >= rate ? x[i] * scale : 0;
+    /* The words of elements block .. block + BLOCK; the first block may begin before x does. */
+    uint32_t words[BLOCK];
+    for (uint64_t block = first / 4 * 4; block < first + (uint64_t)n; block += BLOCK) {
+        for (int j = 0; j < BLOCK; j += 4)
+            pf_philox(call->step->seed, call->stream, (block + (uint64_t)j) / 4,
+                      (uint64_t)call->step->step, words + j);
+        const int64_t begin = block < first ? 0 : (int64_t)(block - first);
+        const int64_t end =
+            (int64_t)(block + BLOCK - first) < n ? (int64_t)(block + BLOCK - first) : n;
+        const uint32_t *word = words + (first + (uint64_t)begin - block);
+        for (int64_t i = begin; i < end; i++) {
+            const real kept = x[i] * scale; /* loaded in any case: no branch to guess wrong */
+            y[i] = pf_uniform(word[i - begin]) >= rate ? kept : 0;
+        }
     }
     return PF_OK;
 }

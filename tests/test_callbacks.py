@@ -158,6 +158,8 @@ def test_it_falls_back_to_the_loss_and_minds_min_delta() -> None:
     rising.best = 0.5
     assert rising.improves(0.6)
     assert not rising.improves(0.4)
+    assert not rising.improves(0.5)
+    assert not rising.improves(0.625, min_delta=0.125)
     falling = EarlyStopping("val_accuracy", mode="min")
     falling.best = 0.5
     assert falling.improves(0.4)

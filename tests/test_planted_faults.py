@@ -341,7 +341,14 @@ class NoGradient(pf.Sigmoid):
         return (None,)
 
 
-@pytest.mark.parametrize("op_class", [FlippedSign, ForgottenFactor, NoGradient])
+class OtherNumbers(pf.Dropout):
+    """A dropout whose gradient drops other elements than it did itself."""
+
+    def gradient(self, *grads: Any) -> Sequence[Value | None]:
+        return (pf.Dropout(grads[0], **self.attrs),)
+
+
+@pytest.mark.parametrize("op_class", [FlippedSign, ForgottenFactor, NoGradient, OtherNumbers])
 def test_a_wrong_gradient_is_noticed(op_class: type[pf.Op]) -> None:
     with pytest.raises(ConformanceError, match="gradient") as caught:
         check_gradients(op_class)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,10 @@ COORDINATES = 6
 # distances that Draw keeps from kinks and ties.
 STEP = 2e-4
 RELATIVE = 1e-8
+
+
+# The outputs of an op with another array as its input of this number.
+Evaluate = Callable[[int, Array], Sequence[Array]]
 
 
 class WeightedSum(Node):
@@ -52,6 +57,8 @@ def check_gradients(op_class: type[Op], *, shapes: int = DEFAULT_SHAPES, seed: i
     (Abramowitz and Stegun, 25.3.6), taken of every y_i before they are weighted and summed. It
     may be off by 1e-8 of the sum of the terms' sizes, and by the rounding of the reference. Where
     the reference has a kink, at a tie of a maximum say, there is no derivative to compare with.
+    What an op draws at random, the reference does not know: in training the differences are those
+    of the op itself then, with the same numbers drawn each time.
 
     Raises
     ------
@@ -65,7 +72,7 @@ def check_gradients(op_class: type[Op], *, shapes: int = DEFAULT_SHAPES, seed: i
         rng = np.random.default_rng(seed)
         every = op_class.differentiable_outputs or range(len(subject.node.specs))
         sets = [[i] for i in every] if len(every) > 1 else []
-        for training in (False,) if op_class.uses_random else subject.modes():
+        for training in subject.modes():
             for wanted in [list(every), *sets]:
                 _check_one(subject, wanted, training, rng)
 
@@ -80,7 +87,10 @@ def _check_one(
     weights = {i: rng.uniform(0.5, 2.0, outputs[i].shape) for i in wanted}
     for w in weights.values():
         w *= rng.choice([-1.0, 1.0], w.shape)
-    gradients = _planned_gradients(subject, weights, training)
+    graph = Graph(subject, weights)
+    gradients = graph.gradients(training)
+    drawn = subject.op_class.uses_random and training
+    evaluate = graph.outputs if drawn else functools.partial(_reference, subject, training)
     for i, array in enumerate(subject.arrays):
         if i not in gradients or array is None:
             continue
@@ -94,7 +104,7 @@ def _check_one(
             directions.append(np.zeros(array.shape))
             directions[-1].flat[flat] = 1.0
         for direction in directions:
-            _check_direction(subject, i, got, direction, weights, training)
+            _check_direction(subject, i, got, direction, weights, evaluate)
 
 
 def _check_direction(
@@ -103,9 +113,9 @@ def _check_direction(
     got: Array,
     direction: Array,
     weights: dict[int, Array],
-    training: bool,
+    evaluate: Evaluate,
 ) -> None:
-    difference = _difference(subject, i, direction, weights, training)
+    difference = _difference(subject, i, direction, weights, evaluate)
     if difference is None:
         return
     slope, allowed = difference
@@ -123,18 +133,15 @@ def _check_direction(
 
 
 def _difference(
-    subject: Subject, i: int, direction: Array, weights: dict[int, Array], training: bool
+    subject: Subject, i: int, direction: Array, weights: dict[int, Array], evaluate: Evaluate
 ) -> tuple[float, float] | None:
     """Return the derivative along a direction, and how far off it may be; None at a kink."""
-    inputs = subject.reference_inputs()
-    center = inputs[i]
-    assert center is not None
+    center = np.asarray(subject.arrays[i])
 
-    def outputs(t: float) -> tuple[Array, ...]:
-        moved = [*inputs[:i], center + t * direction, *inputs[i + 1 :]]
-        return subject.expected(training, moved)[0]
+    def outputs(t: float) -> Sequence[Array]:
+        return evaluate(i, center + t * direction)
 
-    _, magnitudes = subject.magnitudes(training)
+    _, magnitudes = subject.magnitudes()
     # How far a step is from STEP, once it is added to the largest element.
     eps = float(np.finfo(np.float64).eps)
     relative = RELATIVE + eps * float(np.abs(center).max(initial=0)) / STEP
@@ -157,29 +164,54 @@ def _difference(
     return slope, allowed
 
 
-def _planned_gradients(
-    subject: Subject, weights: dict[int, Array], training: bool
-) -> dict[int, Array]:
-    """Return the gradient of each float input, by the number of the input."""
-    op_class = subject.op_class
-    inputs: list[Node | None] = []
-    parameters: dict[int, Parameter] = {}
-    for i, array in enumerate(subject.arrays):
-        if array is None:
-            inputs.append(None)
-        elif i in {*op_class.integer_inputs, *op_class.shape_only, *op_class.constant_inputs}:
-            inputs.append(Constant(array, dtype=array.dtype))
-        else:
-            parameters[i] = Parameter(array, name=f"input_{i}", dtype=FLOAT64)
-            inputs.append(parameters[i])
-    states = [State(s, name=f"state_{i}", dtype=FLOAT64) for i, s in enumerate(subject.case.states)]
-    extra = {"states": states} if states else {}
-    node = op_class(*inputs, name=NODE_NAME, **extra, **subject.case.attributes)
-    cost = WeightedSum(*(node[i] for i in weights), weights=list(weights.values()))
-    with warnings.catch_warnings():
-        # A gradient that is missing counts as zero, and is compared like any other.
-        warnings.simplefilter("ignore", UnusedParameterWarning)
-        plan = pyframe.compile(cost)
-    _, found = plan.loss_and_gradients({}, training=training)
-    zero = {i: np.zeros(known_shape(p.spec)) for i, p in parameters.items()}
-    return {i: np.asarray(found.get(p, zero[i])) for i, p in parameters.items()}
+def _reference(subject: Subject, training: bool, i: int, moved: Array) -> Sequence[Array]:
+    """Return the outputs by the reference, with another array as input i."""
+    inputs = subject.reference_inputs()
+    return subject.expected(training, [*inputs[:i], moved, *inputs[i + 1 :]])[0]
+
+
+class Graph:
+    """The op with its float inputs as parameters, and a weighted sum of its outputs as cost."""
+
+    def __init__(self, subject: Subject, weights: dict[int, Array]) -> None:
+        op_class = subject.op_class
+        constant = {*op_class.integer_inputs, *op_class.shape_only, *op_class.constant_inputs}
+        inputs: list[Node | None] = []
+        self.parameters: dict[int, Parameter] = {}
+        for i, array in enumerate(subject.arrays):
+            if array is None:
+                inputs.append(None)
+            elif i in constant:
+                inputs.append(Constant(array, dtype=array.dtype))
+            else:
+                self.parameters[i] = Parameter(array, name=f"input_{i}", dtype=FLOAT64)
+                inputs.append(self.parameters[i])
+        states = [
+            State(s, name=f"state_{i}", dtype=FLOAT64) for i, s in enumerate(subject.case.states)
+        ]
+        extra: dict[str, Any] = {"states": states} if states else {}
+        node = op_class(*inputs, name=NODE_NAME, **extra, **subject.case.attributes)
+        self.values = [node[i] for i in range(len(subject.node.specs))]
+        wanted = [node[i] for i in weights]
+        cost = WeightedSum(*wanted, weights=list(weights.values()))
+        with warnings.catch_warnings():
+            # A gradient that is missing counts as zero, and is compared like any other.
+            warnings.simplefilter("ignore", UnusedParameterWarning)
+            self.plan = pyframe.compile(cost, outputs=self.values)
+
+    def gradients(self, training: bool) -> dict[int, Array]:
+        """Return the gradient of each float input, by the number of the input."""
+        _, found = self.plan.loss_and_gradients({}, training=training)
+        zero = {i: np.zeros(known_shape(p.spec)) for i, p in self.parameters.items()}
+        return {i: np.asarray(found.get(p, zero[i])) for i, p in self.parameters.items()}
+
+    def outputs(self, i: int, moved: Array) -> Sequence[Array]:
+        """Return the outputs in training, with another array as input i."""
+        parameter = self.parameters[i]
+        before = parameter.value.copy()
+        parameter.value = moved
+        try:
+            results: Sequence[Array] = self.plan.run({}, outputs=self.values, training=True)
+        finally:
+            parameter.value = before
+        return results
