@@ -45,17 +45,17 @@ class Demo:
     Parameters
     ----------
     folder : Path
-        Made when the first picture is written.
+        Made at once, so that what is wrong with it is said before anything is trained.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
         self.results: list[Result] = []
         self.written: list[str] = []
 
     def save(self, name: str, figure: Figure) -> str:
         """Write a picture and return its name."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         figure.savefig(self.folder / name)
         self.written.append(name)
         return name
@@ -106,7 +106,7 @@ class Demo:
         losses = {"line": fitted["loss"], "network": curved["loss"]}
         figure = plotting.scatter_with_line(x, y, functions, title=title, **labels)
         pictures = [self.save("boston.png", figure)]
-        figure = plotting.loss_curve(losses, title="L2 loss on the Boston table")
+        figure = plotting.loss_curve(losses, title="L2 loss on the Boston table", log=True)
         pictures.append(self.save("boston-loss.png", figure))
         self.results.append(Result(*line_result, pictures))
         graph = self.save("graph.png", self.graph(x[:, 0], y[:, 0]))
