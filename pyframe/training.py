@@ -229,7 +229,7 @@ class Trainer:
         X: Any,  # noqa: N803
         Y: Any,  # noqa: N803
         epochs: int = 10,
-        batch_size: int | None | Literal["auto"] = "auto",
+        batch_size: int | Literal["auto"] | None = "auto",
         *,
         validation_split: float = 0.0,
         validation_data: tuple[Any, ...] | None = None,

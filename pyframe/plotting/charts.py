@@ -149,7 +149,9 @@ def gradient_norms(norms: Mapping[str, Sequence[float]], *, title: str = "") -> 
         depth = np.arange(1, len(values) + 1)
         axes.plot(depth, values, marker="o", markersize=4, color=color, label=text)
     axes.set_yscale("log")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(
+        require_extra("matplotlib.ticker", "plot").MaxNLocator(integer=True)
+    )
     _finish(axes, title, "layer (1 is next to the input)", "norm of the weight's gradient")
     axes.legend(frameon=False)
     return figure
