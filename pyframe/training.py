@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -31,6 +31,7 @@ from pyframe.plan import Plan
 from pyframe.plugins import manager
 from pyframe.progress import Progress, describe_logs
 
+DEFAULT_BATCH = 32
 SECONDS_PER_LOOK = 0.05  # how long Ctrl-C and the progress may have to wait
 
 
@@ -228,7 +229,7 @@ class Trainer:
         X: Any,  # noqa: N803
         Y: Any,  # noqa: N803
         epochs: int = 10,
-        batch_size: int | None = 32,
+        batch_size: int | None | Literal["auto"] = "auto",
         *,
         validation_split: float = 0.0,
         validation_data: tuple[Any, ...] | None = None,
@@ -250,8 +251,9 @@ class Trainer:
             integer labels (n,).
         epochs : int
             How many to run.
-        batch_size : int or None, default 32
-            Rows a step. None, or n, is a full batch: it is read in place, in order.
+        batch_size : int, None or "auto"
+            Rows a step; by default 32, or all of them when there are fewer. None, or n, is a full
+            batch: it is read in place, in order.
         validation_split : float in [0, 1)
             This part of the data, the last rows before any shuffling, is not trained on but
             evaluated after every epoch.
@@ -299,6 +301,8 @@ class Trainer:
                 raise ArgumentError("pass validation_split or validation_data, not both")
             held_out = self._validation_arrays(objective, validation_data)
         self._train_on(objective)
+        if batch_size == "auto":
+            batch_size = min(DEFAULT_BATCH, _rows(arrays))
         first = self.epochs_done
         if initial_epoch is not None:
             first = check_integer("initial_epoch", initial_epoch, at_least=0)

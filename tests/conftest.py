@@ -10,6 +10,9 @@ import pytest
 
 import pyframe
 
+# A test's own processes must import what is installed, also when they start in the source tree.
+os.environ["PYTHONSAFEPATH"] = "1"
+
 ROOT = Path(__file__).resolve().parents[1]
 MADE_BY_TOOLS = {"__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", "build"}
 

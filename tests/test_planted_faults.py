@@ -225,8 +225,8 @@ FAULTS = [
     Fault(
         "a dropout that does not scale",
         "random.c",
-        "x[i] * scale : 0;",
-        "x[i] : 0;",
+        "const real kept = x[i] * scale;",
+        "const real kept = scale > 0 ? x[i] : 0;",
         "dropout",
         ("random",),
     ),

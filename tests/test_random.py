@@ -41,7 +41,9 @@ def test_what_is_kept(dtype: type, rate: float) -> None:
 def test_the_numbers_are_those_of_the_stream() -> None:
     n = 1000
     uniform = (_native.random_words(11, 12, n) >> 8) * 2.0**-24
-    assert np.array_equal(dropout(np.ones((n, 1)), 0.3, seed=11, stream=12) != 0, uniform[:, None] >= 0.3)
+    assert np.array_equal(
+        dropout(np.ones((n, 1)), 0.3, seed=11, stream=12) != 0, uniform[:, None] >= 0.3
+    )
 
 
 def test_each_part_of_the_key_matters() -> None:
