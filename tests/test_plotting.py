@@ -111,6 +111,8 @@ def test_confusion_matrix_has_a_number_in_every_cell():
     assert axes.get_title() == "9 of 10 right (90.0 %)"
     assert [t.get_text() for t in axes.get_yticklabels()] == ["cat", "dog"]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true")
+    with pytest.raises(ArgumentError, match="3 names for 2 classes"):
+        plotting.confusion_matrix(np.eye(2), ["a", "b", "c"])
     with pytest.raises(ArgumentError, match="square"):
         plotting.confusion_matrix(np.zeros((2, 3)))
 

@@ -52,6 +52,7 @@ def scatter_with_line(
     x, y : array_like, (n,)
     lines : dict of str to callable, optional
         A legend text for each function of an array of x.
+    title, x_label, y_label : str
 
     Returns
     -------
@@ -85,6 +86,16 @@ def curves(
     ----------
     x : array_like, (n,)
     ys : list of array_like, (n,)
+    title, x_label, y_label : str
+
+    Returns
+    -------
+    Figure
+
+    Examples
+    --------
+    >>> len(curves([0, 1, 2], [[0, 1, 4], [0, 1, 8]]).axes[0].lines)
+    2
     """
     figure = _figure(7, 4.2)
     axes = figure.add_subplot()
@@ -112,6 +123,22 @@ def loss_curve(
         Which entries of a history; default: those whose names end in "loss".
     log : bool, optional
         A logarithmic axis; default: when the values span more than a factor of 30.
+    title, x_label, y_label : str
+
+    Returns
+    -------
+    Figure
+
+    Raises
+    ------
+    ArgumentError
+        If the history has no entry of a given name.
+
+    Examples
+    --------
+    >>> figure = loss_curve({"loss": [3.0, 2.0, 1.5], "val_loss": [3.5, 2.5, 2.4]})
+    >>> [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    ['loss', 'val_loss']
     """
     table: Mapping[str, Any] = history if isinstance(history, Mapping) else {"loss": history}
     chosen = list(names) if names else [n for n in table if n.endswith("loss")] or list(table)
@@ -142,6 +169,16 @@ def gradient_norms(norms: Mapping[str, Sequence[float]], *, title: str = "") -> 
     ----------
     norms : dict of str to list of float
         From the first layer to the last.
+    title : str
+
+    Returns
+    -------
+    Figure
+
+    Examples
+    --------
+    >>> gradient_norms({"sigmoid": [1e-9, 1e-3], "relu": [0.8, 1.1]}).axes[0].get_yscale()
+    'log'
     """
     figure = _figure(7, 4.4)
     axes = figure.add_subplot()
@@ -149,9 +186,8 @@ def gradient_norms(norms: Mapping[str, Sequence[float]], *, title: str = "") -> 
         depth = np.arange(1, len(values) + 1)
         axes.plot(depth, values, marker="o", markersize=4, color=color, label=text)
     axes.set_yscale("log")
-    axes.xaxis.set_major_locator(
-        require_extra("matplotlib.ticker", "plot").MaxNLocator(integer=True)
-    )
+    ticker = require_extra("matplotlib.ticker", "plot")
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
     _finish(axes, title, "layer (1 is next to the input)", "norm of the weight's gradient")
     axes.legend(frameon=False)
     return figure
@@ -168,11 +204,28 @@ def confusion_matrix(matrix: Any, names: Sequence[str] | None = None) -> Figure:
     matrix : array_like of int, (classes, classes)
         Row: the true class; column: the predicted one.
     names : list of str, optional
+        Of the classes; default: their numbers.
+
+    Returns
+    -------
+    Figure
+
+    Raises
+    ------
+    ArgumentError
+        If the matrix is not square, or the names are not one for each class.
+
+    Examples
+    --------
+    >>> confusion_matrix([[5, 1], [0, 4]], ["cat", "dog"]).axes[0].get_title()
+    '9 of 10 right (90.0 %)'
     """
     counts = np.asarray(matrix)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1]:
         raise ArgumentError(f"a confusion matrix is square, and got shape {counts.shape}")
     classes = len(counts)
+    if names is not None and len(names) != classes:
+        raise ArgumentError(f"{len(names)} names for {classes} classes")
     labels = list(names) if names is not None else [str(i) for i in range(classes)]
     size = 2.2 + 0.46 * classes
     figure = _figure(size, size)
@@ -211,6 +264,20 @@ def image_grid(
     images : array_like, (n, height, width)
     titles : list of str, optional
         One above each.
+    columns : int
+    title : str
+        Above them all.
+
+    Returns
+    -------
+    Figure
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> figure = image_grid(np.zeros((2, 8, 8)), ["3 read as 5", "4 read as 9"])
+    >>> [axes.get_title() for axes in figure.axes]
+    ['3 read as 5', '4 read as 9']
     """
     pictures = np.asarray(images)
     rows = max(-(-len(pictures) // columns), 1)
