@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import importlib
+import warnings
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,24 @@ ffi: Any = _core.ffi
 lib: Any = _core.lib
 
 CORE_PATH: str = _core.__file__
+
+
+def newer_sources(folder: Path, built: Path) -> list[str]:
+    """Return the C sources below a folder that were changed after a file was built."""
+    suffixes = {".c", ".h", ".inc", ".txt"}
+    sources = [p for p in folder.rglob("*") if p.suffix in suffixes]
+    return sorted(p.name for p in sources if p.stat().st_mtime > built.stat().st_mtime)
+
+
+# Beside an editable install stand the sources of its core; elsewhere this folder does not exist.
+_SOURCES = Path(__file__).resolve().parent.parent / "core_c"
+if _SOURCES.is_dir() and (_changed := newer_sources(_SOURCES, Path(CORE_PATH))):
+    warnings.warn(
+        f"the C core is older than {', '.join(_changed)}; run 'pip install -e .' again, "
+        "which compiles what has changed",
+        stacklevel=2,
+    )
+
 MAX_NDIM: int = lib.PF_MAX_NDIM
 TYPE_CODES = {"i": lib.PF_INT, "u": lib.PF_UINT, "f": lib.PF_FLOAT}
 

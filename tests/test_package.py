@@ -1,5 +1,6 @@
 """The package as it is shipped: headers, wheel, version, the price of an import."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import pyframe as pf
+from pyframe._native import newer_sources
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -104,3 +106,19 @@ def test_a_source_tree_that_is_not_built_says_so(tmp_path):
     )
     assert result.returncode != 0
     assert "has not been built" in result.stderr
+
+
+def test_a_core_that_is_older_than_its_sources_is_noticed(tmp_path):
+    built = tmp_path / "core.so"
+    built.touch()
+    os.utime(built, (1000, 1000))
+    (tmp_path / "include").mkdir()
+    for name, when in (
+        ("old.c", 900),
+        ("new.c", 1100),
+        ("include/new.inc", 1001),
+        ("new.py", 2000),
+    ):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (when, when))
+    assert newer_sources(tmp_path, built) == ["new.c", "new.inc"]
