@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 import warnings
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,16 +27,21 @@ lib: Any = _core.lib
 CORE_PATH: str = _core.__file__
 
 
-def newer_sources(folder: Path, built: Path) -> list[str]:
+def newer_sources(folder: str, built: str) -> list[str]:
     """Return the C sources below a folder that were changed after a file was built."""
-    suffixes = {".c", ".h", ".inc", ".txt"}
-    sources = [p for p in folder.rglob("*") if p.suffix in suffixes]
-    return sorted(p.name for p in sources if p.stat().st_mtime > built.stat().st_mtime)
+    age = os.stat(built).st_mtime
+    found = []
+    for place, _, names in os.walk(folder):
+        for name in names:
+            is_source = name.endswith((".c", ".h", ".inc", ".txt"))
+            if is_source and os.stat(os.path.join(place, name)).st_mtime > age:
+                found.append(name)
+    return sorted(found)
 
 
 # Beside an editable install stand the sources of its core; elsewhere this folder does not exist.
-_SOURCES = Path(__file__).resolve().parent.parent / "core_c"
-if _SOURCES.is_dir() and (_changed := newer_sources(_SOURCES, Path(CORE_PATH))):
+_SOURCES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "core_c")
+if os.path.isdir(_SOURCES) and (_changed := newer_sources(_SOURCES, CORE_PATH)):
     warnings.warn(
         f"the C core is older than {', '.join(_changed)}; run 'pip install -e .' again, "
         "which compiles what has changed",

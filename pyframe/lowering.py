@@ -7,7 +7,6 @@ flat list of instructions (see core_c/plan.inc); nothing of the graph is left in
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -51,6 +50,8 @@ Key = tuple[Node, int]
 
 def stream_of(name: str) -> int:
     """Return the random stream of a name: 48 bits of its hash; the core's own streams lie above."""
+    import hashlib  # slow to import, and only random nodes and updates come here
+
     digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") & 0x0000_FFFF_FFFF_FFFF
 

@@ -5,7 +5,6 @@ The built-ins come in through the same hooks as anybody's, when a name is first 
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 import threading
@@ -104,6 +103,8 @@ def _things(plugin: object, distribution: str) -> dict[str, Mapping[str, Any]]:
         if not callable(implementation) or not name.startswith("pyframe_"):
             continue
         if name not in known:
+            import difflib
+
             near = difflib.get_close_matches(name, known, 1, 0.0)[0]
             raise PluginError(f"{distribution}: there is no hook {name!r}; did you mean {near!r}?")
         kind = name.removeprefix("pyframe_register_")

@@ -7,7 +7,6 @@ one name: each is refused with the names of both sides.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -111,6 +110,8 @@ class Registry:
             self.load()
         found = self._entries.get(self.canonical(name)) if isinstance(name, str) else None
         if found is None:
+            import difflib
+
             near = difflib.get_close_matches(str(name), [*self._entries, *self.aliases()], 3, 0.5)
             hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
             raise UnknownNameError(

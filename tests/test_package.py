@@ -121,4 +121,4 @@ def test_a_core_that_is_older_than_its_sources_is_noticed(tmp_path):
     ):
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (when, when))
-    assert newer_sources(tmp_path, built) == ["new.c", "new.inc"]
+    assert newer_sources(str(tmp_path), str(built)) == ["new.c", "new.inc"]
