@@ -21,7 +21,7 @@ from pyframe.errors import (
 )
 from pyframe.lowering import Context, Program, Row
 from pyframe.node import Array, Node, Placeholder, convert, describe
-from pyframe.storage import inside_python_node
+from pyframe.storage import reading
 
 # The longest time between two looks at Ctrl-C.
 SECONDS_PER_LOOK = 0.05
@@ -107,15 +107,14 @@ def handle(context: Context, status: int) -> None:
     row = context.program.rows[position]
     if status == lib.PF_FAILED:
         raise_kernel_error(context, row)
-    was_inside = getattr(inside_python_node, "yes", False)
-    inside_python_node.yes = True
+    was_inside, reading.in_python_node = reading.in_python_node, True
     try:
         if row.call is not None and row.call.python is not None:
             row.call.python(context)
         else:
             _run_python_node(context, row)
     finally:
-        inside_python_node.yes = was_inside
+        reading.in_python_node = was_inside
     lib.pf_context_skip(context.pointer)
 
 

@@ -15,6 +15,7 @@ from pyframe.execution import give_up, handle
 from pyframe.lowering import Context
 from pyframe.node import Array, Placeholder, describe
 from pyframe.state import check_rate
+from pyframe.storage import reading
 
 if TYPE_CHECKING:
     from pyframe.plan import Plan, Specialization
@@ -268,6 +269,7 @@ class Loop:
         {"done", "paused", "epoch", "step"}
             "paused": the time is over; "epoch" and "step": what `stop` asked for is reached.
         """
+        reading.paused_loops.discard(self)
         try:
             while True:
                 status = lib.pf_loop_run(self._loop, seconds)
@@ -289,6 +291,8 @@ class Loop:
         finally:
             if self._training:
                 self._plan._train.step = int(self._loop.step)
+            elif self._loop.in_step:
+                reading.paused_loops.add(self)
 
     def _current(self) -> Context:
         here = lib.pf_loop_context(self._loop)
@@ -306,6 +310,7 @@ class Loop:
     def close(self) -> None:
         """Drop the step under way, and give the parameters free."""
         self._abandon()
+        reading.paused_loops.discard(self)
         if self._training:
             self._plan._train.step = int(self._loop.step)
         self._stack.close()

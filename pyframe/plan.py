@@ -37,7 +37,7 @@ from pyframe.node import (
     plan_reference,
 )
 from pyframe.state import TrainState, check_learning_rate
-from pyframe.storage import Segment, inside_python_node, place
+from pyframe.storage import Segment, place, refuse_while_reading
 
 if TYPE_CHECKING:
     from pyframe.loop import Loop
@@ -248,8 +248,7 @@ class Plan:
         BusyError
             If another thread, or a fit further up in this one, is training them.
         """
-        if getattr(inside_python_node, "yes", False):
-            raise BusyError("a training step cannot be taken from within a node's own Python code")
+        refuse_while_reading("a training step")
         claimed = []
         try:
             for guard in self._train.guards:

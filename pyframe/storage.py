@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
+from weakref import WeakSet
 
 import numpy as np
 
@@ -21,8 +22,27 @@ from pyframe.node import Array, Parameter, Shape
 
 ALIGNMENT = 64
 
-# Set while a node written in Python runs in this thread: writing from there would wait for itself.
-inside_python_node = threading.local()
+
+class _Reading(threading.local):
+    """What in this thread is reading parameters right now: a write would wait for it forever."""
+
+    def __init__(self) -> None:
+        self.in_python_node = False
+        self.paused_loops: WeakSet[object] = WeakSet()  # evaluations that stopped inside a batch
+
+
+reading = _Reading()
+
+
+def refuse_while_reading(what: str) -> None:
+    """Raise `BusyError` if this thread would wait for itself."""
+    if reading.in_python_node:
+        raise BusyError(f"{what} is not possible from within a node's own Python code")
+    if reading.paused_loops:
+        raise BusyError(
+            f"{what} is not possible while an evaluation of this thread is paused inside a batch; "
+            "run its loop on, or close it"
+        )
 
 
 class Segment(NamedTuple):
@@ -54,8 +74,7 @@ class Guard:
                 "these parameters are being updated by the optimizer that is running this code; "
                 "change the arrays that update() was given instead"
             )
-        if getattr(inside_python_node, "yes", False):
-            raise BusyError("a node's own Python code cannot write parameters while it is run")
+        refuse_while_reading("writing parameters")
         lib.pf_guard_lock_write(self.pointer)
         try:
             yield

@@ -524,6 +524,27 @@ def test_a_training_step_inside_a_python_node_is_refused():
     plan.step({x: np.ones((1, 2))})
 
 
+def test_writing_while_an_evaluation_is_paused_is_refused_not_waited_for():
+    x = pf.Placeholder("x", shape=(None, 256))
+    w = pf.Parameter(np.eye(256), name="w")
+    node = x
+    for _ in range(50):
+        node = node @ w
+    plan = pf.compile(pf.Mean(node), pf.optimizers.SGD(0.0))
+    data = np.ones((256, 256))
+    with plan.loop({x: data}, training=False) as loop:
+        while loop.run(1e-4) != "paused":
+            pytest.fail("the batch is too small to be interrupted")
+        with pytest.raises(BusyError, match="paused"):
+            w.value = np.eye(256)
+        with pytest.raises(BusyError, match="paused"):
+            plan.step({x: data})
+        while loop.run(1.0) == "paused":
+            pass
+        w.value = np.eye(256)
+    plan.step({x: data})
+
+
 # ---- parameters ----
 
 
