@@ -424,7 +424,7 @@ static void begin_step(pf_loop *loop) {
     loop->in_step = 1;
 }
 
-static void end_step(pf_loop *loop) {
+void pf_loop_end_step(pf_loop *loop) {
     pf_context *context = pf_loop_context(loop);
     const pf_program_spec *spec = &context->program->spec;
     int64_t width = 0;
@@ -446,11 +446,6 @@ static void end_step(pf_loop *loop) {
     }
 }
 
-void pf_loop_drop(pf_loop *loop) {
-    if (loop->in_step) pf_context_reset(pf_loop_context(loop));
-    loop->in_step = 0;
-}
-
 int pf_loop_run(pf_loop *loop, double seconds) {
     double deadline = deadline_in(seconds);
     while (loop->epoch < loop->epochs) {
@@ -458,7 +453,7 @@ int pf_loop_run(pf_loop *loop, double seconds) {
         pf_context *context = pf_loop_context(loop);
         int status = run_until(context, context->program->spec.instruction_count, deadline);
         if (status != PF_DONE) return status;
-        end_step(loop);
+        pf_loop_end_step(loop);
         if (loop->flags & PF_LOOP_STOP_STEP) return PF_STEP_END;
         if (loop->batch_index == 0 && loop->flags & PF_LOOP_STOP_EPOCH) return PF_EPOCH_END;
         if (now() > deadline) return PF_PAUSED;

@@ -92,11 +92,10 @@ def drive(context: Context, end: int | None = None) -> None:
 
 def give_up(context: Context) -> bool:
     """Complete the update that is under way, or drop the step; return whether it was completed."""
-    pointer = context.pointer
-    completed = False
+    pointer, count = context.pointer, len(context.program)
     if lib.pf_context_updating(pointer):
-        status = lib.pf_context_run(pointer, len(context.program), -1.0)
-        completed = status == lib.PF_DONE
+        lib.pf_context_run(pointer, count, -1.0)
+    completed: bool = lib.pf_context_position(pointer) == count
     lib.pf_context_reset(pointer)
     return completed
 
@@ -110,12 +109,12 @@ def handle(context: Context, status: int) -> None:
     was_inside, reading.in_python_node = reading.in_python_node, True
     try:
         if row.call is not None and row.call.python is not None:
-            row.call.python(context)
+            row.call.python(context)  # moves the context on by itself
         else:
             _run_python_node(context, row)
+            lib.pf_context_skip(context.pointer)
     finally:
         reading.in_python_node = was_inside
-    lib.pf_context_skip(context.pointer)
 
 
 def _run_python_node(context: Context, row: Row) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from types import TracebackType
@@ -270,9 +271,10 @@ class Loop:
             "paused": the time is over; "epoch" and "step": what `stop` asked for is reached.
         """
         reading.paused_loops.discard(self)
+        end = time.monotonic() + seconds
         try:
             while True:
-                status = lib.pf_loop_run(self._loop, seconds)
+                status = lib.pf_loop_run(self._loop, max(end - time.monotonic(), 0.0))
                 if status == lib.PF_DONE:
                     if self.epoch >= self.epochs:
                         return "done"
@@ -285,6 +287,8 @@ class Loop:
                         return "done"
                     return STATUS[status]
                 handle(self._current(), status)
+                if time.monotonic() > end:
+                    return "paused"
         except BaseException:
             self._abandon()
             raise
@@ -303,9 +307,9 @@ class Loop:
     def _abandon(self) -> None:
         """Complete the update under way, or drop the step."""
         if self._loop.in_step:
-            completed = give_up(self._current())
+            if give_up(self._current()):
+                lib.pf_loop_end_step(self._loop)
             self._loop.in_step = 0
-            self._loop.step += int(completed)
 
     def close(self) -> None:
         """Drop the step under way, and give the parameters free."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -141,12 +142,12 @@ class TrainState:
                 request.parameter_arrays[parameter] = _part(candidate, parameter)
             request.before += self._calls(optimizer.proposals, operands)
         request.after += self._clip_calls(operands)
-        if self.states:
-            request.update += self.shadow_calls(commit=True)
         if optimizer.is_python:
-            request.update += [self._python_call(i, operands[i]) for i in range(len(self.runs))]
+            request.update.append(self._python_call(operands))
         else:
             request.update += self._calls(optimizer.calls, operands)
+        if self.states:
+            request.update += self.shadow_calls(commit=True)
 
     def _operands(self, i: int, cost: Value | None) -> dict[str, Any]:
         run = self.runs[i]
@@ -204,32 +205,50 @@ class TrainState:
                 result += [self._flat(f"clip[{i}]", i, call, t) for i, t in enumerate(names)]
         return result
 
-    def _python_call(self, i: int, operands: dict[str, Any]) -> FlatCall:
-        optimizer, slots = self.optimizer, self.slots[i]
+    def _python_call(self, operands: list[dict[str, Any]]) -> FlatCall:
+        """Return the update of all runs by an optimizer written in Python: all of it or nothing."""
+        parameters = tuple(names["parameters"] for names in operands)
+        slots = tuple(slot for table in self.slots for slot in table.values())
 
         def update(context: Context) -> None:
-            step = lib.pf_context_step(context.pointer)
-            thread = _thread()
-            for guard in self.guards:
-                guard.updating_thread = thread
+            before = lib.pf_context_position(context.pointer)
+            kept = [array.copy() for array in (*parameters, *slots)]
             try:
-                optimizer.update(
-                    operands["parameters"],
-                    operands.get("gradients"),
+                self._run_update(context, operands)
+                lib.pf_context_skip(context.pointer)  # from here on the step counts as taken
+            except BaseException:
+                if lib.pf_context_position(context.pointer) == before:
+                    for array, old in zip((*parameters, *slots), kept, strict=True):
+                        array[...] = old
+                raise
+
+        gradients = tuple(names["gradients"] for names in operands if "gradients" in names)
+        return FlatCall(
+            self.optimizer.name,
+            "",
+            parameters[0].dtype if parameters else FLOAT64,
+            gradients,
+            (),
+            (*parameters, *slots),
+            python=update,
+        )
+
+    def _run_update(self, context: Context, operands: list[dict[str, Any]]) -> None:
+        step = lib.pf_context_step(context.pointer)
+        for guard in self.guards:
+            guard.updating_thread = threading.get_ident()
+        try:
+            for names, slots in zip(operands, self.slots, strict=True):
+                self.optimizer.update(
+                    names["parameters"],
+                    names.get("gradients"),
                     slots,
                     step=int(step.step),
                     learning_rate=float(step.learning_rate),
                 )
-            finally:
-                for guard in self.guards:
-                    guard.updating_thread = None
-
-        parameters = operands["parameters"]
-        states = (parameters, *slots.values())
-        inputs = (operands["gradients"],) if "gradients" in operands else ()
-        return FlatCall(
-            f"{optimizer.name}[{i}]", "", parameters.dtype, inputs, (), states, python=update
-        )
+        finally:
+            for guard in self.guards:
+                guard.updating_thread = None
 
     def rate_at(self, rate: float | None) -> float:
         """Return the learning rate of the next step."""
@@ -238,12 +257,6 @@ class TrainState:
             if callable(rate):
                 rate = rate(np.array([self.step]))[0]
         return check_rate(rate)
-
-
-def _thread() -> int:
-    import threading
-
-    return threading.get_ident()
 
 
 def _storage(parameter: Parameter) -> Storage:

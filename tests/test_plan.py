@@ -2,6 +2,7 @@
 
 import gc
 import threading
+import time
 import warnings
 import weakref
 
@@ -397,6 +398,55 @@ def test_a_step_that_is_interrupted_before_its_update_is_dropped(error):
     plan.step(feed)
     assert plan.step_count == 2
     assert not np.array_equal(w.value, before)
+
+
+class FailingDescent(pf.optimizers.Optimizer):
+    """Descends, and fails in the middle of an update when it is told to."""
+
+    fail = False
+
+    def update(self, parameters, gradients, slots, *, step, learning_rate):
+        parameters[: parameters.size // 2] -= learning_rate * gradients[: parameters.size // 2]
+        if self.fail:
+            raise KeyboardInterrupt
+        parameters[parameters.size // 2 :] -= learning_rate * gradients[parameters.size // 2 :]
+
+
+def test_an_update_in_python_that_fails_changes_nothing():
+    optimizer = FailingDescent(0.1)
+    x = pf.Placeholder("x", shape=(None, 3), dtype="float64")
+    parts = [pf.Parameter(np.ones((3, 3)), name=n, group=n, dtype="float64") for n in "ab"]
+    mean = pf.State(np.zeros(3), name="mean", dtype="float64")
+    variance = pf.State(np.ones(3), name="variance", dtype="float64")
+    scale, shift = (pf.Parameter(np.ones(3), name=n, dtype="float64") for n in ("scale", "shift"))
+    h = pf.BatchNorm(x @ parts[0] @ parts[1], scale, shift, mean, variance)
+    plan = pf.compile(pf.Mean(pf.Square(h - 3.0)), optimizer)
+    data = np.random.default_rng(0).normal(size=(8, 3))
+    plan.step({x: data})
+    before = [a.copy() for a in plan.snapshot().arrays]
+    optimizer.fail = True
+    with pytest.raises(KeyboardInterrupt):
+        plan.step({x: data})
+    with (
+        plan.loop({x: data}, batch_size=4, shuffle=False) as loop,
+        pytest.raises(KeyboardInterrupt),
+    ):
+        loop.run()
+    assert plan.step_count == 1
+    for old, now in zip(before, plan.snapshot().arrays, strict=True):
+        np.testing.assert_array_equal(old, now)
+    optimizer.fail = False
+    plan.step({x: data})
+    assert plan.step_count == 2
+
+
+def test_a_loop_with_a_python_node_comes_back_in_time():
+    plan, x, _, _ = armed_plan()
+    with plan.loop({x: np.ones((4, 2))}, epochs=10**7, batch_size=2) as loop:
+        began = time.monotonic()
+        assert loop.run(0.05) == "paused"
+        assert time.monotonic() - began < 5.0
+        assert 0 < loop.epoch < 10**7
 
 
 def test_a_loop_that_is_interrupted_can_go_on():
