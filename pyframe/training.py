@@ -436,6 +436,8 @@ class _Fit:
                     self._end_batch()
                 if status in ("epoch", "step") and loop.epoch > history.epochs:
                     self._end_epoch()
+                elif status == "paused":
+                    self._note_epochs(loop.epoch)  # now, so that none pile up for the end
                 if self.progress.due:
                     self.progress.show(loop.epoch, loop.samples_done, self._latest())
         self._note_epochs(loop.epoch)
