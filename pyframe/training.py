@@ -491,11 +491,12 @@ class _Fit:
     def _validate(self, loop: Loop) -> dict[str, Any]:
         """Return the validation's numbers, NaN if Ctrl-C came in between."""
         done = loop.epoch
-        while loop.epoch == done:
+        while True:
+            loop.run(SECONDS_PER_LOOK)
+            if loop.epoch > done:
+                return self.objective.logs(loop.records[-1], "val_")
             if self.interrupt.pressed:
                 return {f"val_{c.key}": float("nan") for c in self.objective.columns}
-            loop.run(SECONDS_PER_LOOK)
-        return self.objective.logs(loop.records[-1], "val_")
 
 
 # ---- helpers ----
