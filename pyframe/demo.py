@@ -205,7 +205,9 @@ class Demo:
         """Return where the pictures are."""
         if not self.written:
             return "no picture was written"
-        return f"{len(self.written)} pictures are in {self.folder.resolve()}"
+        count = len(self.written)
+        what = "1 picture is" if count == 1 else f"{count} pictures are"
+        return f"{what} in {self.folder.resolve()}"
 
 
 def _loss(history: Mapping[str, Any]) -> str:

@@ -177,7 +177,7 @@ def raise_kernel_error(context: Context, row: Row) -> None:
         classes = _class_count(program, row)
         raise LabelError(
             f"{row.label}: label {error.value} at index {error.index} of input {error.operand} "
-            f"lies outside of [0, {classes}); labels count from 0"
+            f"of this batch lies outside of [0, {classes}); labels count from 0"
         )
     raise KernelError(
         f"{row.label} ({row.kernel}) refused element {error.index} of input {error.operand} "

@@ -427,7 +427,10 @@ class Sequential(Model):
                 return
             if isinstance(X, Mapping):
                 X = next(iter(X.values()), None)  # noqa: N806
-            shape = np.shape(X)
+            try:
+                shape = np.shape(X)
+            except ValueError as error:
+                raise ShapeError(f"the data have rows of unequal lengths: {error}") from error
             if not shape:
                 raise ShapeError("the data are a single number; rows are needed, one a sample")
             self._build(shape[1:] or (1,))

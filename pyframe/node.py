@@ -115,7 +115,7 @@ def convert(value: Any, dtype: np.dtype[Any], what: str) -> Array:
             )
         raise DTypeError(
             f"{what} takes {dtype.name} and got {array.dtype.name or array.dtype}; "
-            "pass an array of real numbers"
+            f"pass an array of {'integers' if dtype.kind == 'i' else 'real numbers'}"
         )
     largest = np.uint64(np.iinfo(np.int64).max)
     if array.dtype == np.uint64 and dtype.kind == "i" and array.max(initial=0) > largest:

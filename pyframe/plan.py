@@ -21,6 +21,7 @@ from pyframe.errors import (
     GraphError,
     UnusedParameterWarning,
     ValueReusedError,
+    check_integer,
 )
 from pyframe.execution import check_feed, drive, resolve_feed
 from pyframe.graph import Graph
@@ -587,10 +588,20 @@ def _deliver(results: list[Array], out: Any, single: bool) -> Any:
         if len(targets) != len(results):
             raise ArgumentError(f"out= has {len(targets)} arrays for {len(results)} outputs")
         for target, result in zip(targets, results, strict=True):
-            if not isinstance(target, np.ndarray) or target.shape != result.shape:
+            fits = (
+                isinstance(target, np.ndarray)
+                and target.shape == result.shape
+                and target.flags.writeable
+                and np.can_cast(result.dtype, target.dtype, "same_kind")
+            )
+            if not fits:
+                given = type(target).__name__
+                if isinstance(target, np.ndarray):
+                    locked = "" if target.flags.writeable else ", read-only"
+                    given = f"{target.dtype} of shape {target.shape}{locked}"
                 raise ArgumentError(
-                    f"out= takes an array of shape {result.shape} and got "
-                    f"{getattr(target, 'shape', type(target).__name__)}"
+                    f"out= takes a writable {result.dtype} array of shape {result.shape} and got "
+                    f"{given}"
                 )
         for target, result in zip(targets, results, strict=True):
             target[...] = result
@@ -603,7 +614,7 @@ def compile(
     cost: Value | Sequence[Value],
     optimizer: Any = None,
     *,
-    outputs: Sequence[Value] = (),
+    outputs: Value | Sequence[Value] = (),
     metrics: Sequence[Value] = (),
     parameters: Sequence[Parameter] | None = None,
     inspect: bool = False,
@@ -639,6 +650,8 @@ def compile(
     ------
     GraphError, ShapeError
         If the graph has a cycle, or the loss is no scalar.
+    ArgumentError
+        If `optimizer` is a name or a class, or the seed is out of range.
 
     Warns
     -----
@@ -653,6 +666,15 @@ def compile(
     >>> plan.run({x: np.ones((2, 3))})
     array(6., dtype=float32)
     """
+    if optimizer is not None and (
+        isinstance(optimizer, type) or not hasattr(optimizer, "needs_gradients")
+    ):
+        raise ArgumentError(
+            f"optimizer={optimizer!r} is no optimizer; pass one such as "
+            "pyframe.optimizers.Adam(1e-3), or pyframe.optimizers.get('adam')"
+        )
+    check_integer("seed", seed, at_least=0, at_most=2**64 - 1)
+    outputs = [outputs] if isinstance(outputs, Value) else list(outputs)
     if optimizer is not None and not isinstance(cost, Value):
         raise GraphError("an optimizer needs one loss; add the losses up, or pass the sum")
     if isinstance(cost, Value):

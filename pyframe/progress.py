@@ -53,6 +53,7 @@ class Progress:
                 unit=" samples",
                 unit_scale=True,
                 dynamic_ncols=not size,
+                bar_format="{desc}: {percentage:3.0f}%|{bar:10}| {rate_fmt}{postfix}",
                 file=sys.stderr,
                 **size,
             )

@@ -113,7 +113,7 @@ class Registry:
             import difflib
 
             near = difflib.get_close_matches(str(name), [*self._entries, *self.aliases()], 3, 0.5)
-            hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+            hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
             raise UnknownNameError(
                 f"there is no {name!r} among the {self.kind}{hint} "
                 f"Registered: {', '.join(sorted(self._entries))}"

@@ -27,6 +27,8 @@ def check_learning_rate(optimizer: Any) -> None:
 
 def check_rate(rate: Any) -> float:
     """Return a learning rate as a float, or raise `ArgumentError` if it is none."""
+    if isinstance(rate, bool):
+        raise ArgumentError(f"learning rate {rate!r} is no number")
     try:
         number = float(rate)
     except (TypeError, ValueError) as error:

@@ -163,7 +163,7 @@ class Trainer:
         self.model = model
         self.goal = Goal(loss, metrics, loss_weights)
         self.optimizer = optimizers.get(optimizer)
-        self.callbacks = [get_callback(c) for c in callbacks]
+        self.callbacks = _callbacks(callbacks)
         self.detect_anomaly = detect_anomaly
         self.stop_training = False
         self.epochs_done = 0
@@ -291,9 +291,9 @@ class Trainer:
             If the parameters are being trained already.
         """
         began = time.perf_counter()
-        seed = check_integer("seed", seed, at_least=0)
+        seed = check_integer("seed", seed, at_least=0, at_most=2**64 - 1)
         epochs = check_integer("epochs", epochs, at_least=0)
-        listeners = [*self.callbacks, *(get_callback(c) for c in callbacks)]
+        listeners = [*self.callbacks, *_callbacks(callbacks)]
         objective, arrays = self._data(X, Y, sample_weight)
         arrays, held_out = _split(arrays, check_number("validation_split", validation_split))
         if validation_data is not None:
@@ -336,8 +336,10 @@ class Trainer:
             )
             progress = Progress(epochs, loop.samples, verbose)
             stack.callback(progress.close)
-            _Fit(self, objective, loop, validation, listeners, history, progress).run()
-        self.epochs_done = first + history.epochs
+            try:
+                _Fit(self, objective, loop, validation, listeners, history, progress).run()
+            finally:  # also when a callback raises: what is trained is trained
+                self.epochs_done = first + loop.epoch
         history.seconds = time.perf_counter() - began
         for callback in listeners:
             callback.on_fit_end(self, history)
@@ -500,6 +502,12 @@ class _Fit:
 
 
 # ---- helpers ----
+
+
+def _callbacks(callbacks: Any) -> list[Callback]:
+    if isinstance(callbacks, Callback | str):
+        raise ArgumentError(f"callbacks={callbacks!r}; pass a list: callbacks=[...]")
+    return [get_callback(c) for c in callbacks]
 
 
 def _rows(arrays: Mapping[Any, Array]) -> int:

@@ -512,3 +512,49 @@ def test_a_second_thread_is_told_that_the_plan_is_busy_and_may_predict() -> None
         trainer.join(30)
     assert losses == [2.0]
     assert plan.step({x: rows}) < 2.0
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", pf.optimizers.SGD, 0.1])
+def test_what_is_no_optimizer_is_refused(optimizer: Any) -> None:
+    w = pf.Parameter(np.ones(3), name="w")
+    with pytest.raises(ArgumentError, match="no optimizer"):
+        pf.compile(pf.Sum(w * w), optimizer)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64, 0.5, None])
+def test_a_seed_that_makes_no_sense_is_refused(seed: Any) -> None:
+    with pytest.raises(ArgumentError, match="seed"):
+        pf.compile(pf.Sum(pf.Parameter(np.ones(3), name="w")), seed=seed)
+
+
+def test_a_single_further_output_need_not_be_a_list() -> None:
+    x = pf.Placeholder("x", shape=(3,))
+    square = x * x
+    assert pf.compile(pf.Sum(square), outputs=square).run({x: [1, 2, 3]}) == 14.0
+
+
+def test_out_must_be_able_to_hold_the_result() -> None:
+    x = pf.Placeholder("x", shape=(3,))
+    plan = pf.compile(pf.Sigmoid(x))
+    locked = np.zeros(3, np.float32)
+    locked.flags.writeable = False
+    for out in (locked, np.zeros(3, np.int64)):
+        with pytest.raises(ArgumentError, match="writable float32"):
+            plan.run({x: [1, 2, 3]}, out=out)
+
+
+@pytest.mark.parametrize("value", ["a", None, float("nan"), -1.0, True])
+def test_numbers_of_ops_and_layers_are_checked(value: Any) -> None:
+    x = pf.Placeholder("x", shape=(3,))
+    for make in (
+        lambda: pf.Dropout(x, value),
+        lambda: pf.layers.Dropout(value),
+        lambda: pf.layers.BatchNorm(value),
+        lambda: pf.layers.BatchNorm(epsilon=value),
+        lambda: pf.layers.LayerNorm(epsilon=value),
+    ):
+        with pytest.raises(ArgumentError):
+            make()
+    if value is not None:
+        with pytest.raises(pf.errors.PyframeError):
+            pf.optimizers.SGD(value)

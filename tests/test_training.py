@@ -594,3 +594,67 @@ def test_a_model_can_be_saved_and_trained_on(tmp_path: Path) -> None:
     a = pf.Trainer(model).fit(X, Y, 3, 8, verbose=0)
     b = pf.Trainer(loaded).fit(X, Y, 3, 8, verbose=0)
     assert a["loss"] == b["loss"]
+
+
+def test_epochs_before_a_callback_that_raises_count():
+    def stop(trainer, epoch, logs):
+        if epoch == 3:
+            raise RuntimeError("mine")
+
+    data = np.random.default_rng(0).normal(size=(50, 3))
+    trainer = pf.Trainer(pf.Sequential([pf.layers.Dense(1)]))
+    with pytest.raises(RuntimeError, match="mine"):
+        trainer.fit(
+            data,
+            data[:, :1],
+            epochs=10,
+            verbose=0,
+            callbacks=[pf.callbacks.LambdaCallback(on_epoch_end=stop)],
+        )
+    assert trainer.epochs_done == 4
+    assert trainer.plan.step_count == 8
+    assert trainer.fit(data, data[:, :1], epochs=1, verbose=0).first_epoch == 4
+
+
+def test_fewer_rows_than_a_default_batch_are_one_batch():
+    data = np.ones((5, 2))
+    trainer = pf.Trainer(pf.Sequential([pf.layers.Dense(1)]))
+    trainer.fit(data, data[:, :1], epochs=2, verbose=0)
+    assert trainer.plan.step_count == 2
+    with pytest.raises(pf.errors.ArgumentError, match="larger than the data"):
+        trainer.fit(data, data[:, :1], batch_size=32, verbose=0)
+
+
+@pytest.mark.parametrize("callbacks", [pf.callbacks.EarlyStopping(), "early_stopping"])
+def test_a_single_callback_is_told_to_be_a_list(callbacks):
+    trainer = pf.Trainer(pf.Sequential([pf.layers.Dense(1)]))
+    with pytest.raises(pf.errors.ArgumentError, match=r"callbacks=\[...\]"):
+        trainer.fit(np.ones((5, 2)), np.ones(5), callbacks=callbacks, verbose=0)
+
+
+def test_rows_of_unequal_lengths_are_refused_before_a_model_is_built():
+    trainer = pf.Trainer(pf.Sequential([pf.layers.Dense(1)]))
+    with pytest.raises(pf.errors.ShapeError, match="unequal lengths"):
+        trainer.fit([[1, 2], [3]], [1, 2], verbose=0)
+
+
+def test_a_seed_out_of_range_is_refused():
+    trainer = pf.Trainer(pf.Sequential([pf.layers.Dense(1)]))
+    with pytest.raises(pf.errors.ArgumentError, match="seed"):
+        trainer.fit(np.ones((5, 2)), np.ones(5), seed=2**64, verbose=0)
+
+
+def test_ctrl_c_leaves_no_nan_in_the_last_validation():
+    code = """
+import os, signal, threading, numpy as np, pyframe as pf
+data = np.random.default_rng(0).normal(size=(200, 8))
+model = pf.Sequential([pf.layers.Dense(32, activation="relu"), pf.layers.Dense(1)])
+trainer = pf.Trainer(model)
+for _ in range(5):
+    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    history = trainer.fit(data, data[:, :1], epochs=10**7, validation_split=0.2, verbose=0)
+    assert history.interrupted
+    assert np.all(np.isfinite(history["val_loss"])), history["val_loss"][-3:]
+    assert len(history["val_loss"]) == len(history["loss"])
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

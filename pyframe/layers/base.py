@@ -343,6 +343,9 @@ def activation_function(activation: Any) -> Callable[[Value], Value] | None:
         raise ArgumentError(f"activation {activation!r} is neither a name nor callable")
     try:
         inspect.signature(function).bind(None)
+        inputs = getattr(function, "infer_shape", None)  # an op: its inputs are those of this rule
+        if isinstance(function, type) and inputs is not None:
+            inspect.signature(inputs).bind(None, None)
     except TypeError as error:
         raise ArgumentError(
             f"activation {activation!r} takes more than one input: it is no activation"

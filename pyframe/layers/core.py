@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyframe.errors import ArgumentError, ShapeError
+from pyframe.errors import ArgumentError, ShapeError, check_number
 from pyframe.layers.base import Layer, activation_function
 from pyframe.node import Spec, Value, describe
 from pyframe.ops.linear import Linear
@@ -155,9 +155,7 @@ class Dropout(Layer):
 
     def __init__(self, rate: float, *, name: str | None = None) -> None:
         super().__init__(name=name)
-        if not 0 <= rate < 1:
-            raise ArgumentError(f"Dropout: rate={rate!r}; it must be at least 0 and below 1")
-        self.rate = float(rate)
+        self.rate = check_number("Dropout: the rate", rate, at_least=0, below=1)
 
     def call(self, *inputs: Value) -> Value:
         (x,) = inputs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyframe.errors import ArgumentError, ShapeError
+from pyframe.errors import ShapeError, check_number
 from pyframe.layers.base import Layer
 from pyframe.node import Spec, Value, describe
 from pyframe.ops.norm import BatchNorm as BatchNormOp
@@ -54,9 +54,8 @@ class BatchNorm(Layer):
         self, momentum: float = 0.9, epsilon: float = 1e-5, *, name: str | None = None
     ) -> None:
         super().__init__(name=name)
-        if not 0 <= momentum <= 1:
-            raise ArgumentError(f"BatchNorm: momentum={momentum!r}; it must be in [0, 1]")
-        self.momentum, self.epsilon = float(momentum), float(epsilon)
+        self.momentum = check_number("BatchNorm: momentum", momentum, at_least=0, at_most=1)
+        self.epsilon = check_number("BatchNorm: epsilon", epsilon, above=0)
 
     def build(self, *specs: Spec) -> None:
         (spec,) = specs
@@ -104,7 +103,7 @@ class LayerNorm(Layer):
 
     def __init__(self, epsilon: float = 1e-5, *, name: str | None = None) -> None:
         super().__init__(name=name)
-        self.epsilon = float(epsilon)
+        self.epsilon = check_number("LayerNorm: epsilon", epsilon, above=0)
 
     def build(self, *specs: Spec) -> None:
         (spec,) = specs

@@ -7,16 +7,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pyframe.errors import ArgumentError, DTypeError, GraphError, ShapeError
+from pyframe.errors import ArgumentError, DTypeError, GraphError, ShapeError, check_number
 from pyframe.node import Shape, Spec, State, Value, describe
 from pyframe.op import Case, Op, known, merge_shapes, same_extent, same_shape
 
 
 def _check_epsilon(op: str, epsilon: float) -> float:
-    epsilon = float(epsilon)
-    if not (epsilon > 0 and np.isfinite(epsilon)):
-        raise ArgumentError(f"{op}: epsilon must be a positive number, got {epsilon}")
-    return epsilon
+    return check_number(f"{op}: epsilon", epsilon, above=0)
 
 
 def _rows(x: Any) -> Any:
@@ -118,9 +115,7 @@ class BatchNorm(Normalization):
         name: str | None = None,
         states: Sequence[State] = (),
     ) -> None:
-        momentum = float(momentum)
-        if not 0 <= momentum <= 1:
-            raise ArgumentError(f"BatchNorm: momentum must lie in [0, 1], got {momentum}")
+        momentum = check_number("BatchNorm: momentum", momentum, at_least=0, at_most=1)
         if running_mean is not None and running_variance is not None:
             states = (running_mean, running_variance)
         if len(states) != 2 or not all(isinstance(s, State) for s in states):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pyframe.errors import ArgumentError
+from pyframe.errors import check_number
 from pyframe.node import Node, Spec, Value
 from pyframe.op import Case, Op
 
@@ -51,11 +51,7 @@ class Dropout(Op):
     uses_random = True
 
     def __init__(self, x: Any, rate: float = 0.5, *, name: str | None = None) -> None:
-        rate = float(rate)
-        if not 0 <= rate < 1:
-            raise ArgumentError(
-                f"Dropout: rate {rate} is the share of elements left out; it must lie in [0, 1)"
-            )
+        rate = check_number("Dropout: the rate (the share left out)", rate, at_least=0, below=1)
         super().__init__(x, name=name, rate=rate)
 
     def alias(self, specs: Sequence[Spec | None], training: bool) -> int | None:
