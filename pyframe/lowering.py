@@ -119,7 +119,7 @@ class Program:
         self.readable = builder.readable()
         self.feed_bases = builder.feed_bases
         self.fixed_bases = builder.fixed_bases
-        self.cost_id = builder.value_ids[_key(request.cost)] if request.cost is not None else -1
+        self.cost_id = builder.cost_id
         self.output_ids = [builder.value_ids[_key(v)] for v in request.outputs]
         self.record_ids = [builder.value_ids[_key(v)] for v in request.records]
         self.record_widths = [math.prod(known_shape(self.specs[i])) for i in self.record_ids]
@@ -221,12 +221,28 @@ class Builder:
             self._emit(node, specs, position)
         for source, target in copies:
             self._flat(FlatCall("gradient", COPY_KERNEL, target.dtype, (source,), (target,)))
+        self.cost_id = self._cost_value()
         for call in request.after:
             self._flat(call)
         if request.update:
             self.update_at = len(self.rows)
         for call in request.update:
             self._flat(call)
+
+    def _cost_value(self) -> int:
+        """Return the value that holds the loss at the end, -1 when there is none.
+
+        A loss that is a parameter, or shares its memory, is copied before the update changes it.
+        """
+        cost = self.request.cost
+        if cost is None:
+            return -1
+        value = self.value_ids[_key(cost)]
+        if self.value_base[self.root[value]] == ARENA:
+            return value
+        kept = np.zeros(known_shape(self.value_specs[value]), cost.dtype)
+        self._flat(FlatCall("loss", COPY_KERNEL, cost.dtype, (cost,), (kept,)))
+        return self._array_value(kept)
 
     def _infer(self, order: Sequence[Node]) -> dict[Node, tuple[Spec, ...]]:
         """Find every shape, now that those of the feeds are known."""

@@ -285,6 +285,14 @@ def test_many_epochs_are_handed_over_in_jobs_without_a_seam(monkeypatch):
         np.testing.assert_array_equal(a.value, b.value)
 
 
+def test_a_loss_that_is_a_parameter_is_reported_as_it_was_before_the_update():
+    w = pf.Parameter(3.0, name="w")
+    assert pf.compile(w, pf.optimizers.SGD(1.0)).step({}) == 3.0
+    assert w.value == 2.0
+    assert pf.compile(pf.Reshape(w, ()), pf.optimizers.SGD(1.0)).step({}) == 2.0
+    assert w.value == 1.0
+
+
 def test_a_snapshot_brings_everything_back():
     plan, data, parameters, _ = regression(pf.optimizers.Adam(0.01))
     for _ in range(3):
