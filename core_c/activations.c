@@ -6,13 +6,8 @@
  * gelu, silu and their gradients are computed in double for either type. In float32, rounding the
  * argument of exp or erfc would cost x^2 units in the last place in the left tail, and the
  * gradients, which change sign there, would lose all their digits near their zero. */
+#include "activation.h"
 #include "elementwise.h"
-
-/* 1 / (1 + exp(-x)), without overflow: the exponent is never positive. */
-static inline real sigmoid(real x) {
-    real e = r_exp(-r_fabs(x)), top = x >= 0 ? R(1.0) : e;
-    return top / (R(1.0) + e);
-}
 
 /* y = max(x, 0) */
 PF_MAP(relu, x < 0 ? R(0.0) : x)
@@ -20,7 +15,7 @@ PF_MAP(relu, x < 0 ? R(0.0) : x)
 PF_MAP_GRAD(relu_grad, y, y <= 0 ? R(0.0) : dy)
 
 /* y = 1 / (1 + exp(-x)) */
-PF_MAP(sigmoid, sigmoid(x))
+PF_MAP(sigmoid, pf_sigmoid(x))
 /* dx = dy y (1 - y) */
 PF_MAP_GRAD(sigmoid_grad, y, dy * y * (R(1.0) - y))
 
@@ -32,7 +27,7 @@ PF_MAP_GRAD(tanh_grad, y, (R(1.0) - y) * (R(1.0) + y) * dy)
 /* y = log(1 + exp(x)), without overflow */
 PF_MAP(softplus, (x > 0 ? x : R(0.0)) + r_log1p_unit(r_exp(-r_fabs(x))))
 /* dx = dy / (1 + exp(-x)) */
-PF_MAP_GRAD(softplus_grad, x, sigmoid(x) * dy)
+PF_MAP_GRAD(softplus_grad, x, pf_sigmoid(x) * dy)
 
 typedef struct {
     double slope;

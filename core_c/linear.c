@@ -1,19 +1,32 @@
 /* Matrix products: the linear layer and the batched product. */
+#include "activation.h"
 #include "columns.h"
 #include "gemm.h"
 
-/* Linear, for a weight matrix:  x (B, in), weight (in, out), bias (out,) or absent
- *     y (B, out) = x weight + bias
+/* What is done to a product before it is stored. */
+typedef struct {
+    int64_t activation; /* enum pf_activation */
+    double slope;       /* of the leaky relu */
+} linear_attributes;
+
+/* An optional input that older callers do not know of. */
+static const real *input_or_null(const pf_call *call, uint32_t i) {
+    return i < call->input_count ? pf_in(call, (int)i) : NULL;
+}
+
+/* Linear, for a weight matrix:  x (B, in), weight (in, out), [bias (out,)], [residual (B, out)]
+ *     y (B, out) = activation(x weight + bias + residual)
  * and for a weight that is a number, as in the lesson's k x + b:  x (...), weight s(), bias s()
  *     y = weight x + bias */
 int PF_NAME(linear)(const pf_call *call) {
+    const linear_attributes *attributes = call->attributes;
     const pf_operand *weights = call->inputs[1];
     const real *restrict x = pf_in(call, 0), *restrict weight = pf_in(call, 1);
-    const real *restrict bias = pf_in(call, 2);
+    const real *restrict bias = input_or_null(call, 2), *restrict residual = input_or_null(call, 3);
     real *restrict y = pf_out(call, 0);
+    const int64_t n = pf_count(call->outputs[0]);
     if (weights->ndim == 0) {
         const real slope = weight[0], offset = bias ? bias[0] : 0;
-        const int64_t n = pf_count(call->outputs[0]);
         for (int64_t i = 0; i < n; i++) y[i] = slope * x[i] + offset;
         return PF_OK;
     }
@@ -23,15 +36,24 @@ int PF_NAME(linear)(const pf_call *call) {
         for (int64_t r = 0; r < rows; r++)
             for (int64_t j = 0; j < out; j++) y[r * out + j] = bias[j];
     PF_NAME(gemm)(0, 0, rows, out, in, x, weight, y, bias != NULL);
+    if (residual)
+        for (int64_t i = 0; i < n; i++) y[i] += residual[i];
+    if (attributes && attributes->activation != PF_NO_ACTIVATION)
+        for (int64_t i = 0; i < n; i++)
+            y[i] = pf_activate((int)attributes->activation, y[i], (real)attributes->slope);
     return PF_OK;
 }
 
 /* dx = dy weight^T, dweight = x^T dy, dbias = sum of dy over the rows; for a scalar weight
- * dx = weight dy, dweight = sum x dy, dbias = sum dy. An output nobody wants is skipped. */
+ * dx = weight dy, dweight = sum x dy, dbias = sum dy. An output nobody wants is skipped.
+ *
+ * With an optional fourth input `saved`, of the shape of x, dx is multiplied by the derivative of
+ * the activation whose result `saved` is. */
 int PF_NAME(linear_grad)(const pf_call *call) {
+    const linear_attributes *attributes = call->attributes;
     const pf_operand *weights = call->inputs[2];
     const real *restrict dy = pf_in(call, 0), *restrict x = pf_in(call, 1);
-    const real *restrict weight = pf_in(call, 2);
+    const real *restrict weight = pf_in(call, 2), *saved = input_or_null(call, 3);
     real *restrict dx = pf_out(call, 0), *restrict dweight = pf_out(call, 1);
     real *restrict dbias = pf_out(call, 2);
     if (weights->ndim == 0) {
@@ -45,6 +67,10 @@ int PF_NAME(linear_grad)(const pf_call *call) {
     const int64_t rows = pf_row_count(call->inputs[0]);
     const int64_t in = weights->dims[0], out = weights->dims[1];
     if (dx) PF_NAME(gemm)(0, 1, rows, in, out, dy, weight, dx, 0);
+    if (dx && saved && attributes)
+        for (int64_t i = 0; i < rows * in; i++)
+            dx[i] = pf_activate_grad((int)attributes->activation, dx[i], saved[i],
+                                     (real)attributes->slope);
     if (dweight) PF_NAME(gemm)(1, 0, in, out, rows, x, dy, dweight, 0);
     if (dbias && out == 1) {
         dbias[0] = pf_sum(dy, rows);

@@ -48,8 +48,8 @@ FAULTS = [
     Fault(
         "a result a millionth off",
         "activations.c",
-        "PF_MAP(sigmoid, sigmoid(x))",
-        "PF_MAP(sigmoid, sigmoid(x) * R(1.000001))",
+        "PF_MAP(sigmoid, pf_sigmoid(x))",
+        "PF_MAP(sigmoid, pf_sigmoid(x) * R(1.000001))",
         "sigmoid",
     ),
     Fault(

@@ -7,8 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from pyframe.node import OPERATORS, Shape, Value
-from pyframe.op import Case, Op, broadcast_shapes, known, same_extent, same_shape
+from pyframe.errors import ArgumentError
+from pyframe.node import OPERATORS, Shape, Spec, Value
+from pyframe.op import (
+    Case,
+    Op,
+    broadcast_shapes,
+    known,
+    merge_shapes,
+    same_extent,
+    same_shape,
+)
+from pyframe.ops.activations import LeakyReluGrad, ReluGrad, SigmoidGrad, TanhGrad
 from pyframe.ops.reductions import SumTo
 
 
@@ -17,7 +27,58 @@ def _rows(x: Any) -> Any:
     return x.reshape(int(np.prod(x.shape[:-1])), x.shape[-1])
 
 
-class Linear(Op):
+# What a product can have applied to it before it is stored: activations whose derivative is a
+# function of their result. The codes are those of core_c/activation.h.
+ACTIVATIONS = ("none", "relu", "sigmoid", "tanh", "leaky_relu")
+
+
+def _activate(kind: str, x: Any, slope: float) -> Any:
+    if kind == "relu":
+        return np.maximum(x, 0)
+    if kind == "sigmoid":
+        return 0.5 * (1 + np.tanh(0.5 * x))
+    if kind == "tanh":
+        return np.tanh(x)
+    return np.where(x > 0, x, slope * x) if kind == "leaky_relu" else x
+
+
+def _activate_grad(kind: str, dy: Any, y: Any, slope: float) -> Any:
+    if kind == "relu":
+        return np.where(y <= 0, 0.0, dy)
+    if kind == "sigmoid":
+        return dy * y * (1 - y)
+    if kind == "tanh":
+        return dy * (1 - y) * (1 + y)
+    return np.where(y > 0, dy, slope * dy) if kind == "leaky_relu" else dy
+
+
+class _FusedOp(Op):
+    """An op whose kernel can apply an activation, or its derivative, to what it computes."""
+
+    attributes = {"activation": "i8", "slope": "f8"}
+    exact_on_integers = True
+
+    def __init__(
+        self, *inputs: Any, activation: str = "none", slope: float = 0.0, name: str | None
+    ) -> None:
+        if activation not in ACTIVATIONS:
+            raise ArgumentError(f"activation must be one of {ACTIVATIONS}, got {activation!r}")
+        if not slope >= 0:
+            # From the result alone the side of zero could not be told.
+            raise ArgumentError(f"the slope must not be negative, got {slope!r}")
+        super().__init__(*inputs, name=name, activation=activation, slope=float(slope))
+
+    def lower_attributes(self, specs: Sequence[Spec | None]) -> dict[str, Any]:
+        return {**self.attrs, "activation": ACTIVATIONS.index(self.attrs["activation"])}
+
+    @staticmethod
+    def _sample_attributes(draw: Any) -> dict[str, Any]:
+        smooth = [] if draw.integers else ["sigmoid", "tanh"]
+        kind = draw.choice(["none", "none", "relu", "leaky_relu", *smooth])
+        return {"activation": kind, "slope": draw.choice([0.0, 0.25])}
+
+
+class Linear(_FusedOp):
     """y = x @ weight + bias, the affine map of a layer.
 
     Parameters
@@ -28,6 +89,13 @@ class Linear(Op):
         A scalar weight is the lesson's way to write ``k * x + b``.
     bias : Value, shape (out,), optional
         With a scalar weight: shape ().
+    residual : Value, shape (..., out), optional
+        Added to the result, before the activation. Not with a scalar weight.
+    activation : {"none", "relu", "sigmoid", "tanh", "leaky_relu"}, default "none"
+        Applied last, while the result is in registers: y = f(x @ weight + bias + residual). A
+        plan puts a neighbouring activation here by itself. Not with a scalar weight.
+    slope : float >= 0, default 0.0
+        That of the leaky relu.
     name : str, optional
 
     Returns
@@ -48,17 +116,29 @@ class Linear(Op):
     """
 
     op = "linear"
-    optional_inputs = (2,)
-    exact_on_integers = True
+    optional_inputs = (2, 3)
 
-    def __init__(self, x: Any, weight: Any, bias: Any = None, *, name: str | None = None) -> None:
-        super().__init__(x, weight, bias, name=name)
+    def __init__(
+        self,
+        x: Any,
+        weight: Any,
+        bias: Any = None,
+        residual: Any = None,
+        *,
+        activation: str = "none",
+        slope: float = 0.0,
+        name: str | None = None,
+    ) -> None:
+        extra = () if residual is None else (residual,)
+        super().__init__(x, weight, bias, *extra, activation=activation, slope=slope, name=name)
 
     def infer_shape(self, *shapes: Any) -> Any:
-        x, weight, bias = shapes
+        x, weight, bias, residual = (*shapes, None)[:4]
         if len(weight) == 0:
             if bias is not None and len(bias) != 0:
                 self.bad_shapes("a scalar weight goes with a scalar bias, of shape ()")
+            if residual is not None or self.attrs["activation"] != "none":
+                self.bad_shapes("a scalar weight goes with neither residual nor activation")
             return x
         if len(weight) != 2:
             self.bad_shapes("the weight must be a matrix (in, out), or a number of shape ()")
@@ -71,24 +151,46 @@ class Linear(Op):
             self.bad_shapes(f"the rows of x have {x[-1]} elements, the weight takes {weight[0]}")
         if bias is not None and (len(bias) != 1 or not same_extent(bias[0], weight[1])):
             self.bad_shapes("the bias must have one element for each column of the weight")
-        out = weight[1] if bias is None else known(weight[1], bias[0])
-        return (*x[:-1], out)
+        y = (*x[:-1], weight[1] if bias is None else known(weight[1], bias[0]))
+        if residual is None:
+            return y
+        if not same_shape(residual, y):
+            self.bad_shapes("the residual must have the shape of x @ weight")
+        return merge_shapes(y, residual)
 
     def gradient(self, *grads: Any) -> Sequence[Value | None]:
-        x, weight, bias = self.inputs
-        dx, dweight, dbias = LinearGrad(grads[0], x, weight)
-        return dx, dweight, None if bias is None else dbias
+        x, weight, bias, residual = (*self.inputs, None)[:4]
+        (dy,) = grads
+        kind = self.attrs["activation"]
+        if kind == "relu":
+            dy = ReluGrad(dy, self)
+        elif kind == "sigmoid":
+            dy = SigmoidGrad(dy, self)
+        elif kind == "tanh":
+            dy = TanhGrad(dy, self)
+        elif kind == "leaky_relu":  # of y in place of x: both are on the same side of zero
+            dy = LeakyReluGrad(dy, self, slope=self.attrs["slope"])
+        dx, dweight, dbias = LinearGrad(dy, x, weight)
+        own = (dx, dweight, None if bias is None else dbias)
+        return own if residual is None else (*own, dy)
 
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
-        x, weight, bias = inputs
+        x, weight, bias, residual = (*inputs, None)[:4]
         y = weight * x if weight.ndim == 0 else np.matmul(x, weight)
-        return y if bias is None else y + bias
+        for term in (bias, residual):
+            y = y if term is None else y + term
+        return _activate(attributes["activation"], y, attributes["slope"])
 
     @classmethod
     def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
-        terms = cls.reference(*(None if i is None else np.abs(i) for i in inputs))
-        return 2 + (inputs[1].shape[0] if inputs[1].ndim else 1), terms
+        # The activations have slopes of at most 1, and round to 4 units in the last place.
+        sizes = (None if i is None else np.abs(i) for i in inputs)
+        terms = cls.reference(*sizes, activation="none", slope=0.0)
+        k = 3 + (inputs[1].shape[0] if inputs[1].ndim else 1)
+        if attributes["activation"] in ("sigmoid", "tanh"):
+            return 9 + k, terms + np.abs(cls.reference(*inputs, **attributes))
+        return k, terms
 
     @classmethod
     def sample(cls, draw: Any) -> Case:
@@ -96,7 +198,14 @@ class Linear(Op):
         if draw.choice([True, True, True, False]):
             x = draw.normal(draw.shape(min_ndim=2))
             weight = draw.normal((x.shape[-1], draw.size()))
-            return Case((x, weight, draw.normal(weight.shape[1:]) if biased else None))
+            bias = draw.normal(weight.shape[1:]) if biased else None
+            attributes = cls._sample_attributes(draw)
+            if draw.choice([True, False]):
+                return Case((x, weight, bias))
+            # What goes into an activation stays away from its kink at zero.
+            y = draw.away_from_zero((*x.shape[:-1], weight.shape[1]))
+            residual = y - cls.reference(x, weight, bias, activation="none", slope=0.0)
+            return Case((x, weight, bias, residual), attributes)
         bias = draw.normal(()) if biased else None
         return Case((draw.normal(draw.shape()), draw.normal(()), bias))
 
@@ -108,49 +217,79 @@ class Linear(Op):
             Case((np.ones((4, 0)), np.ones((0, 2)), np.array([3.0, 4.0]))),
             Case((x, np.array([[1.0], [-2.0], [3.0]]), None)),
             Case((x, np.array(9.1), np.array(-34.7))),
+            Case((x, np.ones((3, 2)), None, x[:, 1:] * 7), {"activation": "relu"}),
         )
 
 
-class LinearGrad(Op):
+class LinearGrad(_FusedOp):
     """dx, dweight and dbias of `Linear`, from dy, x and weight.
 
     dx = dy @ weight.T, dweight = x.T @ dy, dbias = the sum of dy over its rows; for a scalar
     weight dx = weight * dy, dweight = sum(x * dy), dbias = sum(dy).
+
+    With `saved` (of the shape of x), the result of the activation in front of the layer, dx is the
+    gradient of what went into that activation: it is multiplied by the derivative.
     """
 
     op = "linear_grad"
     output_count = 3
+    optional_inputs = (3,)
     differentiable = False
-    exact_on_integers = True
+
+    def __init__(
+        self,
+        dy: Any,
+        x: Any,
+        weight: Any,
+        saved: Any = None,
+        *,
+        activation: str = "none",
+        slope: float = 0.0,
+        name: str | None = None,
+    ) -> None:
+        extra = () if saved is None else (saved,)
+        super().__init__(dy, x, weight, *extra, activation=activation, slope=slope, name=name)
 
     def infer_shape(self, *shapes: Any) -> Any:
-        dy, x, weight = shapes
+        dy, x, weight, saved = (*shapes, None)[:4]
         if len(weight) not in (0, 2):
             self.bad_shapes("the weight must be a matrix (in, out), or a number of shape ()")
         if len(weight) == 2 and (len(x) < 2 or not same_extent(x[-1], weight[0])):
             self.bad_shapes("the rows of x must be as long as the weight is high")
         if not same_shape(dy, (*x[:-1], weight[1]) if weight else x):
             self.bad_shapes("dy must have the shape of x @ weight")
+        if saved is not None and not (weight and same_shape(saved, x)):
+            self.bad_shapes("saved goes with a weight matrix, and must have the shape of x")
         return x, weight, weight[1:]
 
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
-        dy, x, weight = inputs
+        dy, x, weight, saved = (*inputs, None)[:4]
         if weight.ndim == 0:
             return weight * dy, np.sum(x * dy), np.sum(dy)
-        return np.matmul(dy, weight.T), _rows(x).T @ _rows(dy), _rows(dy).sum(axis=0)
+        dx = np.matmul(dy, weight.T)
+        if saved is not None:
+            dx = _activate_grad(attributes["activation"], dx, saved, attributes["slope"])
+        return dx, _rows(x).T @ _rows(dy), _rows(dy).sum(axis=0)
 
     @classmethod
     def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
-        terms = cls.reference(*(np.abs(i) for i in inputs))
-        return 2 + max(inputs[0].size, 1), terms
+        # The terms of a derivative, 1 + |y|, instead of the derivative, where they cancel.
+        dx, dweight, dbias = cls.reference(*(np.abs(i) for i in inputs[:3]))
+        if len(inputs) > 3 and attributes["activation"] != "none":
+            dx = dx * (1 + np.abs(inputs[3])) ** 2
+        return 6 + max(inputs[0].size, 1), (dx, dweight, dbias)
 
     @classmethod
     def sample(cls, draw: Any) -> Case:
-        x, weight, _ = Linear.sample(draw).inputs
+        x, weight, *_ = Linear.sample(draw).inputs
         assert x is not None and weight is not None
-        dy = draw.normal(x.shape if weight.ndim == 0 else (*x.shape[:-1], weight.shape[1]))
-        return Case((dy, x, weight))
+        if weight.ndim == 0:
+            return Case((draw.normal(x.shape), x, weight))
+        dy = draw.normal((*x.shape[:-1], weight.shape[1]))
+        if draw.choice([True, False]):
+            return Case((dy, x, weight))
+        return Case((dy, x, weight, draw.away_from_zero(x.shape)), cls._sample_attributes(draw))
 
 
 class MatMul(Op):

@@ -1,0 +1,55 @@
+/* The activations whose derivative is a function of the result: what a matrix product can apply to
+ * its tiles while they are in registers or in the L1 cache. */
+#ifndef PYFRAME_ACTIVATION_H
+#define PYFRAME_ACTIVATION_H
+
+#include "kernel.h"
+
+/* As in pyframe/ops/linear.py. */
+enum pf_activation {
+    PF_NO_ACTIVATION = 0,
+    PF_RELU = 1,
+    PF_SIGMOID = 2,
+    PF_TANH = 3,
+    PF_LEAKY_RELU = 4 /* slope >= 0 */
+};
+
+/* 1 / (1 + exp(-x)), without overflow: the exponent is never positive. */
+static inline real pf_sigmoid(real x) {
+    real e = r_exp(-r_fabs(x)), top = x >= 0 ? R(1.0) : e;
+    return top / (R(1.0) + e);
+}
+
+/* y = f(x). Comparisons are written so that NaN falls through. */
+static inline real pf_activate(int kind, real x, real slope) {
+    switch (kind) {
+        case PF_RELU:
+            return x < 0 ? R(0.0) : x;
+        case PF_SIGMOID:
+            return pf_sigmoid(x);
+        case PF_TANH:
+            return r_tanh(x);
+        case PF_LEAKY_RELU:
+            return x > 0 ? x : slope * x;
+        default:
+            return x;
+    }
+}
+
+/* dx = dy f'(x), from y = f(x). */
+static inline real pf_activate_grad(int kind, real dy, real y, real slope) {
+    switch (kind) {
+        case PF_RELU:
+            return y <= 0 ? R(0.0) : dy;
+        case PF_SIGMOID:
+            return dy * y * (R(1.0) - y);
+        case PF_TANH: /* the factors lose no digits where y nears 1 or -1 */
+            return (R(1.0) - y) * (R(1.0) + y) * dy;
+        case PF_LEAKY_RELU:
+            return y > 0 ? dy : slope * dy;
+        default:
+            return dy;
+    }
+}
+
+#endif
