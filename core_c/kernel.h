@@ -1,7 +1,8 @@
 /* What every family of kernels stands on.
  *
- * A family's file is compiled twice, with PF_REAL_BITS 32 and 64: `real` is the element type, and
- * PF_NAME(relu) is the symbol pf_relu_f32 or pf_relu_f64. */
+ * A family's file is compiled for each element type, with PF_REAL_BITS 32 and 64, and for each
+ * instruction set: `real` is the element type, and PF_NAME(relu) the symbol pf_relu_f32_avx2, say.
+ * Nothing else in such a file may be visible from outside. */
 #ifndef PYFRAME_KERNEL_H
 #define PYFRAME_KERNEL_H
 
@@ -15,10 +16,27 @@
 #ifndef PF_REAL_BITS
 #define PF_REAL_BITS 32
 #endif
+#ifndef PF_ISA
+#define PF_ISA baseline
+#endif
+
+#define PF_SYMBOL_OF(name, type, isa) pf_##name##_##type##_##isa
+#define PF_SYMBOL(name, type, isa) PF_SYMBOL_OF(name, type, isa)
+
+/* The widest vectors of the instruction set, in bytes, and how many registers hold them. */
+#if defined(__AVX512F__)
+enum { PF_VECTOR_BYTES = 64, PF_VECTOR_REGISTERS = 32 };
+#elif defined(__AVX2__)
+enum { PF_VECTOR_BYTES = 32, PF_VECTOR_REGISTERS = 16 };
+#elif defined(__aarch64__) || defined(_M_ARM64)
+enum { PF_VECTOR_BYTES = 16, PF_VECTOR_REGISTERS = 32 };
+#else
+enum { PF_VECTOR_BYTES = 16, PF_VECTOR_REGISTERS = 16 };
+#endif
 
 #if PF_REAL_BITS == 32
 typedef float real;
-#define PF_NAME(name) pf_##name##_f32
+#define PF_NAME(name) PF_SYMBOL(name, f32, PF_ISA)
 #define R(literal) literal##f /* a constant of type real */
 #define PF_MATH(function) function##f
 #define r_exp pf_expf
@@ -26,7 +44,7 @@ typedef float real;
 #define r_log1p_unit pf_log1p_unitf /* of 0 to 1 */
 #else
 typedef double real;
-#define PF_NAME(name) pf_##name##_f64
+#define PF_NAME(name) PF_SYMBOL(name, f64, PF_ISA)
 #define R(literal) literal
 #define PF_MATH(function) function
 #define r_exp exp

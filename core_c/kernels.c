@@ -1,33 +1,22 @@
-/* Finds a built-in kernel by name and element type. */
-#include "plan.h"
+/* The kernels of one instruction set, by name; compiled once for each set. */
+#include "isa.h"
+#include "kernel.h"
 
-#include <string.h>
+#define PF_F32(name) PF_SYMBOL(name, f32, PF_ISA)
+#define PF_F64(name) PF_SYMBOL(name, f64, PF_ISA)
 
-#define PF_KERNEL(name)                       \
-    int pf_##name##_f32(const pf_call *call); \
-    int pf_##name##_f64(const pf_call *call);
+#define PF_KERNEL(name)                    \
+    int PF_F32(name)(const pf_call *call); \
+    int PF_F64(name)(const pf_call *call);
 #include "kernels.h"
 #undef PF_KERNEL
 
-static const struct {
-    const char *name;
-    pf_kernel f32, f64;
-} table[] = {
-#define PF_KERNEL(name) {#name, pf_##name##_f32, pf_##name##_f64},
+static const pf_kernel_row rows[] = {
+#define PF_KERNEL(name) {#name, PF_F32(name), PF_F64(name)},
 #include "kernels.h"
 #undef PF_KERNEL
 };
 
-enum { KERNEL_COUNT = sizeof table / sizeof table[0] };
-
-pf_kernel pf_find_kernel(const char *name, int bits) {
-    for (int i = 0; i < KERNEL_COUNT; i++)
-        if (strcmp(table[i].name, name) == 0) return bits == 32 ? table[i].f32 : table[i].f64;
-    return NULL;
-}
-
-int pf_kernel_count(void) { return KERNEL_COUNT; }
-
-const char *pf_kernel_name(int index) {
-    return index >= 0 && index < KERNEL_COUNT ? table[index].name : NULL;
-}
+#define PF_TABLE_OF(isa) pf_kernels_##isa
+#define PF_TABLE(isa) PF_TABLE_OF(isa)
+const pf_kernel_table PF_TABLE(PF_ISA) = {rows, sizeof rows / sizeof rows[0]};

@@ -1,6 +1,7 @@
 /* The table of contents: every built-in kernel, its inputs -> outputs with their shapes, its
- * formula, and the file of its family. A row is PF_KERNEL(name); the symbols are pf_<name>_f32 and
- * pf_<name>_f64. B is a product of leading axes, (...) any shape, s() a scalar.
+ * formula, and the file of its family. A row is PF_KERNEL(name); the symbols are
+ * pf_<name>_f32_<set> and pf_<name>_f64_<set>, one for each instruction set. B is a product of
+ * leading axes, (...) any shape, s() a scalar.
  *
  * This header has no include guard: kernels.c reads it twice, once to declare, once to list. */
 

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pyframe.errors import ArgumentError
+
 try:
     _core: Any = importlib.import_module("pyframe._core")
 except ModuleNotFoundError as error:
@@ -97,10 +99,53 @@ for _name, _dtype in (("pf_value", VALUE_DTYPE), ("pf_instruction", INSTRUCTION_
         )
 
 
+def instruction_sets() -> list[str]:
+    """Return the instruction sets that this core holds and this machine runs, the best one last."""
+    names = (ffi.string(lib.pf_isa_name(i)).decode() for i in range(lib.pf_isa_count()))
+    return [name for i, name in enumerate(names) if lib.pf_isa_runs(i)]
+
+
+def instruction_set() -> str:
+    """Return the instruction set in use."""
+    name: str = ffi.string(lib.pf_isa_name(lib.pf_selected_isa())).decode()
+    return name
+
+
+def choose_instruction_set(wanted: str | None) -> str:
+    """Return the set to use: the one that is asked for, otherwise the best that runs here.
+
+    Raises
+    ------
+    ArgumentError
+        If the machine, or this build of the core, does not have the one that is asked for.
+    """
+    usable = instruction_sets()
+    if wanted and wanted not in usable:
+        raise ArgumentError(
+            f"PYFRAME_ISA={wanted}: this machine and this build of pyframe have "
+            f"{', '.join(usable)}; set one of these, or unset the variable for the best of them"
+        )
+    return wanted or usable[-1]
+
+
+def _isa_number(name: str) -> int:
+    for i in range(lib.pf_isa_count()):
+        if ffi.string(lib.pf_isa_name(i)).decode() == name:
+            return i
+    raise ArgumentError(f"there is no instruction set {name!r}; use one of {instruction_sets()}")
+
+
+lib.pf_select_isa(_isa_number(choose_instruction_set(os.environ.get("PYFRAME_ISA"))))
+
+
 @functools.cache
-def find_kernel(name: str, bits: int) -> int:
-    """Return the address of the built-in kernel pf_<name>_f<bits>, 0 when there is none."""
-    return int(ffi.cast("uintptr_t", lib.pf_find_kernel(name.encode(), bits)))
+def find_kernel(name: str, bits: int, isa: str | None = None) -> int:
+    """Return the address of the built-in kernel pf_<name>_f<bits>, 0 when there is none.
+
+    Of the instruction set in use, unless another one is named; call it only where it runs.
+    """
+    number = lib.pf_selected_isa() if isa is None else _isa_number(isa)
+    return int(ffi.cast("uintptr_t", lib.pf_find_kernel(number, name.encode(), bits)))
 
 
 def kernel_names() -> list[str]:

@@ -15,8 +15,8 @@ def round_up(size: int) -> int:
 class Arena:
     """Gives out offsets, best fit first, and takes them back.
 
-    Free blocks are kept by offset, so that neighbours merge. With the few blocks that are free at
-    any time in a network, looking through all of them is cheap.
+    Free blocks are kept twice: by offset, so that neighbours merge, and by size, so that the best
+    fit is found by bisection.
 
     Examples
     --------
@@ -29,35 +29,48 @@ class Arena:
 
     def __init__(self) -> None:
         self.size = 0
-        self._free: list[tuple[int, int]] = []  # (offset, size), sorted, never adjacent
+        self._by_offset: list[tuple[int, int]] = []  # (offset, size), never adjacent
+        self._by_size: list[tuple[int, int]] = []  # (size, offset)
 
     def allocate(self, size: int) -> int:
         """Return the offset of a block of at least `size` bytes."""
         size = round_up(size)
-        fits = [(room, offset) for offset, room in self._free if room >= size]
-        if not fits:
+        at = bisect_left(self._by_size, (size, 0))
+        if at == len(self._by_size):
             return self._grow(size)
-        room, offset = min(fits)
-        self._free.remove((offset, room))
+        room, offset = self._by_size[at]
+        self._remove(offset, room)
         if room > size:
-            insort(self._free, (offset + size, room - size))
+            self._add(offset + size, room - size)
         return offset
 
     def _grow(self, size: int) -> int:
         """Take new memory, beginning with the free block at the end when there is one."""
         offset = self.size
-        if self._free and sum(self._free[-1]) == self.size:
-            offset = self._free.pop()[0]
+        if self._by_offset and sum(self._by_offset[-1]) == self.size:
+            offset, room = self._by_offset[-1]
+            self._remove(offset, room)
         self.size = offset + size
         return offset
 
     def free(self, offset: int, size: int) -> None:
         """Take a block back."""
         size = round_up(size)
-        at = bisect_left(self._free, (offset, size))
-        if at < len(self._free) and self._free[at][0] == offset + size:
-            size += self._free.pop(at)[1]
-        if at > 0 and sum(self._free[at - 1]) == offset:
-            before, room = self._free.pop(at - 1)
-            offset, size = before, size + room
-        insort(self._free, (offset, size))
+        at = bisect_left(self._by_offset, (offset, size))
+        following = self._by_offset[at] if at < len(self._by_offset) else None
+        before = self._by_offset[at - 1] if at > 0 else None
+        if following is not None and following[0] == offset + size:
+            self._remove(*following)
+            size += following[1]
+        if before is not None and sum(before) == offset:
+            self._remove(*before)
+            offset, size = before[0], before[1] + size
+        self._add(offset, size)
+
+    def _add(self, offset: int, size: int) -> None:
+        insort(self._by_offset, (offset, size))
+        insort(self._by_size, (size, offset))
+
+    def _remove(self, offset: int, size: int) -> None:
+        del self._by_offset[bisect_left(self._by_offset, (offset, size))]
+        del self._by_size[bisect_left(self._by_size, (size, offset))]

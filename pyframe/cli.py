@@ -15,9 +15,6 @@ from pyframe.errors import PyframeError
 
 NAME, FOREIGN = "pyframe-nn", "pyframe"  # this distribution, and the unrelated one
 
-# What `info` says of a build that asks the compiler for nothing beyond the platform's minimum.
-BASELINES = {"x86_64": "SSE2", "amd64": "SSE2", "aarch64": "NEON", "arm64": "NEON"}
-
 INTERRUPTED = 130  # what a shell reports for a process that Ctrl-C has ended: 128 + SIGINT
 
 
@@ -93,8 +90,9 @@ def info() -> str:
     True
     """
     kernels = _native.kernel_names()
+    sets = ", ".join(_native.instruction_sets())
     rows = [
-        ("instruction set", instruction_set()),
+        ("instruction set", f"{_native.instruction_set()} (this machine runs {sets})"),
         ("threads", "1"),
         ("dtypes", "float32, float64; int64 for labels"),
         ("kernels", f"{len(kernels)}, each for float32 and float64"),
@@ -107,13 +105,6 @@ def info() -> str:
     lines = [f"pyframe {pyframe.__version__}"]
     lines += [f"  {name:<16}{text}" for name, text in rows]
     return "\n".join([*lines, *clashes()])
-
-
-def instruction_set() -> str:
-    """Return the instruction set that the kernels were compiled for."""
-    machine = platform.machine().lower()
-    detail = BASELINES.get(machine)
-    return f"baseline {machine}" + (f" ({detail})" if detail else "")
 
 
 def clashes() -> list[str]:

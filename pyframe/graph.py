@@ -75,7 +75,7 @@ def _find_cycle(stuck: set[T], predecessors: Callable[[T], Iterable[T]]) -> list
 
 def input_nodes(node: Node) -> list[Node]:
     """Return the nodes that a node reads: its inputs and its states."""
-    return [v.node for v in node.inputs if v is not None] + list(node.states)
+    return [v._node for v in node.inputs if v is not None] + list(node.states)
 
 
 def reachable(values: Iterable[Value]) -> list[Node]:
@@ -92,7 +92,11 @@ def reachable(values: Iterable[Value]) -> list[Node]:
 
 def topological_order(values: Iterable[Value]) -> list[Node]:
     """Return what the values depend on, inputs first, in the order of making where that is one."""
-    return topological_sort(reachable(values), input_nodes, Node.label)
+    nodes = reachable(values)
+    # A node is made after its inputs, so this is the order already unless inputs were exchanged.
+    if all(source.serial < node.serial for node in nodes for source in input_nodes(node)):
+        return nodes
+    return topological_sort(nodes, input_nodes, Node.label)
 
 
 class Graph:

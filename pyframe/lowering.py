@@ -131,7 +131,7 @@ class Program:
 
 
 def _key(value: Value) -> Key:
-    return value.node, value.index
+    return value._node, value._index
 
 
 class Builder:
@@ -161,6 +161,8 @@ class Builder:
         self.arena = Arena()
         self.update_at = -1
         self.flat_ids: dict[tuple[int, int], int] = {}
+        self.kernels: dict[tuple[str, np.dtype[Any]], tuple[str, int]] = {}
+        self.flags = lib.PF_TRAINING if request.training else 0
         self._lower()
 
     # ---- values ----
@@ -253,18 +255,18 @@ class Builder:
             elif isinstance(node, Leaf):
                 specs[node] = node.specs
             else:
-                given = [None if v is None else specs[v.node][v.index] for v in node.inputs]
+                given = self._given(node, specs)
                 specs[node] = node.check(*given)
                 for spec in specs[node]:
                     if spec.shape is None or None in spec.shape:
                         raise GraphError(
-                            f"the shape of {self.request.names.get(node, node.label())} stays "
-                            f"unknown ({spec}) though everything it needs is fed"
+                            f"the shape of {self._name(node)} stays unknown ({spec}) though "
+                            "everything it needs is fed"
                         )
         return specs
 
     def _given(self, node: Node, specs: dict[Node, tuple[Spec, ...]]) -> list[Spec | None]:
-        return [None if v is None else specs[v.node][v.index] for v in node.inputs]
+        return [None if v is None else specs[v._node][v._index] for v in node.inputs]
 
     def _number(self, order: Sequence[Node], specs: dict[Node, tuple[Spec, ...]]) -> None:
         """Number the values; leaves get their places, aliases those of what they stand for."""
@@ -274,7 +276,7 @@ class Builder:
                 self.root[value] = value
                 continue
             alias = None
-            if isinstance(node, Op):
+            if isinstance(node, Op) and type(node).alias is not Op.alias:
                 alias = node.alias(self._given(node, specs), self.request.training)
             for index, spec in enumerate(specs[node]):
                 value = self.value_ids[node, index] = self._new_value(spec, NOWHERE, 0)
@@ -316,15 +318,15 @@ class Builder:
 
     def _emit(self, node: Node, specs: dict[Node, tuple[Spec, ...]], position: int) -> None:
         given = self._given(node, specs)
-        for index in range(node.output_count):
-            value = self.value_ids[node, index]
+        ids = self.value_ids
+        inputs = [NOWHERE if v is None else ids[v._node, v._index] for v in node.inputs]
+        outputs = [ids[node, i] for i in range(node.output_count)]
+        states = [ids[s, 0] for s in node.states]
+        for value in outputs:
             wanted = value in self.last_use or self.request.keep_all or node.is_python
             if wanted and self.value_base[value] == NOWHERE:
                 self.value_base[value] = ARENA
                 self.value_offset[value] = self.arena.allocate(self.value_bytes[value])
-        inputs = [NOWHERE if v is None else self.value_ids[_key(v)] for v in node.inputs]
-        outputs = [self.value_ids[node, i] for i in range(node.output_count)]
-        states = [self.value_ids[s, 0] for s in node.states]
         if isinstance(node, Op):
             kernel, address = self._kernel(node, given, specs[node])
             scratch, block = node.scratch_bytes(given), node.pack_attributes(given)
@@ -338,7 +340,10 @@ class Builder:
 
     def _release(self, inputs: list[int], outputs: list[int], position: int) -> None:
         """Give back the memory of what is not needed any more."""
-        for value in {self.root[v] for v in [*inputs, *outputs] if v != NOWHERE}:
+        for v in (*inputs, *outputs):
+            if v == NOWHERE:
+                continue
+            value = self.root[v]
             is_over = self.last_use.get(value, -1) <= position
             if is_over and self.value_base[value] == ARENA and value not in self.freed:
                 self.freed.add(value)
@@ -350,16 +355,22 @@ class Builder:
     def _kernel(
         self, node: Op, given: Sequence[Spec | None], out: Sequence[Spec]
     ) -> tuple[str, int]:
-        floats = [s.dtype for s in given if s is not None and s.dtype.kind == "f"]
-        dtype = floats[0] if floats else out[0].dtype
+        dtype = out[0].dtype
+        for spec in given:
+            if spec is not None and spec.dtype.kind == "f":
+                dtype = spec.dtype
+                break
         return self._find(node.kernel, dtype, self._name(node))
 
     def _find(self, kernel: str, dtype: np.dtype[Any], name: str) -> tuple[str, int]:
-        bits = 8 * dtype.itemsize
-        address = find_kernel(kernel, bits)
-        if address == 0:
-            raise GraphError(f"{name}: there is no kernel pf_{kernel}_f{bits} in the C core")
-        return f"{kernel}_f{bits}", address
+        found = self.kernels.get((kernel, dtype))
+        if found is None:
+            bits = 8 * dtype.itemsize
+            address = find_kernel(kernel, bits)
+            if address == 0:
+                raise GraphError(f"{name}: there is no kernel pf_{kernel}_f{bits} in the C core")
+            found = self.kernels[kernel, dtype] = f"{kernel}_f{bits}", address
+        return found
 
     def _flat(self, call: FlatCall) -> None:
         def operand(x: Array | Value) -> int:
@@ -388,6 +399,10 @@ class Builder:
     ) -> None:
         outputs = row.outputs if outputs is None else outputs
         slots = [*row.inputs, *outputs, *states]
+        work = 64
+        for value in slots:
+            if value != NOWHERE:
+                work += self.value_bytes[value]
         self.attributes.extend(b"\0" * (-len(self.attributes) % 16))
         self.instructions.append(
             (
@@ -397,8 +412,8 @@ class Builder:
                 len(self.slots),
                 len(self.attributes),
                 scratch,
-                64 + sum(self.value_bytes[s] for s in slots if s != NOWHERE),
-                lib.PF_TRAINING if self.request.training else 0,
+                work,
+                self.flags,
                 len(block),
                 len(row.inputs),
                 len(outputs),

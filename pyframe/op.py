@@ -95,19 +95,24 @@ class Op(Node):
     def check(self, *specs: Spec | None) -> tuple[Spec, ...]:
         dtype = self._check_dtypes(specs)
         out = self.output_dtype or dtype
-        shapes = [None if s is None else s.shape for s in specs]
-        unknown = any(s is not None and s.shape is None for s in specs)
-        if unknown:
-            return (Spec(None, out),) * self.output_count
+        shapes: list[Shape | None] = []
+        for spec in specs:
+            if spec is None:
+                shapes.append(None)
+            elif spec.shape is None:
+                return (Spec(None, out),) * self.output_count
+            else:
+                shapes.append(spec.shape)
         self._shapes_for_message = shapes
         for shape in shapes:
-            _check_rank(self, shape or ())
+            if shape is not None:
+                _check_rank(self, shape)
         result = self.infer_shape(*shapes)
         results = (result,) if self.output_count == 1 else result
         for shape in results:
             _check_rank(self, shape)
             _check_size(self, shape)
-        return tuple(Spec(shape, out) for shape in results)
+        return tuple([Spec(shape, out) for shape in results])
 
     def _check_dtypes(self, specs: Sequence[Spec | None]) -> np.dtype[Any]:
         dtype: np.dtype[Any] | None = None
@@ -237,7 +242,7 @@ def _check_rank(op: Op, shape: Shape) -> None:
 def _check_size(op: Op, shape: Shape) -> None:
     count = 1
     for n in shape:
-        count *= 1 if n is None else max(n, 1)
+        count *= n or 1  # unknown and zero extents count as 1
     if count * FLOAT64.itemsize >= 2**63:
         op.bad_shapes(f"the result {describe(shape)} has more elements than memory can address")
 
@@ -249,7 +254,9 @@ def same_extent(a: int | None, b: int | None) -> bool:
 
 def same_shape(a: Shape, b: Shape) -> bool:
     """Return whether two shapes can be the same one."""
-    return len(a) == len(b) and all(same_extent(m, n) for m, n in zip(a, b, strict=True))
+    return a == b or (
+        len(a) == len(b) and all(same_extent(m, n) for m, n in zip(a, b, strict=True))
+    )
 
 
 def known(a: int | None, b: int | None) -> int | None:
@@ -259,11 +266,13 @@ def known(a: int | None, b: int | None) -> int | None:
 
 def merge_shapes(a: Shape, b: Shape) -> Shape:
     """Return one shape with what is known of two equal ones."""
-    return tuple(known(m, n) for m, n in zip(a, b, strict=True))
+    return a if a == b else tuple(known(m, n) for m, n in zip(a, b, strict=True))
 
 
 def broadcast_shapes(a: Shape, b: Shape) -> Shape | None:
     """Return the shape that two operands broadcast to, as in NumPy; None when they do not."""
+    if a == b:
+        return a
     rank = max(len(a), len(b))
     a = (1,) * (rank - len(a)) + a
     b = (1,) * (rank - len(b)) + b

@@ -24,7 +24,7 @@ from pyframe.errors import (
     check_integer,
 )
 from pyframe.execution import check_feed, drive, resolve_feed
-from pyframe.graph import Graph
+from pyframe.graph import Graph, topological_order
 from pyframe.lowering import Builder, Context, Program, Request
 from pyframe.node import (
     Array,
@@ -221,7 +221,8 @@ class Plan:
         key = tuple(id(v.node) for v in values)
         cache: dict[Any, list[Placeholder]] = self.__dict__.setdefault("_needed_cache", {})
         if key not in cache:
-            cache[key] = Graph(values).placeholders
+            order = topological_order(values)
+            cache[key] = [node for node in order if isinstance(node, Placeholder)]
         return cache[key]
 
     @contextmanager

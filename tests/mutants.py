@@ -84,7 +84,7 @@ class Workshop:
 
         def find(kernel: str, bits: int) -> int:
             try:
-                symbol = getattr(loaded, f"pf_{kernel}_f{bits}")
+                symbol = getattr(loaded, f"pf_{kernel}_f{bits}_baseline")
             except AttributeError:
                 return 0
             return ctypes.cast(symbol, ctypes.c_void_p).value or 0

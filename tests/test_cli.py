@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 import pyframe
-from pyframe import cli, demo
+from pyframe import _native, cli, demo
 
 PICTURES = {
     "boston.png",
@@ -49,7 +49,7 @@ def test_info_says_what_is_there(capsys):
     told = {line[2:18].strip(): line[18:] for line in lines[1:] if line.startswith("  ")}
     assert told["threads"] == "1"
     assert told["dtypes"].startswith("float32, float64")
-    assert told["instruction set"].startswith("baseline")
+    assert told["instruction set"].startswith(f"{_native.instruction_set()} (")
     assert int(told["kernels"].split(",")[0]) > 50
     assert Path(told["package"]) == Path(pyframe.__file__).parent
     assert Path(told["core library"]).is_file()
@@ -141,7 +141,7 @@ def test_ctrl_c_ends_the_demo_cleanly(tmp_path):
     # The fit of the digits is made long, and the signal comes while it runs.
     code = (
         "import sys\n"
-        "from pyframe import cli, demo\n"
+        "from pyframe import _native, cli, demo\n"
         "fit = demo.Demo.fit\n"
         "def longer(self, task, *data, **options):\n"
         "    if 'Digits' in task: options['epochs'] = 10**6\n"

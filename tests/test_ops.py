@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from pyframe import _native, registry
@@ -28,10 +30,11 @@ def test_declaration(op_class: type[Op]) -> None:
     assert registry.ops.get(op_class.op) is op_class
 
 
+@pytest.mark.parametrize("isa", _native.instruction_sets())
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @every_op
-def test_forward(op_class: type[Op], dtype: str) -> None:
-    check_forward(op_class, dtype)
+def test_forward(op_class: type[Op], dtype: str, isa: str) -> None:
+    check_forward(op_class, dtype, kernels=partial(_native.find_kernel, isa=isa))
 
 
 @pytest.mark.parametrize("op_class", [c for c in OPS if c.differentiable], ids=lambda c: c.op)

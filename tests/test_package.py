@@ -1,6 +1,7 @@
 """The package as it is shipped: headers, wheel, version, the price of an import."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,9 @@ from pathlib import Path
 import pytest
 
 import pyframe as pf
+from pyframe import _native
 from pyframe._native import newer_sources
+from pyframe.errors import ArgumentError
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -122,3 +125,46 @@ def test_a_core_that_is_older_than_its_sources_is_noticed(tmp_path):
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (when, when))
     assert newer_sources(str(tmp_path), str(built)) == ["new.c", "new.inc"]
+
+
+def with_isa(name: str) -> subprocess.CompletedProcess[str]:
+    code = "import pyframe._native as n; print(n.instruction_set())"
+    environment = {**os.environ, "PYFRAME_ISA": name}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+
+def test_the_best_instruction_set_is_taken_unless_one_is_asked_for() -> None:
+    sets = _native.instruction_sets()
+    assert sets[0] == "baseline"
+    assert with_isa("").stdout.strip() == sets[-1]
+    for name in sets:
+        assert with_isa(name).stdout.strip() == name
+
+
+@pytest.mark.parametrize("name", ["mmx", "AVX2"])
+def test_an_instruction_set_that_is_not_there_is_refused(name: str) -> None:
+    result = with_isa(name)
+    assert result.returncode != 0
+    assert f"ArgumentError: PYFRAME_ISA={name}: this machine" in result.stderr
+
+
+def test_a_set_that_the_machine_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_native, "instruction_sets", lambda: ["baseline"])
+    with pytest.raises(ArgumentError, match="PYFRAME_ISA=avx2: this machine.*have baseline;"):
+        _native.choose_instruction_set("avx2")
+    assert _native.choose_instruction_set(None) == "baseline"
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="/proc/cpuinfo is Linux's")
+def test_the_probing_agrees_with_the_operating_system() -> None:
+    flags = set(re.findall(r"\w+", Path("/proc/cpuinfo").read_text(encoding="utf-8")))
+    needs = {
+        "avx2": {"avx2", "fma"},
+        "avx512": {"avx512f", "avx512dq", "avx512bw", "avx512vl", "avx2", "fma"},
+        "neon": {"asimd"},
+    }
+    lib, ffi = _native.lib, _native.ffi
+    built = [ffi.string(lib.pf_isa_name(i)).decode() for i in range(lib.pf_isa_count())]
+    expected = [name for name in built if needs.get(name, set()) <= flags]
+    assert _native.instruction_sets() == expected

@@ -1,0 +1,24 @@
+/* Instruction sets. Every family of kernels is compiled once for each set that the compiler knows
+ * for this architecture; which one runs is chosen when the library is loaded. */
+#ifndef PYFRAME_ISA_H
+#define PYFRAME_ISA_H
+
+#include "plan.h"
+
+typedef struct pf_kernel_row {
+    const char *name;
+    pf_kernel f32, f64;
+} pf_kernel_row;
+
+/* The kernels of one set, as kernels.c lists them. */
+typedef struct pf_kernel_table {
+    const pf_kernel_row *rows;
+    int count;
+} pf_kernel_table;
+
+extern const pf_kernel_table pf_kernels_baseline;
+extern const pf_kernel_table pf_kernels_avx2;
+extern const pf_kernel_table pf_kernels_avx512;
+extern const pf_kernel_table pf_kernels_neon;
+
+#endif
