@@ -16,6 +16,7 @@
 #include <time.h>
 #endif
 
+#include "blocks.h"
 #include "guard.h"
 #include "random.h"
 
@@ -105,7 +106,10 @@ pf_program *pf_program_new(const pf_program_spec *spec) {
     unsigned char *at = program->memory;
     program->spec = *spec;
     program->spec.values = keep(&at, spec->values, values);
+    pf_instruction *kept = (pf_instruction *)at;
     program->spec.instructions = keep(&at, spec->instructions, instructions);
+    for (int64_t i = 0; i < spec->instruction_count; i++)
+        if (kept[i].group) kept[i].kernel = pf_run_group;
     program->spec.dims = keep(&at, spec->dims, dims);
     program->spec.slots = keep(&at, spec->slots, slots);
     program->spec.attributes = keep(&at, spec->attributes, spec->attribute_bytes);
@@ -132,6 +136,7 @@ struct pf_context {
     pf_operand *operands;     /* one a value */
     const pf_operand **slots; /* as in the program, as pointers */
     pf_call *calls;           /* one an instruction */
+    pf_group *groups;         /* one an instruction; of use for the heads of groups */
     int64_t *values_of_base;  /* the values in the order of their bases ... */
     int64_t *first_of_base;   /* ... and where each base's begin; base_count + 1 entries */
     void *arena_memory;
@@ -181,6 +186,17 @@ static void fill_operands(pf_context *context) {
         context->slots[s] = spec->slots[s] < 0 ? &absent : &context->operands[spec->slots[s]];
 }
 
+/* The call of a group's head leads to its members. */
+static void fill_group(pf_context *context, int64_t head) {
+    context->groups[head] = (pf_group){
+        .spec = &context->program->spec,
+        .operands = context->operands,
+        .calls = context->calls,
+        .head = head,
+    };
+    context->calls[head].attributes = &context->groups[head];
+}
+
 static void fill_calls(pf_context *context) {
     const pf_program_spec *spec = &context->program->spec;
     for (int64_t i = 0; i < spec->instruction_count; i++) {
@@ -205,6 +221,7 @@ static void fill_calls(pf_context *context) {
             .error = &context->error,
             .host = &host,
         };
+        if (instruction->group) fill_group(context, i);
     }
 }
 
@@ -220,13 +237,14 @@ pf_context *pf_context_new(const pf_program *program, pf_guard *const *guards,
     context->operands = calloc((size_t)spec->value_count + 1, sizeof *context->operands);
     context->slots = calloc((size_t)spec->slot_count + 1, sizeof *context->slots);
     context->calls = calloc((size_t)spec->instruction_count + 1, sizeof *context->calls);
+    context->groups = calloc((size_t)spec->instruction_count + 1, sizeof *context->groups);
     context->values_of_base = calloc((size_t)spec->value_count + 1, sizeof(int64_t));
     context->first_of_base = calloc((size_t)spec->base_count + 2, sizeof(int64_t));
     context->arena_memory = malloc((size_t)spec->arena_bytes + 2 * ALIGNMENT);
     context->scratch_memory = malloc((size_t)program->scratch_bytes + 2 * ALIGNMENT);
     if (!context->guards || !context->bases || !context->operands || !context->slots ||
-        !context->calls || !context->values_of_base || !context->first_of_base ||
-        !context->arena_memory || !context->scratch_memory) {
+        !context->calls || !context->groups || !context->values_of_base ||
+        !context->first_of_base || !context->arena_memory || !context->scratch_memory) {
         pf_context_free(context);
         return NULL;
     }
@@ -248,6 +266,7 @@ void pf_context_free(pf_context *context) {
     free(context->operands);
     free((void *)context->slots);
     free(context->calls);
+    free(context->groups);
     free(context->values_of_base);
     free(context->first_of_base);
     free(context->arena_memory);
@@ -334,7 +353,7 @@ static int run_until(pf_context *context, int64_t end, double deadline) {
         if (!instruction->kernel) return PF_PYTHON;
         if (instruction->kernel(call) != PF_OK) return PF_FAILED;
         if (spec->detect_anomaly && check_finite(context, call) != PF_DONE) return PF_FAILED;
-        context->position++;
+        context->position += 1 + instruction->group;
         work += instruction->work;
         if (work > WORK_PER_CLOCK && !context->writing) {
             work = 0;
