@@ -11,7 +11,7 @@ GROUPS = (
     ("_version", "errors", "_native", "hookspecs"),
     ("node", "op", "registry"),
     ("ops",),
-    ("graph", "autodiff", "arena", "storage", "lowering", "state", "execution", "loop", "printing"),
+    ("graph", "autodiff", "arena", "storage", "lowering", "state", "execution", "pattern", "loop", "printing"),
     ("plan",),
     ("plugins",),
     ("initializers", "losses", "metrics", "schedules", "optimizers", "layers"),
