@@ -46,7 +46,7 @@ static void look(view *v, const pf_group *group, int64_t first, unsigned char *s
     for (uint32_t m = 0; m < head->group; m++) {
         const pf_instruction *member = head + 1 + m;
         pf_call *call = &v->calls[m];
-        *call = group->calls[group->head + 1 + m];
+        *call = group->members[m].call;
         call->inputs = v->slots + v->count;
         call->outputs = call->inputs + member->input_count;
         call->states = call->outputs + member->output_count;

@@ -125,11 +125,14 @@ class Program:
         self.feed_bases = builder.feed_bases
         self.fixed_bases = builder.fixed_bases
         self.cost_id = builder.cost_id
+        self.feeds = list(request.feeds)
         self.output_ids = [builder.value_ids[_key(v)] for v in request.outputs]
         self.record_ids = [builder.value_ids[_key(v)] for v in request.records]
         self.record_widths = [math.prod(known_shape(self.specs[i])) for i in self.record_ids]
         self.alive = [request, builder.arrays]  # the arrays that the bases point to
         self.pointer = builder.build()
+        fed = set(self.feed_bases.values())
+        self.fed_values = {i for i, base in enumerate(builder.value_base) if base in fed}
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -161,8 +164,9 @@ class Builder:
         self.arrays: list[Array] = []
         self.base_of_array: dict[int, int] = {}
         self.fixed_bases: list[tuple[int, int]] = []  # (base, address)
-        self.feed_bases: dict[Placeholder, int] = {}
-        self.base_count = 1
+        # The feeds have the first bases after the arena, in their order.
+        self.feed_bases = {placeholder: 1 + i for i, placeholder in enumerate(request.feeds)}
+        self.base_count = 1 + len(request.feeds)
         self.arena = Arena()
         self.update_at = -1
         self.flat_ids: dict[tuple[int, int], int] = {}
@@ -203,9 +207,7 @@ class Builder:
 
     def _leaf(self, node: Leaf, spec: Spec) -> int:
         if isinstance(node, Placeholder):
-            base = self.feed_bases.setdefault(node, self.base_count)
-            self.base_count += base == self.base_count
-            return self._new_value(spec, base, 0)
+            return self._new_value(spec, self.feed_bases[node], 0)
         if isinstance(node, Constant):
             return self._new_value(spec, *self._array_place(node.array))
         arrays = self.request.state_arrays if isinstance(node, State) else {}
@@ -670,8 +672,28 @@ class Context:
             lib.pf_context_bind(self.pointer, base, ffi.cast("void *", address))
         self.python: dict[Node, Any] = {}  # what nodes written in Python keep until backward
         self.feeds: list[Array] = []  # what the bases point to
-        self.completed = False  # whether the last run went through to its end
         self.busy = False
+        self._loss: Any = None
+        if program.cost_id != NOWHERE:
+            address = lib.pf_context_data(self.pointer, program.cost_id)
+            is_float = program.specs[program.cost_id].dtype.itemsize == 4
+            self._loss = ffi.cast("float *" if is_float else "double *", address)
+        # Where the outputs are; None for one whose place changes with the feed.
+        self._places = [
+            None if i in program.fed_values else self.read(i) for i in program.output_ids
+        ]
+
+    @property
+    def loss(self) -> float:
+        """The loss that was computed last."""
+        return self._loss[0]  # type: ignore[no-any-return]
+
+    def outputs(self) -> list[Array]:
+        """Return views of the outputs, in the order of the request."""
+        return [
+            self.read(i) if place is None else place
+            for i, place in zip(self.program.output_ids, self._places, strict=True)
+        ]
 
     def bind(self, feeds: dict[Placeholder, Array]) -> None:
         """Point the program's feeds to arrays, which stay alive with the context."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 from warnings import warn
@@ -16,14 +16,13 @@ from pyframe._native import lib
 from pyframe.autodiff import Gradients, differentiate
 from pyframe.errors import (
     ArgumentError,
-    BusyError,
     FeedError,
     GraphError,
     UnusedParameterWarning,
     ValueReusedError,
     check_integer,
 )
-from pyframe.execution import check_feed, drive, resolve_feed
+from pyframe.execution import check_feed, drive, launch, resolve_feed
 from pyframe.fusion import choose
 from pyframe.graph import Graph, topological_order
 from pyframe.lowering import Builder, Context, Program, Request
@@ -38,8 +37,9 @@ from pyframe.node import (
     known_shape,
     plan_reference,
 )
+from pyframe.pattern import Pattern, Specialization, pattern_of
 from pyframe.state import TrainState, check_learning_rate
-from pyframe.storage import Segment, place, refuse_while_reading
+from pyframe.storage import Segment, already_trained, place, refuse_while_reading
 
 if TYPE_CHECKING:
     from pyframe.loop import Loop
@@ -52,14 +52,6 @@ class Snapshot(NamedTuple):
 
     arrays: list[Array]
     step: int
-
-
-class Specialization:
-    """A program for one set of input shapes, and the contexts that are not in use."""
-
-    def __init__(self, program: Program) -> None:
-        self.program = program
-        self.idle: list[Context] = []
 
 
 class Plan:
@@ -110,6 +102,10 @@ class Plan:
         self._lock = threading.Lock()
         self._last: Context | None = None  # the context of the last run, for value()
         self._stepper: Context | None = None
+        # What the last feeds looked like, of `step` and of `run` with its arguments.
+        self._step_pattern: Pattern | None = None
+        self._run_pattern: tuple[Value | None, bool, bool, Pattern | None]
+        self._run_pattern = None, False, True, None
         reference = plan_reference(self)
         for node in self.graph.order:
             node._plan = reference
@@ -232,19 +228,29 @@ class Plan:
 
     @contextmanager
     def _context(self, specialization: Specialization) -> Iterator[Context]:
-        """Lend a context: an idle one, or a new one when all are at work."""
-        with self._lock:
-            context = specialization.idle.pop() if specialization.idle else None
-        if context is None:
-            context = Context(specialization.program, self._train.guards)
-        context.busy = True
+        """Lend a context for the length of a ``with`` block."""
+        context = self._borrow(specialization)
         try:
             yield context
         finally:
-            with self._lock:
-                context.busy = False
-                specialization.idle.append(context)
-                self._last = context
+            self._give_back(specialization, context)
+
+    def _borrow(self, specialization: Specialization) -> Context:
+        """Lend a context: an idle one, or a new one when all are at work."""
+        with self._lock:
+            if specialization.idle:
+                context = specialization.idle.pop()
+                context.busy = True
+                return context
+        context = Context(specialization.program, self._train.guards)
+        context.busy = True
+        return context
+
+    def _give_back(self, specialization: Specialization, context: Context) -> None:
+        with self._lock:
+            context.busy = False
+            specialization.idle.append(context)
+            self._last = context
 
     @contextmanager
     def claim(self) -> Iterator[None]:
@@ -260,10 +266,7 @@ class Plan:
         try:
             for guard in self._train.guards:
                 if not lib.pf_guard_enter(guard.pointer):
-                    raise BusyError(
-                        "these parameters are being trained already, by another thread or by a fit "
-                        "that has called you; wait for it, or train a copy"
-                    )
+                    raise already_trained()
                 claimed.append(guard)
             yield
         finally:
@@ -300,21 +303,30 @@ class Plan:
         >>> plan.step({x: [[1.0], [2.0]]})
         2.5
         """
+        pattern = self._step_pattern
+        if pattern is not None and (arrays := pattern.match(feed)) is not None:
+            specialization = pattern.specialization
+        else:
+            specialization, arrays = self._prepare_step(feed)
+        rate = self._train.rate_at(learning_rate)
+        refuse_while_reading("a training step")
+        context = self._borrow(specialization)
+        try:
+            launch(context, arrays, self._train, self.seed, rate, True)
+            return context.loss
+        finally:
+            self._give_back(specialization, context)
+
+    def _prepare_step(self, feed: Mapping[Any, Any]) -> tuple[Specialization, list[Array]]:
+        """Check a feed, and return what runs it and its arrays in the order of the program."""
         self._require_optimizer()
         cost = self.cost
         assert cost is not None
         feeds = self._feeds(feed, [cost, *self.metrics])
-        rate = self._train.rate_at(learning_rate)
         with self.claim():
             specialization = self._specialize("train", [], feeds, True)
-            with self._context(specialization) as context:
-                context.bind(feeds)
-                lib.pf_context_begin(context.pointer, self.seed, self._train.step, rate)
-                try:
-                    drive(context)
-                finally:
-                    self._train.step += int(context.completed)
-                return float(context.read(context.program.cost_id))
+        self._step_pattern = pattern_of(feed, self._known, specialization)
+        return specialization, [feeds[p] for p in specialization.program.feeds]
 
     def run(
         self,
@@ -344,17 +356,36 @@ class Plan:
         ------
         FeedError, ShapeError, DTypeError, LabelError, GraphError
         """
+        kept, kept_training, single, pattern = self._run_pattern
+        if (
+            pattern is not None
+            and outputs is kept
+            and training is kept_training
+            and (arrays := pattern.match(feed)) is not None
+        ):
+            return self._run(pattern.specialization, arrays, out, single)
         single, wanted = self._wanted(outputs)
         feeds = self._feeds(feed, wanted)
-        # Batch statistics go to a shadow of the states, which a training step would use as well.
-        claim = self.claim() if training and self.states else nullcontext()
         specialization = self._specialize("run", wanted, feeds, training)
-        with claim, self._context(specialization) as context:
-            context.bind(feeds)
-            lib.pf_context_begin(context.pointer, self.seed, self._train.step, 0.0)
-            drive(context)
-            results = [context.read(i) for i in context.program.output_ids]
-            return _deliver(results, out, single)
+        arrays = [feeds[p] for p in specialization.program.feeds]
+        if training and self.states:
+            # Batch statistics go to a shadow of the states, which a step would use as well.
+            with self.claim():
+                return self._run(specialization, arrays, out, single)
+        if outputs is None or isinstance(outputs, Value):  # a list could be another one next time
+            pattern = pattern_of(feed, self._known, specialization)
+            self._run_pattern = outputs, training, single, pattern
+        return self._run(specialization, arrays, out, single)
+
+    def _run(
+        self, specialization: Specialization, arrays: list[Array], out: Any, single: bool
+    ) -> Any:
+        context = self._borrow(specialization)
+        try:
+            launch(context, arrays, self._train, self.seed, 0.0, False)
+            return _deliver(context.outputs(), out, single)
+        finally:
+            self._give_back(specialization, context)
 
     def _wanted(self, outputs: Any) -> tuple[bool, list[Value]]:
         if outputs is None:

@@ -12,7 +12,7 @@ GROUPS = (
     ("node", "op", "registry"),
     ("ops",),
     ("graph", "autodiff", "arena", "storage", "fusion", "lowering"),
-    ("state", "execution", "loop", "printing", "plan"),
+    ("state", "execution", "pattern", "loop", "printing", "plan"),
     ("plugins",),
     ("initializers", "losses", "metrics", "schedules", "optimizers", "layers"),
     ("data", "datasets", "checkpoint", "callbacks", "model", "objective", "progress", "training"),
