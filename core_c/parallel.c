@@ -73,9 +73,18 @@ static atomic_llong regions;
 static atomic_llong wake_cost; /* nanoseconds; 0: not measured yet */
 static atomic_int watching_forks;
 
-int pf_thread_count(void) { return atomic_load_explicit(&thread_count, memory_order_relaxed); }
+/* These two can be seen from outside of the library: threadpoolctl calls them. */
+#ifdef _WIN32
+#define EXPORTED __declspec(dllexport)
+#else
+#define EXPORTED __attribute__((visibility("default")))
+#endif
 
-void pf_set_thread_count(int count) {
+EXPORTED int pf_thread_count(void) {
+    return atomic_load_explicit(&thread_count, memory_order_relaxed);
+}
+
+EXPORTED void pf_set_thread_count(int count) {
     if (count < 1) count = 1;
     atomic_store(&thread_count, count < PF_MAX_THREADS ? count : PF_MAX_THREADS);
 }
