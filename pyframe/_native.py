@@ -167,7 +167,7 @@ def pool_report() -> dict[str, int]:
     """Return what the thread pool has done so far.
 
     ``workers`` are the threads that it has started in this process, ``regions`` the pieces of work
-    that were shared out, ``wake_nanoseconds`` what waking a thread costs, 0 as long as none was.
+    that were shared out, ``wake_nanoseconds`` what waking a thread has cost on the average.
     """
     report = ffi.new("pf_pool_report *")
     lib.pf_pool_look(report)
