@@ -8,7 +8,8 @@ flat list of instructions (see core_c/plan.inc); nothing of the graph is left in
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -490,8 +491,11 @@ class Builder:
 class Context:
     """One execution of a program: its arena, its calls, its position."""
 
-    def __init__(self, program: Program, guards: Sequence[Guard]) -> None:
+    def __init__(
+        self, program: Program, guards: Sequence[Guard], home: list[Context] | None = None
+    ) -> None:
         self.program = program
+        self._home = home  # where it lies when nobody uses it
         pointers = [g.pointer for g in guards]
         table = ffi.new("pf_guard *[]", pointers) if pointers else ffi.NULL
         pointer = lib.pf_context_new(program.pointer, table, len(pointers))
@@ -504,8 +508,7 @@ class Context:
         for base, address in program.fixed_bases:
             lib.pf_context_bind(self.pointer, base, ffi.cast("void *", address))
         self.python: dict[Node, Any] = {}  # what nodes written in Python keep until backward
-        self.feeds: list[Array] = []  # what the bases point to
-        self.busy = False
+        self.feeds: list[Any] = []  # what the bases point to: arrays, or their buffers
         self._loss: Any = None
         if program.cost_id != NOWHERE:
             address = lib.pf_context_data(self.pointer, program.cost_id)
@@ -521,12 +524,26 @@ class Context:
         """The loss that was computed last."""
         return self._loss[0]  # type: ignore[no-any-return]
 
-    def outputs(self) -> list[Array]:
-        """Return views of the outputs, in the order of the request."""
-        return [
-            self.read(i) if place is None else place
-            for i, place in zip(self.program.output_ids, self._places, strict=True)
-        ]
+    def output(self, i: int) -> Array:
+        """Return a view of output number i of the request."""
+        place = self._places[i]
+        return self.read(self.program.output_ids[i]) if place is None else place
+
+    @contextmanager
+    def held(self) -> Iterator[bool]:
+        """Keep runs away for the length of a ``with`` block, unless one has it: then False."""
+        if self._home is None:
+            yield True
+            return
+        try:
+            self._home.remove(self)
+        except ValueError:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            self._home.append(self)
 
     def bind(self, feeds: dict[Placeholder, Array]) -> None:
         """Point the program's feeds to arrays, which stay alive with the context."""
