@@ -509,20 +509,15 @@ class Context:
             lib.pf_context_bind(self.pointer, base, ffi.cast("void *", address))
         self.python: dict[Node, Any] = {}  # what nodes written in Python keep until backward
         self.feeds: list[Any] = []  # what the bases point to: arrays, or their buffers
-        self._loss: Any = None
+        self.loss: Any = None  # a pointer to the loss that was computed last
         if program.cost_id != NOWHERE:
             address = lib.pf_context_data(self.pointer, program.cost_id)
             is_float = program.specs[program.cost_id].dtype.itemsize == 4
-            self._loss = ffi.cast("float *" if is_float else "double *", address)
+            self.loss = ffi.cast("float *" if is_float else "double *", address)
         # Where the outputs are; None for one whose place changes with the feed.
         self._places = [
             None if i in program.fed_values else self.read(i) for i in program.output_ids
         ]
-
-    @property
-    def loss(self) -> float:
-        """The loss that was computed last."""
-        return self._loss[0]  # type: ignore[no-any-return]
 
     def output(self, i: int) -> Array:
         """Return a view of output number i of the request."""

@@ -38,7 +38,7 @@ from pyframe.node import (
 )
 from pyframe.pattern import Pattern, Specialization, pattern_of
 from pyframe.state import TrainState, check_learning_rate
-from pyframe.storage import Segment, already_trained, place, refuse_while_reading
+from pyframe.storage import Segment, already_trained, place, reading, refuse_while_reading
 
 if TYPE_CHECKING:
     from pyframe.loop import Loop
@@ -288,7 +288,8 @@ class Plan:
         else:
             specialization, buffers = self._prepare_step(feed)
         rate = self._train.rate_at(learning_rate)
-        refuse_while_reading("a training step")
+        if reading.in_python_node or reading.paused_loops:
+            refuse_while_reading("a training step")
         try:
             context = specialization.idle.pop()
         except IndexError:  # somebody who is training has it, or had it a moment ago
@@ -297,7 +298,7 @@ class Plan:
         try:
             launch(context, buffers, self._train, self.seed, rate, True)
             self._last = context
-            return context.loss
+            return context.loss[0]  # type: ignore[no-any-return]
         finally:
             specialization.idle.append(context)
 
