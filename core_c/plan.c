@@ -16,6 +16,7 @@
 #include <time.h>
 #endif
 
+#include "blocks.h"
 #include "guard.h"
 #include "random.h"
 
@@ -126,7 +127,10 @@ pf_program *pf_program_new(const pf_program_spec *spec) {
     unsigned char *at = program->memory;
     program->spec = *spec;
     program->spec.values = keep(&at, spec->values, values);
+    pf_instruction *kept = (pf_instruction *)at;
     program->spec.instructions = keep(&at, spec->instructions, instructions);
+    for (int64_t i = 0; i < spec->instruction_count; i++)
+        if (kept[i].group) kept[i].kernel = pf_run_group;
     program->spec.dims = keep(&at, spec->dims, dims);
     program->spec.slots = keep(&at, spec->slots, slots);
     program->spec.attributes = keep(&at, spec->attributes, spec->attribute_bytes);
@@ -145,13 +149,6 @@ void pf_program_free(pf_program *program) {
 
 /* ---- context ---- */
 
-/* An instruction made ready. */
-typedef struct {
-    pf_kernel kernel;
-    int64_t work;
-    pf_call call;
-} prepared;
-
 struct pf_context {
     const pf_program *program;
     pf_guard **guards;
@@ -159,7 +156,8 @@ struct pf_context {
     unsigned char **bases;
     pf_operand *operands;     /* one a value */
     const pf_operand **slots; /* as in the program, as pointers */
-    prepared *instructions;
+    pf_prepared *instructions;
+    pf_group *groups;        /* one an instruction; of use for the heads of groups */
     int64_t *values_of_base; /* the values in the order of their bases ... */
     int64_t *first_of_base;  /* ... and where each base's begin; base_count + 1 entries */
     void *arena_memory;
@@ -210,6 +208,17 @@ static void fill_operands(pf_context *context) {
         context->slots[s] = spec->slots[s] < 0 ? &absent : &context->operands[spec->slots[s]];
 }
 
+/* The call of a group's head leads to its members. */
+static void fill_group(pf_context *context, int64_t head) {
+    context->groups[head] = (pf_group){
+        .spec = &context->program->spec,
+        .operands = context->operands,
+        .members = &context->instructions[head + 1],
+        .head = head,
+    };
+    context->instructions[head].call.attributes = &context->groups[head];
+}
+
 static void fill_instructions(pf_context *context) {
     const pf_program_spec *spec = &context->program->spec;
     for (int64_t i = 0; i < spec->instruction_count; i++) {
@@ -217,6 +226,7 @@ static void fill_instructions(pf_context *context) {
         const pf_operand **slots = context->slots + instruction->slots_at;
         context->instructions[i].kernel = instruction->kernel;
         context->instructions[i].work = instruction->work;
+        context->instructions[i].length = 1 + (int64_t)instruction->group;
         context->instructions[i].call = (pf_call){
             .size = sizeof(pf_call),
             .flags = instruction->flags,
@@ -236,6 +246,7 @@ static void fill_instructions(pf_context *context) {
             .error = &context->error,
             .host = &host,
         };
+        if (instruction->group) fill_group(context, i);
     }
 }
 
@@ -252,13 +263,14 @@ pf_context *pf_context_new(const pf_program *program, pf_guard *const *guards,
     context->slots = calloc((size_t)spec->slot_count + 1, sizeof *context->slots);
     context->instructions =
         calloc((size_t)spec->instruction_count + 1, sizeof *context->instructions);
+    context->groups = calloc((size_t)spec->instruction_count + 1, sizeof *context->groups);
     context->values_of_base = calloc((size_t)spec->value_count + 1, sizeof(int64_t));
     context->first_of_base = calloc((size_t)spec->base_count + 2, sizeof(int64_t));
     context->arena_memory = malloc((size_t)spec->arena_bytes + 2 * ALIGNMENT);
     context->scratch_memory = malloc((size_t)program->scratch_bytes + 2 * ALIGNMENT);
     if (!context->guards || !context->bases || !context->operands || !context->slots ||
-        !context->instructions || !context->values_of_base || !context->first_of_base ||
-        !context->arena_memory || !context->scratch_memory) {
+        !context->instructions || !context->groups || !context->values_of_base ||
+        !context->first_of_base || !context->arena_memory || !context->scratch_memory) {
         pf_context_free(context);
         return NULL;
     }
@@ -280,6 +292,7 @@ void pf_context_free(pf_context *context) {
     free(context->operands);
     free((void *)context->slots);
     free(context->instructions);
+    free(context->groups);
     free(context->values_of_base);
     free(context->first_of_base);
     free(context->arena_memory);
@@ -387,8 +400,8 @@ static int run_locked(pf_context *context, int64_t stop, stopwatch *watch) {
     const int detect_anomaly = context->program->spec.detect_anomaly;
     int status = PF_DONE;
     int64_t at = context->position;
-    for (; at < stop; at++) {
-        const prepared *instruction = &context->instructions[at];
+    while (at < stop) {
+        const pf_prepared *instruction = &context->instructions[at];
         if (!instruction->kernel) {
             status = PF_PYTHON;
             break;
@@ -398,9 +411,9 @@ static int run_locked(pf_context *context, int64_t stop, stopwatch *watch) {
             status = PF_FAILED;
             break;
         }
+        at += instruction->length;
         watch->work += instruction->work;
         if (watch->work > WORK_PER_CLOCK && !context->writing && is_over(watch)) {
-            at++;
             status = PF_PAUSED;
             break;
         }

@@ -188,6 +188,24 @@ class Op(Node):
             block[field] = values[field]
         return block.tobytes()
 
+    def is_elementwise(self, specs: Sequence[Spec | None]) -> bool:
+        """Return whether each element is treated by itself, for inputs of these specs.
+
+        Then every output has one number of elements, every float input has as many or a single
+        one, and the kernel may be called on any stretch of them as a 1-D array, with an output in
+        the place of an input of its size.
+        """
+        return False
+
+    def absorb(self, index: int, consumer: Op, specs: Sequence[Spec | None]) -> Op | None:
+        """Return one op that does what `consumer` does to output `index` of this one as well.
+
+        The planner asks when nothing else reads that output. `specs` are those of the consumer's
+        inputs, all of them known. The new op has the outputs of this one, with the consumer's in
+        the place of output `index`. None, the default: the two stay apart.
+        """
+        return None
+
     def scratch_bytes(self, specs: Sequence[Spec | None]) -> int:
         """Return how much scratch memory the kernel needs."""
         return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,6 +23,7 @@ from pyframe.errors import (
     check_integer,
 )
 from pyframe.execution import check_feed, drive, launch, resolve_feed
+from pyframe.fusion import choose
 from pyframe.graph import Graph, topological_order
 from pyframe.lowering import Builder, Context, Program, Request
 from pyframe.node import (
@@ -77,10 +78,13 @@ class Plan:
         inspect: bool,
         detect_anomaly: bool,
         seed: int,
+        fuse: bool | Collection[str],
     ) -> None:
         self.cost, self.outputs, self.metrics = cost, list(outputs), list(metrics)
         self.optimizer, self.inspect, self.detect_anomaly = optimizer, inspect, detect_anomaly
         self.seed = seed
+        # Fused, a value in between does not exist: neither to look at nor to check.
+        self.fuse = choose(False if inspect or detect_anomaly else fuse)
         roots = [*([cost] if cost is not None else []), *self.outputs, *self.metrics]
         self.graph = Graph(roots)
         self.states: list[State] = self.graph.states
@@ -92,7 +96,7 @@ class Plan:
         self._train = TrainState(optimizer, self.parameters, self.states)
         if optimizer is not None:
             self._warn_of_unused()
-        if optimizer is not None or inspect:
+        if optimizer is not None or (inspect and cost is not None):
             self._train.train(self._trained())
         self._cache: OrderedDict[Any, Specialization] = OrderedDict()
         self._lock = threading.Lock()
@@ -152,6 +156,7 @@ class Plan:
             parameter_arrays=train.parameter_arrays(),
             keep_all=self.inspect,
             detect_anomaly=self.detect_anomaly,
+            fuse=self.fuse,
         )
         if training and self.states:
             request.state_arrays = train.shadow_arrays()
@@ -518,6 +523,11 @@ class Plan:
                 raise ValueReusedError(f"the {what} of {label} is being computed by another run")
             program = context.program
             number = program.value_ids.get((value.node, value.index))
+            if (value.node, value.index) in program.absorbed:
+                raise ValueReusedError(
+                    f"the {what} of {label} was not kept: the next node computes it on its way; "
+                    "compile with inspect=True to keep them all"
+                )
             if number is None:
                 raise GraphError(f"{label} was not part of the last run, so it has no {what}")
             if number not in program.readable:
@@ -646,6 +656,7 @@ def compile(
     inspect: bool = False,
     detect_anomaly: bool = False,
     seed: int = 0,
+    fuse: bool | Collection[str] = True,
 ) -> Plan:
     """Make a graph ready to run.
 
@@ -667,6 +678,9 @@ def compile(
         Stop at the first node that gives NaN or infinity and name it.
     seed : int, default 0
         Of dropout and the like in `Plan.step`.
+    fuse : bool or set of str, default True
+        Which neighbours are joined to save passes over memory: all, none, or those named out of
+        `pyframe.fusion.FUSIONS`. With `inspect` or `detect_anomaly` none are.
 
     Returns
     -------
@@ -717,7 +731,15 @@ def compile(
     if optimizer is not None:
         check_learning_rate(optimizer)
     plan = Plan(
-        loss, [*wanted, *extra], optimizer, metrics, parameters, inspect, detect_anomaly, seed
+        loss,
+        [*wanted, *extra],
+        optimizer,
+        metrics,
+        parameters,
+        inspect,
+        detect_anomaly,
+        seed,
+        fuse,
     )
     if extra:
         plan.outputs = wanted

@@ -197,6 +197,7 @@ class TrainState:
             tuple(map(look_up, call.outputs)),
             tuple(map(look_up, call.states)),
             call.attributes,
+            elementwise=call.elementwise,
         )
 
     def _clip_calls(self, operands: list[dict[str, Any]]) -> list[FlatCall]:
