@@ -8,7 +8,8 @@ flat list of instructions (see core_c/plan.inc); nothing of the graph is left in
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -657,8 +658,11 @@ class Builder:
 class Context:
     """One execution of a program: its arena, its calls, its position."""
 
-    def __init__(self, program: Program, guards: Sequence[Guard]) -> None:
+    def __init__(
+        self, program: Program, guards: Sequence[Guard], home: list[Context] | None = None
+    ) -> None:
         self.program = program
+        self._home = home  # where it lies when nobody uses it
         pointers = [g.pointer for g in guards]
         table = ffi.new("pf_guard *[]", pointers) if pointers else ffi.NULL
         pointer = lib.pf_context_new(program.pointer, table, len(pointers))
@@ -671,29 +675,37 @@ class Context:
         for base, address in program.fixed_bases:
             lib.pf_context_bind(self.pointer, base, ffi.cast("void *", address))
         self.python: dict[Node, Any] = {}  # what nodes written in Python keep until backward
-        self.feeds: list[Array] = []  # what the bases point to
-        self.busy = False
-        self._loss: Any = None
+        self.feeds: list[Any] = []  # what the bases point to: arrays, or their buffers
+        self.loss: Any = None  # a pointer to the loss that was computed last
         if program.cost_id != NOWHERE:
             address = lib.pf_context_data(self.pointer, program.cost_id)
             is_float = program.specs[program.cost_id].dtype.itemsize == 4
-            self._loss = ffi.cast("float *" if is_float else "double *", address)
+            self.loss = ffi.cast("float *" if is_float else "double *", address)
         # Where the outputs are; None for one whose place changes with the feed.
         self._places = [
             None if i in program.fed_values else self.read(i) for i in program.output_ids
         ]
 
-    @property
-    def loss(self) -> float:
-        """The loss that was computed last."""
-        return self._loss[0]  # type: ignore[no-any-return]
+    def output(self, i: int) -> Array:
+        """Return a view of output number i of the request."""
+        place = self._places[i]
+        return self.read(self.program.output_ids[i]) if place is None else place
 
-    def outputs(self) -> list[Array]:
-        """Return views of the outputs, in the order of the request."""
-        return [
-            self.read(i) if place is None else place
-            for i, place in zip(self.program.output_ids, self._places, strict=True)
-        ]
+    @contextmanager
+    def held(self) -> Iterator[bool]:
+        """Keep runs away for the length of a ``with`` block, unless one has it: then False."""
+        if self._home is None:
+            yield True
+            return
+        try:
+            self._home.remove(self)
+        except ValueError:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            self._home.append(self)
 
     def bind(self, feeds: dict[Placeholder, Array]) -> None:
         """Point the program's feeds to arrays, which stay alive with the context."""
