@@ -174,6 +174,7 @@ class Builder:
         self.folded: dict[Key, Array] = {}
         self.kernels: dict[tuple[str, np.dtype[Any]], tuple[str, int]] = {}
         self.flags = lib.PF_TRAINING if request.training else 0
+        self.counts: dict[Node, int | None] = {}  # of the elements that element-wise ops treat
         self.rewritten = Rewritten([])
         self._lower()
 
@@ -233,13 +234,15 @@ class Builder:
         self._number(self.rewritten.order, specs)
         nodes = [n for n in self.rewritten.order if not isinstance(n, Leaf) and self._is_run(n)]
         items = [[n] for n in nodes]
+        if request.fuse:
+            self.counts = {n: fusion.elementwise_count(n, specs) for n in nodes}
         if "chains" in request.fuse:
-            items = fusion.chains(nodes, specs)
+            items = fusion.chains(nodes, specs, self.counts)
         copies = self._find_uses(items, targets)
         for call in request.before:
             self._flat(call)
         for position, item in enumerate(items):
-            if len(item) > 1 or self._is_shared(item[0], specs):
+            if len(item) > 1 or self._is_shared(item[0]):
                 self._emit_group(item, specs, position)
             else:
                 self._emit(item[0], specs, position)
@@ -334,11 +337,11 @@ class Builder:
             self.folded[key] = context.read(value).copy()
         return rest
 
-    def _is_shared(self, node: Node, specs: Specs) -> bool:
+    def _is_shared(self, node: Node) -> bool:
         """Return whether an instruction by itself is a group, to be shared out to threads."""
         if "chains" not in self.request.fuse:
             return False
-        count = fusion.elementwise_count(node, specs)
+        count = self.counts[node]
         return count is not None and count >= fusion.SHARED_ELEMENTS
 
     def _is_run(self, node: Node) -> bool:
@@ -380,7 +383,7 @@ class Builder:
         for value in outputs:
             wanted = value in self.last_use or self.request.keep_all or node.is_python
             if wanted and self.value_base[value] == NOWHERE:
-                if in_place and self._take_over(node, specs, inputs, value, position):
+                if in_place and self._take_over(node, inputs, value, position):
                     continue
                 self.value_base[value] = ARENA
                 self.value_offset[value] = self.arena.allocate(self.value_bytes[value])
@@ -393,11 +396,9 @@ class Builder:
         inputs = [NOWHERE if v is None else ids[v._node, v._index] for v in node.inputs]
         return inputs, [ids[node, i] for i in range(node.output_count)]
 
-    def _take_over(
-        self, node: Node, specs: Specs, inputs: list[int], output: int, position: int
-    ) -> bool:
+    def _take_over(self, node: Node, inputs: list[int], output: int, position: int) -> bool:
         """Give an output the memory of an input that is used here for the last time, if it may."""
-        if fusion.elementwise_count(node, specs) is None:
+        if self.counts[node] is None:
             return False
         for value in inputs:
             root = self.root[value] if value != NOWHERE else NOWHERE

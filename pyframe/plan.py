@@ -24,7 +24,7 @@ from pyframe.errors import (
 )
 from pyframe.execution import check_feed, drive, launch, resolve_feed
 from pyframe.fusion import choose
-from pyframe.graph import Graph, topological_order
+from pyframe.graph import Graph, collector_paused, topological_order
 from pyframe.lowering import Builder, Context, Program, Request
 from pyframe.node import (
     Array,
@@ -188,9 +188,10 @@ class Plan:
             if found is not None:
                 self._cache.move_to_end(key)
                 return found
-        specs = {p: Spec(a.shape, a.dtype) for p, a in feeds.items()}
-        request = self._request(mode, list(outputs), specs, training)
-        made = Specialization(Program(Builder(request)), self._train.guards)
+        with collector_paused():
+            specs = {p: Spec(a.shape, a.dtype) for p, a in feeds.items()}
+            request = self._request(mode, list(outputs), specs, training)
+            made = Specialization(Program(Builder(request)), self._train.guards)
         with self._lock:
             self._cache[key] = made
             while len(self._cache) > SPECIALIZATIONS:
@@ -730,17 +731,18 @@ def compile(
     extra = [v for v in outputs if v not in wanted]
     if optimizer is not None:
         check_learning_rate(optimizer)
-    plan = Plan(
-        loss,
-        [*wanted, *extra],
-        optimizer,
-        metrics,
-        parameters,
-        inspect,
-        detect_anomaly,
-        seed,
-        fuse,
-    )
+    with collector_paused():
+        plan = Plan(
+            loss,
+            [*wanted, *extra],
+            optimizer,
+            metrics,
+            parameters,
+            inspect,
+            detect_anomaly,
+            seed,
+            fuse,
+        )
     if extra:
         plan.outputs = wanted
     return plan
