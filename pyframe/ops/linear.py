@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,11 @@ from pyframe.op import (
 )
 from pyframe.ops.activations import LeakyReluGrad, ReluGrad, SigmoidGrad, TanhGrad
 from pyframe.ops.reductions import SumTo
+
+
+def _known_shape(spec: Spec | None) -> tuple[int, ...]:
+    assert spec is not None and spec.shape is not None
+    return tuple(n or 0 for n in spec.shape)
 
 
 def _rows(x: Any) -> Any:
@@ -50,6 +56,17 @@ def _activate_grad(kind: str, dy: Any, y: Any, slope: float) -> Any:
     if kind == "tanh":
         return dy * (1 - y) * (1 + y)
     return np.where(y > 0, dy, slope * dy) if kind == "leaky_relu" else dy
+
+
+def _scratch_bytes(dtype: np.dtype[Any], *products: tuple[int, int]) -> int:
+    """Return the memory in which large products keep rows of their left operands (m, k).
+
+    That is a block of 256 rows and 384 terms at most, and what keeps the rows apart; see gemm.c.
+    """
+    return max(
+        0 if m * k < 2**15 else min(m, 256) * (min(k, 384) + 32) * dtype.itemsize
+        for m, k in products
+    )
 
 
 class _FusedOp(Op):
@@ -174,6 +191,12 @@ class Linear(_FusedOp):
         own = (dx, dweight, None if bias is None else dbias)
         return own if residual is None else (*own, dy)
 
+    def scratch_bytes(self, specs: Sequence[Spec | None]) -> int:
+        x, weight = (_known_shape(spec) for spec in specs[:2])
+        if not weight:
+            return 0
+        return _scratch_bytes(self.specs[0].dtype, (math.prod(x[:-1]), weight[0]))
+
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
         x, weight, bias, residual = (*inputs, None)[:4]
@@ -261,6 +284,13 @@ class LinearGrad(_FusedOp):
         if saved is not None and not (weight and same_shape(saved, x)):
             self.bad_shapes("saved goes with a weight matrix, and must have the shape of x")
         return x, weight, weight[1:]
+
+    def scratch_bytes(self, specs: Sequence[Spec | None]) -> int:
+        x, weight = (_known_shape(spec) for spec in specs[1:3])
+        if not weight:
+            return 0
+        rows, (inner, outer) = math.prod(x[:-1]), weight
+        return _scratch_bytes(self.specs[0].dtype, (rows, outer), (inner, rows))
 
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
@@ -361,6 +391,11 @@ class MatMul(Op):
         da = MatMul(b, dy, tb, True) if ta else MatMul(dy, b, False, not tb)
         db = MatMul(dy, a, True, ta) if tb else MatMul(a, dy, not ta, False)
         return SumTo(da, a), SumTo(db, b)
+
+    def scratch_bytes(self, specs: Sequence[Spec | None]) -> int:
+        a = _known_shape(specs[0])
+        m, k = (a[-1], a[-2]) if self.attrs["transpose_a"] else (math.prod(a[:-1]), a[-1])
+        return _scratch_bytes(self.specs[0].dtype, (m, k))
 
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
