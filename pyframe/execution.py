@@ -27,7 +27,7 @@ from pyframe.storage import already_trained, reading
 # The longest time between two looks at Ctrl-C.
 SECONDS_PER_LOOK = 0.05
 
-DONE, PAUSED, BUSY = lib.PF_DONE, lib.PF_PAUSED, lib.PF_BUSY
+DONE, PAUSED, BUSY, UNALIGNED = lib.PF_DONE, lib.PF_PAUSED, lib.PF_BUSY, lib.PF_UNALIGNED
 
 
 def check_feed(placeholder: Placeholder, name: str, value: Any) -> Array:
@@ -72,9 +72,9 @@ def resolve_feed(
 
 
 def launch(
-    context: Context, feeds: list[Array], train: TrainState, seed: int, rate: float, training: bool
+    context: Context, feeds: list[Any], train: TrainState, seed: int, rate: float, training: bool
 ) -> None:
-    """Run a context over some feeds from its first instruction to its last.
+    """Run a context over some feeds (their buffers) from its first instruction to its last.
 
     With `training` it is a step of the train state: claimed and counted in C, so that whatever
     happens here a step that was taken is counted, and what is claimed is given free.
@@ -84,12 +84,15 @@ def launch(
     BusyError
         If `training` and somebody else trains the parameters.
     """
-    context.feeds = feeds  # they stay alive with the context, which points to them
+    count = len(feeds)
     try:
+        # The context points to the feeds from here on, so they live as long as it does. Nothing is
+        # called in between, and so nothing can interrupt.
+        context.feeds = feeds
         status = lib.pf_context_launch(
             context.pointer,
-            list(map(ffi.from_buffer, feeds)),
-            len(feeds),
+            feeds,
+            count,
             training,
             seed,
             train.step_count,
@@ -100,6 +103,10 @@ def launch(
             return
         if status == BUSY:
             raise already_trained()
+        if status == UNALIGNED:  # arrays over other memory, such as a file's, may begin anywhere
+            copies = [ffi.from_buffer(np.frombuffer(ffi.buffer(b), np.uint8).copy()) for b in feeds]
+            launch(context, copies, train, seed, rate, training)
+            return
         if status != PAUSED:
             handle(context, status)
         drive(context)

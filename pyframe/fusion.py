@@ -8,7 +8,7 @@ what could be joined; the lowering does it. They can be chosen one by one, by th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -207,8 +207,13 @@ def elementwise_count(node: Node, specs: Specs) -> int | None:
     return count_of(specs[node][0])
 
 
-def chains(nodes: Sequence[Node], specs: Specs) -> list[list[Node]]:
-    """Return the nodes in their order, those that are to run as one group together."""
+def chains(
+    nodes: Sequence[Node], specs: Specs, counts: Mapping[Node, int | None]
+) -> list[list[Node]]:
+    """Return the nodes in their order, those that are to run as one group together.
+
+    `counts` holds the `elementwise_count` of each.
+    """
     result: list[list[Node]] = []
     run: list[Node] = []
     key: tuple[int, int] | None = None
@@ -220,7 +225,7 @@ def chains(nodes: Sequence[Node], specs: Specs) -> list[list[Node]]:
         run = []
 
     for node in nodes:
-        count = elementwise_count(node, specs)
+        count = counts[node]
         if count is None:
             flush()
             result.append([node])

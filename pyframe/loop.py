@@ -256,7 +256,7 @@ class Loop:
         context = self._full_context
         if self._tail_context is not None and self.batch_index == 0 and self.epoch > 0:
             context = self._tail_context
-        return context.loss
+        return context.loss[0]  # type: ignore[no-any-return]
 
     def run(self, seconds: float = 0.05) -> str:
         """Run for a while.

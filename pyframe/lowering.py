@@ -8,7 +8,8 @@ flat list of instructions (see core_c/plan.inc); nothing of the graph is left in
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -173,6 +174,7 @@ class Builder:
         self.folded: dict[Key, Array] = {}
         self.kernels: dict[tuple[str, np.dtype[Any]], tuple[str, int]] = {}
         self.flags = lib.PF_TRAINING if request.training else 0
+        self.counts: dict[Node, int | None] = {}  # of the elements that element-wise ops treat
         self.rewritten = Rewritten([])
         self._lower()
 
@@ -232,13 +234,15 @@ class Builder:
         self._number(self.rewritten.order, specs)
         nodes = [n for n in self.rewritten.order if not isinstance(n, Leaf) and self._is_run(n)]
         items = [[n] for n in nodes]
+        if request.fuse:
+            self.counts = {n: fusion.elementwise_count(n, specs) for n in nodes}
         if "chains" in request.fuse:
-            items = fusion.chains(nodes, specs)
+            items = fusion.chains(nodes, specs, self.counts)
         copies = self._find_uses(items, targets)
         for call in request.before:
             self._flat(call)
         for position, item in enumerate(items):
-            if len(item) > 1 or self._is_shared(item[0], specs):
+            if len(item) > 1 or self._is_shared(item[0]):
                 self._emit_group(item, specs, position)
             else:
                 self._emit(item[0], specs, position)
@@ -333,11 +337,11 @@ class Builder:
             self.folded[key] = context.read(value).copy()
         return rest
 
-    def _is_shared(self, node: Node, specs: Specs) -> bool:
+    def _is_shared(self, node: Node) -> bool:
         """Return whether an instruction by itself is a group, to be shared out to threads."""
         if "chains" not in self.request.fuse:
             return False
-        count = fusion.elementwise_count(node, specs)
+        count = self.counts[node]
         return count is not None and count >= fusion.SHARED_ELEMENTS
 
     def _is_run(self, node: Node) -> bool:
@@ -379,7 +383,7 @@ class Builder:
         for value in outputs:
             wanted = value in self.last_use or self.request.keep_all or node.is_python
             if wanted and self.value_base[value] == NOWHERE:
-                if in_place and self._take_over(node, specs, inputs, value, position):
+                if in_place and self._take_over(node, inputs, value, position):
                     continue
                 self.value_base[value] = ARENA
                 self.value_offset[value] = self.arena.allocate(self.value_bytes[value])
@@ -392,11 +396,9 @@ class Builder:
         inputs = [NOWHERE if v is None else ids[v._node, v._index] for v in node.inputs]
         return inputs, [ids[node, i] for i in range(node.output_count)]
 
-    def _take_over(
-        self, node: Node, specs: Specs, inputs: list[int], output: int, position: int
-    ) -> bool:
+    def _take_over(self, node: Node, inputs: list[int], output: int, position: int) -> bool:
         """Give an output the memory of an input that is used here for the last time, if it may."""
-        if fusion.elementwise_count(node, specs) is None:
+        if self.counts[node] is None:
             return False
         for value in inputs:
             root = self.root[value] if value != NOWHERE else NOWHERE
@@ -657,8 +659,11 @@ class Builder:
 class Context:
     """One execution of a program: its arena, its calls, its position."""
 
-    def __init__(self, program: Program, guards: Sequence[Guard]) -> None:
+    def __init__(
+        self, program: Program, guards: Sequence[Guard], home: list[Context] | None = None
+    ) -> None:
         self.program = program
+        self._home = home  # where it lies when nobody uses it
         pointers = [g.pointer for g in guards]
         table = ffi.new("pf_guard *[]", pointers) if pointers else ffi.NULL
         pointer = lib.pf_context_new(program.pointer, table, len(pointers))
@@ -671,29 +676,37 @@ class Context:
         for base, address in program.fixed_bases:
             lib.pf_context_bind(self.pointer, base, ffi.cast("void *", address))
         self.python: dict[Node, Any] = {}  # what nodes written in Python keep until backward
-        self.feeds: list[Array] = []  # what the bases point to
-        self.busy = False
-        self._loss: Any = None
+        self.feeds: list[Any] = []  # what the bases point to: arrays, or their buffers
+        self.loss: Any = None  # a pointer to the loss that was computed last
         if program.cost_id != NOWHERE:
             address = lib.pf_context_data(self.pointer, program.cost_id)
             is_float = program.specs[program.cost_id].dtype.itemsize == 4
-            self._loss = ffi.cast("float *" if is_float else "double *", address)
+            self.loss = ffi.cast("float *" if is_float else "double *", address)
         # Where the outputs are; None for one whose place changes with the feed.
         self._places = [
             None if i in program.fed_values else self.read(i) for i in program.output_ids
         ]
 
-    @property
-    def loss(self) -> float:
-        """The loss that was computed last."""
-        return self._loss[0]  # type: ignore[no-any-return]
+    def output(self, i: int) -> Array:
+        """Return a view of output number i of the request."""
+        place = self._places[i]
+        return self.read(self.program.output_ids[i]) if place is None else place
 
-    def outputs(self) -> list[Array]:
-        """Return views of the outputs, in the order of the request."""
-        return [
-            self.read(i) if place is None else place
-            for i, place in zip(self.program.output_ids, self._places, strict=True)
-        ]
+    @contextmanager
+    def held(self) -> Iterator[bool]:
+        """Keep runs away for the length of a ``with`` block, unless one has it: then False."""
+        if self._home is None:
+            yield True
+            return
+        try:
+            self._home.remove(self)
+        except ValueError:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            self._home.append(self)
 
     def bind(self, feeds: dict[Placeholder, Array]) -> None:
         """Point the program's feeds to arrays, which stay alive with the context."""

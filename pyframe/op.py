@@ -83,7 +83,7 @@ class Op(Node):
         states: Sequence[State] = (),
         **attributes: Any,
     ) -> None:
-        unknown = set(attributes) - set(self.attributes)
+        unknown = attributes.keys() - self.attributes.keys() if attributes else ()
         if unknown:
             raise ArgumentError(
                 f"{type(self).__name__} does not know {sorted(unknown)}; "
@@ -105,14 +105,21 @@ class Op(Node):
                 shapes.append(spec.shape)
         self._shapes_for_message = shapes
         for shape in shapes:
-            if shape is not None:
-                _check_rank(self, shape)
+            if shape is not None and len(shape) > MAX_NDIM:
+                _refuse_rank(self, shape)
         result = self.infer_shape(*shapes)
         results = (result,) if self.output_count == 1 else result
+        first = specs[0] if specs else None
+        specs_out = []
         for shape in results:
-            _check_rank(self, shape)
+            if first is not None and shape is first.shape and out is first.dtype:
+                specs_out.append(first)  # nothing new: most ops keep the shape
+                continue
+            if len(shape) > MAX_NDIM:
+                _refuse_rank(self, shape)
             _check_size(self, shape)
-        return tuple([Spec(shape, out) for shape in results])
+            specs_out.append(Spec(shape, out))
+        return tuple(specs_out)
 
     def _check_dtypes(self, specs: Sequence[Spec | None]) -> np.dtype[Any]:
         dtype: np.dtype[Any] | None = None
@@ -252,9 +259,8 @@ class Op(Node):
         return 9, np.abs(expected)
 
 
-def _check_rank(op: Op, shape: Shape) -> None:
-    if len(shape) > MAX_NDIM:
-        op.bad_shapes(f"{describe(shape)} has {len(shape)} axes, and kernels take {MAX_NDIM}")
+def _refuse_rank(op: Op, shape: Shape) -> NoReturn:
+    op.bad_shapes(f"{describe(shape)} has {len(shape)} axes, and kernels take {MAX_NDIM}")
 
 
 def _check_size(op: Op, shape: Shape) -> None:

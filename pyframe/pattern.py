@@ -10,17 +10,31 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy import ndarray
 
+from pyframe._native import ffi
 from pyframe.lowering import Context, Program
-from pyframe.node import Array, Placeholder
+from pyframe.node import Placeholder
+from pyframe.storage import Guard
+
+from_buffer = ffi.from_buffer
 
 
 class Specialization:
     """A program for one set of input shapes, and the contexts that are not in use."""
 
-    def __init__(self, program: Program) -> None:
-        self.program = program
+    def __init__(self, program: Program, guards: list[Guard]) -> None:
+        self.program, self.guards = program, guards
+        # Taking the last one out is one indivisible step: what is not in here belongs to whoever
+        # took it, without a lock.
         self.idle: list[Context] = []
+
+    def borrow(self) -> Context:
+        """Return a context to be appended to `idle` again: an idle one, or a new one."""
+        try:
+            return self.idle.pop()
+        except IndexError:
+            return Context(self.program, self.guards, self.idle)
 
 
 class Pattern:
@@ -42,21 +56,21 @@ class Pattern:
     ) -> None:
         self.specialization, self.entries = specialization, entries
 
-    def match(self, feed: Any) -> list[Array] | None:
-        """Return the arrays of a feed that looks like this, None for one to be checked."""
+    def match(self, feed: Any) -> list[Any] | None:
+        """Return the buffers of a feed that looks like this, None for one to be checked."""
         entries = self.entries
         if type(feed) is not dict or len(feed) != len(entries):
             return None
-        arrays = []
-        for key, dtype, shape in entries:
-            array = feed.get(key)
-            if type(array) is not np.ndarray or array.dtype is not dtype or array.shape != shape:
-                return None
-            flags = array.flags
-            if not (flags.c_contiguous and flags.aligned):
-                return None
-            arrays.append(array)
-        return arrays
+        buffers = []
+        try:
+            for key, dtype, shape in entries:
+                array = feed.get(key)
+                if type(array) is not ndarray or array.dtype is not dtype or array.shape != shape:
+                    return None
+                buffers.append(from_buffer(array))
+        except ValueError:  # not contiguous
+            return None
+        return buffers
 
 
 def pattern_of(
@@ -67,7 +81,7 @@ def pattern_of(
     for placeholder in specialization.program.feeds:
         key = placeholder if placeholder in feed else names[placeholder]
         array = feed.get(key)
-        if type(array) is not np.ndarray or array.dtype is not placeholder.dtype:
+        if type(array) is not ndarray or array.dtype is not placeholder.dtype:
             return None
         entries.append((key, array.dtype, array.shape))
     pattern = Pattern(specialization, entries)

@@ -12,10 +12,11 @@ from warnings import warn
 
 import numpy as np
 
-from pyframe._native import lib
+from pyframe._native import ffi, lib
 from pyframe.autodiff import Gradients, differentiate
 from pyframe.errors import (
     ArgumentError,
+    BusyError,
     FeedError,
     GraphError,
     UnusedParameterWarning,
@@ -24,7 +25,7 @@ from pyframe.errors import (
 )
 from pyframe.execution import check_feed, drive, launch, resolve_feed
 from pyframe.fusion import choose
-from pyframe.graph import Graph, topological_order
+from pyframe.graph import Graph, collector_paused, topological_order
 from pyframe.lowering import Builder, Context, Program, Request
 from pyframe.node import (
     Array,
@@ -39,7 +40,7 @@ from pyframe.node import (
 )
 from pyframe.pattern import Pattern, Specialization, pattern_of
 from pyframe.state import TrainState, check_learning_rate
-from pyframe.storage import Segment, already_trained, place, refuse_while_reading
+from pyframe.storage import Segment, already_trained, place, reading, refuse_while_reading
 
 if TYPE_CHECKING:
     from pyframe.loop import Loop
@@ -188,9 +189,10 @@ class Plan:
             if found is not None:
                 self._cache.move_to_end(key)
                 return found
-        specs = {p: Spec(a.shape, a.dtype) for p, a in feeds.items()}
-        request = self._request(mode, list(outputs), specs, training)
-        made = Specialization(Program(Builder(request)))
+        with collector_paused():
+            specs = {p: Spec(a.shape, a.dtype) for p, a in feeds.items()}
+            request = self._request(mode, list(outputs), specs, training)
+            made = Specialization(Program(Builder(request)), self._train.guards)
         with self._lock:
             self._cache[key] = made
             while len(self._cache) > SPECIALIZATIONS:
@@ -229,28 +231,12 @@ class Plan:
     @contextmanager
     def _context(self, specialization: Specialization) -> Iterator[Context]:
         """Lend a context for the length of a ``with`` block."""
-        context = self._borrow(specialization)
+        context = specialization.borrow()
         try:
             yield context
         finally:
-            self._give_back(specialization, context)
-
-    def _borrow(self, specialization: Specialization) -> Context:
-        """Lend a context: an idle one, or a new one when all are at work."""
-        with self._lock:
-            if specialization.idle:
-                context = specialization.idle.pop()
-                context.busy = True
-                return context
-        context = Context(specialization.program, self._train.guards)
-        context.busy = True
-        return context
-
-    def _give_back(self, specialization: Specialization, context: Context) -> None:
-        with self._lock:
-            context.busy = False
-            specialization.idle.append(context)
             self._last = context
+            specialization.idle.append(context)
 
     @contextmanager
     def claim(self) -> Iterator[None]:
@@ -304,21 +290,30 @@ class Plan:
         2.5
         """
         pattern = self._step_pattern
-        if pattern is not None and (arrays := pattern.match(feed)) is not None:
+        if pattern is not None and (buffers := pattern.match(feed)) is not None:
             specialization = pattern.specialization
         else:
-            specialization, arrays = self._prepare_step(feed)
+            specialization, buffers = self._prepare_step(feed)
         rate = self._train.rate_at(learning_rate)
-        refuse_while_reading("a training step")
-        context = self._borrow(specialization)
+        if reading.in_python_node or reading.paused_loops:
+            refuse_while_reading("a training step")
         try:
-            launch(context, arrays, self._train, self.seed, rate, True)
-            return context.loss
+            context = specialization.idle.pop()
+        except IndexError:  # somebody who is training has it, or had it a moment ago
+            with self.claim():
+                context = specialization.borrow()
+        last, self._last = self._last, context
+        try:
+            launch(context, buffers, self._train, self.seed, rate, True)
+            return context.loss[0]  # type: ignore[no-any-return]
+        except BusyError:
+            self._last = last
+            raise
         finally:
-            self._give_back(specialization, context)
+            specialization.idle.append(context)
 
-    def _prepare_step(self, feed: Mapping[Any, Any]) -> tuple[Specialization, list[Array]]:
-        """Check a feed, and return what runs it and its arrays in the order of the program."""
+    def _prepare_step(self, feed: Mapping[Any, Any]) -> tuple[Specialization, list[Any]]:
+        """Check a feed, and return what runs it and its buffers in the order of the program."""
         self._require_optimizer()
         cost = self.cost
         assert cost is not None
@@ -326,7 +321,7 @@ class Plan:
         with self.claim():
             specialization = self._specialize("train", [], feeds, True)
         self._step_pattern = pattern_of(feed, self._known, specialization)
-        return specialization, [feeds[p] for p in specialization.program.feeds]
+        return specialization, [ffi.from_buffer(feeds[p]) for p in specialization.program.feeds]
 
     def run(
         self,
@@ -361,31 +356,34 @@ class Plan:
             pattern is not None
             and outputs is kept
             and training is kept_training
-            and (arrays := pattern.match(feed)) is not None
+            and (buffers := pattern.match(feed)) is not None
         ):
-            return self._run(pattern.specialization, arrays, out, single)
+            return self._run(pattern.specialization, buffers, out, single)
         single, wanted = self._wanted(outputs)
         feeds = self._feeds(feed, wanted)
         specialization = self._specialize("run", wanted, feeds, training)
-        arrays = [feeds[p] for p in specialization.program.feeds]
+        buffers = [ffi.from_buffer(feeds[p]) for p in specialization.program.feeds]
         if training and self.states:
             # Batch statistics go to a shadow of the states, which a step would use as well.
             with self.claim():
-                return self._run(specialization, arrays, out, single)
+                return self._run(specialization, buffers, out, single)
         if outputs is None or isinstance(outputs, Value):  # a list could be another one next time
             pattern = pattern_of(feed, self._known, specialization)
             self._run_pattern = outputs, training, single, pattern
-        return self._run(specialization, arrays, out, single)
+        return self._run(specialization, buffers, out, single)
 
     def _run(
-        self, specialization: Specialization, arrays: list[Array], out: Any, single: bool
+        self, specialization: Specialization, buffers: list[Any], out: Any, single: bool
     ) -> Any:
-        context = self._borrow(specialization)
+        context = self._last = specialization.borrow()
         try:
-            launch(context, arrays, self._train, self.seed, 0.0, False)
-            return _deliver(context.outputs(), out, single)
+            launch(context, buffers, self._train, self.seed, 0.0, False)
+            if single and out is None:
+                return context.output(0).copy()
+            results = [context.output(i) for i in range(len(context.program.output_ids))]
+            return _deliver(results, out, single)
         finally:
-            self._give_back(specialization, context)
+            specialization.idle.append(context)
 
     def _wanted(self, outputs: Any) -> tuple[bool, list[Value]]:
         if outputs is None:
@@ -521,11 +519,11 @@ class Plan:
 
     def _read(self, value: Value, what: str, shown: Value | None = None) -> Array:
         label = (value if shown is None else shown).node.label()
-        with self._lock:
-            context = self._last
-            if context is None:
-                raise GraphError(f"{label} has no {what} yet: run the plan first")
-            if context.busy:
+        context = self._last
+        if context is None:
+            raise GraphError(f"{label} has no {what} yet: run the plan first")
+        with context.held() as is_held:
+            if not is_held:
                 raise ValueReusedError(f"the {what} of {label} is being computed by another run")
             program = context.program
             number = program.value_ids.get((value.node, value.index))
@@ -736,17 +734,18 @@ def compile(
     extra = [v for v in outputs if v not in wanted]
     if optimizer is not None:
         check_learning_rate(optimizer)
-    plan = Plan(
-        loss,
-        [*wanted, *extra],
-        optimizer,
-        metrics,
-        parameters,
-        inspect,
-        detect_anomaly,
-        seed,
-        fuse,
-    )
+    with collector_paused():
+        plan = Plan(
+            loss,
+            [*wanted, *extra],
+            optimizer,
+            metrics,
+            parameters,
+            inspect,
+            detect_anomaly,
+            seed,
+            fuse,
+        )
     if extra:
         plan.outputs = wanted
     return plan

@@ -266,7 +266,7 @@ class TrainState:
         """Return the learning rate of the next step."""
         if rate is None:
             rate = self.optimizer.learning_rate
-            if callable(rate):
+            if type(rate) is not float and callable(rate):
                 rate = rate(np.array([self.step]))[0]
         if type(rate) is float and 0.0 <= rate < math.inf:
             return rate

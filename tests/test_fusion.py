@@ -120,6 +120,17 @@ def test_the_derivative_joins_the_input_gradient() -> None:
     ]
 
 
+def test_the_logarithm_of_a_softmax_is_one_op() -> None:
+    x = pf.Placeholder("x", shape=(None, 3))
+    out = pf.Log(pf.Softmax(x, axis=0))
+    plan = pf.compile(out)
+    data = np.array([[0.0, 1, 2], [200, 1, 3]])
+    got = plan.run({x: data})
+    assert kernels(plan) == ["log_softmax"]
+    np.testing.assert_allclose(got[0], [-200, -np.log(2), -1 - np.log1p(np.exp(-1))], rtol=1e-6)
+    assert pf.compile(out, fuse=False).run({x: data})[0, 0] < -80  # -inf, or a denormal's
+
+
 @pytest.mark.parametrize(
     "use",
     [
