@@ -29,7 +29,7 @@ enum {
      * measurements count. 10000 of it is the caller's, for the call of the system. */
     WAKE_COST = 50000,
     LEAST_WAKE_COST = 10000,
-    HIGHEST_WAKE_COST = 200000,
+    HIGHEST_WAKE_COST = 100000,
     /* How long a worker waits before it sleeps. As long as waking it takes: so the waiting costs
      * never more than twice of what it would if one knew when the next call comes. */
     SPIN = WAKE_COST,

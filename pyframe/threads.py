@@ -110,9 +110,9 @@ def usable_processors() -> int:
     quota = control_group_limit()
     if quota is not None:
         limits.append(int(quota))  # a rest of a processor is not worth being stopped for
-    wanted = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    if wanted.isascii() and wanted.isdigit():
-        limits.append(int(wanted))
+    wanted = _whole_number(os.environ.get("OMP_NUM_THREADS", "").split(",")[0])
+    if wanted is not None:
+        limits.append(wanted)
     return max(1, min(limits))
 
 
@@ -181,6 +181,11 @@ def _read(path: str) -> str:
         os.close(file)
 
 
+def _whole_number(text: str) -> int | None:
+    text = text.strip()
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
+
+
 def initial_count(environment: Mapping[str, str]) -> int:
     """Return the number of threads to start with.
 
@@ -189,13 +194,14 @@ def initial_count(environment: Mapping[str, str]) -> int:
     ArgumentError
         If the environment asks for something that is no number of threads.
     """
-    wanted = environment.get(VARIABLE, "").strip()
-    if not wanted:
+    text = environment.get(VARIABLE, "").strip()
+    if not text:
         return usable_processors()
-    if wanted.isascii() and wanted.isdigit() and 1 <= int(wanted) <= _native.MAX_THREADS:
-        return int(wanted)
+    count = _whole_number(text)
+    if count is not None and 1 <= count <= _native.MAX_THREADS:
+        return count
     raise ArgumentError(
-        f"{VARIABLE}={wanted!r}: it must be an integer from 1 to {_native.MAX_THREADS}; "
+        f"{VARIABLE}={text!r}: it must be an integer from 1 to {_native.MAX_THREADS}; "
         "correct the environment variable, or unset it for as many threads as the process may use"
     )
 
