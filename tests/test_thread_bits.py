@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -156,3 +157,62 @@ def test_the_number_may_change_while_a_plan_runs() -> None:
     finally:
         done.set()
         changer.join(60)
+
+
+# ---- kernels that share out their rows themselves ----
+
+A, B = RNG.normal(size=(901, 1203)), RNG.normal(size=(901, 257))
+
+
+def evaluate(make: Callable[..., pf.Node], *arrays: np.ndarray) -> np.ndarray:
+    feeds = {pf.Placeholder(f"x{i}", shape=a.shape, dtype=a.dtype): a for i, a in enumerate(arrays)}
+    return np.array(pf.compile(make(*feeds)).run(feeds))
+
+
+MOVES: dict[str, tuple[Callable[..., pf.Node], Callable[..., np.ndarray], list[np.ndarray]]] = {
+    "transpose": (pf.Transpose, np.transpose, [A]),
+    "transpose of three axes": (
+        lambda x: pf.Transpose(x, axes=(1, 0, 2)),
+        lambda x: x.transpose(1, 0, 2),
+        [A[:900].reshape(60, 15, 1203)],
+    ),
+    "slice": (
+        lambda x: pf.Slice(x, (slice(3, None, 2), slice(None, 5, -3))),
+        lambda x: x[3::2, :5:-3],
+        [np.concatenate([A, A])],
+    ),
+    "concat along the columns": (
+        lambda x, y: pf.Concat([x, y], axis=1),
+        lambda x, y: np.concatenate([x, y], axis=1),
+        [A, B],
+    ),
+}
+
+
+@pytest.mark.parametrize("count", COUNTS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", MOVES)
+def test_what_moves_is_moved_right(name: str, dtype: str, count: int) -> None:
+    make, expect, arrays = MOVES[name]
+    arrays = [a.astype(dtype) for a in arrays]
+    pf.set_num_threads(count)
+    before = regions()
+    np.testing.assert_array_equal(evaluate(make, *arrays), expect(*arrays))
+    assert (regions() > before) == (count > 1), "the test is of no use: nothing was shared out"
+
+
+@pytest.mark.parametrize("bits", [32, 64])
+@pytest.mark.parametrize("n", [(1 << 14) - 1, (1 << 14) + 1, (1 << 20) + 17, 3_000_001])
+def test_sums_of_squares(n: int, bits: int) -> None:
+    g = RNG.normal(size=n).astype(f"float{bits}")
+    totals = []
+    for count in COUNTS:
+        pf.set_num_threads(count)
+        before = regions()
+        total = np.ones(1)
+        _native.call_kernel("square_sum", bits, [g], [], states=[total])
+        totals.append(total[0])
+        if n > 2_000_000:
+            assert (regions() > before) == (count > 1)
+    assert len(set(totals)) == 1
+    assert totals[0] == pytest.approx(1 + math.fsum(g.astype(float) ** 2), rel=1e-14)
