@@ -274,7 +274,10 @@ pf_context *pf_context_new(const pf_program *program, pf_guard *const *guards,
         pf_context_free(context);
         return NULL;
     }
-    for (int64_t g = 0; g < guard_count; g++) context->guards[g] = guards[g];
+    for (int64_t g = 0; g < guard_count; g++) {
+        context->guards[g] = guards[g];
+        pf_guard_retain(guards[g]);
+    }
     context->step.size = sizeof context->step;
     context->error.size = sizeof context->error;
     index_bases(context);
@@ -286,7 +289,11 @@ pf_context *pf_context_new(const pf_program *program, pf_guard *const *guards,
 
 void pf_context_free(pf_context *context) {
     if (!context) return;
-    if (context->guards) pf_context_reset(context);
+    if (context->guards) {
+        pf_context_reset(context);
+        for (int64_t g = 0; g < context->guard_count && context->guards[g]; g++)
+            pf_guard_free(context->guards[g]);
+    }
     free(context->guards);
     free(context->bases);
     free(context->operands);

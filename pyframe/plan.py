@@ -234,9 +234,21 @@ class Plan:
         context = specialization.borrow()
         try:
             yield context
-        finally:
-            self._last = context
-            specialization.idle.append(context)
+        except GeneratorExit:
+            # A loop was thrown away unclosed, and the memory of its context perhaps before this.
+            raise
+        except BaseException:
+            self._return(specialization, context)
+            raise
+        self._return(specialization, context)
+
+    def _return(self, specialization: Specialization, context: Context) -> None:
+        self._last = context
+        specialization.idle.append(context)
+
+    def _refuse_if_taken(self) -> None:
+        if any(lib.pf_guard_is_taken(guard.pointer) for guard in self._train.guards):
+            raise already_trained()
 
     @contextmanager
     def claim(self) -> Iterator[None]:
@@ -299,9 +311,9 @@ class Plan:
             refuse_while_reading("a training step")
         try:
             context = specialization.idle.pop()
-        except IndexError:  # somebody who is training has it, or had it a moment ago
-            with self.claim():
-                context = specialization.borrow()
+        except IndexError:  # it is in use, unless an exception came before it was brought back
+            self._refuse_if_taken()
+            context = specialization.borrow()
         last, self._last = self._last, context
         try:
             launch(context, buffers, self._train, self.seed, rate, True)
