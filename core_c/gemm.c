@@ -1,102 +1,399 @@
-/* The plain matrix product: tiles of ROWS x COLUMNS sums that stay in registers while they run
- * along k, so each load of b serves ROWS rows and each load of a serves COLUMNS columns. */
+/* The matrix product: blocks of k, panels of columns, tiles of rows.
+ *
+ *     for each block of k (at most DEPTH terms, so that a panel stays in the cache)
+ *         for each panel of COLUMNS columns of b
+ *             for each tile of ROWS rows of a:  c (ROWS, COLUMNS) += a (ROWS, DEPTH) panel
+ *
+ * a is read where it lies, through a table of pointers to its rows. b is copied into a panel of
+ * consecutive vectors where that pays: while the first tile of rows uses it, so the copy costs
+ * little more than its stores; or beforehand, if b has to be transposed. */
 #include "gemm.h"
 
-/* 128 bits, what every 64-bit processor has; unaligned, and an alias of the reals it loads. */
-typedef real vec __attribute__((vector_size(16), aligned(sizeof(real)), may_alias));
+#include "gemm_row.h"
+#include "gemm_tile.h"
 
 enum {
-    LANES = 16 / (int)sizeof(real),
-    VECTORS = 2,
-    COLUMNS = VECTORS * LANES,
-    ROWS = 4,       /* ROWS x VECTORS: half of sixteen registers, the rest for loads */
-    DEPTH = 256,    /* terms of a sum at a time: a panel of b is 8 kB */
-    MANY_ROWS = 16, /* from here on copying a panel of b pays */
-    LONG = 64       /* from here on a dot product pays for folding its lanes */
+    DEPTH = 384,         /* of a panel: 48 kB with AVX-512 */
+    PART_ROWS = 256,     /* with DEPTH terms each: 384 kB, for the L2 cache */
+    PACK_TILES = 3,      /* from so many tiles of rows on copying a panel of b pays */
+    ROWS_AT_ONCE = 64,   /* of a, packed as one part */
+    PARTS = 16,          /* enough to keep several threads busy */
+    PART_TERMS = 1 << 20 /* below so many products a part is not worth a thread */
 };
 
-/* c[i][j] (+)= sum_p a[i * a_row + p * a_step] b[p * b_row + j], i < rows, j < width <= COLUMNS.
- * b has COLUMNS readable columns. Called with rows a constant, so that the loops unroll. */
-static inline void tile(int rows, int64_t width, int64_t k, const real *restrict a, int64_t a_row,
-                        int64_t a_step, const real *restrict b, int64_t b_row, real *restrict c,
-                        int64_t c_row, int accumulate) {
-    vec sum[ROWS][VECTORS] = {{{0}}};
-    for (int64_t p = 0; p < k; p++)
-        for (int i = 0; i < rows; i++)
-            for (int v = 0; v < VECTORS; v++)
-                sum[i][v] += a[i * a_row + p * a_step] * *(const vec *)(b + p * b_row + v * LANES);
-    for (int i = 0; i < rows; i++)
-        for (int64_t j = 0; j < width; j++) {
-            const real product = sum[i][j / LANES][j % LANES];
-            c[i * c_row + j] = accumulate ? c[i * c_row + j] + product : product;
-        }
+/* ---- tiles: one function for each number of rows and vectors ---- */
+
+typedef void (*tile_function)(const pf_tile *);
+
+#define PF_TILE(rows, vectors)                                                                   \
+    static void plain_##rows##_##vectors(const pf_tile *t) { pf_tile_run(rows, vectors, 0, t); } \
+    static void cut_##rows##_##vectors(const pf_tile *t) { pf_tile_run(rows, vectors, 1, t); }
+#define PF_TILES(rows) PF_TILE(rows, 1) PF_TILE(rows, 2)
+#define PF_ENTRY(rows) {{plain_##rows##_1, cut_##rows##_1}, {plain_##rows##_2, cut_##rows##_2}},
+
+#if PF_VECTOR_REGISTERS == 32
+#define PF_EACH_ROWS(do) \
+    do (1) do(2) do(3) do(4) do(5) do(6) do(7) do(8)
+#elif PF_VECTOR_BYTES == 32
+#define PF_EACH_ROWS(do) \
+    do (1) do(2) do(3) do(4) do(5) do(6)
+#else
+#define PF_EACH_ROWS(do) \
+    do (1) do(2) do(3) do(4)
+#endif
+PF_EACH_ROWS(PF_TILES)
+static const tile_function tiles[ROWS][VECTORS][2] = {PF_EACH_ROWS(PF_ENTRY)};
+
+/* ---- the blocks of k ---- */
+
+/* A stretch of k: `taps` whole taps, or, of one tap, `depth` terms from `from` on. */
+typedef struct {
+    int64_t tap, taps, from, depth;
+} k_block;
+
+typedef struct {
+    int64_t taps, depth;  /* of all of k */
+    int64_t taps_at_once; /* if a tap is short, ... */
+    int64_t pieces;       /* ... and into how many it is cut if it is long */
+    int64_t count;
+} k_blocks;
+
+static k_blocks blocks_of(const pf_gemm *g) {
+    if (g->taps <= 1 && g->k <= DEPTH)
+        return (k_blocks){.taps = 1, .depth = g->k, .taps_at_once = 1, .pieces = 1, .count = 1};
+    k_blocks b = {.taps = g->taps > 1 ? g->taps : 1};
+    b.depth = g->k / b.taps;
+    b.pieces = b.depth > DEPTH ? (b.depth + DEPTH - 1) / DEPTH : 1;
+    b.taps_at_once = b.pieces > 1 ? 1 : DEPTH / (b.depth > 0 ? b.depth : 1);
+    if (b.taps_at_once > b.taps) b.taps_at_once = b.taps;
+    b.count = (b.taps + b.taps_at_once - 1) / b.taps_at_once * b.pieces;
+    return b;
 }
 
-/* panel (k, COLUMNS) = columns j .. j + width of op(b), from row p on, the rest zero. */
-static void pack(int transpose_b, int64_t n, int64_t depth, int64_t p, int64_t k, int64_t j,
-                 int64_t width, const real *restrict b, real *restrict panel) {
-    if (width < COLUMNS) memset(panel, 0, (size_t)k * COLUMNS * sizeof(real));
-    if (transpose_b) {
-        for (int64_t column = 0; column < width; column++)
-            for (int64_t q = 0; q < k; q++)
-                panel[q * COLUMNS + column] = b[(j + column) * depth + p + q];
-    } else {
-        for (int64_t q = 0; q < k; q++)
-            memcpy(panel + q * COLUMNS, b + (p + q) * n + j, (size_t)width * sizeof(real));
-    }
+static k_block block_at(const k_blocks *b, int64_t index) {
+    if (b->count == 1) return (k_block){.taps = b->taps, .depth = b->depth};
+    const int64_t tap = index / b->pieces * b->taps_at_once, piece = index % b->pieces;
+    const int64_t left = b->taps - tap, from = b->depth * piece / b->pieces;
+    return (k_block){.tap = tap,
+                     .taps = left < b->taps_at_once ? left : b->taps_at_once,
+                     .from = from,
+                     .depth = b->depth * (piece + 1) / b->pieces - from};
 }
 
-void PF_NAME(gemm)(int transpose_a, int transpose_b, int64_t m, int64_t n, int64_t k, const real *a,
-                   const real *b, real *c, int accumulate) {
-    if (n == 1 && m > 1) {
-        /* A column is a row in memory: c^T = op(b)^T op(a)^T, whose long side is then vectors. */
-        PF_NAME(gemm)(!transpose_b, !transpose_a, 1, m, k, b, a, c, accumulate);
-        return;
-    }
-    if (k == 0) {
-        if (!accumulate && m * n > 0) memset(c, 0, (size_t)(m * n) * sizeof(real));
-        return;
-    }
-    if (m == 1 && (n == 1 || (transpose_b && k >= LONG))) {
-        /* One row against rows of b, or against its one column. The row of op(a) is contiguous
-         * either way. */
-        for (int64_t j = 0; j < n; j++) {
-            real product = pf_dot(a, b + j * k, k);
-            c[j] = accumulate ? c[j] + product : product;
-        }
-        return;
-    }
-    if (m == 1 && (!transpose_b || k == 1)) {
-        /* One row: a sum of rows of b, a long vector operation for each term. */
-        for (int64_t p = 0; p < k; p++) {
-            const real factor = a[p], *restrict row = b + p * n;
-            if (p == 0 && !accumulate)
-                for (int64_t j = 0; j < n; j++) c[j] = factor * row[j];
-            else
-                for (int64_t j = 0; j < n; j++) c[j] += factor * row[j];
-        }
-        return;
-    }
-    const int64_t a_row = transpose_a ? 1 : k, a_step = transpose_a ? m : 1;
-    real panel[DEPTH * COLUMNS];
-    for (int64_t p = 0; p < k; p += DEPTH) {
-        const int64_t depth = k - p < DEPTH ? k - p : DEPTH;
-        const int add = accumulate || p > 0;
-        for (int64_t j = 0; j < n; j += COLUMNS) {
-            const int64_t width = n - j < COLUMNS ? n - j : COLUMNS;
-            const real *columns = b + p * n + j;
-            int64_t b_row = n;
-            if (transpose_b || width < COLUMNS || m >= MANY_ROWS) {
-                pack(transpose_b, n, k, p, depth, j, width, b, panel);
-                columns = panel, b_row = COLUMNS;
+/* ---- panels of b ---- */
+
+static inline int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t vectors_for(int64_t width) { return (width + LANES - 1) / LANES; }
+
+/* The lanes of the last of the vectors that hold `width` columns. */
+static inline part last_lanes(int64_t width) {
+    return first_lanes(width - (vectors_for(width) - 1) * LANES);
+}
+
+/* panel (depth, width filled up to whole vectors) = b[p][j], b being its first element */
+static void pack_rows(const real *b, int64_t b_row, int64_t depth, int64_t width, real *panel) {
+    const int64_t vectors = vectors_for(width);
+    const part last = last_lanes(width);
+    for (int64_t p = 0; p < depth; p++, b += b_row)
+        for (int64_t v = 0; v < vectors; v++, panel += LANES)
+            store(panel, load_part(b + v * LANES, v + 1 < vectors ? first_lanes(LANES) : last));
+}
+
+/* panel[p][j] = b[j][p], p < depth, j < width filled up to whole vectors: squares of LANES x LANES
+ * are transposed in registers. */
+static void pack_columns(const real *b, int64_t b_row, int64_t depth, int64_t width, real *panel,
+                         int64_t panel_row) {
+    for (int64_t j = 0; j < width; j += LANES) {
+        const int64_t rows = min(width - j, LANES);
+        for (int64_t p = 0; p < depth; p += LANES) {
+            const int64_t columns = min(depth - p, LANES);
+            const part lanes = first_lanes(columns);
+            vec square[LANES];
+            if (rows == LANES && columns == LANES) {
+                PF_UNROLL for (int i = 0; i < LANES; i++) square[i] = load(b + (j + i) * b_row + p);
+            } else {
+                for (int i = 0; i < LANES; i++)
+                    square[i] = i < rows ? load_part(b + (j + i) * b_row + p, lanes) : (vec){0};
             }
-            int64_t i = 0;
-            for (; i + ROWS <= m; i += ROWS)
-                tile(ROWS, width, depth, a + i * a_row + p * a_step, a_row, a_step, columns, b_row,
-                     c + i * n + j, n, add);
-            for (; i < m; i++)
-                tile(1, width, depth, a + i * a_row + p * a_step, a_row, a_step, columns, b_row,
-                     c + i * n + j, n, add);
+            transpose(square);
+            for (int i = 0; i < columns; i++) store(panel + (p + i) * panel_row + j, square[i]);
         }
     }
+}
+
+static void pack(const pf_gemm *g, int64_t p, int64_t depth, int64_t j, int64_t width,
+                 real *panel) {
+    const real *b = g->b;
+    if (g->b_transposed)
+        pack_columns(b + j * g->b_row + p, g->b_row, depth, width, panel,
+                     vectors_for(width) * LANES);
+    else
+        pack_rows(b + p * g->b_row + j, g->b_row, depth, width, panel);
+}
+
+int64_t PF_NAME(gemm_packed_size)(const pf_gemm *g) { return vectors_for(g->n) * LANES * g->k; }
+
+void PF_NAME(gemm_pack)(const pf_gemm *g, real *packed) {
+    const k_blocks blocks = blocks_of(g);
+    for (int64_t i = 0; i < blocks.count; i++) {
+        const k_block block = block_at(&blocks, i);
+        const int64_t p = block.tap * blocks.depth + block.from, depth = block.taps * block.depth;
+        for (int64_t j = 0; j < g->n; j += COLUMNS) {
+            const int64_t width = min(g->n - j, COLUMNS);
+            pack(g, p, depth, j, width, packed);
+            packed += vectors_for(width) * LANES * depth;
+        }
+    }
+}
+
+/* ---- what is left of the epilogue once a tile is stored, and still in the L1 cache ---- */
+
+/* `statement` for each column q of a row; the kind of activation a constant in each loop. */
+#define PF_FOR_KIND(statement)                              \
+    switch (kind) {                                         \
+        case PF_RELU:                                       \
+            PF_FOR_COLUMNS(PF_RELU, statement) break;       \
+        case PF_SIGMOID:                                    \
+            PF_FOR_COLUMNS(PF_SIGMOID, statement) break;    \
+        case PF_TANH:                                       \
+            PF_FOR_COLUMNS(PF_TANH, statement) break;       \
+        default:                                            \
+            PF_FOR_COLUMNS(PF_LEAKY_RELU, statement) break; \
+    }
+#define PF_FOR_COLUMNS(constant, statement)            \
+    {                                                  \
+        enum { KIND = constant };                      \
+        for (int64_t q = 0; q < width; q++) statement; \
+    }
+
+static void finish(const pf_gemm *g, int64_t i, int64_t rows, int64_t j, int64_t width) {
+    const int kind = g->activation;
+    const real slope = (real)g->slope;
+    for (int64_t r = i; r < i + rows; r++) {
+        real *restrict c = (real *)g->c + r * g->c_row + j;
+        if (g->saved) {
+            const real *restrict y = (const real *)g->saved + r * g->saved_row + j;
+            PF_FOR_KIND(c[q] = pf_activate_grad(KIND, c[q], y[q], slope))
+        } else {
+            PF_FOR_KIND(c[q] = pf_activate(KIND, c[q], slope))
+        }
+    }
+}
+
+/* ---- parts: row blocks times groups of panels ---- */
+
+/* A product, or one block of its rows and of k, that is cut into parts of equal size. */
+typedef struct {
+    const pf_gemm *g;
+    k_blocks blocks;
+    int64_t row, rows, row_parts;
+    int64_t panels, column_parts;
+    int64_t block, block_count;
+    real *strips; /* where the rows of a are packed, or NULL */
+} cut;
+
+/* The distance of packed rows of a: not a power of two, which would put them all into the same few
+ * places of the L1 cache. */
+static inline int64_t strip_row(int64_t depth) { return (vectors_for(depth) + 1) * LANES; }
+
+/* Packs ROWS_AT_ONCE rows of a, for one block of k. */
+static void pack_strip(void *context, int64_t index) {
+    const cut *whole = context;
+    const pf_gemm *g = whole->g;
+    const k_block block = block_at(&whole->blocks, whole->block);
+    const int64_t first = index * ROWS_AT_ONCE, rows = min(whole->rows - first, ROWS_AT_ONCE);
+    const int64_t to_row = strip_row(block.depth);
+    const real *a = (const real *)g->a + (whole->row + first) * g->a_row + block.from * g->a_step;
+    real *to = whole->strips + first * to_row;
+    if (g->a_step == 1)
+        for (int64_t i = 0; i < rows; i++)
+            memcpy(to + i * to_row, a + i * g->a_row, (size_t)block.depth * sizeof(real));
+    else
+        pack_columns(a, g->a_step, rows, block.depth, to, to_row);
+}
+
+/* Where the rows of a tile are, for one block of k. */
+static inline void find_rows(const cut *whole, const k_block *block, int64_t top, int64_t rows,
+                             const real *row[ROWS], pf_tile *t) {
+    const pf_gemm *g = whole->g;
+    if (g->a_rows) {
+        t->row = (const real *const *)g->a_rows + block->tap * g->m + top;
+        return;
+    }
+    const real *first = (const real *)g->a + top * g->a_row;
+    int64_t stride = g->a_row;
+    if (whole->strips) {
+        stride = strip_row(block->depth);
+        first = whole->strips + (top - whole->row) * stride;
+    }
+    for (int64_t i = 0; i < rows; i++) row[i] = first + i * stride;
+    t->row = row;
+}
+
+/* c (rows i to end, columns j to j + width) of one block of k */
+static void run_panel(const cut *whole, const k_block *block, pf_tile *t, int64_t i, int64_t end,
+                      int64_t j, int64_t width, real *panel) {
+    const pf_gemm *g = whole->g;
+    const int64_t vectors = vectors_for(width), depth = block->taps * block->depth;
+    const int64_t p = block->tap * whole->blocks.depth + block->from;
+    /* tiles of nearly equal height, instead of full ones and one small rest */
+    const int64_t count = (end - i + ROWS - 1) / ROWS;
+    const int64_t height = (end - i) / count, higher = (end - i) % count;
+    int cut_short = 0;
+    const real *next = NULL, *row[ROWS];
+    int64_t next_row = g->b_row;
+    t->last = last_lanes(width);
+    t->b = panel, t->b_row = vectors * LANES;
+    t->panel = NULL;
+    if (g->b_packed) {
+        t->b = (const real *)g->b + p * vectors_for(g->n) * LANES + j * depth;
+        next = t->b + depth * COLUMNS, next_row = COLUMNS;
+    } else if (g->b_transposed || (width % LANES != 0 && !PF_MASKED_LOADS)) {
+        pack(g, p, depth, j, width, panel);
+    } else {
+        t->b = (const real *)g->b + p * g->b_row + j, t->b_row = g->b_row;
+        cut_short = width % LANES != 0;
+        if (count >= PACK_TILES || (cut_short && count > 1)) t->panel = panel;
+        if (count >= PACK_TILES && j + 2 * COLUMNS <= g->n) next = t->b + COLUMNS;
+    }
+    for (int64_t tile = 0, top = i, rows; tile < count; tile++, top += rows) {
+        rows = height + (tile < higher);
+        find_rows(whole, block, top, rows, row, t);
+        t->c = (real *)g->c + top * g->c_row + j;
+        if (t->residual) t->residual = (const real *)g->residual + top * g->residual_row + j;
+        t->ahead = t->c, t->ahead_row = 0;
+        if (next && tile >= 1 && tile <= VECTORS)
+            t->ahead = next + (tile - 1) * LANES, t->ahead_row = next_row;
+        tiles[rows - 1][vectors - 1][cut_short || t->panel](t);
+        if (t->panel) { /* from now on there */
+            t->b = panel, t->b_row = vectors * LANES;
+            t->panel = NULL;
+            cut_short = 0;
+        }
+    }
+}
+
+/* c (rows i to end, columns first to stop) */
+static void run_range(const cut *whole, int64_t i, int64_t end, int64_t first, int64_t stop) {
+    const pf_gemm *g = whole->g;
+    real panel[DEPTH * COLUMNS] __attribute__((aligned(64)));
+    pf_tile t = {.zero = g->a_zero,
+                 .tap_stride = g->m,
+                 .step = whole->strips ? 1 : g->a_step,
+                 .c_row = g->c_row,
+                 .scale = g->scale != 0 ? (real)g->scale : 1,
+                 .residual_row = g->residual_row};
+    for (int64_t b = whole->block; b < whole->block + whole->block_count; b++) {
+        const k_block block = block_at(&whole->blocks, b);
+        const int is_last = b + 1 == whole->blocks.count;
+        t.taps = block.taps;
+        t.depth = block.depth;
+        t.offset = whole->strips ? 0 : g->a_offset + block.from * g->a_step;
+        t.add = g->accumulate || b > 0;
+        t.relu = is_last && g->activation == PF_RELU && !g->saved;
+        t.residual = is_last ? g->residual : NULL;
+        for (int64_t j = first; j < stop; j += COLUMNS) {
+            const int64_t width = min(stop - j, COLUMNS);
+            t.bias = is_last && g->bias ? (const real *)g->bias + j : NULL;
+            run_panel(whole, &block, &t, i, end, j, width, panel);
+            if (is_last && g->activation && !t.relu) finish(g, i, end - i, j, width);
+        }
+    }
+}
+
+static void run_part(void *context, int64_t index) {
+    const cut *whole = context;
+    const int64_t row_part = index % whole->row_parts, column_part = index / whole->row_parts;
+    const int64_t i = whole->row + whole->rows * row_part / whole->row_parts;
+    const int64_t end = whole->row + whole->rows * (row_part + 1) / whole->row_parts;
+    const int64_t first = whole->panels * column_part / whole->column_parts * COLUMNS;
+    const int64_t stop = whole->panels * (column_part + 1) / whole->column_parts * COLUMNS;
+    run_range(whole, i, end, first, min(stop, whole->g->n));
+}
+
+/* Whether reading a in place would be slow: columns of a large matrix, which lie on as many pages,
+ * or rows whose distance is a multiple of half a kilobyte, which share few places of a cache. */
+static int wants_strips(const pf_gemm *g) {
+    if (g->a_rows || g->m * g->k < (1 << 15) || g->n < 4 * COLUMNS) return 0;
+    return g->a_step != 1 || g->a_row * (int64_t)sizeof(real) % 512 == 0;
+}
+
+int64_t PF_NAME(gemm_scratch_size)(const pf_gemm *g) {
+    return wants_strips(g) ? min(g->m, PART_ROWS) * strip_row(min(g->k, DEPTH)) : 0;
+}
+
+static void run(cut *whole) {
+    const int64_t parts = whole->row_parts * whole->column_parts;
+    if (parts == 1) {
+        run_range(whole, whole->row, whole->row + whole->rows, 0, whole->g->n);
+        return;
+    }
+    for (int64_t part_index = 0; part_index < parts; part_index++) run_part(whole, part_index);
+}
+
+/* One row or one column; 0 when its operands do not lie so that this is fast. */
+static int run_row(const pf_gemm *g) {
+    if (g->a_rows || g->b_packed) return 0;
+    pf_row r = {.k = g->k,
+                .y = g->c,
+                .add = g->accumulate,
+                .scale = g->scale != 0 ? (real)g->scale : 1,
+                .bias = g->bias,
+                .residual = g->residual};
+    int dots;
+    if (g->m == 1) {
+        r.x = g->a, r.x_step = g->a_step;
+        r.matrix = g->b, r.stride = g->b_row;
+        r.n = g->n;
+        r.bias_step = 1;
+        dots = g->b_transposed;
+    } else {
+        /* a column: c^T = b^T a^T */
+        if (g->c_row != 1 || (g->residual && g->residual_row != 1)) return 0;
+        if (g->saved && g->saved_row != 1) return 0;
+        r.x = g->b, r.x_step = g->b_transposed ? 1 : g->b_row;
+        r.matrix = g->a;
+        r.n = g->m;
+        dots = g->a_row != 1;
+        r.stride = dots ? g->a_row : g->a_step;
+        if (dots && g->a_step != 1) return 0;
+    }
+    if (dots && r.x_step != 1) return 0;
+    if (dots)
+        row_times_columns(&r);
+    else
+        row_times_matrix(&r);
+    if (g->activation) {
+        pf_gemm row = *g;
+        row.c_row = row.saved_row = 0;
+        finish(&row, 0, 1, 0, r.n);
+    }
+    return 1;
+}
+
+void PF_NAME(gemm)(const pf_gemm *g) {
+    if (g->m == 0 || g->n == 0) return;
+    if ((g->m == 1 || g->n == 1) && run_row(g)) return;
+    cut whole = {.g = g, .blocks = blocks_of(g), .rows = g->m, .row_parts = 1, .column_parts = 1};
+    whole.panels = (g->n + COLUMNS - 1) / COLUMNS;
+    whole.block_count = whole.blocks.count;
+    if (g->scratch && wants_strips(g)) {
+        whole.strips = g->scratch;
+        whole.column_parts = min(whole.panels, PARTS);
+        whole.block_count = 1;
+        for (int64_t row = 0; row < g->m; row += PART_ROWS) {
+            whole.row = row;
+            whole.rows = min(g->m - row, PART_ROWS);
+            for (whole.block = 0; whole.block < whole.blocks.count; whole.block++) {
+                for (int64_t strip = 0; strip * ROWS_AT_ONCE < whole.rows; strip++)
+                    pack_strip(&whole, strip);
+                run(&whole);
+            }
+        }
+        return;
+    }
+    const int64_t parts = min(g->m * g->n * g->k / PART_TERMS, PARTS);
+    whole.row_parts = (g->m + PART_ROWS - 1) / PART_ROWS;
+    if (parts > whole.row_parts) whole.column_parts = min(whole.panels, parts / whole.row_parts);
+    run(&whole);
 }

@@ -25,13 +25,17 @@
 
 /* The widest vectors of the instruction set, in bytes, and how many registers hold them. */
 #if defined(__AVX512F__)
-enum { PF_VECTOR_BYTES = 64, PF_VECTOR_REGISTERS = 32 };
+#define PF_VECTOR_BYTES 64
+#define PF_VECTOR_REGISTERS 32
 #elif defined(__AVX2__)
-enum { PF_VECTOR_BYTES = 32, PF_VECTOR_REGISTERS = 16 };
+#define PF_VECTOR_BYTES 32
+#define PF_VECTOR_REGISTERS 16
 #elif defined(__aarch64__) || defined(_M_ARM64)
-enum { PF_VECTOR_BYTES = 16, PF_VECTOR_REGISTERS = 32 };
+#define PF_VECTOR_BYTES 16
+#define PF_VECTOR_REGISTERS 32
 #else
-enum { PF_VECTOR_BYTES = 16, PF_VECTOR_REGISTERS = 16 };
+#define PF_VECTOR_BYTES 16
+#define PF_VECTOR_REGISTERS 16
 #endif
 
 #if PF_REAL_BITS == 32

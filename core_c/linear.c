@@ -1,6 +1,4 @@
 /* Matrix products: the linear layer and the batched product. */
-#include "activation.h"
-#include "columns.h"
 #include "gemm.h"
 
 /* What is done to a product before it is stored. */
@@ -14,6 +12,32 @@ static const real *input_or_null(const pf_call *call, uint32_t i) {
     return i < call->input_count ? pf_in(call, (int)i) : NULL;
 }
 
+/* The product that is asked for, without anything else: c (m, n) = op(a) op(b), all contiguous. */
+static pf_gemm product(int transpose_a, int transpose_b, int64_t m, int64_t n, int64_t k,
+                       const real *a, const real *b, real *c) {
+    return (pf_gemm){.size = sizeof(pf_gemm),
+                     .m = m,
+                     .n = n,
+                     .k = k,
+                     .a = a,
+                     .a_row = transpose_a ? 1 : k,
+                     .a_step = transpose_a ? m : 1,
+                     .b = b,
+                     .b_row = transpose_b ? k : n,
+                     .b_transposed = transpose_b,
+                     .c = c,
+                     .c_row = n,
+                     .residual_row = n,
+                     .saved_row = n};
+}
+
+/* Runs it with the scratch memory of the call, if that is enough. */
+static void multiply(const pf_call *call, pf_gemm *g) {
+    if (call->scratch_size >= (uint64_t)PF_NAME(gemm_scratch_size)(g) * sizeof(real))
+        g->scratch = call->scratch;
+    PF_NAME(gemm)(g);
+}
+
 /* Linear, for a weight matrix:  x (B, in), weight (in, out), [bias (out,)], [residual (B, out)]
  *     y (B, out) = activation(x weight + bias + residual)
  * and for a weight that is a number, as in the lesson's k x + b:  x (...), weight s(), bias s()
@@ -22,25 +46,20 @@ int PF_NAME(linear)(const pf_call *call) {
     const linear_attributes *attributes = call->attributes;
     const pf_operand *weights = call->inputs[1];
     const real *restrict x = pf_in(call, 0), *restrict weight = pf_in(call, 1);
-    const real *restrict bias = input_or_null(call, 2), *restrict residual = input_or_null(call, 3);
+    const real *restrict bias = input_or_null(call, 2);
     real *restrict y = pf_out(call, 0);
-    const int64_t n = pf_count(call->outputs[0]);
     if (weights->ndim == 0) {
         const real slope = weight[0], offset = bias ? bias[0] : 0;
+        const int64_t n = pf_count(call->outputs[0]);
         for (int64_t i = 0; i < n; i++) y[i] = slope * x[i] + offset;
         return PF_OK;
     }
-    const int64_t rows = pf_row_count(call->inputs[0]);
-    const int64_t in = weights->dims[0], out = weights->dims[1];
-    if (bias)
-        for (int64_t r = 0; r < rows; r++)
-            for (int64_t j = 0; j < out; j++) y[r * out + j] = bias[j];
-    PF_NAME(gemm)(0, 0, rows, out, in, x, weight, y, bias != NULL);
-    if (residual)
-        for (int64_t i = 0; i < n; i++) y[i] += residual[i];
-    if (attributes && attributes->activation != PF_NO_ACTIVATION)
-        for (int64_t i = 0; i < n; i++)
-            y[i] = pf_activate((int)attributes->activation, y[i], (real)attributes->slope);
+    pf_gemm g = product(0, 0, pf_row_count(call->inputs[0]), weights->dims[1], weights->dims[0], x,
+                        weight, y);
+    g.bias = bias;
+    g.residual = input_or_null(call, 3);
+    if (attributes) g.activation = (int32_t)attributes->activation, g.slope = attributes->slope;
+    multiply(call, &g);
     return PF_OK;
 }
 
@@ -53,7 +72,7 @@ int PF_NAME(linear_grad)(const pf_call *call) {
     const linear_attributes *attributes = call->attributes;
     const pf_operand *weights = call->inputs[2];
     const real *restrict dy = pf_in(call, 0), *restrict x = pf_in(call, 1);
-    const real *restrict weight = pf_in(call, 2), *saved = input_or_null(call, 3);
+    const real *restrict weight = pf_in(call, 2);
     real *restrict dx = pf_out(call, 0), *restrict dweight = pf_out(call, 1);
     real *restrict dbias = pf_out(call, 2);
     if (weights->ndim == 0) {
@@ -66,16 +85,24 @@ int PF_NAME(linear_grad)(const pf_call *call) {
     }
     const int64_t rows = pf_row_count(call->inputs[0]);
     const int64_t in = weights->dims[0], out = weights->dims[1];
-    if (dx) PF_NAME(gemm)(0, 1, rows, in, out, dy, weight, dx, 0);
-    if (dx && saved && attributes)
-        for (int64_t i = 0; i < rows * in; i++)
-            dx[i] = pf_activate_grad((int)attributes->activation, dx[i], saved[i],
-                                     (real)attributes->slope);
-    if (dweight) PF_NAME(gemm)(1, 0, in, out, rows, x, dy, dweight, 0);
+    if (dx) {
+        pf_gemm g = product(0, 1, rows, in, out, dy, weight, dx);
+        g.saved = input_or_null(call, 3);
+        if (g.saved && attributes)
+            g.activation = (int32_t)attributes->activation, g.slope = attributes->slope;
+        multiply(call, &g);
+    }
+    if (dweight) {
+        pf_gemm g = product(1, 0, in, out, rows, x, dy, dweight);
+        multiply(call, &g);
+    }
     if (dbias && out == 1) {
         dbias[0] = pf_sum(dy, rows);
-    } else if (dbias) {
-        PF_SUM_COLUMNS(dbias, rows, out, dy[i]);
+    } else if (dbias) { /* a row of ones times dy */
+        static const real one = 1;
+        pf_gemm g = product(0, 0, 1, out, rows, &one, dy, dbias);
+        g.a_step = 0;
+        PF_NAME(gemm)(&g);
     }
     return PF_OK;
 }
@@ -111,11 +138,14 @@ int PF_NAME(matmul)(const pf_call *call) {
     real *py = pf_out(call, 0);
     if (b->ndim == 2 && !ta) {
         /* One b for all: the matrices of a lie below each other, one tall matrix. */
-        PF_NAME(gemm)(0, tb, count / n, n, k, pa, pb, py, 0);
+        pf_gemm g = product(0, tb, count / n, n, k, pa, pb, py);
+        multiply(call, &g);
         return PF_OK;
     }
-    for (int64_t i = 0; i < count / (m * n); i++)
-        PF_NAME(gemm)(ta, tb, m, n, k, pa + matrix_offset(a, y, i) * m * k,
-                      pb + matrix_offset(b, y, i) * k * n, py + i * m * n, 0);
+    for (int64_t i = 0; i < count / (m * n); i++) {
+        pf_gemm g = product(ta, tb, m, n, k, pa + matrix_offset(a, y, i) * m * k,
+                            pb + matrix_offset(b, y, i) * k * n, py + i * m * n);
+        multiply(call, &g);
+    }
     return PF_OK;
 }

@@ -18,6 +18,7 @@
 
 #include "blocks.h"
 #include "guard.h"
+#include "parallel.h"
 #include "random.h"
 
 enum { ALIGNMENT = 64 };
@@ -75,6 +76,7 @@ static const pf_host host = {
     .abi_minor = PF_ABI_MINOR,
     .philox = pf_philox,
     .fail = fail,
+    .parallel_for = pf_parallel_for,
 };
 
 const pf_host *pf_get_host(void) { return &host; }

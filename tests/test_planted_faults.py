@@ -88,8 +88,8 @@ FAULTS = [
     Fault(
         "a forgotten bias",
         "linear.c",
-        "y[r * out + j] = bias[j];",
-        "y[r * out + j] = 0;",
+        "g.bias = bias;",
+        "g.bias = NULL;",
         "linear",
     ),
     Fault(
@@ -102,15 +102,15 @@ FAULTS = [
     Fault(
         "a transpose forgotten",
         "linear.c",
-        "gemm)(0, 1, rows, in, out, dy, weight, dx, 0);",
-        "gemm)(0, 0, rows, in, out, dy, weight, dx, 0);",
+        "product(0, 1, rows, in, out, dy, weight, dx);",
+        "product(0, 0, rows, in, out, dy, weight, dx);",
         "linear_grad",
     ),
     Fault(
         "only the last panel of a long sum",
         "gemm.c",
-        "const int add = accumulate || p > 0;",
-        "const int add = accumulate;",
+        "t.add = g->accumulate || b > 0;",
+        "t.add = g->accumulate;",
         "linear",
     ),
     # softmax.c

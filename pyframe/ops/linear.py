@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,6 +31,11 @@ from pyframe.ops.activations import (
 )
 from pyframe.ops.arithmetic import Add
 from pyframe.ops.reductions import SumTo
+
+
+def _known_shape(spec: Spec | None) -> tuple[int, ...]:
+    assert spec is not None and spec.shape is not None
+    return tuple(n or 0 for n in spec.shape)
 
 
 def _rows(x: Any) -> Any:
@@ -77,6 +83,17 @@ def _as_activation(consumer: Op) -> dict[str, Any] | None:
     kind = kinds.get(type(consumer))
     slope = consumer.attrs.get("slope", 0.0)
     return None if kind is None or slope < 0 else {"activation": kind, "slope": slope}
+
+
+def _scratch_bytes(dtype: np.dtype[Any], *products: tuple[int, int]) -> int:
+    """Return the memory in which large products keep rows of their left operands (m, k).
+
+    That is a block of 256 rows and 384 terms at most, and what keeps the rows apart; see gemm.c.
+    """
+    return max(
+        0 if m * k < 2**15 else min(m, 256) * (min(k, 384) + 32) * dtype.itemsize
+        for m, k in products
+    )
 
 
 class _FusedOp(Op):
@@ -217,6 +234,12 @@ class Linear(_FusedOp):
                 return Linear(x, weight, bias, other, name=name)
         return None
 
+    def scratch_bytes(self, specs: Sequence[Spec | None]) -> int:
+        x, weight = (_known_shape(spec) for spec in specs[:2])
+        if not weight:
+            return 0
+        return _scratch_bytes(self.specs[0].dtype, (math.prod(x[:-1]), weight[0]))
+
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
         x, weight, bias, residual = (*inputs, None)[:4]
@@ -317,6 +340,13 @@ class LinearGrad(_FusedOp):
         name = f"{self.label()}*{consumer.label()}"
         return LinearGrad(dy, x, weight, result, **activation, name=name)
 
+    def scratch_bytes(self, specs: Sequence[Spec | None]) -> int:
+        x, weight = (_known_shape(spec) for spec in specs[1:3])
+        if not weight:
+            return 0
+        rows, (inner, outer) = math.prod(x[:-1]), weight
+        return _scratch_bytes(self.specs[0].dtype, (rows, outer), (inner, rows))
+
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
         dy, x, weight, saved = (*inputs, None)[:4]
@@ -416,6 +446,11 @@ class MatMul(Op):
         da = MatMul(b, dy, tb, True) if ta else MatMul(dy, b, False, not tb)
         db = MatMul(dy, a, True, ta) if tb else MatMul(a, dy, not ta, False)
         return SumTo(da, a), SumTo(db, b)
+
+    def scratch_bytes(self, specs: Sequence[Spec | None]) -> int:
+        a = _known_shape(specs[0])
+        m, k = (a[-1], a[-2]) if self.attrs["transpose_a"] else (math.prod(a[:-1]), a[-1])
+        return _scratch_bytes(self.specs[0].dtype, (m, k))
 
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:

@@ -1,0 +1,149 @@
+/* The products that have one row or one column: nothing would be used twice, so nothing is tiled or
+ * packed, and the matrix is read once, where it lies. */
+#ifndef PYFRAME_GEMM_ROW_H
+#define PYFRAME_GEMM_ROW_H
+
+#include "vector.h"
+
+enum {
+    ROW_VECTORS = PF_VECTOR_REGISTERS / 4, /* sums that are open at once: they hide the latency */
+    ROW_DEPTH = 512,                       /* terms of a sum in one go; these sums are added up */
+    DOT_DEPTH = 128 * LANES
+};
+
+/* y[j] = f(scale sum_p x[p] matrix[p][j] + ...), j < n */
+typedef struct {
+    const real *x;
+    int64_t x_step, k, n;
+    const real *matrix; /* its rows, or, for dots, its columns, are `stride` apart */
+    int64_t stride;
+    real *y;
+    int add;
+    real scale;
+    const real *bias;     /* one a column, or one for all of them */
+    int64_t bias_step;    /* accordingly 1 or 0 */
+    const real *residual; /* (n,) or NULL */
+} pf_row;
+
+/* Stores sums of columns j to j + count; `last` tells whether these are the last terms. */
+static inline void put(const pf_row *r, int64_t j, int64_t count, const vec *sum, int add,
+                       int last) {
+    for (; count > 0; j += LANES, count -= LANES, sum++) {
+        const part lanes = first_lanes(count < LANES ? count : LANES);
+        vec x = *sum * r->scale;
+        if (add) x += load_part(r->y + j, lanes);
+        if (last && r->bias) x += r->bias_step ? load_part(r->bias + j, lanes) : splat(r->bias[0]);
+        if (last && r->residual) x += load_part(r->residual + j, lanes);
+        store_part(r->y + j, lanes, x);
+    }
+}
+
+/* `vectors` vectors of columns from j on: `ways` sums for each, of every ways-th term. */
+__attribute__((always_inline)) static inline void row_strip(const int vectors, const pf_row *r,
+                                                            int64_t j, int64_t count, int64_t p,
+                                                            int64_t depth, int add, int is_last) {
+    enum { WAYS = 4 };
+    const int ways = vectors * WAYS <= ROW_VECTORS ? WAYS : vectors * 2 <= ROW_VECTORS ? 2 : 1;
+    const part last = first_lanes(count - (vectors - 1) * LANES);
+    const real *b = r->matrix + p * r->stride + j, *x = r->x + p * r->x_step;
+    vec sum[WAYS][ROW_VECTORS] = {{{0}}};
+    int64_t q = 0;
+#define PF_ROW_TERM(way)                                                              \
+    PF_UNROLL for (int v = 0; v < vectors; v++) sum[way][v] +=                        \
+        x[(q + way) * r->x_step] * (v < vectors - 1                                   \
+                                        ? load(b + (q + way) * r->stride + v * LANES) \
+                                        : load_part(b + (q + way) * r->stride + v * LANES, last));
+    for (; q + ways <= depth; q += ways) PF_UNROLL for (int way = 0; way < ways; way++) {
+            PF_ROW_TERM(way)
+        }
+    for (; q < depth; q++) {
+        PF_ROW_TERM(0)
+    }
+#undef PF_ROW_TERM
+    for (int way = ways / 2; way > 0; way /= 2)
+        for (int i = 0; i < way; i++)
+            for (int v = 0; v < vectors; v++) sum[i][v] += sum[i + way][v];
+    put(r, j, count, sum[0], add, is_last);
+}
+
+#define PF_ROW_STRIP(vectors)                                                             \
+    static void row_strip_##vectors(const pf_row *r, int64_t j, int64_t count, int64_t p, \
+                                    int64_t depth, int add, int last) {                   \
+        row_strip(vectors, r, j, count, p, depth, add, last);                             \
+    }
+PF_ROW_STRIP(1)
+PF_ROW_STRIP(2)
+PF_ROW_STRIP(4)
+#if PF_VECTOR_REGISTERS == 32
+PF_ROW_STRIP(8)
+#endif
+
+/* y = x matrix: each row of the matrix, times a number, is added to the sums. */
+static void row_times_matrix(const pf_row *r) {
+    int64_t p = 0;
+    do {
+        const int64_t depth = r->k - p < ROW_DEPTH ? r->k - p : ROW_DEPTH;
+        const int add = r->add || p > 0, last = p + depth == r->k;
+        for (int64_t j = 0, count; j < r->n; j += count) {
+            const int64_t left = r->n - j;
+            /* Elsewhere than with masked loads, a rest of a vector is no business of a wide strip
+             */
+            const int64_t whole = PF_MASKED_LOADS ? left + LANES - 1 : left;
+            const int64_t vectors = whole / LANES;
+#if PF_VECTOR_REGISTERS == 32
+            if (vectors >= 8) {
+                count = left < 8 * LANES ? left : 8 * LANES;
+                row_strip_8(r, j, count, p, depth, add, last);
+            } else
+#endif
+                if (vectors >= 4) {
+                count = left < 4 * LANES ? left : 4 * LANES;
+                row_strip_4(r, j, count, p, depth, add, last);
+            } else if (vectors >= 2) {
+                count = left < 2 * LANES ? left : 2 * LANES;
+                row_strip_2(r, j, count, p, depth, add, last);
+            } else {
+                count = left < LANES ? left : LANES;
+                row_strip_1(r, j, count, p, depth, add, last);
+            }
+        }
+        p += depth;
+    } while (p < r->k);
+}
+
+/* y[j] = x . column j, the columns contiguous: LANES of them at a time, so that their sums fold
+ * into one vector. */
+static void row_times_columns(const pf_row *r) {
+    int64_t p = 0;
+    do {
+        const int64_t depth = r->k - p < DOT_DEPTH ? r->k - p : DOT_DEPTH;
+        const real *x = r->x + p;
+        for (int64_t j = 0; j < r->n; j += LANES) {
+            const int64_t count = r->n - j < LANES ? r->n - j : LANES;
+            const real *column[LANES];
+            for (int i = 0; i < LANES; i++) /* what is beyond the end repeats the last one */
+                column[i] = r->matrix + (j + (i < count ? i : count - 1)) * r->stride + p;
+            vec sum[LANES];
+            PF_UNROLL for (int i = 0; i < LANES; i++) sum[i] = (vec){0};
+            int64_t q = 0;
+            for (; q + LANES <= depth; q += LANES) {
+                const vec factor = load(x + q);
+                PF_UNROLL for (int i = 0; i < LANES; i++) sum[i] += factor * load(column[i] + q);
+            }
+            if (q < depth) {
+                const part rest = first_lanes(depth - q);
+                const vec factor = load_part(x + q, rest);
+                PF_UNROLL for (int i = 0; i < LANES; i++) sum[i] +=
+                    factor * load_part(column[i] + q, rest);
+            }
+            /* Folding: afterwards lane i is the total of sum[i]. */
+            PF_UNROLL for (int half = LANES / 2; half > 0; half /= 2)
+                PF_UNROLL for (int i = 0; i < half; i++) sum[i] =
+                    low(sum[i], sum[i + half]) + high(sum[i], sum[i + half]);
+            put(r, j, count, sum, r->add || p > 0, p + depth == r->k);
+        }
+        p += depth;
+    } while (p < r->k);
+}
+
+#endif

@@ -1,0 +1,104 @@
+/* The inner loop of the matrix product: a tile of rows x columns sums that stay in registers while
+ * they run along k. Each vector loaded from b serves all rows of the tile, and each number of a,
+ * broadcast, all its columns. */
+#ifndef PYFRAME_GEMM_TILE_H
+#define PYFRAME_GEMM_TILE_H
+
+#include "vector.h"
+
+enum {
+    VECTORS = 2, /* of columns; ROWS x VECTORS sums leave registers for a row of b and one of a */
+    ROWS = PF_VECTOR_REGISTERS == 32 ? 8 : (PF_VECTOR_BYTES == 32 ? 6 : 4),
+    COLUMNS = VECTORS * LANES
+};
+
+/* c[i][j] = f(scale sum_p a[i][p] b[p][j] + ...), i < rows, j < columns. */
+typedef struct {
+    /* The terms run over `taps` stretches of `depth` each. Row i of a has tap t at
+     * row[t * tap_stride + i] + offset, its terms `step` apart; but a row at `zero` is all zeros
+     * and has no offset. */
+    const real *const *row;
+    const real *zero;
+    int64_t tap_stride, taps, depth, offset, step;
+    /* b, of full vectors, or with the last one cut to `last` lanes. */
+    const real *b;
+    int64_t b_row;
+    part last;
+    const real *ahead; /* fetched into the L2 cache on the way, ahead_row apart */
+    int64_t ahead_row;
+    real *panel; /* where to leave a copy of b in full vectors, or NULL */
+    real *c;
+    int64_t c_row;
+    /* What is done to the sums before they are stored, in this order. */
+    real scale;
+    int add;              /* c += instead of c = */
+    const real *bias;     /* one a column, or NULL */
+    const real *residual; /* one an element, or NULL */
+    int64_t residual_row;
+    int relu;
+} pf_tile;
+
+/* Inlined with all but t constant, so that the loops unroll and the sums become registers. */
+__attribute__((always_inline)) static inline void pf_tile_run(const int rows, const int vectors,
+                                                              const int cut, const pf_tile *t) {
+    vec sum[ROWS][VECTORS];
+    PF_UNROLL for (int i = 0; i < rows; i++) PF_UNROLL for (int v = 0; v < vectors; v++) sum[i][v] =
+        (vec){0};
+    const real *b = t->b;
+    real *panel = t->panel;
+    const int64_t b_row = t->b_row, step = t->step, ahead_row = t->ahead_row;
+    const real *ahead = t->ahead;
+    if (t->add)
+        PF_UNROLL for (int i = 0; i < rows; i++) PF_UNROLL for (int v = 0; v < vectors; v++)
+            __builtin_prefetch(t->c + i * t->c_row + v * LANES, 1);
+    const part last = t->last;
+    for (int64_t tap = 0; tap < t->taps; tap++) {
+        const real *a[ROWS];
+        PF_UNROLL for (int i = 0; i < rows; i++) {
+            a[i] = t->row[tap * t->tap_stride + i];
+            a[i] += (a[i] != t->zero) * t->offset;
+        }
+        int64_t at = 0;
+        for (int64_t p = t->depth; p > 0; p--) {
+            vec columns[VECTORS];
+            PF_UNROLL for (int v = 0; v < vectors; v++) columns[v] =
+                cut && v == vectors - 1 ? load_part(b + v * LANES, last) : load(b + v * LANES);
+            if (cut && panel) {
+                PF_UNROLL for (int v = 0; v < vectors; v++) store(panel + v * LANES, columns[v]);
+                panel += vectors * LANES;
+            }
+            PF_UNROLL for (int i = 0; i < rows; i++) {
+                const vec factor = splat(a[i][at]);
+                PF_UNROLL for (int v = 0; v < vectors; v++) sum[i][v] += factor * columns[v];
+            }
+            __builtin_prefetch(ahead, 0, 2);
+            ahead += ahead_row;
+            b += b_row;
+            at += step;
+        }
+    }
+    if (t->scale != 1)
+        PF_UNROLL for (int i = 0; i < rows; i++) PF_UNROLL for (int v = 0; v < vectors; v++)
+            sum[i][v] *= t->scale;
+    real *c = t->c;
+    const int64_t c_row = t->c_row;
+#define PF_PART(v) ((v) == vectors - 1 ? last : first_lanes(LANES))
+    if (t->add)
+        PF_UNROLL for (int i = 0; i < rows; i++) PF_UNROLL for (int v = 0; v < vectors; v++)
+            sum[i][v] += load_part(c + i * c_row + v * LANES, PF_PART(v));
+    if (t->bias) PF_UNROLL for (int v = 0; v < vectors; v++) {
+            const vec bias = load_part(t->bias + v * LANES, PF_PART(v));
+            PF_UNROLL for (int i = 0; i < rows; i++) sum[i][v] += bias;
+        }
+    if (t->residual)
+        PF_UNROLL for (int i = 0; i < rows; i++) PF_UNROLL for (int v = 0; v < vectors; v++)
+            sum[i][v] += load_part(t->residual + i * t->residual_row + v * LANES, PF_PART(v));
+    if (t->relu)
+        PF_UNROLL for (int i = 0; i < rows; i++) PF_UNROLL for (int v = 0; v < vectors; v++)
+            sum[i][v] = relu(sum[i][v]);
+    PF_UNROLL for (int i = 0; i < rows; i++) PF_UNROLL for (int v = 0; v < vectors; v++)
+        store_part(c + i * c_row + v * LANES, PF_PART(v), sum[i][v]);
+#undef PF_PART
+}
+
+#endif

@@ -1,0 +1,98 @@
+/* Vectors of the instruction set that a file is compiled for. */
+#ifndef PYFRAME_VECTOR_H
+#define PYFRAME_VECTOR_H
+
+#include "kernel.h"
+
+/* Loops of a constant, small count are to be unrolled before the compiler decides what stays in
+ * registers. Clang does so by itself. */
+#ifdef __clang__
+#define PF_UNROLL
+#else
+#define PF_UNROLL _Pragma("GCC unroll 16")
+#endif
+
+enum { LANES = PF_VECTOR_BYTES / (int)sizeof(real) };
+
+/* Unaligned, and an alias of the reals that it loads. */
+typedef real vec __attribute__((vector_size(PF_VECTOR_BYTES), aligned(sizeof(real)), may_alias));
+
+#if PF_REAL_BITS == 32
+typedef int32_t ivec __attribute__((vector_size(PF_VECTOR_BYTES)));
+#else
+typedef int64_t ivec __attribute__((vector_size(PF_VECTOR_BYTES)));
+#endif
+
+static inline vec splat(real x) { return x - (vec){0}; }
+static inline vec load(const real *p) { return *(const vec *)p; }
+static inline void store(real *p, vec x) { *(vec *)p = x; }
+
+/* max(x, 0), and NaN where x is */
+static inline vec relu(vec x) { return (vec)((ivec)x & ~(x < 0)); }
+
+/* The first lanes of a vector, 1 to LANES of them: what is left at the end of a row. A load puts
+ * zero into the other lanes and a store leaves what is there; neither touches the memory of the
+ * others. With AVX-512 both are single instructions; elsewhere they are not for inner loops. */
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#define PF_MASKED_LOADS 1
+#if PF_REAL_BITS == 32
+typedef __mmask16 part;
+static inline vec load_part(const real *p, part lanes) { return _mm512_maskz_loadu_ps(lanes, p); }
+static inline void store_part(real *p, part lanes, vec x) { _mm512_mask_storeu_ps(p, lanes, x); }
+#else
+typedef __mmask8 part;
+static inline vec load_part(const real *p, part lanes) { return _mm512_maskz_loadu_pd(lanes, p); }
+static inline void store_part(real *p, part lanes, vec x) { _mm512_mask_storeu_pd(p, lanes, x); }
+#endif
+static inline part first_lanes(int64_t count) { return (part)((1u << count) - 1); }
+#else
+#define PF_MASKED_LOADS 0
+typedef int64_t part;
+static inline vec load_part(const real *p, part lanes) {
+    if (lanes == LANES) return load(p);
+    vec x = {0};
+    for (part i = 0; i < lanes; i++) x[i] = p[i];
+    return x;
+}
+static inline void store_part(real *p, part lanes, vec x) {
+    if (lanes == LANES) {
+        store(p, x);
+        return;
+    }
+    for (part i = 0; i < lanes; i++) p[i] = x[i];
+}
+static inline part first_lanes(int64_t count) { return count; }
+#endif
+
+/* low(x, y) = x0 y0 x1 y1 ..., and high(x, y) those of the upper halves. */
+#if PF_VECTOR_BYTES / (PF_REAL_BITS / 8) == 2
+#define PF_LOW_LANES 0, 2
+#define PF_HIGH_LANES 1, 3
+#elif PF_VECTOR_BYTES / (PF_REAL_BITS / 8) == 4
+#define PF_LOW_LANES 0, 4, 1, 5
+#define PF_HIGH_LANES 2, 6, 3, 7
+#elif PF_VECTOR_BYTES / (PF_REAL_BITS / 8) == 8
+#define PF_LOW_LANES 0, 8, 1, 9, 2, 10, 3, 11
+#define PF_HIGH_LANES 4, 12, 5, 13, 6, 14, 7, 15
+#else
+#define PF_LOW_LANES 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define PF_HIGH_LANES 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#endif
+static inline vec low(vec x, vec y) { return __builtin_shufflevector(x, y, PF_LOW_LANES); }
+static inline vec high(vec x, vec y) { return __builtin_shufflevector(x, y, PF_HIGH_LANES); }
+
+/* Transposes the square whose rows are the vectors row[0] ... row[LANES - 1]. Each round of
+ * interleaving rows i and i + LANES / 2 moves one bit of the row's number to the column's. */
+static inline void transpose(vec row[LANES]) {
+    for (int round = 1; round < LANES; round *= 2) {
+        vec next[LANES];
+        for (int i = 0; i < LANES / 2; i++) {
+            next[2 * i] = low(row[i], row[i + LANES / 2]);
+            next[2 * i + 1] = high(row[i], row[i + LANES / 2]);
+        }
+        for (int i = 0; i < LANES; i++) row[i] = next[i];
+    }
+}
+
+#endif
