@@ -456,8 +456,9 @@ static int is_aligned(const pf_context *context, int64_t base, const void *data)
     return (uintptr_t)data % (value->type_bits / 8) == 0;
 }
 
-int pf_context_launch(pf_context *context, void *const *feeds, int64_t feed_count, int training,
-                      uint64_t seed, int64_t *step_count, double learning_rate, double seconds) {
+int pf_context_launch(pf_context *context, void *const *feeds, int training, uint64_t seed,
+                      int64_t *step_count, double learning_rate, double seconds) {
+    const int64_t feed_count = context->program->spec.feed_count;
     pf_context_reset(context);
     for (int64_t f = 0; f < feed_count; f++) pf_context_bind(context, f + 1, feeds[f]);
     for (int64_t f = 0; f < feed_count; f++)

@@ -649,6 +649,7 @@ class Builder:
         spec.dims_count, spec.slot_count = len(self.dims), len(self.slots)
         spec.attribute_bytes, spec.record_count = len(self.attributes), len(request.records)
         spec.arena_bytes, spec.base_count = self.arena.size, self.base_count
+        spec.feed_count = len(request.feeds)
         spec.update_at, spec.detect_anomaly = self.update_at, int(request.detect_anomaly)
         pointer = lib.pf_program_new(spec)
         if pointer == ffi.NULL:

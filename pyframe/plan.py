@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -23,7 +24,16 @@ from pyframe.errors import (
     ValueReusedError,
     check_integer,
 )
-from pyframe.execution import check_feed, drive, launch, resolve_feed
+from pyframe.execution import (
+    DONE,
+    SECONDS_PER_LOOK,
+    carry_on,
+    check_feed,
+    drive,
+    give_up,
+    launch,
+    resolve_feed,
+)
 from pyframe.fusion import choose
 from pyframe.graph import Graph, collector_paused, topological_order
 from pyframe.lowering import Builder, Context, Program, Request
@@ -306,7 +316,9 @@ class Plan:
             specialization = pattern.specialization
         else:
             specialization, buffers = self._prepare_step(feed)
-        rate = self._train.rate_at(learning_rate)
+        rate = self.optimizer.learning_rate if learning_rate is None else learning_rate
+        if type(rate) is not float or not 0.0 <= rate < math.inf:
+            rate = self._train.rate_at(learning_rate)
         if reading.in_python_node or reading.paused_loops:
             refuse_while_reading("a training step")
         try:
@@ -314,12 +326,22 @@ class Plan:
         except IndexError:  # it is in use, unless an exception came before it was brought back
             self._refuse_if_taken()
             context = specialization.borrow()
-        last, self._last = self._last, context
+        train, seed = self._train, self.seed
         try:
-            launch(context, buffers, self._train, self.seed, rate, True)
+            # The context points to the feeds from here on, so they live as long as it does.
+            # Nothing is called in between, and so nothing can interrupt.
+            context.feeds = buffers
+            status = launch(
+                context.pointer, buffers, True, seed, train.step_count, rate, SECONDS_PER_LOOK
+            )
+            if status != DONE:
+                carry_on(status, context, train, seed, rate, True)
+            self._last = context
             return context.loss[0]  # type: ignore[no-any-return]
-        except BusyError:
-            self._last = last
+        except BaseException as error:
+            give_up(context)
+            if not isinstance(error, BusyError):
+                self._last = context
             raise
         finally:
             specialization.idle.append(context)
@@ -388,12 +410,21 @@ class Plan:
         self, specialization: Specialization, buffers: list[Any], out: Any, single: bool
     ) -> Any:
         context = self._last = specialization.borrow()
+        train, seed = self._train, self.seed
         try:
-            launch(context, buffers, self._train, self.seed, 0.0, False)
+            context.feeds = buffers  # as in `step`
+            status = launch(
+                context.pointer, buffers, False, seed, train.step_count, 0.0, SECONDS_PER_LOOK
+            )
+            if status != DONE:
+                carry_on(status, context, train, seed, 0.0, False)
             if single and out is None:
                 return context.output(0).copy()
             results = [context.output(i) for i in range(len(context.program.output_ids))]
             return _deliver(results, out, single)
+        except BaseException:
+            give_up(context)
+            raise
         finally:
             specialization.idle.append(context)
 
