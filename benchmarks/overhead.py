@@ -137,10 +137,10 @@ def scalar_nodes(shape: tuple[int, ...]) -> Callable[[], float]:
     return lambda: seconds_each(lambda: plan.run(feed), 50) / 1000
 
 
-def chain(count: int) -> tuple[pf.Placeholder, pf.Value]:
+def chain(count: int, value: pf.Value | None = None) -> tuple[pf.Placeholder, pf.Value]:
     """Return a placeholder and the end of `count` nodes, one behind the other."""
     x = pf.Placeholder("x", shape=(None, 1))
-    value: pf.Value = x
+    value = x if value is None else value
     for _ in range(count // 2):
         value = pf.Tanh(value) + x
     return x, value
@@ -168,14 +168,13 @@ def compile_forward(make: Callable[[int], tuple[pf.Placeholder, pf.Value]]) -> C
 
 
 def compile_training() -> float:
-    """Measure compiling 10,000 nodes with their gradients, and the first step."""
+    """Measure compiling 10,000 nodes with the gradients of all of them, and the first step."""
     row = np.ones((1, 1), np.float32)
-    x, value = chain(10_000)
-    w, y = pf.Parameter(np.ones((1, 1)), name="w"), pf.Placeholder("y", shape=(None, 1))
-    cost = pf.L2Loss(y, value @ w + pf.Tanh(x @ w))
+    x, value = chain(10_000, pf.Parameter(np.ones((1, 1)), name="w"))
+    cost = pf.Mean(value)
 
     def first_step() -> None:
-        pf.compile(cost, pf.optimizers.SGD(0.0)).step({x: row, y: row})
+        pf.compile(cost, pf.optimizers.SGD(0.0)).step({x: row})
 
     return seconds_each(first_step, 1)
 
