@@ -12,6 +12,7 @@ from pyframe._native import ffi, lib
 from pyframe.autodiff import PythonGradient
 from pyframe.errors import (
     AnomalyError,
+    ArgumentError,
     DTypeError,
     FeedError,
     GraphError,
@@ -72,6 +73,35 @@ def resolve_feed(
             )
         result[placeholder] = value
     return result
+
+
+def deliver(results: list[Array], out: Any, single: bool) -> Any:
+    """Return copies of some results, or put them where `out` says."""
+    if out is not None:
+        targets = [out] if single else list(out)
+        if len(targets) != len(results):
+            raise ArgumentError(f"out= has {len(targets)} arrays for {len(results)} outputs")
+        for target, result in zip(targets, results, strict=True):
+            fits = (
+                isinstance(target, np.ndarray)
+                and target.shape == result.shape
+                and target.flags.writeable
+                and np.can_cast(result.dtype, target.dtype, "same_kind")
+            )
+            if not fits:
+                given = type(target).__name__
+                if isinstance(target, np.ndarray):
+                    locked = "" if target.flags.writeable else ", read-only"
+                    given = f"{target.dtype} of shape {target.shape}{locked}"
+                raise ArgumentError(
+                    f"out= takes a writable {result.dtype} array of shape {result.shape} and got "
+                    f"{given}"
+                )
+        for target, result in zip(targets, results, strict=True):
+            target[...] = result
+        return out
+    copies = [r.copy() for r in results]
+    return copies[0] if single else copies
 
 
 def carry_on(

@@ -684,13 +684,13 @@ class Context:
             is_float = program.specs[program.cost_id].dtype.itemsize == 4
             self.loss = ffi.cast("float *" if is_float else "double *", address)
         # Where the outputs are; None for one whose place changes with the feed.
-        self._places = [
+        self.places = [
             None if i in program.fed_values else self.read(i) for i in program.output_ids
         ]
 
     def output(self, i: int) -> Array:
         """Return a view of output number i of the request."""
-        place = self._places[i]
+        place = self.places[i]
         return self.read(self.program.output_ids[i]) if place is None else place
 
     @contextmanager

@@ -11,8 +11,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 from warnings import warn
 
-import numpy as np
-
 from pyframe._native import ffi, lib
 from pyframe.autodiff import Gradients, differentiate
 from pyframe.errors import (
@@ -29,6 +27,7 @@ from pyframe.execution import (
     SECONDS_PER_LOOK,
     carry_on,
     check_feed,
+    deliver,
     drive,
     give_up,
     launch,
@@ -409,7 +408,11 @@ class Plan:
     def _run(
         self, specialization: Specialization, buffers: list[Any], out: Any, single: bool
     ) -> Any:
-        context = self._last = specialization.borrow()
+        try:
+            context = specialization.idle.pop()
+        except IndexError:
+            context = specialization.borrow()
+        self._last = context
         train, seed = self._train, self.seed
         try:
             context.feeds = buffers  # as in `step`
@@ -418,10 +421,10 @@ class Plan:
             )
             if status != DONE:
                 carry_on(status, context, train, seed, 0.0, False)
-            if single and out is None:
-                return context.output(0).copy()
+            if single and out is None and (place := context.places[0]) is not None:
+                return place.copy()
             results = [context.output(i) for i in range(len(context.program.output_ids))]
-            return _deliver(results, out, single)
+            return deliver(results, out, single)
         except BaseException:
             give_up(context)
             raise
@@ -663,34 +666,6 @@ class Plan:
         with self._lock:
             programs = [s.program for s in self._cache.values()]
         return plan_table(self, programs[-1] if programs else None)
-
-
-def _deliver(results: list[Array], out: Any, single: bool) -> Any:
-    if out is not None:
-        targets = [out] if single else list(out)
-        if len(targets) != len(results):
-            raise ArgumentError(f"out= has {len(targets)} arrays for {len(results)} outputs")
-        for target, result in zip(targets, results, strict=True):
-            fits = (
-                isinstance(target, np.ndarray)
-                and target.shape == result.shape
-                and target.flags.writeable
-                and np.can_cast(result.dtype, target.dtype, "same_kind")
-            )
-            if not fits:
-                given = type(target).__name__
-                if isinstance(target, np.ndarray):
-                    locked = "" if target.flags.writeable else ", read-only"
-                    given = f"{target.dtype} of shape {target.shape}{locked}"
-                raise ArgumentError(
-                    f"out= takes a writable {result.dtype} array of shape {result.shape} and got "
-                    f"{given}"
-                )
-        for target, result in zip(targets, results, strict=True):
-            target[...] = result
-        return out
-    copies = [r.copy() for r in results]
-    return copies[0] if single else copies
 
 
 def compile(
