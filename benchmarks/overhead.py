@@ -179,6 +179,15 @@ def compile_training() -> float:
     return seconds_each(first_step, 1)
 
 
+def empty_call() -> float:
+    """Measure a call of a function that does nothing: what the machine makes of Python today."""
+
+    def nothing() -> None:
+        pass
+
+    return seconds_each(nothing, 20_000)
+
+
 def figures() -> list[Figure]:
     """Return what is measured."""
     from_python, in_c = step_from_python(), step_in_c()
@@ -194,6 +203,7 @@ def figures() -> list[Figure]:
         Figure("compile and run 10,000 nodes in a chain", "s", "0.5", 1, compile_forward(chain)),
         Figure("compile and run 10,000 nodes in a tree", "s", "0.5", 1, compile_forward(tree)),
         Figure("the chain with gradients and SGD", "s", "", 1, compile_training),
+        Figure("an empty function of Python, to compare with", "ns", "", NANO, empty_call),
     ]
 
 
