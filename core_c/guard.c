@@ -45,7 +45,7 @@ int pf_guard_enter(pf_guard *guard) {
     return 1;
 }
 
-int pf_guard_is_taken(const pf_guard *guard) { return atomic_load(&guard->training); }
+int pf_guard_is_taken(pf_guard *guard) { return atomic_load(&guard->training); }
 
 void pf_guard_leave(pf_guard *guard) {
     atomic_store(&guard->training, 0);
