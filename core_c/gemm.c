@@ -11,14 +11,16 @@
 
 #include "gemm_row.h"
 #include "gemm_tile.h"
+#include "parallel.h"
 
 enum {
-    DEPTH = 384,         /* of a panel: 48 kB with AVX-512 */
-    PART_ROWS = 256,     /* with DEPTH terms each: 384 kB, for the L2 cache */
-    PACK_TILES = 3,      /* from so many tiles of rows on copying a panel of b pays */
-    ROWS_AT_ONCE = 64,   /* of a, packed as one part */
-    PARTS = 16,          /* enough to keep several threads busy */
-    PART_TERMS = 1 << 20 /* below so many products a part is not worth a thread */
+    DEPTH = 384,                     /* of a panel: 48 kB with AVX-512 */
+    PART_ROWS = 256,                 /* with DEPTH terms each: 384 kB, for the L2 cache */
+    PACK_TILES = 3,                  /* from so many tiles of rows on copying a panel of b pays */
+    ROWS_AT_ONCE = 64,               /* of a, packed as one part */
+    PARTS = 16,                      /* enough to keep several threads busy */
+    PART_TERMS = 1 << 20,            /* below so many products a part is not worth a thread */
+    TERMS_PER_NANOSECOND = 3 * LANES /* roughly */
 };
 
 /* ---- tiles: one function for each number of rows and vectors ---- */
@@ -328,7 +330,8 @@ static void run(cut *whole) {
         run_range(whole, whole->row, whole->row + whole->rows, 0, whole->g->n);
         return;
     }
-    for (int64_t part_index = 0; part_index < parts; part_index++) run_part(whole, part_index);
+    const int64_t terms = whole->rows * whole->g->n * whole->g->k * whole->block_count;
+    pf_parallel_for(parts, terms / whole->blocks.count / TERMS_PER_NANOSECOND, run_part, whole);
 }
 
 /* One row or one column; 0 when its operands do not lie so that this is fast. */
@@ -385,8 +388,8 @@ void PF_NAME(gemm)(const pf_gemm *g) {
             whole.row = row;
             whole.rows = min(g->m - row, PART_ROWS);
             for (whole.block = 0; whole.block < whole.blocks.count; whole.block++) {
-                for (int64_t strip = 0; strip * ROWS_AT_ONCE < whole.rows; strip++)
-                    pack_strip(&whole, strip);
+                const int64_t strips = (whole.rows + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
+                pf_parallel_for(strips, whole.rows * min(g->k, DEPTH) / 4, pack_strip, &whole);
                 run(&whole);
             }
         }

@@ -16,7 +16,9 @@
 #include <time.h>
 #endif
 
+#include "blocks.h"
 #include "guard.h"
+#include "parallel.h"
 #include "random.h"
 
 enum { ALIGNMENT = 64 };
@@ -37,6 +39,27 @@ static double now(void) {
 #endif
 }
 
+/* When to come back. The first look at the clock starts it: what is over before WORK_PER_CLOCK
+ * never looks. */
+typedef struct {
+    double seconds; /* negative: never */
+    double deadline;
+    int64_t work; /* since the last look */
+    int started;
+} stopwatch;
+
+static int is_over(stopwatch *watch) {
+    watch->work = 0;
+    if (watch->seconds < 0) return 0;
+    const double time = now();
+    if (!watch->started) {
+        watch->started = 1;
+        watch->deadline = time + watch->seconds;
+        return watch->seconds == 0;
+    }
+    return time > watch->deadline;
+}
+
 /* ---- host table ---- */
 
 static int fail(const pf_call *call, int code, int32_t operand, int64_t index, int64_t value) {
@@ -53,6 +76,7 @@ static const pf_host host = {
     .abi_minor = PF_ABI_MINOR,
     .philox = pf_philox,
     .fail = fail,
+    .parallel_for = pf_parallel_for,
 };
 
 const pf_host *pf_get_host(void) { return &host; }
@@ -105,7 +129,10 @@ pf_program *pf_program_new(const pf_program_spec *spec) {
     unsigned char *at = program->memory;
     program->spec = *spec;
     program->spec.values = keep(&at, spec->values, values);
+    pf_instruction *kept = (pf_instruction *)at;
     program->spec.instructions = keep(&at, spec->instructions, instructions);
+    for (int64_t i = 0; i < spec->instruction_count; i++)
+        if (kept[i].group) kept[i].kernel = pf_run_group;
     program->spec.dims = keep(&at, spec->dims, dims);
     program->spec.slots = keep(&at, spec->slots, slots);
     program->spec.attributes = keep(&at, spec->attributes, spec->attribute_bytes);
@@ -131,13 +158,15 @@ struct pf_context {
     unsigned char **bases;
     pf_operand *operands;     /* one a value */
     const pf_operand **slots; /* as in the program, as pointers */
-    pf_call *calls;           /* one an instruction */
-    int64_t *values_of_base;  /* the values in the order of their bases ... */
-    int64_t *first_of_base;   /* ... and where each base's begin; base_count + 1 entries */
+    pf_prepared *instructions;
+    pf_group *groups;        /* one an instruction; of use for the heads of groups */
+    int64_t *values_of_base; /* the values in the order of their bases ... */
+    int64_t *first_of_base;  /* ... and where each base's begin; base_count + 1 entries */
     void *arena_memory;
     void *scratch_memory;
     int64_t position;
-    int writing, reading;
+    int writing, reading, claimed;
+    int64_t *step_count; /* what the end of this run counts on; NULL: nothing */
     pf_step step;
     pf_error error;
 };
@@ -181,12 +210,26 @@ static void fill_operands(pf_context *context) {
         context->slots[s] = spec->slots[s] < 0 ? &absent : &context->operands[spec->slots[s]];
 }
 
-static void fill_calls(pf_context *context) {
+/* The call of a group's head leads to its members. */
+static void fill_group(pf_context *context, int64_t head) {
+    context->groups[head] = (pf_group){
+        .spec = &context->program->spec,
+        .operands = context->operands,
+        .members = &context->instructions[head + 1],
+        .head = head,
+    };
+    context->instructions[head].call.attributes = &context->groups[head];
+}
+
+static void fill_instructions(pf_context *context) {
     const pf_program_spec *spec = &context->program->spec;
     for (int64_t i = 0; i < spec->instruction_count; i++) {
         const pf_instruction *instruction = &spec->instructions[i];
         const pf_operand **slots = context->slots + instruction->slots_at;
-        context->calls[i] = (pf_call){
+        context->instructions[i].kernel = instruction->kernel;
+        context->instructions[i].work = instruction->work;
+        context->instructions[i].length = 1 + (int64_t)instruction->group;
+        context->instructions[i].call = (pf_call){
             .size = sizeof(pf_call),
             .flags = instruction->flags,
             .input_count = instruction->input_count,
@@ -205,6 +248,7 @@ static void fill_calls(pf_context *context) {
             .error = &context->error,
             .host = &host,
         };
+        if (instruction->group) fill_group(context, i);
     }
 }
 
@@ -219,14 +263,16 @@ pf_context *pf_context_new(const pf_program *program, pf_guard *const *guards,
     context->bases = calloc((size_t)spec->base_count + 1, sizeof *context->bases);
     context->operands = calloc((size_t)spec->value_count + 1, sizeof *context->operands);
     context->slots = calloc((size_t)spec->slot_count + 1, sizeof *context->slots);
-    context->calls = calloc((size_t)spec->instruction_count + 1, sizeof *context->calls);
+    context->instructions =
+        calloc((size_t)spec->instruction_count + 1, sizeof *context->instructions);
+    context->groups = calloc((size_t)spec->instruction_count + 1, sizeof *context->groups);
     context->values_of_base = calloc((size_t)spec->value_count + 1, sizeof(int64_t));
     context->first_of_base = calloc((size_t)spec->base_count + 2, sizeof(int64_t));
     context->arena_memory = malloc((size_t)spec->arena_bytes + 2 * ALIGNMENT);
     context->scratch_memory = malloc((size_t)program->scratch_bytes + 2 * ALIGNMENT);
     if (!context->guards || !context->bases || !context->operands || !context->slots ||
-        !context->calls || !context->values_of_base || !context->first_of_base ||
-        !context->arena_memory || !context->scratch_memory) {
+        !context->instructions || !context->groups || !context->values_of_base ||
+        !context->first_of_base || !context->arena_memory || !context->scratch_memory) {
         pf_context_free(context);
         return NULL;
     }
@@ -235,7 +281,7 @@ pf_context *pf_context_new(const pf_program *program, pf_guard *const *guards,
     context->error.size = sizeof context->error;
     index_bases(context);
     fill_operands(context);
-    fill_calls(context);
+    fill_instructions(context);
     pf_context_bind(context, 0, aligned(context->arena_memory));
     return context;
 }
@@ -247,7 +293,8 @@ void pf_context_free(pf_context *context) {
     free(context->bases);
     free(context->operands);
     free((void *)context->slots);
-    free(context->calls);
+    free(context->instructions);
+    free(context->groups);
     free(context->values_of_base);
     free(context->first_of_base);
     free(context->arena_memory);
@@ -268,6 +315,23 @@ void *pf_context_data(const pf_context *context, int64_t value) {
     return context->operands[value].data;
 }
 
+static void leave(pf_context *context) {
+    for (int64_t g = 0; context->claimed && g < context->guard_count; g++)
+        pf_guard_leave(context->guards[g]);
+    context->claimed = 0;
+}
+
+/* Claims every guard or none. */
+static int claim(pf_context *context) {
+    for (int64_t g = 0; g < context->guard_count; g++)
+        if (!pf_guard_enter(context->guards[g])) {
+            while (g-- > 0) pf_guard_leave(context->guards[g]);
+            return 0;
+        }
+    context->claimed = 1;
+    return 1;
+}
+
 static void unlock(pf_context *context) {
     for (int64_t g = 0; g < context->guard_count; g++) {
         if (context->writing) pf_guard_unlock_write(context->guards[g]);
@@ -276,8 +340,17 @@ static void unlock(pf_context *context) {
     context->writing = context->reading = 0;
 }
 
+static void finish(pf_context *context) {
+    unlock(context);
+    if (context->step_count) ++*context->step_count;
+    context->step_count = NULL;
+    leave(context);
+}
+
 void pf_context_reset(pf_context *context) {
     unlock(context);
+    context->step_count = NULL;
+    leave(context);
     context->position = 0;
 }
 
@@ -324,32 +397,68 @@ static int check_finite(pf_context *context, const pf_call *call) {
     return PF_DONE;
 }
 
-static int run_until(pf_context *context, int64_t end, double deadline) {
-    const pf_program_spec *spec = &context->program->spec;
-    int64_t work = 0;
-    while (context->position < end) {
-        const pf_instruction *instruction = &spec->instructions[context->position];
-        const pf_call *call = &context->calls[context->position];
-        lock(context);
-        if (!instruction->kernel) return PF_PYTHON;
-        if (instruction->kernel(call) != PF_OK) return PF_FAILED;
-        if (spec->detect_anomaly && check_finite(context, call) != PF_DONE) return PF_FAILED;
-        context->position++;
-        work += instruction->work;
-        if (work > WORK_PER_CLOCK && !context->writing) {
-            work = 0;
-            if (now() > deadline) return PF_PAUSED;
+/* Runs the instructions up to `stop`, all of which need the locks that are held. */
+static int run_locked(pf_context *context, int64_t stop, stopwatch *watch) {
+    const int detect_anomaly = context->program->spec.detect_anomaly;
+    int status = PF_DONE;
+    int64_t at = context->position;
+    while (at < stop) {
+        const pf_prepared *instruction = &context->instructions[at];
+        if (!instruction->kernel) {
+            status = PF_PYTHON;
+            break;
+        }
+        if (instruction->kernel(&instruction->call) != PF_OK ||
+            (detect_anomaly && check_finite(context, &instruction->call) != PF_DONE)) {
+            status = PF_FAILED;
+            break;
+        }
+        at += instruction->length;
+        watch->work += instruction->work;
+        if (watch->work > WORK_PER_CLOCK && !context->writing && is_over(watch)) {
+            status = PF_PAUSED;
+            break;
         }
     }
-    if (context->position == spec->instruction_count) unlock(context);
+    context->position = at;
+    return status;
+}
+
+static int run_until(pf_context *context, int64_t end, stopwatch *watch) {
+    const int64_t update_at = context->program->spec.update_at;
+    while (context->position < end) {
+        const int before_update = context->position < update_at && update_at < end;
+        lock(context);
+        int status = run_locked(context, before_update ? update_at : end, watch);
+        if (status != PF_DONE) return status;
+    }
+    if (context->position == context->program->spec.instruction_count) finish(context);
     return PF_DONE;
 }
 
-static double deadline_in(double seconds) { return seconds < 0 ? INFINITY : now() + seconds; }
-
 int pf_context_run(pf_context *context, int64_t end, double seconds) {
     int64_t count = context->program->spec.instruction_count;
-    return run_until(context, end < count ? end : count, deadline_in(seconds));
+    stopwatch watch = {.seconds = seconds};
+    return run_until(context, end < count ? end : count, &watch);
+}
+
+static int is_aligned(const pf_context *context, int64_t base, const void *data) {
+    int64_t first = context->first_of_base[base];
+    if (first == context->first_of_base[base + 1]) return 1; /* nothing reads it */
+    const pf_value *value = &context->program->spec.values[context->values_of_base[first]];
+    return (uintptr_t)data % (value->type_bits / 8) == 0;
+}
+
+int pf_context_launch(pf_context *context, void *const *feeds, int64_t feed_count, int training,
+                      uint64_t seed, int64_t *step_count, double learning_rate, double seconds) {
+    pf_context_reset(context);
+    for (int64_t f = 0; f < feed_count; f++)
+        if (!is_aligned(context, f + 1, feeds[f])) return PF_UNALIGNED;
+    if (training && !claim(context)) return PF_BUSY;
+    for (int64_t f = 0; f < feed_count; f++) pf_context_bind(context, f + 1, feeds[f]);
+    pf_context_begin(context, seed, *step_count, learning_rate);
+    if (training) context->step_count = step_count;
+    return pf_context_run(context, context->program->spec.instruction_count, seconds);
 }
 
 void pf_context_seek(pf_context *context, int64_t position) { context->position = position; }
@@ -369,17 +478,32 @@ const pf_error *pf_context_error(const pf_context *context) { return &context->e
  * the planner, which clears them). */
 static const uint64_t SHUFFLE_STREAM = UINT64_C(0xFFFF000000000001);
 
-/* Fisher-Yates; the swap of place i takes the words of counter i, 64 bits of them, so that the bias
- * of the remainder is below n / 2^64. */
+/* The high half of the 128-bit product, from four 64-bit ones. */
+static uint64_t multiply_high(uint64_t a, uint64_t b) {
+    const uint64_t low = UINT64_C(0xFFFFFFFF);
+    uint64_t middle = (a & low) * (b & low) >> 32;
+    uint64_t left = (a >> 32) * (b & low) + middle, right = (a & low) * (b >> 32) + (left & low);
+    return (a >> 32) * (b >> 32) + (left >> 32) + (right >> 32);
+}
+
+/* Fisher-Yates. The swap of place i takes half i % 2 of the words of counter i / 2, 64 bits, as a
+ * fraction of i + 1: the bias is below n / 2^64. */
 void pf_shuffle(uint64_t seed, int64_t epoch, int64_t n, int64_t *order) {
+    enum { BLOCK = 64 };
+    uint32_t words[2 * BLOCK];
     for (int64_t i = 0; i < n; i++) order[i] = i;
-    for (int64_t i = n - 1; i > 0; i--) {
-        uint32_t words[4];
-        pf_philox(seed, SHUFFLE_STREAM, (uint64_t)i, (uint64_t)epoch, words);
-        uint64_t word = (uint64_t)words[1] << 32 | words[0];
-        int64_t j = (int64_t)(word % (uint64_t)(i + 1)), kept = order[i];
-        order[i] = order[j];
-        order[j] = kept;
+    for (int64_t block = (n - 1) / BLOCK * BLOCK; block >= 0; block -= BLOCK) {
+        for (int64_t j = 0; j < BLOCK; j += 2)
+            pf_philox(seed, SHUFFLE_STREAM, (uint64_t)(block + j) / 2, (uint64_t)epoch,
+                      words + 2 * j);
+        int64_t last = block + BLOCK < n ? block + BLOCK - 1 : n - 1;
+        for (int64_t i = last; i >= block && i > 0; i--) {
+            const uint32_t *two = words + 2 * (i - block);
+            int64_t j = (int64_t)multiply_high((uint64_t)two[1] << 32 | two[0], (uint64_t)i + 1);
+            int64_t kept = order[i];
+            order[i] = order[j];
+            order[j] = kept;
+        }
     }
 }
 
@@ -400,6 +524,31 @@ pf_context *pf_loop_context(const pf_loop *loop) {
     return last && loop->tail ? loop->tail : loop->full;
 }
 
+/* memcpy for rows, whose lengths are all alike: pieces of a fixed size are moves and not calls. The
+ * last piece ends where the row does, and so may overlap the one before. */
+static inline void copy_row(unsigned char *to, const unsigned char *from, size_t n) {
+    if (n > 256 || n < 4) {
+        memcpy(to, from, n);
+    } else if (n >= 16) {
+        for (size_t i = 0; i + 16 < n; i += 16) memcpy(to + i, from + i, 16);
+        memcpy(to + n - 16, from + n - 16, 16);
+    } else if (n >= 8) {
+        memcpy(to, from, 8);
+        memcpy(to + n - 8, from + n - 8, 8);
+    } else {
+        memcpy(to, from, 4);
+        memcpy(to + n - 4, from + n - 4, 4);
+    }
+}
+
+/* to[r] = from[order[r]], in rows of row_bytes */
+static void gather(void *to, const void *from, const int64_t *order, int64_t rows,
+                   int64_t row_bytes) {
+    for (int64_t r = 0; r < rows; r++)
+        copy_row((unsigned char *)to + r * row_bytes,
+                 (const unsigned char *)from + order[r] * row_bytes, (size_t)row_bytes);
+}
+
 static void begin_step(pf_loop *loop) {
     pf_context *context = pf_loop_context(loop);
     int64_t first = loop->batch_index * loop->batch;
@@ -414,11 +563,8 @@ static void begin_step(pf_loop *loop) {
             pf_context_bind(context, feed->base, (void *)(data + first * feed->row_bytes));
             continue;
         }
-        unsigned char *gathered = feed->full_rows;
-        for (int64_t r = 0; r < rows; r++)
-            memcpy(gathered + r * feed->row_bytes, data + loop->order[first + r] * feed->row_bytes,
-                   (size_t)feed->row_bytes);
-        pf_context_bind(context, feed->base, gathered);
+        gather(feed->full_rows, data, loop->order + first, rows, feed->row_bytes);
+        pf_context_bind(context, feed->base, feed->full_rows);
     }
     pf_context_begin(context, loop->seed, loop->step, loop->learning_rates[loop->steps_done]);
     loop->in_step = 1;
@@ -447,16 +593,16 @@ void pf_loop_end_step(pf_loop *loop) {
 }
 
 int pf_loop_run(pf_loop *loop, double seconds) {
-    double deadline = deadline_in(seconds);
+    stopwatch watch = {.seconds = seconds};
     while (loop->epoch < loop->epochs) {
         if (!loop->in_step) begin_step(loop);
         pf_context *context = pf_loop_context(loop);
-        int status = run_until(context, context->program->spec.instruction_count, deadline);
+        int status = run_until(context, context->program->spec.instruction_count, &watch);
         if (status != PF_DONE) return status;
         pf_loop_end_step(loop);
         if (loop->flags & PF_LOOP_STOP_STEP) return PF_STEP_END;
         if (loop->batch_index == 0 && loop->flags & PF_LOOP_STOP_EPOCH) return PF_EPOCH_END;
-        if (now() > deadline) return PF_PAUSED;
+        if ((watch.work > WORK_PER_CLOCK || seconds == 0) && is_over(&watch)) return PF_PAUSED;
     }
     return PF_DONE;
 }

@@ -81,7 +81,9 @@ INSTRUCTION_DTYPE = np.dtype(
         ("input_count", "u4"),
         ("output_count", "u4"),
         ("state_count", "u4"),
-        ("reserved", "u4"),
+        ("group", "u4"),
+        ("elements", "i8"),
+        ("block", "i8"),
     ]
 )
 

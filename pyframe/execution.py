@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pyframe._native import lib
+from pyframe._native import ffi, lib
 from pyframe.autodiff import PythonGradient
 from pyframe.errors import (
     AnomalyError,
@@ -21,10 +21,13 @@ from pyframe.errors import (
 )
 from pyframe.lowering import Context, Program, Row
 from pyframe.node import Array, Node, Placeholder, convert, describe
-from pyframe.storage import reading
+from pyframe.state import TrainState
+from pyframe.storage import already_trained, reading
 
 # The longest time between two looks at Ctrl-C.
 SECONDS_PER_LOOK = 0.05
+
+DONE, PAUSED, BUSY, UNALIGNED = lib.PF_DONE, lib.PF_PAUSED, lib.PF_BUSY, lib.PF_UNALIGNED
 
 
 def check_feed(placeholder: Placeholder, name: str, value: Any) -> Array:
@@ -68,6 +71,47 @@ def resolve_feed(
     return result
 
 
+def launch(
+    context: Context, feeds: list[Any], train: TrainState, seed: int, rate: float, training: bool
+) -> None:
+    """Run a context over some feeds (their buffers) from its first instruction to its last.
+
+    With `training` it is a step of the train state: claimed and counted in C, so that whatever
+    happens here a step that was taken is counted, and what is claimed is given free.
+
+    Raises
+    ------
+    BusyError
+        If `training` and somebody else trains the parameters.
+    """
+    context.feeds = feeds  # they stay alive with the context, which points to them
+    try:
+        status = lib.pf_context_launch(
+            context.pointer,
+            feeds,
+            len(feeds),
+            training,
+            seed,
+            train.step_count,
+            rate,
+            SECONDS_PER_LOOK,
+        )
+        if status == DONE:
+            return
+        if status == BUSY:
+            raise already_trained()
+        if status == UNALIGNED:  # arrays over other memory, such as a file's, may begin anywhere
+            copies = [ffi.from_buffer(np.frombuffer(b, np.uint8).copy()) for b in feeds]
+            launch(context, copies, train, seed, rate, training)
+            return
+        if status != PAUSED:
+            handle(context, status)
+        drive(context)
+    except BaseException:
+        give_up(context)
+        raise
+
+
 def drive(context: Context, end: int | None = None) -> None:
     """Run a context to instruction `end`, through everything that stops it on the way.
 
@@ -76,17 +120,15 @@ def drive(context: Context, end: int | None = None) -> None:
     """
     program = context.program
     stop = len(program) if end is None else end
-    context.completed = False
     try:
         while True:
             status = lib.pf_context_run(context.pointer, stop, SECONDS_PER_LOOK)
-            if status == lib.PF_DONE:
-                context.completed = True
+            if status == DONE:
                 return
-            if status != lib.PF_PAUSED:
+            if status != PAUSED:
                 handle(context, status)
     except BaseException:
-        context.completed = give_up(context)
+        give_up(context)
         raise
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import heapq
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 from pyframe.errors import GraphError
@@ -71,6 +73,22 @@ def _find_cycle(stuck: set[T], predecessors: Callable[[T], Iterable[T]]) -> list
         path.append(item)
         item = next(p for p in predecessors(item) if p in stuck)
     return path[seen[item] :][::-1]
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Keep the cyclic garbage collector from running for the length of a ``with`` block.
+
+    Planning a large graph makes hundreds of thousands of objects that all live on; looking through
+    them again and again while they are made takes a third of the time.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def input_nodes(node: Node) -> list[Node]:

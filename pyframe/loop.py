@@ -19,7 +19,8 @@ from pyframe.state import check_rate
 from pyframe.storage import reading
 
 if TYPE_CHECKING:
-    from pyframe.plan import Plan, Specialization
+    from pyframe.pattern import Specialization
+    from pyframe.plan import Plan
 
 STEPS_PER_JOB = 1 << 16  # C is handed at most so many steps at a time (or one epoch)
 
@@ -255,7 +256,7 @@ class Loop:
         context = self._full_context
         if self._tail_context is not None and self.batch_index == 0 and self.epoch > 0:
             context = self._tail_context
-        return float(context.read(context.program.cost_id))
+        return context.loss[0]  # type: ignore[no-any-return]
 
     def run(self, seconds: float = 0.05) -> str:
         """Run for a while.
@@ -270,7 +271,7 @@ class Loop:
         {"done", "paused", "epoch", "step"}
             "paused": the time is over; "epoch" and "step": what `stop` asked for is reached.
         """
-        reading.paused_loops.discard(self)
+        reading.resume(self)
         end = time.monotonic() + seconds
         try:
             while True:
@@ -296,7 +297,7 @@ class Loop:
             if self._training:
                 self._plan._train.step = int(self._loop.step)
             elif self._loop.in_step:
-                reading.paused_loops.add(self)
+                reading.pause(self)
 
     def _current(self) -> Context:
         here = lib.pf_loop_context(self._loop)
@@ -314,7 +315,7 @@ class Loop:
     def close(self) -> None:
         """Drop the step under way, and give the parameters free."""
         self._abandon()
-        reading.paused_loops.discard(self)
+        reading.resume(self)
         if self._training:
             self._plan._train.step = int(self._loop.step)
         self._stack.close()

@@ -8,12 +8,14 @@ flat list of instructions (see core_c/plan.inc); nothing of the graph is left in
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from pyframe import fusion
 from pyframe._native import (
     INSTRUCTION_DTYPE,
     TYPE_CODES,
@@ -25,6 +27,7 @@ from pyframe._native import (
 )
 from pyframe.arena import Arena
 from pyframe.errors import GraphError, ResourceError
+from pyframe.fusion import Key, Rewritten, Specs
 from pyframe.graph import topological_order
 from pyframe.node import (
     Array,
@@ -43,9 +46,9 @@ from pyframe.storage import Guard
 
 ARENA = 0
 NOWHERE = -1
+BLOCK: int = lib.PF_IN_GROUP
+PYTHON, GROUP = "python", "group"  # what a row says instead of the name of a kernel
 COPY_KERNEL = "copy"  # moves a gradient to its segment, and states to and from their shadow
-
-Key = tuple[Node, int]
 
 
 def stream_of(name: str) -> int:
@@ -70,6 +73,7 @@ class FlatCall(NamedTuple):
     states: tuple[Array, ...] = ()
     attributes: bytes = b""
     python: Callable[[Any], None] | None = None  # instead of a kernel
+    elementwise: bool = False  # as in `Op.is_elementwise`
 
 
 @dataclass
@@ -90,6 +94,7 @@ class Request:
     update: list[FlatCall] = field(default_factory=list)
     keep_all: bool = False
     detect_anomaly: bool = False
+    fuse: frozenset[str] = frozenset()  # of `pyframe.fusion.FUSIONS`
 
 
 class Row(NamedTuple):
@@ -114,17 +119,21 @@ class Program:
         self.arena_bytes = builder.arena.size
         self.update_at = builder.update_at
         self.position = {row.node: i for i, row in enumerate(self.rows) if row.node is not None}
-        self.python_rows = {i for i, row in enumerate(self.rows) if builder.instructions[i][0] == 0}
+        self.python_rows = {i for i, row in enumerate(self.rows) if row.kernel == PYTHON}
+        self.absorbed = builder.rewritten.absorbed
         self.value_ids = builder.value_ids
         self.readable = builder.readable()
         self.feed_bases = builder.feed_bases
         self.fixed_bases = builder.fixed_bases
         self.cost_id = builder.cost_id
+        self.feeds = list(request.feeds)
         self.output_ids = [builder.value_ids[_key(v)] for v in request.outputs]
         self.record_ids = [builder.value_ids[_key(v)] for v in request.records]
         self.record_widths = [math.prod(known_shape(self.specs[i])) for i in self.record_ids]
         self.alive = [request, builder.arrays]  # the arrays that the bases point to
         self.pointer = builder.build()
+        fed = set(self.feed_bases.values())
+        self.fed_values = {i for i, base in enumerate(builder.value_base) if base in fed}
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -156,13 +165,17 @@ class Builder:
         self.arrays: list[Array] = []
         self.base_of_array: dict[int, int] = {}
         self.fixed_bases: list[tuple[int, int]] = []  # (base, address)
-        self.feed_bases: dict[Placeholder, int] = {}
-        self.base_count = 1
+        # The feeds have the first bases after the arena, in their order.
+        self.feed_bases = {placeholder: 1 + i for i, placeholder in enumerate(request.feeds)}
+        self.base_count = 1 + len(request.feeds)
         self.arena = Arena()
         self.update_at = -1
         self.flat_ids: dict[tuple[int, int], int] = {}
+        self.folded: dict[Key, Array] = {}
         self.kernels: dict[tuple[str, np.dtype[Any]], tuple[str, int]] = {}
         self.flags = lib.PF_TRAINING if request.training else 0
+        self.counts: dict[Node, int | None] = {}  # of the elements that element-wise ops treat
+        self.rewritten = Rewritten([])
         self._lower()
 
     # ---- values ----
@@ -196,9 +209,7 @@ class Builder:
 
     def _leaf(self, node: Leaf, spec: Spec) -> int:
         if isinstance(node, Placeholder):
-            base = self.feed_bases.setdefault(node, self.base_count)
-            self.base_count += base == self.base_count
-            return self._new_value(spec, base, 0)
+            return self._new_value(spec, self.feed_bases[node], 0)
         if isinstance(node, Constant):
             return self._new_value(spec, *self._array_place(node.array))
         arrays = self.request.state_arrays if isinstance(node, State) else {}
@@ -212,24 +223,33 @@ class Builder:
         targets = [*request.outputs, *request.records, *(g for _, g, _ in request.gradients)]
         if request.cost is not None:
             targets.append(request.cost)
-        order = topological_order(targets)
+        order: Sequence[Node] = topological_order(targets)
         specs = self._infer(order)
-        self._number(order, specs)
-        nodes = [n for n in order if not isinstance(n, Leaf) and self._is_run(n, specs)]
-        copies = self._find_uses(nodes, targets)
+        keys = {_key(v) for v in targets}
+        if "constants" in request.fuse:
+            order = self._fold(order, specs, keys)
+        self.rewritten = Rewritten(list(order))
+        if "epilogue" in request.fuse:
+            self.rewritten = fusion.absorb(order, specs, keys)
+        self._number(self.rewritten.order, specs)
+        nodes = [n for n in self.rewritten.order if not isinstance(n, Leaf) and self._is_run(n)]
+        items = [[n] for n in nodes]
+        if request.fuse:
+            self.counts = {n: fusion.elementwise_count(n, specs) for n in nodes}
+        if "chains" in request.fuse:
+            items = fusion.chains(nodes, specs, self.counts)
+        copies = self._find_uses(items, targets)
         for call in request.before:
             self._flat(call)
-        for position, node in enumerate(nodes):
-            self._emit(node, specs, position)
+        for position, item in enumerate(items):
+            if len(item) > 1 or self._is_shared(item[0]):
+                self._emit_group(item, specs, position)
+            else:
+                self._emit(item[0], specs, position)
         for source, target in copies:
             self._flat(FlatCall("gradient", COPY_KERNEL, target.dtype, (source,), (target,)))
         self.cost_id = self._cost_value()
-        for call in request.after:
-            self._flat(call)
-        if request.update:
-            self.update_at = len(self.rows)
-        for call in request.update:
-            self._flat(call)
+        self._emit_update()
 
     def _cost_value(self) -> int:
         """Return the value that holds the loss at the end, -1 when there is none.
@@ -246,9 +266,9 @@ class Builder:
         self._flat(FlatCall("loss", COPY_KERNEL, cost.dtype, (cost,), (kept,)))
         return self._array_value(kept)
 
-    def _infer(self, order: Sequence[Node]) -> dict[Node, tuple[Spec, ...]]:
+    def _infer(self, order: Sequence[Node]) -> Specs:
         """Find every shape, now that those of the feeds are known."""
-        specs: dict[Node, tuple[Spec, ...]] = {}
+        specs: Specs = {}
         for node in order:
             if isinstance(node, Placeholder):
                 specs[node] = (self.request.feeds[node],)
@@ -265,11 +285,17 @@ class Builder:
                         )
         return specs
 
-    def _given(self, node: Node, specs: dict[Node, tuple[Spec, ...]]) -> list[Spec | None]:
+    def _given(self, node: Node, specs: Specs) -> list[Spec | None]:
         return [None if v is None else specs[v._node][v._index] for v in node.inputs]
 
-    def _number(self, order: Sequence[Node], specs: dict[Node, tuple[Spec, ...]]) -> None:
+    def _number(self, order: Sequence[Node], specs: Specs) -> None:
         """Number the values; leaves get their places, aliases those of what they stand for."""
+        old_keys: dict[Key, list[Key]] = {}
+        for old, new in self.rewritten.new_keys.items():
+            old_keys.setdefault(new, []).append(old)
+        for key, array in self.folded.items():
+            value = self.value_ids[key] = self._array_value(array)
+            self.root[value] = value
         for node in order:
             if isinstance(node, Leaf):
                 value = self.value_ids[node, 0] = self._leaf(node, specs[node][0])
@@ -281,26 +307,61 @@ class Builder:
             for index, spec in enumerate(specs[node]):
                 value = self.value_ids[node, index] = self._new_value(spec, NOWHERE, 0)
                 self.root[value] = value
+                waiting = old_keys.get((node, index), [])
+                while waiting:
+                    key = waiting.pop()
+                    self.value_ids[key] = value
+                    waiting.extend(old_keys.get(key, ()))
             if alias is not None:
                 source = node.inputs[alias]
                 assert source is not None
                 self.root[self.value_ids[node, 0]] = self.root[self.value_ids[_key(source)]]
 
-    def _is_run(self, node: Node, specs: dict[Node, tuple[Spec, ...]]) -> bool:
+    def _fold(self, order: Sequence[Node], specs: Specs, targets: set[Key]) -> list[Node]:
+        """Compute what depends on constants alone, and return the nodes that are left."""
+        constant = dict.fromkeys(fusion.constant_nodes(order))
+        if not constant:
+            return list(order)
+        rest = [n for n in order if n not in constant]
+        wanted = {k for k in targets if k[0] in constant}
+        for node in rest:
+            wanted.update(
+                (v._node, v._index) for v in node.inputs if v is not None and v._node in constant
+            )
+        keys = sorted(wanted, key=lambda key: (key[0].serial, key[1]))
+        program = Program(Builder(Request([n[i] for n, i in keys], {}, self.request.names)))
+        context = Context(program, [])
+        if lib.pf_context_run(context.pointer, len(program), -1.0) != lib.PF_DONE:
+            return list(order)  # when it runs in its place, the error comes with the node's name
+        for key, value in zip(keys, program.output_ids, strict=True):
+            self.folded[key] = context.read(value).copy()
+        return rest
+
+    def _is_shared(self, node: Node) -> bool:
+        """Return whether an instruction by itself is a group, to be shared out to threads."""
+        if "chains" not in self.request.fuse:
+            return False
+        count = self.counts[node]
+        return count is not None and count >= fusion.SHARED_ELEMENTS
+
+    def _is_run(self, node: Node) -> bool:
         value = self.value_ids[node, 0]
         return self.root[value] == value
 
-    def _find_uses(self, nodes: list[Node], targets: list[Value]) -> list[tuple[Value, Array]]:
+    def _find_uses(
+        self, items: list[list[Node]], targets: list[Value]
+    ) -> list[tuple[Value, Array]]:
         """Find the last use of each value, and which are computed right into their segments.
 
         Returns the gradients that must be copied there, because they share memory with something.
         """
-        end = len(nodes)
-        for position, node in enumerate(nodes):
-            shape_only = node.shape_only if isinstance(node, Op) else ()
-            for i, value in enumerate(node.inputs):
-                if value is not None and i not in shape_only:
-                    self.last_use[self.root[self.value_ids[_key(value)]]] = position
+        end = len(items)
+        for position, item in enumerate(items):
+            for node in item:
+                shape_only = node.shape_only if isinstance(node, Op) else ()
+                for i, value in enumerate(node.inputs):
+                    if value is not None and i not in shape_only:
+                        self.last_use[self.root[self.value_ids[_key(value)]]] = position
         for value in targets:
             self.last_use[self.root[self.value_ids[_key(value)]]] = end
         copies: list[tuple[Value, Array]] = []
@@ -316,27 +377,103 @@ class Builder:
 
     # ---- instructions ----
 
-    def _emit(self, node: Node, specs: dict[Node, tuple[Spec, ...]], position: int) -> None:
-        given = self._given(node, specs)
-        ids = self.value_ids
-        inputs = [NOWHERE if v is None else ids[v._node, v._index] for v in node.inputs]
-        outputs = [ids[node, i] for i in range(node.output_count)]
-        states = [ids[s, 0] for s in node.states]
+    def _emit(self, node: Node, specs: Specs, position: int) -> None:
+        inputs, outputs = self._operands(node)
+        in_place = "in_place" in self.request.fuse and isinstance(node, Op)
         for value in outputs:
             wanted = value in self.last_use or self.request.keep_all or node.is_python
             if wanted and self.value_base[value] == NOWHERE:
+                if in_place and self._take_over(node, inputs, value, position):
+                    continue
                 self.value_base[value] = ARENA
                 self.value_offset[value] = self.arena.allocate(self.value_bytes[value])
+        self._call(node, specs, inputs, outputs)
+        if not self.request.keep_all:
+            self._release(inputs, outputs, position)
+
+    def _operands(self, node: Node) -> tuple[list[int], list[int]]:
+        ids = self.value_ids
+        inputs = [NOWHERE if v is None else ids[v._node, v._index] for v in node.inputs]
+        return inputs, [ids[node, i] for i in range(node.output_count)]
+
+    def _take_over(self, node: Node, inputs: list[int], output: int, position: int) -> bool:
+        """Give an output the memory of an input that is used here for the last time, if it may."""
+        if self.counts[node] is None:
+            return False
+        for value in inputs:
+            root = self.root[value] if value != NOWHERE else NOWHERE
+            if (
+                root != NOWHERE
+                and self.last_use.get(root) == position
+                and self.value_base[root] == ARENA
+                and root not in self.freed
+                and self.value_bytes[root] == self.value_bytes[output]
+            ):
+                self.freed.add(root)  # its memory lives on under another name
+                self.value_base[output] = ARENA
+                self.value_offset[output] = self.value_offset[root]
+                return True
+        return False
+
+    def _emit_group(self, item: list[Node], specs: Specs, position: int) -> None:
+        """Write a group: the head, and a member for each node.
+
+        A value that only the group needs exists as one block of scratch memory. The others that
+        die here keep their memory to the end of the group: as blocks go, the first member is
+        still reading when the last one has begun to write.
+        """
+        itemsize = specs[item[0]][0].dtype.itemsize
+        scratch = fusion.Scratch()
+        last: dict[int, int] = {}  # the last member that reads a value
+        for m, node in enumerate(item):
+            last.update({self.root[v]: m for v in self._operands(node)[0] if v != NOWHERE})
+        head = self._begin_group(f"{item[0].label()} .. {item[-1].label()}")
+        touched: list[int] = []
+        for m, node in enumerate(item):
+            inputs, outputs = self._operands(node)
+            for value in {self.root[v] for v in inputs if v >= 0}:
+                if self.value_base[value] == BLOCK and last[value] == m:
+                    scratch.give_back(self.value_offset[value])
+            for value in outputs:
+                if value in self.last_use and self.value_base[value] == NOWHERE:
+                    is_inner = self.last_use[value] == position
+                    place = scratch.take() if is_inner else None
+                    self.value_base[value] = ARENA if place is None else BLOCK
+                    if place is None:
+                        place = self.arena.allocate(self.value_bytes[value])
+                    self.value_offset[value] = place
+            self._call(node, specs, inputs, outputs)
+            touched += [*inputs, *outputs]
+        block = fusion.block_elements(itemsize, uses_scratch=scratch.used)
+        self._end_group(head, fusion.count_of(specs[item[0]][0]), block)
+        self._release(touched, [], position)
+
+    def _begin_group(self, label: str) -> int:
+        self._instruction(Row(label, GROUP, None, [], [], None), 0, [], b"", 0, 0)
+        return len(self.instructions) - 1
+
+    def _end_group(self, head: int, elements: int, block: int) -> None:
+        """Fill in the head, now that its members are there."""
+        members = self.instructions[head + 1 :]
+        fields = INSTRUCTION_DTYPE.names
+        assert fields is not None
+        instruction = dict(zip(fields, self.instructions[head], strict=True))
+        instruction["work"] = sum(m[fields.index("work")] for m in members)
+        instruction["group"], instruction["elements"] = len(members), elements
+        instruction["block"] = block
+        self.instructions[head] = tuple(instruction.values())
+
+    def _call(self, node: Node, specs: Specs, inputs: list[int], outputs: list[int]) -> None:
+        given = self._given(node, specs)
+        states = [self.value_ids[s, 0] for s in node.states]
         if isinstance(node, Op):
             kernel, address = self._kernel(node, given, specs[node])
             scratch, block = node.scratch_bytes(given), node.pack_attributes(given)
             stream = stream_of(self._name(node.random_source)) if node.uses_random else 0
         else:
-            kernel, address, scratch, block, stream = "python", 0, 0, b"", 0
+            kernel, address, scratch, block, stream = PYTHON, 0, 0, b"", 0
         row = Row(self._name(node), kernel, node, inputs, outputs, None)
         self._instruction(row, address, states, block, scratch, stream)
-        if not self.request.keep_all:
-            self._release(inputs, outputs, position)
 
     def _release(self, inputs: list[int], outputs: list[int], position: int) -> None:
         """Give back the memory of what is not needed any more."""
@@ -372,6 +509,38 @@ class Builder:
             found = self.kernels[kernel, dtype] = f"{kernel}_f{bits}", address
         return found
 
+    def _emit_update(self) -> None:
+        """Write clipping and the update, in groups where one pass does for several calls."""
+        after, update = list(self.request.after), [[call] for call in self.request.update]
+        if "update" in self.request.fuse:
+            after, update = fusion.join_updates(after, self.request.update, self._is_same)
+        for call in after:
+            self._flat_group([call])
+        if update:
+            self.update_at = len(self.rows)
+        for calls in update:
+            self._flat_group(calls)
+
+    def _is_same(self, a: Any, b: Any) -> bool:
+        """Return whether two operands are one array."""
+        arrays = isinstance(a, np.ndarray) and isinstance(b, np.ndarray)
+        return arrays and self._array_value(a) == self._array_value(b)
+
+    def _flat_group(self, calls: Sequence[FlatCall]) -> None:
+        """Write calls on flat arrays, as a group when that pays."""
+        elements = max((s.size for s in calls[0].states), default=0)
+        alone = len(calls) == 1 and elements < fusion.SHARED_ELEMENTS
+        if alone or not calls[0].elementwise or "update" not in self.request.fuse:
+            for call in calls:
+                self._flat(call)
+            return
+        head = self._begin_group(" + ".join(call.kernel for call in calls))
+        for call in calls:
+            self._flat(call)
+        itemsize = calls[0].dtype.itemsize
+        block = fusion.block_elements(itemsize, uses_scratch=False)
+        self._end_group(head, elements, block)
+
     def _flat(self, call: FlatCall) -> None:
         def operand(x: Array | Value) -> int:
             return self.value_ids[_key(x)] if isinstance(x, Value) else self._array_value(x)
@@ -382,7 +551,7 @@ class Builder:
         if call.python is None:
             kernel, address = self._find(call.kernel, call.dtype, call.label)
         else:
-            kernel, address = "python", 0
+            kernel, address = PYTHON, 0
         row = Row(call.label, kernel, None, inputs, outputs or states, call)
         stream = stream_of(f"{call.label}/{call.kernel}")
         self._instruction(row, address, states, call.attributes, 0, stream, outputs=outputs)
@@ -419,6 +588,8 @@ class Builder:
                 len(outputs),
                 len(states),
                 0,
+                0,
+                0,
             )
         )
         self.slots.extend(slots)
@@ -432,7 +603,7 @@ class Builder:
         return {
             value
             for value, root in self.root.items()
-            if self.value_base[root] != NOWHERE and root not in self.freed
+            if self.value_base[root] not in (NOWHERE, BLOCK) and root not in self.freed
         }
 
     def _dims(self, shape: tuple[int, ...]) -> int:
@@ -488,8 +659,11 @@ class Builder:
 class Context:
     """One execution of a program: its arena, its calls, its position."""
 
-    def __init__(self, program: Program, guards: Sequence[Guard]) -> None:
+    def __init__(
+        self, program: Program, guards: Sequence[Guard], home: list[Context] | None = None
+    ) -> None:
         self.program = program
+        self._home = home  # where it lies when nobody uses it
         pointers = [g.pointer for g in guards]
         table = ffi.new("pf_guard *[]", pointers) if pointers else ffi.NULL
         pointer = lib.pf_context_new(program.pointer, table, len(pointers))
@@ -502,9 +676,37 @@ class Context:
         for base, address in program.fixed_bases:
             lib.pf_context_bind(self.pointer, base, ffi.cast("void *", address))
         self.python: dict[Node, Any] = {}  # what nodes written in Python keep until backward
-        self.feeds: list[Array] = []  # what the bases point to
-        self.completed = False  # whether the last run went through to its end
-        self.busy = False
+        self.feeds: list[Any] = []  # what the bases point to: arrays, or their buffers
+        self.loss: Any = None  # a pointer to the loss that was computed last
+        if program.cost_id != NOWHERE:
+            address = lib.pf_context_data(self.pointer, program.cost_id)
+            is_float = program.specs[program.cost_id].dtype.itemsize == 4
+            self.loss = ffi.cast("float *" if is_float else "double *", address)
+        # Where the outputs are; None for one whose place changes with the feed.
+        self._places = [
+            None if i in program.fed_values else self.read(i) for i in program.output_ids
+        ]
+
+    def output(self, i: int) -> Array:
+        """Return a view of output number i of the request."""
+        place = self._places[i]
+        return self.read(self.program.output_ids[i]) if place is None else place
+
+    @contextmanager
+    def held(self) -> Iterator[bool]:
+        """Keep runs away for the length of a ``with`` block, unless one has it: then False."""
+        if self._home is None:
+            yield True
+            return
+        try:
+            self._home.remove(self)
+        except ValueError:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            self._home.append(self)
 
     def bind(self, feeds: dict[Placeholder, Array]) -> None:
         """Point the program's feeds to arrays, which stay alive with the context."""

@@ -277,15 +277,14 @@ class Node(Value):
         self.serial = next_serial()
         self.name = name
         self._plan: Callable[[], Any] | None = None
-        dtype = next(
-            (i.dtype for i in inputs if isinstance(i, Value) and i.dtype.kind == "f"), None
-        )
-        self.inputs: tuple[Value | None, ...] = tuple(
-            i if i is None or isinstance(i, Value) else Constant(i, dtype=dtype) for i in inputs
-        )
+        for i in inputs:
+            if i is not None and not isinstance(i, Value):
+                inputs = _with_constants(inputs)
+                break
+        self.inputs: tuple[Value | None, ...] = inputs
         self.states: tuple[State, ...] = tuple(states)
         self.specs: tuple[Spec, ...] = self.check(
-            *(None if i is None else i.spec for i in self.inputs)
+            *[None if i is None else i._node.specs[i._index] for i in inputs]
         )
 
     def check(self, *specs: Spec | None) -> tuple[Spec, ...]:
@@ -356,6 +355,14 @@ class Node(Value):
     def backward(self, *args: Any) -> Any:
         """Compute the gradients that flow through this node alone."""
         self._require_plan().backward_node(self)
+
+
+def _with_constants(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the inputs of a node with constants, of the dtype of the others, for arrays."""
+    dtype = next((i.dtype for i in inputs if isinstance(i, Value) and i.dtype.kind == "f"), None)
+    return tuple(
+        i if i is None or isinstance(i, Value) else Constant(i, dtype=dtype) for i in inputs
+    )
 
 
 def as_value(x: Any, dtype: np.dtype[Any] | None = None) -> Value:

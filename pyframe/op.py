@@ -83,7 +83,7 @@ class Op(Node):
         states: Sequence[State] = (),
         **attributes: Any,
     ) -> None:
-        unknown = set(attributes) - set(self.attributes)
+        unknown = attributes.keys() - self.attributes.keys() if attributes else ()
         if unknown:
             raise ArgumentError(
                 f"{type(self).__name__} does not know {sorted(unknown)}; "
@@ -105,14 +105,21 @@ class Op(Node):
                 shapes.append(spec.shape)
         self._shapes_for_message = shapes
         for shape in shapes:
-            if shape is not None:
-                _check_rank(self, shape)
+            if shape is not None and len(shape) > MAX_NDIM:
+                _refuse_rank(self, shape)
         result = self.infer_shape(*shapes)
         results = (result,) if self.output_count == 1 else result
+        first = specs[0] if specs else None
+        specs_out = []
         for shape in results:
-            _check_rank(self, shape)
+            if first is not None and shape is first.shape and out is first.dtype:
+                specs_out.append(first)  # nothing new: most ops keep the shape
+                continue
+            if len(shape) > MAX_NDIM:
+                _refuse_rank(self, shape)
             _check_size(self, shape)
-        return tuple([Spec(shape, out) for shape in results])
+            specs_out.append(Spec(shape, out))
+        return tuple(specs_out)
 
     def _check_dtypes(self, specs: Sequence[Spec | None]) -> np.dtype[Any]:
         dtype: np.dtype[Any] | None = None
@@ -188,6 +195,24 @@ class Op(Node):
             block[field] = values[field]
         return block.tobytes()
 
+    def is_elementwise(self, specs: Sequence[Spec | None]) -> bool:
+        """Return whether each element is treated by itself, for inputs of these specs.
+
+        Then every output has one number of elements, every float input has as many or a single
+        one, and the kernel may be called on any stretch of them as a 1-D array, with an output in
+        the place of an input of its size.
+        """
+        return False
+
+    def absorb(self, index: int, consumer: Op, specs: Sequence[Spec | None]) -> Op | None:
+        """Return one op that does what `consumer` does to output `index` of this one as well.
+
+        The planner asks when nothing else reads that output. `specs` are those of the consumer's
+        inputs, all of them known. The new op has the outputs of this one, with the consumer's in
+        the place of output `index`. None, the default: the two stay apart.
+        """
+        return None
+
     def scratch_bytes(self, specs: Sequence[Spec | None]) -> int:
         """Return how much scratch memory the kernel needs."""
         return 0
@@ -234,9 +259,8 @@ class Op(Node):
         return 9, np.abs(expected)
 
 
-def _check_rank(op: Op, shape: Shape) -> None:
-    if len(shape) > MAX_NDIM:
-        op.bad_shapes(f"{describe(shape)} has {len(shape)} axes, and kernels take {MAX_NDIM}")
+def _refuse_rank(op: Op, shape: Shape) -> NoReturn:
+    op.bad_shapes(f"{describe(shape)} has {len(shape)} axes, and kernels take {MAX_NDIM}")
 
 
 def _check_size(op: Op, shape: Shape) -> None:

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 from warnings import warn
 
 import numpy as np
 
-from pyframe._native import lib
+from pyframe._native import ffi, lib
 from pyframe.autodiff import Gradients, differentiate
 from pyframe.errors import (
     ArgumentError,
-    BusyError,
     FeedError,
     GraphError,
     UnusedParameterWarning,
     ValueReusedError,
     check_integer,
 )
-from pyframe.execution import check_feed, drive, resolve_feed
-from pyframe.graph import Graph, topological_order
+from pyframe.execution import check_feed, drive, launch, resolve_feed
+from pyframe.fusion import choose
+from pyframe.graph import Graph, collector_paused, topological_order
 from pyframe.lowering import Builder, Context, Program, Request
 from pyframe.node import (
     Array,
@@ -37,8 +37,9 @@ from pyframe.node import (
     known_shape,
     plan_reference,
 )
+from pyframe.pattern import Pattern, Specialization, pattern_of
 from pyframe.state import TrainState, check_learning_rate
-from pyframe.storage import Segment, place, refuse_while_reading
+from pyframe.storage import Segment, already_trained, place, reading, refuse_while_reading
 
 if TYPE_CHECKING:
     from pyframe.loop import Loop
@@ -51,14 +52,6 @@ class Snapshot(NamedTuple):
 
     arrays: list[Array]
     step: int
-
-
-class Specialization:
-    """A program for one set of input shapes, and the contexts that are not in use."""
-
-    def __init__(self, program: Program) -> None:
-        self.program = program
-        self.idle: list[Context] = []
 
 
 class Plan:
@@ -85,10 +78,13 @@ class Plan:
         inspect: bool,
         detect_anomaly: bool,
         seed: int,
+        fuse: bool | Collection[str],
     ) -> None:
         self.cost, self.outputs, self.metrics = cost, list(outputs), list(metrics)
         self.optimizer, self.inspect, self.detect_anomaly = optimizer, inspect, detect_anomaly
         self.seed = seed
+        # Fused, a value in between does not exist: neither to look at nor to check.
+        self.fuse = choose(False if inspect or detect_anomaly else fuse)
         roots = [*([cost] if cost is not None else []), *self.outputs, *self.metrics]
         self.graph = Graph(roots)
         self.states: list[State] = self.graph.states
@@ -100,12 +96,16 @@ class Plan:
         self._train = TrainState(optimizer, self.parameters, self.states)
         if optimizer is not None:
             self._warn_of_unused()
-        if optimizer is not None or inspect:
+        if optimizer is not None or (inspect and cost is not None):
             self._train.train(self._trained())
         self._cache: OrderedDict[Any, Specialization] = OrderedDict()
         self._lock = threading.Lock()
         self._last: Context | None = None  # the context of the last run, for value()
         self._stepper: Context | None = None
+        # What the last feeds looked like, of `step` and of `run` with its arguments.
+        self._step_pattern: Pattern | None = None
+        self._run_pattern: tuple[Value | None, bool, bool, Pattern | None]
+        self._run_pattern = None, False, True, None
         reference = plan_reference(self)
         for node in self.graph.order:
             node._plan = reference
@@ -156,6 +156,7 @@ class Plan:
             parameter_arrays=train.parameter_arrays(),
             keep_all=self.inspect,
             detect_anomaly=self.detect_anomaly,
+            fuse=self.fuse,
         )
         if training and self.states:
             request.state_arrays = train.shadow_arrays()
@@ -187,9 +188,10 @@ class Plan:
             if found is not None:
                 self._cache.move_to_end(key)
                 return found
-        specs = {p: Spec(a.shape, a.dtype) for p, a in feeds.items()}
-        request = self._request(mode, list(outputs), specs, training)
-        made = Specialization(Program(Builder(request)))
+        with collector_paused():
+            specs = {p: Spec(a.shape, a.dtype) for p, a in feeds.items()}
+            request = self._request(mode, list(outputs), specs, training)
+            made = Specialization(Program(Builder(request)), self._train.guards)
         with self._lock:
             self._cache[key] = made
             while len(self._cache) > SPECIALIZATIONS:
@@ -227,19 +229,13 @@ class Plan:
 
     @contextmanager
     def _context(self, specialization: Specialization) -> Iterator[Context]:
-        """Lend a context: an idle one, or a new one when all are at work."""
-        with self._lock:
-            context = specialization.idle.pop() if specialization.idle else None
-        if context is None:
-            context = Context(specialization.program, self._train.guards)
-        context.busy = True
+        """Lend a context for the length of a ``with`` block."""
+        context = specialization.borrow()
         try:
             yield context
         finally:
-            with self._lock:
-                context.busy = False
-                specialization.idle.append(context)
-                self._last = context
+            self._last = context
+            specialization.idle.append(context)
 
     @contextmanager
     def claim(self) -> Iterator[None]:
@@ -255,10 +251,7 @@ class Plan:
         try:
             for guard in self._train.guards:
                 if not lib.pf_guard_enter(guard.pointer):
-                    raise BusyError(
-                        "these parameters are being trained already, by another thread or by a fit "
-                        "that has called you; wait for it, or train a copy"
-                    )
+                    raise already_trained()
                 claimed.append(guard)
             yield
         finally:
@@ -295,21 +288,36 @@ class Plan:
         >>> plan.step({x: [[1.0], [2.0]]})
         2.5
         """
+        pattern = self._step_pattern
+        if pattern is not None and (buffers := pattern.match(feed)) is not None:
+            specialization = pattern.specialization
+        else:
+            specialization, buffers = self._prepare_step(feed)
+        rate = self._train.rate_at(learning_rate)
+        if reading.in_python_node or reading.paused_loops:
+            refuse_while_reading("a training step")
+        try:
+            context = specialization.idle.pop()
+        except IndexError:  # somebody who is training has it, or had it a moment ago
+            with self.claim():
+                context = specialization.borrow()
+        try:
+            launch(context, buffers, self._train, self.seed, rate, True)
+            self._last = context
+            return context.loss[0]  # type: ignore[no-any-return]
+        finally:
+            specialization.idle.append(context)
+
+    def _prepare_step(self, feed: Mapping[Any, Any]) -> tuple[Specialization, list[Any]]:
+        """Check a feed, and return what runs it and its buffers in the order of the program."""
         self._require_optimizer()
         cost = self.cost
         assert cost is not None
         feeds = self._feeds(feed, [cost, *self.metrics])
-        rate = self._train.rate_at(learning_rate)
         with self.claim():
             specialization = self._specialize("train", [], feeds, True)
-            with self._context(specialization) as context:
-                context.bind(feeds)
-                lib.pf_context_begin(context.pointer, self.seed, self._train.step, rate)
-                try:
-                    drive(context)
-                finally:
-                    self._train.step += int(context.completed)
-                return float(context.read(context.program.cost_id))
+        self._step_pattern = pattern_of(feed, self._known, specialization)
+        return specialization, [ffi.from_buffer(feeds[p]) for p in specialization.program.feeds]
 
     def run(
         self,
@@ -339,17 +347,40 @@ class Plan:
         ------
         FeedError, ShapeError, DTypeError, LabelError, GraphError
         """
+        kept, kept_training, single, pattern = self._run_pattern
+        if (
+            pattern is not None
+            and outputs is kept
+            and training is kept_training
+            and (buffers := pattern.match(feed)) is not None
+        ):
+            return self._run(pattern.specialization, buffers, out, single)
         single, wanted = self._wanted(outputs)
         feeds = self._feeds(feed, wanted)
-        # Batch statistics go to a shadow of the states, which a training step would use as well.
-        claim = self.claim() if training and self.states else nullcontext()
         specialization = self._specialize("run", wanted, feeds, training)
-        with claim, self._context(specialization) as context:
-            context.bind(feeds)
-            lib.pf_context_begin(context.pointer, self.seed, self._train.step, 0.0)
-            drive(context)
-            results = [context.read(i) for i in context.program.output_ids]
+        buffers = [ffi.from_buffer(feeds[p]) for p in specialization.program.feeds]
+        if training and self.states:
+            # Batch statistics go to a shadow of the states, which a step would use as well.
+            with self.claim():
+                return self._run(specialization, buffers, out, single)
+        if outputs is None or isinstance(outputs, Value):  # a list could be another one next time
+            pattern = pattern_of(feed, self._known, specialization)
+            self._run_pattern = outputs, training, single, pattern
+        return self._run(specialization, buffers, out, single)
+
+    def _run(
+        self, specialization: Specialization, buffers: list[Any], out: Any, single: bool
+    ) -> Any:
+        context = specialization.borrow()
+        try:
+            launch(context, buffers, self._train, self.seed, 0.0, False)
+            self._last = context
+            if single and out is None:
+                return context.output(0).copy()
+            results = [context.output(i) for i in range(len(context.program.output_ids))]
             return _deliver(results, out, single)
+        finally:
+            specialization.idle.append(context)
 
     def _wanted(self, outputs: Any) -> tuple[bool, list[Value]]:
         if outputs is None:
@@ -485,14 +516,19 @@ class Plan:
 
     def _read(self, value: Value, what: str, shown: Value | None = None) -> Array:
         label = (value if shown is None else shown).node.label()
-        with self._lock:
-            context = self._last
-            if context is None:
-                raise GraphError(f"{label} has no {what} yet: run the plan first")
-            if context.busy:
+        context = self._last
+        if context is None:
+            raise GraphError(f"{label} has no {what} yet: run the plan first")
+        with context.held() as is_held:
+            if not is_held:
                 raise ValueReusedError(f"the {what} of {label} is being computed by another run")
             program = context.program
             number = program.value_ids.get((value.node, value.index))
+            if (value.node, value.index) in program.absorbed:
+                raise ValueReusedError(
+                    f"the {what} of {label} was not kept: the next node computes it on its way; "
+                    "compile with inspect=True to keep them all"
+                )
             if number is None:
                 raise GraphError(f"{label} was not part of the last run, so it has no {what}")
             if number not in program.readable:
@@ -621,6 +657,7 @@ def compile(
     inspect: bool = False,
     detect_anomaly: bool = False,
     seed: int = 0,
+    fuse: bool | Collection[str] = True,
 ) -> Plan:
     """Make a graph ready to run.
 
@@ -642,6 +679,9 @@ def compile(
         Stop at the first node that gives NaN or infinity and name it.
     seed : int, default 0
         Of dropout and the like in `Plan.step`.
+    fuse : bool or set of str, default True
+        Which neighbours are joined to save passes over memory: all, none, or those named out of
+        `pyframe.fusion.FUSIONS`. With `inspect` or `detect_anomaly` none are.
 
     Returns
     -------
@@ -691,9 +731,18 @@ def compile(
     extra = [v for v in outputs if v not in wanted]
     if optimizer is not None:
         check_learning_rate(optimizer)
-    plan = Plan(
-        loss, [*wanted, *extra], optimizer, metrics, parameters, inspect, detect_anomaly, seed
-    )
+    with collector_paused():
+        plan = Plan(
+            loss,
+            [*wanted, *extra],
+            optimizer,
+            metrics,
+            parameters,
+            inspect,
+            detect_anomaly,
+            seed,
+            fuse,
+        )
     if extra:
         plan.outputs = wanted
     return plan

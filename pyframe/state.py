@@ -50,7 +50,7 @@ class TrainState:
     ) -> None:
         self.optimizer = optimizer
         self.parameters, self.states = list(parameters), list(states)
-        self.step = 0
+        self.step_count = ffi.new("int64_t *")  # in C, which adds 1 at the end of a step
         self.storages = _unique([_storage(p) for p in [*parameters, *states]])
         self.guards: list[Guard] = sorted(
             _unique([s.guard for s in self.storages]),
@@ -65,6 +65,15 @@ class TrainState:
         self.slots: list[dict[str, Array]] = []
         self._norm = np.zeros(1)
         self._zero = np.zeros(1)
+
+    @property
+    def step(self) -> int:
+        """The number of completed training steps."""
+        return self.step_count[0]  # type: ignore[no-any-return]
+
+    @step.setter
+    def step(self, step: int) -> None:
+        self.step_count[0] = step
 
     def train(self, trained: Sequence[Parameter]) -> None:
         """Say which parameters the optimizer updates, and make its slots."""
@@ -188,6 +197,7 @@ class TrainState:
             tuple(map(look_up, call.outputs)),
             tuple(map(look_up, call.states)),
             call.attributes,
+            elementwise=call.elementwise,
         )
 
     def _clip_calls(self, operands: list[dict[str, Any]]) -> list[FlatCall]:
@@ -256,8 +266,10 @@ class TrainState:
         """Return the learning rate of the next step."""
         if rate is None:
             rate = self.optimizer.learning_rate
-            if callable(rate):
+            if type(rate) is not float and callable(rate):
                 rate = rate(np.array([self.step]))[0]
+        if type(rate) is float and 0.0 <= rate < math.inf:
+            return rate
         return check_rate(rate)
 
 

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
-from weakref import WeakSet
+from weakref import ref
 
 import numpy as np
 
@@ -28,7 +28,15 @@ class _Reading(threading.local):
 
     def __init__(self) -> None:
         self.in_python_node = False
-        self.paused_loops: WeakSet[object] = WeakSet()  # evaluations that stopped inside a batch
+        self.paused_loops: set[ref[object]] = set()  # evaluations that stopped inside a batch
+
+    def pause(self, loop: object) -> None:
+        """Enter an evaluation that stopped inside a batch."""
+        self.paused_loops.add(ref(loop, self.paused_loops.discard))
+
+    def resume(self, loop: object) -> None:
+        """Take it out again."""
+        self.paused_loops.discard(ref(loop))
 
 
 reading = _Reading()
@@ -43,6 +51,14 @@ def refuse_while_reading(what: str) -> None:
             f"{what} is not possible while an evaluation of this thread is paused inside a batch; "
             "run its loop on, or close it"
         )
+
+
+def already_trained() -> BusyError:
+    """Return the error for parameters that somebody else is training."""
+    return BusyError(
+        "these parameters are being trained already, by another thread or by a fit "
+        "that has called you; wait for it, or train a copy"
+    )
 
 
 class Segment(NamedTuple):

@@ -78,7 +78,9 @@ class Workshop:
                 else:
                     objects.append(self._object(family, bits))
         library = self.folder / f"{name}.so"
-        command = [str(COMPILER), "-shared", "-o", str(library), *map(str, objects), "-lm"]
+        objects.append(self._object("parallel.c", 32))
+        command = [str(COMPILER), "-shared", "-o", str(library), *map(str, objects)]
+        command += ["-pthread", "-lm"]
         subprocess.run(command, check=True)
         loaded = ctypes.CDLL(str(library))
 

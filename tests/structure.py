@@ -11,8 +11,8 @@ GROUPS = (
     ("_version", "errors", "_native", "hookspecs"),
     ("node", "op", "registry"),
     ("ops",),
-    ("graph", "autodiff", "arena", "storage", "lowering", "state", "execution", "loop", "printing"),
-    ("plan",),
+    ("graph", "autodiff", "arena", "storage", "fusion", "lowering"),
+    ("state", "execution", "pattern", "loop", "printing", "plan"),
     ("plugins",),
     ("initializers", "losses", "metrics", "schedules", "optimizers", "layers"),
     ("data", "datasets", "checkpoint", "callbacks", "model", "objective", "progress", "training"),
@@ -21,7 +21,7 @@ GROUPS = (
 LAYERS = [layer for group in GROUPS for layer in group]
 
 # Those that stand between the nodes and the kernels and know no op from another.
-NAMELESS = (*GROUPS[3], "plan")
+NAMELESS = (*GROUPS[3], *GROUPS[4])
 
 # Summing the gradients of a value that is used several times, and moving arrays about: each is
 # named once, in one constant.

@@ -16,6 +16,9 @@ from pyframe.op import Case, Op, merge_shapes, same_shape
 class ElementwiseOp(Op):
     """An op of one input whose output has the same shape."""
 
+    def is_elementwise(self, specs: Sequence[Spec | None]) -> bool:
+        return True
+
     @classmethod
     def cases(cls) -> Sequence[Case]:
         """Return a scalar, nothing at all, and the highest rank."""
@@ -32,6 +35,9 @@ class ElementwiseGrad(Op):
     """dx from dy and a saved array, all of one shape."""
 
     differentiable = False
+
+    def is_elementwise(self, specs: Sequence[Spec | None]) -> bool:
+        return True
 
     def infer_shape(self, *shapes: Any) -> Any:
         dy, saved = shapes

@@ -19,7 +19,17 @@ from pyframe.op import (
     same_extent,
     same_shape,
 )
-from pyframe.ops.activations import LeakyReluGrad, ReluGrad, SigmoidGrad, TanhGrad
+from pyframe.ops.activations import (
+    LeakyRelu,
+    LeakyReluGrad,
+    Relu,
+    ReluGrad,
+    Sigmoid,
+    SigmoidGrad,
+    Tanh,
+    TanhGrad,
+)
+from pyframe.ops.arithmetic import Add
 from pyframe.ops.reductions import SumTo
 
 
@@ -67,6 +77,23 @@ def _scratch_bytes(dtype: np.dtype[Any], *products: tuple[int, int]) -> int:
         0 if m * k < 2**15 else min(m, 256) * (min(k, 384) + 32) * dtype.itemsize
         for m, k in products
     )
+
+
+def _as_activation(consumer: Op) -> dict[str, Any] | None:
+    """Return the attributes that make an op part of a product, None when it cannot be."""
+    kinds: dict[type[Op], str] = {
+        Relu: "relu",
+        ReluGrad: "relu",
+        Sigmoid: "sigmoid",
+        SigmoidGrad: "sigmoid",
+        Tanh: "tanh",
+        TanhGrad: "tanh",
+        LeakyRelu: "leaky_relu",
+        LeakyReluGrad: "leaky_relu",
+    }
+    kind = kinds.get(type(consumer))
+    slope = consumer.attrs.get("slope", 0.0)
+    return None if kind is None or slope < 0 else {"activation": kind, "slope": slope}
 
 
 class _FusedOp(Op):
@@ -197,6 +224,22 @@ class Linear(_FusedOp):
             return 0
         return _scratch_bytes(self.specs[0].dtype, (math.prod(x[:-1]), weight[0]))
 
+    def absorb(self, index: int, consumer: Op, specs: Sequence[Spec | None]) -> Op | None:
+        x, weight, bias, residual = (*self.inputs, None)[:4]
+        assert weight is not None
+        if not weight.shape or self.attrs["activation"] != "none":
+            return None
+        name = f"{self.label()}+{consumer.label()}"
+        activation = _as_activation(consumer)
+        if activation is not None:
+            return Linear(x, weight, bias, residual, **activation, name=name)
+        if isinstance(consumer, Add) and residual is None:
+            first, second = consumer.inputs
+            if specs[0] == specs[1]:
+                other = second if first is not None and first.node is self else first
+                return Linear(x, weight, bias, other, name=name)
+        return None
+
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
         x, weight, bias, residual = (*inputs, None)[:4]
@@ -291,6 +334,18 @@ class LinearGrad(_FusedOp):
             return 0
         rows, (inner, outer) = math.prod(x[:-1]), weight
         return _scratch_bytes(self.specs[0].dtype, (rows, outer), (inner, rows))
+
+    def absorb(self, index: int, consumer: Op, specs: Sequence[Spec | None]) -> Op | None:
+        dy, x, weight, saved = (*self.inputs, None)[:4]
+        activation = _as_activation(consumer)
+        assert weight is not None
+        if index != 0 or saved is not None or activation is None or not weight.shape:
+            return None
+        flowing, result = consumer.inputs
+        if flowing is None or flowing.node is not self:
+            return None
+        name = f"{self.label()}*{consumer.label()}"
+        return LinearGrad(dy, x, weight, result, **activation, name=name)
 
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:

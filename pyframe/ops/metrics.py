@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pyframe.errors import ArgumentError
-from pyframe.node import FLOAT64, Shape, Spec, Value
+from pyframe.node import FLOAT64, Array, Shape, Spec, Value
 from pyframe.op import Case, Op, same_extent
 from pyframe.ops.losses import as_labels, by_row, match_labels, match_target, match_weight
 
@@ -49,9 +49,29 @@ class Metric(Op):
         """Return the metric for the sum of the outputs of all batches: a number, or an array."""
         raise NotImplementedError(f"{type(self).__name__} does not say what its sums mean")
 
+    def finalize_all(self, records: Array) -> list[Any]:
+        """Return the metric for each row of sums, as `finalize` would."""
+        return list(map(self.finalize, records.tolist()))
+
     @classmethod
     def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
         return 16 + inputs[1].size, np.abs(cls.reference(*inputs, **attributes))
+
+
+class Ratio:
+    """The part of a metric whose two sums are a total and what it is divided by."""
+
+    def finalize(self, sums: Any) -> Any:
+        """Return total / count, NaN when there was nothing to count."""
+        return _ratio(sums[0], sums[1])
+
+    def finalize_all(self, records: Array) -> list[Any]:
+        """Return total / count for each row."""
+        total, count = records[:, 0], records[:, 1]
+        result = np.full(len(records), np.nan)
+        with np.errstate(all="ignore"):
+            np.divide(total, count, out=result, where=count != 0)
+        return result.tolist()  # type: ignore[no-any-return]
 
 
 class ElementMetric(Metric):
@@ -68,9 +88,6 @@ class ElementMetric(Metric):
         y, y_hat, weight = shapes
         match_weight(self, weight, match_target(self, y, y_hat))
         return (self.length,)
-
-    def finalize(self, sums: Any) -> Any:
-        return _ratio(sums[0], sums[1])
 
     @classmethod
     def _weighted(cls, *inputs: Any) -> tuple[Any, Any, Any]:
@@ -140,7 +157,7 @@ class LabelMetric(Metric):
         )
 
 
-class Accuracy(LabelMetric):
+class Accuracy(Ratio, LabelMetric):
     """The share of rows whose greatest logit is that of the label; the first one of a tie counts.
 
     For two classes and one logit, a target of floats is taken for the probability of the positive
@@ -185,9 +202,6 @@ class Accuracy(LabelMetric):
     def infer_shape(self, *shapes: Any) -> Shape:
         self.check_batch(shapes)
         return (2,)
-
-    def finalize(self, sums: Any) -> Any:
-        return _ratio(sums[0], sums[1])
 
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
@@ -337,7 +351,7 @@ class ConfusionMatrix(LabelMetric):
         return counts.ravel()
 
 
-class Mae(ElementMetric):
+class Mae(Ratio, ElementMetric):
     """The mean absolute error: sum w |y_hat - y| / sum w over all elements.
 
     Parameters
@@ -479,7 +493,7 @@ class R2(ElementMetric):
         return k, terms
 
 
-class MeanOf(Metric):
+class MeanOf(Ratio, Metric):
     """The mean of a loss over an epoch: each batch counts by its weight, or its number of rows.
 
     Of losses that are means over their batch this gives exactly the mean over all rows, also when
@@ -527,9 +541,6 @@ class MeanOf(Metric):
             self.bad_shapes("the loss must be one number, of shape ()")
         match_weight(self, weight, batch)
         return (2,)
-
-    def finalize(self, sums: Any) -> Any:
-        return _ratio(sums[0], sums[1])
 
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:

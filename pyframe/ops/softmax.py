@@ -10,6 +10,7 @@ import numpy as np
 from pyframe.errors import ArgumentError
 from pyframe.node import Shape, Spec, Value
 from pyframe.op import Case, Op, merge_shapes, same_shape
+from pyframe.ops.arithmetic import Log
 
 
 def _softmax(x: Any, axis: int) -> Any:
@@ -87,6 +88,12 @@ class Softmax(AxisOp):
 
     def gradient(self, *grads: Any) -> Sequence[Value | None]:
         return (SoftmaxGrad(grads[0], self, **self.attrs),)
+
+    def absorb(self, index: int, consumer: Op, specs: Sequence[Spec | None]) -> Op | None:
+        # One pass, and right where the probability itself would be rounded to zero.
+        if isinstance(consumer, Log):
+            return LogSoftmax(self.inputs[0], self.attrs["axis"], name=consumer.label())
+        return None
 
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:

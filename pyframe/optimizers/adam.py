@@ -89,4 +89,4 @@ class Adam(Optimizer):
             options["epsilon"],
         )
         states = ("parameters", "first_moment", "second_moment")
-        return [Call("adam_update", ("gradients",), states, attributes=attributes)]
+        return [Call("adam_update", ("gradients",), states, (), attributes, elementwise=True)]

@@ -28,6 +28,9 @@ class Call(NamedTuple):
     also "candidate", "mask" (1 where a parameter lies, 0 in the padding between), "run" (one
     float64, the number of the run) and "cost", the loss. The kernel reads its learning rate, step
     and seed from the call.
+
+    `elementwise` says that element i of all it writes depends on element i of what it reads, and
+    on single numbers: it may then be called on parts of a run, several at a time.
     """
 
     kernel: str
@@ -35,6 +38,7 @@ class Call(NamedTuple):
     states: tuple[str, ...]
     outputs: tuple[str, ...] = ()
     attributes: bytes = b""
+    elementwise: bool = False
 
 
 class Optimizer:
@@ -169,13 +173,13 @@ class Optimizer:
         result = []
         if self.clip_value is not None:
             limit = struct.pack("d", self.clip_value)
-            result.append([Call("clip_value", (), ("gradients",), attributes=limit)])
+            result.append([Call("clip_value", (), ("gradients",), (), limit, True)])
         if self.clip_norm is not None:
             limit = struct.pack("d", self.clip_norm)
             result.append(
                 [
                     Call("square_sum", ("gradients",), ("norm",)),
-                    Call("scale_by_norm", ("norm",), ("gradients",), attributes=limit),
+                    Call("scale_by_norm", ("norm",), ("gradients",), (), limit, True),
                 ]
             )
         return result

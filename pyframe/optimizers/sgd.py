@@ -87,7 +87,9 @@ class SGD(Optimizer):
             options["momentum"],
             options["nesterov"],
         )
+        states: tuple[str, ...]
         if options["momentum"] == 0:
-            return [Call("sgd_update", ("gradients",), ("parameters",), attributes=attributes)]
-        states = ("parameters", "velocity")
-        return [Call("sgd_momentum_update", ("gradients",), states, attributes=attributes)]
+            kernel, states = "sgd_update", ("parameters",)
+        else:
+            kernel, states = "sgd_momentum_update", ("parameters", "velocity")
+        return [Call(kernel, ("gradients",), states, (), attributes, elementwise=True)]

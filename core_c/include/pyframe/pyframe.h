@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 #define PF_ABI_MAJOR 0 /* 0 promises nothing yet */
-#define PF_ABI_MINOR 1
+#define PF_ABI_MINOR 2
 
 #ifdef __cplusplus
 extern "C" {

@@ -1,0 +1,313 @@
+/* The thread pool: one for the process, for the core and for the kernels of plugins.
+ *
+ * A region is one call of pf_parallel_for that is worth several threads. Its parts are dealt out in
+ * runs, a run to each thread, so that a thread gets the same rows of every layer and finds them in
+ * its own cache. Who is through with its run goes on with what is left of the others'. So a worker
+ * that is late, or never comes because the machine is busy, holds nobody up: the region ends when
+ * its parts are done, and only workers that are inside of a part are waited for.
+ *
+ * Nothing here can wait for a second region: whoever finds the pool taken, be it another Python
+ * thread or a body that asks for threads itself, runs its parts alone. Parts depend on shapes only
+ * and every part writes what is its own, so all of these ways give the same bits.
+ *
+ * A worker that has nothing to do spins as long as waking it would take, then sleeps. That is never
+ * worse than twice the best that one could do knowing when the next region comes. */
+#include "system.h"
+
+#include "parallel.h"
+
+#include <fenv.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+enum {
+    LINE = 64, /* bytes; what two threads write at once lies on different cache lines */
+    /* What calling a worker that is awake costs, nanoseconds: two cache lines change hands, and
+     * the last part of each thread does not end at the same moment. See benchmarks/threads.py. */
+    CALL_COST = 3000,
+    /* Bounds of the measured cost of waking one. Above the upper one something else has run. */
+    LEAST_WAKE_COST = 10000,
+    USUAL_WAKE_COST = 50000,
+    HIGHEST_WAKE_COST = 200000,
+    PAUSES = 32 /* between two looks at the clock */
+};
+
+/* The gate of a region: OPEN, whether the caller sleeps until the last worker has left, and below
+ * that the number of workers inside. */
+enum { OPEN = 1 << 30, CALLER_SLEEPS = 1 << 29 };
+
+typedef struct {
+    _Alignas(LINE) atomic_llong next; /* parts from here up to end are not taken yet */
+    int64_t end;
+} share;
+
+typedef struct {
+    _Alignas(LINE) atomic_uint calls; /* how often it was called */
+    atomic_int asleep;
+    pf_monitor monitor;
+    struct pool *pool;
+    int index;
+} worker;
+
+typedef struct pool {
+    _Alignas(LINE) atomic_uint gate;
+    _Alignas(LINE) share shares[PF_MAX_THREADS];
+    worker workers[PF_MAX_THREADS]; /* the caller of a region is number 0 */
+    int started;                    /* workers, the caller not counted */
+    int refused;                    /* the system gave no more threads */
+    atomic_llong spin;              /* nanoseconds */
+    pf_monitor monitor;
+    /* the region; written only while no worker is inside */
+    int share_count;
+    pf_body body;
+    void *context;
+    fenv_t environment; /* rounding and flushing of the caller: the bits depend on them */
+} pool;
+
+static atomic_int thread_count = 1;
+static atomic_int taken; /* somebody uses the pool */
+static pool *the_pool;   /* of him who has taken it */
+/* What the pool has done and found out. */
+static atomic_int workers; /* started in this process */
+static atomic_llong regions;
+static atomic_llong wake_cost; /* nanoseconds; 0: not measured yet */
+static atomic_int watching_forks;
+
+int pf_thread_count(void) { return atomic_load_explicit(&thread_count, memory_order_relaxed); }
+
+void pf_set_thread_count(int count) {
+    if (count < 1) count = 1;
+    atomic_store(&thread_count, count < PF_MAX_THREADS ? count : PF_MAX_THREADS);
+}
+
+/* ---- a region, as each thread that takes part sees it ---- */
+
+/* Runs what is left of the own share, then of the others'. */
+static void work(pool *p, int index) {
+    for (int i = 0; i < p->share_count; i++) {
+        share *s = &p->shares[(index + i) % p->share_count];
+        while (atomic_load_explicit(&s->next, memory_order_relaxed) < s->end) {
+            const int64_t part = atomic_fetch_add_explicit(&s->next, 1, memory_order_relaxed);
+            if (part < s->end) p->body(p->context, part);
+        }
+    }
+}
+
+static int enter(pool *p) {
+    unsigned gate = atomic_load(&p->gate);
+    while (gate & OPEN)
+        if (atomic_compare_exchange_weak(&p->gate, &gate, gate + 1)) return 1;
+    return 0;
+}
+
+static void leave(pool *p) {
+    const unsigned gate = atomic_fetch_sub(&p->gate, 1) - 1;
+    if (gate != CALLER_SLEEPS) return;
+    pf_monitor_lock(&p->monitor);
+    pf_monitor_notify(&p->monitor);
+    pf_monitor_unlock(&p->monitor);
+}
+
+/* Waits, with the processor, until *word is not `old`; 0 when that has taken too long. In between
+ * others get the processor: there may be more threads than cores. */
+static int spin_while(atomic_uint *word, unsigned old, int64_t nanoseconds) {
+    if (atomic_load(word) != old) return 1;
+    const int64_t start = pf_nanoseconds();
+    do {
+        for (int i = 0; i < PAUSES; i++) {
+            pf_pause();
+            if (atomic_load_explicit(word, memory_order_acquire) != old) return 1;
+        }
+        pf_yield();
+    } while (pf_nanoseconds() - start < nanoseconds);
+    return 0;
+}
+
+/* Waits for another call than number `old`, and returns its number. */
+static unsigned next_call(worker *w, unsigned old) {
+    if (!spin_while(&w->calls, old, atomic_load(&w->pool->spin))) {
+        pf_monitor_lock(&w->monitor);
+        atomic_store(&w->asleep, 1); /* first this, then a look: a caller does it the other way */
+        while (atomic_load(&w->calls) == old) pf_monitor_wait(&w->monitor);
+        atomic_store(&w->asleep, 0);
+        pf_monitor_unlock(&w->monitor);
+    }
+    return atomic_load(&w->calls);
+}
+
+PF_THREAD_MAIN(work_for_ever, argument) {
+    worker *w = argument;
+    pool *p = w->pool;
+    pf_name_this_thread();
+    for (unsigned call = 0;;) {
+        call = next_call(w, call);
+        if (!enter(p)) continue;
+        if (w->index < p->share_count) { /* else called for an earlier region, and late */
+            fesetenv(&p->environment);
+            work(p, w->index);
+        }
+        leave(p);
+    }
+    return 0;
+}
+
+static void call_worker(worker *w) {
+    atomic_fetch_add(&w->calls, 1);
+    if (!atomic_load(&w->asleep)) return;
+    pf_monitor_lock(&w->monitor);
+    pf_monitor_notify(&w->monitor);
+    pf_monitor_unlock(&w->monitor);
+}
+
+/* Waits until no worker is inside any more; the gate is closed. */
+static void wait_for_the_last(pool *p) {
+    const int64_t start = pf_nanoseconds();
+    for (;;) {
+        for (int i = 0; i < PAUSES; i++) {
+            if (atomic_load_explicit(&p->gate, memory_order_acquire) == 0) return;
+            pf_pause();
+        }
+        if (pf_nanoseconds() - start > USUAL_WAKE_COST) break;
+        pf_yield();
+    }
+    pf_monitor_lock(&p->monitor);
+    atomic_fetch_or(&p->gate, CALLER_SLEEPS);
+    while (atomic_load(&p->gate) != CALLER_SLEEPS) pf_monitor_wait(&p->monitor);
+    atomic_store(&p->gate, 0);
+    pf_monitor_unlock(&p->monitor);
+}
+
+static void run_region(pool *p, int shares, int64_t parts, pf_body body, void *context) {
+    const int64_t each = parts / shares, more = parts % shares; /* the first get one more */
+    for (int i = 0; i < shares; i++) {
+        const int64_t first = i * each + (i < more ? i : more);
+        atomic_store_explicit(&p->shares[i].next, first, memory_order_relaxed);
+        p->shares[i].end = first + each + (i < more);
+    }
+    p->share_count = shares;
+    p->body = body;
+    p->context = context;
+    fegetenv(&p->environment);
+    atomic_store(&p->gate, OPEN);
+    for (int i = 1; i < shares; i++) call_worker(&p->workers[i]);
+    work(p, 0);
+    if (atomic_fetch_and(&p->gate, ~(unsigned)OPEN) != OPEN) wait_for_the_last(p);
+    atomic_fetch_add_explicit(&regions, 1, memory_order_relaxed);
+}
+
+/* ---- the pool itself ---- */
+
+/* In the child of a fork there is one thread only. The parent's workers are gone, and what they and
+ * other threads held stays held: all of it is left behind, and a new pool made when it is needed.
+ */
+static void forget_in_child(void) {
+    the_pool = NULL;
+    atomic_store(&workers, 0);
+    atomic_store(&taken, 0);
+}
+
+static pool *new_pool(void) {
+    unsigned char *memory = calloc(1, sizeof(pool) + LINE);
+    if (!memory) return NULL;
+    pool *p = (pool *)(((uintptr_t)memory + LINE - 1) / LINE * LINE);
+    pf_monitor_init(&p->monitor);
+    if (!atomic_exchange(&watching_forks, 1)) pf_at_fork_in_child(forget_in_child);
+    return p;
+}
+
+static void start_workers(pool *p, int count) {
+    while (p->started < count && !p->refused) {
+        worker *w = &p->workers[p->started + 1];
+        w->pool = p;
+        w->index = p->started + 1;
+        pf_monitor_init(&w->monitor);
+        if (pf_start_thread(work_for_ever, w))
+            p->started++;
+        else
+            p->refused = 1; /* we do with those we have */
+        atomic_store(&workers, p->started);
+    }
+}
+
+/* What it takes from calling a worker that sleeps until it is back from its call, nanoseconds: the
+ * median of a few rounds, within bounds. Nobody else uses the pool. The gate is closed, so that a
+ * worker finds nothing to do and, the time to spin being 0, sleeps again. */
+static int64_t measure_wake_cost(pool *p) {
+    enum { ROUNDS = 5 };
+    int64_t rounds[ROUNDS];
+    worker *w = &p->workers[1];
+    const int64_t start = pf_nanoseconds();
+    for (int i = 0; i < ROUNDS; i++) {
+        while (!atomic_load(&w->asleep)) {
+            if (pf_nanoseconds() - start > 2000000) return USUAL_WAKE_COST; /* a busy machine */
+            pf_yield();
+        }
+        const int64_t called = pf_nanoseconds();
+        call_worker(w);
+        while (atomic_load(&w->asleep) && pf_nanoseconds() - called < HIGHEST_WAKE_COST) pf_pause();
+        const int64_t taken_by_it = pf_nanoseconds() - called;
+        int at = i;
+        for (; at > 0 && rounds[at - 1] > taken_by_it; at--) rounds[at] = rounds[at - 1];
+        rounds[at] = taken_by_it;
+    }
+    const int64_t median = rounds[ROUNDS / 2];
+    if (median < LEAST_WAKE_COST) return LEAST_WAKE_COST;
+    return median < HIGHEST_WAKE_COST ? median : HIGHEST_WAKE_COST;
+}
+
+/* Makes the pool ready for `threads`, the caller counted; NULL: no memory. */
+static pool *prepare(int threads) {
+    if (!the_pool) the_pool = new_pool();
+    pool *p = the_pool;
+    if (!p || p->started >= threads - 1) return p;
+    const int first = p->started == 0;
+    start_workers(p, threads - 1);
+    if (first && p->started > 0) {
+        if (!wake_cost) wake_cost = measure_wake_cost(p);
+        atomic_store(&p->spin, wake_cost);
+    }
+    return p;
+}
+
+/* How many threads shall share the work: each must have as much to do as calling it costs. Those
+ * that are awake cost little; they are the first ones, since calls begin with those. */
+static int64_t worthwhile(pool *p, int threads, int64_t nanoseconds) {
+    if (threads > p->started + 1) threads = p->started + 1;
+    int awake = 1;
+    while (awake < threads && !atomic_load(&p->workers[awake].asleep)) awake++;
+    const int64_t soon = nanoseconds / CALL_COST, later = nanoseconds / wake_cost;
+    const int64_t of_awake = soon < awake ? soon : awake,
+                  of_all = later < threads ? later : threads;
+    return of_awake > of_all ? of_awake : of_all;
+}
+
+static int run_in_threads(int threads, int64_t parts, int64_t nanoseconds, pf_body body,
+                          void *context) {
+    int nobody = 0;
+    if (!atomic_compare_exchange_strong(&taken, &nobody, 1)) return 0;
+    int64_t shares = 1;
+    if (the_pool || nanoseconds >= 2 * USUAL_WAKE_COST) {
+        pool *p = prepare(threads);
+        if (p && p->started > 0) shares = worthwhile(p, threads, nanoseconds);
+        if (shares > parts) shares = parts;
+        if (shares > 1) run_region(p, (int)shares, parts, body, context);
+    }
+    atomic_store(&taken, 0);
+    return shares > 1;
+}
+
+void pf_parallel_for(int64_t parts, int64_t nanoseconds, pf_body body, void *context) {
+    const int threads = pf_thread_count();
+    if (threads > 1 && parts > 1 && nanoseconds >= 2 * CALL_COST &&
+        run_in_threads(threads, parts, nanoseconds, body, context))
+        return;
+    for (int64_t part = 0; part < parts; part++) body(context, part);
+}
+
+void pf_pool_look(pf_pool_report *report) {
+    *report = (pf_pool_report){
+        .workers = atomic_load(&workers),
+        .regions = atomic_load(&regions),
+        .wake_nanoseconds = atomic_load(&wake_cost),
+    };
+}

@@ -1,0 +1,135 @@
+/* What the thread pool needs of the operating system: threads, monitors, clock, processor hints.
+ *
+ * POSIX and Windows side by side, so that parallel.c has one text for both. Include this first: it
+ * says which declarations the system's headers shall give. */
+#ifndef PYFRAME_SYSTEM_H
+#define PYFRAME_SYSTEM_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* pthread_setname_np */
+#endif
+
+#include <stdint.h>
+
+/* Of a worker. A GEMM packs up to 96 KiB on its stack, a group of instructions 64 KiB; a page that
+ * is never touched costs nothing. */
+enum { PF_STACK_BYTES = 1 << 20 };
+
+#ifdef _WIN32
+
+#define WIN32_LEAN_AND_MEAN
+#include <windows.h>
+
+typedef struct {
+    SRWLOCK lock;
+    CONDITION_VARIABLE changed;
+} pf_monitor;
+
+static inline void pf_monitor_init(pf_monitor *m) {
+    InitializeSRWLock(&m->lock);
+    InitializeConditionVariable(&m->changed);
+}
+static inline void pf_monitor_lock(pf_monitor *m) { AcquireSRWLockExclusive(&m->lock); }
+static inline void pf_monitor_unlock(pf_monitor *m) { ReleaseSRWLockExclusive(&m->lock); }
+static inline void pf_monitor_wait(pf_monitor *m) {
+    SleepConditionVariableSRW(&m->changed, &m->lock, INFINITE, 0);
+}
+static inline void pf_monitor_notify(pf_monitor *m) { WakeConditionVariable(&m->changed); }
+
+static inline void pf_yield(void) { SwitchToThread(); }
+
+static inline int64_t pf_nanoseconds(void) {
+    LARGE_INTEGER count, frequency;
+    QueryPerformanceCounter(&count);
+    QueryPerformanceFrequency(&frequency);
+    return (int64_t)(1e9 * (double)count.QuadPart / (double)frequency.QuadPart);
+}
+
+#define PF_THREAD_MAIN(name, argument) static DWORD WINAPI name(void *argument)
+
+/* Starts a thread that nobody waits for; 0 when the system refuses. */
+static inline int pf_start_thread(DWORD(WINAPI *run)(void *), void *argument) {
+    HANDLE thread =
+        CreateThread(NULL, PF_STACK_BYTES, run, argument, STACK_SIZE_PARAM_IS_A_RESERVATION, NULL);
+    if (!thread) return 0;
+    CloseHandle(thread);
+    return 1;
+}
+static inline void pf_name_this_thread(void) {}
+static inline void pf_at_fork_in_child(void (*handler)(void)) { (void)handler; }
+
+#else
+
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <time.h>
+
+typedef struct {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+} pf_monitor;
+
+static inline void pf_monitor_init(pf_monitor *m) {
+    pthread_mutex_init(&m->lock, NULL);
+    pthread_cond_init(&m->changed, NULL);
+}
+static inline void pf_monitor_lock(pf_monitor *m) { pthread_mutex_lock(&m->lock); }
+static inline void pf_monitor_unlock(pf_monitor *m) { pthread_mutex_unlock(&m->lock); }
+static inline void pf_monitor_wait(pf_monitor *m) { pthread_cond_wait(&m->changed, &m->lock); }
+static inline void pf_monitor_notify(pf_monitor *m) { pthread_cond_signal(&m->changed); }
+
+static inline void pf_yield(void) { sched_yield(); }
+
+static inline int64_t pf_nanoseconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+#define PF_THREAD_MAIN(name, argument) static void *name(void *argument)
+
+/* Starts a thread that nobody waits for; 0 when the system refuses. It takes no signals: Ctrl-C is
+ * for Python's main thread. Those that a fault raises in the thread itself stay as they are, so
+ * that a crash is reported like any other. */
+static inline int pf_start_thread(void *(*run)(void *), void *argument) {
+    static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP};
+    pthread_attr_t attributes;
+    if (pthread_attr_init(&attributes) != 0) return 0;
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&attributes, PF_STACK_BYTES);
+    sigset_t blocked, before;
+    sigfillset(&blocked);
+    for (unsigned i = 0; i < sizeof faults / sizeof faults[0]; i++) sigdelset(&blocked, faults[i]);
+    pthread_sigmask(SIG_SETMASK, &blocked, &before);
+    pthread_t thread;
+    const int status = pthread_create(&thread, &attributes, run, argument);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attributes);
+    return status == 0;
+}
+
+static inline void pf_name_this_thread(void) {
+#if defined(__linux__)
+    pthread_setname_np(pthread_self(), "pyframe");
+#elif defined(__APPLE__)
+    pthread_setname_np("pyframe");
+#endif
+}
+
+static inline void pf_at_fork_in_child(void (*handler)(void)) {
+    pthread_atfork(NULL, NULL, handler);
+}
+
+#endif
+
+/* Tells the processor that this is a waiting loop. */
+static inline void pf_pause(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__) || defined(__arm__)
+    __asm__ volatile("yield");
+#endif
+}
+
+#endif

@@ -1,0 +1,312 @@
+"""Fusion: the same results from fewer passes over memory.
+
+Each pass looks at the ordered nodes of one specialization, whose shapes are all known, and says
+what could be joined; the lowering does it. They can be chosen one by one, by their names in
+`FUSIONS`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pyframe._native import lib
+from pyframe.errors import ArgumentError
+from pyframe.node import Constant, Leaf, Node, Spec, known_shape
+from pyframe.op import Op
+
+Key = tuple[Node, int]
+Specs = dict[Node, tuple[Spec, ...]]
+
+FUSIONS: dict[str, str] = {
+    "constants": "what depends on constants alone is computed once, when the program is made",
+    "epilogue": "an op takes over what happens to its result: bias, residual, activation",
+    "chains": "neighbouring element-wise ops run block by block, and over several threads",
+    "in_place": "an element-wise result takes the memory of an operand that is needed no more",
+    "update": "clipping and the optimizer's update are one pass over the flat buffers",
+}
+
+# Below this the operands of a chain stay in the first-level cache by themselves.
+CHAIN_BYTES = 1 << 14
+# From here on a single element-wise instruction can be worth several threads.
+SHARED_ELEMENTS = 1 << 16
+# Blocks: with values that exist inside of the group only, and without.
+BLOCK_BYTES = 1 << 13
+WIDE_BLOCK_BYTES = 1 << 15
+
+
+def choose(fuse: bool | Collection[str]) -> frozenset[str]:
+    """Return the names of the fusions that an argument ``fuse=`` asks for.
+
+    Raises
+    ------
+    ArgumentError
+        If one of them does not exist.
+
+    Examples
+    --------
+    >>> sorted(choose({"chains", "in_place"}))
+    ['chains', 'in_place']
+    """
+    if isinstance(fuse, bool):
+        return frozenset(FUSIONS if fuse else ())
+    if isinstance(fuse, str) or not isinstance(fuse, Collection) or not set(fuse) <= set(FUSIONS):
+        raise ArgumentError(f"fuse={fuse!r}; use True, False, or a set of {', '.join(FUSIONS)}")
+    return frozenset(fuse)
+
+
+def given_specs(node: Node, specs: Specs) -> list[Spec | None]:
+    """Return the specs of a node's inputs."""
+    return [None if v is None else specs[v._node][v._index] for v in node.inputs]
+
+
+def count_of(spec: Spec) -> int:
+    """Return the number of elements of a known shape."""
+    return math.prod(known_shape(spec))
+
+
+# ---- constants ----
+
+
+def constant_nodes(order: Sequence[Node]) -> list[Node]:
+    """Return the nodes that depend on constants only, and could be computed beforehand."""
+    found: list[Node] = []
+    constant: set[Node] = set()
+    for node in order:
+        if isinstance(node, Constant):
+            constant.add(node)
+            continue
+        fixed = isinstance(node, Op) and not (
+            node.states or node.uses_random or node.reads_training
+        )
+        if fixed and all(v is None or v._node in constant for v in node.inputs):
+            constant.add(node)
+            found.append(node)
+    return found
+
+
+# ---- epilogues ----
+
+
+@dataclass
+class Rewritten:
+    """Ordered nodes of which some stand for several.
+
+    `new_keys` says where a value is now that was the output of a node which is no more, and
+    `absorbed` which values no longer exist.
+    """
+
+    order: list[Node]
+    new_keys: dict[Key, Key] = field(default_factory=dict)
+    absorbed: set[Key] = field(default_factory=set)
+
+
+def absorb(order: Sequence[Node], specs: Specs, targets: Collection[Key]) -> Rewritten:
+    """Let ops take over the only consumer of one of their outputs, as far as `Op.absorb` goes.
+
+    Adds the specs of new nodes to `specs`.
+    """
+    if not any(isinstance(n, Op) and type(n).absorb is not Op.absorb for n in order):
+        return Rewritten(list(order))
+    return _Absorption(order, specs, targets).run()
+
+
+class _Absorption:
+    """One pass of `absorb`."""
+
+    def __init__(self, order: Sequence[Node], specs: Specs, targets: Collection[Key]) -> None:
+        self.places: list[Node | None] = list(order)
+        self.place_of = {node: i for i, node in enumerate(order)}
+        self.specs = specs
+        self.result = Rewritten([])
+        self.users: dict[Key, list[Node | None]] = {}  # None: a target of the program
+        for node in order:
+            for v in node.inputs:
+                if v is not None:
+                    self.users.setdefault((v._node, v._index), []).append(node)
+        for key in targets:
+            self.users.setdefault(key, []).append(None)
+
+    def run(self) -> Rewritten:
+        for i in range(len(self.places)):
+            while self._absorb_at(i):
+                pass
+        self.result.order = [node for node in self.places if node is not None]
+        return self.result
+
+    def _absorb_at(self, i: int) -> bool:
+        """Try to join the node at a place with a consumer; return whether it was possible."""
+        node = self.places[i]
+        if not isinstance(node, Op) or type(node).absorb is Op.absorb:
+            return False
+        for index in range(node.output_count):
+            users = self.users.get((node, index), [])
+            consumer = users[0] if len(users) == 1 else None
+            if not isinstance(consumer, Op) or consumer.output_count != 1:
+                continue
+            # With other outputs the joined op has to come where this one is now.
+            early = node.output_count > 1
+            if early and not self._is_ready(consumer, node, i):
+                continue
+            fused = node.absorb(index, consumer, given_specs(consumer, self.specs))
+            if fused is not None:
+                self._replace(node, index, consumer, fused, early)
+                return True
+        return False
+
+    def _is_ready(self, consumer: Node, node: Node, place: int) -> bool:
+        """Return whether all that a consumer reads, but for this node, is there before a place."""
+        sources = [self._resolve((v._node, v._index))[0] for v in consumer.inputs if v is not None]
+        return all(s is node or isinstance(s, Leaf) or self.place_of[s] < place for s in sources)
+
+    def _resolve(self, key: Key) -> Key:
+        while key in self.result.new_keys:
+            key = self.result.new_keys[key]
+        return key
+
+    def _replace(self, node: Op, index: int, consumer: Op, fused: Op, early: bool) -> None:
+        here, there = self.place_of.pop(node), self.place_of.pop(consumer)
+        self.places[here] = self.places[there] = None
+        self.place_of[fused] = here if early else there
+        self.places[self.place_of[fused]] = fused
+        self.specs[fused] = tuple(
+            self.specs[consumer][0] if i == index else spec
+            for i, spec in enumerate(self.specs[node])
+        )
+        self.result.absorbed.add((node, index))
+        self._rename((consumer, 0), (fused, index))
+        for i in range(node.output_count):
+            if i != index:
+                self._rename((node, i), (fused, i))
+        for gone in (node, consumer):
+            for v in gone.inputs:
+                if v is not None:
+                    users = self.users.get(self._resolve((v._node, v._index)), [])
+                    users[:] = [user for user in users if user is not gone]
+        for v in fused.inputs:
+            if v is not None:
+                self.users.setdefault(self._resolve((v._node, v._index)), []).append(fused)
+
+    def _rename(self, old: Key, new: Key) -> None:
+        self.result.new_keys[old] = new
+        self.users[new] = self.users.pop(old, [])
+
+
+# ---- chains ----
+
+
+def elementwise_count(node: Node, specs: Specs) -> int | None:
+    """Return the number of elements of an op that treats each by itself, None for others."""
+    if not isinstance(node, Op) or type(node).is_elementwise is Op.is_elementwise:
+        return None
+    given = given_specs(node, specs)
+    if node.states or node.uses_random or not node.is_elementwise(given):
+        return None
+    return count_of(specs[node][0])
+
+
+def chains(
+    nodes: Sequence[Node], specs: Specs, counts: Mapping[Node, int | None]
+) -> list[list[Node]]:
+    """Return the nodes in their order, those that are to run as one group together.
+
+    `counts` holds the `elementwise_count` of each.
+    """
+    result: list[list[Node]] = []
+    run: list[Node] = []
+    key: tuple[int, int] | None = None
+    slots = 0
+
+    def flush() -> None:
+        nonlocal run
+        result.extend([run] if run and _is_worth_it(len(run), *key) else [[n] for n in run])  # type: ignore[misc]
+        run = []
+
+    for node in nodes:
+        count = counts[node]
+        if count is None:
+            flush()
+            result.append([node])
+            continue
+        own_key = count, specs[node][0].dtype.itemsize
+        own_slots = len(node.inputs) + node.output_count
+        full = len(run) == lib.PF_GROUP_MEMBERS or slots + own_slots > lib.PF_GROUP_SLOTS
+        if run and (own_key != key or full):
+            flush()
+        if not run:
+            key, slots = own_key, 0
+        run.append(node)
+        slots += own_slots
+    flush()
+    return result
+
+
+def _is_worth_it(members: int, count: int, itemsize: int) -> bool:
+    if members == 1:
+        return count >= SHARED_ELEMENTS
+    return count * itemsize >= CHAIN_BYTES
+
+
+def block_elements(itemsize: int, *, uses_scratch: bool) -> int:
+    """Return how many elements a group treats at a time."""
+    return (BLOCK_BYTES if uses_scratch else WIDE_BLOCK_BYTES) // itemsize
+
+
+class Scratch:
+    """Places for the values that exist inside of a group only, each one block of 8-byte numbers.
+
+    Examples
+    --------
+    >>> scratch = Scratch()
+    >>> a = scratch.take()
+    >>> scratch.give_back(a)
+    >>> scratch.take() == a
+    True
+    """
+
+    def __init__(self) -> None:
+        self._free = list(range(0, lib.PF_GROUP_SCRATCH, BLOCK_BYTES))[::-1]
+        self.used = False
+
+    def take(self) -> int | None:
+        """Return the offset of a free place, None when there is none."""
+        self.used = self.used or bool(self._free)
+        return self._free.pop() if self._free else None
+
+    def give_back(self, offset: int) -> None:
+        """Take a place back."""
+        self._free.append(offset)
+
+
+# ---- update ----
+
+
+def join_updates(
+    after: Sequence[Any], update: Sequence[Any], same: Callable[[Any, Any], bool]
+) -> tuple[list[Any], list[list[Any]]]:
+    """Put the element-wise calls that end `after` (clips) in front of the update of the same array.
+
+    Returns the calls that stay, and the updates, each with what has joined it.
+    """
+    stay = list(after)
+    moved: list[Any] = []
+    while stay and stay[-1].elementwise:
+        moved.insert(0, stay.pop())
+    groups = [[call] for call in update]
+    for call in moved:
+        (array,) = call.states
+        home = next(
+            (
+                group
+                for group in groups
+                if group[-1].elementwise and any(same(array, x) for x in group[-1].inputs)
+            ),
+            None,
+        )
+        if home is None:
+            stay.append(call)
+        else:
+            home.insert(len(home) - 1, call)
+    return stay, groups

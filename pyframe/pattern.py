@@ -1,0 +1,88 @@
+"""Feed patterns: what makes the second of two feeds that look alike cheap.
+
+Checking a feed and finding its program takes some twenty microseconds. A feed with the keys,
+dtypes and shapes of the one before it would give the same answers, so they are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy import ndarray
+
+from pyframe._native import ffi
+from pyframe.lowering import Context, Program
+from pyframe.node import Placeholder
+from pyframe.storage import Guard
+
+from_buffer = ffi.from_buffer
+
+
+class Specialization:
+    """A program for one set of input shapes, and the contexts that are not in use."""
+
+    def __init__(self, program: Program, guards: list[Guard]) -> None:
+        self.program, self.guards = program, guards
+        # Taking the last one out is one indivisible step: what is not in here belongs to whoever
+        # took it, without a lock.
+        self.idle: list[Context] = []
+
+    def borrow(self) -> Context:
+        """Return a context to be appended to `idle` again: an idle one, or a new one."""
+        try:
+            return self.idle.pop()
+        except IndexError:
+            return Context(self.program, self.guards, self.idle)
+
+
+class Pattern:
+    """What a checked feed looked like, and the specialization that it led to.
+
+    Parameters
+    ----------
+    specialization : Specialization
+    entries : list of (key, dtype, shape)
+        In the order in which the program takes its feeds.
+    """
+
+    __slots__ = ("entries", "specialization")
+
+    def __init__(
+        self,
+        specialization: Specialization,
+        entries: list[tuple[Any, np.dtype[Any], tuple[int, ...]]],
+    ) -> None:
+        self.specialization, self.entries = specialization, entries
+
+    def match(self, feed: Any) -> list[Any] | None:
+        """Return the buffers of a feed that looks like this, None for one to be checked."""
+        entries = self.entries
+        if type(feed) is not dict or len(feed) != len(entries):
+            return None
+        buffers = []
+        try:
+            for key, dtype, shape in entries:
+                array = feed.get(key)
+                if type(array) is not ndarray or array.dtype is not dtype or array.shape != shape:
+                    return None
+                buffers.append(from_buffer(array))
+        except ValueError:  # not contiguous
+            return None
+        return buffers
+
+
+def pattern_of(
+    feed: Mapping[Any, Any], names: Mapping[Placeholder, str], specialization: Specialization
+) -> Pattern | None:
+    """Return the pattern of a feed that has been checked, None if its arrays need converting."""
+    entries = []
+    for placeholder in specialization.program.feeds:
+        key = placeholder if placeholder in feed else names[placeholder]
+        array = feed.get(key)
+        if type(array) is not ndarray or array.dtype is not placeholder.dtype:
+            return None
+        entries.append((key, array.dtype, array.shape))
+    pattern = Pattern(specialization, entries)
+    return pattern if pattern.match(feed) is not None else None

@@ -1,0 +1,300 @@
+"""Fusion changes what runs and how often memory is passed over, never what comes out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import pyframe as pf
+from pyframe import fusion
+from pyframe.errors import ArgumentError, ValueReusedError
+from pyframe.testing.draw import Draw
+
+ROWS = 600  # with 24 columns well above what makes a chain worth a group
+UNARY = [pf.Sigmoid, pf.Tanh, pf.Neg, pf.Square, pf.Relu, pf.Silu, pf.LeakyRelu, pf.Exp]
+BINARY = [pf.Add, pf.Sub, pf.Mul, pf.Maximum]
+
+
+def random_net(seed: int, dtype: str) -> tuple[pf.Placeholder, list[pf.Parameter], pf.Node]:
+    """A graph of layers, residuals, constants and long element-wise stretches."""
+    rng = np.random.default_rng(seed)
+    x = pf.Placeholder("x", shape=(None, 24), dtype=dtype)
+    w = pf.Parameter(rng.normal(size=(24, 24)) / 5, name="w", dtype=dtype)
+    b = pf.Parameter(rng.normal(size=24) / 5, name="b", dtype=dtype)
+    nodes = [x, pf.Linear(x, w, b)]
+    for _ in range(int(rng.integers(6, 25))):
+        pick = [nodes[-1 - int(rng.integers(min(4, len(nodes))))] for _ in range(2)]
+        kind = rng.integers(8)
+        if kind <= 2:
+            node = UNARY[rng.integers(len(UNARY))](pf.Tanh(pick[0]))
+        elif kind == 3:
+            node = BINARY[rng.integers(len(BINARY))](*pick)
+        elif kind == 4:
+            node = pf.Tanh(pick[0]) * (pf.Constant(2.0, dtype=dtype) + 1.0)
+        elif kind == 5:
+            node = pf.Relu(pf.Linear(pf.Tanh(pick[0]), w, b))
+        elif kind == 6:
+            node = pf.Tanh(pf.Linear(pf.Tanh(pick[0]), w, b) + pf.Tanh(pick[1]))
+        else:
+            node = pf.Reshape(pf.Sigmoid(pf.Reshape(pick[0], (-1, 12))), (-1, 24))
+        nodes.append(node)
+    cost = pf.Mean(pf.Tanh(nodes[-1])) + pf.Mean(pf.Square(pf.Tanh(nodes[len(nodes) // 2])))
+    return x, [w, b], cost
+
+
+def outcome(seed: int, dtype: str, fuse: object) -> list[np.ndarray]:
+    """Loss, gradients and parameters of a few steps, with clipping."""
+    x, parameters, cost = random_net(seed, dtype)
+    optimizer = pf.optimizers.Adam(0.01, clip_value=0.5, clip_norm=1.0)
+    plan = pf.compile(cost, optimizer, fuse=fuse)
+    rng = np.random.default_rng(seed)
+    got = []
+    for rows in (ROWS, 1, ROWS):
+        data = rng.normal(size=(rows, 24))
+        got.append(plan.run({x: data}, outputs=cost))
+        loss, gradients = plan.loss_and_gradients({x: data})
+        got += [np.array(loss), *(gradients[p] for p in parameters if p in gradients)]
+        got.append(np.array(plan.step({x: data})))
+    return [*got, *(p.value.copy() for p in parameters)]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("seed", range(20))
+def test_fused_and_unfused_agree(seed: int, dtype: str) -> None:
+    plain = outcome(seed, dtype, False)
+    tolerance = 2e-4 if dtype == "float32" else 1e-11
+    for a, b in zip(outcome(seed, dtype, True), plain, strict=True):
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("fuse", sorted(fusion.FUSIONS))
+@pytest.mark.parametrize("seed", range(100, 106))
+def test_each_fusion_by_itself(seed: int, fuse: str) -> None:
+    plain = outcome(seed, "float64", False)
+    for a, b in zip(outcome(seed, "float64", {fuse}), plain, strict=True):
+        if fuse == "epilogue":
+            np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11)
+        else:  # the same kernels on the same numbers
+            np.testing.assert_array_equal(a, b)
+
+
+def table(plan: pf.Plan) -> list[tuple[str, str]]:
+    """Label and kernel of each instruction that a plan ran last."""
+    return [(row.label, row.kernel) for row in plan._last.program.rows]
+
+
+def kernels(plan: pf.Plan) -> list[str]:
+    return [kernel.removesuffix("_f32") for _, kernel in table(plan)]
+
+
+def dense(x: pf.Value, n: int, seed: int, **options: object) -> pf.Linear:
+    rng = np.random.default_rng(seed)
+    w = pf.Parameter(rng.normal(size=(x.shape[-1], n)), name=f"w{seed}")
+    return pf.Linear(x, w, pf.Parameter(np.zeros(n), name=f"b{seed}"), **options)
+
+
+def test_bias_residual_and_activation_join_the_product() -> None:
+    x = pf.Placeholder("x", shape=(None, 8))
+    h = pf.Relu(dense(x, 8, 1))
+    out = pf.Tanh(dense(h, 8, 2) + h)
+    plan = pf.compile(out)
+    data = np.random.default_rng(0).normal(size=(5, 8))
+    fused = plan.run({x: data})
+    assert kernels(plan) == ["linear", "linear"]
+    plain = pf.compile(out, fuse=False)
+    np.testing.assert_allclose(fused, plain.run({x: data}), rtol=2e-6)
+    assert kernels(plain) == ["linear", "relu", "linear", "add", "tanh"]
+
+
+def test_the_derivative_joins_the_input_gradient() -> None:
+    x, y = pf.Placeholder("x", shape=(None, 8)), pf.Placeholder("y", shape=(None, 1))
+    cost = pf.L2Loss(y, dense(pf.Sigmoid(dense(pf.Relu(dense(x, 8, 1)), 8, 2)), 1, 3))
+    plan = pf.compile(cost, pf.optimizers.SGD(0.1))
+    plan.step({x: np.ones((4, 8)), y: np.ones((4, 1))})
+    assert kernels(plan) == [
+        *["linear"] * 3,
+        "l2_loss",
+        "l2_loss_grad",
+        *["linear_grad"] * 3,
+        "sgd_update",
+    ]
+
+
+def test_the_logarithm_of_a_softmax_is_one_op() -> None:
+    x = pf.Placeholder("x", shape=(None, 3))
+    out = pf.Log(pf.Softmax(x, axis=0))
+    plan = pf.compile(out)
+    data = np.array([[0.0, 1, 2], [200, 1, 3]])
+    got = plan.run({x: data})
+    assert kernels(plan) == ["log_softmax"]
+    np.testing.assert_allclose(got[0], [-200, -np.log(2), -1 - np.log1p(np.exp(-1))], rtol=1e-6)
+    assert pf.compile(out, fuse=False).run({x: data})[0, 0] < -80  # -inf, or a denormal's
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda h, x: pf.Relu(h) + h,  # two readers
+        lambda h, x: pf.Relu(h * x),  # not the product itself
+        lambda h, x: pf.Gelu(h),  # its derivative is no function of its result
+        lambda h, x: pf.LeakyRelu(h, -0.5),  # the result does not tell the side of zero
+        lambda h, x: h + pf.Sum(x),  # no residual: it is broadcast
+    ],
+)
+def test_what_must_stay_apart_does(use) -> None:
+    x = pf.Placeholder("x", shape=(None, 8))
+    h = dense(x, 8, 1)
+    out = use(h, x)
+    data = np.random.default_rng(0).normal(size=(5, 8))
+    plan, plain = pf.compile(out), pf.compile(out, fuse=False)
+    np.testing.assert_array_equal(plan.run({x: data}), plain.run({x: data}))
+    assert kernels(plan) == kernels(plain)
+
+
+def test_a_wanted_product_is_not_absorbed() -> None:
+    x = pf.Placeholder("x", shape=(None, 8))
+    h = dense(x, 8, 1)
+    plan = pf.compile([pf.Relu(h), h])
+    out, kept = plan.run({x: np.ones((2, 8))})
+    np.testing.assert_array_equal(out, np.maximum(kept, 0))
+
+
+def test_the_value_of_an_absorbed_node_says_how_to_keep_it() -> None:
+    x = pf.Placeholder("x", shape=(None, 8))
+    h = dense(x, 8, 1)
+    out = pf.Relu(h)
+    plan = pf.compile(out)
+    plan.run({x: np.ones((2, 8))})
+    with pytest.raises(ValueReusedError, match="inspect=True"):
+        plan.value(h)
+    inspected = pf.compile(out, inspect=True)
+    inspected.run({x: np.ones((2, 8))})
+    np.testing.assert_array_equal(np.maximum(inspected.value(h), 0), inspected.value(out))
+
+
+def test_chains_run_as_groups_only_where_it_pays() -> None:
+    x = pf.Placeholder("x", shape=(None,))
+    out = pf.Tanh(pf.Sigmoid(pf.Square(pf.Neg(x))))
+    plan = pf.compile(out)
+    plan.run({x: np.ones(100)})
+    assert kernels(plan) == ["neg", "square", "sigmoid", "tanh"]
+    plan.run({x: np.ones(100_000)})
+    assert kernels(plan) == ["group", "neg", "square", "sigmoid", "tanh"]
+    # What only the group needs takes no memory of its own.
+    assert plan._last.program.arena_bytes < 1.01 * 400_000 + 64
+
+
+@pytest.mark.parametrize("count", [4096, 4097, 65_535, 98_304, 100_003])
+def test_groups_of_any_length(count: int) -> None:
+    x = pf.Placeholder("x", shape=(None,), dtype="float64")
+    s = pf.Placeholder("s", shape=(), dtype="float64")
+    out = pf.Square(pf.Neg(x) * s) + pf.Abs(x)
+    data = Draw(count).normal((count,))
+    got = pf.compile(out).run({x: data, s: 3.0})
+    np.testing.assert_array_equal(got, (-data * 3.0) ** 2 + np.abs(data))
+
+
+def test_a_long_chain_is_cut_into_groups() -> None:
+    x = pf.Placeholder("x", shape=(None,))
+    node = x
+    for _ in range(40):
+        node = pf.Neg(pf.Abs(node))
+    plan = pf.compile(node)
+    data = np.linspace(-1, 1, 50_000, dtype=np.float32)
+    np.testing.assert_array_equal(plan.run({x: data}), -np.abs(data))
+    assert kernels(plan).count("group") == 5
+    assert plan._last.program.arena_bytes <= 2 * 200_064
+
+
+def test_more_values_at_once_than_scratch_memory_holds() -> None:
+    x = pf.Placeholder("x", shape=(None,), dtype="float64")
+    parts = [pf.Tanh(x * float(i)) for i in range(7)]
+    for _ in range(2):
+        parts = [pf.Square(p) for p in parts]
+    out = parts[0]
+    for p in parts[1:]:
+        out = out + p
+    data = np.linspace(-1, 1, 40_000)
+    plain = pf.compile(out, fuse=False).run({x: data})
+    np.testing.assert_array_equal(pf.compile(out).run({x: data}), plain)
+
+
+def test_results_take_the_memory_of_their_operands() -> None:
+    x = pf.Placeholder("x", shape=(None,))
+    node = x
+    for _ in range(10):
+        node = pf.Neg(pf.Abs(node))
+    data = np.linspace(-1, 1, 1000, dtype=np.float32)
+    sizes = []
+    for fuse in ({"in_place"}, False):
+        plan = pf.compile(node, fuse=fuse)
+        np.testing.assert_array_equal(plan.run({x: data}), -np.abs(data))
+        sizes.append(plan._last.program.arena_bytes)
+    assert sizes == [4032, 2 * 4032]
+    np.testing.assert_array_equal(data, np.linspace(-1, 1, 1000, dtype=np.float32))
+
+
+def test_constant_parts_are_computed_once() -> None:
+    x = pf.Placeholder("x", shape=(None, 4))
+    table_ = pf.Softmax(pf.Constant(np.arange(4.0, dtype=np.float32)) * 2.0)
+    out = x * table_
+    plan = pf.compile(out)
+    want = np.exp(2 * np.arange(4.0)) / np.exp(2 * np.arange(4.0)).sum()
+    np.testing.assert_allclose(plan.run({x: np.ones((1, 4))})[0], want, rtol=1e-6)
+    assert kernels(plan) == ["mul"]
+    plain = pf.compile(out, fuse=False)
+    plain.run({x: np.ones((1, 4))})
+    assert kernels(plain) == ["mul", "softmax", "mul"]
+
+
+def test_a_graph_of_constants_alone() -> None:
+    plan = pf.compile(pf.Sum(pf.Constant([1.0, 2.0]) * 3.0))
+    assert plan.run({}) == 9.0
+    assert plan.run({}) == 9.0
+
+
+def test_a_constant_part_that_fails_is_reported_as_without_fusion() -> None:
+    logits = pf.Constant(np.zeros((2, 3), np.float32))
+    cost = pf.CrossEntropy(pf.Constant(np.array([0, 7]), dtype="int64"), logits, name="bad labels")
+    with pytest.raises(pf.errors.LabelError, match="bad labels"):
+        pf.compile(cost).run({})
+
+
+def big_net(**options: object) -> tuple[pf.Plan, dict[str, np.ndarray]]:
+    x, y = pf.Placeholder("x", shape=(None, 300)), pf.Placeholder("y", shape=(None, 1))
+    cost = pf.L2Loss(y, dense(pf.Relu(dense(x, 300, 1)), 1, 2))
+    plan = pf.compile(cost, pf.optimizers.Adam(0.01, **options))
+    rng = np.random.default_rng(0)
+    return plan, {"x": rng.normal(size=(8, 300)), "y": rng.normal(size=(8, 1))}
+
+
+def test_clips_run_with_the_update() -> None:
+    plan, feed = big_net(clip_value=0.5)
+    plan.step(feed)
+    assert kernels(plan)[-3:] == ["group", "clip_value", "adam_update"]
+    assert plan._last.program.update_at == len(plan._last.program.rows) - 3
+    plan, feed = big_net(clip_value=0.5, clip_norm=1.0)
+    plan.step(feed)
+    assert kernels(plan)[-3:] == ["group", "scale_by_norm", "adam_update"]
+    assert "square_sum" in kernels(plan)
+
+
+def test_no_fusion_when_everything_is_kept_or_checked() -> None:
+    for option in ("inspect", "detect_anomaly"):
+        plan = pf.compile(pf.Constant(1.0) * 2.0, **{option: True})
+        assert plan.fuse == frozenset()
+
+
+@pytest.mark.parametrize("fuse", ["chains", {"loops"}, 3, None])
+def test_fusions_that_do_not_exist_are_refused(fuse: object) -> None:
+    with pytest.raises(ArgumentError, match="use True, False, or a set of constants"):
+        pf.compile(pf.Constant(1.0) * 2.0, fuse=fuse)
+
+
+def test_the_table_shows_groups(capsys: pytest.CaptureFixture[str]) -> None:
+    plan, feed = big_net(clip_value=0.5)
+    plan.step(feed)
+    print(plan)
+    text = capsys.readouterr().out
+    assert "clip_value + adam_update" in text
+    assert "group" in text
