@@ -9,6 +9,7 @@
  * little more than its stores; or beforehand, if b has to be transposed. */
 #include "gemm.h"
 
+#include "activation.h"
 #include "gemm_row.h"
 #include "gemm_tile.h"
 #include "parallel.h"
@@ -135,7 +136,8 @@ static void pack(const pf_gemm *g, int64_t p, int64_t depth, int64_t j, int64_t 
 
 int64_t PF_NAME(gemm_packed_size)(const pf_gemm *g) { return vectors_for(g->n) * LANES * g->k; }
 
-void PF_NAME(gemm_pack)(const pf_gemm *g, real *packed) {
+void PF_NAME(gemm_pack)(const pf_gemm *g, void *panels) {
+    real *packed = panels;
     const k_blocks blocks = blocks_of(g);
     for (int64_t i = 0; i < blocks.count; i++) {
         const k_block block = block_at(&blocks, i);

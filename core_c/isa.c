@@ -87,6 +87,14 @@ pf_kernel pf_find_kernel(int isa, const char *name, int bits) {
     return NULL;
 }
 
+const pf_gemm_functions *pf_find_gemm(int isa, int bits) {
+    return bits == 32 ? &sets[isa].kernels->gemm_f32 : &sets[isa].kernels->gemm_f64;
+}
+
+void pf_repeat_gemm(const pf_gemm_functions *functions, const pf_gemm *g, int64_t repeats) {
+    for (int64_t i = 0; i < repeats; i++) functions->run(g);
+}
+
 int pf_kernel_count(void) { return sets[0].kernels->count; }
 
 const char *pf_kernel_name(int index) {
