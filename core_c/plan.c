@@ -452,10 +452,10 @@ static int is_aligned(const pf_context *context, int64_t base, const void *data)
 int pf_context_launch(pf_context *context, void *const *feeds, int64_t feed_count, int training,
                       uint64_t seed, int64_t *step_count, double learning_rate, double seconds) {
     pf_context_reset(context);
+    for (int64_t f = 0; f < feed_count; f++) pf_context_bind(context, f + 1, feeds[f]);
     for (int64_t f = 0; f < feed_count; f++)
         if (!is_aligned(context, f + 1, feeds[f])) return PF_UNALIGNED;
     if (training && !claim(context)) return PF_BUSY;
-    for (int64_t f = 0; f < feed_count; f++) pf_context_bind(context, f + 1, feeds[f]);
     pf_context_begin(context, seed, *step_count, learning_rate);
     if (training) context->step_count = step_count;
     return pf_context_run(context, context->program->spec.instruction_count, seconds);

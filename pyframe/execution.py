@@ -84,12 +84,15 @@ def launch(
     BusyError
         If `training` and somebody else trains the parameters.
     """
-    context.feeds = feeds  # they stay alive with the context, which points to them
+    count = len(feeds)
     try:
+        # The context points to the feeds from here on, so they live as long as it does. Nothing is
+        # called in between, and so nothing can interrupt.
+        context.feeds = feeds
         status = lib.pf_context_launch(
             context.pointer,
             feeds,
-            len(feeds),
+            count,
             training,
             seed,
             train.step_count,
@@ -101,7 +104,7 @@ def launch(
         if status == BUSY:
             raise already_trained()
         if status == UNALIGNED:  # arrays over other memory, such as a file's, may begin anywhere
-            copies = [ffi.from_buffer(np.frombuffer(b, np.uint8).copy()) for b in feeds]
+            copies = [ffi.from_buffer(np.frombuffer(ffi.buffer(b), np.uint8).copy()) for b in feeds]
             launch(context, copies, train, seed, rate, training)
             return
         if status != PAUSED:

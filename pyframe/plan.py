@@ -16,6 +16,7 @@ from pyframe._native import ffi, lib
 from pyframe.autodiff import Gradients, differentiate
 from pyframe.errors import (
     ArgumentError,
+    BusyError,
     FeedError,
     GraphError,
     UnusedParameterWarning,
@@ -301,10 +302,13 @@ class Plan:
         except IndexError:  # somebody who is training has it, or had it a moment ago
             with self.claim():
                 context = specialization.borrow()
+        last, self._last = self._last, context
         try:
             launch(context, buffers, self._train, self.seed, rate, True)
-            self._last = context
             return context.loss[0]  # type: ignore[no-any-return]
+        except BusyError:
+            self._last = last
+            raise
         finally:
             specialization.idle.append(context)
 
@@ -371,10 +375,9 @@ class Plan:
     def _run(
         self, specialization: Specialization, buffers: list[Any], out: Any, single: bool
     ) -> Any:
-        context = specialization.borrow()
+        context = self._last = specialization.borrow()
         try:
             launch(context, buffers, self._train, self.seed, 0.0, False)
-            self._last = context
             if single and out is None:
                 return context.output(0).copy()
             results = [context.output(i) for i in range(len(context.program.output_ids))]

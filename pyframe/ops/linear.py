@@ -68,17 +68,6 @@ def _activate_grad(kind: str, dy: Any, y: Any, slope: float) -> Any:
     return np.where(y > 0, dy, slope * dy) if kind == "leaky_relu" else dy
 
 
-def _scratch_bytes(dtype: np.dtype[Any], *products: tuple[int, int]) -> int:
-    """Return the memory in which large products keep rows of their left operands (m, k).
-
-    That is a block of 256 rows and 384 terms at most, and what keeps the rows apart; see gemm.c.
-    """
-    return max(
-        0 if m * k < 2**15 else min(m, 256) * (min(k, 384) + 32) * dtype.itemsize
-        for m, k in products
-    )
-
-
 def _as_activation(consumer: Op) -> dict[str, Any] | None:
     """Return the attributes that make an op part of a product, None when it cannot be."""
     kinds: dict[type[Op], str] = {
@@ -94,6 +83,17 @@ def _as_activation(consumer: Op) -> dict[str, Any] | None:
     kind = kinds.get(type(consumer))
     slope = consumer.attrs.get("slope", 0.0)
     return None if kind is None or slope < 0 else {"activation": kind, "slope": slope}
+
+
+def _scratch_bytes(dtype: np.dtype[Any], *products: tuple[int, int]) -> int:
+    """Return the memory in which large products keep rows of their left operands (m, k).
+
+    That is a block of 256 rows and 384 terms at most, and what keeps the rows apart; see gemm.c.
+    """
+    return max(
+        0 if m * k < 2**15 else min(m, 256) * (min(k, 384) + 32) * dtype.itemsize
+        for m, k in products
+    )
 
 
 class _FusedOp(Op):
@@ -218,12 +218,6 @@ class Linear(_FusedOp):
         own = (dx, dweight, None if bias is None else dbias)
         return own if residual is None else (*own, dy)
 
-    def scratch_bytes(self, specs: Sequence[Spec | None]) -> int:
-        x, weight = (_known_shape(spec) for spec in specs[:2])
-        if not weight:
-            return 0
-        return _scratch_bytes(self.specs[0].dtype, (math.prod(x[:-1]), weight[0]))
-
     def absorb(self, index: int, consumer: Op, specs: Sequence[Spec | None]) -> Op | None:
         x, weight, bias, residual = (*self.inputs, None)[:4]
         assert weight is not None
@@ -239,6 +233,12 @@ class Linear(_FusedOp):
                 other = second if first is not None and first.node is self else first
                 return Linear(x, weight, bias, other, name=name)
         return None
+
+    def scratch_bytes(self, specs: Sequence[Spec | None]) -> int:
+        x, weight = (_known_shape(spec) for spec in specs[:2])
+        if not weight:
+            return 0
+        return _scratch_bytes(self.specs[0].dtype, (math.prod(x[:-1]), weight[0]))
 
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
@@ -328,13 +328,6 @@ class LinearGrad(_FusedOp):
             self.bad_shapes("saved goes with a weight matrix, and must have the shape of x")
         return x, weight, weight[1:]
 
-    def scratch_bytes(self, specs: Sequence[Spec | None]) -> int:
-        x, weight = (_known_shape(spec) for spec in specs[1:3])
-        if not weight:
-            return 0
-        rows, (inner, outer) = math.prod(x[:-1]), weight
-        return _scratch_bytes(self.specs[0].dtype, (rows, outer), (inner, rows))
-
     def absorb(self, index: int, consumer: Op, specs: Sequence[Spec | None]) -> Op | None:
         dy, x, weight, saved = (*self.inputs, None)[:4]
         activation = _as_activation(consumer)
@@ -346,6 +339,13 @@ class LinearGrad(_FusedOp):
             return None
         name = f"{self.label()}*{consumer.label()}"
         return LinearGrad(dy, x, weight, result, **activation, name=name)
+
+    def scratch_bytes(self, specs: Sequence[Spec | None]) -> int:
+        x, weight = (_known_shape(spec) for spec in specs[1:3])
+        if not weight:
+            return 0
+        rows, (inner, outer) = math.prod(x[:-1]), weight
+        return _scratch_bytes(self.specs[0].dtype, (rows, outer), (inner, rows))
 
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
