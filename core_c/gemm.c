@@ -15,9 +15,10 @@
 #include "parallel.h"
 
 enum {
-    DEPTH = 384,                     /* of a panel: 48 kB with AVX-512 */
+    DEPTH = 512,                     /* of a panel: 64 kB with AVX-512 */
     PART_ROWS = 256,                 /* with DEPTH terms each: 384 kB, for the L2 cache */
     PACK_TILES = 3,                  /* from so many tiles of rows on copying a panel of b pays */
+    FEW_TERMS = 1024,                /* of few columns */
     ROWS_AT_ONCE = 64,               /* of a, packed as one part */
     PARTS = 16,                      /* enough to keep several threads busy */
     PART_TERMS = 1 << 20,            /* below so many products a part is not worth a thread */
@@ -267,7 +268,7 @@ static void run_panel(const cut *whole, const k_block *block, pf_tile *t, int64_
         if (t->residual) t->residual = (const real *)g->residual + top * g->residual_row + j;
         t->ahead = t->c, t->ahead_row = 0;
         if (next && tile >= 1 && tile <= VECTORS)
-            t->ahead = next + (tile - 1) * LANES, t->ahead_row = next_row;
+            t->ahead = next + tile * LANES - 1, t->ahead_row = next_row;
         tiles[rows - 1][vectors - 1][cut_short || t->panel](t);
         if (t->panel) { /* from now on there */
             t->b = panel, t->b_row = vectors * LANES;
@@ -376,8 +377,36 @@ static int run_row(const pf_gemm *g) {
     return 1;
 }
 
+/* A few columns, too few to fill a vector: each element of c is the product of two long rows. */
+static int run_few_columns(const pf_gemm *g) {
+    const int in_place = g->c_row == g->n && (!g->residual || g->residual_row == g->n) &&
+                         (!g->saved || g->saved_row == g->n);
+    if (!in_place || g->a_rows || g->b_packed || g->a_step != 1) return 0;
+    if (g->m < LANES || g->k < LANES || g->k > FEW_TERMS) return 0;
+    real turned[FEW_COLUMNS * FEW_TERMS];
+    const int64_t across = g->b_transposed ? g->b_row : 1, along = g->b_transposed ? 1 : g->b_row;
+    for (int64_t j = 0; j < g->n; j++)
+        for (int64_t p = 0; p < g->k; p++)
+            turned[j * g->k + p] = ((const real *)g->b)[j * across + p * along];
+    const pf_row r = {.k = g->k,
+                      .x = turned,
+                      .matrix = g->a,
+                      .stride = g->a_row,
+                      .n = g->m * g->n,
+                      .y = g->c,
+                      .add = g->accumulate,
+                      .scale = g->scale != 0 ? (real)g->scale : 1,
+                      .bias = g->bias,
+                      .bias_count = g->bias ? g->n : 0,
+                      .residual = g->residual};
+    few_columns_of[g->n](&r);
+    if (g->activation) finish(g, 0, g->m, 0, g->n);
+    return 1;
+}
+
 void PF_NAME(gemm)(const pf_gemm *g) {
     if (g->m == 0 || g->n == 0) return;
+    if (g->n > 1 && g->n <= FEW_COLUMNS && run_few_columns(g)) return;
     if ((g->m == 1 || g->n == 1) && run_row(g)) return;
     cut whole = {.g = g, .blocks = blocks_of(g), .rows = g->m, .row_parts = 1, .column_parts = 1};
     whole.panels = (g->n + COLUMNS - 1) / COLUMNS;

@@ -335,6 +335,13 @@ class Product:
             self._alive.append(memory)
         self._gemm = g
 
-    def run(self, repeats: int = 1) -> None:
-        """Compute c, and again if a benchmark wants it."""
-        lib.pf_repeat_gemm(self._functions, self._gemm, repeats)
+    def run(self) -> None:
+        """Compute c."""
+        self._functions.run(self._gemm)
+
+    @staticmethod
+    def repeat(products: list[Product], repeats: int) -> None:
+        """Compute some products of one dtype again and again, for a benchmark."""
+        table = ffi.new("pf_gemm *[]", [p._gemm for p in products])
+        count, repeats = len(products), int(repeats)
+        lib.pf_repeat_gemm(products[0]._functions, table, count, repeats)
