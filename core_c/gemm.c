@@ -345,13 +345,13 @@ static int run_row(const pf_gemm *g) {
                 .add = g->accumulate,
                 .scale = g->scale != 0 ? (real)g->scale : 1,
                 .bias = g->bias,
+                .period = g->n,
                 .residual = g->residual};
     int dots;
     if (g->m == 1) {
         r.x = g->a, r.x_step = g->a_step;
         r.matrix = g->b, r.stride = g->b_row;
         r.n = g->n;
-        r.bias_step = 1;
         dots = g->b_transposed;
     } else {
         /* a column: c^T = b^T a^T */
@@ -397,7 +397,7 @@ static int run_few_columns(const pf_gemm *g) {
                       .add = g->accumulate,
                       .scale = g->scale != 0 ? (real)g->scale : 1,
                       .bias = g->bias,
-                      .bias_count = g->bias ? g->n : 0,
+                      .period = g->n,
                       .residual = g->residual};
     few_columns_of[g->n](&r);
     if (g->activation) finish(g, 0, g->m, 0, g->n);

@@ -22,9 +22,8 @@ typedef struct {
     real *y;
     int add;
     real scale;
-    const real *bias;     /* one a column, or one for all of them */
-    int64_t bias_step;    /* accordingly 1 or 0 */
-    int64_t bias_count;   /* or so many, again and again */
+    const real *bias; /* NULL, or period numbers, which begin anew after the last of them */
+    int64_t period;
     const real *residual; /* (n,) or NULL */
 } pf_row;
 
@@ -35,7 +34,12 @@ static inline void put(const pf_row *r, int64_t j, int64_t count, const vec *sum
         const part lanes = first_lanes(count < LANES ? count : LANES);
         vec x = *sum * r->scale;
         if (add) x += load_part(r->y + j, lanes);
-        if (last && r->bias) x += r->bias_step ? load_part(r->bias + j, lanes) : splat(r->bias[0]);
+        if (last && r->bias) {
+            if (r->period == r->n)
+                x += load_part(r->bias + j, lanes);
+            else
+                for (int i = 0; i < LANES; i++) x[i] += r->bias[(j + i) % r->period];
+        }
         if (last && r->residual) x += load_part(r->residual + j, lanes);
         store_part(r->y + j, lanes, x);
     }
