@@ -3,16 +3,8 @@
 #ifndef PYFRAME_ACTIVATION_H
 #define PYFRAME_ACTIVATION_H
 
+#include "gemm_types.h"
 #include "kernel.h"
-
-/* As in pyframe/ops/linear.py. */
-enum pf_activation {
-    PF_NO_ACTIVATION = 0,
-    PF_RELU = 1,
-    PF_SIGMOID = 2,
-    PF_TANH = 3,
-    PF_LEAKY_RELU = 4 /* slope >= 0 */
-};
 
 /* 1 / (1 + exp(-x)), without overflow: the exponent is never positive. */
 static inline real pf_sigmoid(real x) {

@@ -9,16 +9,20 @@
  * little more than its stores; or beforehand, if b has to be transposed. */
 #include "gemm.h"
 
+#include "activation.h"
 #include "gemm_row.h"
 #include "gemm_tile.h"
+#include "parallel.h"
 
 enum {
-    DEPTH = 384,         /* of a panel: 48 kB with AVX-512 */
-    PART_ROWS = 256,     /* with DEPTH terms each: 384 kB, for the L2 cache */
-    PACK_TILES = 3,      /* from so many tiles of rows on copying a panel of b pays */
-    ROWS_AT_ONCE = 64,   /* of a, packed as one part */
-    PARTS = 16,          /* enough to keep several threads busy */
-    PART_TERMS = 1 << 20 /* below so many products a part is not worth a thread */
+    DEPTH = 512,                     /* of a panel: 64 kB with AVX-512 */
+    PART_ROWS = 256,                 /* with DEPTH terms each: 384 kB, for the L2 cache */
+    PACK_TILES = 3,                  /* from so many tiles of rows on copying a panel of b pays */
+    FEW_TERMS = 1024,                /* of few columns */
+    ROWS_AT_ONCE = 64,               /* of a, packed as one part */
+    PARTS = 16,                      /* enough to keep several threads busy */
+    PART_TERMS = 1 << 20,            /* below so many products a part is not worth a thread */
+    TERMS_PER_NANOSECOND = 3 * LANES /* roughly */
 };
 
 /* ---- tiles: one function for each number of rows and vectors ---- */
@@ -133,7 +137,8 @@ static void pack(const pf_gemm *g, int64_t p, int64_t depth, int64_t j, int64_t 
 
 int64_t PF_NAME(gemm_packed_size)(const pf_gemm *g) { return vectors_for(g->n) * LANES * g->k; }
 
-void PF_NAME(gemm_pack)(const pf_gemm *g, real *packed) {
+void PF_NAME(gemm_pack)(const pf_gemm *g, void *panels) {
+    real *packed = panels;
     const k_blocks blocks = blocks_of(g);
     for (int64_t i = 0; i < blocks.count; i++) {
         const k_block block = block_at(&blocks, i);
@@ -263,7 +268,7 @@ static void run_panel(const cut *whole, const k_block *block, pf_tile *t, int64_
         if (t->residual) t->residual = (const real *)g->residual + top * g->residual_row + j;
         t->ahead = t->c, t->ahead_row = 0;
         if (next && tile >= 1 && tile <= VECTORS)
-            t->ahead = next + (tile - 1) * LANES, t->ahead_row = next_row;
+            t->ahead = next + tile * LANES - 1, t->ahead_row = next_row;
         tiles[rows - 1][vectors - 1][cut_short || t->panel](t);
         if (t->panel) { /* from now on there */
             t->b = panel, t->b_row = vectors * LANES;
@@ -328,7 +333,8 @@ static void run(cut *whole) {
         run_range(whole, whole->row, whole->row + whole->rows, 0, whole->g->n);
         return;
     }
-    for (int64_t part_index = 0; part_index < parts; part_index++) run_part(whole, part_index);
+    const int64_t terms = whole->rows * whole->g->n * whole->g->k * whole->block_count;
+    pf_parallel_for(parts, terms / whole->blocks.count / TERMS_PER_NANOSECOND, run_part, whole);
 }
 
 /* One row or one column; 0 when its operands do not lie so that this is fast. */
@@ -339,13 +345,13 @@ static int run_row(const pf_gemm *g) {
                 .add = g->accumulate,
                 .scale = g->scale != 0 ? (real)g->scale : 1,
                 .bias = g->bias,
+                .period = g->n,
                 .residual = g->residual};
     int dots;
     if (g->m == 1) {
         r.x = g->a, r.x_step = g->a_step;
         r.matrix = g->b, r.stride = g->b_row;
         r.n = g->n;
-        r.bias_step = 1;
         dots = g->b_transposed;
     } else {
         /* a column: c^T = b^T a^T */
@@ -371,8 +377,36 @@ static int run_row(const pf_gemm *g) {
     return 1;
 }
 
+/* A few columns, too few to fill a vector: each element of c is the product of two long rows. */
+static int run_few_columns(const pf_gemm *g) {
+    const int in_place = g->c_row == g->n && (!g->residual || g->residual_row == g->n) &&
+                         (!g->saved || g->saved_row == g->n);
+    if (!in_place || g->a_rows || g->b_packed || g->a_step != 1) return 0;
+    if (g->m < LANES || g->k < LANES || g->k > FEW_TERMS) return 0;
+    real turned[FEW_COLUMNS * FEW_TERMS];
+    const int64_t across = g->b_transposed ? g->b_row : 1, along = g->b_transposed ? 1 : g->b_row;
+    for (int64_t j = 0; j < g->n; j++)
+        for (int64_t p = 0; p < g->k; p++)
+            turned[j * g->k + p] = ((const real *)g->b)[j * across + p * along];
+    const pf_row r = {.k = g->k,
+                      .x = turned,
+                      .matrix = g->a,
+                      .stride = g->a_row,
+                      .n = g->m * g->n,
+                      .y = g->c,
+                      .add = g->accumulate,
+                      .scale = g->scale != 0 ? (real)g->scale : 1,
+                      .bias = g->bias,
+                      .period = g->n,
+                      .residual = g->residual};
+    few_columns_of[g->n](&r);
+    if (g->activation) finish(g, 0, g->m, 0, g->n);
+    return 1;
+}
+
 void PF_NAME(gemm)(const pf_gemm *g) {
     if (g->m == 0 || g->n == 0) return;
+    if (g->n > 1 && g->n <= FEW_COLUMNS && run_few_columns(g)) return;
     if ((g->m == 1 || g->n == 1) && run_row(g)) return;
     cut whole = {.g = g, .blocks = blocks_of(g), .rows = g->m, .row_parts = 1, .column_parts = 1};
     whole.panels = (g->n + COLUMNS - 1) / COLUMNS;
@@ -385,8 +419,8 @@ void PF_NAME(gemm)(const pf_gemm *g) {
             whole.row = row;
             whole.rows = min(g->m - row, PART_ROWS);
             for (whole.block = 0; whole.block < whole.blocks.count; whole.block++) {
-                for (int64_t strip = 0; strip * ROWS_AT_ONCE < whole.rows; strip++)
-                    pack_strip(&whole, strip);
+                const int64_t strips = (whole.rows + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
+                pf_parallel_for(strips, whole.rows * min(g->k, DEPTH) / 4, pack_strip, &whole);
                 run(&whole);
             }
         }

@@ -8,7 +8,9 @@
 enum {
     ROW_VECTORS = PF_VECTOR_REGISTERS / 4, /* sums that are open at once: they hide the latency */
     ROW_DEPTH = 512,                       /* terms of a sum in one go; these sums are added up */
-    DOT_DEPTH = 128 * LANES
+    DOT_DEPTH = 256 * LANES,
+    DOT_COLUMNS = LANES < 4 ? LANES : 4,
+    FEW_COLUMNS = LANES / 2 > 1 ? LANES / 2 : 1
 };
 
 /* y[j] = f(scale sum_p x[p] matrix[p][j] + ...), j < n */
@@ -20,8 +22,8 @@ typedef struct {
     real *y;
     int add;
     real scale;
-    const real *bias;     /* one a column, or one for all of them */
-    int64_t bias_step;    /* accordingly 1 or 0 */
+    const real *bias; /* NULL, or period numbers, which begin anew after the last of them */
+    int64_t period;
     const real *residual; /* (n,) or NULL */
 } pf_row;
 
@@ -32,7 +34,12 @@ static inline void put(const pf_row *r, int64_t j, int64_t count, const vec *sum
         const part lanes = first_lanes(count < LANES ? count : LANES);
         vec x = *sum * r->scale;
         if (add) x += load_part(r->y + j, lanes);
-        if (last && r->bias) x += r->bias_step ? load_part(r->bias + j, lanes) : splat(r->bias[0]);
+        if (last && r->bias) {
+            if (r->period == r->n)
+                x += load_part(r->bias + j, lanes);
+            else
+                for (int i = 0; i < LANES; i++) x[i] += r->bias[(j + i) % r->period];
+        }
         if (last && r->residual) x += load_part(r->residual + j, lanes);
         store_part(r->y + j, lanes, x);
     }
@@ -60,9 +67,8 @@ __attribute__((always_inline)) static inline void row_strip(const int vectors, c
         PF_ROW_TERM(0)
     }
 #undef PF_ROW_TERM
-    for (int way = ways / 2; way > 0; way /= 2)
-        for (int i = 0; i < way; i++)
-            for (int v = 0; v < vectors; v++) sum[i][v] += sum[i + way][v];
+    PF_UNROLL for (int way = 1; way < ways; way++) PF_UNROLL for (int v = 0; v < vectors; v++)
+        sum[0][v] += sum[way][v];
     put(r, j, count, sum[0], add, is_last);
 }
 
@@ -111,39 +117,122 @@ static void row_times_matrix(const pf_row *r) {
     } while (p < r->k);
 }
 
-/* y[j] = x . column j, the columns contiguous: LANES of them at a time, so that their sums fold
- * into one vector. */
+/* Folds LANES sums into one vector: lane i becomes the total of sum[i]. */
+__attribute__((always_inline)) static inline vec fold(vec sum[LANES]) {
+    PF_UNROLL for (int round = 1; round <= LANE_BITS; round++) {
+        const int half = LANES >> round;
+        PF_UNROLL for (int i = 0; i < half; i++) sum[i] =
+            low(sum[i], sum[i + half]) + high(sum[i], sum[i + half]);
+    }
+    return sum[0];
+}
+
+/* sum[i] = column[i] . x, for `together` columns side by side; more of them would push each other
+ * out of the cache when the columns are long. */
+__attribute__((always_inline)) static inline void dots(const int together,
+                                                       const real *const *column, const real *x,
+                                                       int64_t depth, vec *sum) {
+    enum { WAYS = PF_VECTOR_REGISTERS / 8 };
+    const int ways = together < LANES ? WAYS : 1;
+    vec open[WAYS][LANES];
+    PF_UNROLL for (int way = 0; way < ways; way++) PF_UNROLL for (int i = 0; i < together; i++)
+        open[way][i] = (vec){0};
+    int64_t q = 0;
+    for (; q + ways * LANES <= depth; q += ways * LANES)
+        PF_UNROLL for (int way = 0; way < ways; way++) {
+            const vec factor = load(x + q + way * LANES);
+            PF_UNROLL for (int i = 0; i < together; i++) open[way][i] +=
+                factor * load(column[i] + q + way * LANES);
+        }
+    for (; q + LANES <= depth; q += LANES) {
+        const vec factor = load(x + q);
+        PF_UNROLL for (int i = 0; i < together; i++) open[0][i] += factor * load(column[i] + q);
+    }
+    if (q < depth) {
+        const part rest = first_lanes(depth - q);
+        const vec factor = load_part(x + q, rest);
+        PF_UNROLL for (int i = 0; i < together; i++) open[0][i] +=
+            factor * load_part(column[i] + q, rest);
+    }
+    PF_UNROLL for (int way = 1; way < ways; way++) PF_UNROLL for (int i = 0; i < together; i++)
+        open[0][i] += open[way][i];
+    PF_UNROLL for (int i = 0; i < together; i++) sum[i] = open[0][i];
+}
+
+/* y[j] = x . column j, the columns contiguous: LANES of them at a time. */
 static void row_times_columns(const pf_row *r) {
     int64_t p = 0;
     do {
         const int64_t depth = r->k - p < DOT_DEPTH ? r->k - p : DOT_DEPTH;
-        const real *x = r->x + p;
         for (int64_t j = 0; j < r->n; j += LANES) {
             const int64_t count = r->n - j < LANES ? r->n - j : LANES;
             const real *column[LANES];
             for (int i = 0; i < LANES; i++) /* what is beyond the end repeats the last one */
                 column[i] = r->matrix + (j + (i < count ? i : count - 1)) * r->stride + p;
-            vec sum[LANES];
-            PF_UNROLL for (int i = 0; i < LANES; i++) sum[i] = (vec){0};
-            int64_t q = 0;
-            for (; q + LANES <= depth; q += LANES) {
-                const vec factor = load(x + q);
-                PF_UNROLL for (int i = 0; i < LANES; i++) sum[i] += factor * load(column[i] + q);
+            vec total;
+            if (depth < 16 * LANES && count > LANES / 2) {
+                vec sum[LANES];
+                dots(LANES, column, r->x + p, depth, sum);
+                total = fold(sum);
+            } else {
+                vec sum[LANES] = {{0}};
+                for (int i = 0; i < count; i += DOT_COLUMNS)
+                    dots(DOT_COLUMNS, column + i, r->x + p, depth, sum + i);
+                total = fold(sum);
             }
-            if (q < depth) {
-                const part rest = first_lanes(depth - q);
-                const vec factor = load_part(x + q, rest);
-                PF_UNROLL for (int i = 0; i < LANES; i++) sum[i] +=
-                    factor * load_part(column[i] + q, rest);
-            }
-            /* Folding: afterwards lane i is the total of sum[i]. */
-            PF_UNROLL for (int half = LANES / 2; half > 0; half /= 2)
-                PF_UNROLL for (int i = 0; i < half; i++) sum[i] =
-                    low(sum[i], sum[i + half]) + high(sum[i], sum[i + half]);
-            put(r, j, count, sum, r->add || p > 0, p + depth == r->k);
+            put(r, j, count, &total, r->add || p > 0, p + depth == r->k);
         }
         p += depth;
     } while (p < r->k);
 }
+
+/* y (m, n) = a (m, k) b, with b^T (n, k) and n so small that rows of y would not fill a vector: as
+ * many rows at a time as do. Here r->x is b^T, r->matrix is a, r->n is m n. */
+__attribute__((always_inline)) static inline void few_columns(const int n, const pf_row *r) {
+    const int rows = LANES / n;
+    for (int64_t j = 0; j < r->n; j += rows * n) {
+        const int64_t count = r->n - j < rows * n ? r->n - j : rows * n;
+        const real *row[LANES];
+        for (int i = 0; i < rows; i++)
+            row[i] = r->matrix + (j / n + (i * n < count ? i : count / n - 1)) * r->stride;
+        vec sum[LANES];
+        PF_UNROLL for (int i = 0; i < LANES; i++) sum[i] = (vec){0};
+        for (int64_t q = 0; q < r->k; q += LANES) {
+            const int whole = q + LANES <= r->k;
+            const part rest = first_lanes(whole ? LANES : r->k - q);
+            vec x[FEW_COLUMNS];
+            PF_UNROLL for (int t = 0; t < n; t++) x[t] = load_part(r->x + t * r->k + q, rest);
+            PF_UNROLL for (int i = 0; i < rows; i++) {
+                const vec factor = load_part(row[i] + q, rest);
+                PF_UNROLL for (int t = 0; t < n; t++) sum[i * n + t] += factor * x[t];
+            }
+        }
+        const vec total = fold(sum);
+        put(r, j, count, &total, r->add, 1);
+    }
+}
+
+#define PF_FEW_COLUMNS(n) \
+    static void few_columns_##n(const pf_row *r) { few_columns(n, r); }
+PF_FEW_COLUMNS(2)
+#if PF_VECTOR_BYTES / (PF_REAL_BITS / 8) >= 8
+PF_FEW_COLUMNS(3)
+PF_FEW_COLUMNS(4)
+#endif
+#if PF_VECTOR_BYTES / (PF_REAL_BITS / 8) >= 16
+PF_FEW_COLUMNS(5)
+PF_FEW_COLUMNS(6)
+PF_FEW_COLUMNS(7)
+PF_FEW_COLUMNS(8)
+#endif
+static void (*const few_columns_of[])(const pf_row *) = {
+    NULL,          NULL,          few_columns_2,
+#if PF_VECTOR_BYTES / (PF_REAL_BITS / 8) >= 8
+    few_columns_3, few_columns_4,
+#endif
+#if PF_VECTOR_BYTES / (PF_REAL_BITS / 8) >= 16
+    few_columns_5, few_columns_6, few_columns_7, few_columns_8,
+#endif
+};
 
 #endif

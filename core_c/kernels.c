@@ -19,4 +19,21 @@ static const pf_kernel_row rows[] = {
 
 #define PF_TABLE_OF(isa) pf_kernels_##isa
 #define PF_TABLE(isa) PF_TABLE_OF(isa)
-const pf_kernel_table PF_TABLE(PF_ISA) = {rows, sizeof rows / sizeof rows[0]};
+
+#define PF_GEMM(symbol)                                  \
+    void symbol(gemm)(const pf_gemm *g);                 \
+    int64_t symbol(gemm_scratch_size)(const pf_gemm *g); \
+    int64_t symbol(gemm_packed_size)(const pf_gemm *g);  \
+    void symbol(gemm_pack)(const pf_gemm *g, void *packed);
+PF_GEMM(PF_F32)
+PF_GEMM(PF_F64)
+#undef PF_GEMM
+#define PF_GEMM(symbol)                         \
+    {.size = sizeof(pf_gemm_functions),         \
+     .run = symbol(gemm),                       \
+     .scratch_size = symbol(gemm_scratch_size), \
+     .packed_size = symbol(gemm_packed_size),   \
+     .pack = symbol(gemm_pack)}
+
+const pf_kernel_table PF_TABLE(PF_ISA) = {rows, sizeof rows / sizeof rows[0], PF_GEMM(PF_F32),
+                                          PF_GEMM(PF_F64)};

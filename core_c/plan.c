@@ -277,7 +277,10 @@ pf_context *pf_context_new(const pf_program *program, pf_guard *const *guards,
         pf_context_free(context);
         return NULL;
     }
-    for (int64_t g = 0; g < guard_count; g++) context->guards[g] = guards[g];
+    for (int64_t g = 0; g < guard_count; g++) {
+        context->guards[g] = guards[g];
+        pf_guard_retain(guards[g]);
+    }
     context->step.size = sizeof context->step;
     context->error.size = sizeof context->error;
     index_bases(context);
@@ -289,7 +292,11 @@ pf_context *pf_context_new(const pf_program *program, pf_guard *const *guards,
 
 void pf_context_free(pf_context *context) {
     if (!context) return;
-    if (context->guards) pf_context_reset(context);
+    if (context->guards) {
+        pf_context_reset(context);
+        for (int64_t g = 0; g < context->guard_count && context->guards[g]; g++)
+            pf_guard_free(context->guards[g]);
+    }
     free(context->guards);
     free(context->bases);
     free(context->operands);
@@ -450,8 +457,9 @@ static int is_aligned(const pf_context *context, int64_t base, const void *data)
     return (uintptr_t)data % (value->type_bits / 8) == 0;
 }
 
-int pf_context_launch(pf_context *context, void *const *feeds, int64_t feed_count, int training,
-                      uint64_t seed, int64_t *step_count, double learning_rate, double seconds) {
+int pf_context_launch(pf_context *context, void *const *feeds, int training, uint64_t seed,
+                      int64_t *step_count, double learning_rate, double seconds) {
+    const int64_t feed_count = context->program->spec.feed_count;
     pf_context_reset(context);
     for (int64_t f = 0; f < feed_count; f++) pf_context_bind(context, f + 1, feeds[f]);
     for (int64_t f = 0; f < feed_count; f++)

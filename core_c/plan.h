@@ -4,6 +4,7 @@
 
 #include "pyframe/pyframe.h"
 
+#include "gemm_types.h"
 #include "plan.inc"
 
 #endif

@@ -12,7 +12,13 @@
 #define PF_UNROLL _Pragma("GCC unroll 16")
 #endif
 
-enum { LANES = PF_VECTOR_BYTES / (int)sizeof(real) };
+enum {
+    LANES = PF_VECTOR_BYTES / (int)sizeof(real),
+    LANE_BITS = LANES == 16 ? 4
+    : LANES == 8            ? 3
+    : LANES == 4            ? 2
+                            : 1 /* LANES = 2^LANE_BITS */
+};
 
 /* Unaligned, and an alias of the reals that it loads. */
 typedef real vec __attribute__((vector_size(PF_VECTOR_BYTES), aligned(sizeof(real)), may_alias));
@@ -84,14 +90,14 @@ static inline vec high(vec x, vec y) { return __builtin_shufflevector(x, y, PF_H
 
 /* Transposes the square whose rows are the vectors row[0] ... row[LANES - 1]. Each round of
  * interleaving rows i and i + LANES / 2 moves one bit of the row's number to the column's. */
-static inline void transpose(vec row[LANES]) {
-    for (int round = 1; round < LANES; round *= 2) {
+__attribute__((always_inline)) static inline void transpose(vec row[LANES]) {
+    PF_UNROLL for (int round = 0; round < LANE_BITS; round++) {
         vec next[LANES];
-        for (int i = 0; i < LANES / 2; i++) {
+        PF_UNROLL for (int i = 0; i < LANES / 2; i++) {
             next[2 * i] = low(row[i], row[i + LANES / 2]);
             next[2 * i + 1] = high(row[i], row[i + LANES / 2]);
         }
-        for (int i = 0; i < LANES; i++) row[i] = next[i];
+        PF_UNROLL for (int i = 0; i < LANES; i++) row[i] = next[i];
     }
 }
 

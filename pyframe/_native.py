@@ -292,3 +292,84 @@ def call_kernel(
         raise LookupError(f"there is no kernel pf_{name}_f{bits}")
     status = ffi.cast("pf_kernel", address)(call)
     return int(status), int(error.operand), int(error.index), int(error.value)
+
+
+class Product:
+    """The core's matrix product c = a @ b, prepared: `run` computes it.
+
+    What the tests and the benchmark look at the product with; training goes through a plan.
+
+    Parameters
+    ----------
+    a, b, c : array
+        Matrices of one float dtype whose last axis is contiguous. `c` is written.
+    transpose_a, transpose_b : bool
+        The operand is stored transposed.
+    rows : array of uintp, shape (taps, m), optional
+        The addresses of the rows of an indirect a, which then is None.
+    packed : bool
+        Bring b into the order that the product reads beforehand.
+    scratch : bool
+        Give it the scratch memory that it can use.
+    isa : str, optional
+        An instruction set of this machine, instead of the one in use.
+    **fields
+        The other members of `pf_gemm`: numbers, and arrays for pointers.
+    """
+
+    def __init__(
+        self,
+        a: npt.NDArray[Any] | None,
+        b: npt.NDArray[Any],
+        c: npt.NDArray[Any],
+        *,
+        transpose_a: bool = False,
+        transpose_b: bool = False,
+        rows: npt.NDArray[Any] | None = None,
+        packed: bool = False,
+        scratch: bool = True,
+        isa: str | None = None,
+        **fields: Any,
+    ) -> None:
+        number = lib.pf_selected_isa() if isa is None else _isa_number(isa)
+        self._functions = lib.pf_find_gemm(number, 8 * c.itemsize)
+        self._alive: list[Any] = [a, b, c, rows, *fields.values()]
+
+        def stride(array: npt.NDArray[Any]) -> int:
+            return array.strides[0] // array.itemsize
+
+        g = ffi.new("pf_gemm *", {"size": ffi.sizeof("pf_gemm"), "a_step": 1})
+        g.m, g.n = c.shape
+        g.k = b.shape[1] if transpose_b else b.shape[0]
+        if a is not None:
+            g.a = pointer(a)
+            g.a_row, g.a_step = (1, stride(a)) if transpose_a else (stride(a), 1)
+        if rows is not None:
+            g.a_rows, g.taps = typed_pointer("void **", rows), rows.shape[0]
+        g.b, g.b_row, g.b_transposed = pointer(b), stride(b), transpose_b
+        g.c, g.c_row = pointer(c), stride(c)
+        for name, value in fields.items():
+            setattr(g, name, pointer(value) if isinstance(value, np.ndarray) else value)
+            if name in ("residual", "saved"):
+                setattr(g, f"{name}_row", stride(value))
+        if packed:
+            panels = empty_aligned(self._functions.packed_size(g), c.dtype)
+            self._functions.pack(g, pointer(panels))
+            g.b, g.b_packed = pointer(panels), True
+            self._alive.append(panels)
+        if scratch:
+            memory = empty_aligned(self._functions.scratch_size(g), c.dtype)
+            g.scratch = pointer(memory)
+            self._alive.append(memory)
+        self._gemm = g
+
+    def run(self) -> None:
+        """Compute c."""
+        self._functions.run(self._gemm)
+
+    @staticmethod
+    def repeat(products: list[Product], repeats: int) -> None:
+        """Compute some products of one dtype again and again, for a benchmark."""
+        table = ffi.new("pf_gemm *[]", [p._gemm for p in products])
+        count, repeats = len(products), int(repeats)
+        lib.pf_repeat_gemm(products[0]._functions, table, count, repeats)

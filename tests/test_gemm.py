@@ -1,0 +1,185 @@
+"""The matrix product by itself: what no layer asks of it yet, and every edge of its tiles."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pyframe._native import Product, instruction_sets
+from pyframe.testing.subject import Guarded
+
+ISAS = instruction_sets()
+every_isa = pytest.mark.parametrize("isa", ISAS)
+every_dtype = pytest.mark.parametrize("dtype", ["float32", "float64"])
+
+# Around the tiles (4, 6 or 8 rows; 4 to 32 columns), and the special cases of one row or column.
+ROWS = (1, 2, 5, 6, 7, 8, 9, 17, 33)
+COLUMNS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 17, 31, 33, 65)
+# Around the blocks of k (384 terms) and the vectors.
+TERMS = (0, 1, 3, 16, 17, 64, 383, 385, 771)
+
+ACTIVATIONS: list[Any] = [
+    lambda x, slope: x,
+    lambda x, slope: np.maximum(x, 0),
+    lambda x, slope: 1 / (1 + np.exp(-x)),
+    lambda x, slope: np.tanh(x),
+    lambda x, slope: np.where(x > 0, x, slope * x),
+]
+DERIVATIVES: list[Any] = [
+    lambda y, slope: np.ones_like(y),
+    lambda y, slope: (y > 0) * 1.0,
+    lambda y, slope: y * (1 - y),
+    lambda y, slope: 1 - y**2,
+    lambda y, slope: np.where(y > 0, 1.0, slope),
+]
+
+
+def whole(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    """Return small whole numbers: their products and sums are exact."""
+    return rng.integers(-3, 4, shape).astype(dtype)
+
+
+def guarded(array: np.ndarray) -> Guarded:
+    """Return a copy between guard words."""
+    copy = Guarded(array.shape, array.dtype)
+    copy.array[...] = array
+    return copy
+
+
+def output(m: int, n: int, dtype: str, margin: int = 0) -> tuple[Guarded, np.ndarray]:
+    """Return memory full of NaN, and the m x n of it that a product is to write."""
+    memory = Guarded((m, n + margin), np.dtype(dtype))
+    return memory, memory.array[:, :n]
+
+
+@every_isa
+@every_dtype
+@pytest.mark.parametrize("transpose_a", [False, True])
+@pytest.mark.parametrize("b_as", ["rows", "columns", "packed rows", "packed columns"])
+def test_every_edge_is_exact_on_whole_numbers(
+    isa: str, dtype: str, transpose_a: bool, b_as: str
+) -> None:
+    rng = np.random.default_rng(0)
+    transpose_b = "columns" in b_as
+    for m, n, k in itertools.product(ROWS, COLUMNS, TERMS):
+        a = guarded(whole(rng, (k, m) if transpose_a else (m, k), dtype))
+        b = guarded(whole(rng, (n, k) if transpose_b else (k, n), dtype))
+        memory, c = output(m, n, dtype, margin=3)
+        options: dict[str, Any] = {"transpose_a": transpose_a, "transpose_b": transpose_b}
+        Product(a.array, b.array, c, **options, packed="packed" in b_as, isa=isa).run()
+        left = a.array.T if transpose_a else a.array
+        right = b.array.T if transpose_b else b.array
+        assert np.array_equal(c, left @ right), (m, n, k)
+        assert np.isnan(memory.array[:, n:]).all() and memory.broken() is None, (m, n, k)
+
+
+@every_isa
+@pytest.mark.parametrize("dtype", ["float32"])
+@pytest.mark.parametrize("transpose_a", [False, True])
+@pytest.mark.parametrize("transpose_b", [False, True])
+@pytest.mark.parametrize("scratch", [False, True])
+def test_large_products_are_cut_into_parts(
+    isa: str, dtype: str, transpose_a: bool, transpose_b: bool, scratch: bool
+) -> None:
+    """Several blocks of rows and of k, and rows that are moved into scratch memory for it."""
+    rng = np.random.default_rng(1)
+    for m, n, k in ((520, 131, 512), (300, 517, 1024), (1027, 140, 390)):
+        a = whole(rng, (k, m) if transpose_a else (m, k), dtype)
+        b = whole(rng, (n, k) if transpose_b else (k, n), dtype)
+        memory, c = output(m, n, dtype)
+        options: dict[str, Any] = {"transpose_a": transpose_a, "transpose_b": transpose_b}
+        Product(a, b, c, **options, scratch=scratch, isa=isa).run()
+        left, right = a.T if transpose_a else a, b.T if transpose_b else b
+        assert np.array_equal(c, left @ right), (m, n, k)
+        assert memory.broken() is None
+
+
+@every_isa
+@every_dtype
+@pytest.mark.parametrize("shape", [(9, 37, 5), (8, 32, 400), (1, 40, 7), (23, 1, 17), (37, 3, 20), (64, 6, 0)])
+@pytest.mark.parametrize("transpose_b", [False, True])
+def test_the_epilogue(isa: str, dtype: str, shape: tuple[int, int, int], transpose_b: bool) -> None:
+    """Every combination of what can be done to the sums before they are stored."""
+    rng = np.random.default_rng(2)
+    m, n, k = shape
+    a, b = rng.normal(size=(m, k)).astype(dtype), rng.normal(size=(k, n)).astype(dtype)
+    given = np.ascontiguousarray(b.T) if transpose_b else b
+    bias = rng.normal(size=n).astype(dtype)
+    # Where the result ends at a column of a wider matrix, as a slice does.
+    residual = rng.normal(size=(m, n if n == 1 else n + 2)).astype(dtype)[:, :n]
+    saved = rng.uniform(-1, 1, (m, n if n == 1 else n + 1)).astype(dtype)[:, :n]
+    eps = 4 * np.finfo(dtype).eps * (4 + np.sqrt(k))
+    choices = itertools.product(range(5), (0, 1), (0, 1), (0, 1), (0, 0.5), (0, 1))
+    for kind, with_bias, with_residual, accumulate, scale, backward in choices:
+        memory, c = output(m, n, dtype)
+        c[...] = start = rng.normal(size=(m, n)).astype(dtype)
+        fields: dict[str, Any] = {"activation": kind, "slope": 0.25, "accumulate": accumulate}
+        fields["scale"] = scale
+        terms = np.abs(a).astype(float) @ np.abs(b) * (scale or 1)
+        wanted = a.astype(float) @ b * (scale or 1)
+        for name, array, present in (
+            ("c", start, accumulate),
+            ("bias", bias, with_bias),
+            ("residual", residual, with_residual),
+        ):
+            if present:
+                wanted, terms = wanted + array, terms + np.abs(array)
+                if name != "c":
+                    fields[name] = array
+        if backward:
+            fields["saved"] = saved
+            wanted, terms = wanted * DERIVATIVES[kind](saved, 0.25), 2 * terms
+        else:
+            wanted = ACTIVATIONS[kind](wanted, 0.25)
+        Product(a, given, c, transpose_b=transpose_b, isa=isa, **fields).run()
+        assert (np.abs(c - wanted) <= eps * (terms + np.abs(wanted))).all(), fields
+        assert memory.broken() is None
+
+
+@every_isa
+@every_dtype
+@pytest.mark.parametrize(("taps", "depth"), [(1, 5), (9, 3), (9, 64), (4, 500)])
+@pytest.mark.parametrize("packed", [False, True])
+def test_rows_by_pointers(isa: str, dtype: str, taps: int, depth: int, packed: bool) -> None:
+    """A convolution's rows: any row of the image for any tap, or a row of zeros outside of it."""
+    rng = np.random.default_rng(3)
+    m, n, count = 19, 37, 11
+    images = guarded(whole(rng, (2, count, depth), dtype))
+    zero = np.zeros(depth, dtype)
+    chosen = rng.integers(-1, count, (taps, m))  # -1: outside
+    first, zero_at = images.array.ctypes.data, zero.ctypes.data
+    step = depth * images.array.itemsize
+    rows = np.where(chosen < 0, zero_at, first + chosen * step).astype(np.uintp)
+    b = whole(rng, (taps * depth, n), dtype)
+    for image in range(2):
+        memory, c = output(m, n, dtype)
+        fields = {"a_zero": zero, "a_offset": image * count * depth}
+        Product(None, b, c, rows=rows, packed=packed, isa=isa, **fields).run()
+        gathered = images.array[image][chosen] * (chosen >= 0)[..., None]  # (taps, m, depth)
+        wanted = np.moveaxis(gathered, 0, 1).reshape(m, taps * depth) @ b
+        assert np.array_equal(c, wanted)
+        assert memory.broken() is None
+
+
+@every_isa
+def test_a_row_comes_out_the_same_in_any_company(isa: str) -> None:
+    """An element's terms are added in one order, however many other rows and columns there are."""
+    rng = np.random.default_rng(4)
+    a = rng.normal(size=(67, 500)).astype("float32")
+    b = rng.normal(size=(500, 97)).astype("float32")
+    together = np.empty((67, 97), "float32")
+    Product(a, b, together, isa=isa).run()
+    for top, height in ((0, 2), (5, 3), (10, 8), (40, 27)):
+        part = np.empty((height, 97), "float32")
+        Product(a[top : top + height], b, part, isa=isa).run()
+        assert np.array_equal(part, together[top : top + height])
+
+
+@every_isa
+def test_nothing_is_computed_of_nothing(isa: str) -> None:
+    for m, n in ((0, 5), (5, 0), (0, 0)):
+        c = np.empty((m, n), "float32")
+        Product(np.ones((m, 3), "float32"), np.ones((3, n), "float32"), c, isa=isa).run()
