@@ -196,6 +196,23 @@ class Op(Node):
             block[field] = values[field]
         return block.tobytes()
 
+    def flops(
+        self, specs: Sequence[Spec | None], outputs: Sequence[Spec], wanted: Sequence[bool]
+    ) -> int:
+        """Return the number of arithmetic operations, for the profiler.
+
+        A multiply-add is two. What is no product of matrices counts, by default, one for each
+        element of its largest operand: whether that is a comparison or an exponential.
+
+        Parameters
+        ----------
+        specs : of the inputs, all shapes known; None for one left out
+        outputs : of the outputs
+        wanted : whether somebody needs the output
+        """
+        every = [s for s in specs if s is not None] + list(outputs)
+        return max(math.prod(n or 0 for n in s.shape or ()) for s in every)
+
     def is_elementwise(self, specs: Sequence[Spec | None]) -> bool:
         """Return whether each element is treated by itself, for inputs of these specs.
 

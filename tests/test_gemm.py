@@ -99,7 +99,9 @@ def test_large_products_are_cut_into_parts(
 
 @every_isa
 @every_dtype
-@pytest.mark.parametrize("shape", [(9, 37, 5), (8, 32, 400), (1, 40, 7), (23, 1, 17), (37, 3, 20), (64, 6, 0)])
+@pytest.mark.parametrize(
+    "shape", [(9, 37, 5), (8, 32, 400), (1, 40, 7), (23, 1, 17), (37, 3, 20), (64, 6, 0)]
+)
 @pytest.mark.parametrize("transpose_b", [False, True])
 def test_the_epilogue(isa: str, dtype: str, shape: tuple[int, int, int], transpose_b: bool) -> None:
     """Every combination of what can be done to the sums before they are stored."""
