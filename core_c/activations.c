@@ -36,10 +36,11 @@ typedef struct {
 /* y = x for x > 0, else slope x */
 int PF_NAME(leaky_relu)(const pf_call *call) {
     const leaky_relu_attributes *attributes = call->attributes;
-    const real *restrict x = pf_in(call, 0);
-    real *restrict y = pf_out(call, 0);
+    const real *x = pf_in(call, 0);
+    real *y = pf_out(call, 0);
     real slope = (real)attributes->slope;
     int64_t n = pf_count(call->outputs[0]);
+    PF_INDEPENDENT
     for (int64_t i = 0; i < n; i++) y[i] = x[i] > 0 ? x[i] : slope * x[i];
     return PF_OK;
 }
@@ -47,10 +48,11 @@ int PF_NAME(leaky_relu)(const pf_call *call) {
 /* dx = dy for x > 0, else slope dy */
 int PF_NAME(leaky_relu_grad)(const pf_call *call) {
     const leaky_relu_attributes *attributes = call->attributes;
-    const real *restrict dy = pf_in(call, 0), *restrict x = pf_in(call, 1);
-    real *restrict dx = pf_out(call, 0);
+    const real *dy = pf_in(call, 0), *x = pf_in(call, 1);
+    real *dx = pf_out(call, 0);
     real slope = (real)attributes->slope;
     int64_t n = pf_count(call->outputs[0]);
+    PF_INDEPENDENT
     for (int64_t i = 0; i < n; i++) dx[i] = x[i] > 0 ? dy[i] : slope * dy[i];
     return PF_OK;
 }
@@ -62,10 +64,11 @@ typedef struct {
 /* y = x for x > 0, else alpha (exp(x) - 1) */
 int PF_NAME(elu)(const pf_call *call) {
     const elu_attributes *attributes = call->attributes;
-    const real *restrict x = pf_in(call, 0);
-    real *restrict y = pf_out(call, 0);
+    const real *x = pf_in(call, 0);
+    real *y = pf_out(call, 0);
     real alpha = (real)attributes->alpha;
     int64_t n = pf_count(call->outputs[0]);
+    PF_INDEPENDENT
     for (int64_t i = 0; i < n; i++) y[i] = x[i] > 0 ? x[i] : alpha * r_expm1(x[i]);
     return PF_OK;
 }
@@ -73,10 +76,11 @@ int PF_NAME(elu)(const pf_call *call) {
 /* dx = dy for x > 0, else dy alpha exp(x); from x, since y + alpha would cancel */
 int PF_NAME(elu_grad)(const pf_call *call) {
     const elu_attributes *attributes = call->attributes;
-    const real *restrict dy = pf_in(call, 0), *restrict x = pf_in(call, 1);
-    real *restrict dx = pf_out(call, 0);
+    const real *dy = pf_in(call, 0), *x = pf_in(call, 1);
+    real *dx = pf_out(call, 0);
     real alpha = (real)attributes->alpha;
     int64_t n = pf_count(call->outputs[0]);
+    PF_INDEPENDENT
     for (int64_t i = 0; i < n; i++) dx[i] = x[i] > 0 ? dy[i] : dy[i] * (alpha * r_exp(x[i]));
     return PF_OK;
 }
@@ -93,16 +97,24 @@ static inline double within(double bound, double x) {
 
 /* s = 1 / (1 + exp(-v)), and s (1 - s) in *slope */
 static inline double logistic(double v, double *slope) {
-    double e = exp(-fabs(v));
+    double e = pf_exp(-fabs(v));
     *slope = e / ((1 + e) * (1 + e));
     return (v >= 0 ? 1.0 : e) / (1 + e);
 }
 
+/* factor / (1 + exp(-v)). Far to the left exp(v) has lost digits that the product would still have:
+ * there it is multiplied in two steps. */
+static inline double times_logistic(double factor, double v) {
+    const double size = fabs(v);
+    const double e = pf_exp(size > 600.0 ? 200.0 - size : -size);
+    const double rest = size > 600.0 ? 1.3838965267367376e-87 : 1.0; /* exp(-200) */
+    return (v >= 0 ? factor : factor * e * rest) / (1 + e * rest);
+}
+
 /* y = x / (1 + exp(-x)) */
 static inline double silu(double x) {
-    double slope;
     x = at_least(-SILU_BOUND, x);
-    return x * logistic(x, &slope);
+    return times_logistic(x, x);
 }
 /* y' = s + x s (1 - s) */
 static inline double silu_slope(double x) {
@@ -115,26 +127,33 @@ static inline double silu_slope(double x) {
 PF_MAP(silu, (real)silu(x))
 PF_MAP_GRAD(silu_grad, x, (real)(dy * silu_slope(x)))
 
-#define SQRT_HALF 0.70710678118654752440   /* sqrt(1/2) */
 #define NORMAL_PEAK 0.39894228040143267794 /* 1 / sqrt(2 pi) */
 #define TANH_SCALE 1.59576912160573071176  /* 2 sqrt(2/pi) */
 #define TANH_CUBIC 0.044715
 
-/* y = x P(Z < x) = x erfc(-x / sqrt(2)) / 2; erfc keeps the digits that 1 + erf loses */
+/* y = x P(Z < x); in float64 near 0 from erf, which adds next to nothing to 1/2 and its error too
+ */
 static inline double gelu(double x) {
-    x = at_least(-GELU_BOUND, x);
-    return 0.5 * x * erfc(-SQRT_HALF * x);
+    const double t = within(GELU_BOUND, x), bell = pf_exp_half_square(t);
+    const double scaled = pf_normal_tail_scaled(t);
+    const double y = x < 0 ? t * scaled * bell : x * (1.0 - scaled * bell);
+#if PF_REAL_BITS == 64
+    return fabs(x) < 0.7 ? x * (0.5 + 0.5 * pf_erf_near(0.70710678118654752440 * x)) : y;
+#else
+    return y;
+#endif
 }
 /* y' = P(Z < x) + x p(x), p(x) = exp(-x^2 / 2) / sqrt(2 pi) */
 static inline double gelu_slope(double x) {
     x = within(GELU_BOUND, x);
-    return 0.5 * erfc(-SQRT_HALF * x) + x * (NORMAL_PEAK * exp(-0.5 * x * x));
+    const double bell = pf_exp_half_square(x), tail = pf_normal_tail_scaled(x) * bell;
+    return (x < 0 ? tail : 1.0 - tail) + x * (NORMAL_PEAK * bell);
 }
 
 /* y = x (1 + tanh(v / 2)) / 2 = x / (1 + exp(-v)), v = 2 sqrt(2/pi) (x + 0.044715 x^3) */
 static inline double gelu_tanh(double x) {
-    double slope, t = within(GELU_BOUND, x);
-    return at_least(-GELU_BOUND, x) * logistic(TANH_SCALE * (t + TANH_CUBIC * t * t * t), &slope);
+    const double t = within(GELU_BOUND, x);
+    return times_logistic(at_least(-GELU_BOUND, x), TANH_SCALE * (t + TANH_CUBIC * t * t * t));
 }
 /* y' = s + x s (1 - s) v' */
 static inline double gelu_tanh_slope(double x) {
@@ -150,24 +169,22 @@ typedef struct {
 
 int PF_NAME(gelu)(const pf_call *call) {
     const gelu_attributes *attributes = call->attributes;
-    const real *restrict x = pf_in(call, 0);
-    real *restrict y = pf_out(call, 0);
+    const real *x = pf_in(call, 0);
+    real *y = pf_out(call, 0);
     int64_t n = pf_count(call->outputs[0]);
-    if (attributes->approximate)
-        for (int64_t i = 0; i < n; i++) y[i] = (real)gelu_tanh(x[i]);
-    else
-        for (int64_t i = 0; i < n; i++) y[i] = (real)gelu(x[i]);
+    if (attributes->approximate) PF_INDEPENDENT
+    for (int64_t i = 0; i < n; i++) y[i] = (real)gelu_tanh(x[i]);
+    else PF_INDEPENDENT for (int64_t i = 0; i < n; i++) y[i] = (real)gelu(x[i]);
     return PF_OK;
 }
 
 int PF_NAME(gelu_grad)(const pf_call *call) {
     const gelu_attributes *attributes = call->attributes;
-    const real *restrict dy = pf_in(call, 0), *restrict x = pf_in(call, 1);
-    real *restrict dx = pf_out(call, 0);
+    const real *dy = pf_in(call, 0), *x = pf_in(call, 1);
+    real *dx = pf_out(call, 0);
     int64_t n = pf_count(call->outputs[0]);
-    if (attributes->approximate)
-        for (int64_t i = 0; i < n; i++) dx[i] = (real)(dy[i] * gelu_tanh_slope(x[i]));
-    else
-        for (int64_t i = 0; i < n; i++) dx[i] = (real)(dy[i] * gelu_slope(x[i]));
+    if (attributes->approximate) PF_INDEPENDENT
+    for (int64_t i = 0; i < n; i++) dx[i] = (real)(dy[i] * gelu_tanh_slope(x[i]));
+    else PF_INDEPENDENT for (int64_t i = 0; i < n; i++) dx[i] = (real)(dy[i] * gelu_slope(x[i]));
     return PF_OK;
 }

@@ -14,6 +14,9 @@ PF_MAP(sqrt, r_sqrt(x))
 PF_MAP_GRAD(sqrt_grad, y, R(0.5) * dy / y)
 PF_MAP(exp, r_exp(x))
 PF_MAP(log, r_log(x))
+PF_MAP(erf, (real)pf_erf(x))
+/* dx = dy 2 / sqrt(pi) exp(-x^2) */
+PF_MAP_GRAD(erf_grad, x, (real)(dy * 1.12837916709551257390 * pf_exp(-(double)x * x)))
 
 /* The walk over y of operands a and b: an axis along which one is stretched has stride 0 in it. */
 static pf_walk broadcast(const pf_operand *a, const pf_operand *b, const pf_operand *y) {
@@ -30,12 +33,18 @@ static pf_walk broadcast(const pf_operand *a, const pf_operand *b, const pf_oper
 }
 
 /* n elements of y from those of a and b; a step is 1, or 0 for an operand that stays the same. */
-typedef void row_function(real *restrict y, const real *restrict a, int64_t a_step,
-                          const real *restrict b, int64_t b_step, int64_t n);
+typedef void row_function(real *y, const real *a, int64_t a_step, const real *b, int64_t b_step,
+                          int64_t n);
 
 static int binary(const pf_call *call, row_function *function) {
     const real *a = pf_in(call, 0), *b = pf_in(call, 1);
     real *y = pf_out(call, 0);
+    const int64_t n = pf_count(call->outputs[0]);
+    const int64_t a_count = pf_count(call->inputs[0]), b_count = pf_count(call->inputs[1]);
+    if ((a_count == n || a_count == 1) && (b_count == n || b_count == 1)) { /* no walk is needed */
+        function(y, a, a_count == n, b, b_count == n, n);
+        return PF_OK;
+    }
     pf_walk walk = broadcast(call->inputs[0], call->inputs[1], call->outputs[0]);
     pf_axis row = pf_walk_pop(&walk);
     int64_t rows = pf_walk_count(&walk);
@@ -47,28 +56,31 @@ static int binary(const pf_call *call, row_function *function) {
 
 /* The kernel `name`: y is `expression` of a and b. Each of the loops has operands of one kind, so
  * that it becomes vector code. */
-#define BINARY(name, expression)                                                       \
-    static void name##_row(real *restrict ys, const real *restrict as, int64_t a_step, \
-                           const real *restrict bs, int64_t b_step, int64_t n) {       \
-        if (a_step && b_step) {                                                        \
-            for (int64_t i = 0; i < n; i++) {                                          \
-                const real a = as[i], b = bs[i];                                       \
-                ys[i] = expression;                                                    \
-            }                                                                          \
-        } else if (a_step) {                                                           \
-            const real b = bs[0];                                                      \
-            for (int64_t i = 0; i < n; i++) {                                          \
-                const real a = as[i];                                                  \
-                ys[i] = expression;                                                    \
-            }                                                                          \
-        } else {                                                                       \
-            const real a = as[0];                                                      \
-            for (int64_t i = 0; i < n; i++) {                                          \
-                const real b = bs[i * b_step];                                         \
-                ys[i] = expression;                                                    \
-            }                                                                          \
-        }                                                                              \
-    }                                                                                  \
+#define BINARY(name, expression)                                                     \
+    static void name##_row(real *ys, const real *as, int64_t a_step, const real *bs, \
+                           int64_t b_step, int64_t n) {                              \
+        if (a_step && b_step) {                                                      \
+            PF_INDEPENDENT                                                           \
+            for (int64_t i = 0; i < n; i++) {                                        \
+                const real a = as[i], b = bs[i];                                     \
+                ys[i] = expression;                                                  \
+            }                                                                        \
+        } else if (a_step) {                                                         \
+            const real b = bs[0];                                                    \
+            PF_INDEPENDENT                                                           \
+            for (int64_t i = 0; i < n; i++) {                                        \
+                const real a = as[i];                                                \
+                ys[i] = expression;                                                  \
+            }                                                                        \
+        } else {                                                                     \
+            const real a = as[0];                                                    \
+            PF_INDEPENDENT                                                           \
+            for (int64_t i = 0; i < n; i++) {                                        \
+                const real b = bs[i * b_step];                                       \
+                ys[i] = expression;                                                  \
+            }                                                                        \
+        }                                                                            \
+    }                                                                                \
     int PF_NAME(name)(const pf_call *call) { return binary(call, name##_row); }
 
 BINARY(add, a + b)
@@ -79,9 +91,8 @@ BINARY(maximum, a > b || a != a ? a : b)
 
 /* The gradient by a: dy where a > b (or either is NaN), dy / 2 where a = b, else 0. */
 int PF_NAME(maximum_grad)(const pf_call *call) {
-    const real *restrict dy = pf_in(call, 0), *restrict a = pf_in(call, 1);
-    const real *restrict b = pf_in(call, 2);
-    real *restrict da = pf_out(call, 0);
+    const real *dy = pf_in(call, 0), *a = pf_in(call, 1), *b = pf_in(call, 2);
+    real *da = pf_out(call, 0);
     pf_walk walk = broadcast(call->inputs[1], call->inputs[2], call->outputs[0]);
     pf_axis row = pf_walk_pop(&walk);
     int64_t rows = pf_walk_count(&walk), n = row.extent;
@@ -94,15 +105,19 @@ int PF_NAME(maximum_grad)(const pf_call *call) {
     return PF_OK;
 }
 
-/* y = x_1 + .. + x_n, added from left to right */
+/* y = x_1 + .. + x_n, added from left to right, a block at a time: y may be the memory of any x,
+ * and is read again while it is in the cache. */
 int PF_NAME(add_n)(const pf_call *call) {
-    real *restrict y = pf_out(call, 0);
-    int64_t n = pf_count(call->outputs[0]);
-    if (n == 0) return PF_OK;
-    memcpy(y, pf_in(call, 0), (size_t)n * sizeof(real));
-    for (uint32_t k = 1; k < call->input_count; k++) {
-        const real *restrict x = pf_in(call, (int)k);
-        for (int64_t i = 0; i < n; i++) y[i] += x[i];
+    real sum[PF_BLOCK], *y = pf_out(call, 0);
+    const int64_t n = pf_count(call->outputs[0]);
+    for (int64_t start = 0; start < n; start += PF_BLOCK) {
+        const int64_t count = n - start < PF_BLOCK ? n - start : PF_BLOCK;
+        memcpy(sum, pf_in(call, 0) + start, (size_t)count * sizeof(real));
+        for (uint32_t k = 1; k < call->input_count; k++) {
+            const real *x = pf_in(call, (int)k) + start;
+            for (int64_t i = 0; i < count; i++) sum[i] += x[i];
+        }
+        memcpy(y + start, sum, (size_t)count * sizeof(real));
     }
     return PF_OK;
 }
@@ -110,6 +125,6 @@ int PF_NAME(add_n)(const pf_call *call) {
 /* y = x, whatever their shapes */
 int PF_NAME(copy)(const pf_call *call) {
     int64_t n = pf_count(call->outputs[0]);
-    if (n > 0) memcpy(pf_out(call, 0), pf_in(call, 0), (size_t)n * sizeof(real));
+    if (n > 0) memmove(pf_out(call, 0), pf_in(call, 0), (size_t)n * sizeof(real));
     return PF_OK;
 }

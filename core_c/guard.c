@@ -20,19 +20,37 @@ static void yield_processor(void) { sched_yield(); }
 #endif
 
 struct pf_guard {
+    atomic_int owners;   /* whoever made it, each context, and who is between enter and leave */
     atomic_int training; /* somebody is between enter and leave */
     atomic_int writer;
     atomic_int readers;
 };
 
-pf_guard *pf_guard_new(void) { return calloc(1, sizeof(pf_guard)); }
-void pf_guard_free(pf_guard *guard) { free(guard); }
+pf_guard *pf_guard_new(void) {
+    pf_guard *guard = calloc(1, sizeof *guard);
+    if (guard) pf_guard_retain(guard);
+    return guard;
+}
+
+void pf_guard_retain(pf_guard *guard) { atomic_fetch_add(&guard->owners, 1); }
+
+void pf_guard_free(pf_guard *guard) {
+    if (atomic_fetch_sub(&guard->owners, 1) == 1) free(guard);
+}
 
 int pf_guard_enter(pf_guard *guard) {
     int free_to_train = 0;
-    return atomic_compare_exchange_strong(&guard->training, &free_to_train, 1);
+    if (!atomic_compare_exchange_strong(&guard->training, &free_to_train, 1)) return 0;
+    pf_guard_retain(guard);
+    return 1;
 }
-void pf_guard_leave(pf_guard *guard) { atomic_store(&guard->training, 0); }
+
+int pf_guard_is_taken(pf_guard *guard) { return atomic_load(&guard->training); }
+
+void pf_guard_leave(pf_guard *guard) {
+    atomic_store(&guard->training, 0);
+    pf_guard_free(guard);
+}
 
 static void wait_a_little(int *turns) {
     if (++*turns < 100)

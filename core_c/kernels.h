@@ -39,6 +39,8 @@ PF_KERNEL(sqrt)         /* x(...) -> y(...)          y = sqrt(x) */
 PF_KERNEL(sqrt_grad)    /* dy, y -> dx               dx = dy / (2 y) */
 PF_KERNEL(exp)          /* x(...) -> y(...)          y = exp(x) */
 PF_KERNEL(log)          /* x(...) -> y(...)          y = log(x) */
+PF_KERNEL(erf)          /* x(...) -> y(...)          y = erf(x) */
+PF_KERNEL(erf_grad)     /* dy, x -> dx               dx = dy 2 / sqrt(pi) exp(-x^2) */
 PF_KERNEL(add_n)        /* x_1(...) .. x_n(...) -> y y = x_1 + .. + x_n, left to right */
 PF_KERNEL(copy)         /* x(...) -> y, same count   y = x */
 

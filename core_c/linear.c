@@ -1,4 +1,5 @@
 /* Matrix products: the linear layer and the batched product. */
+#include "activation.h"
 #include "gemm.h"
 #include "parallel.h"
 
@@ -46,13 +47,14 @@ static void multiply(const pf_call *call, pf_gemm *g) {
 int PF_NAME(linear)(const pf_call *call) {
     const linear_attributes *attributes = call->attributes;
     const pf_operand *weights = call->inputs[1];
-    const real *restrict x = pf_in(call, 0), *restrict weight = pf_in(call, 1);
-    const real *restrict bias = input_or_null(call, 2);
-    real *restrict y = pf_out(call, 0);
-    if (weights->ndim == 0) {
+    const real *x = pf_in(call, 0), *weight = pf_in(call, 1), *bias = input_or_null(call, 2);
+    real *y = pf_out(call, 0);
+    if (pf_count(weights) == 1 && !input_or_null(call, 3)) { /* a 1 x 1 matrix is a number too */
         const real slope = weight[0], offset = bias ? bias[0] : 0;
         const int64_t n = pf_count(call->outputs[0]);
+        PF_INDEPENDENT
         for (int64_t i = 0; i < n; i++) y[i] = slope * x[i] + offset;
+        if (attributes) pf_activate_all((int)attributes->activation, (real)attributes->slope, y, n);
         return PF_OK;
     }
     pf_gemm g = product(0, 0, pf_row_count(call->inputs[0]), weights->dims[1], weights->dims[0], x,
@@ -76,10 +78,14 @@ int PF_NAME(linear_grad)(const pf_call *call) {
     const real *restrict weight = pf_in(call, 2);
     real *restrict dx = pf_out(call, 0), *restrict dweight = pf_out(call, 1);
     real *restrict dbias = pf_out(call, 2);
-    if (weights->ndim == 0) {
+    if (pf_count(weights) == 1) {
         const int64_t n = pf_count(call->inputs[0]);
+        const real *restrict saved = input_or_null(call, 3);
         if (dx)
             for (int64_t i = 0; i < n; i++) dx[i] = weight[0] * dy[i];
+        if (dx && saved && attributes)
+            pf_activate_grad_all((int)attributes->activation, (real)attributes->slope, dx, saved,
+                                 n);
         if (dweight) dweight[0] = pf_dot(x, dy, n);
         if (dbias) dbias[0] = pf_sum(dy, n);
         return PF_OK;

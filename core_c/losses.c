@@ -182,7 +182,7 @@ static inline real bce(real y, real x, real delta) {
     (void)delta;
     /* max(x, 0) - x y without the difference of two great numbers when y is 0 or 1. */
     const real linear = x > 0 ? x * (R(1.0) - y) : -x * y;
-    return linear + r_log1p(r_exp(-r_fabs(x)));
+    return linear + r_log1p_unit(r_exp(-r_fabs(x)));
 }
 static inline real bce_by_x(real y, real x, real delta) {
     (void)delta;

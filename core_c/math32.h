@@ -1,6 +1,6 @@
-/* exp, tanh and log1p in float32 without branches, so that a loop over them becomes vector code;
- * the C library's are calls. NaN and infinity go through, results below the smallest normal number
- * are right, and all are within 2 units in the last place. */
+/* exp, log, tanh and their kin in float32 without branches, so that a loop over them becomes vector
+ * code; the C library's are calls. NaN and infinity go through, results below the smallest normal
+ * number are right, and all are within 2 units in the last place. */
 #ifndef PYFRAME_MATH32_H
 #define PYFRAME_MATH32_H
 
@@ -40,6 +40,52 @@ static inline float pf_expf(float x) {
     /* 2^n in two halves: n reaches from -150 to 128, further than one power goes */
     uint32_t half = (uint32_t)((int32_t)k >> 1);
     return y * pf_power_of_two(half) * pf_power_of_two(k - half);
+}
+
+/* exp(x) - 1 = 2^n (exp(r) - 1) + (2^n - 1), n and r as above: near 0, where n is 0, no digit of r
+ * is lost. Beyond 80 it is exp(x). */
+static inline float pf_expm1f(float x) {
+    float t = x < -30.0f ? -30.0f : x; /* -1 there */
+    t = t > 80.0f ? 80.0f : t;
+    const float shift = 12582912.0f;
+    float shifted = t * 1.44269504f + shift, n = shifted - shift;
+    uint32_t k;
+    memcpy(&k, &shifted, sizeof k);
+    k -= 0x4B400000u;
+    float r = t - n * 0.693359375f;
+    r = r + n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    float power = pf_power_of_two(k), y = power * (p * (r * r) + r) + (power - 1.0f);
+    return x > 80.0f ? pf_expf(x) : y;
+}
+
+/* log(x) for x = 2^e (1 + f), sqrt(1/2) <= 1 + f < sqrt(2): with s = f / (2 + f)
+ *     log(1 + f) = f - s (f - 2 s^2 (1/3 + s^2/5 + s^4/7 + ...)) */
+static inline float pf_logf(float x) {
+    const uint32_t root = 0x3F3504F3u;              /* the bits of sqrt(1/2) */
+    float scaled = x < 0x1p-126f ? x * 0x1p25f : x; /* no leading bit: move one there */
+    uint32_t bits;
+    memcpy(&bits, &scaled, sizeof bits);
+    const uint32_t above = bits - root;
+    float e = (float)((int32_t)above >> 23) - (x < 0x1p-126f ? 25.0f : 0.0f), one_f;
+    bits = (above & 0x007FFFFFu) + root;
+    memcpy(&one_f, &bits, sizeof one_f);
+    const float f = one_f - 1.0f, s = f / (2.0f + f), z = s * s;
+    float p = 1.0f / 11;
+    p = p * z + 1.0f / 9;
+    p = p * z + 1.0f / 7;
+    p = p * z + 1.0f / 5;
+    p = p * z + 1.0f / 3;
+    const float rest = s * (f - 2.0f * z * p) + e * 2.12194440e-4f;
+    float y = e * 0.693359375f + (f - rest);
+    y = x == INFINITY ? x : y;
+    y = x == 0.0f ? -INFINITY : y;
+    return x >= 0.0f ? y : NAN; /* NaN and below 0 */
 }
 
 /* tanh(x) = 1 - 2 / (exp(2x) + 1) for large x > 0; near 0, where that cancels, x + x^3 q(x^2) with

@@ -2,7 +2,7 @@
  *
  * p are the parameters, g their gradients; slots are states as well. Between two parameters lies
  * padding, where p and g are 0: every update leaves it at 0. `scalar` slots are one double. */
-#include "kernel.h"
+#include "parts.h"
 #include "random.h"
 
 static inline double *scalar_state(const pf_call *call, int i) {
@@ -99,17 +99,32 @@ int PF_NAME(clip_value)(const pf_call *call) {
     return PF_OK;
 }
 
-/* total += sum_i g[i]^2, in double, so that float32 neither overflows nor loses the small ones */
-int PF_NAME(square_sum)(const pf_call *call) {
-    const real *restrict g = pf_in(call, 0);
-    int64_t n = pf_count(call->inputs[0]), i = 0;
+enum { SQUARE_PARTS = 64, SQUARE_PART = 1 << 14 };
+
+/* sums[part] = sum_i g[i]^2 over a part */
+static void square_sum_part(const pf_call *call, int64_t part, int64_t first, int64_t end,
+                            void *sums) {
+    const real *restrict g = pf_in(call, 0) + first;
+    const int64_t n = end - first;
     double lane[PF_LANES] = {0};
+    int64_t i = 0;
     for (; i + PF_LANES <= n; i += PF_LANES)
         for (int j = 0; j < PF_LANES; j++) lane[j] += (double)g[i + j] * (double)g[i + j];
     for (int j = 0; i < n; i++, j++) lane[j] += (double)g[i] * (double)g[i];
     for (int width = PF_LANES / 2; width > 0; width /= 2)
         for (int j = 0; j < width; j++) lane[j] += lane[j + width];
-    *scalar_state(call, 0) += lane[0];
+    ((double *)sums)[part] = lane[0];
+}
+
+/* total += sum_i g[i]^2, in double, so that float32 neither overflows nor loses the small ones */
+int PF_NAME(square_sum)(const pf_call *call) {
+    const int64_t n = pf_count(call->inputs[0]);
+    int64_t each = (n + SQUARE_PARTS - 1) / SQUARE_PARTS;
+    if (each < SQUARE_PART) each = SQUARE_PART;
+    double sums[SQUARE_PARTS] = {0}, total = 0;
+    pf_in_parts(call, n, each, sizeof(real), square_sum_part, sums);
+    for (int64_t part = 0; part * each < n; part++) total += sums[part];
+    *scalar_state(call, 0) += total;
     return PF_OK;
 }
 

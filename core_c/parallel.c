@@ -10,8 +10,8 @@
  * thread or a body that asks for threads itself, runs its parts alone. Parts depend on shapes only
  * and every part writes what is its own, so all of these ways give the same bits.
  *
- * A worker that has nothing to do spins as long as waking it would take, then sleeps. That is never
- * worse than twice the best that one could do knowing when the next region comes. */
+ * A worker that has nothing to do spins for a moment, then sleeps. How long it takes to wake one is
+ * measured whenever one is woken, and decides what is worth waking for. */
 #include "system.h"
 
 #include "parallel.h"
@@ -22,13 +22,17 @@
 
 enum {
     LINE = 64, /* bytes; what two threads write at once lies on different cache lines */
-    /* What calling a worker that is awake costs, nanoseconds: two cache lines change hands, and
-     * the last part of each thread does not end at the same moment. See benchmarks/threads.py. */
+    /* Nanoseconds, measured by benchmarks/threads.py. Calling a worker that is awake: cache lines
+     * change hands, and not all threads end at the same moment; 1000 were seen. */
     CALL_COST = 3000,
-    /* Bounds of the measured cost of waking one. Above the upper one something else has run. */
+    /* Waking one that sleeps: what is assumed at first, and between which bounds the pool's own
+     * measurements count. 10000 of it is the caller's, for the call of the system. */
+    WAKE_COST = 50000,
     LEAST_WAKE_COST = 10000,
-    USUAL_WAKE_COST = 50000,
-    HIGHEST_WAKE_COST = 200000,
+    HIGHEST_WAKE_COST = 100000,
+    /* How long a worker waits before it sleeps. As long as waking it takes: so the waiting costs
+     * never more than twice of what it would if one knew when the next call comes. */
+    SPIN = WAKE_COST,
     PAUSES = 32 /* between two looks at the clock */
 };
 
@@ -44,6 +48,7 @@ typedef struct {
 typedef struct {
     _Alignas(LINE) atomic_uint calls; /* how often it was called */
     atomic_int asleep;
+    atomic_llong called_at; /* when it was woken, by the clock */
     pf_monitor monitor;
     struct pool *pool;
     int index;
@@ -55,7 +60,6 @@ typedef struct pool {
     worker workers[PF_MAX_THREADS]; /* the caller of a region is number 0 */
     int started;                    /* workers, the caller not counted */
     int refused;                    /* the system gave no more threads */
-    atomic_llong spin;              /* nanoseconds */
     pf_monitor monitor;
     /* the region; written only while no worker is inside */
     int share_count;
@@ -70,7 +74,7 @@ static pool *the_pool;   /* of him who has taken it */
 /* What the pool has done and found out. */
 static atomic_int workers; /* started in this process */
 static atomic_llong regions;
-static atomic_llong wake_cost; /* nanoseconds; 0: not measured yet */
+static atomic_llong wake_cost = WAKE_COST; /* a running mean, nanoseconds */
 static atomic_int watching_forks;
 
 int pf_thread_count(void) { return atomic_load_explicit(&thread_count, memory_order_relaxed); }
@@ -79,6 +83,17 @@ void pf_set_thread_count(int count) {
     if (count < 1) count = 1;
     atomic_store(&thread_count, count < PF_MAX_THREADS ? count : PF_MAX_THREADS);
 }
+
+/* The same for threadpoolctl, which finds them in the library by their names. */
+#ifdef _WIN32
+#define EXPORTED __declspec(dllexport)
+#else
+#define EXPORTED __attribute__((visibility("default")))
+#endif
+EXPORTED int pyframe_get_num_threads(void);
+EXPORTED void pyframe_set_num_threads(int count);
+int pyframe_get_num_threads(void) { return pf_thread_count(); }
+void pyframe_set_num_threads(int count) { pf_set_thread_count(count); }
 
 /* ---- a region, as each thread that takes part sees it ---- */
 
@@ -123,15 +138,28 @@ static int spin_while(atomic_uint *word, unsigned old, int64_t nanoseconds) {
     return 0;
 }
 
+/* Takes the time since a worker was called into the running mean. One that comes very late was kept
+ * from its processor by something else. */
+static void learn_wake_cost(int64_t took) {
+    if (took < LEAST_WAKE_COST) took = LEAST_WAKE_COST;
+    if (took > HIGHEST_WAKE_COST) took = HIGHEST_WAKE_COST;
+    const int64_t mean = atomic_load(&wake_cost);
+    atomic_store(&wake_cost, mean + (took - mean) / 8);
+}
+
+static void sleep_while(worker *w, unsigned calls) {
+    pf_monitor_lock(&w->monitor);
+    atomic_store(&w->asleep, 1); /* first this, then a look: a caller does it the other way */
+    const int before_call = atomic_load(&w->calls) == calls;
+    while (atomic_load(&w->calls) == calls) pf_monitor_wait(&w->monitor);
+    atomic_store(&w->asleep, 0);
+    pf_monitor_unlock(&w->monitor);
+    if (before_call) learn_wake_cost(pf_nanoseconds() - atomic_load(&w->called_at));
+}
+
 /* Waits for another call than number `old`, and returns its number. */
 static unsigned next_call(worker *w, unsigned old) {
-    if (!spin_while(&w->calls, old, atomic_load(&w->pool->spin))) {
-        pf_monitor_lock(&w->monitor);
-        atomic_store(&w->asleep, 1); /* first this, then a look: a caller does it the other way */
-        while (atomic_load(&w->calls) == old) pf_monitor_wait(&w->monitor);
-        atomic_store(&w->asleep, 0);
-        pf_monitor_unlock(&w->monitor);
-    }
+    if (!spin_while(&w->calls, old, SPIN)) sleep_while(w, old);
     return atomic_load(&w->calls);
 }
 
@@ -152,6 +180,7 @@ PF_THREAD_MAIN(work_for_ever, argument) {
 }
 
 static void call_worker(worker *w) {
+    atomic_store_explicit(&w->called_at, pf_nanoseconds(), memory_order_relaxed);
     atomic_fetch_add(&w->calls, 1);
     if (!atomic_load(&w->asleep)) return;
     pf_monitor_lock(&w->monitor);
@@ -167,7 +196,7 @@ static void wait_for_the_last(pool *p) {
             if (atomic_load_explicit(&p->gate, memory_order_acquire) == 0) return;
             pf_pause();
         }
-        if (pf_nanoseconds() - start > USUAL_WAKE_COST) break;
+        if (pf_nanoseconds() - start > SPIN) break;
         pf_yield();
     }
     pf_monitor_lock(&p->monitor);
@@ -229,44 +258,11 @@ static void start_workers(pool *p, int count) {
     }
 }
 
-/* What it takes from calling a worker that sleeps until it is back from its call, nanoseconds: the
- * median of a few rounds, within bounds. Nobody else uses the pool. The gate is closed, so that a
- * worker finds nothing to do and, the time to spin being 0, sleeps again. */
-static int64_t measure_wake_cost(pool *p) {
-    enum { ROUNDS = 5 };
-    int64_t rounds[ROUNDS];
-    worker *w = &p->workers[1];
-    const int64_t start = pf_nanoseconds();
-    for (int i = 0; i < ROUNDS; i++) {
-        while (!atomic_load(&w->asleep)) {
-            if (pf_nanoseconds() - start > 2000000) return USUAL_WAKE_COST; /* a busy machine */
-            pf_yield();
-        }
-        const int64_t called = pf_nanoseconds();
-        call_worker(w);
-        while (atomic_load(&w->asleep) && pf_nanoseconds() - called < HIGHEST_WAKE_COST) pf_pause();
-        const int64_t taken_by_it = pf_nanoseconds() - called;
-        int at = i;
-        for (; at > 0 && rounds[at - 1] > taken_by_it; at--) rounds[at] = rounds[at - 1];
-        rounds[at] = taken_by_it;
-    }
-    const int64_t median = rounds[ROUNDS / 2];
-    if (median < LEAST_WAKE_COST) return LEAST_WAKE_COST;
-    return median < HIGHEST_WAKE_COST ? median : HIGHEST_WAKE_COST;
-}
-
 /* Makes the pool ready for `threads`, the caller counted; NULL: no memory. */
 static pool *prepare(int threads) {
     if (!the_pool) the_pool = new_pool();
-    pool *p = the_pool;
-    if (!p || p->started >= threads - 1) return p;
-    const int first = p->started == 0;
-    start_workers(p, threads - 1);
-    if (first && p->started > 0) {
-        if (!wake_cost) wake_cost = measure_wake_cost(p);
-        atomic_store(&p->spin, wake_cost);
-    }
-    return p;
+    if (the_pool) start_workers(the_pool, threads - 1);
+    return the_pool;
 }
 
 /* How many threads shall share the work: each must have as much to do as calling it costs. Those
@@ -275,7 +271,7 @@ static int64_t worthwhile(pool *p, int threads, int64_t nanoseconds) {
     if (threads > p->started + 1) threads = p->started + 1;
     int awake = 1;
     while (awake < threads && !atomic_load(&p->workers[awake].asleep)) awake++;
-    const int64_t soon = nanoseconds / CALL_COST, later = nanoseconds / wake_cost;
+    const int64_t soon = nanoseconds / CALL_COST, later = nanoseconds / atomic_load(&wake_cost);
     const int64_t of_awake = soon < awake ? soon : awake,
                   of_all = later < threads ? later : threads;
     return of_awake > of_all ? of_awake : of_all;
@@ -286,7 +282,7 @@ static int run_in_threads(int threads, int64_t parts, int64_t nanoseconds, pf_bo
     int nobody = 0;
     if (!atomic_compare_exchange_strong(&taken, &nobody, 1)) return 0;
     int64_t shares = 1;
-    if (the_pool || nanoseconds >= 2 * USUAL_WAKE_COST) {
+    if (the_pool || nanoseconds >= 2 * WAKE_COST) {
         pool *p = prepare(threads);
         if (p && p->started > 0) shares = worthwhile(p, threads, nanoseconds);
         if (shares > parts) shares = parts;

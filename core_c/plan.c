@@ -16,6 +16,7 @@
 #include <time.h>
 #endif
 
+#include "batches.h"
 #include "blocks.h"
 #include "guard.h"
 #include "parallel.h"
@@ -276,7 +277,10 @@ pf_context *pf_context_new(const pf_program *program, pf_guard *const *guards,
         pf_context_free(context);
         return NULL;
     }
-    for (int64_t g = 0; g < guard_count; g++) context->guards[g] = guards[g];
+    for (int64_t g = 0; g < guard_count; g++) {
+        context->guards[g] = guards[g];
+        pf_guard_retain(guards[g]);
+    }
     context->step.size = sizeof context->step;
     context->error.size = sizeof context->error;
     index_bases(context);
@@ -288,7 +292,11 @@ pf_context *pf_context_new(const pf_program *program, pf_guard *const *guards,
 
 void pf_context_free(pf_context *context) {
     if (!context) return;
-    if (context->guards) pf_context_reset(context);
+    if (context->guards) {
+        pf_context_reset(context);
+        for (int64_t g = 0; g < context->guard_count && context->guards[g]; g++)
+            pf_guard_free(context->guards[g]);
+    }
     free(context->guards);
     free(context->bases);
     free(context->operands);
@@ -449,8 +457,9 @@ static int is_aligned(const pf_context *context, int64_t base, const void *data)
     return (uintptr_t)data % (value->type_bits / 8) == 0;
 }
 
-int pf_context_launch(pf_context *context, void *const *feeds, int64_t feed_count, int training,
-                      uint64_t seed, int64_t *step_count, double learning_rate, double seconds) {
+int pf_context_launch(pf_context *context, void *const *feeds, int training, uint64_t seed,
+                      int64_t *step_count, double learning_rate, double seconds) {
+    const int64_t feed_count = context->program->spec.feed_count;
     pf_context_reset(context);
     for (int64_t f = 0; f < feed_count; f++) pf_context_bind(context, f + 1, feeds[f]);
     for (int64_t f = 0; f < feed_count; f++)
@@ -474,47 +483,6 @@ const pf_error *pf_context_error(const pf_context *context) { return &context->e
 
 /* ---- loop ---- */
 
-/* Streams that are no node's: their high bits are set, and a node's are not (see node streams in
- * the planner, which clears them). */
-static const uint64_t SHUFFLE_STREAM = UINT64_C(0xFFFF000000000001);
-
-/* The high half of the 128-bit product, from four 64-bit ones. */
-static uint64_t multiply_high(uint64_t a, uint64_t b) {
-    const uint64_t low = UINT64_C(0xFFFFFFFF);
-    uint64_t middle = (a & low) * (b & low) >> 32;
-    uint64_t left = (a >> 32) * (b & low) + middle, right = (a & low) * (b >> 32) + (left & low);
-    return (a >> 32) * (b >> 32) + (left >> 32) + (right >> 32);
-}
-
-/* Fisher-Yates. The swap of place i takes half i % 2 of the words of counter i / 2, 64 bits, as a
- * fraction of i + 1: the bias is below n / 2^64. */
-void pf_shuffle(uint64_t seed, int64_t epoch, int64_t n, int64_t *order) {
-    enum { BLOCK = 64 };
-    uint32_t words[2 * BLOCK];
-    for (int64_t i = 0; i < n; i++) order[i] = i;
-    for (int64_t block = (n - 1) / BLOCK * BLOCK; block >= 0; block -= BLOCK) {
-        for (int64_t j = 0; j < BLOCK; j += 2)
-            pf_philox(seed, SHUFFLE_STREAM, (uint64_t)(block + j) / 2, (uint64_t)epoch,
-                      words + 2 * j);
-        int64_t last = block + BLOCK < n ? block + BLOCK - 1 : n - 1;
-        for (int64_t i = last; i >= block && i > 0; i--) {
-            const uint32_t *two = words + 2 * (i - block);
-            int64_t j = (int64_t)multiply_high((uint64_t)two[1] << 32 | two[0], (uint64_t)i + 1);
-            int64_t kept = order[i];
-            order[i] = order[j];
-            order[j] = kept;
-        }
-    }
-}
-
-void pf_random_words(uint64_t seed, uint64_t stream, int64_t n, uint32_t *words) {
-    for (int64_t i = 0; i < n; i += 4) {
-        uint32_t four[4];
-        pf_philox(seed, stream, (uint64_t)(i / 4), 0, four);
-        for (int64_t j = i; j < n && j < i + 4; j++) words[j] = four[j - i];
-    }
-}
-
 static int64_t batch_count(const pf_loop *loop) {
     return (loop->samples + loop->batch - 1) / loop->batch;
 }
@@ -522,31 +490,6 @@ static int64_t batch_count(const pf_loop *loop) {
 pf_context *pf_loop_context(const pf_loop *loop) {
     int last = loop->batch_index == batch_count(loop) - 1;
     return last && loop->tail ? loop->tail : loop->full;
-}
-
-/* memcpy for rows, whose lengths are all alike: pieces of a fixed size are moves and not calls. The
- * last piece ends where the row does, and so may overlap the one before. */
-static inline void copy_row(unsigned char *to, const unsigned char *from, size_t n) {
-    if (n > 256 || n < 4) {
-        memcpy(to, from, n);
-    } else if (n >= 16) {
-        for (size_t i = 0; i + 16 < n; i += 16) memcpy(to + i, from + i, 16);
-        memcpy(to + n - 16, from + n - 16, 16);
-    } else if (n >= 8) {
-        memcpy(to, from, 8);
-        memcpy(to + n - 8, from + n - 8, 8);
-    } else {
-        memcpy(to, from, 4);
-        memcpy(to + n - 4, from + n - 4, 4);
-    }
-}
-
-/* to[r] = from[order[r]], in rows of row_bytes */
-static void gather(void *to, const void *from, const int64_t *order, int64_t rows,
-                   int64_t row_bytes) {
-    for (int64_t r = 0; r < rows; r++)
-        copy_row((unsigned char *)to + r * row_bytes,
-                 (const unsigned char *)from + order[r] * row_bytes, (size_t)row_bytes);
 }
 
 static void begin_step(pf_loop *loop) {
@@ -563,7 +506,7 @@ static void begin_step(pf_loop *loop) {
             pf_context_bind(context, feed->base, (void *)(data + first * feed->row_bytes));
             continue;
         }
-        gather(feed->full_rows, data, loop->order + first, rows, feed->row_bytes);
+        pf_gather_rows(feed->full_rows, data, loop->order + first, rows, feed->row_bytes);
         pf_context_bind(context, feed->base, feed->full_rows);
     }
     pf_context_begin(context, loop->seed, loop->step, loop->learning_rates[loop->steps_done]);

@@ -136,7 +136,7 @@ int PF_NAME(sum_grad)(const pf_call *call) {
         if (!reduced) stride *= dx->dims[i];
     }
     for (int i = 0; i < dx->ndim; i++) pf_walk_push(&walk, dx->dims[i], strides[i], 0);
-    pf_gather(pf_out(call, 0), pf_in(call, 0), walk);
+    pf_gather(call, pf_in(call, 0), walk);
     return PF_OK;
 }
 

@@ -16,7 +16,7 @@ int PF_NAME(transpose)(const pf_call *call) {
         int64_t axis = attributes->axes[i];
         pf_walk_push(&walk, x->dims[axis], strides[axis], 0);
     }
-    pf_gather(pf_out(call, 0), pf_in(call, 0), walk);
+    pf_gather(call, pf_in(call, 0), walk);
     return PF_OK;
 }
 
@@ -38,17 +38,34 @@ static int64_t chunks(const pf_operand *t, int64_t axis) {
     return n;
 }
 
+/* Copies of `count` chunks of n elements, `from_step` and `to_step` apart. */
+typedef struct {
+    const real *from;
+    real *to;
+    int64_t n, from_step, to_step;
+} chunk_copy;
+
+static void copy_part(const pf_call *call, int64_t part, int64_t first, int64_t end, void *copy) {
+    (void)call, (void)part;
+    const chunk_copy *c = copy;
+    for (int64_t r = first; r < end; r++)
+        memcpy(c->to + r * c->to_step, c->from + r * c->from_step, (size_t)c->n * sizeof(real));
+}
+
+static void copy_chunks(const pf_call *call, int64_t count, chunk_copy copy) {
+    const int64_t bytes = copy.n * (int64_t)sizeof(real);
+    if (copy.n > 0) pf_in_parts(call, count, pf_rows_of_part(bytes), 2 * bytes, copy_part, &copy);
+}
+
 /* y = x_1, .., x_n, one behind the other along the axis */
 int PF_NAME(concat)(const pf_call *call) {
     const concat_attributes *attributes = call->attributes;
     int64_t count = chunks(call->outputs[0], attributes->axis);
     int64_t row = chunk(call->outputs[0], attributes->axis), at = 0;
     for (uint32_t k = 0; k < call->input_count; k++) {
-        const real *restrict x = pf_in(call, (int)k);
-        real *restrict y = pf_out(call, 0);
         int64_t n = chunk(call->inputs[k], attributes->axis);
-        for (int64_t r = 0; n > 0 && r < count; r++)
-            memcpy(y + r * row + at, x + r * n, (size_t)n * sizeof(real));
+        chunk_copy copy = {pf_in(call, (int)k), pf_out(call, 0) + at, n, n, row};
+        copy_chunks(call, count, copy);
         at += n;
     }
     return PF_OK;
@@ -60,10 +77,8 @@ int PF_NAME(concat_grad)(const pf_call *call) {
     int64_t axis = attributes->axis, count = chunks(call->outputs[0], axis);
     int64_t n = chunk(call->outputs[0], axis), row = chunk(call->inputs[0], axis), at = 0;
     for (int64_t k = 0; k < attributes->position; k++) at += chunk(call->inputs[1 + k], axis);
-    const real *restrict dy = pf_in(call, 0);
-    real *restrict dx = pf_out(call, 0);
-    for (int64_t r = 0; n > 0 && r < count; r++)
-        memcpy(dx + r * n, dy + r * row + at, (size_t)n * sizeof(real));
+    chunk_copy copy = {pf_in(call, 0) + at, pf_out(call, 0), n, row, n};
+    copy_chunks(call, count, copy);
     return PF_OK;
 }
 
@@ -89,7 +104,7 @@ static pf_walk part(const pf_operand *x, const slice_attributes *attributes, int
 int PF_NAME(slice)(const pf_call *call) {
     int64_t begin;
     pf_walk walk = part(call->inputs[0], call->attributes, &begin);
-    if (pf_count(call->outputs[0]) > 0) pf_gather(pf_out(call, 0), pf_in(call, 0) + begin, walk);
+    if (pf_count(call->outputs[0]) > 0) pf_gather(call, pf_in(call, 0) + begin, walk);
     return PF_OK;
 }
 

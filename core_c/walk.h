@@ -3,7 +3,7 @@
 #ifndef PYFRAME_WALK_H
 #define PYFRAME_WALK_H
 
-#include "kernel.h"
+#include "parts.h"
 
 /* An odometer over `dims`, with the offset of up to two operands. Zeroed, it is a scalar's. */
 typedef struct {
@@ -59,6 +59,17 @@ static inline void pf_walk_next(pf_walk *walk) {
     }
 }
 
+/* Goes to a position, counted from the first. */
+static inline void pf_walk_seek(pf_walk *walk, int64_t position) {
+    walk->offset[0] = walk->offset[1] = 0;
+    for (int i = walk->ndim - 1; i >= 0; i--) {
+        walk->index[i] = position % walk->dims[i];
+        position /= walk->dims[i];
+        walk->offset[0] += walk->index[i] * walk->strides[0][i];
+        walk->offset[1] += walk->index[i] * walk->strides[1][i];
+    }
+}
+
 /* strides[i] of a contiguous operand. */
 static inline void pf_strides(const pf_operand *t, int64_t strides[PF_MAX_NDIM]) {
     int64_t stride = 1;
@@ -68,18 +79,38 @@ static inline void pf_strides(const pf_operand *t, int64_t strides[PF_MAX_NDIM])
     }
 }
 
-/* y, in order, from x as the walk's operand 0 finds it. */
-static inline void pf_gather(real *restrict y, const real *restrict x, pf_walk walk) {
-    pf_axis row = pf_walk_pop(&walk);
-    int64_t rows = pf_walk_count(&walk), n = row.extent, stride = row.strides[0];
-    if (n == 0) return;
-    for (int64_t r = 0; r < rows; r++, y += n, pf_walk_next(&walk)) {
-        const real *from = x + walk.offset[0];
+/* Where pf_gather reads; rows of the walk's innermost axis. */
+typedef struct {
+    const real *x;
+    pf_walk rows;
+    pf_axis row;
+} pf_gathering;
+
+static inline void pf_gather_part(const pf_call *call, int64_t part, int64_t first, int64_t end,
+                                  void *gathering) {
+    (void)part;
+    const pf_gathering *g = gathering;
+    const int64_t n = g->row.extent, stride = g->row.strides[0];
+    real *restrict y = pf_out(call, 0) + first * n;
+    pf_walk rows = g->rows;
+    pf_walk_seek(&rows, first);
+    for (int64_t r = first; r < end; r++, y += n, pf_walk_next(&rows)) {
+        const real *restrict from = g->x + rows.offset[0];
         if (stride == 1)
             memcpy(y, from, (size_t)n * sizeof(real));
         else
             for (int64_t i = 0; i < n; i++) y[i] = from[i * stride];
     }
+}
+
+/* Output 0, in order, from x as the walk's operand 0 finds it. */
+static inline void pf_gather(const pf_call *call, const real *x, pf_walk walk) {
+    if (pf_walk_count(&walk) == 0) return;
+    pf_gathering gathering = {.x = x, .row = pf_walk_pop(&walk)};
+    gathering.rows = walk;
+    const int64_t bytes = gathering.row.extent * (int64_t)sizeof(real);
+    pf_in_parts(call, pf_walk_count(&walk), pf_rows_of_part(bytes), 2 * bytes, pf_gather_part,
+                &gathering);
 }
 
 #endif

@@ -22,6 +22,7 @@ from pyframe.hookspecs import hookimpl
 from pyframe.node import Constant, Node, Parameter, Placeholder, State, Value
 from pyframe.op import Case, Op
 from pyframe.plan import Plan, compile
+from pyframe.threads import get_num_threads, num_threads, set_num_threads
 
 if TYPE_CHECKING:
     from pyframe import (

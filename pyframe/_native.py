@@ -150,6 +150,34 @@ def find_kernel(name: str, bits: int, isa: str | None = None) -> int:
     return int(ffi.cast("uintptr_t", lib.pf_find_kernel(number, name.encode(), bits)))
 
 
+MAX_THREADS: int = lib.PF_MAX_THREADS
+
+
+def thread_count() -> int:
+    """Return how many threads share work, the calling one included."""
+    return int(lib.pf_thread_count())
+
+
+def set_thread_count(count: int) -> None:
+    """Set how many threads share work, from 1 to MAX_THREADS."""
+    lib.pf_set_thread_count(count)
+
+
+def pool_report() -> dict[str, int]:
+    """Return what the thread pool has done so far.
+
+    ``workers`` are the threads that it has started in this process, ``regions`` the pieces of work
+    that were shared out, ``wake_nanoseconds`` what waking a thread has cost on the average.
+    """
+    report = ffi.new("pf_pool_report *")
+    lib.pf_pool_look(report)
+    return {
+        "workers": int(report.workers),
+        "regions": int(report.regions),
+        "wake_nanoseconds": int(report.wake_nanoseconds),
+    }
+
+
 def kernel_names() -> list[str]:
     """Return the names of all built-in kernels."""
     names = (lib.pf_kernel_name(i) for i in range(lib.pf_kernel_count()))

@@ -12,6 +12,7 @@ from pyframe._native import ffi, lib
 from pyframe.autodiff import PythonGradient
 from pyframe.errors import (
     AnomalyError,
+    ArgumentError,
     DTypeError,
     FeedError,
     GraphError,
@@ -27,6 +28,9 @@ from pyframe.storage import already_trained, reading
 # The longest time between two looks at Ctrl-C.
 SECONDS_PER_LOOK = 0.05
 
+# A whole run in one call: (context, feeds, training, seed, step count, learning rate, seconds).
+# Steps are claimed and counted there, so that whatever happens here a step that was taken counts.
+launch = lib.pf_context_launch
 DONE, PAUSED, BUSY, UNALIGNED = lib.PF_DONE, lib.PF_PAUSED, lib.PF_BUSY, lib.PF_UNALIGNED
 
 
@@ -71,48 +75,59 @@ def resolve_feed(
     return result
 
 
-def launch(
-    context: Context, feeds: list[Any], train: TrainState, seed: int, rate: float, training: bool
-) -> None:
-    """Run a context over some feeds (their buffers) from its first instruction to its last.
+def deliver(results: list[Array], out: Any, single: bool) -> Any:
+    """Return copies of some results, or put them where `out` says."""
+    if out is not None:
+        targets = [out] if single else list(out)
+        if len(targets) != len(results):
+            raise ArgumentError(f"out= has {len(targets)} arrays for {len(results)} outputs")
+        for target, result in zip(targets, results, strict=True):
+            fits = (
+                isinstance(target, np.ndarray)
+                and target.shape == result.shape
+                and target.flags.writeable
+                and np.can_cast(result.dtype, target.dtype, "same_kind")
+            )
+            if not fits:
+                given = type(target).__name__
+                if isinstance(target, np.ndarray):
+                    locked = "" if target.flags.writeable else ", read-only"
+                    given = f"{target.dtype} of shape {target.shape}{locked}"
+                raise ArgumentError(
+                    f"out= takes a writable {result.dtype} array of shape {result.shape} and got "
+                    f"{given}"
+                )
+        for target, result in zip(targets, results, strict=True):
+            target[...] = result
+        return out
+    copies = [r.copy() for r in results]
+    return copies[0] if single else copies
 
-    With `training` it is a step of the train state: claimed and counted in C, so that whatever
-    happens here a step that was taken is counted, and what is claimed is given free.
+
+def carry_on(
+    status: int, context: Context, train: TrainState, seed: int, rate: float, training: bool
+) -> None:
+    """Bring to its end a run that `launch` has left with a status other than `DONE`.
 
     Raises
     ------
     BusyError
-        If `training` and somebody else trains the parameters.
+        If it was a step, and somebody else trains the parameters.
     """
-    count = len(feeds)
-    try:
-        # The context points to the feeds from here on, so they live as long as it does. Nothing is
-        # called in between, and so nothing can interrupt.
-        context.feeds = feeds
-        status = lib.pf_context_launch(
-            context.pointer,
-            feeds,
-            count,
-            training,
-            seed,
-            train.step_count,
-            rate,
-            SECONDS_PER_LOOK,
+    if status == BUSY:
+        raise already_trained()
+    if status == UNALIGNED:  # arrays over other memory, such as a file's, may begin anywhere
+        copies = [np.frombuffer(ffi.buffer(feed), np.uint8).copy() for feed in context.feeds]
+        context.feeds = list(map(ffi.from_buffer, copies))
+        status = launch(
+            context.pointer, context.feeds, training, seed, train.step_count, rate, SECONDS_PER_LOOK
         )
-        if status == DONE:
-            return
-        if status == BUSY:
-            raise already_trained()
-        if status == UNALIGNED:  # arrays over other memory, such as a file's, may begin anywhere
-            copies = [ffi.from_buffer(np.frombuffer(ffi.buffer(b), np.uint8).copy()) for b in feeds]
-            launch(context, copies, train, seed, rate, training)
-            return
-        if status != PAUSED:
-            handle(context, status)
-        drive(context)
-    except BaseException:
-        give_up(context)
-        raise
+        if status != DONE:
+            carry_on(status, context, train, seed, rate, training)
+        return
+    if status != PAUSED:
+        handle(context, status)
+    drive(context)
 
 
 def drive(context: Context, end: int | None = None) -> None:

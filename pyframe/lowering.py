@@ -649,6 +649,7 @@ class Builder:
         spec.dims_count, spec.slot_count = len(self.dims), len(self.slots)
         spec.attribute_bytes, spec.record_count = len(self.attributes), len(request.records)
         spec.arena_bytes, spec.base_count = self.arena.size, self.base_count
+        spec.feed_count = len(request.feeds)
         spec.update_at, spec.detect_anomaly = self.update_at, int(request.detect_anomaly)
         pointer = lib.pf_program_new(spec)
         if pointer == ffi.NULL:
@@ -683,13 +684,13 @@ class Context:
             is_float = program.specs[program.cost_id].dtype.itemsize == 4
             self.loss = ffi.cast("float *" if is_float else "double *", address)
         # Where the outputs are; None for one whose place changes with the feed.
-        self._places = [
+        self.places = [
             None if i in program.fed_values else self.read(i) for i in program.output_ids
         ]
 
     def output(self, i: int) -> Array:
         """Return a view of output number i of the request."""
-        place = self._places[i]
+        place = self.places[i]
         return self.read(self.program.output_ids[i]) if place is None else place
 
     @contextmanager

@@ -7,6 +7,7 @@ tests, serialization, the tables of a plan) is derived from these.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple, NoReturn
 
@@ -269,6 +270,12 @@ def _check_size(op: Op, shape: Shape) -> None:
         count *= n or 1  # unknown and zero extents count as 1
     if count * FLOAT64.itemsize >= 2**63:
         op.bad_shapes(f"the result {describe(shape)} has more elements than memory can address")
+
+
+def is_even(specs: Sequence[Spec | None]) -> bool:
+    """Return whether all known shapes have one number of elements, or a single one each."""
+    counts = {math.prod(n or 0 for n in s.shape or ()) for s in specs if s is not None}
+    return len(counts - {1}) <= 1
 
 
 def same_extent(a: int | None, b: int | None) -> bool:

@@ -64,11 +64,11 @@ class Pattern:
         buffers = []
         try:
             for key, dtype, shape in entries:
-                array = feed.get(key)
+                array = feed[key]
                 if type(array) is not ndarray or array.dtype is not dtype or array.shape != shape:
                     return None
                 buffers.append(from_buffer(array))
-        except ValueError:  # not contiguous
+        except (KeyError, ValueError):  # another key; not contiguous
             return None
         return buffers
 

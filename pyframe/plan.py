@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -9,8 +10,6 @@ from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 from warnings import warn
-
-import numpy as np
 
 from pyframe._native import ffi, lib
 from pyframe.autodiff import Gradients, differentiate
@@ -23,7 +22,17 @@ from pyframe.errors import (
     ValueReusedError,
     check_integer,
 )
-from pyframe.execution import check_feed, drive, launch, resolve_feed
+from pyframe.execution import (
+    DONE,
+    SECONDS_PER_LOOK,
+    carry_on,
+    check_feed,
+    deliver,
+    drive,
+    give_up,
+    launch,
+    resolve_feed,
+)
 from pyframe.fusion import choose
 from pyframe.graph import Graph, collector_paused, topological_order
 from pyframe.lowering import Builder, Context, Program, Request
@@ -234,9 +243,21 @@ class Plan:
         context = specialization.borrow()
         try:
             yield context
-        finally:
-            self._last = context
-            specialization.idle.append(context)
+        except GeneratorExit:
+            # A loop was thrown away unclosed, and the memory of its context perhaps before this.
+            raise
+        except BaseException:
+            self._return(specialization, context)
+            raise
+        self._return(specialization, context)
+
+    def _return(self, specialization: Specialization, context: Context) -> None:
+        self._last = context
+        specialization.idle.append(context)
+
+    def _refuse_if_taken(self) -> None:
+        if any(lib.pf_guard_is_taken(guard.pointer) for guard in self._train.guards):
+            raise already_trained()
 
     @contextmanager
     def claim(self) -> Iterator[None]:
@@ -294,20 +315,32 @@ class Plan:
             specialization = pattern.specialization
         else:
             specialization, buffers = self._prepare_step(feed)
-        rate = self._train.rate_at(learning_rate)
+        rate = self.optimizer.learning_rate if learning_rate is None else learning_rate
+        if type(rate) is not float or not 0.0 <= rate < math.inf:
+            rate = self._train.rate_at(learning_rate)
         if reading.in_python_node or reading.paused_loops:
             refuse_while_reading("a training step")
         try:
             context = specialization.idle.pop()
-        except IndexError:  # somebody who is training has it, or had it a moment ago
-            with self.claim():
-                context = specialization.borrow()
-        last, self._last = self._last, context
+        except IndexError:  # it is in use, unless an exception came before it was brought back
+            self._refuse_if_taken()
+            context = specialization.borrow()
+        train, seed = self._train, self.seed
         try:
-            launch(context, buffers, self._train, self.seed, rate, True)
+            # The context points to the feeds from here on, so they live as long as it does.
+            # Nothing is called in between, and so nothing can interrupt.
+            context.feeds = buffers
+            status = launch(
+                context.pointer, buffers, True, seed, train.step_count, rate, SECONDS_PER_LOOK
+            )
+            if status != DONE:
+                carry_on(status, context, train, seed, rate, True)
+            self._last = context
             return context.loss[0]  # type: ignore[no-any-return]
-        except BusyError:
-            self._last = last
+        except BaseException as error:
+            give_up(context)
+            if not isinstance(error, BusyError):
+                self._last = context
             raise
         finally:
             specialization.idle.append(context)
@@ -375,13 +408,26 @@ class Plan:
     def _run(
         self, specialization: Specialization, buffers: list[Any], out: Any, single: bool
     ) -> Any:
-        context = self._last = specialization.borrow()
         try:
-            launch(context, buffers, self._train, self.seed, 0.0, False)
-            if single and out is None:
-                return context.output(0).copy()
+            context = specialization.idle.pop()
+        except IndexError:
+            context = specialization.borrow()
+        self._last = context
+        train, seed = self._train, self.seed
+        try:
+            context.feeds = buffers  # as in `step`
+            status = launch(
+                context.pointer, buffers, False, seed, train.step_count, 0.0, SECONDS_PER_LOOK
+            )
+            if status != DONE:
+                carry_on(status, context, train, seed, 0.0, False)
+            if single and out is None and (place := context.places[0]) is not None:
+                return place.copy()
             results = [context.output(i) for i in range(len(context.program.output_ids))]
-            return _deliver(results, out, single)
+            return deliver(results, out, single)
+        except BaseException:
+            give_up(context)
+            raise
         finally:
             specialization.idle.append(context)
 
@@ -620,34 +666,6 @@ class Plan:
         with self._lock:
             programs = [s.program for s in self._cache.values()]
         return plan_table(self, programs[-1] if programs else None)
-
-
-def _deliver(results: list[Array], out: Any, single: bool) -> Any:
-    if out is not None:
-        targets = [out] if single else list(out)
-        if len(targets) != len(results):
-            raise ArgumentError(f"out= has {len(targets)} arrays for {len(results)} outputs")
-        for target, result in zip(targets, results, strict=True):
-            fits = (
-                isinstance(target, np.ndarray)
-                and target.shape == result.shape
-                and target.flags.writeable
-                and np.can_cast(result.dtype, target.dtype, "same_kind")
-            )
-            if not fits:
-                given = type(target).__name__
-                if isinstance(target, np.ndarray):
-                    locked = "" if target.flags.writeable else ", read-only"
-                    given = f"{target.dtype} of shape {target.shape}{locked}"
-                raise ArgumentError(
-                    f"out= takes a writable {result.dtype} array of shape {result.shape} and got "
-                    f"{given}"
-                )
-        for target, result in zip(targets, results, strict=True):
-            target[...] = result
-        return out
-    copies = [r.copy() for r in results]
-    return copies[0] if single else copies
 
 
 def compile(

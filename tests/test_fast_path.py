@@ -394,10 +394,33 @@ def test_a_step_while_an_evaluation_is_paused_inside_a_batch_is_refused():
     assert loop.run(0) == "paused"  # behind the node in Python
     with pytest.raises(BusyError, match="paused"):
         plan.step(feed)
-    del loop  # as good as closed
+    del loop
+    gc.collect()
+    plan.step(feed)  # nothing holds the parameters any more
+    assert plan.step_count == 2
+    # Its memory went with it: the next evaluation has a context of its own.
+    (evaluation,) = [s for key, s in plan._cache.items() if key[0] == "evaluate"]
+    assert not evaluation.idle
+    with plan.loop({x: np.ones((6, 2), np.float32)}, batch_size=3, training=False) as loop:
+        while loop.run() != "done":
+            pass
+    assert len(evaluation.idle) == 1
+    with plan.loop(feed, training=True):
+        pass
+    plan.loop(feed, training=True)  # claims the parameters, and is thrown away
     gc.collect()
     plan.step(feed)
-    assert plan.step_count == 2
+
+
+def test_a_loop_may_go_together_with_its_plan():
+    for training in (False, True):
+        plan, feed, w, mine = touchy_plan()
+        (x,) = feed
+        loop = plan.loop({x: np.ones((6, 2), np.float32)}, batch_size=3, training=training)
+        assert loop.run(0) == "paused"
+        plan.circle, feed[loop] = loop, plan
+        del plan, loop, feed, w, mine, x
+        gc.collect()
 
 
 def test_an_optimizer_in_python_is_all_or_nothing():

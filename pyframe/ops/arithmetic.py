@@ -5,14 +5,15 @@ Importing this module gives nodes their operators: ``a + b`` is ``Add(a, b)``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from pyframe.errors import GraphError
-from pyframe.node import OPERATORS, Shape, Value, describe
-from pyframe.op import Case, Op, broadcast_shapes, merge_shapes, same_shape
+from pyframe.node import OPERATORS, Shape, Spec, Value, describe
+from pyframe.op import Case, Op, broadcast_shapes, is_even, merge_shapes, same_shape
 from pyframe.ops.activations import ElementwiseGrad, ElementwiseOp
 from pyframe.ops.reductions import SumTo, broadcast_pair
 
@@ -34,6 +35,9 @@ PAIRS: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
 
 class BinaryOp(Op):
     """An op of two operands, broadcast as in NumPy."""
+
+    def is_elementwise(self, specs: Sequence[Spec | None]) -> bool:
+        return is_even(specs)
 
     def infer_shape(self, *shapes: Any) -> Any:
         result = broadcast_shapes(*shapes)
@@ -180,6 +184,9 @@ class MaximumGrad(Op):
 
     op = "maximum_grad"
     differentiable = False
+
+    def is_elementwise(self, specs: Sequence[Spec | None]) -> bool:
+        return is_even(specs)
 
     def infer_shape(self, *shapes: Any) -> Any:
         dy, a, b = shapes
@@ -340,6 +347,52 @@ class Log(ElementwiseOp):
         return Case((draw.positive(draw.shape()),))
 
 
+class Erf(ElementwiseOp):
+    """y = erf(x) = 2 / sqrt(pi) times the integral of exp(-t**2) from 0 to x.
+
+    Parameters
+    ----------
+    x : Value, of any shape
+
+    References
+    ----------
+    Abramowitz, Stegun, "Handbook of Mathematical Functions", 1964, section 7.1.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> x = pf.Placeholder("x", shape=(None,), dtype="float64")
+    >>> pf.compile(pf.Erf(x)).run({x: [0.0, 0.5]})
+    array([0.        , 0.52049988])
+    """
+
+    op = "erf"
+
+    def gradient(self, *grads: Any) -> Sequence[Value | None]:
+        return (ErfGrad(grads[0], self.inputs[0]),)
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        return np.vectorize(math.erf, otypes=[float])(inputs[0])
+
+
+class ErfGrad(ElementwiseGrad):
+    """dx = dy 2 / sqrt(pi) exp(-x**2)."""
+
+    op = "erf_grad"
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        dy, x = inputs
+        return dy * 2 / math.sqrt(math.pi) * np.exp(-x * x)
+
+    @classmethod
+    def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
+        dy, x = inputs
+        # Rounding x**2 changes the exponential by x**2 units in the last place.
+        return 9, np.abs(cls.reference(dy, x)) * (1 + np.minimum(x * x, 1e3))
+
+
 class AddN(Op):
     """y = x_1 + ... + x_n, added from left to right; nothing is broadcast.
 
@@ -358,6 +411,9 @@ class AddN(Op):
         if not values:
             raise GraphError("AddN adds one value or more and got none")
         super().__init__(*values, name=name)
+
+    def is_elementwise(self, specs: Sequence[Spec | None]) -> bool:
+        return is_even(specs)
 
     def infer_shape(self, *shapes: Any) -> Any:
         result: Shape = shapes[0]
@@ -422,6 +478,8 @@ OPS: list[type[Op]] = [
     SqrtGrad,
     Exp,
     Log,
+    Erf,
+    ErfGrad,
     AddN,
     Copy,
 ]

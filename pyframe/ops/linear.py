@@ -218,6 +218,9 @@ class Linear(_FusedOp):
         own = (dx, dweight, None if bias is None else dbias)
         return own if residual is None else (*own, dy)
 
+    def is_elementwise(self, specs: Sequence[Spec | None]) -> bool:
+        return specs[1] is not None and specs[1].shape == ()
+
     def absorb(self, index: int, consumer: Op, specs: Sequence[Spec | None]) -> Op | None:
         x, weight, bias, residual = (*self.inputs, None)[:4]
         assert weight is not None

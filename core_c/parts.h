@@ -1,0 +1,51 @@
+/* Kernels that share their work out to threads.
+ *
+ * Rows, or elements, are cut into parts by the shape alone, and each part leaves what it sums up in
+ * a place of its own: so the bits do not depend on the number of threads. */
+#ifndef PYFRAME_PARTS_H
+#define PYFRAME_PARTS_H
+
+#include "kernel.h"
+
+enum {
+    PF_PART_BYTES = 1 << 15,    /* of a part's operands, about: several parts to each thread */
+    PF_PART_BYTES_PER_NANO = 16 /* what a simple loop gets through, roughly */
+};
+
+/* What a kernel does with rows first to end of its operands. `results` is the caller's. */
+typedef void pf_part_body(const pf_call *call, int64_t part, int64_t first, int64_t end,
+                          void *results);
+
+typedef struct {
+    const pf_call *call;
+    pf_part_body *body;
+    void *results;
+    int64_t rows, each;
+} pf_parts;
+
+static inline void pf_run_part(void *context, int64_t part) {
+    const pf_parts *p = context;
+    const int64_t first = part * p->each, end = first + p->each;
+    p->body(p->call, part, first, end < p->rows ? end : p->rows, p->results);
+}
+
+/* The body for all rows, `each` of them a part, none of it empty unless there are no rows at all.
+ * `row_bytes`: what the work on one row is worth in bytes passed through a simple loop. */
+static inline void pf_in_parts(const pf_call *call, int64_t rows, int64_t each, int64_t row_bytes,
+                               pf_part_body *body, void *results) {
+    if (rows <= each) { /* the rule: no detour for it */
+        body(call, 0, 0, rows, results);
+        return;
+    }
+    pf_parts parts = {call, body, results, rows, each};
+    call->host->parallel_for((rows + each - 1) / each, rows * row_bytes / PF_PART_BYTES_PER_NANO,
+                             pf_run_part, &parts);
+}
+
+/* How many rows make a part. */
+static inline int64_t pf_rows_of_part(int64_t row_bytes) {
+    const int64_t rows = row_bytes > 0 ? PF_PART_BYTES / row_bytes : PF_PART_BYTES;
+    return rows > 0 ? rows : 1;
+}
+
+#endif
