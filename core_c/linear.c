@@ -1,6 +1,7 @@
 /* Matrix products: the linear layer and the batched product. */
 #include "activation.h"
 #include "gemm.h"
+#include "parallel.h"
 
 /* What is done to a product before it is stored. */
 typedef struct {
@@ -130,6 +131,30 @@ static int64_t matrix_offset(const pf_operand *part, const pf_operand *whole, in
     return offset;
 }
 
+enum { LARGE = 1 << 22 }; /* terms: about a tenth of a millisecond */
+
+typedef struct {
+    const pf_call *call;
+    int64_t m, n, k;
+} batch;
+
+/* Product number i of a batch. */
+static pf_gemm matrix(const batch *products, int64_t i) {
+    const pf_call *call = products->call;
+    const matmul_attributes *attributes = call->attributes;
+    const pf_operand *y = call->outputs[0];
+    const int64_t m = products->m, n = products->n, k = products->k;
+    return product(attributes->transpose_a != 0, attributes->transpose_b != 0, m, n, k,
+                   pf_in(call, 0) + matrix_offset(call->inputs[0], y, i) * m * k,
+                   pf_in(call, 1) + matrix_offset(call->inputs[1], y, i) * k * n,
+                   pf_out(call, 0) + i * m * n);
+}
+
+static void multiply_one(void *context, int64_t i) {
+    pf_gemm g = matrix(context, i);
+    PF_NAME(gemm)(&g);
+}
+
 /* a (..., m, k), b (..., k, n), each perhaps stored transposed -> y (..., m, n); the leading axes
  * broadcast. */
 int PF_NAME(matmul)(const pf_call *call) {
@@ -148,10 +173,15 @@ int PF_NAME(matmul)(const pf_call *call) {
         multiply(call, &g);
         return PF_OK;
     }
-    for (int64_t i = 0; i < count / (m * n); i++) {
-        pf_gemm g = product(ta, tb, m, n, k, pa + matrix_offset(a, y, i) * m * k,
-                            pb + matrix_offset(b, y, i) * k * n, py + i * m * n);
-        multiply(call, &g);
-    }
+    batch products = {.call = call, .m = m, .n = n, .k = k};
+    const int64_t matrices = count / (m * n), terms = m * n * k;
+    /* Large products are shared out to the threads one by one, small ones as they are. */
+    if (terms >= LARGE)
+        for (int64_t i = 0; i < matrices; i++) {
+            pf_gemm g = matrix(&products, i);
+            multiply(call, &g);
+        }
+    else
+        pf_parallel_for(matrices, matrices * terms / 32, multiply_one, &products);
     return PF_OK;
 }

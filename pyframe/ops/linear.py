@@ -88,10 +88,10 @@ def _as_activation(consumer: Op) -> dict[str, Any] | None:
 def _scratch_bytes(dtype: np.dtype[Any], *products: tuple[int, int]) -> int:
     """Return the memory in which large products keep rows of their left operands (m, k).
 
-    That is a block of 256 rows and 384 terms at most, and what keeps the rows apart; see gemm.c.
+    That is a block of 256 rows and 512 terms at most, and what keeps the rows apart; see gemm.c.
     """
     return max(
-        0 if m * k < 2**15 else min(m, 256) * (min(k, 384) + 32) * dtype.itemsize
+        0 if m * k < 2**15 else min(m, 256) * (min(k, 512) + 32) * dtype.itemsize
         for m, k in products
     )
 
