@@ -36,10 +36,11 @@ typedef struct {
 /* y = x for x > 0, else slope x */
 int PF_NAME(leaky_relu)(const pf_call *call) {
     const leaky_relu_attributes *attributes = call->attributes;
-    const real *restrict x = pf_in(call, 0);
-    real *restrict y = pf_out(call, 0);
+    const real *x = pf_in(call, 0);
+    real *y = pf_out(call, 0);
     real slope = (real)attributes->slope;
     int64_t n = pf_count(call->outputs[0]);
+    PF_INDEPENDENT
     for (int64_t i = 0; i < n; i++) y[i] = x[i] > 0 ? x[i] : slope * x[i];
     return PF_OK;
 }
@@ -47,10 +48,11 @@ int PF_NAME(leaky_relu)(const pf_call *call) {
 /* dx = dy for x > 0, else slope dy */
 int PF_NAME(leaky_relu_grad)(const pf_call *call) {
     const leaky_relu_attributes *attributes = call->attributes;
-    const real *restrict dy = pf_in(call, 0), *restrict x = pf_in(call, 1);
-    real *restrict dx = pf_out(call, 0);
+    const real *dy = pf_in(call, 0), *x = pf_in(call, 1);
+    real *dx = pf_out(call, 0);
     real slope = (real)attributes->slope;
     int64_t n = pf_count(call->outputs[0]);
+    PF_INDEPENDENT
     for (int64_t i = 0; i < n; i++) dx[i] = x[i] > 0 ? dy[i] : slope * dy[i];
     return PF_OK;
 }
@@ -62,10 +64,11 @@ typedef struct {
 /* y = x for x > 0, else alpha (exp(x) - 1) */
 int PF_NAME(elu)(const pf_call *call) {
     const elu_attributes *attributes = call->attributes;
-    const real *restrict x = pf_in(call, 0);
-    real *restrict y = pf_out(call, 0);
+    const real *x = pf_in(call, 0);
+    real *y = pf_out(call, 0);
     real alpha = (real)attributes->alpha;
     int64_t n = pf_count(call->outputs[0]);
+    PF_INDEPENDENT
     for (int64_t i = 0; i < n; i++) y[i] = x[i] > 0 ? x[i] : alpha * r_expm1(x[i]);
     return PF_OK;
 }
@@ -73,10 +76,11 @@ int PF_NAME(elu)(const pf_call *call) {
 /* dx = dy for x > 0, else dy alpha exp(x); from x, since y + alpha would cancel */
 int PF_NAME(elu_grad)(const pf_call *call) {
     const elu_attributes *attributes = call->attributes;
-    const real *restrict dy = pf_in(call, 0), *restrict x = pf_in(call, 1);
-    real *restrict dx = pf_out(call, 0);
+    const real *dy = pf_in(call, 0), *x = pf_in(call, 1);
+    real *dx = pf_out(call, 0);
     real alpha = (real)attributes->alpha;
     int64_t n = pf_count(call->outputs[0]);
+    PF_INDEPENDENT
     for (int64_t i = 0; i < n; i++) dx[i] = x[i] > 0 ? dy[i] : dy[i] * (alpha * r_exp(x[i]));
     return PF_OK;
 }
@@ -150,24 +154,30 @@ typedef struct {
 
 int PF_NAME(gelu)(const pf_call *call) {
     const gelu_attributes *attributes = call->attributes;
-    const real *restrict x = pf_in(call, 0);
-    real *restrict y = pf_out(call, 0);
+    const real *x = pf_in(call, 0);
+    real *y = pf_out(call, 0);
     int64_t n = pf_count(call->outputs[0]);
-    if (attributes->approximate)
+    if (attributes->approximate) {
+        PF_INDEPENDENT
         for (int64_t i = 0; i < n; i++) y[i] = (real)gelu_tanh(x[i]);
-    else
+    } else {
+        PF_INDEPENDENT
         for (int64_t i = 0; i < n; i++) y[i] = (real)gelu(x[i]);
+    }
     return PF_OK;
 }
 
 int PF_NAME(gelu_grad)(const pf_call *call) {
     const gelu_attributes *attributes = call->attributes;
-    const real *restrict dy = pf_in(call, 0), *restrict x = pf_in(call, 1);
-    real *restrict dx = pf_out(call, 0);
+    const real *dy = pf_in(call, 0), *x = pf_in(call, 1);
+    real *dx = pf_out(call, 0);
     int64_t n = pf_count(call->outputs[0]);
-    if (attributes->approximate)
+    if (attributes->approximate) {
+        PF_INDEPENDENT
         for (int64_t i = 0; i < n; i++) dx[i] = (real)(dy[i] * gelu_tanh_slope(x[i]));
-    else
+    } else {
+        PF_INDEPENDENT
         for (int64_t i = 0; i < n; i++) dx[i] = (real)(dy[i] * gelu_slope(x[i]));
+    }
     return PF_OK;
 }

@@ -30,12 +30,18 @@ static pf_walk broadcast(const pf_operand *a, const pf_operand *b, const pf_oper
 }
 
 /* n elements of y from those of a and b; a step is 1, or 0 for an operand that stays the same. */
-typedef void row_function(real *restrict y, const real *restrict a, int64_t a_step,
-                          const real *restrict b, int64_t b_step, int64_t n);
+typedef void row_function(real *y, const real *a, int64_t a_step, const real *b, int64_t b_step,
+                          int64_t n);
 
 static int binary(const pf_call *call, row_function *function) {
     const real *a = pf_in(call, 0), *b = pf_in(call, 1);
     real *y = pf_out(call, 0);
+    const int64_t n = pf_count(call->outputs[0]);
+    const int64_t a_count = pf_count(call->inputs[0]), b_count = pf_count(call->inputs[1]);
+    if ((a_count == n || a_count == 1) && (b_count == n || b_count == 1)) { /* one long row */
+        function(y, a, a_count == n, b, b_count == n, n);
+        return PF_OK;
+    }
     pf_walk walk = broadcast(call->inputs[0], call->inputs[1], call->outputs[0]);
     pf_axis row = pf_walk_pop(&walk);
     int64_t rows = pf_walk_count(&walk);
@@ -47,28 +53,35 @@ static int binary(const pf_call *call, row_function *function) {
 
 /* The kernel `name`: y is `expression` of a and b. Each of the loops has operands of one kind, so
  * that it becomes vector code. */
-#define BINARY(name, expression)                                                       \
-    static void name##_row(real *restrict ys, const real *restrict as, int64_t a_step, \
-                           const real *restrict bs, int64_t b_step, int64_t n) {       \
-        if (a_step && b_step) {                                                        \
-            for (int64_t i = 0; i < n; i++) {                                          \
-                const real a = as[i], b = bs[i];                                       \
-                ys[i] = expression;                                                    \
-            }                                                                          \
-        } else if (a_step) {                                                           \
-            const real b = bs[0];                                                      \
-            for (int64_t i = 0; i < n; i++) {                                          \
-                const real a = as[i];                                                  \
-                ys[i] = expression;                                                    \
-            }                                                                          \
-        } else {                                                                       \
-            const real a = as[0];                                                      \
-            for (int64_t i = 0; i < n; i++) {                                          \
-                const real b = bs[i * b_step];                                         \
-                ys[i] = expression;                                                    \
-            }                                                                          \
-        }                                                                              \
-    }                                                                                  \
+#define BINARY(name, expression)                                                     \
+    static void name##_row(real *ys, const real *as, int64_t a_step, const real *bs, \
+                           int64_t b_step, int64_t n) {                              \
+        if (n == 0) return; /* a single number beside nothing may be absent */       \
+        if (a_step && b_step) {                                                      \
+            PF_INDEPENDENT                                                           \
+            for (int64_t i = 0; i < n; i++) {                                        \
+                const real a = as[i], b = bs[i];                                     \
+                ys[i] = expression;                                                  \
+            }                                                                        \
+        } else if (a_step) {                                                         \
+            const real b = bs[0];                                                    \
+            PF_INDEPENDENT                                                           \
+            for (int64_t i = 0; i < n; i++) {                                        \
+                const real a = as[i];                                                \
+                ys[i] = expression;                                                  \
+            }                                                                        \
+        } else if (b_step) {                                                         \
+            const real a = as[0];                                                    \
+            PF_INDEPENDENT                                                           \
+            for (int64_t i = 0; i < n; i++) {                                        \
+                const real b = bs[i];                                                \
+                ys[i] = expression;                                                  \
+            }                                                                        \
+        } else {                                                                     \
+            const real a = as[0], b = bs[0], y = expression;                         \
+            for (int64_t i = 0; i < n; i++) ys[i] = y;                               \
+        }                                                                            \
+    }                                                                                \
     int PF_NAME(name)(const pf_call *call) { return binary(call, name##_row); }
 
 BINARY(add, a + b)
@@ -77,39 +90,57 @@ BINARY(mul, (a * b))
 BINARY(div, a / b)
 BINARY(maximum, a > b || a != a ? a : b)
 
+static inline real share(real dy, real a, real b) {
+    return a < b ? R(0.0) : a == b ? R(0.5) * dy : dy;
+}
+
 /* The gradient by a: dy where a > b (or either is NaN), dy / 2 where a = b, else 0. */
 int PF_NAME(maximum_grad)(const pf_call *call) {
-    const real *restrict dy = pf_in(call, 0), *restrict a = pf_in(call, 1);
-    const real *restrict b = pf_in(call, 2);
-    real *restrict da = pf_out(call, 0);
+    const real *dy = pf_in(call, 0), *a = pf_in(call, 1), *b = pf_in(call, 2);
+    real *da = pf_out(call, 0);
+    const int64_t count = pf_count(call->outputs[0]);
+    if (pf_count(call->inputs[1]) == count && pf_count(call->inputs[2]) == count) {
+        PF_INDEPENDENT
+        for (int64_t i = 0; i < count; i++) da[i] = share(dy[i], a[i], b[i]);
+        return PF_OK;
+    }
     pf_walk walk = broadcast(call->inputs[1], call->inputs[2], call->outputs[0]);
     pf_axis row = pf_walk_pop(&walk);
     int64_t rows = pf_walk_count(&walk), n = row.extent;
-    for (int64_t r = 0; r < rows; r++, dy += n, da += n, pf_walk_next(&walk))
-        for (int64_t i = 0; i < n; i++) {
-            real u = a[walk.offset[0] + i * row.strides[0]];
-            real v = b[walk.offset[1] + i * row.strides[1]];
-            da[i] = u < v ? R(0.0) : u == v ? R(0.5) * dy[i] : dy[i];
-        }
+    for (int64_t r = 0; r < rows; r++, dy += n, da += n, pf_walk_next(&walk)) {
+        const real *u = a + walk.offset[0], *v = b + walk.offset[1];
+        PF_INDEPENDENT
+        for (int64_t i = 0; i < n; i++)
+            da[i] = share(dy[i], u[i * row.strides[0]], v[i * row.strides[1]]);
+    }
     return PF_OK;
 }
 
-/* y = x_1 + .. + x_n, added from left to right */
+/* y = x_1 + .. + x_n, added from left to right; in blocks, since y may be any of the x */
 int PF_NAME(add_n)(const pf_call *call) {
-    real *restrict y = pf_out(call, 0);
-    int64_t n = pf_count(call->outputs[0]);
-    if (n == 0) return PF_OK;
-    memcpy(y, pf_in(call, 0), (size_t)n * sizeof(real));
-    for (uint32_t k = 1; k < call->input_count; k++) {
-        const real *restrict x = pf_in(call, (int)k);
-        for (int64_t i = 0; i < n; i++) y[i] += x[i];
+    enum { BLOCK = 1024 };
+    real *y = pf_out(call, 0), sum[BLOCK];
+    const int64_t n = pf_count(call->outputs[0]);
+    const int last = (int)call->input_count - 1;
+    for (int64_t start = 0; start < n; start += BLOCK) {
+        const int64_t size = n - start < BLOCK ? n - start : BLOCK;
+        const real *from = pf_in(call, 0) + start;
+        for (int k = 1; k <= last; k++, from = sum) {
+            const real *x = pf_in(call, k) + start;
+            real *to = k == last ? y + start : sum;
+            PF_INDEPENDENT
+            for (int64_t i = 0; i < size; i++) to[i] = from[i] + x[i];
+        }
+        if (last == 0 && from != y + start) memcpy(y + start, from, (size_t)size * sizeof(real));
     }
     return PF_OK;
 }
 
 /* y = x, whatever their shapes */
 int PF_NAME(copy)(const pf_call *call) {
+    const real *x = pf_in(call, 0);
+    real *y = pf_out(call, 0);
     int64_t n = pf_count(call->outputs[0]);
-    if (n > 0) memcpy(pf_out(call, 0), pf_in(call, 0), (size_t)n * sizeof(real));
+    if (n > 0 && x != y) memcpy(y, x, (size_t)n * sizeof(real));
     return PF_OK;
 }

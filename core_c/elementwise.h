@@ -1,34 +1,47 @@
-/* Kernels that treat each element by itself, written as one expression. */
+/* Kernels that treat each element by itself.
+ *
+ * The output may lie in the place of an input: element i is read before it is written, and no
+ * other element of it ever is. So the pointers are not `restrict`; PF_INDEPENDENT before a loop
+ * says instead that no iteration writes what another one reads, which is all that vector code
+ * needs. */
 #ifndef PYFRAME_ELEMENTWISE_H
 #define PYFRAME_ELEMENTWISE_H
 
 #include "kernel.h"
 
+#ifdef __clang__
+#define PF_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define PF_INDEPENDENT _Pragma("GCC ivdep")
+#endif
+
 /* The kernel `name`: output 0 is `expression` of the element x of input 0. */
-#define PF_MAP(name, expression)                  \
-    int PF_NAME(name)(const pf_call *call) {      \
-        const real *restrict xs = pf_in(call, 0); \
-        real *restrict ys = pf_out(call, 0);      \
-        int64_t n = pf_count(call->outputs[0]);   \
-        for (int64_t i = 0; i < n; i++) {         \
-            const real x = xs[i];                 \
-            ys[i] = expression;                   \
-        }                                         \
-        return PF_OK;                             \
+#define PF_MAP(name, expression)                \
+    int PF_NAME(name)(const pf_call *call) {    \
+        const real *xs = pf_in(call, 0);        \
+        real *ys = pf_out(call, 0);             \
+        int64_t n = pf_count(call->outputs[0]); \
+        PF_INDEPENDENT                          \
+        for (int64_t i = 0; i < n; i++) {       \
+            const real x = xs[i];               \
+            ys[i] = expression;                 \
+        }                                       \
+        return PF_OK;                           \
     }
 
 /* The gradient kernel `name`: output 0 is `expression` of dy and of the element that the forward
  * pass kept, under the name (x or y) given as `saved`. */
-#define PF_MAP_GRAD(name, saved, expression)                                      \
-    int PF_NAME(name)(const pf_call *call) {                                      \
-        const real *restrict dys = pf_in(call, 0), *restrict xs = pf_in(call, 1); \
-        real *restrict dxs = pf_out(call, 0);                                     \
-        int64_t n = pf_count(call->outputs[0]);                                   \
-        for (int64_t i = 0; i < n; i++) {                                         \
-            const real dy = dys[i], saved = xs[i];                                \
-            dxs[i] = expression;                                                  \
-        }                                                                         \
-        return PF_OK;                                                             \
+#define PF_MAP_GRAD(name, saved, expression)                    \
+    int PF_NAME(name)(const pf_call *call) {                    \
+        const real *dys = pf_in(call, 0), *xs = pf_in(call, 1); \
+        real *dxs = pf_out(call, 0);                            \
+        int64_t n = pf_count(call->outputs[0]);                 \
+        PF_INDEPENDENT                                          \
+        for (int64_t i = 0; i < n; i++) {                       \
+            const real dy = dys[i], saved = xs[i];              \
+            dxs[i] = expression;                                \
+        }                                                       \
+        return PF_OK;                                           \
     }
 
 #endif

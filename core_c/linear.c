@@ -1,4 +1,5 @@
 /* Matrix products: the linear layer and the batched product. */
+#include "elementwise.h"
 #include "gemm.h"
 
 /* What is done to a product before it is stored. */
@@ -45,12 +46,12 @@ static void multiply(const pf_call *call, pf_gemm *g) {
 int PF_NAME(linear)(const pf_call *call) {
     const linear_attributes *attributes = call->attributes;
     const pf_operand *weights = call->inputs[1];
-    const real *restrict x = pf_in(call, 0), *restrict weight = pf_in(call, 1);
-    const real *restrict bias = input_or_null(call, 2);
-    real *restrict y = pf_out(call, 0);
+    const real *x = pf_in(call, 0), *weight = pf_in(call, 1), *bias = input_or_null(call, 2);
+    real *y = pf_out(call, 0);
     if (weights->ndim == 0) {
         const real slope = weight[0], offset = bias ? bias[0] : 0;
         const int64_t n = pf_count(call->outputs[0]);
+        PF_INDEPENDENT
         for (int64_t i = 0; i < n; i++) y[i] = slope * x[i] + offset;
         return PF_OK;
     }

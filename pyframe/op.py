@@ -271,6 +271,27 @@ def _check_size(op: Op, shape: Shape) -> None:
         op.bad_shapes(f"the result {describe(shape)} has more elements than memory can address")
 
 
+def element_counts(shapes: Sequence[Shape]) -> list[int] | None:
+    """Return the number of elements of each shape, None when one of them is not known."""
+    counts = []
+    for shape in shapes:
+        count = 1
+        for n in shape:
+            if n is None:
+                return None
+            count *= n
+        counts.append(count)
+    return counts
+
+
+def one_count(*specs: Spec | None) -> bool:
+    """Return whether operands that broadcast have one number of elements, or a single one each."""
+    if any(s is None or s.shape is None for s in specs):
+        return False
+    counts = element_counts([s.shape for s in specs if s is not None and s.shape is not None])
+    return counts is not None and len(set(counts) - {1}) <= 1
+
+
 def same_extent(a: int | None, b: int | None) -> bool:
     """Return whether two extents can be the same one."""
     return a is None or b is None or a == b

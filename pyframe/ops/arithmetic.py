@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from pyframe.errors import GraphError
-from pyframe.node import OPERATORS, Shape, Value, describe
-from pyframe.op import Case, Op, broadcast_shapes, merge_shapes, same_shape
+from pyframe.node import OPERATORS, Shape, Spec, Value, describe
+from pyframe.op import Case, Op, broadcast_shapes, merge_shapes, one_count, same_shape
 from pyframe.ops.activations import ElementwiseGrad, ElementwiseOp
 from pyframe.ops.reductions import SumTo, broadcast_pair
 
@@ -34,6 +34,9 @@ PAIRS: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
 
 class BinaryOp(Op):
     """An op of two operands, broadcast as in NumPy."""
+
+    def is_elementwise(self, specs: Sequence[Spec | None]) -> bool:
+        return one_count(*specs)
 
     def infer_shape(self, *shapes: Any) -> Any:
         result = broadcast_shapes(*shapes)
@@ -180,6 +183,9 @@ class MaximumGrad(Op):
 
     op = "maximum_grad"
     differentiable = False
+
+    def is_elementwise(self, specs: Sequence[Spec | None]) -> bool:
+        return one_count(*specs)
 
     def infer_shape(self, *shapes: Any) -> Any:
         dy, a, b = shapes
@@ -353,6 +359,9 @@ class AddN(Op):
 
     op = "add_n"
     exact_on_integers = True
+
+    def is_elementwise(self, specs: Sequence[Spec | None]) -> bool:
+        return True
 
     def __init__(self, *values: Any, name: str | None = None) -> None:
         if not values:

@@ -162,6 +162,9 @@ class Linear(_FusedOp):
     op = "linear"
     optional_inputs = (2, 3)
 
+    def is_elementwise(self, specs: Sequence[Spec | None]) -> bool:
+        return specs[1] is not None and specs[1].shape == ()
+
     def __init__(
         self,
         x: Any,
