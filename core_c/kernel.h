@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "math32.h"
+#include "math64.h"
 #include "pyframe/pyframe.h"
 
 #ifndef PF_REAL_BITS
@@ -44,6 +45,8 @@ typedef float real;
 #define R(literal) literal##f /* a constant of type real */
 #define PF_MATH(function) function##f
 #define r_exp pf_expf
+#define r_expm1 pf_expm1f
+#define r_log pf_logf
 #define r_tanh pf_tanhf
 #define r_log1p_unit pf_log1p_unitf /* of 0 to 1 */
 #else
@@ -51,17 +54,15 @@ typedef double real;
 #define PF_NAME(name) PF_SYMBOL(name, f64, PF_ISA)
 #define R(literal) literal
 #define PF_MATH(function) function
-#define r_exp exp
-#define r_tanh tanh
-#define r_log1p_unit log1p
+#define r_exp pf_exp
+#define r_expm1 pf_expm1
+#define r_log pf_log
+#define r_tanh pf_tanh
+#define r_log1p_unit pf_log1p_unit
 #endif
 
-#define r_expm1 PF_MATH(expm1)
-#define r_log PF_MATH(log)
-#define r_log1p PF_MATH(log1p)
 #define r_sqrt PF_MATH(sqrt)
 #define r_fabs PF_MATH(fabs)
-#define r_erf PF_MATH(erf)
 
 /* Operands of a call. An absent one has data NULL. */
 static inline const real *pf_in(const pf_call *call, int i) {
