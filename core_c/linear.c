@@ -1,5 +1,6 @@
 /* Matrix products: the linear layer and the batched product. */
 #include "activation.h"
+#include "elementwise.h"
 #include "gemm.h"
 #include "parallel.h"
 

@@ -250,19 +250,20 @@ class Profile(Sequence[Record]):
 
     def __str__(self) -> str:
         head = ("node", "kernel", "shapes", "µs", "%", "GFLOP/s", "GB/s", "bound", "of peak")
-        table = [head]
+        table: list[tuple[str, ...]] = [head]
         for r in self.records:
             part = 100 * r.seconds / self.seconds if self.seconds else 0.0
-            table.append((r.label, r.kernel, r.shapes, *_rates(r), r.bound, _percent(r)))
-            table[-1] = (*table[-1][:4], f"{part:.1f}", *table[-1][4:])
+            time_, *rates = _rates(r)
+            cells = (r.label, r.kernel, r.shapes, time_, f"{part:.1f}", *rates)
+            table.append((*cells, r.bound, _percent(r)))
         widths = [max(len(line[c]) for line in table) for c in range(len(head))]
         lines = []
         for line in table:
-            cells = [
+            padded = [
                 cell.ljust(w) if c < 3 or c == 7 else cell.rjust(w)
                 for c, (cell, w) in enumerate(zip(line, widths, strict=True))
             ]
-            lines.append("  ".join(cells).rstrip())
+            lines.append("  ".join(padded).rstrip())
         lines.insert(1, "  ".join("-" * w for w in widths))
         flops, size = sum(r.flops for r in self.records), sum(r.bytes for r in self.records)
         rest = self.total_seconds - self.seconds
