@@ -156,35 +156,14 @@ void PF_NAME(gemm_pack)(const pf_gemm *g, void *panels) {
 
 /* ---- what is left of the epilogue once a tile is stored, and still in the L1 cache ---- */
 
-/* `statement` for each column q of a row; the kind of activation a constant in each loop. */
-#define PF_FOR_KIND(statement)                              \
-    switch (kind) {                                         \
-        case PF_RELU:                                       \
-            PF_FOR_COLUMNS(PF_RELU, statement) break;       \
-        case PF_SIGMOID:                                    \
-            PF_FOR_COLUMNS(PF_SIGMOID, statement) break;    \
-        case PF_TANH:                                       \
-            PF_FOR_COLUMNS(PF_TANH, statement) break;       \
-        default:                                            \
-            PF_FOR_COLUMNS(PF_LEAKY_RELU, statement) break; \
-    }
-#define PF_FOR_COLUMNS(constant, statement)            \
-    {                                                  \
-        enum { KIND = constant };                      \
-        for (int64_t q = 0; q < width; q++) statement; \
-    }
-
 static void finish(const pf_gemm *g, int64_t i, int64_t rows, int64_t j, int64_t width) {
-    const int kind = g->activation;
-    const real slope = (real)g->slope;
     for (int64_t r = i; r < i + rows; r++) {
-        real *restrict c = (real *)g->c + r * g->c_row + j;
-        if (g->saved) {
-            const real *restrict y = (const real *)g->saved + r * g->saved_row + j;
-            PF_FOR_KIND(c[q] = pf_activate_grad(KIND, c[q], y[q], slope))
-        } else {
-            PF_FOR_KIND(c[q] = pf_activate(KIND, c[q], slope))
-        }
+        real *c = (real *)g->c + r * g->c_row + j;
+        if (g->saved)
+            pf_activate_grad_all(g->activation, (real)g->slope, c,
+                                 (const real *)g->saved + r * g->saved_row + j, width);
+        else
+            pf_activate_all(g->activation, (real)g->slope, c, width);
     }
 }
 
