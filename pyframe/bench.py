@@ -22,6 +22,8 @@ from pyframe.threads import get_num_threads, num_threads
 from pyframe.training import Trainer
 from pyframe.workloads import WORKLOADS, Workload
 
+MOST_EPOCHS = 50_000  # of one call of fit
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -68,9 +70,9 @@ def build_model(workload: Workload) -> Model:
         [
             layers.Dense(weight.shape[1], activation=None if i == last else workload.hidden)
             for i, (weight, _) in enumerate(first)
-        ]
+        ],
+        input_shape=workload.sizes[:1],
     )
-    model.build((None, workload.sizes[0]))
     arrays = [array for pair in first for array in pair]
     for parameter, array in zip(model.parameters, arrays, strict=True):
         parameter.value = array
@@ -84,25 +86,28 @@ def build_trainer(workload: Workload, model: Model) -> Trainer:
     return Trainer(model, loss=workload.loss, optimizer=optimizer)
 
 
-def _unit_of_work(workload: Workload) -> tuple[Callable[[], Any], int, Trainer]:
-    """Return a function that does a number of steps, or predictions, at a time."""
+def _unit_of_work(workload: Workload, seconds: float) -> tuple[Callable[[], Any], int]:
+    """Return a function that does a number of steps, or predictions, and that number."""
     model = build_model(workload)
     trainer = build_trainer(workload, model)
     x, y = workload.data()
     if workload.predict:
         row = x[:1]
-        return lambda: model.predict(row), 1, trainer
-    epochs = max(1, 2000 // workload.rows)
+        return lambda: model.predict(row), 1
 
-    def fit() -> None:
+    def fit(epochs: int) -> None:
         trainer.fit(x, y, epochs=epochs, batch_size=workload.batch, shuffle=False, verbose=0)
 
-    return fit, epochs * workload.batches, trainer
+    # So many epochs at a time that what `fit` does around them does not count.
+    fit(1)
+    before = time.perf_counter()
+    fit(10)
+    epochs = max(1, int(seconds / ((time.perf_counter() - before) / 10)))
+    epochs = min(epochs, MOST_EPOCHS)
+    return lambda: fit(epochs), epochs * workload.batches
 
 
-def measure(
-    workload: Workload, threads: int, peaks: Peaks, seconds: float
-) -> Timing:
+def measure(workload: Workload, threads: int, peaks: Peaks, seconds: float) -> Timing:
     """Time a workload for some seconds.
 
     Examples
@@ -113,9 +118,9 @@ def measure(
     True
     """
     with num_threads(threads):
-        work, steps, _ = _unit_of_work(workload)
+        work, steps = _unit_of_work(workload, seconds / 8)
         work()
-        rounds = []
+        rounds: list[float] = []
         end = time.perf_counter() + seconds
         while len(rounds) < 3 or time.perf_counter() < end:
             calls = 1 if not rounds else max(1, int(0.01 / (rounds[0] * steps)))
@@ -138,7 +143,7 @@ def profile_of(workload: Workload) -> Profile:
     plan = trainer.plan
     placeholders = plan.graph.placeholders
     feed = {p: x if p.shape is not None and p.shape[1:] == x.shape[1:] else y for p in placeholders}
-    return plan.profile(feed)
+    return plan.profile(feed, "run" if workload.predict else "step")
 
 
 def machine() -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pyframe
 from pyframe import _native
-from pyframe.errors import PyframeError
+from pyframe.errors import ArgumentError, PyframeError, require_extra
 
 NAME, FOREIGN = "pyframe-nn", "pyframe"  # this distribution, and the unrelated one
 
@@ -48,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             from pyframe import demo
 
             return INTERRUPTED if demo.run(arguments.out) == "interrupted" else 0
+        if arguments.command == "bench":
+            _bench(arguments)
+            return 0
         print(info())
         return 0
     except (PyframeError, OSError) as error:
@@ -92,6 +95,33 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--quick", action="store_true", help="a moment each: to see that it works")
     commands.add_parser("info", help="show versions, paths and what the C core can do")
     return parser
+
+
+def _bench(arguments: argparse.Namespace) -> None:
+    """Measure, print, and write what was asked for."""
+    import json
+
+    from pyframe import bench
+    from pyframe.workloads import WORKLOADS
+
+    names = arguments.workloads or list(WORKLOADS)
+    unknown = [name for name in names if name not in WORKLOADS]
+    if unknown:
+        raise ArgumentError(f"no workload {unknown[0]!r}; there are {', '.join(WORKLOADS)}")
+    draw = None
+    if arguments.roofline:
+        draw = require_extra("pyframe.plotting", "plot").roofline
+    result = bench.run(names, quick=arguments.quick)
+    print(bench.report(result))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    if arguments.profile:
+        for name in names:
+            print(f"\n{WORKLOADS[name].title}\n{bench.profile_of(WORKLOADS[name])}")
+    if draw is not None:
+        workload = WORKLOADS[names[-1]]
+        figure = draw(bench.profile_of(workload), title=workload.title)
+        figure.savefig(arguments.roofline)
 
 
 def info() -> str:

@@ -202,7 +202,7 @@ class Op(Node):
         """Return the number of arithmetic operations, for the profiler.
 
         A multiply-add is two. What is no product of matrices counts, by default, one for each
-        element of its largest operand: whether that is a comparison or an exponential.
+        element of its largest operand, whether that is a comparison or an exponential.
 
         Parameters
         ----------
@@ -210,8 +210,8 @@ class Op(Node):
         outputs : of the outputs
         wanted : whether somebody needs the output
         """
-        every = [s for s in specs if s is not None] + list(outputs)
-        return max(math.prod(n or 0 for n in s.shape or ()) for s in every)
+        read = [s for i, s in enumerate(specs) if s is not None and i not in self.shape_only]
+        return max(math.prod(n or 0 for n in s.shape or ()) for s in [*read, *outputs])
 
     def is_elementwise(self, specs: Sequence[Spec | None]) -> bool:
         """Return whether each element is treated by itself, for inputs of these specs.

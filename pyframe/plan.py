@@ -604,6 +604,7 @@ class Plan:
         mode: str | None = None,
         *,
         repeats: int = 20,
+        threads: int = 1,
         learning_rate: float | None = None,
     ) -> Profile:
         """Time each instruction, and compare it with what the machine can do.
@@ -617,6 +618,8 @@ class Plan:
             What to profile; default: a training step, or without an optimizer a run.
         repeats : int, default 20
             Runs after the first one; each instruction's least time counts.
+        threads : int, default 1
+            How many to use; the machine's peaks are measured on one core and multiplied by it.
         learning_rate : float, optional
             As for `step`.
 
@@ -639,7 +642,9 @@ class Plan:
         """
         from pyframe.profiler import profile
 
-        return profile(self, feed, mode, repeats=repeats, learning_rate=learning_rate)
+        return profile(
+            self, feed, mode, repeats=repeats, threads=threads, learning_rate=learning_rate
+        )
 
     def snapshot(self) -> Snapshot:
         """Return a copy of parameters, states and optimizer slots, and the step count."""

@@ -19,6 +19,7 @@ from pyframe.execution import handle
 from pyframe.lowering import BLOCK, GROUP, NOWHERE, Context, Program, Row
 from pyframe.node import describe, known_shape
 from pyframe.op import Op
+from pyframe.threads import num_threads
 
 if TYPE_CHECKING:
     from pyframe.plan import Plan
@@ -396,6 +397,7 @@ def profile(
     mode: str | None = None,
     *,
     repeats: int = 20,
+    threads: int = 1,
     learning_rate: float | None = None,
 ) -> Profile:
     """Time each instruction of a plan; see `Plan.profile`."""
@@ -409,8 +411,8 @@ def profile(
     values = plan.outputs if mode == "run" else [plan._require_cost(), *plan.metrics]
     feeds = plan._feeds(feed, values)
     rate = plan._train.rate_at(learning_rate) if mode == "step" else 0.0
-    peaks, threads = machine_peaks(), lib.pf_thread_count()
-    with plan.claim():
+    peaks = machine_peaks()
+    with num_threads(threads), plan.claim():
         kind = "train" if mode == "step" else mode
         specialization = plan._specialize(
             kind, plan.outputs if mode == "run" else [], feeds, mode != "run"

@@ -221,10 +221,10 @@ class Linear(_FusedOp):
     def flops(
         self, specs: Sequence[Spec | None], outputs: Sequence[Spec], wanted: Sequence[bool]
     ) -> int:
-        (y,) = outputs
-        terms = 0 if specs[1] is None else math.prod(_known_shape(specs[1])[:1])
-        extra = (specs[2] is not None) + (len(specs) > 3) + (self.attrs["activation"] != "none")
-        return (2 * terms + extra) * math.prod(_known_shape(y))
+        y: int = math.prod(_known_shape(outputs[0]))
+        terms: int = math.prod(_known_shape(specs[1])[:1])
+        extra = sum(s is not None for s in specs[2:]) + (self.attrs["activation"] != "none")
+        return int((2 * terms + extra) * y)
 
     def is_elementwise(self, specs: Sequence[Spec | None]) -> bool:
         return specs[1] is not None and specs[1].shape == ()
@@ -342,7 +342,8 @@ class LinearGrad(_FusedOp):
     def flops(
         self, specs: Sequence[Spec | None], outputs: Sequence[Spec], wanted: Sequence[bool]
     ) -> int:
-        dy, dx = (math.prod(_known_shape(s)) for s in (specs[0], outputs[0]))
+        dy: int = math.prod(_known_shape(specs[0]))
+        dx: int = math.prod(_known_shape(outputs[0]))
         product = 2 * dy * (_known_shape(outputs[1])[0] if _known_shape(outputs[1]) else 1)
         derivative = dx if len(specs) > 3 else 0
         return wanted[0] * (product + derivative) + wanted[1] * product + wanted[2] * dy

@@ -13,6 +13,7 @@ from pyframe.plotting.charts import (
     scatter_with_line,
 )
 from pyframe.plotting.graphs import backward_steps, draw_graph, forward_steps, graph_layout
+from pyframe.plotting.roofline import roofline
 
 __all__ = [
     "backward_steps",
@@ -24,5 +25,6 @@ __all__ = [
     "graph_layout",
     "image_grid",
     "loss_curve",
+    "roofline",
     "scatter_with_line",
 ]
