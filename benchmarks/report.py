@@ -1,8 +1,8 @@
 """Turn what `run.py` has measured into tables and a picture.
 
-    python benchmarks/report.py results.json               # the tables
-    python benchmarks/report.py results.json --plot p.png  # and the picture
-    python benchmarks/report.py results.json --readme      # put the first table into README.md
+python benchmarks/report.py results.json               # the tables
+python benchmarks/report.py results.json --plot p.png  # and the picture
+python benchmarks/report.py results.json --readme      # put the first table into README.md
 """
 
 from __future__ import annotations
@@ -58,9 +58,8 @@ def spread(values: Sequence[float]) -> float:
 
 def duration(seconds: float) -> str:
     """Return a time with three digits and its unit."""
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if seconds >= size:
-            break
+    units = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6))
+    unit, size = next((u for u in units if seconds >= u[1]), units[-1])
     number = seconds / size
     return f"{number:.{0 if number >= 100 else 1 if number >= 10 else 2}f} {unit}"
 
@@ -251,6 +250,7 @@ def plot(result: Result, path: Path, threads: int = 1) -> None:
             axes.text(max(factor, 1), y, text, va="center", fontsize=8)
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     low, high = axes.get_xlim()
     axes.set_xlim(low, high * 6)  # room for the words
     axes.set_yticks([i for i, _ in labels], [text for _, text in labels], fontsize=9)

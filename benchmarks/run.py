@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ class PeerError(Exception):
     """A peer's process did not do what it was asked."""
 
 
-class Absent(PeerError):
+class AbsentError(PeerError):
     """What the peer needs is not installed."""
 
 
@@ -109,7 +109,7 @@ class Process:
 
     Raises
     ------
-    Absent
+    AbsentError
         If something is not installed.
     PeerError
         If it cannot start.
@@ -135,25 +135,24 @@ class Process:
     def ask(self, **request: Any) -> dict[str, Any]:
         """Send a request and return the answer."""
         assert self.process.stdin
-        try:
+        with suppress(BrokenPipeError):  # what `_read` raises says why
             self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()
-        except BrokenPipeError:
-            pass  # the answer says why
         return self._read()
 
     def _read(self) -> dict[str, Any]:
         assert self.process.stdout
         line = self.process.stdout.readline()
         if not line:
-            self.process.wait()
+            self.close()
             last = self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-1:]
             raise PeerError(f"ended with {self.process.returncode}: {' '.join(last)}")
         answer: dict[str, Any] = json.loads(line)
         if "absent" in answer:
             self.close()
-            raise Absent(answer["absent"])
+            raise AbsentError(answer["absent"])
         if "failed" in answer:
+            self.close()
             raise PeerError(answer["failed"])
         return answer
 
@@ -161,10 +160,8 @@ class Process:
         """End it."""
         for pipe in (self.process.stdin, self.process.stdout):
             assert pipe
-            try:
+            with suppress(BrokenPipeError):
                 pipe.close()  # at the end of its input it ends by itself
-            except BrokenPipeError:
-                pass
         try:
             self.process.wait(timeout=20)
         except subprocess.TimeoutExpired:

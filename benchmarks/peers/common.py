@@ -145,7 +145,9 @@ def run(peer: Peer, steps: int) -> list[Floats]:
     workload = peer.workload
     if workload.predict:
         call, rows = peer.predictor()
-        return [np.concatenate([np.array(call(r), np.float32).reshape(1, -1) for r in rows[:steps]])]
+        return [
+            np.concatenate([np.array(call(r), np.float32).reshape(1, -1) for r in rows[:steps]])
+        ]
     epochs, rest = divmod(steps, workload.batches)
     if rest:
         raise ValueError(f"{steps} steps are no whole number of epochs of {workload.batches}")

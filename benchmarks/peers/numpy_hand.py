@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,7 @@ class MLP(Peer):
         workload = task.workload
         sizes, rows = workload.sizes, workload.batch
         self.batches = task.batches()
-        count = sum(m * n + n for m, n in zip(sizes, sizes[1:], strict=False))
+        count = sum(m * n + n for m, n in pairwise(sizes))
         self.flat = np.empty(count, np.float32)
         self.layers = self._views(self.flat)
         self.activations = [np.empty((rows, n), np.float32) for n in sizes[1:]]
@@ -114,7 +115,7 @@ class MLP(Peer):
 
     def _views(self, flat: Floats) -> list[tuple[Floats, Floats]]:
         views, start = [], 0
-        for m, n in zip(self.workload.sizes, self.workload.sizes[1:], strict=False):
+        for m, n in pairwise(self.workload.sizes):
             end = start + m * n
             views.append((flat[start:end].reshape(m, n), flat[end : end + n]))
             start = end + n

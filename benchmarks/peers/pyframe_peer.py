@@ -95,9 +95,7 @@ class Pyframe(Peer):
 
     def train(self, epochs: int) -> None:
         if self.trainer is not None:
-            self.trainer.fit(
-                self.x, self.y, epochs, self.workload.batch, shuffle=False, verbose=0
-            )
+            self.trainer.fit(self.x, self.y, epochs, self.workload.batch, shuffle=False, verbose=0)
             return
         step = self.plan.step
         for _ in range(epochs):

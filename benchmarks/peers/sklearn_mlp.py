@@ -2,7 +2,8 @@
 
 Its squared error is half of a sum over the outputs where the others take a mean, so the rate of
 plain gradient descent is scaled to give the same steps. Its Adam adds epsilon before the correction
-of the second moment instead of after, which the tolerance of the check allows for.
+of the second moment and not after it, which makes epsilon 7 to 30 times as large in the steps of
+the check; it gets a hundredth of it, and comes to the same loss.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Sklearn(Peer):
             nesterovs_momentum=False,
             beta_1=BETA1,
             beta_2=BETA2,
-            epsilon=EPSILON,
+            epsilon=EPSILON / 100,
             shuffle=False,
             random_state=0,
         )

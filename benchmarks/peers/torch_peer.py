@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,11 @@ class Torch(Peer):
         torch.set_num_threads(task.threads)
         sizes, nn = self.workload.sizes, torch.nn
         layers: list[Any] = []
-        for m, n in zip(sizes, sizes[1:], strict=False):
-            layers += [nn.Linear(m, n), nn.ReLU() if self.workload.hidden == "relu" else nn.Sigmoid()]
+        for m, n in pairwise(sizes):
+            layers += [
+                nn.Linear(m, n),
+                nn.ReLU() if self.workload.hidden == "relu" else nn.Sigmoid(),
+            ]
         self.model = nn.Sequential(*layers[:-1])
         self.linears = self.model[::2]
         self.batches = [(torch.from_numpy(x), torch.from_numpy(y)) for x, y in task.batches()]
@@ -43,9 +47,7 @@ class Torch(Peer):
     def _set_weights(self) -> None:
         torch = self.torch
         with torch.no_grad():
-            for linear, (weight, bias) in zip(
-                self.linears, self.task.first_weights(), strict=True
-            ):
+            for linear, (weight, bias) in zip(self.linears, self.task.first_weights(), strict=True):
                 linear.weight.copy_(torch.from_numpy(weight).T)
                 linear.bias.copy_(torch.from_numpy(bias))
 
@@ -59,8 +61,8 @@ class Torch(Peer):
 
     def weights(self) -> list[tuple[Floats, Floats]]:
         return [
-            (l.weight.detach().numpy().T.copy(), l.bias.detach().numpy().copy())
-            for l in self.linears
+            (layer.weight.detach().numpy().T.copy(), layer.bias.detach().numpy().copy())
+            for layer in self.linears
         ]
 
     def predictor(self) -> tuple[Callable[[Any], Any], Sequence[Any]]:
