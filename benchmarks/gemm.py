@@ -8,6 +8,7 @@ that of a core: multiply-adds of independent vectors in registers, compiled here
 figures contain its call from Python (about half a microsecond), as any use of it does.
 """
 
+# ruff: noqa: E402  (the libraries read these variables when they are imported)
 from __future__ import annotations
 
 import os
@@ -178,7 +179,8 @@ def measure(
         for _ in range(repeats):
             np.matmul(left, right, out=out)
 
-    pyframe_run(1), numpy_run(1)
+    pyframe_run(1)
+    numpy_run(1)
     assert np.allclose(ours, theirs, rtol=1e-3, atol=1e-3 * k**0.5), case
     runs = pyframe_run, numpy_run
     repeats = [repeats_for(run) for run in runs]

@@ -302,7 +302,7 @@ def peak_gflops() -> tuple[float, str]:
     try:
         from pyframe import profiler
 
-        return float(profiler.machine_peaks().flops / 1e9), "measured"
+        return profiler.machine_peaks(0.5).flops["float32"] / 1e9, "measured"
     except (ImportError, AttributeError):
         return PEAK_GFLOPS, "assumed"
 

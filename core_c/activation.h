@@ -44,4 +44,39 @@ static inline real pf_activate_grad(int kind, real dy, real y, real slope) {
     }
 }
 
+/* `loop` with KIND as the constant that `kind` is, so that it becomes vector code. */
+#define PF_WITH_KIND(kind, loop)           \
+    switch (kind) {                        \
+        case PF_RELU: {                    \
+            enum { KIND = PF_RELU };       \
+            loop                           \
+        } break;                           \
+        case PF_SIGMOID: {                 \
+            enum { KIND = PF_SIGMOID };    \
+            loop                           \
+        } break;                           \
+        case PF_TANH: {                    \
+            enum { KIND = PF_TANH };       \
+            loop                           \
+        } break;                           \
+        case PF_LEAKY_RELU: {              \
+            enum { KIND = PF_LEAKY_RELU }; \
+            loop                           \
+        } break;                           \
+        default:                           \
+            break;                         \
+    }
+
+/* y = f(y), n elements */
+static inline void pf_activate_all(int kind, real slope, real *restrict y, int64_t n) {
+    PF_WITH_KIND(kind, for (int64_t i = 0; i < n; i++) y[i] = pf_activate(KIND, y[i], slope);)
+}
+
+/* dx = dx f'(x), from y = f(x), n elements */
+static inline void pf_activate_grad_all(int kind, real slope, real *restrict dx,
+                                        const real *restrict y, int64_t n) {
+    PF_WITH_KIND(
+        kind, for (int64_t i = 0; i < n; i++) dx[i] = pf_activate_grad(KIND, dx[i], y[i], slope);)
+}
+
 #endif

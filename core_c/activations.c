@@ -3,9 +3,8 @@
  * Each gradient takes dy and whichever of x and y makes it cheapest, and writes dx = dy * f'(x).
  * Comparisons are written so that NaN falls through to a NaN result.
  *
- * gelu, silu and their gradients are computed in double for either type. In float32, rounding the
- * argument of exp or erfc would cost x^2 units in the last place in the left tail, and the
- * gradients, which change sign there, would lose all their digits near their zero. */
+ * gelu, silu and their slopes in float32 are those of math32.h; in float64 they are written out.
+ */
 #include "activation.h"
 #include "elementwise.h"
 
@@ -85,6 +84,15 @@ int PF_NAME(elu_grad)(const pf_call *call) {
     return PF_OK;
 }
 
+#if PF_REAL_BITS == 32
+#define r_silu pf_siluf
+#define r_silu_slope pf_silu_slopef
+#define r_gelu pf_geluf
+#define r_gelu_slope pf_gelu_slopef
+#define r_gelu_tanh pf_gelu_tanhf
+#define r_gelu_tanh_slope pf_gelu_tanh_slopef
+#else
+
 /* gelu and silu are x s(x) with s rising from 0 to 1. Beyond these bounds s is 0 or 1 to the last
  * bit, and x is cut off there, lest -infinity times 0 be NaN instead of the limit. */
 #define GELU_BOUND 40.0
@@ -112,56 +120,54 @@ static inline double times_logistic(double factor, double v) {
 }
 
 /* y = x / (1 + exp(-x)) */
-static inline double silu(double x) {
+static inline double r_silu(double x) {
     x = at_least(-SILU_BOUND, x);
     return times_logistic(x, x);
 }
 /* y' = s + x s (1 - s) */
-static inline double silu_slope(double x) {
+static inline double r_silu_slope(double x) {
     double slope;
     x = within(SILU_BOUND, x);
     double s = logistic(x, &slope);
     return s + x * slope;
 }
 
-PF_MAP(silu, (real)silu(x))
-PF_MAP_GRAD(silu_grad, x, (real)(dy * silu_slope(x)))
-
 #define NORMAL_PEAK 0.39894228040143267794 /* 1 / sqrt(2 pi) */
 #define TANH_SCALE 1.59576912160573071176  /* 2 sqrt(2/pi) */
 #define TANH_CUBIC 0.044715
 
-/* y = x P(Z < x); in float64 near 0 from erf, which adds next to nothing to 1/2 and its error too
+/* y = x P(Z < x); near 0 from erf, which adds next to nothing to 1/2 and its error too
  */
-static inline double gelu(double x) {
+static inline double r_gelu(double x) {
     const double t = within(GELU_BOUND, x), bell = pf_exp_half_square(t);
     const double scaled = pf_normal_tail_scaled(t);
     const double y = x < 0 ? t * scaled * bell : x * (1.0 - scaled * bell);
-#if PF_REAL_BITS == 64
     return fabs(x) < 0.7 ? x * (0.5 + 0.5 * pf_erf_near(0.70710678118654752440 * x)) : y;
-#else
-    return y;
-#endif
 }
 /* y' = P(Z < x) + x p(x), p(x) = exp(-x^2 / 2) / sqrt(2 pi) */
-static inline double gelu_slope(double x) {
+static inline double r_gelu_slope(double x) {
     x = within(GELU_BOUND, x);
     const double bell = pf_exp_half_square(x), tail = pf_normal_tail_scaled(x) * bell;
     return (x < 0 ? tail : 1.0 - tail) + x * (NORMAL_PEAK * bell);
 }
 
 /* y = x (1 + tanh(v / 2)) / 2 = x / (1 + exp(-v)), v = 2 sqrt(2/pi) (x + 0.044715 x^3) */
-static inline double gelu_tanh(double x) {
+static inline double r_gelu_tanh(double x) {
     const double t = within(GELU_BOUND, x);
     return times_logistic(at_least(-GELU_BOUND, x), TANH_SCALE * (t + TANH_CUBIC * t * t * t));
 }
 /* y' = s + x s (1 - s) v' */
-static inline double gelu_tanh_slope(double x) {
+static inline double r_gelu_tanh_slope(double x) {
     double slope;
     x = within(GELU_BOUND, x);
     double s = logistic(TANH_SCALE * (x + TANH_CUBIC * x * x * x), &slope);
     return s + x * slope * TANH_SCALE * (1 + 3 * TANH_CUBIC * x * x);
 }
+
+#endif
+
+PF_MAP(silu, (real)r_silu(x))
+PF_MAP_GRAD(silu_grad, x, (real)(dy * r_silu_slope(x)))
 
 typedef struct {
     int64_t approximate; /* 0: erf, 1: tanh */
@@ -172,9 +178,13 @@ int PF_NAME(gelu)(const pf_call *call) {
     const real *x = pf_in(call, 0);
     real *y = pf_out(call, 0);
     int64_t n = pf_count(call->outputs[0]);
-    if (attributes->approximate) PF_INDEPENDENT
-    for (int64_t i = 0; i < n; i++) y[i] = (real)gelu_tanh(x[i]);
-    else PF_INDEPENDENT for (int64_t i = 0; i < n; i++) y[i] = (real)gelu(x[i]);
+    if (attributes->approximate) {
+        PF_INDEPENDENT
+        for (int64_t i = 0; i < n; i++) y[i] = (real)r_gelu_tanh(x[i]);
+    } else {
+        PF_INDEPENDENT
+        for (int64_t i = 0; i < n; i++) y[i] = (real)r_gelu(x[i]);
+    }
     return PF_OK;
 }
 
@@ -183,8 +193,12 @@ int PF_NAME(gelu_grad)(const pf_call *call) {
     const real *dy = pf_in(call, 0), *x = pf_in(call, 1);
     real *dx = pf_out(call, 0);
     int64_t n = pf_count(call->outputs[0]);
-    if (attributes->approximate) PF_INDEPENDENT
-    for (int64_t i = 0; i < n; i++) dx[i] = (real)(dy[i] * gelu_tanh_slope(x[i]));
-    else PF_INDEPENDENT for (int64_t i = 0; i < n; i++) dx[i] = (real)(dy[i] * gelu_slope(x[i]));
+    if (attributes->approximate) {
+        PF_INDEPENDENT
+        for (int64_t i = 0; i < n; i++) dx[i] = (real)(dy[i] * r_gelu_tanh_slope(x[i]));
+    } else {
+        PF_INDEPENDENT
+        for (int64_t i = 0; i < n; i++) dx[i] = (real)(dy[i] * r_gelu_slope(x[i]));
+    }
     return PF_OK;
 }

@@ -14,7 +14,7 @@ PF_MAP(sqrt, r_sqrt(x))
 PF_MAP_GRAD(sqrt_grad, y, R(0.5) * dy / y)
 PF_MAP(exp, r_exp(x))
 PF_MAP(log, r_log(x))
-PF_MAP(erf, (real)pf_erf(x))
+PF_MAP(erf, r_erf(x))
 /* dx = dy 2 / sqrt(pi) exp(-x^2) */
 PF_MAP_GRAD(erf_grad, x, (real)(dy * 1.12837916709551257390 * pf_exp(-(double)x * x)))
 
@@ -41,7 +41,7 @@ static int binary(const pf_call *call, row_function *function) {
     real *y = pf_out(call, 0);
     const int64_t n = pf_count(call->outputs[0]);
     const int64_t a_count = pf_count(call->inputs[0]), b_count = pf_count(call->inputs[1]);
-    if ((a_count == n || a_count == 1) && (b_count == n || b_count == 1)) { /* no walk is needed */
+    if ((a_count == n || a_count == 1) && (b_count == n || b_count == 1)) { /* one long row */
         function(y, a, a_count == n, b, b_count == n, n);
         return PF_OK;
     }
@@ -59,6 +59,7 @@ static int binary(const pf_call *call, row_function *function) {
 #define BINARY(name, expression)                                                     \
     static void name##_row(real *ys, const real *as, int64_t a_step, const real *bs, \
                            int64_t b_step, int64_t n) {                              \
+        if (n == 0) return; /* a single number beside nothing may be absent */       \
         if (a_step && b_step) {                                                      \
             PF_INDEPENDENT                                                           \
             for (int64_t i = 0; i < n; i++) {                                        \
@@ -72,13 +73,16 @@ static int binary(const pf_call *call, row_function *function) {
                 const real a = as[i];                                                \
                 ys[i] = expression;                                                  \
             }                                                                        \
-        } else {                                                                     \
+        } else if (b_step) {                                                         \
             const real a = as[0];                                                    \
             PF_INDEPENDENT                                                           \
             for (int64_t i = 0; i < n; i++) {                                        \
-                const real b = bs[i * b_step];                                       \
+                const real b = bs[i];                                                \
                 ys[i] = expression;                                                  \
             }                                                                        \
+        } else {                                                                     \
+            const real a = as[0], b = bs[0], y = expression;                         \
+            for (int64_t i = 0; i < n; i++) ys[i] = y;                               \
         }                                                                            \
     }                                                                                \
     int PF_NAME(name)(const pf_call *call) { return binary(call, name##_row); }
@@ -89,42 +93,57 @@ BINARY(mul, (a * b))
 BINARY(div, a / b)
 BINARY(maximum, a > b || a != a ? a : b)
 
+static inline real share(real dy, real a, real b) {
+    return a < b ? R(0.0) : a == b ? R(0.5) * dy : dy;
+}
+
 /* The gradient by a: dy where a > b (or either is NaN), dy / 2 where a = b, else 0. */
 int PF_NAME(maximum_grad)(const pf_call *call) {
     const real *dy = pf_in(call, 0), *a = pf_in(call, 1), *b = pf_in(call, 2);
     real *da = pf_out(call, 0);
+    const int64_t count = pf_count(call->outputs[0]);
+    if (pf_count(call->inputs[1]) == count && pf_count(call->inputs[2]) == count) {
+        PF_INDEPENDENT
+        for (int64_t i = 0; i < count; i++) da[i] = share(dy[i], a[i], b[i]);
+        return PF_OK;
+    }
     pf_walk walk = broadcast(call->inputs[1], call->inputs[2], call->outputs[0]);
     pf_axis row = pf_walk_pop(&walk);
     int64_t rows = pf_walk_count(&walk), n = row.extent;
-    for (int64_t r = 0; r < rows; r++, dy += n, da += n, pf_walk_next(&walk))
-        for (int64_t i = 0; i < n; i++) {
-            real u = a[walk.offset[0] + i * row.strides[0]];
-            real v = b[walk.offset[1] + i * row.strides[1]];
-            da[i] = u < v ? R(0.0) : u == v ? R(0.5) * dy[i] : dy[i];
-        }
+    for (int64_t r = 0; r < rows; r++, dy += n, da += n, pf_walk_next(&walk)) {
+        const real *u = a + walk.offset[0], *v = b + walk.offset[1];
+        PF_INDEPENDENT
+        for (int64_t i = 0; i < n; i++)
+            da[i] = share(dy[i], u[i * row.strides[0]], v[i * row.strides[1]]);
+    }
     return PF_OK;
 }
 
-/* y = x_1 + .. + x_n, added from left to right, a block at a time: y may be the memory of any x,
- * and is read again while it is in the cache. */
+/* y = x_1 + .. + x_n, added from left to right; in blocks, since y may be any of the x */
 int PF_NAME(add_n)(const pf_call *call) {
-    real sum[PF_BLOCK], *y = pf_out(call, 0);
+    enum { BLOCK = 1024 };
+    real *y = pf_out(call, 0), sum[BLOCK];
     const int64_t n = pf_count(call->outputs[0]);
-    for (int64_t start = 0; start < n; start += PF_BLOCK) {
-        const int64_t count = n - start < PF_BLOCK ? n - start : PF_BLOCK;
-        memcpy(sum, pf_in(call, 0) + start, (size_t)count * sizeof(real));
-        for (uint32_t k = 1; k < call->input_count; k++) {
-            const real *x = pf_in(call, (int)k) + start;
-            for (int64_t i = 0; i < count; i++) sum[i] += x[i];
+    const int last = (int)call->input_count - 1;
+    for (int64_t start = 0; start < n; start += BLOCK) {
+        const int64_t size = n - start < BLOCK ? n - start : BLOCK;
+        const real *from = pf_in(call, 0) + start;
+        for (int k = 1; k <= last; k++, from = sum) {
+            const real *x = pf_in(call, k) + start;
+            real *to = k == last ? y + start : sum;
+            PF_INDEPENDENT
+            for (int64_t i = 0; i < size; i++) to[i] = from[i] + x[i];
         }
-        memcpy(y + start, sum, (size_t)count * sizeof(real));
+        if (last == 0 && from != y + start) memcpy(y + start, from, (size_t)size * sizeof(real));
     }
     return PF_OK;
 }
 
 /* y = x, whatever their shapes */
 int PF_NAME(copy)(const pf_call *call) {
+    const real *x = pf_in(call, 0);
+    real *y = pf_out(call, 0);
     int64_t n = pf_count(call->outputs[0]);
-    if (n > 0) memmove(pf_out(call, 0), pf_in(call, 0), (size_t)n * sizeof(real));
+    if (n > 0 && x != y) memcpy(y, x, (size_t)n * sizeof(real));
     return PF_OK;
 }

@@ -1,9 +1,19 @@
-/* Kernels that treat each element by itself, written as one expression. The output may take the
- * place of an input. */
+/* Kernels that treat each element by itself.
+ *
+ * The output may lie in the place of an input: element i is read before it is written, and no
+ * other element of it ever is. So the pointers are not `restrict`; PF_INDEPENDENT before a loop
+ * says instead that no iteration writes what another one reads, which is all that vector code
+ * needs. */
 #ifndef PYFRAME_ELEMENTWISE_H
 #define PYFRAME_ELEMENTWISE_H
 
 #include "kernel.h"
+
+#ifdef __clang__
+#define PF_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define PF_INDEPENDENT _Pragma("GCC ivdep")
+#endif
 
 /* The kernel `name`: output 0 is `expression` of the element x of input 0. */
 #define PF_MAP(name, expression)                \

@@ -29,11 +29,14 @@ enum {
 
 typedef void (*tile_function)(const pf_tile *);
 
-#define PF_TILE(rows, vectors)                                                                   \
-    static void plain_##rows##_##vectors(const pf_tile *t) { pf_tile_run(rows, vectors, 0, t); } \
+/* `cut` can do all that `plain` can, a little slower: a last vector that is not whole, and leaving
+ * a copy of b. */
+#define PF_CUT_TILE(rows, vectors) \
     static void cut_##rows##_##vectors(const pf_tile *t) { pf_tile_run(rows, vectors, 1, t); }
-#define PF_TILES(rows) PF_TILE(rows, 1) PF_TILE(rows, 2)
-#define PF_ENTRY(rows) {{plain_##rows##_1, cut_##rows##_1}, {plain_##rows##_2, cut_##rows##_2}},
+#define PF_PLAIN_TILE(rows, vectors) \
+    static void plain_##rows##_##vectors(const pf_tile *t) { pf_tile_run(rows, vectors, 0, t); }
+#define PF_TILES(rows) PF_CUT_TILE(rows, 1) PF_CUT_TILE(rows, 2) PF_PLAIN_TILE(rows, 2)
+#define PF_ENTRY(rows) {{cut_##rows##_1, cut_##rows##_1}, {plain_##rows##_2, cut_##rows##_2}},
 
 #if PF_VECTOR_REGISTERS == 32
 #define PF_EACH_ROWS(do) \
@@ -153,35 +156,14 @@ void PF_NAME(gemm_pack)(const pf_gemm *g, void *panels) {
 
 /* ---- what is left of the epilogue once a tile is stored, and still in the L1 cache ---- */
 
-/* `statement` for each column q of a row; the kind of activation a constant in each loop. */
-#define PF_FOR_KIND(statement)                              \
-    switch (kind) {                                         \
-        case PF_RELU:                                       \
-            PF_FOR_COLUMNS(PF_RELU, statement) break;       \
-        case PF_SIGMOID:                                    \
-            PF_FOR_COLUMNS(PF_SIGMOID, statement) break;    \
-        case PF_TANH:                                       \
-            PF_FOR_COLUMNS(PF_TANH, statement) break;       \
-        default:                                            \
-            PF_FOR_COLUMNS(PF_LEAKY_RELU, statement) break; \
-    }
-#define PF_FOR_COLUMNS(constant, statement)            \
-    {                                                  \
-        enum { KIND = constant };                      \
-        for (int64_t q = 0; q < width; q++) statement; \
-    }
-
 static void finish(const pf_gemm *g, int64_t i, int64_t rows, int64_t j, int64_t width) {
-    const int kind = g->activation;
-    const real slope = (real)g->slope;
     for (int64_t r = i; r < i + rows; r++) {
-        real *restrict c = (real *)g->c + r * g->c_row + j;
-        if (g->saved) {
-            const real *restrict y = (const real *)g->saved + r * g->saved_row + j;
-            PF_FOR_KIND(c[q] = pf_activate_grad(KIND, c[q], y[q], slope))
-        } else {
-            PF_FOR_KIND(c[q] = pf_activate(KIND, c[q], slope))
-        }
+        real *c = (real *)g->c + r * g->c_row + j;
+        if (g->saved)
+            pf_activate_grad_all(g->activation, (real)g->slope, c,
+                                 (const real *)g->saved + r * g->saved_row + j, width);
+        else
+            pf_activate_all(g->activation, (real)g->slope, c, width);
     }
 }
 

@@ -38,6 +38,19 @@ typedef struct {
     int relu;
 } pf_tile;
 
+/* What pf_tile_run does at its end, for columns that do not fill vectors: one by one. */
+__attribute__((noinline, unused)) static void store_edge(const pf_tile *t, int64_t rows,
+                                                         int64_t width, real edge[][COLUMNS]) {
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < width; j++) {
+            real x = edge[i][j] * t->scale, *c = t->c + i * t->c_row + j;
+            if (t->add) x += *c;
+            if (t->bias) x += t->bias[j];
+            if (t->residual) x += t->residual[i * t->residual_row + j];
+            *c = t->relu && x < 0 ? R(0.0) : x;
+        }
+}
+
 /* Inlined with all but t constant, so that the loops unroll and the sums become registers. */
 __attribute__((always_inline)) static inline void pf_tile_run(const int rows, const int vectors,
                                                               const int cut, const pf_tile *t) {
@@ -62,7 +75,8 @@ __attribute__((always_inline)) static inline void pf_tile_run(const int rows, co
         for (int64_t p = t->depth; p > 0; p--) {
             vec columns[VECTORS];
             PF_UNROLL for (int v = 0; v < vectors; v++) columns[v] =
-                cut && v == vectors - 1 ? load_part(b + v * LANES, last) : load(b + v * LANES);
+                cut && PF_MASKED_LOADS && v == vectors - 1 ? load_part(b + v * LANES, last)
+                                                           : load(b + v * LANES);
             if (cut && panel) {
                 PF_UNROLL for (int v = 0; v < vectors; v++) store(panel + v * LANES, columns[v]);
                 panel += vectors * LANES;
@@ -77,12 +91,19 @@ __attribute__((always_inline)) static inline void pf_tile_run(const int rows, co
             at += step;
         }
     }
+    if (!PF_MASKED_LOADS && last != first_lanes(LANES)) {
+        real edge[ROWS][COLUMNS];
+        PF_UNROLL for (int i = 0; i < rows; i++) PF_UNROLL for (int v = 0; v < vectors; v++)
+            store(&edge[i][v * LANES], sum[i][v]);
+        store_edge(t, rows, (vectors - 1) * LANES + (int64_t)last, edge);
+        return;
+    }
     if (t->scale != 1)
         PF_UNROLL for (int i = 0; i < rows; i++) PF_UNROLL for (int v = 0; v < vectors; v++)
             sum[i][v] *= t->scale;
     real *c = t->c;
     const int64_t c_row = t->c_row;
-#define PF_PART(v) ((v) == vectors - 1 ? last : first_lanes(LANES))
+#define PF_PART(v) (PF_MASKED_LOADS && (v) == vectors - 1 ? last : first_lanes(LANES))
     if (t->add)
         PF_UNROLL for (int i = 0; i < rows; i++) PF_UNROLL for (int v = 0; v < vectors; v++)
             sum[i][v] += load_part(c + i * c_row + v * LANES, PF_PART(v));

@@ -87,6 +87,10 @@ pf_kernel pf_find_kernel(int isa, const char *name, int bits) {
     return NULL;
 }
 
+const pf_peaks *pf_find_peaks(int isa, int bits) {
+    return bits == 32 ? &sets[isa].kernels->peaks_f32 : &sets[isa].kernels->peaks_f64;
+}
+
 const pf_gemm_functions *pf_find_gemm(int isa, int bits) {
     return bits == 32 ? &sets[isa].kernels->gemm_f32 : &sets[isa].kernels->gemm_f64;
 }

@@ -15,6 +15,7 @@ typedef struct pf_kernel_table {
     const pf_kernel_row *rows;
     int count;
     pf_gemm_functions gemm_f32, gemm_f64;
+    pf_peaks peaks_f32, peaks_f64;
 } pf_kernel_table;
 
 extern const pf_kernel_table pf_kernels_baseline;

@@ -45,9 +45,10 @@ typedef float real;
 #define R(literal) literal##f /* a constant of type real */
 #define PF_MATH(function) function##f
 #define r_exp pf_expf
-#define r_tanh pf_tanhf
-#define r_log pf_logf
 #define r_expm1 pf_expm1f
+#define r_log pf_logf
+#define r_tanh pf_tanhf
+#define r_erf pf_erff
 #define r_log1p_unit pf_log1p_unitf /* of 0 to 1 */
 #else
 typedef double real;
@@ -55,22 +56,15 @@ typedef double real;
 #define R(literal) literal
 #define PF_MATH(function) function
 #define r_exp pf_exp
-#define r_tanh pf_tanh
-#define r_log pf_log
 #define r_expm1 pf_expm1
+#define r_log pf_log
+#define r_tanh pf_tanh
+#define r_erf pf_erf
 #define r_log1p_unit pf_log1p_unit
 #endif
 
 #define r_sqrt PF_MATH(sqrt)
 #define r_fabs PF_MATH(fabs)
-
-/* In front of a loop whose passes do not depend on each other although an output may be the very
- * memory of an input, element for element: `restrict` would promise too much. */
-#if defined(__clang__)
-#define PF_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
-#else
-#define PF_INDEPENDENT _Pragma("GCC ivdep")
-#endif
 
 /* Operands of a call. An absent one has data NULL. */
 static inline const real *pf_in(const pf_call *call, int i) {

@@ -35,5 +35,15 @@ PF_GEMM(PF_F64)
      .packed_size = symbol(gemm_packed_size),   \
      .pack = symbol(gemm_pack)}
 
-const pf_kernel_table PF_TABLE(PF_ISA) = {rows, sizeof rows / sizeof rows[0], PF_GEMM(PF_F32),
-                                          PF_GEMM(PF_F64)};
+double PF_F32(peak_operations)(int64_t rounds);
+double PF_F64(peak_operations)(int64_t rounds);
+double PF_F32(peak_bytes)(void *to, const void *from, int64_t n, int64_t rounds);
+double PF_F64(peak_bytes)(void *to, const void *from, int64_t n, int64_t rounds);
+#define PF_PEAKS(symbol) {symbol(peak_operations), symbol(peak_bytes)}
+
+const pf_kernel_table PF_TABLE(PF_ISA) = {rows,
+                                          sizeof rows / sizeof rows[0],
+                                          PF_GEMM(PF_F32),
+                                          PF_GEMM(PF_F64),
+                                          PF_PEAKS(PF_F32),
+                                          PF_PEAKS(PF_F64)};

@@ -1,5 +1,8 @@
 /* Matrix products: the linear layer and the batched product. */
+#include "activation.h"
+#include "elementwise.h"
 #include "gemm.h"
+#include "parallel.h"
 
 /* What is done to a product before it is stored. */
 typedef struct {
@@ -47,11 +50,12 @@ int PF_NAME(linear)(const pf_call *call) {
     const pf_operand *weights = call->inputs[1];
     const real *x = pf_in(call, 0), *weight = pf_in(call, 1), *bias = input_or_null(call, 2);
     real *y = pf_out(call, 0);
-    if (weights->ndim == 0) {
+    if (pf_count(weights) == 1 && !input_or_null(call, 3)) { /* a 1 x 1 matrix is a number too */
         const real slope = weight[0], offset = bias ? bias[0] : 0;
         const int64_t n = pf_count(call->outputs[0]);
         PF_INDEPENDENT
         for (int64_t i = 0; i < n; i++) y[i] = slope * x[i] + offset;
+        if (attributes) pf_activate_all((int)attributes->activation, (real)attributes->slope, y, n);
         return PF_OK;
     }
     pf_gemm g = product(0, 0, pf_row_count(call->inputs[0]), weights->dims[1], weights->dims[0], x,
@@ -75,10 +79,14 @@ int PF_NAME(linear_grad)(const pf_call *call) {
     const real *restrict weight = pf_in(call, 2);
     real *restrict dx = pf_out(call, 0), *restrict dweight = pf_out(call, 1);
     real *restrict dbias = pf_out(call, 2);
-    if (weights->ndim == 0) {
+    if (pf_count(weights) == 1) {
         const int64_t n = pf_count(call->inputs[0]);
+        const real *restrict saved = input_or_null(call, 3);
         if (dx)
             for (int64_t i = 0; i < n; i++) dx[i] = weight[0] * dy[i];
+        if (dx && saved && attributes)
+            pf_activate_grad_all((int)attributes->activation, (real)attributes->slope, dx, saved,
+                                 n);
         if (dweight) dweight[0] = pf_dot(x, dy, n);
         if (dbias) dbias[0] = pf_sum(dy, n);
         return PF_OK;
@@ -124,6 +132,30 @@ static int64_t matrix_offset(const pf_operand *part, const pf_operand *whole, in
     return offset;
 }
 
+enum { LARGE = 1 << 22 }; /* terms: about a tenth of a millisecond */
+
+typedef struct {
+    const pf_call *call;
+    int64_t m, n, k;
+} batch;
+
+/* Product number i of a batch. */
+static pf_gemm matrix(const batch *products, int64_t i) {
+    const pf_call *call = products->call;
+    const matmul_attributes *attributes = call->attributes;
+    const pf_operand *y = call->outputs[0];
+    const int64_t m = products->m, n = products->n, k = products->k;
+    return product(attributes->transpose_a != 0, attributes->transpose_b != 0, m, n, k,
+                   pf_in(call, 0) + matrix_offset(call->inputs[0], y, i) * m * k,
+                   pf_in(call, 1) + matrix_offset(call->inputs[1], y, i) * k * n,
+                   pf_out(call, 0) + i * m * n);
+}
+
+static void multiply_one(void *context, int64_t i) {
+    pf_gemm g = matrix(context, i);
+    PF_NAME(gemm)(&g);
+}
+
 /* a (..., m, k), b (..., k, n), each perhaps stored transposed -> y (..., m, n); the leading axes
  * broadcast. */
 int PF_NAME(matmul)(const pf_call *call) {
@@ -142,10 +174,15 @@ int PF_NAME(matmul)(const pf_call *call) {
         multiply(call, &g);
         return PF_OK;
     }
-    for (int64_t i = 0; i < count / (m * n); i++) {
-        pf_gemm g = product(ta, tb, m, n, k, pa + matrix_offset(a, y, i) * m * k,
-                            pb + matrix_offset(b, y, i) * k * n, py + i * m * n);
-        multiply(call, &g);
-    }
+    batch products = {.call = call, .m = m, .n = n, .k = k};
+    const int64_t matrices = count / (m * n), terms = m * n * k;
+    /* Large products are shared out to the threads one by one, small ones as they are. */
+    if (terms >= LARGE)
+        for (int64_t i = 0; i < matrices; i++) {
+            pf_gemm g = matrix(&products, i);
+            multiply(call, &g);
+        }
+    else
+        pf_parallel_for(matrices, matrices * terms / 32, multiply_one, &products);
     return PF_OK;
 }

@@ -6,7 +6,7 @@
  *     sum   sum_ij w_i l_ij
  *     none  w_i l_ij, element by element.
  * The weights are data: they get no gradient. */
-#include "kernel.h"
+#include "rows.h"
 
 enum { MEAN = 0, SUM = 1, NONE = 2 };
 
@@ -211,12 +211,6 @@ static int check_labels(const pf_call *call, int operand, int64_t classes) {
     return PF_OK;
 }
 
-static inline real greatest(const real *restrict x, int64_t n) {
-    real best = x[0];
-    for (int64_t i = 1; i < n; i++) best = x[i] > best ? x[i] : best;
-    return best;
-}
-
 int PF_NAME(cross_entropy)(const pf_call *call) {
     const int64_t classes = pf_last_dim(call->inputs[1]);
     const int status = check_labels(call, 0, classes);
@@ -225,16 +219,19 @@ int PF_NAME(cross_entropy)(const pf_call *call) {
     const int64_t *labels = pf_in_int(call, 0);
     const real *restrict x = pf_in(call, 1);
     real *restrict out = pf_out(call, 0);
-    real lane[PF_LANES] = {0};
-    for (int64_t i = 0; i < b.count; i++, x += classes) {
-        const real top = greatest(x, classes);
-        real sum = 0;
-        for (int64_t c = 0; c < classes; c++) sum += r_exp(x[c] - top);
-        const real l = weight_of(b, i / b.row) * ((top - x[labels[i]]) + r_log(sum));
-        if (b.reduction == NONE)
-            out[i] = l;
-        else
-            lane[i % PF_LANES] += l;
+    real lane[PF_LANES] = {0}, top[PF_BLOCK_ROWS], log_sum[PF_BLOCK_ROWS];
+    const int64_t block = pf_block_rows(b.count, classes);
+    for (int64_t start = 0; start < b.count; start += block) {
+        const int64_t rows = b.count - start < block ? b.count - start : block;
+        pf_log_sum_rows(x, rows, classes, top, log_sum);
+        for (int64_t r = 0; r < rows; r++, x += classes) {
+            const int64_t i = start + r;
+            const real l = weight_of(b, i / b.row) * ((top[r] - x[labels[i]]) + log_sum[r]);
+            if (b.reduction == NONE)
+                out[i] = l;
+            else
+                lane[i % PF_LANES] += l;
+        }
     }
     if (b.reduction != NONE) out[0] = reduced(b, pf_fold(lane));
     return PF_OK;
@@ -250,18 +247,19 @@ int PF_NAME(cross_entropy_grad)(const pf_call *call) {
     const real *restrict dl = pf_in(call, 0), *restrict x = pf_in(call, 2);
     real *restrict dx = pf_out(call, 0);
     const real scale = b.reduction == NONE ? R(1.0) : reduced(b, dl[0]);
-    for (int64_t i = 0; i < b.count; i++, x += classes, dx += classes) {
-        real w = scale * weight_of(b, i / b.row);
-        if (b.reduction == NONE) w *= dl[i];
-        const real top = greatest(x, classes);
-        real sum = 0;
-        for (int64_t c = 0; c < classes; c++) {
-            dx[c] = r_exp(x[c] - top);
-            sum += dx[c];
+    real top[PF_BLOCK_ROWS];
+    const int64_t block = pf_block_rows(b.count, classes);
+    for (int64_t start = 0; start < b.count; start += block) {
+        const int64_t rows = b.count - start < block ? b.count - start : block;
+        pf_exp_rows(x + start * classes, dx, rows, classes, top);
+        for (int64_t i = start; i < start + rows; i++, dx += classes) {
+            real w = scale * weight_of(b, i / b.row);
+            if (b.reduction == NONE) w *= dl[i];
+            const real inverse = R(1.0) / pf_sum(dx, classes);
+            const real own = dx[labels[i]] * inverse - R(1.0);
+            for (int64_t c = 0; c < classes; c++) dx[c] = w * (dx[c] * inverse);
+            dx[labels[i]] = w * own;
         }
-        const real inverse = R(1.0) / sum;
-        for (int64_t c = 0; c < classes; c++)
-            dx[c] = w * (dx[c] * inverse - (c == labels[i] ? R(1.0) : 0));
     }
     return PF_OK;
 }

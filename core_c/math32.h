@@ -1,6 +1,11 @@
-/* exp, log, tanh and their kin in float32 without branches, so that a loop over them becomes vector
- * code; the C library's are calls. NaN and infinity go through, results below the smallest normal
- * number are right, and all are within 2 units in the last place. */
+/* exp, log, tanh, erf and the smooth activations in float32, without branches, so that a loop over
+ * them becomes vector code at every width; the C library's are calls. NaN and infinity go through,
+ * results below the smallest normal number are right, and all are within 4 units in the last place
+ * of the true value, with fused multiply-add and without it.
+ *
+ * The polynomials are interpolations at Chebyshev nodes, computed with 40 digits; each comment says
+ * which function is approximated, and where. The range reductions are the textbook ones: J.-M.
+ * Muller, "Elementary Functions", 3rd edition, 2016, chapters 3, 10 and 11. */
 #ifndef PYFRAME_MATH32_H
 #define PYFRAME_MATH32_H
 
@@ -8,111 +13,296 @@
 #include <stdint.h>
 #include <string.h>
 
-/* 2^k, -126 <= k <= 127 */
-static inline float pf_power_of_two(uint32_t k) {
-    uint32_t bits = (k + 127) << 23;
-    float power;
-    memcpy(&power, &bits, sizeof power);
-    return power;
+static inline uint32_t pf_bits_of(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+static inline float pf_of_bits(uint32_t bits) {
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
 }
 
-/* exp(x) = 2^n exp(r), n = round(x / ln 2), r = x - n ln 2. The polynomial in r, |r| <= ln(2) / 2,
- * is that of the Cephes library (S. L. Moshier). */
-static inline float pf_expf(float x) {
-    x = x < -104.0f ? -104.0f : x; /* 0 there, and infinity beyond 89 */
-    x = x > 89.0f ? 89.0f : x;
-    /* Adding 1.5 2^23 rounds to a whole number, which then stands in the low bits. */
-    const float shift = 12582912.0f;
-    float shifted = x * 1.44269504f + shift, n = shifted - shift;
-    uint32_t k;
-    memcpy(&k, &shifted, sizeof k);
-    k -= 0x4B400000u;
-    /* ln 2 in two parts, of which n times the first is exact */
-    float r = x - n * 0.693359375f;
-    r = r + n * 2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    float y = p * (r * r) + r + 1.0f;
-    /* 2^n in two halves: n reaches from -150 to 128, further than one power goes */
-    uint32_t half = (uint32_t)((int32_t)k >> 1);
+/* 2^k, -126 <= k <= 127 */
+static inline float pf_power_of_two(uint32_t k) { return pf_of_bits((k + 127) << 23); }
+
+/* y 2^k for -252 <= k <= 254, in two halves: further than one power goes, and rounded once, since
+ * only the second can lead below the normal numbers. */
+static inline float pf_scale_by(float y, uint32_t k) {
+    const uint32_t half = (uint32_t)((int32_t)k >> 1);
     return y * pf_power_of_two(half) * pf_power_of_two(k - half);
 }
 
-/* exp(x) - 1 = 2^n (exp(r) - 1) + (2^n - 1), n and r as above: near 0, where n is 0, no digit of r
- * is lost. Beyond 80 it is exp(x). */
-static inline float pf_expm1f(float x) {
-    float t = x < -30.0f ? -30.0f : x; /* -1 there */
-    t = t > 80.0f ? 80.0f : t;
-    const float shift = 12582912.0f;
-    float shifted = t * 1.44269504f + shift, n = shifted - shift;
+/* exp(x) - 1 = 2^k (1 + fraction) - 1, |fraction| < 0.42 */
+typedef struct {
+    float fraction;
     uint32_t k;
-    memcpy(&k, &shifted, sizeof k);
-    k -= 0x4B400000u;
-    float r = t - n * 0.693359375f;
-    r = r + n * 2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    float power = pf_power_of_two(k), y = power * (p * (r * r) + r) + (power - 1.0f);
-    return x > 80.0f ? pf_expf(x) : y;
+} pf_exponential;
+
+/* exp(high + low), low much the smaller, -126 <= high <= 89: k = round(high / ln 2) and fraction =
+ * exp(r) - 1, r = high + low - k ln 2. */
+static inline pf_exponential pf_exponential_of(float high, float low) {
+    /* Adding 1.5 2^23 rounds to a whole number, which then stands in the low bits. */
+    const float shift = 12582912.0f;
+    const float shifted = high * 1.44269504f + shift, n = shifted - shift;
+    /* ln 2 in two parts, of which n times the first is exact */
+    float r = high - n * 0.693359375f;
+    r = r + (n * 2.12194440e-4f + low);
+    /* (exp(r) - 1 - r) / r^2 for |r| <= ln(2) / 2 */
+    float p = 1.98910805e-4f;
+    p = p * r + 1.39337307e-3f;
+    p = p * r + 8.33331084e-3f;
+    p = p * r + 4.16664642e-2f;
+    p = p * r + 1.66666667e-1f;
+    p = p * r + 0.5f;
+    return (pf_exponential){p * (r * r) + r, pf_bits_of(shifted) - 0x4B400000u};
 }
 
-/* log(x) for x = 2^e (1 + f), sqrt(1/2) <= 1 + f < sqrt(2): with s = f / (2 + f)
- *     log(1 + f) = f - s (f - 2 s^2 (1/3 + s^2/5 + s^4/7 + ...)) */
+static inline float pf_expf(float x) {
+    x = x < -104.0f ? -104.0f : x; /* 0 there, and infinity beyond 89 */
+    x = x > 89.0f ? 89.0f : x;
+    const pf_exponential e = pf_exponential_of(x, 0.0f);
+    return pf_scale_by(1.0f + e.fraction, e.k);
+}
+
+/* exp(x) - 1 = 2^k fraction + (2^k - 1) */
+static inline float pf_expm1f(float x) {
+    const float size = fabsf(x), small = x; /* of 0 its sign, of a tiny number itself */
+    x = x < -18.0f ? -18.0f : x;
+    x = x > 89.0f ? 89.0f : x;
+    const pf_exponential e = pf_exponential_of(x, 0.0f);
+    /* In units of 2^(k - 1), lest 2^128 overflow before all is subtracted. */
+    const float half = pf_power_of_two(e.k - 1);
+    const float y = 2.0f * (half * e.fraction + (half - 0.5f));
+    return size < 1e-10f ? small : y;
+}
+
+/* log(x) = k ln 2 + log(1 + f), x = 2^k (1 + f) with sqrt(1/2) <= 1 + f < sqrt(2), and log(1 + f) =
+ * 2 artanh(s), s = f / (2 + f):  2 s + s z q(z), z = s^2. With s f in the place of 2 s: 2 s = f - s
+ * f, in which f is exact. */
+static inline float pf_log_of(float f, float k) {
+    const float s = f / (2.0f + f), z = s * s;
+    /* (2 artanh(s) - 2 s) / s^3 for |s| <= 0.172 */
+    float q = 2.33327630e-1f;
+    q = q * z + 2.85507364e-1f;
+    q = q * z + 4.00001226e-1f;
+    q = q * z + 6.66666666e-1f;
+    /* f - s (f - z q), where s (f - z q) is the smaller by far */
+    const float log1p = f - s * (f - z * q);
+    return k * 0.693359375f + (log1p - k * 2.12194440e-4f);
+}
+
 static inline float pf_logf(float x) {
-    const uint32_t root = 0x3F3504F3u;              /* the bits of sqrt(1/2) */
-    float scaled = x < 0x1p-126f ? x * 0x1p25f : x; /* no leading bit: move one there */
-    uint32_t bits;
-    memcpy(&bits, &scaled, sizeof bits);
-    const uint32_t above = bits - root;
-    float e = (float)((int32_t)above >> 23) - (x < 0x1p-126f ? 25.0f : 0.0f), one_f;
-    bits = (above & 0x007FFFFFu) + root;
-    memcpy(&one_f, &bits, sizeof one_f);
-    const float f = one_f - 1.0f, s = f / (2.0f + f), z = s * s;
-    float p = 1.0f / 11;
-    p = p * z + 1.0f / 9;
-    p = p * z + 1.0f / 7;
-    p = p * z + 1.0f / 5;
-    p = p * z + 1.0f / 3;
-    const float rest = s * (f - 2.0f * z * p) + e * 2.12194440e-4f;
-    float y = e * 0.693359375f + (f - rest);
-    y = x == INFINITY ? x : y;
-    y = x == 0.0f ? -INFINITY : y;
-    return x >= 0.0f ? y : NAN; /* NaN and below 0 */
+    /* Numbers below the normal ones are scaled up by 2^23. */
+    const float scaled = x < 1.17549435e-38f ? x * 8388608.0f : x;
+    const float extra = x < 1.17549435e-38f ? -23.0f : 0.0f;
+    /* Taking the bits of sqrt(1/2) away leaves k in those of the exponent. */
+    const uint32_t above = pf_bits_of(scaled) - 0x3F3504F3u;
+    const float k = (float)((int32_t)above >> 23) + extra;
+    const float m = pf_of_bits((above & 0x007FFFFFu) + 0x3F3504F3u);
+    float y = pf_log_of(m - 1.0f, k);
+    y = x < INFINITY ? y : x; /* infinity and NaN */
+    y = x < 0.0f ? NAN : y;
+    return x == 0.0f ? -INFINITY : y;
 }
 
-/* tanh(x) = 1 - 2 / (exp(2x) + 1) for large x > 0; near 0, where that cancels, x + x^3 q(x^2) with
- * the polynomial of the Cephes library. */
+/* log(1 + x) for 0 <= x <= 1: the fraction that rounding 1 + x loses is added to the f of its
+ * logarithm. */
+static inline float pf_log1p_unitf(float x) {
+    const float u = 1.0f + x, lost = x - (u - 1.0f);
+    const float k = u > 1.41421356f ? 1.0f : 0.0f, half = u > 1.41421356f ? 0.5f : 1.0f;
+    return pf_log_of((half * u - 1.0f) + half * lost, k);
+}
+
+/* tanh(x) = 1 - 2 / (exp(2x) + 1) for large x > 0; near 0, where that cancels, x + x z q(z). */
 static inline float pf_tanhf(float x) {
-    float size = fabsf(x), z = x * x;
+    const float size = fabsf(x), z = x * x;
     float large = 1.0f - 2.0f / (pf_expf(2.0f * size) + 1.0f);
-    float q = -5.70498872745e-3f;
-    q = q * z + 2.06390887954e-2f;
-    q = q * z - 5.37397155531e-2f;
-    q = q * z + 1.33314422036e-1f;
-    q = q * z - 3.33332819422e-1f;
+    /* (tanh(x) - x) / x^3 for |x| <= 0.63, z = x^2 */
+    float q = 2.27715484e-3f;
+    q = q * z - 8.33007670e-3f;
+    q = q * z + 2.17646492e-2f;
+    q = q * z - 5.39587307e-2f;
+    q = q * z + 1.33333013e-1f;
+    q = q * z - 3.33333332e-1f;
     float small = q * z * size + size;
     return copysignf(size < 0.625f ? small : large, x);
 }
 
-/* log(1 + x) for 0 <= x <= 1, as 2 artanh(s), s = x / (2 + x) <= 1/3: s + s^3/3 + s^5/5 + ... */
-static inline float pf_log1p_unitf(float x) {
-    float s = x / (2.0f + x), z = s * s;
-    float p = 1.0f / 15;
-    p = p * z + 1.0f / 13;
-    p = p * z + 1.0f / 11;
-    p = p * z + 1.0f / 9;
-    p = p * z + 1.0f / 7;
-    p = p * z + 1.0f / 5;
-    p = p * z + 1.0f / 3;
-    return 2.0f * (s + s * (p * z));
+/* ---- the normal distribution ----
+ *
+ * The tail q(a) = P(Z > a), a >= 0, of a standard normal Z is exp(-a^2 / 2) t P(t) with
+ * t = 1 / (1 + 0.375 a). The exponent is taken as -(b^2 + (a - b) (a + b)) / 2, b being the upper
+ * half of the digits of a, whose square is exact. */
+
+/* exp(-a^2 / 2) for 0 <= a <= 15 */
+static inline pf_exponential pf_bell_of(float a) {
+    const float b = pf_of_bits(pf_bits_of(a) & 0xFFFFF000u);
+    return pf_exponential_of(-0.5f * (b * b), -0.5f * ((a - b) * (a + b)));
+}
+
+/* exp(a^2 / 2) q(a) from t = 1 / (1 + 0.375 a), 0 <= a <= 14.6 */
+static inline float pf_tail_of(float t) {
+    float p = 5.42980028e-03f;
+    p = p * t - 8.87931247e-03f;
+    p = p * t - 6.29146017e-02f;
+    p = p * t + 2.47836999e-01f;
+    p = p * t - 3.40465102e-01f;
+    p = p * t + 1.68239987e-01f;
+    p = p * t - 3.83510752e-02f;
+    p = p * t + 1.03724262e-01f;
+    p = p * t + 1.25958462e-01f;
+    p = p * t + 1.49825331e-01f;
+    p = p * t + 1.49595251e-01f;
+    return p * t;
+}
+
+/* erf(x) = 1 - 2 q(sqrt(2) |x|) with the sign of x; near 0, where that cancels, x times a
+ * polynomial. */
+static inline float pf_erff(float x) {
+    const float size = fabsf(x), z = x * x;
+    float a = 1.41421356f * size;
+    a = a > 15.0f ? 15.0f : a;
+    const pf_exponential e = pf_bell_of(a);
+    const float tail = pf_tail_of(1.0f / (1.0f + 0.375f * a)) * (1.0f + e.fraction);
+    const float large = 1.0f - 2.0f * pf_scale_by(tail, e.k);
+    /* erf(x) / x for |x| <= 0.9, z = x^2 */
+    float q = 8.52940132e-5f;
+    q = q * z - 8.17963218e-4f;
+    q = q * z + 5.20422670e-3f;
+    q = q * z - 2.68606648e-2f;
+    q = q * z + 1.12837180e-1f;
+    q = q * z - 3.76126352e-1f;
+    q = q * z + 1.12837917f;
+    return size < 0.9f ? x * q : x == x ? copysignf(large, x) : x;
+}
+
+/* ---- gates: y = x s(v(x)), s(v) = 1 / (1 + exp(-v)), v an odd function ----
+ *
+ * On the left, with a = -x > 0 and e = exp(-v(a)), y = -a e / (1 + e); on the right y = a / (1 +
+ * e). In the left tail an error of v is one of y: v = high + low. */
+static inline float pf_gatef(float x, float a, float high, float low) {
+    const pf_exponential p = pf_exponential_of(-high, -low);
+    const float e = (1.0f + p.fraction) * pf_scale_by(1.0f, p.k);
+    const float share = a / (1.0f + e);
+    const float left = -pf_scale_by(share * (1.0f + p.fraction), p.k);
+    return x > 0.0f ? share : x == x ? left : x;
+}
+
+/* silu: v(x) = x */
+static inline float pf_siluf(float x) {
+    const float a = fabsf(x), bound = a > 120.0f ? 120.0f : a;
+    return pf_gatef(x, x > 0.0f ? x : bound, bound, 0.0f);
+}
+
+/* gelu by tanh: v(x) = x (c1 + c3 x^2) */
+#define PF_GELU_C1 1.5957691216057307118   /* 2 sqrt(2/pi) */
+#define PF_GELU_C3 0.071354816272600248776 /* 0.044715 c1 */
+
+static inline float pf_gelu_tanhf(float x) {
+    const float a = fabsf(x), bound = a > 11.0f ? 11.0f : a;
+    const double wide = bound, v = wide * (PF_GELU_C1 + PF_GELU_C3 * (wide * wide));
+    const float high = (float)v, low = (float)(v - (double)high);
+    return pf_gatef(x, x > 0.0f ? x : bound, high, low);
+}
+
+/* ---- gelu, and the slopes of the gates: in double, to a relative 3e-8 ----
+ *
+ * The slopes change their sign on the left, and near there a difference of two float32 numbers
+ * would have lost all of its digits. Each is written as a product, or as a sum of terms of one
+ * sign, that is 0 at the same place; then an error of a relative 3e-8 is one of the result. */
+
+/* exp(x) = power (1 + fraction), -700 <= x <= 700 */
+typedef struct {
+    double power, fraction;
+} pf_wide_exponential;
+
+static inline pf_wide_exponential pf_wide_exponential_of(double x) {
+    const double shift = 6755399441055744.0; /* 1.5 2^52, as above */
+    const double shifted = x * 1.4426950408889634 + shift, n = shifted - shift;
+    const double r = x - n * 0.69314718055994531;
+    uint64_t bits;
+    memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits + 1023) << 52;
+    pf_wide_exponential e;
+    memcpy(&e.power, &bits, sizeof bits);
+    /* (exp(r) - 1 - r) / r^2 for |r| <= ln(2) / 2 */
+    double p = 0.00019891080463998842;
+    p = p * r + 0.00139337307157920825;
+    p = p * r + 0.00833331084464786256;
+    p = p * r + 0.0416664641974056923;
+    p = p * r + 0.16666666681704215;
+    p = p * r + 0.500000001353872989;
+    e.fraction = p * (r * r) + r;
+    return e;
+}
+
+/* y = x P(Z < x). With a = |x|: -a q(a) on the left and a - a q(a) on the right. */
+static inline float pf_geluf(float x) {
+    const float size = fabsf(x), bound = size > 15.0f ? 15.0f : size; /* q is 0 there */
+    const double a = bound, t = 1.0 / (1.0 + 0.375 * a);
+    const pf_wide_exponential e = pf_wide_exponential_of(-0.5 * (a * a));
+    /* exp(a^2 / 2) q(a) / t for 0 <= a <= 14.6 */
+    double p = 0.00542980028169;
+    p = p * t - 0.00887931247447;
+    p = p * t - 0.0629146016724;
+    p = p * t + 0.247836998662;
+    p = p * t - 0.340465101504;
+    p = p * t + 0.168239986718;
+    p = p * t - 0.0383510752297;
+    p = p * t + 0.103724262302;
+    p = p * t + 0.125958462042;
+    p = p * t + 0.149825330662;
+    p = p * t + 0.149595251446;
+    const double left = a * t * p * (e.power * (1.0 + e.fraction));
+    return x > 0.0f ? (float)((double)x - left) : x == x ? (float)-left : x;
+}
+
+/* y'. On the left it is q(a) - a p(a), p the density, which is 0 at a0 = 0.7517915...; so it is
+ * written as exp(-a^2 / 2) (a0 - a) H, H > 0 being smooth. On the right it is 1 minus that. */
+static inline double pf_gelu_slopef(float x) {
+    const float size = fabsf(x), bound = size > 15.0f ? 15.0f : size;
+    const double a = bound, t = 1.0 / (1.0 + 0.375 * a);
+    const pf_wide_exponential e = pf_wide_exponential_of(-0.5 * (a * a));
+    /* (q(a) - a p(a)) exp(a^2 / 2) / (a0 - a) for 0 <= a <= 14.6 */
+    double h = -0.0100842690079;
+    h = h * t + 0.0506710157745;
+    h = h * t - 0.0909244527201;
+    h = h * t + 0.0509944201935;
+    h = h * t + 0.00350143200877;
+    h = h * t + 0.0622045760934;
+    h = h * t + 0.0872311087629;
+    h = h * t + 0.112544648199;
+    h = h * t + 0.398939509586;
+    const double left = (0.75179152469356446 - a) * h * (e.power * (1.0 + e.fraction));
+    return x > 0.0f ? 1.0 - left : x == x ? left : (double)x;
+}
+
+/* The slope of a gate: on the left e (1 + e - a v'(a)) / (1 + e)^2, which is 0 at a0, and on the
+ * right 1 minus that. With u = v(a0) - v(a) and e0 = exp(-v(a0)), 1 + e - a v' is the difference
+ * from its value at a0: e0 (exp(u) - 1) + (a0 v'(a0) - a v'(a)), two terms of one sign. */
+static inline double pf_gate_slope(float x, double u, double e0, double difference) {
+    const pf_wide_exponential p = pf_wide_exponential_of(u);
+    const double e = e0 * (p.power * (1.0 + p.fraction));
+    const double grown = p.power * p.fraction + (p.power - 1.0); /* exp(u) - 1 */
+    const double left = e * (e0 * grown + difference) / ((1.0 + e) * (1.0 + e));
+    return x > 0.0f ? 1.0 - left : x == x ? left : (double)x;
+}
+
+static inline double pf_silu_slopef(float x) {
+    const float size = fabsf(x), bound = size > 120.0f ? 120.0f : size;
+    const double d = 1.2784645427610738 - (double)bound;
+    return pf_gate_slope(x, d, 0.2784645427610738, d);
+}
+
+/* v0 - v = d (c1 + c3 (a0^2 + a0 a + a^2)), d = a0 - a, and with 3 c3 for a v' */
+static inline double pf_gelu_tanh_slopef(float x) {
+    const float size = fabsf(x), bound = size > 11.0f ? 11.0f : size;
+    const double zero = 0.75246142207101626, a = bound, d = zero - a;
+    const double cubic = PF_GELU_C3 * (zero * zero + zero * a + a * a);
+    return pf_gate_slope(x, d * (PF_GELU_C1 + cubic), 0.29195521191467136,
+                         d * (PF_GELU_C1 + 3.0 * cubic));
 }
 
 #endif

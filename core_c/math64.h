@@ -1,9 +1,5 @@
-/* exp, log and their kin in float64, and the error function, without branches, so that a loop over
- * them becomes vector code at every vector width; the C library's are calls. NaN and infinity go
- * through, and all are within 4 units in the last place (gelu, which is made of them, within 5).
- *
- * Only operations that every instruction set has for vectors of 64-bit numbers are used: no
- * arithmetic shift to the right, no conversion between integers and doubles. */
+/* exp, log, tanh and erf in float64, without branches; as in math32.h, with more terms, and within
+ * 4 units in the last place as well (gelu, which is made of them, within 5). */
 #ifndef PYFRAME_MATH64_H
 #define PYFRAME_MATH64_H
 
@@ -11,117 +7,118 @@
 #include <stdint.h>
 #include <string.h>
 
-static inline uint64_t pf_bits(double x) {
+static inline uint64_t pf_bits_of64(double x) {
     uint64_t bits;
     memcpy(&bits, &x, sizeof bits);
     return bits;
 }
-
-static inline double pf_from_bits(uint64_t bits) {
+static inline double pf_of_bits64(uint64_t bits) {
     double x;
     memcpy(&x, &bits, sizeof x);
     return x;
 }
 
-/* x = n ln 2 + r, |r| <= ln(2) / 2, for |x| < 2^20. n comes as a biased integer, n + 2^11. */
-static inline double pf_reduce(double x, uint64_t *biased) {
-    /* Adding 1.5 2^52 rounds to a whole number, which then stands in the low bits. */
-    const double shift = 0x1.8p52;
-    const double shifted = x * 1.4426950408889634 + shift, n = shifted - shift;
-    *biased = pf_bits(shifted) - pf_bits(shift) + 2048;
-    /* ln 2 in two parts; the first has 32 bits, so n times it is exact */
-    const double r = x - n * 0x1.62e42feep-1;
-    return r - n * 0x1.a39ef35793c76p-33;
-}
+/* ln 2 in two parts, the first of 32 bits: times a whole number below 2^20 it is exact. */
+#define PF_LN2_HIGH 0.693147180369123816490
+#define PF_LN2_LOW 1.90821492927058770002e-10
+#define PF_WHOLE 6755399441055744.0 /* adding 1.5 2^52 rounds to a whole number */
 
-/* exp(r) - 1 for |r| <= ln(2) / 2: its Taylor series, whose rest is below 2^-56 r */
-static inline double pf_expm1_reduced(double r) {
-    double p = 1.0 / 6227020800;
-    p = p * r + 1.0 / 479001600;
-    p = p * r + 1.0 / 39916800;
-    p = p * r + 1.0 / 3628800;
-    p = p * r + 1.0 / 362880;
-    p = p * r + 1.0 / 40320;
-    p = p * r + 1.0 / 5040;
-    p = p * r + 1.0 / 720;
-    p = p * r + 1.0 / 120;
-    p = p * r + 1.0 / 24;
-    p = p * r + 1.0 / 6;
+/* exp(x) = 2^k (1 + fraction), the power as first * second: k reaches further than one does. */
+typedef struct {
+    double fraction, first, second;
+} pf_exponential64;
+
+/* For -746 <= x <= 710. */
+static inline pf_exponential64 pf_exponential_of64(double x) {
+    const double shifted = x * 1.4426950408889634 + PF_WHOLE, n = shifted - PF_WHOLE;
+    const double halved = n * 0.5 + PF_WHOLE;
+    const double r = (x - n * PF_LN2_HIGH) - n * PF_LN2_LOW;
+    const uint64_t k = pf_bits_of64(shifted) - pf_bits_of64(PF_WHOLE);
+    const uint64_t half = pf_bits_of64(halved) - pf_bits_of64(PF_WHOLE);
+    /* (exp(r) - 1 - r) / r^2 for |r| <= ln(2) / 2 */
+    double p = 2.09147553258932022e-9;
+    p = p * r + 2.51053127296221018e-8;
+    p = p * r + 2.75572734787185805e-7;
+    p = p * r + 2.75572551700008874e-6;
+    p = p * r + 2.48015873856774619e-5;
+    p = p * r + 1.98412698750022788e-4;
+    p = p * r + 1.38888888888837112e-3;
+    p = p * r + 8.33333333332608312e-3;
+    p = p * r + 4.16666666666666698e-2;
+    p = p * r + 1.6666666666666671e-1;
     p = p * r + 0.5;
-    return p * (r * r) + r;
+    return (pf_exponential64){p * (r * r) + r, pf_of_bits64((half + 1023) << 52),
+                              pf_of_bits64((k - half + 1023) << 52)};
 }
 
-/* 2^n for -1022 <= n <= 1023, of n + bias */
-static inline double pf_power(uint64_t biased, uint64_t bias) {
-    return pf_from_bits((biased - bias + 1023) << 52);
-}
-
-/* exp(x) = 2^n exp(r); 2^n in two halves, since n reaches further than one power goes */
 static inline double pf_exp(double x) {
-    x = x < -750.0 ? -750.0 : x; /* 0 there, and infinity beyond 710 */
-    x = x > 720.0 ? 720.0 : x;
-    uint64_t n;
-    const double r = pf_reduce(x, &n), y = pf_expm1_reduced(r) + 1.0;
-    const uint64_t half = n >> 1;
-    return y * pf_power(half, 1024) * pf_power(n - half, 1024);
+    x = x < -746.0 ? -746.0 : x; /* 0 there, and infinity beyond 710 */
+    x = x > 710.0 ? 710.0 : x;
+    const pf_exponential64 e = pf_exponential_of64(x);
+    return (1.0 + e.fraction) * e.first * e.second;
 }
 
-/* exp(x) - 1 = 2^n (exp(r) - 1) + (2^n - 1), which loses nothing near 0, where n is 0 */
+/* exp(x) - 1 = 2^k fraction + (2^k - 1), halved lest 2^1024 overflow before all is subtracted */
 static inline double pf_expm1(double x) {
-    double t = x < -50.0 ? -50.0 : x; /* -1 there */
-    t = t > 700.0 ? 700.0 : t;
-    uint64_t n;
-    const double r = pf_reduce(t, &n), power = pf_power(n, 2048);
-    const double y = power * pf_expm1_reduced(r) + (power - 1.0);
-    return x > 700.0 ? pf_exp(x) : y;
+    const double size = fabs(x), small = x;
+    x = x < -40.0 ? -40.0 : x;
+    x = x > 710.0 ? 710.0 : x;
+    const pf_exponential64 e = pf_exponential_of64(x);
+    const double half = 0.5 * e.first * e.second;
+    const double y = 2.0 * (half * e.fraction + (half - 0.5));
+    return size < 1e-20 ? small : y;
 }
 
-/* log(x) for x = 2^e (1 + f), sqrt(1/2) <= 1 + f < sqrt(2):
- *     log(1 + f) = 2 artanh(s), s = f / (2 + f), = f - s (f - 2 s^2 (1/3 + s^2/5 + s^4/7 + ...))
- * where the last form keeps the digits of f. */
-static inline double pf_log(double x) {
-    const uint64_t root = 0x3FE6A09E667F3BCDu; /* the bits of sqrt(1/2) */
-    const double is_small = x < 0x1p-1022 ? 1.0 : 0.0;
-    const double scaled = x < 0x1p-1022 ? x * 0x1p54 : x; /* no leading bit: move one there */
-    const uint64_t above = pf_bits(scaled) - root + ((uint64_t)1024 << 52);
-    /* above >> 52 is e + 1024; put below 2^52 it becomes a double by its bits alone */
-    const double e =
-        pf_from_bits((above >> 52) | 0x4330000000000000u) - (0x1p52 + 1024.0) - 54.0 * is_small;
-    const double f = pf_from_bits((above & 0x000FFFFFFFFFFFFFu) + root) - 1.0;
+/* k ln 2 + log(1 + f), sqrt(1/2) <= 1 + f <= sqrt(2), and `lost` more of f */
+static inline double pf_log_of64(double f, double lost, double k) {
     const double s = f / (2.0 + f), z = s * s;
-    double p = 1.0 / 23;
-    p = p * z + 1.0 / 21;
-    p = p * z + 1.0 / 19;
-    p = p * z + 1.0 / 17;
-    p = p * z + 1.0 / 15;
-    p = p * z + 1.0 / 13;
-    p = p * z + 1.0 / 11;
-    p = p * z + 1.0 / 9;
-    p = p * z + 1.0 / 7;
-    p = p * z + 1.0 / 5;
-    p = p * z + 1.0 / 3;
-    const double rest = s * (f - 2.0 * z * p) - e * 0x1.a39ef35793c76p-33;
-    double y = e * 0x1.62e42feep-1 + (f - rest);
-    y = x == INFINITY ? x : y;
-    y = x == 0.0 ? -INFINITY : y;
-    return x >= 0.0 ? y : NAN; /* NaN and below 0 */
+    /* (2 artanh(s) - 2 s) / s^3 for |s| <= 0.172 */
+    double q = 1.46191661348879714e-1;
+    q = q * z + 1.53315016111453277e-1;
+    q = q * z + 1.8182895750119194e-1;
+    q = q * z + 2.22222110437768582e-1;
+    q = q * z + 2.85714286265336159e-1;
+    q = q * z + 3.99999999998982728e-1;
+    q = q * z + 6.66666666666666973e-1;
+    const double log1p = f - (s * (f - z * q) - lost);
+    return k * PF_LN2_HIGH + (log1p + k * PF_LN2_LOW);
 }
 
-/* log(1 + x) for 0 <= x <= 1: of u = 1 + x as it is rounded, and then what the rounding has lost */
+static inline double pf_log(double x) {
+    const double smallest = 2.2250738585072014e-308; /* normal; what is below is scaled by 2^54 */
+    const double scaled = x < smallest ? x * 18014398509481984.0 : x;
+    const double extra = x < smallest ? 1023.0 + 54.0 : 1023.0;
+    /* Taking the bits of sqrt(1/2) away, and those of 2^0 back, leaves the exponent. */
+    const uint64_t root = 0x3FE6A09E667F3BCDu;
+    const uint64_t above = pf_bits_of64(scaled) - root;
+    /* A whole number below 2^52 in the digits of 2^52 becomes a double without a conversion. */
+    const uint64_t exponent = (above + 0x3FF0000000000000u) >> 52;
+    const double k = (pf_of_bits64(exponent | 0x4330000000000000u) - 4503599627370496.0) - extra;
+    const double m = pf_of_bits64((above & 0x000FFFFFFFFFFFFFu) + root);
+    double y = pf_log_of64(m - 1.0, 0.0, k);
+    y = x < INFINITY ? y : x; /* infinity and NaN */
+    y = x < 0.0 ? NAN : y;
+    return x == 0.0 ? -INFINITY : y;
+}
+
+/* log(1 + x) for 0 <= x <= 1 */
 static inline double pf_log1p_unit(double x) {
-    const double u = 1.0 + x;
-    return pf_log(u) + (x - (u - 1.0)) / u;
+    const double u = 1.0 + x, lost = x - (u - 1.0);
+    const double k = u > 1.4142135623730951 ? 1.0 : 0.0, half = k > 0.0 ? 0.5 : 1.0;
+    return pf_log_of64(half * u - 1.0, lost / u, k);
 }
 
-/* tanh(x) = -m / (2 + m), m = exp(-2 |x|) - 1, with the sign of x */
+/* tanh(x) = m / (m + 2), m = exp(2 |x|) - 1 */
 static inline double pf_tanh(double x) {
-    const double m = pf_expm1(-2.0 * fabs(x));
-    return copysign(m / (2.0 + m), x);
+    double size = fabs(x);
+    size = size > 20.0 ? 20.0 : size;
+    const double m = pf_expm1(2.0 * size);
+    return copysign(m / (m + 2.0), x);
 }
 
 /* exp(-x^2 / 2) for a product that is rounded: x^2 = square + rest, exactly */
 static inline double pf_exp_half_square(double x) {
-    const double high = pf_from_bits(pf_bits(x) & ~(uint64_t)0x7FFFFFF), low = x - high;
+    const double high = pf_of_bits64(pf_bits_of64(x) & ~(uint64_t)0x7FFFFFF), low = x - high;
     const double square = x * x;
     const double rest = ((high * high - square) + 2.0 * high * low) + low * low;
     const double y = pf_exp(-0.5 * square);

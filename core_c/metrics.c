@@ -19,6 +19,7 @@ static double weight_of(batch b, int64_t r) { return b.weight ? (double)b.weight
 
 /* The weight of all elements: m sum_r w_r. */
 static double total_weight(batch b) {
+    if (!b.weight) return (double)b.rows * (double)b.row;
     double sum = 0;
     for (int64_t r = 0; r < b.rows; r++) sum += weight_of(b, r);
     return sum * (double)b.row;

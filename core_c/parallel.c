@@ -77,21 +77,23 @@ static atomic_llong regions;
 static atomic_llong wake_cost = WAKE_COST; /* a running mean, nanoseconds */
 static atomic_int watching_forks;
 
-/* These two can be seen from outside of the library: threadpoolctl calls them. */
+int pf_thread_count(void) { return atomic_load_explicit(&thread_count, memory_order_relaxed); }
+
+void pf_set_thread_count(int count) {
+    if (count < 1) count = 1;
+    atomic_store(&thread_count, count < PF_MAX_THREADS ? count : PF_MAX_THREADS);
+}
+
+/* The same for threadpoolctl, which finds them in the library by their names. */
 #ifdef _WIN32
 #define EXPORTED __declspec(dllexport)
 #else
 #define EXPORTED __attribute__((visibility("default")))
 #endif
-
-EXPORTED int pf_thread_count(void) {
-    return atomic_load_explicit(&thread_count, memory_order_relaxed);
-}
-
-EXPORTED void pf_set_thread_count(int count) {
-    if (count < 1) count = 1;
-    atomic_store(&thread_count, count < PF_MAX_THREADS ? count : PF_MAX_THREADS);
-}
+EXPORTED int pyframe_get_num_threads(void);
+EXPORTED void pyframe_set_num_threads(int count);
+int pyframe_get_num_threads(void) { return pf_thread_count(); }
+void pyframe_set_num_threads(int count) { pf_set_thread_count(count); }
 
 /* ---- a region, as each thread that takes part sees it ---- */
 

@@ -1,7 +1,7 @@
 /* Softmax and its logarithm over one axis. x, y: (outer, n, inner), n the axis.
  *
  * Both subtract the greatest element first, so that no exponential overflows. */
-#include "kernel.h"
+#include "rows.h"
 
 typedef struct {
     int64_t axis; /* counted from the front */
@@ -26,8 +26,7 @@ static split split_at(const pf_call *call) {
 /* Work on one line of n elements that lie `stride` apart. */
 typedef void line_function(int64_t n, int64_t stride, const real *a, const real *b, real *out);
 
-/* Runs a line function over all lines; with the last axis as a constant stride of 1, so that the
- * compiler makes a version of it with plain vector loads. */
+/* Runs a line function over all lines. */
 static inline __attribute__((always_inline)) int run(const pf_call *call, line_function *line) {
     const split s = split_at(call);
     const real *a = pf_in(call, 0), *b = call->input_count > 1 ? pf_in(call, 1) : a;
@@ -36,10 +35,7 @@ static inline __attribute__((always_inline)) int run(const pf_call *call, line_f
     for (int64_t i = 0; i < s.outer; i++)
         for (int64_t j = 0; j < s.inner; j++) {
             const int64_t at = i * s.n * s.inner + j;
-            if (s.inner == 1)
-                line(s.n, 1, a + at, b + at, out + at);
-            else
-                line(s.n, s.inner, a + at, b + at, out + at);
+            line(s.n, s.inner, a + at, b + at, out + at);
         }
     return PF_OK;
 }
@@ -91,7 +87,68 @@ static inline void log_softmax_grad_line(int64_t n, int64_t stride, const real *
     for (int64_t i = 0; i < n; i++) dx[i * stride] = dy[i * stride] - r_exp(y[i * stride]) * sum;
 }
 
-int PF_NAME(softmax)(const pf_call *call) { return run(call, softmax_line); }
-int PF_NAME(softmax_grad)(const pf_call *call) { return run(call, softmax_grad_line); }
-int PF_NAME(log_softmax)(const pf_call *call) { return run(call, log_softmax_line); }
-int PF_NAME(log_softmax_grad)(const pf_call *call) { return run(call, log_softmax_grad_line); }
+/* The same along the last axis, for `rows` <= PF_BLOCK_ROWS contiguous rows of n elements. */
+typedef void rows_function(int64_t rows, int64_t n, const real *a, const real *b, real *out);
+
+static inline void softmax_rows(int64_t rows, int64_t n, const real *x, const real *b, real *y) {
+    (void)b;
+    real top[PF_BLOCK_ROWS];
+    pf_exp_rows(x, y, rows, n, top);
+    for (int64_t r = 0; r < rows; r++, y += n) {
+        const real scale = R(1.0) / pf_sum(y, n);
+        for (int64_t i = 0; i < n; i++) y[i] *= scale;
+    }
+}
+
+static inline void softmax_grad_rows(int64_t rows, int64_t n, const real *dy, const real *y,
+                                     real *dx) {
+    for (int64_t r = 0; r < rows; r++, dy += n, y += n, dx += n) {
+        const real sum = pf_dot(dy, y, n);
+        PF_INDEPENDENT
+        for (int64_t i = 0; i < n; i++) dx[i] = y[i] * (dy[i] - sum);
+    }
+}
+
+static inline void log_softmax_rows(int64_t rows, int64_t n, const real *x, const real *b,
+                                    real *y) {
+    (void)b;
+    real top[PF_BLOCK_ROWS], log_sum[PF_BLOCK_ROWS];
+    pf_log_sum_rows(x, rows, n, top, log_sum);
+    for (int64_t r = 0; r < rows; r++, x += n, y += n) {
+        PF_INDEPENDENT
+        for (int64_t i = 0; i < n; i++) y[i] = (x[i] - top[r]) - log_sum[r];
+    }
+}
+
+static inline void log_softmax_grad_rows(int64_t rows, int64_t n, const real *dy, const real *y,
+                                         real *dx) {
+    for (int64_t r = 0; r < rows; r++, dy += n, y += n, dx += n) {
+        const real sum = pf_sum(dy, n);
+        PF_INDEPENDENT
+        for (int64_t i = 0; i < n; i++) dx[i] = dy[i] - r_exp(y[i]) * sum;
+    }
+}
+
+static int run_rows(const pf_call *call, rows_function *function) {
+    const split s = split_at(call);
+    const real *a = pf_in(call, 0), *b = call->input_count > 1 ? pf_in(call, 1) : a;
+    real *out = pf_out(call, 0);
+    if (s.n == 0) return PF_OK;
+    const int64_t size = pf_block_rows(s.outer, s.n);
+    for (int64_t r = 0; r < s.outer; r += size) {
+        const int64_t at = r * s.n;
+        function(s.outer - r < size ? s.outer - r : size, s.n, a + at, b + at, out + at);
+    }
+    return PF_OK;
+}
+
+#define SOFTMAX(name)                                                      \
+    int PF_NAME(name)(const pf_call *call) {                               \
+        if (split_at(call).inner == 1) return run_rows(call, name##_rows); \
+        return run(call, name##_line);                                     \
+    }
+
+SOFTMAX(softmax)
+SOFTMAX(softmax_grad)
+SOFTMAX(log_softmax)
+SOFTMAX(log_softmax_grad)

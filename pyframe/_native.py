@@ -357,8 +357,9 @@ class Product:
             self._functions.pack(g, pointer(panels))
             g.b, g.b_packed = pointer(panels), True
             self._alive.append(panels)
+        self.scratch_bytes: int = self._functions.scratch_size(g) * c.itemsize
         if scratch:
-            memory = empty_aligned(self._functions.scratch_size(g), c.dtype)
+            memory = empty_aligned(self.scratch_bytes // c.itemsize, c.dtype)
             g.scratch = pointer(memory)
             self._alive.append(memory)
         self._gemm = g

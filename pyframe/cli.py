@@ -77,6 +77,19 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="where the pictures go (default: ./pyframe-demo)",
     )
+    bench = commands.add_parser(
+        "bench",
+        help="measure this machine's peaks and the standard workloads, in a minute",
+        description="Prints what one core can do, what the standard workloads take on one thread "
+        "and on several, and how far that is from what their operations alone would take.",
+    )
+    bench.add_argument("workloads", nargs="*", metavar="WORKLOAD", help="default: all of them")
+    bench.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    bench.add_argument(
+        "--roofline", type=Path, metavar="FILE", help="draw the instructions of the last workload"
+    )
+    bench.add_argument("--profile", action="store_true", help="print each workload's instructions")
+    bench.add_argument("--quick", action="store_true", help="a moment each: to see that it works")
     commands.add_parser("info", help="show versions, paths and what the C core can do")
     return parser
 

@@ -47,6 +47,7 @@ from pyframe.storage import Guard
 ARENA = 0
 NOWHERE = -1
 BLOCK: int = lib.PF_IN_GROUP
+_GROUP_FIELD = list(INSTRUCTION_DTYPE.names or ()).index("group")
 PYTHON, GROUP = "python", "group"  # what a row says instead of the name of a kernel
 COPY_KERNEL = "copy"  # moves a gradient to its segment, and states to and from their shadow
 
@@ -74,6 +75,7 @@ class FlatCall(NamedTuple):
     attributes: bytes = b""
     python: Callable[[Any], None] | None = None  # instead of a kernel
     elementwise: bool = False  # as in `Op.is_elementwise`
+    operations: int = 1  # for each element
 
 
 @dataclass
@@ -132,6 +134,10 @@ class Program:
         self.record_widths = [math.prod(known_shape(self.specs[i])) for i in self.record_ids]
         self.alive = [request, builder.arrays]  # the arrays that the bases point to
         self.pointer = builder.build()
+        # Members of the groups, under the numbers of their heads.
+        field = _GROUP_FIELD
+        self.members = {i: m[field] for i, m in enumerate(builder.instructions) if m[field]}
+        self.places = list(zip(builder.value_base, builder.value_offset, strict=True))
         fed = set(self.feed_bases.values())
         self.fed_values = {i for i, base in enumerate(builder.value_base) if base in fed}
 

@@ -196,6 +196,23 @@ class Op(Node):
             block[field] = values[field]
         return block.tobytes()
 
+    def flops(
+        self, specs: Sequence[Spec | None], outputs: Sequence[Spec], wanted: Sequence[bool]
+    ) -> int:
+        """Return the number of arithmetic operations, for the profiler.
+
+        A multiply-add is two. What is no product of matrices counts, by default, one for each
+        element of its largest operand: whether that is a comparison or an exponential.
+
+        Parameters
+        ----------
+        specs : of the inputs, all shapes known; None for one left out
+        outputs : of the outputs
+        wanted : whether somebody needs the output
+        """
+        every = [s for s in specs if s is not None] + list(outputs)
+        return max(math.prod(n or 0 for n in s.shape or ()) for s in every)
+
     def is_elementwise(self, specs: Sequence[Spec | None]) -> bool:
         """Return whether each element is treated by itself, for inputs of these specs.
 
@@ -272,10 +289,25 @@ def _check_size(op: Op, shape: Shape) -> None:
         op.bad_shapes(f"the result {describe(shape)} has more elements than memory can address")
 
 
-def is_even(specs: Sequence[Spec | None]) -> bool:
-    """Return whether all known shapes have one number of elements, or a single one each."""
-    counts = {math.prod(n or 0 for n in s.shape or ()) for s in specs if s is not None}
-    return len(counts - {1}) <= 1
+def element_counts(shapes: Sequence[Shape]) -> list[int] | None:
+    """Return the number of elements of each shape, None when one of them is not known."""
+    counts = []
+    for shape in shapes:
+        count = 1
+        for n in shape:
+            if n is None:
+                return None
+            count *= n
+        counts.append(count)
+    return counts
+
+
+def one_count(*specs: Spec | None) -> bool:
+    """Return whether operands that broadcast have one number of elements, or a single one each."""
+    if any(s is None or s.shape is None for s in specs):
+        return False
+    counts = element_counts([s.shape for s in specs if s is not None and s.shape is not None])
+    return counts is not None and len(set(counts) - {1}) <= 1
 
 
 def same_extent(a: int | None, b: int | None) -> bool:

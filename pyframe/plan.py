@@ -53,6 +53,7 @@ from pyframe.storage import Segment, already_trained, place, reading, refuse_whi
 
 if TYPE_CHECKING:
     from pyframe.loop import Loop
+    from pyframe.profiler import Profile
 
 SPECIALIZATIONS = 8  # kept, least recently used first to go
 
@@ -596,6 +597,49 @@ class Plan:
     def step_count(self) -> int:
         """The number of completed training steps."""
         return self._train.step
+
+    def profile(
+        self,
+        feed: Mapping[Any, Any],
+        mode: str | None = None,
+        *,
+        repeats: int = 20,
+        learning_rate: float | None = None,
+    ) -> Profile:
+        """Time each instruction, and compare it with what the machine can do.
+
+        Nothing is changed: parameters, states, optimizer slots and the step count are put back.
+
+        Parameters
+        ----------
+        feed : dict of Placeholder (or its name) to array_like
+        mode : {"step", "run", "gradients"}, optional
+            What to profile; default: a training step, or without an optimizer a run.
+        repeats : int, default 20
+            Runs after the first one; each instruction's least time counts.
+        learning_rate : float, optional
+            As for `step`.
+
+        Returns
+        -------
+        pyframe.profiler.Profile
+            A sequence of records; print it, sort it, or write it with ``to_chrome_trace(path)``.
+
+        Raises
+        ------
+        ArgumentError, FeedError, ShapeError, DTypeError, LabelError, GraphError, BusyError
+
+        Examples
+        --------
+        >>> import numpy as np, pyframe as pf
+        >>> x = pf.Placeholder("x", shape=(None, 8))
+        >>> plan = pf.compile(pf.Softmax(x))
+        >>> [record.kernel for record in plan.profile({x: np.ones((4, 8))}, repeats=2)]
+        ['softmax_f32']
+        """
+        from pyframe.profiler import profile
+
+        return profile(self, feed, mode, repeats=repeats, learning_rate=learning_rate)
 
     def snapshot(self) -> Snapshot:
         """Return a copy of parameters, states and optimizer slots, and the step count."""

@@ -106,6 +106,10 @@ class TrainState:
         """Return where the gradient of a parameter goes: a buffer laid out like its storage."""
         return _part(self._like(self._gradients, _storage(parameter)), parameter)
 
+    def gradient_buffers(self) -> list[Array]:
+        """Return the buffers that hold gradients."""
+        return list(self._gradients.values())
+
     def shadow_arrays(self) -> dict[Parameter, Array]:
         """Return where states are written during a step, before the update commits them."""
         return {s: _part(self._like(self._shadows, _storage(s)), s) for s in self.states}
@@ -198,6 +202,7 @@ class TrainState:
             tuple(map(look_up, call.states)),
             call.attributes,
             elementwise=call.elementwise,
+            operations=call.operations,
         )
 
     def _clip_calls(self, operands: list[dict[str, Any]]) -> list[FlatCall]:

@@ -224,13 +224,13 @@ def register_with_threadpoolctl(module: Any) -> None:
         user_api = "pyframe"
         internal_api = "pyframe"
         filename_prefixes = ("_core",)  # others have one as well; the symbols tell them apart
-        check_symbols = ("pf_thread_count", "pf_set_thread_count")
+        check_symbols = ("pyframe_get_num_threads", "pyframe_set_num_threads")
 
         def get_num_threads(self) -> int:
-            return int(self.dynlib.pf_thread_count())
+            return int(self.dynlib.pyframe_get_num_threads())
 
         def set_num_threads(self, num_threads: int) -> None:
-            self.dynlib.pf_set_thread_count(int(num_threads))
+            self.dynlib.pyframe_set_num_threads(int(num_threads))
 
         def get_version(self) -> str:
             from pyframe._version import __version__

@@ -12,10 +12,11 @@ GROUPS = (
     ("node", "op", "registry"),
     ("ops",),
     ("graph", "autodiff", "arena", "storage", "fusion", "lowering"),
-    ("state", "execution", "pattern", "loop", "printing", "plan"),
+    ("state", "execution", "pattern", "loop", "printing", "profiler", "plan"),
     ("plugins",),
     ("initializers", "losses", "metrics", "schedules", "optimizers", "layers"),
     ("data", "datasets", "checkpoint", "callbacks", "model", "objective", "progress", "training"),
+    ("workloads", "bench"),
     ("estimators", "lesson", "plotting", "testing", "demo", "cli", "__main__"),
 )
 LAYERS = [layer for group in GROUPS for layer in group]

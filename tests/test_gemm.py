@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pyframe._native import Product, instruction_sets
+import pyframe as pf
+from pyframe._native import Product, instruction_sets, lib
+from pyframe.ops.linear import LinearGrad
 from pyframe.testing.subject import Guarded
 
 ISAS = instruction_sets()
@@ -18,8 +20,8 @@ every_dtype = pytest.mark.parametrize("dtype", ["float32", "float64"])
 # Around the tiles (4, 6 or 8 rows; 4 to 32 columns), and the special cases of one row or column.
 ROWS = (1, 2, 5, 6, 7, 8, 9, 17, 33)
 COLUMNS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 17, 31, 33, 65)
-# Around the blocks of k (384 terms) and the vectors.
-TERMS = (0, 1, 3, 16, 17, 64, 383, 385, 771)
+# Around the blocks of k (512 terms) and the vectors.
+TERMS = (0, 1, 3, 16, 17, 64, 511, 513, 1027)
 
 ACTIVATIONS: list[Any] = [
     lambda x, slope: x,
@@ -99,7 +101,9 @@ def test_large_products_are_cut_into_parts(
 
 @every_isa
 @every_dtype
-@pytest.mark.parametrize("shape", [(9, 37, 5), (8, 32, 400), (1, 40, 7), (23, 1, 17), (37, 3, 20), (64, 6, 0)])
+@pytest.mark.parametrize(
+    "shape", [(9, 37, 5), (8, 32, 600), (1, 40, 7), (23, 1, 17), (37, 3, 20), (64, 6, 0)]
+)
 @pytest.mark.parametrize("transpose_b", [False, True])
 def test_the_epilogue(isa: str, dtype: str, shape: tuple[int, int, int], transpose_b: bool) -> None:
     """Every combination of what can be done to the sums before they are stored."""
@@ -183,3 +187,48 @@ def test_nothing_is_computed_of_nothing(isa: str) -> None:
     for m, n in ((0, 5), (5, 0), (0, 0)):
         c = np.empty((m, n), "float32")
         Product(np.ones((m, 3), "float32"), np.ones((3, n), "float32"), c, isa=isa).run()
+
+
+@every_isa
+@every_dtype
+def test_layers_declare_the_scratch_memory_that_products_use(isa: str, dtype: str) -> None:
+    used = 0
+    for m, n, k in ((300, 200, 1024), (128, 256, 784), (64, 1000, 512), (784, 256, 128)):
+        x = pf.Placeholder("x", shape=(m, k), dtype=dtype)
+        linear = pf.Linear(x, np.zeros((k, n), dtype))
+        grad = LinearGrad(linear, x, linear.inputs[1])
+        a, b, c = (np.zeros(shape, dtype) for shape in ((m, k), (k, n), (m, n)))
+        specs = [None if i is None else i.spec for i in linear.inputs]
+        forward = Product(a, b, c, isa=isa).scratch_bytes
+        assert forward <= linear.scratch_bytes(specs)
+        backward = [
+            Product(c, b, a, transpose_b=True, isa=isa).scratch_bytes,
+            Product(a, c, b, transpose_a=True, isa=isa).scratch_bytes,
+        ]
+        specs = [None if i is None else i.spec for i in grad.inputs]
+        assert max(backward) <= grad.scratch_bytes(specs)
+        used = max(used, forward, *backward)
+    assert used > 0
+
+
+@every_dtype
+def test_the_number_of_threads_changes_no_bit(dtype: str) -> None:
+    rng = np.random.default_rng(5)
+    before = lib.pf_thread_count()
+    for m, n, k, transpose_a in (
+        (300, 520, 1024, False),
+        (1024, 300, 200, True),
+        (9, 900, 900, False),
+    ):
+        a = rng.normal(size=(k, m) if transpose_a else (m, k)).astype(dtype)
+        b = rng.normal(size=(k, n)).astype(dtype)
+        results = []
+        try:
+            for threads in (1, 2, 3, 7):
+                lib.pf_set_thread_count(threads)
+                c = np.full((m, n), np.nan, dtype)
+                Product(a, b, c, transpose_a=transpose_a).run()
+                results.append(c.tobytes())
+        finally:
+            lib.pf_set_thread_count(before)
+        assert len(set(results)) == 1

@@ -156,8 +156,8 @@ FAULTS = [
     Fault(
         "the sign of the label's term",
         "losses.c",
-        "dx[c] * inverse - (c ==",
-        "dx[c] * inverse + (c ==",
+        "* inverse - R(1.0);",
+        "* inverse + R(1.0);",
         "cross_entropy_grad",
     ),
     Fault(

@@ -160,6 +160,7 @@ def test_the_number_may_change_while_a_plan_runs() -> None:
 
 
 # ---- kernels that share out their rows themselves ----
+# What they do takes well over 200 microseconds: more than waking threads is ever taken to cost.
 
 A, B = RNG.normal(size=(901, 1203)), RNG.normal(size=(901, 257))
 
@@ -177,8 +178,8 @@ MOVES: dict[str, tuple[Callable[..., pf.Node], Callable[..., np.ndarray], list[n
         [A[:900].reshape(60, 15, 1203)],
     ),
     "slice": (
-        lambda x: pf.Slice(x, (slice(3, None, 2), slice(None, 5, -3))),
-        lambda x: x[3::2, :5:-3],
+        lambda x: pf.Slice(x, (slice(3, None, 2), slice(None, 5, -1))),
+        lambda x: x[3::2, :5:-1],
         [np.concatenate([A, A])],
     ),
     "concat along the columns": (

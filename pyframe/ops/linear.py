@@ -88,10 +88,10 @@ def _as_activation(consumer: Op) -> dict[str, Any] | None:
 def _scratch_bytes(dtype: np.dtype[Any], *products: tuple[int, int]) -> int:
     """Return the memory in which large products keep rows of their left operands (m, k).
 
-    That is a block of 256 rows and 384 terms at most, and what keeps the rows apart; see gemm.c.
+    That is a block of 256 rows and 512 terms at most, and what keeps the rows apart; see gemm.c.
     """
     return max(
-        0 if m * k < 2**15 else min(m, 256) * (min(k, 384) + 32) * dtype.itemsize
+        0 if m * k < 2**15 else min(m, 256) * (min(k, 512) + 32) * dtype.itemsize
         for m, k in products
     )
 
@@ -218,6 +218,14 @@ class Linear(_FusedOp):
         own = (dx, dweight, None if bias is None else dbias)
         return own if residual is None else (*own, dy)
 
+    def flops(
+        self, specs: Sequence[Spec | None], outputs: Sequence[Spec], wanted: Sequence[bool]
+    ) -> int:
+        (y,) = outputs
+        terms = 0 if specs[1] is None else math.prod(_known_shape(specs[1])[:1])
+        extra = (specs[2] is not None) + (len(specs) > 3) + (self.attrs["activation"] != "none")
+        return (2 * terms + extra) * math.prod(_known_shape(y))
+
     def is_elementwise(self, specs: Sequence[Spec | None]) -> bool:
         return specs[1] is not None and specs[1].shape == ()
 
@@ -331,6 +339,14 @@ class LinearGrad(_FusedOp):
             self.bad_shapes("saved goes with a weight matrix, and must have the shape of x")
         return x, weight, weight[1:]
 
+    def flops(
+        self, specs: Sequence[Spec | None], outputs: Sequence[Spec], wanted: Sequence[bool]
+    ) -> int:
+        dy, dx = (math.prod(_known_shape(s)) for s in (specs[0], outputs[0]))
+        product = 2 * dy * (_known_shape(outputs[1])[0] if _known_shape(outputs[1]) else 1)
+        derivative = dx if len(specs) > 3 else 0
+        return wanted[0] * (product + derivative) + wanted[1] * product + wanted[2] * dy
+
     def absorb(self, index: int, consumer: Op, specs: Sequence[Spec | None]) -> Op | None:
         dy, x, weight, saved = (*self.inputs, None)[:4]
         activation = _as_activation(consumer)
@@ -441,6 +457,12 @@ class MatMul(Op):
         if batch is None:
             self.bad_shapes("the leading axes do not broadcast")
         return (*batch, m, n)
+
+    def flops(
+        self, specs: Sequence[Spec | None], outputs: Sequence[Spec], wanted: Sequence[bool]
+    ) -> int:
+        terms = _known_shape(specs[0])[-2 if self.attrs["transpose_a"] else -1]
+        return 2 * terms * math.prod(_known_shape(outputs[0]))
 
     def gradient(self, *grads: Any) -> Sequence[Value | None]:
         a, b = self.inputs

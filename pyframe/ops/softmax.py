@@ -119,6 +119,7 @@ class Softmax(AxisOp):
     def cases(cls) -> Sequence[Case]:
         return (
             Case((np.array([[1e4, 1e4, -1e4], [-1e4, -1e4, -1e4]]),), {"axis": -1}),
+            Case((np.array([[1e4, -1e4], [1e4, -1e4], [-1e4, -1e4]]),), {"axis": 0}),
             Case((np.array([[0.0, -np.inf], [3.0, 5.0]]),), {"axis": 0}),
         )
 

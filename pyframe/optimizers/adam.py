@@ -89,4 +89,14 @@ class Adam(Optimizer):
             options["epsilon"],
         )
         states = ("parameters", "first_moment", "second_moment")
-        return [Call("adam_update", ("gradients",), states, (), attributes, elementwise=True)]
+        return [
+            Call(
+                "adam_update",
+                ("gradients",),
+                states,
+                (),
+                attributes,
+                elementwise=True,
+                operations=15,
+            )
+        ]

@@ -30,7 +30,8 @@ class Call(NamedTuple):
     and seed from the call.
 
     `elementwise` says that element i of all it writes depends on element i of what it reads, and
-    on single numbers: it may then be called on parts of a run, several at a time.
+    on single numbers: it may then be called on parts of a run, several at a time. `operations` is
+    the arithmetic for each element, for the profiler.
     """
 
     kernel: str
@@ -39,6 +40,7 @@ class Call(NamedTuple):
     outputs: tuple[str, ...] = ()
     attributes: bytes = b""
     elementwise: bool = False
+    operations: int = 1
 
 
 class Optimizer:
@@ -173,7 +175,7 @@ class Optimizer:
         result = []
         if self.clip_value is not None:
             limit = struct.pack("d", self.clip_value)
-            result.append([Call("clip_value", (), ("gradients",), (), limit, True)])
+            result.append([Call("clip_value", (), ("gradients",), (), limit, True, 2)])
         if self.clip_norm is not None:
             limit = struct.pack("d", self.clip_norm)
             result.append(

@@ -89,7 +89,7 @@ class SGD(Optimizer):
         )
         states: tuple[str, ...]
         if options["momentum"] == 0:
-            kernel, states = "sgd_update", ("parameters",)
+            kernel, states, operations = "sgd_update", ("parameters",), 4
         else:
-            kernel, states = "sgd_momentum_update", ("parameters", "velocity")
-        return [Call(kernel, ("gradients",), states, (), attributes, elementwise=True)]
+            kernel, states, operations = "sgd_momentum_update", ("parameters", "velocity"), 6
+        return [Call(kernel, ("gradients",), states, (), attributes, True, operations)]
