@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,7 @@ class Workload:
         of its weights and, unless it is the first, as many for that of its input. What a step does
         besides counts only where there is next to nothing else.
         """
-        products = [2 * m * n for m, n in zip(self.sizes, self.sizes[1:], strict=False)]
+        products = [2 * m * n for m, n in pairwise(self.sizes)]
         if self.predict:
             return sum(products)
         if self.scalar:
@@ -89,7 +90,7 @@ class Workload:
         """Return the first weights: (in, out) and (out,) for each layer."""
         random = np.random.default_rng(1)
         layers = []
-        for m, n in zip(self.sizes, self.sizes[1:], strict=False):
+        for m, n in pairwise(self.sizes):
             weight = random.standard_normal((m, n), dtype=np.float32)
             weight *= np.float32(1 if self.scalar else np.sqrt(2 / m))
             layers.append((weight, np.zeros(n, np.float32)))

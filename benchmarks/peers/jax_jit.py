@@ -1,0 +1,173 @@
+"""JAX: the whole step in one ``jit``, with donated buffers.
+
+The variant ``step`` calls it for every step. The variant ``loop`` has the training loop compiled as
+well, either an epoch at a time (``scan``: a `jax.lax.scan` over its batches) or all epochs at once
+(``fori``: a `jax.lax.fori_loop` around that), whichever is faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from workloads import BETA1, BETA2, EPSILON, Floats
+
+from peers.common import Peer, Task, fastest, serve
+
+
+class Jax(Peer):
+    """A network as a list of arrays."""
+
+    def __init__(self, task: Task) -> None:
+        import jax
+        import jax.numpy as jnp
+
+        super().__init__(task)
+        self.jax, self.jnp = jax, jnp
+        if self.workload.predict:
+            self.setup = "jit"
+            self._first()
+            return
+        batches = [(jnp.asarray(x), jnp.asarray(y)) for x, y in task.batches()]
+        self.batches = batches
+        if task.variant == "step":
+            self.variant, self.setup = "step", "jit of the step"
+            self._train = self._by_step()
+            return
+        self.stacked = tuple(jnp.stack(arrays) for arrays in zip(*batches, strict=True))
+        self.batches = []
+        ways = {"scan": self._by_epoch(), "fori": self._at_once()}
+        wanted = task.variant if task.variant in ways else ""
+        count = max(1, 200 // self.workload.batches) if self.workload.flops < 10**7 else 1
+        if not wanted:
+            self.reset()
+        self.variant = fastest({name: partial(way, count) for name, way in ways.items()}, wanted)
+        self._train = ways[self.variant]
+        self.setup = {
+            "scan": "jit of a scan over the epoch",
+            "fori": "jit of a loop over all epochs",
+        }[self.variant]
+
+    # ---- the ways to train ----
+
+    def _by_step(self) -> Callable[[int], None]:
+        jax = self.jax
+        one_step = jax.jit(self._step, donate_argnums=0)
+
+        def train(count: int) -> None:
+            state = self.state
+            for _ in range(count):
+                for x, y in self.batches:
+                    state, self.loss = one_step(state, x, y)
+            self.state = jax.block_until_ready(state)
+
+        return train
+
+    def _epoch(self, state: Any, batches: Any) -> Any:
+        return self.jax.lax.scan(lambda s, batch: self._step(s, *batch), state, batches)
+
+    def _by_epoch(self) -> Callable[[int], None]:
+        jax = self.jax
+        one_epoch = jax.jit(self._epoch, donate_argnums=0)
+
+        def train(count: int) -> None:
+            state = self.state
+            for _ in range(count):
+                state, self.losses = one_epoch(state, self.stacked)
+            self.state = jax.block_until_ready(state)
+
+        return train
+
+    def _at_once(self) -> Callable[[int], None]:
+        jax = self.jax
+
+        @partial(jax.jit, donate_argnums=0)
+        def epochs(state: Any, batches: Any, count: Any) -> Any:
+            last = jax.numpy.float32(0)
+
+            def body(_: Any, carried: Any) -> Any:
+                state, losses = self._epoch(carried[0], batches)
+                return state, losses.mean()
+
+            return jax.lax.fori_loop(0, count, body, (state, last))
+
+        def train(count: int) -> None:
+            state, self.loss = epochs(self.state, self.stacked, count)
+            self.state = jax.block_until_ready(state)
+
+        return train
+
+    # ---- the network ----
+
+    def _first(self) -> None:
+        put = partial(self.jax.tree.map, partial(self.jnp.array, copy=True))
+        self.parameters = put([(w, b) for w, b in self.task.first_weights()])
+
+    def reset(self) -> None:
+        self.state = None
+        self._first()
+        zeros = partial(self.jax.tree.map, self.jnp.zeros_like)
+        memory: tuple[Any, ...] = ()
+        if self.workload.optimizer == "adam":
+            memory = (zeros(self.parameters), zeros(self.parameters), self.jnp.int32(0))
+        self.state = (self.parameters, memory)
+        self.parameters = None
+
+    def train(self, epochs: int) -> None:
+        self._train(epochs)
+
+    def _forward(self, parameters: Any, x: Any) -> Any:
+        *hidden, (weight, bias) = parameters
+        bend = self.jax.nn.relu if self.workload.hidden == "relu" else self.jax.nn.sigmoid
+        for w, b in hidden:
+            x = bend(x * w[0] + b if self.workload.scalar else x @ w + b)
+        return x * weight[0] + bias if self.workload.scalar else x @ weight + bias
+
+    def _loss(self, parameters: Any, x: Any, y: Any) -> Any:
+        jnp, outputs = self.jnp, self._forward(parameters, x)
+        if self.workload.loss == "l2":
+            return jnp.mean((outputs - y) ** 2)
+        logs = self.jax.nn.log_softmax(outputs)
+        return -jnp.mean(jnp.take_along_axis(logs, y[:, None], axis=1))
+
+    def _step(self, state: Any, x: Any, y: Any) -> Any:
+        parameters, memory = state
+        loss, gradients = self.jax.value_and_grad(self._loss)(parameters, x, y)
+        change, rate = self.jax.tree.map, self.workload.rate
+        if self.workload.optimizer == "sgd":
+            return (change(lambda w, g: w - rate * g, parameters, gradients), ()), loss
+        m, v, t = memory
+        t = t + 1
+        m = change(lambda a, g: BETA1 * a + (1 - BETA1) * g, m, gradients)
+        v = change(lambda a, g: BETA2 * a + (1 - BETA2) * g * g, v, gradients)
+        root = self.jnp.sqrt(1 - BETA2**t)
+        factor, epsilon = rate * root / (1 - BETA1**t), EPSILON * root
+        parameters = change(
+            lambda w, a, b: w - factor * a / (self.jnp.sqrt(b) + epsilon), parameters, m, v
+        )
+        return (parameters, (m, v, t)), loss
+
+    def weights(self) -> list[tuple[Floats, Floats]]:
+        return [(np.asarray(w), np.asarray(b)) for w, b in self.state[0]]
+
+    def predictor(self) -> tuple[Callable[[Any], Any], Sequence[Any]]:
+        parameters, wait = self.parameters, self.jax.block_until_ready
+        forward = self.jax.jit(self._forward)
+        rows = [self.jnp.asarray(x) for x, _ in self.task.batches()]
+        return lambda x: wait(forward(parameters, x)), rows
+
+
+def load() -> tuple[Callable[[Task], Peer], dict[str, str]]:
+    """Return what makes the peer, and the versions."""
+    import jax
+    import jax.numpy
+    import jaxlib
+
+    versions = {"jax": jax.__version__, "jaxlib": jaxlib.__version__, "numpy": np.__version__}
+    return Jax, versions
+
+
+if __name__ == "__main__":
+    serve(load)

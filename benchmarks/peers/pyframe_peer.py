@@ -1,0 +1,124 @@
+"""pyframe through its public interface.
+
+The variant ``fit`` trains through `Trainer.fit`, whole epochs in C; ``step`` calls `Plan.step` for
+each batch, as one does in a loop of one's own.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from workloads import BETA1, BETA2, EPSILON, Floats
+
+from peers.common import Peer, Task, serve
+
+
+class Pyframe(Peer):
+    """A model and a trainer."""
+
+    def __init__(self, task: Task) -> None:
+        import pyframe as pf
+
+        super().__init__(task)
+        self.pf = pf
+        self.variant = task.variant or "fit"
+        self.setup = {"fit": "Trainer.fit", "step": "plan.step for each batch"}[self.variant]
+        self.batches = task.batches()
+        self.trainer = self.plan = None
+        self.model = self._lesson() if self.workload.scalar else self._mlp()
+        if self.workload.predict:
+            self.setup = "model.predict"
+            self._set_weights()
+        elif self.variant == "fit":
+            self.x, self.y = task.data()
+            if self.workload.scalar:
+                self.x, self.y = self.x[:, 0], self.y[:, 0]
+
+    def _lesson(self) -> Any:
+        """Return k2 sigmoid(k1 x + b1) + b2, with numbers for weights as in the lesson."""
+        pf = self.pf
+        x = pf.Placeholder("x", shape=(None,))
+        self.numbers = [pf.Parameter(0.0, name=name) for name in ("k1", "b1", "k2", "b2")]
+        k1, b1, k2, b2 = self.numbers
+        self.batches = [(x[:, 0], y[:, 0]) for x, y in self.batches]
+        return pf.Model(x, pf.Linear(pf.Sigmoid(pf.Linear(x, k1, b1)), k2, b2))
+
+    def _mlp(self) -> Any:
+        pf, sizes = self.pf, self.workload.sizes
+        layers = [pf.layers.Dense(n, activation=self.workload.hidden) for n in sizes[1:-1]]
+        return pf.Sequential([*layers, pf.layers.Dense(sizes[-1])], input_shape=sizes[:1])
+
+    def _optimizer(self) -> Any:
+        optimizers, rate = self.pf.optimizers, self.workload.rate
+        if self.workload.optimizer == "sgd":
+            return optimizers.SGD(rate)
+        return optimizers.Adam(rate, betas=(BETA1, BETA2), epsilon=EPSILON)
+
+    def _set_weights(self) -> None:
+        parameters = self.model.parameters
+        if self.workload.scalar:
+            parameters = self.numbers
+        firsts = (array for layer in self.task.first_weights() for array in layer)
+        for parameter, first in zip(parameters, firsts, strict=True):
+            parameter.value = first.reshape(parameter.shape)
+
+    def reset(self) -> None:
+        if self.variant == "fit":
+            self.trainer = None
+            gc.collect()  # the plan before it, so that there is one at a time
+            self._set_weights()
+            loss, optimizer = self.workload.loss, self._optimizer()
+            self.trainer = self.pf.Trainer(self.model, loss=loss, optimizer=optimizer)
+            self.train(0)  # compiles
+            return
+        if self.plan is None:
+            self._set_weights()
+            self.plan = self._compile()
+            self.first = self.plan.snapshot()
+            self.plan.step(self.feeds[0])  # compiles
+        self.plan.restore(self.first)
+
+    def _compile(self) -> Any:
+        """Return a plan to step, and make the feeds for it."""
+        pf, (output,), (x,) = self.pf, self.model.outputs, self.model.inputs
+        if self.workload.loss == "cross_entropy":
+            y = pf.Placeholder("y", shape=(None,), dtype="int64")
+            cost = pf.CrossEntropy(y, output)
+        else:
+            y = pf.Placeholder("y", shape=output.shape)
+            cost = pf.L2Loss(y, output)
+        self.feeds = [{x: batch, y: target} for batch, target in self.batches]
+        return pf.compile(cost, optimizer=self._optimizer())
+
+    def train(self, epochs: int) -> None:
+        if self.trainer is not None:
+            self.trainer.fit(self.x, self.y, epochs, self.workload.batch, shuffle=False, verbose=0)
+            return
+        step = self.plan.step
+        for _ in range(epochs):
+            for feed in self.feeds:
+                step(feed)
+
+    def weights(self) -> list[tuple[Floats, Floats]]:
+        parameters = self.numbers if self.workload.scalar else self.model.parameters
+        values = [p.value for p in parameters]
+        if self.workload.scalar:
+            values = [v.reshape((1,) * (2 - i % 2)) for i, v in enumerate(values)]
+        return list(zip(values[::2], values[1::2], strict=True))
+
+    def predictor(self) -> tuple[Callable[[Any], Any], Sequence[Any]]:
+        return self.model.predict, [x for x, _ in self.batches]
+
+
+def load() -> tuple[Callable[[Task], Peer], dict[str, str]]:
+    """Return what makes the peer, and the versions."""
+    import pyframe
+
+    return Pyframe, {"pyframe": pyframe.__version__, "numpy": np.__version__}
+
+
+if __name__ == "__main__":
+    serve(load)

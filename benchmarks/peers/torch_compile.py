@@ -1,0 +1,165 @@
+"""PyTorch with ``torch.compile``, in three ways, of which the fastest is taken.
+
+``loss``
+    The model and the loss are compiled, the optimizer is the fused one.
+``optimizer``
+    That, and the optimizer's step is compiled as well.
+``whole``
+    One compiled function for loss, gradients (`torch.func.grad_and_value`) and update.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from workloads import BETA1, BETA2, EPSILON
+
+from peers.common import Peer, Task, fastest, serve
+from peers.torch_peer import Torch, versions
+
+
+class TorchCompile(Torch):
+    """The model, compiled."""
+
+    def __init__(self, task: Task) -> None:
+        super().__init__(task)
+        torch = self.torch
+        torch._dynamo.config.suppress_errors = False
+        if self.workload.predict:
+            self._choose_forward()
+            return
+        ways = {"loss": self._loss_way(), "optimizer": self._optimizer_way()}
+        ways["whole"] = self._whole_way()
+        count = 10 if self.workload.flops < 10**7 else 1
+        calls = {name: partial(self.train_with, step, count) for name, step in ways.items()}
+        self.variant = fastest(calls, task.variant)
+        self._step = ways[self.variant]
+        self.setup = {
+            "loss": "compiled loss, fused optimizer",
+            "optimizer": "compiled loss, compiled optimizer",
+            "whole": "whole step compiled",
+        }[self.variant]
+
+    def train(self, epochs: int) -> None:
+        self.train_with(self._step, epochs)
+
+    # ---- the ways to a step ----
+
+    def _compiled_loss(self) -> Any:
+        return self.torch.compile(lambda x, y: self.loss_function(self.model(x), y), fullgraph=True)
+
+    def _loss_way(self) -> Callable[[Any, Any], Any]:
+        loss_of, optimizer = self._compiled_loss(), self.optimizer
+
+        def step(x: Any, y: Any) -> Any:
+            optimizer.zero_grad(set_to_none=True)
+            loss = loss_of(x, y)
+            loss.backward()
+            optimizer.step()
+            return loss
+
+        return step
+
+    def _optimizer_way(self) -> Callable[[Any, Any], Any]:
+        torch, optim, rate = self.torch, self.torch.optim, self.workload.rate
+        loss_of, parameters = self._compiled_loss(), list(self.model.parameters())
+        if self.workload.optimizer == "sgd":
+            optimizer: Any = optim.SGD(parameters, rate)
+        else:
+            # The counts of steps as tensors: otherwise each step would be compiled anew.
+            optimizer = optim.Adam(
+                parameters, rate, betas=(BETA1, BETA2), eps=EPSILON, capturable=False
+            )
+        self.compiled_optimizer = optimizer
+        update = torch.compile(optimizer.step)
+
+        def step(x: Any, y: Any) -> Any:
+            optimizer.zero_grad(set_to_none=True)
+            loss = loss_of(x, y)
+            loss.backward()
+            update()
+            return loss
+
+        return step
+
+    def _whole_way(self) -> Callable[[Any, Any], Any]:
+        torch, rate = self.torch, self.workload.rate
+        parameters = {n: p.detach() for n, p in self.model.named_parameters()}
+        adam = self.workload.optimizer == "adam"
+        self.m = {n: torch.zeros_like(p) for n, p in parameters.items()} if adam else {}
+        self.v = {n: torch.zeros_like(p) for n, p in parameters.items()} if adam else {}
+        self.t = torch.zeros(())
+        call, loss_function = torch.func.functional_call, self.loss_function
+        model, m, v, t = self.model, self.m, self.v, self.t
+
+        def loss_of(parameters: Any, x: Any, y: Any) -> Any:
+            return loss_function(call(model, parameters, (x,)), y)
+
+        @torch.compile(fullgraph=True)
+        def step(x: Any, y: Any) -> Any:
+            gradients, loss = torch.func.grad_and_value(loss_of)(parameters, x, y)
+            if adam:
+                t.add_(1)
+                root = (1 - BETA2**t).sqrt()
+                factor, epsilon = rate * root / (1 - BETA1**t), EPSILON * root
+            for name, g in gradients.items():
+                w = parameters[name]
+                if adam:
+                    m[name].lerp_(g, 1 - BETA1)
+                    v[name].mul_(BETA2).add_((1 - BETA2) * g * g)
+                    w.sub_(factor * m[name] / (v[name].sqrt() + epsilon))
+                else:
+                    w.sub_(rate * g)
+            return loss
+
+        def without_gradients(x: Any, y: Any) -> Any:
+            with torch.no_grad():
+                return step(x, y)
+
+        return without_gradients
+
+    def reset(self) -> None:
+        super().reset()
+        with self.torch.no_grad():
+            for tensor in [*self.m.values(), *self.v.values(), self.t]:
+                tensor.zero_()
+            for memory in self.compiled_optimizer.state.values():
+                for value in memory.values():
+                    if value is not None:
+                        value.zero_()
+
+    # ---- prediction ----
+
+    def _choose_forward(self) -> None:
+        torch, rows = self.torch, [x for x, _ in self.batches]
+        self.model.eval()
+        self.ways = {
+            "default": torch.compile(self.model, fullgraph=True),
+            "cpp_wrapper": torch.compile(
+                self.model, fullgraph=True, options={"cpp_wrapper": True, "freezing": True}
+            ),
+        }
+
+        def run(way: Callable[[Any], Any]) -> None:
+            with torch.inference_mode():
+                for _ in range(20):
+                    for row in rows:
+                        way(row)
+
+        calls = {name: partial(run, way) for name, way in self.ways.items()}
+        self.variant = fastest(calls, self.task.variant)
+        self.setup = f"compiled ({self.variant}), inference mode"
+
+    def forward(self) -> Callable[[Any], Any]:
+        return self.ways[self.variant]
+
+
+def load() -> tuple[Callable[[Task], Peer], dict[str, str]]:
+    """Return what makes the peer, and the versions."""
+    return TorchCompile, versions()
+
+
+if __name__ == "__main__":
+    serve(load)

@@ -1,0 +1,401 @@
+"""Measure pyframe side by side with its peers.
+
+    python benchmarks/run.py                               # all of it, on one thread and on two
+    python benchmarks/run.py --workloads lesson tabular --peers numpy jax --threads 1 --rounds 5
+
+Each peer runs each workload in a process of its own. Before anything is timed, all must have come
+to the same loss after the same steps. Then they are timed in rounds, each of them once a round in a
+new random order, so that whatever else the machine does hits all of them alike. What is reported is
+the median over the rounds. Peers that are not installed are skipped and named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+import report  # noqa: E402
+from workloads import NOT_YET, WORKLOADS, Workload  # noqa: E402
+
+CHECK_STEPS = 20
+TOLERANCE = 1e-4  # of the loss after these steps, relative
+PEAK_GFLOPS = 250.0  # a core's, where pyframe does not say what it measures
+
+
+@dataclass(frozen=True)
+class PeerKind:
+    """A peer: its script in ``peers/``, and which of its ways it is to go."""
+
+    script: str
+    variant: str = ""
+    skips: tuple[str, ...] = ()
+
+
+PEERS = {
+    "pyframe": PeerKind("pyframe_peer", "fit"),
+    "pyframe step": PeerKind("pyframe_peer", "step", ("predict_row",)),
+    "numpy": PeerKind("numpy_hand"),
+    "torch": PeerKind("torch_eager"),
+    "torch.compile": PeerKind("torch_compile"),
+    "jax": PeerKind("jax_jit", "step"),
+    "jax loop": PeerKind("jax_jit", "loop", ("predict_row",)),
+    "sklearn": PeerKind("sklearn_mlp"),
+}
+
+
+class PeerError(Exception):
+    """A peer's process did not do what it was asked."""
+
+
+class AbsentError(PeerError):
+    """What the peer needs is not installed."""
+
+
+# ---- a peer's process ----
+
+
+def environment(threads: int) -> dict[str, str]:
+    """Return the environment for a peer: so many threads, and each library at its best."""
+    env = dict(os.environ)
+    for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "PYFRAME_ISA"):
+        env.pop(name, None)  # what slows a library down on purpose
+    for name in ("OMP", "OPENBLAS", "MKL", "PYFRAME"):
+        env[f"{name}_NUM_THREADS"] = str(threads)
+    if threads == 1:
+        env["XLA_FLAGS"] = (
+            "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1 "
+            + env.get("XLA_FLAGS", "")
+        )
+    env["JAX_PLATFORMS"] = "cpu"
+    env["PYTHONPATH"] = os.pathsep.join([str(HERE), *filter(None, [env.get("PYTHONPATH")])])
+    return env
+
+
+def cores(threads: int) -> set[int] | None:
+    """Return the cores for so many threads, or None where that cannot be said."""
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    allowed = sorted(os.sched_getaffinity(0))
+    return set(allowed[-threads:])  # the first core has the interrupts
+
+
+class Process:
+    """The process of a peer that runs one workload.
+
+    Parameters
+    ----------
+    command : list of str
+    threads : int
+    log : Path
+        Where its stderr goes.
+
+    Raises
+    ------
+    AbsentError
+        If something is not installed.
+    PeerError
+        If it cannot start.
+    """
+
+    def __init__(self, command: Sequence[str], threads: int, log: Path) -> None:
+        self.log = log
+        pinned = cores(threads)
+        with log.open("ab") as file:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=file,
+                env=environment(threads),
+                encoding="utf-8",
+                cwd=log.parent,  # a source tree must not hide what is installed
+            )
+        if pinned is not None:  # before it has started any thread
+            os.sched_setaffinity(self.process.pid, pinned)
+        self.about = self._read()
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        """Send a request and return the answer."""
+        assert self.process.stdin
+        with suppress(BrokenPipeError):  # what `_read` raises says why
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
+        return self._read()
+
+    def _read(self) -> dict[str, Any]:
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        if not line:
+            self.close()
+            last = self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-1:]
+            raise PeerError(f"ended with {self.process.returncode}: {' '.join(last)}")
+        answer: dict[str, Any] = json.loads(line)
+        if "absent" in answer:
+            self.close()
+            raise AbsentError(answer["absent"])
+        if "failed" in answer:
+            self.close()
+            raise PeerError(answer["failed"])
+        return answer
+
+    def close(self) -> None:
+        """End it."""
+        for pipe in (self.process.stdin, self.process.stdout):
+            assert pipe
+            with suppress(BrokenPipeError):
+                pipe.close()  # at the end of its input it ends by itself
+        try:
+            self.process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+# ---- one workload ----
+
+
+@dataclass
+class Row:
+    """What was measured of one peer on one workload.
+
+    Attributes
+    ----------
+    setup : str
+    loss : float
+        After the steps of the check.
+    wall, cpu : list of float
+        Seconds a step in each round; cpu counts all threads.
+    memory, imported : int
+        The most bytes that were resident after the steps of the check, in a process that did
+        nothing else, and after the imports.
+    """
+
+    setup: str
+    loss: float
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    memory: int = 0
+    imported: int = 0
+
+
+@dataclass
+class Settings:
+    """How to measure."""
+
+    rounds: int
+    seconds: float
+    memory: bool
+    folder: Path
+
+
+def command_of(kind: PeerKind, workload: Workload, folder: Path, threads: int) -> list[str]:
+    """Return the command line of a peer's process."""
+    command = [sys.executable, "-m", f"peers.{kind.script}", workload.name]
+    command += [str(folder / workload.name), "--threads", str(threads)]
+    return command + (["--variant", kind.variant] if kind.variant else [])
+
+
+def loss_in(workload: Workload, path: Path) -> float:
+    """Return the loss of the weights or predictions that a peer has written to a file."""
+    with np.load(path) as file:
+        arrays = [file[name] for name in file.files]
+    if workload.predict:
+        return workload.loss_of_outputs(arrays[0])
+    return workload.loss_of(list(zip(arrays[::2], arrays[1::2], strict=True)))
+
+
+def agree(losses: dict[str, float], reference: float) -> list[str]:
+    """Return the peers whose loss is not the one that it should be."""
+    return [n for n, loss in losses.items() if not abs(loss - reference) <= TOLERANCE * reference]
+
+
+def measure(
+    workload: Workload, peers: dict[str, PeerKind], threads: int, settings: Settings
+) -> tuple[dict[str, Row], dict[str, str], dict[str, str]]:
+    """Measure some peers on a workload.
+
+    Returns
+    -------
+    rows : dict of str to Row
+    missing : dict of str to str
+        The peers that could not be measured, and why.
+    versions : dict of str to str
+    """
+    rows: dict[str, Row] = {}
+    missing: dict[str, str] = {}
+    versions: dict[str, str] = {}
+    running: dict[str, Process] = {}
+    variants: dict[str, str] = {}
+    with ExitStack() as stack:
+        for name, kind in peers.items():
+            if workload.name in kind.skips:
+                continue
+            command = command_of(kind, workload, settings.folder, threads)
+            path = settings.folder / "weights.npz"
+            try:
+                process = Process(command, threads, settings.folder / f"{name}.log")
+                stack.callback(process.close)
+                process.ask(do="check", steps=CHECK_STEPS, to=str(path))
+            except PeerError as error:
+                missing[name] = str(error)
+                say(f"  {name}: skipped: {error}")
+                continue
+            about = process.about
+            rows[name] = Row(about["ready"], loss_in(workload, path))
+            running[name], variants[name] = process, about["variant"]
+            versions |= about["versions"]
+            say(f"  {name}: loss {rows[name].loss:.6g} after {CHECK_STEPS} steps; {about['ready']}")
+        if not rows:
+            return rows, missing, versions
+        reference = statistics.median(row.loss for row in rows.values())
+        for name in agree({n: r.loss for n, r in rows.items()}, reference):
+            missing[name] = f"loss {rows.pop(name).loss:.6g}, and the others' is {reference:.6g}"
+            say(f"  {name}: not timed: {missing[name]}")
+            del running[name]
+        _time(rows, running, settings)
+    if settings.memory:
+        for name, row in rows.items():
+            kind = PeerKind(peers[name].script, variants[name])
+            command = command_of(kind, workload, settings.folder, threads)
+            process = Process(command, threads, settings.folder / f"{name}.log")
+            answer = process.ask(do="memory", steps=CHECK_STEPS)
+            row.memory, row.imported = answer["peak"], answer["imported"]
+            process.close()
+    return rows, missing, versions
+
+
+def _time(rows: dict[str, Row], running: dict[str, Process], settings: Settings) -> None:
+    """Time the peers in rounds, after one that does not count."""
+    order = list(running)
+    for i in range(settings.rounds + 1):
+        random.shuffle(order)
+        for name in order:
+            answer = running[name].ask(do="time", seconds=settings.seconds)
+            if i:
+                rows[name].wall.append(answer["wall"])
+                rows[name].cpu.append(answer["cpu"])
+
+
+# ---- all of it ----
+
+
+def peak_gflops() -> tuple[float, str]:
+    """Return a core's peak in GFLOP/s of float32, and where the number comes from."""
+    try:
+        from pyframe import profiler
+
+        return profiler.machine_peaks(0.5).flops["float32"] / 1e9, "measured"
+    except (ImportError, AttributeError):
+        return PEAK_GFLOPS, "assumed"
+
+
+def processor() -> str:
+    """Return the processor's name."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = [line.split(":")[1].strip() for line in file if line.startswith("model name")]
+        return names[0] if names else platform.processor()
+    except OSError:
+        return platform.processor()
+
+
+def say(text: str) -> None:
+    """Print at once, and not among what is written to stdout."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def run(
+    workloads: Iterable[str], peers: Iterable[str], threads: Iterable[int], settings: Settings
+) -> dict[str, Any]:
+    """Measure everything and return it as what JSON can hold."""
+    peak, source = peak_gflops()
+    result: dict[str, Any] = {
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "machine": processor(),
+        "cores": os.cpu_count(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "command": " ".join(["python benchmarks/run.py", *sys.argv[1:]]),
+        "peak_gflops": peak,
+        "peak_is": source,
+        "rounds": settings.rounds,
+        "versions": {},
+        "not_yet": list(NOT_YET),
+        "runs": [],
+    }
+    for name in workloads:
+        WORKLOADS[name].write(settings.folder)
+    for count in threads:
+        for name in workloads:
+            workload = WORKLOADS[name]
+            say(f"{name}, {count} thread{'s' if count > 1 else ''}")
+            kinds = {n: PEERS[n] for n in peers}
+            rows, missing, versions = measure(workload, kinds, count, settings)
+            result["versions"] |= versions
+            result["runs"].append(
+                {
+                    "workload": name,
+                    "title": workload.title,
+                    "threads": count,
+                    "flops": workload.flops,
+                    "target": workload.target,
+                    "peers": {n: asdict(row) for n, row in rows.items()},
+                    "missing": missing,
+                }
+            )
+    return result
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run from the command line; return 1 if peers came to different losses or failed."""
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").split("\n\n")[0],
+        epilog=f"Not there yet: {', '.join(NOT_YET)}.",
+    )
+    parser.add_argument("--workloads", nargs="+", choices=list(WORKLOADS), default=list(WORKLOADS))
+    parser.add_argument("--peers", nargs="+", choices=list(PEERS), default=list(PEERS))
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=0.2, help="of a peer in a round")
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="for the tables")
+    parser.add_argument("--no-memory", action="store_true")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--markdown", type=Path, metavar="FILE")
+    parser.add_argument("--plot", type=Path, metavar="FILE")
+    given = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings(given.rounds, given.seconds, not given.no_memory, Path(folder))
+        result = run(given.workloads, given.peers, given.threads, settings)
+    result["clock"] = given.clock
+    text = report.markdown(result)
+    print(text)
+    if given.json:
+        given.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if given.markdown:
+        given.markdown.write_text(text, encoding="utf-8")
+    if given.plot:
+        report.plot(result, given.plot)
+    failed = [m for r in result["runs"] for m in r["missing"].values() if "No module" not in m]
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
