@@ -34,7 +34,7 @@ FORMULAS = [
 ]
 
 
-@pytest.mark.parametrize(("schedule", "formula"), FORMULAS, ids=lambda v: repr(v)[:40])
+@pytest.mark.parametrize(("schedule", "formula"), FORMULAS, ids=[repr(s) for s, _ in FORMULAS])
 def test_formula(schedule, formula):
     rates = schedule(STEPS)
     assert rates.dtype == np.float64 and rates.shape == STEPS.shape
