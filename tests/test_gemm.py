@@ -74,7 +74,9 @@ def test_every_edge_is_exact_on_whole_numbers(
         Product(a.array, b.array, c, **options, packed="packed" in b_as, isa=isa).run()
         left = a.array.T if transpose_a else a.array
         right = b.array.T if transpose_b else b.array
-        assert np.array_equal(c, left @ right), (m, n, k)
+        with np.errstate(all="ignore"):  # some BLAS raise flags in lanes that they throw away
+            expected = left @ right
+        assert np.array_equal(c, expected), (m, n, k)
         assert np.isnan(memory.array[:, n:]).all() and memory.broken() is None, (m, n, k)
 
 
