@@ -11,8 +11,8 @@ from cffi import FFI
 CORE = Path(__file__).resolve().parent / "core_c"
 
 ffibuilder = FFI()
+ffibuilder.cdef((CORE / "include" / "pyframe" / "gemm.inc").read_text(encoding="utf-8"))
 ffibuilder.cdef((CORE / "include" / "pyframe" / "abi.inc").read_text(encoding="utf-8"))
-ffibuilder.cdef((CORE / "gemm.inc").read_text(encoding="utf-8"))
 ffibuilder.cdef((CORE / "plan.inc").read_text(encoding="utf-8"))
 ffibuilder.cdef((CORE / "parallel.inc").read_text(encoding="utf-8"))
 ffibuilder.set_source("pyframe._core", '#include "plan.h"\n#include "parallel.h"')

@@ -3,7 +3,6 @@
 #ifndef PYFRAME_ACTIVATION_H
 #define PYFRAME_ACTIVATION_H
 
-#include "gemm_types.h"
 #include "kernel.h"
 
 /* 1 / (1 + exp(-x)), without overflow: the exponent is never positive. */

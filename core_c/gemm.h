@@ -4,8 +4,6 @@
 
 #include "kernel.h"
 
-#include "gemm_types.h"
-
 void PF_NAME(gemm)(const pf_gemm *g);
 int64_t PF_NAME(gemm_scratch_size)(const pf_gemm *g);
 int64_t PF_NAME(gemm_packed_size)(const pf_gemm *g);

@@ -15,8 +15,13 @@ typedef struct pf_kernel_table {
     const pf_kernel_row *rows;
     int count;
     pf_gemm_functions gemm_f32, gemm_f64;
+    const pf_vector_functions *vector_f32, *vector_f64;
     pf_peaks peaks_f32, peaks_f64;
 } pf_kernel_table;
+
+/* Of the set in use, for the host table. */
+const pf_gemm_functions *pf_host_gemm(int bits);
+const pf_vector_functions *pf_host_vector(int bits);
 
 extern const pf_kernel_table pf_kernels_baseline;
 extern const pf_kernel_table pf_kernels_avx2;

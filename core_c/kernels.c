@@ -35,6 +35,9 @@ PF_GEMM(PF_F64)
      .packed_size = symbol(gemm_packed_size),   \
      .pack = symbol(gemm_pack)}
 
+extern const pf_vector_functions PF_F32(vector_functions);
+extern const pf_vector_functions PF_F64(vector_functions);
+
 double PF_F32(peak_operations)(int64_t rounds);
 double PF_F64(peak_operations)(int64_t rounds);
 double PF_F32(peak_bytes)(void *to, const void *from, int64_t n, int64_t rounds);
@@ -45,5 +48,7 @@ const pf_kernel_table PF_TABLE(PF_ISA) = {rows,
                                           sizeof rows / sizeof rows[0],
                                           PF_GEMM(PF_F32),
                                           PF_GEMM(PF_F64),
+                                          &PF_F32(vector_functions),
+                                          &PF_F64(vector_functions),
                                           PF_PEAKS(PF_F32),
                                           PF_PEAKS(PF_F64)};

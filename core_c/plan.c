@@ -8,6 +8,7 @@
 #include "plan.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #ifdef _WIN32
@@ -19,6 +20,7 @@
 #include "batches.h"
 #include "blocks.h"
 #include "guard.h"
+#include "isa.h"
 #include "parallel.h"
 #include "random.h"
 
@@ -68,7 +70,14 @@ static int fail(const pf_call *call, int code, int32_t operand, int64_t index, i
     call->error->operand = operand;
     call->error->index = index;
     call->error->value = value;
+    call->error->message[0] = 0;
     return code;
+}
+
+static int refuse(const pf_call *call, const char *message) {
+    fail(call, PF_ERROR_KERNEL, -1, -1, 0);
+    snprintf(call->error->message, sizeof call->error->message, "%s", message);
+    return PF_ERROR_KERNEL;
 }
 
 static const pf_host host = {
@@ -77,7 +86,10 @@ static const pf_host host = {
     .abi_minor = PF_ABI_MINOR,
     .philox = pf_philox,
     .fail = fail,
+    .refuse = refuse,
     .parallel_for = pf_parallel_for,
+    .gemm = pf_host_gemm,
+    .vector = pf_host_vector,
 };
 
 const pf_host *pf_get_host(void) { return &host; }

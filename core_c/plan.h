@@ -4,7 +4,6 @@
 
 #include "pyframe/pyframe.h"
 
-#include "gemm_types.h"
 #include "plan.inc"
 
 #endif

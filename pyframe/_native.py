@@ -7,12 +7,12 @@ import importlib
 import os
 import warnings
 from collections.abc import Collection
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from pyframe.errors import ArgumentError
+from pyframe.errors import ArgumentError, PluginError
 
 try:
     _core: Any = importlib.import_module("pyframe._core")
@@ -140,14 +140,88 @@ def _isa_number(name: str) -> int:
 lib.pf_select_isa(_isa_number(choose_instruction_set(os.environ.get("PYFRAME_ISA"))))
 
 
-@functools.cache
 def find_kernel(name: str, bits: int, isa: str | None = None) -> int:
-    """Return the address of the built-in kernel pf_<name>_f<bits>, 0 when there is none.
+    """Return the address of a kernel, 0 when there is none.
 
     Of the instruction set in use, unless another one is named; call it only where it runs.
+
+    Parameters
+    ----------
+    name : str
+        Of a built-in one, or ``<library>:<name>`` of one that a plugin's library brings.
+    bits : {32, 64}
+        Of its elements.
     """
     number = lib.pf_selected_isa() if isa is None else _isa_number(isa)
+    library, _, kernel = name.rpartition(":")
+    if not library:
+        return _find_built_in(name, bits, number)
+    if library not in _libraries:
+        return 0
+    # The last one of those that run here: instruction sets are numbered from the plain one up.
+    found = _libraries[library].kernels.get((kernel, bits), {})
+    return max(((n, address) for n, address in found.items() if n <= number), default=(0, 0))[1]
+
+
+@functools.cache
+def _find_built_in(name: str, bits: int, number: int) -> int:
     return int(ffi.cast("uintptr_t", lib.pf_find_kernel(number, name.encode(), bits)))
+
+
+class Library(NamedTuple):
+    """A plugin's shared library: addresses of its kernels by (name, bits), then instruction set."""
+
+    name: str
+    path: str
+    abi: tuple[int, int]
+    kernels: dict[tuple[str, int], dict[int, int]]
+
+
+_libraries: dict[str, Library] = {}
+
+
+def open_library(path: str | os.PathLike[str]) -> Library:
+    """Open a plugin's shared library, and make its kernels known as ``<library>:<name>``.
+
+    Raises
+    ------
+    PluginError
+        If it cannot be opened, has no ``pyframe_plugin``, was built for another version of the
+        kernel interface, or brings a name that another library has.
+    """
+    path = os.fspath(path)
+    error = ffi.new("char const **")
+    handle = lib.pf_library_open(os.fsencode(path), error)
+    if handle == ffi.NULL:
+        raise PluginError(f"{path} cannot be opened: {ffi.string(error[0]).decode()}")
+    has_entry = ffi.new("int *")
+    plugin = lib.pf_library_plugin(handle, has_entry)
+    if not has_entry[0]:
+        raise PluginError(f"{path} exports no function pyframe_plugin")
+    if plugin == ffi.NULL:
+        raise PluginError(f"{path}: its pyframe_plugin returned NULL")
+    host = lib.pf_get_host()
+    major, minor = int(plugin.abi_major), int(plugin.abi_minor)
+    if major != host.abi_major or minor > host.abi_minor:
+        raise PluginError(
+            f"{path} was built for version {major}.{minor} of the kernel interface, and this "
+            f"pyframe has {host.abi_major}.{host.abi_minor}"
+        )
+    library = Library(ffi.string(plugin.name).decode(), path, (major, minor), {})
+    known = _libraries.get(library.name)
+    if known is not None and known.path != path:
+        raise PluginError(f"{path} and {known.path} are both called {library.name!r}")
+    isas = {ffi.string(lib.pf_isa_name(i)).decode(): i for i in range(lib.pf_isa_count())}
+    rows = ffi.cast("char *", plugin.kernels)
+    for i in range(plugin.kernel_count):
+        row = ffi.cast("pf_plugin_kernel *", rows + i * plugin.kernel_size)
+        isa = isas.get(ffi.string(row.isa).decode())
+        if isa is not None:  # otherwise this machine's kind does not have it
+            key = (ffi.string(row.name).decode(), int(row.bits))
+            address = int(ffi.cast("uintptr_t", row.kernel))
+            library.kernels.setdefault(key, {})[isa] = address
+    _libraries[library.name] = library
+    return library
 
 
 MAX_THREADS: int = lib.PF_MAX_THREADS

@@ -6,13 +6,35 @@
 #include <stdint.h>
 
 #define PF_ABI_MAJOR 0 /* 0 promises nothing yet */
-#define PF_ABI_MINOR 2
+#define PF_ABI_MINOR 0
+
+/* The minor version that a plugin is built for: it may use what hosts of that minor have, and is
+ * refused by older ones. Ask for a later one by defining it before this header. */
+#ifndef PF_TARGET_MINOR
+#define PF_TARGET_MINOR 0
+#endif
+#if PF_TARGET_MINOR > PF_ABI_MINOR
+#error "PF_TARGET_MINOR is newer than these headers"
+#endif
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-#include "abi.inc"
+#include "gemm.inc"
+
+#include "abi.inc" /* stands on it */
+
+/* The first three fields of a plugin's table. */
+#define PF_PLUGIN_HEAD sizeof(pf_plugin), PF_ABI_MAJOR, PF_TARGET_MINOR
+
+/* What makes the one function of a plugin visible. */
+#ifdef _WIN32
+#define PF_EXPORT __declspec(dllexport)
+#else
+#define PF_EXPORT __attribute__((visibility("default")))
+#endif
+PF_EXPORT const pf_plugin *pyframe_plugin(const pf_host *host);
 
 #ifdef __cplusplus
 }
