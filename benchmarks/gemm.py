@@ -4,8 +4,8 @@
 
 Both run in this process, on one thread, on the same arrays, in turns; what packing there is counts.
 The time is that of this thread's processor; each figure is the median over the rounds. The peak is
-that of a core: multiply-adds of independent vectors in registers, compiled here with -O3. NumPy's
-figures contain its call from Python (about half a microsecond), as any use of it does.
+that of a core: multiply-adds of independent vectors in registers, as `pyframe bench` measures it.
+NumPy's figures contain its call from Python (about half a microsecond), as any use of it does.
 """
 
 # ruff: noqa: E402  (the libraries read these variables when they are imported)
@@ -19,14 +19,10 @@ for _name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
     os.environ.pop(_name, None)
 
 import argparse
-import ctypes
 import datetime
 import json
 import platform
-import shutil
 import statistics
-import subprocess
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +32,7 @@ import numpy as np
 
 from pyframe import __version__, _native
 from pyframe._native import Product
+from pyframe.profiler import machine_peaks
 
 NN, NT, TN = (False, False), (False, True), (True, False)
 NAMES = {NN: "NN", NT: "NT", TN: "TN"}
@@ -116,7 +113,7 @@ class Result(NamedTuple):
     numpy_seconds: float
     ratio: float
     gflops: float
-    share: float | None
+    share: float
 
 
 def timed(run: Callable[[int], None], repeats: int) -> float:
@@ -134,30 +131,12 @@ def repeats_for(run: Callable[[int], None], least: float = 1e-3) -> int:
     return max(1, round(repeats * least / seconds))
 
 
-def peak(dtype: str, rounds: int = 30) -> float | None:
-    """Return the operations a second of one core, or None without a C compiler."""
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
-        return None
-    with tempfile.TemporaryDirectory() as folder:
-        library = str(Path(folder) / "peak.so")
-        flags = ["-O3", "-march=native", "-ffp-contract=fast", "-shared", "-fPIC"]
-        source = str(Path(__file__).with_name("peak.c"))
-        subprocess.run([compiler, *flags, source, "-o", library], check=True)
-        function = getattr(ctypes.CDLL(library), f"peak_{dtype}")
-        function.argtypes = [ctypes.c_int64, ctypes.POINTER(ctypes.c_double)]
-        function.restype = ctypes.c_double
-        operations = ctypes.c_double()
-        best = min(timed(lambda n: function(n, operations), 200_000) for _ in range(rounds))
-        return operations.value / 200_000 / best
-
-
 def measure(
     case: tuple[str, tuple[bool, bool], int, int, int, int],
     dtype: str,
     rounds: int,
     isa: str | None,
-    most: float | None,
+    most: float,
 ) -> Result:
     """Compare the two on one shape."""
     group, (ta, tb), m, n, k, batch = case
@@ -188,7 +167,7 @@ def measure(
     seconds, numpy_seconds = (statistics.median(column) for column in zip(*times, strict=True))
     ratio = statistics.median(other / own for own, other in times)
     flops = 2 * m * n * k * batch / seconds
-    share = None if most is None else flops / most
+    share = flops / most
     name = NAMES[ta, tb]
     return Result(group, name, m, n, k, batch, seconds, numpy_seconds, ratio, flops / 1e9, share)
 
@@ -201,7 +180,7 @@ def table(results: list[Result]) -> str:
     ]
     for r in results:
         shape = f"{r.m} x {r.n} x {r.k}" + (f", {r.batch} of them" if r.batch > 1 else "")
-        share = "" if r.share is None else f"{r.share:.0%}"
+        share = f"{r.share:.0%}"
         own, other = 1e6 * r.seconds, 1e6 * r.numpy_seconds
         lines.append(
             f"| {r.group} | {r.transposes} | {shape} | {own:.4g} | {r.gflops:.1f} | {share} | "
@@ -228,7 +207,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="a word of the rows wanted: a group, NN, NT, TN")
     parser.add_argument("--json", type=Path, help="write the results there, too")
     options = parser.parse_args()
-    most = peak(options.dtype)
+    most = machine_peaks(0.5).flops[options.dtype]
     results = [
         measure(case, options.dtype, options.rounds, options.isa, most)
         for case in GRID
@@ -241,7 +220,7 @@ def main() -> None:
         "numpy": np.__version__,
         "dtype": options.dtype,
         "instruction set": options.isa or _native.instruction_set(),
-        "peak GFLOP/s": None if most is None else round(most / 1e9, 1),
+        "peak GFLOP/s": round(most / 1e9, 1),
         "shapes": len(results),
         "behind NumPy": [f"{r.transposes} {r.m} x {r.n} x {r.k}" for r in results if r.ratio < 1],
         "median ratio": round(statistics.median(r.ratio for r in results), 2),

@@ -174,7 +174,7 @@ def markdown(result: Result) -> str:
         "",
         f"Times are medians of {result['rounds']} rounds, {clock} a training step or a prediction. "
         "The floor is that of the operations at a core's peak of "
-        f"{result['peak_gflops']:.0f} GFLOP/s ({result['peak_is']}). "
+        f"{result['peak_gflops']:.0f} GFLOP/s. "
         f"Not there yet: {', '.join(result['not_yet'])}.",
         "",
     ]

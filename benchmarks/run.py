@@ -29,6 +29,8 @@ from typing import Any
 
 import numpy as np
 
+from pyframe.profiler import machine_peaks
+
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
@@ -37,7 +39,6 @@ from workloads import NOT_YET, WORKLOADS, Workload  # noqa: E402
 
 CHECK_STEPS = 20
 TOLERANCE = 1e-4  # of the loss after these steps, relative
-PEAK_GFLOPS = 250.0  # a core's, where pyframe does not say what it measures
 
 
 @dataclass(frozen=True)
@@ -297,16 +298,6 @@ def _time(rows: dict[str, Row], running: dict[str, Process], settings: Settings)
 # ---- all of it ----
 
 
-def peak_gflops() -> tuple[float, str]:
-    """Return a core's peak in GFLOP/s of float32, and where the number comes from."""
-    try:
-        from pyframe import profiler
-
-        return profiler.machine_peaks(0.5).flops["float32"] / 1e9, "measured"
-    except (ImportError, AttributeError):
-        return PEAK_GFLOPS, "assumed"
-
-
 def processor() -> str:
     """Return the processor's name."""
     try:
@@ -326,7 +317,6 @@ def run(
     workloads: Iterable[str], peers: Iterable[str], threads: Iterable[int], settings: Settings
 ) -> dict[str, Any]:
     """Measure everything and return it as what JSON can hold."""
-    peak, source = peak_gflops()
     result: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "machine": processor(),
@@ -334,8 +324,7 @@ def run(
         "system": platform.platform(),
         "python": platform.python_version(),
         "command": " ".join(["python benchmarks/run.py", *sys.argv[1:]]),
-        "peak_gflops": peak,
-        "peak_is": source,
+        "peak_gflops": machine_peaks(0.5).flops["float32"] / 1e9,
         "rounds": settings.rounds,
         "versions": {},
         "not_yet": list(NOT_YET),

@@ -6,7 +6,6 @@ each batch, as one does in a loop of one's own.
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -67,12 +66,13 @@ class Pyframe(Peer):
 
     def reset(self) -> None:
         if self.variant == "fit":
-            self.trainer = None
-            gc.collect()  # the plan before it, so that there is one at a time
             self._set_weights()
-            loss, optimizer = self.workload.loss, self._optimizer()
-            self.trainer = self.pf.Trainer(self.model, loss=loss, optimizer=optimizer)
-            self.train(0)  # compiles
+            if self.trainer is None:
+                loss, optimizer = self.workload.loss, self._optimizer()
+                self.trainer = self.pf.Trainer(self.model, loss=loss, optimizer=optimizer)
+                self.train(0)  # compiles
+            # A second round goes on with the optimizer's averages of the first, which no time
+            # depends on; another trainer would touch all its memory for the first time again.
             return
         if self.plan is None:
             self._set_weights()
