@@ -1,117 +1,18 @@
-/* The executor: programs, contexts and the loop over epochs.
+/* The executor: programs and contexts.
  *
  * A program is a flat list of instructions over a table of values. A context gives each value an
  * address and each instruction a ready-made pf_call, so running an instruction is one indirect
  * call. All that is allocated is allocated when a program or a context is made, never while one
  * runs. */
-#define _POSIX_C_SOURCE 200809L
-#include "plan.h"
+#include "context.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#ifdef _WIN32
-#include <windows.h>
-#else
-#include <time.h>
-#endif
-
-#include "batches.h"
-#include "blocks.h"
-#include "guard.h"
-#include "isa.h"
-#include "parallel.h"
-#include "random.h"
 
 enum { ALIGNMENT = 64 };
 
-/* How many bytes the kernels may touch between two looks at the clock: well below a millisecond. */
-static const int64_t WORK_PER_CLOCK = 1 << 20;
-
-static double now(void) {
-#ifdef _WIN32
-    LARGE_INTEGER count, frequency;
-    QueryPerformanceCounter(&count);
-    QueryPerformanceFrequency(&frequency);
-    return (double)count.QuadPart / (double)frequency.QuadPart;
-#else
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-#endif
-}
-
-/* When to come back. The first look at the clock starts it: what is over before WORK_PER_CLOCK
- * never looks. */
-typedef struct {
-    double seconds; /* negative: never */
-    double deadline;
-    int64_t work; /* since the last look */
-    int started;
-} stopwatch;
-
-static int is_over(stopwatch *watch) {
-    watch->work = 0;
-    if (watch->seconds < 0) return 0;
-    const double time = now();
-    if (!watch->started) {
-        watch->started = 1;
-        watch->deadline = time + watch->seconds;
-        return watch->seconds == 0;
-    }
-    return time > watch->deadline;
-}
-
-/* ---- host table ---- */
-
-static int fail(const pf_call *call, int code, int32_t operand, int64_t index, int64_t value) {
-    call->error->code = code;
-    call->error->operand = operand;
-    call->error->index = index;
-    call->error->value = value;
-    call->error->message[0] = 0;
-    return code;
-}
-
-static int refuse(const pf_call *call, const char *message) {
-    fail(call, PF_ERROR_KERNEL, -1, -1, 0);
-    snprintf(call->error->message, sizeof call->error->message, "%s", message);
-    return PF_ERROR_KERNEL;
-}
-
-static const pf_host host = {
-    .size = sizeof(pf_host),
-    .abi_major = PF_ABI_MAJOR,
-    .abi_minor = PF_ABI_MINOR,
-    .philox = pf_philox,
-    .fail = fail,
-    .refuse = refuse,
-    .parallel_for = pf_parallel_for,
-    .gemm = pf_host_gemm,
-    .vector = pf_host_vector,
-};
-
-const pf_host *pf_get_host(void) { return &host; }
-
-uint64_t pf_struct_size(const char *name) {
-    if (strcmp(name, "pf_operand") == 0) return sizeof(pf_operand);
-    if (strcmp(name, "pf_call") == 0) return sizeof(pf_call);
-    if (strcmp(name, "pf_step") == 0) return sizeof(pf_step);
-    if (strcmp(name, "pf_error") == 0) return sizeof(pf_error);
-    if (strcmp(name, "pf_host") == 0) return sizeof(pf_host);
-    if (strcmp(name, "pf_value") == 0) return sizeof(pf_value);
-    if (strcmp(name, "pf_instruction") == 0) return sizeof(pf_instruction);
-    return 0;
-}
-
 /* ---- program ---- */
-
-struct pf_program {
-    pf_program_spec spec;  /* its pointers lead into `memory` */
-    int64_t scratch_bytes; /* the largest that an instruction asks for */
-    unsigned char *memory;
-};
 
 static int64_t round_up(int64_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
 
@@ -163,26 +64,6 @@ void pf_program_free(pf_program *program) {
 }
 
 /* ---- context ---- */
-
-struct pf_context {
-    const pf_program *program;
-    pf_guard **guards;
-    int64_t guard_count;
-    unsigned char **bases;
-    pf_operand *operands;     /* one a value */
-    const pf_operand **slots; /* as in the program, as pointers */
-    pf_prepared *instructions;
-    pf_group *groups;        /* one an instruction; of use for the heads of groups */
-    int64_t *values_of_base; /* the values in the order of their bases ... */
-    int64_t *first_of_base;  /* ... and where each base's begin; base_count + 1 entries */
-    void *arena_memory;
-    void *scratch_memory;
-    int64_t position;
-    int writing, reading, claimed;
-    int64_t *step_count; /* what the end of this run counts on; NULL: nothing */
-    pf_step step;
-    pf_error error;
-};
 
 static const pf_operand absent = {.size = sizeof(pf_operand)};
 
@@ -259,7 +140,7 @@ static void fill_instructions(pf_context *context) {
             .stream = instruction->stream,
             .step = &context->step,
             .error = &context->error,
-            .host = &host,
+            .host = pf_get_host(),
         };
         if (instruction->group) fill_group(context, i);
     }
@@ -418,7 +299,7 @@ static int check_finite(pf_context *context, const pf_call *call) {
 }
 
 /* Runs the instructions up to `stop`, all of which need the locks that are held. */
-static int run_locked(pf_context *context, int64_t stop, stopwatch *watch) {
+static int run_locked(pf_context *context, int64_t stop, pf_stopwatch *watch) {
     const int detect_anomaly = context->program->spec.detect_anomaly;
     int status = PF_DONE;
     int64_t at = context->position;
@@ -435,7 +316,7 @@ static int run_locked(pf_context *context, int64_t stop, stopwatch *watch) {
         }
         at += instruction->length;
         watch->work += instruction->work;
-        if (watch->work > WORK_PER_CLOCK && !context->writing && is_over(watch)) {
+        if (watch->work > PF_WORK_PER_CLOCK && !context->writing && pf_is_over(watch)) {
             status = PF_PAUSED;
             break;
         }
@@ -444,7 +325,7 @@ static int run_locked(pf_context *context, int64_t stop, stopwatch *watch) {
     return status;
 }
 
-static int run_until(pf_context *context, int64_t end, stopwatch *watch) {
+int pf_run_until(pf_context *context, int64_t end, pf_stopwatch *watch) {
     const int64_t update_at = context->program->spec.update_at;
     while (context->position < end) {
         const int before_update = context->position < update_at && update_at < end;
@@ -458,9 +339,11 @@ static int run_until(pf_context *context, int64_t end, stopwatch *watch) {
 
 int pf_context_run(pf_context *context, int64_t end, double seconds) {
     int64_t count = context->program->spec.instruction_count;
-    stopwatch watch = {.seconds = seconds};
-    return run_until(context, end < count ? end : count, &watch);
+    pf_stopwatch watch = {.seconds = seconds};
+    return pf_run_until(context, end < count ? end : count, &watch);
 }
+
+static double now(void) { return 1e-9 * (double)pf_nanoseconds(); }
 
 /* What looking at the clock costs: the least of a few looks. */
 static double clock_cost(void) {
@@ -476,16 +359,16 @@ int pf_context_profile(pf_context *context, double *seconds) {
     const double cost = clock_cost();
     while (context->position < context->program->spec.instruction_count) {
         const int64_t at = context->position;
-        stopwatch watch = {.seconds = -1};
+        pf_stopwatch watch = {.seconds = -1};
         const double before = now();
-        const int status = run_until(context, at + context->instructions[at].length, &watch);
+        const int status = pf_run_until(context, at + context->instructions[at].length, &watch);
         const double taken = now() - before - cost;
         if (status != PF_DONE) return status;
         seconds[at] += taken > 0 ? taken : 0;
     }
     /* A last instruction in Python leaves the locks to whoever comes to the end next. */
-    stopwatch watch = {.seconds = -1};
-    return run_until(context, context->program->spec.instruction_count, &watch);
+    pf_stopwatch watch = {.seconds = -1};
+    return pf_run_until(context, context->program->spec.instruction_count, &watch);
 }
 
 static int is_aligned(const pf_context *context, int64_t base, const void *data) {
@@ -518,72 +401,3 @@ void pf_context_skip(pf_context *context) {
 int pf_context_updating(const pf_context *context) { return context->writing; }
 const pf_step *pf_context_step(const pf_context *context) { return &context->step; }
 const pf_error *pf_context_error(const pf_context *context) { return &context->error; }
-
-/* ---- loop ---- */
-
-static int64_t batch_count(const pf_loop *loop) {
-    return (loop->samples + loop->batch - 1) / loop->batch;
-}
-
-pf_context *pf_loop_context(const pf_loop *loop) {
-    int last = loop->batch_index == batch_count(loop) - 1;
-    return last && loop->tail ? loop->tail : loop->full;
-}
-
-static void begin_step(pf_loop *loop) {
-    pf_context *context = pf_loop_context(loop);
-    int64_t first = loop->batch_index * loop->batch;
-    int64_t rows = loop->samples - first < loop->batch ? loop->samples - first : loop->batch;
-    int shuffle = loop->flags & PF_LOOP_SHUFFLE;
-    if (shuffle && loop->batch_index == 0)
-        pf_shuffle(loop->seed, loop->first_epoch + loop->epoch, loop->samples, loop->order);
-    for (int64_t f = 0; f < loop->feed_count; f++) {
-        const pf_feed *feed = &loop->feeds[f];
-        const unsigned char *data = feed->data;
-        if (!shuffle) {
-            pf_context_bind(context, feed->base, (void *)(data + first * feed->row_bytes));
-            continue;
-        }
-        pf_gather_rows(feed->full_rows, data, loop->order + first, rows, feed->row_bytes);
-        pf_context_bind(context, feed->base, feed->full_rows);
-    }
-    pf_context_begin(context, loop->seed, loop->step, loop->learning_rates[loop->steps_done]);
-    loop->in_step = 1;
-}
-
-void pf_loop_end_step(pf_loop *loop) {
-    pf_context *context = pf_loop_context(loop);
-    const pf_program_spec *spec = &context->program->spec;
-    int64_t width = 0;
-    for (int64_t r = 0; r < spec->record_count; r++)
-        width += spec->values[spec->records[r]].bytes / (int64_t)sizeof(double);
-    double *sums = loop->records + loop->epoch * width;
-    for (int64_t r = 0; r < spec->record_count; r++) {
-        const double *value = context->operands[spec->records[r]].data;
-        int64_t n = spec->values[spec->records[r]].bytes / (int64_t)sizeof(double);
-        for (int64_t i = 0; i < n; i++) sums[i] += value[i];
-        sums += n;
-    }
-    loop->in_step = 0;
-    loop->step++;
-    loop->steps_done++;
-    if (++loop->batch_index == batch_count(loop)) {
-        loop->batch_index = 0;
-        loop->epoch++;
-    }
-}
-
-int pf_loop_run(pf_loop *loop, double seconds) {
-    stopwatch watch = {.seconds = seconds};
-    while (loop->epoch < loop->epochs) {
-        if (!loop->in_step) begin_step(loop);
-        pf_context *context = pf_loop_context(loop);
-        int status = run_until(context, context->program->spec.instruction_count, &watch);
-        if (status != PF_DONE) return status;
-        pf_loop_end_step(loop);
-        if (loop->flags & PF_LOOP_STOP_STEP) return PF_STEP_END;
-        if (loop->batch_index == 0 && loop->flags & PF_LOOP_STOP_EPOCH) return PF_EPOCH_END;
-        if ((watch.work > WORK_PER_CLOCK || seconds == 0) && is_over(&watch)) return PF_PAUSED;
-    }
-    return PF_DONE;
-}

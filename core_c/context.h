@@ -1,0 +1,39 @@
+/* Programs and contexts from inside: what plan.c makes and runs, and loop.c drives. */
+#ifndef PYFRAME_CONTEXT_H
+#define PYFRAME_CONTEXT_H
+
+#include "blocks.h"
+#include "guard.h"
+#include "plan.h"
+#include "stopwatch.h"
+
+struct pf_program {
+    pf_program_spec spec;  /* its pointers lead into `memory` */
+    int64_t scratch_bytes; /* the largest that an instruction asks for */
+    unsigned char *memory;
+};
+
+struct pf_context {
+    const pf_program *program;
+    pf_guard **guards;
+    int64_t guard_count;
+    unsigned char **bases;
+    pf_operand *operands;     /* one a value */
+    const pf_operand **slots; /* as in the program, as pointers */
+    pf_prepared *instructions;
+    pf_group *groups;        /* one an instruction; of use for the heads of groups */
+    int64_t *values_of_base; /* the values in the order of their bases ... */
+    int64_t *first_of_base;  /* ... and where each base's begin; base_count + 1 entries */
+    void *arena_memory;
+    void *scratch_memory;
+    int64_t position;
+    int writing, reading, claimed;
+    int64_t *step_count; /* what the end of this run counts on; NULL: nothing */
+    pf_step step;
+    pf_error error;
+};
+
+/* Runs up to instruction `end`, or until the watch has it come back. */
+int pf_run_until(pf_context *context, int64_t end, pf_stopwatch *watch);
+
+#endif

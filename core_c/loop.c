@@ -1,0 +1,71 @@
+/* The loop over epochs: shuffles, gathers batches, runs steps, adds up what they record. */
+#include "batches.h"
+#include "context.h"
+
+static int64_t batch_count(const pf_loop *loop) {
+    return (loop->samples + loop->batch - 1) / loop->batch;
+}
+
+pf_context *pf_loop_context(const pf_loop *loop) {
+    int last = loop->batch_index == batch_count(loop) - 1;
+    return last && loop->tail ? loop->tail : loop->full;
+}
+
+static void begin_step(pf_loop *loop) {
+    pf_context *context = pf_loop_context(loop);
+    int64_t first = loop->batch_index * loop->batch;
+    int64_t rows = loop->samples - first < loop->batch ? loop->samples - first : loop->batch;
+    int shuffle = loop->flags & PF_LOOP_SHUFFLE;
+    if (shuffle && loop->batch_index == 0)
+        pf_shuffle(loop->seed, loop->first_epoch + loop->epoch, loop->samples, loop->order);
+    for (int64_t f = 0; f < loop->feed_count; f++) {
+        const pf_feed *feed = &loop->feeds[f];
+        const unsigned char *data = feed->data;
+        if (!shuffle) {
+            pf_context_bind(context, feed->base, (void *)(data + first * feed->row_bytes));
+            continue;
+        }
+        pf_gather_rows(feed->full_rows, data, loop->order + first, rows, feed->row_bytes);
+        pf_context_bind(context, feed->base, feed->full_rows);
+    }
+    pf_context_begin(context, loop->seed, loop->step, loop->learning_rates[loop->steps_done]);
+    loop->in_step = 1;
+}
+
+void pf_loop_end_step(pf_loop *loop) {
+    pf_context *context = pf_loop_context(loop);
+    const pf_program_spec *spec = &context->program->spec;
+    int64_t width = 0;
+    for (int64_t r = 0; r < spec->record_count; r++)
+        width += spec->values[spec->records[r]].bytes / (int64_t)sizeof(double);
+    double *sums = loop->records + loop->epoch * width;
+    for (int64_t r = 0; r < spec->record_count; r++) {
+        const double *value = context->operands[spec->records[r]].data;
+        int64_t n = spec->values[spec->records[r]].bytes / (int64_t)sizeof(double);
+        for (int64_t i = 0; i < n; i++) sums[i] += value[i];
+        sums += n;
+    }
+    loop->in_step = 0;
+    loop->step++;
+    loop->steps_done++;
+    if (++loop->batch_index == batch_count(loop)) {
+        loop->batch_index = 0;
+        loop->epoch++;
+    }
+}
+
+int pf_loop_run(pf_loop *loop, double seconds) {
+    pf_stopwatch watch = {.seconds = seconds};
+    while (loop->epoch < loop->epochs) {
+        if (!loop->in_step) begin_step(loop);
+        pf_context *context = pf_loop_context(loop);
+        int status = pf_run_until(context, context->program->spec.instruction_count, &watch);
+        if (status != PF_DONE) return status;
+        pf_loop_end_step(loop);
+        if (loop->flags & PF_LOOP_STOP_STEP) return PF_STEP_END;
+        if (loop->batch_index == 0 && loop->flags & PF_LOOP_STOP_EPOCH) return PF_EPOCH_END;
+        if ((watch.work > PF_WORK_PER_CLOCK || seconds == 0) && pf_is_over(&watch))
+            return PF_PAUSED;
+    }
+    return PF_DONE;
+}
