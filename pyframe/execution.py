@@ -20,8 +20,8 @@ from pyframe.errors import (
     LabelError,
     ShapeError,
 )
-from pyframe.lowering import Context, Program, Row
 from pyframe.node import Array, Node, Placeholder, convert, describe
+from pyframe.program import Context, Program, Row
 from pyframe.state import TrainState
 from pyframe.storage import already_trained, reading
 

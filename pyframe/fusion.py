@@ -14,10 +14,10 @@ from typing import Any
 
 from pyframe._native import lib
 from pyframe.errors import ArgumentError
-from pyframe.node import Constant, Leaf, Node, Spec, known_shape
+from pyframe.node import Constant, Leaf, Node, Spec, Value, known_shape
 from pyframe.op import Op
 
-Key = tuple[Node, int]
+Key = tuple[Node, int]  # an output of a node
 Specs = dict[Node, tuple[Spec, ...]]
 
 FUSIONS: dict[str, str] = {
@@ -88,6 +88,11 @@ def constant_nodes(order: Sequence[Node]) -> list[Node]:
 
 
 # ---- epilogues ----
+
+
+def key_of(value: Value) -> Key:
+    """Return what stands for a value in the planner's tables."""
+    return value._node, value._index
 
 
 @dataclass

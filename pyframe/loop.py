@@ -13,8 +13,8 @@ import numpy as np
 from pyframe._native import ffi, lib, pointer, typed_pointer
 from pyframe.errors import ArgumentError, ShapeError
 from pyframe.execution import give_up, handle
-from pyframe.lowering import Context
 from pyframe.node import Array, Placeholder, describe
+from pyframe.program import Context
 from pyframe.state import check_rate
 from pyframe.storage import reading
 

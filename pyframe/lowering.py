@@ -8,10 +8,8 @@ flat list of instructions (see core_c/plan.inc); nothing of the graph is left in
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -27,14 +25,13 @@ from pyframe._native import (
 )
 from pyframe.arena import Arena
 from pyframe.errors import GraphError, ResourceError
-from pyframe.fusion import Key, Rewritten, Specs
+from pyframe.fusion import Key, Rewritten, Specs, key_of
 from pyframe.graph import topological_order
 from pyframe.node import (
     Array,
     Constant,
     Leaf,
     Node,
-    Parameter,
     Placeholder,
     Spec,
     State,
@@ -42,14 +39,19 @@ from pyframe.node import (
     known_shape,
 )
 from pyframe.op import Op
-from pyframe.storage import Guard
-
-ARENA = 0
-NOWHERE = -1
-BLOCK: int = lib.PF_IN_GROUP
-_GROUP_FIELD = list(INSTRUCTION_DTYPE.names or ()).index("group")
-PYTHON, GROUP = "python", "group"  # what a row says instead of the name of a kernel
-COPY_KERNEL = "copy"  # moves a gradient to its segment, and states to and from their shadow
+from pyframe.program import (
+    ARENA,
+    BLOCK,
+    COPY_KERNEL,
+    GROUP,
+    NOWHERE,
+    PYTHON,
+    Context,
+    FlatCall,
+    Program,
+    Request,
+    Row,
+)
 
 
 def stream_of(name: str) -> int:
@@ -58,95 +60,6 @@ def stream_of(name: str) -> int:
 
     digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") & 0x0000_FFFF_FFFF_FFFF
-
-
-class FlatCall(NamedTuple):
-    """A kernel call on flat arrays, in front of the nodes or behind them: clipping, updates.
-
-    Operands are arrays, or a `Value` of the graph (the loss).
-    """
-
-    label: str
-    kernel: str
-    dtype: np.dtype[Any]
-    inputs: tuple[Array | Value, ...]
-    outputs: tuple[Array, ...] = ()
-    states: tuple[Array, ...] = ()
-    attributes: bytes = b""
-    python: Callable[[Any], None] | None = None  # instead of a kernel
-    elementwise: bool = False  # as in `Op.is_elementwise`
-    operations: int = 1  # for each element
-
-
-@dataclass
-class Request:
-    """What a program is to compute."""
-
-    outputs: list[Value]
-    feeds: dict[Placeholder, Spec]
-    names: dict[Node, str]
-    training: bool = False
-    cost: Value | None = None
-    records: list[Value] = field(default_factory=list)
-    gradients: list[tuple[Parameter, Value, Array]] = field(default_factory=list)
-    parameter_arrays: dict[Parameter, Array] = field(default_factory=dict)
-    state_arrays: dict[Parameter, Array] = field(default_factory=dict)
-    before: list[FlatCall] = field(default_factory=list)
-    after: list[FlatCall] = field(default_factory=list)
-    update: list[FlatCall] = field(default_factory=list)
-    keep_all: bool = False
-    detect_anomaly: bool = False
-    fuse: frozenset[str] = frozenset()  # of `pyframe.fusion.FUSIONS`
-
-
-class Row(NamedTuple):
-    """One instruction for the printed table and for errors."""
-
-    label: str
-    kernel: str
-    node: Node | None
-    inputs: list[int]
-    outputs: list[int]
-    call: FlatCall | None
-
-
-class Program:
-    """A lowered program: the C object, and what Python must know of it."""
-
-    def __init__(self, builder: Builder) -> None:
-        request = builder.request
-        self.rows = builder.rows
-        self.specs = builder.value_specs
-        self.bytes = builder.value_bytes
-        self.arena_bytes = builder.arena.size
-        self.update_at = builder.update_at
-        self.position = {row.node: i for i, row in enumerate(self.rows) if row.node is not None}
-        self.python_rows = {i for i, row in enumerate(self.rows) if row.kernel == PYTHON}
-        self.absorbed = builder.rewritten.absorbed
-        self.value_ids = builder.value_ids
-        self.readable = builder.readable()
-        self.feed_bases = builder.feed_bases
-        self.fixed_bases = builder.fixed_bases
-        self.cost_id = builder.cost_id
-        self.feeds = list(request.feeds)
-        self.output_ids = [builder.value_ids[_key(v)] for v in request.outputs]
-        self.record_ids = [builder.value_ids[_key(v)] for v in request.records]
-        self.record_widths = [math.prod(known_shape(self.specs[i])) for i in self.record_ids]
-        self.alive = [request, builder.arrays]  # the arrays that the bases point to
-        self.pointer = builder.build()
-        # Members of the groups, under the numbers of their heads.
-        field = _GROUP_FIELD
-        self.members = {i: m[field] for i, m in enumerate(builder.instructions) if m[field]}
-        self.places = list(zip(builder.value_base, builder.value_offset, strict=True))
-        fed = set(self.feed_bases.values())
-        self.fed_values = {i for i, base in enumerate(builder.value_base) if base in fed}
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-
-def _key(value: Value) -> Key:
-    return value._node, value._index
 
 
 class Builder:
@@ -231,7 +144,7 @@ class Builder:
             targets.append(request.cost)
         order: Sequence[Node] = topological_order(targets)
         specs = self._infer(order)
-        keys = {_key(v) for v in targets}
+        keys = {key_of(v) for v in targets}
         if "constants" in request.fuse:
             order = self._fold(order, specs, keys)
         self.rewritten = Rewritten(list(order))
@@ -265,7 +178,7 @@ class Builder:
         cost = self.request.cost
         if cost is None:
             return -1
-        value = self.value_ids[_key(cost)]
+        value = self.value_ids[key_of(cost)]
         if self.value_base[self.root[value]] == ARENA:
             return value
         kept = np.zeros(known_shape(self.value_specs[value]), cost.dtype)
@@ -321,7 +234,7 @@ class Builder:
             if alias is not None:
                 source = node.inputs[alias]
                 assert source is not None
-                self.root[self.value_ids[node, 0]] = self.root[self.value_ids[_key(source)]]
+                self.root[self.value_ids[node, 0]] = self.root[self.value_ids[key_of(source)]]
 
     def _fold(self, order: Sequence[Node], specs: Specs, targets: set[Key]) -> list[Node]:
         """Compute what depends on constants alone, and return the nodes that are left."""
@@ -367,13 +280,13 @@ class Builder:
                 shape_only = node.shape_only if isinstance(node, Op) else ()
                 for i, value in enumerate(node.inputs):
                     if value is not None and i not in shape_only:
-                        self.last_use[self.root[self.value_ids[_key(value)]]] = position
+                        self.last_use[self.root[self.value_ids[key_of(value)]]] = position
         for value in targets:
-            self.last_use[self.root[self.value_ids[_key(value)]]] = end
+            self.last_use[self.root[self.value_ids[key_of(value)]]] = end
         copies: list[tuple[Value, Array]] = []
         taken: set[int] = set()
         for _, gradient, target in self.request.gradients:
-            root = self.root[self.value_ids[_key(gradient)]]
+            root = self.root[self.value_ids[key_of(gradient)]]
             if self.value_base[root] == NOWHERE and root not in taken:
                 taken.add(root)
                 self.value_base[root], self.value_offset[root] = self._array_place(target)
@@ -549,7 +462,7 @@ class Builder:
 
     def _flat(self, call: FlatCall) -> None:
         def operand(x: Array | Value) -> int:
-            return self.value_ids[_key(x)] if isinstance(x, Value) else self._array_value(x)
+            return self.value_ids[key_of(x)] if isinstance(x, Value) else self._array_value(x)
 
         inputs = [operand(x) for x in call.inputs]
         outputs = [operand(x) for x in call.outputs]
@@ -643,7 +556,7 @@ class Builder:
         dims = np.array(self.dims or [0], np.int64)
         slots = np.array(self.slots or [0], np.int32)
         attributes = np.frombuffer(bytes(self.attributes) or b"\0", np.uint8)
-        records = np.array([self.value_ids[_key(v)] for v in request.records] or [0], np.int32)
+        records = np.array([self.value_ids[key_of(v)] for v in request.records] or [0], np.int32)
         spec = ffi.new("pf_program_spec *")
         spec.values = typed_pointer("pf_value *", values)
         spec.instructions = typed_pointer("pf_instruction *", instructions)
@@ -661,75 +574,3 @@ class Builder:
         if pointer == ffi.NULL:
             raise ResourceError("there is no memory left for the program")
         return ffi.gc(pointer, lib.pf_program_free)
-
-
-class Context:
-    """One execution of a program: its arena, its calls, its position."""
-
-    def __init__(
-        self, program: Program, guards: Sequence[Guard], home: list[Context] | None = None
-    ) -> None:
-        self.program = program
-        self._home = home  # where it lies when nobody uses it
-        pointers = [g.pointer for g in guards]
-        table = ffi.new("pf_guard *[]", pointers) if pointers else ffi.NULL
-        pointer = lib.pf_context_new(program.pointer, table, len(pointers))
-        if pointer == ffi.NULL:
-            raise ResourceError(
-                f"this graph needs {program.arena_bytes:,} bytes for its values, which the "
-                "system does not give; use a smaller batch"
-            )
-        self.pointer = ffi.gc(pointer, lib.pf_context_free)
-        for base, address in program.fixed_bases:
-            lib.pf_context_bind(self.pointer, base, ffi.cast("void *", address))
-        self.python: dict[Node, Any] = {}  # what nodes written in Python keep until backward
-        self.feeds: list[Any] = []  # what the bases point to: arrays, or their buffers
-        self.loss: Any = None  # a pointer to the loss that was computed last
-        if program.cost_id != NOWHERE:
-            address = lib.pf_context_data(self.pointer, program.cost_id)
-            is_float = program.specs[program.cost_id].dtype.itemsize == 4
-            self.loss = ffi.cast("float *" if is_float else "double *", address)
-        # Where the outputs are; None for one whose place changes with the feed.
-        self.places = [
-            None if i in program.fed_values else self.read(i) for i in program.output_ids
-        ]
-
-    def output(self, i: int) -> Array:
-        """Return a view of output number i of the request."""
-        place = self.places[i]
-        return self.read(self.program.output_ids[i]) if place is None else place
-
-    @contextmanager
-    def held(self) -> Iterator[bool]:
-        """Keep runs away for the length of a ``with`` block, unless one has it: then False."""
-        if self._home is None:
-            yield True
-            return
-        try:
-            self._home.remove(self)
-        except ValueError:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            self._home.append(self)
-
-    def bind(self, feeds: dict[Placeholder, Array]) -> None:
-        """Point the program's feeds to arrays, which stay alive with the context."""
-        arrays = []
-        for placeholder, base in self.program.feed_bases.items():
-            array = feeds[placeholder]
-            lib.pf_context_bind(self.pointer, base, ffi.cast("void *", array.ctypes.data))
-            arrays.append(array)
-        self.feeds = arrays
-
-    def read(self, value: int) -> Array:
-        """Return a view of a value's memory."""
-        spec = self.program.specs[value]
-        address = lib.pf_context_data(self.pointer, value)
-        shape = known_shape(spec)
-        if address == ffi.NULL or self.program.bytes[value] == 0:
-            return np.empty(shape, spec.dtype)
-        buffer = ffi.buffer(address, self.program.bytes[value])
-        return np.frombuffer(buffer, spec.dtype).reshape(shape)

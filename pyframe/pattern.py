@@ -13,8 +13,8 @@ import numpy as np
 from numpy import ndarray
 
 from pyframe._native import ffi
-from pyframe.lowering import Context, Program
 from pyframe.node import Placeholder
+from pyframe.program import Context, Program
 from pyframe.storage import Guard
 
 from_buffer = ffi.from_buffer

@@ -35,7 +35,7 @@ from pyframe.execution import (
 )
 from pyframe.fusion import choose
 from pyframe.graph import Graph, collector_paused, topological_order
-from pyframe.lowering import Builder, Context, Program, Request
+from pyframe.lowering import Builder
 from pyframe.node import (
     Array,
     Node,
@@ -48,6 +48,7 @@ from pyframe.node import (
     plan_reference,
 )
 from pyframe.pattern import Pattern, Specialization, pattern_of
+from pyframe.program import Context, Program, Request
 from pyframe.state import TrainState, check_learning_rate
 from pyframe.storage import Segment, already_trained, place, reading, refuse_while_reading
 

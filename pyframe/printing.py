@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from pyframe.node import describe
 
 if TYPE_CHECKING:
-    from pyframe.lowering import Program
     from pyframe.plan import Plan
+    from pyframe.program import Program
 
 ROWS_SHOWN = 200  # at most; the head and the tail of a longer plan
 

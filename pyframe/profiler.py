@@ -16,9 +16,9 @@ from pyframe import _native
 from pyframe._native import empty_aligned, ffi, lib
 from pyframe.errors import ArgumentError, check_integer
 from pyframe.execution import handle
-from pyframe.lowering import BLOCK, GROUP, NOWHERE, Context, Program, Row
 from pyframe.node import describe, known_shape
 from pyframe.op import Op
+from pyframe.program import BLOCK, GROUP, NOWHERE, Context, Program, Row
 from pyframe.threads import num_threads
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import numpy as np
 
 from pyframe._native import empty_aligned, ffi, lib
 from pyframe.errors import ArgumentError, GraphError
-from pyframe.lowering import COPY_KERNEL, Context, FlatCall, Request
 from pyframe.node import Array, Parameter, State, Value
+from pyframe.program import COPY_KERNEL, Context, FlatCall, Request
 from pyframe.storage import Guard, Run, Storage, runs
 
 FLOAT64 = np.dtype(np.float64)

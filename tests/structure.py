@@ -11,7 +11,7 @@ GROUPS = (
     ("_version", "errors", "_native", "threads", "hookspecs"),
     ("node", "op", "registry"),
     ("ops",),
-    ("graph", "autodiff", "arena", "storage", "fusion", "lowering"),
+    ("graph", "autodiff", "arena", "storage", "fusion", "program", "lowering"),
     ("state", "execution", "pattern", "loop", "printing", "profiler", "plan"),
     ("plugins",),
     ("initializers", "losses", "metrics", "schedules", "optimizers", "layers"),

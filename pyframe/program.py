@@ -1,0 +1,184 @@
+"""Programs: what the lowering is asked for, what it gives, and one execution of that."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from pyframe._native import INSTRUCTION_DTYPE, ffi, lib
+from pyframe.errors import ResourceError
+from pyframe.fusion import key_of
+from pyframe.node import Array, Node, Parameter, Placeholder, Spec, Value, known_shape
+from pyframe.storage import Guard
+
+if TYPE_CHECKING:
+    from pyframe.lowering import Builder
+
+ARENA = 0
+NOWHERE = -1
+BLOCK: int = lib.PF_IN_GROUP
+_GROUP_FIELD = list(INSTRUCTION_DTYPE.names or ()).index("group")
+PYTHON, GROUP = "python", "group"  # what a row says instead of the name of a kernel
+COPY_KERNEL = "copy"  # moves a gradient to its segment, and states to and from their shadow
+
+
+class FlatCall(NamedTuple):
+    """A kernel call on flat arrays, in front of the nodes or behind them: clipping, updates.
+
+    Operands are arrays, or a `Value` of the graph (the loss).
+    """
+
+    label: str
+    kernel: str
+    dtype: np.dtype[Any]
+    inputs: tuple[Array | Value, ...]
+    outputs: tuple[Array, ...] = ()
+    states: tuple[Array, ...] = ()
+    attributes: bytes = b""
+    python: Callable[[Any], None] | None = None  # instead of a kernel
+    elementwise: bool = False  # as in `Op.is_elementwise`
+    operations: int = 1  # for each element
+
+
+@dataclass
+class Request:
+    """What a program is to compute."""
+
+    outputs: list[Value]
+    feeds: dict[Placeholder, Spec]
+    names: dict[Node, str]
+    training: bool = False
+    cost: Value | None = None
+    records: list[Value] = field(default_factory=list)
+    gradients: list[tuple[Parameter, Value, Array]] = field(default_factory=list)
+    parameter_arrays: dict[Parameter, Array] = field(default_factory=dict)
+    state_arrays: dict[Parameter, Array] = field(default_factory=dict)
+    before: list[FlatCall] = field(default_factory=list)
+    after: list[FlatCall] = field(default_factory=list)
+    update: list[FlatCall] = field(default_factory=list)
+    keep_all: bool = False
+    detect_anomaly: bool = False
+    fuse: frozenset[str] = frozenset()  # of `pyframe.fusion.FUSIONS`
+
+
+class Row(NamedTuple):
+    """One instruction for the printed table and for errors."""
+
+    label: str
+    kernel: str
+    node: Node | None
+    inputs: list[int]
+    outputs: list[int]
+    call: FlatCall | None
+
+
+class Program:
+    """A lowered program: the C object, and what Python must know of it."""
+
+    def __init__(self, builder: Builder) -> None:
+        request = builder.request
+        self.rows = builder.rows
+        self.specs = builder.value_specs
+        self.bytes = builder.value_bytes
+        self.arena_bytes = builder.arena.size
+        self.update_at = builder.update_at
+        self.position = {row.node: i for i, row in enumerate(self.rows) if row.node is not None}
+        self.python_rows = {i for i, row in enumerate(self.rows) if row.kernel == PYTHON}
+        self.absorbed = builder.rewritten.absorbed
+        self.value_ids = builder.value_ids
+        self.readable = builder.readable()
+        self.feed_bases = builder.feed_bases
+        self.fixed_bases = builder.fixed_bases
+        self.cost_id = builder.cost_id
+        self.feeds = list(request.feeds)
+        self.output_ids = [builder.value_ids[key_of(v)] for v in request.outputs]
+        self.record_ids = [builder.value_ids[key_of(v)] for v in request.records]
+        self.record_widths = [math.prod(known_shape(self.specs[i])) for i in self.record_ids]
+        self.alive = [request, builder.arrays]  # the arrays that the bases point to
+        self.pointer = builder.build()
+        # Members of the groups, under the numbers of their heads.
+        field = _GROUP_FIELD
+        self.members = {i: m[field] for i, m in enumerate(builder.instructions) if m[field]}
+        self.places = list(zip(builder.value_base, builder.value_offset, strict=True))
+        fed = set(self.feed_bases.values())
+        self.fed_values = {i for i, base in enumerate(builder.value_base) if base in fed}
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+class Context:
+    """One execution of a program: its arena, its calls, its position."""
+
+    def __init__(
+        self, program: Program, guards: Sequence[Guard], home: list[Context] | None = None
+    ) -> None:
+        self.program = program
+        self._home = home  # where it lies when nobody uses it
+        pointers = [g.pointer for g in guards]
+        table = ffi.new("pf_guard *[]", pointers) if pointers else ffi.NULL
+        pointer = lib.pf_context_new(program.pointer, table, len(pointers))
+        if pointer == ffi.NULL:
+            raise ResourceError(
+                f"this graph needs {program.arena_bytes:,} bytes for its values, which the "
+                "system does not give; use a smaller batch"
+            )
+        self.pointer = ffi.gc(pointer, lib.pf_context_free)
+        for base, address in program.fixed_bases:
+            lib.pf_context_bind(self.pointer, base, ffi.cast("void *", address))
+        self.python: dict[Node, Any] = {}  # what nodes written in Python keep until backward
+        self.feeds: list[Any] = []  # what the bases point to: arrays, or their buffers
+        self.loss: Any = None  # a pointer to the loss that was computed last
+        if program.cost_id != NOWHERE:
+            address = lib.pf_context_data(self.pointer, program.cost_id)
+            is_float = program.specs[program.cost_id].dtype.itemsize == 4
+            self.loss = ffi.cast("float *" if is_float else "double *", address)
+        # Where the outputs are; None for one whose place changes with the feed.
+        self.places = [
+            None if i in program.fed_values else self.read(i) for i in program.output_ids
+        ]
+
+    def output(self, i: int) -> Array:
+        """Return a view of output number i of the request."""
+        place = self.places[i]
+        return self.read(self.program.output_ids[i]) if place is None else place
+
+    @contextmanager
+    def held(self) -> Iterator[bool]:
+        """Keep runs away for the length of a ``with`` block, unless one has it: then False."""
+        if self._home is None:
+            yield True
+            return
+        try:
+            self._home.remove(self)
+        except ValueError:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            self._home.append(self)
+
+    def bind(self, feeds: dict[Placeholder, Array]) -> None:
+        """Point the program's feeds to arrays, which stay alive with the context."""
+        arrays = []
+        for placeholder, base in self.program.feed_bases.items():
+            array = feeds[placeholder]
+            lib.pf_context_bind(self.pointer, base, ffi.cast("void *", array.ctypes.data))
+            arrays.append(array)
+        self.feeds = arrays
+
+    def read(self, value: int) -> Array:
+        """Return a view of a value's memory."""
+        spec = self.program.specs[value]
+        address = lib.pf_context_data(self.pointer, value)
+        shape = known_shape(spec)
+        if address == ffi.NULL or self.program.bytes[value] == 0:
+            return np.empty(shape, spec.dtype)
+        buffer = ffi.buffer(address, self.program.bytes[value])
+        return np.frombuffer(buffer, spec.dtype).reshape(shape)
