@@ -489,7 +489,8 @@ def test_interrupts_lose_no_step_and_count_none_twice():
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer signal")
-def test_interrupts_leave_no_claim_behind():
+@pytest.mark.parametrize("what", ["claim", "write"])
+def test_interrupts_leave_no_claim_behind(what):
     w = pf.Parameter(np.zeros(1), name="w")
     plan = pf.compile(pf.Sum(w), pf.optimizers.SGD(1.0))
 
@@ -505,7 +506,7 @@ def test_interrupts_leave_no_claim_behind():
             try:
                 signal.setitimer(signal.ITIMER_REAL, 1e-5 * (1 + i % 7))
                 while True:
-                    with plan.claim():
+                    with plan.claim() if what == "claim" else w._storage.guard.write():
                         pass
             except Stop:
                 pass
