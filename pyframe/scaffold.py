@@ -22,7 +22,7 @@ SUFFIX = ".in"
 # kind -> what is registered, in the plural
 KINDS = {"composed": "layers", "python": "layers", "c": "layers", "optimizer": "optimizers"}
 
-# What a package cannot be called: other packages that it stands on, classes that its source imports,
+# What a package cannot be called: packages that it stands on, classes that its source imports,
 # files that it has, and words of CMake.
 RESERVED = {
     *("pyframe", "pyframe_nn", "numpy", "pytest", "tests"),
@@ -84,7 +84,7 @@ def names(package: str, kind: str = "composed") -> Names:
     part = module.removeprefix("pyframe_")
     for name in (module, part):
         _check_name(package, name)
-    if part in registries[KINDS[kind]] or (kind == "c" and part in registries["ops"]):
+    if part in registries[KINDS[kind]]:
         raise ArgumentError(
             f"{package!r} would register {part!r}, which is built in; choose another name"
         )
