@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import pyframe as pf
-import pyframe_lion
 import pytest
 from pyframe.testing import check_optimizer
+
+import pyframe_lion
 from pyframe_lion import Lion
 
 
@@ -49,7 +50,7 @@ def test_a_net_learns() -> None:
     y = np.sin(x[:, :1]) * x[:, 1:]
     model = pf.Sequential([pf.layers.Dense(32, activation="tanh"), pf.layers.Dense(1)])
     trainer = pf.Trainer(model, loss="l2", optimizer=Lion(3e-3))
-    trainer.fit(x, y, epochs=60, batch_size=32, seed=0, progress=False)
+    trainer.fit(x, y, epochs=60, batch_size=32, seed=0, verbose=0)
     assert trainer.evaluate(x, y)["loss"] < 0.05 * float(np.var(y))
 
 

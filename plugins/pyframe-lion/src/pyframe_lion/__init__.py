@@ -67,10 +67,9 @@ class Lion(pf.optimizers.Optimizer):
         unknown = sorted(options.keys() - {"betas", "weight_decay"})
         if unknown:
             raise pf.ArgumentError(f"Lion has no {', '.join(unknown)}; it has betas, weight_decay")
-        betas, decay = np.asarray(options["betas"], object), options["weight_decay"]
         try:
-            beta1, beta2 = (float(beta) for beta in betas)
-            decay = float(decay)
+            beta1, beta2 = (float(beta) for beta in options["betas"])
+            decay = float(options["weight_decay"])
         except (TypeError, ValueError) as error:
             raise pf.ArgumentError(
                 f"Lion takes betas=(beta1, beta2) and weight_decay=number, and got {options}"
