@@ -124,14 +124,14 @@ def _bench(arguments: argparse.Namespace) -> None:
     from pyframe import bench
     from pyframe.workloads import WORKLOADS
 
-    names = arguments.workloads or list(WORKLOADS)
-    unknown = [name for name in names if name not in WORKLOADS]
+    unknown = [name for name in arguments.workloads if name not in WORKLOADS]
     if unknown:
         raise ArgumentError(f"no workload {unknown[0]!r}; there are {', '.join(WORKLOADS)}")
     draw = None
     if arguments.roofline:
         draw = require_extra("pyframe.plotting", "plot").roofline
-    result = bench.run(names, quick=arguments.quick)
+    result = bench.run(arguments.workloads, quick=arguments.quick)
+    names = list(dict.fromkeys(w["name"] for w in result["workloads"]))
     print(bench.report(result))
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
