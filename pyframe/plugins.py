@@ -125,6 +125,19 @@ def installed() -> dict[str, Plugin]:
         return _plugins
 
 
+def announced(kind: str) -> Mapping[str, Sequence[str]]:
+    """Return the names of a kind in plugins' manifests, and the plugins that have each.
+
+    Those of plugins that are set aside or excluded do not count.
+    """
+    found: dict[str, list[str]] = {}
+    for plugin in installed().values():
+        if plugin.status in ("installed", "loading", "loaded"):
+            for name in plugin.found.manifest.get(kind, ()):
+                found.setdefault(name, []).append(plugin.name)
+    return found
+
+
 def load(name: str) -> Plugin:
     """Load an installed plugin, unless that is done.
 
@@ -498,12 +511,7 @@ class _Source:
         load_built_ins(kind)
 
     def announced(self, kind: str) -> Mapping[str, Sequence[str]]:
-        found: dict[str, list[str]] = {}
-        for plugin in installed().values():
-            if plugin.status in ("installed", "loading", "loaded"):
-                for name in plugin.found.manifest.get(kind, ()):
-                    found.setdefault(name, []).append(plugin.name)
-        return found
+        return announced(kind)
 
     def load(self, kind: str, name: str, distribution: str | None = None) -> None:
         plugins = installed()
