@@ -35,7 +35,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 import report  # noqa: E402
-from workloads import NOT_YET, WORKLOADS, Workload  # noqa: E402
+from workloads import NOT_YET, WORKLOADS, ConvNet, Workload  # noqa: E402
 
 CHECK_STEPS = 20
 TOLERANCE = 1e-4  # of the loss after these steps, relative
@@ -50,15 +50,16 @@ class PeerKind:
     skips: tuple[str, ...] = ()
 
 
+IMAGES = tuple(name for name, w in WORKLOADS.items() if isinstance(w, ConvNet))
 PEERS = {
     "pyframe": PeerKind("pyframe_peer", "fit"),
     "pyframe step": PeerKind("pyframe_peer", "step", ("predict_row",)),
-    "numpy": PeerKind("numpy_hand"),
+    "numpy": PeerKind("numpy_hand", skips=IMAGES),
     "torch": PeerKind("torch_eager"),
     "torch.compile": PeerKind("torch_compile"),
     "jax": PeerKind("jax_jit", "step"),
     "jax loop": PeerKind("jax_jit", "loop", ("predict_row",)),
-    "sklearn": PeerKind("sklearn_mlp"),
+    "sklearn": PeerKind("sklearn_mlp", skips=IMAGES),
 }
 
 

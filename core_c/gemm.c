@@ -204,7 +204,8 @@ static inline void find_rows(const cut *whole, const k_block *block, int64_t top
                              const real *row[ROWS], pf_tile *t) {
     const pf_gemm *g = whole->g;
     if (g->a_rows) {
-        t->row = (const real *const *)g->a_rows + block->tap * g->m + top;
+        t->row = (const real *const *)g->a_rows + block->tap * t->tap_stride + top * t->row_stride;
+        t->offset = g->a_offset + block->from * g->a_step + top * t->apart;
         return;
     }
     const real *first = (const real *)g->a + top * g->a_row;
@@ -265,7 +266,9 @@ static void run_range(const cut *whole, int64_t i, int64_t end, int64_t first, i
     const pf_gemm *g = whole->g;
     real panel[DEPTH * COLUMNS] __attribute__((aligned(64)));
     pf_tile t = {.zero = g->a_zero,
-                 .tap_stride = g->m,
+                 .tap_stride = g->a_rows_shared ? 1 : g->m,
+                 .row_stride = !g->a_rows_shared,
+                 .apart = g->a_rows_shared ? g->a_row : 0,
                  .step = whole->strips ? 1 : g->a_step,
                  .c_row = g->c_row,
                  .scale = g->scale != 0 ? (real)g->scale : 1,

@@ -15,11 +15,11 @@ enum {
 /* c[i][j] = f(scale sum_p a[i][p] b[p][j] + ...), i < rows, j < columns. */
 typedef struct {
     /* The terms run over `taps` stretches of `depth` each. Row i of a has tap t at
-     * row[t * tap_stride + i] + offset, its terms `step` apart; but a row at `zero` is all zeros
-     * and has no offset. */
+     * row[t * tap_stride + i * row_stride] + i * apart + offset, its terms `step` apart; but a row
+     * whose pointer is `zero` is all zeros and has no offset. */
     const real *const *row;
     const real *zero;
-    int64_t tap_stride, taps, depth, offset, step;
+    int64_t tap_stride, row_stride, apart, taps, depth, offset, step;
     /* b, of full vectors, or with the last one cut to `last` lanes. */
     const real *b;
     int64_t b_row;
@@ -68,8 +68,8 @@ __attribute__((always_inline)) static inline void pf_tile_run(const int rows, co
     for (int64_t tap = 0; tap < t->taps; tap++) {
         const real *a[ROWS];
         PF_UNROLL for (int i = 0; i < rows; i++) {
-            a[i] = t->row[tap * t->tap_stride + i];
-            a[i] += (a[i] != t->zero) * t->offset;
+            a[i] = t->row[tap * t->tap_stride + i * t->row_stride];
+            a[i] += (a[i] != t->zero) * (t->offset + i * t->apart);
         }
         int64_t at = 0;
         for (int64_t p = t->depth; p > 0; p--) {

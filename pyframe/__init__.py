@@ -44,6 +44,51 @@ if TYPE_CHECKING:
     from pyframe.model import Model, Sequential, load
     from pyframe.training import History, Trainer
 
+# What a type checker sees, besides the ops: `import pyframe` gives those through `__getattr__`.
+__all__ = [
+    "Case",
+    "Constant",
+    "History",
+    "Model",
+    "Node",
+    "Op",
+    "Parameter",
+    "Placeholder",
+    "Plan",
+    "Sequential",
+    "State",
+    "Trainer",
+    "Value",
+    "__version__",
+    "callbacks",
+    "checkpoint",
+    "compile",
+    "data",
+    "datasets",
+    "errors",
+    "forward_and_backward",
+    "get_include",
+    "get_num_threads",
+    "hookimpl",
+    "initializers",
+    "layers",
+    "load",
+    "losses",
+    "metrics",
+    "node_computing_sort",
+    "num_threads",
+    "ops",
+    "optimizers",
+    "plotting",
+    "plugins",
+    "schedules",
+    "set_num_threads",
+    "set_seed",
+    "testing",
+    "toplogic",
+]
+__all__ += errors.__all__
+
 # Loaded when they are first asked for, so that `import pyframe` stays quick.
 _LAZY = {
     "callbacks": "",

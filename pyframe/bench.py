@@ -18,9 +18,10 @@ from pyframe.node import Parameter, Placeholder
 from pyframe.ops.activations import Sigmoid
 from pyframe.ops.linear import Linear
 from pyframe.profiler import Peaks, Profile, machine_peaks
+from pyframe.registry import registries
 from pyframe.threads import get_num_threads, num_threads
 from pyframe.training import Trainer
-from pyframe.workloads import WORKLOADS, Workload
+from pyframe.workloads import BATCH_NORM_EPSILON, MLP, WORKLOADS, ConvNet, Workload
 
 MOST_EPOCHS = 50_000  # of one call of fit
 
@@ -65,18 +66,51 @@ def build_model(workload: Workload) -> Model:
             node = Linear(node, k, b)
             node = node if i == len(first) - 1 else Sigmoid(node)
         return Model(inputs=[inputs], outputs=[node])
-    last = len(first) - 1
-    model = Sequential(
-        [
-            layers.Dense(weight.shape[1], activation=None if i == last else workload.hidden)
-            for i, (weight, _) in enumerate(first)
-        ],
-        input_shape=workload.sizes[:1],
-    )
+    if isinstance(workload, ConvNet):
+        model = Sequential(_image_layers(workload), input_shape=workload.image)
+    else:
+        assert isinstance(workload, MLP)
+        *hidden, last = workload.sizes[1:]
+        dense = [layers.Dense(n, activation=workload.hidden) for n in hidden]
+        model = Sequential([*dense, layers.Dense(last)], input_shape=workload.sizes[:1])
     arrays = [array for pair in first for array in pair]
     for parameter, array in zip(model.parameters, arrays, strict=True):
         parameter.value = array
     return model
+
+
+IMAGE_LAYERS = {
+    "conv": "conv2d",
+    "batch_norm": "batch_norm",
+    "relu": "activation",
+    "max_pool": "max_pool2d",
+    "mean": "global_avg_pool2d",
+    "flatten": "flatten",
+    "dense": "dense",
+}
+
+
+def _image_layers(workload: ConvNet) -> list[layers.Layer]:
+    made = []
+    for kind, *arguments in workload.layers:
+        options: dict[str, Any] = {}
+        if kind == "conv":
+            size, filters, options["padding"] = arguments
+            arguments = [filters, size]
+        elif kind == "relu":
+            arguments = ["relu"]
+        elif kind == "batch_norm":
+            options["epsilon"] = BATCH_NORM_EPSILON
+        made.append(layers.get(IMAGE_LAYERS[kind])(*arguments, **options))
+    return made
+
+
+def is_there(workload: Workload) -> bool:
+    """Return whether the layers of a workload are installed: those for images are a plugin's."""
+    known = registries["layers"]
+    return not isinstance(workload, ConvNet) or all(
+        IMAGE_LAYERS[kind] in known for kind, *_ in workload.layers
+    )
 
 
 def build_trainer(workload: Workload, model: Model) -> Trainer:
@@ -169,7 +203,7 @@ def run(names: Sequence[str] | None = None, *, quick: bool = False) -> dict[str,
     Parameters
     ----------
     names : list of str, optional
-        Out of `pyframe.workloads.WORKLOADS`; default: all.
+        Out of `pyframe.workloads.WORKLOADS`; default: all whose layers are installed.
     quick : bool, default False
         A moment each instead of seconds: to see that it works.
 
@@ -182,13 +216,14 @@ def run(names: Sequence[str] | None = None, *, quick: bool = False) -> dict[str,
     counts = sorted({1, min(2, get_num_threads()), get_num_threads()})
     timings = [
         measure(WORKLOADS[name], threads, peaks, 0.02 if quick else 2.0)
-        for name in (names or WORKLOADS)
+        for name in (names or [name for name, w in WORKLOADS.items() if is_there(w)])
         for threads in counts
     ]
     return {
         "machine": machine(),
         "peaks": asdict(peaks),
         "workloads": [asdict(t) for t in timings],
+        "left out": [name for name, w in WORKLOADS.items() if not names and not is_there(w)],
     }
 
 
@@ -211,6 +246,8 @@ def report(result: dict[str, Any]) -> str:
             f"{w['title']:<{title_width}}  {w['threads']:>7}  {w['microseconds']:>10.2f}  "
             f"{w['floor']:>10.2f}  {100 * share:>5.0f} %"
         )
+    if result["left out"]:
+        lines += ["", f"left out, for they need pyframe-cnn: {', '.join(result['left out'])}"]
     lines.append("")
     lines.append(
         "A floor is what the operations alone would take at the peak; bytes moved come on top."

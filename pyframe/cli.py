@@ -51,6 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.command == "bench":
             _bench(arguments)
             return 0
+        if arguments.command == "new-plugin":
+            _new_plugin(arguments)
+            return 0
         print(info())
         return 0
     except (PyframeError, OSError) as error:
@@ -93,6 +96,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("--profile", action="store_true", help="print each workload's instructions")
     bench.add_argument("--quick", action="store_true", help="a moment each: to see that it works")
+    new = commands.add_parser(
+        "new-plugin",
+        help="write a package for a layer, a node or an optimizer of one's own",
+        description="Writes a folder NAME with a whole package: source, tests, README and wheel "
+        "build. Without a flag it is a layer composed of nodes that are there already.",
+    )
+    new.add_argument("name", metavar="NAME", help="of the package, as in pyframe-swish")
+    kinds = new.add_mutually_exclusive_group()
+    for kind, text in (
+        ("python", "a node with forward and backward in NumPy"),
+        ("c", "a node with kernels in C"),
+        ("optimizer", "an optimizer in NumPy"),
+    ):
+        kinds.add_argument(f"--{kind}", dest="kind", action="store_const", const=kind, help=text)
+    new.add_argument(
+        "--directory", type=Path, default=Path(), metavar="DIR", help="where the folder goes"
+    )
     commands.add_parser("info", help="show versions, paths and what the C core can do")
     return parser
 
@@ -104,14 +124,14 @@ def _bench(arguments: argparse.Namespace) -> None:
     from pyframe import bench
     from pyframe.workloads import WORKLOADS
 
-    names = arguments.workloads or list(WORKLOADS)
-    unknown = [name for name in names if name not in WORKLOADS]
+    unknown = [name for name in arguments.workloads if name not in WORKLOADS]
     if unknown:
         raise ArgumentError(f"no workload {unknown[0]!r}; there are {', '.join(WORKLOADS)}")
     draw = None
     if arguments.roofline:
         draw = require_extra("pyframe.plotting", "plot").roofline
-    result = bench.run(names, quick=arguments.quick)
+    result = bench.run(arguments.workloads, quick=arguments.quick)
+    names = list(dict.fromkeys(w["name"] for w in result["workloads"]))
     print(bench.report(result))
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -122,6 +142,18 @@ def _bench(arguments: argparse.Namespace) -> None:
         workload = WORKLOADS[names[-1]]
         figure = draw(bench.profile_of(workload), title=workload.title)
         figure.savefig(arguments.roofline)
+
+
+def _new_plugin(arguments: argparse.Namespace) -> None:
+    """Write a package, and say how to go on."""
+    from pyframe.scaffold import new_plugin
+
+    kind = arguments.kind or "composed"
+    files = new_plugin(arguments.name, kind, arguments.directory)
+    for path in files:
+        print(path)
+    folder = arguments.directory / arguments.name
+    print(f'\nnow: cd {folder} && pip install ".[test]" && pytest')
 
 
 def info() -> str:

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
+from itertools import compress
 from typing import TYPE_CHECKING, Any, NamedTuple
 from warnings import warn
 
@@ -271,16 +272,19 @@ class Plan:
             If another thread, or a fit further up in this one, is training them.
         """
         refuse_while_reading("a training step")
-        claimed = []
+        # Ctrl-C strikes between two calls, so entering and noting it are one call, and so is
+        # leaving: otherwise a claim could stay for ever.
+        pointers = [guard.pointer for guard in self._train.guards]
+        entered: list[int] = []
+        enter = map(lib.pf_guard_enter, pointers)
+        leave = map(lib.pf_guard_leave, compress(pointers, entered))
         try:
-            for guard in self._train.guards:
-                if not lib.pf_guard_enter(guard.pointer):
-                    raise already_trained()
-                claimed.append(guard)
+            entered.extend(enter)
+            if not all(entered):
+                raise already_trained()
             yield
         finally:
-            for guard in claimed:
-                lib.pf_guard_leave(guard.pointer)
+            list(leave)
 
     # ---- running ----
 

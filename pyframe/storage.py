@@ -91,11 +91,14 @@ class Guard:
                 "change the arrays that update() was given instead"
             )
         refuse_while_reading("writing parameters")
-        lib.pf_guard_lock_write(self.pointer)
+        locked: list[None] = []
+        lock = map(lib.pf_guard_lock_write, (self.pointer,))
         try:
+            locked.extend(lock)  # one call, so that Ctrl-C cannot come before it is noted
             yield
         finally:
-            lib.pf_guard_unlock_write(self.pointer)
+            if locked:
+                lib.pf_guard_unlock_write(self.pointer)
 
 
 class Storage:

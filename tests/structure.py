@@ -17,7 +17,7 @@ GROUPS = (
     ("initializers", "losses", "metrics", "schedules", "optimizers", "layers"),
     ("data", "datasets", "checkpoint", "callbacks", "model", "objective", "progress", "training"),
     ("workloads", "bench"),
-    ("estimators", "lesson", "plotting", "testing", "demo", "cli", "__main__"),
+    ("estimators", "lesson", "plotting", "testing", "demo", "scaffold", "cli", "__main__"),
 )
 LAYERS = [layer for group in GROUPS for layer in group]
 

@@ -488,6 +488,35 @@ def test_interrupts_lose_no_step_and_count_none_twice():
     assert plan.step_count > 300
 
 
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer signal")
+@pytest.mark.parametrize("what", ["claim", "write"])
+def test_interrupts_leave_no_claim_behind(what):
+    w = pf.Parameter(np.zeros(1), name="w")
+    plan = pf.compile(pf.Sum(w), pf.optimizers.SGD(1.0))
+
+    class Stop(BaseException):
+        pass
+
+    def stop(number, frame):
+        raise Stop
+
+    old = signal.signal(signal.SIGALRM, stop)
+    try:
+        for i in range(500):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 1e-5 * (1 + i % 7))
+                while True:
+                    with plan.claim() if what == "claim" else w._storage.guard.write():
+                        pass
+            except Stop:
+                pass
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+    plan.step({})
+    assert plan.step_count == 1
+
+
 # ---- threads ----
 
 

@@ -171,6 +171,31 @@ def test_rows_by_pointers(isa: str, dtype: str, taps: int, depth: int, packed: b
 
 
 @every_isa
+@every_dtype
+@pytest.mark.parametrize(("taps", "depth"), [(1, 5), (9, 3), (30, 32), (3, 700)])
+@pytest.mark.parametrize("packed", [False, True])
+def test_stretches_of_shared_rows(
+    isa: str, dtype: str, taps: int, depth: int, packed: bool
+) -> None:
+    """The gradient of a convolution's weight: pieces of k all over memory, rows side by side."""
+    rng = np.random.default_rng(3)
+    m, n, step, count = 29, 37, 2, 11
+    x = guarded(whole(rng, (count, step * depth + m), dtype))
+    zero = np.zeros(step * depth + m, dtype)
+    chosen = rng.integers(-1, count, (taps, 1))
+    row = x.array.shape[1] * x.array.itemsize
+    rows = np.where(chosen < 0, zero.ctypes.data, x.array.ctypes.data + chosen * row)
+    b = whole(rng, (taps * depth, n), dtype)
+    memory, c = output(m, n, dtype)
+    fields = {"a_zero": zero, "a_offset": 1, "a_rows_shared": 1, "a_row": 1, "a_step": step}
+    Product(None, b, c, rows=rows.astype(np.uintp), packed=packed, isa=isa, **fields).run()
+    places = 1 + step * np.arange(depth)[:, None] + np.arange(m)  # (depth, m)
+    a = x.array[chosen[:, 0]][:, places] * (chosen >= 0)[..., None]
+    assert np.array_equal(c, a.reshape(taps * depth, m).T @ b)
+    assert memory.broken() is None
+
+
+@every_isa
 def test_a_row_comes_out_the_same_in_any_company(isa: str) -> None:
     """An element's terms are added in one order, however many other rows and columns there are."""
     rng = np.random.default_rng(4)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import pyframe as pf
-from pyframe import cli, profiler, registry
+from pyframe import bench, cli, profiler, registry
 from pyframe.errors import ArgumentError, BusyError, GraphError, LabelError
 from pyframe.op import Op
 from pyframe.testing.draw import Draw
@@ -239,6 +239,13 @@ def test_pyframe_bench(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     result = json.loads(target.read_text(encoding="utf-8"))
     assert {w["name"] for w in result["workloads"]} == {"lesson", "tabular", "predict_row"}
     assert all(w["microseconds"] > 0 for w in result["workloads"])
+
+
+def test_a_bench_without_the_plugin_for_images_says_so() -> None:
+    result = bench.run(["lesson"], quick=True)
+    assert result["left out"] == []  # nothing that was asked for
+    result["left out"] = ["lenet"]
+    assert "left out, for they need pyframe-cnn: lenet" in bench.report(result)
 
 
 def test_pyframe_bench_names_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:

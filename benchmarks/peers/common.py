@@ -66,8 +66,8 @@ class Task(NamedTuple):
         return [(x[i : i + size], y[i : i + size]) for i in range(0, len(x), size)]
 
     def first_weights(self) -> Iterator[tuple[Floats, Floats]]:
-        """Yield weight (in, out) and bias (out,) of each layer, so that one is held at a time."""
-        for i in range(len(self.workload.sizes) - 1):
+        """Yield weight and bias of each layer that has them, so that one is held at a time."""
+        for i in range(len(list(self.folder.glob("weight*.npy")))):
             yield tuple(np.load(self.folder / f"{k}{i}.npy") for k in ("weight", "bias"))
 
 
@@ -98,7 +98,7 @@ class Peer(ABC):
 
     @abstractmethod
     def weights(self) -> list[tuple[Floats, Floats]]:
-        """Return the weights (in, out) and the bias (out,) of each layer."""
+        """Return weight and bias of each layer that has them, shaped like the first ones."""
 
     @abstractmethod
     def predictor(self) -> tuple[Callable[[Any], Any], Sequence[Any]]:

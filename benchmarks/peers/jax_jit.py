@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from workloads import BETA1, BETA2, EPSILON, Floats
+from workloads import BATCH_NORM_EPSILON, BETA1, BETA2, EPSILON, ConvNet, Floats
 
 from peers.common import Peer, Task, fastest, serve
 
@@ -119,11 +119,42 @@ class Jax(Peer):
         self._train(epochs)
 
     def _forward(self, parameters: Any, x: Any) -> Any:
+        if isinstance(self.workload, ConvNet):
+            return self._images(parameters, x)
         *hidden, (weight, bias) = parameters
         bend = self.jax.nn.relu if self.workload.hidden == "relu" else self.jax.nn.sigmoid
         for w, b in hidden:
             x = bend(x * w[0] + b if self.workload.scalar else x @ w + b)
         return x * weight[0] + bias if self.workload.scalar else x @ weight + bias
+
+    def _images(self, parameters: Any, x: Any) -> Any:
+        jax, jnp, weights = self.jax, self.jnp, iter(parameters)
+        for layer, _, _ in self.workload.shapes():
+            match layer:
+                case ("conv", _, _, padding):
+                    weight, bias = next(weights)
+                    numbers = ("NHWC", "HWIO", "NHWC")
+                    x = jax.lax.conv_general_dilated(
+                        x, weight, (1, 1), padding.upper(), dimension_numbers=numbers
+                    )
+                    x = x + bias
+                case ("batch_norm",):
+                    scale, offset = next(weights)
+                    mean, variance = x.mean((0, 1, 2)), x.var((0, 1, 2))
+                    x = (x - mean) * jax.lax.rsqrt(variance + BATCH_NORM_EPSILON) * scale + offset
+                case ("relu",):
+                    x = jax.nn.relu(x)
+                case ("max_pool", size):
+                    window = (1, size, size, 1)
+                    x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, window, "VALID")
+                case ("mean",):
+                    x = x.mean((1, 2))
+                case ("flatten",):
+                    x = x.reshape(len(x), -1)
+                case ("dense", _):
+                    weight, bias = next(weights)
+                    x = x @ weight + bias
+        return x
 
     def _loss(self, parameters: Any, x: Any, y: Any) -> Any:
         jnp, outputs = self.jnp, self._forward(parameters, x)

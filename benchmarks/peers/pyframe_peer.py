@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from workloads import BETA1, BETA2, EPSILON, Floats
+from workloads import BATCH_NORM_EPSILON, BETA1, BETA2, EPSILON, ConvNet, Floats
 
 from peers.common import Peer, Task, serve
 
@@ -27,7 +27,10 @@ class Pyframe(Peer):
         self.setup = {"fit": "Trainer.fit", "step": "plan.step for each batch"}[self.variant]
         self.batches = task.batches()
         self.trainer = self.plan = None
-        self.model = self._lesson() if self.workload.scalar else self._mlp()
+        if self.workload.scalar:
+            self.model = self._lesson()
+        else:
+            self.model = self._images() if isinstance(self.workload, ConvNet) else self._mlp()
         if self.workload.predict:
             self.setup = "model.predict"
             self._set_weights()
@@ -49,6 +52,23 @@ class Pyframe(Peer):
         pf, sizes = self.pf, self.workload.sizes
         layers = [pf.layers.Dense(n, activation=self.workload.hidden) for n in sizes[1:-1]]
         return pf.Sequential([*layers, pf.layers.Dense(sizes[-1])], input_shape=sizes[:1])
+
+    def _images(self) -> Any:
+        layers = self.pf.layers
+        try:
+            kinds = {
+                "conv": lambda n, filters, padding: layers.Conv2D(filters, n, padding=padding),
+                "batch_norm": lambda: layers.BatchNorm(epsilon=BATCH_NORM_EPSILON),
+                "relu": lambda: layers.Activation("relu"),
+                "max_pool": lambda n: layers.MaxPool2D(n),
+                "mean": lambda: layers.GlobalAvgPool2D(),
+                "flatten": lambda: layers.Flatten(),
+                "dense": lambda n: layers.Dense(n),
+            }
+            made = [kinds[kind](*rest) for kind, *rest in self.workload.layers]
+        except AttributeError as error:
+            raise ImportError("pyframe-cnn is not installed") from error
+        return self.pf.Sequential(made, input_shape=self.workload.image)
 
     def _optimizer(self) -> Any:
         optimizers, rate = self.pf.optimizers, self.workload.rate

@@ -5,16 +5,17 @@
 ``optimizer``
     That, and the optimizer's step is compiled as well.
 ``whole``
-    One compiled function for loss, gradients (`torch.func.grad_and_value`) and update.
+    One compiled function for loss, gradients (`torch.func.grad_and_value`) and update; not for
+    images, for which the other two are tried with the channels first and last instead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from workloads import BETA1, BETA2, EPSILON
+from workloads import BETA1, BETA2, EPSILON, ConvNet
 
 from peers.common import Peer, Task, fastest, serve
 from peers.torch_peer import Torch, versions
@@ -23,6 +24,9 @@ from peers.torch_peer import Torch, versions
 class TorchCompile(Torch):
     """The model, compiled."""
 
+    layout = "channels_first"
+    whole_state: Sequence[Any] = ()  # of the optimizer that the way `whole` has
+
     def __init__(self, task: Task) -> None:
         super().__init__(task)
         torch = self.torch
@@ -30,17 +34,31 @@ class TorchCompile(Torch):
         if self.workload.predict:
             self._choose_forward()
             return
-        ways = {"loss": self._loss_way(), "optimizer": self._optimizer_way()}
-        ways["whole"] = self._whole_way()
-        count = 10 if self.workload.flops < 10**7 else 1
-        calls = {name: partial(self.train_with, step, count) for name, step in ways.items()}
-        self.variant = fastest(calls, task.variant)
-        self._step = ways[self.variant]
+        self.ways = {"loss": self._loss_way(), "optimizer": self._optimizer_way()}
+        layouts = ["channels_first", "channels_last"]
+        if not isinstance(self.workload, ConvNet):
+            self.ways["whole"] = self._whole_way()
+            layouts = [""]
+        names = [f"{way} {layout}".strip() for way in self.ways for layout in layouts]
+        self.variant = fastest({name: partial(self._try, name) for name in names}, task.variant)
+        self._choose(self.variant)
+        way, _, layout = self.variant.partition(" ")
         self.setup = {
             "loss": "compiled loss, fused optimizer",
             "optimizer": "compiled loss, compiled optimizer",
             "whole": "whole step compiled",
-        }[self.variant]
+        }[way] + (f", {layout.replace('_', ' ')}" if layout else "")
+
+    def _choose(self, name: str) -> None:
+        way, _, layout = name.partition(" ")
+        self._step = self.ways[way]
+        if layout and layout != self.layout:
+            self.layout = layout
+            self.set_format(layout)
+
+    def _try(self, name: str) -> None:
+        self._choose(name)
+        self.train(10 if self.workload.flops < 10**7 else 1)
 
     def train(self, epochs: int) -> None:
         self.train_with(self._step, epochs)
@@ -91,6 +109,7 @@ class TorchCompile(Torch):
         self.m = {n: torch.zeros_like(p) for n, p in parameters.items()} if adam else {}
         self.v = {n: torch.zeros_like(p) for n, p in parameters.items()} if adam else {}
         self.t = torch.zeros(())
+        self.whole_state = [*self.m.values(), *self.v.values(), self.t]
         call, loss_function = torch.func.functional_call, self.loss_function
         model, m, v, t = self.model, self.m, self.v, self.t
 
@@ -123,7 +142,7 @@ class TorchCompile(Torch):
     def reset(self) -> None:
         super().reset()
         with self.torch.no_grad():
-            for tensor in [*self.m.values(), *self.v.values(), self.t]:
+            for tensor in self.whole_state:
                 tensor.zero_()
             for memory in self.compiled_optimizer.state.values():
                 for value in memory.values():

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from peers.common import Peer, Task, serve
+from workloads import ConvNet
+
+from peers.common import Peer, Task, fastest, serve
 from peers.torch_peer import Torch, versions
 
 
@@ -18,6 +21,19 @@ class TorchEager(Torch):
         super().__init__(task)
         if self.workload.predict:
             self.setup = "inference mode"
+        if isinstance(self.workload, ConvNet):
+            self.variant = fastest(
+                {name: partial(self._try, name) for name in ("channels_first", "channels_last")},
+                task.variant,
+            )
+            self.set_format(self.variant)
+            self.setup += f", {self.variant.replace('_', ' ')}"
+
+    def _try(self, layout: str) -> None:
+        if self.variant != layout:
+            self.variant = layout
+            self.set_format(layout)
+        self.train(1)
 
     def _step(self, x: Any, y: Any) -> Any:
         self.optimizer.zero_grad(set_to_none=True)

@@ -7,13 +7,13 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from workloads import BETA1, BETA2, EPSILON, Floats
+from workloads import BATCH_NORM_EPSILON, BETA1, BETA2, EPSILON, ConvNet, Floats
 
 from peers.common import Peer, Task
 
 
 class Torch(Peer):
-    """nn.Linear layers and a fused optimizer; how they are called is up to the two peers."""
+    """Layers of torch.nn and a fused optimizer; how they are called is up to the two peers."""
 
     def __init__(self, task: Task) -> None:
         import torch
@@ -21,22 +21,87 @@ class Torch(Peer):
         super().__init__(task)
         self.torch = torch
         torch.set_num_threads(task.threads)
-        sizes, nn = self.workload.sizes, torch.nn
-        layers: list[Any] = []
-        for m, n in pairwise(sizes):
-            layers += [
-                nn.Linear(m, n),
-                nn.ReLU() if self.workload.hidden == "relu" else nn.Sigmoid(),
-            ]
-        self.model = nn.Sequential(*layers[:-1])
-        self.linears = self.model[::2]
+        self.of_flat: dict[Any, tuple[int, ...]] = {}  # linear layers behind a flattened image
+        layers = self._images() if isinstance(self.workload, ConvNet) else self._dense()
+        self.model = torch.nn.Sequential(*layers)
+        self.weighted = [layer for layer in self.model if hasattr(layer, "weight")]
         self.batches = [(torch.from_numpy(x), torch.from_numpy(y)) for x, y in task.batches()]
-        functional = nn.functional
+        self.format = torch.contiguous_format
+        if isinstance(self.workload, ConvNet):
+            self.set_format("channels_first")
+        functional = torch.nn.functional
         self.loss_function = (
             functional.mse_loss if self.workload.loss == "l2" else functional.cross_entropy
         )
         self._set_weights()
         self.optimizer = self._new_optimizer()
+
+    def _dense(self) -> list[Any]:
+        nn, workload = self.torch.nn, self.workload
+        layers: list[Any] = []
+        for m, n in pairwise(workload.sizes):
+            layers += [nn.Linear(m, n), nn.ReLU() if workload.hidden == "relu" else nn.Sigmoid()]
+        return layers[:-1]
+
+    def _images(self) -> list[Any]:
+        nn, layers = self.torch.nn, []
+        flat: tuple[int, ...] = ()
+        for layer, before, after in self.workload.shapes():
+            match layer:
+                case ("conv", kernel, filters, padding):
+                    layers.append(nn.Conv2d(before[-1], filters, kernel, padding=padding))
+                case ("batch_norm",):
+                    layers.append(nn.BatchNorm2d(after[-1], eps=BATCH_NORM_EPSILON))
+                case ("relu",):
+                    layers.append(nn.ReLU())
+                case ("max_pool", size):
+                    layers.append(nn.MaxPool2d(size))
+                case ("mean",):
+                    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+                case ("flatten",):
+                    layers.append(nn.Flatten())
+                    flat = before
+                case ("dense", units):
+                    layers.append(nn.Linear(before[0], units))
+                    if flat:
+                        self.of_flat[layers[-1]], flat = flat, ()
+        return layers
+
+    def set_format(self, name: str) -> None:
+        """Lay images and kernels out with the channels first or last."""
+        torch = self.torch
+        last = name == "channels_last"
+        self.format = torch.channels_last if last else torch.contiguous_format
+        self.model.to(memory_format=self.format)
+        self.batches = [
+            (
+                torch.from_numpy(x).permute(0, 3, 1, 2).contiguous(memory_format=self.format),
+                torch.from_numpy(y),
+            )
+            for x, y in self.task.batches()
+        ]
+
+    def _to_torch(self, layer: Any, weight: Floats) -> Any:
+        """Return a weight as PyTorch has it."""
+        if weight.ndim == 4:
+            weight = weight.transpose(3, 2, 0, 1)
+        elif weight.ndim == 2:
+            if layer in self.of_flat:  # rows by channel first, as PyTorch flattens
+                h, w, c = self.of_flat[layer]
+                weight = weight.reshape(h, w, c, -1).transpose(2, 0, 1, 3).reshape(h * w * c, -1)
+            weight = weight.T
+        return self.torch.from_numpy(np.ascontiguousarray(weight))
+
+    def _from_torch(self, layer: Any) -> Floats:
+        weight: Floats = layer.weight.detach().numpy()
+        if weight.ndim == 4:
+            weight = weight.transpose(2, 3, 1, 0)
+        elif weight.ndim == 2:
+            weight = weight.T
+            if layer in self.of_flat:
+                h, w, c = self.of_flat[layer]
+                weight = weight.reshape(c, h, w, -1).transpose(1, 2, 0, 3).reshape(h * w * c, -1)
+        return weight.copy()
 
     def _new_optimizer(self) -> Any:
         optim, parameters, rate = self.torch.optim, self.model.parameters(), self.workload.rate
@@ -47,9 +112,10 @@ class Torch(Peer):
     def _set_weights(self) -> None:
         torch = self.torch
         with torch.no_grad():
-            for linear, (weight, bias) in zip(self.linears, self.task.first_weights(), strict=True):
-                linear.weight.copy_(torch.from_numpy(weight).T)
-                linear.bias.copy_(torch.from_numpy(bias))
+            first = self.task.first_weights()
+            for layer, (weight, bias) in zip(self.weighted, first, strict=True):
+                layer.weight.copy_(self._to_torch(layer, weight))
+                layer.bias.copy_(torch.from_numpy(bias))
 
     def reset(self) -> None:
         self._set_weights()
@@ -61,8 +127,7 @@ class Torch(Peer):
 
     def weights(self) -> list[tuple[Floats, Floats]]:
         return [
-            (layer.weight.detach().numpy().T.copy(), layer.bias.detach().numpy().copy())
-            for layer in self.linears
+            (self._from_torch(layer), layer.bias.detach().numpy().copy()) for layer in self.weighted
         ]
 
     def predictor(self) -> tuple[Callable[[Any], Any], Sequence[Any]]:

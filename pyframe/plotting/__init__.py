@@ -13,6 +13,7 @@ from pyframe.plotting.charts import (
     scatter_with_line,
 )
 from pyframe.plotting.graphs import backward_steps, draw_graph, forward_steps, graph_layout
+from pyframe.plotting.images import feature_maps, filters
 from pyframe.plotting.roofline import roofline
 
 __all__ = [
@@ -20,6 +21,8 @@ __all__ = [
     "confusion_matrix",
     "curves",
     "draw_graph",
+    "feature_maps",
+    "filters",
     "forward_steps",
     "gradient_norms",
     "graph_layout",
