@@ -450,7 +450,10 @@ class _Transposed(_Convolution):
         windows = cls._probe(attributes)._windows_over(shape, weight.shape)
         y = _grouped(np.zeros(shape), groups)
         # Of the filtered images, with zeros around them, each tap is added to every stride-th pixel.
-        sides = [(w.reach + (w.low or 0), n + (w.low or 0)) for w, n in zip(windows, shape[1:-1], strict=True)]
+        sides = [
+            (w.reach + (w.low or 0), n + (w.low or 0))
+            for w, n in zip(windows, shape[1:-1], strict=True)
+        ]
         padded = _grouped(np.pad(x, [(0, 0), *sides, (0, 0)]), groups)
         inside = _inside(x, sides) if weight.shape[-2] == 1 and groups > 1 else None
         for tap in product(*(range(w.size) for w in windows)):
@@ -517,7 +520,11 @@ class ConvTranspose(_Transposed):
         if x[-1] is not None and x[-1] % self.attrs["groups"]:
             self.bad_shapes(f"groups = {self.attrs['groups']} does not divide the {x[-1]} channels")
         channels = None if weight[-2] is None else weight[-2] * self.attrs["groups"]
-        return (x[0], *self._extents(x, kernel), channels if bias is None else known(channels, bias[0]))
+        return (
+            x[0],
+            *self._extents(x, kernel),
+            channels if bias is None else known(channels, bias[0]),
+        )
 
     def _extents(self, x: Shape, kernel: Sequence[int | None]) -> Shape:
         stride = self._expand("stride", len(kernel))
@@ -615,9 +622,7 @@ class ConvInputGrad(_Transposed):
         self._check_weight(x, weight, None, -1)
         self._check_channels(x[-1], weight)
         _check_filtered(self, dy, x, weight)
-        if saved is not None and not (
-            len(saved) == len(x) and all(map(same, saved, x))
-        ):
+        if saved is not None and not (len(saved) == len(x) and all(map(same, saved, x))):
             self.bad_shapes("saved must have the shape of x")
         return tuple(x)
 
@@ -708,7 +713,11 @@ class ConvWeightGrad(_Convolution):
 
     def scratch_bytes(self, specs: Sequence[Any]) -> int:
         dy, x, weight = (known_shape(s) for s in specs)
-        itemsize, size, pixels = self.specs[0].dtype.itemsize, math.prod(weight), math.prod(dy[1:-1])
+        itemsize, size, pixels = (
+            self.specs[0].dtype.itemsize,
+            math.prod(weight),
+            math.prod(dy[1:-1]),
+        )
         if self.attrs["groups"] > 1 and weight[-2] == 1:
             return pieces(itemsize, dy[0] * size)
         together = max(min(-(-MANY_TERMS // pixels), dy[0]), 1)
@@ -726,7 +735,9 @@ class ConvWeightGrad(_Convolution):
         groups = attributes["groups"]
         windows, counts = cls._layout(x, weight.shape[:-2], attributes)
         padded = _grouped(cls._padded(x, windows, counts), groups)
-        filtered = _grouped(dy, groups).reshape(math.prod(dy.shape[:-1]), groups, dy.shape[-1] // groups)
+        filtered = _grouped(dy, groups).reshape(
+            math.prod(dy.shape[:-1]), groups, dy.shape[-1] // groups
+        )
         dweight = np.zeros(weight.shape)
         for tap, seen in cls._taps(windows, counts):
             pixels = padded[seen].reshape(len(filtered), *padded.shape[-2:])

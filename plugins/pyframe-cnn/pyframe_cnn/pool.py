@@ -44,9 +44,7 @@ class _Pool(WindowOp):
         name: str | None = None,
     ) -> None:
         given = checked(self._label(name), window=window, stride=stride, padding=padding)
-        super().__init__(
-            *inputs, name=name, adaptive=bool(adaptive), divide=bool(divide), **given
-        )
+        super().__init__(*inputs, name=name, adaptive=bool(adaptive), divide=bool(divide), **given)
 
     def _pool_windows(self, x: Shape) -> list[Window]:
         """Return the windows over images x; without a size they are all of the image."""
