@@ -298,6 +298,7 @@ static int transpose(const pf_call *call, const real *bias, const real *saved) {
     const weights_shape w = weights_of(call->inputs[1]);
     if (attributes->groups > 1 && w.channels == 1)
         return CNN_NAME(depthwise_transpose)(call, bias, saved);
+    if (CNN_NAME(scatters)(attributes, &w, &x)) return CNN_NAME(scatter)(call, bias, saved);
     const convolution c = {.call = call,
                            .gemm = call->host->gemm(CNN_BITS),
                            .groups = attributes->groups,

@@ -71,6 +71,10 @@ int CNN_NAME(depthwise)(const pf_call *call);
 int CNN_NAME(depthwise_transpose)(const pf_call *call, const real *bias, const real *saved);
 int CNN_NAME(depthwise_weight_grad)(const pf_call *call);
 
+/* Transposed convolutions of small images to few channels. */
+int CNN_NAME(scatters)(const conv_attributes *attributes, const weights_shape *w, const images *x);
+int CNN_NAME(scatter)(const pf_call *call, const real *bias, const real *saved);
+
 /* sum (F,) = the sum over all rows of y (rows, F) */
 void CNN_NAME(sum_rows)(const pf_call *call, const real *y, int64_t rows, int64_t filters,
                         real *sum);

@@ -1,6 +1,6 @@
 /* Depthwise convolutions: every channel by itself, with F / C filters for each. There is nothing to
  * multiply as matrices; the loops run over the channels, which lie side by side. */
-#include "conv.h"
+#include "epilogue.h"
 
 enum { TERMS_PER_NANOSECOND = 8 };
 
@@ -85,52 +85,6 @@ static inline void weigh(real *y, real *x, real *w, int64_t channels, int64_t ea
     DEPTHWISE_LOOP(w[c] += x[c] * y[c], w[i] += x[c] * y[i])
 }
 
-/* ---- what is done to a result ---- */
-
-/* y = f(y), or y f'(saved) */
-static void finish(const depthwise *d, real *y, const real *saved, int64_t n) {
-    const pf_vector_functions *vector = d->call->host->vector(CNN_BITS);
-    const real slope = (real)d->attributes->slope;
-    if (!saved) switch (d->attributes->activation) {
-            case PF_RELU:
-                for (int64_t i = 0; i < n; i++) y[i] = y[i] < 0 ? 0 : y[i];
-                break;
-            case PF_LEAKY_RELU:
-                for (int64_t i = 0; i < n; i++) y[i] = y[i] > 0 ? y[i] : slope * y[i];
-                break;
-            case PF_SIGMOID:
-                vector->sigmoid(n, y, y);
-                break;
-            case PF_TANH:
-                vector->tanh(n, y, y);
-                break;
-        }
-    else
-        switch (d->attributes->activation) {
-            case PF_RELU:
-                for (int64_t i = 0; i < n; i++) y[i] = saved[i] <= 0 ? 0 : y[i];
-                break;
-            case PF_LEAKY_RELU:
-                for (int64_t i = 0; i < n; i++) y[i] = saved[i] > 0 ? y[i] : slope * y[i];
-                break;
-            case PF_SIGMOID:
-                for (int64_t i = 0; i < n; i++) y[i] *= saved[i] * (1 - saved[i]);
-                break;
-            case PF_TANH:
-                for (int64_t i = 0; i < n; i++) y[i] *= (1 - saved[i]) * (1 + saved[i]);
-                break;
-        }
-}
-
-static void start(real *y, const real *bias, int64_t rows, int64_t channels) {
-    if (!bias) {
-        memset(y, 0, (size_t)(rows * channels) * sizeof(real));
-        return;
-    }
-    for (int64_t i = 0; i < rows; i++)
-        memcpy(y + i * channels, bias, (size_t)channels * sizeof(real));
-}
-
 static void in_images(const depthwise *d, pf_body body) {
     const int64_t taps = d->w.kernel[0] * d->w.kernel[1] * d->w.kernel[2];
     const int64_t terms = d->y.count * image_elements(&d->y) * taps;
@@ -144,7 +98,7 @@ static void forward_image(void *context, int64_t n) {
     real *y = output(d->call, 0), *own = y + n * image_elements(&d->y);
     start(own, d->bias, pixels_of(&d->y), d->y.channels);
     each_tap(d, n, y, (real *)input(d->call, 0), (real *)input(d->call, 1), filter);
-    finish(d, own, NULL, image_elements(&d->y));
+    finish(d->call, own, NULL, image_elements(&d->y));
 }
 
 int CNN_NAME(depthwise)(const pf_call *call) {
@@ -160,7 +114,7 @@ static void transpose_image(void *context, int64_t n) {
     real *x = output(d->call, 0);
     start(x + at, d->bias, pixels_of(&d->x), d->x.channels);
     each_tap(d, n, (real *)input(d->call, 0), x, (real *)input(d->call, 1), spread);
-    finish(d, x + at, d->saved ? d->saved + at : NULL, image_elements(&d->x));
+    finish(d->call, x + at, d->saved ? d->saved + at : NULL, image_elements(&d->x));
 }
 
 int CNN_NAME(depthwise_transpose)(const pf_call *call, const real *bias, const real *saved) {

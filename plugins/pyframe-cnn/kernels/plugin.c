@@ -2,24 +2,17 @@
 #include "pyframe/pyframe.h"
 
 /* Every kernel, once. */
-#define CNN_EACH_KERNEL(line, isa) \
-    line(conv, isa)                \
-    line(conv_transpose, isa)      \
-    line(conv_input_grad, isa)     \
-    line(conv_weight_grad, isa)    \
-    line(max_pool, isa)            \
-    line(max_pool_grad, isa)       \
-    line(avg_pool, isa)            \
-    line(avg_pool_grad, isa)       \
-    line(zero_pad, isa)            \
-    line(up_sample, isa)
+#define CNN_EACH_KERNEL(line, isa)                                               \
+    line(conv, isa) line(conv_transpose, isa) line(conv_input_grad, isa)         \
+        line(conv_weight_grad, isa) line(max_pool, isa) line(max_pool_grad, isa) \
+            line(avg_pool, isa) line(avg_pool_grad, isa) line(zero_pad, isa) line(up_sample, isa)
 
 #define CNN_DECLARE(kernel, isa)                       \
     int cnn_##kernel##_f32_##isa(const pf_call *call); \
     int cnn_##kernel##_f64_##isa(const pf_call *call);
 #define CNN_ROWS(kernel, isa)                         \
     {#kernel, #isa, 32, 0, cnn_##kernel##_f32_##isa}, \
-    {#kernel, #isa, 64, 0, cnn_##kernel##_f64_##isa},
+        {#kernel, #isa, 64, 0, cnn_##kernel##_f64_##isa},
 
 CNN_EACH_KERNEL(CNN_DECLARE, baseline)
 CNN_EACH_KERNEL(CNN_DECLARE, avx2)

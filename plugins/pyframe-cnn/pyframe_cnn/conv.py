@@ -224,6 +224,17 @@ def _activation_gradient(dy: Any, y: Any, attrs: dict[str, Any]) -> Any:
     return getattr(pf, "".join(map(str.capitalize, kind.split("_"))) + "Grad")(dy, y, **extra)
 
 
+def _skips_zeros(x: Sequence[int], weight: Sequence[int], attributes: dict[str, Any]) -> bool:
+    """Return whether a transposed convolution leaves out the zeros around x.
+
+    That matters if a weight is NaN. Depthwise kernels do, and those of small images to few
+    channels.
+    """
+    if attributes["groups"] > 1:
+        return weight[-2] == 1
+    return weight[-2] <= 8 and math.prod(x[1:-1]) * math.prod(weight[:-1]) <= 2**17
+
+
 def _inside(x: Any, sides: Sequence[tuple[int, int]]) -> Any:
     """Return where images with zeros around them are not zeros, (N, ..., 1, 1)."""
     return np.pad(np.ones(x.shape[:-1]), [(0, 0), *sides])[..., None, None] > 0
@@ -425,6 +436,11 @@ class _Transposed(_Convolution):
     def _transposed_scratch(self, specs: Sequence[Any], y: Sequence[int]) -> int:
         x, weight = known_shape(specs[0]), known_shape(specs[1])
         groups = self.attrs["groups"]
+        if groups == 1 and _skips_zeros(x, weight, self.attrs):  # scatter.c
+            columns, itemsize = math.prod(weight[:-1]), self.specs[0].dtype.itemsize
+            terms = min(x[0], 8) * math.prod(x[1:-1]) * columns
+            packed = weight[-1] * -(-columns // WIDEST) * WIDEST
+            return pieces(itemsize, packed, terms) + pieces(24, *fill_ones(y[1:-1]))
         windows = self._windows_over((x[0], *y[1:-1], x[-1]), weight)
         # Of the copy of x, with as many zeros as the outermost taps read.
         sides = [
@@ -455,7 +471,8 @@ class _Transposed(_Convolution):
             for w, n in zip(windows, shape[1:-1], strict=True)
         ]
         padded = _grouped(np.pad(x, [(0, 0), *sides, (0, 0)]), groups)
-        inside = _inside(x, sides) if weight.shape[-2] == 1 and groups > 1 else None
+        skips = _skips_zeros(x.shape, weight.shape, attributes)
+        inside = _inside(x, sides) if skips else None
         for tap in product(*(range(w.size) for w in windows)):
             to, seen = [], []
             for t, w, n, side in zip(tap, windows, shape[1:-1], sides, strict=True):

@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from pyframe import Case
+from pyframe import Case, Op
 
 from pyframe_cnn.base import Shape, WindowOp, checked, known_shape, lowered, same
 from pyframe_cnn.geometry import Window, expand, fill
@@ -23,6 +23,7 @@ class _Pool(WindowOp):
         "padding": "3i8",
         "adaptive": "i8",
         "divide": "i8",
+        "rectified": "i8",
     }
     like = 0
     defaults = {
@@ -31,6 +32,7 @@ class _Pool(WindowOp):
         "padding": "valid",
         "adaptive": False,
         "divide": True,
+        "rectified": False,
     }
 
     def __init__(
@@ -41,10 +43,18 @@ class _Pool(WindowOp):
         padding: Any = "valid",
         adaptive: bool = False,
         divide: bool = True,
+        rectified: bool = False,
         name: str | None = None,
     ) -> None:
         given = checked(self._label(name), window=window, stride=stride, padding=padding)
-        super().__init__(*inputs, name=name, adaptive=bool(adaptive), divide=bool(divide), **given)
+        super().__init__(
+            *inputs,
+            name=name,
+            adaptive=bool(adaptive),
+            divide=bool(divide),
+            rectified=bool(rectified),
+            **given,
+        )
 
     def _pool_windows(self, x: Shape) -> list[Window]:
         """Return the windows over images x; without a size they are all of the image."""
@@ -86,7 +96,7 @@ class _Pool(WindowOp):
 
     def lower_attributes(self, specs: Sequence[Any]) -> dict[str, Any]:
         x = known_shape(specs[self.like])
-        flags = {key: self.attrs[key] for key in ("adaptive", "divide")}
+        flags = {key: self.attrs[key] for key in ("adaptive", "divide", "rectified")}
         if self.attrs["adaptive"]:
             size = fill(self._expand("window", len(x) - 2), 1)
             return {"window": size, "stride": size, "padding": (0, 0, 0), **flags}
@@ -220,7 +230,11 @@ class MaxPool(_Pool):
 
 
 class MaxPoolGrad(_Pool):
-    """The gradient of `MaxPool`, from dy, x and y: dy goes to the first x that is y, or is NaN."""
+    """The gradient of `MaxPool`, from dy, x and y: dy goes to the first x that is y, or is NaN.
+
+    With `rectified` x is the result of a relu, and dx the gradient of what went into that: zero
+    where x <= 0.
+    """
 
     op = "max_pool_grad"
     kernel = "pyframe_cnn:max_pool_grad"
@@ -236,6 +250,18 @@ class MaxPoolGrad(_Pool):
         self._check_pooled(y, x, "y")
         return tuple(x)
 
+    def absorb(self, index: int, consumer: Op, specs: Sequence[Any]) -> Op | None:
+        if consumer.op != "relu_grad" or self.attrs["rectified"]:
+            return None
+        flowing, result = consumer.inputs
+        x = self.inputs[1]
+        if flowing is None or flowing.node is not self or x is None or result is None:
+            return None
+        if (result.node, result.index) != (x.node, x.index):
+            return None
+        name = f"{self.label()}*{consumer.label()}"
+        return MaxPoolGrad(*self.inputs, **{**self.attrs, "rectified": True}, name=name)
+
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
         dy, x, y = inputs
@@ -248,7 +274,7 @@ class MaxPoolGrad(_Pool):
                 here = (seen[pixel] == y[q]) | np.isnan(seen[pixel])
                 share[pixel] += np.where(here, left, 0)
                 left[here] = 0
-        return dx
+        return np.where(x <= 0, 0.0, dx) if attributes.get("rectified") else dx
 
     @classmethod
     def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
@@ -262,6 +288,7 @@ class MaxPoolGrad(_Pool):
         if draw.choice([True, False]):
             x = np.round(x)  # ties
         y = MaxPool.reference(x, **attributes)
+        attributes["rectified"] = draw.choice([True, False])
         return Case((draw.normal(y.shape), x, y), attributes)
 
 
