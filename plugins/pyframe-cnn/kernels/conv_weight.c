@@ -7,9 +7,10 @@
 #include "conv.h"
 
 enum {
-    MANY_TERMS = 512, /* from so many on, a product is long enough */
-    PART_ROWS = 128,
-    PARTS = 12,
+    MANY_TERMS = 128, /* of a product: what it reads of x and dy for them stays in the L1 cache */
+    PART_ROWS = 384,
+    PARTS = 8,
+    MANY_SUMS = 1 << 19, /* elements */
     TERMS_PER_NANOSECOND = 40
 };
 
@@ -21,11 +22,13 @@ typedef struct {
     int64_t groups, stride[AXES], dilation[AXES];
     const real *source;         /* x with the zeros that are read */
     int64_t line, plane, image; /* of the source, in elements */
-    /* dweight is cut into `outer` taps of `rows` rows each, these into parts, and the images into
-     * as many as there are sums. */
-    int64_t outer, rows, row_parts, sums;
-    int64_t together, lines; /* images a product, and their lines */
-    const int64_t *offset;   /* of each row's element from that of the first row */
+    /* dweight consists of `outer` taps of `rows` rows each. Both are cut into parts, and the images
+     * into as many as there are sums. */
+    int64_t outer, rows, tap_parts, row_parts, sums;
+    /* A product sums over `lines` lines of dy: those of `together` images, or of a part of a plane,
+     * of which an image has `pieces`. */
+    int64_t together, pieces, lines;
+    const int64_t *offset; /* of each row's element from that of the first row */
     const real **table;
     real *partial, *dweight;
 } weight_sum;
@@ -62,37 +65,68 @@ static void fill_table(void *context, int64_t part) {
     }
 }
 
-/* One part of the rows of one outer tap, summed over one part of the images. */
-static void run_part(void *context, int64_t index) {
-    const weight_sum *s = context;
-    const int64_t sum = index % s->sums, part = index / s->sums % s->row_parts;
-    const int64_t tap = index / s->sums / s->row_parts;
+/* The lines of one product, and where they begin. */
+typedef struct {
+    int64_t count, at_x, at_dy;
+} range;
+
+/* Those of some images, or of a piece of one. */
+static range lines_of(const weight_sum *s, int64_t image, int64_t images_left, int64_t piece) {
+    const int64_t height = s->dy.size[1], line = s->dy.size[2] * s->dy.channels;
+    range r = {.at_x = image * s->image, .at_dy = image * image_elements(&s->dy)};
+    if (s->pieces == 1) {
+        r.count = images_left * s->dy.size[0] * height;
+        return r;
+    }
+    const int64_t each = s->pieces / s->dy.size[0]; /* of a plane */
+    const int64_t plane = piece / each, first = piece % each * s->lines;
+    r.count = min_of(s->lines, height - first);
+    r.at_x += plane * s->stride[0] * s->plane + first * s->stride[1] * s->line;
+    r.at_dy += (plane * height + first) * line;
+    return r;
+}
+
+/* Adds what some images give to one part of the rows of one outer tap; or begins with it. */
+static void add_images(const weight_sum *s, int64_t image, int64_t count, int64_t tap, int64_t part,
+                       real *dweight, int begin) {
     const int64_t start = part_start(s, part), m = part_start(s, part + 1) - start;
-    const int64_t batch = s->dy.count, first = batch * sum / s->sums;
-    const int64_t end = batch * (sum + 1) / s->sums;
-    const int64_t all = s->w.filters, filters = all / s->groups, pixels = pixels_of(&s->dy);
-    real *to = sum == 0 ? s->dweight : s->partial + (sum - 1) * s->outer * s->rows * all;
-    to += (tap * s->rows + start) * all;
+    const int64_t all = s->w.filters, filters = all / s->groups;
     const int64_t at = tap_offset(s, tap / s->w.kernel[1], tap % s->w.kernel[1], 0);
-    for (int64_t image = first, count; image < end; image += count) {
-        count = min_of(s->together, end - image);
-        pf_gemm g = {.size = sizeof g,
-                     .m = m,
-                     .n = filters,
-                     .k = count * pixels,
-                     .a_rows = (const void *const *)(s->table + start * s->lines),
-                     .a_step = s->stride[2] * s->x.channels,
-                     .taps = s->lines / s->together * count,
-                     .b_row = all,
-                     .c_row = all,
-                     .accumulate = image > first};
+    real *to = dweight + (tap * s->rows + start) * all;
+    pf_gemm g = {.size = sizeof g,
+                 .m = m,
+                 .n = filters,
+                 .a_rows = (const void *const *)(s->table + start * s->lines),
+                 .a_step = s->stride[2] * s->x.channels,
+                 .b_row = all,
+                 .c_row = all,
+                 .accumulate = !begin};
+    for (int64_t piece = 0; piece < s->pieces; piece++) {
+        const range r = lines_of(s, image, count, piece);
+        g.taps = r.count;
+        g.k = r.count * s->dy.size[2];
         for (int64_t group = 0; group < s->groups; group++) {
-            g.a_offset = image * s->image + at + group * s->w.channels;
-            g.b = input(s->call, 0) + image * pixels * all + group * filters;
+            g.a_offset = r.at_x + at + group * s->w.channels;
+            g.b = input(s->call, 0) + r.at_dy + group * filters;
             g.c = to + group * filters;
             s->gemm->run(&g);
         }
+        g.accumulate = 1;
     }
+}
+
+/* One part of the rows of some outer taps, summed over one part of the images: these are gone
+ * through once, as they come from memory, for all those taps. */
+static void run_part(void *context, int64_t index) {
+    const weight_sum *s = context;
+    const int64_t sum = index % s->sums, part = index / s->sums % s->row_parts;
+    const int64_t taps = s->outer / s->tap_parts, tap = index / s->sums / s->row_parts * taps;
+    const int64_t first = s->dy.count * sum / s->sums, end = s->dy.count * (sum + 1) / s->sums;
+    const int64_t size = s->outer * s->rows * s->w.filters;
+    real *to = sum == 0 ? s->dweight : s->partial + (sum - 1) * size;
+    for (int64_t image = first; image < end; image += s->together)
+        for (int64_t t = tap; t < tap + taps; t++)
+            add_images(s, image, min_of(s->together, end - image), t, part, to, image == first);
 }
 
 /* Where x lies with zeros around it; a copy, unless it needs none. */
@@ -126,9 +160,19 @@ static void choose_parts(weight_sum *s) {
     s->outer = taps * inner <= PART_ROWS ? 1 : taps;
     s->rows = taps * inner / s->outer;
     s->row_parts = max_of(ceil_div(s->rows, PART_ROWS), 1);
-    s->together = max_of(min_of(ceil_div(MANY_TERMS, pixels_of(&s->dy)), s->dy.count), 1);
-    s->lines = s->together * s->dy.size[0] * s->dy.size[1];
-    s->sums = max_of(min_of(PARTS / (s->outer * s->row_parts), s->dy.count / s->together), 1);
+    const int64_t *size = s->dy.size;
+    s->together = max_of(min_of(MANY_TERMS / pixels_of(&s->dy), s->dy.count), 1);
+    s->pieces = 1;
+    s->lines = s->together * size[0] * size[1];
+    if (pixels_of(&s->dy) > MANY_TERMS) {
+        s->lines = max_of(min_of(MANY_TERMS / size[2], size[1]), 1);
+        s->pieces = size[0] * ceil_div(size[1], s->lines);
+        if (s->pieces == 1) s->lines = size[1];
+    }
+    const int64_t many = s->outer * s->rows * s->w.filters; /* of which there is one for each sum */
+    s->sums = min_of(PARTS / s->row_parts, MANY_SUMS / max_of(many, 1));
+    s->sums = max_of(min_of(s->sums, s->dy.count / s->together), 1);
+    s->tap_parts = s->sums * s->row_parts >= PARTS / 2 ? 1 : s->outer;
 }
 
 static int weight_gradient(weight_sum *s, arena *scratch) {
@@ -147,8 +191,8 @@ static int weight_gradient(weight_sum *s, arena *scratch) {
     const pf_host *host = s->call->host;
     host->parallel_for(s->row_parts, s->rows * s->lines, fill_table, s);
     const int64_t terms = pixels_of(&s->dy) * s->dy.count * size / s->groups;
-    host->parallel_for(s->outer * s->row_parts * s->sums, terms / TERMS_PER_NANOSECOND, run_part,
-                       s);
+    host->parallel_for(s->tap_parts * s->row_parts * s->sums, terms / TERMS_PER_NANOSECOND,
+                       run_part, s);
     for (int64_t sum = 0; sum + 1 < s->sums; sum++) {
         const real *from = s->partial + sum * size;
         for (int64_t i = 0; i < size; i++) s->dweight[i] += from[i];

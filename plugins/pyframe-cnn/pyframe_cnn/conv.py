@@ -737,12 +737,15 @@ class ConvWeightGrad(_Convolution):
         )
         if self.attrs["groups"] > 1 and weight[-2] == 1:
             return pieces(itemsize, dy[0] * size)
-        together = max(min(-(-MANY_TERMS // pixels), dy[0]), 1)
         outer = fill_ones(weight[:-2])[:2]
         rows = math.prod(weight[:-1])
         if rows > PART_ROWS:
             rows //= math.prod(outer)
-        lines = together * math.prod(dy[1:-2])
+        # The lines of dy that a product sums over.
+        if pixels <= MANY_TERMS:
+            lines = max(min(MANY_TERMS // pixels, dy[0]), 1) * math.prod(dy[1:-2])
+        else:
+            lines = max(min(MANY_TERMS // dy[-2], fill_ones(dy[1:-1])[1]), 1)
         copied = self._copied(specs[1], self._windows_over(x, weight), dy[1:-1])
         return pieces(itemsize, copied, (PARTS - 1) * size) + pieces(8, rows, rows * lines)
 
@@ -788,7 +791,7 @@ class ConvWeightGrad(_Convolution):
 
 
 # How conv_weight.c cuts the work.
-MANY_TERMS, PART_ROWS, PARTS = 512, 128, 12
+MANY_TERMS, PART_ROWS, PARTS = 128, 384, 8
 
 
 def fill_ones(kernel: Sequence[int]) -> tuple[int, ...]:
