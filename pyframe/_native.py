@@ -6,7 +6,7 @@ import functools
 import importlib
 import os
 import warnings
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -156,6 +156,8 @@ def find_kernel(name: str, bits: int, isa: str | None = None) -> int:
     library, _, kernel = name.rpartition(":")
     if not library:
         return _find_built_in(name, bits, number)
+    if library not in _libraries and on_unknown_library is not None:
+        on_unknown_library(library)
     if library not in _libraries:
         return 0
     # The last one of those that run here: instruction sets are numbered from the plain one up.
@@ -178,6 +180,7 @@ class Library(NamedTuple):
 
 
 _libraries: dict[str, Library] = {}
+on_unknown_library: Callable[[str], None] | None = None  # set by pyframe.plugins: may open it
 
 
 def open_library(path: str | os.PathLike[str]) -> Library:

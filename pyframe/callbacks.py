@@ -340,3 +340,8 @@ def pyframe_register_callbacks() -> Mapping[str, type[Callback]]:
         "lambda_callback": LambdaCallback,
         "model_checkpoint": ModelCheckpoint,
     }
+
+
+def __getattr__(name: str) -> Any:
+    """Return what a plugin has registered."""
+    return registries["callbacks"].attribute(name)

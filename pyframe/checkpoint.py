@@ -26,7 +26,7 @@ from pyframe.layers import Layer
 from pyframe.layers.base import layer_of, mark, outermost_layer_of
 from pyframe.node import Array, Constant, Leaf, Node, Parameter, Placeholder, Spec, State, Value
 from pyframe.op import Op
-from pyframe.registry import Registry, registries
+from pyframe.registry import registries
 from pyframe.storage import holding
 
 FORMAT_VERSION = 1
@@ -188,7 +188,7 @@ class _Encoder:
     def operation(self, node: Node) -> tuple[str, dict[str, Any]]:
         """Return the name of a node's class and the arguments that make it anew."""
         cls = type(node)
-        name = self.origin("ops", cls, node.op)
+        name = self.origin("ops", cls)
         if isinstance(node, Op):
             attributes = node.attrs
             anew = _new_op(type(node), node.inputs, node.states, attributes)
@@ -206,14 +206,15 @@ class _Encoder:
             )
         return name, attributes
 
-    def origin(self, kind: str, cls: type, name: str) -> str:
+    def origin(self, kind: str, cls: type) -> str:
         """Return the name of a class, and note where it came from."""
-        registry = registries[kind]
-        entry = registry.entry(name) if name in registry else None
-        if entry is not None and entry.thing is cls:
-            distribution, version = entry.distribution, entry.version
+        found = registries[kind].find(cls)
+        distribution: str | None = None
+        version: str | None = None
+        if found is None:
+            name = cls.__name__
         else:
-            name, distribution, version = cls.__name__, None, None
+            name, distribution, version = found[0], found[1].distribution, found[1].version
         self.provenance[kind][name] = {
             "distribution": distribution,
             "version": version,
@@ -226,8 +227,7 @@ class _Encoder:
         if isinstance(layer, LostLayer):
             name, config = layer.class_name, None
         else:
-            registered = [n for n in registries["layers"] if registries["layers"].get(n) is cls]
-            name = self.origin("layers", cls, registered[0] if registered else "")
+            name = self.origin("layers", cls)
             config = plain_config(layer.config())
         return {
             "layer": name,
@@ -495,11 +495,13 @@ class _Decoder:
         raise CheckpointError(f"{self.source} needs {name!r}, and {self.missing(kind, name)}")
 
     def find(self, kind: str, name: str) -> Any:
-        registry: Registry = registries[kind]
         if name in self.custom:
             return self.custom[name]
+        package = self.description["provenance"][kind].get(name, {}).get("distribution")
+        registry = registries[kind]
         with contextlib.suppress(UnknownNameError):
-            return registry.get(name)
+            # Another plugin may have the name by now.
+            return registry.get(f"{package}:{name}" if package else name)
         return None
 
     def missing(self, kind: str, name: str) -> str:
@@ -507,10 +509,12 @@ class _Decoder:
         origin = self.description["provenance"][kind].get(name, {})
         package = origin.get("distribution")
         if package:
-            return (
+            why = registries[kind].why_missing(name, package)
+            text = (
                 f"it came from the package {package} {origin.get('version')}, which is not "
                 f"installed or does not register it: pip install {package}"
             )
+            return f"{text}. {why}" if why else text
         return (
             f"it is the class of that name in the module {origin.get('module')!r}: "
             f'pass custom_ops={{"{name}": {name}}}, or register it'

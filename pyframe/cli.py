@@ -54,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.command == "new-plugin":
             _new_plugin(arguments)
             return 0
+        if arguments.command == "plugins":
+            return _plugins(arguments)
         print(info())
         return 0
     except (PyframeError, OSError) as error:
@@ -113,8 +115,45 @@ def _parser() -> argparse.ArgumentParser:
     new.add_argument(
         "--directory", type=Path, default=Path(), metavar="DIR", help="where the folder goes"
     )
+    installed = commands.add_parser(
+        "plugins",
+        help="show what plugins are installed, what they bring, and what is wrong with them",
+        description="'list' loads all installed plugins and shows what became of each, 'show NAME' "
+        "all that is known of one, 'doctor' what is wrong; its exit status is 1 if anything is.",
+    )
+    installed.add_argument("action", choices=("list", "show", "doctor"), nargs="?", default="list")
+    installed.add_argument(
+        "plugin", metavar="NAME", nargs="?", help="of a distribution, for 'show'"
+    )
+    installed.add_argument("--json", action="store_true", help="print it for programs")
     commands.add_parser("info", help="show versions, paths and what the C core can do")
     return parser
+
+
+def _plugins(arguments: argparse.Namespace) -> int:
+    """Print what is asked of the installed plugins; return the exit status."""
+    import json
+
+    from pyframe import inventory
+
+    if (arguments.action == "show") != (arguments.plugin is not None):
+        raise ArgumentError("write 'pyframe plugins show NAME'; 'list' and 'doctor' take no name")
+    rows = [inventory.one(arguments.plugin)] if arguments.plugin else inventory.inventory()
+    complaints = inventory.complaints(rows) if arguments.action == "doctor" else []
+    if arguments.json:
+        result: dict[str, object] = {**inventory.host(), "plugins": rows}
+        if arguments.action == "doctor":
+            result["complaints"] = complaints
+        print(json.dumps(result, indent=2))
+    elif arguments.action == "show":
+        print(inventory.as_page(rows[0]))
+    elif arguments.action == "doctor":
+        print("\n".join(complaints) or f"{len(rows)} plugins, and nothing is wrong with them")
+    else:
+        versions = inventory.host()
+        print(f"pyframe {versions['pyframe']}, kernel interface {versions['abi']}")
+        print(inventory.as_table(rows))
+    return 1 if complaints else 0
 
 
 def _bench(arguments: argparse.Namespace) -> None:

@@ -6,7 +6,8 @@ registry; see `pyframe.registry`. The ``pyframe_<event>`` hooks are called while
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -18,6 +19,25 @@ PROJECT = "pyframe"
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def pyframe_register_kernels() -> Sequence[str | os.PathLike[str]]:
+    """Return the paths of shared libraries with kernels in C.
+
+    They are opened before the plugin's ops are looked at, whose ``kernel`` then is
+    ``"<library>:<kernel>"``. A library is called like the module that brings it.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import pyframe as pf
+    >>> class Sketch:
+    ...     @pf.hookimpl
+    ...     def pyframe_register_kernels(self):
+    ...         return sorted(Path("nowhere").glob("sketch*.so"))
+    """
+    raise NotImplementedError
 
 
 @hookspec

@@ -387,3 +387,8 @@ def pyframe_register_initializers() -> Mapping[str, Callable[..., Initial]]:
         orthogonal,
     )
     return {function.__name__: function for function in functions}
+
+
+def __getattr__(name: str) -> Any:
+    """Return what a plugin has registered."""
+    return registries["initializers"].attribute(name)

@@ -47,3 +47,8 @@ def pyframe_register_losses() -> Mapping[str, Callable[..., Any]]:
     """Name the built-in losses."""
     ops = pyframe_register_ops()
     return {name: ops[name] for name in BUILT_IN}
+
+
+def __getattr__(name: str) -> Any:
+    """Return what a plugin has registered."""
+    return registries["losses"].attribute(name)

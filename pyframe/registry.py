@@ -1,15 +1,17 @@
 """Names to things: ops, layers, losses, optimizers and the rest, built in or from a plugin.
 
 A name is snake_case; the class of an op is the same in CamelCase. Other names for the same thing
-stand in one table, `ALIASES`. A built-in cannot be shadowed, and two plugins cannot both answer to
-one name: each is refused with the names of both sides.
+stand in one table, `ALIASES`. A built-in cannot be shadowed. When two plugins have one name, a
+look-up of it is refused with the names of both; ``dist:name`` says which one is meant.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
+from pyframe.discovery import normalized
 from pyframe.errors import PluginError, UnknownNameError
 
 BUILT_IN = "pyframe-nn"
@@ -48,6 +50,30 @@ class Entry(NamedTuple):
     module: str
     owner: Any = None
 
+    @property
+    def file(self) -> str | None:
+        """The file of the module that defines the thing, if it has one."""
+        return getattr(sys.modules.get(self.module), "__file__", None)
+
+
+class Source(Protocol):
+    """Where a registry gets what nobody has asked for yet: the plugin manager."""
+
+    def built_ins(self, kind: str) -> None:
+        """Register what the package itself has of a kind."""
+
+    def announced(self, kind: str) -> Mapping[str, Sequence[str]]:
+        """Return the names of a kind in plugins' manifests, and the plugins that have them."""
+
+    def load(self, kind: str, name: str, distribution: str | None = None) -> None:
+        """Load the plugins that may have a name, or the one of a distribution."""
+
+    def load_owner(self, module: str) -> None:
+        """Load the plugin that a module belongs to, if it does to one."""
+
+    def why_missing(self, kind: str, name: str, distribution: str | None = None) -> str:
+        """Say which plugin should have had a name and why it is not there; empty: none should."""
+
 
 class Registry:
     """The things of one kind, by name.
@@ -60,28 +86,31 @@ class Registry:
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
-        self._entries: dict[str, Entry] = {}
-        # Set by pyframe.plugins: brings in what has registered nothing yet.
-        self.load: Callable[[], None] | None = None
+        self._entries: dict[str, dict[str, Entry]] = {}  # by name, then by distribution
+        self.source: Source | None = None  # set by pyframe.plugins
 
     def canonical(self, name: str) -> str:
         """Return the name that an alias stands for, or the name itself."""
         return ALIASES.get(self.kind, {}).get(name, name)
 
     def check(self, things: Mapping[str, Any], distribution: str) -> None:
-        """Raise `PluginError` when any of the names may not be registered."""
+        """Raise `PluginError` when any of the names may not be registered.
+
+        Two distributions may have the same name: then it has to be looked up as ``dist:name``.
+        """
         for name in things:
             if not isinstance(name, str) or not name.isidentifier() or name != name.lower():
                 raise PluginError(
                     f"{distribution} registers {name!r} among the {self.kind}; "
                     "names are snake_case identifiers"
                 )
-            other = self._entries.get(self.canonical(name))
-            if other is not None and other.thing is not things[name]:
-                raise PluginError(
-                    f"{distribution} and {other.distribution} both register {name!r} among the "
-                    f"{self.kind}; rename one of them"
-                )
+            others = self._entries.get(self.canonical(name), {})
+            for key in (BUILT_IN, normalized(distribution)):
+                if key in others and others[key].thing is not things[name]:
+                    raise PluginError(
+                        f"{distribution} and {others[key].distribution} both register {name!r} "
+                        f"among the {self.kind}; rename one of them"
+                    )
 
     def add(
         self, things: Mapping[str, Any], distribution: str, version: str, owner: Any = None
@@ -90,57 +119,131 @@ class Registry:
         self.check(things, distribution)
         for name, thing in things.items():
             module = getattr(thing, "__module__", "") or ""
-            self._entries[name] = Entry(thing, distribution, version, module, owner)
+            entry = Entry(thing, distribution, version, module, owner)
+            self._entries.setdefault(name, {})[normalized(distribution)] = entry
 
     def remove(self, owner: Any) -> None:
         """Take back what an owner has added."""
-        self._entries = {
-            n: e for n, e in self._entries.items() if owner is None or e.owner is not owner
-        }
+        if owner is None:
+            return
+        for name, found in list(self._entries.items()):
+            kept = {key: e for key, e in found.items() if e.owner is not owner}
+            if kept:
+                self._entries[name] = kept
+            else:
+                del self._entries[name]
 
     def entry(self, name: str) -> Entry:
-        """Return the entry of a name.
+        """Return the entry of a name, ``conv2d`` or ``pyframe-cnn:conv2d``.
 
         Raises
         ------
         UnknownNameError
-            If nothing has this name; it lists the nearest ones.
+            If nothing has this name; it lists the nearest ones, and the plugin that should have
+            had it.
+        PluginError
+            If several plugins have it; it names them.
         """
-        if self.load is not None:
-            self.load()
-        found = self._entries.get(self.canonical(name)) if isinstance(name, str) else None
-        if found is None:
-            import difflib
-
-            near = difflib.get_close_matches(str(name), [*self._entries, *self.aliases()], 3, 0.5)
-            hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
-            raise UnknownNameError(
-                f"there is no {name!r} among the {self.kind}{hint} "
-                f"Registered: {', '.join(sorted(self._entries))}"
+        distribution, bare = "", name
+        if isinstance(name, str):
+            distribution, _, bare = name.rpartition(":")
+            bare = self.canonical(bare)
+            self._load(bare, distribution or None)
+        found = self._entries.get(bare, {}) if isinstance(name, str) else {}
+        if distribution:
+            found = {k: e for k, e in found.items() if k == normalized(distribution)}
+        elif BUILT_IN in found:
+            found = {BUILT_IN: found[BUILT_IN]}
+        if not found:
+            raise self._unknown(name, bare, distribution or None)
+        if len(found) > 1:
+            both = sorted(e.distribution for e in found.values())
+            raise PluginError(
+                f"{' and '.join(both)} both have {name!r} among the {self.kind}; say which one is "
+                f"meant: {both[0]}:{name} or {both[1]}:{name}"
             )
-        return found
+        return next(iter(found.values()))
+
+    def _load(self, name: str, distribution: str | None) -> None:
+        if self.source is None:
+            return
+        self.source.built_ins(self.kind)
+        if distribution is not None:
+            self.source.load(self.kind, name, distribution)
+        elif BUILT_IN not in self._entries.get(name, {}):
+            self.source.load(self.kind, name)
+
+    def _unknown(self, name: Any, bare: str, distribution: str | None) -> UnknownNameError:
+        import difflib
+
+        names = sorted({*self._entries, *self._announced()})
+        near = difflib.get_close_matches(str(bare), [*names, *self.aliases()], 3, 0.5)
+        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
+        why = self.why_missing(bare, distribution) if isinstance(name, str) else ""
+        return UnknownNameError(
+            f"there is no {name!r} among the {self.kind}{hint} "
+            f"Registered: {', '.join(names)}{f'. {why}' if why else ''}"
+        )
+
+    def why_missing(self, name: str, distribution: str | None = None) -> str:
+        """Say which plugin should have had a name, and why it is not there; or nothing."""
+        return "" if self.source is None else self.source.why_missing(self.kind, name, distribution)
 
     def get(self, name: str) -> Any:
         """Return the thing of a name."""
         return self.entry(name).thing
 
+    def attribute(self, name: str) -> Any:
+        """Return the thing that a module of this kind has under the name of an attribute.
+
+        A class under its own name, ``Conv2D`` for ``conv2d``; anything else under its name.
+
+        Raises
+        ------
+        AttributeError
+            If there is none. Names that begin with an underscore are never looked up.
+        """
+        if not name.startswith("_"):
+            wanted = name.replace("_", "").lower()
+            for known in self.names():
+                if known.replace("_", "") == wanted:
+                    thing = self.get(known)
+                    own = thing.__name__ if isinstance(thing, type) else known
+                    if own == name:
+                        return thing
+        raise AttributeError(f"module 'pyframe.{self.kind}' has no attribute {name!r}")
+
+    def find(self, thing: Any) -> tuple[str, Entry] | None:
+        """Return the name and the entry of a registered thing, or None."""
+        module = getattr(thing, "__module__", "") or ""
+        for attempt in range(2):
+            for name, found in self._entries.items():
+                for entry in found.values():
+                    if entry.thing is thing:
+                        return name, entry
+            if attempt == 0 and self.source is not None:
+                self.source.built_ins(self.kind)
+                self.source.load_owner(module)
+        return None
+
     def aliases(self) -> list[str]:
         """Return the other names of this kind."""
         return list(ALIASES.get(self.kind, {}))
 
+    def _announced(self) -> Mapping[str, Sequence[str]]:
+        return {} if self.source is None else self.source.announced(self.kind)
+
     def names(self) -> list[str]:
-        """Return all names, sorted, without aliases."""
-        if self.load is not None:
-            self.load()
-        return sorted(self._entries)
+        """Return all names, sorted, without aliases; those of plugins without loading them."""
+        if self.source is not None:
+            self.source.built_ins(self.kind)
+        return sorted({*self._entries, *self._announced()})
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())
 
-    def __contains__(self, name: str) -> bool:
-        if self.load is not None:
-            self.load()
-        return self.canonical(name) in self._entries
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self.canonical(name) in self.names()
 
 
 KINDS = (

@@ -235,3 +235,8 @@ def from_config(config: Mapping[str, Any]) -> Schedule:
 def pyframe_register_schedules() -> Mapping[str, type[Schedule]]:
     """Name the built-in schedules."""
     return {cls.name: cls for cls in (Constant, Step, Exponential, Cosine)}
+
+
+def __getattr__(name: str) -> Any:
+    """Return what a plugin has registered."""
+    return registries["schedules"].attribute(name)

@@ -28,7 +28,8 @@ from pyframe.model import Model
 from pyframe.node import Array, Placeholder
 from pyframe.objective import Goal, Objective
 from pyframe.plan import Plan
-from pyframe.plugins import manager
+from pyframe.plugins import listens as plugins_listen
+from pyframe.plugins import notify
 from pyframe.progress import Progress, describe_logs
 
 DEFAULT_BATCH = 32
@@ -343,7 +344,7 @@ class Trainer:
         history.seconds = time.perf_counter() - began
         for callback in listeners:
             callback.on_fit_end(self, history)
-        manager().hook.pyframe_fit_end(trainer=self, history=history)
+        notify("fit_end", trainer=self, history=history)
         return history
 
     def _validation_arrays(self, objective: Objective, data: Any) -> dict[Any, Array]:
@@ -428,7 +429,7 @@ class _Fit:
         trainer.stop_training = False
         for callback in self.listeners:
             callback.on_fit_start(trainer)
-        manager().hook.pyframe_fit_start(trainer=trainer)
+        notify("fit_start", trainer=trainer)
         with self.interrupt:
             self._start_epoch()
             status = "paused" if loop.epochs else "done"
@@ -486,7 +487,7 @@ class _Fit:
         epoch = self._number() - 1
         for callback in self.on_epoch_end:
             callback.on_epoch_end(self.trainer, epoch, logs)
-        manager().hook.pyframe_epoch_end(trainer=self.trainer, epoch=epoch, logs=logs)
+        notify("epoch_end", trainer=self.trainer, epoch=epoch, logs=logs)
         if not self.trainer.stop_training:
             self._start_epoch()
 
@@ -535,7 +536,10 @@ def _stops(listeners: Sequence[Callback], validates: bool) -> str | None:
     if any(listens(c, "on_batch_end") for c in listeners):
         return "step"
     events = ("on_epoch_start", "on_epoch_end")
-    plugins = manager().hook.pyframe_epoch_end.get_hookimpls()
-    if validates or plugins or any(listens(c, e) for c in listeners for e in events):
+    if (
+        validates
+        or plugins_listen("epoch_end")
+        or any(listens(c, e) for c in listeners for e in events)
+    ):
         return "epoch"
     return None

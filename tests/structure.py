@@ -8,7 +8,7 @@ from pathlib import Path
 
 # A module imports only from those before it. A package counts as one module.
 GROUPS = (
-    ("_version", "errors", "_native", "threads", "hookspecs"),
+    ("_version", "errors", "_native", "threads", "hookspecs", "discovery"),
     ("node", "op", "registry"),
     ("ops",),
     ("graph", "autodiff", "arena", "storage", "fusion", "program", "lowering"),
@@ -17,7 +17,17 @@ GROUPS = (
     ("initializers", "losses", "metrics", "schedules", "optimizers", "layers"),
     ("data", "datasets", "checkpoint", "callbacks", "model", "objective", "progress", "training"),
     ("workloads", "bench"),
-    ("estimators", "lesson", "plotting", "testing", "demo", "scaffold", "cli", "__main__"),
+    (
+        "estimators",
+        "lesson",
+        "plotting",
+        "testing",
+        "demo",
+        "inventory",
+        "scaffold",
+        "cli",
+        "__main__",
+    ),
 )
 LAYERS = [layer for group in GROUPS for layer in group]
 

@@ -31,3 +31,8 @@ def get(name: str) -> Callable[..., Any]:
 def pyframe_register_datasets() -> Mapping[str, Callable[..., Any]]:
     """Name the built-in datasets."""
     return {"boston": load_boston, "digits": load_digits, "mnist": load_mnist}
+
+
+def __getattr__(name: str) -> Any:
+    """Return what a plugin has registered."""
+    return registries["datasets"].attribute(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from pyframe.hookspecs import hookimpl
 from pyframe.layers.base import Layer
@@ -50,3 +51,8 @@ def pyframe_register_layers() -> Mapping[str, type[Layer]]:
         "flatten": Flatten,
         "layer_norm": LayerNorm,
     }
+
+
+def __getattr__(name: str) -> Any:
+    """Return what a plugin has registered."""
+    return registries["layers"].attribute(name)

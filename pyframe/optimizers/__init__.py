@@ -8,12 +8,14 @@ Adam(learning_rate=0.001, betas=[0.9, 0.999], epsilon=1e-08, weight_decay=0.0)
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from pyframe.hookspecs import hookimpl
 from pyframe.optimizers.adam import Adam
 from pyframe.optimizers.base import Call, Optimizer, from_config, get
 from pyframe.optimizers.search import DirectionSearch, RandomSearch, Search
 from pyframe.optimizers.sgd import SGD
+from pyframe.registry import registries
 
 __all__ = [
     "SGD",
@@ -32,3 +34,8 @@ __all__ = [
 def pyframe_register_optimizers() -> Mapping[str, type[Optimizer]]:
     """Name the built-in optimizers."""
     return {cls.name: cls for cls in (SGD, Adam, RandomSearch, DirectionSearch)}
+
+
+def __getattr__(name: str) -> Any:
+    """Return what a plugin has registered."""
+    return registries["optimizers"].attribute(name)

@@ -36,8 +36,10 @@ class ConformanceError(AssertionError):
     Attributes
     ----------
     kind : str
-        Which one: "value", "exact", "nan", "unwritten", "guard", "input", "repeat", "status",
-        "state", "random", "label", "gradient", "shape", "dtype", "absent" or "declaration".
+        Which one. Of a kernel: "value", "exact", "nan", "unwritten", "guard", "input", "repeat",
+        "status", "state", "random", "label", "gradient", "shape", "dtype", "absent" or
+        "declaration". Of a layer and the rest: the name of the check, as in
+        `pyframe.testing.layer_checks`.
     """
 
     def __init__(self, kind: str, message: str) -> None:

@@ -1,0 +1,131 @@
+"""Finding plugins among the installed distributions, without importing any of them.
+
+A distribution has entry points in two groups. ``pyframe`` names the modules with its hooks;
+``pyframe.provides`` is a manifest of what they register: ``layers.conv2d = pyframe_cnn``. So a
+look-up loads the one plugin that answers it, and a clash is seen before any code runs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from pyframe.errors import PluginError
+
+GROUP, MANIFEST = "pyframe", "pyframe.provides"
+EVENTS = "events"  # the kind under which a manifest announces hooks for what happens in training
+
+
+@dataclass
+class Found:
+    """An installed distribution that brings a plugin.
+
+    Attributes
+    ----------
+    name : str
+        As the distribution spells it.
+    version : str
+    modules : list of str
+        With hooks, as their entry points name them: ``module`` or ``module:object``.
+    manifest : dict
+        Kind to names, as announced. Empty: it announces nothing.
+    folder : str
+        Where it is installed.
+    problem : str
+        What is wrong with its entry points; empty: nothing.
+    """
+
+    name: str
+    version: str
+    modules: list[str] = field(default_factory=list)
+    manifest: dict[str, set[str]] = field(default_factory=dict)
+    folder: str = ""
+    problem: str = ""
+
+    @property
+    def key(self) -> str:
+        """Its name in the form in which names are compared."""
+        return normalized(self.name)
+
+    def announces(self, kind: str, name: str) -> bool:
+        """Return whether its manifest has a name."""
+        return name in self.manifest.get(kind, ())
+
+
+def normalized(name: str) -> str:
+    """Return a distribution's name as PEP 503 compares it.
+
+    Examples
+    --------
+    >>> normalized("PyFrame_CNN")
+    'pyframe-cnn'
+    """
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def find_plugins(kinds: Iterable[str]) -> dict[str, Found]:
+    """Return the installed distributions with plugins, by normalized name.
+
+    Only the first of two installations of one distribution counts, as it does for Python's import.
+    """
+    from importlib.metadata import distributions  # slow to import, and only plugins need it
+
+    known = {*kinds, EVENTS}
+    found: dict[str, Found] = {}
+    seen: set[str] = set()
+    for distribution in distributions():
+        name = distribution.metadata["Name"]
+        if not name or normalized(name) in seen:
+            continue
+        seen.add(normalized(name))
+        entries = [e for e in distribution.entry_points if e.group in (GROUP, MANIFEST)]
+        if not entries:
+            continue
+        folder = str(distribution.locate_file(""))
+        plugin = Found(name, distribution.version or "unknown", folder=folder)
+        for entry in entries:
+            if entry.group == GROUP:
+                plugin.modules.append(entry.value)
+                continue
+            kind, dot, thing = entry.name.partition(".")
+            if not dot or kind not in known or not thing:
+                plugin.problem = (
+                    f'it announces {entry.name!r} in its {MANIFEST!r}; write "<kind>.<name>" '
+                    f'with a kind out of {", ".join(sorted(known))}, such as "layers.conv2d"'
+                )
+                continue
+            plugin.manifest.setdefault(kind, set()).add(thing)
+        if not plugin.modules:
+            plugin.problem = f"it has a {MANIFEST!r}, and no module with hooks in {GROUP!r}"
+        found[plugin.key] = plugin
+    return found
+
+
+def allowed(found: Iterable[Found]) -> set[str]:
+    """Return the plugins that may be loaded: all, or those that PYFRAME_PLUGINS lists.
+
+    Raises
+    ------
+    PluginError
+        If it lists one that is not installed.
+    """
+    plugins = {plugin.key: plugin for plugin in found}
+    wanted = os.environ.get("PYFRAME_PLUGINS")
+    if wanted is None:
+        return set(plugins)
+    names = {normalized(name.strip()) for name in wanted.split(",") if name.strip()}
+    missing = sorted(names - set(plugins))
+    if missing:
+        raise PluginError(
+            f"PYFRAME_PLUGINS lists {missing[0]!r}, which is no installed plugin; installed: "
+            f"{', '.join(sorted(plugins)) or 'none'}. Install it with 'pip install {missing[0]}', "
+            "or take it off the list"
+        )
+    return names
+
+
+def is_strict() -> bool:
+    """Return whether a plugin that cannot be loaded is an error instead of being set aside."""
+    return os.environ.get("PYFRAME_STRICT_PLUGINS", "") not in ("", "0")

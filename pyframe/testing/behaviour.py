@@ -1,0 +1,362 @@
+"""What must hold of every part, layer or node: batches, dtypes, threads, gradients, memory."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import pyframe
+from pyframe.layers import Layer
+from pyframe.node import FLOAT64, Array, Node, Parameter, describe
+from pyframe.testing.gradients import RELATIVE, STEP
+from pyframe.testing.parts import Built, Differentiable, Part
+from pyframe.testing.runner import fail, require
+from pyframe.threads import num_threads
+
+THREADS = (1, 2, 3, 7)
+ROWS = (0, 1, 7)
+COORDINATES = 5  # of each array whose gradient is checked
+BUILDS = 1000
+# Elements of an input that is large enough for several threads.
+SHARED_WORK = 60_000
+LEAK_BYTES = 24  # a build; the smallest object has more
+LEAK_SLACK = 40_000  # bytes: free lists that grow up to a limit
+
+
+def same_bits(a: Any, b: Any) -> bool:
+    """Return whether two arrays are the same to the bit."""
+    a, b = np.asarray(a), np.asarray(b)
+    return bool(a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes())
+
+
+def furthest(got: Array, wanted: Array) -> tuple[float, str]:
+    """Return the largest difference of two arrays of one shape, and where it is."""
+    if not got.size:
+        return 0.0, ""
+    with np.errstate(all="ignore"):
+        off = np.abs(got.astype(np.float64) - wanted.astype(np.float64))
+        off = np.where(np.isnan(got) & np.isnan(wanted) | (got == wanted), 0.0, off)
+        off = np.where(np.isnan(off), np.inf, off)
+    at = np.unravel_index(int(np.argmax(off)), off.shape)
+    index = [int(i) for i in at]
+    return float(off[at]), f"at {index} is {float(got[at])!r}, not {float(wanted[at])!r}"
+
+
+def close(got: Array, wanted: Array, relative: float) -> str | None:
+    """Return what differs by more than this share of the largest element, or None."""
+    if got.shape != wanted.shape:
+        return f"has shape {describe(got.shape)}, not {describe(wanted.shape)}"
+    finite = np.abs(wanted[np.isfinite(wanted)])
+    off, where = furthest(got, wanted)
+    return where if off > relative * max(1.0, float(finite.max(initial=0.0))) else None
+
+
+def check_shape(part: Part) -> None:
+    """The output has the shape and dtype that its node states, for any number of rows."""
+    for dtype in ("float32", "float64"):
+        built = part.build(dtype)
+        for rows in (*ROWS, None):
+            arrays = part.cast(part.case.arrays(rows), dtype)
+            try:
+                got = built.run(arrays)
+            except pyframe.ShapeError as error:
+                fail("batch", part.what, f"with {rows} row(s) in {dtype}: {error}")
+            spec = built.output.spec
+            require(
+                spec.shape is None
+                or (
+                    len(spec.shape) == got.ndim
+                    and all(m in (None, n) for m, n in zip(spec.shape, got.shape, strict=True))
+                ),
+                "shape",
+                part.what,
+                f"the node states {spec}, and {describe(got.shape)} came out for {rows} row(s)",
+            )
+            require(
+                got.dtype == spec.dtype,
+                "dtype",
+                part.what,
+                f"the node states {spec.dtype.name} for inputs in {dtype}, and {got.dtype} came",
+            )
+            if got.dtype.kind == "f":
+                require(
+                    got.dtype == np.dtype(dtype),
+                    "dtype",
+                    part.what,
+                    f"inputs in {dtype} gave an output in {got.dtype}",
+                )
+
+
+def by_rows(built: Built) -> bool:
+    """Return whether the first axis of the output is the batch."""
+    shape = built.output.shape
+    return shape is not None and len(shape) > 0 and shape[0] is None
+
+
+def check_batch(part: Part) -> None:
+    """A row comes out the same whatever rows stand beside it, outside of training."""
+    built = part.build("float64")
+    if not by_rows(built):
+        return
+    arrays = part.cast(part.case.arrays(7), "float64")
+    whole = built.run(arrays)
+    require(len(whole) == 7, "batch", part.what, f"7 rows went in, and {len(whole)} rows came out")
+    for start, stop in ((0, 1), (0, 4), (4, 7), (6, 7)):
+        got = built.run([a[start:stop] for a in arrays])
+        wrong = close(got, whole[start:stop], 1e-9)
+        if wrong:
+            fail(
+                "batch",
+                part.what,
+                f"rows {start} to {stop - 1} computed by themselves differ from the same rows in "
+                f"a batch of 7: the output {wrong}; outside of training a row must not depend on "
+                "its neighbours",
+            )
+
+
+def check_determinism(part: Part) -> None:
+    """One seed gives the same bits: weights, outputs and gradients; running changes nothing."""
+    rng_state = np.random.get_state()  # noqa: NPY002
+    try:
+        found = []
+        for attempt in range(2):
+            np.random.seed(attempt)  # noqa: NPY002
+            built = part.build()
+            arrays = part.cast(part.case.arrays(), "float32")
+            weights = [p.value.copy() for p in built.arrays]
+            outputs = [built.run(arrays, training) for training in (True, False)]
+            again = [built.run(arrays, training) for training in (True, False)]
+            found.append((weights, outputs))
+            for mode, one, other in zip(("training", "inference"), outputs, again, strict=True):
+                require(
+                    same_bits(one, other),
+                    "determinism",
+                    part.what,
+                    f"two runs in {mode} on the same input give different bits",
+                )
+            after = [p.value for p in built.arrays]
+            require(
+                all(map(same_bits, weights, after)),
+                "determinism",
+                part.what,
+                "running without a training step changed a parameter or state",
+            )
+            for array, given in zip(arrays, part.cast(part.case.arrays(), "float32"), strict=True):
+                require(same_bits(array, given), "input", part.what, "it changes its input")
+    finally:
+        np.random.set_state(rng_state)  # noqa: NPY002
+    for what, i in (("weights", 0), ("outputs", 1)):
+        require(
+            all(map(same_bits, found[0][i], found[1][i])),
+            "determinism",
+            part.what,
+            f"built twice with one seed, its {what} differ; take random numbers from "
+            "initializers and from pyframe.Dropout's like, never from numpy.random",
+        )
+
+
+def check_threads(part: Part) -> None:
+    """The number of threads changes no bit of outputs and gradients."""
+    per_row = max(sum(int(np.prod(s[1:])) for s in part.case.shapes), 1)
+    rows = max(8, min(2003, SHARED_WORK // per_row))
+    arrays = part.cast(part.case.arrays(rows), "float32")
+    built = part.build()
+    results: dict[int, Array] = {}
+    for count in THREADS:
+        with num_threads(count):
+            results[count] = built.run(arrays)
+    for count in THREADS[1:]:
+        require(
+            same_bits(results[1], results[count]),
+            "threads",
+            part.what,
+            f"{count} threads give other bits than one, on {rows} rows",
+        )
+
+
+def check_dtypes(part: Part) -> None:
+    """float32 gives what float64 does, as far as its digits go."""
+    narrow, wide = part.build("float32"), part.build("float64")
+    for one, other in zip(narrow.arrays, wide.arrays, strict=True):
+        require(
+            one.dtype == np.float32 and other.dtype == np.float64,
+            "dtype",
+            part.what,
+            f"{one.label()} is {one.dtype} for float32 inputs and {other.dtype} for float64; pass "
+            "dtype=spec.dtype to add_parameter",
+        )
+        other.value = one.value.astype(np.float64)
+    arrays = part.cast(part.case.arrays(), "float32")
+    got = narrow.run(arrays)
+    wanted = wide.run(part.cast(arrays, "float64"))
+    wrong = close(got, wanted, 1e-3)
+    if wrong:
+        fail("dtype", part.what, f"in float32 the output {wrong} as in float64")
+
+
+# ---- gradients ----
+
+
+def check_gradient(part: Part) -> None:
+    """Gradients of inputs and parameters in float64 against signed central differences."""
+    whole = Differentiable(part)
+    if whole.output.dtype.kind != "f":
+        return
+    reads = bool(whole.plan.graph.states) or _has_modes(whole)
+    for training in (False, True) if reads else (True,):
+        _, found = whole.plan.loss_and_gradients({}, training=training)
+        for parameter in whole.parameters:
+            got = found.get(parameter)
+            shape = parameter.value.shape
+            if got is not None and got.shape != shape:
+                fail("gradient", part.what, f"the gradient of {parameter.label()} is {got.shape}")
+            _check_array(part, whole, parameter, np.zeros(shape) if got is None else got, training)
+
+
+def _has_modes(whole: Differentiable) -> bool:
+    ops = whole.plan.graph.order
+    return any(getattr(n, "reads_training", 0) or getattr(n, "uses_random", 0) for n in ops)
+
+
+def _check_array(
+    part: Part, whole: Differentiable, parameter: Parameter, got: Array, training: bool
+) -> None:
+    value = parameter.value.copy()
+    rng = np.random.default_rng(parameter.size)
+    directions = [rng.choice([-1.0, 1.0], value.shape)] if value.size else []
+    for flat in rng.permutation(value.size)[:COORDINATES]:
+        directions.append(np.zeros(value.shape))
+        directions[-1].flat[flat] = 1.0
+    for direction in directions:
+        slope, allowed = _difference(whole, parameter, value, direction, training)
+        by_graph = float(np.sum(got * direction))
+        allowed += RELATIVE * float(np.sum(np.abs(got * direction)))
+        if slope is not None and not abs(by_graph - slope) <= allowed:
+            touched = np.argwhere(direction)
+            where = f"at {touched[0].tolist()}" if len(touched) == 1 else "along a random direction"
+            fail(
+                "gradient",
+                part.what,
+                f"the gradient of {parameter.label()!r} {where} is {by_graph!r}, and the "
+                f"difference of the output says {slope!r} (training={training}, float64)",
+            )
+
+
+def _difference(
+    whole: Differentiable, parameter: Parameter, value: Array, direction: Array, training: bool
+) -> tuple[float | None, float]:
+    """Return the five-point difference of the cost, and how far it may be off; None at a kink.
+
+    See `pyframe.testing.gradients`; the step is ten times larger, since the float64 of a whole
+    graph rounds more than a reference does.
+    """
+    step = 5 * STEP
+
+    def at(t: float) -> Array:
+        return whole.moved(parameter, value + t * direction, training)
+
+    center, right, left = at(0.0), at(step), at(-step)
+    far_right, far_left = at(2 * step), at(-2 * step)
+    terms = (8 * (right - left) - (far_right - far_left)) / (12 * step)
+    eps = float(np.finfo(FLOAT64).eps)
+    sizes = np.abs(center) + np.abs(whole.weights)
+    rounding = 256 * eps / step * sizes
+    bend = (right + left - 2 * center) / step
+    wide = (far_right + far_left - 2 * center) / (2 * step)
+    # At a kink the slopes of the two sides differ by as much for a step of any length.
+    kinked = (np.abs(bend) > 4 * rounding + 1e-2 * step) & (np.abs(wide - bend) < np.abs(bend) / 4)
+    if np.any(kinked) or not np.isfinite(terms).all():
+        return None, 0.0
+    return float(np.sum(terms)), float(np.sum(1e-6 * np.abs(terms) + rounding)) + 1e-9
+
+
+# ---- memory ----
+
+
+def census() -> dict[str, int]:
+    """Return how many nodes, layers and plans there are, by class."""
+    gc.collect()
+    found: dict[str, int] = {}
+    for thing in gc.get_objects():
+        if issubclass(type(thing), Node | Layer | pyframe.Plan):
+            found[type(thing).__name__] = found.get(type(thing).__name__, 0) + 1
+    return found
+
+
+def repeat(what: str, action: Callable[[], Any], count: int) -> None:
+    """Do something so often, and fail if nodes, layers, plans or bytes are left behind."""
+    for _ in range(10):
+        action()  # fills caches
+    before = census()
+    traced = max(count // 4, 1)  # the bytes are counted for a part, since that takes time
+    for _ in range(count - traced):
+        action()
+    gc.collect()
+    tracemalloc.start()
+    try:
+        first, _ = tracemalloc.get_traced_memory()
+        for _ in range(traced):
+            action()
+        gc.collect()
+        last, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    left = {name: n - before.get(name, 0) for name, n in census().items()}
+    left = {name: n for name, n in left.items() if n >= count}
+    if left:
+        shown = ", ".join(f"{n} {name}" for name, n in left.items())
+        fail("leak", what, f"after {count} times {shown} are left; what holds on to them?")
+    if last - first > LEAK_BYTES * traced + LEAK_SLACK:
+        fail("leak", what, f"{traced} times left {last - first} bytes behind")
+
+
+def check_leak(part: Part) -> None:
+    """A thousand builds leave nothing behind, nor do some dozen runs of a plan."""
+
+    def build() -> None:
+        part.make()(*part.placeholders("float32"))
+
+    def run() -> None:
+        part.build().run(part.cast(part.case.arrays(), "float32"))
+
+    repeat(part.what, build, BUILDS)
+    repeat(part.what, run, BUILDS // 10)
+
+
+def check_purity(part: Part) -> None:
+    """A node in Python keeps on `ctx` what it keeps, not on itself: several threads run it."""
+    built = part.build()
+    nodes = [n for n in built.plan.graph.order if n.is_python]
+    before = [{key: id(value) for key, value in vars(n).items()} for n in nodes]
+    for rows in (3, 5):
+        built.run(part.cast(part.case.arrays(rows), "float32"))
+    for node, kept in zip(nodes, before, strict=True):
+        changed = [key for key, value in vars(node).items() if kept.get(key) != id(value)]
+        if changed:
+            fail(
+                "purity",
+                part.what,
+                f"forward of {type(node).__name__} sets self.{changed[0]}; keep it on ctx, since "
+                "one node may run in several threads at once",
+            )
+
+
+def check_modes(part: Part) -> None:
+    """What differs between training and inference says so: a state, or an op that declares it."""
+    whole = part.build("float64")
+    arrays = part.cast(part.case.arrays(), "float64")
+    honest = bool(whole.plan.graph.states) or any(
+        getattr(n, "reads_training", False) or getattr(n, "uses_random", False)
+        for n in whole.plan.graph.order
+    )
+    if not honest and not same_bits(whole.run(arrays, True), whole.run(arrays, False)):
+        fail(
+            "modes",
+            part.what,
+            "it gives other bits in training than outside of it, and none of its nodes declares "
+            "reads_training or uses_random",
+        )

@@ -1,0 +1,408 @@
+"""Checks of layers."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import pyframe
+from pyframe.checkpoint import LostLayer, plain_config
+from pyframe.errors import UnusedParameterWarning
+from pyframe.layers import Layer
+from pyframe.node import Node, describe
+from pyframe.registry import registries
+from pyframe.testing import behaviour
+from pyframe.testing.behaviour import same_bits
+from pyframe.testing.parts import Built, Part, PartCase, usual_cases
+from pyframe.testing.runner import Checks, Expected, fail, require, run_checks
+
+Cases = Iterable[Any]
+
+
+def check_layer(
+    layer_class: type[Layer],
+    cases: Cases | None = None,
+    *,
+    expected_failures: Expected | None = None,
+) -> None:
+    """Check a layer: its configuration, files, gradients, batches, dtypes, threads and memory.
+
+    Parameters
+    ----------
+    layer_class : type of Layer
+    cases : list of (shape, arguments), optional
+        The shape of an input, batch included, and the arguments of the constructor; or a
+        `PartCase`, which also says how inputs are drawn. For several inputs a tuple of shapes.
+        Default: what a class method ``cases`` of the layer returns, or else the usual shapes that
+        it takes without arguments.
+    expected_failures : dict of str to str, optional
+        Names of checks that must fail, with the reason. One that passes is an error.
+
+    Raises
+    ------
+    ConformanceError
+        An `AssertionError` whose `kind` says which check failed.
+
+    See Also
+    --------
+    layer_checks : the checks by name.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> from pyframe.testing import check_layer
+    >>> check_layer(pf.layers.Dense, [((4, 3), {"units": 2, "activation": "tanh"})])
+    """
+    run_checks(layer_class.__name__, layer_checks(layer_class, cases), expected_failures)
+
+
+def layer_checks(layer_class: type[Layer], cases: Cases | None = None) -> Checks:
+    """Return the checks of a layer by name; each runs over all cases.
+
+    - declaration: a docstring, a name for the registry, cases to try it on.
+    - config: every argument is kept, JSON can hold them, and the layer that they make is the same.
+    - parameters: made with `add_parameter`, used, named after the layer, shared by all its calls.
+    - shape, batch: the output is as declared, for 0, 1 and 7 rows; rows do not mix.
+    - model: the same bits in a `Sequential` and as a function on nodes.
+    - save: weights and outputs survive `Model.save` and `pyframe.load` to the bit.
+    - dtype, determinism, threads, gradient, purity, modes, training, leak.
+    """
+    found: list[Part] = []
+
+    def parts() -> list[Part]:
+        if not found:
+            found.extend(_parts(layer_class, cases))
+        return found
+
+    def over_cases(check: Callable[[Part], None]) -> Callable[[], None]:
+        def run() -> None:
+            for part in parts():
+                check(part)
+
+        return run
+
+    checks: Checks = {"declaration": lambda: _check_declaration(layer_class, parts)}
+    each: dict[str, Callable[[Part], None]] = {
+        "config": _check_config,
+        "parameters": _check_parameters,
+        "shape": behaviour.check_shape,
+        "batch": behaviour.check_batch,
+        "model": _check_model,
+        "save": _check_save,
+        "dtype": behaviour.check_dtypes,
+        "determinism": behaviour.check_determinism,
+        "threads": behaviour.check_threads,
+        "gradient": behaviour.check_gradient,
+        "purity": behaviour.check_purity,
+        "modes": behaviour.check_modes,
+        "training": _check_training,
+        "leak": behaviour.check_leak,
+    }
+    return checks | {name: over_cases(check) for name, check in each.items()}
+
+
+def _parts(layer_class: type[Layer], cases: Cases | None) -> list[Part]:
+    """Return the layer with each of its cases."""
+    name = layer_class.__name__
+    if cases is None and hasattr(layer_class, "cases"):
+        cases = layer_class.cases()
+    if cases is None:
+        try:
+            cases = usual_cases(layer_class)
+        except TypeError as error:
+            fail(
+                "declaration",
+                name,
+                f"it cannot be made without arguments ({error}); pass cases=[(shape, arguments)], "
+                "or give it a class method cases() that returns them",
+            )
+    given = [c if isinstance(c, PartCase) else PartCase(*c) for c in cases]
+    require(
+        given,
+        "declaration",
+        name,
+        "there is no case to try it on: it takes none of the usual shapes; pass "
+        "cases=[(shape, arguments)], or give it a class method cases() that returns them",
+    )
+    return [Part(name, functools.partial(layer_class, **c.arguments), c) for c in given]
+
+
+def _check_declaration(layer_class: type[Layer], parts: Callable[[], list[Part]]) -> None:
+    name = layer_class.__name__
+    require(issubclass(layer_class, Layer), "declaration", name, "it is no pyframe.layers.Layer")
+    own = layer_class.__dict__.get("__doc__")
+    require(inspect.cleandoc(own or ""), "declaration", name, "it has no docstring of its own")
+    takes_name = "name" in inspect.signature(layer_class.__init__).parameters
+    require(
+        takes_name,
+        "declaration",
+        name,
+        "its constructor takes no name; add `*, name: str | None = None` and pass it on to "
+        "super().__init__(name=name)",
+    )
+    layer = parts()[0].make()
+    assert isinstance(layer, Layer)
+    require(hasattr(layer, "path"), "declaration", name, "it does not call super().__init__(name=)")
+    given = layer_class(**{**parts()[0].case.arguments, "name": "of_a_test"})
+    require(given.name == "of_a_test", "declaration", name, "it does not pass on its name")
+
+
+# ---- configuration ----
+
+
+def _check_config(part: Part) -> None:
+    layer: Layer = part.make()  # type: ignore[assignment]
+    before = _config(part, layer)
+    copy = _copy(part, layer)
+    after = _config(part, copy)
+    for key, value in before.items():
+        require(
+            _same(value, after.get(key)),
+            "config",
+            part.what,
+            f"config() says {key}={value!r}, and a layer made from it says {after.get(key)!r}",
+        )
+    text = plain_config(before)
+    require(
+        text is not None or any(map(callable, before.values())),
+        "config",
+        part.what,
+        f"config() gives {before!r}, which JSON cannot hold; use numbers, texts and lists of them",
+    )
+    json.dumps(text)
+    for given, value in part.case.arguments.items():
+        if isinstance(value, bool | int | float | str) or value is None:
+            require(
+                given in before and _same(before[given], value),
+                "config",
+                part.what,
+                f"it was made with {given}={value!r}, and config() says {before.get(given)!r}; "
+                f"keep it as self.{given}",
+            )
+    one = part.build()
+    other = Part("", lambda: _copy(part, layer), part.case).build()
+    arrays = part.cast(part.case.arrays(), "float32")
+    for training in (False, True):
+        require(
+            same_bits(one.run(arrays, training), other.run(arrays, training)),
+            "config",
+            part.what,
+            f"a layer made from its config() computes something else (training={training}): "
+            f"does {before!r} say all of it?",
+        )
+    _config(part, one.thing)  # built, it still knows
+
+
+def _config(part: Part, layer: Layer) -> dict[str, Any]:
+    try:
+        return layer.config()
+    except AttributeError as error:
+        fail(
+            "config",
+            part.what,
+            "config() needs every argument of the constructor as an attribute of its name: "
+            f"{error}",
+        )
+
+
+def _copy(part: Part, layer: Layer) -> Layer:
+    config = layer.config()
+    try:
+        return type(layer).from_config(config)
+    except Exception as error:
+        fail("config", part.what, f"from_config({config!r}) raised {error!r}")
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+        return np.array_equal(a, b)
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(map(_same, a, b))
+    return bool(a == b)
+
+
+# ---- parameters ----
+
+
+def _check_parameters(part: Part) -> None:
+    layer: Layer = part.make()  # type: ignore[assignment]
+    inputs = part.placeholders("float32")
+    first = layer(*inputs)
+    own = [*layer.parameters, *layer.states]
+    second = layer(*part.placeholders("float32"))
+    require(
+        own == [*layer.parameters, *layer.states],
+        "parameters",
+        part.what,
+        "its second call makes further parameters; make them in build()",
+    )
+    for value in (first, second):
+        plan = pyframe.compile(value)
+        used = [*plan.graph.parameters, *plan.graph.states]
+        for p in used:
+            require(
+                p in own,
+                "parameters",
+                part.what,
+                f"its graph has {p.label()!r}, which is not among its parameters and would not be "
+                "restored; make it with add_parameter or add_state",
+            )
+        for p in own:
+            require(
+                p in used,
+                "parameters",
+                part.what,
+                f"it has {p.label()!r}, and its output does not depend on it",
+            )
+    names = [p.name for p in own]
+    require(len(set(names)) == len(names), "parameters", part.what, f"two of one name: {names}")
+    pyframe.Model(inputs, first)
+    for p in own:
+        require(
+            (p.name or "").startswith(f"{layer.path}/"),
+            "parameters",
+            part.what,
+            f"{p.name!r} is not named after the layer, {layer.path!r}",
+        )
+
+
+# ---- models and files ----
+
+
+def _check_model(part: Part) -> None:
+    function = part.build()
+    arrays = part.cast(part.case.arrays(), "float32")
+    wanted = function.run(arrays)
+    if len(arrays) > 1:
+        return
+    pyframe.set_seed(0)
+    model = pyframe.Sequential([part.make()], dtype=function.inputs[0].dtype)  # type: ignore[list-item]
+    got = model.predict(arrays[0])
+    require(
+        same_bits(got, wanted),
+        "model",
+        part.what,
+        f"in a Sequential it gives {describe(got.shape)} with other bits than as a function on "
+        "nodes",
+    )
+    # Before and behind other layers; a layer of a kind that stands there twice has two sets.
+    pair = pyframe.Sequential([part.make(), pyframe.layers.Flatten()])  # type: ignore[list-item]
+    require(
+        len(pair.predict(arrays[0])) == len(arrays[0]) or not behaviour.by_rows(function),
+        "model",
+        part.what,
+        "with a Flatten behind it, it changes the number of rows",
+    )
+    require(pair.summary(), "model", part.what, "summary() is empty")
+
+
+def _custom(model: Any) -> dict[str, type]:
+    """Return the classes of a model that are not registered."""
+    things: list[Any] = [n for n in model.graph.order if n.inputs]
+    layers = list(model.layers)
+    while layers:
+        layer = layers.pop()
+        things.append(layer)
+        layers.extend(layer.sublayers.values())
+    found = {}
+    for thing in things:
+        kind = "ops" if isinstance(thing, Node) else "layers"
+        cls = type(thing)
+        if cls not in [registries[kind].get(name) for name in registries[kind]]:
+            found[cls.__name__] = cls
+    return found
+
+
+def _check_save(part: Part) -> None:
+    for dtype in ("float32", "float64"):
+        pyframe.set_seed(3)
+        inputs = part.placeholders(dtype)
+        model = pyframe.Model(inputs, part.make()(*inputs))
+        rng = np.random.default_rng(0)
+        model.set_weights(
+            {k: w + 0.1 * rng.random(w.shape) for k, w in model.get_weights().items()}
+        )
+        arrays = part.cast(part.case.arrays(), dtype)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "model.pyframe")
+            model.save(path)
+            loaded = pyframe.load(path, custom_ops=_custom(model))
+        weights, others = model.get_weights(), loaded.get_weights()
+        require(
+            list(weights) == list(others)
+            and all(map(same_bits, weights.values(), others.values())),
+            "save",
+            part.what,
+            f"after save and load in {dtype} the weights are not the same to the bit",
+        )
+        one = Built(model.inputs, model.outputs[0], pyframe.compile(model.outputs), None)
+        other = Built(loaded.inputs, loaded.outputs[0], pyframe.compile(loaded.outputs), None)
+        for training in (False, True):
+            require(
+                same_bits(_first(one, arrays, training), _first(other, arrays, training)),
+                "save",
+                part.what,
+                f"after save and load in {dtype} it computes something else (training={training})",
+            )
+        (layer,) = loaded.layers
+        require(
+            not isinstance(layer, LostLayer),
+            "save",
+            part.what,
+            "after save and load the layer cannot be called anew, since its config() cannot be "
+            "saved",
+        )
+        again = layer(*loaded.inputs)
+        rebuilt = Built(loaded.inputs, again, pyframe.compile(again), layer)
+        require(
+            same_bits(rebuilt.run(arrays), _first(other, arrays, False)),
+            "save",
+            part.what,
+            "after save and load, calling the layer anew gives something else than its saved "
+            "graph: its configuration says another thing, or its parameters are new ones",
+        )
+
+
+def _first(built: Built, arrays: Sequence[Any], training: bool) -> Any:
+    result = built.plan.run(dict(zip(built.inputs, arrays, strict=True)), training=training)
+    return result[0] if isinstance(result, list) else result
+
+
+# ---- training ----
+
+
+def _check_training(part: Part) -> None:
+    """Steps on an odd batch keep what is not trainable, and states move in training alone."""
+    pyframe.set_seed(0)
+    inputs = part.placeholders("float64")
+    layer = part.make()
+    output = layer(*inputs)
+    if output.dtype.kind != "f":
+        return
+    cost = pyframe.Mean(pyframe.Square(output))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnusedParameterWarning)
+        plan = pyframe.compile(cost, optimizer=pyframe.optimizers.SGD(1e-3), outputs=[output])
+    fixed = [p for p in plan.graph.parameters if not p.trainable]
+    before = [p.value.copy() for p in fixed]
+    for rows in (5, 2, 1):
+        feed = dict(zip(inputs, part.cast(part.case.arrays(rows), "float64"), strict=True))
+        loss = plan.step(feed)
+        require(np.isfinite(loss), "training", part.what, f"the loss of {rows} row(s) is {loss}")
+    for p in [*plan.graph.parameters, *plan.graph.states]:
+        finite = bool(np.isfinite(p.value).all())
+        require(finite, "training", part.what, f"after three steps {p.label()!r} is not finite")
+    require(
+        all(map(same_bits, before, [p.value for p in fixed])),
+        "training",
+        part.what,
+        "a parameter that is not trainable has changed",
+    )

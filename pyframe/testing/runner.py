@@ -1,0 +1,96 @@
+"""How checks are named, run, and expected to fail.
+
+A kit is a dict of check names to functions without arguments. Each function raises a
+`ConformanceError`; whatever else comes out of it becomes one, with the name of the check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NoReturn
+
+from pyframe.errors import ArgumentError
+from pyframe.initializers import get_seed, set_seed
+from pyframe.testing.subject import ConformanceError
+
+Checks = dict[str, Callable[[], None]]
+Expected = Mapping[str, str]
+
+
+def fail(kind: str, what: str, message: str) -> NoReturn:
+    """Raise the error of a check, about some thing of an author's."""
+    raise ConformanceError(kind, f"{what}: {message}")
+
+
+def require(condition: object, kind: str, what: str, message: str) -> None:
+    """Raise the error of a check unless a condition holds."""
+    if not condition:
+        fail(kind, what, message)
+
+
+def checked(what: str, name: str, check: Callable[[], None]) -> Callable[[], None]:
+    """Return a check of which nothing but a `ConformanceError` comes out."""
+
+    def run() -> None:
+        seed = get_seed()
+        try:
+            check()
+        except ConformanceError:
+            raise
+        except Exception as error:
+            raise ConformanceError(
+                name, f"{what}: {type(error).__name__} came out of it: {error}"
+            ) from error
+        finally:
+            set_seed(seed)
+
+    return run
+
+
+def known_names(expected: Expected, names: Mapping[str, object], what: str) -> None:
+    """Raise unless every expected failure is that of a check, and has a reason."""
+    for name, reason in expected.items():
+        if name not in names:
+            raise ArgumentError(
+                f"{what}: expected_failures names {name!r}, and there is no such check; "
+                f"there are {', '.join(names)}"
+            )
+        if not isinstance(reason, str) or not reason.strip():
+            raise ArgumentError(f"{what}: say why the check {name!r} is expected to fail")
+
+
+def run_checks(what: str, checks: Checks, expected_failures: Expected | None = None) -> None:
+    """Run checks until one fails that is not expected to.
+
+    Parameters
+    ----------
+    what : str
+        What is checked; it begins every message.
+    checks : dict of str to callable
+    expected_failures : dict of str to str, optional
+        Names of checks that must fail, each with the reason.
+
+    Raises
+    ------
+    ConformanceError
+        Of the first check that fails; of kind "expected" if one passes that should not.
+    ArgumentError
+        If an expected failure is that of no check, or has no reason.
+    """
+    expected = expected_failures or {}
+    known_names(expected, checks, what)
+    for name, check in checks.items():
+        run = checked(what, name, check)
+        if name not in expected:
+            run()
+            continue
+        try:
+            run()
+        except ConformanceError:
+            continue
+        fail(
+            "expected",
+            what,
+            f"the check {name!r} passes and is expected to fail, since {expected[name]!r}; take "
+            "it out of expected_failures",
+        )
