@@ -244,6 +244,7 @@ def _check_parameters(part: Part) -> None:
         part.what,
         "its second call makes further parameters; make them in build()",
     )
+    pyframe.Model(inputs, first)  # names them, which has to come before a plan places them
     for value in (first, second):
         plan = pyframe.compile(value)
         used = [*plan.graph.parameters, *plan.graph.states]
@@ -264,7 +265,6 @@ def _check_parameters(part: Part) -> None:
             )
     names = [p.name for p in own]
     require(len(set(names)) == len(names), "parameters", part.what, f"two of one name: {names}")
-    pyframe.Model(inputs, first)
     for p in own:
         require(
             (p.name or "").startswith(f"{layer.path}/"),
