@@ -259,19 +259,25 @@ def _difference(
     def at(t: float) -> Array:
         return whole.moved(parameter, value + t * direction, training)
 
-    center, right, left = at(0.0), at(step), at(-step)
-    far_right, far_left = at(2 * step), at(-2 * step)
-    terms = (8 * (right - left) - (far_right - far_left)) / (12 * step)
+    center, halves = at(0.0), {i: at(i * step / 2) for i in (-4, -2, -1, 1, 2, 4)}
+
+    def terms(i: int) -> Array:
+        """Return the five-point difference with a step of i halves."""
+        near, far = halves[i] - halves[-i], halves[2 * i] - halves[-2 * i]
+        return (8 * near - far) / (12 * i * step / 2)
+
+    fine, coarse = terms(1), terms(2)
     eps = float(np.finfo(FLOAT64).eps)
-    sizes = np.abs(center) + np.abs(whole.weights)
-    rounding = 256 * eps / step * sizes
-    bend = (right + left - 2 * center) / step
-    wide = (far_right + far_left - 2 * center) / (2 * step)
+    rounding = 256 * eps / step * (np.abs(center) + np.abs(whole.weights))
+    bend = (halves[2] + halves[-2] - 2 * center) / step
+    wide = (halves[4] + halves[-4] - 2 * center) / (2 * step)
     # At a kink the slopes of the two sides differ by as much for a step of any length.
     kinked = (np.abs(bend) > 4 * rounding + 1e-2 * step) & (np.abs(wide - bend) < np.abs(bend) / 4)
-    if np.any(kinked) or not np.isfinite(terms).all():
+    if np.any(kinked) or not np.isfinite(fine).all():
         return None, 0.0
-    return float(np.sum(terms)), float(np.sum(1e-6 * np.abs(terms) + rounding)) + 1e-9
+    # Where the two steps disagree, both are off, the coarse one 16 times as far.
+    error = np.abs(fine - coarse) + 1e-6 * np.abs(fine) + rounding
+    return float(np.sum(fine)), float(np.sum(error)) + 1e-9
 
 
 # ---- memory ----
