@@ -187,7 +187,7 @@ class Pairing:
 
 def rows_of(losses: Array) -> Array:
     """Return the mean over each row."""
-    return losses.reshape(len(losses), -1).mean(axis=1)
+    return np.asarray(losses.reshape(len(losses), -1).mean(axis=1))
 
 
 class _Bench(Pairing):
