@@ -241,7 +241,8 @@ static void run_panel(const cut *whole, const k_block *block, pf_tile *t, int64_
     } else {
         t->b = (const real *)g->b + p * g->b_row + j, t->b_row = g->b_row;
         cut_short = width % LANES != 0;
-        if (count >= PACK_TILES || (cut_short && count > 1)) t->panel = panel;
+        const int is_panel = g->b_row == vectors * LANES; /* it lies there like a copy */
+        if ((count >= PACK_TILES && !is_panel) || (cut_short && count > 1)) t->panel = panel;
         if (count >= PACK_TILES && j + 2 * COLUMNS <= g->n) next = t->b + COLUMNS;
     }
     for (int64_t tile = 0, top = i, rows; tile < count; tile++, top += rows) {

@@ -306,8 +306,8 @@ def check_name(name: str | None) -> str | None:
 
 
 def snake_case(name: str) -> str:
-    """Return ``layer_norm`` for ``LayerNorm``."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+    """Return ``layer_norm`` for ``LayerNorm``, and ``conv2d`` for ``Conv2D``."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z0-9])(?=[A-Z][a-z])", "_", name).lower()
 
 
 def initial_value(initializer: Any, shape: tuple[int, ...], what: str) -> Any:

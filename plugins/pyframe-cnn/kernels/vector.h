@@ -1,0 +1,63 @@
+/* Vectors of the instruction set that a file is compiled for: LANES channels at a time. */
+#ifndef PYFRAME_CNN_VECTOR_H
+#define PYFRAME_CNN_VECTOR_H
+
+#include "cnn.h"
+
+#if defined(__AVX512F__)
+#define CNN_VECTOR_BYTES 64
+#elif defined(__AVX2__)
+#define CNN_VECTOR_BYTES 32
+#else
+#define CNN_VECTOR_BYTES 16
+#endif
+
+enum { LANES = CNN_VECTOR_BYTES / (int)sizeof(real) };
+
+/* Unaligned, and an alias of the reals that it loads. */
+typedef real vec __attribute__((vector_size(CNN_VECTOR_BYTES), aligned(sizeof(real)), may_alias));
+#if CNN_BITS == 32
+typedef int32_t mask __attribute__((vector_size(CNN_VECTOR_BYTES)));
+#else
+typedef int64_t mask __attribute__((vector_size(CNN_VECTOR_BYTES)));
+#endif
+
+static inline vec splat(real x) { return x - (vec){0}; }
+static inline vec select(mask m, vec yes, vec no) {
+    return (vec)(((mask)yes & m) | ((mask)no & ~m));
+}
+
+/* The first lanes of a vector, 1 to LANES of them: a load puts zero into the others, a store leaves
+ * their memory alone. */
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#if CNN_BITS == 32
+typedef __mmask16 part;
+static inline vec load(const real *p, part lanes) { return _mm512_maskz_loadu_ps(lanes, p); }
+static inline void store(real *p, part lanes, vec x) { _mm512_mask_storeu_ps(p, lanes, x); }
+#else
+typedef __mmask8 part;
+static inline vec load(const real *p, part lanes) { return _mm512_maskz_loadu_pd(lanes, p); }
+static inline void store(real *p, part lanes, vec x) { _mm512_mask_storeu_pd(p, lanes, x); }
+#endif
+static inline part first_lanes(int64_t count) {
+    return (part)(count >= LANES ? ~0u : (1u << count) - 1);
+}
+#else
+typedef int64_t part;
+static inline vec load(const real *p, part lanes) {
+    if (lanes == LANES) return *(const vec *)p;
+    vec x = {0};
+    for (part i = 0; i < lanes; i++) x[i] = p[i];
+    return x;
+}
+static inline void store(real *p, part lanes, vec x) {
+    if (lanes == LANES)
+        *(vec *)p = x;
+    else
+        for (part i = 0; i < lanes; i++) p[i] = x[i];
+}
+static inline part first_lanes(int64_t count) { return count < LANES ? count : LANES; }
+#endif
+
+#endif
