@@ -48,7 +48,7 @@ def check_node(
     ...         return x**3
     ...     def backward(self, ctx, dy):
     ...         return 3 * ctx.inputs[0] ** 2 * dy
-    >>> check_node(Cube)
+    >>> check_node(Cube, [((4, 3), {})])
     >>> check_node(lambda x, y: x * pf.Sigmoid(y), [(((4, 3), (4, 3)), {})])
     """
     run_checks(_name(node), node_checks(node, cases), expected_failures)
