@@ -15,7 +15,7 @@ PAGES = [
     for page in sorted(FOLDER.glob("*.md"))
     if any(block.language == "sh" for block in blocks(page.read_text(encoding="utf-8")))
 ]
-COMPLETE = {"index.md", "composed.md", "numpy.md", "optimizer.md", "testing.md"}  # those end with a package
+COMPLETE = {"index.md", "composed.md", "numpy.md", "optimizer.md"}  # those end with a package
 
 pytestmark = pytest.mark.skipif(shutil.which("sh") is None, reason="the pages need a POSIX shell")
 

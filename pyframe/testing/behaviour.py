@@ -60,11 +60,13 @@ def check_shape(part: Part) -> None:
     """The output has the shape and dtype that its node states, for any number of rows."""
     for dtype in ("float32", "float64"):
         built = part.build(dtype)
-        for rows in (*ROWS, None):
+        for rows in (None, *ROWS):
             arrays = part.cast(part.case.arrays(rows), dtype)
             try:
                 got = built.run(arrays)
             except pyframe.ShapeError as error:
+                if rows is None:
+                    fail("shape", part.what, f"in {dtype}: {error}")
                 fail("batch", part.what, f"with {rows} row(s) in {dtype}: {error}")
             spec = built.output.spec
             require(
@@ -75,7 +77,7 @@ def check_shape(part: Part) -> None:
                 ),
                 "shape",
                 part.what,
-                f"the node states {spec}, and {describe(got.shape)} came out for {rows} row(s)",
+                f"the node states {spec}, and {describe(got.shape)} came ({len(arrays[0])} rows)",
             )
             require(
                 got.dtype == spec.dtype,
@@ -130,6 +132,8 @@ def check_determinism(part: Part) -> None:
             arrays = part.cast(part.case.arrays(), "float32")
             weights = [p.value.copy() for p in built.arrays]
             outputs = [built.run(arrays, training) for training in (True, False)]
+            for array, given in zip(arrays, part.cast(part.case.arrays(), "float32"), strict=True):
+                require(same_bits(array, given), "input", part.what, "it changes its input")
             again = [built.run(arrays, training) for training in (True, False)]
             found.append((weights, outputs))
             for mode, one, other in zip(("training", "inference"), outputs, again, strict=True):
@@ -146,8 +150,6 @@ def check_determinism(part: Part) -> None:
                 part.what,
                 "running without a training step changed a parameter or state",
             )
-            for array, given in zip(arrays, part.cast(part.case.arrays(), "float32"), strict=True):
-                require(same_bits(array, given), "input", part.what, "it changes its input")
     finally:
         np.random.set_state(rng_state)  # noqa: NPY002
     for what, i in (("weights", 0), ("outputs", 1)):

@@ -48,14 +48,14 @@ def check_node(
     ...         return x**3
     ...     def backward(self, ctx, dy):
     ...         return 3 * ctx.inputs[0] ** 2 * dy
-    >>> check_node(Cube)
+    >>> check_node(Cube, [((4, 3), {})])
     >>> check_node(lambda x, y: x * pf.Sigmoid(y), [(((4, 3), (4, 3)), {})])
     """
     run_checks(_name(node), node_checks(node, cases), expected_failures)
 
 
 def node_checks(node: Callable[..., Any], cases: Iterable[Any] | None = None) -> Checks:
-    """Return the checks of a node by name; each runs over all cases and outputs.
+    """Return the checks of a node by name; each but the last runs over all cases and outputs.
 
     declaration, shape, save, dtype, determinism, threads, gradient, purity, modes, leak: as of a
     layer, `layer_checks`.
@@ -84,9 +84,10 @@ def node_checks(node: Callable[..., Any], cases: Iterable[Any] | None = None) ->
         "gradient": behaviour.check_gradient,
         "purity": behaviour.check_purity,
         "modes": behaviour.check_modes,
-        "leak": behaviour.check_leak,
     }
-    return {name: over_cases(check) for name, check in each.items()}
+    checks: Checks = {name: over_cases(check) for name, check in each.items()}
+    checks["leak"] = lambda: behaviour.check_leak(parts()[0])
+    return checks
 
 
 def _name(node: Callable[..., Any]) -> str:

@@ -115,6 +115,7 @@ class Conv(Convolution):
 
     def scratch_bytes(self, specs: Sequence[Any]) -> int:
         x, weight, y = (known_shape(s) for s in (specs[0], specs[1], self._y(specs)))
+        few = x[-1] < FEW_CHANNELS
         return scratch_of(
             self.specs[0].dtype.itemsize,
             taps=math.prod(weight[:-2]),
@@ -122,9 +123,8 @@ class Conv(Convolution):
             columns=weight[-1] // self.attrs["groups"],
             groups=self.attrs["groups"],
             pixels=math.prod(y[1:-1]),
-            copied=self._copied(specs[0], self._windows_over(x, weight), y[1:-1])
-            if x[-1] < FEW_CHANNELS
-            else 0,
+            copied=self._copied(specs[0], self._windows_over(x, weight), y[1:-1]) if few else 0,
+            turned=8 * 32 * x[-1] if few else 0,  # what few_filters.c reads behind the images
         )
 
     def _y(self, specs: Sequence[Any]) -> Any:

@@ -25,7 +25,7 @@ from pyframe_cnn.convolution import (
 )
 
 # How conv_weight.c cuts the work.
-MANY_TERMS, PART_ROWS, PARTS = 128, 384, 8
+MANY_TERMS, PART_ROWS, PARTS, FULL = 128, 384, 8, 16
 
 
 class Transposed(Convolution):
@@ -197,13 +197,16 @@ class ConvWeightGrad(Convolution):
 
     def scratch_bytes(self, specs: Sequence[Any]) -> int:
         dy, x, weight = (known_shape(s) for s in specs)
-        itemsize, size, pixels = (
-            self.specs[0].dtype.itemsize,
-            math.prod(weight),
-            math.prod(dy[1:-1]),
-        )
+        itemsize = self.specs[0].dtype.itemsize
         if self.attrs["groups"] > 1 and weight[-2] == 1:
-            return pieces(itemsize, dy[0] * size)
+            return pieces(itemsize, dy[0] * math.prod(weight))
+        copied = self._copied(specs[1], self._windows_over(x, weight), dy[1:-1])
+        together = self._together(dy, weight)
+        stride = self._expand("stride", len(dy) - 2)[-1]
+        width = weight[-3] + (together - 1) * stride
+        weight = (*weight[:-3], width, weight[-2], weight[-1] * together)
+        dy = (*dy[:-2], dy[-2] // together, dy[-1] * together)
+        size, pixels = math.prod(weight), math.prod(dy[1:-1])
         outer = three(weight[:-2])[:2]
         rows = math.prod(weight[:-1])
         if rows > PART_ROWS:
@@ -213,8 +216,16 @@ class ConvWeightGrad(Convolution):
             lines = max(min(MANY_TERMS // pixels, dy[0]), 1) * math.prod(dy[1:-2])
         else:
             lines = max(min(MANY_TERMS // dy[-2], three(dy[1:-1])[1]), 1)
-        copied = self._copied(specs[1], self._windows_over(x, weight), dy[1:-1])
-        return pieces(itemsize, copied, (PARTS - 1) * size) + pieces(8, rows, rows * lines)
+        return pieces(itemsize, copied, PARTS * size) + pieces(8, rows, rows * lines)
+
+    def _together(self, dy: Sequence[int], weight: Sequence[int]) -> int:
+        """Return how many neighbouring pixels of dy are taken for one; see conv_weight.c."""
+        rank, together = len(dy) - 2, 1
+        stride, dilation = (self._expand(what, rank)[-1] for what in ("stride", "dilation"))
+        if self.attrs["groups"] == 1 and dilation == 1 and weight[-3] > stride:
+            while 2 * together * weight[-1] <= FULL and dy[-2] % (2 * together) == 0:
+                together *= 2
+        return together
 
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:

@@ -6,9 +6,7 @@ from typing import Any, ClassVar
 
 import pyframe as pf
 from pyframe.errors import ShapeError
-from pyframe.layers import Layer
-from pyframe.layers.base import activation_function
-from pyframe.layers.core import RECTIFIERS
+from pyframe.layers import RECTIFIERS, Layer, activation_function
 from pyframe_cnn.conv import Conv
 from pyframe_cnn.conv_transpose import ConvTranspose
 from pyframe_cnn.geometry import Extents, axes_of, expand, padding_of, whole
