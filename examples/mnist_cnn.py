@@ -60,7 +60,7 @@ def large_net(side: int) -> pf.Sequential:
     """Return a wider network with batch normalization and dropout."""
     layers = pf.layers
     blocks: list[pf.layers.Layer] = []
-    for filters in (32, 64):
+    for filters in (16, 32):
         for _ in range(2):
             blocks += [
                 layers.Conv2D(filters, 3, padding="same", bias=False),

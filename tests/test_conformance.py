@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -283,3 +286,36 @@ def test_a_plugin_that_is_not_installed() -> None:
 
 def test_nodes_are_checked_by_op_checks_too() -> None:
     assert pf.testing.op_checks(TwoWays).keys() == node_checks(TwoWays).keys()
+
+
+def run_pytest(folder: Path, *arguments: str) -> str:
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-v", *arguments]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    return result.stdout + result.stderr
+
+
+def test_a_session_of_pytest_without_a_file(tmp_path: Path) -> None:
+    option = ("-p", "pyframe.testing.pytest_plugin", "--pyframe-plugin", "pyframe-nn")
+    said = run_pytest(tmp_path, *option, "-k", "l1_loss:weights or dense:gradient")
+    assert "pyframe-nn[losses.l1_loss:weights] PASSED" in said
+    # No case says how many units there are; the failure is told without the kit's own traceback.
+    assert "pyframe-nn[layers.dense:gradient] FAILED" in said
+    assert "pass cases=[(shape, arguments)]" in said and "runner.py" not in said
+    assert "1 failed, 1 passed" in said
+
+
+def test_a_file_of_three_lines(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(
+        "import pytest\n"
+        "from pyframe.testing import conformance\n"
+        "reasons = {'layers.flatten:modes': 'x', 'layers.dense:model': 'needs its arguments'}\n"
+        "cases = conformance('pyframe-nn', expected_failures=reasons)\n"
+        "@pytest.mark.parametrize('check', cases)\n"
+        "def test_it(check):\n"
+        "    check()\n"
+    )
+    said = run_pytest(tmp_path, "-k", "flatten:modes or dense:model or huber_loss:shape")
+    assert "test_it[losses.huber_loss:shape] PASSED" in said
+    assert "test_it[layers.dense:model] XFAIL (needs its arguments)" in said
+    assert "[XPASS(strict)] x" in said
+    assert "1 failed, 1 passed" in said and "1 xfailed" in said

@@ -59,6 +59,7 @@ def _traceback(error: BaseException) -> str:
     return "".join(traceback.format_exception(error))
 
 
+@pytest.hookimpl(tryfirst=True)  # before -k and -m choose among the items
 def pytest_collection_modifyitems(session: Any, config: Any, items: list[Any]) -> None:
     """Add the checks of the plugins that were asked for."""
     from pyframe.testing.plugins import plugin_checks
