@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, ClassVar
 
 import pyframe as pf
@@ -13,6 +14,8 @@ from pyframe_cnn.geometry import Extents, axes_of, expand, padding_of, whole
 from pyframe_cnn.pool import AvgPool, MaxPool
 from pyframe_cnn.resize import UpSample, ZeroPad
 
+# What the arguments that have no default may be.
+EXAMPLES = {"filters": 4, "kernel_size": 2, "output_size": 3, "padding": 1}
 AXES = {1: "(n, length, channels)", 2: "(n, height, width, channels)"}
 AXES[3] = "(n, depth, height, width, channels)"
 
@@ -24,6 +27,12 @@ class _ImageLayer(Layer):
 
     def __init__(self, *, name: str | None = None) -> None:
         super().__init__(name=name)
+
+    @classmethod
+    def cases(cls) -> list[tuple[tuple[int, ...], dict[str, Any]]]:
+        """Return the shape of an input and arguments, for the conformance kit."""
+        needed = [n for n, p in inspect.signature(cls).parameters.items() if p.default is p.empty]
+        return [((5, *(7, 8, 6)[: cls.rank], 3), {name: EXAMPLES[name] for name in needed})]
 
     def _what(self, argument: str) -> str:
         return f"{type(self).__name__}: {argument}"
