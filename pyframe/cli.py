@@ -47,7 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.command == "demo":
             from pyframe import demo
 
-            return INTERRUPTED if demo.run(arguments.out) == "interrupted" else 0
+            if arguments.data is not None and not arguments.images:
+                raise ArgumentError("--data goes with --images")
+            done = demo.run(arguments.out, images=arguments.images, data=arguments.data)
+            return INTERRUPTED if done == "interrupted" else 0
         if arguments.command == "bench":
             _bench(arguments)
             return 0
@@ -84,6 +87,17 @@ def _parser() -> argparse.ArgumentParser:
         default=Path("pyframe-demo"),
         metavar="DIR",
         help="where the pictures go (default: ./pyframe-demo)",
+    )
+    demo.add_argument(
+        "--images",
+        action="store_true",
+        help="train a convolutional network on handwritten digits instead; needs pyframe-cnn",
+    )
+    demo.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="for --images: the folder with MNIST's files (default: scikit-learn's small digits)",
     )
     bench = commands.add_parser(
         "bench",

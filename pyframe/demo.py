@@ -1,4 +1,4 @@
-"""``pyframe demo``: three trainings on real data, a table of results, and pictures."""
+"""``pyframe demo``: trainings on real data, a table of results, and pictures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from pyframe import datasets, layers, optimizers, plotting
-from pyframe.errors import require_extra
+from pyframe.errors import MissingExtraError, UnknownNameError, require_extra
 from pyframe.model import Sequential
 from pyframe.node import Array, Parameter, Placeholder
 from pyframe.plan import compile
@@ -166,6 +166,37 @@ class Demo:
             Result(task, len(x) - held_out, history.epochs, accuracy, history.seconds, pictures)
         )
 
+    def images(self, folder: Path | None) -> None:
+        """Tell handwritten digits apart with convolutions, and draw what they have learned."""
+        network, x, y, x_test, y_test = _image_task(folder)
+        trainer = Trainer(network, "cross_entropy", optimizers.Adam(2e-3), metrics=["accuracy"])
+        name = "Digits" if folder is None else "MNIST"
+        task = f"{name}: convolutional network"
+        epochs = 30 if folder is None else 3
+        options = {"epochs": epochs, "batch_size": 64, "validation_data": (x_test, y_test)}
+        history = self.fit(task, trainer, x, y, seed=0, **options)
+
+        predicted = network.predict(x_test).argmax(axis=1)
+        wrong = np.flatnonzero(predicted != y_test)
+        titles = [f"{y_test[i]} read as {predicted[i]}" for i in wrong[:24]]
+        figures = {
+            "confusion": plotting.confusion_matrix(self.confusion(y_test, predicted)),
+            "misclassified": plotting.image_grid(
+                x_test[wrong[:24], :, :, 0],
+                titles,
+                title=f"{len(wrong)} of {len(x_test)} test digits are misread",
+            ),
+            "filters": plotting.filters(network.parameters[0], title="Filters of the first layer"),
+            "features": plotting.feature_maps(
+                network, x_test[0], title=f"What the layers make of a {y_test[0]}"
+            ),
+        }
+        pictures = [self.save(f"images-{key}.png", figure) for key, figure in figures.items()]
+        accuracy = f"test accuracy {100 * history['val_accuracy'][-1]:.2f} %"
+        self.results.append(
+            Result(task, len(x), history.epochs, accuracy, history.seconds, pictures)
+        )
+
     @staticmethod
     def confusion(true: Array, predicted: Array) -> Array:
         """Return how often each digit was taken for each."""
@@ -210,17 +241,65 @@ class Demo:
         return f"{what} in {self.folder.resolve()}"
 
 
+def _image_task(folder: Path | None) -> tuple[Sequential, Array, Array, Array, Array]:
+    """Return a network, and images and labels to train on and to test on.
+
+    Raises
+    ------
+    MissingExtraError
+        If the plugin with the layers is not installed.
+    DatasetError
+        If the folder does not hold MNIST.
+    """
+    try:
+        conv2d: Any = layers.get("conv2d")
+        max_pool2d: Any = layers.get("max_pool2d")
+    except UnknownNameError as error:
+        raise MissingExtraError(
+            f"convolutions are in a package of their own: pip install pyframe-cnn ({error})"
+        ) from error
+    if folder is None:
+        digits = datasets.load_digits()
+        order = np.random.default_rng(0).permutation(len(digits))
+        images, labels = digits.images[order] / 16, digits.target[order]
+        held_out = len(images) // 5
+        data = images[held_out:], labels[held_out:], images[:held_out], labels[:held_out]
+    else:
+        train, test = datasets.load_mnist(folder)
+        data = train.images / 255, train.target, test.images / 255, test.target
+    side = data[0].shape[1]
+    network = Sequential(
+        [
+            conv2d(8, 3 if side < 16 else 5, padding="same", activation="relu"),
+            max_pool2d(2),
+            conv2d(16, 3, padding="same", activation="relu"),
+            max_pool2d(2),
+            layers.Flatten(),
+            layers.Dense(64, activation="relu"),
+            layers.Dense(10),
+        ],
+        input_shape=(side, side, 1),
+    )
+    return (network, *data)
+
+
 def _loss(history: Mapping[str, Any]) -> str:
     return f"L2 loss {history['loss'][-1]:.3f}"
 
 
-def run(folder: str | Path = "pyframe-demo") -> Literal["done", "interrupted"]:
+def run(
+    folder: str | Path = "pyframe-demo", *, images: bool = False, data: Path | None = None
+) -> Literal["done", "interrupted"]:
     """Train, print, draw.
 
     Parameters
     ----------
     folder : path-like
         Where the pictures go; made if it is not there.
+    images : bool, default False
+        Train a convolutional network instead, which takes the package pyframe-cnn.
+    data : Path, optional
+        For that, a folder with the files of MNIST; default: scikit-learn's small digits.
 
     Returns
     -------
@@ -230,7 +309,9 @@ def run(folder: str | Path = "pyframe-demo") -> Literal["done", "interrupted"]:
     Raises
     ------
     MissingExtraError
-        If scikit-learn, matplotlib or networkx is not installed.
+        If scikit-learn, matplotlib or networkx is not installed, or pyframe-cnn for the images.
+    DatasetError
+        If MNIST is not where it should be.
     OSError
         If a picture cannot be written.
     """
@@ -239,8 +320,11 @@ def run(folder: str | Path = "pyframe-demo") -> Literal["done", "interrupted"]:
     demo = Demo(Path(folder))
     started = time.perf_counter()
     try:
-        demo.boston()
-        demo.digits()
+        if images:
+            demo.images(data)
+        else:
+            demo.boston()
+            demo.digits()
     except (KeyboardInterrupt, Stopped) as stop:
         if demo.results:
             print(f"\n{demo.table()}")

@@ -136,3 +136,42 @@ def _named(node: ast.AST) -> str:
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
     return ""
+
+
+def private_uses(folder: Path, public: Collection[str]) -> list[str]:
+    """Return where the files of a plugin use what is not pyframe's public interface.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the plugin: its Python and its C files are read.
+    public : collection of str
+        What ``import pyframe`` offers: names, among them the public modules.
+    """
+    found = []
+    for path in sorted(folder.rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            names: list[str] = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [f"{node.module}.{alias.name}" for alias in node.names]
+            elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                names = [f"pyframe.{node.attr}"] if node.value.id in ("pf", "pyframe") else []
+            for name in names:
+                parts = name.split(".")
+                known = len(parts) == 1 or (parts[1] in public and len(parts) <= 3)
+                if parts[0] == "pyframe" and not (known and not any(p[0] == "_" for p in parts)):
+                    found.append(f"{path.name}:{node.lineno}: {name} is not public")
+                elif parts[0] in ("cffi", "_cffi_backend"):
+                    found.append(f"{path.name}:{node.lineno}: a plugin has no need of {name}")
+    for path in sorted([*folder.rglob("*.c"), *folder.rglob("*.h")]):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            if (
+                line.startswith("#include")
+                and "pyframe/" in line
+                and "pyframe/pyframe.h" not in line
+            ):
+                found.append(f"{path.name}:{number}: {line.strip()} is no public header")
+    return found

@@ -59,8 +59,10 @@ def kernels_of_updates() -> set[str]:
         RandomSearch(),
         DirectionSearch(),
     ]
+    optimizers = registry.registries["optimizers"]
+    entries = map(optimizers.entry, optimizers.names())
     assert {type(i) for i in instances} == {
-        registry.registries["optimizers"].get(n) for n in registry.registries["optimizers"].names()
+        e.thing for e in entries if e.distribution == registry.BUILT_IN
     }
     kernels = set()
     for optimizer in instances:

@@ -89,5 +89,6 @@ def test_the_two_lines_install_extras_that_exist() -> None:
     assert lines == [
         'pip install ".[demo]" && pyframe demo',
         'pip install ".[test]" && pytest',
+        "pip install --no-build-isolation ./plugins/pyframe-cnn && pyframe demo --images",
     ]
     assert {"demo", "test"} <= set(extras)

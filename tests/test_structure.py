@@ -71,3 +71,31 @@ def test_what_only_a_type_checker_imports_is_no_import(tmp_path: Path) -> None:
 def test_a_module_without_a_layer_is_found(tmp_path: Path) -> None:
     (tmp_path / "odds_and_ends.py").write_text("", encoding="utf-8")
     assert len(structure.wrong_imports(tmp_path)) == 1
+
+
+PLUGINS = Path(__file__).resolve().parents[1] / "plugins"
+
+
+@pytest.mark.skipif(not PLUGINS.is_dir(), reason="the plugins are not here")
+def test_plugins_use_only_what_a_stranger_has() -> None:
+    names = [*pyframe.__all__, *(cls.__name__ for cls in map(registry.ops.get, registry.ops))]
+    folders = [folder for folder in PLUGINS.iterdir() if folder.is_dir()]
+    assert len(folders) >= 2
+    for folder in folders:
+        assert structure.private_uses(folder, names) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("a.py", "from pyframe._native import lib"),
+        ("a.py", "from pyframe.layers.base import Layer"),
+        ("a.py", "import pyframe as pf\nx = pf._native"),
+        ("a.py", "from pyframe.lowering import Builder"),
+        ("a.py", "import cffi"),
+        ("a.c", '#include "pyframe/abi.inc"'),
+    ],
+)
+def test_a_plugin_that_uses_more_is_found(file: str, line: str, tmp_path: Path) -> None:
+    (tmp_path / file).write_text(line + "\n", encoding="utf-8")
+    assert len(structure.private_uses(tmp_path, ["layers", "errors"])) == 1

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from pyframe.hookspecs import hookimpl
-from pyframe.layers.base import Layer
-from pyframe.layers.core import Activation, Dense, Dropout, Flatten
+from pyframe.layers.base import Layer, activation_function
+from pyframe.layers.core import RECTIFIERS, Activation, Dense, Dropout, Flatten
 from pyframe.layers.norm import BatchNorm, LayerNorm
 from pyframe.registry import registries
 
 __all__ = [
+    "RECTIFIERS",
     "Activation",
     "BatchNorm",
     "Dense",
@@ -19,6 +20,7 @@ __all__ = [
     "Flatten",
     "Layer",
     "LayerNorm",
+    "activation_function",
     "get",
 ]
 

@@ -204,6 +204,7 @@ int CNN_NAME(conv)(const pf_call *call) {
     const images x = images_of(call->inputs[0]), y = images_of(call->outputs[0]);
     const weights_shape w = weights_of(call->inputs[1]);
     if (attributes->groups > 1 && w.channels == 1) return CNN_NAME(depthwise)(call);
+    if (CNN_NAME(is_few)(attributes, &w)) return CNN_NAME(few_filters)(call);
     convolution c = {.call = call,
                      .gemm = call->host->gemm(CNN_BITS),
                      .groups = attributes->groups,

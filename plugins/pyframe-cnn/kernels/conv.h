@@ -71,6 +71,10 @@ int CNN_NAME(depthwise)(const pf_call *call);
 int CNN_NAME(depthwise_transpose)(const pf_call *call, const real *bias, const real *saved);
 int CNN_NAME(depthwise_weight_grad)(const pf_call *call);
 
+/* Convolutions of few channels to few filters. */
+int CNN_NAME(is_few)(const conv_attributes *attributes, const weights_shape *w);
+int CNN_NAME(few_filters)(const pf_call *call);
+
 /* Transposed convolutions of small images to few channels. */
 int CNN_NAME(scatters)(const conv_attributes *attributes, const weights_shape *w, const images *x);
 int CNN_NAME(scatter)(const pf_call *call, const real *bias, const real *saved);

@@ -11,6 +11,7 @@ enum {
     PART_ROWS = 384,
     PARTS = 8,
     MANY_SUMS = 1 << 19, /* elements */
+    FULL = 16,           /* columns of a product that fill a vector */
     TERMS_PER_NANOSECOND = 40
 };
 
@@ -185,7 +186,7 @@ static int weight_gradient(weight_sum *s, arena *scratch) {
     int64_t *offset = take(scratch, s->rows * (int64_t)sizeof(int64_t));
     s->table = take(scratch, s->rows * s->lines * (int64_t)sizeof(void *));
     s->partial = take(scratch, (s->sums - 1) * size * (int64_t)sizeof(real));
-    if (!offset || !s->table || !s->partial || !pad_source(s, scratch)) return 0;
+    if (!offset || !s->table || !s->partial) return 0;
     fill_offsets(s, offset);
     s->offset = offset;
     const pf_host *host = s->call->host;
@@ -198,6 +199,37 @@ static int weight_gradient(weight_sum *s, arena *scratch) {
         for (int64_t i = 0; i < size; i++) s->dweight[i] += from[i];
     }
     return 1;
+}
+
+/* With a few filters most lanes of a vector would be idle. Then `pixels` neighbouring pixels of dy,
+ * whose filters lie side by side, are taken for one with as many filters more, and the kernel is
+ * made wide enough to serve each of them. Of what it then sums up, pixel i needs the taps from
+ * i stride on. */
+static int64_t group_pixels(weight_sum *s) {
+    int64_t pixels = 1;
+    if (s->groups == 1 && s->dilation[2] == 1 && s->w.kernel[2] > s->stride[2])
+        while (2 * pixels * s->w.filters <= FULL && s->dy.size[2] % (2 * pixels) == 0) pixels *= 2;
+    s->w.kernel[2] += (pixels - 1) * s->stride[2];
+    s->w.filters *= pixels;
+    s->dy.size[2] /= pixels;
+    s->dy.channels *= pixels;
+    s->stride[2] *= pixels;
+    return pixels;
+}
+
+/* dweight = the parts of `grouped` that belong to it */
+static void take_apart(const weight_sum *s, int64_t pixels, const real *grouped, real *dweight) {
+    const int64_t filters = s->w.filters / pixels, stride = s->stride[2] / pixels;
+    const int64_t kernel = s->w.kernel[2] - (pixels - 1) * stride;
+    const int64_t outer = s->w.kernel[0] * s->w.kernel[1], inner = kernel * s->w.channels;
+    for (int64_t t = 0; t < outer; t++, grouped += s->w.kernel[2] * s->w.channels * s->w.filters)
+        for (int64_t row = 0; row < inner; row++, dweight += filters)
+            for (int64_t f = 0; f < filters; f++) {
+                dweight[f] = 0;
+                for (int64_t i = 0; i < pixels; i++)
+                    dweight[f] += grouped[(row + i * stride * s->w.channels) * s->w.filters +
+                                          i * filters + f];
+            }
 }
 
 /* sum (F,) = the sum over all rows of y (rows, F): a row of ones times y. */
@@ -236,7 +268,16 @@ int CNN_NAME(conv_weight_grad)(const pf_call *call) {
         s.stride[axis] = attributes->stride[axis];
         s.dilation[axis] = attributes->dilation[axis];
     }
-    choose_parts(&s);
     arena scratch = arena_of(call);
-    return weight_gradient(&s, &scratch) ? PF_OK : out_of_scratch(call);
+    if (!pad_source(&s, &scratch)) return out_of_scratch(call);
+    const int64_t pixels = group_pixels(&s);
+    if (pixels > 1) {
+        const int64_t taps = s.w.kernel[0] * s.w.kernel[1] * s.w.kernel[2];
+        s.dweight = take(&scratch, taps * s.w.channels * s.w.filters * (int64_t)sizeof(real));
+        if (!s.dweight) return out_of_scratch(call);
+    }
+    choose_parts(&s);
+    if (!weight_gradient(&s, &scratch)) return out_of_scratch(call);
+    if (pixels > 1) take_apart(&s, pixels, s.dweight, output(call, 0));
+    return PF_OK;
 }

@@ -13,7 +13,8 @@ typedef struct {
     const pf_call *call;
     const pool_attributes *attributes;
     images x, y;
-    int apart; /* each pixel lies in one window */
+    int apart; /* each pixel lies in one window, ... */
+    int pairs; /* ... and that is of 2 x 2 pixels */
 } pool;
 
 /* The pixels of the image from `first` to before `end` along an axis. */
@@ -41,9 +42,9 @@ typedef struct {
  * output. */
 typedef void pool_body(const pool *p, const window *v, int64_t x, int64_t y);
 
-/* The body for all outputs of image n, inlined. */
-__attribute__((always_inline)) static inline void each_window(const pool *p, int64_t n,
-                                                              pool_body *body) {
+/* The body for all outputs of image n, inlined; `pairs`: for windows of 2 x 2, side by side. */
+__attribute__((always_inline)) static inline void windows(const pool *p, int64_t n, pool_body *body,
+                                                          const int pairs) {
     const int64_t channels = p->x.channels, *outputs = p->y.size;
     window v = {.channels = channels,
                 .line = p->x.size[2] * channels,
@@ -51,11 +52,11 @@ __attribute__((always_inline)) static inline void each_window(const pool *p, int
     const int64_t x = n * image_elements(&p->x);
     int64_t y = n * image_elements(&p->y);
     for (int64_t qd = 0; qd < outputs[0]; qd++) {
-        v.d = range_of(p, 0, qd);
+        v.d = pairs ? (range){0, 1} : range_of(p, 0, qd);
         for (int64_t qh = 0; qh < outputs[1]; qh++) {
-            v.h = range_of(p, 1, qh);
+            v.h = pairs ? (range){2 * qh, 2 * qh + 2} : range_of(p, 1, qh);
             for (int64_t qw = 0; qw < outputs[2]; qw++, y += channels) {
-                v.w = range_of(p, 2, qw);
+                v.w = pairs ? (range){2 * qw, 2 * qw + 2} : range_of(p, 2, qw);
                 for (int64_t c = 0; c < channels; c += LANES) {
                     v.lanes = first_lanes(channels - c);
                     body(p, &v, x + c, y + c);
@@ -63,6 +64,14 @@ __attribute__((always_inline)) static inline void each_window(const pool *p, int
             }
         }
     }
+}
+
+__attribute__((always_inline)) static inline void each_window(const pool *p, int64_t n,
+                                                              pool_body *body) {
+    if (p->pairs)
+        windows(p, n, body, 1);
+    else
+        windows(p, n, body, 0);
 }
 
 /* The pixels of a window: `at` is where the image has each of them. */
@@ -74,11 +83,13 @@ __attribute__((always_inline)) static inline void each_window(const pool *p, int
                  at < line + (v)->w.end * (v)->channels; at += (v)->channels)
 
 static pool pool_of(const pf_call *call, const pf_operand *x, const pf_operand *y) {
-    pool p = {call, call->attributes, images_of(x), images_of(y), !0};
+    pool p = {call, call->attributes, images_of(x), images_of(y), 1, 0};
     for (int axis = 0; axis < AXES; axis++)
         p.apart = p.apart && !p.attributes->adaptive && p.attributes->low[axis] == 0 &&
                   p.attributes->stride[axis] == p.attributes->window[axis] &&
                   p.attributes->window[axis] * p.y.size[axis] == p.x.size[axis];
+    const int64_t *size = p.attributes->window;
+    p.pairs = p.apart && size[0] == 1 && p.x.size[0] == 1 && size[1] == 2 && size[2] == 2;
     return p;
 }
 

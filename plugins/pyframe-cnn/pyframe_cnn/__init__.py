@@ -16,9 +16,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pyframe import hookimpl
-
-from pyframe_cnn import conv, pool, resize
-from pyframe_cnn.conv import Conv, ConvInputGrad, ConvTranspose, ConvWeightGrad
+from pyframe_cnn import conv, conv_grad, conv_transpose, pool, resize
+from pyframe_cnn.conv import Conv
+from pyframe_cnn.conv_grad import ConvInputGrad, ConvWeightGrad
+from pyframe_cnn.conv_transpose import ConvTranspose
 from pyframe_cnn.layers import (
     LAYERS,
     AdaptiveAvgPool2D,
@@ -46,6 +47,7 @@ from pyframe_cnn.pool import AvgPool, AvgPoolGrad, MaxPool, MaxPoolGrad
 from pyframe_cnn.resize import UpSample, ZeroPad
 
 __all__ = [
+    "LAYERS",
     "AdaptiveAvgPool2D",
     "AvgPool",
     "AvgPool1D",
@@ -108,7 +110,8 @@ def pyframe_register_kernels() -> Sequence[Path]:
 @hookimpl
 def pyframe_register_ops() -> Mapping[str, type]:
     """Return the ops by name."""
-    return {op.op: op for op in (*conv.OPS, *pool.OPS, *resize.OPS)}
+    families = (conv, conv_transpose, conv_grad, pool, resize)
+    return {op.op: op for family in families for op in family.OPS}
 
 
 @hookimpl

@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Self
 
 from pyframe import Op
 from pyframe.errors import ArgumentError
-
 from pyframe_cnn.geometry import AXES, Extents, Window, axes_of, expand, fill, padding_of, window
 
 Shape = tuple[int | None, ...]

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar
 
 import pyframe as pf
 from pyframe.errors import ShapeError
-from pyframe.layers import Layer
-from pyframe.layers.base import activation_function
-from pyframe.layers.core import RECTIFIERS
-
-from pyframe_cnn.conv import Conv, ConvTranspose
+from pyframe.layers import RECTIFIERS, Layer, activation_function
+from pyframe_cnn.conv import Conv
+from pyframe_cnn.conv_transpose import ConvTranspose
 from pyframe_cnn.geometry import Extents, axes_of, expand, padding_of, whole
 from pyframe_cnn.pool import AvgPool, MaxPool
 from pyframe_cnn.resize import UpSample, ZeroPad
@@ -40,7 +37,7 @@ class _ImageLayer(Layer):
             )
         return expanded
 
-    def _padding(self, value: Any) -> Any:
+    def _check_padding(self, value: Any) -> Any:
         padding = padding_of(value, self._what("padding"))
         if isinstance(padding, tuple) and len(padding) != self.rank:
             raise pf.ArgumentError(
@@ -83,10 +80,14 @@ class _ConvLayer(_ImageLayer):
     ) -> None:
         super().__init__(name=name)
         self.filters = whole(filters, self._what("filters"))
-        self.kernel_size = self._extents(kernel_size, "kernel_size")
-        self.stride = self._extents(stride, "stride")
-        self.padding = self._padding(padding)
-        self.dilation = self._extents(dilation, "dilation")
+        self.kernel_size, self.stride = kernel_size, stride
+        self.padding, self.dilation = padding, dilation
+        self._kernel = self._extents(kernel_size, "kernel_size")
+        self._geometry = {
+            "stride": self._extents(stride, "stride"),
+            "padding": self._check_padding(padding),
+            "dilation": self._extents(dilation, "dilation"),
+        }
         self.groups = whole(groups, self._what("groups"))
         if self.filters % self.groups:
             raise pf.ArgumentError(
@@ -117,19 +118,11 @@ class _ConvLayer(_ImageLayer):
             )
 
     def _weight_shape(self, channels: int) -> tuple[int, ...]:
-        return (*self.kernel_size, channels // self.groups, self.filters)
-
-    def _geometry(self) -> dict[str, Any]:
-        return {
-            "stride": self.stride,
-            "padding": self.padding,
-            "dilation": self.dilation,
-            "groups": self.groups,
-        }
+        return (*self._kernel, channels // self.groups, self.filters)
 
     def call(self, *inputs: Any) -> Any:
         (x,) = inputs
-        y = Conv(x, self.weight, self.offset, **self._geometry())
+        y = Conv(x, self.weight, self.offset, **self._geometry, groups=self.groups)
         return y if self._function is None else self._function(y)
 
 
@@ -277,11 +270,11 @@ class _TransposeLayer(_ConvLayer):
     """What the transposed convolutions share."""
 
     def _weight_shape(self, channels: int) -> tuple[int, ...]:
-        return (*self.kernel_size, self.filters // self.groups, channels)
+        return (*self._kernel, self.filters // self.groups, channels)
 
     def call(self, *inputs: Any) -> Any:
         (x,) = inputs
-        y = ConvTranspose(x, self.weight, self.offset, **self._geometry())
+        y = ConvTranspose(x, self.weight, self.offset, **self._geometry, groups=self.groups)
         return y if self._function is None else self._function(y)
 
 
@@ -330,12 +323,14 @@ class _PoolLayer(_ImageLayer):
         name: str | None = None,
     ) -> None:
         super().__init__(name=name)
-        self.pool_size = self._extents(pool_size, "pool_size")
-        self.stride = None if stride is None else self._extents(stride, "stride")
-        self.padding = self._padding(padding)
+        self.pool_size, self.stride, self.padding = pool_size, stride, padding
+        self._window = self._extents(pool_size, "pool_size")
+        self._stride = None if stride is None else self._extents(stride, "stride")
+        self._zeros = self._check_padding(padding)
 
     def call(self, *inputs: Any) -> Any:
-        return self.pool(*inputs, self.pool_size, stride=self.stride, padding=self.padding)
+        (x,) = inputs
+        return self.pool(x, self._window, stride=self._stride, padding=self._zeros)
 
 
 class MaxPool2D(_PoolLayer):
@@ -449,10 +444,12 @@ class AdaptiveAvgPool2D(_ImageLayer):
 
     def __init__(self, output_size: Any, *, name: str | None = None) -> None:
         super().__init__(name=name)
-        self.output_size = self._extents(output_size, "output_size")
+        self.output_size = output_size
+        self._outputs = self._extents(output_size, "output_size")
 
     def call(self, *inputs: Any) -> Any:
-        return AvgPool(*inputs, self.output_size, adaptive=True)
+        (x,) = inputs
+        return AvgPool(x, self._outputs, adaptive=True)
 
 
 class ZeroPad2D(_ImageLayer):
@@ -474,12 +471,13 @@ class ZeroPad2D(_ImageLayer):
 
     def __init__(self, padding: Any = 1, *, name: str | None = None) -> None:
         super().__init__(name=name)
-        self.padding = self._padding(padding)
-        if isinstance(self.padding, str):
+        self.padding, self._zeros = padding, self._check_padding(padding)
+        if isinstance(padding, str):
             raise pf.ArgumentError(f"{self._what('padding')} is {padding!r}; give numbers")
 
     def call(self, *inputs: Any) -> Any:
-        return ZeroPad(*inputs, self.padding)
+        (x,) = inputs
+        return ZeroPad(x, self._zeros)
 
 
 class ZeroPad1D(ZeroPad2D):
@@ -506,10 +504,11 @@ class UpSample2D(_ImageLayer):
 
     def __init__(self, factor: Any = 2, *, name: str | None = None) -> None:
         super().__init__(name=name)
-        self.factor = self._extents(factor, "factor")
+        self.factor, self._factors = factor, self._extents(factor, "factor")
 
     def call(self, *inputs: Any) -> Any:
-        return UpSample(*inputs, self.factor)
+        (x,) = inputs
+        return UpSample(x, self._factors)
 
 
 class UpSample1D(UpSample2D):

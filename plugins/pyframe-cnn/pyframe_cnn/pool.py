@@ -8,8 +8,8 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from pyframe import Case, Op
 
+from pyframe import Case, Op
 from pyframe_cnn.base import Shape, WindowOp, checked, known_shape, lowered, same
 from pyframe_cnn.geometry import Window, expand, fill
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
 import pyframe as pf
 from pyframe import Case
 from pyframe.errors import ArgumentError
-
 from pyframe_cnn.base import Shape, WindowOp, checked, known_shape
 from pyframe_cnn.geometry import Pairs, fill
 from pyframe_cnn.pool import AvgPool

@@ -1,0 +1,281 @@
+"""What all convolutions share: geometry, scratch memory, and what their tests need."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+import pyframe as pf
+from pyframe import Case
+from pyframe_cnn.base import (
+    ACTIVATIONS,
+    Shape,
+    WindowOp,
+    check_activation,
+    checked,
+    known_shape,
+    lowered,
+    pieces,
+    same,
+)
+from pyframe_cnn.geometry import Window, whole
+
+WIDEST = 32  # at least as many as elements of a vector: what packed weights are filled up to
+FEW_CHANNELS = 16  # below this a convolution copies its images with zeros around them
+
+
+class Convolution(WindowOp):
+    """What convolutions share: kernel (..., C / groups, F), stride, padding, dilation, groups."""
+
+    attributes = {
+        "stride": "3i8",
+        "dilation": "3i8",
+        "padding": "3i8",
+        "groups": "i8",
+        "activation": "i8",
+        "slope": "f8",
+    }
+    exact_on_integers = True
+    defaults = {
+        "stride": 1,
+        "dilation": 1,
+        "padding": "valid",
+        "groups": 1,
+        "activation": "none",
+        "slope": 0.0,
+    }
+
+    def __init__(
+        self,
+        *inputs: Any,
+        stride: Any = 1,
+        padding: Any = "valid",
+        dilation: Any = 1,
+        groups: int = 1,
+        activation: str = "none",
+        slope: float = 0.0,
+        name: str | None = None,
+    ) -> None:
+        label = self._label(name)
+        attributes = checked(label, stride=stride, padding=padding, dilation=dilation)
+        attributes["groups"] = whole(groups, f"{label}: groups")
+        attributes |= check_activation(label, activation, slope)
+        super().__init__(*inputs, name=name, **attributes)
+
+    def _check_weight(self, x: Shape, weight: Shape, bias: Shape | None, axis: int) -> Shape:
+        """Check the weight for images x, and the bias, which has its axis -2 (C) or -1 (F)."""
+        rank, groups = self._check_images(x), self.attrs["groups"]
+        if len(weight) != rank + 2:
+            self.bad_shapes(
+                f"the weight must be (kernel, C / groups, F) with {rank} extents of the kernel"
+            )
+        for extent in weight[:-2]:
+            if extent == 0:
+                self.bad_shapes("no extent of the kernel may be 0")
+        if weight[-1] is not None and weight[-1] % groups:
+            self.bad_shapes(f"groups = {groups} does not divide the {weight[-1]} filters")
+        if bias is not None:
+            wanted = weight[-1]
+            if axis == -2:
+                wanted = None if weight[-2] is None else weight[-2] * groups
+            if len(bias) != 1 or not same(bias[0], wanted):
+                self.bad_shapes("the bias must have one element for each channel of the result")
+        return weight[:-2]
+
+    def _check_channels(self, channels: int | None, weight: Shape) -> None:
+        groups = self.attrs["groups"]
+        if channels is not None and channels % groups:
+            self.bad_shapes(f"groups = {groups} does not divide the {channels} channels")
+        if channels is not None and weight[-2] is not None and channels != weight[-2] * groups:
+            self.bad_shapes(
+                f"the images have {channels} channels; with groups = {groups} the weight takes "
+                f"{weight[-2] * groups}"
+            )
+
+    def _windows_over(self, images: Shape, weight: Shape) -> list[Window]:
+        kernel = weight[:-2]
+        return self._windows(kernel, images[1:-1], self._expand("dilation", len(kernel)))
+
+    def _lower(self, images: Any, weight: Any) -> dict[str, Any]:
+        windows = self._windows_over(known_shape(images), known_shape(weight))
+        block: dict[str, Any] = {**self.attrs, **lowered(windows)}
+        del block["window"]
+        return {**block, "activation": ACTIVATIONS.index(self.attrs["activation"])}
+
+    def _geometry(self) -> dict[str, Any]:
+        return {key: self.attrs[key] for key in ("stride", "padding", "dilation", "groups")}
+
+    @staticmethod
+    def _work(images: Any, weight: Any) -> int:
+        """Return the operations of a convolution whose filtered images these are."""
+        return 2 * math.prod(known_shape(images)) * math.prod(known_shape(weight)[:-1])
+
+    def _copied(self, images: Any, windows: Sequence[Window], outputs: Sequence[int]) -> int:
+        """Return the elements of the images with zeros around them."""
+        shape = known_shape(images)
+        extents = [
+            max((n - 1) * w.stride + w.reach - (w.low or 0), extent) + (w.low or 0)
+            for w, extent, n in zip(windows, shape[1:-1], outputs, strict=True)
+        ]
+        return shape[0] * math.prod(extents) * shape[-1]
+
+    # ---- of the tests ----
+
+    @classmethod
+    def _layout(
+        cls, images: Any, kernel: Sequence[int], attributes: dict[str, Any]
+    ) -> tuple[list[Window], list[int]]:
+        """Return the windows over images, and how many positions they have."""
+        probe = cls._probe(attributes)
+        windows = probe._windows_over(images.shape, (*kernel, 0, 0))
+        counts = [w.outputs(n) for w, n in zip(windows, images.shape[1:-1], strict=True)]
+        return windows, [n or 0 for n in counts]
+
+    @staticmethod
+    def _taps(windows: Sequence[Window], counts: Sequence[int]) -> Any:
+        """Yield each tap of the kernel, and the pixels of the padded images that it sees."""
+        for tap in product(*(range(w.size) for w in windows)):
+            seen = []
+            for t, w, n in zip(tap, windows, counts, strict=True):
+                first = t * w.dilation
+                seen.append(slice(first, first + (n - 1) * w.stride + 1, w.stride))
+            yield tap, (slice(None), *seen)
+
+    @staticmethod
+    def _padded(images: Any, windows: Sequence[Window], counts: Sequence[int]) -> Any:
+        """Return images with zeros around them: all that is seen, and what is there."""
+        sides = [(0, 0)]
+        for w, n, extent in zip(windows, counts, images.shape[1:-1], strict=True):
+            seen = (n - 1) * w.stride + w.reach
+            sides.append((w.low or 0, max(seen - (w.low or 0) - extent, 0)))
+        return np.pad(images, [*sides, (0, 0)])
+
+    @staticmethod
+    def _sample_geometry(draw: Any) -> tuple[tuple[int, ...], dict[str, Any], tuple[int, ...]]:
+        """Return the extents of the kernel, attributes, and extents of the images."""
+        rank = draw.choice([1, 2, 2, 2, 3])
+        kernel = tuple(draw.choice([1, 2, 3, 3, 5]) for _ in range(rank))
+        dilation = tuple(draw.choice([1, 1, 2, 3]) for _ in range(rank))
+        stride = tuple(draw.choice([1, 1, 2, 3]) for _ in range(rank))
+        reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+        kind = draw.choice(["valid", "same", "explicit", "causal" if rank == 1 else "same"])
+        padding: Any = kind
+        longest = {1: 40, 2: 10, 3: 4}[rank]
+        if kind == "explicit":
+            padding = tuple((draw.choice([0, 1, 2]), draw.choice([0, 1, 2])) for _ in range(rank))
+        low = 1 if kind in ("same", "causal") else 0
+        extents = tuple(low or max(r, 2) for r in reach)
+        extents = tuple(n + draw.choice(range(longest)) for n in extents)
+        attributes = {"stride": stride, "dilation": dilation, "padding": padding}
+        return kernel, attributes, extents
+
+    @classmethod
+    def _sample(cls, draw: Any) -> tuple[Any, Any, dict[str, Any]]:
+        """Return images, a weight for them, and attributes."""
+        kernel, attributes, extents = cls._sample_geometry(draw)
+        groups = draw.choice([1, 1, 1, 2, 3, 5])
+        of_group = draw.choice([1, 1, 2, draw.size(0, 33)])
+        filters = draw.choice([1, 2, draw.size(0, 40)])
+        channels = of_group * groups if groups > 1 else draw.choice([1, 3, 6, draw.size(0, 40)])
+        batch = draw.choice([0, 1, 2, 3, 5])
+        images = draw.normal((batch, *extents, channels))
+        weight = draw.normal((*kernel, channels // groups, filters * groups))
+        return images, weight, {**attributes, "groups": groups}
+
+    @staticmethod
+    def _sample_activation(draw: Any) -> dict[str, Any]:
+        smooth = [] if draw.integers else ["sigmoid", "tanh"]
+        kind = draw.choice(["none", "none", "relu", "leaky_relu", *smooth])
+        return {"activation": kind, "slope": draw.choice([0.0, 0.25])}
+
+
+def activate(x: Any, activation: str, slope: float) -> Any:
+    if activation == "relu":
+        return np.maximum(x, 0)
+    if activation == "sigmoid":
+        return 0.5 * (1 + np.tanh(0.5 * x))
+    if activation == "tanh":
+        return np.tanh(x)
+    return np.where(x > 0, x, slope * x) if activation == "leaky_relu" else x
+
+
+def derivative(y: Any, activation: str, slope: float) -> Any:
+    if activation == "relu":
+        return np.where(y <= 0, 0.0, 1.0)
+    if activation == "sigmoid":
+        return y * (1 - y)
+    if activation == "tanh":
+        return (1 - y) * (1 + y)
+    return np.where(y > 0, 1.0, slope) if activation == "leaky_relu" else np.ones_like(y)
+
+
+def activation_gradient(dy: Any, y: Any, attrs: dict[str, Any]) -> Any:
+    """Return the node of the gradient in front of an activation, whose result is y."""
+    kind = attrs["activation"]
+    if kind == "none":
+        return dy
+    extra = {"slope": attrs["slope"]} if kind == "leaky_relu" else {}
+    return getattr(pf, "".join(map(str.capitalize, kind.split("_"))) + "Grad")(dy, y, **extra)
+
+
+def skips_zeros(x: Sequence[int], weight: Sequence[int], attributes: dict[str, Any]) -> bool:
+    """Return whether a transposed convolution leaves out the zeros around x.
+
+    That matters if a weight is NaN. Depthwise kernels do, and those of small images to few
+    channels.
+    """
+    if attributes["groups"] > 1:
+        return weight[-2] == 1
+    return weight[-2] <= 8 and math.prod(x[1:-1]) * math.prod(weight[:-1]) <= 2**17
+
+
+def inside_of(x: Any, sides: Sequence[tuple[int, int]]) -> Any:
+    """Return where images with zeros around them are not zeros, (N, ..., 1, 1)."""
+    return np.pad(np.ones(x.shape[:-1]), [(0, 0), *sides])[..., None, None] > 0
+
+
+def away_from_kinks(x: Any, weight: Any, bias: Any, attributes: dict[str, Any]) -> Case:
+    """Return a case in which nothing that goes into a relu is near zero.
+
+    With numbers from a grid the sum of products lies on a finer one, and the bias between its
+    points.
+    """
+    if attributes["activation"] not in ("relu", "leaky_relu"):
+        return Case((x, weight, bias), attributes)
+    if bias is None:
+        return Case((x, weight), {**attributes, "activation": "none"})
+    x, weight, bias = (np.round(4 * x) / 4, np.round(4 * weight) / 4, np.round(bias) + 1 / 32)
+    return Case((x, weight, bias), attributes)
+
+
+def grouped(x: Any, groups: int) -> Any:
+    return x.reshape(*x.shape[:-1], groups, x.shape[-1] // groups)
+
+
+def numbers(rng: np.random.Generator, *shapes: tuple[int, ...]) -> tuple[Any, ...]:
+    return tuple(rng.standard_normal(shape) for shape in shapes)
+
+
+def scratch_of(
+    itemsize: int,
+    *,
+    taps: int,
+    depth: int,
+    columns: int,
+    groups: int,
+    pixels: int,
+    copied: int,
+    turned: int = 0,
+) -> int:
+    """Return what the product of a convolution needs; see conv.c."""
+    packed = groups * taps * depth * -(-columns // WIDEST) * WIDEST
+    return pieces(itemsize, packed, copied, turned, taps * depth) + pieces(8, taps * pixels)
+
+
+def three(extents: Sequence[int]) -> tuple[int, ...]:
+    """Return three spatial extents; those in front that are not there are 1."""
+    return (1,) * (3 - len(extents)) + tuple(extents)
