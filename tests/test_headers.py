@@ -11,6 +11,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 from toolchain import CXX, INCLUDE, TESTS, C, compile_c, library, needs_compiler, try_to_compile
+from workshop import blocks
 
 import pyframe as pf
 from pyframe import _native
@@ -322,3 +323,23 @@ def test_the_core_itself_has_what_came_later(tmp_path: Path) -> None:
     for name in ("gemm.inc", "abi.inc"):
         ffi.cdef(script.declarations(str(headers / name)))
     assert ffi.typeof("pf_host").fields[-1][0] == "later"
+
+
+# ---- the page on kernels ----
+
+PAGE = TESTS.parent / "docs" / "plugins" / "kernels.md"
+SNIPPETS = [
+    block.text
+    for block in blocks(PAGE.read_text(encoding="utf-8"))
+    if block.language == "c" and block.path is None
+]
+
+
+@needs_compiler
+@pytest.mark.parametrize("compiler", C)
+def test_the_snippets_of_the_page_compile(compiler: str, tmp_path: Path) -> None:
+    source = tmp_path / "snippets.c"
+    source.write_text("#include <pyframe/pyframe.h>\n" + "\n".join(SNIPPETS))
+    flags = ("-fsyntax-only", "-Wno-unused-function")
+    assert len(SNIPPETS) == 2
+    assert not try_to_compile(source, tmp_path / "none", *flags, compiler=compiler)
