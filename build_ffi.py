@@ -12,7 +12,6 @@ from cffi import FFI
 CORE = Path(__file__).resolve().parent / "core_c"
 
 
-
 def declarations(path: str) -> str:
     """Return a file of bare declarations without its conditions, of which cffi knows nothing."""
     lines = (CORE / path).read_text(encoding="utf-8").splitlines(keepends=True)

@@ -1,13 +1,30 @@
 """The conformance kit: what the project checks its own parts with, and a plugin's author theirs."""
 
 from pyframe.testing.bad_calls import check_bad_calls
+from pyframe.testing.capabilities import check_capabilities
 from pyframe.testing.draw import Draw
+from pyframe.testing.fits import (
+    callback_checks,
+    check_callback,
+    check_dataset,
+    dataset_checks,
+)
 from pyframe.testing.forward import check_forward
 from pyframe.testing.gradients import check_gradients
 from pyframe.testing.layers import check_layer, layer_checks
-from pyframe.testing.ops import check_declaration, check_op
+from pyframe.testing.losses import check_loss, loss_checks
+from pyframe.testing.metrics import check_metric, metric_checks
+from pyframe.testing.nodes import check_node, node_checks
+from pyframe.testing.numbers import (
+    check_initializer,
+    check_schedule,
+    initializer_checks,
+    schedule_checks,
+)
+from pyframe.testing.ops import check_declaration, check_op, op_checks
 from pyframe.testing.optimizers import check_optimizer, optimizer_checks
 from pyframe.testing.parts import PartCase
+from pyframe.testing.plugins import check_plugin, conformance, plugin_checks
 from pyframe.testing.subject import ConformanceError, Kernels
 
 __all__ = [
@@ -15,13 +32,32 @@ __all__ = [
     "Draw",
     "Kernels",
     "PartCase",
+    "callback_checks",
     "check_bad_calls",
+    "check_callback",
+    "check_capabilities",
+    "check_dataset",
     "check_declaration",
     "check_forward",
     "check_gradients",
+    "check_initializer",
     "check_layer",
+    "check_loss",
+    "check_metric",
+    "check_node",
     "check_op",
     "check_optimizer",
+    "check_plugin",
+    "check_schedule",
+    "conformance",
+    "dataset_checks",
+    "initializer_checks",
     "layer_checks",
+    "loss_checks",
+    "metric_checks",
+    "node_checks",
+    "op_checks",
     "optimizer_checks",
+    "plugin_checks",
+    "schedule_checks",
 ]

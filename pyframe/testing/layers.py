@@ -5,10 +5,8 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -17,11 +15,12 @@ import pyframe
 from pyframe.checkpoint import LostLayer, plain_config
 from pyframe.errors import UnusedParameterWarning
 from pyframe.layers import Layer
-from pyframe.node import Node, describe
-from pyframe.registry import registries
+from pyframe.node import describe
 from pyframe.testing import behaviour
 from pyframe.testing.behaviour import same_bits
+from pyframe.testing.files import check_file, computed
 from pyframe.testing.parts import Built, Part, PartCase, usual_cases
+from pyframe.testing.refusals import check_refusals
 from pyframe.testing.runner import Checks, Expected, fail, require, run_checks
 
 Cases = Iterable[Any]
@@ -65,12 +64,13 @@ def check_layer(
 
 
 def layer_checks(layer_class: type[Layer], cases: Cases | None = None) -> Checks:
-    """Return the checks of a layer by name; each runs over all cases.
+    """Return the checks of a layer by name; each but the last runs over all cases.
 
     - declaration: a docstring, a name for the registry, cases to try it on.
     - config: every argument is kept, JSON can hold them, and the layer that they make is the same.
     - parameters: made with `add_parameter`, used, named after the layer, shared by all its calls.
     - shape, batch: the output is as declared, for 0, 1 and 7 rows; rows do not mix.
+    - refusal: inputs of other shapes and dtypes raise a `PyframeError`, or are computed.
     - model: the same bits in a `Sequential` and as a function on nodes.
     - save: weights and outputs survive `Model.save` and `pyframe.load` to the bit.
     - dtype, determinism, threads, gradient, purity, modes, training, leak.
@@ -94,6 +94,7 @@ def layer_checks(layer_class: type[Layer], cases: Cases | None = None) -> Checks
         "config": _check_config,
         "parameters": _check_parameters,
         "shape": behaviour.check_shape,
+        "refusal": check_refusals,
         "batch": behaviour.check_batch,
         "model": _check_model,
         "save": _check_save,
@@ -104,9 +105,10 @@ def layer_checks(layer_class: type[Layer], cases: Cases | None = None) -> Checks
         "purity": behaviour.check_purity,
         "modes": behaviour.check_modes,
         "training": _check_training,
-        "leak": behaviour.check_leak,
     }
-    return checks | {name: over_cases(check) for name, check in each.items()}
+    checks |= {name: over_cases(check) for name, check in each.items()}
+    checks["leak"] = lambda: behaviour.check_leak(parts()[0])
+    return checks
 
 
 def _parts(layer_class: type[Layer], cases: Cases | None) -> list[Part]:
@@ -237,6 +239,16 @@ def _check_parameters(part: Part) -> None:
     inputs = part.placeholders("float32")
     first = layer(*inputs)
     own = [*layer.parameters, *layer.states]
+    pyframe.Model(inputs, first)  # from here on each has a name of its own
+    names = [p.name for p in own]
+    require(len(set(names)) == len(names), "parameters", part.what, f"two of one name: {names}")
+    for p in own:
+        require(
+            (p.name or "").startswith(f"{layer.path}/"),
+            "parameters",
+            part.what,
+            f"{p.name!r} is not named after the layer, {layer.path!r}",
+        )
     second = layer(*part.placeholders("float32"))
     require(
         own == [*layer.parameters, *layer.states],
@@ -244,7 +256,6 @@ def _check_parameters(part: Part) -> None:
         part.what,
         "its second call makes further parameters; make them in build()",
     )
-    pyframe.Model(inputs, first)  # names them, which has to come before a plan places them
     for value in (first, second):
         plan = pyframe.compile(value)
         used = [*plan.graph.parameters, *plan.graph.states]
@@ -263,15 +274,6 @@ def _check_parameters(part: Part) -> None:
                 part.what,
                 f"it has {p.label()!r}, and its output does not depend on it",
             )
-    names = [p.name for p in own]
-    require(len(set(names)) == len(names), "parameters", part.what, f"two of one name: {names}")
-    for p in own:
-        require(
-            (p.name or "").startswith(f"{layer.path}/"),
-            "parameters",
-            part.what,
-            f"{p.name!r} is not named after the layer, {layer.path!r}",
-        )
 
 
 # ---- models and files ----
@@ -304,54 +306,9 @@ def _check_model(part: Part) -> None:
     require(pair.summary(), "model", part.what, "summary() is empty")
 
 
-def _custom(model: Any) -> dict[str, type]:
-    """Return the classes of a model that are not registered."""
-    things: list[Any] = [n for n in model.graph.order if n.inputs]
-    layers = list(model.layers)
-    while layers:
-        layer = layers.pop()
-        things.append(layer)
-        layers.extend(layer.sublayers.values())
-    found = {}
-    for thing in things:
-        kind = "ops" if isinstance(thing, Node) else "layers"
-        cls = type(thing)
-        if cls not in [registries[kind].get(name) for name in registries[kind]]:
-            found[cls.__name__] = cls
-    return found
-
-
 def _check_save(part: Part) -> None:
     for dtype in ("float32", "float64"):
-        pyframe.set_seed(3)
-        inputs = part.placeholders(dtype)
-        model = pyframe.Model(inputs, part.make()(*inputs))
-        rng = np.random.default_rng(0)
-        model.set_weights(
-            {k: w + 0.1 * rng.random(w.shape) for k, w in model.get_weights().items()}
-        )
-        arrays = part.cast(part.case.arrays(), dtype)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "model.pyframe")
-            model.save(path)
-            loaded = pyframe.load(path, custom_ops=_custom(model))
-        weights, others = model.get_weights(), loaded.get_weights()
-        require(
-            list(weights) == list(others)
-            and all(map(same_bits, weights.values(), others.values())),
-            "save",
-            part.what,
-            f"after save and load in {dtype} the weights are not the same to the bit",
-        )
-        one = Built(model.inputs, model.outputs[0], pyframe.compile(model.outputs), None)
-        other = Built(loaded.inputs, loaded.outputs[0], pyframe.compile(loaded.outputs), None)
-        for training in (False, True):
-            require(
-                same_bits(_first(one, arrays, training), _first(other, arrays, training)),
-                "save",
-                part.what,
-                f"after save and load in {dtype} it computes something else (training={training})",
-            )
+        loaded = check_file(part, dtype)
         (layer,) = loaded.layers
         require(
             not isinstance(layer, LostLayer),
@@ -362,18 +319,14 @@ def _check_save(part: Part) -> None:
         )
         again = layer(*loaded.inputs)
         rebuilt = Built(loaded.inputs, again, pyframe.compile(again), layer)
+        arrays = part.cast(part.case.arrays(), dtype)
         require(
-            same_bits(rebuilt.run(arrays), _first(other, arrays, False)),
+            same_bits(rebuilt.run(arrays), computed(loaded, arrays, False)),
             "save",
             part.what,
             "after save and load, calling the layer anew gives something else than its saved "
             "graph: its configuration says another thing, or its parameters are new ones",
         )
-
-
-def _first(built: Built, arrays: Sequence[Any], training: bool) -> Any:
-    result = built.plan.run(dict(zip(built.inputs, arrays, strict=True)), training=training)
-    return result[0] if isinstance(result, list) else result
 
 
 # ---- training ----

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
+import numpy as np
+
+from pyframe import _native
 from pyframe.op import Op
 from pyframe.testing import bad_calls, forward, gradients
+from pyframe.testing.capabilities import check_capabilities
 from pyframe.testing.draw import Draw
+from pyframe.testing.nodes import node_checks
+from pyframe.testing.runner import Checks, Expected, run_checks
 from pyframe.testing.subject import ConformanceError, Kernels
 
 
@@ -46,26 +55,34 @@ def check_declaration(op_class: type[Op]) -> None:
 
 
 def check_op(
-    op_class: type[Op],
+    op_class: type[Op] | Callable[..., Any],
+    cases: Iterable[Any] | None = None,
     *,
     dtypes: Sequence[str] = ("float32", "float64"),
     shapes: int = forward.DEFAULT_SHAPES,
     seed: int = 0,
     kernels: Kernels | None = None,
+    expected_failures: Expected | None = None,
 ) -> None:
     """Check an op: what it declares, its kernels, its gradients, and calls that are wrong.
 
     Parameters
     ----------
-    op_class : type of Op
-        A class of yours with `reference` and `sample`; see `pyframe.op.Op`.
+    op_class : type of Op, or callable
+        A class of yours with `reference` and `sample`; see `pyframe.op.Op`. A node class written in
+        Python, or a function that composes nodes, is checked by `check_node`.
+    cases : list of (shape, arguments), optional
+        For `check_node` alone; an `Op` has cases of its own.
     dtypes : sequence of str
     shapes : int, default 200
         How many random cases there are for each dtype, besides ``op_class.cases()``.
     seed : int
         That of the first random case. A failure prints the seed of its case.
     kernels : callable, optional
-        ``kernels(name, bits)`` gives the address of a kernel; default: the built-in ones.
+        ``kernels(name, bits)`` gives the address of a kernel; default: the built-in ones and those
+        of plugins, for each instruction set that this machine has.
+    expected_failures : dict of str to str, optional
+        Names of checks that must fail, with the reason. One that passes is an error.
 
     Raises
     ------
@@ -80,11 +97,63 @@ def check_op(
 
     See Also
     --------
-    check_forward, check_gradients, check_bad_calls : its parts, with what each of them checks.
+    op_checks : the checks by name.
+    check_forward, check_gradients, check_bad_calls, check_capabilities : what they are made of.
     """
-    check_declaration(op_class)
-    for dtype in dtypes:
-        forward.check_forward(op_class, dtype, shapes=shapes, seed=seed, kernels=kernels)
-    if op_class.differentiable:
-        gradients.check_gradients(op_class, shapes=min(shapes, 60), seed=seed)
-    bad_calls.check_bad_calls(op_class, shapes=min(shapes, 30), seed=seed, kernels=kernels)
+    checks = op_checks(op_class, cases, dtypes=dtypes, shapes=shapes, seed=seed, kernels=kernels)
+    what = getattr(op_class, "__name__", type(op_class).__name__)
+    run_checks(what, checks, expected_failures)
+
+
+def op_checks(
+    op_class: type[Op] | Callable[..., Any],
+    cases: Iterable[Any] | None = None,
+    *,
+    dtypes: Sequence[str] = ("float32", "float64"),
+    shapes: int = forward.DEFAULT_SHAPES,
+    seed: int = 0,
+    kernels: Kernels | None = None,
+) -> Checks:
+    """Return the checks of an op by name.
+
+    - declaration: `check_declaration`.
+    - forward: `check_forward`, for each dtype and instruction set.
+    - gradient: `check_gradients`, if it is differentiable.
+    - bad_calls: `check_bad_calls`.
+    - capability: `check_capabilities`.
+    """
+    if not (isinstance(op_class, type) and issubclass(op_class, Op)):
+        return node_checks(op_class, cases)
+    op = op_class
+
+    def check_all_kernels() -> None:
+        for dtype in dtypes:
+            for each in _kernel_sets(op, 8 * np.dtype(dtype).itemsize, kernels):
+                forward.check_forward(op, dtype, shapes=shapes, seed=seed, kernels=each)
+
+    checks: Checks = {
+        "declaration": lambda: check_declaration(op),
+        "forward": check_all_kernels,
+        "bad_calls": lambda: bad_calls.check_bad_calls(
+            op, shapes=min(shapes, 30), seed=seed, kernels=kernels
+        ),
+        "capability": lambda: check_capabilities(
+            op, shapes=min(shapes, 20), seed=seed, kernels=kernels
+        ),
+    }
+    if op.differentiable:
+        checks["gradient"] = lambda: gradients.check_gradients(
+            op, shapes=min(shapes, 60), seed=seed
+        )
+    return checks
+
+
+def _kernel_sets(op_class: type[Op], bits: int, kernels: Kernels | None) -> list[Kernels | None]:
+    """Return where to look up kernels: once for each that this machine can run."""
+    if kernels is not None or "PYFRAME_ISA" in os.environ:
+        return [kernels]
+    found: dict[int, Kernels | None] = {}
+    for isa in _native.instruction_sets():  # a plugin may have one kernel for all of them
+        find = functools.partial(_native.find_kernel, isa=isa)
+        found.setdefault(find(op_class.kernel, bits), find)
+    return list(found.values())

@@ -313,6 +313,12 @@ class _Bench:
             rate = float(stairs(step))
             by_hand.plan.step({by_hand.noise: 1.0}, learning_rate=rate)
         self.require(
+            not same_bits(scheduled.values, number),
+            "rate",
+            "a schedule that falls moves it as far as a constant rate; use the learning_rate that "
+            "update is called with",
+        )
+        self.require(
             same_bits(scheduled.values, by_hand.values),
             "rate",
             "a schedule moves it otherwise than its numbers given step by step: the rate of each "

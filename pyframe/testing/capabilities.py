@@ -1,0 +1,120 @@
+"""Whether an op's kernel does what the op class says of it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pyframe import _native
+from pyframe.node import Array
+from pyframe.op import Op
+from pyframe.testing.subject import Kernels, Subject, all_cases
+
+DEFAULT_SHAPES = 20
+
+
+def check_capabilities(
+    op_class: type[Op],
+    *,
+    dtype: str = "float32",
+    shapes: int = DEFAULT_SHAPES,
+    seed: int = 0,
+    kernels: Kernels | None = None,
+) -> None:
+    """Check what an op class declares of its kernel and the planner relies on.
+
+    - Without `reads_training` and states, training makes no difference to any bit.
+    - Without `uses_random`, neither do seed, stream and step.
+    - Where it `is_elementwise`, the kernel gives the same bits for any stretch of the elements as a
+      1-D array, also with an output in the place of an input.
+
+    Raises
+    ------
+    ConformanceError
+        An `AssertionError` of kind "capability".
+    """
+    for case, origin in all_cases(op_class, shapes, seed):
+        subject = Subject(op_class, case, dtype, origin, kernels)
+        if subject.is_alias() and not subject.address():
+            continue
+        if not op_class.reads_training and not op_class.uses_random and not case.states:
+            _check_same(subject, "reads_training", {"training": False})
+        if not op_class.uses_random:
+            _check_same(subject, "uses_random", {"seed": 3, "stream": 9, "step": 12})
+        if subject.node.is_elementwise(subject.specs):
+            _check_stretches(subject)
+
+
+def _check_same(subject: Subject, what: str, options: dict[str, int]) -> None:
+    """Fail if the options of a call make a difference that the class does not declare."""
+    for one, other in zip(
+        subject.call_ok().outputs, subject.call_ok(**options).outputs, strict=True
+    ):
+        if one.tobytes() != other.tobytes():
+            raise subject.fail(
+                "capability",
+                f"the outputs depend on {', '.join(options)}; the class must say {what} = True",
+            )
+
+
+def _check_stretches(subject: Subject) -> None:
+    """Call the kernel on parts of all elements, as the planner's fusion does."""
+    op_class = subject.op_class
+    whole = subject.call_ok().outputs
+    arrays = [None if a is None else a.ravel() for a in subject.arrays]
+    counts = {a.size for a in arrays if a is not None}
+    n = whole[0].size
+    if counts - {n, 1} or any(a.size != n for a in whole):
+        raise subject.fail(
+            "capability",
+            f"is_elementwise() says yes, and its inputs have {sorted(counts)} elements and its "
+            f"outputs {[a.size for a in whole]}; only one number and single inputs are possible",
+        )
+    special = {*op_class.integer_inputs, *op_class.shape_only}
+    if n == 0 or op_class.uses_random or subject.initial_states or special:
+        return
+    for start, stop in {(0, n), (n // 3, n - n // 5), (n // 2, n // 2 + 1)}:
+        if stop <= start:
+            continue
+        parts = [a if a is None or a.size == 1 else a[start:stop].copy() for a in arrays]
+        wanted = [a.ravel()[start:stop] for a in whole]
+        _compare(subject, parts, wanted, None, (start, stop))
+        for i, part in enumerate(parts):
+            if part is not None and part.size == stop - start:
+                _compare(subject, list(parts), wanted, i, (start, stop))
+
+
+def _compare(
+    subject: Subject,
+    parts: list[Array | None],
+    wanted: list[Array],
+    place: int | None,
+    stretch: tuple[int, int],
+) -> None:
+    """Call the kernel on a stretch, its first output in the place of an input if that is given."""
+    outputs: list[Array | None] = [np.full_like(w, np.nan) for w in wanted]
+    if place is not None:
+        shared = parts[place]
+        assert shared is not None
+        parts[place] = outputs[0] = shared.copy()
+    scratch = np.empty(max(subject.node.scratch_bytes(subject.specs), 1), np.uint8)
+    _native.call_kernel(
+        subject.node.kernel,
+        8 * subject.dtype.itemsize,
+        parts,
+        outputs,
+        states=[],
+        attributes=subject.node.pack_attributes(subject.specs),
+        scratch=scratch,
+        scratch_bytes=subject.node.scratch_bytes(subject.specs),
+        training=True,
+        kernel=subject.address(),
+    )
+    for o, (got, expected) in enumerate(zip(outputs, wanted, strict=True)):
+        if got is not None and got.tobytes() != expected.tobytes():
+            where = f"elements {stretch[0]} to {stretch[1] - 1} as a 1-D array"
+            how = "" if place is None else f", with output 0 in the place of input {place},"
+            raise subject.fail(
+                "capability",
+                f"is_elementwise() says yes, and the kernel gives other bits in output {o} for "
+                f"{where}{how} than for all elements",
+            )

@@ -1,0 +1,246 @@
+"""Checks of what stands around a fit: callbacks and datasets."""
+
+from __future__ import annotations
+
+import inspect
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+import numpy as np
+
+import pyframe
+from pyframe.callbacks import EVENTS, Callback
+from pyframe.testing.behaviour import same_bits
+from pyframe.testing.runner import Checks, Expected, fail, require, run_checks
+
+EPOCHS = 4
+
+
+def _name(thing: Any) -> str:
+    return getattr(thing, "__name__", type(thing).__name__)
+
+
+# ---- callbacks ----
+
+
+def check_callback(
+    factory: Callable[..., Any], *, expected_failures: Expected | None = None
+) -> None:
+    """Check a callback.
+
+    Parameters
+    ----------
+    factory : type of Callback, or callable
+        Gives a new callback, without arguments.
+    expected_failures : dict of str to str, optional
+        Names of checks that must fail, with the reason. One that passes is an error.
+
+    Raises
+    ------
+    ConformanceError
+        An `AssertionError` whose `kind` says which check failed.
+
+    See Also
+    --------
+    callback_checks : the checks by name.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> from pyframe.testing import check_callback
+    >>> check_callback(pf.callbacks.EarlyStopping)
+    """
+    run_checks(_name(factory), callback_checks(factory), expected_failures)
+
+
+def callback_checks(factory: Callable[..., Any]) -> Checks:
+    """Return the checks of a callback by name.
+
+    - declaration: a `Callback`, whose methods called ``on_...`` are events that there are.
+    - fit: fits with and without validation, with no epoch at all, and in one batch end well.
+    - again: one instance serves fit after fit, and does the same each time.
+    - determinism: two instances lead two equal fits to the same bits.
+    """
+    what = _name(factory)
+
+    def fitted(callback: Any, epochs: int = EPOCHS, **options: Any) -> tuple[Any, Any]:
+        pyframe.set_seed(0)
+        rng = np.random.default_rng(0)
+        x = rng.normal(size=(21, 3))
+        y = x @ np.array([[1.0], [-2.0], [0.5]])
+        model = pyframe.Sequential([pyframe.layers.Dense(1)])
+        trainer = pyframe.Trainer(model, "l2", pyframe.optimizers.Adam(0.05), metrics=["mae"])
+        history = trainer.fit(
+            x, y, epochs, callbacks=[callback], verbose=0, **{"batch_size": 8, **options}
+        )
+        return model.get_weights() if model.built else {}, history
+
+    def check_declaration() -> None:
+        callback = factory()
+        require(isinstance(callback, Callback), "declaration", what, "it is no Callback")
+        for name, method in inspect.getmembers(type(callback), callable):
+            if name.startswith("on_") and name not in EVENTS:
+                fail(
+                    "declaration",
+                    what,
+                    f"it has a method {name}, which nothing calls; the events are "
+                    f"{', '.join(EVENTS)}",
+                )
+            base = getattr(Callback, name, None)
+            if name in EVENTS and method is not base:
+                wanted = list(inspect.signature(base).parameters)  # type: ignore[arg-type]
+                try:
+                    inspect.signature(method).bind(*wanted)
+                except TypeError as error:
+                    fail("declaration", what, f"{name} must take {', '.join(wanted)}: {error}")
+
+    def check_fit() -> None:
+        for options in ({}, {"validation_split": 0.25}, {"epochs": 0}, {"batch_size": None}):
+            _, history = fitted(factory(), **options)
+            losses = history.get("loss", [])
+            require(
+                len(losses) == history.epochs and bool(np.isfinite(losses).all()),
+                "fit",
+                what,
+                f"a fit with it ({options}) has the losses {losses} after {history.epochs} epochs",
+            )
+
+    def check_again() -> None:
+        callback = factory()
+        first, one = fitted(callback)
+        second, other = fitted(callback)
+        require(
+            one.epochs == other.epochs and _equal(first, second),
+            "again",
+            what,
+            f"in its second fit it does otherwise: {one.epochs} and {other.epochs} epochs; begin "
+            "anew in on_fit_start",
+        )
+
+    def check_determinism() -> None:
+        first, _ = fitted(factory())
+        second, _ = fitted(factory())
+        same = _equal(first, second)
+        require(same, "determinism", what, "two instances lead two equal fits to other bits")
+
+    return {
+        "declaration": check_declaration,
+        "fit": check_fit,
+        "again": check_again,
+        "determinism": check_determinism,
+    }
+
+
+def _equal(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    return first.keys() == second.keys() and all(same_bits(v, second[k]) for k, v in first.items())
+
+
+# ---- datasets ----
+
+
+def check_dataset(loader: Callable[..., Any], *, expected_failures: Expected | None = None) -> None:
+    """Check a dataset.
+
+    Parameters
+    ----------
+    loader : callable
+        Without arguments it gives a `pyframe.datasets.Dataset`, or arrays (X, y).
+    expected_failures : dict of str to str, optional
+        Names of checks that must fail, with the reason. One that passes is an error.
+
+    Raises
+    ------
+    ConformanceError
+        An `AssertionError` whose `kind` says which check failed.
+
+    See Also
+    --------
+    dataset_checks : the checks by name.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> from pyframe.testing import check_dataset
+    >>> check_dataset(pf.datasets.load_boston)
+    """
+    run_checks(_name(loader), dataset_checks(loader), expected_failures)
+
+
+def dataset_checks(loader: Callable[..., Any]) -> Checks:
+    """Return the checks of a dataset by name.
+
+    - data: finite numbers, a target for every row, a name for every column that has one.
+    - again: loaded twice it is the same, and whoever changes the first copy changes no other.
+    - offline: no connection is opened.
+    """
+    what = _name(loader)
+
+    def loaded() -> tuple[Any, Any, Any]:
+        found = loader()
+        if isinstance(found, tuple | list):
+            require(len(found) == 2, "data", what, f"it gives {len(found)} things, not (X, y)")
+            return found[0], found[1], None
+        for name in ("data", "target"):
+            require(
+                hasattr(found, name),
+                "data",
+                what,
+                f"it gives {type(found).__name__}, without {name}; give a pyframe.datasets.Dataset "
+                "or arrays (X, y)",
+            )
+        return found.data, found.target, found
+
+    def check_data() -> None:
+        data, target, found = loaded()
+        for name, array in (("data", data), ("target", target)):
+            require(isinstance(array, np.ndarray), "data", what, f"{name} is no array")
+            require(array.dtype.kind in "fiub", "data", what, f"{name} holds {array.dtype}")
+            require(array.ndim > 0, "data", what, f"{name} is a single number; it must have rows")
+            finite = array.dtype.kind != "f" or bool(np.isfinite(array).all())
+            require(finite, "data", what, f"{name} has values that are not finite")
+        require(
+            len(data) == len(target) > 0,
+            "data",
+            what,
+            f"there are {len(data)} rows and {len(target)} targets",
+        )
+        names = getattr(found, "feature_names", None)
+        if names is not None and data.ndim == 2:
+            require(
+                len(names) == data.shape[1],
+                "data",
+                what,
+                f"there are {len(names)} feature_names for {data.shape[1]} columns",
+            )
+        if found is not None and hasattr(found, "description"):
+            require(str(found.description).strip(), "data", what, "its description is empty")
+
+    def check_again() -> None:
+        first = [np.array(a) for a in loaded()[:2]]
+        for array in loaded()[:2]:
+            if array.flags.writeable:
+                array[...] = 0
+        second = loaded()[:2]
+        require(
+            all(map(same_bits, first, second)),
+            "again",
+            what,
+            "loaded again, after somebody wrote into the first copy, it is not the same; give "
+            "every caller arrays of its own",
+        )
+
+    def check_offline() -> None:
+        def refuse(*arguments: Any, **options: Any) -> NoReturn:
+            fail("offline", what, "it opens a connection; data come from files, never from a net")
+
+        before = socket.socket.connect, socket.getaddrinfo
+        socket.socket.connect = refuse  # type: ignore[method-assign]
+        socket.getaddrinfo = refuse
+        try:
+            loaded()
+        finally:
+            socket.socket.connect = before[0]  # type: ignore[method-assign]
+            socket.getaddrinfo = before[1]
+
+    return {"data": check_data, "again": check_again, "offline": check_offline}

@@ -1,0 +1,190 @@
+"""All checks of all that a plugin registers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from pyframe import plugins
+from pyframe.discovery import normalized
+from pyframe.errors import ArgumentError
+from pyframe.registry import BUILT_IN, KINDS, registries
+from pyframe.testing.fits import callback_checks, dataset_checks
+from pyframe.testing.layers import layer_checks
+from pyframe.testing.losses import loss_checks
+from pyframe.testing.metrics import metric_checks
+from pyframe.testing.numbers import initializer_checks, schedule_checks
+from pyframe.testing.ops import op_checks
+from pyframe.testing.optimizers import optimizer_checks
+from pyframe.testing.runner import Checks, Expected, checked, known_names, require, run_checks
+
+CHECKS: dict[str, Callable[..., Checks]] = {
+    "ops": op_checks,
+    "layers": layer_checks,
+    "losses": loss_checks,
+    "optimizers": optimizer_checks,
+    "schedules": schedule_checks,
+    "initializers": initializer_checks,
+    "metrics": metric_checks,
+    "callbacks": callback_checks,
+    "datasets": dataset_checks,
+}
+
+Options = Mapping[str, Mapping[str, Any]]
+
+
+def check_plugin(
+    plugin: Any,
+    *,
+    options: Options | None = None,
+    expected_failures: Expected | None = None,
+) -> None:
+    """Run the checks of everything that a plugin registers.
+
+    Parameters
+    ----------
+    plugin : str or object
+        The name of an installed distribution, or a module or object with hooks, which is registered
+        if it is not yet.
+    options : dict, optional
+        For some of the things, by ``"<kind>.<name>"``, keywords of their checks: ``{"layers.conv":
+        {"cases": [...]}}``. With ``"factory"`` another callable is checked in the thing's place,
+        one that gives it without arguments, as a schedule has to be given.
+    expected_failures : dict of str to str, optional
+        Names of checks that must fail, ``"<kind>.<name>:<check>"``, each with the reason. One that
+        passes is an error.
+
+    Raises
+    ------
+    ConformanceError
+        An `AssertionError` whose `kind` says which check failed.
+    PluginError
+        If the plugin is not installed, or is set aside.
+    ArgumentError
+        If options or expected failures are for what the plugin does not have.
+
+    See Also
+    --------
+    conformance : the same as cases for pytest.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> from pyframe.testing import check_plugin
+    >>> class Mine:
+    ...     @pf.hookimpl
+    ...     def pyframe_register_losses(self):
+    ...         return {"twice_l2": lambda y, y_hat, **rest: 2 * pf.L2Loss(y, y_hat, **rest)}
+    >>> mine = Mine()
+    >>> check_plugin(mine)
+    >>> pf.plugins.unregister(mine)
+    """
+    what = plugin if isinstance(plugin, str) else _label(plugin)
+    run_checks(what, plugin_checks(plugin, options=options), expected_failures)
+
+
+def plugin_checks(plugin: Any, *, options: Options | None = None) -> Checks:
+    """Return the checks of all that a plugin registers, called ``"<kind>.<name>:<check>"``.
+
+    First comes ``"plugin:names"``: that every name leads to what was registered under it.
+    """
+    things = dict(_things(plugin))
+    require(things, "declaration", str(plugin), "it registers nothing")
+    given = options or {}
+    for key in given:
+        if key not in things:
+            raise ArgumentError(
+                f"options are given for {key!r}, which the plugin does not register; it has "
+                f"{', '.join(things)}"
+            )
+
+    def check_names() -> None:
+        for key, thing in things.items():
+            kind, _, name = key.partition(".")
+            found = registries[kind].get(name)
+            require(found is thing, "names", key, f"the name {name!r} leads to {found!r}")
+
+    checks: Checks = {"plugin:names": check_names}
+    for key, thing in things.items():
+        arguments = dict(given.get(key, {}))
+        subject = arguments.pop("factory", thing)
+        kind = key.partition(".")[0]
+        for name, check in CHECKS[kind](subject, **arguments).items():
+            checks[f"{key}:{name}"] = check
+    return checks
+
+
+def _label(plugin: Any) -> str:
+    return str(getattr(plugin, "__name__", type(plugin).__name__))
+
+
+def _things(plugin: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what a plugin registers as ("<kind>.<name>", thing), in the order of the kinds."""
+    if isinstance(plugin, str):
+        own = normalized(plugin)
+        if own != BUILT_IN:
+            plugins.load(plugin)
+        for kind in KINDS:
+            for name in registries[kind].names():
+                if own == BUILT_IN:
+                    entry = registries[kind].entry(name)
+                elif name in plugins.load(plugin).things.get(kind, ()):
+                    entry = registries[kind].entry(f"{plugin}:{name}")
+                else:
+                    continue
+                if normalized(entry.distribution) == own:
+                    yield f"{kind}.{name}", entry.thing
+        return
+    if not plugins.manager().is_registered(plugin):
+        plugins.register(plugin, _label(plugin))
+    for kind, named in plugins.things_of(plugin, _label(plugin)).items():
+        for name in named:
+            yield f"{kind}.{name}", registries[kind].get(name)
+
+
+def conformance(
+    plugin: Any,
+    *,
+    options: Options | None = None,
+    expected_failures: Expected | None = None,
+) -> list[Any]:
+    """Return all checks of a plugin as cases for ``pytest.mark.parametrize``.
+
+    Parameters
+    ----------
+    plugin, options, expected_failures
+        As for `check_plugin`. An expected failure is marked ``xfail``, and is strict.
+
+    Returns
+    -------
+    list of pytest.param
+        Each holds one function without arguments; its id is the name of the check.
+
+    Examples
+    --------
+    A whole test file::
+
+        import pytest
+        from pyframe.testing import conformance
+
+        @pytest.mark.parametrize("check", conformance("my-package"))
+        def test_conformance(check):
+            check()
+    """
+    import pytest
+
+    checks = plugin_checks(plugin, options=options)
+    expected = expected_failures or {}
+    known_names(expected, checks, str(plugin))
+    cases = []
+    for name, check in checks.items():
+        marks = []
+        if name in expected:
+            marks.append(
+                pytest.mark.xfail(reason=expected[name], strict=True, raises=AssertionError)
+            )
+        thing = name.rpartition(":")[0]
+        cases.append(
+            pytest.param(checked(thing, name.rpartition(":")[2], check), id=name, marks=marks)
+        )
+    return cases

@@ -1,0 +1,660 @@
+"""Tests of the kit: each check is shown a part that breaks its rule, and must say so."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+import pyframe as pf
+from pyframe.layers import Layer
+from pyframe.testing import (
+    ConformanceError,
+    layer_checks,
+    loss_checks,
+    metric_checks,
+    node_checks,
+    op_checks,
+)
+from pyframe.testing.runner import checked
+
+ROWS = [((4, 3), {})]
+
+
+def caught(checks: dict[str, Any], name: str, what: str = "it") -> ConformanceError:
+    """Return what a check raises."""
+    with pytest.raises(ConformanceError) as found, np.errstate(all="ignore"):
+        checked(what, name, checks[name])()
+    return found.value
+
+
+class Fine(Layer):
+    """y = x, and the base of the broken ones."""
+
+    def call(self, *inputs):
+        return 1.0 * inputs[0]
+
+
+class Undocumented(Fine):
+    def call(self, *inputs):
+        return inputs[0]
+
+
+class Nameless(Fine):
+    """Takes no name."""
+
+    def __init__(self):
+        super().__init__()
+
+
+class Needy(Fine):
+    """Cannot be made without arguments."""
+
+    def __init__(self, size, *, name=None):
+        super().__init__(name=name)
+        self.size = size
+
+
+class Forgetful(Fine):
+    """Does not keep its argument."""
+
+    def __init__(self, factor=2.0, *, name=None):
+        super().__init__(name=name)
+
+    def call(self, *inputs):
+        return 2.0 * inputs[0]
+
+
+class KeepsAnother(Forgetful):
+    """Keeps its argument under a name that a reader would not guess."""
+
+    def __init__(self, factor=2.0, *, name=None):
+        super().__init__(name=name)
+        self.factor = 3.0
+
+
+class LosesHalf(Fine):
+    """Says less in its configuration than it uses."""
+
+    def __init__(self, factor=2.0, *, name=None):
+        super().__init__(name=name)
+        self.factor = factor
+
+    def call(self, *inputs):
+        return self.factor * inputs[0]
+
+    def config(self):
+        return {"name": self.name}
+
+
+class LosesPair(Fine):
+    """Leaves a pair out of its configuration."""
+
+    def __init__(self, pair=(1.0, 1.0), *, name=None):
+        super().__init__(name=name)
+        self.pair = pair
+
+    def call(self, *inputs):
+        return self.pair[0] * inputs[0] + self.pair[1]
+
+    def config(self):
+        return {"name": self.name}
+
+
+class Unspeakable(LosesHalf):
+    """Its argument is nothing that JSON could hold."""
+
+    def __init__(self, factor=None, *, name=None):
+        super().__init__(2.0, name=name)
+        self.thing = factor or object
+
+    def config(self):
+        return {"factor": frozenset([2.0]), "name": self.name}
+
+
+class NewParameters(Fine):
+    """Makes parameters at every call."""
+
+    def call(self, *inputs):
+        w = self.add_parameter("w", (3,), 1.0, dtype=inputs[0].dtype)
+        return w * inputs[0]
+
+
+class Hidden(Fine):
+    """Has a parameter that it does not own."""
+
+    def build(self, *specs):
+        self.w = pf.Parameter(np.ones(3), "w", dtype=specs[0].dtype)
+
+    def call(self, *inputs):
+        return self.w * inputs[0]
+
+
+class Idle(Fine):
+    """Has a parameter that it does not use."""
+
+    def build(self, *specs):
+        self.add_parameter("w", (3,), 1.0, dtype=specs[0].dtype)
+
+
+class Misnamed(Fine):
+    """Renames its parameter, as if it were another layer's."""
+
+    def build(self, *specs):
+        self.w = self.add_parameter("w", (3,), 1.0, dtype=specs[0].dtype)
+
+    def call(self, *inputs):
+        return self.w * inputs[0]
+
+    def rename(self, path):
+        super().rename(path)
+        self.w.name = "elsewhere/w"
+
+
+class WrongShapeNode(pf.Node):
+    """States one column more than it gives."""
+
+    def infer(self, *specs):
+        return type(specs[0])((*specs[0].shape[:-1], specs[0].shape[-1] + 1), specs[0].dtype)
+
+    def forward(self, ctx, x):
+        return x
+
+
+class FixedRows(Fine):
+    """Knows one number of rows only."""
+
+    def call(self, *inputs):
+        return pf.Reshape(inputs[0], (4, 3))
+
+
+class Centered(Fine):
+    """Takes the mean of the batch, outside of training too."""
+
+    def call(self, *inputs):
+        return inputs[0] - pf.Mean(inputs[0], axis=0, keepdims=True)
+
+
+class Counting(Fine):
+    """Does something else each time that one is made."""
+
+    made: ClassVar = itertools.count(1)
+
+    def __init__(self, *, name=None):
+        super().__init__(name=name)
+        self._factor = float(next(self.made))
+
+    def call(self, *inputs):
+        return self._factor * inputs[0]
+
+
+class Single(Fine):
+    """Its parameter is float32 whatever comes in."""
+
+    def build(self, *specs):
+        self.w = self.add_parameter("w", (3,), 1.0, dtype="float32")
+
+    def call(self, *inputs):
+        return inputs[0]  # leaves it out, so that nothing else complains
+
+
+class Coarse(pf.Node):
+    """Rounds to a few digits in float32."""
+
+    def forward(self, ctx, x):
+        return np.round(x, 1) if x.dtype == np.float32 else x.copy()
+
+    def backward(self, ctx, dy):
+        return dy
+
+
+class Lottery(Fine):
+    """Draws its weights from numpy.random."""
+
+    def build(self, *specs):
+        values = np.random.normal(size=3)  # noqa: NPY002
+        self.w = self.add_parameter("w", (3,), values, dtype=specs[0].dtype)
+
+    def call(self, *inputs):
+        return self.w * inputs[0]
+
+
+class Restless(pf.Node):
+    """Gives something else at each run."""
+
+    runs: ClassVar = itertools.count(1)
+
+    def forward(self, ctx, x):
+        return x * x.dtype.type(next(self.runs))
+
+
+class ByThreads(pf.Node):
+    """Depends on the number of threads."""
+
+    def forward(self, ctx, x):
+        return x + x.dtype.type(pf.get_num_threads())
+
+
+class FlippedSign(pf.Node):
+    """A cube whose gradient points the wrong way."""
+
+    def forward(self, ctx, x):
+        return x**3
+
+    def backward(self, ctx, dy):
+        return -3 * ctx.inputs[0] ** 2 * dy
+
+
+class ForgottenFactor(FlippedSign):
+    """A cube whose gradient is a third of what it should be."""
+
+    def backward(self, ctx, dy):
+        return ctx.inputs[0] ** 2 * dy
+
+
+class NoGradient(FlippedSign):
+    """A cube that lets nothing through."""
+
+    def backward(self, ctx, dy):
+        return None
+
+
+class OffABit(FlippedSign):
+    """A cube whose gradient is a ten-thousandth off."""
+
+    def backward(self, ctx, dy):
+        return 3.0003 * ctx.inputs[0] ** 2 * dy
+
+
+class KeepsOnSelf(pf.Node):
+    """Keeps on self what belongs on ctx."""
+
+    def forward(self, ctx, x):
+        self.x = x.copy()
+        return x**2
+
+    def backward(self, ctx, dy):
+        return 2 * self.x * dy
+
+
+class Overwrites(pf.Node):
+    """Writes into its input."""
+
+    def forward(self, ctx, x):
+        x.flags.writeable = True
+        x *= 2
+        return x.copy()
+
+
+class DividesByRows(pf.Node):
+    """Divides by one less than the rows, which may be none."""
+
+    def forward(self, ctx, x):
+        return x / x.dtype.type(len(x) - 1)
+
+    def backward(self, ctx, dy):
+        return dy / dy.dtype.type(len(dy) - 1)
+
+
+class Collector(Fine):
+    """Remembers all that were ever made."""
+
+    made: ClassVar[list[Any]] = []
+
+    def __init__(self, *, name=None):
+        super().__init__(name=name)
+        self.made.append(self)
+
+
+class Hoarder(pf.Node):
+    """Keeps a copy of every input, for ever."""
+
+    kept: ClassVar[list[Any]] = []
+
+    def forward(self, ctx, x):
+        self.kept.append(np.zeros(500))
+        return x + 0
+
+
+class Secret(pf.Dropout):
+    """A dropout that does not say that it draws."""
+
+    op = "secret"
+    kernel = "dropout"
+    uses_random = False
+    reads_training = False
+
+
+class EachByItself(pf.Softmax):
+    """A softmax that says that it is element-wise."""
+
+    op = "each_by_itself"
+    kernel = "softmax"
+
+    def is_elementwise(self, specs):
+        return True
+
+    @classmethod
+    def sample(cls, draw):
+        return pf.Case((draw.normal(draw.shape(1, 1, low=2)),), {"axis": 0})
+
+    @classmethod
+    def cases(cls):
+        return ()
+
+
+def of_node(node: type) -> type[Layer]:
+    """Return a layer that applies a node."""
+
+    class Applies(Layer):
+        """Applies a node."""
+
+        def call(self, *inputs):
+            return node(*inputs)
+
+    return Applies
+
+
+ARGUMENTS = {
+    KeepsAnother: [((4, 3), {"factor": 4.0})],
+    LosesHalf: [((4, 3), {"factor": 4.0})],
+    LosesPair: [((4, 3), {"pair": (4.0, 1.0)})],
+}
+
+
+@pytest.mark.parametrize(
+    ("layer_class", "check", "kind", "message"),
+    [
+        (Undocumented, "declaration", "declaration", "docstring"),
+        (Nameless, "declaration", "declaration", "takes no name"),
+        (Forgetful, "config", "config", "factor"),
+        (KeepsAnother, "config", "config", "factor"),
+        (LosesHalf, "config", "config", "self.factor"),
+        (LosesPair, "config", "config", "something else"),
+        (Unspeakable, "config", "config", "JSON"),
+        (NewParameters, "parameters", "parameters", "build"),
+        (Hidden, "parameters", "parameters", "add_parameter"),
+        (Idle, "parameters", "parameters", "does not depend on it"),
+        (Misnamed, "parameters", "parameters", "not named after"),
+        (of_node(WrongShapeNode), "shape", "shape", ""),
+        (FixedRows, "shape", "batch", "row"),
+        (Centered, "batch", "batch", "neighbours"),
+        (Counting, "model", "model", "Sequential"),
+        (LosesHalf, "save", "save", "calling the layer anew"),
+        (Hidden, "save", "save", "new ones"),
+        (of_node(Coarse), "dtype", "dtype", "float32"),
+        (Lottery, "determinism", "determinism", "numpy.random"),
+        (of_node(Restless), "determinism", "determinism", "two runs"),
+        (of_node(ByThreads), "threads", "threads", "threads"),
+        (of_node(FlippedSign), "gradient", "gradient", "input 0"),
+        (of_node(KeepsOnSelf), "purity", "purity", "self.x"),
+        (of_node(lambda x: Secret(x, 0.5)), "modes", "modes", "uses_random"),
+        (of_node(Overwrites), "determinism", "input", "changes its input"),
+        (of_node(DividesByRows), "training", "training", "1 row"),
+        (Collector, "leak", "leak", "Collector"),
+        (of_node(Hoarder), "leak", "leak", "bytes"),
+    ],
+)
+def test_a_broken_layer_is_caught(layer_class, check, kind, message) -> None:
+    cases = ARGUMENTS.get(layer_class, ROWS)
+    error = caught(layer_checks(layer_class, cases), check)
+    assert error.kind == kind and message in str(error), str(error)
+
+
+def test_a_layer_that_is_fine_passes() -> None:
+    for check in layer_checks(Fine).values():
+        check()
+
+
+def test_a_layer_that_needs_arguments_asks_for_cases() -> None:
+    error = caught(layer_checks(Needy), "declaration")
+    assert error.kind == "declaration" and "cases=" in str(error)
+
+
+def test_a_layer_that_takes_no_usual_shape_asks_for_cases() -> None:
+    class Picky(Fine):
+        """Takes twelve features."""
+
+        def build(self, *specs):
+            if specs[0].shape[-1] != 12:
+                raise pf.ShapeError("twelve")
+
+    assert "usual shapes" in str(caught(layer_checks(Picky), "declaration"))
+    layer_checks(Picky, [((2, 12), {})])["declaration"]()
+
+
+@pytest.mark.parametrize("node", [FlippedSign, ForgottenFactor, NoGradient, OffABit])
+def test_a_wrong_gradient_is_caught(node) -> None:
+    assert caught(node_checks(node), "gradient").kind == "gradient"
+
+
+def test_a_wrong_gradient_of_a_parameter_is_caught() -> None:
+    class Product(pf.Node):
+        """x w, whose gradient forgets a row of the sum."""
+
+        def forward(self, ctx, x, w):
+            return x * w
+
+        def backward(self, ctx, dy):
+            x, w = ctx.inputs
+            return dy * w, np.sum((dy * x)[1:], axis=0)
+
+    class Scaled(Fine):
+        """A weight for each feature."""
+
+        def build(self, *specs):
+            self.w = self.add_parameter("w", (3,), 1.0, dtype=specs[0].dtype)
+
+        def call(self, *inputs):
+            return Product(inputs[0], self.w)
+
+    error = caught(layer_checks(Scaled, ROWS), "gradient")
+    assert error.kind == "gradient" and "w" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("node", "check", "kind"),
+    [
+        (WrongShapeNode, "shape", "shape"),
+        (Restless, "determinism", "determinism"),
+        (ByThreads, "threads", "threads"),
+        (KeepsOnSelf, "purity", "purity"),
+        (Coarse, "dtype", "dtype"),
+        (Hoarder, "leak", "leak"),
+    ],
+)
+def test_a_broken_node_is_caught(node, check, kind) -> None:
+    assert caught(node_checks(node), check).kind == kind
+
+
+def test_a_node_whose_arguments_would_be_lost_is_caught() -> None:
+    class Scaled(pf.Node):
+        """c x"""
+
+        def __init__(self, x, c=2.0):
+            self.c = c
+            super().__init__(x)
+
+        def forward(self, ctx, x):
+            return x * x.dtype.type(self.c)
+
+    error = caught(node_checks(Scaled, [((4, 3), {"c": 3.0})]), "save")
+    assert error.kind == "save" and "config()" in str(error)
+
+
+# ---- ops ----
+
+
+@pytest.mark.parametrize("op_class", [Secret, EachByItself])
+def test_a_dishonest_op_is_caught(op_class) -> None:
+    assert caught(op_checks(op_class, shapes=20), "capability").kind == "capability"
+
+
+def test_an_op_without_reference_is_caught() -> None:
+    class Bare(pf.Op):
+        """Has nothing."""
+
+        op = "bare"
+
+    assert caught(op_checks(Bare), "declaration").kind == "declaration"
+
+
+# ---- losses and metrics ----
+
+
+def scaled(factor: float = 1.0, **fixed: Any):
+    """Return a loss that does not do what it is told."""
+
+    def loss(y, y_hat, sample_weight=None, reduction="mean"):
+        options = {"sample_weight": sample_weight, "reduction": reduction} | fixed
+        return factor * pf.L2Loss(y, y_hat, **options)
+
+    return loss
+
+
+def broadcasting(y, y_hat, sample_weight=None, reduction="mean"):
+    """Lets NumPy's rules decide."""
+    each = pf.Square(y - y_hat)
+    if sample_weight is not None:
+        each = pf.Reshape(sample_weight, (-1, 1)) * each
+    return {"mean": pf.Mean, "sum": pf.Sum, "none": lambda x: x}[reduction](each)
+
+
+def unweighted(y, y_hat, sample_weight=None, reduction="mean"):
+    """Divides by the number of rows, whatever their weights."""
+    each = pf.L2Loss(y, y_hat, sample_weight, reduction="none")
+    return {"mean": pf.Mean, "sum": pf.Sum, "none": lambda x: x}[reduction](each)
+
+
+def any_reduction(y, y_hat, sample_weight=None, reduction="mean"):
+    """Takes any word for the mean."""
+    known = reduction if reduction in ("sum", "none") else "mean"
+    return pf.L2Loss(y, y_hat, sample_weight, reduction=known)
+
+
+def rising(y, y_hat, sample_weight=None, reduction="mean"):
+    """Is less the worse the prediction is."""
+    return -1.0 * pf.L1Loss(y, y_hat, sample_weight, reduction=reduction)
+
+
+def through(node):
+    """Return a loss that passes the prediction through a node."""
+
+    def loss(y, y_hat, sample_weight=None, reduction="mean"):
+        return pf.L2Loss(y, node(y_hat), sample_weight, reduction=reduction)
+
+    return loss
+
+
+HELD: list[Any] = []
+
+
+def holding(y, y_hat, sample_weight=None, reduction="mean"):
+    """Keeps its nodes for ever."""
+    HELD.append(pf.L2Loss(y, y_hat, sample_weight, reduction=reduction))
+    return HELD[-1]
+
+
+@pytest.mark.parametrize(
+    ("loss", "check", "kind"),
+    [
+        (scaled(reduction="none"), "shape", "shape"),
+        (scaled(reduction="mean"), "shape", "shape"),
+        (any_reduction, "reduction", "reduction"),
+        (unweighted, "weights", "weights"),
+        (scaled(sample_weight=None), "weights", "weights"),
+        (broadcasting, "broadcast", "broadcast"),
+        (through(FlippedSign), "gradient", "gradient"),
+        (through(OffABit), "gradient", "gradient"),
+        (through(Coarse), "dtype", "dtype"),
+        (through(Restless), "determinism", "determinism"),
+        (through(ByThreads), "threads", "threads"),
+        (through(FlippedSign), "training", "training"),
+        (holding, "leak", "leak"),
+    ],
+)
+def test_a_broken_loss_is_caught(loss, check, kind) -> None:
+    error = caught(loss_checks(loss), check)
+    assert error.kind == kind, str(error)
+
+
+def test_a_loss_that_cannot_take_no_rows_is_caught() -> None:
+    class NeedsRows(pf.Node):
+        """Looks at the first row."""
+
+        def forward(self, ctx, x):
+            return x + 0 * x[0]
+
+    assert caught(loss_checks(through(NeedsRows)), "batch").kind == "batch"
+
+
+class MeanOfBatch(pf.Node):
+    """A mean, where sums are due."""
+
+    scale: ClassVar[Any] = 1.0
+
+    def infer(self, *specs):
+        return type(specs[0])((2,), np.dtype(np.float64))
+
+    def forward(self, ctx, y, y_hat):
+        error = np.abs(y.astype(np.float64) - y_hat)
+        return np.array([error.mean() if error.size else 0.0, 1.0])
+
+    def finalize(self, sums):
+        return sums[0] / sums[1]
+
+
+class SumOfErrors(MeanOfBatch):
+    """Sums without saying what they mean."""
+
+    finalize = None
+
+
+class ByThreadsToo(MeanOfBatch):
+    """Depends on the number of threads."""
+
+    def forward(self, ctx, y, y_hat):
+        return np.array([float(pf.get_num_threads()), 1.0])
+
+
+class NewEachTime(MeanOfBatch):
+    """Counts its runs."""
+
+    runs: ClassVar = itertools.count()
+
+    def forward(self, ctx, y, y_hat):
+        return np.array([float(next(self.runs)), 1.0])
+
+
+class ByDtype(MeanOfBatch):
+    """Sees another thing in float32."""
+
+    def forward(self, ctx, y, y_hat):
+        return np.array([float(y_hat.itemsize), 1.0])
+
+
+@pytest.mark.parametrize(
+    ("metric", "check", "kind"),
+    [
+        (SumOfErrors, "shape", "shape"),
+        (MeanOfBatch, "additive", "additive"),
+        (MeanOfBatch, "broadcast", "broadcast"),
+        (MeanOfBatch, "training", "training"),
+        (ByThreadsToo, "threads", "threads"),
+        (NewEachTime, "determinism", "determinism"),
+        (ByDtype, "dtype", "dtype"),
+        (lambda y, y_hat: HELD.append(m := pf.metrics.get("mae")(y, y_hat)) or m, "leak", "leak"),
+    ],
+)
+def test_a_broken_metric_is_caught(metric, check, kind) -> None:
+    error = caught(metric_checks(metric), check)
+    assert error.kind == kind, str(error)
+
+
+@pytest.fixture(autouse=True)
+def _let_go():
+    yield
+    for held in (HELD, Collector.made, Hoarder.kept):
+        held.clear()
