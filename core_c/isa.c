@@ -95,11 +95,13 @@ const pf_gemm_functions *pf_find_gemm(int isa, int bits) {
     return bits == 32 ? &sets[isa].kernels->gemm_f32 : &sets[isa].kernels->gemm_f64;
 }
 
-const pf_gemm_functions *pf_host_gemm(int bits) { return pf_find_gemm(selected, bits); }
+const pf_gemm_functions *pf_host_gemm(int bits) {
+    return bits == 32 || bits == 64 ? pf_find_gemm(selected, bits) : NULL;
+}
 
 const pf_vector_functions *pf_host_vector(int bits) {
     const pf_kernel_table *kernels = sets[selected].kernels;
-    return bits == 32 ? kernels->vector_f32 : kernels->vector_f64;
+    return bits == 32 ? kernels->vector_f32 : bits == 64 ? kernels->vector_f64 : NULL;
 }
 
 void pf_repeat_gemm(const pf_gemm_functions *functions, const pf_gemm *const *products,

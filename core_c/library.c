@@ -20,6 +20,8 @@ void *pf_library_open(const char *path, const char **error) {
     return (void *)library;
 }
 
+void pf_library_close(void *library) { FreeLibrary((HMODULE)library); }
+
 static pf_plugin_function find_entry(void *library) {
     return (pf_plugin_function)(uintptr_t)GetProcAddress((HMODULE)library, "pyframe_plugin");
 }
@@ -32,6 +34,8 @@ void *pf_library_open(const char *path, const char **error) {
     *error = library ? NULL : dlerror();
     return library;
 }
+
+void pf_library_close(void *library) { dlclose(library); }
 
 static pf_plugin_function find_entry(void *library) {
     return (pf_plugin_function)(uintptr_t)dlsym(library, "pyframe_plugin");

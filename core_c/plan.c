@@ -260,6 +260,7 @@ void pf_context_begin(pf_context *context, uint64_t seed, int64_t step, double l
     context->step.seed = seed;
     context->step.step = step;
     context->step.learning_rate = learning_rate;
+    context->error.code = PF_OK;
 }
 
 /* Takes the locks that the instruction at the position needs. Guards come sorted by address, so
@@ -298,6 +299,13 @@ static int check_finite(pf_context *context, const pf_call *call) {
     return PF_DONE;
 }
 
+/* A kernel that answers an error and says nothing of it: the code is all there is. */
+static void note_status(pf_context *context, int status) {
+    if (context->error.code == status) return;
+    context->error =
+        (pf_error){.size = sizeof(pf_error), .code = status, .operand = -1, .index = -1};
+}
+
 /* Runs the instructions up to `stop`, all of which need the locks that are held. */
 static int run_locked(pf_context *context, int64_t stop, pf_stopwatch *watch) {
     const int detect_anomaly = context->program->spec.detect_anomaly;
@@ -309,7 +317,9 @@ static int run_locked(pf_context *context, int64_t stop, pf_stopwatch *watch) {
             status = PF_PYTHON;
             break;
         }
-        if (instruction->kernel(&instruction->call) != PF_OK ||
+        const int answer = instruction->kernel(&instruction->call);
+        if (answer != PF_OK) note_status(context, answer);
+        if (answer != PF_OK ||
             (detect_anomaly && check_finite(context, &instruction->call) != PF_DONE)) {
             status = PF_FAILED;
             break;

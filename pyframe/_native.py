@@ -13,6 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from pyframe.errors import ArgumentError, PluginError
+from pyframe.libraries import (
+    LONGEST_NAME,
+    KernelRow,
+    check_kernels,
+    check_name,
+    refuse_foreign,
+    same_file,
+)
 
 try:
     _core: Any = importlib.import_module("pyframe._core")
@@ -186,45 +194,109 @@ on_unknown_library: Callable[[str], None] | None = None  # set by pyframe.plugin
 def open_library(path: str | os.PathLike[str]) -> Library:
     """Open a plugin's shared library, and make its kernels known as ``<library>:<name>``.
 
+    One that is open already is left as it is. What can be seen from outside is looked at before
+    anything of the library runs.
+
     Raises
     ------
     PluginError
-        If it cannot be opened, has no ``pyframe_plugin``, was built for another version of the
-        kernel interface, or brings a name that another library has.
+        If it cannot be opened, is for another machine, has no ``pyframe_plugin``, was built for
+        another version of the kernel interface, describes its kernels in a wrong way, or has a name
+        that another library has.
     """
-    path = os.fspath(path)
+    path = os.path.abspath(os.fsdecode(path))
+    for library in _libraries.values():
+        if os.path.exists(path) and same_file(path, library.path):
+            return library
+    refuse_foreign(path, CORE_PATH)
     error = ffi.new("char const **")
     handle = lib.pf_library_open(os.fsencode(path), error)
     if handle == ffi.NULL:
-        raise PluginError(f"{path} cannot be opened: {ffi.string(error[0]).decode()}")
+        reason = ffi.string(error[0]).decode(errors="replace")
+        raise PluginError(f"{path} cannot be opened: {reason}")
+    try:
+        library = _read_plugin(handle, path)
+        known = _libraries.get(library.name)
+        if known is not None:
+            raise PluginError(
+                f"{path} and {known.path} are both called {library.name!r}, and their kernels "
+                "could not be told apart; give one of them another name, or uninstall it"
+            )
+    except PluginError:
+        lib.pf_library_close(handle)
+        raise
+    _libraries[library.name] = library
+    return library
+
+
+# What a size must be at least: the struct as it was in the first version.
+_OLDEST_PLUGIN = ffi.offsetof("pf_plugin", "kernel_size") + 4
+_OLDEST_ROW = ffi.offsetof("pf_plugin_kernel", "kernel") + ffi.sizeof("pf_kernel")
+_MOST_KERNELS = 100_000  # more are no number of kernels but memory of something else
+
+
+def _read_plugin(handle: Any, path: str) -> Library:
+    """Ask an open library for its table, check it, and return what it says."""
     has_entry = ffi.new("int *")
     plugin = lib.pf_library_plugin(handle, has_entry)
     if not has_entry[0]:
-        raise PluginError(f"{path} exports no function pyframe_plugin")
+        raise PluginError(
+            f"{path} exports no function pyframe_plugin: it is no plugin's library, or its build "
+            "hides the function, which PF_EXPORT in pyframe.h would not"
+        )
     if plugin == ffi.NULL:
-        raise PluginError(f"{path}: its pyframe_plugin returned NULL")
+        raise PluginError(f"{path}: its pyframe_plugin returned NULL: it cannot run here")
     host = lib.pf_get_host()
     major, minor = int(plugin.abi_major), int(plugin.abi_minor)
-    if major != host.abi_major or minor > host.abi_minor:
+    built, here = f"{major}.{minor}", f"{host.abi_major}.{host.abi_minor}"
+    if major != host.abi_major:
         raise PluginError(
-            f"{path} was built for version {major}.{minor} of the kernel interface, and this "
-            f"pyframe has {host.abi_major}.{host.abi_minor}"
+            f"{path} was built for version {built} of the kernel interface, and this pyframe has "
+            f"{here}: another major version; build it again with the headers of this pyframe"
         )
-    library = Library(ffi.string(plugin.name).decode(), path, (major, minor), {})
-    known = _libraries.get(library.name)
-    if known is not None and known.path != path:
-        raise PluginError(f"{path} and {known.path} are both called {library.name!r}")
-    isas = {ffi.string(lib.pf_isa_name(i)).decode(): i for i in range(lib.pf_isa_count())}
-    rows = ffi.cast("char *", plugin.kernels)
-    for i in range(plugin.kernel_count):
-        row = ffi.cast("pf_plugin_kernel *", rows + i * plugin.kernel_size)
-        isa = isas.get(ffi.string(row.isa).decode())
-        if isa is not None:  # otherwise this machine's kind does not have it
-            key = (ffi.string(row.name).decode(), int(row.bits))
-            address = int(ffi.cast("uintptr_t", row.kernel))
-            library.kernels.setdefault(key, {})[isa] = address
-    _libraries[library.name] = library
-    return library
+    if minor > host.abi_minor:
+        raise PluginError(
+            f"{path} needs version {built} of the kernel interface, and this pyframe has {here}; "
+            "install a newer pyframe-nn, or build it with a lower PF_TARGET_MINOR"
+        )
+    if plugin.size < _OLDEST_PLUGIN:
+        raise PluginError(
+            f"{path}: its pf_plugin says that it has {plugin.size} bytes, and it has at least "
+            f"{_OLDEST_PLUGIN}; begin it with PF_PLUGIN_HEAD"
+        )
+    name = check_name(_text(plugin.name), f"{path}: the name of its pf_plugin")
+    return Library(name, path, (major, minor), _read_kernels(plugin, path))
+
+
+def _read_kernels(plugin: Any, path: str) -> dict[tuple[str, int], dict[int, int]]:
+    """Return addresses by (name, bits), then number of the instruction set."""
+    count, each = int(plugin.kernel_count), int(plugin.kernel_size)
+    if each < _OLDEST_ROW or each % ffi.alignof("pf_plugin_kernel"):
+        raise PluginError(
+            f"{path}: kernel_size is {each}, and a pf_plugin_kernel has at least {_OLDEST_ROW} "
+            "bytes; write sizeof(pf_plugin_kernel)"
+        )
+    if count > _MOST_KERNELS or (count and plugin.kernels == ffi.NULL):
+        table = "NULL" if plugin.kernels == ffi.NULL else "a table"
+        raise PluginError(f"{path}: kernel_count is {count}, and kernels is {table}")
+    rows = []
+    for i in range(count):
+        row = ffi.cast("pf_plugin_kernel *", ffi.cast("char *", plugin.kernels) + i * each)
+        address = int(ffi.cast("uintptr_t", row.kernel))
+        rows.append(KernelRow(_text(row.name), _text(row.isa), row.bits, row.flags, address))
+    # What this kind of machine does not have is left out.
+    numbers = {ffi.string(lib.pf_isa_name(i)).decode(): i for i in range(lib.pf_isa_count())}
+    return {
+        key: {numbers[isa]: address for isa, address in variants.items() if isa in numbers}
+        for key, variants in check_kernels(rows, path).items()
+    }
+
+
+def _text(text: Any) -> str | None:
+    """Return a short C string, None for NULL."""
+    if text == ffi.NULL:
+        return None
+    return str(ffi.string(text, LONGEST_NAME + 1).decode(errors="backslashreplace"))
 
 
 MAX_THREADS: int = lib.PF_MAX_THREADS

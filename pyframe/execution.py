@@ -233,15 +233,25 @@ def raise_kernel_error(context: Context, row: Row) -> None:
             f"{error.operand} of shape {describe(_shape_of(program, row.outputs, error.operand))};"
             " look at its inputs, the learning rate and the data"
         )
+    message = ffi.string(error.message).decode(errors="replace")
+    if error.code == lib.PF_ERROR_LABEL and message:
+        raise LabelError(f"{row.label}: {message}")
     if error.code == lib.PF_ERROR_LABEL:
         classes = _class_count(program, row)
         raise LabelError(
             f"{row.label}: label {error.value} at index {error.index} of input {error.operand} "
             f"of this batch lies outside of [0, {classes}); labels count from 0"
         )
+    what = f"{row.label} ({row.kernel})"
+    if error.operand >= 0:
+        what += f" refused element {error.index} of input {error.operand}"
+    else:
+        what += " refused its operands"
+    code = "" if error.code == lib.PF_ERROR_KERNEL else f"code {error.code}"
+    value = f"value {error.value}" if error.operand >= 0 else ""
+    details = ", ".join(filter(None, (code, value)))
     raise KernelError(
-        f"{row.label} ({row.kernel}) refused element {error.index} of input {error.operand} "
-        f"(code {error.code}, value {error.value})"
+        what + (f" ({details})" if details else "") + (f": {message}" if message else "")
     )
 
 

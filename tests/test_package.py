@@ -76,7 +76,7 @@ def test_the_wheel_holds_what_it_must_and_no_more(wheel):
     assert sum("_core" in name for name in names) == 1
     stray = [n for n in names if n.split("/")[0] != "pyframe" and ".dist-info/" not in n]
     assert not stray
-    assert wheel.stat().st_size < 1_300_000  # the kernels of three instruction sets
+    assert wheel.stat().st_size < 1_400_000  # the kernels of three instruction sets
 
 
 def test_the_wheel_works_from_another_place(wheel, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -106,6 +107,11 @@ class Part:
         self.what = f"{what}({shapes}{given})"
         self.make, self.case = make, case
 
+    @functools.cached_property
+    def _examples(self) -> list[Array]:
+        """One array for each input: only their shapes and kinds are looked at."""
+        return self.case.arrays()
+
     def dtype_of(self, array: Array, dtype: str) -> str:
         """Return the dtype of an input: labels stay what they are."""
         return "int64" if array.dtype.kind == "i" else dtype
@@ -118,7 +124,7 @@ class Part:
         """Return a placeholder for each input, the batch unknown."""
         return [
             Placeholder(f"x{i}", shape=(None, *a.shape[1:]), dtype=self.dtype_of(a, dtype))
-            for i, a in enumerate(self.case.arrays())
+            for i, a in enumerate(self._examples)
         ]
 
     def build(self, dtype: str = "float32", seed: int = 0) -> Built:

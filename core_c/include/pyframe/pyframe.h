@@ -9,7 +9,8 @@
 #define PF_ABI_MINOR 0
 
 /* The minor version that a plugin is built for: it may use what hosts of that minor have, and is
- * refused by older ones. Ask for a later one by defining it before this header. */
+ * refused by older ones. Ask for a later one by defining it before this header. What came later is
+ * not declared. */
 #ifndef PF_TARGET_MINOR
 #define PF_TARGET_MINOR 0
 #endif
@@ -36,6 +37,11 @@ extern "C" {
 #endif
 PF_EXPORT const pf_plugin *pyframe_plugin(const pf_host *host);
 
+/* Whether a struct that came from elsewhere is long enough to have a field: PF_HAS(host, vector).
+ */
+#define PF_HAS(table, field) \
+    ((size_t)((const char *)(&(table)->field + 1) - (const char *)(table)) <= (table)->size)
+
 #ifdef __cplusplus
 }
 #define PF_STATIC_ASSERT static_assert
@@ -43,9 +49,16 @@ PF_EXPORT const pf_plugin *pyframe_plugin(const pf_host *host);
 #define PF_STATIC_ASSERT _Static_assert
 #endif
 
-/* The frozen prefix of the host table. */
+/* The frozen prefix of the host table, and of a plugin's. */
 PF_STATIC_ASSERT(offsetof(pf_host, size) == 0, "pf_host.size moved");
 PF_STATIC_ASSERT(offsetof(pf_host, abi_major) == 4, "pf_host.abi_major moved");
 PF_STATIC_ASSERT(offsetof(pf_host, abi_minor) == 6, "pf_host.abi_minor moved");
+PF_STATIC_ASSERT(offsetof(pf_plugin, size) == 0, "pf_plugin.size moved");
+PF_STATIC_ASSERT(offsetof(pf_plugin, abi_major) == 4, "pf_plugin.abi_major moved");
+PF_STATIC_ASSERT(offsetof(pf_plugin, abi_minor) == 6, "pf_plugin.abi_minor moved");
+
+#if UINTPTR_MAX == UINT64_MAX
+#include "layout.h"
+#endif
 
 #endif
