@@ -107,7 +107,7 @@ def test_an_optimizer_that_looks_at_a_norm_says_so() -> None:
 
 
 def test_mnist(data_dir) -> None:
-    check_dataset(functools.partial(pf.datasets.load_mnist, data_dir / "mnist"))
+    check_dataset(functools.partial(pf.datasets.load_mnist, data_dir))
 
 
 # ---- nodes and layers of other kinds ----

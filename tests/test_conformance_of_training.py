@@ -423,6 +423,7 @@ def connecting():
         (lambda: (np.ones((0, 2)), np.ones(0)), "data"),
         (lambda: ([[1.0]], [1.0]), "data"),
         (lambda: 3, "data"),
+        (lambda: (), "data"),
         (lambda: (SHARED, SHARED.sum(axis=1)), "again"),
         (connecting, "offline"),
     ],

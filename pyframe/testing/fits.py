@@ -145,7 +145,8 @@ def check_dataset(loader: Callable[..., Any], *, expected_failures: Expected | N
     Parameters
     ----------
     loader : callable
-        Without arguments it gives a `pyframe.datasets.Dataset`, or arrays (X, y).
+        Without arguments it gives a `pyframe.datasets.Dataset`, a tuple of them (for training and
+        for testing, say), or arrays (X, y).
     expected_failures : dict of str to str, optional
         Names of checks that must fail, with the reason. One that passes is an error.
 
@@ -176,23 +177,26 @@ def dataset_checks(loader: Callable[..., Any]) -> Checks:
     """
     what = _name(loader)
 
-    def loaded() -> tuple[Any, Any, Any]:
+    def loaded() -> list[tuple[Any, Any, Any]]:
+        """Return data, targets and the whole of each part."""
         found = loader()
-        if isinstance(found, tuple | list):
-            require(len(found) == 2, "data", what, f"it gives {len(found)} things, not (X, y)")
-            return found[0], found[1], None
-        for name in ("data", "target"):
-            require(
-                hasattr(found, name),
-                "data",
-                what,
-                f"it gives {type(found).__name__}, without {name}; give a pyframe.datasets.Dataset "
-                "or arrays (X, y)",
-            )
-        return found.data, found.target, found
+        parts = list(found) if isinstance(found, tuple | list) else [found]
+        if parts and all(hasattr(part, "target") for part in parts):
+            return [(part.data, part.target, part) for part in parts]
+        if isinstance(found, tuple | list) and len(found) == 2:
+            return [(found[0], found[1], None)]
+        fail(
+            "data",
+            what,
+            f"it gives {type(found).__name__}; give a pyframe.datasets.Dataset, several of them, "
+            "or arrays (X, y)",
+        )
 
     def check_data() -> None:
-        data, target, found = loaded()
+        for part in loaded():
+            check_part(*part)
+
+    def check_part(data: Any, target: Any, found: Any) -> None:
         for name, array in (("data", data), ("target", target)):
             require(isinstance(array, np.ndarray), "data", what, f"{name} is no array")
             require(array.dtype.kind in "fiub", "data", what, f"{name} holds {array.dtype}")
@@ -217,11 +221,14 @@ def dataset_checks(loader: Callable[..., Any]) -> Checks:
             require(str(found.description).strip(), "data", what, "its description is empty")
 
     def check_again() -> None:
-        first = [np.array(a) for a in loaded()[:2]]
-        for array in loaded()[:2]:
+        def arrays() -> list[Any]:
+            return [array for data, target, _ in loaded() for array in (data, target)]
+
+        first = [np.array(array) for array in arrays()]
+        for array in arrays():
             if array.flags.writeable:
                 array[...] = 0
-        second = loaded()[:2]
+        second = arrays()
         require(
             all(map(same_bits, first, second)),
             "again",
