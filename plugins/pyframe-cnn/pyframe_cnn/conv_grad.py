@@ -216,7 +216,7 @@ class ConvWeightGrad(Convolution):
             lines = max(min(MANY_TERMS // pixels, dy[0]), 1) * math.prod(dy[1:-2])
         else:
             lines = max(min(MANY_TERMS // dy[-2], three(dy[1:-1])[1]), 1)
-        return pieces(itemsize, copied, PARTS * size) + pieces(8, rows, rows * lines)
+        return pieces(itemsize, copied, size, PARTS * size) + pieces(8, rows, rows * lines)
 
     def _together(self, dy: Sequence[int], weight: Sequence[int]) -> int:
         """Return how many neighbouring pixels of dy are taken for one; see conv_weight.c."""

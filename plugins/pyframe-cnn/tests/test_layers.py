@@ -233,3 +233,17 @@ def test_extents_that_only_the_feed_has_are_checked_then():
     with pytest.raises(ShapeError, match="no output"):
         plan.run({x: np.ones((1, 6, 4, 2))})
     assert plan.run({x: np.ones((1, 7, 5, 2))}).shape == (1, 3, 1, 3)
+
+
+@pytest.mark.parametrize("side", [26, 27, 28, 29, 30])
+@pytest.mark.parametrize("filters", [1, 3, 5, 6, 7, 16])
+@pytest.mark.parametrize("padding", ["same", "valid"])
+def test_there_is_room_for_many_images_of_few_channels(side, filters, padding):
+    """Scratch memory is asked for in Python and divided in C: the two must agree to the byte."""
+    for channels, batch in ((1, 64), (3, 33)):
+        layers = [cnn.Conv2D(filters, 5, padding=padding), cnn.GlobalAvgPool2D()]
+        model = pf.Sequential(layers, input_shape=(side, side, channels))
+        trainer = pf.Trainer(model, "l2", "sgd")
+        x = np.ones((batch, side, side, channels), np.float32)
+        history = trainer.fit(x, np.zeros((batch, filters)), epochs=1, batch_size=batch, verbose=0)
+        assert np.isfinite(history["loss"]).all()
