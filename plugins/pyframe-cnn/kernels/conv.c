@@ -205,6 +205,10 @@ int CNN_NAME(conv)(const pf_call *call) {
     const weights_shape w = weights_of(call->inputs[1]);
     if (attributes->groups > 1 && w.channels == 1) return CNN_NAME(depthwise)(call);
     if (CNN_NAME(is_few)(attributes, &w)) return CNN_NAME(few_filters)(call);
+    if (attributes->winograd) {
+        const int status = CNN_NAME(winograd)(call, &x, &y, 0, input(call, 2), NULL);
+        if (status != CNN_NOT_FINITE) return status;
+    }
     convolution c = {.call = call,
                      .gemm = call->host->gemm(CNN_BITS),
                      .groups = attributes->groups,
@@ -299,6 +303,10 @@ static int transpose(const pf_call *call, const real *bias, const real *saved) {
     const weights_shape w = weights_of(call->inputs[1]);
     if (attributes->groups > 1 && w.channels == 1)
         return CNN_NAME(depthwise_transpose)(call, bias, saved);
+    if (attributes->winograd) {
+        const int status = CNN_NAME(winograd)(call, &x, &y, 1, bias, saved);
+        if (status != CNN_NOT_FINITE) return status;
+    }
     if (CNN_NAME(scatters)(attributes, &w, &x)) return CNN_NAME(scatter)(call, bias, saved);
     const convolution c = {.call = call,
                            .gemm = call->host->gemm(CNN_BITS),

@@ -264,6 +264,10 @@ int CNN_NAME(conv_weight_grad)(const pf_call *call) {
                            output(call, 1));
     if (!s.dweight) return PF_OK;
     if (s.groups > 1 && s.w.channels == 1) return CNN_NAME(depthwise_weight_grad)(call);
+    if (attributes->winograd) {
+        const int status = CNN_NAME(winograd_weight_grad)(call, &s.x, &s.dy);
+        if (status != CNN_NOT_FINITE) return status;
+    }
     for (int axis = 0; axis < AXES; axis++) {
         s.stride[axis] = attributes->stride[axis];
         s.dilation[axis] = attributes->dilation[axis];

@@ -22,6 +22,7 @@ from pyframe_cnn.convolution import (
     scratch_of,
     skips_zeros,
     three,
+    winograd_scratch,
 )
 
 # How conv_weight.c cuts the work.
@@ -31,11 +32,11 @@ MANY_TERMS, PART_ROWS, PARTS, FULL = 128, 384, 8, 16
 class Transposed(Convolution):
     """What the transposed convolution and the gradient of an input share: F to C channels."""
 
-    def _transposed_scratch(self, specs: Sequence[Any], y: Sequence[int]) -> int:
-        x, weight = known_shape(specs[0]), known_shape(specs[1])
-        groups = self.attrs["groups"]
+    def _transposed_scratch(self, specs: Sequence[Any], made: Any) -> int:
+        x, weight, y = known_shape(specs[0]), known_shape(specs[1]), known_shape(made)
+        groups, itemsize = self.attrs["groups"], self.specs[0].dtype.itemsize
         if groups == 1 and skips_zeros(x, weight, self.attrs):  # scatter.c
-            columns, itemsize = math.prod(weight[:-1]), self.specs[0].dtype.itemsize
+            columns = math.prod(weight[:-1])
             terms = min(x[0], 8) * math.prod(x[1:-1]) * columns
             packed = weight[-1] * -(-columns // WIDEST) * WIDEST
             return pieces(itemsize, packed, terms) + pieces(24, *three(y[1:-1]))
@@ -46,8 +47,8 @@ class Transposed(Convolution):
             for n, m, w in zip(x[1:-1], y[1:-1], windows, strict=True)
         ]
         few = x[-1] < FEW_CHANNELS
-        return scratch_of(
-            self.specs[0].dtype.itemsize,
+        direct = scratch_of(
+            itemsize,
             taps=math.prod(weight[:-2]),
             depth=weight[-1] // groups,
             columns=weight[-2],
@@ -55,6 +56,10 @@ class Transposed(Convolution):
             pixels=math.prod(-(-m // w.stride) for m, w in zip(y[1:-1], windows, strict=True)),
             copied=x[0] * math.prod(sides) * x[-1] if few else 0,
             turned=math.prod(weight),
+        )
+        tiles = self._tiles(made, specs[1], made)
+        return max(
+            direct, winograd_scratch(itemsize, tiles, weight[-1], weight[-2], gradient=False)
         )
 
     @classmethod
@@ -110,11 +115,11 @@ class ConvInputGrad(Transposed):
         return tuple(x)
 
     def lower_attributes(self, specs: Sequence[Any]) -> dict[str, Any]:
-        return self._lower(specs[2], specs[1])
+        return self._lower(specs[2], specs[1], specs[2])
 
     def flops(self, specs: Sequence[Any], outputs: Sequence[Any], wanted: Sequence[bool]) -> int:
         derivative = math.prod(known_shape(outputs[0])) if len(specs) > 3 else 0
-        return self._work(specs[0], specs[1]) + derivative
+        return self._work(specs[2], specs[1], specs[0], specs[2]) + derivative
 
     def absorb(self, index: int, consumer: Op, specs: Sequence[Any]) -> Op | None:
         activation = as_activation(consumer)
@@ -128,7 +133,7 @@ class ConvInputGrad(Transposed):
         return ConvInputGrad(dy, weight, x, result, **self._geometry(), **activation, name=name)
 
     def scratch_bytes(self, specs: Sequence[Any]) -> int:
-        return self._transposed_scratch(specs, known_shape(specs[2]))
+        return self._transposed_scratch(specs, specs[2])
 
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
@@ -145,6 +150,15 @@ class ConvInputGrad(Transposed):
         if saved is not None:
             dx = dx * (1 + np.abs(saved)) ** 2
         return 6 + math.prod(weight.shape[:-2]) * weight.shape[-1], dx
+
+    @classmethod
+    def cases(cls) -> Sequence[Case]:
+        rng = np.random.default_rng(0)
+        shapes = (9, 10, 9, 18), (3, 3, 33, 18), (9, 12, 11, 33), (9, 12, 11, 33)
+        return (
+            Case(numbers(rng, *shapes[:3]), {}),
+            Case(numbers(rng, *shapes), {"activation": "tanh"}),
+        )
 
     @classmethod
     def sample(cls, draw: Any) -> Case:
@@ -189,11 +203,11 @@ class ConvWeightGrad(Convolution):
         return tuple(weight), (weight[-1],)
 
     def lower_attributes(self, specs: Sequence[Any]) -> dict[str, Any]:
-        return self._lower(specs[1], specs[2])
+        return self._lower(specs[1], specs[2], specs[0])
 
     def flops(self, specs: Sequence[Any], outputs: Sequence[Any], wanted: Sequence[bool]) -> int:
         bias = math.prod(known_shape(specs[0]))
-        return wanted[0] * self._work(specs[0], specs[2]) + wanted[1] * bias
+        return wanted[0] * self._work(specs[1], specs[2], specs[0], specs[0]) + wanted[1] * bias
 
     def scratch_bytes(self, specs: Sequence[Any]) -> int:
         dy, x, weight = (known_shape(s) for s in specs)
@@ -216,7 +230,10 @@ class ConvWeightGrad(Convolution):
             lines = max(min(MANY_TERMS // pixels, dy[0]), 1) * math.prod(dy[1:-2])
         else:
             lines = max(min(MANY_TERMS // dy[-2], three(dy[1:-1])[1]), 1)
-        return pieces(itemsize, copied, size, PARTS * size) + pieces(8, rows, rows * lines)
+        direct = pieces(itemsize, copied, size, PARTS * size) + pieces(8, rows, rows * lines)
+        tiles = self._tiles(specs[1], specs[2], specs[0])
+        given = known_shape(specs[2])
+        return max(direct, winograd_scratch(itemsize, tiles, *given[-2:], gradient=True))
 
     def _together(self, dy: Sequence[int], weight: Sequence[int]) -> int:
         """Return how many neighbouring pixels of dy are taken for one; see conv_weight.c."""
@@ -265,6 +282,7 @@ class ConvWeightGrad(Convolution):
             Case(numbers(rng, *shapes), {}),
             Case(numbers(rng, *long), {"padding": "same"}),
             Case(numbers(rng, (40, 4, 4, 6), (40, 8, 8, 1), (5, 5, 1, 6)), {}),
+            Case(numbers(rng, (9, 12, 11, 34), (9, 12, 11, 17), (3, 3, 17, 34)), {"padding": 1}),
         )
 
 

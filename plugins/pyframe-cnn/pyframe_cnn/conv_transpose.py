@@ -31,7 +31,7 @@ class ConvTranspose(Transposed):
     stride, padding, dilation, groups
         Of that `Conv`. The result has the extents (n - 1) stride + (kernel - 1) dilation + 1 less
         the padding; n stride with "same" and "causal".
-    activation, slope, name
+    activation, slope, winograd, name
         As for `Conv`.
 
     Returns
@@ -89,8 +89,8 @@ class ConvTranspose(Transposed):
         return tuple(extents)
 
     def lower_attributes(self, specs: Sequence[Any]) -> dict[str, Any]:
-        y = type(specs[0])(self.infer_shape(*[s and s.shape for s in specs]), specs[0].dtype)
-        return self._lower(y, specs[1])
+        y = self._y(specs)
+        return self._lower(y, specs[1], y)
 
     def gradient(self, *grads: Any) -> Sequence[Any]:
         x, weight, bias = (*self.inputs, None)[:3]
@@ -101,7 +101,8 @@ class ConvTranspose(Transposed):
 
     def flops(self, specs: Sequence[Any], outputs: Sequence[Any], wanted: Sequence[bool]) -> int:
         extra = len(specs) - 2 + int(self.attrs["activation"] != "none")
-        return self._work(specs[0], specs[1]) + extra * math.prod(known_shape(outputs[0]))
+        y = outputs[0]
+        return self._work(y, specs[1], specs[0], y) + extra * math.prod(known_shape(y))
 
     def absorb(self, index: int, consumer: Op, specs: Sequence[Any]) -> Op | None:
         activation = as_activation(consumer)
@@ -112,8 +113,7 @@ class ConvTranspose(Transposed):
         return ConvTranspose(x, weight, bias, **self._geometry(), **activation, name=name)
 
     def scratch_bytes(self, specs: Sequence[Any]) -> int:
-        y = self.infer_shape(*[s and s.shape for s in specs])
-        return self._transposed_scratch(specs, [n or 0 for n in y])
+        return self._transposed_scratch(specs, self._y(specs))
 
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:

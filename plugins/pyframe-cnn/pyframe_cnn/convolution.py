@@ -25,6 +25,9 @@ from pyframe_cnn.base import (
 from pyframe_cnn.geometry import Window, whole
 
 WIDEST = 32  # at least as many as elements of a vector: what packed weights are filled up to
+# When winograd.c pays: from so many channels and filters on, up to so many weights of a tap, and
+# from so many tiles of outputs on.
+WINOGRAD_CHANNELS, WINOGRAD_WEIGHTS, WINOGRAD_TILES = 16, 1 << 16, 32
 FEW_CHANNELS = 16  # below this a convolution copies its images with zeros around them
 
 
@@ -38,6 +41,7 @@ class Convolution(WindowOp):
         "groups": "i8",
         "activation": "i8",
         "slope": "f8",
+        "winograd": "i8",
     }
     exact_on_integers = True
     defaults = {
@@ -47,6 +51,7 @@ class Convolution(WindowOp):
         "groups": 1,
         "activation": "none",
         "slope": 0.0,
+        "winograd": True,
     }
 
     def __init__(
@@ -58,12 +63,14 @@ class Convolution(WindowOp):
         groups: int = 1,
         activation: str = "none",
         slope: float = 0.0,
+        winograd: bool = True,
         name: str | None = None,
     ) -> None:
         label = self._label(name)
         attributes = checked(label, stride=stride, padding=padding, dilation=dilation)
         attributes["groups"] = whole(groups, f"{label}: groups")
         attributes |= check_activation(label, activation, slope)
+        attributes["winograd"] = bool(winograd)
         super().__init__(*inputs, name=name, **attributes)
 
     def _check_weight(self, x: Shape, weight: Shape, bias: Shape | None, axis: int) -> Shape:
@@ -100,19 +107,48 @@ class Convolution(WindowOp):
         kernel = weight[:-2]
         return self._windows(kernel, images[1:-1], self._expand("dilation", len(kernel)))
 
-    def _lower(self, images: Any, weight: Any) -> dict[str, Any]:
+    def _y(self, specs: Sequence[Any]) -> Any:
+        return type(specs[0])(self.infer_shape(*[s and s.shape for s in specs]), specs[0].dtype)
+
+    def _lower(self, images: Any, weight: Any, made: Any) -> dict[str, Any]:
         windows = self._windows_over(known_shape(images), known_shape(weight))
         block: dict[str, Any] = {**self.attrs, **lowered(windows)}
         del block["window"]
-        return {**block, "activation": ACTIVATIONS.index(self.attrs["activation"])}
+        return {
+            **block,
+            "activation": ACTIVATIONS.index(self.attrs["activation"]),
+            "winograd": self._tiles(images, weight, made) > 0,
+        }
 
     def _geometry(self) -> dict[str, Any]:
-        return {key: self.attrs[key] for key in ("stride", "padding", "dilation", "groups")}
+        kept = ("stride", "padding", "dilation", "groups", "winograd")
+        return {key: self.attrs[key] for key in kept}
 
-    @staticmethod
-    def _work(images: Any, weight: Any) -> int:
-        """Return the operations of a convolution whose filtered images these are."""
-        return 2 * math.prod(known_shape(images)) * math.prod(known_shape(weight)[:-1])
+    def _tiles(self, images: Any, weight: Any, made: Any) -> int:
+        """Return how many tiles of 2 x 2 pixels of `made` winograd.c works on; 0: it does not.
+
+        `images` and `weight` are those of the convolution; `made` is its result, or that of its
+        transpose.
+        """
+        x, w, y = known_shape(images), known_shape(weight), known_shape(made)
+        if not self.attrs["winograd"] or w[:-2] != (3, 3) or self.attrs["groups"] > 1:
+            return 0
+        if any((each.stride, each.dilation) != (1, 1) for each in self._windows_over(x, w)):
+            return 0
+        channels, filters = w[-2:]
+        if min(channels, filters) < WINOGRAD_CHANNELS or channels * filters > WINOGRAD_WEIGHTS:
+            return 0
+        tiles = y[0] * math.prod(-(-n // 2) for n in y[1:-1])
+        pays = 3 * 16 * tiles <= 2 * 9 * math.prod(y[:-1])  # a third fewer products
+        return tiles if pays and tiles >= WINOGRAD_TILES else 0
+
+    def _work(self, images: Any, weight: Any, filtered: Any, made: Any) -> int:
+        """Return the operations of a convolution from `images` to `filtered`; see `_tiles`."""
+        w, tiles = known_shape(weight), self._tiles(images, weight, made)
+        products = (
+            16 * tiles * w[-2] if tiles else math.prod((*known_shape(filtered)[:-1], *w[:-1]))
+        )
+        return 2 * products * w[-1]
 
     def _copied(self, images: Any, windows: Sequence[Window], outputs: Sequence[int]) -> int:
         """Return the elements of the images with zeros around them."""
@@ -176,6 +212,8 @@ class Convolution(WindowOp):
     @classmethod
     def _sample(cls, draw: Any) -> tuple[Any, Any, dict[str, Any]]:
         """Return images, a weight for them, and attributes."""
+        if draw.choice([True] + [False] * 7):
+            return cls._sample_tiles(draw)
         kernel, attributes, extents = cls._sample_geometry(draw)
         groups = draw.choice([1, 1, 1, 2, 3, 5])
         of_group = draw.choice([1, 1, 2, draw.size(0, 33)])
@@ -185,6 +223,15 @@ class Convolution(WindowOp):
         images = draw.normal((batch, *extents, channels))
         weight = draw.normal((*kernel, channels // groups, filters * groups))
         return images, weight, {**attributes, "groups": groups}
+
+    @staticmethod
+    def _sample_tiles(draw: Any) -> tuple[Any, Any, dict[str, Any]]:
+        """Return the same for what winograd.c does."""
+        extents = [draw.choice([8, 9, 10, 11, 14]) for _ in range(2)]
+        channels, filters = (draw.choice([16, 17, 18, 33]) for _ in range(2))
+        padding = draw.choice(["valid", "same", 1, ((0, 2), (1, 0)), ((3, 1), (0, 0))])
+        images = draw.normal((draw.choice([2, 3, 5]), *extents, channels))
+        return images, draw.normal((3, 3, channels, filters)), {"padding": padding, "groups": 1}
 
     @staticmethod
     def _sample_activation(draw: Any) -> dict[str, Any]:
@@ -274,6 +321,21 @@ def scratch_of(
     """Return what the product of a convolution needs; see conv.c."""
     packed = groups * taps * depth * -(-columns // WIDEST) * WIDEST
     return pieces(itemsize, packed, copied, turned, taps * depth) + pieces(8, taps * pixels)
+
+
+def winograd_scratch(itemsize: int, tiles: int, x: int, y: int, *, gradient: bool) -> int:
+    """Return what winograd.c needs for so many tiles of x to y channels."""
+    if tiles == 0:
+        return 0
+    points, few, parts, many, apart = 16, 16, 8, 1 << 20, 64 // itemsize
+    size, buffer = points * x * y, 256 << 10
+    if gradient:
+        parts = max(min(many // size, parts), 2)
+    block = min(max(buffer // (points * (x + y) * itemsize), few), tiles)
+    parts = min(parts, -(-tiles // block))
+    buffers = parts * points * (block * (x + y) + 2 * apart)
+    weights = (parts * size,) if gradient else (points * x * -(-y // WIDEST) * WIDEST, size)
+    return pieces(itemsize, max(x, y), buffers, *weights) + pieces(1, parts)
 
 
 def three(extents: Sequence[int]) -> tuple[int, ...]:

@@ -1,0 +1,438 @@
+/* Convolutions with 3 x 3 taps, by tiles of 2 x 2 outputs with 16 products each instead of 36.
+ *
+ * A tile sees 4 x 4 pixels of the source. With weights g (3 x 3), pixels d (4 x 4) and outputs y
+ * (2 x 2), for one channel and one filter:
+ *
+ *     y = A^T [ (G g G^T) * (B^T d B) ] A        * element by element
+ *
+ * Summed over channels, each of the 16 elements is a product of matrices: (tiles, C) (C, F). The
+ * gradient of the weights is the same read backwards:
+ *
+ *     dg = G^T [ sum over tiles of (B^T d B) * (A dy A^T) ] G
+ *
+ * A block of tiles is transformed, multiplied and transformed back while it is in the L2 cache.
+ * Winograd, Arithmetic Complexity of Computations, 1980, section V; Lavin and Gray, Fast Algorithms
+ * for Convolutional Neural Networks, arXiv:1509.09308, section 4.1.
+ *
+ * Sums of neighbouring pixels are rounded before they are multiplied, which makes the error about
+ * twice that of a plain sum; and a number that is not finite spreads over its tile. So, where a
+ * result is not finite, the caller has it computed again in the plain way. */
+#include "epilogue.h"
+#include "vector.h"
+
+enum {
+    POINTS = 16,        /* elements of a transformed tile */
+    BUFFER = 256 << 10, /* bytes of a block's transformed tiles, ... */
+    FEW_TILES = 16,     /* ... which are at least so many */
+    PARTS = 8,
+    MANY_SUMS = 1 << 20, /* elements, of all parts */
+    /* between the planes of the points, which would else fall into the same sets of the L1 cache */
+    APART = ALIGNMENT / (int)sizeof(real),
+    TERMS_PER_NANOSECOND = 40
+};
+
+typedef struct {
+    const pf_call *call;
+    const pf_gemm_functions *gemm;
+    images x, y;                  /* what the taps see, and what they give */
+    int64_t low[2], lines, tiles; /* zeros in front; tiles in a column, and in all images */
+    int64_t columns;              /* tiles in a line */
+    const real *source, *zero;
+    int64_t parts, block;
+    int64_t x_plane, y_plane; /* from point to point of the transformed tiles */
+    real *buffers;
+    int64_t buffer; /* elements of a part's */
+    /* forward */
+    const real *packed, *bias, *saved;
+    int64_t packed_size;
+    real *result;
+    /* weight gradient: a part's sums are (POINTS, C, F) */
+    const real *dy;
+    real *sums;
+    unsigned char *spoiled; /* for each part, whether something was not finite */
+} winograd;
+
+/* ---- the transforms along one axis; each is used along both ---- */
+
+/* B^T d */
+static inline void see(const vec d[4], vec t[4]) {
+    t[0] = d[0] - d[2];
+    t[1] = d[1] + d[2];
+    t[2] = d[2] - d[1];
+    t[3] = d[1] - d[3];
+}
+
+/* A^T m */
+static inline void collect(const vec m[4], vec y[2]) {
+    y[0] = m[0] + m[1] + m[2];
+    y[1] = m[1] - m[2] - m[3];
+}
+
+/* A y */
+static inline void spread(const vec y[2], vec m[4]) {
+    m[0] = y[0];
+    m[1] = y[0] + y[1];
+    m[2] = y[0] - y[1];
+    m[3] = -y[1];
+}
+
+/* G g */
+static inline void widen(const vec g[3], vec u[4]) {
+    const vec ends = (g[0] + g[2]) * (real)0.5, middle = g[1] * (real)0.5;
+    u[0] = g[0];
+    u[1] = ends + middle;
+    u[2] = ends - middle;
+    u[3] = g[2];
+}
+
+/* G^T u */
+static inline void narrow(const vec u[4], vec g[3]) {
+    const vec ends = (u[1] + u[2]) * (real)0.5;
+    g[0] = u[0] + ends;
+    g[1] = (u[1] - u[2]) * (real)0.5;
+    g[2] = u[3] + ends;
+}
+
+/* ---- tiles ---- */
+
+/* A tile's place: image, and the first of its outputs. */
+typedef struct {
+    int64_t image, line, column;
+} place;
+
+static place place_of(const winograd *s, int64_t tile) {
+    return (place){tile / (s->lines * s->columns), tile / s->columns % s->lines * 2,
+                   tile % s->columns * 2};
+}
+
+static inline void next_place(const winograd *s, place *at) {
+    at->column += 2;
+    if (at->column < 2 * s->columns) return;
+    at->column = 0;
+    at->line += 2;
+    if (at->line < 2 * s->lines) return;
+    at->line = 0;
+    at->image++;
+}
+
+/* Where `count` x `count` pixels of an image are, from (line, column) on; outside of it there are
+ * zeros. */
+__attribute__((always_inline)) static inline void find(const winograd *s, const images *of,
+                                                       const real *data, place at, const int count,
+                                                       const real *from[]) {
+    const int64_t height = of->size[1], width = of->size[2], channels = of->channels;
+    for (int i = 0; i < count; i++)
+        for (int j = 0; j < count; j++) {
+            const int64_t line = at.line + i, column = at.column + j;
+            const int inside = line >= 0 && line < height && column >= 0 && column < width;
+            const int64_t pixel = (at.image * height + line) * width + column;
+            from[i * count + j] = inside ? data + pixel * channels : s->zero;
+        }
+}
+
+/* to[point][tile][c] = B^T d B, for `count` tiles */
+static void see_tiles(const winograd *s, int64_t first, int64_t count, real *to) {
+    const int64_t channels = s->x.channels, plane = s->x_plane;
+    place at = place_of(s, first);
+    for (int64_t tile = 0; tile < count; tile++, next_place(s, &at), to += channels) {
+        const real *from[16];
+        find(s, &s->x, s->source, (place){at.image, at.line - s->low[0], at.column - s->low[1]}, 4,
+             from);
+        for (int64_t c = 0; c < channels; c += LANES) {
+            const part lanes = first_lanes(channels - c);
+            vec across[4][4];
+            for (int j = 0; j < 4; j++) {
+                vec d[4];
+                for (int i = 0; i < 4; i++) d[i] = load(from[i * 4 + j] + c, lanes);
+                see(d, across[j]);
+            }
+            for (int i = 0; i < 4; i++) {
+                const vec row[4] = {across[0][i], across[1][i], across[2][i], across[3][i]};
+                vec seen[4];
+                see(row, seen);
+                for (int j = 0; j < 4; j++) store(to + (i * 4 + j) * plane + c, lanes, seen[j]);
+            }
+        }
+    }
+}
+
+/* y = A^T from A + bias, for `count` tiles; returns whether all is finite */
+static int collect_tiles(const winograd *s, int64_t first, int64_t count, const real *from) {
+    const int64_t filters = s->y.channels, plane = s->y_plane;
+    const int64_t height = s->y.size[1], width = s->y.size[2];
+    const conv_attributes *attributes = s->call->attributes;
+    vec nothing = {0}; /* 0, or NaN */
+    place at = place_of(s, first);
+    for (int64_t tile = 0; tile < count; tile++, next_place(s, &at), from += filters) {
+        const int high = at.line + 1 < height ? 2 : 1, wide = at.column + 1 < width ? 2 : 1;
+        const int64_t pixel = (at.image * height + at.line) * width + at.column;
+        real *y = s->result + pixel * filters;
+        for (int64_t f = 0; f < filters; f += LANES) {
+            const part lanes = first_lanes(filters - f);
+            vec across[4][2];
+            for (int j = 0; j < 4; j++) {
+                vec m[4];
+                for (int i = 0; i < 4; i++) m[i] = load(from + (i * 4 + j) * plane + f, lanes);
+                collect(m, across[j]);
+            }
+            const vec bias = s->bias ? load(s->bias + f, lanes) : (vec){0};
+            for (int i = 0; i < high; i++) {
+                const vec row[4] = {across[0][i], across[1][i], across[2][i], across[3][i]};
+                vec sum[2];
+                collect(row, sum);
+                for (int j = 0; j < wide; j++) {
+                    nothing += sum[j] * 0;
+                    store(y + (i * width + j) * filters + f, lanes, sum[j] + bias);
+                }
+            }
+        }
+        if (attributes->activation != PF_NO_ACTIVATION)
+            for (int i = 0; i < high; i++) {
+                const int64_t line = (pixel + i * width) * filters;
+                finish(s->call, s->result + line, s->saved ? s->saved + line : NULL,
+                       wide * filters);
+            }
+    }
+    int finite = 1;
+    for (int i = 0; i < LANES; i++) finite &= nothing[i] == 0;
+    return finite;
+}
+
+/* to[point][tile][f] = A dy A^T, for `count` tiles */
+static void spread_tiles(const winograd *s, int64_t first, int64_t count, real *to) {
+    const int64_t filters = s->y.channels, plane = s->y_plane;
+    place at = place_of(s, first);
+    for (int64_t tile = 0; tile < count; tile++, next_place(s, &at), to += filters) {
+        const real *from[4];
+        find(s, &s->y, s->dy, at, 2, from);
+        for (int64_t f = 0; f < filters; f += LANES) {
+            const part lanes = first_lanes(filters - f);
+            vec down[2][4];
+            for (int j = 0; j < 2; j++) {
+                const vec y[2] = {load(from[j] + f, lanes), load(from[2 + j] + f, lanes)};
+                spread(y, down[j]);
+            }
+            for (int i = 0; i < 4; i++) {
+                const vec row[2] = {down[0][i], down[1][i]};
+                vec m[4];
+                spread(row, m);
+                for (int j = 0; j < 4; j++) store(to + (i * 4 + j) * plane + f, lanes, m[j]);
+            }
+        }
+    }
+}
+
+/* ---- weights ---- */
+
+/* to[point][i] = G g G^T, where g has taps (3, 3) of `size` weights each; `turned`: rotated by half
+ * a turn */
+static void widen_weights(const real *weights, int64_t size, int turned, real *to) {
+    for (int64_t at = 0; at < size; at += LANES) {
+        const part lanes = first_lanes(size - at);
+        vec across[3][4];
+        for (int j = 0; j < 3; j++) {
+            vec g[3];
+            for (int i = 0; i < 3; i++) {
+                const int tap = turned ? 8 - (i * 3 + j) : i * 3 + j;
+                g[i] = load(weights + tap * size + at, lanes);
+            }
+            widen(g, across[j]);
+        }
+        for (int i = 0; i < 4; i++) {
+            const vec row[3] = {across[0][i], across[1][i], across[2][i]};
+            vec u[4];
+            widen(row, u);
+            for (int j = 0; j < 4; j++) store(to + (i * 4 + j) * size + at, lanes, u[j]);
+        }
+    }
+}
+
+/* dweight (3, 3) of `size` each = G^T u G, where u[point][i] is the sum of `sums` such arrays;
+ * returns whether all is finite */
+static int narrow_weights(const real *u, int64_t size, int64_t sums, real *dweight) {
+    vec nothing = {0};
+    for (int64_t at = 0; at < size; at += LANES) {
+        const part lanes = first_lanes(size - at);
+        vec across[4][3];
+        for (int j = 0; j < 4; j++) {
+            vec column[4];
+            for (int i = 0; i < 4; i++) {
+                const real *from = u + (i * 4 + j) * size + at;
+                column[i] = load(from, lanes);
+                for (int64_t sum = 1; sum < sums; sum++)
+                    column[i] += load(from + sum * POINTS * size, lanes);
+            }
+            narrow(column, across[j]);
+        }
+        for (int i = 0; i < 3; i++) {
+            const vec row[4] = {across[0][i], across[1][i], across[2][i], across[3][i]};
+            vec g[3];
+            narrow(row, g);
+            for (int j = 0; j < 3; j++) {
+                nothing += g[j] * 0;
+                store(dweight + (i * 3 + j) * size + at, lanes, g[j]);
+            }
+        }
+    }
+    int finite = 1;
+    for (int i = 0; i < LANES; i++) finite &= nothing[i] == 0;
+    return finite;
+}
+
+/* ---- what both directions share ---- */
+
+/* Cuts the tiles into `parts` parts at most, and these into blocks, by shapes only; 0 without the
+ * memory for them. */
+static int prepare(winograd *s, arena *scratch, int64_t parts) {
+    const int64_t channels = s->x.channels, filters = s->y.channels;
+    s->gemm = s->call->host->gemm(CNN_BITS);
+    s->lines = ceil_div(s->y.size[1], 2);
+    s->columns = ceil_div(s->y.size[2], 2);
+    s->tiles = s->y.count * s->lines * s->columns;
+    const int64_t fit = BUFFER / (POINTS * (channels + filters) * (int64_t)sizeof(real));
+    s->block = min_of(max_of(fit, FEW_TILES), s->tiles);
+    s->parts = min_of(parts, ceil_div(s->tiles, s->block));
+    s->x_plane = s->block * channels + APART;
+    s->y_plane = s->block * filters + APART;
+    s->buffer = POINTS * (s->x_plane + s->y_plane);
+    real *zero = take(scratch, max_of(channels, filters) * (int64_t)sizeof(real));
+    s->buffers = take(scratch, s->parts * s->buffer * (int64_t)sizeof(real));
+    s->spoiled = take(scratch, s->parts);
+    if (!zero || !s->buffers || !s->spoiled) return 0;
+    memset(zero, 0, (size_t)max_of(channels, filters) * sizeof(real));
+    s->zero = zero;
+    return 1;
+}
+
+/* Runs the parts; returns whether all they made is finite. */
+static int run_parts(winograd *s, pf_body body) {
+    const int64_t terms = POINTS * s->tiles * s->x.channels * s->y.channels;
+    s->call->host->parallel_for(s->parts, terms / TERMS_PER_NANOSECOND, body, s);
+    int finite = 1;
+    for (int64_t i = 0; i < s->parts; i++) finite &= !s->spoiled[i];
+    return finite;
+}
+
+/* ---- forward ---- */
+
+static void filter_part(void *context, int64_t index) {
+    const winograd *s = context;
+    const int64_t channels = s->x.channels, filters = s->y.channels;
+    real *seen = s->buffers + index * s->buffer, *made = seen + POINTS * s->x_plane;
+    const int64_t end = s->tiles * (index + 1) / s->parts;
+    int finite = 1;
+    for (int64_t tile = s->tiles * index / s->parts; tile < end; tile += s->block) {
+        const int64_t count = min_of(s->block, end - tile);
+        see_tiles(s, tile, count, seen);
+        pf_gemm g = {.size = sizeof g,
+                     .m = count,
+                     .n = filters,
+                     .k = channels,
+                     .a_row = channels,
+                     .a_step = 1,
+                     .b_packed = 1,
+                     .c_row = filters};
+        for (int point = 0; point < POINTS; point++) {
+            g.a = seen + point * s->x_plane;
+            g.b = s->packed + point * s->packed_size;
+            g.c = made + point * s->y_plane;
+            s->gemm->run(&g);
+        }
+        finite &= collect_tiles(s, tile, count, made);
+    }
+    s->spoiled[index] = !finite;
+}
+
+/* The weights of each point, as the products take them: from taps (3, 3) of (C, F), or, for the
+ * transpose, of (F, C). */
+static int pack_points(winograd *s, arena *scratch, const real *weights, int transposed) {
+    const int64_t size = s->x.channels * s->y.channels;
+    pf_gemm g = {.size = sizeof g,
+                 .n = s->y.channels,
+                 .k = s->x.channels,
+                 .b_row = transposed ? s->x.channels : s->y.channels,
+                 .b_transposed = transposed};
+    s->packed_size = s->gemm->packed_size(&g);
+    real *packed = take(scratch, POINTS * s->packed_size * (int64_t)sizeof(real));
+    real *points = take(scratch, POINTS * size * (int64_t)sizeof(real));
+    if (!packed || !points) return 0;
+    widen_weights(weights, size, transposed, points);
+    for (int point = 0; point < POINTS; point++) {
+        g.b = points + point * size;
+        s->gemm->pack(&g, packed + point * s->packed_size);
+    }
+    s->packed = packed;
+    return 1;
+}
+
+/* x (N, H, W, C), weights (3, 3, C, F), [bias (F,)], [saved like y] -> y (N, H', W', F);
+ * `transposed`: weights (3, 3, F, C), and y is the transpose of that convolution. */
+int CNN_NAME(winograd)(const pf_call *call, const images *x, const images *y, int transposed,
+                       const real *bias, const real *saved) {
+    const conv_attributes *attributes = call->attributes;
+    winograd s = {.call = call,
+                  .x = *x,
+                  .y = *y,
+                  .source = input(call, 0),
+                  .bias = bias,
+                  .saved = saved,
+                  .result = output(call, 0)};
+    for (int axis = 0; axis < 2; axis++) {
+        const int64_t low = attributes->low[axis + 1];
+        s.low[axis] = transposed ? 2 - low : low;
+    }
+    arena scratch = arena_of(call);
+    if (!prepare(&s, &scratch, PARTS) || !pack_points(&s, &scratch, input(call, 1), transposed))
+        return out_of_scratch(call);
+    return run_parts(&s, filter_part) ? PF_OK : CNN_NOT_FINITE;
+}
+
+/* ---- the gradient of the weights ---- */
+
+static void sum_part(void *context, int64_t index) {
+    const winograd *s = context;
+    const int64_t channels = s->x.channels, filters = s->y.channels, size = channels * filters;
+    real *seen = s->buffers + index * s->buffer, *given = seen + POINTS * s->x_plane;
+    real *sums = s->sums + index * POINTS * size;
+    const int64_t start = s->tiles * index / s->parts, end = s->tiles * (index + 1) / s->parts;
+    for (int64_t tile = start; tile < end; tile += s->block) {
+        const int64_t count = min_of(s->block, end - tile);
+        see_tiles(s, tile, count, seen);
+        spread_tiles(s, tile, count, given);
+        pf_gemm g = {.size = sizeof g,
+                     .m = channels,
+                     .n = filters,
+                     .k = count,
+                     .a_row = 1,
+                     .a_step = channels,
+                     .b_row = filters,
+                     .c_row = filters,
+                     .accumulate = tile > start};
+        for (int point = 0; point < POINTS; point++) {
+            g.a = seen + point * s->x_plane;
+            g.b = given + point * s->y_plane;
+            g.c = sums + point * size;
+            s->gemm->run(&g);
+        }
+    }
+    s->spoiled[index] = 0;
+}
+
+/* x (N, H, W, C), dy (N, H', W', F) -> dweight (3, 3, C, F) */
+int CNN_NAME(winograd_weight_grad)(const pf_call *call, const images *x, const images *dy) {
+    const conv_attributes *attributes = call->attributes;
+    winograd s = {.call = call,
+                  .x = *x,
+                  .y = *dy,
+                  .low = {attributes->low[1], attributes->low[2]},
+                  .source = input(call, 1),
+                  .dy = input(call, 0)};
+    const int64_t size = x->channels * dy->channels;
+    arena scratch = arena_of(call);
+    const int64_t parts = max_of(min_of(MANY_SUMS / (POINTS * size), PARTS), 2);
+    if (!prepare(&s, &scratch, parts)) return out_of_scratch(call);
+    s.sums = take(&scratch, s.parts * POINTS * size * (int64_t)sizeof(real));
+    if (!s.sums) return out_of_scratch(call);
+    run_parts(&s, sum_part);
+    return narrow_weights(s.sums, size, s.parts, output(call, 0)) ? PF_OK : CNN_NOT_FINITE;
+}

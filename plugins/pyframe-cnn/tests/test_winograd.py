@@ -1,0 +1,83 @@
+"""Convolutions by tiles of outputs: where they are taken, and that they are as good as others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyframe_cnn
+import pytest
+from pyframe_cnn import Conv
+
+import pyframe as pf
+
+
+def gradients(x: Any, weight: Any, winograd: bool, padding: Any = "same") -> list[Any]:
+    """Return the result of a convolution, and the gradients of images and weight."""
+    images = pf.Parameter(x, name="x", dtype=x.dtype)
+    kernel = pf.Parameter(weight, name="w", dtype=x.dtype)
+    y = Conv(images, kernel, padding=padding, winograd=winograd)
+    factors = np.random.default_rng(1).standard_normal(y.shape).astype(x.dtype)
+    marks = pf.Parameter(factors, name="factors", dtype=x.dtype)
+    _, found = pf.compile(pf.Sum(y * marks)).loss_and_gradients({})
+    return [found[marks], found[images], found[kernel]]
+
+
+def numbers(*shape: int, dtype: Any = np.float32) -> Any:
+    return np.random.default_rng(0).standard_normal(shape).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("padding", ["valid", "same", ((3, 0), (0, 1))])
+def test_as_good_as_plain_sums(dtype: Any, padding: Any) -> None:
+    x, weight = numbers(4, 13, 10, 20, dtype=dtype), numbers(3, 3, 20, 35, dtype=dtype)
+    plain = gradients(x.astype(np.float64), weight.astype(np.float64), False, padding)
+    for winograd, allowed in ((False, 8), (True, 16)):
+        for got, wanted in zip(gradients(x, weight, winograd, padding), plain, strict=True):
+            error = np.abs(got - wanted).max() / np.abs(wanted).max()
+            assert error <= allowed * np.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("what", [np.nan, np.inf])
+def test_what_is_not_finite_stays_where_it_belongs(what: float) -> None:
+    x, weight = numbers(4, 12, 12, 16), numbers(3, 3, 16, 16)
+    x[1, 5, 6, 3] = what
+    with np.errstate(invalid="ignore"):
+        tiles, plain = gradients(x, weight, True), gradients(x, weight, False)
+    for i in (0, 2):  # the gradient of the images does not depend on them
+        assert 0 < np.isfinite(plain[i]).sum() < plain[i].size
+        np.testing.assert_array_equal(tiles[i], plain[i])
+
+
+def kernels_flops(x: Any, weight: Any, **attributes: Any) -> int:
+    images = pf.Placeholder("x", shape=x.shape)
+    y = Conv(images, weight, **attributes)
+    profile = pf.compile(pf.Sum(y)).profile({images: x}, "run", repeats=1)
+    return sum(record.flops for record in profile if "conv" in record.kernel)
+
+
+def test_it_is_taken_where_it_pays() -> None:
+    x = numbers(8, 16, 16, 16)
+    few, many = numbers(3, 3, 16, 15), numbers(3, 3, 16, 16)
+    plain = 2 * 8 * 16 * 16 * 9 * 16
+    assert kernels_flops(x, many, padding="same") == plain * 16 * 16 // 36
+    assert kernels_flops(x, many, padding="same", winograd=False) == plain * 16
+    assert kernels_flops(x, few, padding="same") == plain * 15
+    assert kernels_flops(x, many, padding="same", stride=2) == plain * 16 // 4
+
+
+def test_the_layer_trains() -> None:
+    model = pf.Sequential(
+        [
+            pyframe_cnn.Conv2D(16, 3, padding="same", activation="relu"),
+            pyframe_cnn.Conv2D(16, 3, padding="same", activation="relu"),
+            pyframe_cnn.GlobalAvgPool2D(),
+            pf.layers.Dense(1),
+        ],
+        input_shape=(12, 12, 3),
+    )
+    x = numbers(64, 12, 12, 3)
+    y = x[..., 0].max(axis=(1, 2))
+    trainer = pf.Trainer(model, loss="l2", optimizer=pf.optimizers.Adam(1e-2))
+    history = trainer.fit(x, y, epochs=15, batch_size=16, seed=0, verbose=0)
+    assert history["loss"][-1] < 0.5 * history["loss"][0]
