@@ -2,36 +2,179 @@
  *
  * With a mean m and a variance v,  x^ = (x - m) / sqrt(v + epsilon)  and  y = scale x^ + shift.
  * BatchNorm takes m and v of each column over the batch, LayerNorm of each row by itself. */
-#include "columns.h"
+#include "parallel.h"
+#include "vector.h"
+
+/* ---- over a batch ---- */
+
+enum {
+    PF_ROWS = 64, /* of a block */
+    PARTS = 8,
+    PART_ELEMENTS = 1 << 15, /* of x, for which a thread is worth waking */
+    WAYS = 4,                /* sums that are open at once: they hide the latency */
+    ELEMENTS_PER_NANOSECOND = 8
+};
 
 typedef struct {
     double momentum, epsilon;
+    int64_t activation; /* none or relu */
 } batch_norm_attributes;
+
+/* The rows of a batch are cut into parts, and those into blocks of PF_ROWS rows, which stay in the
+ * L1 cache while they are read twice. */
+typedef struct {
+    const real *x, *dy, *scale, *shift, *mean, *inverse;
+    real *y;
+    real *sums; /* of each part: two rows of C */
+    int64_t rows, width, parts;
+    /* of the gradient: dscale and dshift, and their share in each dx */
+    const real *dscale, *dshift;
+    real share;
+    int relu;
+} batch;
+
+static batch batch_of(const pf_call *call, uint32_t x) {
+    batch b = {.rows = pf_row_count(call->inputs[x]), .width = pf_last_dim(call->inputs[x])};
+    const int64_t parts = b.rows * b.width / PART_ELEMENTS;
+    b.parts = parts < 1 ? 1 : parts > PARTS ? PARTS : parts;
+    return b;
+}
+
+static void each_part(batch *b, pf_body body) {
+    pf_parallel_for(b->parts, b->rows * b->width / ELEMENTS_PER_NANOSECOND, body, b);
+}
+
+/* `count` rows from `top` on, and LANES columns from `column` on, or as many as there are. */
+typedef struct {
+    int64_t index, top, count, column, at; /* part; at: of the first element */
+    part lanes;
+    int is_first; /* of its part */
+} block;
+
+/* body(b, k) for each block k of a part. */
+__attribute__((always_inline)) static inline void each_block(const batch *b, int64_t index,
+                                                             void (*body)(const batch *,
+                                                                          const block *)) {
+    const int64_t first = b->rows * index / b->parts, end = b->rows * (index + 1) / b->parts;
+    for (int64_t top = first; top < end; top += PF_ROWS)
+        for (int64_t c = 0; c < b->width; c += LANES) {
+            const block k = {.index = index,
+                             .top = top,
+                             .count = end - top < PF_ROWS ? end - top : PF_ROWS,
+                             .column = c,
+                             .at = top * b->width + c,
+                             .lanes = first_lanes(b->width - c < LANES ? b->width - c : LANES),
+                             .is_first = top == first};
+            body(b, &k);
+        }
+}
+
+/* sum = the sum over r < count of `term`, a vector */
+#define PF_SUM_ROWS(sum, count, term)                                                             \
+    vec sum = {0};                                                                                \
+    {                                                                                             \
+        vec open[WAYS] = {{0}};                                                                   \
+        int64_t at = 0;                                                                           \
+        for (; at + WAYS <= (count); at += WAYS) PF_UNROLL for (int way = 0; way < WAYS; way++) { \
+                const int64_t r = at + way;                                                       \
+                open[way] += (term);                                                              \
+            }                                                                                     \
+        for (int64_t r = at; r < (count); r++) open[0] += (term);                                 \
+        sum = (open[0] + open[1]) + (open[2] + open[3]);                                          \
+    }
+
+static inline vec square(vec x) { return x * x; }
+
+/* Joins the mean and the sum of squared deviations of `count` more rows to those of `seen` rows. */
+static inline void join(vec *mean, vec *squares, real seen, vec more_mean, vec more_squares,
+                        real count) {
+    const vec apart = more_mean - *mean;
+    *mean += apart * (count / (seen + count));
+    *squares += more_squares + apart * apart * (seen * count / (seen + count));
+}
+
+/* Mean and sum of squared deviations of a part's rows, block by block.
+ * Chan, Golub and LeVeque, Updating formulae and a pairwise algorithm for computing sample
+ * variances, 1979, equation 2.1. */
+static void block_moments(const batch *b, const block *k) {
+    const real *x = b->x + k->at;
+    real *mean = b->sums + k->index * 2 * b->width + k->column, *squares = mean + b->width;
+    PF_SUM_ROWS(sum, k->count, load_part(x + r * b->width, k->lanes))
+    const vec middle = sum / (real)k->count;
+    PF_SUM_ROWS(around, k->count, square(load_part(x + r * b->width, k->lanes) - middle))
+    vec m = {0}, s = {0};
+    if (!k->is_first) m = load_part(mean, k->lanes), s = load_part(squares, k->lanes);
+    const int64_t seen = k->top - b->rows * k->index / b->parts;
+    join(&m, &s, (real)seen, middle, around, (real)k->count);
+    store_part(mean, k->lanes, m);
+    store_part(squares, k->lanes, s);
+}
+
+static void part_moments(void *context, int64_t index) {
+    each_block(context, index, block_moments);
+}
+
+/* The moments of all rows, in the place of the first part's. */
+static void all_moments(batch *b) {
+    each_part(b, part_moments);
+    const int64_t width = b->width;
+    for (int64_t index = 1; index < b->parts; index++) {
+        const int64_t seen = b->rows * index / b->parts;
+        const int64_t count = b->rows * (index + 1) / b->parts - seen;
+        for (int64_t c = 0; c < width; c += LANES) {
+            const part lanes = first_lanes(width - c < LANES ? width - c : LANES);
+            real *mean = b->sums + c, *more = mean + index * 2 * width;
+            vec m = load_part(mean, lanes), s = load_part(mean + width, lanes);
+            join(&m, &s, (real)seen, load_part(more, lanes), load_part(more + width, lanes),
+                 (real)count);
+            store_part(mean, lanes, m);
+            store_part(mean + width, lanes, s);
+        }
+    }
+}
+
+/* y = scale inverse (x - mean) + shift */
+static void block_normalize(const batch *b, const block *k) {
+    const int64_t width = b->width, c = k->column;
+    const vec mean = load_part(b->mean + c, k->lanes), shift = load_part(b->shift + c, k->lanes);
+    const vec factor = load_part(b->inverse + c, k->lanes) * load_part(b->scale + c, k->lanes);
+    const real *x = b->x + k->at;
+    real *y = b->y + k->at;
+    for (int64_t r = 0; r < k->count; r++) {
+        const vec normal = (load_part(x + r * width, k->lanes) - mean) * factor + shift;
+        store_part(y + r * width, k->lanes, b->relu ? relu(normal) : normal);
+    }
+}
+
+static void part_normalize(void *context, int64_t index) {
+    each_block(context, index, block_normalize);
+}
 
 /* x, scale, shift; states running mean and variance -> y, and the mean (C,) and 1 / sqrt(v +
  * epsilon) (C,) that were used. Training takes them from the batch and moves the running ones:
  *     running = momentum running + (1 - momentum) batch
  * with the unbiased variance of the batch, sum (x - m)^2 / (B - 1), as its estimate of all data's.
- * An empty batch has no statistics, and the running ones stand in. Scratch: 2 C reals. */
+ * An empty batch has no statistics, and the running ones stand in. Scratch: 2 (PARTS + 1) C. */
 int PF_NAME(batch_norm)(const pf_call *call) {
     const batch_norm_attributes *attributes = call->attributes;
-    const real *restrict x = pf_in(call, 0), *restrict scale = pf_in(call, 1);
-    const real *restrict shift = pf_in(call, 2);
+    batch b = batch_of(call, 0);
+    const int64_t rows = b.rows, width = b.width;
     real *restrict running_mean = pf_state(call, 0), *restrict running_variance = pf_state(call, 1);
-    real *restrict y = pf_out(call, 0);
-    const int64_t width = pf_last_dim(call->inputs[0]), rows = pf_row_count(call->inputs[0]);
     real *restrict mean = call->scratch, *restrict inverse = mean + width;
+    b.x = pf_in(call, 0), b.scale = pf_in(call, 1), b.shift = pf_in(call, 2), b.y = pf_out(call, 0);
+    b.mean = mean, b.inverse = inverse, b.sums = inverse + width;
+    b.relu = attributes->activation == PF_RELU;
 
     if ((call->flags & PF_TRAINING) && rows > 0) {
         const real keep = (real)attributes->momentum, take = (real)(1 - attributes->momentum);
-        PF_SUM_COLUMNS(mean, rows, width, x[i]);
-        for (int64_t c = 0; c < width; c++) mean[c] /= (real)rows;
-        PF_SUM_COLUMNS(inverse, rows, width, (x[i] - mean[c]) * (x[i] - mean[c]));
         const real unbiased = (real)(rows > 1 ? rows - 1 : 1);
+        all_moments(&b);
+        const real *batch_mean = b.sums, *squares = b.sums + width;
         for (int64_t c = 0; c < width; c++) {
-            running_mean[c] = keep * running_mean[c] + take * mean[c];
-            running_variance[c] = keep * running_variance[c] + take * (inverse[c] / unbiased);
-            inverse[c] /= (real)rows;
+            running_mean[c] = keep * running_mean[c] + take * batch_mean[c];
+            running_variance[c] = keep * running_variance[c] + take * (squares[c] / unbiased);
+            mean[c] = batch_mean[c];
+            inverse[c] = squares[c] / (real)rows;
         }
     } else {
         for (int64_t c = 0; c < width; c++) {
@@ -41,45 +184,82 @@ int PF_NAME(batch_norm)(const pf_call *call) {
     }
     const real epsilon = (real)attributes->epsilon;
     for (int64_t c = 0; c < width; c++) inverse[c] = R(1.0) / r_sqrt(inverse[c] + epsilon);
-    if (y)
-        for (int64_t r = 0; r < rows; r++)
-            for (int64_t c = 0; c < width; c++) {
-                const int64_t i = r * width + c;
-                y[i] = (x[i] - mean[c]) * inverse[c] * scale[c] + shift[c];
-            }
+    if (b.y) each_part(&b, part_normalize);
     const size_t bytes = (size_t)width * sizeof(real);
     if (pf_out(call, 1) && bytes > 0) memcpy(pf_out(call, 1), mean, bytes);
     if (pf_out(call, 2) && bytes > 0) memcpy(pf_out(call, 2), inverse, bytes);
     return PF_OK;
 }
 
+/* sums = sum dy, and sum dy (x - mean) */
+static void block_gradient_sums(const batch *b, const block *k) {
+    const int64_t width = b->width;
+    const vec mean = load_part(b->mean + k->column, k->lanes);
+    const real *x = b->x + k->at, *dy = b->dy + k->at;
+    real *flow = b->sums + k->index * 2 * width + k->column, *tilt = flow + width;
+    PF_SUM_ROWS(of_dy, k->count, load_part(dy + r * width, k->lanes))
+    PF_SUM_ROWS(of_both, k->count,
+                load_part(dy + r * width, k->lanes) * (load_part(x + r * width, k->lanes) - mean))
+    if (!k->is_first) of_dy += load_part(flow, k->lanes), of_both += load_part(tilt, k->lanes);
+    store_part(flow, k->lanes, of_dy);
+    store_part(tilt, k->lanes, of_both);
+}
+
+static void part_gradient_sums(void *context, int64_t index) {
+    each_block(context, index, block_gradient_sums);
+}
+
+/* dx = scale inverse (dy - share (dshift + x^ dscale)) */
+static void block_input_gradient(const batch *b, const block *k) {
+    const int64_t width = b->width, c = k->column;
+    const vec mean = load_part(b->mean + c, k->lanes);
+    const vec inverse = load_part(b->inverse + c, k->lanes);
+    const vec factor = load_part(b->scale + c, k->lanes) * inverse;
+    const vec level = load_part(b->dshift + c, k->lanes) * b->share;
+    const vec slope = load_part(b->dscale + c, k->lanes) * inverse * b->share;
+    const real *x = b->x + k->at, *dy = b->dy + k->at;
+    real *dx = b->y + k->at;
+    for (int64_t r = 0; r < k->count; r++) {
+        const vec off = load_part(x + r * width, k->lanes) - mean;
+        const vec rest = load_part(dy + r * width, k->lanes) - level - off * slope;
+        store_part(dx + r * width, k->lanes, factor * rest);
+    }
+}
+
+static void part_input_gradient(void *context, int64_t index) {
+    each_block(context, index, block_input_gradient);
+}
+
 /* dy, x, scale, mean (C,), inverse (C,) -> dx, dscale = sum dy x^, dshift = sum dy.
  *     training:  dx = scale inverse (dy - dshift / B - x^ dscale / B)
  *     otherwise: dx = scale inverse dy, since the running statistics do not depend on x.
- * Ioffe and Szegedy, "Batch normalization", 2015, section 3. Scratch: 2 C reals. */
+ * Ioffe and Szegedy, "Batch normalization", 2015, section 3. Scratch: 2 (PARTS + 1) C. */
 int PF_NAME(batch_norm_grad)(const pf_call *call) {
-    const real *restrict dy = pf_in(call, 0), *restrict x = pf_in(call, 1);
-    const real *restrict scale = pf_in(call, 2), *restrict mean = pf_in(call, 3);
-    const real *restrict inverse = pf_in(call, 4);
-    real *restrict dx = pf_out(call, 0);
-    const int64_t width = pf_last_dim(call->inputs[0]), rows = pf_row_count(call->inputs[0]);
+    batch b = batch_of(call, 1);
+    const int64_t width = b.width;
     real *restrict dscale = call->scratch, *restrict dshift = dscale + width;
-    PF_SUM_COLUMNS(dshift, rows, width, dy[i]);
-    PF_SUM_COLUMNS(dscale, rows, width, dy[i] * ((x[i] - mean[c]) * inverse[c]));
-    if (dx) {
-        const real share = call->flags & PF_TRAINING ? R(1.0) / (real)rows : 0;
-        for (int64_t r = 0; r < rows; r++)
-            for (int64_t c = 0; c < width; c++) {
-                const int64_t i = r * width + c;
-                const real hat = (x[i] - mean[c]) * inverse[c];
-                dx[i] = scale[c] * inverse[c] * (dy[i] - (dshift[c] + hat * dscale[c]) * share);
-            }
+    b.dy = pf_in(call, 0), b.x = pf_in(call, 1), b.scale = pf_in(call, 2);
+    b.mean = pf_in(call, 3), b.inverse = pf_in(call, 4), b.y = pf_out(call, 0);
+    b.sums = dshift + width, b.dscale = dscale, b.dshift = dshift;
+    b.share = (call->flags & PF_TRAINING) && b.rows > 0 ? R(1.0) / (real)b.rows : 0;
+    memset(b.sums, 0, 2 * (size_t)(b.parts * width) * sizeof(real)); /* there may be no rows */
+    each_part(&b, part_gradient_sums);
+    for (int64_t c = 0; c < width; c++) {
+        dshift[c] = dscale[c] = 0;
+        for (int64_t index = 0; index < b.parts; index++) {
+            dshift[c] += b.sums[2 * index * width + c];
+            dscale[c] += b.sums[(2 * index + 1) * width + c];
+        }
+        dscale[c] *= b.inverse[c];
     }
+    if (b.y) each_part(&b, part_input_gradient);
     const size_t bytes = (size_t)width * sizeof(real);
     if (pf_out(call, 1) && bytes > 0) memcpy(pf_out(call, 1), dscale, bytes);
     if (pf_out(call, 2) && bytes > 0) memcpy(pf_out(call, 2), dshift, bytes);
     return PF_OK;
 }
+
+/* ---- over a row ---- */
 
 typedef struct {
     double epsilon;

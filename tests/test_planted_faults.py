@@ -218,8 +218,8 @@ FAULTS = [
     Fault(
         "a term dropped from a gradient",
         "norm.c",
-        "(dshift[c] + hat * dscale[c]) * share",
-        "dshift[c] * share",
+        "k->lanes) - level - off * slope;",
+        "k->lanes) - level;",
         "batch_norm_grad",
     ),
     Fault(

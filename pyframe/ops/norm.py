@@ -10,6 +10,10 @@ import numpy as np
 from pyframe.errors import ArgumentError, DTypeError, GraphError, ShapeError, check_number
 from pyframe.node import Shape, Spec, State, Value, describe
 from pyframe.op import Case, Op, known, merge_shapes, same_extent, same_shape
+from pyframe.ops.activations import Relu, ReluGrad
+
+# What norm.c needs for a batch: the statistics, and those of each of 8 parts at most.
+BATCH_ROWS = 2 * (8 + 1)
 
 
 def _check_epsilon(op: str, epsilon: float) -> float:
@@ -67,6 +71,8 @@ class BatchNorm(Normalization):
         Start with zeros and ones.
     momentum : float in [0, 1], default 0.9
     epsilon : float, default 1e-5
+    activation : {"none", "relu"}, default "none"
+        Applied to y on the way. A plan puts a neighbouring relu here by itself.
     name : str, optional
 
     Returns
@@ -97,10 +103,11 @@ class BatchNorm(Normalization):
     """
 
     op = "batch_norm"
-    attributes = {"momentum": "f8", "epsilon": "f8"}
+    attributes = {"momentum": "f8", "epsilon": "f8", "activation": "i8"}
     output_count = 3
     reads_training = True
     differentiable_outputs = (0,)
+    scratch_rows = BATCH_ROWS
 
     def __init__(
         self,
@@ -112,6 +119,7 @@ class BatchNorm(Normalization):
         momentum: float = 0.9,
         epsilon: float = 1e-5,
         *,
+        activation: str = "none",
         name: str | None = None,
         states: Sequence[State] = (),
     ) -> None:
@@ -120,10 +128,21 @@ class BatchNorm(Normalization):
             states = (running_mean, running_variance)
         if len(states) != 2 or not all(isinstance(s, State) for s in states):
             raise ArgumentError("BatchNorm takes two pyframe.State, running mean and variance")
-        epsilon = _check_epsilon("BatchNorm", epsilon)
+        if activation not in ("none", "relu"):
+            raise ArgumentError(f"BatchNorm: activation is 'none' or 'relu', got {activation!r}")
         super().__init__(
-            x, scale, shift, name=name, states=states, momentum=momentum, epsilon=epsilon
+            x,
+            scale,
+            shift,
+            name=name,
+            states=states,
+            momentum=momentum,
+            epsilon=_check_epsilon("BatchNorm", epsilon),
+            activation=activation,
         )
+
+    def lower_attributes(self, specs: Sequence[Spec | None]) -> dict[str, Any]:
+        return {**self.attrs, "activation": int(self.attrs["activation"] == "relu")}
 
     def check(self, *specs: Spec | None) -> tuple[Spec, ...]:
         for state in self.states:
@@ -153,8 +172,17 @@ class BatchNorm(Normalization):
                 "1 and 2, get no gradient"
             )
         x, scale, _ = self.inputs
-        dx, dscale, dshift = BatchNormGrad(grads[0], x, scale, self[1], self[2])
+        dy = grads[0] if self.attrs["activation"] == "none" else ReluGrad(grads[0], self)
+        dx, dscale, dshift = BatchNormGrad(dy, x, scale, self[1], self[2])
         return dx, dscale, dshift
+
+    def absorb(self, index: int, consumer: Op, specs: Sequence[Spec | None]) -> Op | None:
+        if index != 0 or self.attrs["activation"] != "none" or not isinstance(consumer, Relu):
+            return None
+        name = f"{self.label()}+{consumer.label()}"
+        attributes = {**self.attrs, "activation": "relu"}
+        x, scale, shift = self.inputs
+        return BatchNorm(x, scale, shift, states=self.states, name=name, **attributes)
 
     @classmethod
     def reference_states(
@@ -174,7 +202,10 @@ class BatchNorm(Normalization):
             )
             mean, variance = batch, squares / len(rows)
         inverse = 1 / np.sqrt(variance + attributes["epsilon"])
-        return ((x - mean) * inverse * scale + shift, mean, inverse), new_states
+        y = (x - mean) * inverse * scale + shift
+        if attributes["activation"] == "relu":
+            y = np.maximum(y, 0)
+        return (y, mean, inverse), new_states
 
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
@@ -196,17 +227,23 @@ class BatchNorm(Normalization):
         c = x.shape[-1:]
         states = (draw.normal(c), draw.positive(c))
         attributes = {"momentum": draw.choice([0.9, 0.5, 0.0]), "epsilon": 1e-2}
+        attributes["activation"] = "none"  # in the fixed cases the relu is away from its kink
         return Case((x, draw.normal(c), draw.normal(c)), attributes, states)
 
     @classmethod
     def cases(cls) -> Sequence[Case]:
-        attributes = {"momentum": 0.9, "epsilon": 1e-5}
+        attributes = {"momentum": 0.9, "epsilon": 1e-5, "activation": "none"}
+        rectified = {**attributes, "activation": "relu"}
         two = np.array([1.0, 2.0])
+        many = np.random.default_rng(0).normal(size=(300, 133))  # several parts
+        some = (many[:1, 0] + 3 * np.ones(133), np.ones(133))
         states = (two, two)
         return (
             Case((np.array([[3.0, -4.0]]), two, two), attributes, states),  # one row: variance 0
             Case((np.zeros((0, 2)), two, two), attributes, states),
             Case((np.array([[3.0, 1.0], [5.0, 1.0]]), two, two), attributes, states),
+            Case((np.array([[3.0, 1.0], [5.0, 1.0], [1.0, 7.0]]), two, two), rectified, states),
+            Case((many, some[0], some[1]), attributes, some),
         )
 
 
@@ -223,6 +260,7 @@ class BatchNormGrad(Normalization):
     reads_training = True
     features = (2, 3, 4)
     x = 1
+    scratch_rows = BATCH_ROWS
 
     def infer_shape(self, *shapes: Any) -> Any:
         x = self.infer_x(shapes, min_ndim=2)
