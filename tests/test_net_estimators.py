@@ -225,7 +225,7 @@ def test_a_convolutional_network():
         optimizer=pf.optimizers.Adam(3e-3),
         input_shape=(8, 8, 1),
         dtype="float32",
-        epochs=12,
+        epochs=30,
         batch_size=32,
         random_state=0,
     )
