@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -26,6 +28,7 @@ Array = npt.NDArray[np.float64]
 Draw = Callable[..., Any]
 
 _seed = 0
+_seed_here: ContextVar[int | None] = ContextVar("pyframe_seed", default=None)
 
 
 def set_seed(seed: int) -> None:
@@ -51,9 +54,39 @@ def set_seed(seed: int) -> None:
     _seed = check_integer("seed", seed, at_least=0, at_most=2**64 - 1)
 
 
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Within a ``with`` block, draw initial values with this seed, in this thread only.
+
+    A value is drawn when it is first looked at, or when a plan is compiled that needs it.
+
+    Parameters
+    ----------
+    seed : int, in [0, 2**64)
+
+    Raises
+    ------
+    ArgumentError
+        If it is no such number.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> with pf.initializers.seeded(7):
+    ...     model = pf.Sequential([pf.layers.Dense(2)], input_shape=(3,))
+    ...     weights = model.get_weights()
+    """
+    token = _seed_here.set(check_integer("seed", seed, at_least=0, at_most=2**64 - 1))
+    try:
+        yield
+    finally:
+        _seed_here.reset(token)
+
+
 def get_seed() -> int:
     """Return the seed that initial values are drawn with."""
-    return _seed
+    here = _seed_here.get()
+    return _seed if here is None else here
 
 
 class Stream(NamedTuple):
@@ -70,7 +103,7 @@ class Stream(NamedTuple):
         apart from the streams of nodes, so that no dropout repeats a weight.
         """
         digest = hashlib.blake2b(name.encode(), digest_size=6, person=b"initial").digest()
-        return cls(_seed, int.from_bytes(digest, "little"))
+        return cls(get_seed(), int.from_bytes(digest, "little"))
 
     def uniform(self, count: int) -> Array:
         """Return float64 numbers, uniform in [0, 1), with 53 random bits each."""

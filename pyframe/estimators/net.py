@@ -1,0 +1,609 @@
+"""Whole networks as scikit-learn estimators."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any, Self
+
+import numpy as np
+from scipy.sparse import issparse
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, _fit_context
+from sklearn.preprocessing import LabelEncoder
+from sklearn.utils import check_random_state, column_or_1d, compute_sample_weight
+from sklearn.utils._param_validation import Hidden, Interval, Options, StrOptions
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from pyframe import losses
+from pyframe.callbacks import Callback
+from pyframe.callbacks import get as get_callback
+from pyframe.initializers import seeded
+from pyframe.layers import Dense, Layer
+from pyframe.model import Model, Sequential
+from pyframe.training import Trainer
+
+AUTO_BATCH = 200
+ROWS_AT_ONCE = 4096  # of a prediction: it bounds the memory, also for sparse input
+FLOATS = (np.float64, np.float32)
+
+
+def _is(loss: Any, name: str) -> bool:
+    """Return whether a loss, given by name or as a callable, is the one of that name."""
+    return losses.get(loss) is losses.get(name)
+
+
+class _Net(BaseEstimator):
+    """What classifiers and regressors share: the network, its data and its training."""
+
+    _parameter_constraints: dict[str, Any] = {
+        "layers": ["array-like", None],
+        "build_fn": [callable, None],
+        "build_args": [dict, None],
+        "head": ["boolean"],
+        "loss": [str, callable],
+        "optimizer": [object],
+        "metrics": ["array-like"],
+        "callbacks": ["array-like"],
+        "epochs": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left"), None],
+        "validation_split": [Interval(Real, 0, 1, closed="left")],
+        "shuffle": ["boolean"],
+        "schedule": [object],
+        "input_shape": [tuple, list, None],
+        "dtype": [Options(object, {None}), Hidden(type), StrOptions({"float32", "float64"})],
+        "warm_start": ["boolean"],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    # ---- data ----
+
+    def _checked(self, *data: Any, reset: bool, **checks: Any) -> Any:
+        """Return X, or (X, y), as scikit-learn checks them."""
+        return validate_data(
+            self, *data, reset=reset, accept_sparse="csr", allow_nd=True, dtype=FLOATS, **checks
+        )
+
+    def _shape_of(self, X: Any) -> tuple[int, ...]:  # noqa: N803
+        """Return the shape of a sample for the network."""
+        if self.input_shape is None or X.ndim > 2:
+            return tuple(X.shape[1:])
+        shape = tuple(int(n) for n in self.input_shape)
+        if int(np.prod(shape)) != X.shape[1]:
+            raise ValueError(
+                f"input_shape {shape} needs {int(np.prod(shape))} features a sample, and X has "
+                f"{X.shape[1]}"
+            )
+        return shape
+
+    def _dense(self, X: Any) -> Any:  # noqa: N803
+        """Return some rows as the network takes them."""
+        rows = X.toarray() if issparse(X) else X
+        return np.ascontiguousarray(rows, self.model_.inputs[0].dtype).reshape(
+            len(rows), *self.sample_shape_
+        )
+
+    # ---- the network ----
+
+    def _layers(self) -> list[Layer]:
+        """Return fresh layers: those given are a description, and are never trained."""
+        given = [Dense(100, activation="relu")] if self.layers is None else list(self.layers)
+        for layer in given:
+            if not isinstance(layer, Layer):
+                raise TypeError(f"layers: {layer!r} is no pyframe layer")
+        return [
+            type(layer).from_config(copy.deepcopy(layer.config()))
+            if layer.built
+            else copy.deepcopy(layer)
+            for layer in given
+        ]
+
+    def _network(self, shape: tuple[int, ...], outputs: int, dtype: Any) -> Model:
+        if self.build_fn is None:
+            layers = self._layers()
+            if self.head:
+                layers.append(Dense(outputs))
+            return Sequential(layers, input_shape=shape, dtype=dtype)
+        if self.layers is not None:
+            raise ValueError("pass layers or build_fn, not both")
+        made = self.build_fn(shape, outputs, **(self.build_args or {}))
+        if isinstance(made, Layer):
+            made = [made]
+        if isinstance(made, Model):
+            if not made.built:
+                made.build_for(np.empty((1, *shape), dtype))
+            return made
+        if not isinstance(made, Sequence) or isinstance(made, str):
+            raise TypeError(
+                f"build_fn must return a Model or a list of layers, and returned {made!r}"
+            )
+        return Sequential(list(made), input_shape=shape, dtype=dtype)
+
+    def _build(self, shape: tuple[int, ...], outputs: int, dtype: Any) -> None:
+        """Make the network, its initial weights and its trainer."""
+        self.sample_shape_ = shape
+        with seeded(self._seed):
+            model = self._network(shape, outputs, dtype)
+            if len(model.inputs) != 1 or len(model.outputs) != 1:
+                raise ValueError(
+                    f"an estimator needs a network of one input and one output; this one has "
+                    f"{len(model.inputs)} and {len(model.outputs)}"
+                )
+            made = model.outputs[0].shape
+            if made is None or len(made) != 2 or made[1] != outputs:
+                raise ValueError(
+                    f"the network gives {made} for a batch, and these targets need (n, {outputs}): "
+                    "end with as many units, or leave the last layer to head=True"
+                )
+            model.get_weights()  # draws them
+        self.model_ = model
+        self.history_: dict[str, list[Any]] = {}
+        self.n_iter_ = 0
+        self._trainer: Trainer | None = None
+
+    def _new_trainer(self) -> Trainer:
+        self.callbacks_ = [self._own(callback) for callback in self.callbacks]
+        return Trainer(
+            self.model_,
+            loss=self._loss(),
+            optimizer=copy.deepcopy(self.optimizer),
+            metrics=list(self.metrics),
+            callbacks=self.callbacks_,
+        )
+
+    @staticmethod
+    def _own(callback: Any) -> Callback:
+        return get_callback(callback if isinstance(callback, type | str) else copy.copy(callback))
+
+    def _loss(self) -> Any:
+        return self.loss
+
+    def _start(self, X: Any, outputs: int, *, go_on: bool) -> None:  # noqa: N803
+        """Make the network, unless there is one to go on with."""
+        shape = self._shape_of(X)
+        if not go_on:
+            self._seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+            self._build(shape, outputs, self.dtype or X.dtype)
+            return
+        if shape != self.sample_shape_:
+            raise ValueError(
+                f"a sample has the shape {shape}; the network was made for {self.sample_shape_}"
+            )
+        before = (self.model_.outputs[0].shape or ())[-1]
+        if before != outputs:
+            raise ValueError(
+                f"the targets need {outputs} outputs; the network to go on with has {before}"
+            )
+
+    def _train(self, X: Any, targets: Any, weight: Any, epochs: int) -> Self:  # noqa: N803
+        if self._trainer is None:
+            self._trainer = self._new_trainer()
+        rows = self._dense(X)
+        kept = len(rows) - int(len(rows) * self.validation_split)
+        batch = min(AUTO_BATCH, kept) if self.batch_size == "auto" else self.batch_size
+        history = self._trainer.fit(
+            rows,
+            targets,
+            epochs,
+            min(batch, kept) if batch is not None else None,
+            validation_split=self.validation_split,
+            shuffle=self.shuffle,
+            seed=self._seed,
+            sample_weight=weight,
+            schedule=self.schedule,
+            verbose=int(self.verbose),
+        )
+        for key, values in history.items():
+            self.history_.setdefault(key, []).extend(values)
+        self.n_iter_ += history.epochs
+        return self
+
+    def _outputs(self, X: Any) -> Any:  # noqa: N803
+        """Return what the network gives, part by part."""
+        check_is_fitted(self)
+        X = self._checked(X, reset=False)  # noqa: N806
+        shape = self._shape_of(X)
+        if shape != self.sample_shape_:
+            raise ValueError(
+                f"a sample has the shape {shape}; the network was fitted to {self.sample_shape_}"
+            )
+        parts = [
+            self.model_.predict(self._dense(X[start : start + ROWS_AT_ONCE]))
+            for start in range(0, X.shape[0], ROWS_AT_ONCE)
+        ]
+        return np.concatenate(parts)
+
+    def _weights(self, sample_weight: Any, X: Any) -> Any:  # noqa: N803
+        return None if sample_weight is None else _check_sample_weight(sample_weight, X)
+
+    # ---- scikit-learn's protocol ----
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        if "_trainer" in state:
+            state["_trainer"] = None  # a new one is made when it is needed
+        return state
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.input_tags.three_d_array = True
+        return tags
+
+
+class NetClassifier(ClassifierMixin, _Net):
+    """A network of pyframe layers as a scikit-learn classifier.
+
+    Parameters
+    ----------
+    layers : list of Layer, optional
+        What stands before the output layer; default: ``[Dense(100, activation="relu")]``. Each fit
+        builds fresh ones like these.
+    build_fn : callable, optional
+        Instead of layers: ``build_fn(shape, outputs, **build_args)`` with the shape of a sample
+        and the number of outputs returns all layers of the network, or a `Model`; called in every
+        fit.
+    build_args : dict, optional
+    head : bool, default True
+        Put ``Dense(outputs)`` behind `layers`. With False the last of them must give as many
+        outputs as there are classes.
+    loss : str or callable, default "auto"
+        ``"cross_entropy"``, or ``"binary_cross_entropy"`` for several labels a sample. Losses that
+        take no labels get one-hot targets.
+    optimizer : str, Optimizer or class, default "adam"
+        An instance is copied for each fit.
+    metrics : list of str or callable
+    callbacks : list of Callback
+        Each fit copies them; see ``callbacks_``.
+    epochs : int, default 100
+    batch_size : int, None or "auto"
+        "auto" is 200, or all rows when there are fewer; None all of them.
+    validation_split : float in [0, 1), default 0.0
+        The last part of the data, evaluated after each epoch, not trained on.
+    shuffle : bool, default True
+    schedule : Schedule, str or callable, optional
+    class_weight : dict or "balanced", optional
+    input_shape : tuple of int, optional
+        Of a sample, where X comes flat, (n, features): images in a pipeline, say.
+    dtype : {"float32", "float64"}, optional
+        Default: that of X; whole numbers count as float64.
+    warm_start : bool, default False
+        Go on from the last fit.
+    random_state : int, RandomState or None
+        Of initial weights, shuffling and dropout.
+    verbose : int, default 0
+
+    Attributes
+    ----------
+    model_ : Model
+    classes_ : ndarray, or list of ndarray
+    history_ : dict of str to list
+        One value an epoch.
+    callbacks_ : list of Callback
+    n_iter_ : int
+        Epochs so far.
+    n_features_in_ : int
+    feature_names_in_ : ndarray
+        Where X had names.
+
+    Raises
+    ------
+    ValueError, TypeError
+        scikit-learn's own, for data and parameters that do not fit.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> from pyframe.estimators import NetClassifier
+    >>> from sklearn.datasets import load_iris
+    >>> X, y = load_iris(return_X_y=True)
+    >>> net = NetClassifier(
+    ...     [pf.layers.Dense(16, activation="relu")],
+    ...     optimizer=pf.optimizers.Adam(0.02),
+    ...     random_state=0,
+    ... )
+    >>> net.fit(X, y).score(X, y) > 0.95
+    True
+    """
+
+    _parameter_constraints: dict[str, Any] = {
+        **_Net._parameter_constraints,
+        "class_weight": [dict, StrOptions({"balanced"}), None],
+    }
+
+    def __init__(
+        self,
+        layers: Sequence[Layer] | None = None,
+        *,
+        build_fn: Callable[..., Any] | None = None,
+        build_args: Mapping[str, Any] | None = None,
+        head: bool = True,
+        loss: Any = "auto",
+        optimizer: Any = "adam",
+        metrics: Sequence[Any] = (),
+        callbacks: Sequence[Any] = (),
+        epochs: int = 100,
+        batch_size: Any = "auto",
+        validation_split: float = 0.0,
+        shuffle: bool = True,
+        schedule: Any = None,
+        class_weight: Any = None,
+        input_shape: Sequence[int] | None = None,
+        dtype: Any = None,
+        warm_start: bool = False,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.layers = layers
+        self.build_fn = build_fn
+        self.build_args = build_args
+        self.head = head
+        self.loss = loss
+        self.optimizer = optimizer
+        self.metrics = metrics
+        self.callbacks = callbacks
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.validation_split = validation_split
+        self.shuffle = shuffle
+        self.schedule = schedule
+        self.class_weight = class_weight
+        self.input_shape = input_shape
+        self.dtype = dtype
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _loss(self) -> Any:
+        if self.loss != "auto":
+            return self.loss
+        return "binary_cross_entropy" if self._multilabel else "cross_entropy"
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:  # noqa: N803
+        """Fit the network.
+
+        Parameters
+        ----------
+        X : array_like or sparse matrix, (n, features) or (n, ...)
+        y : array_like (n,) of classes, or (n, labels) of 0 and 1
+        sample_weight : array_like (n,), optional
+
+        Returns
+        -------
+        self
+        """
+        go_on = self.warm_start and hasattr(self, "model_")
+        X, y = self._check_data(X, y, reset=not go_on)  # noqa: N806
+        if not go_on:
+            self._learn_classes(y)
+        return self._fit(X, y, sample_weight, self.epochs, go_on)
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(
+        self,
+        X: Any,  # noqa: N803
+        y: Any,
+        classes: Any = None,
+        sample_weight: Any = None,
+    ) -> Self:
+        """Train for one more epoch.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As for `fit`.
+        classes : array_like, optional
+            All that will ever come; needed in the first call.
+
+        Returns
+        -------
+        self
+        """
+        go_on = hasattr(self, "model_")
+        if not go_on and classes is None:
+            raise ValueError("classes must be passed on the first call to partial_fit.")
+        X, y = self._check_data(X, y, reset=not go_on)  # noqa: N806
+        if not go_on:
+            self._learn_classes(y, classes)
+        elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
+            raise ValueError(
+                f"`classes={classes!r}` is not the same as on last call to partial_fit, was: "
+                f"{self.classes_!r}"
+            )
+        return self._fit(X, y, sample_weight, 1, go_on)
+
+    def _check_data(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:  # noqa: N803
+        X, y = self._checked(X, y, reset=reset, multi_output=True)  # noqa: N806
+        check_classification_targets(y)
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
+        return X, y
+
+    def _learn_classes(self, y: Any, classes: Any = None) -> None:
+        self._multilabel = type_of_target(y) == "multilabel-indicator"
+        if y.ndim == 2 and not self._multilabel:
+            raise ValueError(f"y is {type_of_target(y)}: several columns must be labels of 0 and 1")
+        if self._multilabel:
+            self.classes_ = np.arange(y.shape[1])
+        else:
+            self._encoder = LabelEncoder().fit(y if classes is None else np.asarray(classes))
+            self.classes_ = self._encoder.classes_
+
+    def _fit(self, X: Any, y: Any, weight: Any, epochs: int, go_on: bool) -> Self:  # noqa: N803
+        weight = self._weights(weight, X)
+        self._start(X, len(self.classes_), go_on=go_on)
+        if self._multilabel:
+            targets = np.asarray(y, self.model_.inputs[0].dtype)
+        else:
+            unseen = np.setdiff1d(y, self.classes_)
+            if len(unseen):
+                raise ValueError(f"y contains previously unseen labels: {unseen.tolist()}")
+            targets = self._encoder.transform(y)
+            if self.class_weight is not None:
+                of_class = compute_sample_weight(self.class_weight, y)
+                weight = of_class if weight is None else weight * of_class
+            if not _is(self._loss(), "cross_entropy"):
+                targets = np.eye(len(self.classes_))[targets]
+        return self._train(X, targets, weight, epochs)
+
+    def decision_function(self, X: Any) -> Any:  # noqa: N803
+        """Return the network's outputs, (n, classes); of two classes their difference, (n,)."""
+        outputs = self._outputs(X)
+        if not self._multilabel and len(self.classes_) == 2:
+            return outputs[:, 1] - outputs[:, 0]
+        return outputs
+
+    def _has_probabilities(self) -> bool:
+        names = ("cross_entropy", "binary_cross_entropy")
+        return self.loss == "auto" or any(_is(self.loss, name) for name in names)
+
+    @available_if(_has_probabilities)
+    def predict_proba(self, X: Any) -> Any:  # noqa: N803
+        """Return the probability of each class, or label, (n, classes)."""
+        outputs = self._outputs(X)
+        if _is(self._loss(), "cross_entropy"):
+            powers = np.exp(outputs - outputs.max(axis=1, keepdims=True))
+            return powers / powers.sum(axis=1, keepdims=True)
+        probabilities = 0.5 * (1 + np.tanh(0.5 * outputs))
+        if self._multilabel:
+            return probabilities
+        return probabilities / probabilities.sum(axis=1, keepdims=True)
+
+    @available_if(_has_probabilities)
+    def predict_log_proba(self, X: Any) -> Any:  # noqa: N803
+        """Return the logarithm of `predict_proba`."""
+        with np.errstate(divide="ignore"):
+            return np.log(self.predict_proba(X))
+
+    def predict(self, X: Any) -> Any:  # noqa: N803
+        """Return the most likely class (n,), or which labels are likely (n, labels)."""
+        outputs = self._outputs(X)
+        if self._multilabel:
+            least = 0.0 if _is(self._loss(), "binary_cross_entropy") else 0.5
+            return (outputs > least).astype(int)
+        return self.classes_[outputs.argmax(axis=1)]
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+
+class NetRegressor(RegressorMixin, _Net):
+    """A network of pyframe layers as a scikit-learn regressor.
+
+    Parameters
+    ----------
+    layers, build_fn, build_args, head, optimizer, metrics, callbacks, epochs, batch_size,
+    validation_split, shuffle, schedule, input_shape, dtype, warm_start, random_state, verbose
+        As for `NetClassifier`.
+    loss : str or callable, default "l2"
+
+    Attributes
+    ----------
+    model_, history_, callbacks_, n_iter_, n_features_in_, feature_names_in_
+        As of `NetClassifier`.
+    n_outputs_ : int
+
+    Raises
+    ------
+    ValueError, TypeError
+        scikit-learn's own, for data and parameters that do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np, pyframe as pf
+    >>> from pyframe.estimators import NetRegressor
+    >>> X = np.linspace(-1, 1, 200).reshape(-1, 1)
+    >>> net = NetRegressor(optimizer=pf.optimizers.Adam(0.01), epochs=300, random_state=0)
+    >>> net.fit(X, X[:, 0] ** 2).score(X, X[:, 0] ** 2) > 0.95
+    True
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer] | None = None,
+        *,
+        build_fn: Callable[..., Any] | None = None,
+        build_args: Mapping[str, Any] | None = None,
+        head: bool = True,
+        loss: Any = "l2",
+        optimizer: Any = "adam",
+        metrics: Sequence[Any] = (),
+        callbacks: Sequence[Any] = (),
+        epochs: int = 100,
+        batch_size: Any = "auto",
+        validation_split: float = 0.0,
+        shuffle: bool = True,
+        schedule: Any = None,
+        input_shape: Sequence[int] | None = None,
+        dtype: Any = None,
+        warm_start: bool = False,
+        random_state: Any = None,
+        verbose: int = 0,
+    ) -> None:
+        self.layers = layers
+        self.build_fn = build_fn
+        self.build_args = build_args
+        self.head = head
+        self.loss = loss
+        self.optimizer = optimizer
+        self.metrics = metrics
+        self.callbacks = callbacks
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.validation_split = validation_split
+        self.shuffle = shuffle
+        self.schedule = schedule
+        self.input_shape = input_shape
+        self.dtype = dtype
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:  # noqa: N803
+        """Fit the network.
+
+        Parameters
+        ----------
+        X : array_like or sparse matrix, (n, features) or (n, ...)
+        y : array_like (n,) or (n, outputs)
+        sample_weight : array_like (n,), optional
+
+        Returns
+        -------
+        self
+        """
+        go_on = self.warm_start and hasattr(self, "model_")
+        return self._fit(X, y, sample_weight, self.epochs, go_on)
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:  # noqa: N803
+        """Train for one more epoch; the arguments are those of `fit`."""
+        return self._fit(X, y, sample_weight, 1, hasattr(self, "model_"))
+
+    def _fit(self, X: Any, y: Any, weight: Any, epochs: int, go_on: bool) -> Self:  # noqa: N803
+        X, y = self._checked(X, y, reset=not go_on, multi_output=True, y_numeric=True)  # noqa: N806
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
+        weight = self._weights(weight, X)
+        self._column = y.ndim == 1
+        targets = y.reshape(len(y), -1)
+        self._start(X, targets.shape[1], go_on=go_on)
+        self.n_outputs_ = targets.shape[1]
+        return self._train(X, targets, weight, epochs)
+
+    def predict(self, X: Any) -> Any:  # noqa: N803
+        """Return the network's outputs, (n,) or (n, outputs) as y was."""
+        outputs = self._outputs(X)
+        return outputs[:, 0] if self._column else outputs
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags

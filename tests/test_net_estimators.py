@@ -1,0 +1,305 @@
+"""Networks as scikit-learn estimators."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn")
+
+from sklearn.base import clone
+from sklearn.datasets import load_digits, load_iris, make_classification
+from sklearn.ensemble import VotingClassifier
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import pyframe as pf
+from pyframe.estimators import NetClassifier, NetRegressor
+
+Dense = pf.layers.Dense
+X, Y = load_iris(return_X_y=True)
+RNG = np.random.default_rng(0)
+
+
+def quick(**parameters):
+    given = {"optimizer": pf.optimizers.Adam(0.02), "random_state": 0, **parameters}
+    return NetClassifier([Dense(16, activation="relu")], **given)
+
+
+@parametrize_with_checks([NetClassifier(), NetRegressor()])
+def test_scikit_learns_own_checks(estimator, check):
+    check(estimator)
+
+
+def test_it_learns():
+    assert quick().fit(X, Y).score(X, Y) > 0.96
+    images, digits = load_digits(return_X_y=True)
+    net = quick(epochs=20, validation_split=0.2, metrics=["accuracy"], batch_size=32)
+    net.fit(images[:1200] / 16, digits[:1200])
+    assert net.score(images[1200:] / 16, digits[1200:]) > 0.9
+    assert len(net.history_["val_accuracy"]) == net.n_iter_ == 20
+
+
+def test_in_scikit_learns_company():
+    search = GridSearchCV(
+        make_pipeline(StandardScaler(), quick(epochs=30)),
+        {"netclassifier__epochs": [1, 30], "netclassifier__loss": ["auto", "l2"]},
+        n_jobs=2,
+        cv=3,
+    ).fit(X, Y)
+    assert search.best_params_["netclassifier__epochs"] == 30 and search.best_score_ > 0.9
+    assert cross_val_score(quick(), X, Y, cv=3).mean() > 0.9
+    voters = [("net", quick()), ("line", LogisticRegression(max_iter=500))]
+    assert VotingClassifier(voters, voting="soft").fit(X, Y).score(X, Y) > 0.95
+
+
+def test_data_frames():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(X, columns=list("abcd"))
+    names = pandas.Series(np.array(["one", "two", "three"])[Y])
+    scaled = make_pipeline(StandardScaler(), quick()).set_output(transform="pandas")
+    scaled.fit(frame, names)
+    assert set(scaled.predict(frame)) == {"one", "two", "three"}
+    assert list(scaled[-1].feature_names_in_) == list("abcd")
+
+
+def test_the_given_layers_are_a_description():
+    layers = [Dense(8, activation="relu"), pf.layers.Dropout(0.1)]
+    net = NetClassifier(layers, epochs=2, random_state=0)
+    first = net.fit(X, Y).predict_proba(X)
+    assert not any(layer.built for layer in layers)
+    assert np.array_equal(net.fit(X, Y).predict_proba(X), first)
+    assert np.array_equal(clone(net).fit(X, Y).predict_proba(X), first)
+    assert not np.array_equal(
+        clone(net).set_params(random_state=1).fit(X, Y).predict_proba(X), first
+    )
+    model = pf.Sequential([Dense(8, activation="relu"), Dense(3)], input_shape=(4,))
+    before = model.get_weights()
+    NetClassifier(model.layers, head=False, epochs=2).fit(X, Y)
+    assert all(np.array_equal(before[key], value) for key, value in model.get_weights().items())
+
+
+def test_fits_do_not_touch_the_global_seed():
+    pf.set_seed(3)
+    try:
+        quick(epochs=1).fit(X, Y)
+        assert pf.initializers.get_seed() == 3
+    finally:
+        pf.set_seed(0)
+
+
+def test_the_same_bits_with_any_number_of_threads():
+    found = []
+    for count in (1, 2, 3):
+        with pf.num_threads(count):
+            found.append(quick(epochs=3).fit(X, Y).predict_proba(X))
+    assert np.array_equal(found[0], found[1]) and np.array_equal(found[0], found[2])
+
+
+def test_pickles_predict_the_same_and_go_on():
+    net = quick(epochs=3, warm_start=True).fit(X, Y)
+    same = pickle.loads(pickle.dumps(net))
+    assert np.array_equal(same.predict_proba(X), net.predict_proba(X))
+    assert same.fit(X, Y).n_iter_ == 6
+
+
+def test_a_pickle_is_read_in_another_process(tmp_path):
+    net = quick(epochs=3).fit(X, Y)
+    (tmp_path / "net.pickle").write_bytes(pickle.dumps(net))
+    np.save(tmp_path / "x.npy", X)
+    program = """
+import pickle, sys, numpy as np
+net = pickle.load(open("net.pickle", "rb"))
+np.save("p.npy", net.predict_proba(np.load("x.npy")))
+"""
+    subprocess.run([sys.executable, "-P", "-c", program], cwd=tmp_path, check=True)
+    assert np.array_equal(np.load(tmp_path / "p.npy"), net.predict_proba(X))
+
+
+def test_warm_start_and_partial_fit_go_on():
+    whole = quick(epochs=6, shuffle=False, batch_size=None).fit(X, Y)
+    warm = quick(epochs=3, shuffle=False, batch_size=None, warm_start=True).fit(X, Y).fit(X, Y)
+    assert np.array_equal(whole.predict_proba(X), warm.predict_proba(X))
+    parts = quick(shuffle=False, batch_size=None)
+    for _ in range(6):
+        parts.partial_fit(X, Y, classes=[0, 1, 2])
+    assert np.array_equal(whole.predict_proba(X), parts.predict_proba(X))
+    assert parts.n_iter_ == 6 and len(parts.history_["loss"]) == 6
+
+
+def test_partial_fit_knows_its_classes():
+    with pytest.raises(ValueError, match="classes must be passed on the first call"):
+        quick().partial_fit(X, Y)
+    net = quick().partial_fit(X[:50], Y[:50], classes=[0, 1, 2])
+    assert net.predict_proba(X).shape == (150, 3)
+    with pytest.raises(ValueError, match="previously unseen labels: \\[7\\]"):
+        net.partial_fit(X, np.where(Y == 2, 7, Y))
+    with pytest.raises(ValueError, match="not the same as on last call"):
+        net.partial_fit(X, Y, classes=[0, 1])
+
+
+def test_one_class():
+    net = quick(epochs=2).fit(X[:50], Y[:50])
+    assert set(net.predict(X)) == {0} and np.array_equal(net.predict_proba(X), np.ones((150, 1)))
+
+
+def test_weights_of_samples_and_classes():
+    imbalanced = make_classification(600, 6, weights=[0.95], flip_y=0.1, random_state=0)
+    plain, balanced = (
+        quick(class_weight=w, epochs=20).fit(*imbalanced) for w in (None, "balanced")
+    )
+    x, y = imbalanced
+    assert balanced.predict(x).sum() > 2 * plain.predict(x).sum()
+    by_hand = quick(epochs=20).fit(x, y, np.where(y == 1, (y == 0).sum(), (y == 1).sum()) * 1.0)
+    assert abs(by_hand.predict(x).mean() - balanced.predict(x).mean()) < 0.05
+
+
+def test_several_labels_and_several_targets():
+    labels = np.stack([X[:, 0] > 6, X[:, 2] > 4], axis=1).astype(int)
+    net = quick(epochs=400).fit(X, labels)
+    assert net.predict(X).shape == (150, 2) and net.score(X, labels) > 0.85
+    assert ((net.predict_proba(X) > 0.5) == net.predict(X)).all()
+    twice = np.stack([X[:, 0], -X[:, 1]], axis=1)
+    regressor = NetRegressor(optimizer=pf.optimizers.Adam(0.02), random_state=0).fit(X, twice)
+    assert regressor.predict(X).shape == (150, 2) and regressor.score(X, twice) > 0.9
+
+
+def test_sparse_input_is_dense_input():
+    scipy = pytest.importorskip("scipy.sparse")
+    dense = np.where(RNG.random((60, 30)) < 0.2, 1.0, 0.0)
+    y = (dense[:, 0] + dense[:, 1] > 0).astype(int)
+    for kind in (scipy.csr_matrix, scipy.csc_array, scipy.coo_array):
+        one, two = quick(epochs=5).fit(kind(dense), y), quick(epochs=5).fit(dense, y)
+        assert np.array_equal(one.predict_proba(kind(dense)), two.predict_proba(dense))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_data_decide_the_dtype(dtype):
+    net = quick(epochs=1).fit(X.astype(dtype), Y)
+    assert net.model_.inputs[0].dtype == dtype and net.predict_proba(X).dtype == dtype
+    assert quick(epochs=1, dtype="float32").fit(X, Y).model_.inputs[0].dtype == np.float32
+
+
+def small(shape, outputs, units=4):
+    return [pf.layers.Flatten(), Dense(units, activation="tanh"), Dense(outputs)]
+
+
+def test_build_fn_and_images():
+    images = RNG.random((40, 3, 2, 2))
+    y = (images.mean(axis=(1, 2, 3)) > 0.5).astype(int)
+    net = NetClassifier(build_fn=small, build_args={"units": 5}, epochs=2, random_state=0)
+    assert net.fit(images, y).predict(images).shape == (40,)
+    assert net.sample_shape_ == (3, 2, 2) and net.model_.layers[1].units == 5
+    flat = clone(net).set_params(input_shape=(3, 2, 2)).fit(images.reshape(40, 12), y)
+    assert np.array_equal(flat.predict_proba(images.reshape(40, 12)), net.predict_proba(images))
+    search = GridSearchCV(net, {"build_args": [{"units": 2}, {"units": 6}]}, cv=2).fit(images, y)
+    assert search.best_estimator_.model_.layers[1].units in (2, 6)
+
+
+def test_build_fn_may_return_a_model():
+    def build(shape, outputs):
+        x = pf.Placeholder("x", shape=(None, *shape), dtype="float64")
+        h = Dense(8, activation="relu")(x)
+        return pf.Model(inputs=[x], outputs=[Dense(outputs)(h)])
+
+    assert NetRegressor(build_fn=build, epochs=2).fit(X, Y).predict(X).shape == (150,)
+
+
+def test_a_convolutional_network():
+    pytest.importorskip("pyframe_cnn")
+    images, digits = load_digits(return_X_y=True)
+    net = NetClassifier(
+        [
+            pf.layers.Conv2D(8, 3, activation="relu"),
+            pf.layers.MaxPool2D(2),
+            pf.layers.Flatten(),
+        ],
+        optimizer=pf.optimizers.Adam(3e-3),
+        input_shape=(8, 8, 1),
+        dtype="float32",
+        epochs=30,
+        batch_size=32,
+        random_state=0,
+    )
+    seen, unseen, of_seen, of_unseen = train_test_split(images / 16, digits, random_state=0)
+    net.fit(seen, of_seen)
+    assert pickle.loads(pickle.dumps(net)).score(unseen, of_unseen) > 0.95
+
+
+def test_callbacks_are_each_fits_own():
+    stop = pf.callbacks.EarlyStopping("val_loss", patience=2)
+    net = quick(callbacks=[stop], validation_split=0.3, epochs=200, optimizer="adam")
+    shuffled = RNG.permutation(150)
+    one = net.fit(X[shuffled], RNG.integers(0, 3, 150)).n_iter_
+    assert one < 200 and net.callbacks_[0] is not stop
+    assert net.fit(X[shuffled], Y[shuffled]).n_iter_ > one
+
+
+WRONG = [
+    ({"layers": [Dense(4)], "build_fn": small}, ValueError, "not both"),
+    ({"layers": [3]}, TypeError, "no pyframe layer"),
+    ({"layers": [Dense(4)], "head": False}, ValueError, r"need \(n, 3\)"),
+    ({"build_fn": lambda shape, outputs: 7}, TypeError, "must return a Model or a list"),
+    ({"input_shape": (3, 3)}, ValueError, "needs 9 features a sample, and X has 4"),
+    ({"epochs": 0}, ValueError, "The 'epochs' parameter of NetClassifier must be"),
+    ({"validation_split": 1.5}, ValueError, "The 'validation_split' parameter"),
+    ({"loss": "nothing"}, KeyError, "there is no 'nothing' among the losses"),
+    ({"class_weight": "even"}, ValueError, "The 'class_weight' parameter"),
+]
+
+
+@pytest.mark.parametrize(("parameters", "error", "message"), WRONG)
+def test_bad_parameters(parameters, error, message):
+    with pytest.raises(error, match=message):
+        NetClassifier(**parameters).fit(X, Y)
+
+
+BAD = [
+    (np.where(X > 6, np.nan, X), "Input X contains NaN"),
+    (np.where(X > 6, np.inf, X), "Input X contains infinity"),
+    (X[:0], "Found array with 0 sample"),
+    (X[:, 0], "Expected 2D array, got 1D array instead"),
+    (X + 1j, "Complex data not supported"),
+    ([[1.0], [1.0, 2.0]], "inhomogeneous"),
+    (X[:10], "inconsistent numbers of samples"),
+    (np.array([["a"] * 4] * 150, object), "could not convert string to float"),
+]
+
+
+@pytest.mark.parametrize(("data", "message"), BAD)
+@pytest.mark.parametrize("kind", [NetClassifier, NetRegressor])
+def test_bad_data(kind, data, message):
+    with pytest.raises(ValueError, match=message):
+        kind(epochs=1).fit(data, Y)
+
+
+def test_before_and_after_fitting():
+    with pytest.raises(NotFittedError):
+        quick().predict(X)
+    net = quick(epochs=1).fit(X, Y)
+    with pytest.raises(ValueError, match="X has 3 features, but NetClassifier is expecting 4"):
+        net.predict(X[:, :3])
+    assert not hasattr(quick(loss="l2"), "predict_proba")
+
+
+def test_without_scikit_learn():
+    program = """
+import sys
+sys.modules["sklearn"] = None
+try:
+    import pyframe.estimators
+except ImportError as error:
+    print(type(error).__name__, error)
+"""
+    run = subprocess.run(
+        [sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.startswith("MissingExtraError") and "pyframe-nn[sklearn]" in run.stdout
