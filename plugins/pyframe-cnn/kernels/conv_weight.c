@@ -5,6 +5,7 @@
  * for each (tap, channel), read x from a table of pointers. Where the kernel sees zeros around the
  * image, x is copied with them. */
 #include "conv.h"
+#include "few.h"
 
 enum {
     MANY_TERMS = 128, /* of a product: what it reads of x and dy for them stays in the L1 cache */
@@ -259,6 +260,7 @@ int CNN_NAME(conv_weight_grad)(const pf_call *call) {
                     .groups = attributes->groups,
                     .source = input(call, 1),
                     .dweight = output(call, 0)};
+    if (s.dweight && CNN_NAME(is_few)(attributes, &s.w)) return CNN_NAME(few_weight_grad)(call);
     if (output(call, 1))
         CNN_NAME(sum_rows)(call, input(call, 0), s.dy.count * pixels_of(&s.dy), s.w.filters,
                            output(call, 1));

@@ -9,12 +9,24 @@ typedef struct {
     int64_t rectified; /* the gradient is also that of the relu whose result x is */
 } pool_attributes;
 
+enum { ROW = 64 };
+
+/* As many windows of 2 x 2 side by side as have ROW elements of a line of x, or less. */
+typedef struct {
+    int64_t windows, vectors;
+    uint64_t left; /* bits of the elements of left pixels */
+    /* Element i of vector v belongs to the window of element first[v] + place[v][i] of y. */
+    int64_t first[ROW / LANES];
+    int32_t place[ROW / LANES][LANES];
+} row_of_squares;
+
 typedef struct {
     const pf_call *call;
     const pool_attributes *attributes;
     images x, y;
     int apart; /* each pixel lies in one window, ... */
     int pairs; /* ... and that is of 2 x 2 pixels */
+    row_of_squares row;
 } pool;
 
 /* The pixels of the image from `first` to before `end` along an axis. */
@@ -42,9 +54,9 @@ typedef struct {
  * output. */
 typedef void pool_body(const pool *p, const window *v, int64_t x, int64_t y);
 
-/* The body for all outputs of image n, inlined; `pairs`: for windows of 2 x 2, side by side. */
-__attribute__((always_inline)) static inline void windows(const pool *p, int64_t n, pool_body *body,
-                                                          const int pairs) {
+/* The body for all outputs of image n, inlined. */
+__attribute__((always_inline)) static inline void each_window(const pool *p, int64_t n,
+                                                              pool_body *body) {
     const int64_t channels = p->x.channels, *outputs = p->y.size;
     window v = {.channels = channels,
                 .line = p->x.size[2] * channels,
@@ -52,11 +64,11 @@ __attribute__((always_inline)) static inline void windows(const pool *p, int64_t
     const int64_t x = n * image_elements(&p->x);
     int64_t y = n * image_elements(&p->y);
     for (int64_t qd = 0; qd < outputs[0]; qd++) {
-        v.d = pairs ? (range){0, 1} : range_of(p, 0, qd);
+        v.d = range_of(p, 0, qd);
         for (int64_t qh = 0; qh < outputs[1]; qh++) {
-            v.h = pairs ? (range){2 * qh, 2 * qh + 2} : range_of(p, 1, qh);
+            v.h = range_of(p, 1, qh);
             for (int64_t qw = 0; qw < outputs[2]; qw++, y += channels) {
-                v.w = pairs ? (range){2 * qw, 2 * qw + 2} : range_of(p, 2, qw);
+                v.w = range_of(p, 2, qw);
                 for (int64_t c = 0; c < channels; c += LANES) {
                     v.lanes = first_lanes(channels - c);
                     body(p, &v, x + c, y + c);
@@ -64,14 +76,6 @@ __attribute__((always_inline)) static inline void windows(const pool *p, int64_t
             }
         }
     }
-}
-
-__attribute__((always_inline)) static inline void each_window(const pool *p, int64_t n,
-                                                              pool_body *body) {
-    if (p->pairs)
-        windows(p, n, body, 1);
-    else
-        windows(p, n, body, 0);
 }
 
 /* The pixels of a window: `at` is where the image has each of them. */
@@ -83,7 +87,11 @@ __attribute__((always_inline)) static inline void each_window(const pool *p, int
                  at < line + (v)->w.end * (v)->channels; at += (v)->channels)
 
 static pool pool_of(const pf_call *call, const pf_operand *x, const pf_operand *y) {
-    pool p = {call, call->attributes, images_of(x), images_of(y), 1, 0};
+    pool p = {.call = call,
+              .attributes = call->attributes,
+              .x = images_of(x),
+              .y = images_of(y),
+              .apart = 1};
     for (int axis = 0; axis < AXES; axis++)
         p.apart = p.apart && !p.attributes->adaptive && p.attributes->low[axis] == 0 &&
                   p.attributes->stride[axis] == p.attributes->window[axis] &&
@@ -101,6 +109,34 @@ static void in_images(const pool *p, pf_body body) {
     p->call->host->parallel_for(p->x.count, p->x.count * read / 8, body, (void *)p);
 }
 
+/* ---- windows of 2 x 2 pixels, side by side ---- */
+
+typedef struct {
+    const real *x, *y, *dy;
+    real *to; /* y or dx */
+    int64_t channels, line;
+    int rectified;
+} squares;
+
+/* What is done for LANES elements of the result at most, or for their windows: y is the place of
+ * the first one, x that of the first pixel of its window. */
+typedef void squares_body(const squares *s, int64_t x, int64_t y, part lanes);
+
+/* The body for all windows of image n, inlined. */
+__attribute__((always_inline)) static inline void each_square(const pool *p, int64_t n, squares s,
+                                                              squares_body *body) {
+    const int64_t channels = p->x.channels, whole = channels / LANES * LANES;
+    const part rest = first_lanes(channels - whole);
+    s.channels = channels;
+    s.line = p->x.size[2] * channels;
+    int64_t x = n * image_elements(&p->x), y = n * image_elements(&p->y);
+    for (int64_t q = 0; q < p->y.size[1]; q++, x += s.line)
+        for (const int64_t end = x + s.line; x < end; x += 2 * channels, y += channels) {
+            for (int64_t c = 0; c < whole; c += LANES) body(&s, x + c, y + c, first_lanes(LANES));
+            if (whole < channels) body(&s, x + whole, y + whole, rest);
+        }
+}
+
 /* ---- the largest ---- */
 
 static inline void largest(const pool *p, const window *v, int64_t x, int64_t y) {
@@ -108,14 +144,25 @@ static inline void largest(const pool *p, const window *v, int64_t x, int64_t y)
     vec top =
         load(image + x + v->d.first * v->plane + v->h.first * v->line + v->w.first * v->channels,
              v->lanes);
-    POOL_EACH_PIXEL(v, x) { /* NaN stays, and comes */
-        const vec here = load(image + at, v->lanes);
-        top = select((top >= here) | (top != top), top, here);
-    }
+    POOL_EACH_PIXEL(v, x) top = larger(top, load(image + at, v->lanes));
     store(output(p->call, 0) + y, v->lanes, top);
 }
 
-static void max_image(void *context, int64_t n) { each_window(context, n, largest); }
+static inline void largest_of_square(const squares *s, int64_t x, int64_t y, part lanes) {
+    const real *upper = s->x + x, *lower = upper + s->line;
+    const vec above = larger(load(upper, lanes), load(upper + s->channels, lanes));
+    const vec below = larger(load(lower, lanes), load(lower + s->channels, lanes));
+    store(s->to + y, lanes, larger(above, below));
+}
+
+static void max_image(void *context, int64_t n) {
+    const pool *p = context;
+    const squares s = {.x = input(p->call, 0), .to = output(p->call, 0)};
+    if (p->pairs)
+        each_square(p, n, s, largest_of_square);
+    else
+        each_window(p, n, largest);
+}
 
 /* x (N, ..., C) -> y (N, ..., C): the largest number of each window */
 int CNN_NAME(max_pool)(const pf_call *call) {
@@ -124,21 +171,30 @@ int CNN_NAME(max_pool)(const pf_call *call) {
     return PF_OK;
 }
 
-/* dy goes to the first x that is y; what has found its place is gone. */
+/* The lanes that may be given dy: with a relu in front not those where it has cut x off. */
+static inline mask opened(vec y, int rectified) {
+    const vec nothing = {0};
+    return rectified ? ~at_most(y, nothing) : equal(nothing, nothing);
+}
+
+/* dy where x is the first to be y, or NaN. */
+static inline vec first_match(vec x, vec y, vec dy, mask *open) {
+    const mask here = *open & (equal(x, y) | is_nan(x));
+    *open &= ~here;
+    return select(here, dy, (vec){0});
+}
+
 __attribute__((always_inline)) static inline void give(const pool *p, const window *v, int64_t x,
                                                        int64_t y, const int apart) {
     const real *image = input(p->call, 1);
     real *dx = output(p->call, 0);
-    const vec top = load(input(p->call, 2) + y, v->lanes), nothing = {0};
-    vec left = load(input(p->call, 0) + y, v->lanes);
-    if (p->attributes->rectified) left = select(top <= 0, nothing, left);
+    const vec dy = load(input(p->call, 0) + y, v->lanes);
+    const vec top = load(input(p->call, 2) + y, v->lanes);
+    mask open = opened(top, p->attributes->rectified != 0);
     POOL_EACH_PIXEL(v, x) {
-        const vec value = load(image + at, v->lanes);
-        const mask here = (value == top) | (value != value);
-        vec given = select(here, left, nothing);
+        vec given = first_match(load(image + at, v->lanes), top, dy, &open);
         if (!apart) given += load(dx + at, v->lanes);
         store(dx + at, v->lanes, given);
-        left = select(here, nothing, left);
     }
 }
 
@@ -149,6 +205,101 @@ static inline void give_shared(const pool *p, const window *v, int64_t x, int64_
     give(p, v, x, y, 0);
 }
 
+static inline void give_square(const squares *s, int64_t x, int64_t y, part lanes) {
+    const int64_t at[] = {x, x + s->channels, x + s->line, x + s->line + s->channels};
+    const vec dy = load(s->dy + y, lanes), top = load(s->y + y, lanes);
+    mask open = opened(top, s->rectified);
+    for (int i = 0; i < 4; i++)
+        store(s->to + at[i], lanes, first_match(load(s->x + at[i], lanes), top, dy, &open));
+}
+
+/* ---- the same for several windows at once, if there are fewer channels than lanes ---- */
+
+#if defined(__AVX512F__) && CNN_BITS == 32
+
+static row_of_squares row_of(const pool *p) {
+    row_of_squares r = {0};
+    const int64_t channels = p->x.channels, outputs = p->y.size[2];
+    if (!p->pairs || channels >= LANES || channels * outputs == 0) return r;
+    const int64_t rows = ceil_div(outputs, ROW / (2 * channels));
+    r.windows = ceil_div(outputs, rows);
+    r.vectors = ceil_div(r.windows * 2 * channels, LANES);
+    for (int64_t v = 0; v < r.vectors; v++) {
+        r.first[v] = ROW;
+        for (int64_t i = 0; i < LANES; i++) {
+            const int64_t element = v * LANES + i, left = element / channels % 2 == 0;
+            const int64_t of_y = element / (2 * channels) * channels + element % channels;
+            r.place[v][i] = (int32_t)of_y;
+            r.first[v] = min_of(r.first[v], of_y);
+            r.left |= (uint64_t)left << element;
+        }
+        for (int64_t i = 0; i < LANES; i++) r.place[v][i] -= (int32_t)r.first[v];
+    }
+    return r;
+}
+
+/* y of the windows that the elements of vector v belong to, of which there are `of_y` */
+static inline vec spread(const row_of_squares *r, int64_t v, const real *y, int64_t of_y) {
+    const part lanes = first_lanes(max_of(of_y - r->first[v], 0));
+    return _mm512_permutexvar_ps(_mm512_loadu_si512(r->place[v]), load(y + r->first[v], lanes));
+}
+
+/* Bit i of `upper` and `lower` stands for element i of the two lines. */
+static inline void give_row(const squares *s, const row_of_squares *r, int64_t windows, int64_t x,
+                            int64_t y) {
+    const int64_t of_y = windows * s->channels, vectors = r->vectors;
+    const real *x_upper = s->x + x, *x_lower = x_upper + s->line;
+    real *to_upper = s->to + x, *to_lower = to_upper + s->line;
+    uint64_t upper = 0, lower = 0, open = 0;
+    vec dy[ROW / LANES] = {{0}};
+    CNN_UNROLL for (int v = 0; v < ROW / LANES; v++) if (v < vectors) {
+        const part lanes = first_lanes(max_of(2 * of_y - v * LANES, 0));
+        const vec top = spread(r, v, s->y + y, of_y);
+        const vec above = load(x_upper + v * LANES, lanes);
+        const vec below = load(x_lower + v * LANES, lanes);
+        dy[v] = spread(r, v, s->dy + y, of_y);
+        open |= (uint64_t)opened(top, s->rectified) << v * LANES;
+        upper |= (uint64_t)(equal(above, top) | is_nan(above)) << v * LANES;
+        lower |= (uint64_t)(equal(below, top) | is_nan(below)) << v * LANES;
+    }
+    /* In each line the right pixel is given what the left one is not; in the lower one both, what
+     * none of the upper one is. */
+    upper &= open & ~((upper & r->left & open) << s->channels);
+    const uint64_t given = (upper | upper >> s->channels) & r->left;
+    open &= ~(given | given << s->channels);
+    lower &= open & ~((lower & r->left & open) << s->channels);
+    CNN_UNROLL for (int v = 0; v < ROW / LANES; v++) if (v < vectors) {
+        const part lanes = first_lanes(max_of(2 * of_y - v * LANES, 0));
+        const vec nothing = {0};
+        store(to_upper + v * LANES, lanes, select((mask)(upper >> v * LANES), dy[v], nothing));
+        store(to_lower + v * LANES, lanes, select((mask)(lower >> v * LANES), dy[v], nothing));
+    }
+}
+
+static void give_rows(const pool *p, int64_t n, squares s) {
+    s.channels = p->x.channels;
+    s.line = p->x.size[2] * s.channels;
+    int64_t x = n * image_elements(&p->x), y = n * image_elements(&p->y);
+    for (int64_t q = 0; q < p->y.size[1]; q++, x += s.line)
+        for (int64_t left = p->y.size[2], windows; left > 0; left -= windows) {
+            windows = min_of(p->row.windows, left);
+            give_row(&s, &p->row, windows, x, y);
+            x += windows * 2 * s.channels;
+            y += windows * s.channels;
+        }
+}
+
+#else
+
+static row_of_squares row_of(const pool *p) {
+    (void)p;
+    return (row_of_squares){0};
+}
+
+static void give_rows(const pool *p, int64_t n, squares s) { (void)p, (void)n, (void)s; }
+
+#endif
+
 static void clear_image(const pool *p, int64_t n) {
     const int64_t elements = image_elements(&p->x);
     memset(output(p->call, 0) + n * elements, 0, (size_t)elements * sizeof(real));
@@ -156,18 +307,29 @@ static void clear_image(const pool *p, int64_t n) {
 
 static void max_grad_image(void *context, int64_t n) {
     const pool *p = context;
-    if (p->apart) {
+    if (p->pairs) {
+        const squares s = {.dy = input(p->call, 0),
+                           .x = input(p->call, 1),
+                           .y = input(p->call, 2),
+                           .to = output(p->call, 0),
+                           .rectified = p->attributes->rectified != 0};
+        if (p->row.windows > 0)
+            give_rows(p, n, s);
+        else
+            each_square(p, n, s, give_square);
+    } else if (p->apart) {
         each_window(p, n, give_apart);
-        return;
+    } else {
+        clear_image(p, n);
+        each_window(p, n, give_shared);
     }
-    clear_image(p, n);
-    each_window(p, n, give_shared);
 }
 
 /* dy, x, y = max_pool(x) -> dx: each dy goes to the first place of its window where x = y, or x is
  * NaN. */
 int CNN_NAME(max_pool_grad)(const pf_call *call) {
-    const pool p = pool_of(call, call->inputs[1], call->inputs[0]);
+    pool p = pool_of(call, call->inputs[1], call->inputs[0]);
+    p.row = row_of(&p);
     in_images(&p, max_grad_image);
     return PF_OK;
 }

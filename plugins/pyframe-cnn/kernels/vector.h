@@ -12,25 +12,62 @@
 #define CNN_VECTOR_BYTES 16
 #endif
 
+/* Loops of a constant, small count are to be unrolled before the compiler decides what stays in
+ * registers. Clang does so by itself. */
+#ifdef __clang__
+#define CNN_UNROLL
+#else
+#define CNN_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 enum { LANES = CNN_VECTOR_BYTES / (int)sizeof(real) };
 
 /* Unaligned, and an alias of the reals that it loads. */
 typedef real vec __attribute__((vector_size(CNN_VECTOR_BYTES), aligned(sizeof(real)), may_alias));
+
+static inline vec splat(real x) { return x - (vec){0}; }
+
+/* Masks, a truth value for each lane: of comparisons, and to be joined by &, | and ~. And the
+ * larger of two numbers, which is `top` if they are equal, and NaN if one of them is. */
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#if CNN_BITS == 32
+typedef __mmask16 mask;
+static inline mask equal(vec x, vec y) { return _mm512_cmp_ps_mask(x, y, _CMP_EQ_OQ); }
+static inline mask at_most(vec x, vec y) { return _mm512_cmp_ps_mask(x, y, _CMP_LE_OQ); }
+static inline mask is_nan(vec x) { return _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q); }
+static inline vec select(mask m, vec yes, vec no) { return _mm512_mask_blend_ps(m, no, yes); }
+static inline vec larger(vec top, vec x) {
+    return _mm512_mask_max_ps(x, _mm512_cmp_ps_mask(x, x, _CMP_ORD_Q), x, top);
+}
+#else
+typedef __mmask8 mask;
+static inline mask equal(vec x, vec y) { return _mm512_cmp_pd_mask(x, y, _CMP_EQ_OQ); }
+static inline mask at_most(vec x, vec y) { return _mm512_cmp_pd_mask(x, y, _CMP_LE_OQ); }
+static inline mask is_nan(vec x) { return _mm512_cmp_pd_mask(x, x, _CMP_UNORD_Q); }
+static inline vec select(mask m, vec yes, vec no) { return _mm512_mask_blend_pd(m, no, yes); }
+static inline vec larger(vec top, vec x) {
+    return _mm512_mask_max_pd(x, _mm512_cmp_pd_mask(x, x, _CMP_ORD_Q), x, top);
+}
+#endif
+#else
 #if CNN_BITS == 32
 typedef int32_t mask __attribute__((vector_size(CNN_VECTOR_BYTES)));
 #else
 typedef int64_t mask __attribute__((vector_size(CNN_VECTOR_BYTES)));
 #endif
-
-static inline vec splat(real x) { return x - (vec){0}; }
+static inline mask equal(vec x, vec y) { return x == y; }
+static inline mask at_most(vec x, vec y) { return x <= y; }
+static inline mask is_nan(vec x) { return x != x; }
 static inline vec select(mask m, vec yes, vec no) {
     return (vec)(((mask)yes & m) | ((mask)no & ~m));
 }
+static inline vec larger(vec top, vec x) { return select((x <= top) | (top != top), top, x); }
+#endif
 
 /* The first lanes of a vector, 1 to LANES of them: a load puts zero into the others, a store leaves
  * their memory alone. */
 #if defined(__AVX512F__)
-#include <immintrin.h>
 #if CNN_BITS == 32
 typedef __mmask16 part;
 static inline vec load(const real *p, part lanes) { return _mm512_maskz_loadu_ps(lanes, p); }

@@ -133,9 +133,11 @@ class Conv(Convolution):
             groups=self.attrs["groups"],
             pixels=math.prod(y[1:-1]),
             copied=self._copied(specs[0], self._windows_over(x, weight), y[1:-1]) if few else 0,
-            turned=8 * 32 * x[-1] if few else 0,  # what few_filters.c reads behind the images
         )
-        return max(direct, winograd_scratch(itemsize, tiles, *weight[-2:], gradient=False))
+        winograd = winograd_scratch(itemsize, tiles, *weight[-2:], gradient=False)
+        return max(
+            direct, winograd, self._few_scratch(specs[0], self._y(specs), weight, gradient=False)
+        )
 
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
@@ -180,6 +182,10 @@ class Conv(Convolution):
             Case(numbers(rng, (2, 5, 5, 34), (3, 3, 1, 34)), {"groups": 34, "padding": "same"}),
             Case(numbers(rng, (2, 5, 5, 5), (3, 3, 1, 10), (10,)), {"groups": 5, "stride": 2}),
             Case(numbers(rng, (1, 3, 4, 5, 2), (2, 2, 3, 2, 4)), {"padding": "same"}),
+            Case(numbers(rng, (2, 20, 300, 3), (3, 3, 3, 5), (5,)), {"padding": "same"}),  # bands
+            Case(
+                numbers(rng, (2, 3, 9, 40, 2), (2, 3, 5, 2, 8)), {"padding": 1, "stride": (2, 1, 2)}
+            ),
             Case(numbers(rng, (9, 12, 11, 17), (3, 3, 17, 33), (33,)), {"padding": "same"}),
         )
 

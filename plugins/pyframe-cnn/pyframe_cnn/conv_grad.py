@@ -36,10 +36,7 @@ class Transposed(Convolution):
         x, weight, y = known_shape(specs[0]), known_shape(specs[1]), known_shape(made)
         groups, itemsize = self.attrs["groups"], self.specs[0].dtype.itemsize
         if groups == 1 and skips_zeros(x, weight, self.attrs):  # scatter.c
-            columns = math.prod(weight[:-1])
-            terms = min(x[0], 8) * math.prod(x[1:-1]) * columns
-            packed = weight[-1] * -(-columns // WIDEST) * WIDEST
-            return pieces(itemsize, packed, terms) + pieces(24, *three(y[1:-1]))
+            return self._scatter_scratch(x, weight, three(y[1:-1]))
         windows = self._windows_over((x[0], *y[1:-1], x[-1]), weight)
         # Of the copy of x, with as many zeros as the outermost taps read.
         sides = [
@@ -61,6 +58,20 @@ class Transposed(Convolution):
         return max(
             direct, winograd_scratch(itemsize, tiles, weight[-1], weight[-2], gradient=False)
         )
+
+    def _scatter_scratch(self, x: Sequence[int], weight: Sequence[int], y: Sequence[int]) -> int:
+        """Return what scatter.c needs, or more."""
+        kernel, pixels = three(weight[:-2]), three(x[1:-1])
+        columns = -(-kernel[2] * weight[-2] // WIDEST) * WIDEST
+        parts = min(x[0], 8)
+        together = min(max(32 // max(pixels[2], 1), 1), -(-x[0] // max(parts, 1)))
+        terms = together * pixels[2] * columns + 8
+        return pieces(
+            self.specs[0].dtype.itemsize,
+            kernel[0] * kernel[1] * weight[-1] * columns,
+            parts * together * math.prod(pixels) * weight[-1],
+            parts * terms,
+        ) + pieces(8, 2 * y[1], y[1] * kernel[1], 3 * y[2])
 
     @classmethod
     def _spread(cls, x: Any, weight: Any, shape: tuple[int, ...], attributes: Any) -> Any:
@@ -158,6 +169,11 @@ class ConvInputGrad(Transposed):
         return (
             Case(numbers(rng, *shapes[:3]), {}),
             Case(numbers(rng, *shapes), {"activation": "tanh"}),
+            Case(numbers(rng, (19, 8, 8, 9), (5, 5, 6, 9), (19, 12, 12, 6)), {}),  # scattered
+            Case(
+                numbers(rng, (19, 4, 5, 7), (5, 4, 3, 7), (19, 18, 17, 3)),
+                {"stride": (3, 4), "dilation": (2, 1), "padding": ((0, 0), (1, 2))},
+            ),
         )
 
     @classmethod
@@ -233,7 +249,8 @@ class ConvWeightGrad(Convolution):
         direct = pieces(itemsize, copied, size, PARTS * size) + pieces(8, rows, rows * lines)
         tiles = self._tiles(specs[1], specs[2], specs[0])
         given = known_shape(specs[2])
-        return max(direct, winograd_scratch(itemsize, tiles, *given[-2:], gradient=True))
+        winograd = winograd_scratch(itemsize, tiles, *given[-2:], gradient=True)
+        return max(direct, winograd, self._few_scratch(specs[1], specs[0], given, gradient=True))
 
     def _together(self, dy: Sequence[int], weight: Sequence[int]) -> int:
         """Return how many neighbouring pixels of dy are taken for one; see conv_weight.c."""
@@ -282,6 +299,11 @@ class ConvWeightGrad(Convolution):
             Case(numbers(rng, *shapes), {}),
             Case(numbers(rng, *long), {"padding": "same"}),
             Case(numbers(rng, (40, 4, 4, 6), (40, 8, 8, 1), (5, 5, 1, 6)), {}),
+            Case(numbers(rng, (2, 20, 300, 5), (2, 20, 300, 3), (3, 3, 3, 5)), {"padding": 1}),
+            Case(
+                numbers(rng, (2, 2, 9, 19, 8), (2, 3, 9, 40, 2), (2, 3, 5, 2, 8)),
+                {"padding": 1, "stride": (2, 1, 2)},
+            ),
             Case(numbers(rng, (9, 12, 11, 34), (9, 12, 11, 17), (3, 3, 17, 34)), {"padding": 1}),
         )
 

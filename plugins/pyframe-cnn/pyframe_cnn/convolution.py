@@ -159,6 +159,30 @@ class Convolution(WindowOp):
         ]
         return shape[0] * math.prod(extents) * shape[-1]
 
+    def _few_scratch(
+        self, images: Any, filtered: Any, weight: Sequence[int], *, gradient: bool
+    ) -> int:
+        """Return what few_filters.c needs, if few filters see few channels."""
+        channels, filters = weight[-2:]
+        if self.attrs["groups"] > 1 or not (0 < channels <= 4 and 0 < filters <= 8):
+            return 0
+        y, kernel = known_shape(filtered), three(weight[:-2])
+        stride, by = (three(self._expand(what, len(y) - 2)) for what in ("stride", "dilation"))
+        height, pixels = three(y[1:-1])[1:]
+        one = height == 1 and stride[2] == 1
+        width = pixels + (kernel[2] - 1) * by[2] if one else pixels
+        slots, rows = kernel[0] * (1 if one else kernel[2]) * channels, math.prod(weight[:-1])
+        above, parts, lanes = (kernel[1] - 1) * by[1], min(y[0], 8), 16
+        band = min(max((1 << 15) // max(slots * width, 1) - above, 1), height)
+        copies = slots * (band + above) * width + 2 * lanes
+        apart = channels * (band + above) * known_shape(images)[-2] if channels > 1 else 0
+        sums = (rows + 1) * filters * lanes if gradient else 0
+        planes = filters * -(-band * pixels // lanes) * lanes if gradient else 0
+        itemsize = self.specs[0].dtype.itemsize
+        return pieces(8, rows) + pieces(
+            itemsize, parts * copies, parts * apart, parts * planes, parts * sums
+        )
+
     # ---- of the tests ----
 
     @classmethod
