@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .building import Project
 
 
 class Stop(Exception):
@@ -65,3 +70,21 @@ def run(
         tail = "" if show else f"\n{said[-6000:]}"
         raise Stop(f"this ended with {process.returncode}: {shlex.join(words)}{tail}")
     return said
+
+
+def find_tool(name: str, how: str = "pip install --group release") -> Path:
+    """Return where a program is: beside this Python, or on PATH; say how it is had if nowhere."""
+    beside = str(Path(sys.executable).parent)
+    found = shutil.which(name, path=beside) or shutil.which(name)
+    if found is None:
+        raise Stop(f"there is no {name}: {how}")
+    return Path(found)
+
+
+def find_wheel(folder: Path, project: Project, platform: str) -> Path:
+    """Return the one wheel of a project for a processor, or for ``any``."""
+    found = sorted(folder.glob(f"{project.stem}-*{platform}.whl"))
+    if len(found) != 1:
+        number = "several wheels" if found else "no wheel"
+        raise Stop(f"{folder} has {number} of {project.name} for {platform}: tools/wheels.py build")
+    return found[0]

@@ -63,6 +63,14 @@ ELSEWHERE = {
 # How CMake's variables call the programs that a toolchain consists of, and Zig its subcommands.
 PROGRAMS = {"C_COMPILER": "cc", "AR": "ar", "RANLIB": "ranlib", "RC_COMPILER": "rc"}
 
+# What is loaded at run time is no shared library on macOS but a bundle, which Zig cannot link.
+AS_SHARED = """for word do
+  shift
+  if [ "$word" = -bundle ]; then word=-shared; fi
+  set -- "$@" "$word"
+done
+"""
+
 
 def zig() -> Path:
     """Return Zig's program, which the package ``ziglang`` carries."""
@@ -92,7 +100,8 @@ def toolchain(target: Target, folder: Path, sources: Path) -> Path:
     for variable, program in PROGRAMS.items():
         command = [str(zig()), program, *(flags if program == "cc" else [])]
         script = folder / program
-        script.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n', encoding="utf-8")
+        first = AS_SHARED if target.system == "Darwin" else ""
+        script.write_text(f'#!/bin/sh\n{first}exec {shlex.join(command)} "$@"\n', encoding="utf-8")
         script.chmod(0o755)
         lines.append(f"set(CMAKE_{variable} {script})")
     path = folder / "toolchain.cmake"
