@@ -10,7 +10,7 @@ from scipy.sparse import issparse
 
 import pyframe as pf
 from pyframe.layers import activation_function
-from pyframe.node import Array, Value
+from pyframe.node import Array
 from pyframe.objective import loss_node
 
 ROWS_AT_ONCE = 4096  # of a prediction: it bounds the memory, also for sparse input
@@ -25,7 +25,7 @@ LINKS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def poisson(y: Any, z: Any, sample_weight: Any) -> Value:
+def poisson(y: Any, z: Any, sample_weight: Any) -> Any:
     """Return the mean of half the Poisson deviance of exp(z), added up over the outputs.
 
     l = y log y - y - y z + exp z, with 0 log 0 = 0. Shapes: y and z (n, m), sample_weight (n,).
@@ -46,6 +46,9 @@ class Multilayer:
     ----------
     coefs : list of ndarray, shapes (fan_in, fan_out)
     intercepts : list of ndarray, shapes (fan_out,)
+    optimizer : Optimizer
+    seed : int
+        Of dropout.
     activation : str or callable
         Of the hidden layers.
     link : {"identity", "logistic", "softmax", "exp"}
@@ -55,29 +58,35 @@ class Multilayer:
     alpha : float
     dropout : float
         The share of hidden units that is left out in training.
-    optimizer : Optimizer
+
+    Attributes
+    ----------
+    rate : float or None
+        The learning rate, if it is another than the optimizer's.
     """
 
     def __init__(
         self,
         coefs: Sequence[Array],
         intercepts: Sequence[Array],
+        optimizer: Any,
+        seed: int,
         *,
         activation: Any,
         link: str,
         loss: Any,
         alpha: float,
         dropout: float,
-        optimizer: Any,
     ) -> None:
-        self._options = {
+        self.options = {
             "activation": activation,
             "link": link,
             "loss": loss,
             "alpha": alpha,
             "dropout": dropout,
-            "optimizer": optimizer,
         }
+        self.seed = seed
+        self.rate: float | None = None
         self.dtype, self.outputs, self.alpha = coefs[0].dtype, coefs[-1].shape[1], alpha
         self.weights = [
             pf.Parameter(w, f"coefs_{i}", dtype=self.dtype) for i, w in enumerate(coefs)
@@ -87,22 +96,26 @@ class Multilayer:
         ]
         self.x = pf.Placeholder("X", shape=(None, coefs[0].shape[0]), dtype=self.dtype)
         self.w = pf.Placeholder("sample_weight", shape=(None,), dtype=self.dtype)
-        z = self._last(activation, dropout)
+        z = self._output(activation, dropout)
         self._prediction = LINKS[link](z)
         self.y, trained, reported = self._losses(loss, link, z)
-        self._doubled = trained is not reported
+        self._reports_less = trained is not reported
         penalty = self._penalty()
-        metric = pf.MeanOf(reported + penalty, self.x)
         self.plan = pf.compile(
             trained + penalty,
             optimizer,
             outputs=[self._prediction],
-            metrics=[metric],
+            metrics=[pf.MeanOf(reported + penalty, self.x)],
             parameters=[*self.weights, *self.biases],
+            seed=seed,
         )
 
-    def _last(self, activation: Any, dropout: float) -> Value:
-        function = activation_function(ACTIVATIONS.get(activation, activation))
+    def _output(self, activation: Any, dropout: float) -> Any:
+        """Return z (n, outputs)."""
+        name = (
+            ACTIVATIONS.get(activation, activation) if isinstance(activation, str) else activation
+        )
+        function = activation_function(name)
         z: Any = self.x
         for i, (w, b) in enumerate(zip(self.weights, self.biases, strict=True)):
             if i and function is not None:
@@ -110,55 +123,52 @@ class Multilayer:
             if i and dropout:
                 z = pf.Dropout(z, rate=dropout, name=f"dropout_{i}")
             z = pf.Linear(z, w, b)
-        return z  # type: ignore[no-any-return]
+        return z
 
-    def _losses(self, loss: Any, link: str, z: Value) -> tuple[pf.Placeholder, Value, Value]:
+    def _losses(self, loss: Any, link: str, z: Any) -> tuple[Any, Any, Any]:
         """Return the target, what is trained on and what is reported, without penalty.
 
         They differ for the squared error of several outputs, of which scikit-learn trains on the
         sum and reports the mean.
         """
-        function: Any = {"squared_error": pf.L2Loss, "poisson": poisson}.get(loss)
-        if loss == "log_loss":
-            function = pf.CrossEntropy if link == "softmax" else pf.BinaryCrossEntropy
-        target, mean = loss_node(function or pf.losses.get(loss), z, "y", self.w)
+        several = float(self.outputs)
         if loss == "squared_error":
-            half = mean * 0.5
-            return target, half if self.outputs == 1 else half * float(self.outputs), half
-        if function is pf.BinaryCrossEntropy:
-            mean = mean * float(self.outputs)
+            target, mean = loss_node(pf.L2Loss, z, "y", self.w)
+            half: Any = mean * 0.5
+            return target, half if self.outputs == 1 else half * several, half
+        if loss == "log_loss" and link == "logistic":
+            target, mean = loss_node(pf.BinaryCrossEntropy, z, "y", self.w)
+            total = mean if self.outputs == 1 else mean * several
+            return target, total, total
+        known = {"poisson": poisson, "log_loss": pf.CrossEntropy}
+        function = known.get(loss) if isinstance(loss, str) else None
+        target, mean = loss_node(function or pf.losses.get(loss), z, "y", self.w)
         return target, mean, mean
 
-    def _penalty(self) -> Value | float:
+    def _penalty(self) -> Any:
         if not self.alpha:
             return 0.0
-        squares: Any = sum((pf.Sum(pf.Square(w)) for w in self.weights[1:]), pf.Sum(pf.Square(self.weights[0])))
-        return squares * (0.5 * self.alpha) / pf.Sum(self.w)  # type: ignore[no-any-return]
+        squares = [pf.Sum(pf.Square(w)) for w in self.weights]
+        return sum(squares[1:], squares[0]) * (0.5 * self.alpha) / pf.Sum(self.w)
 
     # ---- data ----
 
     def rows(self, X: Any) -> Array:  # noqa: N803
-        """Return rows of X as the plan takes them."""
+        """Return dense rows of X, as the plan takes them."""
         return np.ascontiguousarray(X.toarray() if issparse(X) else X, self.dtype)
 
-    def targets(self, y: Array) -> Array:
-        """Return targets (n, outputs) as the loss takes them; one-hot ones become labels."""
-        if self.y.dtype == np.int64:
-            return y.argmax(axis=1)
-        return np.ascontiguousarray(y, self.dtype)
+    def feed(self, X: Any, y: Array, sample_weight: Any) -> dict[Any, Any]:  # noqa: N803
+        """Return what a loop or a step is fed; sparse X as CSR, of which rows can be taken.
 
-    def sample_weights(self, sample_weight: Any, count: int) -> Array:
-        """Return a weight for each of `count` rows."""
+        Targets are (n, outputs); one-hot ones become labels if the loss takes labels.
+        """
         if sample_weight is None:
-            return np.ones(count, self.dtype)
-        return np.ascontiguousarray(sample_weight, self.dtype)
-
-    def feed(self, X: Any, y: Array, sample_weight: Any) -> dict[Any, Array]:  # noqa: N803
-        """Return what a loop or a step is fed."""
+            sample_weight = np.ones(X.shape[0])
+        labels = self.y.dtype == np.int64
         return {
-            self.x: self.rows(X),
-            self.y: self.targets(y),
-            self.w: self.sample_weights(sample_weight, X.shape[0]),
+            self.x: X.tocsr() if issparse(X) else self.rows(X),
+            self.y: y.argmax(axis=1) if labels else np.ascontiguousarray(y, self.dtype),
+            self.w: np.ascontiguousarray(sample_weight, self.dtype),
         }
 
     # ---- parameters ----
@@ -179,6 +189,19 @@ class Multilayer:
             if not np.array_equal(parameter.value, array):
                 parameter.value = array
 
+    def take_slots(self, other: Multilayer) -> None:
+        """Take over all that is trained of a network of the same parameters and optimizer."""
+        self.plan.restore(other.plan.snapshot())
+        self.rate = other.rate
+
+    def set_learning_rate(self, rate: float) -> None:
+        """Set the rate; the velocity of `SGD` is that of scikit-learn divided by it."""
+        old = self.plan.optimizer.learning_rate if self.rate is None else self.rate
+        self.rate = rate
+        for slots in self.plan._train.slots:
+            if "velocity" in slots:
+                slots["velocity"] *= old / rate
+
     # ---- runs ----
 
     def predict(self, X: Any) -> Array:  # noqa: N803
@@ -189,33 +212,44 @@ class Multilayer:
         ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def loss_and_gradients(self, feed: dict[Any, Array]) -> tuple[float, list[Array], list[Array]]:
-        """Return the reported loss and the gradients of weights and biases."""
-        cost, gradients = self.plan.loss_and_gradients(feed)
-        penalty = 0.0
-        if self.alpha and self._doubled:
-            squares = sum(float(np.vdot(w.value, w.value)) for w in self.weights)
-            penalty = 0.5 * self.alpha * squares / float(feed[self.w].sum())
-        if self._doubled:
-            cost = (cost - penalty) / self.outputs + penalty
-        return cost, [gradients[w] for w in self.weights], [gradients[b] for b in self.biases]
+    def step(self, feed: dict[Any, Any]) -> float:
+        """Train on a batch and return the reported loss, of before the update."""
+        penalty = self._penalty_value(feed)
+        return self._reported(self.plan.step(feed, self.rate), penalty)
 
-    def scale_velocity(self, factor: float) -> None:
-        """Multiply the velocity of `SGD`: scikit-learn's holds the learning rate, ours does not."""
-        for table in self.plan._train.slots:
-            if "velocity" in table:
-                table["velocity"] *= factor
+    def loss_and_gradients(self, feed: dict[Any, Any]) -> tuple[float, list[Array]]:
+        """Return the reported loss, and the gradients of all weights and then all biases."""
+        loss, gradients = self.plan.loss_and_gradients(feed)
+        parameters = [*self.weights, *self.biases]
+        loss = self._reported(loss, self._penalty_value(feed))
+        return loss, [gradients[p] for p in parameters]
+
+    def _penalty_value(self, feed: dict[Any, Any]) -> float:
+        if not self._reports_less:
+            return 0.0
+        squares = sum(float(np.vdot(w.value, w.value)) for w in self.weights)
+        return 0.5 * self.alpha * squares / float(feed[self.w].sum())
+
+    def _reported(self, cost: float, penalty: float) -> float:
+        return (cost - penalty) / self.outputs + penalty if self._reports_less else cost
+
+    # ---- copies ----
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy is made from: parameters, options, and the optimizer's state."""
         return {
             "coefs": [np.array(c) for c in self.coefs()],
             "intercepts": [np.array(b) for b in self.intercepts()],
-            "options": self._options,
+            "optimizer": self.plan.optimizer,
+            "seed": self.seed,
+            "options": self.options,
+            "rate": self.rate,
             "snapshot": self.plan.snapshot(),
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Build the network anew, and put the optimizer's state in its place."""
-        self.__init__(state["coefs"], state["intercepts"], **state["options"])  # type: ignore[misc]
+        """Build the network anew, and put all that is trained in its place."""
+        made = [state[name] for name in ("coefs", "intercepts", "optimizer", "seed")]
+        self.__init__(*made, **state["options"])  # type: ignore[misc]
+        self.rate = state["rate"]
         self.plan.restore(state["snapshot"])
