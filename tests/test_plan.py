@@ -267,9 +267,11 @@ def test_an_order_that_makes_no_sense_is_refused(order, message):
     plan, data, parameters, _ = regression(pf.optimizers.SGD(0.05))
     before = [p.value.copy() for p in parameters]
     given = {"epochs": 1, "batch_size": 5}
-    with plan.loop(data, order=lambda epoch: order, shuffle=False, **given) as loop:
-        with pytest.raises(pf.errors.ArgumentError, match=message):
-            loop.run()
+    with (
+        plan.loop(data, order=lambda epoch: order, shuffle=False, **given) as loop,
+        pytest.raises(pf.errors.ArgumentError, match=message),
+    ):
+        loop.run()
     for parameter, value in zip(parameters, before, strict=True):
         np.testing.assert_array_equal(parameter.value, value)
     with pytest.raises(pf.errors.ArgumentError, match="not both"):

@@ -15,7 +15,7 @@ from sklearn.base import is_classifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.neural_network._multilayer_perceptron import BaseMultilayerPerceptron
-from sklearn.utils import compute_sample_weight, gen_batches, shuffle
+from sklearn.utils import compute_sample_weight, gen_batches
 from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
@@ -291,8 +291,13 @@ class _Epochs:
         return min(int(wanted), self.samples)
 
     def _shuffled(self, epoch: int) -> Any:
-        """Return the order of the next epoch: that of the last one, shuffled."""
-        self.rows = shuffle(self.rows, random_state=self.random_state)
+        """Return the order of the next epoch: that of the last one, shuffled.
+
+        As `sklearn.utils.shuffle` does it, without its checks, which take longer than a small step.
+        """
+        places = np.arange(self.samples)
+        self.random_state.shuffle(places)
+        self.rows = self.rows[places]
         return self.rows
 
     def __iter__(self) -> Iterator[float]:
@@ -363,9 +368,9 @@ class MLPClassifier(_Trained, neural_network.MLPClassifier):  # type: ignore[mis
     >>> from sklearn.datasets import make_classification
     >>> from pyframe.estimators import MLPClassifier
     >>> X, y = make_classification(n_samples=100, random_state=1)
-    >>> net = MLPClassifier(random_state=1, max_iter=300).fit(X, y)
-    >>> net.predict(X[:5])
-    array([0, 0, 1, 1, 0])
+    >>> net = MLPClassifier(random_state=1, max_iter=1000).fit(X, y)
+    >>> net.predict(X[:5]) == y[:5]
+    array([ True,  True,  True,  True,  True])
     """
 
     _parameter_constraints: dict[str, Any] = {
