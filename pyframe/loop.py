@@ -51,6 +51,10 @@ class Loop:
         The number of the first epoch, for the shuffle of a training that is resumed.
     stop : {None, "epoch", "step"}
         Where `run` returns besides deadlines.
+    order : callable, optional
+        In place of the shuffle: from the number of an epoch of this loop to the order of its rows,
+        int64 (rows,), each at least 0 and below the number of rows. `run` then returns after each
+        epoch. A full batch is read in order all the same.
     training : bool
         False evaluates: only loss and metrics are computed, and nothing is claimed.
 
@@ -81,6 +85,7 @@ class Loop:
         first_epoch: int,
         stop: str | None,
         training: bool,
+        order: Callable[[int], Array] | None = None,
     ) -> None:
         self._loop: Any = None
         self._done_before = 0  # epochs of the jobs before this one
@@ -100,6 +105,13 @@ class Loop:
         self._flags = STOPS[stop]
         if shuffle and training and self.batch_size < self.samples:
             self._flags |= lib.PF_LOOP_SHUFFLE
+        self._order, self._ordered = order, -1  # the epoch that the order at hand is for
+        if order is not None:
+            if shuffle:
+                raise ArgumentError("pass shuffle=True or an order, not both")
+            self._flags |= lib.PF_LOOP_STOP_EPOCH
+            if self.batch_size < self.samples:
+                self._flags |= lib.PF_LOOP_GATHER
         self._alive: list[Any] = []
         self._stack = ExitStack()
         if training:
@@ -170,12 +182,12 @@ class Loop:
         loop.size, loop.flags = ffi.sizeof("pf_loop"), self._flags
         loop.full = self._full_context.pointer
         loop.tail = self._tail_context.pointer if self._tail_context else ffi.NULL
-        order = np.empty(self.samples, np.int64)
-        loop.order = typed_pointer("int64_t *", order)
+        self._rows = np.empty(self.samples, np.int64)
+        loop.order = typed_pointer("int64_t *", self._rows)
         loop.samples, loop.batch = self.samples, self.batch_size
         loop.seed = self._seed
         loop.step = self._plan._train.step if self._training else 0
-        self._alive = [order, self._feed_table(loop)]
+        self._alive = [self._feed_table(loop)]
         self._next_job()
 
     def _feed_table(self, loop: Any) -> Any:
@@ -188,7 +200,7 @@ class Loop:
             feed.data, feed.base = pointer(array), base
             feed.row_bytes = array.nbytes // len(array)
             feed.full_rows = ffi.NULL
-            if self._flags & lib.PF_LOOP_SHUFFLE:
+            if self._flags & (lib.PF_LOOP_SHUFFLE | lib.PF_LOOP_GATHER):
                 rows = np.empty((self.batch_size, *array.shape[1:]), array.dtype)
                 feed.full_rows = pointer(rows)
                 kept.append(rows)
@@ -215,6 +227,24 @@ class Loop:
         loop.records = typed_pointer("double *", self._records[self._done_before :])
         loop.epochs, loop.first_epoch = self._job_epochs, self._first_epoch + self._done_before
         loop.epoch = loop.batch_index = loop.steps_done = 0
+
+    def _take_order(self) -> None:
+        """Ask for the order of the epoch that is about to begin."""
+        if self._order is None or self._ordered == self.epoch or self.epoch >= self.epochs:
+            return
+        rows = np.asarray(self._order(self.epoch))
+        if rows.shape != (self.samples,) or rows.dtype.kind not in "iu":
+            raise ArgumentError(
+                f"order gave {rows.dtype} of shape {describe(rows.shape)}; it must give the "
+                f"numbers of {self.samples} rows"
+            )
+        if rows.min() < 0 or rows.max() >= self.samples:
+            raise ArgumentError(
+                f"order gave rows {rows.min()} to {rows.max()}; there are rows 0 to "
+                f"{self.samples - 1}"
+            )
+        self._rows[:] = rows
+        self._ordered = self.epoch
 
     def _ensure_rows(self, rows: int) -> None:
         if rows > len(self._records):
@@ -258,6 +288,12 @@ class Loop:
             context = self._tail_context
         return context.loss[0]  # type: ignore[no-any-return]
 
+    def set_learning_rate(self, rate: float) -> None:
+        """Use a learning rate from the next step on, in place of those that were given."""
+        rate = check_rate(rate)
+        self._rates = lambda steps: np.full(len(steps), rate)
+        self._rate_table[self._loop.steps_done :] = rate
+
     def run(self, seconds: float = 0.05) -> str:
         """Run for a while.
 
@@ -275,6 +311,7 @@ class Loop:
         end = time.monotonic() + seconds
         try:
             while True:
+                self._take_order()
                 status = lib.pf_loop_run(self._loop, max(end - time.monotonic(), 0.0))
                 if status == lib.PF_DONE:
                     if self.epoch >= self.epochs:
