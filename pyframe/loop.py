@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pyframe._native import ffi, lib, pointer, typed_pointer
-from pyframe.errors import ArgumentError, ShapeError
+from pyframe.errors import ArgumentError, LabelError, ShapeError
 from pyframe.execution import give_up, handle
 from pyframe.node import Array, Placeholder, describe
 from pyframe.program import Context
@@ -327,6 +328,12 @@ class Loop:
                 handle(self._current(), status)
                 if time.monotonic() > end:
                     return "paused"
+        except LabelError as error:
+            row = self._row_of(error)
+            self._abandon()
+            if row is None:
+                raise
+            raise LabelError(f"{error}; it is in row {row} of the data") from None
         except BaseException:
             self._abandon()
             raise
@@ -335,6 +342,16 @@ class Loop:
                 self._plan._train.step = int(self._loop.step)
             elif self._loop.in_step:
                 reading.pause(self)
+
+    def _row_of(self, error: LabelError) -> int | None:
+        """Return the row of the data with a wrong label, if it is clear which labels are meant."""
+        labels = [a for a in self._arrays.values() if a.dtype == np.int64]
+        if error.index is None or len(labels) != 1:
+            return None
+        place = self._loop.batch_index * self.batch_size
+        place += error.index // math.prod(labels[0].shape[1:])
+        gathered = self._flags & (lib.PF_LOOP_SHUFFLE | lib.PF_LOOP_GATHER)
+        return int(self._rows[place]) if gathered else int(place)
 
     def _current(self) -> Context:
         here = lib.pf_loop_context(self._loop)
