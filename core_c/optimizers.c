@@ -111,7 +111,8 @@ static void square_sum_part(const pf_call *call, int64_t part, int64_t first, in
     double lane[PF_LANES] = {0};
     int64_t i = 0;
     for (; i + PF_LANES <= n; i += PF_LANES)
-        for (int j = 0; j < PF_LANES; j++) lane[j] += (double)g[i + j] * (double)g[i + j];
+        PF_EACH_LANE for (int j = 0; j < PF_LANES; j++) lane[j] +=
+            (double)g[i + j] * (double)g[i + j];
     for (int j = 0; i < n; i++, j++) lane[j] += (double)g[i] * (double)g[i];
     for (int width = PF_LANES / 2; width > 0; width /= 2)
         for (int j = 0; j < width; j++) lane[j] += lane[j + width];
