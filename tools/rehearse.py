@@ -116,6 +116,7 @@ class Rehearsal:
 
     def python_snippets(self, fresh: Venv) -> None:
         """Run what the README and those of the plugins show, each block by itself."""
+        fresh.run("pip", "install", *(path.name for path in projects()[1:]), cwd=self.work)
         count = 0
         for page in [project / "README.md" for project in projects()]:
             for block in blocks(page.read_text(encoding="utf-8")):
