@@ -21,7 +21,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "tests")]  # also under PYTHONSAFEPATH
+sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tools"))  # also under PYTHONSAFEPATH
 
 from rehearsal import checks, upgrade
 from rehearsal.index import serve
