@@ -20,9 +20,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
-sys.path.insert(0, str(ROOT / "tools"))  # also under PYTHONSAFEPATH
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # also under PYTHONSAFEPATH
 
 from rehearsal import checks, upgrade
 from rehearsal.index import serve
@@ -37,6 +36,7 @@ from rehearsal.shell import (
 )
 from workshop import blocks
 
+ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ("build", "twine", "check-wheel-contents", "abi3audit", "wheel")
 EXTRAS = "cnn,plot,sklearn"
 FIRST_STEP_SECONDS = 15  # what is aimed at; told, and no reason to fail: machines differ

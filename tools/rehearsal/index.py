@@ -57,7 +57,7 @@ def serve(folder: Path, elsewhere: str) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             parts = [unquote(part) for part in self.path.strip("/").split("/")]
             ours = files(folder)
             if parts == ["simple"]:
