@@ -8,7 +8,16 @@ from pathlib import Path
 
 # A module imports only from those before it. A package counts as one module.
 GROUPS = (
-    ("_version", "errors", "libraries", "_native", "threads", "hookspecs", "discovery"),
+    (
+        "_version",
+        "errors",
+        "deprecation",
+        "libraries",
+        "_native",
+        "threads",
+        "hookspecs",
+        "discovery",
+    ),
     ("node", "op", "registry"),
     ("ops",),
     ("graph", "autodiff", "arena", "storage", "fusion", "program", "lowering"),
