@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import struct
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -230,86 +226,6 @@ def test_a_model_outlives_the_class_of_its_layer(tmp_path: Path) -> None:
     assert isinstance(known.layers[0], Wide)
     again = known.layers[0](pf.Placeholder("x", shape=(None, 3)))
     assert again.shape == (None, 4)
-
-
-# ---- faults while writing ----
-
-
-class Fault(OSError):
-    """A disk that fails."""
-
-
-@pytest.mark.parametrize("function", ["fsync", "replace"])
-def test_a_failure_leaves_the_old_file_and_no_other(
-    function: str, file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = file.read_bytes()
-
-    def fail(*args: Any) -> None:
-        raise Fault
-
-    monkeypatch.setattr(os, function, fail)
-    with pytest.raises(Fault):
-        everything("float64").save(file)
-    assert file.read_bytes() == before
-    assert list(file.parent.iterdir()) == [file]
-
-
-def test_a_full_disk_leaves_the_old_file(file: Path) -> None:
-    pytest.importorskip("resource")
-    before = file.read_bytes()
-    script = """
-        import resource, sys
-        import pyframe as pf
-        model = pf.Sequential([pf.layers.Dense(500)], input_shape=(500,))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
-        try:
-            model.save(sys.argv[1])
-        except OSError:
-            sys.exit(9)
-    """
-    run = subprocess.run([sys.executable, "-c", textwrap.dedent(script), str(file)], check=False)
-    assert run.returncode == 9
-    assert file.read_bytes() == before
-    assert list(file.parent.iterdir()) == [file]
-
-
-@pytest.mark.parametrize("moment", ["write", "fsync", "replace"])
-def test_a_crash_in_the_middle_leaves_the_old_file(moment: str, file: Path) -> None:
-    before = file.read_bytes()
-    script = f"""
-        import builtins, os, sys
-        import pyframe as pf
-        model = pf.Sequential([pf.layers.Dense(500)], input_shape=(500,))
-        moment = {moment!r}
-        if moment == "write":
-            plain = builtins.open
-            def half(path, mode="r", *rest, **options):
-                file = plain(path, mode, *rest, **options)
-                if "x" in mode:
-                    file.write(b"half of it")
-                    file.flush()
-                    os._exit(9)
-                return file
-            builtins.open = half
-        else:
-            setattr(os, moment, lambda *a: os._exit(9))
-        model.save(sys.argv[1])
-    """
-    run = subprocess.run([sys.executable, "-c", textwrap.dedent(script), str(file)], check=False)
-    assert run.returncode == 9
-    assert file.read_bytes() == before
-    assert pf.load(file).predict(X).shape == (11, 2)
-
-
-def test_a_link_and_the_permissions_stay(file: Path) -> None:
-    link = file.with_name("link")
-    link.symlink_to(file)
-    file.chmod(0o640)
-    everything("float64").save(link)
-    assert link.is_symlink()
-    assert file.stat().st_mode & 0o777 == 0o640
-    assert pf.load(file).predict(X).dtype == np.float64
 
 
 # ---- damaged files ----

@@ -17,6 +17,7 @@ import json
 import math
 import os
 import re
+import reprlib
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO, NamedTuple
@@ -33,9 +34,10 @@ KEY = "pyframe"  # of the document, in the file's metadata
 DIGEST_KEY = "sha256"  # of the checksum, the last one in the document
 
 # Parsed JSON takes far more memory than its text. A header that could take more than this is
-# refused unparsed: texts may be held several times over, and a value takes up to 80 bytes.
+# refused unparsed: texts are held several times over, with four bytes a character if one of them is
+# wide, and a value takes up to 80 bytes.
 MEMORY_FOR_HEADER = 48 << 20
-BYTES_PER_CHARACTER, BYTES_PER_VALUE = 3, 80
+BYTES_PER_CHARACTER, BYTES_IF_WIDE, BYTES_PER_VALUE = 3, 12, 80
 
 DTYPES = {
     "BOOL": "?",
@@ -185,8 +187,7 @@ def read_header(file: BinaryIO, source: str) -> Header:
         raise _too_large(source, f"{length} bytes")
     file.seek(8)
     raw = file.read(length)
-    values = _memory_of(raw)
-    if values > MEMORY_FOR_HEADER:
+    if _memory_of(raw) > MEMORY_FOR_HEADER:
         raise _too_large(source, f"{length} bytes and so many values")
     header = _parse(raw, source, "header")
     if not isinstance(header, dict):
@@ -210,7 +211,8 @@ def read_header(file: BinaryIO, source: str) -> Header:
 def _memory_of(raw: bytes) -> int:
     """Return a bound of the memory that a header takes: each value has a mark before or behind."""
     marks = sum(raw.count(mark) for mark in (b",", b":", b"[", b"{"))
-    return BYTES_PER_CHARACTER * len(raw) + BYTES_PER_VALUE * marks
+    wide = not raw.isascii() or b"\\u" in raw
+    return (BYTES_IF_WIDE if wide else BYTES_PER_CHARACTER) * len(raw) + BYTES_PER_VALUE * marks
 
 
 def _too_large(source: str, what: str) -> CheckpointError:
@@ -251,7 +253,7 @@ def _parse(raw: bytes | str, source: str, what: str) -> Any:
 
 def _short(value: Any) -> str:
     """Return a value for a message: what a hostile file says may be long."""
-    text = repr(value)
+    text = reprlib.repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

@@ -47,8 +47,9 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     >>> Path("note").read_bytes()
     b'all of it'
     """
-    target = os.path.realpath(path)
+    target = os.path.realpath(path) if os.path.islink(path) else os.fspath(path)
     folder, name = os.path.split(target)
+    folder = folder or os.curdir
     with _naming(path):
         mode = _mode_of(target, path)
         stem = f".{name[:LONGEST_STEM]}."
