@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +89,14 @@ class Interrupt:
         self._give_back()
 
 
+def in_order(listeners: Iterable[Callback]) -> list[Callback]:
+    """Return callbacks in the order in which they are called: those that write files come last.
+
+    A file of the training holds what the others have counted, this epoch included.
+    """
+    return sorted(listeners, key=lambda c: isinstance(c, ModelCheckpoint))
+
+
 class Fit:
     """One fit under way.
 
@@ -120,8 +128,6 @@ class Fit:
         self.trainer, self.objective, self.loop = trainer, objective, loop
         self.validation, self.history, self.progress = validation, history, progress
         self.before, self.shuffle, self.running = history.epochs, shuffle, True
-        # A file of the training holds what the others have counted, so it is written after them.
-        listeners = sorted(listeners, key=lambda c: isinstance(c, ModelCheckpoint))
         self.listeners = listeners
         self.on_epoch_start = [c for c in listeners if listens(c, "on_epoch_start")]
         self.on_epoch_end = [c for c in listeners if listens(c, "on_epoch_end")]
@@ -146,7 +152,9 @@ class Fit:
         resume()
         notify("fit_start", trainer=trainer)
         with self.interrupt:
-            if not (loop.batch_index or trainer.stop_training):
+            if self.done > history.epochs:  # the file was written after the last batch of an epoch
+                self._end_epoch()
+            elif not (loop.batch_index or trainer.stop_training):
                 self._start_epoch()
             status = "paused" if loop.epochs else "done"
             while status != "done" and not (self.interrupt.pressed or trainer.stop_training):
@@ -173,6 +181,8 @@ class Fit:
         """Return the finished batches of the present epoch, and the sums over them."""
         if not self.running:
             return self.batch, self.partial_record
+        if self.done > self.history.epochs:  # nobody has heard of the end of this epoch yet
+            return self.loop.batches, self.loop.records[-1].copy()
         return self.loop.batch_index, self.loop.partial_record.copy()
 
     def _latest(self) -> dict[str, Any]:

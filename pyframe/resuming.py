@@ -8,7 +8,7 @@ give the shuffled order), the sums over that epoch, the history, and what callba
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,11 +21,13 @@ from pyframe.checkpoint.container import is_plain_name
 from pyframe.checkpoint.document import TRAINING, Training, plain, restored
 from pyframe.checkpoint.encoding import array_names, model_graph, origin_of
 from pyframe.errors import (
+    ArgumentError,
     BusyError,
     CheckpointError,
     PyframeError,
     UnknownNameError,
     check_integer,
+    check_number,
 )
 from pyframe.fitting import Fit, History
 from pyframe.node import Array, Parameter
@@ -220,8 +222,16 @@ class Saved(NamedTuple):
             )
         return record
 
-    def check(self, given: Mapping[str, Any]) -> None:
-        """Raise `CheckpointError` if the arguments of a fit are others than those in the file."""
+    def check(self, given: Mapping[str, Any], listeners: Sequence[Callback]) -> None:
+        """Raise `CheckpointError` if a fit is another one than that in the file."""
+        names = [type(c).__name__ for c in listeners if _counts(c)]
+        kept = [name for name, _ in self.fit["callbacks"]]
+        if names != kept:
+            raise CheckpointError(
+                f"{self.source}: its fit had the callbacks {', '.join(kept) or 'none'} (of those "
+                f"that count), and this one has {', '.join(names) or 'none'}; pass the same, in "
+                "the same order"
+            )
         for key, what in FIT_ARGUMENTS.items():
             if self.fit[key] != given[key]:
                 raise CheckpointError(
@@ -234,13 +244,11 @@ class Saved(NamedTuple):
         """Return the history up to the file."""
         history = History(self.fit["seed"], self.fit["first_epoch"])
         history.epochs, history.seconds = self.fit["epochs"], self.fit["seconds"]
-        for key, values in _unpack(self.fit["history"], self.arrays).items():
-            history[key] = values.tolist() if values.ndim == 1 else list(values)
-            if len(history[key]) != history.epochs:
-                raise CheckpointError(
-                    f"{self.source} is damaged: its history of {key!r} has {len(history[key])} "
-                    f"epochs, not {history.epochs}"
-                )
+        with _complaining(self.source):
+            for key, values in _unpack(self.fit["history"], self.arrays).items():
+                history[key] = values.tolist() if values.ndim == 1 else list(values)
+                if len(history[key]) != history.epochs:
+                    raise ArgumentError(f"its history of {key!r} has {len(history[key])} epochs")
         return history
 
     def seek(self, loop: Loop) -> None:
@@ -248,32 +256,27 @@ class Saved(NamedTuple):
         batch, sums = self.fit["batch"], _unpack(self.fit["sums"], self.arrays)
         if not batch or not loop.epochs:
             return
-        if not 0 < batch < loop.batches or sums.shape != loop.partial_record.shape:
+        if batch > loop.batches or sums.shape != loop.partial_record.shape:
             raise CheckpointError(
                 f"{self.source}: it was written after {batch} batches with sums of shape "
                 f"{sums.shape}; here an epoch has {loop.batches}, with {loop.partial_record.shape}"
             )
-        loop._loop.batch_index = batch
         loop.partial_record[...] = sums
+        if batch == loop.batches:
+            loop._loop.epoch = 1
+            return
+        loop._loop.batch_index = batch
         if loop._flags & lib.PF_LOOP_SHUFFLE:  # C shuffles before the first batch of an epoch
             epoch = self.fit["first_epoch"] + self.fit["epochs"]
             lib.pf_shuffle(self.fit["seed"], epoch, loop.samples, loop._loop.order)
 
     def give_back(self, fit: Fit) -> None:
         """Tell callbacks what they had counted."""
-        trainer = fit.trainer
-        kept = self.fit["callbacks"]
         counting = [c for c in fit.listeners if _counts(c)]
-        names = [type(c).__name__ for c in counting]
-        if names != [name for name, _ in kept]:
-            raise CheckpointError(
-                f"{self.source}: its fit had the callbacks "
-                f"{', '.join(name for name, _ in kept) or 'none'} (of those that count), and this "
-                f"one has {', '.join(names) or 'none'}; pass the same, in the same order"
-            )
-        for callback, (_, state) in zip(counting, kept, strict=True):
-            callback.restore_training_state(trainer, _unpack(state, self.arrays))
-        trainer.stop_training = bool(self.fit["stopped"])
+        with _complaining(self.source):
+            for callback, (_, state) in zip(counting, self.fit["callbacks"], strict=True):
+                callback.restore_training_state(fit.trainer, _unpack(state, self.arrays))
+        fit.trainer.stop_training = self.fit["stopped"]
 
 
 def _counts(callback: Callback) -> bool:
@@ -370,7 +373,22 @@ def read(path: str | os.PathLike[str], trainer: Trainer, objective: Objective) -
         for key, array in named.items():
             array[...] = found[key]
         step = check_integer("step", record["step"], at_least=0, at_most=2**63 - 1)
+        if record["fit"] is not None:
+            _check_fit(record["fit"])
         return Saved(source, record, arrays, plan, Snapshot(snapshot.arrays, step))
+
+
+def _check_fit(fit: Any) -> None:
+    """Raise an error, of whatever kind, if a fit in a file is not as `_fit_record` makes it."""
+    check_integer("seed", fit["seed"], at_least=0, at_most=2**64 - 1)
+    for key in ("batch_size", "rows", "validation_rows", "first_epoch", "epochs", "batch"):
+        check_integer(key, fit[key], at_least=0, at_most=2**62)
+    check_number("seconds", fit["seconds"], at_least=0)
+    for key in ("shuffle", "stopped"):
+        if not isinstance(fit[key], bool):
+            raise ArgumentError(f"{key} is {fit[key]!r}")
+    if not all(isinstance(name, str) for name, _ in fit["callbacks"]):
+        raise ArgumentError("a callback has no name")
 
 
 def _kind(array: Array | None) -> str:

@@ -21,7 +21,7 @@ from pyframe.errors import (
     check_number,
 )
 from pyframe.execution import check_feed
-from pyframe.fitting import SECONDS_PER_LOOK, Fit, History
+from pyframe.fitting import SECONDS_PER_LOOK, Fit, History, in_order
 from pyframe.model import Model, load
 from pyframe.node import Array, Placeholder
 from pyframe.objective import Goal, Objective
@@ -242,7 +242,7 @@ class Trainer:
         began = time.perf_counter()
         seed = check_integer("seed", seed, at_least=0, at_most=2**64 - 1)
         epochs = check_integer("epochs", epochs, at_least=0)
-        listeners = [*self.callbacks, *_callbacks(callbacks)]
+        listeners = in_order([*self.callbacks, *_callbacks(callbacks)])
         objective, arrays = self._data(X, Y, sample_weight)
         arrays, held_out = _split(arrays, check_number("validation_split", validation_split))
         if validation_data is not None:
@@ -267,7 +267,8 @@ class Trainer:
                     "rows": _rows(arrays),
                     "validation_rows": _rows(held_out) if held_out else 0,
                     "shuffle": bool(shuffle),
-                }
+                },
+                listeners,
             )
             history = saved.history()
             first = history.first_epoch

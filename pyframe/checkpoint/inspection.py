@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pyframe.checkpoint.container import Header, read_arrays, read_header
-from pyframe.checkpoint.document import TRAINING, restored
+from pyframe.checkpoint.document import TRAINING
 from pyframe.errors import CheckpointError
 from pyframe.node import describe as shape_text
 from pyframe.registry import BUILT_IN
@@ -166,7 +166,7 @@ def _training(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return where a training is."""
     fit = record["fit"]
     result = {
-        "optimizer": restored(record["optimizer"]),
+        "optimizer": _readable(record["optimizer"]),
         "steps": record["step"],
         "epochs": record["epochs_done"],
         "fit": None,
@@ -178,15 +178,21 @@ def _training(record: Mapping[str, Any]) -> dict[str, Any]:
             "seed": fit["seed"],
             "batch_size": fit["batch_size"],
             "rows": fit["rows"],
-            "last": {key: _number(value) for key, value in restored(fit["last"]).items()},
+            "last": _readable(fit["last"]),
             "callbacks": [name for name, _ in fit["callbacks"]],
         }
     return result
 
 
-def _number(value: float) -> float | str:
-    """Return a number as JSON has it, which knows neither infinity nor NaN."""
-    return value if math.isfinite(value) else repr(value)
+def _readable(value: Any) -> Any:
+    """Return what `plain` has made as JSON for others: a number that JSON has not is a text."""
+    if isinstance(value, list):
+        return [_readable(item) for item in value]
+    if isinstance(value, dict):
+        if "number" in value:
+            return str(value["number"])
+        return {key: _readable(item) for key, item in value["dict"].items()}
+    return value
 
 
 # ---- as text ----
@@ -207,7 +213,9 @@ def as_text(report: Mapping[str, Any]) -> str:
     ]
     lines += [f"  {line}" for line in _package_lines(report["packages"])]
     lines += [f"  {line}" for line in _training_lines(report)]
-    return "\n".join([*lines, "", table(report)])
+    page = "\n".join([*lines, "", table(report)])
+    # What a file says may come from a stranger: nothing of it shall speak to the terminal.
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in page)
 
 
 def _package_lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
