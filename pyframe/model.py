@@ -471,7 +471,9 @@ def load(path: str | os.PathLike[str], custom_ops: Mapping[str, type] | None = N
     >>> bool((same.predict(np.ones((1, 3))) == model.predict(np.ones((1, 3)))).all())
     True
     """
-    return _from_architecture(checkpoint.read(path, custom_ops))
+    architecture = checkpoint.read(path, custom_ops)
+    with checkpoint.building(os.fspath(path)):
+        return _from_architecture(architecture)
 
 
 def _from_architecture(architecture: Architecture) -> Model:

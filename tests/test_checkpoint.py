@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import struct
 from pathlib import Path
@@ -321,3 +322,45 @@ def test_an_unbuilt_model_cannot_be_saved(tmp_path: Path) -> None:
     with pytest.raises(pf.GraphError, match="input_shape="):
         pf.Sequential([Dense(1)]).save(tmp_path / "m")
     assert list(tmp_path.iterdir()) == []
+
+
+ODD = [
+    *(None, True, -1, 10**30, 1e300, "", "x" * 40, [], [[]], {}, {"dict": {}}, {"number": "x"}),
+    *({"array": [1], "dtype": "V9999999"}, {"array": ["a"], "dtype": "O"}),
+    {"array": [1], "shape": [9], "dtype": "<f4"},
+]
+
+
+def places(value: Any) -> list[tuple[Any, Any]]:
+    """Return each place within lists and objects, as (container, key)."""
+    found: list[tuple[Any, Any]] = []
+    pairs: Any = ()
+    if isinstance(value, dict):
+        pairs = value.items()
+    elif isinstance(value, list):
+        pairs = enumerate(value)
+    for key, inner in pairs:
+        found += [(value, key), *places(inner)]
+    return found
+
+
+def test_odd_values_anywhere_give_one_kind_of_error(file: Path) -> None:
+    data, rng = file.read_bytes(), np.random.default_rng(0)
+    outcomes = {"loaded": 0, "refused": 0}
+    for _ in range(400):
+
+        def change(description: Any, tensors: Any) -> None:
+            found = places(description)
+            container, key = found[rng.integers(len(found))]
+            container[key] = ODD[rng.integers(len(ODD))]
+
+        file.write_bytes(rewritten(data, change))
+        with contextlib.suppress(pf.CheckpointError):
+            checkpoint.as_text(checkpoint.inspect(file))
+        try:
+            pf.load(file)
+        except pf.CheckpointError:
+            outcomes["refused"] += 1
+        else:
+            outcomes["loaded"] += 1
+    assert min(outcomes.values()) > 40

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from pyframe.checkpoint.container import (
@@ -47,6 +48,7 @@ __all__ = [
     "LostLayer",
     "Training",
     "as_text",
+    "building",
     "describe",
     "encode",
     "from_bytes",
@@ -140,11 +142,18 @@ def from_bytes(
 def _model(file: BinaryIO, custom_ops: Mapping[str, type] | None, source: str) -> Architecture:
     header = read_header(file, source)
     arrays = read_arrays(file, header, source, lambda name: not name.startswith(TRAINING))
-    try:
+    with building(source):
         return Decoder(header.document, arrays, dict(custom_ops or {}), source).architecture()
+
+
+@contextmanager
+def building(source: str) -> Iterator[None]:
+    """Turn whatever odd values in a file do to the code that takes them into one kind of error."""
+    try:
+        yield
     except CheckpointError:
         raise
-    except Exception as error:  # whatever odd values do to the code that takes them
+    except Exception as error:
         raise CheckpointError(
             f"{source} does not describe a model that can be built: {error}"
         ) from error

@@ -92,7 +92,7 @@ class Decoder:
         return self.nodes[self.number(number)][index]
 
     def leaf(self, record: dict[str, Any]) -> Node:
-        kind, name, shape = record["leaf"], record["name"], record["shape"]
+        kind, name, shape = record["leaf"], _name(record["name"]), record["shape"]
         if kind == "placeholder":
             return Placeholder(name, shape, record["dtype"])
         array = self.array(record)
@@ -130,9 +130,9 @@ class Decoder:
         attributes = {key: restored(value) for key, value in record["attributes"].items()}
         if issubclass(cls, Op):
             node: Node = new_op(cls, inputs, states, attributes)
-            node.name = record["name"]
+            node.name = _name(record["name"])
         else:
-            node = cls(*inputs, name=record["name"], **attributes)
+            node = cls(*inputs, name=_name(record["name"]), **attributes)
         return node
 
     def look_up(self, kind: str, name: str) -> Any:
@@ -177,8 +177,8 @@ class Decoder:
         if cls is None or config is None:
             why = "its arguments could not be saved" if cls else self.missing("layers", name)
             origin = self.description["provenance"]["layers"].get(name)
-            layer = LostLayer(name, why, name=record["name"], origin=origin)
-            layer.adopt(record["path"], specs, own)
+            layer = LostLayer(name, why, name=_name(record["name"]), origin=origin)
+            layer.adopt(_path(record["path"]), specs, own)
             for key, sub in record["sublayers"].items():
                 setattr(layer, key, self.layer(sub))
         else:
@@ -186,7 +186,7 @@ class Decoder:
                 {key: restored(value) for key, value in config.items()}
             )
             if record["built"]:
-                layer.restore(record["path"], specs, own)
+                layer.restore(_path(record["path"]), specs, own)
             _restore_sublayers(layer, record, self.layer_parts)
         shape = record["output_shape"]
         layer.output_shape = None if shape is None else tuple(shape)
@@ -207,10 +207,24 @@ def _restore_sublayers(
         inner = record["sublayers"][key]
         if inner["built"]:
             specs, own = parts(inner)
-            sub.restore(inner["path"], specs, own)
+            sub.restore(_path(inner["path"]), specs, own)
             shape = inner["output_shape"]
             sub.output_shape = None if shape is None else tuple(shape)
         _restore_sublayers(sub, inner, parts)
+
+
+def _name(name: Any) -> str | None:
+    """Return the name of a node or layer, which may have none."""
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"{name!r:.80} is no name")
+    return name
+
+
+def _path(path: Any) -> str:
+    """Return the path of a layer."""
+    if not isinstance(path, str):
+        raise TypeError(f"{path!r:.80} is no path")
+    return path
 
 
 def _spec(record: Any) -> Spec:

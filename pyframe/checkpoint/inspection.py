@@ -55,8 +55,10 @@ def inspect(path: str | os.PathLike[str], *, verify: bool = False) -> dict[str, 
         if verify:
             read_arrays(file, header, source, lambda name: False)
     try:
-        return {"file": source, **_report(header, verify)}
-    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        report = {"file": source, **_report(header, verify)}
+        as_text(report)  # what is odd in it comes up here, if not before
+        return report
+    except Exception as error:
         raise CheckpointError(
             f"{source} does not describe a model: {type(error).__name__} {error}"
         ) from error
