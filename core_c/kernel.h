@@ -101,9 +101,16 @@ static inline int64_t pf_row_count(const pf_operand *t) {
  * length only. */
 enum { PF_LANES = 16, PF_BLOCK = 2048 };
 
+/* Before a loop over the lanes, which Clang makes vectors of once it is unrolled. */
+#ifdef __clang__
+#define PF_EACH_LANE _Pragma("clang loop unroll(full)")
+#else
+#define PF_EACH_LANE
+#endif
+
 static inline real pf_fold(real lane[PF_LANES]) {
-    for (int width = PF_LANES / 2; width > 0; width /= 2)
-        for (int j = 0; j < width; j++) lane[j] += lane[j + width];
+    PF_EACH_LANE for (int width = PF_LANES / 2; width > 0;
+                      width /= 2) for (int j = 0; j < width; j++) lane[j] += lane[j + width];
     return lane[0];
 }
 
@@ -136,7 +143,7 @@ static inline real pf_sum_block(const real *restrict x, int64_t n) {
     real lane[PF_LANES] = {0};
     int64_t i = 0;
     for (; i + PF_LANES <= n; i += PF_LANES)
-        for (int j = 0; j < PF_LANES; j++) lane[j] += x[i + j];
+        PF_EACH_LANE for (int j = 0; j < PF_LANES; j++) lane[j] += x[i + j];
     for (int64_t j = 0; j < n % PF_LANES; j++) lane[j] += x[i + j];
     return pf_fold(lane);
 }
@@ -156,7 +163,7 @@ static inline real pf_dot_block(const real *restrict a, const real *restrict b, 
     real lane[PF_LANES] = {0};
     int64_t i = 0;
     for (; i + PF_LANES <= n; i += PF_LANES)
-        for (int j = 0; j < PF_LANES; j++) lane[j] += a[i + j] * b[i + j];
+        PF_EACH_LANE for (int j = 0; j < PF_LANES; j++) lane[j] += a[i + j] * b[i + j];
     for (int64_t j = 0; j < n % PF_LANES; j++) lane[j] += a[i + j] * b[i + j];
     return pf_fold(lane);
 }

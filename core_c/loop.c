@@ -15,13 +15,13 @@ static void begin_step(pf_loop *loop) {
     pf_context *context = pf_loop_context(loop);
     int64_t first = loop->batch_index * loop->batch;
     int64_t rows = loop->samples - first < loop->batch ? loop->samples - first : loop->batch;
-    int shuffle = loop->flags & PF_LOOP_SHUFFLE;
-    if (shuffle && loop->batch_index == 0)
+    int gather = loop->flags & (PF_LOOP_SHUFFLE | PF_LOOP_GATHER);
+    if (loop->flags & PF_LOOP_SHUFFLE && loop->batch_index == 0)
         pf_shuffle(loop->seed, loop->first_epoch + loop->epoch, loop->samples, loop->order);
     for (int64_t f = 0; f < loop->feed_count; f++) {
         const pf_feed *feed = &loop->feeds[f];
         const unsigned char *data = feed->data;
-        if (!shuffle) {
+        if (!gather) {
             pf_context_bind(context, feed->base, (void *)(data + first * feed->row_bytes));
             continue;
         }

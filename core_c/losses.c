@@ -56,7 +56,8 @@ static inline __attribute__((always_inline)) real sum_elements(element_function 
         real lane[PF_LANES] = {0};
         int64_t i = start;
         for (; i + PF_LANES <= end; i += PF_LANES)
-            for (int j = 0; j < PF_LANES; j++) lane[j] += f(y[i + j], y_hat[i + j], delta);
+            PF_EACH_LANE for (int j = 0; j < PF_LANES; j++) lane[j] +=
+                f(y[i + j], y_hat[i + j], delta);
         for (int j = 0; i < end; i++, j++) lane[j] += f(y[i], y_hat[i], delta);
         total += pf_fold(lane);
     }

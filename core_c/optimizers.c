@@ -53,6 +53,7 @@ int PF_NAME(sgd_momentum_update)(const pf_call *call) {
 
 typedef struct {
     double learning_rate_factor, weight_decay, beta1, beta2, epsilon;
+    int64_t epsilon_hat; /* epsilon is added to sqrt(v), not to sqrt(v') */
 } adam_attributes;
 
 /* h = g + decay p;  m = beta1 m + (1 - beta1) h;  v = beta2 v + (1 - beta2) h^2, and for step t
@@ -68,6 +69,7 @@ int PF_NAME(adam_update)(const pf_call *call) {
     real step = (real)(rate / (1.0 - pow(attributes->beta1, t)));
     real correction = (real)(1.0 / sqrt(1.0 - pow(attributes->beta2, t)));
     real decay = (real)attributes->weight_decay, epsilon = (real)attributes->epsilon;
+    if (attributes->epsilon_hat) epsilon *= correction;
     real rest1 = (real)(1.0 - attributes->beta1), rest2 = (real)(1.0 - attributes->beta2);
     real beta2 = (real)attributes->beta2;
     int64_t n = pf_count(call->states[0]);
@@ -109,7 +111,8 @@ static void square_sum_part(const pf_call *call, int64_t part, int64_t first, in
     double lane[PF_LANES] = {0};
     int64_t i = 0;
     for (; i + PF_LANES <= n; i += PF_LANES)
-        for (int j = 0; j < PF_LANES; j++) lane[j] += (double)g[i + j] * (double)g[i + j];
+        PF_EACH_LANE for (int j = 0; j < PF_LANES; j++) lane[j] +=
+            (double)g[i + j] * (double)g[i + j];
     for (int j = 0; i < n; i++, j++) lane[j] += (double)g[i] * (double)g[i];
     for (int width = PF_LANES / 2; width > 0; width /= 2)
         for (int j = 0; j < width; j++) lane[j] += lane[j + width];

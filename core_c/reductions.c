@@ -89,12 +89,12 @@ static inline real greater(real a, real b) { return b > a || b != b ? b : a; }
 
 static real row_max(const real *restrict x, int64_t n) {
     real lane[PF_LANES];
-    for (int j = 0; j < PF_LANES; j++) lane[j] = -(real)INFINITY;
+    PF_EACH_LANE for (int j = 0; j < PF_LANES; j++) lane[j] = -(real)INFINITY;
     int64_t i = 0;
     for (; i + PF_LANES <= n; i += PF_LANES)
-        for (int j = 0; j < PF_LANES; j++) lane[j] = greater(lane[j], x[i + j]);
+        PF_EACH_LANE for (int j = 0; j < PF_LANES; j++) lane[j] = greater(lane[j], x[i + j]);
     for (; i < n; i++) lane[0] = greater(lane[0], x[i]);
-    for (int j = 1; j < PF_LANES; j++) lane[0] = greater(lane[0], lane[j]);
+    PF_EACH_LANE for (int j = 1; j < PF_LANES; j++) lane[0] = greater(lane[0], lane[j]);
     return lane[0];
 }
 

@@ -23,11 +23,12 @@ static inline real pf_row_max(const real *x, int64_t n) {
     int64_t i = 0;
     if (n >= PF_LANES) {
         real lane[PF_LANES];
-        for (int j = 0; j < PF_LANES; j++) lane[j] = x[j];
+        PF_EACH_LANE for (int j = 0; j < PF_LANES; j++) lane[j] = x[j];
         for (i = PF_LANES; i + PF_LANES <= n; i += PF_LANES)
-            for (int j = 0; j < PF_LANES; j++) lane[j] = pf_greater(x[i + j], lane[j]);
-        for (int width = PF_LANES / 2; width > 0; width /= 2)
-            for (int j = 0; j < width; j++) lane[j] = pf_greater(lane[j], lane[j + width]);
+            PF_EACH_LANE for (int j = 0; j < PF_LANES; j++) lane[j] = pf_greater(x[i + j], lane[j]);
+        PF_EACH_LANE for (int width = PF_LANES / 2; width > 0; width /= 2)
+            PF_EACH_LANE for (int j = 0; j < width; j++) lane[j] =
+                pf_greater(lane[j], lane[j + width]);
         best = lane[0];
     }
     for (; i < n; i++) best = pf_greater(x[i], best);

@@ -55,7 +55,15 @@ class FeedError(PyframeError, KeyError):
 
 
 class LabelError(PyframeError, IndexError):
-    """An integer label lies outside of the classes."""
+    """An integer label lies outside of the classes.
+
+    Attributes
+    ----------
+    index : int or None
+        The label's place in its operand, counted through, where the kernel has said it.
+    """
+
+    index: int | None = None
 
 
 class ArgumentError(PyframeError, ValueError):

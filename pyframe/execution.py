@@ -238,10 +238,12 @@ def raise_kernel_error(context: Context, row: Row) -> None:
         raise LabelError(f"{row.label}: {message}")
     if error.code == lib.PF_ERROR_LABEL:
         classes = _class_count(program, row)
-        raise LabelError(
+        wrong = LabelError(
             f"{row.label}: label {error.value} at index {error.index} of input {error.operand} "
             f"of this batch lies outside of [0, {classes}); labels count from 0"
         )
+        wrong.index = int(error.index)
+        raise wrong
     what = f"{row.label} ({row.kernel})"
     if error.operand >= 0:
         what += f" refused element {error.index} of input {error.operand}"

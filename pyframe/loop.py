@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pyframe._native import ffi, lib, pointer, typed_pointer
-from pyframe.errors import ArgumentError, ShapeError
+from pyframe.errors import ArgumentError, LabelError, ShapeError
 from pyframe.execution import give_up, handle
 from pyframe.node import Array, Placeholder, describe
 from pyframe.program import Context
@@ -51,6 +52,10 @@ class Loop:
         The number of the first epoch, for the shuffle of a training that is resumed.
     stop : {None, "epoch", "step"}
         Where `run` returns besides deadlines.
+    order : callable, optional
+        In place of the shuffle: from the number of an epoch of this loop to the order of its rows,
+        int64 (rows,), each at least 0 and below the number of rows. `run` then returns after each
+        epoch. A full batch is read in order all the same.
     training : bool
         False evaluates: only loss and metrics are computed, and nothing is claimed.
 
@@ -81,6 +86,7 @@ class Loop:
         first_epoch: int,
         stop: str | None,
         training: bool,
+        order: Callable[[int], Array] | None = None,
     ) -> None:
         self._loop: Any = None
         self._done_before = 0  # epochs of the jobs before this one
@@ -100,6 +106,13 @@ class Loop:
         self._flags = STOPS[stop]
         if shuffle and training and self.batch_size < self.samples:
             self._flags |= lib.PF_LOOP_SHUFFLE
+        self._order, self._ordered = order, -1  # the epoch that the order at hand is for
+        if order is not None:
+            if shuffle:
+                raise ArgumentError("pass shuffle=True or an order, not both")
+            self._flags |= lib.PF_LOOP_STOP_EPOCH
+            if self.batch_size < self.samples:
+                self._flags |= lib.PF_LOOP_GATHER
         self._alive: list[Any] = []
         self._stack = ExitStack()
         if training:
@@ -170,12 +183,12 @@ class Loop:
         loop.size, loop.flags = ffi.sizeof("pf_loop"), self._flags
         loop.full = self._full_context.pointer
         loop.tail = self._tail_context.pointer if self._tail_context else ffi.NULL
-        order = np.empty(self.samples, np.int64)
-        loop.order = typed_pointer("int64_t *", order)
+        self._rows = np.empty(self.samples, np.int64)
+        loop.order = typed_pointer("int64_t *", self._rows)
         loop.samples, loop.batch = self.samples, self.batch_size
         loop.seed = self._seed
         loop.step = self._plan._train.step if self._training else 0
-        self._alive = [order, self._feed_table(loop)]
+        self._alive = [self._feed_table(loop)]
         self._next_job()
 
     def _feed_table(self, loop: Any) -> Any:
@@ -188,7 +201,7 @@ class Loop:
             feed.data, feed.base = pointer(array), base
             feed.row_bytes = array.nbytes // len(array)
             feed.full_rows = ffi.NULL
-            if self._flags & lib.PF_LOOP_SHUFFLE:
+            if self._flags & (lib.PF_LOOP_SHUFFLE | lib.PF_LOOP_GATHER):
                 rows = np.empty((self.batch_size, *array.shape[1:]), array.dtype)
                 feed.full_rows = pointer(rows)
                 kept.append(rows)
@@ -215,6 +228,24 @@ class Loop:
         loop.records = typed_pointer("double *", self._records[self._done_before :])
         loop.epochs, loop.first_epoch = self._job_epochs, self._first_epoch + self._done_before
         loop.epoch = loop.batch_index = loop.steps_done = 0
+
+    def _take_order(self) -> None:
+        """Ask for the order of the epoch that is about to begin."""
+        if self._order is None or self._ordered == self.epoch or self.epoch >= self.epochs:
+            return
+        rows = np.asarray(self._order(self.epoch))
+        if rows.shape != (self.samples,) or rows.dtype.kind not in "iu":
+            raise ArgumentError(
+                f"order gave {rows.dtype} of shape {describe(rows.shape)}; it must give the "
+                f"numbers of {self.samples} rows"
+            )
+        if rows.min() < 0 or rows.max() >= self.samples:
+            raise ArgumentError(
+                f"order gave rows {rows.min()} to {rows.max()}; there are rows 0 to "
+                f"{self.samples - 1}"
+            )
+        self._rows[:] = rows
+        self._ordered = self.epoch
 
     def _ensure_rows(self, rows: int) -> None:
         if rows > len(self._records):
@@ -258,6 +289,12 @@ class Loop:
             context = self._tail_context
         return context.loss[0]  # type: ignore[no-any-return]
 
+    def set_learning_rate(self, rate: float) -> None:
+        """Use a learning rate from the next step on, in place of those that were given."""
+        rate = check_rate(rate)
+        self._rates = lambda steps: np.full(len(steps), rate)
+        self._rate_table[self._loop.steps_done :] = rate
+
     def run(self, seconds: float = 0.05) -> str:
         """Run for a while.
 
@@ -275,6 +312,7 @@ class Loop:
         end = time.monotonic() + seconds
         try:
             while True:
+                self._take_order()
                 status = lib.pf_loop_run(self._loop, max(end - time.monotonic(), 0.0))
                 if status == lib.PF_DONE:
                     if self.epoch >= self.epochs:
@@ -290,6 +328,12 @@ class Loop:
                 handle(self._current(), status)
                 if time.monotonic() > end:
                     return "paused"
+        except LabelError as error:
+            row = self._row_of(error)
+            self._abandon()
+            if row is None:
+                raise
+            raise LabelError(f"{error}; it is in row {row} of the data") from None
         except BaseException:
             self._abandon()
             raise
@@ -298,6 +342,16 @@ class Loop:
                 self._plan._train.step = int(self._loop.step)
             elif self._loop.in_step:
                 reading.pause(self)
+
+    def _row_of(self, error: LabelError) -> int | None:
+        """Return the row of the data with a wrong label, if it is clear which labels are meant."""
+        labels = [a for a in self._arrays.values() if a.dtype == np.int64]
+        if error.index is None or len(labels) != 1:
+            return None
+        place = self._loop.batch_index * self.batch_size
+        place += error.index // math.prod(labels[0].shape[1:])
+        gathered = self._flags & (lib.PF_LOOP_SHUFFLE | lib.PF_LOOP_GATHER)
+        return int(self._rows[place]) if gathered else int(place)
 
     def _current(self) -> Context:
         here = lib.pf_loop_context(self._loop)

@@ -97,7 +97,7 @@ class Goal:
             weight = Placeholder("sample_weight", shape=(None,), dtype=outputs[0].dtype)
         several = len(outputs) > 1
         pairs = [
-            _loss_node(function, output, f"y_{name}" if several else "y", weight)
+            loss_node(function, output, f"y_{name}" if several else "y", weight)
             for function, output, name in zip(self._losses_of(names), outputs, names, strict=True)
         ]
         cost = self._cost([term for _, term in pairs])
@@ -159,7 +159,7 @@ def _name_of(metric: Any) -> str:
     return getattr(metric, "op", "") or getattr(metric, "__name__", type(metric).__name__)
 
 
-def _loss_node(
+def loss_node(
     function: Callable[..., Any], output: Value, name: str, weight: Placeholder | None
 ) -> tuple[Placeholder, Value]:
     """Return the target's placeholder and the loss; labels if the loss takes no floats there."""

@@ -497,6 +497,7 @@ class Plan:
         first_epoch: int = 0,
         stop: str | None = None,
         training: bool = True,
+        order: Callable[[int], Array] | None = None,
     ) -> Loop:
         """Return a `Loop` that runs whole epochs in C.
 
@@ -517,6 +518,7 @@ class Plan:
             first_epoch=first_epoch,
             stop=stop,
             training=training,
+            order=order,
         )
 
     # ---- looking inside ----

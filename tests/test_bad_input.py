@@ -194,6 +194,27 @@ def test_a_label_out_of_range_is_named(classifier: Classifier, label: int) -> No
     classifier.refuses(LabelError, rf"loss.*{label} at index 4.*\[0, {CLASSES}\)", labels=labels)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"shuffle": False},
+        {"shuffle": True},
+        {"shuffle": False, "order": lambda e: np.arange(6)[::-1]},
+    ],
+)
+@pytest.mark.parametrize("row", [0, 3, 5])
+def test_an_epoch_names_the_row_of_a_label_out_of_range(
+    classifier: Classifier, row: int, given: dict[str, Any]
+) -> None:
+    labels = classifier.truth[:6].copy()
+    labels[row] = -7
+    feeds = {classifier.x: classifier.rows[:6], classifier.labels: labels}
+    loop = classifier.plan.loop(feeds, epochs=1, batch_size=4, **given)
+    with loop, pytest.raises(LabelError, match=rf"label -7 .* it is in row {row} of the data"):
+        while True:
+            loop.run(60.0)
+
+
 def test_a_label_out_of_range_stops_an_epoch_before_its_update(classifier: Classifier) -> None:
     labels = classifier.truth.copy()
     labels[5] = CLASSES

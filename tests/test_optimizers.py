@@ -83,13 +83,17 @@ def sgd_reference(p, gradients, rate, momentum=0.0, nesterov=False, weight_decay
     return p
 
 
-def adam_reference(p, gradients, rate, betas=(0.9, 0.999), epsilon=1e-8, weight_decay=0.0):
+def adam_reference(
+    p, gradients, rate, betas=(0.9, 0.999), epsilon=1e-8, epsilon_hat=False, weight_decay=0.0
+):
     m, v = np.zeros_like(p), np.zeros_like(p)
     for t, g in enumerate(gradients, start=1):
         h = g + weight_decay * p
         m = betas[0] * m + (1 - betas[0]) * h
         v = betas[1] * v + (1 - betas[1]) * h**2
-        p = p - rate * (m / (1 - betas[0] ** t)) / (np.sqrt(v / (1 - betas[1] ** t)) + epsilon)
+        right = np.sqrt(1 - betas[1] ** t)
+        root = (np.sqrt(v) + epsilon) / right if epsilon_hat else np.sqrt(v) / right + epsilon
+        p = p - rate * (m / (1 - betas[0] ** t)) / root
     return p
 
 
@@ -107,6 +111,7 @@ UPDATES = {
     "adam": (Adam, adam_reference, {}),
     "adam, decay": (Adam, adam_reference, {"weight_decay": 0.05}),
     "adam, betas": (Adam, adam_reference, {"betas": (0.0, 0.5), "epsilon": 1e-2}),
+    "adam, epsilon hat": (Adam, adam_reference, {"epsilon": 1e-1, "epsilon_hat": True}),
 }
 
 
@@ -404,7 +409,7 @@ BAD = {
     "learning rate negative": lambda: Adam(-1e-3),
     "learning rate infinite": lambda: SGD(math.inf),
     "learning rate None": lambda: SGD(None),
-    "momentum 1": lambda: SGD(momentum=1.0),
+    "momentum above 1": lambda: SGD(momentum=1.01),
     "momentum negative": lambda: SGD(momentum=-0.1),
     "momentum NaN": lambda: SGD(momentum=math.nan),
     "momentum text": lambda: SGD(momentum="0.9"),
@@ -436,7 +441,7 @@ def test_values_that_make_no_sense_are_refused(case):
 
 
 def test_errors_say_what_is_wrong():
-    with pytest.raises(ArgumentError, match=r"group 'bias': momentum is 2; .* below 1"):
+    with pytest.raises(ArgumentError, match=r"group 'bias': momentum is 2; .* at most 1"):
         SGD(groups={"bias": {"momentum": 2}})
     with pytest.raises(ArgumentError, match="sets betas, which SGD does not have; it has momentum"):
         SGD(groups={"bias": {"betas": (0, 0)}})

@@ -235,6 +235,65 @@ def test_a_loop_gives_the_bits_of_steps_taken_one_by_one(shuffled, batch_size):
         np.testing.assert_array_equal(a.value, b.value)
 
 
+@pytest.mark.parametrize("batch_size", [7, 20])
+def test_a_loop_takes_rows_in_a_given_order(batch_size):
+    rng = np.random.default_rng(0)
+    orders = [rng.permutation(20), rng.integers(0, 20, 20), np.zeros(20, int)]
+    one, data, wanted, _ = regression(pf.optimizers.SGD(0.05, momentum=0.9))
+    for order in orders:
+        rows = order if batch_size < 20 else np.arange(20)
+        for start in range(0, 20, batch_size):
+            one.step({k: v[rows[start : start + batch_size]] for k, v in data.items()})
+    two, _, got, _ = regression(pf.optimizers.SGD(0.05, momentum=0.9))
+    asked = []
+    given = {"epochs": 3, "batch_size": batch_size, "shuffle": False}
+    with two.loop(data, order=lambda e: asked.append(e) or orders[e], **given) as loop:
+        assert [loop.run() for _ in range(4)] == ["epoch"] * 3 + ["done"]
+    assert asked == [0, 1, 2]
+    for a, b in zip(wanted, got, strict=True):
+        np.testing.assert_array_equal(a.value, b.value)
+
+
+@pytest.mark.parametrize(
+    ("order", "message"),
+    [
+        (np.arange(19), r"int64 of shape \(19,\); .* 20 rows"),
+        (np.arange(20.0), "float64"),
+        (np.arange(20) - 1, "rows -1 to 18; there are rows 0 to 19"),
+        (np.arange(20) + 1, "rows 1 to 20"),
+    ],
+)
+def test_an_order_that_makes_no_sense_is_refused(order, message):
+    plan, data, parameters, _ = regression(pf.optimizers.SGD(0.05))
+    before = [p.value.copy() for p in parameters]
+    given = {"epochs": 1, "batch_size": 5}
+    with (
+        plan.loop(data, order=lambda epoch: order, shuffle=False, **given) as loop,
+        pytest.raises(pf.errors.ArgumentError, match=message),
+    ):
+        loop.run()
+    for parameter, value in zip(parameters, before, strict=True):
+        np.testing.assert_array_equal(parameter.value, value)
+    with pytest.raises(pf.errors.ArgumentError, match="not both"):
+        plan.loop(data, order=lambda epoch: order, shuffle=True, **given)
+
+
+def test_a_learning_rate_set_in_between_counts_from_the_next_step():
+    one, data, wanted, _ = regression(pf.optimizers.SGD(0.05))
+    for rate in (0.05, 0.05, 0.01, 0.01):
+        one.step({k: v[:10] for k, v in data.items()}, rate)
+        one.step({k: v[10:] for k, v in data.items()}, rate)
+    two, _, got, _ = regression(pf.optimizers.SGD(0.05))
+    with two.loop(data, epochs=4, batch_size=10, shuffle=False, stop="epoch") as loop:
+        loop.run(), loop.run()
+        loop.set_learning_rate(0.01)
+        assert loop.run() == loop.run() == "epoch"
+        with pytest.raises(pf.errors.ArgumentError):
+            loop.set_learning_rate(-1.0)
+    for a, b in zip(wanted, got, strict=True):
+        np.testing.assert_array_equal(a.value, b.value)
+
+
 def test_a_shuffle_is_a_permutation_that_seed_and_epoch_decide():
     orders = [shuffle(seed, epoch, 1000) for seed in (1, 2) for epoch in (0, 1)]
     for order in orders:

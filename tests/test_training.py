@@ -650,9 +650,17 @@ import os, signal, threading, numpy as np, pyframe as pf
 data = np.random.default_rng(0).normal(size=(200, 8))
 model = pf.Sequential([pf.layers.Dense(32, activation="relu"), pf.layers.Dense(1)])
 trainer = pf.Trainer(model)
+class Press(pf.callbacks.Callback):  # once the fit listens
+    def on_fit_start(self, trainer):
+        self.due = True
+    def on_epoch_start(self, trainer, epoch):
+        if self.due:
+            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+            self.due = False
 for _ in range(5):
-    threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
-    history = trainer.fit(data, data[:, :1], epochs=10**7, validation_split=0.2, verbose=0)
+    history = trainer.fit(
+        data, data[:, :1], epochs=10**7, validation_split=0.2, verbose=0, callbacks=[Press()]
+    )
     assert history.interrupted
     assert np.all(np.isfinite(history["val_loss"])), history["val_loss"][-3:]
     assert len(history["val_loss"]) == len(history["loss"])

@@ -2,7 +2,7 @@
 
 >>> import pyframe as pf
 >>> pf.optimizers.get("adam")
-Adam(learning_rate=0.001, betas=[0.9, 0.999], epsilon=1e-08, weight_decay=0.0)
+Adam(learning_rate=0.001, betas=[0.9, 0.999], epsilon=1e-08, epsilon_hat=False, weight_decay=0.0)
 """
 
 from __future__ import annotations

@@ -25,6 +25,10 @@ class Adam(Optimizer):
     learning_rate : float, Schedule, str or callable, default 0.001
     betas : pair of float in [0, 1), default (0.9, 0.999)
     epsilon : float, above 0, default 1e-8
+    epsilon_hat : bool, default False
+        Add epsilon to ``sqrt(v)`` before v is corrected, as scikit-learn does::
+
+            p = p - learning_rate sqrt(1 - beta2^t) / (1 - beta1^t) m / (sqrt(v) + epsilon)
     weight_decay : float, at least 0, default 0.0
         Adds ``weight_decay / 2 * sum(p**2)`` to the loss, in effect.
     clip_value, clip_norm, groups
@@ -32,7 +36,8 @@ class Adam(Optimizer):
 
     References
     ----------
-    Kingma, Ba, "Adam: a method for stochastic optimization", 2015, algorithm 1.
+    Kingma, Ba, "Adam: a method for stochastic optimization", 2015, algorithm 1; its
+    end of section 2 for `epsilon_hat`.
 
     Examples
     --------
@@ -50,6 +55,7 @@ class Adam(Optimizer):
         *,
         betas: Sequence[float] = (0.9, 0.999),
         epsilon: float = 1e-8,
+        epsilon_hat: bool = False,
         weight_decay: float = 0.0,
         clip_value: float | None = None,
         clip_norm: float | None = None,
@@ -62,6 +68,7 @@ class Adam(Optimizer):
             groups=groups,
             betas=betas,
             epsilon=epsilon,
+            epsilon_hat=epsilon_hat,
             weight_decay=weight_decay,
         )
 
@@ -76,17 +83,19 @@ class Adam(Optimizer):
                 check_number("beta2", beta2, at_least=0, below=1),
             ],
             "epsilon": check_number("epsilon", options["epsilon"], above=0),
+            "epsilon_hat": bool(options["epsilon_hat"]),
             "weight_decay": check_number("weight_decay", options["weight_decay"], at_least=0),
         }
 
     def calls(self, group: str) -> list[Call]:
         options = self.for_group(group)
         attributes = struct.pack(
-            "5d",
+            "5dq",
             options["learning_rate_factor"],
             options["weight_decay"],
             *options["betas"],
             options["epsilon"],
+            options["epsilon_hat"],
         )
         states = ("parameters", "first_moment", "second_moment")
         return [

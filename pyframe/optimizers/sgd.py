@@ -23,7 +23,7 @@ class SGD(Optimizer):
     Parameters
     ----------
     learning_rate : float, Schedule, str or callable, default 0.01
-    momentum : float in [0, 1), default 0.0
+    momentum : float in [0, 1], default 0.0
         0 needs no velocity.
     nesterov : bool, default False
         Needs a momentum.
@@ -71,7 +71,7 @@ class SGD(Optimizer):
         self.slots = {"velocity": "like"} if any(o.get("momentum") for o in every) else {}
 
     def check_options(self, options: dict[str, Any]) -> dict[str, Any]:
-        momentum = check_number("momentum", options["momentum"], at_least=0, below=1)
+        momentum = check_number("momentum", options["momentum"], at_least=0, at_most=1)
         nesterov = bool(options["nesterov"])
         if nesterov and momentum == 0:
             raise ArgumentError("nesterov=True looks ahead along the momentum, which is 0")

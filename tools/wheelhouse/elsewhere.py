@@ -1,0 +1,70 @@
+"""The C of the core and of the plugins, compiled and linked for systems that are not here.
+
+It is a check by the compiler and the linker, no run: threads of Win32, the headers of macOS, other
+C libraries than glibc.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from .building import ROOT, Project, projects
+from .say import find_tool, run, say
+from .zig import ELSEWHERE, toolchain
+
+# The Python of another system is not here. For CMake's search for it this stands in: everything is
+# compiled and linked but the one file that cffi writes.
+NO_PYTHON = """
+function(python_add_library name)
+  list(FILTER ARGN INCLUDE REGEX "TARGET_OBJECTS")
+  add_library(${name} MODULE ${ARGN})
+  set_target_properties(${name} PROPERTIES LINKER_LANGUAGE C)
+endfunction()
+macro(no_python method package)
+  if("${package}" STREQUAL "Python")
+    set(Python_FOUND TRUE)
+  endif()
+endmacro()
+cmake_language(SET_DEPENDENCY_PROVIDER no_python SUPPORTED_METHODS FIND_PACKAGE)
+"""
+
+
+def compile_elsewhere(names: Sequence[str] = tuple(ELSEWHERE)) -> None:
+    """Compile and link every library for some targets; a warning is an error.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Keys of `wheelhouse.zig.ELSEWHERE`.
+    """
+    with tempfile.TemporaryDirectory(prefix="elsewhere-") as folder:
+        for name in names:
+            for project in projects():
+                if project.compiled:
+                    size = compile_one(project, name, Path(folder, name, project.stem))
+                    say(f"{size:>10,} bytes  {project.name} for {name}")
+
+
+def compile_one(project: Project, name: str, work: Path) -> int:
+    """Compile and link a library for a target, and return its size in bytes."""
+    is_core = project.folder == ROOT
+    sources = project.folder / ("core_c" if is_core else "kernels")
+    options = [
+        f"-DCMAKE_TOOLCHAIN_FILE={toolchain(ELSEWHERE[name], work / 'toolchain', sources)}",
+        f"-DCMAKE_MAKE_PROGRAM={find_tool('ninja')}",
+        "-DCMAKE_C_FLAGS=-Werror",
+    ]
+    if is_core:
+        stand_in = work / "python.cmake"
+        stand_in.write_text(NO_PYTHON, encoding="utf-8")
+        options.append(f"-DCMAKE_PROJECT_TOP_LEVEL_INCLUDES={stand_in}")
+    else:
+        options.append(f"-DPYFRAME_INCLUDE={ROOT / 'core_c' / 'include'}")
+    build, cmake = work / "build", find_tool("cmake")
+    run([cmake, "-G", "Ninja", "-S", sources, "-B", build, *options])
+    run([cmake, "--build", build])
+    suffixes = (".so", ".dll")
+    (made,) = (path for path in build.iterdir() if path.suffix in suffixes)
+    return made.stat().st_size
