@@ -65,6 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         if arguments.command == "plugins":
             return _plugins(arguments)
+        if arguments.command == "inspect":
+            _inspect(arguments)
+            return 0
         print(info())
         return 0
     except (PyframeError, OSError) as error:
@@ -146,6 +149,14 @@ def _parser() -> argparse.ArgumentParser:
         "plugin", metavar="NAME", nargs="?", help="of a distribution, for 'show'"
     )
     installed.add_argument("--json", action="store_true", help="print it for programs")
+    seen = commands.add_parser(
+        "inspect",
+        help="show what is in a model file: layers, sizes, packages, the state of a training",
+        description="Reads the file's header alone, and loads no plugin.",
+    )
+    seen.add_argument("file", type=Path, metavar="FILE")
+    seen.add_argument("--verify", action="store_true", help="read all of it: check the checksum")
+    seen.add_argument("--json", action="store_true", help="print it for programs")
     commands.add_parser("info", help="show versions, paths and what the C core can do")
     return parser
 
@@ -174,6 +185,16 @@ def _plugins(arguments: argparse.Namespace) -> int:
         print(f"pyframe {versions['pyframe']}, kernel interface {versions['abi']}")
         print(inventory.as_table(rows))
     return 1 if complaints else 0
+
+
+def _inspect(arguments: argparse.Namespace) -> None:
+    """Print what a model file says of itself."""
+    import json
+
+    from pyframe import checkpoint
+
+    report = checkpoint.inspect(arguments.file, verify=arguments.verify)
+    print(json.dumps(report, indent=2) if arguments.json else checkpoint.as_text(report))
 
 
 def _bench(arguments: argparse.Namespace) -> None:

@@ -24,7 +24,8 @@ GROUPS = (
     ("state", "execution", "pattern", "loop", "printing", "profiler", "plan"),
     ("plugins",),
     ("initializers", "losses", "metrics", "schedules", "optimizers", "layers"),
-    ("data", "datasets", "checkpoint", "callbacks", "model", "objective", "progress", "training"),
+    ("data", "datasets", "checkpoint", "callbacks", "model", "objective", "progress"),
+    ("fitting", "resuming", "training"),
     ("workloads", "bench"),
     (
         "estimators",

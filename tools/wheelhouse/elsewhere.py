@@ -55,6 +55,8 @@ def compile_one(project: Project, name: str, work: Path) -> int:
         f"-DCMAKE_TOOLCHAIN_FILE={toolchain(ELSEWHERE[name], work / 'toolchain', sources)}",
         f"-DCMAKE_MAKE_PROGRAM={find_tool('ninja')}",
         "-DCMAKE_C_FLAGS=-Werror",
+        # Without Python's own file nothing calls the kernels, and a linker may leave them out.
+        "-DCMAKE_MODULE_LINKER_FLAGS=-Wl,--no-gc-sections",
     ]
     if is_core:
         stand_in = work / "python.cmake"

@@ -49,7 +49,8 @@ def run(
         If it fails, with what it printed.
     """
     words = [str(word) for word in command]
-    process = subprocess.Popen(
+    lines = []
+    with subprocess.Popen(
         words,
         cwd=where,
         env={**os.environ, **(environment or {})},
@@ -57,16 +58,15 @@ def run(
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-    )
-    assert process.stdout is not None
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-        if show:
-            sys.stdout.write(line)
-            sys.stdout.flush()
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line)
+            if show:
+                sys.stdout.write(line)
+                sys.stdout.flush()
     said = "".join(lines)
-    if process.wait() != 0:
+    if process.returncode != 0:
         tail = "" if show else f"\n{said[-6000:]}"
         raise Stop(f"this ended with {process.returncode}: {shlex.join(words)}{tail}")
     return said

@@ -1,0 +1,113 @@
+"""The checks of tools/wheels.py find what they are there for."""
+
+from __future__ import annotations
+
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from toolchain import library, needs_compiler
+
+from pyframe import _native
+
+sys.path.insert(0, str(ROOT / "tools"))
+
+from wheelhouse import building, checking, trying, zig
+from wheelhouse.say import Stop, find_tool, find_wheel, run
+
+CORE = building.read(ROOT)
+PLUGIN = building.read(ROOT / "plugins" / "pyframe-cnn")
+ENTRY = "int pyframe_plugin(void);\nint pyframe_plugin(void) { return 1; }\n"
+
+
+def test_the_projects_are_the_core_and_the_plugins() -> None:
+    found = building.projects()
+    assert [project.name for project in found[:2]] == ["pyframe-nn", "pyframe-cnn"]
+    assert (CORE.interpreter, CORE.compiled) == ("cp311-abi3", True)
+    assert (PLUGIN.interpreter, PLUGIN.compiled, PLUGIN.stem) == ("py3-none", True, "pyframe_cnn")
+    with pytest.raises(Stop, match=r"no pyproject\.toml"):
+        building.read(ROOT / "tests")
+
+
+def test_a_wheel_that_is_too_big_is_named(tmp_path: Path) -> None:
+    wheel = tmp_path / "pyframe_cnn-0.1-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("big", b"0" * checking.PLUGIN_LIMIT)
+    (fault,) = checking.check_wheel(PLUGIN, wheel)
+    assert "more than 400,000" in fault
+    assert checking.check_wheel(CORE, wheel) == []  # it may be bigger
+
+
+@needs_compiler
+def test_faults_of_a_library_are_found(tmp_path: Path) -> None:
+    pytest.importorskip("elftools", reason="auditwheel is not installed")
+    if sys.platform != "linux":
+        pytest.skip("looks at ELF files")
+    stripped = library(tmp_path, ENTRY, "-s", name="good")
+    assert checking.check_library(PLUGIN, stripped) == []
+    text = ENTRY + f'const char *more(void);\nconst char *more(void) {{ return "{ROOT}/x"; }}\n'
+    exports, symbols, *paths = checking.check_library(PLUGIN, library(tmp_path, text, name="bad"))
+    assert "it exports ['more', 'pyframe_plugin'] instead of ['pyframe_plugin']" in exports
+    assert "not stripped of ['.symtab']" in symbols
+    assert f"it holds a path of this machine: {ROOT}" in paths
+
+
+def test_identifiers_of_all_platforms() -> None:
+    assert checking.identifiers(PLUGIN, "windows") == {"cp311-win_amd64", "cp311-win_arm64"}
+    assert len(checking.identifiers(CORE, "linux")) == 3 * 2 * 2
+    assert "cp315t-macosx_arm64" in checking.identifiers(CORE, "macos")
+
+
+def test_cibuildwheel_is_set_up_for_all_platforms() -> None:
+    pytest.importorskip("cibuildwheel", reason="cibuildwheel is not installed")
+    for project in (CORE, PLUGIN):
+        for platform in checking.PROCESSORS:
+            assert checking.asked(project, platform) == checking.identifiers(project, platform)
+
+
+def test_builds_that_differ_are_told(tmp_path: Path) -> None:
+    def build(folder: Path) -> list[Path]:
+        folder.mkdir()
+        (folder / "same").write_text("x", encoding="utf-8")
+        (folder / "folder").write_text(str(folder), encoding="utf-8")
+        return []
+
+    with pytest.raises(Stop, match="two builds differ in folder"):
+        checking.reproducible(build)
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="/proc/cpuinfo is Linux's")
+def test_the_best_instruction_set_is_what_the_system_says() -> None:
+    assert trying.best_instruction_set() == _native.instruction_sets()[-1]
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Stop, match="there is no no-such-tool: pip install --group release"):
+        find_tool("no-such-tool")
+    with pytest.raises(
+        Stop, match=r"has no wheel of pyframe-nn for x86_64: tools/wheels\.py build"
+    ):
+        find_wheel(tmp_path, CORE, "x86_64")
+    with pytest.raises(Stop, match=r"no python9\.9 with venv on PATH"):
+        trying.find_python("9.9")
+    with pytest.raises(Stop, match="this ended with 3"):
+        run([sys.executable, "-c", "raise SystemExit(3)"])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="its programs are shell scripts")
+def test_a_toolchain_calls_zig_for_its_target(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zig, "zig", lambda: Path("/bin/echo"))
+    for target, flag in (
+        (zig.LINUX["aarch64"], "-bundle"),
+        (zig.ELSEWHERE["macos-arm64"], "-shared"),
+    ):
+        folder = tmp_path / target.name
+        text = zig.toolchain(target, folder, tmp_path).read_text(encoding="utf-8")
+        assert f"set(CMAKE_SYSTEM_PROCESSOR {target.processor})" in text
+        said = run([folder / "cc", "-bundle", "a b.c"])
+        assert said.startswith(f"cc -target {target.triple}")
+        assert said.endswith(f"{flag} a b.c\n")
