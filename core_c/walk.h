@@ -98,6 +98,8 @@ static inline void pf_gather_part(const pf_call *call, int64_t part, int64_t fir
         const real *restrict from = g->x + rows.offset[0];
         if (stride == 1)
             memcpy(y, from, (size_t)n * sizeof(real));
+        else if (stride == 0) /* a loop that compilers make vectors of */
+            for (int64_t i = 0; i < n; i++) y[i] = *from;
         else
             for (int64_t i = 0; i < n; i++) y[i] = from[i * stride];
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,6 +59,17 @@ class Callback:
 
     def on_fit_end(self, trainer: Trainer, history: History) -> None:
         """At the end, also of an interrupted fit; not after an exception."""
+
+    def training_state(self, trainer: Trainer) -> dict[str, Any]:
+        """Return what this has counted in the fit under way: numbers, texts, arrays, dicts.
+
+        Override both methods in a callback that remembers one epoch in the next: then a fit that
+        is resumed from a file (`Trainer.save`) goes on as if it had never stopped.
+        """
+        return {}
+
+    def restore_training_state(self, trainer: Trainer, state: dict[str, Any]) -> None:
+        """Take back what `training_state` has returned; called after `on_fit_start`."""
 
 
 def listens(callback: Callback, event: str) -> bool:
@@ -153,12 +164,30 @@ class _Monitor(Callback):
 
     def on_fit_start(self, trainer: Trainer) -> None:
         self.best = math.nan
+        names = trainer.log_names
+        if self.monitors and self._key(names) not in names:
+            raise ArgumentError(
+                f"{type(self).__name__}: there is no number {self.monitor!r} to monitor; "
+                f"there is {', '.join(names)}"
+            )
+
+    @property
+    def monitors(self) -> bool:
+        """Whether a number of the logs is followed."""
+        return True
+
+    def _key(self, names: Container[str]) -> str:
+        return "loss" if self.monitor == "val_loss" and "val_loss" not in names else self.monitor
+
+    def training_state(self, trainer: Trainer) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def restore_training_state(self, trainer: Trainer, state: dict[str, Any]) -> None:
+        self.best = state["best"]
 
     def monitored(self, logs: Mapping[str, Any]) -> float:
         """Return the number that is followed: ``val_loss`` means loss if nothing is validated."""
-        key = self.monitor
-        if key == "val_loss" and key not in logs:
-            key = "loss"
+        key = self._key(logs)
         if key not in logs or np.ndim(logs[key]) > 0:
             numbers = [name for name, value in logs.items() if np.ndim(value) == 0]
             raise ArgumentError(
@@ -271,6 +300,35 @@ class EarlyStopping(_Monitor):
         self._snapshot = None
         self._weights = []
 
+    @property
+    def monitors(self) -> bool:
+        """Whether a number of the logs is followed."""
+        return not self.by_parameters
+
+    def training_state(self, trainer: Trainer) -> dict[str, Any]:
+        kept = self._snapshot
+        snapshot = None
+        if kept is not None:
+            snapshot = {"arrays": trainer.plan.named(kept), "step": kept.step}
+        return {
+            **super().training_state(trainer),
+            "best_epoch": self.best_epoch,
+            "stopped_epoch": self.stopped_epoch,
+            "waited": self._waited,
+            "last": self._last,
+            "snapshot": snapshot,
+        }
+
+    def restore_training_state(self, trainer: Trainer, state: dict[str, Any]) -> None:
+        super().restore_training_state(trainer, state)
+        self.best_epoch, self.stopped_epoch = state["best_epoch"], state["stopped_epoch"]
+        self._waited, self._last = state["waited"], state["last"]
+        if state["snapshot"] is not None:
+            arrays, step = state["snapshot"]["arrays"], state["snapshot"]["step"]
+            self._snapshot = trainer.plan.snapshot()._replace(step=step)
+            for key, array in trainer.plan.named(self._snapshot).items():
+                array[...] = arrays[key]
+
     @staticmethod
     def _trained(trainer: Trainer) -> list[Any]:
         return [p.value.copy() for p in trainer.model.parameters if p.trainable]
@@ -297,9 +355,16 @@ class ModelCheckpoint(_Monitor):
     save_best_only : bool, default False
         Save only when the monitored value is the best so far.
     mode : {"auto", "min", "max"}
+    every : int, default 1
+        Save after every so many epochs.
+    training : bool, default False
+        Save the state of the training as well, as `Trainer.save` does: from such a file a fit can
+        be resumed.
 
     Raises
     ------
+    ArgumentError
+        From the beginning of the fit, if `path` or `monitor` names what the logs do not have.
     OSError
         From the fit, if the file cannot be written.
 
@@ -319,17 +384,39 @@ class ModelCheckpoint(_Monitor):
         monitor: str = "val_loss",
         save_best_only: bool = False,
         mode: str = "auto",
+        every: int = 1,
+        training: bool = False,
     ) -> None:
         super().__init__(monitor, mode)
         self.path, self.save_best_only = os.fspath(path), save_best_only
+        self.every = check_integer("every", every, at_least=1)
+        self.training = training
+
+    @property
+    def monitors(self) -> bool:
+        """Whether a number of the logs is followed."""
+        return self.save_best_only
+
+    def on_fit_start(self, trainer: Trainer) -> None:
+        super().on_fit_start(trainer)
+        try:
+            self.path.format(epoch=0, **dict.fromkeys(trainer.log_names, 0.0))
+        except (LookupError, ValueError) as error:
+            raise ArgumentError(
+                f"ModelCheckpoint: {self.path!r} cannot be filled in ({error}); there is epoch, "
+                f"{', '.join(trainer.log_names)}"
+            ) from error
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, logs: Logs) -> None:
+        if (epoch + 1) % self.every:
+            return
         if self.save_best_only:
             value = self.monitored(logs)
             if not self.improves(value):
                 return
             self.best = value
-        trainer.model.save(self.path.format(epoch=epoch, **logs))
+        writer = trainer if self.training else trainer.model
+        writer.save(self.path.format(epoch=epoch, **logs))
 
 
 @hookimpl

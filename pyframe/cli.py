@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pyframe
 from pyframe import _native
+from pyframe._version import __version__
 from pyframe.errors import ArgumentError, PyframeError, require_extra
 
 NAME, FOREIGN = "pyframe-nn", "pyframe"  # this distribution, and the unrelated one
+REPAIR = f"pip uninstall -y {FOREIGN} {NAME} && pip install {NAME}"
 
 INTERRUPTED = 130  # what a shell reports for a process that Ctrl-C has ended: 128 + SIGINT
 
@@ -29,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0, or 1 for an error that was reported, or 130 after Ctrl-C.
+        0, or 1 for an error that was reported, or 130 after Ctrl-C. It is 1 for all commands when
+        the unrelated ``pyframe`` has overwritten files of this package.
 
     Raises
     ------
@@ -42,6 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     pyframe ...
     0
     """
+    if not hasattr(pyframe, "get_include"):  # somebody else's __init__.py
+        print("\n".join(clashes()) or _overwritten("something"), file=sys.stderr)
+        return 1
     arguments = _parser().parse_args(argv)
     try:
         if arguments.command == "demo":
@@ -59,6 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         if arguments.command == "plugins":
             return _plugins(arguments)
+        if arguments.command == "inspect":
+            _inspect(arguments)
+            return 0
         print(info())
         return 0
     except (PyframeError, OSError) as error:
@@ -73,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pyframe", description="A small, fast, CPU-first neural-network framework."
     )
-    parser.add_argument("--version", action="version", version=f"pyframe {pyframe.__version__}")
+    parser.add_argument("--version", action="version", version=f"pyframe {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     demo = commands.add_parser(
         "demo",
@@ -140,6 +149,14 @@ def _parser() -> argparse.ArgumentParser:
         "plugin", metavar="NAME", nargs="?", help="of a distribution, for 'show'"
     )
     installed.add_argument("--json", action="store_true", help="print it for programs")
+    seen = commands.add_parser(
+        "inspect",
+        help="show what is in a model file: layers, sizes, packages, the state of a training",
+        description="Reads the file's header alone, and loads no plugin.",
+    )
+    seen.add_argument("file", type=Path, metavar="FILE")
+    seen.add_argument("--verify", action="store_true", help="read all of it: check the checksum")
+    seen.add_argument("--json", action="store_true", help="print it for programs")
     commands.add_parser("info", help="show versions, paths and what the C core can do")
     return parser
 
@@ -168,6 +185,16 @@ def _plugins(arguments: argparse.Namespace) -> int:
         print(f"pyframe {versions['pyframe']}, kernel interface {versions['abi']}")
         print(inventory.as_table(rows))
     return 1 if complaints else 0
+
+
+def _inspect(arguments: argparse.Namespace) -> None:
+    """Print what a model file says of itself."""
+    import json
+
+    from pyframe import checkpoint
+
+    report = checkpoint.inspect(arguments.file, verify=arguments.verify)
+    print(json.dumps(report, indent=2) if arguments.json else checkpoint.as_text(report))
 
 
 def _bench(arguments: argparse.Namespace) -> None:
@@ -221,7 +248,7 @@ def info() -> str:
     sets = ", ".join(_native.instruction_sets())
     rows = [
         ("instruction set", f"{_native.instruction_set()} (this machine runs {sets})"),
-        ("threads", "1"),
+        ("threads", str(pyframe.get_num_threads())),
         ("dtypes", "float32, float64; int64 for labels"),
         ("kernels", f"{len(kernels)}, each for float32 and float64"),
         ("package", str(Path(pyframe.__file__).parent)),
@@ -230,7 +257,7 @@ def info() -> str:
         ("Python", f"{platform.python_version()} ({platform.platform()})"),
         *((name, importlib.metadata.version(name)) for name in ("numpy", "cffi")),
     ]
-    lines = [f"pyframe {pyframe.__version__}"]
+    lines = [f"pyframe {__version__}"]
     lines += [f"  {name:<16}{text}" for name, text in rows]
     return "\n".join([*lines, *clashes()])
 
@@ -250,8 +277,16 @@ def clashes() -> list[str]:
         found = importlib.metadata.distribution(FOREIGN)
     except importlib.metadata.PackageNotFoundError:
         return []
+    other = f"the unrelated distribution {FOREIGN!r} {found.version}"
+    if not hasattr(pyframe, "get_include"):
+        return [_overwritten(other)]
     return [
-        f"warning: the unrelated distribution {FOREIGN!r} {found.version} is installed too, and "
-        f"both own the folder pyframe/; run: pip uninstall -y {FOREIGN} {NAME} && "
-        f"pip install {NAME}",
+        f"warning: {other} is installed too, and both own the folder pyframe/; run: {REPAIR}",
     ]
+
+
+def _overwritten(by: str) -> str:
+    return (
+        f"pyframe: {by} has overwritten {pyframe.__file__}, which belongs to {NAME} {__version__}; "
+        f"run: {REPAIR}"
+    )

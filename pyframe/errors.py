@@ -22,6 +22,7 @@ __all__ = [
     "LabelError",
     "MissingExtraError",
     "PluginError",
+    "PyframeDeprecationWarning",
     "PyframeError",
     "ResourceError",
     "ShapeError",
@@ -111,6 +112,13 @@ class DatasetError(PyframeError, ValueError):
 
 class MissingExtraError(PyframeError, ImportError):
     """A package that belongs to one of the extras is not installed."""
+
+
+class PyframeDeprecationWarning(DeprecationWarning):
+    """Something will be removed: the message says since when, in which version, and what instead.
+
+    Python shows it where the calling code is the script itself, and pytest always does.
+    """
 
 
 class UnusedParameterWarning(UserWarning):

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from pyframe import checkpoint
 from pyframe.checkpoint import Architecture
+from pyframe.checkpoint.inspection import layer_table
 from pyframe.errors import ArgumentError, FeedError, GraphError, ShapeError
 from pyframe.graph import Graph
 from pyframe.layers.base import Layer, layers_of, name_layers, outermost_layer_of, unused_name
@@ -185,18 +186,9 @@ class Model:
             if parameter not in seen:
                 name = self.graph.names[parameter]
                 rows.append((name, "parameter", describe(parameter.shape), f"{parameter.size:,}"))
-        widths = [max(len(row[i]) for row in rows) for i in range(4)]
-        rule = "-" * (sum(widths) + 6)
-        lines = []
-        for *texts, count in rows:
-            padded = [text.ljust(width) for text, width in zip(texts, widths, strict=False)]
-            lines.append("  ".join([*padded, count.rjust(widths[3])]).rstrip())
         total = sum(p.size for p in parameters)
         trained = sum(p.size for p in parameters if p.trainable)
-        kept = sum(s.size for s in self.states)
-        end = f"{total:,} parameters, {trained:,} of them trained"
-        end += f"; {kept:,} numbers of state" if kept else ""
-        return "\n".join([lines[0], rule, *lines[1:], rule, end])
+        return layer_table(rows, total, trained, sum(s.size for s in self.states))
 
     def __repr__(self) -> str:
         if not self.built:
@@ -351,7 +343,10 @@ class Model:
     # ---- files ----
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model to one file, which `pyframe.load` reads; see `pyframe.checkpoint`."""
+        """Write the model to one file, which `pyframe.load` reads; see `pyframe.checkpoint`.
+
+        `Trainer.save` writes the state of the training as well.
+        """
         checkpoint.save(self, path)
 
     def __reduce__(self) -> Any:
@@ -476,7 +471,9 @@ def load(path: str | os.PathLike[str], custom_ops: Mapping[str, type] | None = N
     >>> bool((same.predict(np.ones((1, 3))) == model.predict(np.ones((1, 3)))).all())
     True
     """
-    return _from_architecture(checkpoint.read(path, custom_ops))
+    architecture = checkpoint.read(path, custom_ops)
+    with checkpoint.building(os.fspath(path)):
+        return _from_architecture(architecture)
 
 
 def _from_architecture(architecture: Architecture) -> Model:

@@ -666,6 +666,12 @@ class Plan:
                 array[...] = kept
             self._train.step = snapshot.step
 
+    def named(self, snapshot: Snapshot) -> dict[str, Array]:
+        """Return the arrays of a snapshot by name, as views: see `TrainState.views`."""
+        leaves = [*self.parameters, *self.states]
+        names = {p: self.graph.names.get(p, p.label()) for p in leaves}
+        return self._train.views(snapshot.arrays, names)
+
     # ---- the lesson's way: one node at a time ----
 
     def forward_node(self, node: Node) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from pyframe._native import empty_aligned, ffi, lib
 from pyframe.errors import ArgumentError, GraphError
-from pyframe.node import Array, Parameter, State, Value
+from pyframe.node import Array, Parameter, State, Value, known_shape
 from pyframe.program import COPY_KERNEL, Context, FlatCall, Request
 from pyframe.storage import Guard, Run, Storage, runs
 
@@ -132,6 +132,46 @@ class TrainState:
         """Return what a snapshot must copy."""
         slots = [slot for table in self.slots for slot in table.values()]
         return [*(s.data for s in self.storages), *slots]
+
+    def views(self, arrays: Sequence[Array], names: Mapping[Any, str]) -> dict[str, Array]:
+        """Return the parts of what a snapshot has copied, as views, by name.
+
+        Parameters
+        ----------
+        arrays : list of ndarray
+            Laid out as `all_arrays`.
+        names : dict of Parameter to str
+
+        Returns
+        -------
+        dict of str to ndarray
+            ``values/<name>`` for each parameter and state, ``slots/<slot>/<name>`` for what the
+            optimizer keeps for each trained parameter, ``slots/<slot>/<run>`` for a number that it
+            keeps for a run.
+        """
+        buffers = {id(s): array for s, array in zip(self.storages, arrays, strict=False)}
+        rest = iter(arrays[len(self.storages) :])
+        result = {
+            f"values/{names[p]}": _part(buffers[id(p._storage)], p).reshape(known_shape(p.spec))
+            for p in [*self.parameters, *self.states]
+        }
+        for i, (run, table) in enumerate(zip(self.runs, self.slots, strict=True)):
+            inside = [
+                p
+                for p in self.trained
+                if p._storage is run.storage and run.start <= p._offset < run.stop
+            ]
+            for name, kind in self._slot_kinds():
+                slot = next(rest)
+                assert slot.shape == table[name].shape
+                if kind == "like":
+                    for p in inside:
+                        first = p._offset - run.start
+                        part = slot[first : first + p.size]
+                        result[f"slots/{name}/{names[p]}"] = part.reshape(known_shape(p.spec))
+                else:
+                    result[f"slots/{name}/{i}"] = slot
+        return result
 
     # ---- calls ----
 

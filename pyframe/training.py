@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import signal
-import threading
+import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
 
-from pyframe import optimizers, schedules
+from pyframe import checkpoint, optimizers, resuming, schedules
 from pyframe.callbacks import Callback, listens
 from pyframe.callbacks import get as get_callback
 from pyframe.errors import (
@@ -23,85 +21,17 @@ from pyframe.errors import (
     check_number,
 )
 from pyframe.execution import check_feed
+from pyframe.fitting import SECONDS_PER_LOOK, Fit, History, in_order
 from pyframe.loop import Loop
-from pyframe.model import Model
+from pyframe.model import Model, load
 from pyframe.node import Array, Placeholder
 from pyframe.objective import Goal, Objective
 from pyframe.plan import Plan
 from pyframe.plugins import listens as plugins_listen
 from pyframe.plugins import notify
-from pyframe.progress import Progress, describe_logs
+from pyframe.progress import Progress
 
 DEFAULT_BATCH = 32
-SECONDS_PER_LOOK = 0.05  # how long Ctrl-C and the progress may have to wait
-
-
-class History(dict[str, list[Any]]):
-    """What a fit reports: for each loss and metric a list with one value an epoch.
-
-    Attributes
-    ----------
-    epochs : int
-        Finished epochs.
-    first_epoch : int
-        The number of the first of them.
-    interrupted : bool
-        Whether Ctrl-C ended the fit.
-    seed : int
-    seconds : float
-    """
-
-    def __init__(self, seed: int, first_epoch: int) -> None:
-        super().__init__()
-        self.epochs = 0
-        self.first_epoch, self.seed = first_epoch, seed
-        self.interrupted = False
-        self.seconds = 0.0
-
-    def last(self) -> dict[str, Any]:
-        """Return the values of the last epoch."""
-        return {key: values[-1] for key, values in self.items() if values}
-
-    def __repr__(self) -> str:
-        end = ", interrupted" if self.interrupted else ""
-        numbers = f": {describe_logs(self.last())}" if self.epochs else ""
-        return f"<History of {self.epochs} epochs in {self.seconds:.2f} s{end}{numbers}>"
-
-
-class Interrupt:
-    """Within a ``with`` block Ctrl-C only sets `pressed`; the second one does what it used to."""
-
-    def __init__(self) -> None:
-        self.pressed = False
-        self._before: Any = None
-
-    def __enter__(self) -> Interrupt:
-        if threading.current_thread() is threading.main_thread():
-            before = signal.getsignal(signal.SIGINT)
-            if before not in (None, signal.SIG_IGN):
-                signal.signal(signal.SIGINT, self._handle)
-                self._before = before
-        return self
-
-    def _handle(self, number: int, frame: Any) -> None:
-        if not self.pressed:
-            self.pressed = True
-            return
-        self._give_back()
-        signal.raise_signal(signal.SIGINT)
-
-    def _give_back(self) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-            self._before = None
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._give_back()
 
 
 class Trainer:
@@ -170,6 +100,18 @@ class Trainer:
         self.epochs_done = 0
         self._objectives: dict[bool, Objective] = {}
         self._current: Objective | None = None
+        self._last_fit: Fit | None = None
+        self._arguments = {  # for a file
+            "loss": loss,
+            "metrics": list(metrics),
+            "loss_weights": loss_weights,
+            "detect_anomaly": detect_anomaly,
+        }
+
+    @property
+    def log_names(self) -> list[str]:
+        """The names in the logs of the fit that is under way, or was the last."""
+        return [] if self._last_fit is None else list(self._last_fit.log_names)
 
     @property
     def plan(self) -> Plan:
@@ -241,6 +183,7 @@ class Trainer:
         verbose: int = 1,
         schedule: Any = None,
         initial_epoch: int | None = None,
+        resume: str | os.PathLike[str] | None = None,
     ) -> History:
         """Train for some epochs. A second fit goes on from where the first one ended.
 
@@ -274,6 +217,10 @@ class Trainer:
             From step numbers to learning rates, instead of the optimizer's own.
         initial_epoch : int, optional
             The number of the first epoch, which the shuffling depends on; default: count on.
+        resume : path-like, optional
+            Go on with the fit that this file holds (see `save`), with the same data and arguments:
+            parameters, history and callbacks come to the same bits as if it had never stopped.
+            `epochs` counts those in the file.
 
         Returns
         -------
@@ -290,59 +237,77 @@ class Trainer:
             At the first label outside of the classes.
         BusyError
             If the parameters are being trained already.
+        CheckpointError
+            If the file to resume from is damaged, or of another model, optimizer or fit.
         """
         began = time.perf_counter()
         seed = check_integer("seed", seed, at_least=0, at_most=2**64 - 1)
         epochs = check_integer("epochs", epochs, at_least=0)
-        listeners = [*self.callbacks, *_callbacks(callbacks)]
+        listeners = in_order([*self.callbacks, *_callbacks(callbacks)])
         objective, arrays = self._data(X, Y, sample_weight)
         arrays, held_out = _split(arrays, check_number("validation_split", validation_split))
         if validation_data is not None:
             if held_out:
                 raise ArgumentError("pass validation_split or validation_data, not both")
             held_out = self._validation_arrays(objective, validation_data)
-        self._train_on(objective)
         if batch_size == "auto":
             batch_size = min(DEFAULT_BATCH, _rows(arrays))
-        first = self.epochs_done
+        rates = None if schedule is None else schedules.get(schedule)
+        first, saved = self.epochs_done, None
         if initial_epoch is not None:
             first = check_integer("initial_epoch", initial_epoch, at_least=0)
         history = History(seed, first)
-        rates = None if schedule is None else schedules.get(schedule)
+        if resume is not None:
+            if initial_epoch is not None:
+                raise ArgumentError("pass resume or initial_epoch: the file has the epoch")
+            saved = resuming.read(resume, self, objective)
+            rows = _rows(arrays)
+            saved.check(
+                listeners,
+                seed=seed,
+                batch_size=rows if batch_size is None else batch_size,
+                rows=rows,
+                validation_rows=_rows(held_out) if held_out else 0,
+                shuffle=bool(shuffle),
+                columns=objective.log_names(validated=bool(held_out)),
+            )
+            history = saved.history()
+            first = history.first_epoch
+        left = max(epochs - history.epochs, 0)
+        self._train_on(objective)
+        if saved is not None:
+            saved.apply()
         with ExitStack() as stack:
-            validation = None
-            if held_out:
-                size = None if batch_size is None else min(batch_size, _rows(held_out))
-                validation = stack.enter_context(
-                    objective.plan.loop(
-                        held_out,
-                        epochs=epochs,
-                        batch_size=size,
-                        shuffle=False,
-                        stop="epoch",
-                        training=False,
-                    )
-                )
+            validation = _validation(objective, held_out, left, batch_size)
+            if validation is not None:
+                stack.enter_context(validation)
             loop = stack.enter_context(
                 objective.plan.loop(
                     arrays,
-                    epochs=epochs,
+                    epochs=left,
                     batch_size=batch_size,
                     shuffle=shuffle,
                     seed=seed,
                     learning_rates=rates,
-                    first_epoch=first,
+                    first_epoch=first + history.epochs,
                     stop=_stops(listeners, validation is not None),
                 )
             )
-            progress = Progress(epochs, loop.samples, verbose)
+            progress = Progress(left, loop.samples, verbose)
             stack.callback(progress.close)
+            fit = Fit(
+                self, objective, loop, validation, listeners, history, progress, bool(shuffle)
+            )
+            if saved is not None:
+                saved.seek(loop)
+            self._last_fit = fit
             try:
-                _Fit(self, objective, loop, validation, listeners, history, progress).run()
+                fit.run(lambda: None if saved is None else saved.give_back(fit))
             finally:  # also when a callback raises: what is trained is trained
-                self.epochs_done = first + loop.epoch
-        history.seconds = time.perf_counter() - began
-        for callback in listeners:
+                self.epochs_done = first + fit.done
+                fit.end()
+        history.seconds += time.perf_counter() - began
+        for callback in fit.listeners:
             callback.on_fit_end(self, history)
         notify("fit_end", trainer=self, history=history)
         return history
@@ -398,108 +363,90 @@ class Trainer:
         """Return the model's outputs; see `Model.predict`."""
         return self.model.predict(X, batch_size)
 
+    # ---- files ----
 
-class _Fit:
-    """One fit under way."""
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model and the state of its training to one file.
 
-    def __init__(
-        self,
-        trainer: Trainer,
-        objective: Objective,
-        loop: Loop,
-        validation: Loop | None,
-        listeners: list[Callback],
-        history: History,
-        progress: Progress,
-    ) -> None:
-        self.trainer, self.objective, self.loop = trainer, objective, loop
-        self.validation, self.history, self.progress = validation, history, progress
-        self.listeners = listeners
-        self.on_epoch_start = [c for c in listeners if listens(c, "on_epoch_start")]
-        self.on_epoch_end = [c for c in listeners if listens(c, "on_epoch_end")]
-        self.on_batch_end = [c for c in listeners if listens(c, "on_batch_end")]
-        self.interrupt = Interrupt()
-        keys = [c.key for c in objective.columns]
-        for key in [*keys, *(f"val_{k}" for k in keys if validation is not None)]:
-            history[key] = []
+        `pyframe.load` reads the model from it; `load` and `restore` read the training too, and
+        ``fit(..., resume=path)`` goes on with a fit. A callback may call this in the middle of one.
 
-    def run(self) -> None:
-        """Train until the end, a callback's word, or Ctrl-C."""
-        trainer, loop, history = self.trainer, self.loop, self.history
-        trainer.stop_training = False
-        for callback in self.listeners:
-            callback.on_fit_start(trainer)
-        notify("fit_start", trainer=trainer)
-        with self.interrupt:
-            self._start_epoch()
-            status = "paused" if loop.epochs else "done"
-            while status != "done" and not (self.interrupt.pressed or trainer.stop_training):
-                status = loop.run(SECONDS_PER_LOOK)
-                if status == "step":
-                    self._end_batch()
-                if status in ("epoch", "step") and loop.epoch > history.epochs:
-                    self._end_epoch()
-                elif status == "paused":
-                    self._note_epochs(loop.epoch)  # now, so that none pile up for the end
-                if self.progress.due:
-                    self.progress.show(loop.epoch, loop.samples_done, self._latest())
-        self._note_epochs(loop.epoch)
-        history.interrupted = self.interrupt.pressed
-        self.progress.finish(loop.epoch, loop.samples_done, self._latest(), history.interrupted)
+        Parameters
+        ----------
+        path : path-like
+            An existing file is replaced; if anything goes wrong, it stays as it was.
 
-    def _latest(self) -> dict[str, Any]:
-        """Return the numbers to show: of the last epoch, or of what is done of the first."""
-        if self.history.epochs:
-            return self.history.last()
-        if self.loop.epoch:
-            return self.objective.logs(self.loop.records[-1])
-        if self.loop.batch_index:
-            return self.objective.logs(self.loop.partial_record)
-        return {}
+        Raises
+        ------
+        GraphError
+            If nothing has been trained yet.
+        CheckpointError
+            If a node written in Python keeps values that would be lost.
+        OSError
+            If the file cannot be written.
 
-    def _note_epochs(self, until: int) -> None:
-        """Enter the records of the epochs up to `until` into the history."""
-        history = self.history
-        records = self.loop.records[history.epochs : until]
-        for column in self.objective.columns:
-            history[column.key] += column.values(records)
-        history.epochs = until
+        Examples
+        --------
+        >>> import numpy as np, pyframe as pf
+        >>> X = np.linspace(-1, 1, 64).reshape(-1, 1)
+        >>> trainer = pf.Trainer(pf.Sequential([pf.layers.Dense(1)], input_shape=(1,)))
+        >>> _ = trainer.fit(X, 3 * X, 4, verbose=0)
+        >>> trainer.save("line.pyframe")
+        >>> same = pf.Trainer.load("line.pyframe")
+        >>> a = trainer.fit(X, 3 * X, 4, verbose=0)["loss"]
+        >>> a == same.fit(X, 3 * X, 4, verbose=0)["loss"]
+        True
+        """
+        assert self.plan
+        checkpoint.save(self.model, path, lambda: resuming.collect(self))
 
-    def _start_epoch(self) -> None:
-        if self.loop.epoch < self.loop.epochs:
-            for callback in self.on_epoch_start:
-                callback.on_epoch_start(self.trainer, self._number())
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        custom_ops: Mapping[str, type] | None = None,
+        **arguments: Any,
+    ) -> Trainer:
+        """Return a trainer with the model of a file, as far as it was when `save` wrote it.
 
-    def _number(self) -> int:
-        return self.history.first_epoch + self.loop.epoch
+        Parameters
+        ----------
+        path : path-like
+        custom_ops : dict of str to type, optional
+            As for `pyframe.load`.
+        **arguments
+            Those of a `Trainer`, instead of what the file says. Functions and classes of one's own
+            have to be passed: a file holds names. Callbacks are not in it.
 
-    def _end_batch(self) -> None:
-        step, loss = self.objective.plan.step_count, self.loop.loss
-        for callback in self.on_batch_end:
-            callback.on_batch_end(self.trainer, step, {"loss": loss})
+        Raises
+        ------
+        CheckpointError
+            If the file is damaged, holds no training, or needs something that is missing.
+        OSError
+            If it cannot be read.
+        """
+        given = resuming.arguments(path, arguments)
+        trainer = cls(load(path, custom_ops), **given)
+        trainer.restore(path)
+        return trainer
 
-    def _end_epoch(self) -> None:
-        self._note_epochs(self.loop.epoch)
-        if self.validation is not None:
-            for key, value in self._validate(self.validation).items():
-                self.history[key].append(value)
-        logs = self.history.last()
-        epoch = self._number() - 1
-        for callback in self.on_epoch_end:
-            callback.on_epoch_end(self.trainer, epoch, logs)
-        notify("epoch_end", trainer=self.trainer, epoch=epoch, logs=logs)
-        if not self.trainer.stop_training:
-            self._start_epoch()
+    def restore(self, path: str | os.PathLike[str]) -> None:
+        """Go back to what `save` has written: parameters, states, optimizer, step, epoch.
 
-    def _validate(self, loop: Loop) -> dict[str, Any]:
-        """Return the validation's numbers, NaN if Ctrl-C came in between."""
-        done = loop.epoch
-        while True:
-            loop.run(SECONDS_PER_LOOK)
-            if loop.epoch > done:
-                return self.objective.logs(loop.records[-1], "val_")
-            if self.interrupt.pressed:
-                return {f"val_{c.key}": float("nan") for c in self.objective.columns}
+        The next fit counts on from there, as a second one does.
+
+        Parameters
+        ----------
+        path : path-like
+            Of a model like this one, trained with an optimizer of the same kind.
+
+        Raises
+        ------
+        CheckpointError
+            If the file is damaged, or does not fit. Nothing has changed then.
+        """
+        self._last_fit = None
+        resuming.restore(path, self)
 
 
 # ---- helpers ----
@@ -529,6 +476,22 @@ def _split(arrays: dict[Any, Array], part: float) -> tuple[dict[Any, Array], dic
             "validate with"
         )
     return {p: a[:at] for p, a in arrays.items()}, {p: a[at:] for p, a in arrays.items()}
+
+
+def _validation(
+    objective: Objective, held_out: dict[Any, Array], epochs: int, batch_size: int | None
+) -> Loop | None:
+    """Return the loop that evaluates what is held out, once for each epoch of training."""
+    if not held_out:
+        return None
+    return objective.plan.loop(
+        held_out,
+        epochs=epochs,
+        batch_size=None if batch_size is None else min(batch_size, _rows(held_out)),
+        shuffle=False,
+        stop="epoch",
+        training=False,
+    )
 
 
 def _stops(listeners: Sequence[Callback], validates: bool) -> str | None:

@@ -8,14 +8,24 @@ from pathlib import Path
 
 # A module imports only from those before it. A package counts as one module.
 GROUPS = (
-    ("_version", "errors", "libraries", "_native", "threads", "hookspecs", "discovery"),
+    (
+        "_version",
+        "errors",
+        "deprecation",
+        "libraries",
+        "_native",
+        "threads",
+        "hookspecs",
+        "discovery",
+    ),
     ("node", "op", "registry"),
     ("ops",),
     ("graph", "autodiff", "arena", "storage", "fusion", "program", "lowering"),
     ("state", "execution", "pattern", "loop", "printing", "profiler", "plan"),
     ("plugins",),
     ("initializers", "losses", "metrics", "schedules", "optimizers", "layers"),
-    ("data", "datasets", "checkpoint", "callbacks", "model", "objective", "progress", "training"),
+    ("data", "datasets", "checkpoint", "callbacks", "model", "objective", "progress"),
+    ("fitting", "resuming", "training"),
     ("workloads", "bench"),
     (
         "estimators",

@@ -210,11 +210,33 @@ def test_what_callbacks_refuse(make: Any, message: str) -> None:
         make()
 
 
-def test_an_unknown_monitor_names_what_there_is() -> None:
-    with pytest.raises(pf.ArgumentError, match="there is loss, mae"):
-        trainer(metrics=["mae"]).fit(
-            X, Y, 1, callbacks=[EarlyStopping("rmse")], verbose=0, batch_size=4
-        )
+@pytest.mark.parametrize(
+    "callback",
+    [
+        EarlyStopping("rmse"),
+        EarlyStopping("val_mae"),
+        ModelCheckpoint("m", "rmse", save_best_only=True),
+        ModelCheckpoint("{epoch}-{rmse}"),
+        ModelCheckpoint("{epoch}-{}"),
+        ModelCheckpoint("{epoch"),
+    ],
+)
+def test_an_unknown_name_is_refused_before_the_first_step(callback: Any) -> None:
+    work = trainer(metrics=["mae"])
+    work.fit(X, Y, 0, batch_size=4, verbose=0)
+    before = work.model.get_weights()
+    with pytest.raises(pf.ArgumentError, match=r"there is (epoch, )?loss, mae$"):
+        work.fit(X, Y, 1, callbacks=[callback], verbose=0, batch_size=4)
+    assert work.epochs_done == 0
+    after = work.model.get_weights()
+    assert all((after[name] == value).all() for name, value in before.items())
+
+
+def test_a_number_that_is_none_is_refused_after_the_first_epoch() -> None:
+    model = pf.Sequential([pf.layers.Dense(2)])
+    work = pf.Trainer(model, "cross_entropy", metrics=["confusion_matrix"])
+    with pytest.raises(pf.ArgumentError, match="there is loss"):
+        work.fit(X, np.zeros(len(X), int), 1, callbacks=[EarlyStopping("confusion_matrix")])
 
 
 # ---- files along the way ----
@@ -228,6 +250,14 @@ def test_checkpoints_of_every_epoch(tmp_path: Path) -> None:
     assert names == [f"net-{i:02d}-{loss:.1f}" for i, loss in enumerate(history["loss"])]
     last = pf.load(tmp_path / names[-1])
     np.testing.assert_array_equal(last.predict(X), work.predict(X))
+
+
+def test_every_second_epoch(tmp_path: Path) -> None:
+    save = ModelCheckpoint(tmp_path / "{epoch}", every=2)
+    trainer().fit(X, Y, 5, None, callbacks=[save], verbose=0)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["1", "3"]
+    with pytest.raises(pf.ArgumentError, match="every"):
+        ModelCheckpoint("m", every=0)
 
 
 def test_only_the_best_is_kept(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -47,7 +48,7 @@ def test_info_says_what_is_there(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"pyframe {pyframe.__version__}"
     told = {line[2:18].strip(): line[18:] for line in lines[1:] if line.startswith("  ")}
-    assert told["threads"] == "1"
+    assert told["threads"] == str(pyframe.get_num_threads())
     assert told["dtypes"].startswith("float32, float64")
     assert told["instruction set"].startswith(f"{_native.instruction_set()} (")
     assert int(told["kernels"].split(",")[0]) > 50
@@ -70,6 +71,30 @@ def test_info_warns_of_the_other_pyframe(monkeypatch, capsys):
     warning = capsys.readouterr().out.splitlines()[-1]
     assert warning.startswith("warning: the unrelated distribution 'pyframe' 9.9")
     assert "pip uninstall" in warning
+
+
+@pytest.mark.parametrize("command", [["info"], ["demo"], ["--version"]])
+def test_the_other_pyframe_is_named_when_it_has_overwritten_this_one(tmp_path, command):
+    # Whichever of the two is installed last has its own pyframe/__init__.py there.
+    folder = tmp_path / "pyframe"
+    shutil.copytree(Path(pyframe.__file__).parent, folder)
+    shutil.copy(_native.CORE_PATH, folder)
+    (folder / "__init__.py").write_text("__version__ = '0.5.1'\n")
+    metadata = tmp_path / "pyframe-0.5.1.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text("Metadata-Version: 2.1\nName: pyframe\nVersion: 0.5.1\n")
+    code = (
+        "import sys\n"
+        "sys.meta_path = [f for f in sys.meta_path if 'ditable' not in repr(f)]\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
+        f"from pyframe.cli import main; raise SystemExit(main({command}))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 1
+    (said,) = result.stderr.splitlines()
+    assert "the unrelated distribution 'pyframe' 0.5.1 has overwritten" in said
+    assert str(folder / "__init__.py") in said
+    assert said.endswith("run: pip uninstall -y pyframe pyframe-nn && pip install pyframe-nn")
 
 
 def test_without_a_command_it_says_how():

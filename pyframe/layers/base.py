@@ -125,7 +125,8 @@ class Layer:
         """Make an array that is kept from step to step and saved, but not trained."""
         if name in self._given:
             return self._take(name, tuple(shape))  # type: ignore[return-value]
-        state = State(np.full(tuple(shape), value), f"{self.path}/{name}", dtype=dtype)
+        initial = initial_value(value, tuple(shape), f"{self.path}/{name}")
+        state = State(initial, f"{self.path}/{name}", dtype=dtype)
         self._own[name] = state
         return state
 

@@ -1,0 +1,232 @@
+"""From a document to a model: ops and layers are looked up by name; nothing is executed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pyframe.checkpoint.document import Architecture, LostLayer, paths_of, restored
+from pyframe.checkpoint.encoding import new_op
+from pyframe.errors import CheckpointError, UnknownNameError
+from pyframe.layers import Layer
+from pyframe.layers.base import mark
+from pyframe.node import Array, Constant, Node, Parameter, Placeholder, Spec, State, Value
+from pyframe.op import Op
+from pyframe.registry import registries
+
+
+class Given(NamedTuple):
+    """An array of a file in the part of an initializer: it is copied when it is placed."""
+
+    array: Array
+    shape: tuple[int, ...]
+
+    def materialize(self, name: str) -> Array:
+        """Return the array."""
+        return self.array
+
+
+class Decoder:
+    """Builds the model of a document.
+
+    Parameters
+    ----------
+    description : dict
+    tensors : dict of str to ndarray
+    custom : dict of str to type
+        Classes by name that are not registered.
+    source : str
+        What messages call the file.
+    """
+
+    def __init__(
+        self,
+        description: dict[str, Any],
+        tensors: dict[str, Array],
+        custom: dict[str, type],
+        source: str,
+    ) -> None:
+        self.description, self.tensors, self.custom = description, tensors, custom
+        self.source = source
+        self.nodes: list[Node] = []
+
+    def architecture(self) -> Architecture:
+        description = self.description
+        owned: list[tuple[Node, list[str]]] = []
+        for record in description["nodes"]:
+            node = self.leaf(record) if "leaf" in record else self.operation(record)
+            self.nodes.append(node)
+            if "layer" in record:
+                owned.append((node, record["layer"]))
+        layers = [self.layer(record) for record in description["layers"]]
+        by_path = {path: layer for layer, path in paths_of(layers).items()}
+        for node, (inner, outer) in owned:
+            mark(node, by_path[inner], by_path[outer])
+        inputs = [self.typed(i, Placeholder) for i in description["inputs"]]
+        outputs = [self.value(pair) for pair in description["outputs"]]
+        return Architecture(
+            description["kind"], inputs, outputs, [layers[i] for i in description["order"]]
+        )
+
+    def typed(self, number: Any, cls: type[Any]) -> Any:
+        node = self.nodes[self.number(number)]
+        if not isinstance(node, cls):
+            raise CheckpointError(
+                f"{self.source}: node {number} is no {cls.__name__}; the file is damaged"
+            )
+        return node
+
+    def number(self, number: Any) -> int:
+        """Return a node's number; inputs come before the nodes that read them."""
+        if not isinstance(number, int) or not 0 <= number < len(self.nodes):
+            raise CheckpointError(
+                f"{self.source} refers to node {number!r}, which is not there; it is damaged"
+            )
+        return number
+
+    def value(self, pair: Any) -> Value:
+        number, index = pair
+        return self.nodes[self.number(number)][index]
+
+    def leaf(self, record: dict[str, Any]) -> Node:
+        kind, name, shape = record["leaf"], _name(record["name"]), record["shape"]
+        if kind == "placeholder":
+            return Placeholder(name, shape, record["dtype"])
+        array = self.array(record)
+        if kind == "constant":
+            return Constant(array, dtype=record["dtype"], name=name)
+        given = Given(array, array.shape)
+        if kind == "state":
+            return State(given, name, dtype=record["dtype"])
+        if kind == "parameter":
+            return Parameter(
+                given,
+                name,
+                dtype=record["dtype"],
+                trainable=bool(record["trainable"]),
+                group=str(record["group"]),
+            )
+        raise CheckpointError(f"{self.source} has a leaf of unknown kind {kind!r}")
+
+    def array(self, record: dict[str, Any]) -> Array:
+        key = record["tensor"]
+        array = self.tensors.get(key)
+        if array is None:
+            raise CheckpointError(f"{self.source} lacks the array {key!r}; it is damaged")
+        if list(array.shape) != record["shape"] or array.dtype.name != record["dtype"]:
+            raise CheckpointError(
+                f"{self.source}: array {key!r} is {array.dtype.name} {list(array.shape)}, and the "
+                f"model wants {record['dtype']} {record['shape']}; the file is damaged"
+            )
+        return array
+
+    def operation(self, record: dict[str, Any]) -> Node:
+        cls = self.look_up("ops", record["op"])
+        inputs = [None if pair is None else self.value(pair) for pair in record["inputs"]]
+        states = [self.typed(i, State) for i in record.get("states", ())]
+        attributes = {key: restored(value) for key, value in record["attributes"].items()}
+        if issubclass(cls, Op):
+            node: Node = new_op(cls, inputs, states, attributes)
+            node.name = _name(record["name"])
+        else:
+            node = cls(*inputs, name=_name(record["name"]), **attributes)
+        return node
+
+    def look_up(self, kind: str, name: str) -> Any:
+        found = self.find(kind, name)
+        base = Node if kind == "ops" else Layer
+        if isinstance(found, type) and issubclass(found, base):
+            return found
+        raise CheckpointError(f"{self.source} needs {name!r}, and {self.missing(kind, name)}")
+
+    def find(self, kind: str, name: str) -> Any:
+        if name in self.custom:
+            return self.custom[name]
+        package = self.description["provenance"][kind].get(name, {}).get("distribution")
+        registry = registries[kind]
+        with contextlib.suppress(UnknownNameError):
+            # Another plugin may have the name by now.
+            return registry.get(f"{package}:{name}" if package else name)
+        return None
+
+    def missing(self, kind: str, name: str) -> str:
+        """Say what to do about an op or layer that is not registered."""
+        origin = self.description["provenance"][kind].get(name, {})
+        package = origin.get("distribution")
+        if package:
+            why = registries[kind].why_missing(name, package)
+            text = (
+                f"it came from the package {package} {origin.get('version')}, which is not "
+                f"installed or does not register it: pip install {package}"
+            )
+            return f"{text}. {why}" if why else text
+        return (
+            f"it is the class of that name in the module {origin.get('module')!r}: "
+            f'pass custom_ops={{"{name}": {name}}}, or register it'
+        )
+
+    def layer(self, record: dict[str, Any]) -> Layer:
+        name, config = record["layer"], record["config"]
+        cls = self.find("layers", name)
+        own = {key: self.typed(i, Parameter) for key, i in record["parameters"].items()}
+        specs = [_spec(s) for s in record["inputs"]]
+        layer: Layer
+        if cls is None or config is None:
+            why = "its arguments could not be saved" if cls else self.missing("layers", name)
+            origin = self.description["provenance"]["layers"].get(name)
+            layer = LostLayer(name, why, name=_name(record["name"]), origin=origin)
+            layer.adopt(_path(record["path"]), specs, own)
+            for key, sub in record["sublayers"].items():
+                setattr(layer, key, self.layer(sub))
+        else:
+            layer = self.look_up("layers", name).from_config(
+                {key: restored(value) for key, value in config.items()}
+            )
+            if record["built"]:
+                layer.restore(_path(record["path"]), specs, own)
+            _restore_sublayers(layer, record, self.layer_parts)
+        shape = record["output_shape"]
+        layer.output_shape = None if shape is None else tuple(shape)
+        return layer
+
+    def layer_parts(self, record: dict[str, Any]) -> tuple[list[Spec], dict[str, Parameter]]:
+        own = {key: self.typed(i, Parameter) for key, i in record["parameters"].items()}
+        return [_spec(s) for s in record["inputs"]], own
+
+
+def _restore_sublayers(
+    layer: Layer,
+    record: dict[str, Any],
+    parts: Callable[[dict[str, Any]], tuple[list[Spec], dict[str, Parameter]]],
+) -> None:
+    """Hand the layers within a restored one their parameters."""
+    for key, sub in layer.sublayers.items():
+        inner = record["sublayers"][key]
+        if inner["built"]:
+            specs, own = parts(inner)
+            sub.restore(_path(inner["path"]), specs, own)
+            shape = inner["output_shape"]
+            sub.output_shape = None if shape is None else tuple(shape)
+        _restore_sublayers(sub, inner, parts)
+
+
+def _name(name: Any) -> str | None:
+    """Return the name of a node or layer, which may have none."""
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"{name!r:.80} is no name")
+    return name
+
+
+def _path(path: Any) -> str:
+    """Return the path of a layer."""
+    if not isinstance(path, str):
+        raise TypeError(f"{path!r:.80} is no path")
+    return path
+
+
+def _spec(record: Any) -> Spec:
+    shape, dtype = record
+    return Spec(None if shape is None else tuple(shape), np.dtype(dtype))

@@ -1,0 +1,129 @@
+"""The document: what a file says in JSON, and how values of Python become a part of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pyframe.errors import CheckpointError
+from pyframe.layers import Layer
+from pyframe.node import Array, Parameter, Placeholder, Spec, Value
+
+# What a file may ask NumPy to make besides its arrays: numbers, and none larger than complex128.
+KINDS, LARGEST_ITEM = "biufc", 16
+
+TRAINING = "training/"  # what the names of the arrays begin with that a model by itself has not
+
+
+class Architecture(NamedTuple):
+    """What a model is made of."""
+
+    kind: str  # the name of the model's class
+    inputs: list[Placeholder]
+    outputs: list[Value]
+    layers: list[Layer]
+
+
+class Training(NamedTuple):
+    """The state of a training as a file holds it."""
+
+    document: dict[str, Any]  # where it stands for an array, {"tensor": name}
+    arrays: dict[str, Array]  # names begin with TRAINING
+    provenance: dict[str, dict[str, Any]]
+
+
+class LostLayer(Layer):
+    """Stands for a layer of a loaded model whose class is not there.
+
+    The model computes as ever, since its graph was saved; only calling this layer anew is not
+    possible.
+    """
+
+    def __init__(
+        self,
+        class_name: str,
+        reason: str,
+        *,
+        name: str | None = None,
+        origin: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(name=name)
+        self.class_name, self.reason, self.origin = class_name, reason, origin
+
+    def adopt(self, path: str, specs: Sequence[Spec], own: dict[str, Parameter]) -> None:
+        """Take over the parameters of the layer that it stands for."""
+        self.path, self.input_specs, self._own, self.built = path, list(specs), own, True
+
+    def call(self, *inputs: Value) -> Value:
+        raise CheckpointError(
+            f"layer {self.path!r} was a {self.class_name}, and {self.reason}; the model that holds "
+            "it can be run and trained, but this layer cannot be called on other nodes"
+        )
+
+
+def plain(value: Any) -> Any:
+    """Return an attribute as JSON can hold it, or raise `CheckpointError`."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"number": repr(value)}  # JSON has neither infinity nor NaN
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, np.ndarray) and value.dtype.kind in KINDS:
+        items = [plain(item) for item in value.ravel().tolist()]
+        return {"array": items, "shape": list(value.shape), "dtype": value.dtype.str}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, dict):
+        return {"dict": {str(key): plain(item) for key, item in value.items()}}
+    raise CheckpointError(f"{value!r} cannot be saved: use numbers, texts and lists of them")
+
+
+def restored(value: Any) -> Any:
+    """Return what `plain` was given, lists as tuples."""
+    if isinstance(value, list):
+        return tuple(restored(item) for item in value)
+    if isinstance(value, dict):
+        if "number" in value:
+            return float(value["number"])
+        if "array" in value:
+            return _restored_array(value)
+        return {key: restored(item) for key, item in value["dict"].items()}
+    return value
+
+
+def _restored_array(value: dict[str, Any]) -> Array:
+    dtype = np.dtype(value["dtype"])
+    if dtype.kind not in KINDS or dtype.itemsize > LARGEST_ITEM:
+        raise CheckpointError(f"a file holds an array of the dtype {dtype.str!r:.80}")
+    if "shape" in value:
+        return np.array(restored(value["array"]), dtype).reshape(value["shape"])
+    return np.array(value["array"], dtype)  # format 1
+
+
+def plain_config(config: dict[str, Any]) -> dict[str, Any] | None:
+    """Return a layer's arguments as JSON can hold them; None when it cannot.
+
+    Initializers have done their work once the layer is built: one that is no name is left out.
+    """
+    result = {}
+    for key, value in config.items():
+        if key.endswith("initializer") and not isinstance(value, str | int | float):
+            continue
+        try:
+            result[key] = plain(value)
+        except CheckpointError:
+            return None
+    return result
+
+
+def paths_of(layers: Sequence[Layer]) -> dict[Layer, str]:
+    """Return the paths of some layers and of all that are within them."""
+    result: dict[Layer, str] = {}
+    for layer in layers:
+        result[layer] = layer.path
+        result |= paths_of(list(layer.sublayers.values()))
+    return result

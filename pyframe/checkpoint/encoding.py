@@ -1,0 +1,216 @@
+"""From a model to its document: the graph node by node, the layers, and where each came from."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Container, Sequence
+from itertools import count
+from typing import Any
+
+import numpy as np
+
+from pyframe import _native
+from pyframe._version import __version__
+from pyframe.checkpoint.container import FORMAT_VERSION, is_plain_name
+from pyframe.checkpoint.document import (
+    TRAINING,
+    Architecture,
+    LostLayer,
+    Training,
+    paths_of,
+    plain,
+    plain_config,
+)
+from pyframe.errors import CheckpointError
+from pyframe.graph import Graph
+from pyframe.layers import Layer
+from pyframe.layers.base import layer_of, outermost_layer_of
+from pyframe.node import Array, Constant, Leaf, Node, Parameter, Spec
+from pyframe.op import Op
+from pyframe.registry import registries
+from pyframe.storage import holding
+
+# What nodes hold besides that which the file records.
+INCIDENTAL = {"attrs", "_shapes_for_message", "layer", "local_name", "outermost_layer"}
+
+
+class Encoder:
+    """Turns a graph into plain data; `ids` numbers the nodes in topological order."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        self.graph = model_graph(architecture)
+        self.array_names = array_names(self.graph)
+        self.ids = {node: i for i, node in enumerate(self.graph.order)}
+        self.architecture = architecture
+        self.provenance: dict[str, dict[str, Any]] = {"ops": {}, "layers": {}}
+        self.tensors: dict[str, Array] = {}
+
+    def description(self) -> dict[str, Any]:
+        architecture = self.architecture
+        layers = list(dict.fromkeys(architecture.layers))  # one may stand there twice
+        paths = paths_of(layers)
+        return {
+            "format_version": FORMAT_VERSION,
+            "pyframe_version": __version__,
+            "versions": versions(),
+            "kind": architecture.kind,
+            "nodes": [self.node(node, paths) for node in self.graph.order],
+            "inputs": [self.ids[p] for p in architecture.inputs],
+            "outputs": [[self.ids[v.node], v.index] for v in architecture.outputs],
+            "layers": [self.layer(layer) for layer in layers],
+            "order": [layers.index(layer) for layer in architecture.layers],
+            "provenance": self.provenance,
+        }
+
+    def node(self, node: Node, paths: dict[Layer, str]) -> dict[str, Any]:
+        if isinstance(node, Leaf):
+            return self.leaf(node)
+        kind, attributes = self.operation(node)
+        record: dict[str, Any] = {
+            "op": kind,
+            "name": node.name,
+            "inputs": [None if v is None else [self.ids[v.node], v.index] for v in node.inputs],
+            "attributes": {key: plain(value) for key, value in attributes.items()},
+        }
+        if node.states:
+            record["states"] = [self.ids[s] for s in node.states]
+        inner, outer = layer_of(node), outermost_layer_of(node)
+        if inner in paths and outer in paths:
+            record["layer"] = [paths[inner], paths[outer]]
+        return record
+
+    def leaf(self, node: Leaf) -> dict[str, Any]:
+        record: dict[str, Any] = {"leaf": node.op, "name": node.name, "dtype": node.dtype.name}
+        record["shape"] = None if node.shape is None else list(node.shape)
+        if isinstance(node, Parameter | Constant):
+            name = self.array_names[node]
+            self.tensors[name] = node.value.copy()
+            record["tensor"] = name
+        if isinstance(node, Parameter):
+            record |= {"trainable": node.trainable, "group": node.group}
+        return record
+
+    def operation(self, node: Node) -> tuple[str, dict[str, Any]]:
+        """Return the name of a node's class and the arguments that make it anew."""
+        cls = type(node)
+        name = self.origin("ops", cls)
+        if isinstance(node, Op):
+            attributes = node.attrs
+            anew = new_op(type(node), node.inputs, node.states, attributes)
+            kept = set(vars(node)) - set(vars(anew))
+        else:
+            config = getattr(node, "config", None)
+            attributes = dict(config()) if callable(config) else {}
+            kept = set() if callable(config) else set(vars(node))
+        kept -= INCIDENTAL
+        if kept:
+            raise CheckpointError(
+                f"node {node.label()!r} ({cls.__name__}) keeps {', '.join(sorted(kept))}, which "
+                "would be lost; give the class a method config() that returns the arguments of "
+                "its constructor, besides inputs and name, as a dict"
+            )
+        return name, attributes
+
+    def origin(self, kind: str, cls: type) -> str:
+        """Return the name of a class, and note where it came from."""
+        name, record = origin_of(kind, cls)
+        self.provenance[kind][name] = record
+        return name
+
+    def layer(self, layer: Layer) -> dict[str, Any]:
+        cls = type(layer)
+        if isinstance(layer, LostLayer):
+            name, config = layer.class_name, None
+            if layer.origin is not None:
+                self.provenance["layers"].setdefault(name, layer.origin)
+        else:
+            name = self.origin("layers", cls)
+            config = plain_config(layer.config())
+        return {
+            "layer": name,
+            "name": layer.name,
+            "path": layer.path,
+            "config": config,
+            "inputs": [_spec_record(spec) for spec in layer.input_specs],
+            "output_shape": layer.output_shape,
+            "built": layer.built,
+            "parameters": {key: self.ids[p] for key, p in layer._own.items() if p in self.ids},
+            "sublayers": {key: self.layer(sub) for key, sub in layer.sublayers.items()},
+        }
+
+
+def encode(
+    architecture: Architecture, training: Callable[[], Training] | None = None
+) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Return the document of a model, and its arrays by name, all as of one moment.
+
+    Parameters
+    ----------
+    architecture : Architecture
+    training : callable, optional
+        Returns the state of the training, copied.
+    """
+    encoder = Encoder(architecture)
+    with holding([*encoder.graph.parameters, *encoder.graph.states]):
+        document = encoder.description()
+        state = training() if training is not None else None
+    if state is not None:
+        document["training"] = state.document
+        encoder.tensors |= state.arrays
+        for kind, origins in state.provenance.items():
+            encoder.provenance.setdefault(kind, {}).update(origins)
+    return document, encoder.tensors
+
+
+def model_graph(architecture: Architecture) -> Graph:
+    """Return the graph that a file holds."""
+    return Graph([*architecture.inputs, *architecture.outputs])
+
+
+def array_names(graph: Graph) -> dict[Node, str]:
+    """Return the names that the arrays of a graph have in a file."""
+    result: dict[Node, str] = {}
+    taken: set[str] = set()
+    for node in graph.order:
+        if isinstance(node, Parameter | Constant):
+            result[node] = array_name(graph.names[node], taken)
+            taken.add(result[node])
+    return result
+
+
+def array_name(wanted: str, taken: Container[str]) -> str:
+    """Return a name for an array in a file: the one that is wanted, if a file may have it."""
+    if is_plain_name(wanted) and wanted not in taken and not wanted.startswith(TRAINING):
+        return wanted
+    return next(name for i in count() if (name := f"array_{i}") not in taken)
+
+
+def origin_of(kind: str, cls: type) -> tuple[str, dict[str, Any]]:
+    """Return the name of a class, and where it came from; of one not registered, its own."""
+    found = registries[kind].find(cls)
+    name, distribution, version = cls.__name__, None, None
+    if found is not None:
+        name, distribution, version = found[0], found[1].distribution, found[1].version
+    return name, {"distribution": distribution, "version": version, "module": cls.__module__}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what a file was written with."""
+    table = _native.lib.pf_get_host()
+    return {
+        "pyframe": __version__,
+        "abi": f"{table.abi_major}.{table.abi_minor}",
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _spec_record(spec: Spec) -> list[Any]:
+    return [None if spec.shape is None else list(spec.shape), spec.dtype.name]
+
+
+def new_op(cls: type[Op], inputs: Sequence[Any], states: Any, attributes: Any) -> Op:
+    """Return a new op from its attributes, whatever arguments its own constructor takes."""
+    node = cls.__new__(cls)
+    Op.__init__(node, *inputs, states=states, **attributes)
+    return node

@@ -1,0 +1,159 @@
+"""Writing a file so that at any moment the old one or the new one is there, whole."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import stat
+import uuid
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from pyframe.errors import CheckpointError
+
+try:
+    import fcntl
+except ImportError:  # Windows, where a file that is open cannot be removed
+    fcntl = None  # type: ignore[assignment]
+
+LONGEST_STEM = 40  # characters of the name, so that the temporary one is not too long
+
+
+def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file so that at any moment the old one or the new one is there, whole.
+
+    It is written beside its target, flushed to the disk, and then renamed. What a killed process
+    has left there is removed by the next one that writes.
+
+    Parameters
+    ----------
+    path : path-like
+        A link is followed. The permissions of a file that is replaced stay.
+    data : bytes
+
+    Raises
+    ------
+    OSError
+        If it cannot be written: the error names `path`, and what was there before is unchanged.
+    CheckpointError
+        If something else than a file is there.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> write_atomically("note", b"all of it")
+    >>> Path("note").read_bytes()
+    b'all of it'
+    """
+    target = os.path.realpath(path) if os.path.islink(path) else os.fspath(path)
+    folder, name = os.path.split(target)
+    folder = folder or os.curdir
+    with _naming(path):
+        mode = _mode_of(target, path)
+        stem = f".{name[:LONGEST_STEM]}."
+        _remove_leftovers(folder, stem)
+        with _beside(folder, stem) as (file, temporary):
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+            if mode is not None:
+                os.chmod(temporary, mode)
+            if fcntl is None:
+                file.close()  # Windows renames no file that is open
+            os.replace(temporary, target)
+        _sync_folder(folder)
+
+
+@contextlib.contextmanager
+def _naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Have errors name the file that was asked for, not the one beside it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(
+            error.errno, f"{error.strerror}; what was there before is unchanged", os.fspath(path)
+        ) from error
+
+
+def _mode_of(target: str, path: str | os.PathLike[str]) -> int | None:
+    """Return the permissions of the file that will be replaced; None if there is none."""
+    try:
+        mode = os.stat(target).st_mode
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), target)
+    if not stat.S_ISREG(mode):
+        raise CheckpointError(f"{os.fspath(path)} is no regular file, and is not replaced by one")
+    return stat.S_IMODE(mode)
+
+
+@contextlib.contextmanager
+def _beside(folder: str, stem: str) -> Iterator[tuple[BinaryIO, str]]:
+    """Open a new temporary file, locked; remove it if anything goes wrong."""
+    while True:
+        temporary = os.path.join(folder, f"{stem}{uuid.uuid4().hex[:12]}.tmp")
+        file = open(temporary, "xb")  # noqa: SIM115 - closed below
+        try:
+            _lock(file, wait=True)
+            if os.path.exists(temporary):
+                yield file, temporary
+                return
+            # Another process took it for a leftover between its creation and the lock.
+        except BaseException:
+            _close_quietly(file)
+            with contextlib.suppress(OSError):
+                os.remove(temporary)
+            raise
+        finally:
+            _close_quietly(file)
+
+
+def _close_quietly(file: BinaryIO) -> None:
+    """Close a file; on a full disk that fails once more, and the first error is the one to tell."""
+    with contextlib.suppress(OSError):
+        file.close()
+
+
+def _lock(file: BinaryIO, *, wait: bool) -> bool:
+    """Lock a file, as long as it is open; return whether that worked."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:  # somebody else has it, or the file system knows no locks
+        return False
+    return True
+
+
+def _remove_leftovers(folder: str, stem: str) -> None:
+    """Remove the temporary files of processes that are gone: those that nobody has locked."""
+    with contextlib.suppress(OSError), os.scandir(folder) as found:
+        for entry in found:
+            if not re.fullmatch(rf"{re.escape(stem)}[0-9a-f]{{12}}\.tmp", entry.name):
+                continue
+            with contextlib.suppress(OSError):
+                if fcntl is None:
+                    os.remove(entry.path)
+                    continue
+                with open(entry.path, "rb") as file:
+                    if _lock(file, wait=False):
+                        os.remove(entry.path)
+
+
+def _sync_folder(folder: str) -> None:
+    """Flush a folder, so that the new name, too, is on the disk."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some file systems cannot do it for folders
+            raise
+    finally:
+        os.close(descriptor)

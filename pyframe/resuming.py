@@ -1,0 +1,446 @@
+"""The state of a training in a file, and back: with it a fit goes on as if it had never stopped.
+
+What decides the next step is all in it: parameters and states, the optimizer's slots, the step
+count (which schedules and random streams count by), the seed, the epoch and the batch in it (which
+give the shuffled order), the sums over that epoch, the history, and what callbacks have counted.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from pyframe import checkpoint, optimizers
+from pyframe._native import lib
+from pyframe.callbacks import Callback, ModelCheckpoint
+from pyframe.checkpoint.container import is_plain_name
+from pyframe.checkpoint.document import TRAINING, Training, plain, restored
+from pyframe.checkpoint.encoding import array_names, model_graph, origin_of
+from pyframe.errors import (
+    ArgumentError,
+    BusyError,
+    CheckpointError,
+    PyframeError,
+    UnknownNameError,
+    check_integer,
+    check_number,
+)
+from pyframe.fitting import Fit, History
+from pyframe.node import Array, Parameter
+from pyframe.plan import Plan, Snapshot
+from pyframe.registry import registries
+from pyframe.schedules import Schedule
+
+if TYPE_CHECKING:
+    from pyframe.loop import Loop
+    from pyframe.objective import Objective
+    from pyframe.training import Trainer
+
+# Arguments of a fit that the file has as well: with others it would be another fit.
+FIT_ARGUMENTS = {
+    "seed": "seed",
+    "batch_size": "batch_size",
+    "rows": "number of rows to train on",
+    "validation_rows": "number of rows to validate with",
+    "shuffle": "shuffle",
+    "columns": "losses and metrics",
+}
+
+
+class _Packer:
+    """Takes the arrays out of values that JSON shall hold."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[str, Array] = {}
+
+    def pack(self, value: Any, key: str) -> Any:
+        """Return a value with ``{"tensor": name}`` for each array; `key` says what it is."""
+        if isinstance(value, np.ndarray):
+            name = TRAINING + key
+            if not is_plain_name(name) or name in self.arrays:
+                name = f"{TRAINING}array_{len(self.arrays)}"
+            self.arrays[name] = value
+            return {"tensor": name}
+        if isinstance(value, Mapping):
+            return {"dict": {str(k): self.pack(v, f"{key}/{k}") for k, v in value.items()}}
+        if isinstance(value, list | tuple):
+            return [self.pack(v, f"{key}/{i}") for i, v in enumerate(value)]
+        return plain(value)
+
+
+def _unpack(value: Any, arrays: Mapping[str, Array]) -> Any:
+    """Return what `_Packer.pack` was given; lists stay lists."""
+    if isinstance(value, list):
+        return [_unpack(v, arrays) for v in value]
+    if isinstance(value, dict) and "tensor" in value:
+        array = arrays[value["tensor"]]
+        return array.astype(array.dtype.newbyteorder("="))
+    if isinstance(value, dict) and "dict" in value:
+        return {k: _unpack(v, arrays) for k, v in value["dict"].items()}
+    return restored(value)
+
+
+# ---- to a file ----
+
+
+def collect(trainer: Trainer) -> Training:
+    """Return the state of a trainer, copied."""
+    plan, packer = trainer.plan, _Packer()
+    own = _own_values(trainer, plan)
+    named = plan.named(plan.snapshot())
+    rest = {key: array for key, array in named.items() if key not in own}
+    fit = trainer._last_fit
+    config, whole = _config(trainer.optimizer)
+    goes_on = fit is not None and (fit.running or fit.last_step == plan.step_count)
+    document = {
+        "optimizer": config,
+        "optimizer_is_whole": whole,
+        "step": plan.step_count,
+        "epochs_done": _epochs_done(trainer),
+        "weighted": trainer._objectives.get(True) is trainer._current,
+        "arrays": {key: packer.pack(array, key)["tensor"] for key, array in rest.items()},
+        "trainer": _arguments(trainer),
+        "fit": _fit_record(fit, trainer, packer) if fit is not None and goes_on else None,
+    }
+    return Training(document, packer.arrays, _provenance(trainer))
+
+
+def _epochs_done(trainer: Trainer) -> int:
+    fit = trainer._last_fit
+    if fit is not None and fit.running:
+        return fit.history.first_epoch + fit.done
+    return trainer.epochs_done
+
+
+def _own_values(trainer: Trainer, plan: Plan) -> dict[str, Parameter]:
+    """Return the parameters and states that are the model's, by their keys in `Plan.named`."""
+    model = trainer.model
+    names = plan.graph.names
+    return {f"values/{names.get(p, p.label())}": p for p in [*model.parameters, *model.states]}
+
+
+def _config(optimizer: Any) -> tuple[Any, bool]:
+    """Return what makes the optimizer anew; only its name and False if its rate is a function."""
+    try:
+        return plain(optimizer.config()), True
+    except PyframeError:
+        return plain({"name": optimizer.name}), False
+
+
+def _arguments(trainer: Trainer) -> dict[str, Any]:
+    """Return the arguments of a trainer that a file can hold: names, not functions."""
+    result = {}
+    for key, value in trainer._arguments.items():
+        kind = {"loss": "losses", "metrics": "metrics"}.get(key)
+        try:
+            result[key] = plain(value if kind is None else _by_name(kind, value))
+        except CheckpointError:
+            continue
+    return result
+
+
+def _by_name(kind: str, value: Any) -> Any:
+    """Return losses or metrics with the names of those that are registered."""
+    if isinstance(value, Mapping):
+        return {key: _by_name(kind, one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_by_name(kind, one) for one in value]
+    found = None if isinstance(value, str) else registries[kind].find(value)
+    return value if found is None else found[0]
+
+
+def _provenance(trainer: Trainer) -> dict[str, dict[str, Any]]:
+    """Return where the optimizer and its schedule came from."""
+    parts = {"optimizers": trainer.optimizer}
+    rate = getattr(trainer.optimizer, "learning_rate", None)
+    if isinstance(rate, Schedule):
+        parts["schedules"] = rate
+    return {kind: dict([origin_of(kind, type(part))]) for kind, part in parts.items()}
+
+
+def _fit_record(fit: Fit, trainer: Trainer, packer: _Packer) -> dict[str, Any]:
+    """Return what a fit needs to go on."""
+    history = fit.history
+    batch, sums = fit.position()
+    columns = {key: np.asarray(history[key][: history.epochs]) for key in fit.log_names}
+    last = {key: values[-1] for key, values in columns.items() if values.ndim == 1 and len(values)}
+    return {
+        "seed": history.seed,
+        "batch_size": fit.batch_size,
+        "rows": fit.rows,
+        "validation_rows": fit.validation_rows,
+        "shuffle": fit.shuffle,
+        "columns": fit.log_names,
+        "first_epoch": history.first_epoch,
+        "epochs": history.epochs,
+        "batch": batch,
+        "sums": packer.pack(sums, "sums"),
+        "stopped": trainer.stop_training,
+        "seconds": history.seconds,
+        "history": packer.pack(columns, "history"),
+        "last": plain(last),
+        "callbacks": [
+            [name, packer.pack(state, f"callbacks/{i}")]
+            for i, (name, state) in enumerate(_states(fit, trainer))
+        ],
+    }
+
+
+def _states(fit: Fit, trainer: Trainer) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return what callbacks have counted, those that count."""
+    return [(type(c).__name__, c.training_state(trainer)) for c in fit.listeners if _counts(c)]
+
+
+# ---- from a file ----
+
+
+class Saved(NamedTuple):
+    """The state of a training that was read and fits; nothing has been changed by it yet."""
+
+    source: str
+    record: dict[str, Any]
+    arrays: dict[str, Array]
+    plan: Plan
+    snapshot: Snapshot
+    width: int  # of the sums of the metrics over an epoch
+
+    def apply(self) -> None:
+        """Set parameters, states, slots and the step count."""
+        with self.plan.claim():  # or BusyError: somebody else is training them
+            self.plan.restore(self.snapshot)
+
+    @property
+    def fit(self) -> dict[str, Any]:
+        """The fit in the file."""
+        record: dict[str, Any] | None = self.record["fit"]
+        if record is None:
+            raise CheckpointError(
+                f"{self.source} was written after its fit had ended and the parameters had been "
+                "changed (as EarlyStopping does when it restores the best): there is no fit to "
+                "resume; trainer.restore(path) goes back to that state"
+            )
+        return record
+
+    def check(self, listeners: Sequence[Callback], **given: Any) -> None:
+        """Raise `CheckpointError` if a fit is another one than that in the file."""
+        names = [type(c).__name__ for c in listeners if _counts(c)]
+        kept = [name for name, _ in self.fit["callbacks"]]
+        if names != kept:
+            raise CheckpointError(
+                f"{self.source}: its fit had the callbacks {', '.join(kept) or 'none'} (of those "
+                f"that count), and this one has {', '.join(names) or 'none'}; pass the same, in "
+                "the same order"
+            )
+        for key, what in FIT_ARGUMENTS.items():
+            if self.fit[key] != given[key]:
+                raise CheckpointError(
+                    f"{self.source}: the {what} of its fit was {self.fit[key]!r}, and now it is "
+                    f"{given[key]!r}; pass the same data and arguments to resume it, or begin a "
+                    "new fit after trainer.restore(path)"
+                )
+        if self.sums.shape != (self.width,):
+            raise CheckpointError(
+                f"{self.source} is damaged: it has the sums of {self.sums.shape} metrics, and not "
+                f"{self.width}"
+            )
+
+    @property
+    def sums(self) -> Array:
+        """What the metrics came to over the batches of the present epoch."""
+        with _complaining(self.source):
+            sums: Array = self.arrays[self.fit["sums"]["tensor"]]
+        return sums
+
+    def history(self) -> History:
+        """Return the history up to the file."""
+        history = History(self.fit["seed"], self.fit["first_epoch"])
+        history.epochs, history.seconds = self.fit["epochs"], self.fit["seconds"]
+        with _complaining(self.source):
+            for key, values in _unpack(self.fit["history"], self.arrays).items():
+                history[key] = values.tolist() if values.ndim == 1 else list(values)
+                if len(history[key]) != history.epochs:
+                    raise ArgumentError(f"its history of {key!r} has {len(history[key])} epochs")
+        return history
+
+    def seek(self, loop: Loop) -> None:
+        """Have a loop begin in the middle of its first epoch, if the file was written there."""
+        batch = self.fit["batch"]
+        if not batch or not loop.epochs:
+            return
+        loop.partial_record[...] = self.sums
+        if batch == loop.batches:
+            loop._loop.epoch = 1
+            return
+        loop._loop.batch_index = batch
+        if loop._flags & lib.PF_LOOP_SHUFFLE:  # C shuffles before the first batch of an epoch
+            epoch = self.fit["first_epoch"] + self.fit["epochs"]
+            lib.pf_shuffle(self.fit["seed"], epoch, loop.samples, loop._loop.order)
+
+    def give_back(self, fit: Fit) -> None:
+        """Tell callbacks what they had counted."""
+        counting = [c for c in fit.listeners if _counts(c)]
+        with _complaining(self.source):
+            for callback, (_, state) in zip(counting, self.fit["callbacks"], strict=True):
+                callback.restore_training_state(fit.trainer, _unpack(state, self.arrays))
+        fit.trainer.stop_training = self.fit["stopped"]
+
+
+def _counts(callback: Callback) -> bool:
+    """Return whether a callback keeps anything that a file must hold."""
+    if isinstance(callback, ModelCheckpoint) and not callback.save_best_only:
+        return False
+    return type(callback).training_state is not Callback.training_state
+
+
+def arguments(path: str | os.PathLike[str], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments for a trainer like the one that wrote a file.
+
+    Raises
+    ------
+    CheckpointError
+        If one is missing that the file could not hold, or that cannot be found here.
+    """
+    document, source = checkpoint.describe(path), os.fspath(path)
+    training = checkpoint.require_training(document, source)
+    with _complaining(source):
+        result = {key: restored(value) for key, value in training["trainer"].items()}
+        for key in ("loss", "metrics"):
+            if key not in result and key not in given:
+                raise CheckpointError(
+                    f"{source} holds no {key}, since it was a function or a class of yours: pass "
+                    f"{key}= as to the Trainer"
+                )
+        if "optimizer" not in given:
+            config = restored(training["optimizer"])
+            if training["optimizer_is_whole"] is not True:
+                raise CheckpointError(
+                    f"{source} holds no learning rate for {config['name']!r}, since it was a "
+                    "function: pass optimizer= as to the Trainer"
+                )
+            result["optimizer"] = _optimizer(document, config, source)
+        return {**result, **given}
+
+
+def _optimizer(document: Mapping[str, Any], config: dict[str, Any], source: str) -> Any:
+    try:
+        return optimizers.get(config)
+    except UnknownNameError as error:
+        origin = document["provenance"]["optimizers"][config["name"]]
+        package = origin["distribution"]
+        remedy = f"pip install {package}" if package else "pass optimizer= as to the Trainer"
+        raise CheckpointError(f"{source} needs {config['name']!r}: {remedy}. {error}") from error
+
+
+@contextmanager
+def _complaining(source: str) -> Iterator[None]:
+    """Turn what odd values do to the code that takes them into one kind of error."""
+    try:
+        yield
+    except (CheckpointError, BusyError):
+        raise
+    except Exception as error:
+        raise CheckpointError(
+            f"{source} does not describe a training that can go on: {type(error).__name__} {error}"
+        ) from error
+
+
+def read(path: str | os.PathLike[str], trainer: Trainer, objective: Objective) -> Saved:
+    """Return what a file holds of a training, once it is known to fit a trainer's.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is damaged, or its model, optimizer or kind of loss is another one.
+    """
+    source = os.fspath(path)
+    document, arrays = checkpoint.read_training(path)
+    with _complaining(source):
+        record, plan = document["training"], objective.plan
+        if record["weighted"] is not (objective.weight is not None):
+            had, has = ("sample weights", "none") if record["weighted"] else ("none", "some")
+            raise CheckpointError(f"{source}: its training had {had}, and this one has {has}")
+        name = restored(record["optimizer"])["name"]
+        if name != trainer.optimizer.name:
+            raise CheckpointError(
+                f"{source}: its training had the optimizer {name!r}, and this one has "
+                f"{trainer.optimizer.name!r}"
+            )
+        snapshot = plan.snapshot()
+        named = plan.named(snapshot)
+        found = {key: arrays[tensor] for key, tensor in record["arrays"].items()}
+        found |= _model_values(trainer, plan, document, arrays, source)
+        for key in [*named, *found]:
+            kind, here = _kind(found.get(key)), _kind(named.get(key))
+            if kind != here:
+                raise CheckpointError(
+                    f"{source} is of another model or optimizer: it has {kind} for {key!r}, and "
+                    f"here {here} is needed"
+                )
+        for key, array in named.items():
+            array[...] = found[key]
+        step = check_integer("step", record["step"], at_least=0, at_most=2**63 - 1)
+        if record["fit"] is not None:
+            _check_fit(record["fit"])
+        width = objective.columns[-1].stop
+        return Saved(source, record, arrays, plan, Snapshot(snapshot.arrays, step), width)
+
+
+def _check_fit(fit: Any) -> None:
+    """Raise an error, of whatever kind, if a fit in a file is not as `_fit_record` makes it."""
+    check_integer("seed", fit["seed"], at_least=0, at_most=2**64 - 1)
+    for key in ("batch_size", "rows", "validation_rows", "first_epoch", "epochs", "batch"):
+        check_integer(key, fit[key], at_least=0, at_most=2**62)
+    if fit["batch"] > -(-fit["rows"] // fit["batch_size"]):
+        raise ArgumentError(f"it has {fit['batch']} batches of an epoch")
+    check_number("seconds", fit["seconds"], at_least=0)
+    for key in ("shuffle", "stopped"):
+        if not isinstance(fit[key], bool):
+            raise ArgumentError(f"{key} is {fit[key]!r}")
+    if not all(isinstance(name, str) for name, _ in fit["callbacks"]):
+        raise ArgumentError("a callback has no name")
+
+
+def _kind(array: Array | None) -> str:
+    return "nothing" if array is None else f"{array.dtype.name} {list(array.shape)}"
+
+
+def _model_values(
+    trainer: Trainer,
+    plan: Plan,
+    document: Mapping[str, Any],
+    arrays: Mapping[str, Array],
+    source: str,
+) -> dict[str, Array]:
+    """Return the arrays of a file's model by their keys in `Plan.named`."""
+    stored = {r["tensor"]: r["leaf"] for r in document["nodes"] if "tensor" in r}
+    tensors = array_names(model_graph(trainer.model.architecture))
+    missing = sorted(name for name in stored if name not in tensors.values())
+    if missing:
+        raise CheckpointError(
+            f"{source} is of another model: it has {missing[0]!r}, which is not in this one"
+        )
+    values = {}
+    for key, parameter in _own_values(trainer, plan).items():
+        name = tensors[parameter]
+        if stored.get(name) != parameter.op:
+            raise CheckpointError(
+                f"{source} is of another model: it has no {parameter.op} {name!r}"
+            )
+        values[key] = arrays[name]
+    return values
+
+
+def restore(path: str | os.PathLike[str], trainer: Trainer) -> None:
+    """Set a trainer back to what a file holds; see `pyframe.Trainer.restore`."""
+    document = checkpoint.describe(path)
+    record = checkpoint.require_training(document, os.fspath(path))
+    objective = trainer._objective(record.get("weighted") is True)
+    saved = read(path, trainer, objective)
+    epochs = check_integer("epochs_done", saved.record["epochs_done"], at_least=0)
+    trainer._train_on(objective)
+    saved.apply()
+    trainer.epochs_done = epochs

@@ -1,0 +1,1 @@
+"""The parts of the release rehearsal, tools/rehearse.py."""
