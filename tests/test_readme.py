@@ -81,14 +81,25 @@ def test_links_and_paths_exist(page: Path) -> None:
     assert not missing
 
 
-def test_the_two_lines_install_extras_that_exist() -> None:
+def test_the_lines_install_extras_that_exist() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
         "optional-dependencies"
     ]
     lines = [code.strip() for _, code in blocks(ROOT / "README.md", "sh")]
     assert lines == [
+        'pip install "pyframe-nn[cnn,plot,sklearn]"',
         'pip install ".[demo]" && pyframe demo',
         'pip install ".[test]" && pytest',
         "pip install --no-build-isolation ./plugins/pyframe-cnn && pyframe demo --images",
     ]
-    assert {"demo", "test"} <= set(extras)
+    assert {"cnn", "demo", "plot", "sklearn", "test"} <= set(extras)
+
+
+def test_each_platform_has_a_state() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", text.split("## Three levels")[0], re.MULTILINE)
+    states = {"built and tested here", "built here, tested by emulation", "configured, not yet run"}
+    assert {state for _, state in rows[2:]} <= states
+    named = " ".join(platform for platform, _ in rows)
+    for platform in ("x86-64", "aarch64", "musl", "macOS", "Windows", "free-threaded"):
+        assert platform in named

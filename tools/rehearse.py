@@ -129,16 +129,20 @@ class Rehearsal:
                     fresh.run("python", "snippet.py", cwd=folder)
         say(f"   {count} blocks of Python")
 
-    def shell_snippets(self) -> None:
+    def shell_snippets(self, as_they_stand: bool) -> None:
         """Run the README's command lines in a copy of the sources, in their order.
 
-        Of the line that runs the suite only the installing is done: the suite is CI's.
+        Of the line that runs the suite only the installing is done: the suite is CI's. Nor is
+        everything compiled again, unless the lines are to be run as they stand: what they install
+        from the sources comes from the index.
         """
         stranger = self.venv("stranger")
         for block in blocks((self.clone / "README.md").read_text(encoding="utf-8")):
             if block.language == "sh":
                 for line in block.text.strip().splitlines():
                     line = line.removesuffix(" && pytest")
+                    if not as_they_stand:
+                        line = line.replace('".[', '"pyframe-nn[').replace(" ./plugins/", " ")
                     start = time.monotonic()
                     stranger.shell(line, cwd=self.clone)
                     say(f"   {time.monotonic() - start:5.1f} s  {line}")
@@ -160,7 +164,7 @@ class Rehearsal:
         say("   " + "".join(said).strip().replace("\n", "\n   "))
 
 
-def rehearse(work: Path, dist: Path, ready: Path | None) -> None:
+def rehearse(work: Path, dist: Path, ready: Path | None, clone: bool) -> None:
     """Do all of it."""
     found = settings()
     usual = found.get("index-url", USUAL_INDEX)
@@ -180,7 +184,7 @@ def rehearse(work: Path, dist: Path, ready: Path | None) -> None:
             rehearsal.demo(fresh)
         with step("what the READMEs show"):
             rehearsal.python_snippets(fresh)
-            rehearsal.shell_snippets()
+            rehearsal.shell_snippets(clone)
         with step("an upgrade with a saved model"):
             rehearsal.upgrade(tools)
         with step("from the index to the first training step"):
@@ -198,6 +202,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="where the archives go: nowhere, they are deleted"
     )
+    parser.add_argument(
+        "--clone",
+        action="store_true",
+        help="run the README's lines as they stand, which compiles everything again",
+    )
     options = parser.parse_args(arguments)
     start = time.monotonic()
     try:
@@ -207,7 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             work = Path(name).resolve()
             dist = work / "dist"
             dist.mkdir()
-            rehearse(work, dist, options.wheels)
+            rehearse(work, dist, options.wheels, options.clone)
             if options.out is not None:
                 options.out.mkdir(parents=True, exist_ok=True)
                 for path in dist.iterdir():

@@ -103,6 +103,8 @@ def check(tools: Venv, dist: Path, work: Path, plugins: Sequence[str]) -> Iterat
         limit = CORE_BYTES if name == CORE else PLUGIN_BYTES
         for path in paths:
             size = path.stat().st_size
-            yield f"{size / 1000:6.0f} kB of {limit / 1000:.0f}  {path.name}"
-            if size >= limit:
+            plain = "-linux_" in path.name  # by whatever compiler is here, and not to be published
+            aim = "a plain build" if plain else f"less than {limit / 1000:.0f} kB are promised"
+            yield f"{size / 1000:6.0f} kB  {path.name}: {aim}"
+            if size >= limit and not plain:
                 raise Failure(f"{path.name} has {size:,} bytes; less than {limit:,} is promised")
