@@ -135,8 +135,7 @@ class Fit:
         self.interrupt = Interrupt()
         self.batch_size, self.rows, self.last_step = loop.batch_size, loop.samples, 0
         self.validation_rows = validation.samples if validation is not None else 0
-        keys = [c.key for c in objective.columns]
-        self.log_names = [*keys, *(f"val_{k}" for k in keys if validation is not None)]
+        self.log_names = objective.log_names(validated=validation is not None)
         for key in self.log_names:
             history.setdefault(key, [])
 

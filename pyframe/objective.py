@@ -45,6 +45,11 @@ class Objective(NamedTuple):
         """Return the losses and metrics of one record."""
         return {prefix + c.key: c.values(record[None])[0] for c in self.columns}
 
+    def log_names(self, *, validated: bool) -> list[str]:
+        """Return the names in the logs of a fit, with validation or without."""
+        keys = [column.key for column in self.columns]
+        return [*keys, *(f"val_{key}" for key in keys if validated)]
+
     def target_feed(self, Y: Any, names: Sequence[str]) -> dict[Placeholder, Any]:  # noqa: N803
         """Return targets as a feed: one array, or a list or dict (by name) of several."""
         if isinstance(Y, Mapping):

@@ -47,6 +47,7 @@ FIT_ARGUMENTS = {
     "rows": "number of rows to train on",
     "validation_rows": "number of rows to validate with",
     "shuffle": "shuffle",
+    "columns": "losses and metrics",
 }
 
 
@@ -173,6 +174,7 @@ def _fit_record(fit: Fit, trainer: Trainer, packer: _Packer) -> dict[str, Any]:
         "rows": fit.rows,
         "validation_rows": fit.validation_rows,
         "shuffle": fit.shuffle,
+        "columns": fit.log_names,
         "first_epoch": history.first_epoch,
         "epochs": history.epochs,
         "batch": batch,
@@ -204,6 +206,7 @@ class Saved(NamedTuple):
     arrays: dict[str, Array]
     plan: Plan
     snapshot: Snapshot
+    width: int  # of the sums of the metrics over an epoch
 
     def apply(self) -> None:
         """Set parameters, states, slots and the step count."""
@@ -222,7 +225,7 @@ class Saved(NamedTuple):
             )
         return record
 
-    def check(self, given: Mapping[str, Any], listeners: Sequence[Callback]) -> None:
+    def check(self, listeners: Sequence[Callback], **given: Any) -> None:
         """Raise `CheckpointError` if a fit is another one than that in the file."""
         names = [type(c).__name__ for c in listeners if _counts(c)]
         kept = [name for name, _ in self.fit["callbacks"]]
@@ -239,6 +242,18 @@ class Saved(NamedTuple):
                     f"{given[key]!r}; pass the same data and arguments to resume it, or begin a "
                     "new fit after trainer.restore(path)"
                 )
+        if self.sums.shape != (self.width,):
+            raise CheckpointError(
+                f"{self.source} is damaged: it has the sums of {self.sums.shape} metrics, and not "
+                f"{self.width}"
+            )
+
+    @property
+    def sums(self) -> Array:
+        """What the metrics came to over the batches of the present epoch."""
+        with _complaining(self.source):
+            sums: Array = self.arrays[self.fit["sums"]["tensor"]]
+        return sums
 
     def history(self) -> History:
         """Return the history up to the file."""
@@ -253,15 +268,10 @@ class Saved(NamedTuple):
 
     def seek(self, loop: Loop) -> None:
         """Have a loop begin in the middle of its first epoch, if the file was written there."""
-        batch, sums = self.fit["batch"], _unpack(self.fit["sums"], self.arrays)
+        batch = self.fit["batch"]
         if not batch or not loop.epochs:
             return
-        if batch > loop.batches or sums.shape != loop.partial_record.shape:
-            raise CheckpointError(
-                f"{self.source}: it was written after {batch} batches with sums of shape "
-                f"{sums.shape}; here an epoch has {loop.batches}, with {loop.partial_record.shape}"
-            )
-        loop.partial_record[...] = sums
+        loop.partial_record[...] = self.sums
         if batch == loop.batches:
             loop._loop.epoch = 1
             return
@@ -375,7 +385,8 @@ def read(path: str | os.PathLike[str], trainer: Trainer, objective: Objective) -
         step = check_integer("step", record["step"], at_least=0, at_most=2**63 - 1)
         if record["fit"] is not None:
             _check_fit(record["fit"])
-        return Saved(source, record, arrays, plan, Snapshot(snapshot.arrays, step))
+        width = objective.columns[-1].stop
+        return Saved(source, record, arrays, plan, Snapshot(snapshot.arrays, step), width)
 
 
 def _check_fit(fit: Any) -> None:
@@ -383,6 +394,8 @@ def _check_fit(fit: Any) -> None:
     check_integer("seed", fit["seed"], at_least=0, at_most=2**64 - 1)
     for key in ("batch_size", "rows", "validation_rows", "first_epoch", "epochs", "batch"):
         check_integer(key, fit[key], at_least=0, at_most=2**62)
+    if fit["batch"] > -(-fit["rows"] // fit["batch_size"]):
+        raise ArgumentError(f"it has {fit['batch']} batches of an epoch")
     check_number("seconds", fit["seconds"], at_least=0)
     for key in ("shuffle", "stopped"):
         if not isinstance(fit[key], bool):

@@ -22,6 +22,7 @@ from pyframe.errors import (
 )
 from pyframe.execution import check_feed
 from pyframe.fitting import SECONDS_PER_LOOK, Fit, History, in_order
+from pyframe.loop import Loop
 from pyframe.model import Model, load
 from pyframe.node import Array, Placeholder
 from pyframe.objective import Goal, Objective
@@ -260,15 +261,15 @@ class Trainer:
             if initial_epoch is not None:
                 raise ArgumentError("pass resume or initial_epoch: the file has the epoch")
             saved = resuming.read(resume, self, objective)
+            rows = _rows(arrays)
             saved.check(
-                {
-                    "seed": seed,
-                    "batch_size": _rows(arrays) if batch_size is None else batch_size,
-                    "rows": _rows(arrays),
-                    "validation_rows": _rows(held_out) if held_out else 0,
-                    "shuffle": bool(shuffle),
-                },
                 listeners,
+                seed=seed,
+                batch_size=rows if batch_size is None else batch_size,
+                rows=rows,
+                validation_rows=_rows(held_out) if held_out else 0,
+                shuffle=bool(shuffle),
+                columns=objective.log_names(validated=bool(held_out)),
             )
             history = saved.history()
             first = history.first_epoch
@@ -277,19 +278,9 @@ class Trainer:
         if saved is not None:
             saved.apply()
         with ExitStack() as stack:
-            validation = None
-            if held_out:
-                size = None if batch_size is None else min(batch_size, _rows(held_out))
-                validation = stack.enter_context(
-                    objective.plan.loop(
-                        held_out,
-                        epochs=left,
-                        batch_size=size,
-                        shuffle=False,
-                        stop="epoch",
-                        training=False,
-                    )
-                )
+            validation = _validation(objective, held_out, left, batch_size)
+            if validation is not None:
+                stack.enter_context(validation)
             loop = stack.enter_context(
                 objective.plan.loop(
                     arrays,
@@ -485,6 +476,22 @@ def _split(arrays: dict[Any, Array], part: float) -> tuple[dict[Any, Array], dic
             "validate with"
         )
     return {p: a[:at] for p, a in arrays.items()}, {p: a[at:] for p, a in arrays.items()}
+
+
+def _validation(
+    objective: Objective, held_out: dict[Any, Array], epochs: int, batch_size: int | None
+) -> Loop | None:
+    """Return the loop that evaluates what is held out, once for each epoch of training."""
+    if not held_out:
+        return None
+    return objective.plan.loop(
+        held_out,
+        epochs=epochs,
+        batch_size=None if batch_size is None else min(batch_size, _rows(held_out)),
+        shuffle=False,
+        stop="epoch",
+        training=False,
+    )
 
 
 def _stops(listeners: Sequence[Callback], validates: bool) -> str | None:

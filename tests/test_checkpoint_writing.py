@@ -233,7 +233,7 @@ def test_killed_at_any_moment_one_of_the_two_is_there(file: Path) -> None:
     file.write_bytes(b"b" * 3_000_000)
     chance = random.Random(0)
     seen = set()
-    for _ in range(12):
+    for _ in range(8):
         command = [sys.executable, "-c", textwrap.dedent(script), str(file)]
         with subprocess.Popen(command, stdout=subprocess.PIPE) as run:
             assert run.stdout is not None

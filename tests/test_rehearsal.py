@@ -1,257 +1,192 @@
-"""The parts of tools/rehearse.py: an index that keeps to itself, and checks that find faults."""
+"""The parts of the release rehearsal that can go wrong without anybody noticing."""
 
 from __future__ import annotations
 
 import io
-import os
-import subprocess
 import sys
 import tarfile
 import urllib.error
 import urllib.request
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from conftest import ROOT
 
-sys.path.insert(0, str(ROOT / "tools"))
+TOOLS = Path(__file__).resolve().parents[1] / "tools"
+sys.path.insert(0, str(TOOLS))
+import rehearse  # noqa: E402
+from rehearsal import checks, index, shell, upgrade  # noqa: E402
 
-import rehearse
-from rehearsal import checks, index, shell, upgrade
-
-NEEDS = ("numpy>=1.26", "cffi>=2.0", "pluggy>=1.5", "safetensors>=0.5", "tqdm>=4.66")
-
-
-def wheel(folder: Path, name: str, version: str = "1.2.3", needs: tuple[str, ...] = ()) -> Path:
-    """Write a wheel with nothing in it but its metadata."""
-    path = folder / f"{name}-{version}-py3-none-any.whl"
-    info = f"{name}-{version}.dist-info"
-    lines = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}"]
-    lines += [f"Requires-Dist: {text}" for text in needs]
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(f"{info}/METADATA", "\n".join(lines) + "\n\nWhat it is.\n")
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\n")
-        archive.writestr(f"{info}/RECORD", "")
-    return path
-
-
-def sources(folder: Path, names: tuple[str, ...], version: str = "1.2.3") -> Path:
-    """Write a source distribution of the core with empty files."""
-    path = folder / f"pyframe_nn-{version}.tar.gz"
-    with tarfile.open(path, "w:gz") as archive:
-        for name in names:
-            archive.addfile(tarfile.TarInfo(f"pyframe_nn-{version}/{name}"), io.BytesIO())
-    return path
-
-
-def get(address: str) -> str:
-    with urllib.request.urlopen(address, timeout=10) as answer:
-        return answer.read().decode()
-
-
-# ---- the index ----
-
-
-def test_what_is_ours_comes_from_the_folder_and_from_nowhere_else(tmp_path: Path) -> None:
-    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
-    for folder in (ours, theirs):
-        folder.mkdir()
-    wheel(ours, "pyframe_nn")
-    wheel(theirs, "pyframe_nn", "9.9.9")
-    wheel(theirs, "other")
-    sources(theirs, ()).rename(theirs / "pyframe_cnn-9.9.9.tar.gz")
-    with index.serve(theirs, "http://127.0.0.1:1") as elsewhere, index.serve(ours, elsewhere) as at:
-        for spelling in ("pyframe-nn", "PyFrame_NN", "pyframe.nn"):
-            page = get(f"{at}/{spelling}/")
-            assert "pyframe_nn-1.2.3-py3-none-any.whl" in page
-            assert "9.9.9" not in page
-        assert "other-1.2.3" in get(f"{at}/other/")
-        assert "pyframe_cnn-9.9.9.tar.gz" in get(f"{elsewhere}/pyframe-cnn/")
-        with pytest.raises(urllib.error.HTTPError, match="404.*pyframe-cnn is ours"):
-            get(f"{at}/pyframe-cnn/")
-
-
-def test_pip_installs_from_it_and_notices_a_file_that_has_changed(tmp_path: Path) -> None:
-    dist = tmp_path / "dist"
-    dist.mkdir()
-    path = wheel(dist, "pyframe_nn")
-    pip = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-cache-dir", "-d"]
-    with index.serve(dist, "http://127.0.0.1:1") as at:
-        environment = shell.environment(at, {})
-        shell.run([*pip, tmp_path / "got", "pyframe-nn"], env=environment)
-        assert (tmp_path / "got" / path.name).read_bytes() == path.read_bytes()
-        good = index.link
-        try:
-            index.link = lambda path: (good(path)[0][:-1] + "x", path.name)
-            with pytest.raises(shell.Failure, match="pyframe_nn-1.2.3"):
-                shell.run([*pip, tmp_path / "bad", "pyframe-nn"], env=environment)
-        finally:
-            index.link = good
-
-
-def test_pip_hears_of_no_other_index(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PYFRAME_PLUGINS", "PYTHONPATH"):
-        monkeypatch.setenv(name, "somewhere")
-    found = {
-        "extra-index-url": "x",
-        "find-links": "y",
-        "index-url": "z",
-        "cert": "/c",
-        "retries": "2",
-    }
-    made = shell.environment("http://here/simple", found)
-    assert {name: value for name, value in made.items() if name.startswith("PIP_")} == {
-        "PIP_CONFIG_FILE": os.devnull,
-        "PIP_INDEX_URL": "http://here/simple",
-        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-        "PIP_CERT": "/c",
-        "PIP_RETRIES": "2",
-    }
-    assert "PYTHONPATH" not in made
-    assert "PYFRAME_PLUGINS" not in made
-
-
-# ---- the checks ----
-
-
-class Tools:
-    """An environment in which every tool is content, or the named one is not."""
-
-    def __init__(self, failing: str = "") -> None:
-        self.failing, self.called = failing, []
-
-    def run(self, *command: Any, cwd: Path) -> str:
-        self.called.append(str(command[0]))
-        if command[0] == self.failing:
-            raise shell.Failure(f"{command[0]} ended with 1")
-        return ""
+WHEEL = "pyframe_nn-1.2.3-py3-none-any.whl"
 
 
 @pytest.fixture
 def dist(tmp_path: Path) -> Path:
+    """Return a folder with a wheel and a source distribution."""
     folder = tmp_path / "dist"
     folder.mkdir()
-    wheel(folder, "pyframe_nn", needs=(*NEEDS, 'matplotlib>=3.8; extra == "plot"'))
-    wheel(folder, "pyframe_cnn", "0.5.0")
+    needs = "\n".join(f"Requires-Dist: {n}>=1" for n in sorted(checks.DEPENDENCIES))
+    with zipfile.ZipFile(folder / WHEEL, "w") as archive:
+        archive.writestr(
+            "pyframe_nn-1.2.3.dist-info/METADATA",
+            f"Metadata-Version: 2.4\nName: pyframe-nn\nVersion: 1.2.3\n{needs}\n"
+            "Requires-Dist: pyframe-cnn; extra == 'cnn'\n",
+        )
+        archive.writestr("pyframe_nn-1.2.3.dist-info/WHEEL", "Wheel-Version: 1.0\n")
     sources(folder, checks.IN_THE_SOURCES)
     return folder
 
 
-def checked(dist: Path, tools: Tools | None = None, plugins: tuple[str, ...] = ("pyframe-cnn",)):
-    return list(checks.check(tools or Tools(), dist, dist, plugins))
+def sources(folder: Path, names: object) -> Path:
+    path = folder / "pyframe_nn-1.2.3.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for name in names:  # type: ignore[attr-defined]
+            archive.addfile(tarfile.TarInfo(f"pyframe_nn-1.2.3/{name}"), io.BytesIO())
+    return path
 
 
-def test_what_is_right_is_told_with_its_size(dist: Path) -> None:
-    tools = Tools()
-    said = checked(dist, tools)
-    assert len(said) == 2
-    assert "pyframe_cnn-0.5.0-py3-none-any.whl" in said[0]
-    assert tools.called == ["twine", "check-wheel-contents"]
-    stable = dist / "pyframe_nn-1.2.3-cp311-abi3-manylinux_2_17_x86_64.whl"
-    stable.write_bytes((dist / "pyframe_nn-1.2.3-py3-none-any.whl").read_bytes())
-    checked(dist, tools)
-    assert tools.called[-1] == "abi3audit"
+@pytest.fixture
+def address(dist: Path, tmp_path: Path) -> Iterator[str]:
+    """Serve the folder; elsewhere is another such server, which has a package named numpy."""
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("numpy-2.0-py3-none-any.whl", "pyframe_evil-9.9-py3-none-any.whl"):
+        (other / name).write_bytes(b"elsewhere")
+    with index.serve(other, "http://127.0.0.1:9/") as there, index.serve(dist, there) as here:
+        yield here
 
 
-@pytest.mark.parametrize("tool", ["twine", "check-wheel-contents"])
-def test_a_tool_that_finds_something_ends_it(tool: str, dist: Path) -> None:
-    with pytest.raises(shell.Failure, match=f"{tool} ended with 1"):
-        checked(dist, Tools(tool))
+def read(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return str(answer.read().decode())
 
 
-def test_a_package_without_a_wheel_is_named(dist: Path) -> None:
-    with pytest.raises(shell.Failure, match="there is no wheel of pyframe-lion"):
-        checked(dist, plugins=("pyframe-cnn", "pyframe-lion"))
+def test_what_is_ours_comes_from_the_folder(address: str, dist: Path) -> None:
+    page = read(f"{address}/PyFrame.NN/")
+    assert WHEEL in page
+    assert "#sha256=" in page
+    assert read(f"{address}/").count("<a ") == 1
+    root = address.removesuffix("/simple")
+    with urllib.request.urlopen(f"{root}/files/{WHEEL}", timeout=10) as answer:
+        assert answer.read() == (dist / WHEEL).read_bytes()
 
 
-@pytest.mark.parametrize("needs", [NEEDS[1:], (*NEEDS, "scipy>=1.10")])
-def test_other_dependencies_than_the_promised_ones_are_found(
-    needs: tuple[str, ...], dist: Path
-) -> None:
-    wheel(dist, "pyframe_nn", needs=needs)
-    with pytest.raises(shell.Failure, match=r"pyframe-nn needs \['cffi', .*, and should need"):
-        checked(dist)
-
-
-def test_wheels_of_another_version_than_the_sources_are_found(dist: Path) -> None:
-    wheel(dist, "pyframe_nn", "1.2.2", NEEDS)
-    with pytest.raises(shell.Failure, match="pyframe_nn-1.2.2.*the sources are of version 1.2.3"):
-        checked(dist)
-
-
-def test_sources_of_two_versions_are_found(dist: Path) -> None:
-    sources(dist, checks.IN_THE_SOURCES, "1.2.2")
-    with pytest.raises(shell.Failure, match="should be one source distribution"):
-        checked(dist)
-
-
-@pytest.mark.parametrize("name", ["pyframe_nn", "pyframe_cnn"])
-def test_a_wheel_that_is_too_big_is_found(name: str, dist: Path) -> None:
-    (path,) = dist.glob(f"{name}-*.whl")
-    limit = checks.CORE_BYTES if name == "pyframe_nn" else checks.PLUGIN_BYTES
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr("big", b"0" * (limit - 1000))
-    checked(dist)
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr("more", b"0" * 1000)
-    with pytest.raises(shell.Failure, match=f"{path.name} has .* bytes; less than {limit:,}"):
-        checked(dist)
+def test_what_is_not_ours_comes_from_elsewhere(address: str) -> None:
+    assert "numpy-2.0" in read(f"{address}/numpy/")
 
 
 @pytest.mark.parametrize(
-    "junk",
-    ["pyframe/_core.abi3.so", "pyframe/__pycache__/x.pyc", "build/x", "dist/x.whl", ".ci/run"],
+    "path", ["/simple/pyframe-evil/", "/files/../secret", "/files/x.whl", "/x"]
 )
-def test_junk_in_the_sources_is_found(junk: str, dist: Path) -> None:
-    sources(dist, (*checks.IN_THE_SOURCES, junk))
-    with pytest.raises(shell.Failure, match=f"{junk} has no place in it"):
-        checked(dist)
+def test_a_name_of_ours_never_comes_from_elsewhere(address: str, path: str) -> None:
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        read(address.removesuffix("/simple") + path)
 
 
-def test_a_file_that_the_sources_lack_is_found(dist: Path) -> None:
-    sources(dist, tuple(name for name in checks.IN_THE_SOURCES if name != "LICENSE"))
-    with pytest.raises(shell.Failure, match="LICENSE is missing"):
-        checked(dist)
-
-
-# ---- the rest ----
-
-
-def test_the_upgrade_is_from_the_last_release_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_pip_takes_from_it_and_refuses_a_file_that_is_not_the_one_it_names(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upgrade, "ROOT", tmp_path)
-    assert upgrade.last_tag("1.0.0") is None  # not even a repository
-    git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e@example.org"]
-    try:
-        subprocess.run([*git, "init", "-q"], check=True)
-    except OSError:
-        pytest.skip("there is no git on this machine")
-    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "all"], check=True)
-    assert upgrade.last_tag("1.0.0") is None
-    for tag in ("v0.9.0", "v0.10.0", "v0.2.0", "v1.0.0", "v0.11.0rc1", "very-old"):
-        subprocess.run([*git, "tag", tag], check=True)
-    assert upgrade.last_tag("1.0.0") == "v0.10.0"
-    assert upgrade.last_tag("0.2.1") == "v0.2.0"
-    assert upgrade.last_tag("0.2.0") is None
+    pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir", "-d", tmp_path]
+    shell.run([*pip, "pyframe-nn"], env=shell.environment(address, {}))
+    assert (tmp_path / WHEEL).is_file()
+    monkeypatch.setattr(index, "link", lambda path: (f"/files/{path.name}#sha256=0", path.name))
+    (tmp_path / WHEEL).unlink()
+    with pytest.raises(shell.Failure, match=r"(?i)hash"):
+        shell.run([*pip, "pyframe-nn"], env=shell.environment(address, {}))
 
 
-def test_a_command_that_fails_is_shown_with_what_it_said() -> None:
-    with pytest.raises(shell.Failure, match=r"(?s)python.*ended with 3:\nno luck"):
-        shell.run([sys.executable, "-c", "print('no luck'); raise SystemExit(3)"])
-    with pytest.raises(shell.Failure, match="took longer than 0 s"):
-        shell.run([sys.executable, "-c", "import time; time.sleep(60)"], timeout=0.2)
+def test_the_sources_are_complete_and_without_junk(dist: Path) -> None:
+    archive = dist / "pyframe_nn-1.2.3.tar.gz"
+    assert checks.in_sources(archive) == []
+    for junk in ("pyframe/_core.abi3.so", "pyframe/__pycache__/x.pyc", "build/x.c", ".git/config"):
+        assert len(checks.in_sources(sources(dist, [*checks.IN_THE_SOURCES, junk]))) == 1, junk
+    assert checks.in_sources(sources(dist, checks.IN_THE_SOURCES[1:])) == [
+        f"{checks.IN_THE_SOURCES[0]} is missing"
+    ]
 
 
-def test_the_first_thing_that_goes_wrong_ends_it(
+def test_dependencies_are_those_without_an_extra(dist: Path) -> None:
+    assert checks.dependencies(dist / WHEEL) == checks.DEPENDENCIES
+    assert checks.version_of(dist) == "1.2.3"
+
+
+class Tools:
+    """Tools that find nothing wrong."""
+
+    def run(self, *command: object, cwd: Path) -> str:
+        return ""
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda d: (d / WHEEL).unlink(), "no wheel of pyframe-nn"),
+        (lambda d: (d / WHEEL).rename(d / WHEEL.replace("1.2.3", "1.2.2")), "of version 1.2.3"),
+        (lambda d: sources(d, ["README.md"]), "LICENSE is missing"),
+        (lambda d: padded(d), "bytes; less than"),
+        (lambda d: extra_dependency(d), "and should need"),
+    ],
+)
+def test_what_is_wrong_stops_the_rehearsal(change, words: str, dist: Path, tmp_path: Path) -> None:
+    assert len(list(checks.check(Tools(), dist, tmp_path, []))) == 1  # type: ignore[arg-type]
+    change(dist)
+    with pytest.raises(shell.Failure, match=words):
+        list(checks.check(Tools(), dist, tmp_path, []))  # type: ignore[arg-type]
+
+
+def padded(dist: Path) -> None:
+    with zipfile.ZipFile(dist / WHEEL, "a") as archive:
+        archive.writestr("padding", bytes(checks.CORE_BYTES))
+
+
+def extra_dependency(dist: Path) -> None:
+    with zipfile.ZipFile(dist / WHEEL, "w") as archive:
+        archive.writestr("x.dist-info/METADATA", "Name: pyframe-nn\nRequires-Dist: torch\n")
+
+
+def test_a_command_that_fails_says_what_it_printed(tmp_path: Path) -> None:
+    code = "print('these words'); raise SystemExit(3)"
+    with pytest.raises(shell.Failure, match="ended with 3:\nthese words"):
+        shell.run([sys.executable, "-c", code])
+
+
+def test_pip_gets_one_index_and_keeps_its_other_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "http://elsewhere")
+    monkeypatch.setenv("PYTHONPATH", "/somewhere")
+    found = {
+        "extra-index-url": "http://elsewhere",
+        "find-links": "/x",
+        "cert": "/c",
+        "timeout": "9",
+    }
+    env = shell.environment("http://here/simple", found)
+    assert {k: v for k, v in env.items() if k.startswith("PIP_")} == {
+        "PIP_CONFIG_FILE": "/dev/null" if sys.platform != "win32" else "nul",
+        "PIP_INDEX_URL": "http://here/simple",
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PIP_CERT": "/c",
+        "PIP_TIMEOUT": "9",
+    }
+    assert "PYTHONPATH" not in env
+
+
+def test_the_version_before_is_the_last_tag_below(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Done:
+        stdout = "v0.9.0\nv0.10.0\nv0.11.0\nvnext\nv1.0.0-rc1\n"
+
+    monkeypatch.setattr(upgrade.subprocess, "run", lambda *a, **k: Done)
+    assert upgrade.last_tag("0.11.0") == "v0.10.0"
+    assert upgrade.last_tag("0.9.0") is None
+
+
+def test_it_ends_with_1_at_the_first_thing_that_goes_wrong(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert rehearse.main(["--wheels", str(tmp_path)]) == 1
     assert f"there is no wheel in {tmp_path}" in capsys.readouterr().err
 
-    def failing(*arguments: Any) -> None:
+    def failing(*arguments: object) -> None:
         raise shell.Failure("pip install pyframe-nn\n   ended with 1")
 
     monkeypatch.setattr(rehearse, "rehearse", failing)

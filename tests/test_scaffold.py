@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from toolchain import C, needs_compiler
 from workshop import Workshop
 
 from pyframe import cli, scaffold
@@ -26,6 +27,8 @@ def has(tool: str) -> bool:
 @pytest.mark.parametrize("package", ["my-layer", "pyframe-squeeze-excitation"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_installs_and_passes_its_own_tests(kind: str, package: str, tmp_path: Path) -> None:
+    if kind == "c" and not C:
+        pytest.skip("its kernels need a C compiler")
     pytest.importorskip(BACKENDS.get(kind, "hatchling"))
     workshop = Workshop(tmp_path)
     workshop.run(f"pyframe new-plugin {package} {FLAGS[kind]}\ncd {package}\npip install .")
@@ -42,6 +45,7 @@ def test_it_installs_and_passes_its_own_tests(kind: str, package: str, tmp_path:
 
 
 @pytest.mark.skipif(shutil.which("sh") is None, reason="needs a POSIX shell")
+@needs_compiler
 def test_a_wheel_with_kernels_serves_every_python(tmp_path: Path) -> None:
     pytest.importorskip("scikit_build_core")
     workshop = Workshop(tmp_path)

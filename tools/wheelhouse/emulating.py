@@ -75,7 +75,6 @@ def emulate(wheels: Path, work: Path, chosen: Sequence[str] = (), workers: int =
         # no compiler among them: it would compile for the processor that is really there
         "PATH": os.pathsep.join(str(path) for path in (site / "bin", root / "usr/bin")),
         "OPENBLAS_NUM_THREADS": "1",
-        "PYFRAME_STRICT_PLUGINS": "1",
     }
     python = root / f"usr/bin/python{PYTHON}"
     with binary_format(emulator):
@@ -90,6 +89,7 @@ def emulate(wheels: Path, work: Path, chosen: Sequence[str] = (), workers: int =
             return
         skipped = [f"--ignore=tests/{name}.py" for name in ELSEWHERE]
         run([*pytest, *skipped, "tests"], where=ROOT, environment=environment, show=True)
+        environment["PYFRAME_STRICT_PLUGINS"] = "1"  # the core's own suite plants broken ones
         for project in projects():
             if project.compiled and project.folder != ROOT:
                 run([*pytest, "tests"], where=project.folder, environment=environment, show=True)

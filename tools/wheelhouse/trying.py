@@ -66,7 +66,6 @@ def try_one(
         "PATH": os.pathsep.join(str(path) for path in (scripts, programs)),
         "VIRTUAL_ENV": str(folder),
         "PYTHONSAFEPATH": "1",
-        "PYFRAME_STRICT_PLUGINS": "1",
     }
     for name in COMPILERS:
         if there := shutil.which(name, path=environment["PATH"]):
@@ -79,7 +78,9 @@ def try_one(
         run([*pytest, *chosen], where=ROOT, environment=environment, show=True)
         return
     for project in projects():
-        run([*pytest, "tests"], where=project.folder, environment=environment, show=True)
+        # The core's own suite plants broken plugins; elsewhere one that is set aside is an error.
+        strict = {} if project.folder == ROOT else {"PYFRAME_STRICT_PLUGINS": "1"}
+        run([*pytest, "tests"], where=project.folder, environment=environment | strict, show=True)
 
 
 def check_instruction_set(python: Path, environment: dict[str, str]) -> str:
