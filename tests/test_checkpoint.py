@@ -281,6 +281,15 @@ DAMAGE: dict[str, tuple[Any, str]] = {
     ),
     "another dtype": (lambda d, t: t.update({"dense/bias": np.zeros(8)}), "float64"),
     "an unknown op": (lambda d, t: first(d, "op", "linear").update(op="os_system"), "os_system"),
+    "an op of a later version": (
+        lambda d, t: (
+            first(d, "op", "linear").update(op="later"),
+            d["provenance"]["ops"].update(
+                later={"distribution": "pyframe-nn", "version": "9.0", "module": "x"}
+            ),
+        ),
+        "'later', and it came with pyframe 9.0; this is .*: upgrade it",
+    ),
     "an input ahead": (lambda d, t: first(d, "op", "linear")["inputs"][0].__setitem__(0, 99), "99"),
     "no inputs": (lambda d, t: first(d, "op", "linear").pop("inputs"), "does not describe"),
     "an odd attribute": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import struct
@@ -300,3 +301,29 @@ def test_an_odd_name_of_a_parameter_stays_and_names_no_path(tmp_path: Path) -> N
 def test_files_of_others_are_no_models() -> None:
     with pytest.raises(pf.CheckpointError, match="without the entry 'pyframe'"):
         content(save({"a": np.zeros(3)}))
+
+
+def test_files_of_format_2_load_with_their_training() -> None:
+    trainer = pf.Trainer.load(DATA / "format-2.pyframe")
+    assert (trainer.epochs_done, trainer.plan.step_count) == (3, 6)
+    recorded = [[0.2660736, -0.9769011], [0.2937231, 0.9693776], [1.0919950, 0.0104745]]
+    np.testing.assert_allclose(trainer.predict(np.eye(3)), recorded, rtol=0, atol=2e-6)
+    stop = pf.callbacks.EarlyStopping("loss", restore_best=False)
+    x = np.random.default_rng(0).normal(size=(16, 3))
+    history = trainer.fit(
+        x, x[:, :2], 5, 8, callbacks=[stop], resume=DATA / "format-2.pyframe", verbose=0
+    )
+    assert history.epochs == 5
+
+
+def test_the_checksum_is_what_the_page_says(tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    pf.Sequential([pf.layers.Dense(2)], input_shape=(3,)).save(path)
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    text = json.loads(data[8 : 8 + length])["__metadata__"]["pyframe"]
+    summed, _, rest = text.rpartition(',"sha256":')
+    digest = hashlib.sha256(summed.encode())
+    for name, array in sorted(load_file(path).items()):
+        digest.update(f'["{name}", "<f4", {list(array.shape)}]'.encode() + array.tobytes())
+    assert rest == f'"{digest.hexdigest()}"}}'

@@ -150,7 +150,7 @@ def test_a_missing_plugin_is_named_with_its_package(
         pf.plugins.unregister(plugin)
     assert cli.main(["inspect", str(tmp_path / "m")]) == 0
     page = capsys.readouterr().out
-    assert "pyframe-pairs 1.2 (1 layers), which is not installed: pip install pyframe-pairs" in page
+    assert "pyframe-pairs 1.2 (1 layer), which is not installed: pip install pyframe-pairs" in page
     same = pf.load(tmp_path / "m")  # the graph is there without the layer
     np.testing.assert_array_equal(same.predict(X).shape, (20, 2))
     same.save(tmp_path / "again")  # and nothing is forgotten on the way

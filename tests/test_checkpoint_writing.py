@@ -219,6 +219,15 @@ def test_the_file_of_a_process_that_is_still_writing_stays(file: Path) -> None:
     assert stranger.exists()
 
 
+def test_it_works_without_locks(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "fcntl", None)  # as on Windows
+    left = file.with_name(f".{file.name}.0123456789ab.tmp")
+    left.write_bytes(b"")
+    writing.write_atomically(file, NEW)
+    assert file.read_bytes() == NEW
+    assert only(file)
+
+
 def test_killed_at_any_moment_one_of_the_two_is_there(file: Path) -> None:
     if not hasattr(signal, "SIGKILL"):
         pytest.skip("needs SIGKILL")

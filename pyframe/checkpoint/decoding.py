@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pyframe._version import __version__
 from pyframe.checkpoint.document import Architecture, LostLayer, paths_of, restored
 from pyframe.checkpoint.encoding import new_op
 from pyframe.errors import CheckpointError, UnknownNameError
@@ -15,7 +16,7 @@ from pyframe.layers import Layer
 from pyframe.layers.base import mark
 from pyframe.node import Array, Constant, Node, Parameter, Placeholder, Spec, State, Value
 from pyframe.op import Op
-from pyframe.registry import registries
+from pyframe.registry import BUILT_IN, registries
 
 
 class Given(NamedTuple):
@@ -156,13 +157,14 @@ class Decoder:
         """Say what to do about an op or layer that is not registered."""
         origin = self.description["provenance"][kind].get(name, {})
         package = origin.get("distribution")
+        if package == BUILT_IN:
+            return f"it came with pyframe {origin['version']}; this is {__version__}: upgrade it"
         if package:
             why = registries[kind].why_missing(name, package)
-            text = (
-                f"it came from the package {package} {origin.get('version')}, which is not "
-                f"installed or does not register it: pip install {package}"
-            )
-            return f"{text}. {why}" if why else text
+            text = f"it came from the package {package} {origin['version']}"
+            if why:
+                return f"{text}. {why}"
+            return f"{text}, which is installed here and does not register it: upgrade it"
         return (
             f"it is the class of that name in the module {origin.get('module')!r}: "
             f'pass custom_ops={{"{name}": {name}}}, or register it'

@@ -222,7 +222,10 @@ def as_text(report: Mapping[str, Any]) -> str:
 
 def _package_lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for row in rows:
-        things = ", ".join(f"{len(names)} {kind}" for kind, names in row["provides"].items())
+        things = ", ".join(
+            f"{len(names)} {kind if len(names) > 1 else kind.removesuffix('s')}"
+            for kind, names in row["provides"].items()
+        )
         if row["name"] is None:
             yield f"needs     {things}: {row['remedy']}"
         elif row["installed"] is None:
