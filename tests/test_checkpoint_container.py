@@ -300,3 +300,11 @@ def test_an_odd_name_of_a_parameter_stays_and_names_no_path(tmp_path: Path) -> N
 def test_files_of_others_are_no_models() -> None:
     with pytest.raises(pf.CheckpointError, match="without the entry 'pyframe'"):
         content(save({"a": np.zeros(3)}))
+
+
+def test_one_key_twice_among_many_is_found_at_once() -> None:
+    # Comparing each with each takes a minute.
+    keys = ",".join(f'"a{i}":1' for i in range(60_000))
+    header = f'{{{keys},"z":1,"z":2}}'.encode()
+    with pytest.raises(pf.CheckpointError, match="key 'z' twice"):
+        pf.checkpoint.from_bytes(struct.pack("<Q", len(header)) + header)
