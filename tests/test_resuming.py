@@ -464,3 +464,14 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(
             epochs.add(training["epochs_done"])
     assert last_line(run) == expected
     assert any(0 < epoch < 60 for epoch in epochs), "it was never killed on its way"
+
+
+def test_a_restore_that_is_refused_keeps_the_fit(tmp_path: Path) -> None:
+    work, other = make("adam"), make("sgd")
+    for trainer in (work, other):
+        trainer.fit(X, Y, 2, **FIT)
+    other.save(tmp_path / "other")
+    with pytest.raises(pf.CheckpointError):
+        work.restore(tmp_path / "other")
+    work.save(tmp_path / "m")
+    assert len(make("adam").fit(X, Y, 3, resume=tmp_path / "m", **FIT)["loss"]) == 3
