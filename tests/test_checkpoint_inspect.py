@@ -211,3 +211,10 @@ def test_a_file_does_not_speak_to_the_terminal(tmp_path: Path) -> None:
     page = checkpoint.as_text(checkpoint.inspect(tmp_path / "m"))
     assert "]0;title" in page
     assert page.replace("\n", "").isprintable()
+
+
+def test_the_longest_text_does_not_widen_all_rows(tmp_path: Path) -> None:
+    pf.Sequential([pf.layers.Dense(1)], input_shape=(3,)).save(tmp_path / "m")
+    report = pf.checkpoint.inspect(tmp_path / "m")
+    report["layers"] = [*report["layers"] * 50, dict(report["layers"][0], path="p" * 10_000)]
+    assert len(pf.checkpoint.as_text(report)) < 20_000

@@ -303,3 +303,18 @@ except ImportError as error:
         [sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True
     )
     assert run.stdout.startswith("MissingExtraError") and "pyframe-nn[sklearn]" in run.stdout
+
+
+@pytest.mark.parametrize("rows", [5, 101])
+def test_a_validation_split_that_does_not_divide_the_rows(rows):
+    x = np.random.default_rng(0).normal(size=(rows, 3))
+    net = NetRegressor(validation_split=0.5, epochs=2, random_state=0).fit(x, x[:, 0])
+    assert len(net.history_["val_loss"]) == 2
+
+
+def test_class_weights_that_could_not_be_kept_are_refused():
+    x = np.random.default_rng(0).normal(size=(20, 3))
+    with pytest.raises(ValueError, match="one label a sample"):
+        NetClassifier(class_weight={0: 2, 1: 1}, epochs=1).fit(x, (x > 0).astype(int))
+    with pytest.raises(ValueError, match="needs all labels at once"):
+        NetClassifier(class_weight="balanced").partial_fit(x, x[:, 0] > 0, classes=[False, True])

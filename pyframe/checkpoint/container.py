@@ -19,6 +19,7 @@ import os
 import re
 import reprlib
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
@@ -232,8 +233,7 @@ def _parse(raw: bytes | str, source: str, what: str) -> Any:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         result = dict(pairs)
         if len(result) < len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in keys if keys.count(key) > 1)
+            twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
             raise _damaged(source, f"its {what} has the key {_short(twice)} twice")
         return result
 

@@ -23,7 +23,7 @@ from pyframe.callbacks import get as get_callback
 from pyframe.initializers import seeded
 from pyframe.layers import Dense, Layer
 from pyframe.model import Model, Sequential
-from pyframe.training import Trainer
+from pyframe.training import Trainer, rows_to_train_on
 
 AUTO_BATCH = 200
 ROWS_AT_ONCE = 4096  # of a prediction: it bounds the memory, also for sparse input
@@ -182,7 +182,7 @@ class _Net(BaseEstimator):
         if self._trainer is None:
             self._trainer = self._new_trainer()
         rows = self._dense(X)
-        kept = len(rows) - int(len(rows) * self.validation_split)
+        kept = rows_to_train_on(len(rows), self.validation_split)
         batch = min(AUTO_BATCH, kept) if self.batch_size == "auto" else self.batch_size
         history = self._trainer.fit(
             rows,
@@ -403,6 +403,11 @@ class NetClassifier(ClassifierMixin, _Net):
         -------
         self
         """
+        if isinstance(self.class_weight, str):
+            raise ValueError(
+                "class_weight='balanced' needs all labels at once; for partial_fit pass the "
+                "weights as a dict, or sample_weight"
+            )
         go_on = hasattr(self, "model_")
         if not go_on and classes is None:
             raise ValueError("classes must be passed on the first call to partial_fit.")
@@ -437,6 +442,10 @@ class NetClassifier(ClassifierMixin, _Net):
         weight = self._weights(weight, X)
         self._start(X, len(self.classes_), go_on=go_on)
         if self._multilabel:
+            if self.class_weight is not None:
+                raise ValueError(
+                    "class_weight is for one label a sample, and y has several: pass sample_weight"
+                )
             targets = np.asarray(y, self.model_.inputs[0].dtype)
         else:
             unseen = np.setdiff1d(y, self.classes_)
