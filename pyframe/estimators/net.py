@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, Self
@@ -143,6 +144,7 @@ class _Net(BaseEstimator):
         self.history_: dict[str, list[Any]] = {}
         self.n_iter_ = 0
         self._trainer: Trainer | None = None
+        self._settings: list[Any] = []  # that it was made with
 
     def _new_trainer(self) -> Trainer:
         self.callbacks_ = [self._own(callback) for callback in self.callbacks]
@@ -179,8 +181,12 @@ class _Net(BaseEstimator):
             )
 
     def _train(self, X: Any, targets: Any, weight: Any, epochs: int) -> Self:  # noqa: N803
-        if self._trainer is None:
-            self._trainer = self._new_trainer()
+        settings = [self.loss, self.optimizer, self.metrics, self.callbacks]
+        if self._trainer is None or any(
+            now is not then and not (isinstance(now, str) and now == then)
+            for now, then in zip(settings, self._settings, strict=True)
+        ):
+            self._trainer, self._settings = self._new_trainer(), settings
         rows = self._dense(X)
         kept = rows_to_train_on(len(rows), self.validation_split)
         batch = min(AUTO_BATCH, kept) if self.batch_size == "auto" else self.batch_size
@@ -196,6 +202,8 @@ class _Net(BaseEstimator):
             schedule=self.schedule,
             verbose=int(self.verbose),
         )
+        if history.interrupted:
+            warnings.warn("Training interrupted by user.", stacklevel=3)
         for key, values in history.items():
             self.history_.setdefault(key, []).extend(values)
         self.n_iter_ += history.epochs
