@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from scipy.sparse import issparse
 
 import pyframe as pf
 from pyframe.layers import activation_function
-from pyframe.node import Array
+from pyframe.node import Array, Spec, known_shape
 from pyframe.objective import loss_node
 
 ROWS_AT_ONCE = 4096  # of a prediction: it bounds the memory, also for sparse input
@@ -25,20 +26,115 @@ LINKS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+class WithoutGap(pf.Sub):
+    """trained - gap, of which only the first is differentiated.
+
+    scikit-learn follows the gradient of one loss, and shows the value of another.
+    """
+
+    def gradient(self, *grads: Any) -> Sequence[Any]:
+        """Return the gradient by the first value, and none by the second."""
+        return grads[0], None
+
+
+def shown(value: Any, trained: Any) -> Any:
+    """Return one node's value with another one's gradient; both have one shape."""
+    return WithoutGap(trained, trained - value)
+
+
+class FixedSigmoid(pf.Sigmoid):
+    """sigmoid(x), that is not differentiated."""
+
+    def gradient(self, *grads: Any) -> Sequence[Any]:
+        """Return no gradient."""
+        return (None,)
+
+
+class SparseLinear(pf.Node):
+    """z = X[rows] W, for a sparse X that is set before each fit.
+
+    Shapes: rows (n,) of int64, W (features, units), z (n, units). SciPy multiplies what is not 0,
+    so that neither X nor a batch of it is ever made dense.
+    """
+
+    source: Any = None
+
+    def infer(self, *specs: Spec | None) -> Spec:
+        """Return the shape of z, and the dtype of W."""
+        rows, w = specs
+        assert rows and w and rows.shape and w.shape
+        return Spec((rows.shape[0], w.shape[1]), w.dtype)
+
+    def forward(self, ctx: Any, rows: Array, w: Array) -> Array:
+        """Return z; all rows at once come in order, and are not copied."""
+        ctx.batch = self.source if len(rows) == self.source.shape[0] else self.source[rows]
+        return ctx.batch @ w  # type: ignore[no-any-return]
+
+    def backward(self, ctx: Any, dz: Array) -> tuple[None, Array]:
+        """Return dW = X[rows]^T dz."""
+        return None, ctx.batch.T @ dz
+
+
+def log_loss(y: Any, z: Any, sample_weight: Any) -> Any:
+    """Return the weighted mean over rows of -log max(softmax(z)_y, eps); z (n, classes), y (n,).
+
+    The gradient, here and below, is that without the bound.
+    """
+    losses = pf.CrossEntropy(y, z, reduction="none")
+    excess = pf.Relu(losses + float(np.log(np.finfo(z.dtype).eps)))
+    return weighted_mean(WithoutGap(losses, excess), sample_weight)
+
+
+def binary_log_loss(y: Any, z: Any, sample_weight: Any) -> Any:
+    """Return the weighted mean of the log losses of sigmoid(z), added up over the outputs.
+
+    With p = sigmoid(z), q = p where y is 1 and 1 - p where it is 0, l = -log max(q, eps): taken
+    from q as scikit-learn does it, since 1 - p is coarse where p is near 1. Shapes: (n, m).
+    The gradient p - y is that of z (p - y), with p held fixed.
+    """
+    p = FixedSigmoid(z)
+    right = (1.0 - y) + (2.0 * y - 1.0) * p
+    value = -pf.Log(pf.Maximum(right, float(np.finfo(z.dtype).eps)))
+    return weighted_mean(pf.Sum(shown(value, z * (p - y)), axis=1), sample_weight)
+
+
+def squared_error(y: Any, z: Any, sample_weight: Any) -> Any:
+    """Return the weighted mean of (y - z)^2 / 2, shapes (n, m), over rows and outputs.
+
+    The gradient is that of the sum over the outputs.
+    """
+    mean = pf.L2Loss(y, z, sample_weight) * 0.5
+    outputs = known_shape(Spec(z.shape[1:], z.dtype))[0]
+    return mean if outputs == 1 else shown(mean, mean * float(outputs))
+
+
 def poisson(y: Any, z: Any, sample_weight: Any) -> Any:
-    """Return the mean of half the Poisson deviance of exp(z), added up over the outputs.
+    """Return the weighted mean of half the Poisson deviance of exp(z), added up over the outputs.
 
     l = y log y - y - y z + exp z, with 0 log 0 = 0. Shapes: y and z (n, m), sample_weight (n,).
     """
     entropy = y * pf.Log(pf.Maximum(y, float(np.finfo(z.dtype).tiny)))
-    losses = pf.Sum(entropy - y - y * z + pf.Exp(z), axis=1)
-    return pf.Sum(losses * sample_weight) / pf.Sum(sample_weight)
+    return weighted_mean(pf.Sum(entropy - y - y * z + pf.Exp(z), axis=1), sample_weight)
+
+
+def weighted_mean(losses: Any, weights: Any) -> Any:
+    """Return sum(w l) / sum(w); shapes (n,)."""
+    return pf.Sum(losses * weights) / pf.Sum(weights)
+
+
+# scikit-learn's losses, by name and link.
+LOSSES: dict[tuple[str, str], Callable[..., Any]] = {
+    ("log_loss", "softmax"): log_loss,
+    ("log_loss", "logistic"): binary_log_loss,
+    ("squared_error", "identity"): squared_error,
+    ("poisson", "exp"): poisson,
+}
 
 
 class Multilayer:
     """A multilayer perceptron, with the loss and the penalty of scikit-learn.
 
-    For rows x with targets y and weights w, and z the output before the link::
+    For rows x with targets y and weights w, and z the output before the link, the cost is::
 
         cost = sum_i w_i loss(y_i, z_i) / sum_i w_i + alpha / 2 sum_l |W_l|^2 / sum_i w_i
 
@@ -58,6 +154,8 @@ class Multilayer:
     alpha : float
     dropout : float
         The share of hidden units that is left out in training.
+    sparse : bool
+        Whether it is trained on sparse rows. Predictions take both kinds.
 
     Attributes
     ----------
@@ -77,6 +175,7 @@ class Multilayer:
         loss: Any,
         alpha: float,
         dropout: float,
+        sparse: bool,
     ) -> None:
         self.options = {
             "activation": activation,
@@ -84,66 +183,64 @@ class Multilayer:
             "loss": loss,
             "alpha": alpha,
             "dropout": dropout,
+            "sparse": sparse,
         }
         self.seed = seed
         self.rate: float | None = None
-        self.dtype, self.outputs, self.alpha = coefs[0].dtype, coefs[-1].shape[1], alpha
+        self.dtype, self.alpha, self.sparse = coefs[0].dtype, alpha, sparse
         self.weights = [
             pf.Parameter(w, f"coefs_{i}", dtype=self.dtype) for i, w in enumerate(coefs)
         ]
         self.biases = [
             pf.Parameter(b, f"intercepts_{i}", dtype=self.dtype) for i, b in enumerate(intercepts)
         ]
-        self.x = pf.Placeholder("X", shape=(None, coefs[0].shape[0]), dtype=self.dtype)
         self.w = pf.Placeholder("sample_weight", shape=(None,), dtype=self.dtype)
-        z = self._output(activation, dropout)
+        z = self._rest(self._first())
         self._prediction = LINKS[link](z)
-        self.y, trained, reported = self._losses(loss, link, z)
-        self._reports_less = trained is not reported
-        penalty = self._penalty()
+        function = LOSSES.get((loss, link)) if isinstance(loss, str) else None
+        self.y, mean = loss_node(function or pf.losses.get(loss), z, "y", self.w)
+        cost = mean + self._penalty()
         self.plan = pf.compile(
-            trained + penalty,
+            cost,
             optimizer,
             outputs=[self._prediction],
-            metrics=[pf.MeanOf(reported + penalty, self.x)],
+            metrics=[pf.MeanOf(cost, self.x)],
             parameters=[*self.weights, *self.biases],
             seed=seed,
         )
 
-    def _output(self, activation: Any, dropout: float) -> Any:
-        """Return z (n, outputs)."""
+    def _first(self) -> Any:
+        """Return what the first layer gives, (n, units), and note what it is fed."""
+        if not self.sparse:
+            features = known_shape(self.weights[0].spec)[0]
+            self.x = pf.Placeholder("X", shape=(None, features), dtype=self.dtype)
+            return pf.Linear(self.x, self.weights[0], self.biases[0])
+        self.x = pf.Placeholder("rows", shape=(None,), dtype="int64")
+        self._products = SparseLinear(self.x, self.weights[0])
+        return self._products + self.biases[0]
+
+    def _rest(self, z: Any) -> Any:
+        """Return the output before the link, (n, outputs), from what the first layer gives."""
+        activation, dropout = self.options["activation"], self.options["dropout"]
         name = (
             ACTIVATIONS.get(activation, activation) if isinstance(activation, str) else activation
         )
         function = activation_function(name)
-        z: Any = self.x
-        for i, (w, b) in enumerate(zip(self.weights, self.biases, strict=True)):
-            if i and function is not None:
+        layers = zip(self.weights[1:], self.biases[1:], strict=True)
+        for i, (w, b) in enumerate(layers, 1):
+            if function is not None:
                 z = function(z)
-            if i and dropout:
+            if dropout:
                 z = pf.Dropout(z, rate=dropout, name=f"dropout_{i}")
             z = pf.Linear(z, w, b)
         return z
 
-    def _losses(self, loss: Any, link: str, z: Any) -> tuple[Any, Any, Any]:
-        """Return the target, what is trained on and what is reported, without penalty.
-
-        They differ for the squared error of several outputs, of which scikit-learn trains on the
-        sum and reports the mean.
-        """
-        several = float(self.outputs)
-        if loss == "squared_error":
-            target, mean = loss_node(pf.L2Loss, z, "y", self.w)
-            half: Any = mean * 0.5
-            return target, half if self.outputs == 1 else half * several, half
-        if loss == "log_loss" and link == "logistic":
-            target, mean = loss_node(pf.BinaryCrossEntropy, z, "y", self.w)
-            total = mean if self.outputs == 1 else mean * several
-            return target, total, total
-        known = {"poisson": poisson, "log_loss": pf.CrossEntropy}
-        function = known.get(loss) if isinstance(loss, str) else None
-        target, mean = loss_node(function or pf.losses.get(loss), z, "y", self.w)
-        return target, mean, mean
+    @cached_property
+    def _behind_the_first(self) -> tuple[Any, Any]:
+        """What the first layer gives, and a plan from there to the predictions."""
+        units = known_shape(self.biases[0].spec)[0]
+        z = pf.Placeholder("z", shape=(None, units), dtype=self.dtype)
+        return z, pf.compile(LINKS[self.options["link"]](self._rest(z)))
 
     def _penalty(self) -> Any:
         if not self.alpha:
@@ -153,23 +250,29 @@ class Multilayer:
 
     # ---- data ----
 
-    def rows(self, X: Any) -> Array:  # noqa: N803
-        """Return dense rows of X, as the plan takes them."""
+    def _dense(self, X: Any) -> Array:  # noqa: N803
         return np.ascontiguousarray(X.toarray() if issparse(X) else X, self.dtype)
 
     def feed(self, X: Any, y: Array, sample_weight: Any) -> dict[Any, Any]:  # noqa: N803
-        """Return what a loop or a step is fed; sparse X as CSR, of which rows can be taken.
+        """Return what a loop or a step is fed; of sparse X the numbers of its rows.
 
         Targets are (n, outputs); one-hot ones become labels if the loss takes labels.
         """
         if sample_weight is None:
             sample_weight = np.ones(X.shape[0])
+        if self.sparse:
+            self._products.source = X.tocsr().astype(self.dtype, copy=False)
         labels = self.y.dtype == np.int64
         return {
-            self.x: X.tocsr() if issparse(X) else self.rows(X),
+            self.x: np.arange(X.shape[0]) if self.sparse else self._dense(X),
             self.y: y.argmax(axis=1) if labels else np.ascontiguousarray(y, self.dtype),
             self.w: np.ascontiguousarray(sample_weight, self.dtype),
         }
+
+    def forget_feed(self) -> None:
+        """Let go of the data of `feed`."""
+        if self.sparse:
+            self._products.source = None
 
     # ---- parameters ----
 
@@ -206,32 +309,21 @@ class Multilayer:
 
     def predict(self, X: Any) -> Array:  # noqa: N803
         """Return predictions, shape (n, outputs), of dense or sparse rows."""
-        parts = [
-            self.plan.run({self.x: self.rows(X[i : i + ROWS_AT_ONCE])}, outputs=self._prediction)
-            for i in range(0, X.shape[0], ROWS_AT_ONCE)
-        ]
+        predict = self._predict_sparse if issparse(X) or self.sparse else self._predict_dense
+        parts = [predict(X[i : i + ROWS_AT_ONCE]) for i in range(0, X.shape[0], ROWS_AT_ONCE)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def step(self, feed: dict[Any, Any]) -> float:
-        """Train on a batch and return the reported loss, of before the update."""
-        penalty = self._penalty_value(feed)
-        return self._reported(self.plan.step(feed, self.rate), penalty)
+    def _predict_dense(self, X: Any) -> Any:  # noqa: N803
+        return self.plan.run({self.x: self._dense(X)}, outputs=self._prediction)
+
+    def _predict_sparse(self, X: Any) -> Any:  # noqa: N803
+        z, plan = self._behind_the_first
+        return plan.run({z: X @ self.weights[0].value + self.biases[0].value})
 
     def loss_and_gradients(self, feed: dict[Any, Any]) -> tuple[float, list[Array]]:
-        """Return the reported loss, and the gradients of all weights and then all biases."""
-        loss, gradients = self.plan.loss_and_gradients(feed)
-        parameters = [*self.weights, *self.biases]
-        loss = self._reported(loss, self._penalty_value(feed))
-        return loss, [gradients[p] for p in parameters]
-
-    def _penalty_value(self, feed: dict[Any, Any]) -> float:
-        if not self._reports_less:
-            return 0.0
-        squares = sum(float(np.vdot(w.value, w.value)) for w in self.weights)
-        return 0.5 * self.alpha * squares / float(feed[self.w].sum())
-
-    def _reported(self, cost: float, penalty: float) -> float:
-        return (cost - penalty) / self.outputs + penalty if self._reports_less else cost
+        """Return the cost, and the gradients of all weights and then all biases."""
+        cost, gradients = self.plan.loss_and_gradients(feed)
+        return cost, [gradients[p] for p in [*self.weights, *self.biases]]
 
     # ---- copies ----
 

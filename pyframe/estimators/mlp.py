@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator
 from numbers import Real
 from typing import Any
 
@@ -15,47 +14,14 @@ from sklearn.base import is_classifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.neural_network._multilayer_perceptron import BaseMultilayerPerceptron
-from sklearn.utils import check_consistent_length, compute_sample_weight, gen_batches
+from sklearn.utils import check_consistent_length, compute_sample_weight
 from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
 from sklearn.utils.validation import _check_sample_weight, _check_y, validate_data
 
+from pyframe.estimators._epochs import Epochs, Schedule
 from pyframe.estimators._multilayer import Multilayer
-from pyframe.loop import Loop
 from pyframe.optimizers import SGD, Adam, Optimizer
 from pyframe.registry import registries
-
-SECONDS_PER_LOOK = 0.05  # so long C may stay away before Ctrl-C is noticed
-
-
-class _Schedule:
-    """The learning rate of the solver "sgd", from epoch to epoch.
-
-    Parameters
-    ----------
-    kind : {"constant", "invscaling", "adaptive"}
-    initial : float
-    power : float
-        Of "invscaling": after t samples the rate is ``initial / (t + 1) ** power``.
-    """
-
-    def __init__(self, kind: str, initial: float, power: float) -> None:
-        self.kind, self.initial, self.power = kind, initial, power
-        self.rate = initial
-
-    def end_epoch(self, samples: int) -> None:
-        if self.kind == "invscaling":
-            self.rate = float(self.initial) / (samples + 1) ** self.power
-
-    def stops(self, message: str, verbose: Any) -> bool:
-        """Return whether training stops when nothing improves; "adaptive" goes on more slowly."""
-        stop = self.kind != "adaptive" or self.rate <= 1e-6
-        if stop and self.kind == "adaptive":
-            message += " Learning rate too small."
-        if not stop:
-            self.rate /= 5.0
-        if verbose:
-            print(message + (" Stopping." if stop else f" Setting learning rate to {self.rate:f}"))
-        return stop
 
 
 class _Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
@@ -63,7 +29,7 @@ class _Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
 
     _net: Multilayer | None = None
     _no_improvement_count: int
-    _schedule: _Schedule
+    _schedule: Schedule
 
     def _validate_params(self) -> None:
         """Check the parameters as scikit-learn does; the registries' names count too."""
@@ -86,16 +52,20 @@ class _Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
 
     # ---- the network ----
 
-    def _network(self) -> Multilayer:
-        """Return the network, with the parameters that the estimator has now."""
+    def _network(self, data: Any = None) -> Multilayer:
+        """Return the network, with the parameters that the estimator has now.
+
+        `data` are what it will be trained on, if it will: dense or sparse.
+        """
+        old = self._net
         options = {
             "activation": self.activation,
             "link": self.out_activation_,
             "loss": self.loss,
             "alpha": self.alpha,
             "dropout": self.dropout,
+            "sparse": old.sparse if data is None and old is not None else issparse(data),
         }
-        old = self._net
         if old is not None and old.options == options:
             old.take(self.coefs_, self.intercepts_)
             return old
@@ -134,11 +104,12 @@ class _Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
     def _fit_lbfgs(self, X: Any, y: Any, sample_weight: Any, *rest: Any) -> None:  # noqa: N803
         if self.dropout:
             raise ValueError("dropout needs a solver that takes batches; solver is 'lbfgs'")
-        network = self._network()
-        self._feed = network.feed(network.rows(X), y, sample_weight)
+        network = self._network(X)
+        self._feed = network.feed(X, y, sample_weight)
         try:
             super()._fit_lbfgs(X, y, sample_weight, *rest)
         finally:
+            network.forget_feed()
             del self._feed
 
     def _loss_grad_lbfgs(self, packed: Any, *_: Any) -> tuple[float, Any]:
@@ -164,14 +135,14 @@ class _Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
             raise ValueError("partial_fit does not support early_stopping=True")
         if self._net is None:
             scheduled = self.solver == "sgd" and not isinstance(self.optimizer, Optimizer)
-            self._schedule = _Schedule(
+            self._schedule = Schedule(
                 self.learning_rate if scheduled else "constant",
                 self.learning_rate_init,
                 self.power_t,
             )
-        network = self._network()
+        network = self._network(X)
         train, held_out = self._split(X, y, sample_weight)
-        epochs = _Epochs(self, network, train, 1 if incremental else self.max_iter)
+        epochs = Epochs(self, network, train, 1 if incremental else self.max_iter)
         # Views that follow the training: what is scored and kept as the best are the present ones.
         self.coefs_, self.intercepts_ = network.coefs(), network.intercepts()
         self.n_iter_ = 0
@@ -248,93 +219,6 @@ class _Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
         return self._network().predict(X.tocsr() if issparse(X) else X)
 
 
-class _Epochs:
-    """The losses of one epoch after the other: in C for dense data, batch by batch for sparse."""
-
-    def __init__(
-        self,
-        estimator: Any,
-        network: Multilayer,
-        data: Any,
-        epochs: int,
-    ) -> None:
-        X, y, sample_weight = data  # noqa: N806
-        self.network, self.epochs = network, epochs
-        self.samples: int = X.shape[0]
-        self.shuffles, self.random_state = estimator.shuffle, estimator._random_state
-        self.batch = self._batch_size(estimator.batch_size)
-        self.rows = np.arange(self.samples)
-        self.loop: Loop | None = None
-        self.feed = network.feed(X, y, sample_weight)
-        if issparse(X):
-            return
-        self.loop = network.plan.loop(
-            self.feed,
-            epochs=epochs,
-            batch_size=self.batch,
-            shuffle=False,
-            order=self._shuffled if self.shuffles else None,
-            seed=network.seed,
-            stop="epoch",
-        )
-        if network.rate is not None:
-            self.loop.set_learning_rate(network.rate)
-
-    def _batch_size(self, wanted: Any) -> int:
-        if wanted == "auto":
-            return min(200, self.samples)
-        if wanted > self.samples:
-            warnings.warn(
-                "Got `batch_size` less than 1 or larger than sample size. It is going to be "
-                "clipped",
-                stacklevel=5,
-            )
-        return min(int(wanted), self.samples)
-
-    def _shuffled(self, epoch: int) -> Any:
-        """Return the order of the next epoch: that of the last one, shuffled.
-
-        As `sklearn.utils.shuffle` does it, without its checks, which take longer than a small step.
-        """
-        places = np.arange(self.samples)
-        self.random_state.shuffle(places)
-        self.rows = self.rows[places]
-        return self.rows
-
-    def __iter__(self) -> Iterator[float]:
-        for epoch in range(self.epochs):
-            yield self._run_batches(epoch) if self.loop is None else self._run_in_c(self.loop)
-
-    def _run_in_c(self, loop: Loop) -> float:
-        while loop.run(SECONDS_PER_LOOK) == "paused":
-            pass
-        total, count = loop.records[-1]
-        return float(total / count)
-
-    def _run_batches(self, epoch: int) -> float:
-        if self.shuffles:
-            self._shuffled(epoch)
-        total = 0.0
-        for part in gen_batches(self.samples, self.batch):
-            rows = self.rows[part]
-            feed = {p: data[rows] for p, data in self.feed.items()}
-            feed[self.network.x] = self.network.rows(feed[self.network.x])
-            total += self.network.step(feed) * len(rows)
-        return total / self.samples
-
-    def set_learning_rate(self, rate: float) -> None:
-        """Use a rate from the next epoch on."""
-        if rate != self.network.rate:
-            self.network.set_learning_rate(rate)
-            if self.loop is not None:
-                self.loop.set_learning_rate(rate)
-
-    def close(self) -> None:
-        """Give the parameters free."""
-        if self.loop is not None:
-            self.loop.close()
-
-
 class MLPClassifier(_Trained, neural_network.MLPClassifier):  # type: ignore[misc]
     """`sklearn.neural_network.MLPClassifier`, trained by pyframe.
 
@@ -357,7 +241,7 @@ class MLPClassifier(_Trained, neural_network.MLPClassifier):  # type: ignore[mis
     order: in float64 the losses agree with scikit-learn's to the rounding of sums. `activation`
     takes every registered one besides, and any function of a node. float32 stays float32.
 
-    Sparse X is trained on batch by batch, each made dense; with "lbfgs" all of it is made dense.
+    Sparse X stays sparse: the first layer multiplies what is not 0.
 
     Raises
     ------
@@ -476,7 +360,7 @@ class MLPRegressor(_Trained, neural_network.MLPRegressor):  # type: ignore[misc]
     order: in float64 the losses agree with scikit-learn's to the rounding of sums. `activation`
     takes every registered one besides, and any function of a node. float32 stays float32.
 
-    Sparse X is trained on batch by batch, each made dense; with "lbfgs" all of it is made dense.
+    Sparse X stays sparse: the first layer multiplies what is not 0.
 
     Raises
     ------

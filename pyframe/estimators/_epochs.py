@@ -1,0 +1,133 @@
+"""How `MLPClassifier` and `MLPRegressor` go from epoch to epoch: batches, and learning rates."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from pyframe.estimators._multilayer import Multilayer
+
+SECONDS_PER_LOOK = 0.05  # so long C may stay away before Ctrl-C is noticed
+
+
+class Schedule:
+    """The learning rate of the solver "sgd", from epoch to epoch.
+
+    Parameters
+    ----------
+    kind : {"constant", "invscaling", "adaptive"}
+    initial : float
+    power : float
+        Of "invscaling": after t samples the rate is ``initial / (t + 1) ** power``.
+    """
+
+    def __init__(self, kind: str, initial: float, power: float) -> None:
+        self.kind, self.initial, self.power = kind, initial, power
+        self.rate = initial
+
+    def end_epoch(self, samples: int) -> None:
+        if self.kind == "invscaling":
+            self.rate = float(self.initial) / (samples + 1) ** self.power
+
+    def stops(self, message: str, verbose: Any) -> bool:
+        """Return whether training stops when nothing improves; "adaptive" goes on more slowly."""
+        stop = self.kind != "adaptive" or self.rate <= 1e-6
+        if stop and self.kind == "adaptive":
+            message += " Learning rate too small."
+        if not stop:
+            self.rate /= 5.0
+        if verbose:
+            print(message + (" Stopping." if stop else f" Setting learning rate to {self.rate:f}"))
+        return stop
+
+
+class Epochs:
+    """The losses of one epoch after the other, each of them run in C.
+
+    Parameters
+    ----------
+    estimator : MLPClassifier or MLPRegressor
+    network : Multilayer
+    data : tuple of X (n, features), y (n, outputs), sample_weight (n,) or None
+    epochs : int
+    """
+
+    def __init__(
+        self,
+        estimator: Any,
+        network: Multilayer,
+        data: Any,
+        epochs: int,
+    ) -> None:
+        X, y, sample_weight = data  # noqa: N806
+        self.network, self.epochs = network, epochs
+        self.samples: int = X.shape[0]
+        self.shuffles, self.random_state = estimator.shuffle, estimator._random_state
+        self.batch = self._batch_size(estimator.batch_size)
+        self.rows = np.arange(self.samples)
+        feed = network.feed(X, y, sample_weight)
+        self.weights = feed[network.w]
+        self.may_vanish = self.weights.min() <= 0
+        self.loop = network.plan.loop(
+            feed,
+            epochs=epochs,
+            batch_size=self.batch,
+            shuffle=False,
+            order=self._shuffled if self.shuffles else None,
+            seed=network.seed,
+            stop="epoch",
+        )
+        if network.rate is not None:
+            self.loop.set_learning_rate(network.rate)
+
+    def _batch_size(self, wanted: Any) -> int:
+        if wanted == "auto":
+            return min(200, self.samples)
+        if wanted > self.samples:
+            warnings.warn(
+                "Got `batch_size` less than 1 or larger than sample size. It is going to be "
+                "clipped",
+                stacklevel=5,
+            )
+        return min(int(wanted), self.samples)
+
+    def _shuffled(self, epoch: int) -> Any:
+        """Return the order of the next epoch: that of the last one, shuffled.
+
+        As `sklearn.utils.shuffle` does it, without its checks, which take longer than a small step.
+        """
+        places = np.arange(self.samples)
+        self.random_state.shuffle(places)
+        self.rows = self.rows[places]
+        self._check_weights()
+        return self.rows
+
+    def __iter__(self) -> Iterator[float]:
+        for _ in range(self.epochs):
+            if not self.shuffles:
+                self._check_weights()
+            while self.loop.run(SECONDS_PER_LOOK) == "paused":
+                pass
+            total, count = self.loop.records[-1]
+            yield float(total / count)
+
+    def _check_weights(self) -> None:
+        """Raise what scikit-learn does if the weights of a batch sum to 0."""
+        if self.may_vanish:
+            sums = np.add.reduceat(self.weights[self.rows], np.arange(0, self.samples, self.batch))
+            if not sums.all():
+                raise ZeroDivisionError("Weights sum to zero, can't be normalized")
+
+    def set_learning_rate(self, rate: float) -> None:
+        """Use a rate from the next epoch on."""
+        if rate != self.network.rate:
+            self.network.set_learning_rate(rate)
+            self.loop.set_learning_rate(rate)
+
+    def close(self) -> None:
+        """Give the parameters free."""
+        self.loop.close()
+        self.network.forget_feed()
