@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     -------
     int
         0, or 1 for an error that was reported, or 130 after Ctrl-C. It is 1 for all commands when
-        the unrelated ``pyframe`` has overwritten files of this package.
+        the unrelated ``pyframe`` has overwritten files of this package or taken them away.
 
     Raises
     ------
@@ -286,7 +286,12 @@ def clashes() -> list[str]:
 
 
 def _overwritten(by: str) -> str:
+    file = getattr(pyframe, "__file__", None)
+    if file is None:  # a folder without __init__.py, which Python takes for a package all the same
+        file = str(Path(__file__).with_name("__init__.py"))
+        what = f"{file} is missing: {FOREIGN!r}, which is unrelated, takes it along when it goes;"
+        return f"pyframe: {what} it belongs to {NAME} {__version__}; run: {REPAIR}"
     return (
-        f"pyframe: {by} has overwritten {pyframe.__file__}, which belongs to {NAME} {__version__}; "
+        f"pyframe: {by} has overwritten {file}, which belongs to {NAME} {__version__}; "
         f"run: {REPAIR}"
     )

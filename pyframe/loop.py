@@ -217,7 +217,8 @@ class Loop:
         steps = np.arange(self._job_epochs * self.batches, dtype=np.int64) + loop.step
         rates = np.zeros(len(steps))
         if self._training:
-            rates = np.require(self._rates(steps), np.float64, ["C_CONTIGUOUS"])
+            # A copy, since `set_learning_rate` writes into it.
+            rates = np.array(self._rates(steps), np.float64, order="C")
             if rates.shape != steps.shape or not np.all(np.isfinite(rates) & (rates >= 0)):
                 raise ArgumentError(
                     "the schedule must give one finite learning rate, at least 0, for each step"

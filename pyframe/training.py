@@ -445,8 +445,8 @@ class Trainer:
         CheckpointError
             If the file is damaged, or does not fit. Nothing has changed then.
         """
-        self._last_fit = None
         resuming.restore(path, self)
+        self._last_fit = None
 
 
 # ---- helpers ----
@@ -462,6 +462,11 @@ def _rows(arrays: Mapping[Any, Array]) -> int:
     return len(next(iter(arrays.values())))
 
 
+def rows_to_train_on(rows: int, validation_split: float) -> int:
+    """Return how many rows, the first ones, are not set aside for validation."""
+    return int(rows * (1 - validation_split) + 1e-9)  # 5 rows, a part of 0.8: one is left
+
+
 def _split(arrays: dict[Any, Array], part: float) -> tuple[dict[Any, Array], dict[Any, Array]]:
     """Divide rows into those to train on and the last ones, to validate with; as Keras does."""
     if part == 0:
@@ -469,7 +474,7 @@ def _split(arrays: dict[Any, Array], part: float) -> tuple[dict[Any, Array], dic
     if not 0 < part < 1:
         raise ArgumentError(f"validation_split={part!r}; it must be at least 0 and below 1")
     rows = _rows(arrays)
-    at = int(rows * (1 - part) + 1e-9)  # 5 rows, a part of 0.8: one is left
+    at = rows_to_train_on(rows, part)
     if at in (0, rows):
         raise ArgumentError(
             f"validation_split={part} of {rows} rows leaves {at} to train on and {rows - at} to "

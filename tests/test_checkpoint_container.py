@@ -327,3 +327,11 @@ def test_the_checksum_is_what_the_page_says(tmp_path: Path) -> None:
     for name, array in sorted(load_file(path).items()):
         digest.update(f'["{name}", "<f4", {list(array.shape)}]'.encode() + array.tobytes())
     assert rest == f'"{digest.hexdigest()}"}}'
+
+
+def test_one_key_twice_among_many_is_found_at_once() -> None:
+    # Comparing each with each takes a minute.
+    keys = ",".join(f'"a{i}":1' for i in range(60_000))
+    header = f'{{{keys},"z":1,"z":2}}'.encode()
+    with pytest.raises(pf.CheckpointError, match="key 'z' twice"):
+        pf.checkpoint.from_bytes(struct.pack("<Q", len(header)) + header)

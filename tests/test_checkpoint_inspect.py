@@ -205,9 +205,39 @@ def test_odd_documents_are_refused(change: Any, tmp_path: Path) -> None:
         checkpoint.as_text(checkpoint.inspect(path))
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: d["provenance"]["layers"]["dense"].update(distribution="--index-url=http://x"),
+        lambda d: d["provenance"]["layers"]["dense"].update(distribution="pyframe nn"),
+        lambda d: d["provenance"]["layers"]["dense"].update(distribution=3),
+        lambda d: d["provenance"]["layers"]["dense"].update(version="\x1b]0;title\x07"),
+        lambda d: d["provenance"]["layers"]["dense"].update(version="1" * 1000),
+        lambda d: d.update(order=[0] * 500_000),
+    ],
+)
+def test_what_a_message_would_pass_on_is_refused(change: Any, tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    deep().save(path)
+    document = checkpoint.describe(path)
+    change(document)
+    path.write_bytes(serialize(document, {}))
+    for read in (checkpoint.inspect, pf.load):
+        with pytest.raises(pf.CheckpointError, match="is damaged: it (names|uses)") as caught:
+            read(path)
+        assert str(caught.value).isprintable()
+
+
 def test_a_file_does_not_speak_to_the_terminal(tmp_path: Path) -> None:
     x = pf.Placeholder("x", shape=(None, 1))
     pf.Model(x, x * pf.Parameter([1.0], name="\x1b]0;title\x07")).save(tmp_path / "m")
     page = checkpoint.as_text(checkpoint.inspect(tmp_path / "m"))
     assert "]0;title" in page
     assert page.replace("\n", "").isprintable()
+
+
+def test_the_longest_text_does_not_widen_all_rows(tmp_path: Path) -> None:
+    pf.Sequential([pf.layers.Dense(1)], input_shape=(3,)).save(tmp_path / "m")
+    report = pf.checkpoint.inspect(tmp_path / "m")
+    report["layers"] = [*report["layers"] * 50, dict(report["layers"][0], path="p" * 10_000)]
+    assert len(pf.checkpoint.as_text(report)) < 20_000

@@ -274,3 +274,20 @@ def test_two_at_once_leave_one_whole_file(file: Path) -> None:
     assert [run.returncode for run in runs] == [0, 0, 0]
     assert file.read_bytes() in (b"a" * 1000, b"b" * 1000, b"c" * 1000)
     assert only(file)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions")
+def test_a_private_file_is_private_while_it_is_written(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.chmod(0o600)
+    modes = []
+    sync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        modes.append(os.fstat(descriptor).st_mode & 0o777)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    writing.write_atomically(file, NEW)
+    assert modes[0] == 0o600

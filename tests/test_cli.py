@@ -73,28 +73,44 @@ def test_info_warns_of_the_other_pyframe(monkeypatch, capsys):
     assert "pip uninstall" in warning
 
 
-@pytest.mark.parametrize("command", [["info"], ["demo"], ["--version"]])
-def test_the_other_pyframe_is_named_when_it_has_overwritten_this_one(tmp_path, command):
-    # Whichever of the two is installed last has its own pyframe/__init__.py there.
+def command_of_a_copy(tmp_path, command, init):
+    """Run a command of a copy of the package that has another __init__.py, or none."""
     folder = tmp_path / "pyframe"
     shutil.copytree(Path(pyframe.__file__).parent, folder)
     shutil.copy(_native.CORE_PATH, folder)
-    (folder / "__init__.py").write_text("__version__ = '0.5.1'\n")
-    metadata = tmp_path / "pyframe-0.5.1.dist-info" / "METADATA"
-    metadata.parent.mkdir()
-    metadata.write_text("Metadata-Version: 2.1\nName: pyframe\nVersion: 0.5.1\n")
+    (folder / "__init__.py").unlink()
     code = (
-        "import sys\n"
+        "import sys, types\n"
         "sys.meta_path = [f for f in sys.meta_path if 'ditable' not in repr(f)]\n"
         f"sys.path.insert(0, {str(tmp_path)!r})\n"
-        f"from pyframe.cli import main; raise SystemExit(main({command}))"
     )
+    if init is not None:
+        (folder / "__init__.py").write_text(init)
+    else:  # as Python imports such a folder, unless it finds a whole package elsewhere
+        code += "bare = sys.modules['pyframe'] = types.ModuleType('pyframe')\n"
+        code += f"bare.__path__ = [{str(folder)!r}]\n"
+    code += f"from pyframe.cli import main; raise SystemExit(main({command}))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 1
     (said,) = result.stderr.splitlines()
-    assert "the unrelated distribution 'pyframe' 0.5.1 has overwritten" in said
     assert str(folder / "__init__.py") in said
     assert said.endswith("run: pip uninstall -y pyframe pyframe-nn && pip install pyframe-nn")
+    return said
+
+
+@pytest.mark.parametrize("command", [["info"], ["demo"], ["--version"]])
+def test_the_other_pyframe_is_named_when_it_has_overwritten_this_one(tmp_path, command):
+    # Whichever of the two is installed last has its own pyframe/__init__.py there.
+    metadata = tmp_path / "pyframe-0.5.1.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text("Metadata-Version: 2.1\nName: pyframe\nVersion: 0.5.1\n")
+    said = command_of_a_copy(tmp_path, command, "__version__ = '0.5.1'\n")
+    assert "the unrelated distribution 'pyframe' 0.5.1 has overwritten" in said
+
+
+def test_what_the_other_pyframe_took_along_when_it_was_uninstalled_is_named(tmp_path):
+    said = command_of_a_copy(tmp_path, ["info"], None)
+    assert "__init__.py is missing: 'pyframe', which is unrelated, takes it along" in said
 
 
 def test_without_a_command_it_says_how():

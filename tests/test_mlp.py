@@ -493,3 +493,37 @@ def test_control_c_keeps_what_is_trained():
 def test_scikit_learn_is_imported_on_demand():
     code = "import sys, pyframe; assert 'sklearn' not in sys.modules and 'scipy' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_learning_rate_falls_also_in_epochs_that_do_not_improve():
+    # scikit-learn's count of them goes on from one partial_fit to the next, and so does its rate.
+    x = np.random.default_rng(0).normal(size=(60, 5))
+    parameters = {"solver": "sgd", "learning_rate": "invscaling", "n_iter_no_change": 1, "tol": 10}
+    theirs, ours = (
+        m.MLPRegressor(hidden_layer_sizes=7, random_state=0, **parameters)
+        for m in (neural_network, estimators)
+    )
+    for net in (theirs, ours):
+        for _ in range(8):
+            net.partial_fit(x, x.sum(axis=1))
+    assert_same(theirs, ours, x, rtol=1e-6)
+
+
+def test_a_fit_that_is_refused_leaves_arrays_of_its_own():
+    x = np.random.default_rng(0).normal(size=(60, 5))
+    net = estimators.MLPRegressor(max_iter=2, random_state=0).fit(x, x[:, 0])
+    net.set_params(early_stopping=True, warm_start=True)
+    with pytest.raises(ValueError, match="validation set is too small"):
+        net.fit(x[:5], x[:5, 0])
+    assert all(array.flags.writeable for array in [*net.coefs_, *net.intercepts_])
+
+
+@pytest.mark.parametrize("rows", [None, 3])
+def test_labels_that_do_not_fit_are_refused_alike_with_class_weights(rows):
+    x, y = np.zeros((6, 2)), None if rows is None else np.arange(rows)
+    messages = []
+    for weights in (None, "balanced"):
+        with pytest.raises(ValueError) as caught:
+            estimators.MLPClassifier(class_weight=weights).fit(x, y, sample_weight=np.ones(6))
+        messages.append(str(caught.value).split("\n")[0])
+    assert messages[0] == messages[1]

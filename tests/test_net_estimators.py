@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import signal
 import subprocess
 import sys
 
@@ -133,6 +134,31 @@ def test_warm_start_and_partial_fit_go_on():
         parts.partial_fit(X, Y, classes=[0, 1, 2])
     assert np.array_equal(whole.predict_proba(X), parts.predict_proba(X))
     assert parts.n_iter_ == 6 and len(parts.history_["loss"]) == 6
+
+
+def test_what_is_set_between_warm_fits_counts():
+    net = quick(epochs=2, warm_start=True).fit(X, Y)
+    net.set_params(optimizer=pf.optimizers.SGD(0.0)).fit(X, Y)
+    kept = net.predict_proba(X)
+    assert np.array_equal(net.fit(X, Y).predict_proba(X), kept)  # at a rate of 0
+    net.set_params(
+        optimizer="adam", callbacks=[pf.callbacks.EarlyStopping("loss")], metrics=["accuracy"]
+    )
+    net.fit(X, Y)
+    assert len(net.callbacks_) == 1 and "accuracy" in net.history_
+    before = net.history_["loss"][-1]
+    net.set_params(loss="l2", metrics=[]).fit(X, Y)
+    assert net.history_["loss"][-1] != before and net.n_iter_ == 10
+
+
+def test_an_interrupted_fit_warns():
+    class Press(pf.callbacks.Callback):
+        def on_epoch_end(self, trainer, epoch, logs):
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.warns(UserWarning, match="interrupted by user"):
+        net = quick(epochs=50, callbacks=[Press()]).fit(X, Y)
+    assert net.n_iter_ < 50
 
 
 def test_partial_fit_knows_its_classes():
@@ -303,3 +329,18 @@ except ImportError as error:
         [sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True
     )
     assert run.stdout.startswith("MissingExtraError") and "pyframe-nn[sklearn]" in run.stdout
+
+
+@pytest.mark.parametrize("rows", [5, 101])
+def test_a_validation_split_that_does_not_divide_the_rows(rows):
+    x = np.random.default_rng(0).normal(size=(rows, 3))
+    net = NetRegressor(validation_split=0.5, epochs=2, random_state=0).fit(x, x[:, 0])
+    assert len(net.history_["val_loss"]) == 2
+
+
+def test_class_weights_that_could_not_be_kept_are_refused():
+    x = np.random.default_rng(0).normal(size=(20, 3))
+    with pytest.raises(ValueError, match="one label a sample"):
+        NetClassifier(class_weight={0: 2, 1: 1}, epochs=1).fit(x, (x > 0).astype(int))
+    with pytest.raises(ValueError, match="needs all labels at once"):
+        NetClassifier(class_weight="balanced").partial_fit(x, x[:, 0] > 0, classes=[False, True])

@@ -731,3 +731,15 @@ def test_what_is_not_in_the_plan_is_refused():
         plan.loss_and_gradients({"x": data["x"]})
     with pytest.raises(GraphError, match="no optimizer"):
         plan.step(data)
+
+
+def test_a_new_learning_rate_is_not_written_into_the_schedules_own_array() -> None:
+    x, y = pf.Placeholder("x", shape=(None, 1)), pf.Placeholder("y", shape=(None, 1))
+    w = pf.Parameter(np.ones((1, 1)), name="w")
+    plan = pf.compile(pf.L2Loss(y, pf.MatMul(x, w)), optimizer=pf.optimizers.SGD(0.1))
+    rates = np.full(100, 0.1)
+    rates.flags.writeable = False
+    ones = np.ones((8, 1), np.float32)
+    with plan.loop({x: ones, y: ones}, epochs=2, learning_rates=lambda s: rates[: len(s)]) as loop:
+        loop.set_learning_rate(0.01)
+    assert (rates == 0.1).all()

@@ -15,6 +15,7 @@ import pytest
 
 TOOLS = Path(__file__).resolve().parents[1] / "tools"
 sys.path.insert(0, str(TOOLS))
+import rehearse  # noqa: E402
 from rehearsal import checks, index, shell, upgrade  # noqa: E402
 
 WHEEL = "pyframe_nn-1.2.3-py3-none-any.whl"
@@ -32,6 +33,7 @@ def dist(tmp_path: Path) -> Path:
             f"Metadata-Version: 2.4\nName: pyframe-nn\nVersion: 1.2.3\n{needs}\n"
             "Requires-Dist: pyframe-cnn; extra == 'cnn'\n",
         )
+        archive.writestr("pyframe_nn-1.2.3.dist-info/WHEEL", "Wheel-Version: 1.0\n")
     sources(folder, checks.IN_THE_SOURCES)
     return folder
 
@@ -80,6 +82,18 @@ def test_what_is_not_ours_comes_from_elsewhere(address: str) -> None:
 def test_a_name_of_ours_never_comes_from_elsewhere(address: str, path: str) -> None:
     with pytest.raises(urllib.error.HTTPError, match="404"):
         read(address.removesuffix("/simple") + path)
+
+
+def test_pip_takes_from_it_and_refuses_a_file_that_is_not_the_one_it_names(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-cache-dir", "-d", tmp_path]
+    shell.run([*pip, "pyframe-nn"], env=shell.environment(address, {}))
+    assert (tmp_path / WHEEL).is_file()
+    monkeypatch.setattr(index, "link", lambda path: (f"/files/{path.name}#sha256=0", path.name))
+    (tmp_path / WHEEL).unlink()
+    with pytest.raises(shell.Failure, match=r"(?i)hash"):
+        shell.run([*pip, "pyframe-nn"], env=shell.environment(address, {}))
 
 
 def test_the_sources_are_complete_and_without_junk(dist: Path) -> None:
@@ -164,3 +178,19 @@ def test_the_version_before_is_the_last_tag_below(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(upgrade.subprocess, "run", lambda *a, **k: Done)
     assert upgrade.last_tag("0.11.0") == "v0.10.0"
     assert upgrade.last_tag("0.9.0") is None
+
+
+def test_it_ends_with_1_at_the_first_thing_that_goes_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert rehearse.main(["--wheels", str(tmp_path)]) == 1
+    assert f"there is no wheel in {tmp_path}" in capsys.readouterr().err
+
+    def failing(*arguments: object) -> None:
+        raise shell.Failure("pip install pyframe-nn\n   ended with 1")
+
+    monkeypatch.setattr(rehearse, "rehearse", failing)
+    assert rehearse.main([]) == 1
+    captured = capsys.readouterr()
+    assert "this would have gone wrong:\n   pip install pyframe-nn" in captured.err
+    assert "all is well" not in captured.out

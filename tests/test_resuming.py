@@ -448,23 +448,31 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(tmp_path: Path) -> 
         assert run.stdout.readline() == "ready\n"
         return run
 
-    run = start("whole")
-    began = time.monotonic()
-    expected, _ = run.communicate(timeout=100)
-    seconds = time.monotonic() - began
-    chance, on_its_way, text = random.Random(0), 0, ""
-    while not text:
+    def epochs() -> int:
+        files = [p for p in (tmp_path / "killed").iterdir() if not p.name.startswith(".")]
+        return sum(pf.checkpoint.describe(p)["training"]["epochs_done"] for p in files)
+
+    expected, _ = start("whole").communicate(timeout=100)
+    chance, reached = random.Random(0), []
+    for epoch in sorted(chance.sample(range(5, 200), 5)):
         run = start("killed")
-        try:
-            text, _ = run.communicate(timeout=chance.uniform(0.2, 0.6) * seconds)
-        except subprocess.TimeoutExpired:
-            run.kill()
-            run.communicate()
-            done = [
-                pf.checkpoint.describe(path)["training"]["epochs_done"]
-                for path in (tmp_path / "killed").iterdir()
-                if not path.name.startswith(".")
-            ]
-            on_its_way += any(0 < epochs < 60 for epochs in done)
+        while epochs() < epoch and run.poll() is None:
+            time.sleep(0.001)
+        time.sleep(chance.uniform(0, 0.01))
+        run.kill()
+        run.communicate()
+        reached.append(epochs())
+    text, _ = start("killed").communicate(timeout=100)
     assert json.loads(text) == json.loads(expected)
-    assert on_its_way, "it was never killed between two epochs"
+    assert any(0 < epoch < 240 for epoch in reached), "it was never killed between two epochs"
+
+
+def test_a_restore_that_is_refused_keeps_the_fit(tmp_path: Path) -> None:
+    work, other = make("adam"), make("sgd")
+    for trainer in (work, other):
+        trainer.fit(X, Y, 2, **FIT)
+    other.save(tmp_path / "other")
+    with pytest.raises(pf.CheckpointError):
+        work.restore(tmp_path / "other")
+    work.save(tmp_path / "m")
+    assert len(make("adam").fit(X, Y, 3, resume=tmp_path / "m", **FIT)["loss"]) == 3

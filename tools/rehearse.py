@@ -129,14 +129,14 @@ class Rehearsal:
                     fresh.run("python", "snippet.py", cwd=folder)
         say(f"   {count} blocks of Python")
 
-    def shell_snippets(self, as_they_stand: bool) -> None:
+    def shell_snippets(self, fresh: Venv, as_they_stand: bool) -> None:
         """Run the README's command lines in a copy of the sources, in their order.
 
         Of the line that runs the suite only the installing is done: the suite is CI's. Nor is
-        everything compiled again, unless the lines are to be run as they stand: what they install
-        from the sources comes from the index.
+        everything compiled and installed again, unless the lines are to be run as they stand: what
+        they install from the sources comes from the index, into the environment that is there.
         """
-        stranger = self.venv("stranger")
+        stranger = self.venv("stranger") if as_they_stand else fresh
         for block in blocks((self.clone / "README.md").read_text(encoding="utf-8")):
             if block.language == "sh":
                 for line in block.text.strip().splitlines():
@@ -184,7 +184,7 @@ def rehearse(work: Path, dist: Path, ready: Path | None, clone: bool) -> None:
             rehearsal.demo(fresh)
         with step("what the READMEs show"):
             rehearsal.python_snippets(fresh)
-            rehearsal.shell_snippets(clone)
+            rehearsal.shell_snippets(fresh, clone)
         with step("an upgrade with a saved model"):
             rehearsal.upgrade(tools)
         with step("from the index to the first training step"):

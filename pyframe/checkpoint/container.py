@@ -19,6 +19,7 @@ import os
 import re
 import reprlib
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
@@ -79,6 +80,11 @@ class Header(NamedTuple):
 
 
 # ---- writing ----
+
+
+# Names of packages as their specification has them; versions are not always as theirs has them.
+PACKAGE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{,98}[A-Za-z0-9])?")
+VERSION = re.compile(r"[A-Za-z0-9.+!_ ()-]{,100}")
 
 
 def serialize(document: Mapping[str, Any], arrays: Mapping[str, Array]) -> bytes:
@@ -203,6 +209,7 @@ def read_header(file: BinaryIO, source: str) -> Header:
     text = metadata[KEY]
     document = _parse(text, source, "description")
     digest = _check_version(document, text, source)
+    _check_claims(document, source)
     if digest is not None:
         text = text.removesuffix(_ending(digest))
     return Header(document, text, entries, digest, length, size)
@@ -232,8 +239,7 @@ def _parse(raw: bytes | str, source: str, what: str) -> Any:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         result = dict(pairs)
         if len(result) < len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in keys if keys.count(key) > 1)
+            twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
             raise _damaged(source, f"its {what} has the key {_short(twice)} twice")
         return result
 
@@ -326,6 +332,27 @@ def _check_version(document: Any, text: str, source: str) -> str | None:
     if not text.endswith(_ending(digest)):
         raise _damaged(source, "its description does not end with the checksum")
     return digest
+
+
+def _check_claims(document: dict[str, Any], source: str) -> None:
+    """Refuse what messages would pass on to a terminal or to pip, and layers used without end."""
+    for origin in _origins(document):
+        package, version = origin.get("distribution"), origin.get("version")
+        if package is not None and not (isinstance(package, str) and PACKAGE.fullmatch(package)):
+            raise _damaged(source, f"it names the package {_short(package)}")
+        if version is not None and not (isinstance(version, str) and VERSION.fullmatch(version)):
+            raise _damaged(source, f"it names the version {_short(version)}")
+    order, *others = (document.get(key) for key in ("order", "layers", "nodes"))
+    if isinstance(order, list) and len(order) > sum(len(o) for o in others if isinstance(o, list)):
+        raise _damaged(source, f"it uses layers {len(order)} times, more often than it has nodes")
+
+
+def _origins(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    provenance = document.get("provenance")
+    for kind in provenance.values() if isinstance(provenance, dict) else ():
+        for origin in kind.values() if isinstance(kind, dict) else ():
+            if isinstance(origin, dict):
+                yield origin
 
 
 def read_arrays(

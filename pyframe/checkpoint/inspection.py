@@ -15,6 +15,8 @@ from pyframe.errors import CheckpointError
 from pyframe.node import describe as shape_text
 from pyframe.registry import BUILT_IN
 
+WIDEST_CELL = 100  # characters of a path, kind or shape in the table
+
 
 def inspect(path: str | os.PathLike[str], *, verify: bool = False) -> dict[str, Any]:
     """Return what a file says of itself, as JSON takes it. No plugin is loaded.
@@ -273,7 +275,13 @@ def table(report: Mapping[str, Any]) -> str:
         rows.append(
             (item["name"], "parameter", shape_text(item["shape"]), f"{item['parameters']:,}")
         )
-    return layer_table(rows, report["parameters"], report["trained"], report["states"])
+    # A column is as wide as its longest text, which a hostile file may make a megabyte.
+    cells = [(_cell(path), _cell(kind), _cell(shape), count) for path, kind, shape, count in rows]
+    return layer_table(cells, report["parameters"], report["trained"], report["states"])
+
+
+def _cell(text: str) -> str:
+    return text if len(text) <= WIDEST_CELL else f"{text[: WIDEST_CELL - 3]}..."
 
 
 def layer_table(

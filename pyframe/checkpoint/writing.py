@@ -55,11 +55,11 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
         stem = f".{name[:LONGEST_STEM]}."
         _remove_leftovers(folder, stem)
         with _beside(folder, stem) as (file, temporary):
+            if mode is not None:  # before the data: nobody shall read them who may not
+                os.chmod(temporary, mode)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-            if mode is not None:
-                os.chmod(temporary, mode)
             if fcntl is None:
                 file.close()  # Windows renames no file that is open
             os.replace(temporary, target)

@@ -289,7 +289,9 @@ class Multilayer:
         for parameter, array in zip(
             [*self.weights, *self.biases], [*coefs, *intercepts], strict=True
         ):
-            if not (parameter.value == array).all():
+            value = parameter.value
+            # The first look is quick; the second also takes NaN for NaN.
+            if not ((value == array).all() or np.array_equal(value, array, equal_nan=True)):
                 parameter.value = array
 
     def take_slots(self, other: Multilayer) -> None:
@@ -344,10 +346,9 @@ class Multilayer:
     # ---- copies ----
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy is made from: parameters, options, and the optimizer's state."""
+        """Return what a copy is made from; the snapshot has parameters and optimizer slots."""
         return {
-            "coefs": [np.array(c) for c in self.coefs()],
-            "intercepts": [np.array(b) for b in self.intercepts()],
+            "layers": [(w.shape, w.dtype) for w in self.coefs()],
             "optimizer": self.plan.optimizer,
             "seed": self.seed,
             "options": self.options,
@@ -357,7 +358,9 @@ class Multilayer:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Build the network anew, and put all that is trained in its place."""
-        made = [state[name] for name in ("coefs", "intercepts", "optimizer", "seed")]
+        coefs = [np.zeros(shape, dtype) for shape, dtype in state["layers"]]
+        intercepts = [np.zeros(w.shape[1], w.dtype) for w in coefs]
+        made = (coefs, intercepts, state["optimizer"], state["seed"])
         self.__init__(*made, **state["options"])  # type: ignore[misc]
         self.rate = state["rate"]
         self.plan.restore(state["snapshot"])

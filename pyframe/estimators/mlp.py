@@ -14,9 +14,9 @@ from sklearn.base import is_classifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.neural_network._multilayer_perceptron import BaseMultilayerPerceptron
-from sklearn.utils import compute_sample_weight
+from sklearn.utils import check_consistent_length, compute_sample_weight
 from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
-from sklearn.utils.validation import _check_sample_weight, validate_data
+from sklearn.utils.validation import _check_sample_weight, _check_y, validate_data
 
 from pyframe.estimators._epochs import Epochs, Schedule
 from pyframe.estimators._multilayer import Multilayer
@@ -140,17 +140,18 @@ class _Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
                 self.power_t,
             )
         network = self._network(X)
-        # Views that follow the training: what is scored and kept as the best are the present ones.
-        self.coefs_, self.intercepts_ = network.coefs(), network.intercepts()
         train, held_out = self._split(X, y, sample_weight)
         epochs = Epochs(self, network, train, 1 if incremental else self.max_iter)
+        # Views that follow the training: what is scored and kept as the best are the present ones.
+        self.coefs_, self.intercepts_ = network.coefs(), network.intercepts()
         self.n_iter_ = 0
         try:
             for loss in epochs:
-                if self._end_iteration(loss, epochs.samples, held_out):
-                    break
+                stops = self._end_iteration(loss, epochs.samples, held_out)
                 if self._schedule.kind != "constant":
                     epochs.set_learning_rate(self._schedule.rate)
+                if stops:
+                    break
                 if self.n_iter_ == self.max_iter and not incremental:
                     warnings.warn(
                         f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) "
@@ -336,13 +337,15 @@ class MLPClassifier(_Trained, neural_network.MLPClassifier):  # type: ignore[mis
         self.optimizer = optimizer
 
     def _fit(self, X: Any, y: Any, sample_weight: Any = None, incremental: bool = False) -> Any:  # noqa: N803
-        if self.class_weight is not None:
+        if self.class_weight is not None and y is not None:
             if incremental and isinstance(self.class_weight, str):
                 raise ValueError(
                     "class_weight='balanced' needs all labels at once; for partial_fit pass the "
                     "weights as a dict, or sample_weight"
                 )
-            weight = compute_sample_weight(self.class_weight, y)
+            labels = _check_y(y, multi_output=True, estimator=self)
+            check_consistent_length(X, labels)
+            weight = compute_sample_weight(self.class_weight, labels)
             if sample_weight is not None:
                 weight = weight * _check_sample_weight(sample_weight, X)
             sample_weight = weight

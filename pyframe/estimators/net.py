@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, Self
@@ -23,7 +24,7 @@ from pyframe.callbacks import get as get_callback
 from pyframe.initializers import seeded
 from pyframe.layers import Dense, Layer
 from pyframe.model import Model, Sequential
-from pyframe.training import Trainer
+from pyframe.training import Trainer, rows_to_train_on
 
 AUTO_BATCH = 200
 ROWS_AT_ONCE = 4096  # of a prediction: it bounds the memory, also for sparse input
@@ -143,6 +144,7 @@ class _Net(BaseEstimator):
         self.history_: dict[str, list[Any]] = {}
         self.n_iter_ = 0
         self._trainer: Trainer | None = None
+        self._settings: list[Any] = []  # that it was made with
 
     def _new_trainer(self) -> Trainer:
         self.callbacks_ = [self._own(callback) for callback in self.callbacks]
@@ -179,10 +181,14 @@ class _Net(BaseEstimator):
             )
 
     def _train(self, X: Any, targets: Any, weight: Any, epochs: int) -> Self:  # noqa: N803
-        if self._trainer is None:
-            self._trainer = self._new_trainer()
+        settings = [self.loss, self.optimizer, self.metrics, self.callbacks]
+        if self._trainer is None or any(
+            now is not then and not (isinstance(now, str) and now == then)
+            for now, then in zip(settings, self._settings, strict=True)
+        ):
+            self._trainer, self._settings = self._new_trainer(), settings
         rows = self._dense(X)
-        kept = len(rows) - int(len(rows) * self.validation_split)
+        kept = rows_to_train_on(len(rows), self.validation_split)
         batch = min(AUTO_BATCH, kept) if self.batch_size == "auto" else self.batch_size
         history = self._trainer.fit(
             rows,
@@ -196,6 +202,8 @@ class _Net(BaseEstimator):
             schedule=self.schedule,
             verbose=int(self.verbose),
         )
+        if history.interrupted:
+            warnings.warn("Training interrupted by user.", stacklevel=3)
         for key, values in history.items():
             self.history_.setdefault(key, []).extend(values)
         self.n_iter_ += history.epochs
@@ -403,6 +411,11 @@ class NetClassifier(ClassifierMixin, _Net):
         -------
         self
         """
+        if isinstance(self.class_weight, str):
+            raise ValueError(
+                "class_weight='balanced' needs all labels at once; for partial_fit pass the "
+                "weights as a dict, or sample_weight"
+            )
         go_on = hasattr(self, "model_")
         if not go_on and classes is None:
             raise ValueError("classes must be passed on the first call to partial_fit.")
@@ -437,6 +450,10 @@ class NetClassifier(ClassifierMixin, _Net):
         weight = self._weights(weight, X)
         self._start(X, len(self.classes_), go_on=go_on)
         if self._multilabel:
+            if self.class_weight is not None:
+                raise ValueError(
+                    "class_weight is for one label a sample, and y has several: pass sample_weight"
+                )
             targets = np.asarray(y, self.model_.inputs[0].dtype)
         else:
             unseen = np.setdiff1d(y, self.classes_)
