@@ -101,6 +101,10 @@ def convert(value: Any, dtype: np.dtype[Any], what: str) -> Array:
     ShapeError
         For lists of unequal lengths.
     """
+    if type(value) is np.ndarray and value.dtype == dtype:
+        flags = value.flags
+        if flags.c_contiguous and flags.aligned:
+            return value
     try:
         array = np.asarray(value)
     except ValueError as error:

@@ -52,6 +52,10 @@ def cancer():
     return scale(x), np.array(["benign", "malignant"])[y]
 
 
+def binary_cancer():
+    return scale(load_breast_cancer().data), load_breast_cancer().target
+
+
 def several_labels():
     return make_multilabel_classification(300, random_state=0)
 
@@ -120,7 +124,16 @@ CASES = {
         cancer,
         {"solver": "sgd", "learning_rate": "invscaling", "learning_rate_init": 0.5, "power_t": 0.3},
     ),
-    "early stopping": ("Classifier", cancer, {"early_stopping": True, "n_iter_no_change": 3}),
+    "early stopping": (
+        "Classifier",
+        binary_cancer,
+        {"early_stopping": True, "n_iter_no_change": 3},
+    ),
+    "early stopping of several labels": (
+        "Classifier",
+        several_labels,
+        {"early_stopping": True, "validation_fraction": 0.3},
+    ),
     "early stopping of numbers": ("Regressor", numbers, {"early_stopping": True}),
     "lbfgs": ("Classifier", cancer, {"solver": "lbfgs", "max_iter": 10}),
     "lbfgs of numbers": ("Regressor", lambda: numbers(2), {"solver": "lbfgs", "max_iter": 10}),
@@ -213,7 +226,7 @@ def test_parameters_that_change_between_parts(parameters):
 
 
 def test_the_same_words(capsys):
-    x, y = cancer()
+    x, y = binary_cancer()
     stubborn = {"tol": 1.0, "n_iter_no_change": 2, "max_iter": 20, "verbose": True}
     for parameters in (
         {"early_stopping": True},
@@ -243,7 +256,14 @@ def test_the_same_signatures():
 
 def test_what_is_used_of_scikit_learn_is_there():
     inside = neural_network.MLPClassifier
-    for name in ("_fit", "_fit_lbfgs", "_loss_grad_lbfgs", "_fit_stochastic", "_forward_pass_fast"):
+    for name in (
+        "_fit",
+        "_fit_lbfgs",
+        "_loss_grad_lbfgs",
+        "_fit_stochastic",
+        "_forward_pass_fast",
+        "_score",
+    ):
         ours = getattr(estimators.MLPClassifier, name)
         assert ours is not getattr(inside, name), f"{name} is not ours"
 

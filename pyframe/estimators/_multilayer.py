@@ -289,7 +289,9 @@ class Multilayer:
         for parameter, array in zip(
             [*self.weights, *self.biases], [*coefs, *intercepts], strict=True
         ):
-            if not np.array_equal(parameter.value, array, equal_nan=True):
+            value = parameter.value
+            # The first look is quick; the second also takes NaN for NaN.
+            if not ((value == array).all() or np.array_equal(value, array, equal_nan=True)):
                 parameter.value = array
 
     def take_slots(self, other: Multilayer) -> None:
@@ -320,10 +322,26 @@ class Multilayer:
         z, plan = self._behind_the_first
         return plan.run({z: X @ self.weights[0].value + self.biases[0].value})
 
-    def loss_and_gradients(self, feed: dict[Any, Any]) -> tuple[float, list[Array]]:
-        """Return the cost, and the gradients of all weights and then all biases."""
-        cost, gradients = self.plan.loss_and_gradients(feed)
-        return cost, [gradients[p] for p in [*self.weights, *self.biases]]
+    def function(self, feed: dict[Any, Any]) -> Callable[[Array], tuple[float, Array]]:
+        """Return the cost, and its gradient in float64, as a function of all parameters in a row.
+
+        First come the weights, then the biases.
+        """
+        parameters = [*self.weights, *self.biases]
+        ends = np.cumsum([p.size for p in parameters]).tolist()
+        places = [slice(end - p.size, end) for p, end in zip(parameters, ends, strict=True)]
+        shapes = [known_shape(p.spec) for p in parameters]
+
+        def evaluate(packed: Array) -> tuple[float, Array]:
+            for p, place, shape in zip(parameters, places, shapes, strict=True):
+                p.value = packed[place].reshape(shape)
+            cost, gradients = self.plan.loss_and_gradients(feed)
+            result = np.empty(len(packed))
+            for p, place in zip(parameters, places, strict=True):
+                result[place] = gradients[p].ravel()
+            return cost, result
+
+        return evaluate
 
     # ---- copies ----
 

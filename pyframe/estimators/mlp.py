@@ -105,18 +105,17 @@ class _Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
         if self.dropout:
             raise ValueError("dropout needs a solver that takes batches; solver is 'lbfgs'")
         network = self._network(X)
-        self._feed = network.feed(X, y, sample_weight)
+        self._function = network.function(network.feed(X, y, sample_weight))
         try:
             super()._fit_lbfgs(X, y, sample_weight, *rest)
         finally:
             network.forget_feed()
-            del self._feed
+            del self._function
 
     def _loss_grad_lbfgs(self, packed: Any, *_: Any) -> tuple[float, Any]:
         """Return loss and gradients at some parameters, packed as scikit-learn packs them."""
-        self._unpack(packed)
-        loss, gradients = self._network().loss_and_gradients(self._feed)
-        return loss, np.concatenate([g.ravel() for g in gradients], dtype=np.float64)
+        result: tuple[float, Any] = self._function(packed)
+        return result
 
     def _fit_stochastic(
         self,
@@ -210,6 +209,19 @@ class _Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
             return True
         self._no_improvement_count = 0
         return False
+
+    def _score(self, X: Any, y: Any, sample_weight: Any = None) -> float:  # noqa: N803
+        """Return the score of held out data.
+
+        The accuracy is computed here: scikit-learn's checks take longer than a small epoch, and
+        before 1.9 they fail for labels that are strings.
+        """
+        if not is_classifier(self):
+            return float(super()._score(X, y, sample_weight=sample_weight))
+        right = self._predict(X, check_input=False) == y
+        if right.ndim > 1:
+            right = right.all(axis=1)
+        return float(np.average(right, weights=sample_weight))
 
     # ---- predictions ----
 
