@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import sklearn
+from scipy.sparse import csr_array
 from sklearn import neural_network
 from sklearn.datasets import load_breast_cancer, load_digits, make_friedman1
 from sklearn.model_selection import train_test_split
@@ -52,6 +53,17 @@ def synthetic(seed: int) -> tuple[Any, ...]:
     return split(x, (y - y.mean()) / y.std(), seed)
 
 
+def words(seed: int) -> tuple[Any, ...]:
+    """Return 3,000 texts of 60 words out of 20,000, the frequent ones more often; five topics."""
+    rng = np.random.default_rng(0)
+    topic = rng.integers(5, size=3_000)
+    rank = rng.zipf(1.3, size=(3_000, 60)) * (1 + topic[:, None]) % 20_000
+    x = csr_array((np.ones(rank.size), rank.ravel(), np.arange(0, rank.size + 1, 60)))
+    x.resize(3_000, 20_000)
+    x, x_test, topic, topic_test = train_test_split(x, topic, random_state=seed)
+    return x, topic, x_test, topic_test
+
+
 def mnist(folder: str) -> Callable[[int], tuple[Any, ...]]:
     """Return MNIST in float32, images in [0, 1]; the same for each seed."""
     train, test = pf.datasets.load_mnist(folder)
@@ -66,6 +78,7 @@ def tasks(folder: str | None) -> Iterator[tuple[str, Task]]:
     yield "digits", Task(lambda seed: split(*digits, seed), "Classifier", {})
     yield "breast cancer", Task(lambda seed: split(*cancer, seed), "Classifier", {})
     yield "20,000 x 8, numbers", Task(synthetic, "Regressor", {})
+    yield "3,000 x 20,000, sparse", Task(words, "Classifier", {"max_iter": 5})
     if folder:
         parameters = {"hidden_layer_sizes": (256, 128), "max_iter": 5, "batch_size": 128}
         yield "MNIST, float32", Task(mnist(folder), "Classifier", parameters)

@@ -45,12 +45,13 @@ PF_KERNEL(add_n)        /* x_1(...) .. x_n(...) -> y y = x_1 + .. + x_n, left to
 PF_KERNEL(copy)         /* x(...) -> y, same count   y = x */
 
 /* reductions.c: over any set of axes, a bit mask in the attributes. K: the axes that are kept. */
-PF_KERNEL(sum)       /* x(...) -> y(K)               y = sum x */
-PF_KERNEL(sum_grad)  /* dy(K), shape of x -> dx(...) dx = dy, repeated */
-PF_KERNEL(mean)      /* x(...) -> y(K)               y = sum x / n, n elements in each sum */
-PF_KERNEL(mean_grad) /* dy(K), shape of x -> dx(...) dx = dy / n, repeated */
-PF_KERNEL(max)       /* x(...) -> y(K)               y = max x; NaN if any x is */
-PF_KERNEL(max_grad)  /* dy(K), x(...), y(K) -> dx    dx = x = y ? dy / (how many are) : 0 */
+PF_KERNEL(sum)            /* x(...) -> y(K)               y = sum x */
+PF_KERNEL(sum_grad)       /* dy(K), shape of x -> dx(...) dx = dy, repeated */
+PF_KERNEL(sum_of_squares) /* x(...) -> y()           y = sum x^2, over everything */
+PF_KERNEL(mean)           /* x(...) -> y(K)               y = sum x / n, n elements in each sum */
+PF_KERNEL(mean_grad)      /* dy(K), shape of x -> dx(...) dx = dy / n, repeated */
+PF_KERNEL(max)            /* x(...) -> y(K)               y = max x; NaN if any x is */
+PF_KERNEL(max_grad)       /* dy(K), x(...), y(K) -> dx    dx = x = y ? dy / (how many are) : 0 */
 PF_KERNEL(sum_to) /* dy(...), shape A -> dx(A)    sums over the axes along which A was stretched */
 
 /* shapes.c: elements move and keep their values. */

@@ -105,6 +105,13 @@ int PF_NAME(sum)(const pf_call *call) {
     return PF_OK;
 }
 
+/* y = sum x^2, over everything */
+int PF_NAME(sum_of_squares)(const pf_call *call) {
+    const real *x = pf_in(call, 0);
+    pf_out(call, 0)[0] = pf_dot(x, x, pf_count(call->inputs[0]));
+    return PF_OK;
+}
+
 /* The number of elements of x that one element of y stands for. */
 static int64_t terms(const pf_operand *x, uint64_t axes) {
     int64_t n = 1;

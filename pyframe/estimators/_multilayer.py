@@ -187,10 +187,13 @@ class Multilayer:
         }
         self.seed = seed
         self.rate: float | None = None
-        self.dtype, self.alpha, self.sparse = coefs[0].dtype, alpha, sparse
-        self.weights = [
-            pf.Parameter(w, f"coefs_{i}", dtype=self.dtype) for i, w in enumerate(coefs)
-        ]
+        self.dtype, self.sparse = coefs[0].dtype, sparse
+        self.weights, squares = [], []
+        for i, w in enumerate(coefs):
+            self.weights.append(pf.Parameter(w, f"coefs_{i}", dtype=self.dtype))
+            # Gradients run in reverse order of making. So that of the penalty comes when the one
+            # of the loss is there, and adding it up is one pass over both.
+            squares.append(pf.SumOfSquares(self.weights[-1]))
         self.biases = [
             pf.Parameter(b, f"intercepts_{i}", dtype=self.dtype) for i, b in enumerate(intercepts)
         ]
@@ -199,7 +202,9 @@ class Multilayer:
         self._prediction = LINKS[link](z)
         function = LOSSES.get((loss, link)) if isinstance(loss, str) else None
         self.y, mean = loss_node(function or pf.losses.get(loss), z, "y", self.w)
-        cost = mean + self._penalty()
+        cost = mean
+        if alpha:
+            cost = mean + sum(squares[1:], squares[0]) * (0.5 * alpha) / pf.Sum(self.w)
         self.plan = pf.compile(
             cost,
             optimizer,
@@ -241,12 +246,6 @@ class Multilayer:
         units = known_shape(self.biases[0].spec)[0]
         z = pf.Placeholder("z", shape=(None, units), dtype=self.dtype)
         return z, pf.compile(LINKS[self.options["link"]](self._rest(z)))
-
-    def _penalty(self) -> Any:
-        if not self.alpha:
-            return 0.0
-        squares = [pf.Sum(pf.Square(w)) for w in self.weights]
-        return sum(squares[1:], squares[0]) * (0.5 * self.alpha) / pf.Sum(self.w)
 
     # ---- data ----
 
