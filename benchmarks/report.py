@@ -16,6 +16,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 OWN = ("pyframe", "pyframe step")  # no peers of itself
+BEFORE = " before"  # ends the name of what another version of pyframe took
 LOOPS = ("jax loop",)  # peers whose training loop is compiled too
 BEGIN, END = "<!-- benchmark table -->", "<!-- end of benchmark table -->"
 MEMORY_ABOVE_NUMPY = 10e6  # bytes that pyframe may take more than NumPy by hand
@@ -30,9 +31,14 @@ def medians(run: Result, clock: str) -> dict[str, float]:
     return {name: statistics.median(row[clock]) for name, row in run["peers"].items() if row[clock]}
 
 
+def is_own(name: str) -> bool:
+    """Return whether this is pyframe itself, of this version or another."""
+    return name.removesuffix(BEFORE) in OWN
+
+
 def best_peer(seconds: dict[str, float]) -> str | None:
     """Return the fastest of those that are called for each step and are not pyframe."""
-    peers = [name for name in seconds if name not in (*OWN, *LOOPS)]
+    peers = [name for name in seconds if not is_own(name) and name not in LOOPS]
     return min(peers, key=seconds.__getitem__) if peers else None
 
 
@@ -119,6 +125,20 @@ def scaling_table(result: Result) -> str:
     return table(["workload", "threads", *peers], lines) if lines else ""
 
 
+def before_table(result: Result) -> str:
+    """Return how long a step takes now, as a part of what it took before, or nothing."""
+    clock, lines = result.get("clock", "wall"), []
+    for run in result["runs"]:
+        seconds = medians(run, clock)
+        ratios = [
+            f"{seconds[name] / seconds[name + BEFORE]:.3f}" if name + BEFORE in seconds else "-"
+            for name in OWN
+        ]
+        if any(r != "-" for r in ratios):
+            lines.append([run["title"], str(run["threads"]), *ratios])
+    return table(["workload", "threads", *OWN], lines) if lines else ""
+
+
 def memory_table(result: Result, threads: int) -> str:
     """Return the table of resident memory at one thread count, or nothing."""
     peers, lines = _peers(result), []
@@ -142,7 +162,7 @@ def _memory_met(memory: dict[str, int]) -> str:
     if "pyframe" not in memory or len(memory) == 1:
         return "-"
     own = memory["pyframe"]
-    frameworks = [m for name, m in memory.items() if name not in (*OWN, "numpy")]
+    frameworks = [m for name, m in memory.items() if not is_own(name) and name != "numpy"]
     met = all(own < other for other in frameworks)
     met &= own <= memory.get("numpy", own) + MEMORY_ABOVE_NUMPY
     return "yes" if met else "no"
@@ -180,6 +200,8 @@ def markdown(result: Result) -> str:
     ]
     for count in counts:
         lines += [f"## {count} thread{'s' if count > 1 else ''}", "", speed_table(result, count)]
+    if text := before_table(result):
+        lines += ["## Time of a step, as a part of that before", "", text]
     if text := scaling_table(result):
         lines += ["## How many times faster than with one thread", "", text]
     for count in counts:

@@ -2,6 +2,7 @@
 
     python benchmarks/run.py                               # all of it, on one thread and on two
     python benchmarks/run.py --workloads lesson tabular --peers numpy jax --threads 1 --rounds 5
+    python benchmarks/run.py --peers pyframe "pyframe step" --before OTHER/bin/python
 
 Each peer runs each workload in a process of its own. Before anything is timed, all must have come
 to the same loss after the same steps. Then they are timed in rounds, each of them once a round in a
@@ -23,7 +24,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,12 @@ TOLERANCE = 1e-4  # of the loss after these steps, relative
 
 @dataclass(frozen=True)
 class PeerKind:
-    """A peer: its script in ``peers/``, and which of its ways it is to go."""
+    """A peer: its script in ``peers/``, which of its ways it is to go, and what runs it."""
 
     script: str
     variant: str = ""
     skips: tuple[str, ...] = ()
+    python: str = sys.executable
 
 
 IMAGES = tuple(name for name, w in WORKLOADS.items() if isinstance(w, ConvNet))
@@ -210,7 +212,7 @@ class Settings:
 
 def command_of(kind: PeerKind, workload: Workload, folder: Path, threads: int) -> list[str]:
     """Return the command line of a peer's process."""
-    command = [sys.executable, "-m", f"peers.{kind.script}", workload.name]
+    command = [kind.python, "-m", f"peers.{kind.script}", workload.name]
     command += [str(folder / workload.name), "--threads", str(threads)]
     return command + (["--variant", kind.variant] if kind.variant else [])
 
@@ -275,7 +277,7 @@ def measure(
         _time(rows, running, settings)
     if settings.memory:
         for name, row in rows.items():
-            kind = PeerKind(peers[name].script, variants[name])
+            kind = replace(peers[name], variant=variants[name])
             command = command_of(kind, workload, settings.folder, threads)
             process = Process(command, threads, settings.folder / f"{name}.log")
             answer = process.ask(do="memory", steps=CHECK_STEPS)
@@ -314,8 +316,20 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def chosen(names: Iterable[str], before: str | None) -> dict[str, PeerKind]:
+    """Return the peers of some names, and pyframe once more, as another environment has it."""
+    kinds = {name: PEERS[name] for name in names}
+    if before is not None:
+        own = {name: kind for name, kind in kinds.items() if report.is_own(name)}
+        kinds |= {n + report.BEFORE: replace(kind, python=before) for n, kind in own.items()}
+    return kinds
+
+
 def run(
-    workloads: Iterable[str], peers: Iterable[str], threads: Iterable[int], settings: Settings
+    workloads: Iterable[str],
+    kinds: dict[str, PeerKind],
+    threads: Iterable[int],
+    settings: Settings,
 ) -> dict[str, Any]:
     """Measure everything and return it as what JSON can hold."""
     result: dict[str, Any] = {
@@ -337,7 +351,6 @@ def run(
         for name in workloads:
             workload = WORKLOADS[name]
             say(f"{name}, {count} thread{'s' if count > 1 else ''}")
-            kinds = {n: PEERS[n] for n in peers}
             rows, missing, versions = measure(workload, kinds, count, settings)
             result["versions"] |= versions
             result["runs"].append(
@@ -362,6 +375,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--workloads", nargs="+", choices=list(WORKLOADS), default=list(WORKLOADS))
     parser.add_argument("--peers", nargs="+", choices=list(PEERS), default=list(PEERS))
+    parser.add_argument(
+        "--before", metavar="PYTHON", help="measure the pyframe of this interpreter beside this one"
+    )
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=0.2, help="of a peer in a round")
@@ -373,7 +389,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         settings = Settings(given.rounds, given.seconds, not given.no_memory, Path(folder))
-        result = run(given.workloads, given.peers, given.threads, settings)
+        peers = chosen(given.peers, given.before)
+        result = run(given.workloads, peers, given.threads, settings)
     result["clock"] = given.clock
     text = report.markdown(result)
     print(text)

@@ -71,9 +71,8 @@ def faked(bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def run(**modes: str) -> dict[str, Any]:
         peers = {name: bench.run.PeerKind(mode) for name, mode in modes.items()}
-        monkeypatch.setattr(bench.run, "PEERS", peers)
         settings = bench.run.Settings(rounds=3, seconds=0.01, memory=True, folder=tmp_path)
-        return bench.run.run(["tabular"], list(peers), [1], settings)
+        return bench.run.run(["tabular"], peers, [1], settings)
 
     return run
 
@@ -90,6 +89,21 @@ def test_medians_and_ratios_come_out(bench: Any, faked: Any) -> None:
     assert "| **200 µs** | **2.00 ms** | 2.00 ms | 10.00 | 4 | yes |" in text
     assert "| 50 (+30) | 50 (+30) | 50 (+30) | no |" in text  # not below every framework
     assert "Not there yet: lstm, transformer" in text
+
+
+def test_two_versions_are_compared(bench: Any, faked: Any) -> None:
+    kinds = bench.run.chosen(["pyframe", "numpy"], "other/bin/python")
+    assert kinds["pyframe before"].python == "other/bin/python"
+    assert kinds["pyframe before"].variant == kinds["pyframe"].variant
+    assert list(kinds) == ["pyframe", "numpy", "pyframe before"]
+    assert list(bench.run.chosen(["pyframe", "numpy"], None)) == ["pyframe", "numpy"]
+    result = faked(**{"pyframe": "slow", "pyframe before": "fast", "numpy": "slow"})
+    assert bench.report.ratio(result["runs"][0], "wall") == pytest.approx(1)
+    text = bench.report.markdown(result)
+    assert "## Time of a step, as a part of that before" in text
+    assert "| 1 | 10.000 | - |" in text
+    del result["runs"][0]["peers"]["pyframe before"]
+    assert "as a part of that before" not in bench.report.markdown(result)
 
 
 def test_absent_and_dead_peers_are_skipped_and_named(bench: Any, faked: Any) -> None:
