@@ -58,6 +58,9 @@ class Loop:
         epoch. A full batch is read in order all the same.
     training : bool
         False evaluates: only loss and metrics are computed, and nothing is claimed.
+    claimed : bool, default False
+        Whether the caller has claimed the parameters already, for longer than the loop lives; see
+        `Plan.claim`.
 
     Attributes
     ----------
@@ -87,6 +90,7 @@ class Loop:
         stop: str | None,
         training: bool,
         order: Callable[[int], Array] | None = None,
+        claimed: bool = False,
     ) -> None:
         self._loop: Any = None
         self._done_before = 0  # epochs of the jobs before this one
@@ -115,7 +119,7 @@ class Loop:
                 self._flags |= lib.PF_LOOP_GATHER
         self._alive: list[Any] = []
         self._stack = ExitStack()
-        if training:
+        if training and not claimed:
             self._stack.enter_context(plan.claim())
         try:
             self._prepare()

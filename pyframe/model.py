@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyframe import checkpoint
+from pyframe.building import building
 from pyframe.checkpoint import Architecture
 from pyframe.checkpoint.inspection import layer_table
 from pyframe.errors import ArgumentError, FeedError, GraphError, ShapeError
@@ -78,7 +78,6 @@ class Model:
         self._connect(sources, results, None)
 
     def _reset(self) -> None:
-        self._lock = threading.RLock()
         self._plan: Plan | None = None
         self._graph: Graph | None = None
         self._inputs: list[Placeholder] = []
@@ -335,7 +334,7 @@ class Model:
         return np.concatenate(parts)
 
     def _inference_plan(self) -> Plan:
-        with self._lock:
+        with building:
             if self._plan is None:
                 self._plan = compile(self.outputs)
             return self._plan
@@ -421,8 +420,10 @@ class Sequential(Model):
 
     def build_for(self, X: Any) -> None:  # noqa: N803
         """Take the shape of a sample from data, unless the graph is there already."""
-        with self._lock:
-            if self.built:
+        if self.built:
+            return
+        with building:
+            if self.built:  # another thread has come first
                 return
             if isinstance(X, Mapping):
                 X = next(iter(X.values()), None)  # noqa: N806

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from pyframe.building import building
 from pyframe.errors import ArgumentError, DTypeError, GraphError, ShapeError
 
 if TYPE_CHECKING:
@@ -546,6 +547,7 @@ class Parameter(Leaf):
         """Return the first value; drawn once, then kept until it is placed.
 
         It is drawn under the name that the graph gives the parameter: two of one name get two.
+        Called with `building` held, as all that touches a parameter that has no place yet.
         """
         if not isinstance(self._initial, np.ndarray):
             drawn = self._initial.materialize(name or self.name or f"{self.op}_{self.serial}")
@@ -556,9 +558,12 @@ class Parameter(Leaf):
     def value(self) -> Array:
         """The current value, a read-only view."""
         if self._storage is None:
-            view = self._initial_array().view()
-        else:
-            view = self._storage.view(self._offset, known_shape(self.spec))
+            with building:
+                if self._storage is None:  # no other thread has placed it meanwhile
+                    view = self._initial_array().view()
+                    view.flags.writeable = False
+                    return view
+        view = self._storage.view(self._offset, known_shape(self.spec))
         view.flags.writeable = False
         return view
 
@@ -571,9 +576,11 @@ class Parameter(Leaf):
                 f"{describe(array.shape)}; a parameter keeps its shape"
             )
         if self._storage is None:
-            self._initial = array.copy()
-        else:
-            self._storage.write(self._offset, array)
+            with building:
+                if self._storage is None:
+                    self._initial = array.copy()
+                    return
+        self._storage.write(self._offset, array)
 
 
 class State(Parameter):

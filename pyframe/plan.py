@@ -14,6 +14,7 @@ from warnings import warn
 
 from pyframe._native import ffi, lib
 from pyframe.autodiff import Gradients, differentiate
+from pyframe.building import building
 from pyframe.errors import (
     ArgumentError,
     BusyError,
@@ -128,6 +129,11 @@ class Plan:
     @cached_property
     def gradients(self) -> Gradients | None:
         """The gradient nodes; made when they are first needed."""
+        with building:
+            # Another thread may have made them while this one waited.
+            return self.__dict__.get("gradients") or self._differentiate()
+
+    def _differentiate(self) -> Gradients | None:
         if self.cost is None:
             return None
         wanted: set[Node] = {p for p in self.graph.parameters if p.trainable or self.inspect}
@@ -196,20 +202,30 @@ class Plan:
         shapes = tuple((id(p), a.shape) for p, a in feeds.items())
         wanted = tuple((id(v.node), v.index) for v in outputs)
         key = (mode, training, wanted, frozenset(shapes))
+        found = self._cached(key)
+        if found is not None:
+            return found
+        with building:
+            found = self._cached(key)  # another thread may have made it while this one waited
+            if found is not None:
+                return found
+            with collector_paused():
+                specs = {p: Spec(a.shape, a.dtype) for p, a in feeds.items()}
+                request = self._request(mode, list(outputs), specs, training)
+                made = Specialization(Program(Builder(request)), self._train.guards)
+            with self._lock:
+                self._cache[key] = made
+                while len(self._cache) > SPECIALIZATIONS:
+                    self._cache.popitem(last=False)
+            return made
+
+    def _cached(self, key: Any) -> Specialization | None:
+        """Return a specialization that was made before, which then goes last."""
         with self._lock:
             found = self._cache.get(key)
             if found is not None:
                 self._cache.move_to_end(key)
-                return found
-        with collector_paused():
-            specs = {p: Spec(a.shape, a.dtype) for p, a in feeds.items()}
-            request = self._request(mode, list(outputs), specs, training)
-            made = Specialization(Program(Builder(request)), self._train.guards)
-        with self._lock:
-            self._cache[key] = made
-            while len(self._cache) > SPECIALIZATIONS:
-                self._cache.popitem(last=False)
-        return made
+            return found
 
     def _feeds(self, feed: Mapping[Any, Any], values: Sequence[Value]) -> dict[Placeholder, Array]:
         """Return the arrays of the placeholders that some values depend on."""
@@ -400,11 +416,13 @@ class Plan:
             return self._run(pattern.specialization, buffers, out, single)
         single, wanted = self._wanted(outputs)
         feeds = self._feeds(feed, wanted)
-        specialization = self._specialize("run", wanted, feeds, training)
-        buffers = [ffi.from_buffer(feeds[p]) for p in specialization.program.feeds]
-        if training and self.states:
-            # Batch statistics go to a shadow of the states, which a step would use as well.
-            with self.claim():
+        with ExitStack() as stack:
+            if training and self.states:
+                # Batch statistics go to a shadow of the states, which a step would use as well.
+                stack.enter_context(self.claim())
+            specialization = self._specialize("run", wanted, feeds, training)
+            buffers = [ffi.from_buffer(feeds[p]) for p in specialization.program.feeds]
+            if training and self.states:
                 return self._run(specialization, buffers, out, single)
         if outputs is None or isinstance(outputs, Value):  # a list could be another one next time
             pattern = pattern_of(feed, self._known, specialization)
@@ -498,6 +516,7 @@ class Plan:
         stop: str | None = None,
         training: bool = True,
         order: Callable[[int], Array] | None = None,
+        claimed: bool = False,
     ) -> Loop:
         """Return a `Loop` that runs whole epochs in C.
 
@@ -519,6 +538,7 @@ class Plan:
             stop=stop,
             training=training,
             order=order,
+            claimed=claimed,
         )
 
     # ---- looking inside ----

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ import pluggy
 
 from pyframe import _native, hookspecs
 from pyframe._version import __version__
+from pyframe.building import building
 from pyframe.discovery import EVENTS, Found, allowed, find_plugins, is_strict, normalized
 from pyframe.errors import PluginError
 from pyframe.registry import BUILT_IN, KINDS, registries
@@ -76,7 +76,6 @@ class Origin(NamedTuple):
     file: str | None
 
 
-_lock = threading.RLock()
 _manager: pluggy.PluginManager | None = None
 _plugins: dict[str, Plugin] | None = None
 _owners: dict[int, str] = {}  # id of an object with hooks -> distribution, for messages
@@ -85,7 +84,7 @@ _owners: dict[int, str] = {}  # id of an object with hooks -> distribution, for 
 def manager() -> pluggy.PluginManager:
     """Return the one plugin manager."""
     global _manager
-    with _lock:
+    with building:
         if _manager is None:
             made = pluggy.PluginManager(hookspecs.PROJECT)
             made.add_hookspecs(hookspecs)
@@ -111,7 +110,7 @@ def installed() -> dict[str, Plugin]:
     True
     """
     global _plugins
-    with _lock:
+    with building:
         if _plugins is None:
             found = find_plugins(KINDS)
             wanted = allowed(found.values())
@@ -173,7 +172,7 @@ def load(name: str) -> Plugin:
 
 
 def _load(plugin: Plugin) -> None:
-    with _lock:
+    with building:
         if plugin.status != "installed":
             return
         plugin.status = "loading"
@@ -432,7 +431,7 @@ def register(plugin: object, distribution: str = "unnamed", version: str = "0") 
     >>> pf.plugins.register(mine, "my-package")
     >>> pf.plugins.unregister(mine)
     """
-    with _lock:
+    with building:
         check_hooks(plugin, distribution)
         open_kernels(plugin, distribution)
         things = things_of(plugin, distribution)
@@ -444,7 +443,7 @@ def register(plugin: object, distribution: str = "unnamed", version: str = "0") 
 
 def unregister(plugin: object) -> None:
     """Take back what `register` brought in."""
-    with _lock:
+    with building:
         withdraw(plugin)
 
 
@@ -454,7 +453,7 @@ def unregister(plugin: object) -> None:
 def load_built_ins(kind: str) -> None:
     """Register what the package itself has of a kind, unless that is done."""
     module = importlib.import_module(BUILT_IN_MODULES[kind])  # outside of the lock
-    with _lock:
+    with building:
         if not manager().is_registered(module):
             things = things_of(module, BUILT_IN)
             for of_kind, named in things.items():

@@ -209,9 +209,8 @@ class Saved(NamedTuple):
     width: int  # of the sums of the metrics over an epoch
 
     def apply(self) -> None:
-        """Set parameters, states, slots and the step count."""
-        with self.plan.claim():  # or BusyError: somebody else is training them
-            self.plan.restore(self.snapshot)
+        """Set parameters, states, slots and the step count; the caller has claimed them."""
+        self.plan.restore(self.snapshot)
 
     @property
     def fit(self) -> dict[str, Any]:
@@ -441,6 +440,7 @@ def restore(path: str | os.PathLike[str], trainer: Trainer) -> None:
     objective = trainer._objective(record.get("weighted") is True)
     saved = read(path, trainer, objective)
     epochs = check_integer("epochs_done", saved.record["epochs_done"], at_least=0)
-    trainer._train_on(objective)
-    saved.apply()
-    trainer.epochs_done = epochs
+    with objective.plan.claim():  # or BusyError: somebody else is training them
+        trainer._train_on(objective)
+        saved.apply()
+        trainer.epochs_done = epochs

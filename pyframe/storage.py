@@ -17,6 +17,7 @@ from weakref import ref
 import numpy as np
 
 from pyframe._native import empty_aligned, ffi, lib
+from pyframe.building import building
 from pyframe.errors import BusyError, ResourceError
 from pyframe.node import Array, Parameter, Shape
 
@@ -130,8 +131,14 @@ class Storage:
 def place(parameters: Sequence[Parameter], names: Sequence[str]) -> None:
     """Give every parameter that has no storage a place in a new flat buffer of its dtype.
 
-    Trainable ones of one group lie side by side, so that an update covers them in one run.
+    Trainable ones of one group lie side by side, so that an update covers them in one run. Of
+    several threads that place the same parameters the first one does.
     """
+    with building:
+        _place(parameters, names)
+
+
+def _place(parameters: Sequence[Parameter], names: Sequence[str]) -> None:
     placed = [p._storage.guard for p in parameters if p._storage is not None]
     waiting = [(p, n) for p, n in zip(parameters, names, strict=True) if p._storage is None]
     if not waiting:
@@ -162,7 +169,9 @@ def _place_together(
     storage = Storage(data, segments, guard)
     for (parameter, _), segment, array in zip(chosen, segments, arrays, strict=True):
         data[segment.offset : segment.offset + segment.size] = array.ravel()
-        parameter._storage, parameter._offset = storage, segment.offset
+        # The storage last: a thread that sees it relies on the offset.
+        parameter._offset = segment.offset
+        parameter._storage = storage
         parameter._initial = np.empty(0, dtype)  # the numbers live in the buffer now
 
 

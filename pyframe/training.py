@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pyframe import checkpoint, optimizers, resuming, schedules
+from pyframe.building import building
 from pyframe.callbacks import Callback, listens
 from pyframe.callbacks import get as get_callback
 from pyframe.errors import (
@@ -30,6 +31,7 @@ from pyframe.plan import Plan
 from pyframe.plugins import listens as plugins_listen
 from pyframe.plugins import notify
 from pyframe.progress import Progress
+from pyframe.storage import already_trained
 
 DEFAULT_BATCH = 32
 
@@ -124,17 +126,21 @@ class Trainer:
 
     def _objective(self, weighted: bool) -> Objective:
         """Return the plan for data with or without sample weights."""
-        if weighted not in self._objectives:
-            self._objectives[weighted] = self.goal.objective(
-                self.model,
-                self.optimizer,
-                weighted=weighted,
-                detect_anomaly=self.detect_anomaly,
-            )
-        return self._objectives[weighted]
+        with building:
+            if weighted not in self._objectives:
+                self._objectives[weighted] = self.goal.objective(
+                    self.model,
+                    self.optimizer,
+                    weighted=weighted,
+                    detect_anomaly=self.detect_anomaly,
+                )
+            return self._objectives[weighted]
 
     def _train_on(self, objective: Objective) -> None:
-        """Go on with the optimizer's memory of the plan that was trained on before."""
+        """Go on with the optimizer's memory of the plan that was trained on before.
+
+        Whoever calls this has claimed the parameters.
+        """
         if self._current is not None and self._current is not objective:
             objective.plan.restore(self._current.plan.snapshot())
         self._current = objective
@@ -240,7 +246,7 @@ class Trainer:
         CheckpointError
             If the file to resume from is damaged, or of another model, optimizer or fit.
         """
-        began = time.perf_counter()
+        began, epochs_done = time.perf_counter(), self.epochs_done
         seed = check_integer("seed", seed, at_least=0, at_most=2**64 - 1)
         epochs = check_integer("epochs", epochs, at_least=0)
         listeners = in_order([*self.callbacks, *_callbacks(callbacks)])
@@ -253,7 +259,7 @@ class Trainer:
         if batch_size == "auto":
             batch_size = min(DEFAULT_BATCH, _rows(arrays))
         rates = None if schedule is None else schedules.get(schedule)
-        first, saved = self.epochs_done, None
+        first, saved = epochs_done, None
         if initial_epoch is not None:
             first = check_integer("initial_epoch", initial_epoch, at_least=0)
         history = History(seed, first)
@@ -274,10 +280,13 @@ class Trainer:
             history = saved.history()
             first = history.first_epoch
         left = max(epochs - history.epochs, 0)
-        self._train_on(objective)
-        if saved is not None:
-            saved.apply()
         with ExitStack() as stack:
+            stack.enter_context(objective.plan.claim())
+            if self.epochs_done != epochs_done:
+                raise already_trained()  # a fit in another thread has come and gone meanwhile
+            self._train_on(objective)
+            if saved is not None:
+                saved.apply()
             validation = _validation(objective, held_out, left, batch_size)
             if validation is not None:
                 stack.enter_context(validation)
@@ -291,6 +300,7 @@ class Trainer:
                     learning_rates=rates,
                     first_epoch=first + history.epochs,
                     stop=_stops(listeners, validation is not None),
+                    claimed=True,
                 )
             )
             progress = Progress(left, loop.samples, verbose)

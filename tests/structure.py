@@ -11,6 +11,7 @@ GROUPS = (
     (
         "_version",
         "errors",
+        "building",
         "deprecation",
         "libraries",
         "_native",
