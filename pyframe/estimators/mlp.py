@@ -14,12 +14,13 @@ from sklearn.base import is_classifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.neural_network._multilayer_perceptron import BaseMultilayerPerceptron
-from sklearn.utils import check_consistent_length, compute_sample_weight
+from sklearn.utils import check_consistent_length
 from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
 from sklearn.utils.validation import _check_sample_weight, _check_y, validate_data
 
 from pyframe.estimators._epochs import Epochs, Schedule
 from pyframe.estimators._multilayer import Multilayer
+from pyframe.estimators._weights import sample_weights
 from pyframe.optimizers import SGD, Adam, Optimizer
 from pyframe.registry import registries
 
@@ -345,11 +346,17 @@ class MLPClassifier(_Trained, neural_network.MLPClassifier):  # type: ignore[mis
                 )
             labels = _check_y(y, multi_output=True, estimator=self)
             check_consistent_length(X, labels)
-            weight = compute_sample_weight(self.class_weight, labels)
+            weight = sample_weights(self.class_weight, labels, self._all_classes(incremental, labels))
             if sample_weight is not None:
                 weight = weight * _check_sample_weight(sample_weight, X)
             sample_weight = weight
         return super()._fit(X, y, sample_weight=sample_weight, incremental=incremental)
+
+    def _all_classes(self, incremental: bool, labels: Any) -> Any:
+        """Return what a column of labels may hold, if a batch alone does not say it."""
+        if not incremental:
+            return None
+        return [0, 1] if labels.ndim > 1 and labels.shape[1] > 1 else self.classes_
 
 
 class MLPRegressor(_Trained, neural_network.MLPRegressor):  # type: ignore[misc]

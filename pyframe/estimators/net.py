@@ -12,7 +12,7 @@ import numpy as np
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, _fit_context
 from sklearn.preprocessing import LabelEncoder
-from sklearn.utils import check_random_state, column_or_1d, compute_sample_weight
+from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils._param_validation import Hidden, Interval, Options, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
@@ -21,6 +21,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from pyframe import losses
 from pyframe.callbacks import Callback
 from pyframe.callbacks import get as get_callback
+from pyframe.estimators._weights import sample_weights
 from pyframe.initializers import seeded
 from pyframe.layers import Dense, Layer
 from pyframe.model import Model, Sequential
@@ -461,7 +462,8 @@ class NetClassifier(ClassifierMixin, _Net):
                 raise ValueError(f"y contains previously unseen labels: {unseen.tolist()}")
             targets = self._encoder.transform(y)
             if self.class_weight is not None:
-                of_class = compute_sample_weight(self.class_weight, y)
+                balanced = isinstance(self.class_weight, str)
+                of_class = sample_weights(self.class_weight, y, None if balanced else self.classes_)
                 weight = of_class if weight is None else weight * of_class
             if not _is(self._loss(), "cross_entropy"):
                 targets = np.eye(len(self.classes_))[targets]
