@@ -24,9 +24,6 @@ Logs = dict[str, Any]
 
 EVENTS = ("on_fit_start", "on_epoch_start", "on_epoch_end", "on_batch_end", "on_fit_end")
 
-# Of these, more is better.
-RISING = ("accuracy", "r2", "precision", "recall", "f1", "auc")
-
 
 class Callback:
     """The base of all callbacks; override what you want to hear of.
@@ -161,6 +158,7 @@ class _Monitor(Callback):
             raise ArgumentError(f"mode={mode!r}; use 'min', 'max' or 'auto'")
         self.monitor, self.mode = monitor, mode
         self.best = math.nan
+        self.rises = mode == "max"
 
     def on_fit_start(self, trainer: Trainer) -> None:
         self.best = math.nan
@@ -170,6 +168,15 @@ class _Monitor(Callback):
                 f"{type(self).__name__}: there is no number {self.monitor!r} to monitor; "
                 f"there is {', '.join(names)}"
             )
+        if self.monitors and self.mode == "auto":
+            rises = trainer.higher_is_better(self._key(names))
+            if rises is None:
+                raise ArgumentError(
+                    f"{type(self).__name__}: {self.monitor!r} does not say whether more of it is "
+                    "better; pass mode='max' or mode='min', or give its metric the attribute "
+                    "higher_is_better, True or False"
+                )
+            self.rises = rises
 
     @property
     def monitors(self) -> bool:
@@ -198,8 +205,7 @@ class _Monitor(Callback):
 
     def improves(self, value: float, min_delta: float = 0.0) -> bool:
         """Return whether a value is better than the best so far by more than min_delta."""
-        rises = self.mode == "max" or (self.mode == "auto" and self.monitor.endswith(RISING))
-        gain = value - self.best if rises else self.best - value
+        gain = value - self.best if self.rises else self.best - value
         return not math.isnan(value) and (math.isnan(self.best) or gain > min_delta)
 
 
@@ -223,7 +229,8 @@ class EarlyStopping(_Monitor):
         At the end, set parameters, states and the optimizer's memory back to the best epoch. Not
         done when ``"parameters"`` is monitored.
     mode : {"auto", "min", "max"}
-        Auto: accuracy, r2 and the like are to rise, all others to fall.
+        Auto: losses are to fall, and a metric says whether it is to rise, as accuracy does, or to
+        fall (`higher_is_better`). One that does not say needs "min" or "max".
     tol : float, optional
 
     Attributes

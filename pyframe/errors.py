@@ -16,6 +16,7 @@ __all__ = [
     "CheckpointError",
     "DTypeError",
     "DatasetError",
+    "DivergenceWarning",
     "FeedError",
     "GraphError",
     "KernelError",
@@ -119,6 +120,10 @@ class PyframeDeprecationWarning(DeprecationWarning):
 
     Python shows it where the calling code is the script itself, and pytest always does.
     """
+
+
+class DivergenceWarning(RuntimeWarning):
+    """A loss has become NaN or infinite, and the fit goes on with it."""
 
 
 class UnusedParameterWarning(UserWarning):

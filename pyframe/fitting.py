@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from pyframe.callbacks import Callback, ModelCheckpoint, listens
+from pyframe.errors import DivergenceWarning
 from pyframe.loop import Loop
 from pyframe.node import Array
 from pyframe.objective import Objective
@@ -23,6 +28,9 @@ SECONDS_PER_LOOK = 0.05  # how long Ctrl-C and the progress may have to wait
 
 class History(dict[str, list[Any]]):
     """What a fit reports: for each loss and metric a list with one value an epoch.
+
+    A value is a number, or for a metric that is none, such as a confusion matrix, a list of lists
+    of them: ``json.dumps(history)`` works.
 
     Attributes
     ----------
@@ -129,6 +137,8 @@ class Fit:
         self.validation, self.history, self.progress = validation, history, progress
         self.before, self.shuffle, self.running = history.epochs, shuffle, True
         self.listeners = listeners
+        self.diverged: tuple[int, str, float] | None = None  # epochs until then, what, to what
+        self._has_warned = False
         self.on_epoch_start = [c for c in listeners if listens(c, "on_epoch_start")]
         self.on_epoch_end = [c for c in listeners if listens(c, "on_epoch_end")]
         self.on_batch_end = [c for c in listeners if listens(c, "on_batch_end")]
@@ -164,9 +174,11 @@ class Fit:
                     self._end_epoch()
                 elif status == "paused":
                     self._note_epochs(self.done)  # now, so that none pile up for the end
+                self._warn_of_divergence()
                 if self.progress.due:
                     self.progress.show(loop.epoch, loop.samples_done, self._latest())
         self._note_epochs(self.done)
+        self._warn_of_divergence()
         history.interrupted = self.interrupt.pressed
         self.progress.finish(loop.epoch, loop.samples_done, self._latest(), history.interrupted)
 
@@ -199,8 +211,32 @@ class Fit:
         history = self.history
         records = self.loop.records[history.epochs - self.before : until - self.before]
         for column in self.objective.columns:
-            history[column.key] += column.values(records)
+            history[column.key] += column.plain_values(records)
+        if not np.isfinite(records[:, 0]).all():  # the sum behind the loss, the first column
+            at = int(np.isfinite(records[:, 0]).argmin())
+            self._note_divergence(history.epochs + at + 1, "loss", records[at])
         history.epochs = until
+
+    def _note_divergence(self, epochs: int, what: str, record: Array) -> None:
+        """Note the first loss that is not finite; `record` has its sums."""
+        if self.diverged is None:
+            self.diverged = epochs, what, self.objective.columns[0].values(record[None])[0]
+
+    def _warn_of_divergence(self) -> None:
+        """Say once that a loss is not finite, after its epoch: callbacks have heard of it."""
+        if self.diverged is None or self._has_warned:
+            return
+        self._has_warned = True
+        epochs, what, value = self.diverged
+        warnings.warn(
+            f"the {what} is {value} after {epochs} epoch{'s' if epochs > 1 else ''}: the training "
+            "has diverged, or the data hold NaN or infinity; what helps: numpy.isfinite(X).all() "
+            "and the same for Y, inputs scaled to about 1, a lower learning rate, clip_norm=1.0 "
+            "for the optimizer; Trainer(detect_anomaly=True) stops at the first node that gives "
+            "NaN or infinity and names it",
+            DivergenceWarning,
+            stacklevel=4,  # of whoever has called fit
+        )
 
     def _start_epoch(self) -> None:
         if self.loop.epoch < self.loop.epochs:
@@ -239,6 +275,10 @@ class Fit:
         while True:
             loop.run(SECONDS_PER_LOOK)
             if loop.epoch > done:
-                return self.objective.logs(loop.records[-1], "val_")
+                record = loop.records[-1]
+                if not math.isfinite(record[0]):
+                    self._note_divergence(self.done, "validation loss", record)
+                columns = self.objective.columns
+                return {f"val_{c.key}": c.plain_values(record[None])[0] for c in columns}
             if self.interrupt.pressed:
                 return {f"val_{c.key}": float("nan") for c in self.objective.columns}

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from pyframe import losses, metrics
 from pyframe.errors import ArgumentError, DTypeError, FeedError, GraphError, check_number
 from pyframe.layers.base import unused_name
 from pyframe.model import Model
 from pyframe.node import INT64, Array, Node, Placeholder, Value, describe
-from pyframe.ops.metrics import MeanOf
+from pyframe.ops.metrics import MeanOf, Ratio
 from pyframe.plan import Plan, compile
 
 Loss = Callable[..., Any]
@@ -32,6 +34,13 @@ class Column(NamedTuple):
             return finalize_all(sums)  # type: ignore[no-any-return]
         return list(map(self.node.finalize, sums.tolist()))  # type: ignore[attr-defined]
 
+    def plain_values(self, records: Array) -> list[Any]:
+        """Return the same as numbers, and lists of them, which JSON can hold."""
+        values = self.values(records)
+        if isinstance(self.node, Ratio):  # floats already, and perhaps a million of them
+            return values
+        return [np.asarray(value).tolist() for value in values]
+
 
 class Objective(NamedTuple):
     """What a model is trained for: its plan, with the placeholders that targets go to."""
@@ -44,6 +53,12 @@ class Objective(NamedTuple):
     def logs(self, record: Array, prefix: str = "") -> dict[str, Any]:
         """Return the losses and metrics of one record."""
         return {prefix + c.key: c.values(record[None])[0] for c in self.columns}
+
+    def higher_is_better(self, name: str) -> bool | None:
+        """Return whether more is better of a number in the logs; None if it does not say."""
+        nodes = {column.key: column.node for column in self.columns}
+        key = name if name in nodes else name.removeprefix("val_")
+        return getattr(nodes[key], "higher_is_better", None)
 
     def log_names(self, *, validated: bool) -> list[str]:
         """Return the names in the logs of a fit, with validation or without."""

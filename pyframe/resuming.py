@@ -260,7 +260,7 @@ class Saved(NamedTuple):
         history.epochs, history.seconds = self.fit["epochs"], self.fit["seconds"]
         with _complaining(self.source):
             for key, values in _unpack(self.fit["history"], self.arrays).items():
-                history[key] = values.tolist() if values.ndim == 1 else list(values)
+                history[key] = values.tolist()
                 if len(history[key]) != history.epochs:
                     raise ArgumentError(f"its history of {key!r} has {len(history[key])} epochs")
         return history

@@ -115,6 +115,13 @@ class Trainer:
         """The names in the logs of the fit that is under way, or was the last."""
         return [] if self._last_fit is None else list(self._last_fit.log_names)
 
+    def higher_is_better(self, name: str) -> bool | None:
+        """Return whether more is better of a number in `log_names`; None if its metric is silent.
+
+        It is the metric's own `higher_is_better`.
+        """
+        return None if self._current is None else self._current.higher_is_better(name)
+
     @property
     def plan(self) -> Plan:
         """What the last `fit` ran on."""

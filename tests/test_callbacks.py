@@ -154,7 +154,7 @@ def test_it_falls_back_to_the_loss_and_minds_min_delta() -> None:
     stop = EarlyStopping(patience=3, min_delta=1e9)
     assert trainer().fit(X, Y, 50, None, callbacks=[stop], verbose=0).epochs == 4
     assert EarlyStopping("val_accuracy").improves(0.5)
-    rising = EarlyStopping("val_accuracy")
+    rising = EarlyStopping("val_accuracy", mode="max")
     rising.best = 0.5
     assert rising.improves(0.6)
     assert not rising.improves(0.4)
@@ -180,7 +180,8 @@ def test_tol_stops_when_nothing_changes_any_more(monitor: str) -> None:
 
 def test_nan_does_not_improve() -> None:
     stop = EarlyStopping("loss", patience=2)
-    history = trainer().fit(X * np.nan, Y, 50, None, callbacks=[stop], verbose=0)
+    with pytest.warns(pf.DivergenceWarning):
+        history = trainer().fit(X * np.nan, Y, 50, None, callbacks=[stop], verbose=0)
     assert history.epochs == 2
     assert stop.best_epoch is None
 
@@ -236,7 +237,9 @@ def test_a_number_that_is_none_is_refused_after_the_first_epoch() -> None:
     model = pf.Sequential([pf.layers.Dense(2)])
     work = pf.Trainer(model, "cross_entropy", metrics=["confusion_matrix"])
     with pytest.raises(pf.ArgumentError, match="there is loss"):
-        work.fit(X, np.zeros(len(X), int), 1, callbacks=[EarlyStopping("confusion_matrix")])
+        work.fit(
+            X, np.zeros(len(X), int), 1, callbacks=[EarlyStopping("confusion_matrix", mode="min")]
+        )
 
 
 # ---- files along the way ----

@@ -301,6 +301,7 @@ class MeanOfBatch(pf.Node):
     """A mean, where sums are due."""
 
     scale: ClassVar[Any] = 1.0
+    higher_is_better: ClassVar[Any] = False
 
     def infer(self, *specs):
         return type(specs[0])((2,), np.dtype(np.float64))
@@ -317,6 +318,12 @@ class SumOfErrors(MeanOfBatch):
     """Sums without saying what they mean."""
 
     finalize = None
+
+
+class WithoutDirection(MeanOfBatch):
+    """Does not say which way is better."""
+
+    higher_is_better = None
 
 
 class ByThreadsToo(MeanOfBatch):
@@ -346,6 +353,7 @@ class ByDtype(MeanOfBatch):
     ("metric", "check", "kind"),
     [
         (SumOfErrors, "shape", "shape"),
+        (WithoutDirection, "direction", "direction"),
         (MeanOfBatch, "additive", "additive"),
         (MeanOfBatch, "broadcast", "broadcast"),
         (MeanOfBatch, "training", "training"),

@@ -346,7 +346,9 @@ class MLPClassifier(_Trained, neural_network.MLPClassifier):  # type: ignore[mis
                 )
             labels = _check_y(y, multi_output=True, estimator=self)
             check_consistent_length(X, labels)
-            weight = sample_weights(self.class_weight, labels, self._all_classes(incremental, labels))
+            weight = sample_weights(
+                self.class_weight, labels, self._all_classes(incremental, labels)
+            )
             if sample_weight is not None:
                 weight = weight * _check_sample_weight(sample_weight, X)
             sample_weight = weight

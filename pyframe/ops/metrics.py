@@ -37,9 +37,16 @@ class Metric(Op):
 
     Notes
     -----
-    A subclass states the kernel, `infer_shape` (a vector) and `finalize`.
+    A subclass states the kernel, `infer_shape` (a vector), `finalize` and `higher_is_better`.
+
+    Attributes
+    ----------
+    higher_is_better : bool or None
+        What callbacks in mode "auto" follow: whether a model is the better the more this is, or
+        the less. None for what is no number, such as a matrix.
     """
 
+    higher_is_better: ClassVar[bool | None] = None
     differentiable = False
     output_dtype = FLOAT64
     optional_inputs = (2,)
@@ -194,6 +201,7 @@ class Accuracy(Ratio, LabelMetric):
     """
 
     op = "accuracy"
+    higher_is_better = True
 
     def __new__(cls, y: Any = None, y_hat: Any = None, *args: Any, **kwargs: Any) -> Accuracy:
         binary = cls is Accuracy and _is_binary(y, y_hat)
@@ -381,6 +389,7 @@ class Mae(Ratio, ElementMetric):
     """
 
     op = "mae"
+    higher_is_better = False
     exact_on_integers = True
 
     @classmethod
@@ -419,6 +428,7 @@ class Rmse(ElementMetric):
     """
 
     op = "rmse"
+    higher_is_better = False
     exact_on_integers = True
 
     def finalize(self, sums: Any) -> Any:
@@ -466,6 +476,7 @@ class R2(ElementMetric):
     """
 
     op = "r2"
+    higher_is_better = True
     exact_on_integers = True
     length = 4
 
@@ -527,6 +538,7 @@ class MeanOf(Ratio, Metric):
     """
 
     op = "mean_of"
+    higher_is_better = False
     shape_only = (1,)
     exact_on_integers = True
 

@@ -57,6 +57,7 @@ def metric_checks(metric: Callable[..., Any], *, draw: Pairs | None = None) -> C
     """Return the checks of a metric by name.
 
     - shape: a vector of float64, of one length for any number of rows, and `finalize`.
+    - direction: `higher_is_better` says which way is better, unless it is no number.
     - additive: the sums over parts of the data add up to those over all; none are 0.
     - broadcast: prediction and target of other shapes are refused.
     - dtype, threads, determinism, leak.
@@ -65,6 +66,7 @@ def metric_checks(metric: Callable[..., Any], *, draw: Pairs | None = None) -> C
     bench = _Bench(metric, draw)
     checks: Checks = {
         "shape": bench.check_shape,
+        "direction": bench.check_direction,
         "additive": bench.check_additive,
         "broadcast": bench.check_no_broadcast,
         "dtype": bench.check_dtype,
@@ -116,6 +118,17 @@ class _Bench(Pairing):
             together = every(np.stack([sums, sums]))
             same = np.array_equal(np.asarray(together[1], np.float64), value)
             self.require(same, "shape", "finalize_all gives something else than finalize")
+
+    def check_direction(self) -> None:
+        node = self.node()
+        value = node.finalize(self.compute(*self.pair(7)).tolist())
+        declared = getattr(node, "higher_is_better", None)
+        self.require(
+            np.ndim(value) > 0 or declared is True or declared is False,
+            "direction",
+            f"its node has higher_is_better={declared!r}, and its value is a number: say True or "
+            "False, so that EarlyStopping and ModelCheckpoint know what is better",
+        )
 
     def check_additive(self) -> None:
         y, y_hat = self.pair(11)
