@@ -1,8 +1,9 @@
 """Initializers: the first values of parameters.
 
 An initializer is a function that returns an `Initial`, a description: the numbers are drawn when
-a parameter needs them, from (global seed, the parameter's name). So neither the order in which a
-model is built nor the parameters around it change what one of them begins with.
+a parameter needs them, from (seed, the parameter's name). So neither the order in which a model is
+built nor the parameters around it change what one of them begins with. The seed is the one that
+was set when the parameter was made, whenever its numbers are drawn.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,7 +33,11 @@ _seed_here: ContextVar[int | None] = ContextVar("pyframe_seed", default=None)
 
 
 def set_seed(seed: int) -> None:
-    """Set the seed that initial values are drawn with; 0 until then.
+    """Set the seed of the initial values of all parameters made from here on; 0 until then.
+
+    A parameter takes the seed when it is made: `Parameter` at once, those of a layer when it sees
+    its first input. For a `Sequential` that is where it is made if it has an `input_shape`, and
+    otherwise where it gets its first data. What is made already keeps its seed.
 
     Parameters
     ----------
@@ -56,9 +61,9 @@ def set_seed(seed: int) -> None:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Within a ``with`` block, draw initial values with this seed, in this thread only.
+    """Within a ``with`` block, make parameters with this seed, in this thread only.
 
-    A value is drawn when it is first looked at, or when a plan is compiled that needs it.
+    See `set_seed` for when a parameter is made.
 
     Parameters
     ----------
@@ -74,7 +79,6 @@ def seeded(seed: int) -> Iterator[None]:
     >>> import pyframe as pf
     >>> with pf.initializers.seeded(7):
     ...     model = pf.Sequential([pf.layers.Dense(2)], input_shape=(3,))
-    ...     weights = model.get_weights()
     """
     token = _seed_here.set(check_integer("seed", seed, at_least=0, at_most=2**64 - 1))
     try:
@@ -84,7 +88,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def get_seed() -> int:
-    """Return the seed that initial values are drawn with."""
+    """Return the seed that a parameter takes if it is made now."""
     here = _seed_here.get()
     return _seed if here is None else here
 
@@ -96,14 +100,14 @@ class Stream(NamedTuple):
     number: int
 
     @classmethod
-    def of(cls, name: str) -> Stream:
-        """Return the stream of a parameter's name.
+    def of(cls, name: str, seed: int | None = None) -> Stream:
+        """Return the stream of a parameter's name, and of a seed or else the one of now.
 
         It is a hash of 48 bits: the higher streams are the core's own. The `person` keeps it
         apart from the streams of nodes, so that no dropout repeats a weight.
         """
         digest = hashlib.blake2b(name.encode(), digest_size=6, person=b"initial").digest()
-        return cls(get_seed(), int.from_bytes(digest, "little"))
+        return cls(get_seed() if seed is None else seed, int.from_bytes(digest, "little"))
 
     def uniform(self, count: int) -> Array:
         """Return float64 numbers, uniform in [0, 1), with 53 random bits each."""
@@ -132,6 +136,10 @@ def fans(shape: tuple[int, ...]) -> tuple[int, int]:
     return max(window * shape[-2], 1), max(window * shape[-1], 1)
 
 
+def _draw_zeros(stream: Stream, shape: tuple[int, ...]) -> Array:
+    return np.zeros(shape)
+
+
 @dataclass(frozen=True)
 class Initial:
     """A description of first values, as the functions of this module return it.
@@ -148,6 +156,8 @@ class Initial:
         ``draw(stream, shape, **arguments)`` gives the values as an array; `stream` is a `Stream`.
     min_ndim : int
         The fewest axes that make sense.
+    seed : int, optional
+        None until a parameter is made of it: `with_seed`.
 
     Examples
     --------
@@ -160,8 +170,9 @@ class Initial:
     kind: str
     shape: tuple[int, ...] | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
-    draw: Draw = field(default=lambda stream, shape: np.zeros(shape), repr=False, compare=False)
+    draw: Draw = field(default=_draw_zeros, repr=False, compare=False)
     min_ndim: int = field(default=0, repr=False, compare=False)
+    seed: int | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.shape is None:
@@ -180,7 +191,11 @@ class Initial:
 
     def with_shape(self, shape: Any) -> Initial:
         """Return the same description for a shape."""
-        return Initial(self.kind, shape, self.arguments, self.draw, self.min_ndim)
+        return replace(self, shape=shape)
+
+    def with_seed(self) -> Initial:
+        """Return the same description with the seed of now, which it keeps from here on."""
+        return self if self.seed is not None else replace(self, seed=get_seed())
 
     def materialize(self, name: str) -> Array:
         """Return the values of the parameter of this name, float64, of this shape.
@@ -192,7 +207,7 @@ class Initial:
                 f"initializer {self.kind} of {name!r} has no shape; "
                 f"give it one: {self.kind}((2, 3)), or .with_shape((2, 3))"
             )
-        values = self.draw(Stream.of(name), self.shape, **self.arguments)
+        values = self.draw(Stream.of(name, self.seed), self.shape, **self.arguments)
         return np.asarray(values, np.float64).reshape(self.shape)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:

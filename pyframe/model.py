@@ -362,7 +362,8 @@ class Sequential(Model):
     ----------
     layers : list of Layer
     input_shape : tuple of int, optional
-        Of one sample, without the batch. Otherwise the first data decide.
+        Of one sample, without the batch. Otherwise the first data decide, and the seed that is set
+        then.
     dtype : {"float32", "float64"}, default "float32"
 
     Raises

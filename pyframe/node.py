@@ -493,7 +493,8 @@ class Parameter(Leaf):
     ----------
     value : array_like or Initial
         An array, a number, or what an initializer returns: then the numbers are drawn when they
-        are first needed, from (seed, name), so that the order of building is of no matter.
+        are first needed, from (seed, name), so that the order of building is of no matter. The
+        seed is that of now (`pyframe.set_seed`).
     name : str, optional
     dtype : {"float32", "float64"}, default "float32"
     trainable : bool, default True
@@ -526,7 +527,9 @@ class Parameter(Leaf):
         self._storage: Storage | None = None
         self._offset = 0
         if hasattr(value, "materialize"):
-            self._initial: Initial | Array = value
+            # With the seed of now, which may be another one when the numbers are drawn.
+            with_seed = getattr(value, "with_seed", None)
+            self._initial: Initial | Array = value if with_seed is None else with_seed()
             shape = check_shape(value.shape, f"parameter {name or ''}")
         else:
             self._initial = np.array(convert(value, wanted, f"parameter {name or ''}".strip()))

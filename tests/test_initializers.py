@@ -256,3 +256,86 @@ def test_orthogonal_needs_a_matrix():
         initializers.orthogonal((3,))
     with pytest.raises(ShapeError, match="at least 2 axes"):
         initializers.orthogonal().with_shape(())
+
+
+# ---- when the seed is read ----
+
+
+def _parameter() -> pf.Parameter:
+    return pf.Parameter(initializers.he_normal((3, 4)), name="dense/weight")
+
+
+def _layer() -> pf.Parameter:
+    layer = pf.layers.Dense(4, weight_initializer=initializers.he_normal)
+    layer(pf.Placeholder("x", shape=(None, 3)))
+    return layer.parameters[0]
+
+
+def _model() -> pf.Parameter:
+    layer = pf.layers.Dense(4, weight_initializer="he_normal")
+    return pf.Sequential([layer], input_shape=(3,)).parameters[0]
+
+
+def _model_with_data() -> pf.Parameter:
+    model = pf.Sequential([pf.layers.Dense(4, weight_initializer="he_normal")])
+    model.build_for(np.ones((1, 3)))
+    return model.parameters[0]
+
+
+MAKERS = [_parameter, _layer, _model, _model_with_data]
+
+
+def _read(parameter):
+    return parameter.value.copy()
+
+
+def _run(parameter):
+    x = pf.Placeholder("x", shape=(None, 3))
+    return pf.compile(x @ parameter).run({x: np.eye(3)})
+
+
+@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize("look", [_read, _run])
+def test_the_seed_is_that_of_the_making(make, look):
+    pf.set_seed(5)
+    expected = look(make())
+    later = make()
+    pf.set_seed(6)
+    np.testing.assert_array_equal(look(later), expected)
+    assert (look(make()) != expected).all()
+    with initializers.seeded(5):
+        later = make()
+    np.testing.assert_array_equal(look(later), expected)
+    pf.set_seed(5)
+    with initializers.seeded(6):
+        np.testing.assert_array_equal(look(later), expected)
+
+
+def test_one_description_serves_several_seeds():
+    initial = initializers.normal((2, 2))
+    made = []
+    for seed in (1, 2):
+        pf.set_seed(seed)
+        made.append(pf.Parameter(initial, name="w"))
+    assert (made[0].value != made[1].value).all()
+    assert initial.seed is None
+
+
+def test_a_seed_that_is_read_late_is_noticed(monkeypatch):
+    """Planted: a parameter does not take the seed when it is made."""
+    monkeypatch.delattr(initializers.Initial, "with_seed")
+    with pytest.raises(AssertionError):
+        test_the_seed_is_that_of_the_making(_model, _read)
+
+
+def test_the_order_of_building_and_a_later_seed_are_of_no_matter_to_a_fit():
+    x = np.random.default_rng(0).normal(size=(8, 3))
+    weights = []
+    for later in (4, 9):
+        pf.set_seed(4)
+        model = pf.Sequential([pf.layers.Dense(2, "tanh"), pf.layers.Dense(1)], input_shape=(3,))
+        pf.set_seed(later)
+        pf.Trainer(model).fit(x, x[:, 0], 2, verbose=0)
+        weights.append(model.get_weights())
+    for name, value in weights[0].items():
+        np.testing.assert_array_equal(weights[1][name], value)

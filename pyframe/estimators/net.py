@@ -140,7 +140,6 @@ class _Net(BaseEstimator):
                     f"the network gives {made} for a batch, and these targets need (n, {outputs}): "
                     "end with as many units, or leave the last layer to head=True"
                 )
-            model.get_weights()  # draws them
         self.model_ = model
         self.history_: dict[str, list[Any]] = {}
         self.n_iter_ = 0

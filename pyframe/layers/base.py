@@ -44,7 +44,8 @@ class Layer:
     ----------
     path : str
         The full name: ``block/dense`` for a layer within a layer. Parameters are called
-        ``<path>/weight`` and the like, and their first values are drawn from (seed, that name).
+        ``<path>/weight`` and the like, and their first values are drawn from (seed, that name),
+        with the seed that is set when the layer sees its first input.
     built : bool
         Whether it has seen an input, and so has its parameters.
     output_shape : tuple or None
