@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyframe._native import shuffle
+from pyframe.arrays import plain_array
 from pyframe.errors import (
     ArgumentError,
     DTypeError,
@@ -26,14 +27,13 @@ def as_array(values: Any, what: str) -> Array:
     Raises
     ------
     DTypeError
-        For complex numbers, strings and objects.
+        For complex numbers, strings and objects, and for what is no array, such as a generator.
     ShapeError
         For a single number, and for rows of unequal lengths.
+    ArgumentError
+        For missing values.
     """
-    try:
-        array = np.asarray(values)
-    except ValueError as error:
-        raise ShapeError(f"{what} is no regular array: {error}") from error
+    array = plain_array(values, what)
     if array.dtype.kind not in "fiub":
         raise DTypeError(f"{what} has dtype {array.dtype}; it must hold real numbers")
     if array.ndim == 0:
@@ -214,7 +214,7 @@ def one_hot(labels: Any, classes: int | None = None, dtype: npt.DTypeLike = "flo
     array([[0., 0., 1.],
            [1., 0., 0.]], dtype=float32)
     """
-    array = np.asarray(labels)
+    array = plain_array(labels, "labels")
     if array.dtype.kind not in "iu":
         raise DTypeError(
             f"labels have dtype {array.dtype}; they must be integers "

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyframe import checkpoint
+from pyframe.arrays import is_lazy, plain_array
 from pyframe.building import building
 from pyframe.checkpoint import Architecture
 from pyframe.checkpoint.inspection import layer_table
@@ -291,9 +292,9 @@ class Model:
         Raises
         ------
         ShapeError, DTypeError, FeedError, LabelError
-            If X does not fit the inputs.
+            If X does not fit the inputs, or is no array, such as a generator.
         ArgumentError
-            If batch_size is no positive whole number.
+            If X has missing values, or batch_size is no positive whole number.
 
         Examples
         --------
@@ -317,7 +318,8 @@ class Model:
 
     def _predict_in_parts(self, plan: Plan, feed: dict[Placeholder, Any], size: int) -> Any:
         arrays = {
-            p: value if hasattr(value, "shape") else np.asarray(value) for p, value in feed.items()
+            p: value if is_lazy(value) else plain_array(value, f"placeholder {p.label()!r}")
+            for p, value in feed.items()
         }
         rows = {len(a) if a.ndim else 0 for a in arrays.values()}
         if len(rows) > 1:
@@ -428,10 +430,9 @@ class Sequential(Model):
                 return
             if isinstance(X, Mapping):
                 X = next(iter(X.values()), None)  # noqa: N806
-            try:
-                shape = np.shape(X)
-            except ValueError as error:
-                raise ShapeError(f"the data have rows of unequal lengths: {error}") from error
+            array = X if is_lazy(X) else plain_array(X, "X")
+            convert(array[:0] if array.ndim else array, self.dtype, "X")  # texts, complex numbers
+            shape = tuple(array.shape)
             if not shape:
                 raise ShapeError("the data are a single number; rows are needed, one a sample")
             self._build(shape[1:] or (1,))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from pyframe.arrays import plain_array
 from pyframe.building import building
 from pyframe.errors import ArgumentError, DTypeError, GraphError, ShapeError
 
@@ -101,15 +102,14 @@ def convert(value: Any, dtype: np.dtype[Any], what: str) -> Array:
         For complex numbers, strings, objects, and for floats where integers go.
     ShapeError
         For lists of unequal lengths.
+    ArgumentError
+        For missing values; see `plain_array`.
     """
     if type(value) is np.ndarray and value.dtype == dtype:
         flags = value.flags
         if flags.c_contiguous and flags.aligned:
             return value
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise ShapeError(f"{what} got rows of unequal lengths: {error}") from error
+    array = plain_array(value, what)
     kind = array.dtype.kind
     allowed = "fiub" if dtype.kind == "f" else "iub"
     if kind not in allowed:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pyframe import checkpoint, optimizers, resuming, schedules
+from pyframe.arrays import plain_array
 from pyframe.building import building
 from pyframe.callbacks import Callback, listens
 from pyframe.callbacks import get as get_callback
@@ -156,9 +157,12 @@ class Trainer:
 
     def _data(self, X: Any, Y: Any, sample_weight: Any) -> tuple[Objective, dict[Any, Array]]:  # noqa: N803
         """Return the objective and the arrays to feed it with, all of them checked."""
-        feed: dict[Placeholder, Any] = self.model.feed(X)
+        feed: dict[Placeholder, Any] = {
+            p: plain_array(value, f"placeholder {p.label()!r}")
+            for p, value in self.model.feed(X).items()
+        }
         for value in feed.values():
-            if np.shape(value)[:1] == (0,):
+            if value.shape[:1] == (0,):
                 raise ArgumentError("there are no data: X has no rows")
         objective = self._objective(sample_weight is not None)
         feed |= objective.target_feed(Y, self.model.output_names)
@@ -203,6 +207,7 @@ class Trainer:
         Parameters
         ----------
         X : array_like of n rows, or for several inputs a list or dict of them
+            Data frames too, of numbers: pandas' own dtypes and mixed columns are taken.
         Y : array_like of n rows, or for several outputs a list or dict of them
             One-dimensional targets count as a column for an output (n, 1); for ``cross_entropy``
             integer labels (n,).
@@ -243,7 +248,8 @@ class Trainer:
         Raises
         ------
         ArgumentError
-            For empty data, a batch size that is not in 1..n, a learning rate that makes no sense.
+            For empty data or missing values, a batch size that is not in 1..n, a learning rate
+            that makes no sense.
         ShapeError, DTypeError, FeedError
             If the data do not fit the model. In all these cases nothing has changed.
         LabelError
@@ -337,8 +343,8 @@ class Trainer:
         if objective.weight is None and weight is not None:
             raise ArgumentError("validation has sample weights and training has none")
         if objective.weight is not None and weight is None:
-            first = next(iter(self.model.feed(X).values()))
-            weight = np.ones(len(first))
+            first = plain_array(next(iter(self.model.feed(X).values())), "X")
+            weight = np.ones(first.shape[:1])
         return self._data(X, Y, weight)[1]
 
     def evaluate(

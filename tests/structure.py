@@ -19,7 +19,7 @@ GROUPS = (
         "hookspecs",
         "discovery",
     ),
-    ("node", "op", "registry"),
+    ("arrays", "node", "op", "registry"),
     ("ops",),
     ("graph", "autodiff", "arena", "storage", "fusion", "program", "lowering"),
     ("state", "execution", "pattern", "loop", "printing", "profiler", "plan"),

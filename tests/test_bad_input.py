@@ -135,7 +135,7 @@ def test_what_an_output_does_not_need_need_not_be_fed(classifier: Classifier) ->
     "rows",
     [
         np.ones((ROWS, COLUMNS), complex),
-        np.ones((ROWS, COLUMNS), object),
+        np.full((ROWS, COLUMNS), object()),
         np.full((ROWS, COLUMNS), "1.0"),
         np.full((ROWS, COLUMNS), b"1"),
         np.zeros((ROWS, COLUMNS), "datetime64[s]"),

@@ -22,14 +22,21 @@ def test_a_number_has_no_rows(bad):
         data.as_columns(bad)
 
 
-@pytest.mark.parametrize("bad", [["a"], [1j], [None], np.array(["2020-01-01"], "M8[D]")])
+@pytest.mark.parametrize("bad", [["a"], [1j], ["a", 1], np.array(["2020-01-01"], "M8[D]")])
 def test_only_real_numbers(bad):
     with pytest.raises(DTypeError, match="y has dtype"):
         data.as_columns(bad)
 
 
+def test_other_objects_and_missing_values():
+    with pytest.raises(DTypeError, match="y has an object of type object in row 0"):
+        data.as_columns([object()])
+    with pytest.raises(ArgumentError, match=r"y has a missing value \(None\) in row 0"):
+        data.as_columns([None])
+
+
 def test_ragged_rows():
-    with pytest.raises(ShapeError, match="regular"):
+    with pytest.raises(ShapeError, match="unequal lengths"):
         data.as_array([[1, 2], [3]], "X")
 
 

@@ -18,6 +18,7 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
 from sklearn.utils.validation import _check_sample_weight, _check_y, validate_data
 
+from pyframe.arrays import unmasked
 from pyframe.estimators._epochs import Epochs, Schedule
 from pyframe.estimators._multilayer import Multilayer
 from pyframe.estimators._weights import sample_weights
@@ -100,6 +101,7 @@ class _Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
     def _fit(self, X: Any, y: Any, sample_weight: Any = None, incremental: bool = False) -> Any:  # noqa: N803
         if not incremental:
             self._net = None  # a new fit has a new optimizer, also one that starts warm
+        X, y = unmasked(X, "X"), unmasked(y, "y")  # noqa: N806
         return super()._fit(X, y, sample_weight=sample_weight, incremental=incremental)
 
     def _fit_lbfgs(self, X: Any, y: Any, sample_weight: Any, *rest: Any) -> None:  # noqa: N803
@@ -228,6 +230,7 @@ class _Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
 
     def _forward_pass_fast(self, X: Any, check_input: bool = True) -> Any:  # noqa: N803
         if check_input:
+            X = unmasked(X, "X")  # noqa: N806
             X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)  # noqa: N806
         return self._network().predict(X.tocsr() if issparse(X) else X)
 

@@ -19,6 +19,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from pyframe import losses
+from pyframe.arrays import unmasked
 from pyframe.callbacks import Callback
 from pyframe.callbacks import get as get_callback
 from pyframe.estimators._weights import sample_weights
@@ -65,6 +66,7 @@ class _Net(BaseEstimator):
 
     def _checked(self, *data: Any, reset: bool, **checks: Any) -> Any:
         """Return X, or (X, y), as scikit-learn checks them."""
+        data = tuple(map(unmasked, data, ("X", "y")))
         return validate_data(
             self, *data, reset=reset, accept_sparse="csr", allow_nd=True, dtype=FLOATS, **checks
         )

@@ -1,0 +1,230 @@
+"""What people pass as data, as NumPy arrays: tables, columns, masked arrays, objects.
+
+NumPy takes almost anything, and what it cannot take it wraps: a generator becomes an array of no
+dimension with one object in it, and a missing value becomes NaN or is uncovered. Here each of them
+is taken for what it is, or refused with the place of what is wrong. Tables and columns are known by
+their methods, so that neither pandas nor polars is imported.
+"""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from pyframe.errors import ArgumentError, DTypeError, ShapeError
+
+Array = npt.NDArray[Any]
+
+NUMBERS = "fiub"  # the kinds of dtypes that are real numbers
+MISSING = ("NoneType", "NAType", "NaTType", "MaskedConstant")
+
+
+def plain_array(value: Any, what: str) -> Array:
+    """Return data as an array, of whatever dtype NumPy finds for it but object.
+
+    Parameters
+    ----------
+    value : array_like, masked array, data frame or series
+        Of a table's columns the dtype that all of them have in common.
+    what : str
+        What the data are, for messages.
+
+    Raises
+    ------
+    ArgumentError
+        For a missing value: None, pandas.NA, pandas.NaT, a masked element; with its place. NaN in
+        an array or column of floats is a number like any other.
+    DTypeError
+        For what is no array, such as a generator, and for texts and other objects in one.
+    ShapeError
+        For rows of unequal lengths.
+    """
+    if type(value) is np.ndarray and value.dtype.kind != "O":
+        return value
+    if type(value) is float:  # most constants in an expression
+        return np.asarray(value)
+    return _plain(value, Place(what))
+
+
+def is_table(value: Any) -> bool:
+    """Return whether a value is a data frame, of pandas, polars or the like."""
+    return hasattr(value, "columns") and hasattr(value, "dtypes")
+
+
+def is_lazy(value: Any) -> bool:
+    """Return whether rows can be taken out of a value, so that it need not be read as a whole."""
+    whole = ("columns", "to_numpy", "toarray", "mask")  # tables, columns, sparse and masked arrays
+    has = hasattr(value, "shape") and hasattr(value, "ndim")
+    return has and not any(hasattr(value, name) for name in whole)
+
+
+def unmasked(value: Any, what: str) -> Any:
+    """Return a masked array, or a list of them, as an array, and anything else as it is.
+
+    For data that somebody else checks, who would take what is masked for numbers.
+
+    Raises
+    ------
+    ArgumentError
+        If an element is masked.
+    """
+    items = value if isinstance(value, list | tuple) else [value]
+    masked = any(isinstance(item, np.ma.MaskedArray) for item in items)
+    return plain_array(value, what) if masked else value
+
+
+class Place(NamedTuple):
+    """What is looked at, for messages: the data, a column of theirs, or an item of a list."""
+
+    what: str
+    column: str = ""
+    item: tuple[int, ...] = ()
+
+    def of(self, index: Sequence[Any]) -> str:
+        """Return where an element is, as text."""
+        index = (*self.item, *map(int, index))
+        if len(index) == 1:
+            return f"row {index[0]}{self.column}, counted from 0"
+        if len(index) == 2:
+            return f"row {index[0]}, column {index[1]}, counted from 0"
+        return f"the element {index}, counted from 0"
+
+
+def _plain(value: Any, place: Place) -> Array:
+    if is_table(value):
+        return _table(value, place)
+    if hasattr(value, "to_numpy"):
+        return _column(value, place)
+    if isinstance(value, np.ma.MaskedArray):
+        return _unmasked(value, place)
+    if isinstance(value, list | tuple) and any(map(_hides, set(map(type, value)))):
+        value = [
+            _plain(v, place._replace(item=(*place.item, i))) if _hides(type(v)) else v
+            for i, v in enumerate(value)
+        ]
+    return _objects(_asarray(value, place), value, place)
+
+
+def _hides(kind: type) -> bool:
+    """Return whether NumPy, given a list of these, would not see what is missing in them."""
+    return hasattr(kind, "to_numpy") or issubclass(kind, np.ma.MaskedArray)
+
+
+def _asarray(value: Any, place: Place) -> Array:
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ShapeError(f"{place.what} got rows of unequal lengths: {error}") from error
+    except (TypeError, RuntimeError) as error:  # what an object says that will not be an array
+        raise DTypeError(
+            f"{place.what} is of type {type(value).__name__} and no array: {error}"
+        ) from error
+
+
+# ---- tables ----
+
+
+def _table(frame: Any, place: Place) -> Array:
+    """Return a data frame as an array (rows, columns)."""
+    dtypes = list(frame.dtypes)
+    if all(isinstance(d, np.dtype) and d.kind in NUMBERS for d in dtypes):
+        array = _asarray(frame, place)
+        if array.dtype.kind in NUMBERS:  # not so for floats beside truth values
+            return array
+    if hasattr(frame, "iloc"):
+        columns = [frame.iloc[:, i] for i in range(len(dtypes))]  # names may come twice
+    else:
+        columns = list(frame.get_columns())
+    arrays = []
+    for name, column in zip(frame.columns, columns, strict=True):
+        array = _column(column, place._replace(column=f" of column {name!r}"))
+        if array.dtype.kind not in NUMBERS:
+            raise DTypeError(
+                f"{place.what} has {array.dtype} in column {name!r}; make it numbers first, such "
+                "as (column - start).dt.total_seconds() of dates, or leave it out"
+            )
+        arrays.append(array)
+    return np.stack(arrays, axis=1)
+
+
+def _column(series: Any, place: Place) -> Array:
+    """Return a series as an array."""
+    dtype = getattr(series, "dtype", None)
+    stored = getattr(dtype, "subtype", dtype)  # of a sparse column that of its values
+    if not isinstance(stored, np.dtype):
+        look = getattr(series, "isna", None) or getattr(series, "is_null", None)
+        missing = np.asarray(look() if look is not None else False, bool)
+        if missing.any():
+            _refuse_missing("NA", (missing.argmax(),), place)
+        series = series.to_numpy()
+    return _objects(_asarray(series, place), series, place)
+
+
+# ---- objects ----
+
+
+def _unmasked(array: Any, place: Place) -> Array:
+    """Return a masked array's data if nothing in it is masked."""
+    mask = np.ma.getmaskarray(array)
+    if mask.any():
+        _refuse_missing("masked", np.unravel_index(mask.argmax(), mask.shape), place)
+    return _objects(np.ma.getdata(array), array, place)
+
+
+def _objects(array: Array, value: Any, place: Place) -> Array:
+    """Return an array of objects as one of numbers, and any other as it is."""
+    if array.dtype.kind != "O":
+        return array
+    kinds = set(map(type, array.ravel()))
+    wrong = tuple(kind for kind in kinds if not issubclass(kind, numbers.Real | np.bool_))
+    if wrong and not array.ndim:
+        _refuse_object(value, place.what)
+    if wrong:
+        at = next(i for i, item in enumerate(array.flat) if isinstance(item, wrong))
+        _refuse_element(array.flat[at], np.unravel_index(at, array.shape), place)
+    result = np.array(array.tolist()) if array.size else array.astype(np.float64)
+    if result.dtype.kind in NUMBERS:
+        return result.reshape(array.shape)
+    try:
+        return array.astype(np.float64)  # fractions, and integers of more than 64 bits
+    except OverflowError as error:
+        raise DTypeError(f"{place.what} has a number that float64 cannot hold") from error
+
+
+def _refuse_missing(shown: str, index: Sequence[Any], place: Place) -> NoReturn:
+    raise ArgumentError(
+        f"{place.what} has a missing value ({shown}) in {place.of(index)}; leave such rows out "
+        "(DataFrame.dropna) or fill them in (DataFrame.fillna, sklearn.impute.SimpleImputer)"
+    )
+
+
+def _refuse_element(item: Any, index: Sequence[Any], place: Place) -> NoReturn:
+    name = type(item).__name__
+    if name in MISSING:
+        _refuse_missing(repr(item), index, place)
+    if isinstance(item, str | bytes):
+        found, hint = f"the text {item!r}", "encode categories, as pandas.get_dummies does"
+    else:
+        found, hint = f"an object of type {name}", "pass numbers"
+    raise DTypeError(f"{place.what} has {found} in {place.of(index)}; {hint}")
+
+
+def _refuse_object(value: Any, what: str) -> NoReturn:
+    """Raise what is wrong with something that NumPy does not take for an array."""
+    name = type(value).__name__
+    if value is None:
+        raise DTypeError(f"{what} is None, where an array is needed")
+    if hasattr(value, "toarray"):
+        raise DTypeError(f"{what} is sparse, a {name}; pass its .toarray()")
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes):
+        raise DTypeError(
+            f"{what} is of type {name}, which gives its elements one after the other; an array of "
+            "all rows is needed: numpy.stack(list(rows)) makes one of rows, "
+            "numpy.concatenate(list(batches)) of batches, and numpy.memmap reads what is larger "
+            "than memory from a file"
+        )
+    raise DTypeError(f"{what} is of type {name}, which is no array of numbers")
