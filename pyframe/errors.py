@@ -14,6 +14,7 @@ __all__ = [
     "ArgumentError",
     "BusyError",
     "CheckpointError",
+    "CopyError",
     "DTypeError",
     "DatasetError",
     "DivergenceWarning",
@@ -105,6 +106,10 @@ class PluginError(PyframeError, RuntimeError):
 
 class CheckpointError(PyframeError, ValueError):
     """A file is not a model of ours, is damaged, or needs something that is missing."""
+
+
+class CopyError(PyframeError, TypeError):
+    """Something is neither copied nor pickled; the message says what to copy instead."""
 
 
 class DatasetError(PyframeError, ValueError):

@@ -6,7 +6,7 @@ import gc
 import heapq
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pyframe.errors import GraphError
 from pyframe.node import Constant, Node, Parameter, Placeholder, State, Value
@@ -99,11 +99,11 @@ def input_nodes(node: Node) -> list[Node]:
 def reachable(values: Iterable[Value]) -> list[Node]:
     """Return all nodes that the values depend on, in the order in which they were made."""
     stack = [v.node for v in values]
-    seen = set(stack)
+    seen = dict.fromkeys(stack)  # in an order, since a node and its copy have one number
     while stack:
         for node in input_nodes(stack.pop()):
             if node not in seen:
-                seen.add(node)
+                seen[node] = None
                 stack.append(node)
     return sorted(seen, key=lambda node: node.serial)
 
@@ -139,6 +139,10 @@ class Graph:
         self.parameters = [
             n for n in self.order if isinstance(n, Parameter) and not isinstance(n, State)
         ]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy is made of; the order first, so that no depth is too much for it."""
+        return {"order": self.order, **vars(self)}
 
     def consumers(self) -> dict[Node, list[Node]]:
         """Return the nodes that read each node."""

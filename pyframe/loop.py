@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pyframe._native import ffi, lib, pointer, typed_pointer
-from pyframe.errors import ArgumentError, LabelError, ShapeError
+from pyframe.errors import ArgumentError, CopyError, LabelError, ShapeError
 from pyframe.execution import give_up, handle
 from pyframe.node import Array, Placeholder, describe
 from pyframe.program import Context
@@ -378,6 +378,13 @@ class Loop:
         if self._training:
             self._plan._train.step = int(self._loop.step)
         self._stack.close()
+
+    def __reduce__(self) -> Any:
+        raise CopyError(
+            f"{self!r} runs in C on the memory of its plan, and cannot be copied or pickled: copy "
+            "the plan (copy.deepcopy) and begin a loop on that; a fit goes on elsewhere from a "
+            "file of trainer.save(path), with fit(resume=path)"
+        )
 
     def __enter__(self) -> Loop:
         return self

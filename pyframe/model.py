@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +31,6 @@ from pyframe.node import (
     float_dtype,
 )
 from pyframe.plan import Plan, compile
-from pyframe.registry import ops
 from pyframe.storage import holding
 
 
@@ -196,6 +196,17 @@ class Model:
         count = sum(p.size for p in self.parameters)
         return f"<{type(self).__name__} of {len(self.layers)} layers, {count:,} parameters>"
 
+    # ---- copies ----
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy is made of: the graph first, and all but the plan."""
+        with building:
+            return {"_graph": self._graph, **vars(self), "_plan": None}
+
+    def __copy__(self) -> Self:
+        """Return a model with parameters of its own: two would train the same ones otherwise."""
+        return copy.deepcopy(self)
+
     # ---- weights ----
 
     def _arrays(self) -> dict[str, Parameter]:
@@ -350,12 +361,6 @@ class Model:
         """
         checkpoint.save(self, path)
 
-    def __reduce__(self) -> Any:
-        nodes = [n for n in self.graph.order if n.inputs and n.op not in ops]
-        made: list[Any] = [*nodes, *checkpoint.paths_of(self.layers)]
-        classes = {type(thing).__name__: type(thing) for thing in made}
-        return _unpickle, (checkpoint.to_bytes(self.architecture), classes)
-
 
 class Sequential(Model):
     """Layers one after the other.
@@ -437,11 +442,6 @@ class Sequential(Model):
                 raise ShapeError("the data are a single number; rows are needed, one a sample")
             self._build(shape[1:] or (1,))
 
-    def __reduce__(self) -> Any:
-        if self.built:
-            return super().__reduce__()
-        return _unbuilt, (self.layers, self.dtype)
-
 
 def load(path: str | os.PathLike[str], custom_ops: Mapping[str, type] | None = None) -> Model:
     """Read a model from a file that `Model.save` has written. Nothing in the file is executed.
@@ -487,11 +487,3 @@ def _from_architecture(architecture: Architecture) -> Model:
         model.dtype = architecture.inputs[0].dtype
     model._connect(architecture.inputs, architecture.outputs, architecture.layers)
     return model
-
-
-def _unpickle(data: bytes, classes: Mapping[str, type]) -> Model:
-    return _from_architecture(checkpoint.from_bytes(data, classes, "the pickle"))
-
-
-def _unbuilt(layers: list[Layer], dtype: Any) -> Sequential:
-    return Sequential(layers, dtype=dtype)

@@ -7,8 +7,10 @@ asks the plan that the node was last compiled into.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -38,6 +40,17 @@ _serial = itertools.count()
 def next_serial() -> int:
     """Return a number above that of every node made so far, and below that of every later one."""
     return next(_serial)
+
+
+_serial_lock = threading.Lock()
+
+
+def _keep_below(serial: int) -> None:
+    """Have `next_serial` go on above the number of a node that another process has made."""
+    global _serial
+    with _serial_lock:
+        if next(_serial) <= serial:
+            _serial = itertools.count(serial + 1)
 
 
 class Spec(NamedTuple):
@@ -292,6 +305,25 @@ class Node(Value):
             *[None if i is None else i._node.specs[i._index] for i in inputs]
         )
 
+    def __getstate__(self) -> Any:
+        """Return what a copy is made of: all but the plan, which belongs to this one."""
+        state: Any = object.__getstate__(self)
+        return state[0], {**state[1], "_plan": None}
+
+    def __setstate__(self, state: Any) -> None:
+        own, slots = state
+        self.__dict__.update(own or {})
+        for name, value in slots.items():
+            setattr(self, name, value)
+        _keep_below(self.serial)
+
+    def __copy__(self) -> Node:
+        """Return another node like this one, on the same inputs."""
+        twin: Node = object.__new__(type(self))
+        twin.__setstate__(self.__getstate__())
+        twin._node, twin.serial = twin, next_serial()
+        return twin
+
     def check(self, *specs: Spec | None) -> tuple[Spec, ...]:
         """Return the specs of the outputs for those of the inputs, or raise what is wrong.
 
@@ -477,6 +509,10 @@ class Constant(Leaf):
         self.array = array
         super().__init__(Spec(array.shape, wanted), name)
 
+    def __setstate__(self, state: Any) -> None:
+        super().__setstate__(state)
+        self.array.flags.writeable = False
+
     @property
     def value(self) -> Array:
         """The array itself, read-only."""
@@ -535,6 +571,14 @@ class Parameter(Leaf):
             self._initial = np.array(convert(value, wanted, f"parameter {name or ''}".strip()))
             shape = self._initial.shape
         super().__init__(Spec(shape, wanted), name)
+
+    def __getstate__(self) -> Any:
+        with building:  # another thread may be giving it its place
+            return super().__getstate__()
+
+    def __copy__(self) -> Parameter:
+        """Return a parameter of its own: two would train the same numbers otherwise."""
+        return copy.deepcopy(self)
 
     @property
     def size(self) -> int:

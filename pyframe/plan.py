@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import threading
 from collections import OrderedDict
@@ -101,17 +102,21 @@ class Plan:
         self.fuse = choose(False if inspect or detect_anomaly else fuse)
         roots = [*([cost] if cost is not None else []), *self.outputs, *self.metrics]
         self.graph = Graph(roots)
-        self.states: list[State] = self.graph.states
         self.parameters = list(dict.fromkeys([*self.graph.parameters, *(parameters or [])]))
-        self._names = {self.graph.names[p]: p for p in self.graph.placeholders}
-        self._known = {p: name for name, p in self._names.items()}
-        leaves = [*self.parameters, *self.states]
-        place(leaves, [self.graph.names.get(p, p.label()) for p in leaves])
-        self._train = TrainState(optimizer, self.parameters, self.states)
+        self._begin()
         if optimizer is not None:
             self._warn_of_unused()
         if optimizer is not None or (inspect and cost is not None):
             self._train.train(self._trained())
+
+    def _begin(self) -> None:
+        """Make what belongs to this plan alone, and is not copied with it."""
+        self.states: list[State] = self.graph.states
+        self._names = {self.graph.names[p]: p for p in self.graph.placeholders}
+        self._known = {p: name for name, p in self._names.items()}
+        leaves = [*self.parameters, *self.states]
+        place(leaves, [self.graph.names.get(p, p.label()) for p in leaves])
+        self._train = TrainState(self.optimizer, self.parameters, self.states)
         self._cache: OrderedDict[Any, Specialization] = OrderedDict()
         self._lock = threading.Lock()
         self._last: Context | None = None  # the context of the last run, for value()
@@ -123,6 +128,34 @@ class Plan:
         reference = plan_reference(self)
         for node in self.graph.order:
             node._plan = reference
+
+    # ---- copies ----
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy is made of; not what was computed last, which it has to run for."""
+        with ExitStack() as stack:
+            for guard in self._train.guards:
+                stack.enter_context(guard.write())
+            snapshot = self.snapshot()
+        names = "cost", "outputs", "metrics", "optimizer", "inspect", "detect_anomaly", "seed"
+        return {
+            "graph": self.graph,
+            **{name: getattr(self, name) for name in (*names, "fuse", "parameters")},
+            "trained": self._train.trained,
+            "snapshot": snapshot,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        trained, snapshot = state.pop("trained"), state.pop("snapshot")
+        self.__dict__.update(state)
+        self._begin()
+        if trained:
+            self._train.train(trained)
+        self.restore(snapshot)
+
+    def __copy__(self) -> Plan:
+        """Return a plan with parameters of its own: two would train the same ones otherwise."""
+        return copy.deepcopy(self)
 
     # ---- building ----
 

@@ -83,6 +83,9 @@ class Guard:
         self.pointer = ffi.gc(pointer, lib.pf_guard_free)
         self.updating_thread: int | None = None  # while an optimizer written in Python updates
 
+    def __reduce__(self) -> Any:
+        return Guard, ()  # a copy guards copies: nobody has it
+
     @contextmanager
     def write(self) -> Iterator[None]:
         """Keep readers out for the length of a ``with`` block."""
@@ -117,6 +120,11 @@ class Storage:
         self.data, self.segments, self.guard = data, segments, guard
         self.version = 0
 
+    def __reduce__(self) -> Any:
+        with self.guard.write():
+            data = self.data.copy()
+        return _copied_storage, (data, self.segments, self.guard)
+
     def view(self, offset: int, shape: tuple[int, ...]) -> Array:
         """Return the part of the buffer that begins at an offset."""
         return self.data[offset : offset + math.prod(shape)].reshape(shape)
@@ -126,6 +134,12 @@ class Storage:
         with self.guard.write():
             self.data[offset : offset + array.size] = array.ravel()
             self.version += 1
+
+
+def _copied_storage(data: Array, segments: list[Segment], guard: Guard) -> Storage:
+    aligned = empty_aligned(data.size, data.dtype)
+    aligned[:] = data
+    return Storage(aligned, segments, guard)
 
 
 def place(parameters: Sequence[Parameter], names: Sequence[str]) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -129,6 +130,26 @@ class Trainer:
         if self._current is None:
             raise GraphError("there is no plan yet: fit first")
         return self._current.plan
+
+    # ---- copies ----
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy is made of: it goes on from here, but is in the middle of no fit."""
+        fit, epochs = self._last_fit, self.epochs_done
+        if fit is not None and fit.running:
+            epochs = fit.history.first_epoch + fit.done
+        with building:
+            objectives = dict(self._objectives)
+        return {
+            **vars(self),
+            "_objectives": objectives,
+            "_last_fit": None,
+            "epochs_done": epochs,
+        }
+
+    def __copy__(self) -> Self:
+        """Return a trainer with a model of its own: two would train the same one otherwise."""
+        return copy.deepcopy(self)
 
     # ---- the objective ----
 

@@ -176,6 +176,36 @@ def test_a_broken_node_is_caught(node, check, kind) -> None:
     assert caught(node_checks(node), check).kind == kind
 
 
+class Forgetting(pf.Node):
+    """c x, of which a copy forgets c."""
+
+    c = 1.0
+
+    def __init__(self, x):
+        self.c = 3.0
+        super().__init__(x)
+
+    def __getstate__(self):
+        own, slots = super().__getstate__()
+        return {key: value for key, value in own.items() if key != "c"}, slots
+
+    def forward(self, ctx, x):
+        return x * x.dtype.type(self.c)
+
+
+class ForgettingLayer(pf.layers.Layer):
+    """c x, of which a copy forgets c."""
+
+    def call(self, *inputs):
+        return Forgetting(inputs[0])
+
+
+def test_what_a_copy_would_lose_is_caught() -> None:
+    for checks in (node_checks(Forgetting), layer_checks(ForgettingLayer)):
+        error = caught(checks, "copy")
+        assert error.kind == "copy" and "copied as made" in str(error)
+
+
 def test_a_node_whose_arguments_would_be_lost_is_caught() -> None:
     class Scaled(pf.Node):
         """c x"""

@@ -263,8 +263,9 @@ def test_a_convolutional_network():
 def test_callbacks_are_each_fits_own():
     stop = pf.callbacks.EarlyStopping("val_loss", patience=2)
     net = quick(callbacks=[stop], validation_split=0.3, epochs=200, optimizer="adam")
-    shuffled = RNG.permutation(150)
-    one = net.fit(X[shuffled], RNG.integers(0, 3, 150)).n_iter_
+    rng = np.random.default_rng(3)  # whichever tests came before
+    shuffled = rng.permutation(150)
+    one = net.fit(X[shuffled], rng.integers(0, 3, 150)).n_iter_
     assert one < 200 and net.callbacks_[0] is not stop
     assert net.fit(X[shuffled], Y[shuffled]).n_iter_ > one
 

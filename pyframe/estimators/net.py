@@ -231,12 +231,6 @@ class _Net(BaseEstimator):
 
     # ---- scikit-learn's protocol ----
 
-    def __getstate__(self) -> dict[str, Any]:
-        state = dict(super().__getstate__())
-        if "_trainer" in state:
-            state["_trainer"] = None  # a new one is made when it is needed
-        return state
-
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyframe import initializers
+from pyframe.building import building
 from pyframe.errors import ArgumentError, GraphError, ShapeError
 from pyframe.graph import input_nodes
 from pyframe.node import (
@@ -212,6 +214,14 @@ class Layer:
                 parameter.name = f"{path}/{name}"
         for name, layer in self.sublayers.items():
             layer.rename(f"{path}/{layer.name or name}")
+
+    def __getstate__(self) -> dict[str, Any]:
+        with building:  # another thread may be making its parameters
+            return dict(vars(self))
+
+    def __copy__(self) -> Self:
+        """Return a layer with parameters of its own: two would train the same ones otherwise."""
+        return copy.deepcopy(self)
 
     def config(self) -> dict[str, Any]:
         """Return the arguments that would make a layer like this one."""

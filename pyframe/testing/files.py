@@ -1,7 +1,9 @@
-"""What must survive a file: weights, and what a model computes with them."""
+"""What must survive a file and a copy: weights, and what a model computes with them."""
 
 from __future__ import annotations
 
+import copy
+import pickle
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,6 +68,29 @@ def check_file(part: Part, dtype: str) -> pyframe.Model:
             f"after save and load in {dtype} it computes something else (training={training})",
         )
     return loaded
+
+
+def check_copied(part: Part) -> None:
+    """Copies, and what comes out of a pickle, compute the same: as made, and once it has run."""
+    inputs = part.placeholders("float32")
+    arrays = part.cast(part.case.arrays(), "float32")
+    for way, duplicate in (("copied", copy.deepcopy), ("pickled", _by_pickle)):
+        model = pyframe.Model(inputs, part.make()(*inputs))
+        for when in ("as made", "once it has run"):
+            twin = duplicate(model)
+            for training in (False, True):
+                require(
+                    same_bits(computed(model, arrays, training), computed(twin, arrays, training)),
+                    "copy",
+                    part.what,
+                    f"{way} {when} it computes something else (training={training})",
+                )
+
+
+def _by_pickle(model: pyframe.Model) -> pyframe.Model:
+    if any("<locals>" in kind.__qualname__ for kind in unregistered(model).values()):
+        return copy.deepcopy(model)  # pickle would not find a class that is made in a function
+    return pickle.loads(pickle.dumps(model))  # type: ignore[no-any-return]
 
 
 def check_saved(part: Part) -> None:

@@ -18,7 +18,7 @@ from pyframe.layers import Layer
 from pyframe.node import describe
 from pyframe.testing import behaviour
 from pyframe.testing.behaviour import same_bits
-from pyframe.testing.files import check_file, computed
+from pyframe.testing.files import check_copied, check_file, computed
 from pyframe.testing.parts import Built, Part, PartCase, usual_cases
 from pyframe.testing.refusals import check_refusals
 from pyframe.testing.runner import Checks, Expected, fail, require, run_checks
@@ -73,6 +73,7 @@ def layer_checks(layer_class: type[Layer], cases: Cases | None = None) -> Checks
     - refusal: inputs of other shapes and dtypes raise a `PyframeError`, or are computed.
     - model: the same bits in a `Sequential` and as a function on nodes.
     - save: weights and outputs survive `Model.save` and `pyframe.load` to the bit.
+    - copy: outputs survive `copy.deepcopy` and `pickle` to the bit.
     - dtype, determinism, threads, gradient, purity, modes, training, leak.
     """
     found: list[Part] = []
@@ -98,6 +99,7 @@ def layer_checks(layer_class: type[Layer], cases: Cases | None = None) -> Checks
         "batch": behaviour.check_batch,
         "model": _check_model,
         "save": _check_save,
+        "copy": check_copied,
         "dtype": behaviour.check_dtypes,
         "determinism": behaviour.check_determinism,
         "threads": behaviour.check_threads,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from pyframe.testing import behaviour
-from pyframe.testing.files import check_saved
+from pyframe.testing.files import check_copied, check_saved
 from pyframe.testing.parts import Part, PartCase, usual_cases
 from pyframe.testing.runner import Checks, Expected, require, run_checks
 
@@ -57,8 +57,8 @@ def check_node(
 def node_checks(node: Callable[..., Any], cases: Iterable[Any] | None = None) -> Checks:
     """Return the checks of a node by name; each but the last runs over all cases and outputs.
 
-    declaration, shape, save, dtype, determinism, threads, gradient, purity, modes, leak: as of a
-    layer, `layer_checks`.
+    declaration, shape, save, copy, dtype, determinism, threads, gradient, purity, modes, leak: as
+    of a layer, `layer_checks`.
     """
     found: list[Part] = []
 
@@ -78,6 +78,7 @@ def node_checks(node: Callable[..., Any], cases: Iterable[Any] | None = None) ->
         "declaration": lambda part: None,  # that there are cases, and that they can be made
         "shape": behaviour.check_shape,
         "save": check_saved,
+        "copy": check_copied,
         "dtype": behaviour.check_dtypes,
         "determinism": behaviour.check_determinism,
         "threads": behaviour.check_threads,
