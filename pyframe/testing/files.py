@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -88,8 +89,9 @@ def check_copied(part: Part) -> None:
 
 
 def _by_pickle(model: pyframe.Model) -> pyframe.Model:
-    if any("<locals>" in kind.__qualname__ for kind in unregistered(model).values()):
-        return copy.deepcopy(model)  # pickle would not find a class that is made in a function
+    for kind in unregistered(model).values():
+        if getattr(sys.modules.get(kind.__module__), kind.__qualname__, None) is not kind:
+            return copy.deepcopy(model)  # pickle does not find a class that is made in a function
     return pickle.loads(pickle.dumps(model))  # type: ignore[no-any-return]
 
 
