@@ -380,6 +380,19 @@ def test_rows_of_a_file_are_still_read_part_by_part(tmp_path: Any) -> None:
     np.testing.assert_array_equal(places.model.predict(rows, 3), places.model.predict(NUMBERS))
 
 
+def test_tables_of_polars() -> None:
+    pl = pytest.importorskip("polars")
+    places = Places()
+    table = pl.DataFrame({"a": NUMBERS[:, 0], "b": NUMBERS[:, 1]})
+    np.testing.assert_array_equal(places.model.predict(table), places.model.predict(NUMBERS))
+    with pytest.raises(pf.ArgumentError, match="row 1 of column 'b'"):
+        places.model.predict(pl.DataFrame({"a": [1, 2], "b": [1.0, None]}))
+    with pytest.raises(pf.DTypeError, match="text 'x' in row 0 of column 'b'"):
+        places.model.predict(pl.DataFrame({"a": [1, 2], "b": ["x", "y"]}))
+    with pytest.raises(pf.ArgumentError, match="'y' has a missing value .* row 3"):
+        places.trainer.fit(NUMBERS, pl.Series([1, 2, 3, None]), 1, verbose=0)
+
+
 # ---- the estimators, which check with scikit-learn ----
 
 # It refuses names that come twice.
