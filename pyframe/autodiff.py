@@ -87,7 +87,7 @@ def differentiate(cost: Value, order: Sequence[Node], wanted: set[Node]) -> Grad
         )
     needed: set[Node] = set()
     for node in order:
-        if node in wanted or any([v is not None and v._node in needed for v in node.inputs]):
+        if node in wanted or any([v is not None and v.node in needed for v in node.inputs]):
             needed.add(node)
 
     pending: dict[Key, list[Value]] = {
@@ -125,11 +125,11 @@ def _pass_on(
     mark = next_serial()
     flowing = _gradients_of_inputs(node, grads)
     for i, (source, grad) in enumerate(zip(node.inputs, flowing, strict=True)):
-        if source is None or grad is None or source._node not in needed:
+        if source is None or grad is None or source.node not in needed:
             continue
-        _collect_new(grad._node, mark, built)
+        _collect_new(grad.node, mark, built)
         result.contributions[node, i] = grad
-        pending.setdefault((source._node, source._index), []).append(grad)
+        pending.setdefault((source.node, source.index), []).append(grad)
 
 
 def _collect_new(node: Node, mark: int, built: list[Node]) -> None:
@@ -139,7 +139,7 @@ def _collect_new(node: Node, mark: int, built: list[Node]) -> None:
         node = stack.pop()
         if node.serial > mark and node not in built:
             built.append(node)
-            stack.extend([v._node for v in node.inputs if v is not None])
+            stack.extend([v.node for v in node.inputs if v is not None])
 
 
 def _gradients_of_inputs(node: Node, grads: list[Value | None]) -> Sequence[Value | None]:

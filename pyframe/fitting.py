@@ -183,10 +183,10 @@ class Fit:
         self.progress.finish(loop.epoch, loop.samples_done, self._latest(), history.interrupted)
 
     def end(self) -> None:
-        """Note where it ended, and let go of the data."""
+        """Note where it ended, and let go of the data, and of the trainer, which keeps this."""
         self.batch, self.partial_record = self.position()
         self.last_step, self.running = self.objective.plan.step_count, False
-        del self.loop, self.validation
+        del self.loop, self.validation, self.trainer
 
     def position(self) -> tuple[int, Array]:
         """Return the finished batches of the present epoch, and the sums over them."""

@@ -59,7 +59,7 @@ def choose(fuse: bool | Collection[str]) -> frozenset[str]:
 
 def given_specs(node: Node, specs: Specs) -> list[Spec | None]:
     """Return the specs of a node's inputs."""
-    return [None if v is None else specs[v._node][v._index] for v in node.inputs]
+    return [None if v is None else specs[v.node][v.index] for v in node.inputs]
 
 
 def count_of(spec: Spec) -> int:
@@ -81,7 +81,7 @@ def constant_nodes(order: Sequence[Node]) -> list[Node]:
         fixed = isinstance(node, Op) and not (
             node.states or node.uses_random or node.reads_training
         )
-        if fixed and all(v is None or v._node in constant for v in node.inputs):
+        if fixed and all(v is None or v.node in constant for v in node.inputs):
             constant.add(node)
             found.append(node)
     return found
@@ -92,7 +92,7 @@ def constant_nodes(order: Sequence[Node]) -> list[Node]:
 
 def key_of(value: Value) -> Key:
     """Return what stands for a value in the planner's tables."""
-    return value._node, value._index
+    return value.node, value.index
 
 
 @dataclass
@@ -130,7 +130,7 @@ class _Absorption:
         for node in order:
             for v in node.inputs:
                 if v is not None:
-                    self.users.setdefault((v._node, v._index), []).append(node)
+                    self.users.setdefault((v.node, v.index), []).append(node)
         for key in targets:
             self.users.setdefault(key, []).append(None)
 
@@ -163,7 +163,7 @@ class _Absorption:
 
     def _is_ready(self, consumer: Node, node: Node, place: int) -> bool:
         """Return whether all that a consumer reads, but for this node, is there before a place."""
-        sources = [self._resolve((v._node, v._index))[0] for v in consumer.inputs if v is not None]
+        sources = [self._resolve((v.node, v.index))[0] for v in consumer.inputs if v is not None]
         return all(s is node or isinstance(s, Leaf) or self.place_of[s] < place for s in sources)
 
     def _resolve(self, key: Key) -> Key:
@@ -188,11 +188,11 @@ class _Absorption:
         for gone in (node, consumer):
             for v in gone.inputs:
                 if v is not None:
-                    users = self.users.get(self._resolve((v._node, v._index)), [])
+                    users = self.users.get(self._resolve((v.node, v.index)), [])
                     users[:] = [user for user in users if user is not gone]
         for v in fused.inputs:
             if v is not None:
-                self.users.setdefault(self._resolve((v._node, v._index)), []).append(fused)
+                self.users.setdefault(self._resolve((v.node, v.index)), []).append(fused)
 
     def _rename(self, old: Key, new: Key) -> None:
         self.result.new_keys[old] = new

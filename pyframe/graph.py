@@ -93,7 +93,7 @@ def collector_paused() -> Iterator[None]:
 
 def input_nodes(node: Node) -> list[Node]:
     """Return the nodes that a node reads: its inputs and its states."""
-    return [v._node for v in node.inputs if v is not None] + list(node.states)
+    return [v.node for v in node.inputs if v is not None] + list(node.states)
 
 
 def reachable(values: Iterable[Value]) -> list[Node]:

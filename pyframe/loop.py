@@ -15,12 +15,11 @@ from pyframe._native import ffi, lib, pointer, typed_pointer
 from pyframe.errors import ArgumentError, CopyError, LabelError, ShapeError
 from pyframe.execution import give_up, handle
 from pyframe.node import Array, Placeholder, describe
-from pyframe.program import Context
+from pyframe.program import Context, Specialization
 from pyframe.state import check_rate
 from pyframe.storage import reading
 
 if TYPE_CHECKING:
-    from pyframe.pattern import Specialization
     from pyframe.plan import Plan
 
 STEPS_PER_JOB = 1 << 16  # C is handed at most so many steps at a time (or one epoch)
@@ -106,7 +105,7 @@ class Loop:
         self.batches = -(-self.samples // self.batch_size)
         self.epochs = _positive("epochs", epochs, minimum=0)
         self._seed, self._first_epoch = seed, first_epoch
-        self._rates = learning_rates or self._constant_rate
+        self._rates = learning_rates  # None: the optimizer's
         self._flags = STOPS[stop]
         if shuffle and training and self.batch_size < self.samples:
             self._flags |= lib.PF_LOOP_SHUFFLE
@@ -222,7 +221,8 @@ class Loop:
         rates = np.zeros(len(steps))
         if self._training:
             # A copy, since `set_learning_rate` writes into it.
-            rates = np.array(self._rates(steps), np.float64, order="C")
+            make = self._constant_rate if self._rates is None else self._rates
+            rates = np.array(make(steps), np.float64, order="C")
             if rates.shape != steps.shape or not np.all(np.isfinite(rates) & (rates >= 0)):
                 raise ArgumentError(
                     "the schedule must give one finite learning rate, at least 0, for each step"

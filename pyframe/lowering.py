@@ -205,7 +205,7 @@ class Builder:
         return specs
 
     def _given(self, node: Node, specs: Specs) -> list[Spec | None]:
-        return [None if v is None else specs[v._node][v._index] for v in node.inputs]
+        return [None if v is None else specs[v.node][v.index] for v in node.inputs]
 
     def _number(self, order: Sequence[Node], specs: Specs) -> None:
         """Number the values; leaves get their places, aliases those of what they stand for."""
@@ -245,7 +245,7 @@ class Builder:
         wanted = {k for k in targets if k[0] in constant}
         for node in rest:
             wanted.update(
-                (v._node, v._index) for v in node.inputs if v is not None and v._node in constant
+                (v.node, v.index) for v in node.inputs if v is not None and v.node in constant
             )
         keys = sorted(wanted, key=lambda key: (key[0].serial, key[1]))
         program = Program(Builder(Request([n[i] for n, i in keys], {}, self.request.names)))
@@ -312,7 +312,7 @@ class Builder:
 
     def _operands(self, node: Node) -> tuple[list[int], list[int]]:
         ids = self.value_ids
-        inputs = [NOWHERE if v is None else ids[v._node, v._index] for v in node.inputs]
+        inputs = [NOWHERE if v is None else ids[v.node, v.index] for v in node.inputs]
         return inputs, [ids[node, i] for i in range(node.output_count)]
 
     def _take_over(self, node: Node, inputs: list[int], output: int, position: int) -> bool:

@@ -142,26 +142,26 @@ def convert(value: Any, dtype: np.dtype[Any], what: str) -> Array:
 
 
 class Value:
-    """Output `index` of `node`; what the inputs of other nodes refer to."""
+    """Output `index` of `node`; what the inputs of other nodes refer to.
 
-    __slots__ = ("_index", "_node")
+    A `Node` is its own output 0; the others are an `Output`.
+    """
+
+    __slots__ = ()
     # Leaves numpy.ones(3) * node to Node.__rmul__ instead of a loop over the elements.
     __array_ufunc__ = None
     # An array interface would only ever be a mistake: say so instead of making an object array.
     __array_priority__ = 1000
 
-    def __init__(self, node: Node, index: int) -> None:
-        self._node, self._index = node, index
-
     @property
     def node(self) -> Node:
         """The node that computes this value."""
-        return self._node
+        raise NotImplementedError
 
     @property
     def index(self) -> int:
         """Which of the node's outputs this is."""
-        return self._index
+        raise NotImplementedError
 
     @property
     def spec(self) -> Spec:
@@ -251,6 +251,17 @@ class Value:
         )
 
 
+class Output(Value):
+    """Output `index` of a node, above 0."""
+
+    __slots__ = ("index", "node")
+    node: Node
+    index: int
+
+    def __init__(self, node: Node, index: int) -> None:
+        self.node, self.index = node, index
+
+
 class Node(Value):
     """A computation: the base of every op, leaf and node written in Python.
 
@@ -284,6 +295,12 @@ class Node(Value):
 
     op: ClassVar[str] = ""  # the name in the registry; "" for what is not registered
     output_count: ClassVar[int] = 1
+    index = 0
+
+    @property
+    def node(self) -> Node:
+        """The node itself, which it does not keep: it would wait for the cyclic collector."""
+        return self
 
     def __init__(
         self,
@@ -291,7 +308,6 @@ class Node(Value):
         name: str | None = None,
         states: Sequence[State] = (),
     ) -> None:
-        self._node, self._index = self, 0
         self.serial = next_serial()
         self.name = name
         self._plan: Callable[[], Any] | None = None
@@ -302,7 +318,7 @@ class Node(Value):
         self.inputs: tuple[Value | None, ...] = inputs
         self.states: tuple[State, ...] = tuple(states)
         self.specs: tuple[Spec, ...] = self.check(
-            *[None if i is None else i._node.specs[i._index] for i in inputs]
+            *[None if i is None else i.node.specs[i.index] for i in inputs]
         )
 
     def __getstate__(self) -> Any:
@@ -321,7 +337,7 @@ class Node(Value):
         """Return another node like this one, on the same inputs."""
         twin: Node = object.__new__(type(self))
         twin.__setstate__(self.__getstate__())
-        twin._node, twin.serial = twin, next_serial()
+        twin.serial = next_serial()
         return twin
 
     def check(self, *specs: Spec | None) -> tuple[Spec, ...]:
@@ -356,7 +372,7 @@ class Node(Value):
             )
         if not 0 <= index < self.output_count:
             raise GraphError(f"{self.label()} has {self.output_count} output(s), asked for {index}")
-        return self if index == 0 else Value(self, int(index))
+        return self if index == 0 else Output(self, int(index))
 
     def __iter__(self) -> Iterator[Value]:
         if self.output_count == 1:

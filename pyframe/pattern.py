@@ -14,27 +14,9 @@ from numpy import ndarray
 
 from pyframe._native import ffi
 from pyframe.node import Placeholder
-from pyframe.program import Context, Program
-from pyframe.storage import Guard
+from pyframe.program import Specialization
 
 from_buffer = ffi.from_buffer
-
-
-class Specialization:
-    """A program for one set of input shapes, and the contexts that are not in use."""
-
-    def __init__(self, program: Program, guards: list[Guard]) -> None:
-        self.program, self.guards = program, guards
-        # Taking the last one out is one indivisible step: what is not in here belongs to whoever
-        # took it, without a lock.
-        self.idle: list[Context] = []
-
-    def borrow(self) -> Context:
-        """Return a context to be appended to `idle` again: an idle one, or a new one."""
-        try:
-            return self.idle.pop()
-        except IndexError:
-            return Context(self.program, self.guards, self.idle)
 
 
 class Pattern:

@@ -50,8 +50,8 @@ from pyframe.node import (
     known_shape,
     plan_reference,
 )
-from pyframe.pattern import Pattern, Specialization, pattern_of
-from pyframe.program import Context, Program, Request
+from pyframe.pattern import Pattern, pattern_of
+from pyframe.program import Context, Program, Request, Specialization
 from pyframe.state import TrainState, check_learning_rate
 from pyframe.storage import Segment, already_trained, place, reading, refuse_while_reading
 

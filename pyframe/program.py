@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import ref
 
 import numpy as np
 
@@ -112,14 +113,33 @@ class Program:
         return len(self.rows)
 
 
+class Specialization:
+    """A program for one set of input shapes, and the contexts that are not in use."""
+
+    def __init__(self, program: Program, guards: list[Guard]) -> None:
+        self.program, self.guards = program, guards
+        # Taking the last one out is one indivisible step: what is not in here belongs to whoever
+        # took it, without a lock.
+        self.idle: list[Context] = []
+
+    def borrow(self) -> Context:
+        """Return a context to be appended to `idle` again: an idle one, or a new one."""
+        try:
+            return self.idle.pop()
+        except IndexError:
+            return Context(self.program, self.guards, self)
+
+
 class Context:
     """One execution of a program: its arena, its calls, its position."""
 
     def __init__(
-        self, program: Program, guards: Sequence[Guard], home: list[Context] | None = None
+        self, program: Program, guards: Sequence[Guard], home: Specialization | None = None
     ) -> None:
         self.program = program
-        self._home = home  # where it lies when nobody uses it
+        # Where it lies when nobody uses it. That keeps the context, and not the other way round:
+        # the memory of both is given back as soon as the plan drops them.
+        self._home = None if home is None else ref(home)
         pointers = [g.pointer for g in guards]
         table = ffi.new("pf_guard *[]", pointers) if pointers else ffi.NULL
         pointer = lib.pf_context_new(program.pointer, table, len(pointers))
@@ -151,18 +171,19 @@ class Context:
     @contextmanager
     def held(self) -> Iterator[bool]:
         """Keep runs away for the length of a ``with`` block, unless one has it: then False."""
-        if self._home is None:
+        home = None if self._home is None else self._home()
+        if home is None:  # it never had one, or the plan has dropped it: nobody can run it now
             yield True
             return
         try:
-            self._home.remove(self)
+            home.idle.remove(self)
         except ValueError:
             yield False
             return
         try:
             yield True
         finally:
-            self._home.append(self)
+            home.idle.append(self)
 
     def bind(self, feeds: dict[Placeholder, Array]) -> None:
         """Point the program's feeds to arrays, which stay alive with the context."""

@@ -116,7 +116,7 @@ def test_sparse_data_are_never_made_dense(parameters):
 def test_data_are_not_kept_after_a_fit():
     x, y = sparse()
     model = estimators.MLPClassifier(max_iter=2).fit(x, y)
-    assert model._net._products.source is None
+    assert model._networks.trained._products.source is None
 
 
 # ---- weights ----

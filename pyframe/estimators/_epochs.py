@@ -128,6 +128,7 @@ class Epochs:
             self.loop.set_learning_rate(rate)
 
     def close(self) -> None:
-        """Give the parameters free."""
+        """Give the parameters free, and let go of the loop, which asks this for its orders."""
         self.loop.close()
+        del self.loop
         self.network.forget_feed()

@@ -131,6 +131,15 @@ LOSSES: dict[tuple[str, str], Callable[..., Any]] = {
 }
 
 
+def _is_now(parameter: pf.Parameter, array: Array) -> bool:
+    """Return whether a parameter has some value; NaN counts as equal to NaN."""
+    value = parameter.value
+    if value.shape != array.shape:
+        return False
+    # The first look is quick.
+    return bool((value == array).all()) or np.array_equal(value, array, equal_nan=True)
+
+
 class Multilayer:
     """A multilayer perceptron, with the loss and the penalty of scikit-learn.
 
@@ -283,14 +292,17 @@ class Multilayer:
         """Return the biases, as read-only views that follow the training."""
         return [b.value for b in self.biases]
 
+    def has(self, coefs: Sequence[Array], intercepts: Sequence[Array]) -> bool:
+        """Return whether the parameters are these."""
+        own, other = [*self.weights, *self.biases], [*coefs, *intercepts]
+        return len(own) == len(other) and all(map(_is_now, own, other))
+
     def take(self, coefs: Sequence[Array], intercepts: Sequence[Array]) -> None:
         """Take over parameters, if they are others."""
         for parameter, array in zip(
             [*self.weights, *self.biases], [*coefs, *intercepts], strict=True
         ):
-            value = parameter.value
-            # The first look is quick; the second also takes NaN for NaN.
-            if not ((value == array).all() or np.array_equal(value, array, equal_nan=True)):
+            if not _is_now(parameter, array):
                 parameter.value = array
 
     def take_slots(self, other: Multilayer) -> None:

@@ -22,14 +22,35 @@ from pyframe.arrays import unmasked
 from pyframe.estimators._epochs import Epochs, Schedule
 from pyframe.estimators._multilayer import Multilayer
 from pyframe.estimators._weights import sample_weights
+from pyframe.estimators._whole import fitting, twin
 from pyframe.optimizers import SGD, Adam, Optimizer
 from pyframe.registry import registries
+
+
+class _Networks:
+    """The networks of an estimator and of its twins.
+
+    Attributes
+    ----------
+    trained : Multilayer or None
+        The one that fits train.
+    fixed : Multilayer or None
+        One to predict with while `trained` is not what the estimator's parameters are.
+    fits : int
+        Fits of `trained` that have begun or ended: odd while one is under way.
+    """
+
+    def __init__(self) -> None:
+        self.trained: Multilayer | None = None
+        self.fixed: Multilayer | None = None
+        self.fits = 0
 
 
 class _Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
     """What is ours of both estimators; the rest of them is scikit-learn's own."""
 
-    _net: Multilayer | None = None
+    _networks: _Networks | None = None
+    _is_training = False
     _no_improvement_count: int
     _schedule: Schedule
 
@@ -54,29 +75,45 @@ class _Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
 
     # ---- the network ----
 
-    def _network(self, data: Any = None) -> Multilayer:
-        """Return the network, with the parameters that the estimator has now.
-
-        `data` are what it will be trained on, if it will: dense or sparse.
-        """
-        old = self._net
-        options = {
-            "activation": self.activation,
-            "link": self.out_activation_,
-            "loss": self.loss,
-            "alpha": self.alpha,
-            "dropout": self.dropout,
-            "sparse": old.sparse if data is None and old is not None else issparse(data),
-        }
+    def _network(self, data: Any) -> Multilayer:
+        """Return the network to train on some data, with the parameters that there are now."""
+        assert self._networks is not None
+        old, options = self._networks.trained, self._options(issparse(data))
         if old is not None and old.options == options:
             old.take(self.coefs_, self.intercepts_)
             return old
         optimizer = self._new_optimizer() if old is None else old.plan.optimizer
         seed = int(self._random_state.randint(2**31)) if self.dropout else 0
-        self._net = Multilayer(self.coefs_, self.intercepts_, optimizer, seed, **options)
+        made = Multilayer(self.coefs_, self.intercepts_, optimizer, seed, **options)
         if old is not None:
-            self._net.take_slots(old)
-        return self._net
+            made.take_slots(old)
+        self._networks.trained = made
+        return made
+
+    def _options(self, sparse: bool) -> dict[str, Any]:
+        return {
+            "activation": self.activation,
+            "link": self.out_activation_,
+            "loss": self.loss,
+            "alpha": self.alpha,
+            "dropout": self.dropout,
+            "sparse": sparse,
+        }
+
+    def _fixed_network(self) -> Multilayer:
+        """Return a network with the parameters that there are now, which nobody trains."""
+        assert self._networks is not None
+        made = self._networks.fixed
+        if made is None or not self._is(made):
+            optimizer, options = self._new_optimizer(), self._options(sparse=False)
+            made = Multilayer(self.coefs_, self.intercepts_, optimizer, 0, **options)
+            self._networks.fixed = made
+        return made
+
+    def _is(self, network: Multilayer) -> bool:
+        """Return whether a network is the one that the estimator's attributes describe."""
+        options = self._options(network.sparse)
+        return network.options == options and network.has(self.coefs_, self.intercepts_)
 
     def _new_optimizer(self) -> Any:
         if isinstance(self.optimizer, str):
@@ -99,10 +136,22 @@ class _Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
     # ---- fitting ----
 
     def _fit(self, X: Any, y: Any, sample_weight: Any = None, incremental: bool = False) -> Any:  # noqa: N803
-        if not incremental:
-            self._net = None  # a new fit has a new optimizer, also one that starts warm
         X, y = unmasked(X, "X"), unmasked(y, "y")  # noqa: N806
-        return super()._fit(X, y, sample_weight=sample_weight, incremental=incremental)
+        with fitting(self) as worker:
+            if not incremental or worker._networks is None:
+                # A new fit has a new optimizer, also one that starts warm.
+                worker._networks = _Networks()
+            networks = worker._networks
+            networks.fits += 1
+            worker._is_training = True
+            try:
+                super(_Trained, worker)._fit(
+                    X, y, sample_weight=sample_weight, incremental=incremental
+                )
+            finally:
+                worker._is_training = False
+                networks.fits += 1
+        return self
 
     def _fit_lbfgs(self, X: Any, y: Any, sample_weight: Any, *rest: Any) -> None:  # noqa: N803
         if self.dropout:
@@ -135,7 +184,8 @@ class _Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
         """Train by batches; the random numbers are drawn in scikit-learn's order."""
         if self.early_stopping and incremental:
             raise ValueError("partial_fit does not support early_stopping=True")
-        if self._net is None:
+        assert self._networks is not None
+        if self._networks.trained is None:
             scheduled = self.solver == "sgd" and not isinstance(self.optimizer, Optimizer)
             self._schedule = Schedule(
                 self.learning_rate if scheduled else "constant",
@@ -232,7 +282,21 @@ class _Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
         if check_input:
             X = unmasked(X, "X")  # noqa: N806
             X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)  # noqa: N806
-        return self._network().predict(X.tocsr() if issparse(X) else X)
+        X = X.tocsr() if issparse(X) else X  # noqa: N806
+        if self._networks is None:  # parameters were set by hand
+            self._networks = _Networks()
+        trained, fits = self._networks.trained, self._networks.fits
+        if trained is not None and self._is_training:
+            return trained.predict(X)
+        if trained is not None and fits % 2 == 0 and self._is(trained):
+            result = trained.predict(X)
+            if self._networks.fits == fits:  # otherwise it may have changed under way
+                return result
+        return self._fixed_network().predict(X)
+
+    def predict(self, X: Any) -> Any:  # noqa: N803
+        """Predict, as scikit-learn's estimator does; see there."""
+        return super(_Trained, twin(self)).predict(X)
 
 
 class MLPClassifier(_Trained, neural_network.MLPClassifier):  # type: ignore[misc]
@@ -362,6 +426,10 @@ class MLPClassifier(_Trained, neural_network.MLPClassifier):  # type: ignore[mis
         if not incremental:
             return None
         return [0, 1] if labels.ndim > 1 and labels.shape[1] > 1 else self.classes_
+
+    def predict_proba(self, X: Any) -> Any:  # noqa: N803
+        """Return probabilities, as scikit-learn's estimator does; see there."""
+        return super(MLPClassifier, twin(self)).predict_proba(X)
 
 
 class MLPRegressor(_Trained, neural_network.MLPRegressor):  # type: ignore[misc]

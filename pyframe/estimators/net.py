@@ -23,6 +23,7 @@ from pyframe.arrays import unmasked
 from pyframe.callbacks import Callback
 from pyframe.callbacks import get as get_callback
 from pyframe.estimators._weights import sample_weights
+from pyframe.estimators._whole import fitting, twin
 from pyframe.initializers import seeded
 from pyframe.layers import Dense, Layer
 from pyframe.model import Model, Sequential
@@ -182,7 +183,7 @@ class _Net(BaseEstimator):
                 f"the targets need {outputs} outputs; the network to go on with has {before}"
             )
 
-    def _train(self, X: Any, targets: Any, weight: Any, epochs: int) -> Self:  # noqa: N803
+    def _train(self, X: Any, targets: Any, weight: Any, epochs: int) -> None:  # noqa: N803
         settings = [self.loss, self.optimizer, self.metrics, self.callbacks]
         if self._trainer is None or any(
             now is not then and not (isinstance(now, str) and now == then)
@@ -206,10 +207,13 @@ class _Net(BaseEstimator):
         )
         if history.interrupted:
             warnings.warn("Training interrupted by user.", stacklevel=3)
-        for key, values in history.items():
-            self.history_.setdefault(key, []).extend(values)
+        if not all(np.isfinite(w).all() for w in self.model_.get_weights().values()):
+            raise ValueError(
+                "Solver produced non-finite parameter weights. The input data may contain large "
+                "values and need to be preprocessed, or the learning rate is too high."
+            )
+        self.history_ = {k: [*self.history_.get(k, ()), *v] for k, v in history.items()}
         self.n_iter_ += history.epochs
-        return self
 
     def _outputs(self, X: Any) -> Any:  # noqa: N803
         """Return what the network gives, part by part."""
@@ -380,11 +384,13 @@ class NetClassifier(ClassifierMixin, _Net):
         -------
         self
         """
-        go_on = self.warm_start and hasattr(self, "model_")
-        X, y = self._check_data(X, y, reset=not go_on)  # noqa: N806
-        if not go_on:
-            self._learn_classes(y)
-        return self._fit(X, y, sample_weight, self.epochs, go_on)
+        with fitting(self) as net:
+            go_on = net.warm_start and hasattr(net, "model_")
+            X, y = net._check_data(X, y, reset=not go_on)  # noqa: N806
+            if not go_on:
+                net._learn_classes(y)
+            net._fit(X, y, sample_weight, net.epochs, go_on)
+        return self
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
@@ -412,18 +418,20 @@ class NetClassifier(ClassifierMixin, _Net):
                 "class_weight='balanced' needs all labels at once; for partial_fit pass the "
                 "weights as a dict, or sample_weight"
             )
-        go_on = hasattr(self, "model_")
-        if not go_on and classes is None:
-            raise ValueError("classes must be passed on the first call to partial_fit.")
-        X, y = self._check_data(X, y, reset=not go_on)  # noqa: N806
-        if not go_on:
-            self._learn_classes(y, classes)
-        elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
-            raise ValueError(
-                f"`classes={classes!r}` is not the same as on last call to partial_fit, was: "
-                f"{self.classes_!r}"
-            )
-        return self._fit(X, y, sample_weight, 1, go_on)
+        with fitting(self) as net:
+            go_on = hasattr(net, "model_")
+            if not go_on and classes is None:
+                raise ValueError("classes must be passed on the first call to partial_fit.")
+            X, y = net._check_data(X, y, reset=not go_on)  # noqa: N806
+            if not go_on:
+                net._learn_classes(y, classes)
+            elif classes is not None and not np.array_equal(np.unique(classes), net.classes_):
+                raise ValueError(
+                    f"`classes={classes!r}` is not the same as on last call to partial_fit, was: "
+                    f"{net.classes_!r}"
+                )
+            net._fit(X, y, sample_weight, 1, go_on)
+        return self
 
     def _check_data(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:  # noqa: N803
         X, y = self._checked(X, y, reset=reset, multi_output=True)  # noqa: N806
@@ -442,7 +450,7 @@ class NetClassifier(ClassifierMixin, _Net):
             self._encoder = LabelEncoder().fit(y if classes is None else np.asarray(classes))
             self.classes_ = self._encoder.classes_
 
-    def _fit(self, X: Any, y: Any, weight: Any, epochs: int, go_on: bool) -> Self:  # noqa: N803
+    def _fit(self, X: Any, y: Any, weight: Any, epochs: int, go_on: bool) -> None:  # noqa: N803
         weight = self._weights(weight, X)
         self._start(X, len(self.classes_), go_on=go_on)
         if self._multilabel:
@@ -462,12 +470,13 @@ class NetClassifier(ClassifierMixin, _Net):
                 weight = of_class if weight is None else weight * of_class
             if not _is(self._loss(), "cross_entropy"):
                 targets = np.eye(len(self.classes_))[targets]
-        return self._train(X, targets, weight, epochs)
+        self._train(X, targets, weight, epochs)
 
     def decision_function(self, X: Any) -> Any:  # noqa: N803
         """Return the network's outputs, (n, classes); of two classes their difference, (n,)."""
-        outputs = self._outputs(X)
-        if not self._multilabel and len(self.classes_) == 2:
+        net = twin(self)
+        outputs = net._outputs(X)
+        if not net._multilabel and len(net.classes_) == 2:
             return outputs[:, 1] - outputs[:, 0]
         return outputs
 
@@ -478,12 +487,13 @@ class NetClassifier(ClassifierMixin, _Net):
     @available_if(_has_probabilities)
     def predict_proba(self, X: Any) -> Any:  # noqa: N803
         """Return the probability of each class, or label, (n, classes)."""
-        outputs = self._outputs(X)
-        if _is(self._loss(), "cross_entropy"):
+        net = twin(self)
+        outputs = net._outputs(X)
+        if _is(net._loss(), "cross_entropy"):
             powers = np.exp(outputs - outputs.max(axis=1, keepdims=True))
             return powers / powers.sum(axis=1, keepdims=True)
         probabilities = 0.5 * (1 + np.tanh(0.5 * outputs))
-        if self._multilabel:
+        if net._multilabel:
             return probabilities
         return probabilities / probabilities.sum(axis=1, keepdims=True)
 
@@ -495,11 +505,12 @@ class NetClassifier(ClassifierMixin, _Net):
 
     def predict(self, X: Any) -> Any:  # noqa: N803
         """Return the most likely class (n,), or which labels are likely (n, labels)."""
-        outputs = self._outputs(X)
-        if self._multilabel:
-            least = 0.0 if _is(self._loss(), "binary_cross_entropy") else 0.5
+        net = twin(self)
+        outputs = net._outputs(X)
+        if net._multilabel:
+            least = 0.0 if _is(net._loss(), "binary_cross_entropy") else 0.5
             return (outputs > least).astype(int)
-        return self.classes_[outputs.argmax(axis=1)]
+        return net.classes_[outputs.argmax(axis=1)]
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -593,15 +604,19 @@ class NetRegressor(RegressorMixin, _Net):
         -------
         self
         """
-        go_on = self.warm_start and hasattr(self, "model_")
-        return self._fit(X, y, sample_weight, self.epochs, go_on)
+        with fitting(self) as net:
+            go_on = net.warm_start and hasattr(net, "model_")
+            net._fit(X, y, sample_weight, net.epochs, go_on)
+        return self
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:  # noqa: N803
         """Train for one more epoch; the arguments are those of `fit`."""
-        return self._fit(X, y, sample_weight, 1, hasattr(self, "model_"))
+        with fitting(self) as net:
+            net._fit(X, y, sample_weight, 1, hasattr(net, "model_"))
+        return self
 
-    def _fit(self, X: Any, y: Any, weight: Any, epochs: int, go_on: bool) -> Self:  # noqa: N803
+    def _fit(self, X: Any, y: Any, weight: Any, epochs: int, go_on: bool) -> None:  # noqa: N803
         X, y = self._checked(X, y, reset=not go_on, multi_output=True, y_numeric=True)  # noqa: N806
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
@@ -610,12 +625,13 @@ class NetRegressor(RegressorMixin, _Net):
         targets = y.reshape(len(y), -1)
         self._start(X, targets.shape[1], go_on=go_on)
         self.n_outputs_ = targets.shape[1]
-        return self._train(X, targets, weight, epochs)
+        self._train(X, targets, weight, epochs)
 
     def predict(self, X: Any) -> Any:  # noqa: N803
         """Return the network's outputs, (n,) or (n, outputs) as y was."""
-        outputs = self._outputs(X)
-        return outputs[:, 0] if self._column else outputs
+        net = twin(self)
+        outputs = net._outputs(X)
+        return outputs[:, 0] if net._column else outputs
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
