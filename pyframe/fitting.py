@@ -212,8 +212,9 @@ class Fit:
         records = self.loop.records[history.epochs - self.before : until - self.before]
         for column in self.objective.columns:
             history[column.key] += column.plain_values(records)
-        if not np.isfinite(records[:, 0]).all():  # the sum behind the loss, the first column
-            at = int(np.isfinite(records[:, 0]).argmin())
+        sums = records[:, 0]  # those behind the loss, the first column
+        if not (math.isfinite(sums[0]) if len(sums) == 1 else np.isfinite(sums).all()):
+            at = int(np.isfinite(sums).argmin())
             self._note_divergence(history.epochs + at + 1, "loss", records[at])
         history.epochs = until
 

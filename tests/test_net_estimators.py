@@ -20,6 +20,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import compute_sample_weight
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import pyframe as pf
@@ -384,6 +385,16 @@ def test_a_batch_may_lack_a_label_of_several_that_has_a_weight():
     by_hand = MLPClassifier((4,), random_state=0)
     by_hand.partial_fit(x, y, classes=[0, 1], sample_weight=np.where(y[:, 1] == 1, 3.0, 1.0))
     np.testing.assert_array_equal(by_dict.predict_proba(x), by_hand.predict_proba(x))
+
+
+def test_weights_that_know_only_the_batch_are_noticed(monkeypatch):
+    """Planted: nobody says which classes there are."""
+    monkeypatch.setattr(
+        "pyframe.estimators.net.sample_weights",
+        lambda weight, y, classes: compute_sample_weight(weight, y),
+    )
+    with pytest.raises(ValueError, match="not in class_weight"):
+        test_a_batch_may_lack_a_class_that_has_a_weight(NetClassifier, [0, 1, 2], [1])
 
 
 def test_a_class_weight_for_what_is_no_class_is_still_refused():

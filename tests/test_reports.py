@@ -17,7 +17,7 @@ from pyframe.fitting import Fit
 from pyframe.layers import Dense
 from pyframe.metrics import pyframe_register_metrics
 from pyframe.node import Spec
-from pyframe.objective import Objective
+from pyframe.objective import Column, Objective
 from pyframe.registry import registries
 
 RNG = np.random.default_rng(0)
@@ -148,6 +148,13 @@ def test_a_metric_of_any_number_type_is_json() -> None:
 
         work, given = metric_fit(Odd)
         json.dumps(work.fit(epochs=2, validation_split=0.25, **given))
+
+
+def test_an_array_in_a_history_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: values go into the history as the metric gives them."""
+    monkeypatch.setattr(Column, "plain_values", Column.values)
+    with pytest.raises(TypeError, match="JSON"):
+        test_a_history_is_json("confusion_matrix")
 
 
 # ---- losses that are not finite ----
