@@ -45,8 +45,6 @@ def plain_array(value: Any, what: str) -> Array:
     """
     if type(value) is np.ndarray and value.dtype.kind != "O":
         return value
-    if type(value) is float:  # most constants in an expression
-        return np.asarray(value)
     return _plain(value, Place(what))
 
 

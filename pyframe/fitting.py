@@ -174,11 +174,13 @@ class Fit:
                     self._end_epoch()
                 elif status == "paused":
                     self._note_epochs(self.done)  # now, so that none pile up for the end
-                self._warn_of_divergence()
+                if self.diverged is not None:
+                    self._warn_of_divergence()
                 if self.progress.due:
                     self.progress.show(loop.epoch, loop.samples_done, self._latest())
         self._note_epochs(self.done)
-        self._warn_of_divergence()
+        if self.diverged is not None:
+            self._warn_of_divergence()
         history.interrupted = self.interrupt.pressed
         self.progress.finish(loop.epoch, loop.samples_done, self._latest(), history.interrupted)
 
@@ -212,20 +214,24 @@ class Fit:
         records = self.loop.records[history.epochs - self.before : until - self.before]
         for column in self.objective.columns:
             history[column.key] += column.plain_values(records)
-        sums = records[:, 0]  # those behind the loss, the first column
-        if not (math.isfinite(sums[0]) if len(sums) == 1 else np.isfinite(sums).all()):
-            at = int(np.isfinite(sums).argmin())
-            self._note_divergence(history.epochs + at + 1, "loss", records[at])
+        losses = history["loss"]
+        if until - history.epochs == 1:  # the quick look at one epoch
+            finite = math.isfinite(losses[-1])
+        else:
+            finite = bool(np.isfinite(records[:, 0]).all())  # the sums behind the losses
+        if not finite:
+            for at in range(history.epochs, until):
+                self._note_divergence(at + 1, "loss", losses[at])
         history.epochs = until
 
-    def _note_divergence(self, epochs: int, what: str, record: Array) -> None:
-        """Note the first loss that is not finite; `record` has its sums."""
-        if self.diverged is None:
-            self.diverged = epochs, what, self.objective.columns[0].values(record[None])[0]
+    def _note_divergence(self, epochs: int, what: str, loss: float) -> None:
+        """Note the first loss that is not finite."""
+        if self.diverged is None and not math.isfinite(loss):
+            self.diverged = epochs, what, loss
 
     def _warn_of_divergence(self) -> None:
         """Say once that a loss is not finite, after its epoch: callbacks have heard of it."""
-        if self.diverged is None or self._has_warned:
+        if self._has_warned or self.diverged is None:
             return
         self._has_warned = True
         epochs, what, value = self.diverged
@@ -276,10 +282,11 @@ class Fit:
         while True:
             loop.run(SECONDS_PER_LOOK)
             if loop.epoch > done:
-                record = loop.records[-1]
-                if not math.isfinite(record[0]):
-                    self._note_divergence(self.done, "validation loss", record)
+                record = loop.records[-1:]
                 columns = self.objective.columns
-                return {f"val_{c.key}": c.plain_values(record[None])[0] for c in columns}
+                logs = {f"val_{c.key}": c.plain_values(record)[0] for c in columns}
+                if not math.isfinite(logs["val_loss"]):
+                    self._note_divergence(self.done, "validation loss", logs["val_loss"])
+                return logs
             if self.interrupt.pressed:
                 return {f"val_{c.key}": float("nan") for c in self.objective.columns}

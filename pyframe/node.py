@@ -122,7 +122,8 @@ def convert(value: Any, dtype: np.dtype[Any], what: str) -> Array:
         flags = value.flags
         if flags.c_contiguous and flags.aligned:
             return value
-    array = plain_array(value, what)
+    # Most constants in an expression are single numbers.
+    array = np.asarray(value) if type(value) is float else plain_array(value, what)
     kind = array.dtype.kind
     allowed = "fiub" if dtype.kind == "f" else "iub"
     if kind not in allowed:
