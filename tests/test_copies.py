@@ -81,6 +81,15 @@ class Cube(pf.Node):
         return 3 * x**2 * dy
 
 
+class Halves(pf.Node):
+    """x / 2, twice."""
+
+    output_count = 2
+
+    def forward(self, ctx: Any, x: Any) -> Any:
+        return x / 2, x - x / 2
+
+
 def own_loss(y: Any, y_hat: Any, sample_weight: Any = None) -> Any:
     return pf.Mean(pf.Abs(y - y_hat))
 
@@ -414,6 +423,73 @@ def test_a_loop_says_what_to_copy(duplicate: Any) -> None:
         with pytest.raises(pf.CopyError, match=r"copy.deepcopy.*trainer.save"):
             duplicate(loop)
         loop.run()
+
+
+@pytest.mark.parametrize("name", registries["optimizers"].names())
+def test_every_optimizer_keeps_its_memory_in_a_copy(name: str) -> None:
+    for duplicate in (copy.deepcopy, by_pickle):
+        alone, original = (
+            pf.Trainer(pf.Sequential([Dense(1)], input_shape=(3,)), optimizer=name)
+            for _ in range(2)
+        )
+        for work in (alone, original):
+            work.fit(X, Y, 2, **FIT)
+        assert goes_on(duplicate(original)) == goes_on(alone)
+
+
+def trained_plan() -> Plan:
+    plan = small_plan(inspect=True)
+    plan.step({"x": X, "y": Y})
+    return plan
+
+
+# One of each public class, and what shows that a copy is one like it.
+PUBLIC: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
+    "Case": (lambda: pf.Case((np.ones(2), None)), lambda c: c.inputs[0].tolist()),
+    "Constant": (lambda: pf.Constant([1.0]), lambda c: c.array.tolist()),
+    "History": (lambda: make().fit(X, Y, 2, **FIT), lambda h: (dict(h), vars(h))),
+    "Model": (
+        lambda: pf.Model(x := pf.Placeholder("x", shape=(None, 3)), Dense(1)(x)),
+        lambda m: m.predict(X).tobytes(),
+    ),
+    "Node": (
+        lambda: Cube(pf.Placeholder("x", shape=(None, 3))),
+        lambda n: pf.compile(n).run({"x": X}).tobytes(),
+    ),
+    "Op": (
+        lambda: pf.Tanh(pf.Placeholder("x", shape=(None, 3))),
+        lambda n: pf.compile(n).run({"x": X}).tobytes(),
+    ),
+    "Parameter": (lambda: trained_plan().parameters[0], lambda p: p.value.tobytes()),
+    "Placeholder": (lambda: pf.Placeholder("x", (None, 3)), lambda p: (p.name, p.spec)),
+    "Plan": (trained_plan, lambda p: [a.tobytes() for a in p.snapshot().arrays]),
+    "Sequential": (lambda: pf.Sequential([Dense(2)], input_shape=(3,)), lambda m: m.summary()),
+    "State": (lambda: pf.State(np.ones(2), "s"), lambda s: s.value.tobytes()),
+    "Trainer": (make, goes_on),
+    "Value": (
+        lambda: Halves(pf.Placeholder("x", shape=(None, 3)))[1],
+        lambda v: (v.index, pf.compile(v).run({"x": X}).tobytes()),
+    ),
+    "graph": (lambda: trained_plan().graph, lambda g: list(g.names.values())),
+    "snapshot": (lambda: trained_plan().snapshot(), lambda s: [a.tobytes() for a in s.arrays]),
+    "profile": (lambda: trained_plan().profile({"x": X, "y": Y}, repeats=1), str),
+}
+
+
+def test_there_is_one_of_every_public_class() -> None:
+    classes = {name for name in pf.__all__ if isinstance(getattr(pf, name), type)}
+    classes = {name for name in classes if not issubclass(getattr(pf, name), BaseException)}
+    assert classes <= set(PUBLIC)
+
+
+@EACH_COPY
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_copy_of_anything_public_is_like_it(duplicate: Any, name: str) -> None:
+    make_one, shows = PUBLIC[name]
+    one = make_one()
+    twin = duplicate(one)
+    assert type(twin) is type(one)
+    assert shows(twin) == shows(one)
 
 
 # ---- estimators ----
