@@ -237,6 +237,28 @@ def test_the_pool_under_pressure_and_across_forks(optimize: str, tmp_path: Path)
     assert run.stdout.startswith("ok")
 
 
+@pytest.mark.skipif(sys.platform != "linux" or not shutil.which("gcc"), reason="needs gcc on Linux")
+@pytest.mark.parametrize("planted", [False, True])
+def test_the_thread_sanitizer_sees_a_race(planted: bool, tmp_path: Path) -> None:
+    text = (CORE / "parallel.c").read_text(encoding="utf-8")
+    faults = {
+        "static atomic_int taken;": "static int taken;",
+        "atomic_store(&taken, 0)": "taken = 0",
+        "atomic_compare_exchange_strong(&taken, &nobody, 1)": "(taken == nobody ? (taken = 1) : 0)",
+    }
+    for old, new in faults.items() if planted else ():
+        assert old in text
+        text = text.replace(old, new)
+    source, program = tmp_path / "pool.c", tmp_path / "pool_check"
+    source.write_text(text, encoding="utf-8")
+    command = ["gcc", "-std=c11", "-O1", "-fsanitize=thread", "-I", CORE, "-I", CORE / "include"]
+    command += [TESTS / "pool_check.c", source, "-pthread", "-lm", "-o", program]
+    subprocess.run(command, check=True)
+    run = subprocess.run([program, "30", "nofork"], capture_output=True, text=True, timeout=120)
+    assert (run.returncode != 0) == planted, run.stdout + run.stderr
+    assert ("data race" in run.stderr) == planted
+
+
 # ---- fork, exit ----
 
 TRAIN = """
