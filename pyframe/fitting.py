@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyframe.callbacks import Callback, ModelCheckpoint, listens
-from pyframe.loop import Loop, Tally
+from pyframe.loop import Loop
 from pyframe.node import Array
 from pyframe.objective import Objective
 from pyframe.plugins import notify
