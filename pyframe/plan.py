@@ -10,7 +10,6 @@ from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from itertools import chain, compress, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
-from warnings import warn
 
 import numpy as np
 
@@ -25,6 +24,7 @@ from pyframe.errors import (
     UnusedParameterWarning,
     ValueReusedError,
     check_integer,
+    warn,
 )
 from pyframe.execution import (
     DONE,

@@ -20,10 +20,9 @@ import numpy as np
 import pytest
 
 import pyframe as pf
-from pyframe.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from pyframe.callbacks import Callback, EarlyStopping
 from pyframe.fitting import Fit
 from pyframe.layers import BatchNorm, Dense, Dropout
-from pyframe.loop import Loop
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(24, 3))
