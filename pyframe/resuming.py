@@ -345,6 +345,10 @@ def _optimizer(document: Mapping[str, Any], config: dict[str, Any], source: str)
         raise CheckpointError(f"{source} needs {config['name']!r}: {remedy}. {error}") from error
 
 
+# What odd values make code raise that takes them as they are.
+ODD = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
+
 @contextmanager
 def _complaining(source: str) -> Iterator[None]:
     """Turn what odd values do to the code that takes them into one kind of error."""
@@ -352,7 +356,7 @@ def _complaining(source: str) -> Iterator[None]:
         yield
     except (CheckpointError, BusyError):
         raise
-    except Exception as error:
+    except ODD as error:  # and not what a signal handler or the system has to say meanwhile
         raise CheckpointError(
             f"{source} does not describe a training that can go on: {type(error).__name__} {error}"
         ) from error

@@ -247,3 +247,92 @@ def test_a_fit_interrupted_at_some_moments(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_fit_interrupted_at_any_moment(kind: str, tmp_path: Path) -> None:
     assert all_of(KINDS[kind], tmp_path, 10**9)["whole"]
+
+
+def saved(kind: Fits, path: Path) -> Any:
+    """Write a file in the middle of a fit, and return what the whole fit comes to."""
+    work = kind.trainer()
+    kind.fit(work, epochs=2)
+    work.save(path)
+    return kind.fit(kind.trainer())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_resumption_interrupted_at_some_moments(kind: str, tmp_path: Path) -> None:
+    fits, first, path = KINDS[kind], tmp_path / "first", tmp_path / "m"
+    expected = saved(fits, first)
+    count, work = Bomb(), fits.trainer()
+    count(lambda: fits.fit(work, resume=first))
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}, {count.seen} moments")
+    last = [count.seen - 900 + at for at in moments(900, seed, 20)]
+    for i, at in enumerate([*moments(count.seen, seed, 20), *last]):
+        work = fits.trainer()
+        bomb = Bomb(at, ERRORS[i % len(ERRORS)])
+        bomb(lambda work=work: fits.fit(work, resume=first))  # type: ignore[misc]
+        with contextlib.suppress(pf.GraphError):
+            work.save(path)
+            try:
+                found = fits.fit(fits.trainer(), resume=path)
+            except pf.CheckpointError as problem:
+                assert any(reason in str(problem) for reason in TRUE_REASONS), (bomb.where, problem)
+            else:
+                assert found == expected, bomb.where
+        check_healthy(work, fits, tmp_path)
+    assert fits.fit(fits.trainer(), resume=first) == expected
+
+
+def test_a_save_and_a_restore_interrupted_at_some_moments(tmp_path: Path) -> None:
+    fits, path = KINDS["validated"], tmp_path / "m"
+    expected = saved(fits, path)
+    writer, reader = fits.trainer(), fits.trainer()
+    fits.fit(writer)
+    fits.fit(reader)
+    for do in (lambda: writer.save(path), lambda: reader.restore(path)):
+        count = Bomb()
+        count(do)
+        seed = random.SystemRandom().randrange(2**32)
+        print(f"seed {seed}, {count.seen} moments")
+        for i, at in enumerate(moments(count.seen, seed, 40)):
+            Bomb(at, ERRORS[i % len(ERRORS)])(do)
+            assert fits.fit(fits.trainer(), resume=path) == expected
+            reader.restore(path)  # which waits for no lock that was left
+        writer.save(path)
+        assert not [p for p in tmp_path.iterdir() if p.suffix == ".tmp"]
+
+
+# ---- planted faults: what was wrong once turns these tests red ----
+
+
+def test_a_position_counted_apart_from_the_steps_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    original = Fit.position
+
+    def late(self: Fit) -> Any:
+        noted = self.history.epochs  # what Python has come to enter, and not what C has done
+        if self.done <= noted:
+            return original(self)
+        return original(self)._replace(
+            epochs=noted,
+            batch=self.batches,
+            history={key: values[:noted] for key, values in self.history.items()},
+        )
+
+    monkeypatch.setattr(Fit, "position", late)
+    with pytest.raises(AssertionError):
+        all_of(KINDS["plain"], tmp_path, 10**3)
+
+
+def test_an_epoch_heard_of_before_its_callbacks_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    original = Fit._end_epoch
+
+    def early(self: Fit) -> None:
+        self.heard = self.done
+        original(self)
+
+    monkeypatch.setattr(Fit, "_end_epoch", early)
+    with pytest.raises((AssertionError, pf.CheckpointError, IndexError)):
+        all_of(KINDS["stopping early"], tmp_path, 10**3)

@@ -248,7 +248,8 @@ class _Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
         self.loss_curve_.append(loss)
         if self.verbose:
             say(f"Iteration {self.n_iter_}, loss = {loss:.8f}", sys.stdout)
-        verbose, self.verbose = self.verbose, False  # it would print, and end if nobody listens
+        verbose: Any = self.verbose
+        self.verbose: Any = False  # it would print, and end if nobody listens
         try:
             self._update_no_improvement_count(self.early_stopping, *held_out)
         finally:
