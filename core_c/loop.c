@@ -28,7 +28,8 @@ static void begin_step(pf_loop *loop) {
         pf_gather_rows(feed->full_rows, data, loop->order + first, rows, feed->row_bytes);
         pf_context_bind(context, feed->base, feed->full_rows);
     }
-    pf_context_begin(context, loop->seed, loop->step, loop->learning_rates[loop->steps_done]);
+    pf_context_begin(context, loop->seed, *loop->step_count,
+                     loop->learning_rates[loop->steps_done]);
     loop->in_step = 1;
 }
 
@@ -46,7 +47,7 @@ void pf_loop_end_step(pf_loop *loop) {
         sums += n;
     }
     loop->in_step = 0;
-    loop->step++;
+    ++*loop->step_count;
     loop->steps_done++;
     if (++loop->batch_index == batch_count(loop)) {
         loop->batch_index = 0;

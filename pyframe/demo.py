@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from pyframe.errors import MissingExtraError, UnknownNameError, require_extra
 from pyframe.model import Sequential
 from pyframe.node import Array, Parameter, Placeholder
 from pyframe.plan import compile
+from pyframe.progress import say
 from pyframe.registry import ops
 from pyframe.training import History, Trainer
 
@@ -62,7 +64,7 @@ class Demo:
 
     def fit(self, task: str, trainer: Trainer, x: Array, y: Array, **options: Any) -> History:
         """Train with progress shown, and raise `Stopped` if Ctrl-C ended it."""
-        print(f"\n{task}", flush=True)
+        say(f"\n{task}", sys.stdout)
         history = trainer.fit(x, y, **options)
         if history.interrupted:
             raise Stopped(f"{task}: stopped after {history.epochs} of {options['epochs']} epochs")
@@ -327,8 +329,9 @@ def run(
             demo.digits()
     except (KeyboardInterrupt, Stopped) as stop:
         if demo.results:
-            print(f"\n{demo.table()}")
-        print(f"\n{str(stop) or 'stopped'}; {demo.kept()}")
+            say(f"\n{demo.table()}", sys.stdout)
+        say(f"\n{str(stop) or 'stopped'}; {demo.kept()}", sys.stdout)
         return "interrupted"
-    print(f"\n{demo.table()}\n\n{demo.kept()}; {time.perf_counter() - started:.1f} s in all")
+    seconds = time.perf_counter() - started
+    say(f"\n{demo.table()}\n\n{demo.kept()}; {seconds:.1f} s in all", sys.stdout)
     return "done"

@@ -7,6 +7,7 @@ given, what was expected, at which node, and what to do.
 
 import math
 import operator
+import warnings
 from typing import Any
 
 __all__ = [
@@ -192,6 +193,16 @@ def check_number(
     if not inside:
         raise ArgumentError(message)
     return number
+
+
+def warn(message: str, category: type[Warning] = UserWarning, stacklevel: int = 1) -> None:
+    """Warn as `warnings.warn` does, also where ``sys.stderr`` is closed and nobody can hear it."""
+    try:
+        warnings.warn(message, category, stacklevel=stacklevel + 1)
+    except Warning:  # a filter makes it an error
+        raise
+    except (OSError, ValueError):
+        return
 
 
 def check_integer(

@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 import signal
 import threading
-import warnings
 from collections.abc import Callable, Iterable
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from pyframe.callbacks import Callback, ModelCheckpoint, listens
-from pyframe.errors import DivergenceWarning
+from pyframe.errors import DivergenceWarning, warn
 from pyframe.loop import Loop
 from pyframe.node import Array
 from pyframe.objective import Objective
@@ -62,39 +60,35 @@ class History(dict[str, list[Any]]):
 
 
 class Interrupt:
-    """Within a ``with`` block Ctrl-C only sets `pressed`; the second one does what it used to."""
+    """While it is `active` Ctrl-C only sets `pressed`; the second one does what it used to.
+
+    Should an exception from a signal handler keep `give_back` from being called, then the handler
+    stays, and gives itself back at the next Ctrl-C, which does what it used to.
+    """
 
     def __init__(self) -> None:
-        self.pressed = False
+        self.pressed = self.active = False
         self._before: Any = None
 
-    def __enter__(self) -> Interrupt:
+    def listen(self) -> None:
+        """Take over Ctrl-C, if this is the thread that it reaches."""
         if threading.current_thread() is threading.main_thread():
             before = signal.getsignal(signal.SIGINT)
             if before not in (None, signal.SIG_IGN):
-                signal.signal(signal.SIGINT, self._handle)
                 self._before = before
-        return self
+                signal.signal(signal.SIGINT, self._handle)
 
     def _handle(self, number: int, frame: Any) -> None:
-        if not self.pressed:
+        if self.active and not self.pressed:
             self.pressed = True
             return
-        self._give_back()
+        signal.signal(signal.SIGINT, self._before)
         signal.raise_signal(signal.SIGINT)
 
-    def _give_back(self) -> None:
-        if self._before is not None:
+    def give_back(self) -> None:
+        """Have Ctrl-C do what it used to."""
+        if self._before is not None and signal.getsignal(signal.SIGINT) == self._handle:
             signal.signal(signal.SIGINT, self._before)
-            self._before = None
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._give_back()
 
 
 def in_order(listeners: Iterable[Callback]) -> list[Callback]:
@@ -103,6 +97,22 @@ def in_order(listeners: Iterable[Callback]) -> list[Callback]:
     A file of the training holds what the others have counted, this epoch included.
     """
     return sorted(listeners, key=lambda c: isinstance(c, ModelCheckpoint))
+
+
+def counts(callback: Callback) -> bool:
+    """Return whether a callback keeps anything that a file must hold."""
+    if isinstance(callback, ModelCheckpoint) and not callback.save_best_only:
+        return False
+    return type(callback).training_state is not Callback.training_state
+
+
+class Position(NamedTuple):
+    """How far a fit is, as a file has it: what everybody has heard of, and what is done since."""
+
+    epochs: int  # those from a file among them
+    batch: int  # all batches of an epoch: nobody has heard of its end yet
+    sums: Array
+    history: dict[str, list[Any]]
 
 
 class Fit:
@@ -116,10 +126,11 @@ class Fit:
         What was asked for.
     running : bool
         Whether it is under way; afterwards it keeps neither the data nor the loops.
-    batch : int
-        Finished batches of the present epoch.
-    last_step : int
-        The step count of the plan at the end.
+    begun : bool
+        Whether all callbacks have begun, and got back what they had counted.
+    tally : Tally
+        How far the loop is. What else is known of that follows from it when it is asked for:
+        whatever exception comes from wherever, there is nothing that could have been left behind.
     """
 
     def __init__(
@@ -136,14 +147,23 @@ class Fit:
         self.trainer, self.objective, self.loop = trainer, objective, loop
         self.validation, self.history, self.progress = validation, history, progress
         self.before, self.shuffle, self.running = history.epochs, shuffle, True
+        self.begun, self.tally = False, loop.tally
+        self.first_step = objective.plan.step_count
         self.listeners = listeners
         self.diverged: tuple[int, str, float] | None = None  # epochs until then, what, to what
         self._has_warned = False
         self.on_epoch_start = [c for c in listeners if listens(c, "on_epoch_start")]
         self.on_epoch_end = [c for c in listeners if listens(c, "on_epoch_end")]
         self.on_batch_end = [c for c in listeners if listens(c, "on_batch_end")]
+        # What a callback counts is whole between two events, once those that count have heard
+        # of the last one: up to which epoch and step they have, and which event they are hearing.
+        self.counting = [c for c in listeners if counts(c)]
+        self.tells = validation is not None or bool(self.on_epoch_end)
+        self.heard, self.heard_steps = history.epochs, 0
+        self.telling = ""
+        self.started = -1  # the epoch of whose beginning callbacks were told last
         self.interrupt = Interrupt()
-        self.batch_size, self.rows, self.last_step = loop.batch_size, loop.samples, 0
+        self.batch_size, self.rows, self.batches = loop.batch_size, loop.samples, loop.batches
         self.validation_rows = validation.samples if validation is not None else 0
         self.log_names = objective.log_names(validated=validation is not None)
         for key in self.log_names:
@@ -155,12 +175,14 @@ class Fit:
         `resume` is called when the callbacks have begun, to give them back what they had counted.
         """
         trainer, loop, history = self.trainer, self.loop, self.history
-        trainer.stop_training = False
         for callback in self.listeners:
             callback.on_fit_start(trainer)
         resume()
+        self.begun = True
         notify("fit_start", trainer=trainer)
-        with self.interrupt:
+        try:
+            self.interrupt.active = True
+            self.interrupt.listen()
             if self.done > history.epochs:  # the file was written after the last batch of an epoch
                 self._end_epoch()
             elif not (loop.batch_index or trainer.stop_training):
@@ -178,25 +200,52 @@ class Fit:
                     self._warn_of_divergence()
                 if self.progress.due:
                     self.progress.show(loop.epoch, loop.samples_done, self._latest())
+        finally:
+            self.interrupt.active = False
+            self.interrupt.give_back()
         self._note_epochs(self.done)
         if self.diverged is not None:
             self._warn_of_divergence()
         history.interrupted = self.interrupt.pressed
         self.progress.finish(loop.epoch, loop.samples_done, self._latest(), history.interrupted)
 
-    def end(self) -> None:
-        """Note where it ended, and let go of the data, and of the trainer, which keeps this."""
-        self.batch, self.partial_record = self.position()
-        self.last_step, self.running = self.objective.plan.step_count, False
-        del self.loop, self.validation, self.trainer
+    @property
+    def step(self) -> int:
+        """What the plan has counted up to where this is, or has ended."""
+        return self.first_step + self.tally.steps
 
-    def position(self) -> tuple[int, Array]:
-        """Return the finished batches of the present epoch, and the sums over them."""
-        if not self.running:
-            return self.batch, self.partial_record
-        if self.done > self.history.epochs:  # nobody has heard of the end of this epoch yet
-            return self.loop.batches, self.loop.records[-1].copy()
-        return self.loop.batch_index, self.loop.partial_record.copy()
+    def position(self) -> Position:
+        """Return how far it is."""
+        history, tally = self.history, self.tally
+        epochs = self.heard if self.tells else self.done
+        if self.running:  # a callback asks, and those before it have heard of this epoch
+            epochs = max(epochs, history.epochs)
+        noted = min(epochs, history.epochs)
+        columns = {key: values[:noted] for key, values in history.items()}
+        for column in self.objective.columns:
+            columns[column.key] += column.plain_values(
+                tally.records[noted - self.before : epochs - self.before]
+            )
+        if self.done > epochs:
+            return Position(epochs, self.batches, tally.records[-1].copy(), columns)
+        return Position(epochs, tally.batch_index, tally.partial_record.copy(), columns)
+
+    def broken_by(self) -> str:
+        """Return what was interrupted that no file can go on from; empty: nothing."""
+        if not self.begun:
+            return "before it had begun"
+        if self.running or not self.counting:
+            return ""
+        if self.telling:
+            return f"while callbacks that count were called ({self.telling})"
+        if any(c in self.on_batch_end for c in self.counting) and (
+            self.heard_steps != self.tally.steps
+        ):
+            return "before callbacks that count were called (on_batch_end)"
+        starts = any(c in self.on_epoch_start for c in self.counting)
+        if starts and self.started == self.done and not self.tally.batch_index:
+            return "after callbacks that count were called (on_epoch_start)"
+        return ""
 
     def _latest(self) -> dict[str, Any]:
         """Return the numbers to show: of the last epoch, or of what is done of the first."""
@@ -235,45 +284,67 @@ class Fit:
             return
         self._has_warned = True
         epochs, what, value = self.diverged
-        warnings.warn(
+        warn(
             f"the {what} is {value} after {epochs} epoch{'s' if epochs > 1 else ''}: the training "
             "has diverged, or the data hold NaN or infinity; what helps: numpy.isfinite(X).all() "
             "and the same for Y, inputs scaled to about 1, a lower learning rate, clip_norm=1.0 "
             "for the optimizer; Trainer(detect_anomaly=True) stops at the first node that gives "
             "NaN or infinity and names it",
             DivergenceWarning,
-            stacklevel=4,  # of whoever has called fit
+            stacklevel=5,  # of whoever has called fit
         )
 
     def _start_epoch(self) -> None:
         if self.loop.epoch < self.loop.epochs:
+            self.started = self.done
             for callback in self.on_epoch_start:
                 callback.on_epoch_start(self.trainer, self._number())
 
     @property
     def done(self) -> int:
         """Finished epochs, those from a file among them."""
-        return self.before + self.loop.epoch
+        return self.before + self.tally.epoch
 
     def _number(self) -> int:
         return self.history.first_epoch + self.done
 
     def _end_batch(self) -> None:
         step, loss = self.objective.plan.step_count, self.loop.loss
+        steps = self.tally.steps
+        self.telling = "on_batch_end"
         for callback in self.on_batch_end:
             callback.on_batch_end(self.trainer, step, {"loss": loss})
+        self.heard_steps = steps
+        self.telling = ""
 
     def _end_epoch(self) -> None:
-        self._note_epochs(self.done)
+        done = self.done
         if self.validation is not None:
-            for key, value in self._validate(self.validation).items():
+            validated = self._validate(self.validation)
+            self._note_epochs(done)
+            for key, value in validated.items():
                 self.history[key].append(value)
+            if self.validation.batch_index:  # Ctrl-C came first: a fit that goes on does it anew
+                return
+        else:
+            self._note_epochs(done)
         logs = self.history.last()
         epoch = self._number() - 1
+        left = sum(c in self.counting for c in self.on_epoch_end)
+        if not left:
+            self.heard = done
         for callback in self.on_epoch_end:
+            if callback not in self.counting:
+                callback.on_epoch_end(self.trainer, epoch, logs)
+                continue
+            self.telling = "on_epoch_end"
             callback.on_epoch_end(self.trainer, epoch, logs)
+            left -= 1
+            if not left:
+                self.heard = done
+                self.telling = ""
         notify("epoch_end", trainer=self.trainer, epoch=epoch, logs=logs)
-        if not self.trainer.stop_training:
+        if not (self.trainer.stop_training or self.interrupt.pressed):
             self._start_epoch()
 
     def _validate(self, loop: Loop) -> dict[str, Any]:

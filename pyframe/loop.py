@@ -32,6 +32,45 @@ STATUS = {
 STOPS = {None: 0, "epoch": lib.PF_LOOP_STOP_EPOCH, "step": lib.PF_LOOP_STOP_STEP}
 
 
+class Tally:
+    """How far a loop is: what C counts, together with each step that it takes.
+
+    It stays when the loop and its data are gone, and there is nothing to be kept up with it: so
+    whatever interrupts whatever, it says what has been done to the parameters.
+    """
+
+    def __init__(self, loop: Any, records: Array) -> None:
+        self.loop, self.all_records = loop, records
+        self.skipped = 0  # batches that the loop began behind, in a training that goes on
+
+    @property
+    def epoch(self) -> int:
+        """Finished epochs."""
+        return int(self.loop.epoch)
+
+    @property
+    def batch_index(self) -> int:
+        """Finished batches of the present epoch."""
+        return int(self.loop.batch_index)
+
+    @property
+    def steps(self) -> int:
+        """Steps taken."""
+        batches = -(-self.loop.samples // self.loop.batch)
+        return int(self.loop.epoch * batches + self.loop.batch_index) - self.skipped
+
+    @property
+    def records(self) -> Array:
+        """Sums of the metrics' outputs, one row for each finished epoch."""
+        return self.all_records[: self.epoch]
+
+    @property
+    def partial_record(self) -> Array:
+        """Sums of the metrics' outputs over what is done of the present epoch."""
+        partial: Array = self.all_records[self.epoch]
+        return partial
+
+
 class Loop:
     """Epochs over some arrays. Made by `Plan.loop`; use it in a ``with`` block.
 
@@ -92,8 +131,6 @@ class Loop:
         claimed: bool = False,
     ) -> None:
         self._loop: Any = None
-        self._done_before = 0  # epochs of the jobs before this one
-        self._job_epochs = 0
         if training:
             plan._require_optimizer()
         if stop not in STOPS:
@@ -117,6 +154,7 @@ class Loop:
             if self.batch_size < self.samples:
                 self._flags |= lib.PF_LOOP_GATHER
         self._alive: list[Any] = []
+        self._evaluated = ffi.new("int64_t *")  # batches
         self._stack = ExitStack()
         if training and not claimed:
             self._stack.enter_context(plan.claim())
@@ -181,8 +219,8 @@ class Loop:
         self._tail_context = self._specialize(rest)[1] if rest else None
         program = self._full.program
         self.width = sum(program.record_widths)
-        self._records = np.zeros((min(self.epochs, 1024) + 1, self.width))
         loop = self._loop = ffi.new("pf_loop *")
+        self.tally = Tally(loop, np.zeros((min(self.epochs, 1024) + 1, self.width)))
         loop.size, loop.flags = ffi.sizeof("pf_loop"), self._flags
         loop.full = self._full_context.pointer
         loop.tail = self._tail_context.pointer if self._tail_context else ffi.NULL
@@ -190,7 +228,8 @@ class Loop:
         loop.order = typed_pointer("int64_t *", self._rows)
         loop.samples, loop.batch = self.samples, self.batch_size
         loop.seed = self._seed
-        loop.step = self._plan._train.step if self._training else 0
+        # Counted in C with the step itself, and an evaluation takes none.
+        loop.step_count = self._plan._train.step_count if self._training else self._evaluated
         self._alive = [self._feed_table(loop)]
         self._next_job()
 
@@ -214,10 +253,10 @@ class Loop:
     def _next_job(self) -> None:
         """Hand C the next epochs, with their learning rates and a place for their records."""
         loop = self._loop
-        self._done_before += self._job_epochs
         wanted = max(1, STEPS_PER_JOB // self.batches)
-        self._job_epochs = min(wanted, self.epochs - self._done_before)
-        steps = np.arange(self._job_epochs * self.batches, dtype=np.int64) + loop.step
+        end = min(self.epoch + wanted, self.epochs)
+        count = (end - self.epoch) * self.batches
+        steps = np.arange(count, dtype=np.int64) + loop.step_count[0]
         rates = np.zeros(len(steps))
         if self._training:
             # A copy, since `set_learning_rate` writes into it.
@@ -227,12 +266,11 @@ class Loop:
                 raise ArgumentError(
                     "the schedule must give one finite learning rate, at least 0, for each step"
                 )
-        self._ensure_rows(self._done_before + self._job_epochs + 1)
+        self._ensure_rows(end + 1)
         self._rate_table = rates
         loop.learning_rates = typed_pointer("double *", rates)
-        loop.records = typed_pointer("double *", self._records[self._done_before :])
-        loop.epochs, loop.first_epoch = self._job_epochs, self._first_epoch + self._done_before
-        loop.epoch = loop.batch_index = loop.steps_done = 0
+        loop.records = typed_pointer("double *", self.tally.all_records)
+        loop.steps_done, loop.first_epoch, loop.epochs = 0, self._first_epoch, end
 
     def _take_order(self) -> None:
         """Ask for the order of the epoch that is about to begin."""
@@ -253,22 +291,23 @@ class Loop:
         self._ordered = self.epoch
 
     def _ensure_rows(self, rows: int) -> None:
-        if rows > len(self._records):
-            grown = np.zeros((max(rows, 2 * len(self._records)), self.width))
-            grown[: len(self._records)] = self._records
-            self._records = grown
+        kept = self.tally.all_records
+        if rows > len(kept):
+            grown = np.zeros((max(rows, 2 * len(kept)), self.width))
+            grown[: len(kept)] = kept
+            self.tally.all_records = grown
 
     # ---- running ----
 
     @property
     def epoch(self) -> int:
         """Finished epochs."""
-        return int(self._done_before + self._loop.epoch)
+        return self.tally.epoch
 
     @property
     def batch_index(self) -> int:
         """Finished batches of the present epoch."""
-        return int(self._loop.batch_index)
+        return self.tally.batch_index
 
     @property
     def samples_done(self) -> int:
@@ -278,13 +317,12 @@ class Loop:
     @property
     def records(self) -> Array:
         """Sums of the metrics' outputs, one row for each finished epoch."""
-        return self._records[: self.epoch]
+        return self.tally.records
 
     @property
     def partial_record(self) -> Array:
         """Sums of the metrics' outputs over what is done of the present epoch."""
-        partial: Array = self._records[self.epoch]
-        return partial
+        return self.tally.partial_record
 
     @property
     def loss(self) -> float:
@@ -343,9 +381,7 @@ class Loop:
             self._abandon()
             raise
         finally:
-            if self._training:
-                self._plan._train.step = int(self._loop.step)
-            elif self._loop.in_step:
+            if not self._training and self._loop.in_step:
                 reading.pause(self)
 
     def _row_of(self, error: LabelError) -> int | None:
@@ -375,8 +411,6 @@ class Loop:
         """Drop the step under way, and give the parameters free."""
         self._abandon()
         reading.resume(self)
-        if self._training:
-            self._plan._train.step = int(self._loop.step)
         self._stack.close()
 
     def __reduce__(self) -> Any:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import math
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
-from itertools import compress
+from itertools import chain, compress, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
-from warnings import warn
+
+import numpy as np
 
 from pyframe._native import ffi, lib
 from pyframe.autodiff import Gradients, differentiate
@@ -24,6 +25,7 @@ from pyframe.errors import (
     UnusedParameterWarning,
     ValueReusedError,
     check_integer,
+    warn,
 )
 from pyframe.execution import (
     DONE,
@@ -710,14 +712,34 @@ class Plan:
         """Return a copy of parameters, states and optimizer slots, and the step count."""
         return Snapshot([a.copy() for a in self._train.all_arrays()], self._train.step)
 
-    def restore(self, snapshot: Snapshot) -> None:
-        """Go back to a snapshot of this plan."""
-        with ExitStack() as stack:
-            for guard in self._train.guards:
-                stack.enter_context(guard.write())
-            for array, kept in zip(self._train.all_arrays(), snapshot.arrays, strict=True):
-                array[...] = kept
-            self._train.step = snapshot.step
+    def restore(self, snapshot: Snapshot, also: Iterable[object] = ()) -> None:
+        """Go back to a snapshot of this plan: all of it, whatever interrupts it, or nothing.
+
+        Parameters
+        ----------
+        snapshot : Snapshot
+        also : iterable, optional
+            What is exhausted in the same moment; for what has to change with the parameters.
+        """
+        train = self._train
+        for guard in train.guards:
+            guard.refuse_own()
+        arrays = [*train.all_arrays(), np.frombuffer(ffi.buffer(train.step_count), np.int64)]
+        kept = [*snapshot.arrays, np.int64(snapshot.step)]
+        if len(arrays) != len(kept):
+            raise ArgumentError("this is a snapshot of another plan")
+        pointers = [guard.pointer for guard in train.guards]
+        # Exceptions from signal handlers come between two calls, so what must not be torn apart
+        # is one call, and Python code is nowhere in it.
+        locked: list[tuple[None]] = []
+        lock = zip(map(lib.pf_guard_lock_write, pointers), strict=True)
+        write = chain(map(np.ndarray.__setitem__, arrays, repeat(...), kept), also)
+        unlock = map(lib.pf_guard_unlock_write, compress(pointers, locked))
+        try:
+            locked.extend(lock)
+            deque(write, maxlen=0)
+        finally:
+            deque(unlock, maxlen=0)
 
     def named(self, snapshot: Snapshot) -> dict[str, Array]:
         """Return the arrays of a snapshot by name, as views: see `TrainState.views`."""

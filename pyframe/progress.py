@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TextIO
 
 import numpy as np
 
@@ -17,6 +18,22 @@ SECONDS_PER_BAR = 0.1
 def describe_logs(logs: Mapping[str, Any]) -> str:
     """Return the numbers of some logs as text: ``loss 0.1234  mae 1.5``."""
     return "  ".join(f"{key} {float(v):.5g}" for key, v in logs.items() if np.ndim(v) == 0)
+
+
+def say(text: str, file: TextIO | None) -> bool:
+    """Write a line; return whether it could be: nobody need listen to what is only shown."""
+    try:
+        print(text, file=file, flush=True)
+    except (OSError, ValueError):  # a broken pipe, a terminal that is gone, a closed file
+        return False
+    return True
+
+
+def _is_terminal(file: TextIO) -> bool:
+    try:
+        return file.isatty()
+    except (OSError, ValueError):  # it is closed
+        return False
 
 
 def _has_size() -> bool:
@@ -44,20 +61,32 @@ class Progress:
         self._began = time.perf_counter()
         self._next = self._began + SECONDS_PER_LINE
         self._bar: Any = None
-        if not self.silent and sys.stderr.isatty():
+        if not self.silent and _is_terminal(sys.stderr):
             from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
 
             size = {} if _has_size() else {"ncols": 80, "nrows": 24}
-            self._bar = tqdm(
-                total=epochs * samples,
-                unit=" samples",
-                unit_scale=True,
-                dynamic_ncols=not size,
-                bar_format="{desc}: {percentage:3.0f}%|{bar:10}| {rate_fmt}{postfix}",
-                file=sys.stderr,
-                **size,
-            )
+            with self._quietly():
+                self._bar = tqdm(
+                    total=epochs * samples,
+                    unit=" samples",
+                    unit_scale=True,
+                    delay=1e-9,  # nothing is drawn while it is made, which could fail
+                    dynamic_ncols=not size,
+                    bar_format="{desc}: {percentage:3.0f}%|{bar:10}| {rate_fmt}{postfix}",
+                    file=sys.stderr,
+                    **size,
+                )
             self._next = self._began
+
+    @contextmanager
+    def _quietly(self) -> Iterator[None]:
+        """Show nothing any more once that fails: the fit is worth more than what is shown of it."""
+        try:
+            yield
+        except (OSError, ValueError):  # as in `say`
+            self.silent = True
+            if self._bar is not None:
+                self._bar.disable = True  # or it would try once more when it is closed
 
     @property
     def due(self) -> bool:
@@ -68,9 +97,10 @@ class Progress:
         """Show the state: finished epochs, finished rows, the last numbers."""
         if self._bar is not None:
             self._next = time.perf_counter() + SECONDS_PER_BAR
-            self._bar.set_description_str(f"epoch {epoch}/{self.epochs}", refresh=False)
-            self._bar.set_postfix_str(describe_logs(logs), refresh=False)
-            self._bar.update(samples_done - self._bar.n)
+            with self._quietly():
+                self._bar.set_description_str(f"epoch {epoch}/{self.epochs}", refresh=False)
+                self._bar.set_postfix_str(describe_logs(logs), refresh=False)
+                self._bar.update(samples_done - self._bar.n)
         elif not self.silent:
             self._line(epoch, samples_done, logs, "")
 
@@ -80,7 +110,8 @@ class Progress:
         """Show how it ended."""
         if self._bar is not None:
             self.show(epoch, samples_done, logs)
-            self._bar.refresh()
+            with self._quietly():
+                self._bar.refresh()
         elif not self.silent:
             self._line(epoch, samples_done, logs, "  interrupted" if interrupted else "")
 
@@ -88,14 +119,14 @@ class Progress:
         now = time.perf_counter()
         self._next = now + SECONDS_PER_LINE
         seconds = max(now - self._began, 1e-9)
-        print(
+        self.silent = not say(
             f"epoch {epoch}/{self.epochs}  {describe_logs(logs)}  "
             f"{samples_done / seconds:,.0f} samples/s  {seconds:.1f} s{end}",
-            file=sys.stderr,
-            flush=True,
+            sys.stderr,
         )
 
     def close(self) -> None:
         """Leave the terminal as it was."""
         if self._bar is not None:
-            self._bar.close()
+            with self._quietly():
+                self._bar.close()

@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from pyframe import checkpoint, optimizers
 from pyframe._native import lib
-from pyframe.callbacks import Callback, ModelCheckpoint
+from pyframe.callbacks import Callback
 from pyframe.checkpoint.container import is_plain_name
 from pyframe.checkpoint.document import TRAINING, Training, plain, restored
 from pyframe.checkpoint.encoding import array_names, model_graph, origin_of
@@ -29,7 +30,7 @@ from pyframe.errors import (
     check_integer,
     check_number,
 )
-from pyframe.fitting import Fit, History
+from pyframe.fitting import Fit, History, counts
 from pyframe.node import Array, Parameter
 from pyframe.plan import Plan, Snapshot
 from pyframe.registry import registries
@@ -49,6 +50,12 @@ FIT_ARGUMENTS = {
     "shuffle": "shuffle",
     "columns": "losses and metrics",
 }
+
+
+AFTERWARDS = (
+    "was written after its fit had ended and the parameters had been changed (as EarlyStopping "
+    "does when it restores the best)"
+)
 
 
 class _Packer:
@@ -95,25 +102,32 @@ def collect(trainer: Trainer) -> Training:
     rest = {key: array for key, array in named.items() if key not in own}
     fit = trainer._last_fit
     config, whole = _config(trainer.optimizer)
-    goes_on = fit is not None and (fit.running or fit.last_step == plan.step_count)
+    reason = _why_none(fit, trainer)
     document = {
         "optimizer": config,
         "optimizer_is_whole": whole,
         "step": plan.step_count,
-        "epochs_done": _epochs_done(trainer),
+        "epochs_done": trainer.epochs_done,
         "weighted": trainer._objectives.get(True) is trainer._current,
         "arrays": {key: packer.pack(array, key)["tensor"] for key, array in rest.items()},
         "trainer": _arguments(trainer),
-        "fit": _fit_record(fit, trainer, packer) if fit is not None and goes_on else None,
+        "fit": None if fit is None or reason else _fit_record(fit, trainer, packer),
+        "no_fit": reason,
     }
     return Training(document, packer.arrays, _provenance(trainer))
 
 
-def _epochs_done(trainer: Trainer) -> int:
-    fit = trainer._last_fit
-    if fit is not None and fit.running:
-        return fit.history.first_epoch + fit.done
-    return trainer.epochs_done
+def _why_none(fit: Fit | None, trainer: Trainer) -> str:
+    """Return why there is no fit that could go on from what a trainer is now; empty: there is."""
+    if fit is None:
+        return "was written when no fit had begun"
+    broken = fit.broken_by()
+    if broken:
+        return f"was written after its fit had been interrupted {broken}"
+    assert trainer._current is not None
+    if fit.objective is not trainer._current or fit.step != trainer.plan.step_count:
+        return AFTERWARDS
+    return ""
 
 
 def _own_values(trainer: Trainer, plan: Plan) -> dict[str, Parameter]:
@@ -164,9 +178,8 @@ def _provenance(trainer: Trainer) -> dict[str, dict[str, Any]]:
 
 def _fit_record(fit: Fit, trainer: Trainer, packer: _Packer) -> dict[str, Any]:
     """Return what a fit needs to go on."""
-    history = fit.history
-    batch, sums = fit.position()
-    columns = {key: np.asarray(history[key][: history.epochs]) for key in fit.log_names}
+    history, position = fit.history, fit.position()
+    columns = {key: np.asarray(position.history[key]) for key in fit.log_names}
     last = {key: values[-1] for key, values in columns.items() if values.ndim == 1 and len(values)}
     return {
         "seed": history.seed,
@@ -176,9 +189,9 @@ def _fit_record(fit: Fit, trainer: Trainer, packer: _Packer) -> dict[str, Any]:
         "shuffle": fit.shuffle,
         "columns": fit.log_names,
         "first_epoch": history.first_epoch,
-        "epochs": history.epochs,
-        "batch": batch,
-        "sums": packer.pack(sums, "sums"),
+        "epochs": position.epochs,
+        "batch": position.batch,
+        "sums": packer.pack(position.sums, "sums"),
         "stopped": trainer.stop_training,
         "seconds": history.seconds,
         "history": packer.pack(columns, "history"),
@@ -192,7 +205,7 @@ def _fit_record(fit: Fit, trainer: Trainer, packer: _Packer) -> dict[str, Any]:
 
 def _states(fit: Fit, trainer: Trainer) -> list[tuple[str, Mapping[str, Any]]]:
     """Return what callbacks have counted, those that count."""
-    return [(type(c).__name__, c.training_state(trainer)) for c in fit.listeners if _counts(c)]
+    return [(type(c).__name__, c.training_state(trainer)) for c in fit.counting]
 
 
 # ---- from a file ----
@@ -208,25 +221,30 @@ class Saved(NamedTuple):
     snapshot: Snapshot
     width: int  # of the sums of the metrics over an epoch
 
-    def apply(self) -> None:
-        """Set parameters, states, slots and the step count; the caller has claimed them."""
-        self.plan.restore(self.snapshot)
+    def apply(self, trainer: Trainer) -> None:
+        """Set a trainer back, who has claimed the parameters: all of it, or with an error nothing.
+
+        Parameters, states, slots, the step count, the number of epochs.
+        """
+        epochs = check_integer("epochs_done", self.record["epochs_done"], at_least=0)
+        names = {"_last_fit": None, "_epochs_before": epochs}
+        self.plan.restore(self.snapshot, also=map(setattr, repeat(trainer), names, names.values()))
 
     @property
     def fit(self) -> dict[str, Any]:
         """The fit in the file."""
         record: dict[str, Any] | None = self.record["fit"]
         if record is None:
+            reason = self.record.get("no_fit") or AFTERWARDS  # older files give no reason
             raise CheckpointError(
-                f"{self.source} was written after its fit had ended and the parameters had been "
-                "changed (as EarlyStopping does when it restores the best): there is no fit to "
-                "resume; trainer.restore(path) goes back to that state"
+                f"{self.source} {reason}: there is no fit to resume; trainer.restore(path) goes "
+                "back to that state"
             )
         return record
 
     def check(self, listeners: Sequence[Callback], **given: Any) -> None:
         """Raise `CheckpointError` if a fit is another one than that in the file."""
-        names = [type(c).__name__ for c in listeners if _counts(c)]
+        names = [type(c).__name__ for c in listeners if counts(c)]
         kept = [name for name, _ in self.fit["callbacks"]]
         if names != kept:
             raise CheckpointError(
@@ -271,6 +289,7 @@ class Saved(NamedTuple):
         if not batch or not loop.epochs:
             return
         loop.partial_record[...] = self.sums
+        loop.tally.skipped = batch
         if batch == loop.batches:
             loop._loop.epoch = 1
             return
@@ -281,18 +300,10 @@ class Saved(NamedTuple):
 
     def give_back(self, fit: Fit) -> None:
         """Tell callbacks what they had counted."""
-        counting = [c for c in fit.listeners if _counts(c)]
         with _complaining(self.source):
-            for callback, (_, state) in zip(counting, self.fit["callbacks"], strict=True):
+            for callback, (_, state) in zip(fit.counting, self.fit["callbacks"], strict=True):
                 callback.restore_training_state(fit.trainer, _unpack(state, self.arrays))
         fit.trainer.stop_training = self.fit["stopped"]
-
-
-def _counts(callback: Callback) -> bool:
-    """Return whether a callback keeps anything that a file must hold."""
-    if isinstance(callback, ModelCheckpoint) and not callback.save_best_only:
-        return False
-    return type(callback).training_state is not Callback.training_state
 
 
 def arguments(path: str | os.PathLike[str], given: Mapping[str, Any]) -> dict[str, Any]:
@@ -334,6 +345,10 @@ def _optimizer(document: Mapping[str, Any], config: dict[str, Any], source: str)
         raise CheckpointError(f"{source} needs {config['name']!r}: {remedy}. {error}") from error
 
 
+# What odd values make code raise that takes them as they are.
+ODD = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
+
 @contextmanager
 def _complaining(source: str) -> Iterator[None]:
     """Turn what odd values do to the code that takes them into one kind of error."""
@@ -341,7 +356,7 @@ def _complaining(source: str) -> Iterator[None]:
         yield
     except (CheckpointError, BusyError):
         raise
-    except Exception as error:
+    except ODD as error:  # and not what a signal handler or the system has to say meanwhile
         raise CheckpointError(
             f"{source} does not describe a training that can go on: {type(error).__name__} {error}"
         ) from error
@@ -439,8 +454,6 @@ def restore(path: str | os.PathLike[str], trainer: Trainer) -> None:
     record = checkpoint.require_training(document, os.fspath(path))
     objective = trainer._objective(record.get("weighted") is True)
     saved = read(path, trainer, objective)
-    epochs = check_integer("epochs_done", saved.record["epochs_done"], at_least=0)
     with objective.plan.claim():  # or BusyError: somebody else is training them
         trainer._train_on(objective)
-        saved.apply()
-        trainer.epochs_done = epochs
+        saved.apply(trainer)

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import math
 import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import chain, repeat
 from typing import Any, NamedTuple
 from weakref import ref
 
@@ -86,15 +88,19 @@ class Guard:
     def __reduce__(self) -> Any:
         return Guard, ()  # a copy guards copies: nobody has it
 
-    @contextmanager
-    def write(self) -> Iterator[None]:
-        """Keep readers out for the length of a ``with`` block."""
+    def refuse_own(self) -> None:
+        """Raise `BusyError` if this thread would wait for itself when it writes."""
         if self.updating_thread == threading.get_ident():
             raise BusyError(
                 "these parameters are being updated by the optimizer that is running this code; "
                 "change the arrays that update() was given instead"
             )
         refuse_while_reading("writing parameters")
+
+    @contextmanager
+    def write(self) -> Iterator[None]:
+        """Keep readers out for the length of a ``with`` block."""
+        self.refuse_own()
         locked: list[None] = []
         lock = map(lib.pf_guard_lock_write, (self.pointer,))
         try:
@@ -181,12 +187,20 @@ def _place_together(
     except (MemoryError, ValueError) as error:
         raise ResourceError(f"{end * dtype.itemsize} bytes of parameters do not fit") from error
     storage = Storage(data, segments, guard)
-    for (parameter, _), segment, array in zip(chosen, segments, arrays, strict=True):
+    for segment, array in zip(segments, arrays, strict=True):
         data[segment.offset : segment.offset + segment.size] = array.ravel()
-        # The storage last: a thread that sees it relies on the offset.
-        parameter._offset = segment.offset
-        parameter._storage = storage
-        parameter._initial = np.empty(0, dtype)  # the numbers live in the buffer now
+    placed, offsets = [p for p, _ in chosen], [s.offset for s in segments]
+    nothing = np.empty(0, dtype)  # the numbers live in the buffer now
+    # The storage after the offset: a thread that sees it relies on that. And all in one call, which
+    # no exception from a signal handler can tear apart.
+    deque(
+        chain(
+            map(setattr, placed, repeat("_offset"), offsets),
+            map(setattr, placed, repeat("_storage"), repeat(storage)),
+            map(setattr, placed, repeat("_initial"), repeat(nothing)),
+        ),
+        maxlen=0,
+    )
 
 
 class Run(NamedTuple):

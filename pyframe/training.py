@@ -101,7 +101,7 @@ class Trainer:
         self.callbacks = _callbacks(callbacks)
         self.detect_anomaly = detect_anomaly
         self.stop_training = False
-        self.epochs_done = 0
+        self._epochs_before = 0  # what `epochs_done` is if there has been no fit since
         self._objectives: dict[bool, Objective] = {}
         self._current: Objective | None = None
         self._last_fit: Fit | None = None
@@ -131,20 +131,24 @@ class Trainer:
             raise GraphError("there is no plan yet: fit first")
         return self._current.plan
 
+    @property
+    def epochs_done(self) -> int:
+        """Finished epochs, of all fits."""
+        fit = self._last_fit
+        return self._epochs_before if fit is None else fit.history.first_epoch + fit.done
+
     # ---- copies ----
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy is made of: it goes on from here, but is in the middle of no fit."""
-        fit, epochs = self._last_fit, self.epochs_done
-        if fit is not None and fit.running:
-            epochs = fit.history.first_epoch + fit.done
+        epochs = self.epochs_done
         with building:
             objectives = dict(self._objectives)
         return {
             **vars(self),
             "_objectives": objectives,
             "_last_fit": None,
-            "epochs_done": epochs,
+            "_epochs_before": epochs,
         }
 
     def __copy__(self) -> Self:
@@ -320,7 +324,7 @@ class Trainer:
                 raise already_trained()  # a fit in another thread has come and gone meanwhile
             self._train_on(objective)
             if saved is not None:
-                saved.apply()
+                saved.apply(self)
             validation = _validation(objective, held_out, left, batch_size)
             if validation is not None:
                 stack.enter_context(validation)
@@ -344,12 +348,13 @@ class Trainer:
             )
             if saved is not None:
                 saved.seek(loop)
+            self.stop_training = False
             self._last_fit = fit
             try:
                 fit.run(lambda: None if saved is None else saved.give_back(fit))
-            finally:  # also when a callback raises: what is trained is trained
-                self.epochs_done = first + fit.done
-                fit.end()
+            finally:  # let go of the data; where it has ended is counted elsewhere
+                fit.running = False
+                del fit.loop, fit.validation, fit.trainer
         history.seconds += time.perf_counter() - began
         for callback in fit.listeners:
             callback.on_fit_end(self, history)
@@ -490,7 +495,6 @@ class Trainer:
             If the file is damaged, or does not fit. Nothing has changed then.
         """
         resuming.restore(path, self)
-        self._last_fit = None
 
 
 # ---- helpers ----

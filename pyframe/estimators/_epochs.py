@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from pyframe.errors import warn
 from pyframe.estimators._multilayer import Multilayer
+from pyframe.progress import say
 
 SECONDS_PER_LOOK = 0.05  # so long C may stay away before Ctrl-C is noticed
 
@@ -40,7 +42,8 @@ class Schedule:
         if not stop:
             self.rate /= 5.0
         if verbose:
-            print(message + (" Stopping." if stop else f" Setting learning rate to {self.rate:f}"))
+            end = " Stopping." if stop else f" Setting learning rate to {self.rate:f}"
+            say(message + end, sys.stdout)
         return stop
 
 
@@ -87,7 +90,7 @@ class Epochs:
         if wanted == "auto":
             return min(200, self.samples)
         if wanted > self.samples:
-            warnings.warn(
+            warn(
                 "Got `batch_size` less than 1 or larger than sample size. It is going to be "
                 "clipped",
                 stacklevel=5,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import warnings
+import sys
 from numbers import Real
 from typing import Any
 
@@ -19,11 +19,13 @@ from sklearn.utils._param_validation import Interval, StrOptions, validate_param
 from sklearn.utils.validation import _check_sample_weight, _check_y, validate_data
 
 from pyframe.arrays import unmasked
+from pyframe.errors import warn
 from pyframe.estimators._epochs import Epochs, Schedule
 from pyframe.estimators._multilayer import Multilayer
 from pyframe.estimators._weights import sample_weights
 from pyframe.estimators._whole import fitting, twin
 from pyframe.optimizers import SGD, Adam, Optimizer
+from pyframe.progress import say
 from pyframe.registry import registries
 
 
@@ -206,14 +208,14 @@ class _Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
                 if stops:
                     break
                 if self.n_iter_ == self.max_iter and not incremental:
-                    warnings.warn(
+                    warn(
                         f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) "
                         "reached and the optimization hasn't converged yet.",
                         ConvergenceWarning,
                         stacklevel=4,
                     )
         except KeyboardInterrupt:
-            warnings.warn("Training interrupted by user.", stacklevel=4)
+            warn("Training interrupted by user.", stacklevel=4)
         finally:
             epochs.close()
             self.coefs_ = [np.array(w) for w in self.coefs_]
@@ -248,8 +250,15 @@ class _Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
         self.t_ += samples
         self.loss_curve_.append(loss)
         if self.verbose:
-            print(f"Iteration {self.n_iter_}, loss = {loss:.8f}")
-        self._update_no_improvement_count(self.early_stopping, *held_out)
+            say(f"Iteration {self.n_iter_}, loss = {loss:.8f}", sys.stdout)
+        verbose: Any = self.verbose
+        self.verbose: Any = False  # it would print, and end if nobody listens
+        try:
+            self._update_no_improvement_count(self.early_stopping, *held_out)
+        finally:
+            self.verbose = verbose
+        if verbose and self.early_stopping:
+            say(f"Validation score: {self.validation_scores_[-1]:f}", sys.stdout)
         self._schedule.end_epoch(self.t_)
         if self._no_improvement_count <= self.n_iter_no_change:
             return False

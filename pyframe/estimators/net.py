@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, Self
@@ -22,6 +21,7 @@ from pyframe import losses
 from pyframe.arrays import unmasked
 from pyframe.callbacks import Callback
 from pyframe.callbacks import get as get_callback
+from pyframe.errors import warn
 from pyframe.estimators._weights import sample_weights
 from pyframe.estimators._whole import fitting, twin
 from pyframe.initializers import seeded
@@ -206,7 +206,7 @@ class _Net(BaseEstimator):
             verbose=int(self.verbose),
         )
         if history.interrupted:
-            warnings.warn("Training interrupted by user.", stacklevel=3)
+            warn("Training interrupted by user.", stacklevel=3)
         if not all(np.isfinite(w).all() for w in self.model_.get_weights().values()):
             raise ValueError(
                 "Solver produced non-finite parameter weights. The input data may contain large "
