@@ -291,7 +291,7 @@ class Fit:
             "for the optimizer; Trainer(detect_anomaly=True) stops at the first node that gives "
             "NaN or infinity and names it",
             DivergenceWarning,
-            stacklevel=5,  # of whoever has called fit
+            stacklevel=4,  # of whoever has called fit
         )
 
     def _start_epoch(self) -> None:
@@ -324,6 +324,8 @@ class Fit:
             self._note_epochs(done)
             for key, value in validated.items():
                 self.history[key].append(value)
+            if not self.interrupt.pressed:  # then it may be of no whole validation
+                self._note_divergence(done, "validation loss", validated["val_loss"])
             if self.validation.batch_index:  # Ctrl-C came first: a fit that goes on does it anew
                 return
         else:
@@ -355,9 +357,6 @@ class Fit:
             if loop.epoch > done:
                 record = loop.records[-1:]
                 columns = self.objective.columns
-                logs = {f"val_{c.key}": c.plain_values(record)[0] for c in columns}
-                if not math.isfinite(logs["val_loss"]):
-                    self._note_divergence(self.done, "validation loss", logs["val_loss"])
-                return logs
+                return {f"val_{c.key}": c.plain_values(record)[0] for c in columns}
             if self.interrupt.pressed:
                 return {f"val_{c.key}": float("nan") for c in self.objective.columns}
