@@ -297,7 +297,14 @@ class Node(Value):
         Called when the node is built, with unknown extents, and again for every new feed.
         """
         result = self.infer(*specs)
-        return (result,) if isinstance(result, Spec) else tuple(result)
+        results = (result,) if isinstance(result, Spec) else tuple(result)
+        for spec in results:
+            if spec.dtype not in (FLOAT32, FLOAT64, INT64):
+                raise DTypeError(
+                    f"{self.label()}: infer() says {np.dtype(spec.dtype).name}; a node gives "
+                    "float32, float64 or int64"
+                )
+        return results
 
     def infer(self, *specs: Spec | None) -> Spec | Sequence[Spec]:
         """Return the spec of each output. Default, for nodes in Python: that of the first input."""

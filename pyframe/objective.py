@@ -113,7 +113,12 @@ class Goal:
             if several:
                 measured.append((f"{name}_loss", MeanOf(term, target, weight)))
             for key, metric in self.metrics:
-                measured.append((prefix + key, metric(target, output).node))
+                node = metric(target, output)
+                if not isinstance(node, Node):
+                    raise GraphError(
+                        f"metric {key!r} must give a node, and gave {type(node).__name__}"
+                    )
+                measured.append((prefix + key, node))
         plan = compile(
             cost,
             optimizer,
@@ -195,6 +200,11 @@ def _columns(measured: list[tuple[str, Node]]) -> list[Column]:
         key = unused_name(wanted, [column.key for column in columns])
         if node.shape is None or len(node.shape) != 1 or node.shape[0] is None:
             raise GraphError(f"metric {key!r} must give a vector of known length")
+        if not callable(getattr(node, "finalize", None)):
+            raise GraphError(
+                f"metric {key!r} is a {type(node).__name__} without finalize(sums), which says "
+                "what the sums over an epoch mean"
+            )
         stop = start + node.shape[0]
         columns.append(Column(key, node, start, stop))
         start = stop

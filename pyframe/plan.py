@@ -17,6 +17,7 @@ from pyframe.autodiff import Gradients, differentiate
 from pyframe.errors import (
     ArgumentError,
     BusyError,
+    DTypeError,
     FeedError,
     GraphError,
     UnusedParameterWarning,
@@ -753,7 +754,7 @@ def compile(
     outputs : list of Value
         Further nodes that `Plan.run` may be asked for.
     metrics : list of metric nodes
-        Computed with every step and added up over an epoch.
+        Computed with every step and added up over an epoch, in float64 whatever their dtype.
     parameters : list of Parameter, optional
         Parameters that belong to the model although this graph may not reach them.
     inspect : bool, default False
@@ -774,6 +775,8 @@ def compile(
     ------
     GraphError, ShapeError
         If the graph has a cycle, or the loss is no scalar.
+    DTypeError
+        If the loss to be minimized is not made of floats.
     ArgumentError
         If `optimizer` is a name or a class, or the seed is out of range.
 
@@ -810,6 +813,11 @@ def compile(
     for value in wanted:
         if not isinstance(value, Value):
             raise GraphError(f"compile takes nodes and got {type(value).__name__}: {value!r}")
+    if loss is not None and optimizer is not None and loss.dtype.kind != "f":
+        raise DTypeError(
+            f"the loss {loss.node.label()} is {loss.dtype.name}; only float32 and float64 can be "
+            "differentiated"
+        )
     wanted = [cost] if isinstance(cost, Value) else list(cost)
     extra = [v for v in outputs if v not in wanted]
     if optimizer is not None:
