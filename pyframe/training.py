@@ -159,6 +159,7 @@ class Trainer:
             raise ShapeError(
                 f"the numbers of rows differ: {text}; every sample needs its own row in each"
             )
+        objective.check_targets(arrays)
         if objective.weight is not None:
             weights = arrays[objective.weight]
             if not (np.all(np.isfinite(weights)) and np.all(weights >= 0) and np.any(weights)):

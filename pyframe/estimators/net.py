@@ -24,6 +24,8 @@ from pyframe.callbacks import get as get_callback
 from pyframe.initializers import seeded
 from pyframe.layers import Dense, Layer
 from pyframe.model import Model, Sequential
+from pyframe.ops.logits import before_sigmoid, behind
+from pyframe.ops.softmax import Softmax
 from pyframe.training import Trainer, rows_to_train_on
 
 AUTO_BATCH = 200
@@ -207,6 +209,11 @@ class _Net(BaseEstimator):
         for key, values in history.items():
             self.history_.setdefault(key, []).extend(values)
         self.n_iter_ += history.epochs
+        if not all(np.isfinite(p.value).all() for p in self.model_.parameters):
+            raise ValueError(  # scikit-learn's own words
+                "Solver produced non-finite parameter weights. The input data may contain large "
+                "values and need to be preprocessed."
+            )
         return self
 
     def _outputs(self, X: Any) -> Any:  # noqa: N803
@@ -482,10 +489,14 @@ class NetClassifier(ClassifierMixin, _Net):
     def predict_proba(self, X: Any) -> Any:  # noqa: N803
         """Return the probability of each class, or label, (n, classes)."""
         outputs = self._outputs(X)
+        made = self.model_.outputs[0]
         if _is(self._loss(), "cross_entropy"):
+            if behind(Softmax, made) is not None:
+                return outputs
             powers = np.exp(outputs - outputs.max(axis=1, keepdims=True))
             return powers / powers.sum(axis=1, keepdims=True)
-        probabilities = 0.5 * (1 + np.tanh(0.5 * outputs))
+        is_sigmoid = before_sigmoid(made) is not None
+        probabilities = outputs if is_sigmoid else 0.5 * (1 + np.tanh(0.5 * outputs))
         if self._multilabel:
             return probabilities
         return probabilities / probabilities.sum(axis=1, keepdims=True)
@@ -500,7 +511,10 @@ class NetClassifier(ClassifierMixin, _Net):
         """Return the most likely class (n,), or which labels are likely (n, labels)."""
         outputs = self._outputs(X)
         if self._multilabel:
-            least = 0.0 if _is(self._loss(), "binary_cross_entropy") else 0.5
+            logits = before_sigmoid(self.model_.outputs[0]) is None and _is(
+                self._loss(), "binary_cross_entropy"
+            )
+            least = 0.0 if logits else 0.5
             return (outputs > least).astype(int)
         return self.classes_[outputs.argmax(axis=1)]
 
