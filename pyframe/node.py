@@ -503,7 +503,8 @@ class Parameter(Leaf):
     name : str, optional
     dtype : {"float32", "float64"}, default "float32"
     trainable : bool, default True
-        False keeps it as it is; it is saved all the same.
+        False keeps it as it is; it is saved all the same. May be set later: a `Trainer` heeds it
+        from its next fit on, and a plan that trains refuses to go on until it is compiled anew.
     group : str, default "default"
         Optimizers can treat groups differently.
 
@@ -515,7 +516,7 @@ class Parameter(Leaf):
     (13, 64)
     """
 
-    __slots__ = ("_initial", "_offset", "_storage", "group", "trainable")
+    __slots__ = ("_initial", "_offset", "_storage", "_trainable", "group")
     op = "parameter"
 
     def __init__(
@@ -528,7 +529,7 @@ class Parameter(Leaf):
         group: str = "default",
     ) -> None:
         wanted = float_dtype(dtype)
-        self.trainable, self.group = trainable, group
+        self._trainable, self.group = bool(trainable), group
         self._storage: Storage | None = None
         self._offset = 0
         if hasattr(value, "materialize"):
@@ -538,6 +539,23 @@ class Parameter(Leaf):
             self._initial = np.array(convert(value, wanted, f"parameter {name or ''}".strip()))
             shape = self._initial.shape
         super().__init__(Spec(shape, wanted), name)
+
+    @property
+    def trainable(self) -> bool:
+        """Whether training changes it."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, trainable: bool) -> None:
+        if bool(trainable) is self._trainable:
+            return
+        if isinstance(self, State):
+            raise ArgumentError(f"{self.label()} is a state: it is kept, and never trained")
+        self._trainable = bool(trainable)
+        for reference in self._storage.on_freeze if self._storage is not None else ():
+            forget = reference()
+            if forget is not None:
+                forget()
 
     @property
     def size(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -109,7 +110,10 @@ class Plan:
         place(leaves, [self.graph.names.get(p, p.label()) for p in leaves])
         self._train = TrainState(optimizer, self.parameters, self.states)
         if optimizer is not None:
+            if hasattr(optimizer, "check_groups"):
+                optimizer.check_groups(self.parameters)
             self._warn_of_unused()
+            self._watch_freezing()
         if optimizer is not None or (inspect and cost is not None):
             self._train.train(self._trained())
         self._cache: OrderedDict[Any, Specialization] = OrderedDict()
@@ -145,6 +149,17 @@ class Plan:
             return [p for p in trainable if p in reached]
         assert self.gradients is not None
         return [p for p in trainable if (p, 0) in self.gradients.total]
+
+    def _watch_freezing(self) -> None:
+        """Have the next step look whether the same parameters are still to be trained."""
+        self._trainable = [p.trainable for p in self.parameters]
+        forget = weakref.WeakMethod(self._forget_step)
+        for storage in self._train.storages:
+            storage.on_freeze[:] = [r for r in storage.on_freeze if r() is not None]
+            storage.on_freeze.append(forget)
+
+    def _forget_step(self) -> None:
+        self._step_pattern = None  # so that `step` goes by `_require_optimizer`
 
     def _warn_of_unused(self) -> None:
         trained = set(self._trained())
@@ -667,6 +682,26 @@ class Plan:
                 array[...] = kept
             self._train.step = snapshot.step
 
+    def take_over(self, other: Plan) -> None:
+        """Go on with what the optimizer of another plan over the same parameters has kept.
+
+        What it keeps for a parameter is taken over for those that both plans train, and a number
+        that it keeps for a run if the runs are the same. Of another optimizer nothing is: then the
+        steps are counted from 0 again.
+        """
+        if self.optimizer is not other.optimizer:
+            return
+        kept, snapshot = other.named(other.snapshot()), self.snapshot()
+        same = [run[1:] for run in self._train.runs] == [run[1:] for run in other._train.runs]
+        numbers = {
+            f"slots/{n}/{i}" for n in self.optimizer.slots for i in range(len(self._train.runs))
+        }
+        for key, array in self.named(snapshot).items():
+            found = kept.get(key)
+            if found is not None and found.shape == array.shape and (same or key not in numbers):
+                array[...] = found
+        self.restore(Snapshot(snapshot.arrays, other.step_count))
+
     def named(self, snapshot: Snapshot) -> dict[str, Array]:
         """Return the arrays of a snapshot by name, as views: see `TrainState.views`."""
         leaves = [*self.parameters, *self.states]
@@ -716,6 +751,12 @@ class Plan:
         self._require_cost()
         if self.optimizer is None:
             raise GraphError("this plan has no optimizer; pass one to pyframe.compile")
+        for parameter, was in zip(self.parameters, self._trainable, strict=True):
+            if parameter.trainable is not was:
+                raise GraphError(
+                    f"trainable of parameter {parameter.label()!r} is {parameter.trainable} and "
+                    f"was {was} when this plan was compiled; compile it anew"
+                )
 
     def __repr__(self) -> str:
         return (

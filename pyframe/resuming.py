@@ -101,7 +101,7 @@ def collect(trainer: Trainer) -> Training:
         "optimizer_is_whole": whole,
         "step": plan.step_count,
         "epochs_done": _epochs_done(trainer),
-        "weighted": trainer._objectives.get(True) is trainer._current,
+        "weighted": trainer._current is not None and trainer._current.weight is not None,
         "arrays": {key: packer.pack(array, key)["tensor"] for key, array in rest.items()},
         "trainer": _arguments(trainer),
         "fit": _fit_record(fit, trainer, packer) if fit is not None and goes_on else None,

@@ -6,11 +6,12 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from pyframe import checkpoint, optimizers, resuming, schedules
+from pyframe.attributes import Strict
 from pyframe.callbacks import Callback, listens
 from pyframe.callbacks import get as get_callback
 from pyframe.errors import (
@@ -34,7 +35,7 @@ from pyframe.progress import Progress
 DEFAULT_BATCH = 32
 
 
-class Trainer:
+class Trainer(Strict):
     """Fits a model to data.
 
     Parameters
@@ -78,6 +79,15 @@ class Trainer:
     True
     """
 
+    _attributes: ClassVar[dict[str, str]] = {
+        "model": "make a new Trainer",
+        "goal": "make a new Trainer",
+        "callbacks": "",
+        "detect_anomaly": "",
+        "stop_training": "",
+        "epochs_done": "",
+    }
+
     def __init__(
         self,
         model: Model,
@@ -93,12 +103,13 @@ class Trainer:
             raise ArgumentError(f"a Trainer takes a Model, and got {type(model).__name__}")
         self.model = model
         self.goal = Goal(loss, metrics, loss_weights)
-        self.optimizer = optimizers.get(optimizer)
+        self._optimizer = optimizers.get(optimizer)
         self.callbacks = _callbacks(callbacks)
         self.detect_anomaly = detect_anomaly
         self.stop_training = False
         self.epochs_done = 0
         self._objectives: dict[bool, Objective] = {}
+        self._made_for: Any = None  # what the objectives depend on, besides the model's graph
         self._current: Objective | None = None
         self._last_fit: Fit | None = None
         self._arguments = {  # for a file
@@ -120,10 +131,31 @@ class Trainer:
             raise GraphError("there is no plan yet: fit first")
         return self._current.plan
 
+    @property
+    def optimizer(self) -> Any:
+        """What the parameters are updated by. A new one begins anew in the next fit, at step 0."""
+        return self._optimizer
+
+    @optimizer.setter
+    def optimizer(self, optimizer: Any) -> None:
+        self._optimizer = optimizers.get(optimizer)
+
     # ---- the objective ----
 
     def _objective(self, weighted: bool) -> Objective:
         """Return the plan for data with or without sample weights."""
+        optimizer = self.optimizer
+        settings = {
+            name: value
+            for name, value in vars(optimizer).items()
+            if name != "learning_rate" and isinstance(value, int | float | str | None)
+        }
+        options = {**getattr(optimizer, "options", {})}
+        groups = {k: {**v} for k, v in getattr(optimizer, "groups", {}).items()}
+        trainable = [p.trainable for p in self.model.parameters]
+        made_for = (id(optimizer), trainable, settings, options, groups, self.detect_anomaly)
+        if made_for != self._made_for:  # the present one stays where it is, in self._current
+            self._objectives, self._made_for = {}, made_for
         if weighted not in self._objectives:
             self._objectives[weighted] = self.goal.objective(
                 self.model,
@@ -136,7 +168,7 @@ class Trainer:
     def _train_on(self, objective: Objective) -> None:
         """Go on with the optimizer's memory of the plan that was trained on before."""
         if self._current is not None and self._current is not objective:
-            objective.plan.restore(self._current.plan.snapshot())
+            objective.plan.take_over(self._current.plan)
         self._current = objective
 
     # ---- data ----

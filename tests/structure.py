@@ -11,6 +11,7 @@ GROUPS = (
     (
         "_version",
         "errors",
+        "attributes",
         "deprecation",
         "libraries",
         "_native",

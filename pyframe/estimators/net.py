@@ -38,6 +38,15 @@ def _is(loss: Any, name: str) -> bool:
     return losses.get(loss) is losses.get(name)
 
 
+def _like(layer: Layer) -> Layer:
+    """Return a layer of the same arguments that has not been built, frozen if this one is."""
+    if not layer.built:
+        return copy.deepcopy(layer)
+    fresh = type(layer).from_config(copy.deepcopy(layer.config()))
+    fresh.trainable = layer.trainable
+    return fresh
+
+
 class _Net(BaseEstimator):
     """What classifiers and regressors share: the network, its data and its training."""
 
@@ -97,12 +106,7 @@ class _Net(BaseEstimator):
         for layer in given:
             if not isinstance(layer, Layer):
                 raise TypeError(f"layers: {layer!r} is no pyframe layer")
-        return [
-            type(layer).from_config(copy.deepcopy(layer.config()))
-            if layer.built
-            else copy.deepcopy(layer)
-            for layer in given
-        ]
+        return [_like(layer) for layer in given]
 
     def _network(self, shape: tuple[int, ...], outputs: int, dtype: Any) -> Model:
         if self.build_fn is None:
