@@ -33,18 +33,30 @@ static void begin_step(pf_loop *loop) {
     loop->in_step = 1;
 }
 
+/* Add the elements of a value, of whichever dtype, to float64 sums; return how many there are. */
+static int64_t add_record(const pf_value *value, const void *data, double *sums) {
+    int64_t n = value->bytes / (value->type_bits / 8);
+    if (value->type_code == PF_FLOAT && value->type_bits == 32)
+        for (int64_t i = 0; i < n; i++) sums[i] += ((const float *)data)[i];
+    else if (value->type_code == PF_FLOAT)
+        for (int64_t i = 0; i < n; i++) sums[i] += ((const double *)data)[i];
+    else
+        for (int64_t i = 0; i < n; i++) sums[i] += (double)((const int64_t *)data)[i];
+    return n;
+}
+
 void pf_loop_end_step(pf_loop *loop) {
     pf_context *context = pf_loop_context(loop);
     const pf_program_spec *spec = &context->program->spec;
     int64_t width = 0;
-    for (int64_t r = 0; r < spec->record_count; r++)
-        width += spec->values[spec->records[r]].bytes / (int64_t)sizeof(double);
+    for (int64_t r = 0; r < spec->record_count; r++) {
+        const pf_value *value = &spec->values[spec->records[r]];
+        width += value->bytes / (value->type_bits / 8);
+    }
     double *sums = loop->records + loop->epoch * width;
     for (int64_t r = 0; r < spec->record_count; r++) {
-        const double *value = context->operands[spec->records[r]].data;
-        int64_t n = spec->values[spec->records[r]].bytes / (int64_t)sizeof(double);
-        for (int64_t i = 0; i < n; i++) sums[i] += value[i];
-        sums += n;
+        int32_t record = spec->records[r];
+        sums += add_record(&spec->values[record], context->operands[record].data, sums);
     }
     loop->in_step = 0;
     ++*loop->step_count;

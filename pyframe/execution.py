@@ -214,6 +214,11 @@ def _store(context: Context, row: Row, node: Node, results: Sequence[Any]) -> No
         array = np.asarray(result)
         if array.dtype.kind not in "fiub":
             raise DTypeError(f"{row.label}: {what} returned {array.dtype}, expected {spec.dtype}")
+        if array.dtype.kind == "f" and spec.dtype.kind != "f":  # it would be cut, and NaN garbage
+            raise DTypeError(
+                f"{row.label}: {what} returned {array.dtype}, expected {spec.dtype}; say so in "
+                "infer(), or round it"
+            )
         if array.shape != spec.shape:
             raise ShapeError(
                 f"{row.label}: {what} returned shape {describe(array.shape)} as number {i}, "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -32,9 +32,10 @@ from pyframe.node import (
 )
 from pyframe.plan import Plan, compile
 from pyframe.storage import holding
+from pyframe.strict import Strict
 
 
-class Model:
+class Model(Strict):
     """A graph from placeholders to outputs.
 
     Parameters
@@ -69,6 +70,8 @@ class Model:
     >>> [p.name for p in model.parameters]
     ['dense/weight', 'dense/bias', 'dense_1/weight', 'dense_1/bias']
     """
+
+    _attributes: ClassVar[dict[str, str]] = {"layers": ""}
 
     def __init__(
         self, inputs: Placeholder | Sequence[Placeholder], outputs: Value | Sequence[Value]
@@ -157,6 +160,26 @@ class Model:
     def parameters(self) -> list[Parameter]:
         """Every parameter, once, in the order of the graph."""
         return self.graph.parameters
+
+    @property
+    def trainable(self) -> bool:
+        """Whether training changes anything in it; setting it sets that of all its layers.
+
+        Parameters that belong to no layer are set too. A `Trainer` heeds it in its next fit.
+        """
+        if not self.built:
+            return any(layer.trainable for layer in self.layers)
+        return any(p.trainable for p in self.parameters)
+
+    @trainable.setter
+    def trainable(self, trainable: bool) -> None:
+        for layer in self.layers:
+            layer.trainable = trainable
+        if self.built:
+            held = {p for layer in self.layers for p in layer.parameters}
+            for parameter in self.parameters:
+                if parameter not in held:
+                    parameter.trainable = trainable
 
     @property
     def states(self) -> list[State]:
@@ -395,6 +418,11 @@ class Sequential(Model):
     ----------------------------------------
     961 parameters, 961 of them trained
     """
+
+    _attributes: ClassVar[dict[str, str]] = {
+        "layers": "",
+        "dtype": "make a new Sequential(..., dtype=)",
+    }
 
     def __init__(
         self,

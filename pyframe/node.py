@@ -347,7 +347,14 @@ class Node(Value):
         Called when the node is built, with unknown extents, and again for every new feed.
         """
         result = self.infer(*specs)
-        return (result,) if isinstance(result, Spec) else tuple(result)
+        results = (result,) if isinstance(result, Spec) else tuple(result)
+        for spec in results:
+            if spec.dtype not in (FLOAT32, FLOAT64, INT64):
+                raise DTypeError(
+                    f"{self.label()}: infer() says {np.dtype(spec.dtype).name}; a node gives "
+                    "float32, float64 or int64"
+                )
+        return results
 
     def infer(self, *specs: Spec | None) -> Spec | Sequence[Spec]:
         """Return the spec of each output. Default, for nodes in Python: that of the first input."""
@@ -551,7 +558,8 @@ class Parameter(Leaf):
     name : str, optional
     dtype : {"float32", "float64"}, default "float32"
     trainable : bool, default True
-        False keeps it as it is; it is saved all the same.
+        False keeps it as it is; it is saved all the same. May be set later: a `Trainer` heeds it
+        from its next fit on, and a plan that trains refuses to go on until it is compiled anew.
     group : str, default "default"
         Optimizers can treat groups differently.
 
@@ -563,7 +571,7 @@ class Parameter(Leaf):
     (13, 64)
     """
 
-    __slots__ = ("_initial", "_offset", "_storage", "group", "trainable")
+    __slots__ = ("_initial", "_offset", "_storage", "_trainable", "group")
     op = "parameter"
 
     def __init__(
@@ -576,7 +584,7 @@ class Parameter(Leaf):
         group: str = "default",
     ) -> None:
         wanted = float_dtype(dtype)
-        self.trainable, self.group = trainable, group
+        self._trainable, self.group = bool(trainable), group
         self._storage: Storage | None = None
         self._offset = 0
         if hasattr(value, "materialize"):
@@ -596,6 +604,23 @@ class Parameter(Leaf):
     def __copy__(self) -> Parameter:
         """Return a parameter of its own: two would train the same numbers otherwise."""
         return copy.deepcopy(self)
+
+    @property
+    def trainable(self) -> bool:
+        """Whether training changes it."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, trainable: bool) -> None:
+        if bool(trainable) is self._trainable:
+            return
+        if isinstance(self, State):
+            raise ArgumentError(f"{self.label()} is a state: it is kept, and never trained")
+        self._trainable = bool(trainable)
+        for reference in self._storage.on_freeze if self._storage is not None else ():
+            forget = reference()
+            if forget is not None:
+                forget()
 
     @property
     def size(self) -> int:

@@ -9,13 +9,16 @@ import numpy as np
 
 from pyframe import losses, metrics
 from pyframe.errors import ArgumentError, DTypeError, FeedError, GraphError, check_number
+from pyframe.graph import topological_order
 from pyframe.layers.base import unused_name
 from pyframe.model import Model
 from pyframe.node import INT64, Array, Node, Placeholder, Value, describe
-from pyframe.ops.metrics import MeanOf, Ratio
+from pyframe.ops.logits import before_sigmoid
+from pyframe.ops.losses import Loss
+from pyframe.ops.metrics import BinaryAccuracy, ElementMetric, MeanOf, Ratio
 from pyframe.plan import Plan, compile
 
-Loss = Callable[..., Any]
+Function = Callable[..., Any]
 
 
 class Column(NamedTuple):
@@ -49,6 +52,19 @@ class Objective(NamedTuple):
     targets: list[Placeholder]
     weight: Placeholder | None
     columns: list[Column]
+    unit_targets: list[Placeholder]  # those that must lie in [0, 1]
+
+    def check_targets(self, arrays: Mapping[Any, Array]) -> None:
+        """Raise `ArgumentError` for real numbers where 0, 1 or a probability is needed."""
+        for target in self.unit_targets:
+            array = arrays[target]
+            if array.size and (array.min() < 0 or array.max() > 1):
+                raise ArgumentError(
+                    f"the targets {target.label()!r} lie in [{array.min():g}, {array.max():g}]; "
+                    "binary_cross_entropy and the accuracy of floats take 0, 1 or a probability "
+                    "between them. For real numbers use the loss l2 with the metrics mae, rmse or "
+                    "r2, for several classes cross_entropy with integer labels"
+                )
 
     def logs(self, record: Array, prefix: str = "") -> dict[str, Any]:
         """Return the losses and metrics of one record."""
@@ -102,7 +118,7 @@ class Goal:
         if isinstance(measures, str):
             raise ArgumentError(f"metrics={measures!r}; pass a list: metrics=[{measures!r}]")
         self.loss = _resolve_losses(loss)
-        self.metrics: list[tuple[str, Loss]] = [(_name_of(m), metrics.get(m)) for m in measures]
+        self.metrics: list[tuple[str, Function]] = [(_name_of(m), metrics.get(m)) for m in measures]
         self.factors: list[float] | None = None
         if loss_weights is not None:
             self.factors = [check_number("loss_weights", w, at_least=0) for w in loss_weights]
@@ -128,7 +144,13 @@ class Goal:
             if several:
                 measured.append((f"{name}_loss", MeanOf(term, target, weight)))
             for key, metric in self.metrics:
-                measured.append((prefix + key, metric(target, output).node))
+                node = metric(target, output)
+                if not isinstance(node, Node):
+                    raise GraphError(
+                        f"metric {key!r} must give a node, and gave {type(node).__name__}"
+                    )
+                _check_meaning(key, node, output, term)
+                measured.append((prefix + key, node))
         plan = compile(
             cost,
             optimizer,
@@ -137,9 +159,15 @@ class Goal:
             parameters=model.parameters,
             detect_anomaly=detect_anomaly,
         )
-        return Objective(plan, targets, weight, _columns(measured))
+        units = [
+            node.inputs[0]
+            for node in plan.graph.order
+            if getattr(node, "unit_target", False) and node.inputs
+        ]
+        unit_targets = [target for target in targets if target in units]
+        return Objective(plan, targets, weight, _columns(measured), unit_targets)
 
-    def _losses_of(self, names: list[str]) -> list[Loss]:
+    def _losses_of(self, names: list[str]) -> list[Function]:
         """Return the loss of each output."""
         if isinstance(self.loss, dict):
             if set(self.loss) != set(names):
@@ -203,6 +231,28 @@ def loss_node(
     raise refused
 
 
+def _check_meaning(key: str, metric: Node, output: Value, term: Value) -> None:
+    """Raise `ArgumentError` if a metric, of what a loss makes of an output, means nothing.
+
+    A sigmoid gives probabilities under any loss. Otherwise the loss decides: under one of values
+    an output is compared with its target itself, under a cross-entropy it is a logit.
+    """
+    if before_sigmoid(output) is not None:
+        return
+    found = [node for node in topological_order([term]) if isinstance(node, Loss)]
+    if isinstance(metric, BinaryAccuracy) and any(loss.of_values for loss in found):
+        raise ArgumentError(
+            f"metric {key!r} counts how often a class is right, and with the loss {found[0].op} "
+            "the output is a real number: use mae, rmse or r2. To classify, use "
+            "binary_cross_entropy, or cross_entropy with integer labels"
+        )
+    if isinstance(metric, ElementMetric) and found and not any(x.of_values for x in found):
+        raise ArgumentError(
+            f"metric {key!r} compares the output with its target, and with the loss "
+            f"{found[0].op} the output is a logit: end with activation='sigmoid', or use accuracy"
+        )
+
+
 def _columns(measured: list[tuple[str, Node]]) -> list[Column]:
     columns: list[Column] = []
     start = 0
@@ -210,6 +260,11 @@ def _columns(measured: list[tuple[str, Node]]) -> list[Column]:
         key = unused_name(wanted, [column.key for column in columns])
         if node.shape is None or len(node.shape) != 1 or node.shape[0] is None:
             raise GraphError(f"metric {key!r} must give a vector of known length")
+        if not callable(getattr(node, "finalize", None)):
+            raise GraphError(
+                f"metric {key!r} is a {type(node).__name__} without finalize(sums), which says "
+                "what the sums over an epoch mean"
+            )
         stop = start + node.shape[0]
         columns.append(Column(key, node, start, stop))
         start = stop

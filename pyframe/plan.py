@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import threading
+import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,6 +21,7 @@ from pyframe.building import building
 from pyframe.errors import (
     ArgumentError,
     BusyError,
+    DTypeError,
     FeedError,
     GraphError,
     UnusedParameterWarning,
@@ -107,6 +109,8 @@ class Plan:
         self.parameters = list(dict.fromkeys([*self.graph.parameters, *(parameters or [])]))
         self._begin()
         if optimizer is not None:
+            if hasattr(optimizer, "check_groups"):
+                optimizer.check_groups(self.parameters)
             self._warn_of_unused()
         if optimizer is not None or (inspect and cost is not None):
             self._train.train(self._trained())
@@ -127,6 +131,7 @@ class Plan:
         self._step_pattern: Pattern | None = None
         self._run_pattern: tuple[Value | None, bool, bool, Pattern | None]
         self._run_pattern = None, False, True, None
+        self._watch_freezing()
         reference = plan_reference(self)
         for node in self.graph.order:
             node._plan = reference
@@ -144,13 +149,16 @@ class Plan:
             "graph": self.graph,
             **{name: getattr(self, name) for name in (*names, "fuse", "parameters")},
             "trained": self._train.trained,
+            "_trainable": self._trainable,
             "snapshot": snapshot,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         trained, snapshot = state.pop("trained"), state.pop("snapshot")
+        trainable = state.pop("_trainable")
         self.__dict__.update(state)
         self._begin()
+        self._trainable = trainable
         if trained:
             self._train.train(trained)
         self.restore(snapshot)
@@ -185,6 +193,17 @@ class Plan:
             return [p for p in trainable if p in reached]
         assert self.gradients is not None
         return [p for p in trainable if (p, 0) in self.gradients.total]
+
+    def _watch_freezing(self) -> None:
+        """Have the next step look whether the same parameters are still to be trained."""
+        self._trainable = [p.trainable for p in self.parameters]
+        forget = weakref.WeakMethod(self._forget_step)
+        for storage in self._train.storages:
+            storage.on_freeze[:] = [r for r in storage.on_freeze if r() is not None]
+            storage.on_freeze.append(forget)
+
+    def _forget_step(self) -> None:
+        self._step_pattern = None  # so that `step` goes by `_require_optimizer`
 
     def _warn_of_unused(self) -> None:
         trained = set(self._trained())
@@ -741,6 +760,26 @@ class Plan:
         finally:
             deque(unlock, maxlen=0)
 
+    def take_over(self, other: Plan) -> None:
+        """Go on with what the optimizer of another plan over the same parameters has kept.
+
+        What it keeps for a parameter is taken over for those that both plans train, and a number
+        that it keeps for a run if the runs are the same. Of another optimizer nothing is: then the
+        steps are counted from 0 again.
+        """
+        if self.optimizer is not other.optimizer:
+            return
+        kept, snapshot = other.named(other.snapshot()), self.snapshot()
+        same = [run[1:] for run in self._train.runs] == [run[1:] for run in other._train.runs]
+        numbers = {
+            f"slots/{n}/{i}" for n in self.optimizer.slots for i in range(len(self._train.runs))
+        }
+        for key, array in self.named(snapshot).items():
+            found = kept.get(key)
+            if found is not None and found.shape == array.shape and (same or key not in numbers):
+                array[...] = found
+        self.restore(Snapshot(snapshot.arrays, other.step_count))
+
     def named(self, snapshot: Snapshot) -> dict[str, Array]:
         """Return the arrays of a snapshot by name, as views: see `TrainState.views`."""
         leaves = [*self.parameters, *self.states]
@@ -790,6 +829,12 @@ class Plan:
         self._require_cost()
         if self.optimizer is None:
             raise GraphError("this plan has no optimizer; pass one to pyframe.compile")
+        for parameter, was in zip(self.parameters, self._trainable, strict=True):
+            if parameter.trainable is not was:
+                raise GraphError(
+                    f"trainable of parameter {parameter.label()!r} is {parameter.trainable} and "
+                    f"was {was} when this plan was compiled; compile it anew"
+                )
 
     def __repr__(self) -> str:
         return (
@@ -828,7 +873,7 @@ def compile(
     outputs : list of Value
         Further nodes that `Plan.run` may be asked for.
     metrics : list of metric nodes
-        Computed with every step and added up over an epoch.
+        Computed with every step and added up over an epoch, in float64 whatever their dtype.
     parameters : list of Parameter, optional
         Parameters that belong to the model although this graph may not reach them.
     inspect : bool, default False
@@ -849,6 +894,8 @@ def compile(
     ------
     GraphError, ShapeError
         If the graph has a cycle, or the loss is no scalar.
+    DTypeError
+        If the loss to be minimized is not made of floats.
     ArgumentError
         If `optimizer` is a name or a class, or the seed is out of range.
 
@@ -885,6 +932,11 @@ def compile(
     for value in wanted:
         if not isinstance(value, Value):
             raise GraphError(f"compile takes nodes and got {type(value).__name__}: {value!r}")
+    if loss is not None and optimizer is not None and loss.dtype.kind != "f":
+        raise DTypeError(
+            f"the loss {loss.node.label()} is {loss.dtype.name}; only float32 and float64 can be "
+            "differentiated"
+        )
     wanted = [cost] if isinstance(cost, Value) else list(cost)
     extra = [v for v in outputs if v not in wanted]
     if optimizer is not None:

@@ -108,7 +108,7 @@ def collect(trainer: Trainer) -> Training:
         "optimizer_is_whole": whole,
         "step": plan.step_count,
         "epochs_done": trainer.epochs_done,
-        "weighted": trainer._objectives.get(True) is trainer._current,
+        "weighted": trainer._current is not None and trainer._current.weight is not None,
         "arrays": {key: packer.pack(array, key)["tensor"] for key, array in rest.items()},
         "trainer": _arguments(trainer),
         "fit": None if fit is None or reason else _fit_record(fit, trainer, packer),

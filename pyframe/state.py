@@ -78,7 +78,8 @@ class TrainState:
     def train(self, trained: Sequence[Parameter]) -> None:
         """Say which parameters the optimizer updates, and make its slots."""
         self.trained = list(trained)
-        self.runs = runs(self.trained)
+        group_of = getattr(self.optimizer, "group_of", None)
+        self.runs = runs(self.trained) if group_of is None else runs(self.trained, group_of)
         for run in self.runs:
             self.slots.append(
                 {name: self._new_slot(run, name, kind) for name, kind in self._slot_kinds()}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import chain, repeat
 from typing import Any, NamedTuple
@@ -125,6 +125,7 @@ class Storage:
     def __init__(self, data: Array, segments: list[Segment], guard: Guard) -> None:
         self.data, self.segments, self.guard = data, segments, guard
         self.version = 0
+        self.on_freeze: list[Callable[[], Any]] = []  # weak references to methods of plans
 
     def __reduce__(self) -> Any:
         with self.guard.write():
@@ -212,7 +213,10 @@ class Run(NamedTuple):
     group: str
 
 
-def runs(parameters: Sequence[Parameter]) -> list[Run]:
+def runs(
+    parameters: Sequence[Parameter],
+    group_of: Callable[[Parameter], str] = lambda parameter: parameter.group,
+) -> list[Run]:
     """Return the stretches that cover exactly these parameters (with the padding between)."""
     result: list[Run] = []
     where = sorted(((p._storage, p._offset, p) for p in parameters), key=lambda t: (id(t[0]), t[1]))
@@ -225,11 +229,11 @@ def runs(parameters: Sequence[Parameter]) -> list[Run]:
             last is not None
             and last.storage is storage
             and last.stop == offset
-            and last.group == parameter.group
+            and last.group == group_of(parameter)
         ):
             result[-1] = last._replace(stop=stop)
         else:
-            result.append(Run(storage, offset, stop, parameter.group))
+            result.append(Run(storage, offset, stop, group_of(parameter)))
     # By the order of the parameters, not of addresses: the same model gives the same runs.
     first = {id(p._storage): i for i, p in reversed(list(enumerate(parameters)))}
     return sorted(result, key=lambda run: (first[id(run.storage)], run.start))

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
@@ -34,11 +34,12 @@ from pyframe.plugins import listens as plugins_listen
 from pyframe.plugins import notify
 from pyframe.progress import Progress
 from pyframe.storage import already_trained
+from pyframe.strict import Strict
 
 DEFAULT_BATCH = 32
 
 
-class Trainer:
+class Trainer(Strict):
     """Fits a model to data.
 
     Parameters
@@ -82,6 +83,14 @@ class Trainer:
     True
     """
 
+    _attributes: ClassVar[dict[str, str]] = {
+        "model": "make a new Trainer",
+        "goal": "make a new Trainer",
+        "callbacks": "",
+        "detect_anomaly": "",
+        "stop_training": "",
+    }
+
     def __init__(
         self,
         model: Model,
@@ -97,12 +106,13 @@ class Trainer:
             raise ArgumentError(f"a Trainer takes a Model, and got {type(model).__name__}")
         self.model = model
         self.goal = Goal(loss, metrics, loss_weights)
-        self.optimizer = optimizers.get(optimizer)
+        self._optimizer = optimizers.get(optimizer)
         self.callbacks = _callbacks(callbacks)
         self.detect_anomaly = detect_anomaly
         self.stop_training = False
         self._epochs_before = 0  # what `epochs_done` is if there has been no fit since
         self._objectives: dict[bool, Objective] = {}
+        self._made_for: Any = None  # what the objectives depend on, besides the model's graph
         self._current: Objective | None = None
         self._last_fit: Fit | None = None
         self._arguments = {  # for a file
@@ -137,6 +147,15 @@ class Trainer:
         fit = self._last_fit
         return self._epochs_before if fit is None else fit.history.first_epoch + fit.done
 
+    @property
+    def optimizer(self) -> Any:
+        """What the parameters are updated by. A new one begins anew in the next fit, at step 0."""
+        return self._optimizer
+
+    @optimizer.setter
+    def optimizer(self, optimizer: Any) -> None:
+        self._optimizer = optimizers.get(optimizer)
+
     # ---- copies ----
 
     def __getstate__(self) -> dict[str, Any]:
@@ -159,11 +178,23 @@ class Trainer:
 
     def _objective(self, weighted: bool) -> Objective:
         """Return the plan for data with or without sample weights."""
+        optimizer = self.optimizer
+        settings = {
+            name: value
+            for name, value in vars(optimizer).items()
+            if name != "learning_rate" and isinstance(value, int | float | str | None)
+        }
+        options = {**getattr(optimizer, "options", {})}
+        groups = {k: {**v} for k, v in getattr(optimizer, "groups", {}).items()}
+        trainable = [p.trainable for p in self.model.parameters]
+        made_for = (optimizer, trainable, settings, options, groups, self.detect_anomaly)
         with building:
+            if made_for != self._made_for:  # the present one stays where it is, in self._current
+                self._objectives, self._made_for = {}, made_for
             if weighted not in self._objectives:
                 self._objectives[weighted] = self.goal.objective(
                     self.model,
-                    self.optimizer,
+                    optimizer,
                     weighted=weighted,
                     detect_anomaly=self.detect_anomaly,
                 )
@@ -175,7 +206,7 @@ class Trainer:
         Whoever calls this has claimed the parameters.
         """
         if self._current is not None and self._current is not objective:
-            objective.plan.restore(self._current.plan.snapshot())
+            objective.plan.take_over(self._current.plan)
         self._current = objective
 
     # ---- data ----
@@ -201,6 +232,7 @@ class Trainer:
             raise ShapeError(
                 f"the numbers of rows differ: {text}; every sample needs its own row in each"
             )
+        objective.check_targets(arrays)
         if objective.weight is not None:
             weights = arrays[objective.weight]
             if not (np.all(np.isfinite(weights)) and np.all(weights >= 0) and np.any(weights)):

@@ -12,6 +12,7 @@ GROUPS = (
         "_version",
         "errors",
         "building",
+        "strict",
         "deprecation",
         "libraries",
         "_native",

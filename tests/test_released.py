@@ -124,7 +124,7 @@ def test_the_present_interface_is_read_from_the_source(present: surface.Record) 
     lines = present["modules"]["pyframe"]
     for start in (
         "def load(path",
-        "class Trainer:",
+        "class Trainer(Strict):",
         "    def fit(X, Y, epochs=",
         "class L2Loss(",
     ):

@@ -27,6 +27,8 @@ from pyframe.estimators._whole import fitting, twin
 from pyframe.initializers import seeded
 from pyframe.layers import Dense, Layer
 from pyframe.model import Model, Sequential
+from pyframe.ops.logits import before_sigmoid, behind
+from pyframe.ops.softmax import Softmax
 from pyframe.training import Trainer, rows_to_train_on
 
 AUTO_BATCH = 200
@@ -37,6 +39,15 @@ FLOATS = (np.float64, np.float32)
 def _is(loss: Any, name: str) -> bool:
     """Return whether a loss, given by name or as a callable, is the one of that name."""
     return losses.get(loss) is losses.get(name)
+
+
+def _like(layer: Layer) -> Layer:
+    """Return a layer of the same arguments that has not been built, frozen if this one is."""
+    if not layer.built:
+        return copy.deepcopy(layer)
+    fresh = type(layer).from_config(copy.deepcopy(layer.config()))
+    fresh.trainable = layer.trainable
+    return fresh
 
 
 class _Net(BaseEstimator):
@@ -99,12 +110,7 @@ class _Net(BaseEstimator):
         for layer in given:
             if not isinstance(layer, Layer):
                 raise TypeError(f"layers: {layer!r} is no pyframe layer")
-        return [
-            type(layer).from_config(copy.deepcopy(layer.config()))
-            if layer.built
-            else copy.deepcopy(layer)
-            for layer in given
-        ]
+        return [_like(layer) for layer in given]
 
     def _network(self, shape: tuple[int, ...], outputs: int, dtype: Any) -> Model:
         if self.build_fn is None:
@@ -208,9 +214,9 @@ class _Net(BaseEstimator):
         if history.interrupted:
             warn("Training interrupted by user.", stacklevel=3)
         if not all(np.isfinite(w).all() for w in self.model_.get_weights().values()):
-            raise ValueError(
+            raise ValueError(  # scikit-learn's own words
                 "Solver produced non-finite parameter weights. The input data may contain large "
-                "values and need to be preprocessed, or the learning rate is too high."
+                "values and need to be preprocessed."
             )
         self.history_ = {k: [*self.history_.get(k, ()), *v] for k, v in history.items()}
         self.n_iter_ += history.epochs
@@ -489,10 +495,14 @@ class NetClassifier(ClassifierMixin, _Net):
         """Return the probability of each class, or label, (n, classes)."""
         net = twin(self)
         outputs = net._outputs(X)
+        made = net.model_.outputs[0]
         if _is(net._loss(), "cross_entropy"):
+            if behind(Softmax, made) is not None:
+                return outputs
             powers = np.exp(outputs - outputs.max(axis=1, keepdims=True))
             return powers / powers.sum(axis=1, keepdims=True)
-        probabilities = 0.5 * (1 + np.tanh(0.5 * outputs))
+        is_sigmoid = before_sigmoid(made) is not None
+        probabilities = outputs if is_sigmoid else 0.5 * (1 + np.tanh(0.5 * outputs))
         if net._multilabel:
             return probabilities
         return probabilities / probabilities.sum(axis=1, keepdims=True)
@@ -508,7 +518,10 @@ class NetClassifier(ClassifierMixin, _Net):
         net = twin(self)
         outputs = net._outputs(X)
         if net._multilabel:
-            least = 0.0 if _is(net._loss(), "binary_cross_entropy") else 0.5
+            logits = before_sigmoid(net.model_.outputs[0]) is None and _is(
+                net._loss(), "binary_cross_entropy"
+            )
+            least = 0.0 if logits else 0.5
             return (outputs > least).astype(int)
         return net.classes_[outputs.argmax(axis=1)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -65,7 +66,10 @@ class Layer:
     (None, 3)
     """
 
+    _trainable = True
+
     def __init__(self, *, name: str | None = None) -> None:
+        self._fixed: set[str] = set()  # parameters that are never trained
         self.name = check_name(name)
         self.path = name or snake_case(type(self).__name__)
         self.built = False
@@ -73,6 +77,20 @@ class Layer:
         self.input_specs: list[Spec] = []
         self._own: dict[str, Parameter] = {}
         self._given: dict[str, Parameter] = {}  # what restore() brings
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if self.__dict__.get("built") and name not in ("name", "trainable"):
+            if name in self.__dict__ and name in inspect.signature(type(self).__init__).parameters:
+                raise ArgumentError(
+                    f"layer {self.path!r} has been built: setting {name!r} would have no effect; "
+                    f"make a new {type(self).__name__}({name}={value!r:.40})"
+                )
+            if not hasattr(self, name) and difflib.get_close_matches(name, ["trainable"], 1, 0.8):
+                raise ArgumentError(
+                    f"setting {name!r} of layer {self.path!r} would have no effect; did you mean "
+                    "'trainable'?"
+                )
+        super().__setattr__(name, value)
 
     # ---- what a subclass writes ----
 
@@ -115,9 +133,15 @@ class Layer:
         """
         if name in self._given:
             return self._take(name, tuple(shape))
+        if not trainable:
+            self._fixed.add(name)
         value = initial_value(initializer, tuple(shape), f"{self.path}/{name}")
         parameter = Parameter(
-            value, f"{self.path}/{name}", dtype=dtype, trainable=trainable, group=group
+            value,
+            f"{self.path}/{name}",
+            dtype=dtype,
+            trainable=trainable and self._trainable,
+            group=group,
         )
         self._own[name] = parameter
         return parameter
@@ -200,6 +224,30 @@ class Layer:
     def parameters(self) -> list[Parameter]:
         """Its parameters and those of its sublayers."""
         return [p for p in dict.fromkeys(self._all()) if not isinstance(p, State)]
+
+    @property
+    def trainable(self) -> bool:
+        """Whether training changes its parameters; to be set before or after they are there.
+
+        It sets `trainable` of every parameter, those of sublayers too, but for those that the
+        layer made with ``trainable=False``. States are no matter of it: a `BatchNorm` that is
+        frozen goes on to use, and to average, the statistics of its batches while training.
+        """
+        if not self._trainable:
+            return False
+        parameters = [p for key, p in self._own.items() if key not in self._fixed]
+        trained = [p.trainable for p in parameters if not isinstance(p, State)]
+        trained += [layer.trainable for layer in self.sublayers.values()]
+        return any(trained) or not trained
+
+    @trainable.setter
+    def trainable(self, trainable: bool) -> None:
+        self._trainable = bool(trainable)
+        for layer in self.sublayers.values():
+            layer.trainable = trainable
+        for key, parameter in self._own.items():
+            if key not in self._fixed and not isinstance(parameter, State):
+                parameter.trainable = trainable
 
     @property
     def states(self) -> list[State]:

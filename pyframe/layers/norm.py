@@ -35,6 +35,8 @@ class BatchNorm(Layer):
     Notes
     -----
     Input (n, ..., c). Parameters: scale (c,), shift (c,); states: mean (c,), variance (c,).
+    ``trainable = False`` freezes scale and shift; while training the statistics are those of the
+    batch all the same, and their averages go on.
 
     Examples
     --------

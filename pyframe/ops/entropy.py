@@ -1,7 +1,8 @@
 """Cross-entropies: losses of classifiers, from logits. Kernels: losses.c.
 
-Logits are what a network gives before softmax or sigmoid. Weights and reductions are those of
-`pyframe.ops.losses`.
+Logits are what a network gives before softmax or sigmoid. Of a prediction that is the output of one
+of these, as the graph shows, its input is taken: see `pyframe.ops.logits`. Weights and reductions
+are those of `pyframe.ops.losses`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 
 from pyframe.node import Value
 from pyframe.op import Case, Op
+from pyframe.ops.logits import binary_logits, class_logits
 from pyframe.ops.losses import (
     REDUCTIONS,
     Loss,
@@ -35,7 +37,7 @@ class BinaryCrossEntropy(Loss):
     y : Value of floats, shape (n, ...)
         The probability of the positive class, usually 0 or 1; (n,) goes with logits (n, 1).
     y_hat : Value, shape (n, ...)
-        The logits.
+        The logits, or the probabilities that `pyframe.Sigmoid` makes of them.
     sample_weight : Value, shape (n,), optional
     reduction : {"mean", "sum", "none"}, default "mean"
         ``sum_ij w_i l_ij / (m sum_i w_i)``, ``sum_ij w_i l_ij`` or ``w_i l_ij``; see
@@ -51,7 +53,7 @@ class BinaryCrossEntropy(Loss):
     ShapeError
         If target and logits differ in shape.
     ArgumentError
-        For an unknown reduction.
+        For an unknown reduction, and for a prediction that is a softmax.
 
     Examples
     --------
@@ -62,6 +64,20 @@ class BinaryCrossEntropy(Loss):
     """
 
     op = "binary_cross_entropy"
+    of_values = False
+    unit_target = True
+
+    def __init__(
+        self,
+        y: Any,
+        y_hat: Any,
+        sample_weight: Any = None,
+        reduction: str = "mean",
+        *,
+        name: str | None = None,
+    ) -> None:
+        logits = binary_logits(y_hat, type(self).__name__)
+        super().__init__(y, logits, sample_weight, reduction, name=name)
 
     @classmethod
     def element(cls, y: Any, y_hat: Any, delta: float) -> Any:
@@ -118,7 +134,7 @@ class CrossEntropy(Loss):
     y : Value of int64, shape (...)
         Labels in [0, classes).
     y_hat : Value, shape (..., classes)
-        The logits.
+        The logits, or the probabilities that `pyframe.Softmax` makes of them.
     sample_weight : Value, shape (n,), optional
         One for each entry of the first axis.
     reduction : {"mean", "sum", "none"}, default "mean"
@@ -139,7 +155,7 @@ class CrossEntropy(Loss):
     LabelError
         When a label is negative or not below the number of classes, at each run.
     ArgumentError
-        For an unknown reduction.
+        For an unknown reduction, and for a prediction that is a sigmoid.
 
     Examples
     --------
@@ -151,6 +167,7 @@ class CrossEntropy(Loss):
     """
 
     op = "cross_entropy"
+    of_values = False
     integer_inputs = (0,)
     match = staticmethod(match_labels)
 
@@ -163,7 +180,8 @@ class CrossEntropy(Loss):
         *,
         name: str | None = None,
     ) -> None:
-        super().__init__(as_labels(y), y_hat, sample_weight, reduction, name=name)
+        logits = class_logits(y_hat, type(self).__name__)
+        super().__init__(as_labels(y), logits, sample_weight, reduction, name=name)
 
     def gradient(self, *grads: Any) -> Sequence[Value | None]:
         return None, CrossEntropyGrad(grads[0], *self.inputs, **self.attrs), None

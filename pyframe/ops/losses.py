@@ -102,9 +102,15 @@ def coefficients(dl: Any, shape: Sequence[int], weight: Any, reduction: str) -> 
 
 
 class Loss(Op):
-    """The base of the losses: a shape rule, the reductions, and test cases."""
+    """The base of the losses: a shape rule, the reductions, and test cases.
+
+    `of_values` says that the prediction is an estimate of the target itself, and no logit of it;
+    `unit_target` that the target must lie in [0, 1].
+    """
 
     attributes = {"reduction": "i8"}
+    of_values: ClassVar[bool] = True
+    unit_target: ClassVar[bool] = False
     optional_inputs = (2,)
     constant_inputs = (2,)  # the sample weights
     grad: ClassVar[type[Op]]

@@ -15,6 +15,7 @@ import numpy as np
 from pyframe.errors import ArgumentError
 from pyframe.node import FLOAT64, Array, Shape, Spec, Value
 from pyframe.op import Case, Op, same_extent
+from pyframe.ops.logits import binary_logits
 from pyframe.ops.losses import as_labels, by_row, match_labels, match_target, match_weight
 
 
@@ -235,7 +236,7 @@ class BinaryAccuracy(Accuracy):
     y : Value of floats, shape (n, ...)
         The probability of the positive class, usually 0 or 1; (n,) goes with logits (n, 1).
     y_hat : Value, shape (n, ...)
-        The logits.
+        The logits, or the probabilities that `pyframe.Sigmoid` makes of them.
     sample_weight : Value, shape (n,), optional
     name : str, optional
 
@@ -248,6 +249,8 @@ class BinaryAccuracy(Accuracy):
     ------
     ShapeError
         If target and logits differ in shape.
+    ArgumentError
+        If the prediction is a softmax.
 
     Examples
     --------
@@ -259,6 +262,12 @@ class BinaryAccuracy(Accuracy):
 
     op = "binary_accuracy"
     integer_inputs = ()
+    unit_target = True
+
+    def __init__(
+        self, y: Any, y_hat: Any, sample_weight: Any = None, *, name: str | None = None
+    ) -> None:
+        super().__init__(y, binary_logits(y_hat, "Accuracy"), sample_weight, name=name)
 
     def infer_shape(self, *shapes: Any) -> Shape:
         y, y_hat, weight = shapes

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import numpy.typing as npt
@@ -62,7 +62,10 @@ class Optimizer:
         algorithm 1). Happens after `clip_value`.
     groups : dict, optional
         Other options for parameters of a group, and "learning_rate_factor", as in
-        ``{"bias": {"weight_decay": 0.0, "learning_rate_factor": 2.0}}``.
+        ``{"bias": {"weight_decay": 0.0, "learning_rate_factor": 2.0}}``. A key is the group that
+        a parameter was given, or the last part of its name: "bias" is that of all layers. The
+        group that a parameter was given comes first. A plan refuses a key that fits none of its
+        parameters.
 
     Attributes
     ----------
@@ -149,6 +152,30 @@ class Optimizer:
     def for_group(self, group: str) -> dict[str, Any]:
         """Return the options of a group, "learning_rate_factor" among them."""
         return {"learning_rate_factor": 1.0, **self.options, **self.groups.get(group, {})}
+
+    def group_of(self, parameter: Any) -> str:
+        """Return the key of `groups` that a parameter falls under, or the group it was given."""
+        group: str = parameter.group
+        if group not in self.groups and parameter.name:
+            last = parameter.name.rpartition("/")[2]
+            if last in self.groups:
+                return str(last)
+        return group
+
+    def check_groups(self, parameters: Iterable[Any]) -> None:
+        """Raise `ArgumentError` if a key of `groups` fits none of some parameters."""
+        if not self.groups:
+            return
+        known = {self.group_of(p) for p in parameters}
+        unknown = [group for group in self.groups if group not in known]
+        if unknown:
+            names = {(p.name or "").rpartition("/")[2] for p in parameters}
+            there = sorted({p.group for p in parameters} | names - {""})
+            raise ArgumentError(
+                f"no parameter belongs to the group {unknown[0]!r} of {type(self).__name__}; "
+                f"there are {', '.join(map(repr, there))}: groups that parameters were given, and "
+                "the last parts of their names"
+            )
 
     @property
     def is_python(self) -> bool:

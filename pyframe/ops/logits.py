@@ -1,0 +1,97 @@
+"""Which logits stand behind probabilities, as far as the graph shows it.
+
+Losses and metrics of classes take logits. Of a prediction that is made of probabilities, by a
+sigmoid or a softmax, they take what these were computed from: the same in exact arithmetic, and
+stable. What cannot be meant, a softmax under independent labels, say, is refused.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyframe.errors import ArgumentError
+from pyframe.node import Value
+from pyframe.op import Op
+from pyframe.ops.activations import Sigmoid
+from pyframe.ops.shapes import Concat, Reshaped, Slice, Transpose
+from pyframe.ops.softmax import LogSoftmax, Softmax
+
+
+def behind(kind: type[Op], value: Any, movers: tuple[type[Op], ...] = (Reshaped,)) -> Value | None:
+    """Return what a value would be if an op of some kind had not been applied to it, or None.
+
+    It may be applied directly, or in front of ops that only move elements.
+    """
+    if not isinstance(value, Value):
+        return None
+    node = value.node
+    if type(node) is kind:
+        return node.inputs[0]
+    if not isinstance(node, movers):
+        return None
+    assert isinstance(node, Op)
+    inputs = list(node.inputs)
+    for i, source in enumerate(node.inputs):
+        if source is not None and i not in node.shape_only:
+            inputs[i] = behind(kind, source, movers)
+            if inputs[i] is None:
+                return None
+    same = type(node).__new__(type(node))
+    Op.__init__(same, *inputs, **node.attrs)
+    return same[value.index]
+
+
+def before_sigmoid(value: Any) -> Value | None:
+    """Return the logits of a value that is made of sigmoids, or None."""
+    return behind(Sigmoid, value, (Reshaped, Transpose, Slice, Concat))
+
+
+def binary_logits(value: Any, what: str) -> Any:
+    """Return the logits of a prediction for classes that are independent of each other.
+
+    Raises
+    ------
+    ArgumentError
+        If the prediction is made by a softmax, or its logarithm.
+    """
+    for kind in (Softmax, LogSoftmax):
+        if behind(kind, value) is not None:
+            raise ArgumentError(
+                f"{what} takes logits, or what a sigmoid gives, for targets of 0 and 1, and this "
+                f"prediction is a {kind.op}; end with activation='sigmoid' or none, or take "
+                "cross_entropy with integer labels"
+            )
+    logits = before_sigmoid(value)
+    return value if logits is None else logits
+
+
+def class_logits(value: Any, what: str) -> Any:
+    """Return the logits of a prediction of one class among several.
+
+    The logarithm of a softmax is left as it is: its own softmax is that of the logits.
+
+    Raises
+    ------
+    ArgumentError
+        If the prediction is made by a sigmoid, or a softmax over another axis than the last.
+    """
+    if before_sigmoid(value) is not None:
+        raise ArgumentError(
+            f"{what} takes logits, or what a softmax gives, and this prediction is a sigmoid; end "
+            "with activation='softmax' or none, or take binary_cross_entropy with targets of 0 "
+            "and 1"
+        )
+    logits = behind(Softmax, value)
+    if logits is None:
+        return value
+    source, moved = value.node, False
+    while not isinstance(source, Softmax):
+        source, moved = source.inputs[0].node, True
+    axis, shape = source.attrs["axis"], source.shape
+    last = axis == -1 or (shape is not None and axis == len(shape) - 1)
+    if not last or (moved and (not shape or not value.shape or shape[-1] != value.shape[-1])):
+        raise ArgumentError(
+            f"{what} takes the classes along the last axis, and this prediction is a softmax over "
+            "another one; leave it out"
+        )
+    return logits
