@@ -153,7 +153,7 @@ class _Absorption:
                 continue
             # With other outputs the joined op has to come where this one is now.
             early = node.output_count > 1
-            if early and not self._is_ready(consumer, node, i):
+            if early and not self._is_ready(consumer, (node, index), i):
                 continue
             fused = node.absorb(index, consumer, given_specs(consumer, self.specs))
             if fused is not None:
@@ -161,10 +161,17 @@ class _Absorption:
                 return True
         return False
 
-    def _is_ready(self, consumer: Node, node: Node, place: int) -> bool:
-        """Return whether all that a consumer reads, but for this node, is there before a place."""
-        sources = [self._resolve((v.node, v.index))[0] for v in consumer.inputs if v is not None]
-        return all(s is node or isinstance(s, Leaf) or self.place_of[s] < place for s in sources)
+    def _is_ready(self, consumer: Node, taken: Key, place: int) -> bool:
+        """Return whether all that a consumer reads, but for one value, is there before a place.
+
+        Another output of the node at that place is not: the joined op would read what it writes.
+        """
+        keys = [self._resolve(key_of(v)) for v in consumer.inputs if v is not None]
+        # What has no place is there from the start: a constant part that was computed beforehand.
+        return all(
+            key == taken or isinstance(key[0], Leaf) or self.place_of.get(key[0], -1) < place
+            for key in keys
+        )
 
     def _resolve(self, key: Key) -> Key:
         while key in self.result.new_keys:
@@ -203,13 +210,25 @@ class _Absorption:
 
 
 def elementwise_count(node: Node, specs: Specs) -> int | None:
-    """Return the number of elements of an op that treats each by itself, None for others."""
+    """Return the number of elements of an op that treats each by itself, None for others.
+
+    Stretches of the operands correspond only where each has as many elements as the result, or a
+    single one. What the operands have in common says nothing of that: (n, 1) and (n,) give (n, n).
+    """
     if not isinstance(node, Op) or type(node).is_elementwise is Op.is_elementwise:
         return None
     given = given_specs(node, specs)
     if node.states or node.uses_random or not node.is_elementwise(given):
         return None
-    return count_of(specs[node][0])
+    outputs = specs[node]
+    shape, count = outputs[0].shape, count_of(outputs[0])
+    for spec in given:
+        if spec is not None and spec.shape != shape and count_of(spec) not in (1, count):
+            return None
+    if any([spec.shape != shape and count_of(spec) != count for spec in outputs[1:]]):
+        return None
+    # The parts of a group run at once, and there is one scratch memory.
+    return None if node.scratch_bytes(given) else count
 
 
 def chains(

@@ -317,8 +317,8 @@ class Builder:
 
     def _take_over(self, node: Node, inputs: list[int], output: int, position: int) -> bool:
         """Give an output the memory of an input that is used here for the last time, if it may."""
-        if self.counts[node] is None:
-            return False
+        if self.counts[node] is None or node.output_count > 1:
+            return False  # one of several results could lie where the next is read from
         for value in inputs:
             root = self.root[value] if value != NOWHERE else NOWHERE
             if (
@@ -350,9 +350,14 @@ class Builder:
         touched: list[int] = []
         for m, node in enumerate(item):
             inputs, outputs = self._operands(node)
-            for value in {self.root[v] for v in inputs if v >= 0}:
-                if self.value_base[value] == BLOCK and last[value] == m:
-                    scratch.give_back(self.value_offset[value])
+            over = [
+                self.value_offset[value]
+                for value in {self.root[v] for v in inputs if v >= 0}
+                if self.value_base[value] == BLOCK and last[value] == m
+            ]
+            if len(outputs) == 1:  # it may be written over what it is made of
+                while over:
+                    scratch.give_back(over.pop())
             for value in outputs:
                 if value in self.last_use and self.value_base[value] == NOWHERE:
                     is_inner = self.last_use[value] == position
@@ -361,6 +366,8 @@ class Builder:
                     if place is None:
                         place = self.arena.allocate(self.value_bytes[value])
                     self.value_offset[value] = place
+            while over:
+                scratch.give_back(over.pop())
             self._call(node, specs, inputs, outputs)
             touched += [*inputs, *outputs]
         block = fusion.block_elements(itemsize, uses_scratch=scratch.used)
@@ -449,7 +456,8 @@ class Builder:
         """Write calls on flat arrays, as a group when that pays."""
         elements = max((s.size for s in calls[0].states), default=0)
         alone = len(calls) == 1 and elements < fusion.SHARED_ELEMENTS
-        if alone or not calls[0].elementwise or "update" not in self.request.fuse:
+        flat = calls[0].elementwise and all(call.is_flat(elements) for call in calls)
+        if alone or not flat or "update" not in self.request.fuse:
             for call in calls:
                 self._flat(call)
             return

@@ -216,9 +216,10 @@ class Op(Node):
     def is_elementwise(self, specs: Sequence[Spec | None]) -> bool:
         """Return whether each element is treated by itself, for inputs of these specs.
 
-        Then every output has one number of elements, every float input has as many or a single
-        one, and the kernel may be called on any stretch of them as a 1-D array, with an output in
-        the place of an input of its size.
+        Then the kernel may be called on any stretch of the elements as a 1-D array, with its
+        output in the place of an input of its size, where the shapes allow that: where every
+        input has as many elements as every output, or a single one. Whether they do is not asked
+        here; the planner sees to it.
         """
         return False
 
@@ -287,27 +288,6 @@ def _check_size(op: Op, shape: Shape) -> None:
         count *= n or 1  # unknown and zero extents count as 1
     if count * FLOAT64.itemsize >= 2**63:
         op.bad_shapes(f"the result {describe(shape)} has more elements than memory can address")
-
-
-def element_counts(shapes: Sequence[Shape]) -> list[int] | None:
-    """Return the number of elements of each shape, None when one of them is not known."""
-    counts = []
-    for shape in shapes:
-        count = 1
-        for n in shape:
-            if n is None:
-                return None
-            count *= n
-        counts.append(count)
-    return counts
-
-
-def one_count(*specs: Spec | None) -> bool:
-    """Return whether operands that broadcast have one number of elements, or a single one each."""
-    if any(s is None or s.shape is None for s in specs):
-        return False
-    counts = element_counts([s.shape for s in specs if s is not None and s.shape is not None])
-    return counts is not None and len(set(counts) - {1}) <= 1
 
 
 def same_extent(a: int | None, b: int | None) -> bool:

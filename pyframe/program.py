@@ -45,6 +45,13 @@ class FlatCall(NamedTuple):
     elementwise: bool = False  # as in `Op.is_elementwise`
     operations: int = 1  # for each element
 
+    def is_flat(self, elements: int) -> bool:
+        """Return whether each operand has so many elements or a single one, as in a group."""
+        return all(
+            isinstance(x, np.ndarray) and x.size in (1, elements)
+            for x in (*self.inputs, *self.outputs, *self.states)
+        )
+
 
 @dataclass
 class Request:

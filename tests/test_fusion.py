@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import pyframe as pf
-from pyframe import fusion
+from pyframe import fusion, registry
 from pyframe.errors import ArgumentError, ValueReusedError
 from pyframe.testing.draw import Draw
 
@@ -298,3 +298,100 @@ def test_the_table_shows_groups(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert "clip_value + adam_update" in text
     assert "group" in text
+
+
+# ---- groups are formed by what the operands are against the result ----
+
+OUTER = [((64, 1), (64,)), ((256, 1), (256,)), ((64,), (64, 1)), ((16, 1, 16), (16, 16))]
+
+
+@pytest.mark.parametrize("chain", [True, False])
+@pytest.mark.parametrize("op", [*BINARY, pf.Div], ids=lambda op: op.__name__)
+@pytest.mark.parametrize("shapes", OUTER, ids=str)
+def test_operands_of_one_size_and_a_larger_result(
+    shapes: tuple[tuple[int, ...], tuple[int, ...]], op: type[pf.Op], chain: bool
+) -> None:
+    rng = np.random.default_rng(0)
+    a, b = (rng.uniform(1.0, 2.0, shape).astype(np.float32) for shape in shapes)
+    x, y = (pf.Placeholder(n, (None, *s[1:])) for n, s in zip("xy", shapes, strict=True))
+    node = op(x, y)
+    got = pf.compile(pf.Tanh(node) if chain else node).run({x: a, y: b})
+    want = op.reference(a.astype(float), b.astype(float))
+    np.testing.assert_allclose(got, np.tanh(want) if chain else want, rtol=1e-6)
+
+
+def test_the_sizes_of_one_plan_decide_anew_at_each_feed() -> None:
+    x, y = pf.Placeholder("x", (None, None)), pf.Placeholder("y", (None,))
+    p = pf.Parameter(np.full((1, 1), 0.5), "p")
+    node = pf.Tanh(pf.Tanh(x) - y)
+    plan = pf.compile(pf.Mean(pf.Tanh(pf.Tanh(x * p) - y)), outputs=[node])
+    for rows, columns, length in [(64, 64, 64), (64, 1, 64), (1, 64, 64), (80, 1, 1), (64, 1, 64)]:
+        a = np.linspace(-1, 1, rows * columns, dtype=np.float32).reshape(rows, columns)
+        b = np.linspace(0, 1, length, dtype=np.float32)
+        got = plan.run({x: a, y: b}, outputs=node)
+        np.testing.assert_allclose(got, np.tanh(np.tanh(a) - b), rtol=1e-5, atol=1e-6)
+        _, gradients = plan.loss_and_gradients({x: a, y: b})
+        inner = np.tanh(a.astype(float) * 0.5)
+        outer = 1 - np.tanh(inner - b) ** 2
+        want = np.mean(outer * np.broadcast_to((1 - inner**2) * a, outer.shape))
+        np.testing.assert_allclose(gradients[p].item(), want, rtol=1e-4, atol=1e-6)
+
+
+# ---- constant parts beside ops that take over what follows them ----
+
+
+def test_a_constant_part_beside_an_op_of_several_outputs() -> None:
+    rng = np.random.default_rng(0)
+    x = pf.Placeholder("x", (None, 3))
+    a, w = (pf.Parameter(rng.normal(size=(3, 3)), name=n) for n in "aw")
+    losses = []
+    for fuse in (True, False):
+        a.value, w.value = np.eye(3), np.ones((3, 3))
+        scaled = (x @ a) / pf.Sqrt(pf.Constant(3.0))
+        plan = pf.compile(pf.Mean(pf.Linear(scaled, w)), pf.optimizers.SGD(0.1), fuse=fuse)
+        losses.append([plan.step({x: np.ones((4, 3))}) for _ in range(3)])
+    assert losses[0] == losses[1]
+    assert losses[0][0] == pytest.approx(3 / np.sqrt(3))
+
+
+def test_a_constant_part_beside_a_normalization() -> None:
+    x = pf.Placeholder("x", (None, 3))
+    states = pf.State(np.zeros(3), "mean"), pf.State(np.ones(3), "variance")
+    norm = pf.BatchNorm(x, np.ones(3), np.zeros(3), *states)
+    got = pf.compile(norm / pf.Sqrt(pf.Constant(2.0))).run({x: np.ones((4, 3))})
+    np.testing.assert_allclose(got, np.full((4, 3), 1 / np.sqrt(2)), rtol=1e-4)
+
+
+# ---- an op takes over what follows it, and nothing that only looks like that ----
+
+
+def test_the_gradient_of_an_activation_is_no_activation() -> None:
+    x, y = pf.Placeholder("x", (None, 4)), pf.Placeholder("y", (None, 4))
+    relu_grad = registry.ops.get("relu_grad")
+    for order in (0, 1):
+        product = pf.Linear(x, np.eye(4))
+        node = relu_grad(product, y) if order == 0 else relu_grad(y, product)
+        feed = {x: np.full((2, 4), -3.0), y: np.full((2, 4), 2.0)}
+        got = pf.compile(node).run(feed)
+        np.testing.assert_array_equal(got, np.full((2, 4), -3.0 if order == 0 else 0.0))
+
+
+def test_an_op_does_not_read_what_it_writes() -> None:
+    x, y, w = (pf.Placeholder(name, (3, 3)) for name in "xyw")
+    rng = np.random.default_rng(0)
+    feed = {p: rng.normal(size=(3, 3)) for p in (x, y, w)}
+    for first, second in [(0, 1), (1, 0), (0, 2), (1, 2)]:
+        grads = registry.ops.get("linear_grad")(y, x, w)
+        outputs = [grads[0], grads[1], pf.Reshape(pf.Constant(np.ones(9)), (3, 3))]
+        node = registry.ops.get("relu_grad")(outputs[first], outputs[second])
+        got = [pf.compile(node, fuse=fuse).run(feed) for fuse in (True, False)]
+        np.testing.assert_array_equal(*got)
+
+
+def test_an_activation_of_a_gradient() -> None:
+    x, y, w = (pf.Placeholder(name, (3, 3)) for name in "xyw")
+    rng = np.random.default_rng(0)
+    feed = {p: rng.normal(size=(3, 3)) for p in (x, y, w)}
+    node = pf.Relu(registry.ops.get("linear_grad")(y, x, w)[0])
+    got = [pf.compile(node, fuse=fuse).run(feed) for fuse in (True, False)]
+    np.testing.assert_array_equal(*got)

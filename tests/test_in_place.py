@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 import pyframe as pf
 from pyframe import registry
 from pyframe._native import call_kernel
+from pyframe.fusion import elementwise_count
 from pyframe.node import Spec
 from pyframe.op import Case, Op
 from pyframe.testing.draw import Draw
@@ -71,17 +73,49 @@ def test_output_in_the_place_of_an_input(op: type[Op], dtype: str) -> None:
         np.testing.assert_array_equal(pieces, apart)
 
 
-def test_what_is_elementwise_depends_on_the_shapes() -> None:
-    def spec(*shape: int | None) -> Spec:
-        return Spec(shape, np.dtype("float32"))
+class TwoSizes(pf.Add):
+    """A sum that has a second result, of another size."""
 
-    x = pf.Placeholder("x", (None, 3))
-    add = x + x
-    assert add.is_elementwise([spec(4, 3), spec(4, 3)])
-    assert add.is_elementwise([spec(4, 3), spec()])
-    assert add.is_elementwise([spec(1, 1), spec(4, 3)])
-    assert not add.is_elementwise([spec(4, 3), spec(3)])
-    assert not add.is_elementwise([spec(4, 3), spec(4, 1)])
-    assert not add.is_elementwise([spec(None, 3), spec(4, 3)])
-    assert not pf.Linear(x, np.zeros((3, 3))).is_elementwise([spec(4, 3), spec(3, 3), None])
-    assert pf.Linear(x, 2.0, 1.0).is_elementwise([spec(4, 3), spec(), spec()])
+    op = "two_sizes"
+    output_count = 2
+
+    def infer_shape(self, *shapes: Any) -> Any:
+        return super().infer_shape(*shapes), (*shapes[0], 2)
+
+
+class WithScratch(pf.Tanh):
+    """An element-wise op that wants memory of its own."""
+
+    op = "with_scratch"
+
+    def scratch_bytes(self, specs: Any) -> int:
+        return 64
+
+
+def count(node: pf.Node) -> int | None:
+    around = [node, *(v.node for v in node.inputs if v is not None)]
+    return elementwise_count(node, {n: tuple(n.specs) for n in around})
+
+
+def test_what_is_elementwise_depends_on_the_result() -> None:
+    def of(*shape: int) -> pf.Placeholder:
+        return pf.Placeholder("x", shape)
+
+    assert count(of(4, 3) + of(4, 3)) == 12
+    assert count(of(4, 3) + of()) == 12
+    assert count(of(1, 1) + of(4, 3)) == 12
+    assert count(of(1, 4, 3) + of(4, 3)) == 12
+    assert count(of(1, 1) + of(1)) == 1
+    assert count(of(4, 3) + of(3)) is None
+    assert count(of(4, 3) + of(4, 1)) is None
+    # Equal among themselves, and not to the result.
+    assert count(of(4, 1) + of(4)) is None
+    assert count(of(4, 1, 3) + of(4, 3)) is None
+    assert count(of(0, 1) + of(1)) == 0
+    assert count(of(0, 1) + of(3)) is None
+    a, b = of(4, 1), of(4)
+    assert count(registry.ops.get("maximum_grad")(of(4, 4), a, b)) is None
+    assert count(pf.Linear(of(4, 3), np.zeros((3, 3)))) is None
+    assert count(pf.Linear(of(4, 3), 2.0, 1.0)) == 12
+    assert count(TwoSizes(of(4, 3), of(4, 3))) is None
+    assert count(WithScratch(of(4, 3))) is None

@@ -13,7 +13,7 @@ import numpy as np
 
 from pyframe.errors import GraphError
 from pyframe.node import OPERATORS, Shape, Spec, Value, describe
-from pyframe.op import Case, Op, broadcast_shapes, merge_shapes, one_count, same_shape
+from pyframe.op import Case, Op, broadcast_shapes, merge_shapes, same_shape
 from pyframe.ops.activations import ElementwiseGrad, ElementwiseOp
 from pyframe.ops.reductions import SumTo, broadcast_pair
 
@@ -37,7 +37,7 @@ class BinaryOp(Op):
     """An op of two operands, broadcast as in NumPy."""
 
     def is_elementwise(self, specs: Sequence[Spec | None]) -> bool:
-        return one_count(*specs)
+        return True
 
     def infer_shape(self, *shapes: Any) -> Any:
         result = broadcast_shapes(*shapes)
@@ -186,7 +186,7 @@ class MaximumGrad(Op):
     differentiable = False
 
     def is_elementwise(self, specs: Sequence[Spec | None]) -> bool:
-        return one_count(*specs)
+        return True
 
     def infer_shape(self, *shapes: Any) -> Any:
         dy, a, b = shapes

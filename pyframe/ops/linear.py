@@ -236,7 +236,7 @@ class Linear(_FusedOp):
             return None
         name = f"{self.label()}+{consumer.label()}"
         activation = _as_activation(consumer)
-        if activation is not None:
+        if activation is not None and len(consumer.inputs) == 1:  # a gradient has two
             return Linear(x, weight, bias, residual, **activation, name=name)
         if isinstance(consumer, Add) and residual is None:
             first, second = consumer.inputs
@@ -354,8 +354,10 @@ class LinearGrad(_FusedOp):
         assert weight is not None
         if index != 0 or saved is not None or activation is None or not weight.shape:
             return None
+        if len(consumer.inputs) != 2:  # an activation itself, of dx
+            return None
         flowing, result = consumer.inputs
-        if flowing is None or flowing.node is not self:
+        if flowing is None or (flowing.node, flowing.index) != (self, index):
             return None
         name = f"{self.label()}*{consumer.label()}"
         return LinearGrad(dy, x, weight, result, **activation, name=name)
