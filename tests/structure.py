@@ -18,7 +18,7 @@ GROUPS = (
         "hookspecs",
         "discovery",
     ),
-    ("node", "op", "registry"),
+    ("attributes", "node", "op", "registry"),
     ("ops",),
     ("graph", "autodiff", "arena", "storage", "fusion", "program", "lowering"),
     ("state", "execution", "pattern", "loop", "printing", "profiler", "plan"),

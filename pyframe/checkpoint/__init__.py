@@ -37,6 +37,7 @@ from pyframe.checkpoint.document import (
 )
 from pyframe.checkpoint.encoding import encode
 from pyframe.checkpoint.inspection import as_text, inspect
+from pyframe.checkpoint.schema import check_training
 from pyframe.checkpoint.writing import write_atomically
 from pyframe.errors import CheckpointError
 from pyframe.node import Array
@@ -175,11 +176,15 @@ def read_training(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[st
 
 
 def require_training(document: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Return what a document says of a training, or raise `CheckpointError` if it says nothing."""
+    """Return what a document says of a training, or raise `CheckpointError`.
+
+    Every field of it is there and of its kind; which arrays there are is not looked at.
+    """
     training = document.get("training")
     if not isinstance(training, dict):
         raise CheckpointError(
             f"{source} holds a model and no training: write it with trainer.save(path), or with "
             "the callback ModelCheckpoint(path, training=True)"
         )
+    check_training(training, source)
     return training

@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pyframe.errors import ArgumentError
+from pyframe.attributes import number, one_of
 from pyframe.node import INT64, Constant, Shape, Spec, Value
 from pyframe.op import Case, Op, known, merge_shapes, same_extent, same_shape
 
@@ -105,6 +105,7 @@ class Loss(Op):
     """The base of the losses: a shape rule, the reductions, and test cases."""
 
     attributes = {"reduction": "i8"}
+    rules = {"reduction": one_of(REDUCTIONS)}
     optional_inputs = (2,)
     constant_inputs = (2,)  # the sample weights
     grad: ClassVar[type[Op]]
@@ -120,10 +121,6 @@ class Loss(Op):
         name: str | None = None,
         **attributes: Any,
     ) -> None:
-        if reduction not in REDUCTIONS:
-            raise ArgumentError(
-                f"{type(self).__name__}: reduction {reduction!r} is none of {', '.join(REDUCTIONS)}"
-            )
         super().__init__(y, y_hat, sample_weight, name=name, reduction=reduction, **attributes)
 
     def infer_shape(self, *shapes: Any) -> Shape:
@@ -186,6 +183,7 @@ class LossGrad(Op):
     """dy and dy_hat of a loss, from dl, y, y_hat and the weight."""
 
     attributes = {"reduction": "i8"}
+    rules = {"reduction": one_of(REDUCTIONS)}
     optional_inputs = (3,)
     output_count = 2
     differentiable = False
@@ -382,6 +380,7 @@ class HuberLoss(Loss):
 
     op = "huber_loss"
     attributes = {"reduction": "i8", "delta": "f8"}
+    rules = {**Loss.rules, "delta": number(above=0)}
 
     def __init__(
         self,
@@ -393,9 +392,6 @@ class HuberLoss(Loss):
         *,
         name: str | None = None,
     ) -> None:
-        delta = float(delta)
-        if not (delta > 0 and np.isfinite(delta)):
-            raise ArgumentError(f"HuberLoss: delta must be a positive number, got {delta}")
         super().__init__(y, y_hat, sample_weight, reduction, name=name, delta=delta)
 
     @classmethod
@@ -418,6 +414,7 @@ class HuberLossGrad(LossGrad):
 
     op = "huber_loss_grad"
     attributes = {"reduction": "i8", "delta": "f8"}
+    rules = {**Loss.rules, "delta": number(above=0)}
     loss = HuberLoss
 
     @classmethod
