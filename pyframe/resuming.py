@@ -324,6 +324,19 @@ def arguments(path: str | os.PathLike[str], given: Mapping[str, Any]) -> dict[st
         return {**result, **given}
 
 
+@contextmanager
+def naming(path: str | os.PathLike[str], given: Mapping[str, Any]) -> Iterator[None]:
+    """Turn errors about a trainer's arguments into those of a file, if all came from there."""
+    try:
+        yield
+    except Exception as error:
+        if given or isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(
+            f"{os.fspath(path)} does not describe a training that can go on: {error}"
+        ) from error
+
+
 def _optimizer(document: Mapping[str, Any], config: dict[str, Any], source: str) -> Any:
     try:
         return optimizers.get(config)

@@ -11,6 +11,7 @@ import numpy as np
 from pyframe._version import __version__
 from pyframe.checkpoint.document import Architecture, LostLayer, paths_of, restored
 from pyframe.checkpoint.encoding import new_op
+from pyframe.checkpoint.schema import check_model
 from pyframe.errors import CheckpointError, UnknownNameError
 from pyframe.layers import Layer
 from pyframe.layers.base import mark
@@ -56,6 +57,7 @@ class Decoder:
 
     def architecture(self) -> Architecture:
         description = self.description
+        check_model(description)
         owned: list[tuple[Node, list[str]]] = []
         for record in description["nodes"]:
             node = self.node(record)

@@ -1,4 +1,4 @@
-"""What stands in the document of a training: each field's rule, asked before anything reads it."""
+"""What stands in a document: the rules of its fields, asked before anything reads them."""
 
 from __future__ import annotations
 
@@ -106,8 +106,26 @@ def named(value: Any, what: str) -> Any:
     return plain_value(value, what)
 
 
+def table(value: Any, what: str) -> Any:
+    """Return a table with whatever fields: a rule."""
+    return record()(value, what)
+
+
 count = whole(at_least=0, at_most=MOST)
 epochs = whole(at_least=0, at_most=MOST_EPOCHS)
+
+# The nodes and layers are looked at when they are built, one by one.
+MODEL = record(
+    kind=text,
+    nodes=list_of(table),
+    inputs=list_of(count),
+    outputs=list_of(pair(count, count)),
+    layers=list_of(table),
+    order=list_of(count),
+    provenance=table_of(
+        table_of(record(distribution=optional(text), version=optional(text), module=text))
+    ),
+)
 
 FIT = record(
     seed=whole(at_least=0, at_most=2**64 - 1),
@@ -137,6 +155,15 @@ RECORD = record(
     trainer=table_of(plain_value),
     fit=optional(FIT),
 )
+
+
+def check_model(document: Mapping[str, Any]) -> None:
+    """Raise `ArgumentError` unless the document of a model has all its parts."""
+    MODEL(document, "the document")
+    if not document["outputs"]:
+        raise ArgumentError("the model has no output")
+    if document["kind"] == "Sequential" and len(document["inputs"]) != 1:
+        raise ArgumentError(f"a Sequential has one input, and this one {len(document['inputs'])}")
 
 
 def check_training(training: Mapping[str, Any], source: str) -> None:

@@ -150,7 +150,7 @@ class BatchNorm(Normalization):
                 f"{self.label()}: BatchNorm takes two pyframe.State, running mean and variance"
             )
         for state in self.states:
-            if specs[0] is not None and state.dtype != specs[0].dtype:
+            if specs and specs[0] is not None and state.dtype != specs[0].dtype:
                 raise DTypeError(
                     f"{self.label()}: state {state.label()} is {state.dtype.name} and x is "
                     f"{specs[0].dtype.name}; give both one dtype"

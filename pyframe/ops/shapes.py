@@ -455,8 +455,9 @@ def normalize_index(index: Any, what: str = "index") -> tuple[Item, ...]:
 
 
 def is_int(n: Any) -> bool:
-    """Return whether n is a whole number (True and False are not)."""
-    return isinstance(n, int | np.integer) and not isinstance(n, bool)
+    """Return whether n is a whole number of 64 bits (True and False are not)."""
+    whole_number = isinstance(n, int | np.integer) and not isinstance(n, bool)
+    return whole_number and -(2**63) <= n < 2**63
 
 
 def numpy_index(index: Any) -> tuple[Any, ...]:
@@ -543,7 +544,8 @@ class Slice(Sliced):
         super().__init__(x, name=name, index=index)
 
     def infer_shape(self, *shapes: Any) -> Any:
-        return self._part(shapes[0])
+        (x,) = shapes
+        return self._part(x)
 
     def gradient(self, *grads: Any) -> Sequence[Value | None]:
         return (SliceGrad(grads[0], self.inputs[0], **self.attrs),)

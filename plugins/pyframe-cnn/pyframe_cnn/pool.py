@@ -188,7 +188,8 @@ class MaxPool(_Pool):
         super().__init__(x, window=window, **attributes)
 
     def infer_shape(self, *shapes: Any) -> Shape:
-        return self._pooled(shapes[0])
+        (x,) = shapes
+        return self._pooled(x)
 
     def gradient(self, *grads: Any) -> Sequence[Any]:
         return (MaxPoolGrad(grads[0], self.inputs[0], self, **self.attrs),)
@@ -322,7 +323,8 @@ class AvgPool(_Pool):
         super().__init__(x, window=window, **attributes)
 
     def infer_shape(self, *shapes: Any) -> Shape:
-        return self._pooled(shapes[0])
+        (x,) = shapes
+        return self._pooled(x)
 
     def gradient(self, *grads: Any) -> Sequence[Any]:
         return (AvgPoolGrad(grads[0], self.inputs[0], **self.attrs),)
