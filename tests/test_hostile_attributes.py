@@ -322,3 +322,58 @@ def test_an_edited_training_is_refused(
             continue  # the optimizer is given
         with pytest.raises(pf.CheckpointError, match=place[-1].removesuffix("s")):
             USES[use](path)
+
+
+# ---- calls ----
+
+
+class Calls:
+    """What the calls below are made on."""
+
+    def __init__(self) -> None:
+        self.x, self.y = pf.Placeholder("x", shape=(None, 3)), pf.Placeholder("y", shape=(None, 1))
+        self.out = self.x @ pf.Parameter(np.ones((3, 1)), name="w")
+        cost = pf.L2Loss(self.y, self.out)
+        self.plan = pf.compile(cost, optimizer=pf.optimizers.SGD(0.1))
+        self.feed = {self.x: np.ones((4, 3)), self.y: np.ones((4, 1))}
+        self.model = model()
+        self.trainer = new_trainer()
+        self.trainer.fit(*DATA, 1, verbose=0)
+        # More rows than there are addresses, and none of them takes any memory.
+        self.many = np.broadcast_to(np.float32(1), (2**45, 3))
+
+
+CALLS: dict[str, tuple[Callable[[Calls], Any], type[Exception]]] = {
+    "a huge rate": (lambda c: c.plan.step(c.feed, 10**400), pf.ArgumentError),
+    "a rate of an optimizer": (lambda c: pf.optimizers.SGD(10**400), pf.ArgumentError),
+    "outputs of run": (lambda c: c.plan.run(c.feed, outputs=1), pf.GraphError),
+    "outputs of compile": (lambda c: pf.compile(c.out, outputs=1), pf.GraphError),
+    "no node": (lambda c: pf.compile(1), pf.GraphError),
+    "the value of a number": (lambda c: c.plan.value(1), pf.GraphError),
+    "rows without end": (lambda c: pf.compile(c.out).run({c.x: c.many}), pf.ResourceError),
+    "rows to predict": (lambda c: c.model.predict(c.many), pf.ResourceError),
+    "save": (lambda c: c.model.save("a\0b"), pf.ArgumentError),
+    "load": (lambda c: pf.load("a\0b"), pf.ArgumentError),
+    "trainer.save": (lambda c: c.trainer.save("a\0b"), pf.ArgumentError),
+    "Trainer.load": (lambda c: pf.Trainer.load("a\0b"), pf.ArgumentError),
+    "restore": (lambda c: c.trainer.restore("a\0b"), pf.ArgumentError),
+    "inspect": (lambda c: checkpoint.inspect("a\0b"), pf.ArgumentError),
+    "describe": (lambda c: checkpoint.describe("a\0b"), pf.ArgumentError),
+    "save to no file": (lambda c: c.model.save(None), pf.ArgumentError),  # type: ignore[arg-type]
+    "half an axis": (lambda c: pf.Mean(c.x, 1.0), pf.ArgumentError),  # type: ignore[arg-type]
+    "an axis of letters": (lambda c: pf.Sum(c.x, "a"), pf.ArgumentError),  # type: ignore[arg-type]
+    "no shape": (lambda c: pf.Reshape(c.x, None), pf.ArgumentError),
+    "a slope of letters": (lambda c: pf.LeakyRelu(c.x, "a"), pf.ArgumentError),  # type: ignore[arg-type]
+    "half an extent": (lambda c: pf.Placeholder("z", shape=(2.5,)), pf.ShapeError),
+    "one axis to transpose": (lambda c: pf.Transpose(c.x, 1), pf.ArgumentError),  # type: ignore[arg-type]
+    "yes": (lambda c: pf.MatMul(c.x, c.y, "yes"), pf.ArgumentError),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_that_makes_no_sense(name: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    call, error = CALLS[name]
+    with pytest.raises(error):
+        call(Calls())
+    assert not list(tmp_path.iterdir())

@@ -38,7 +38,7 @@ from pyframe.checkpoint.document import (
 from pyframe.checkpoint.encoding import encode
 from pyframe.checkpoint.inspection import as_text, inspect
 from pyframe.checkpoint.schema import check_training
-from pyframe.checkpoint.writing import write_atomically
+from pyframe.checkpoint.writing import check_path, write_atomically
 from pyframe.errors import CheckpointError
 from pyframe.node import Array
 
@@ -115,6 +115,7 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
     OSError
         If it cannot be read.
     """
+    check_path(path)
     with open(path, "rb") as file:
         return read_header(file, os.fspath(path)).document
 
@@ -123,6 +124,7 @@ def read(
     path: str | os.PathLike[str], custom_ops: Mapping[str, type] | None = None
 ) -> Architecture:
     """Return the model of a file; see `pyframe.load`."""
+    check_path(path)
     with open(path, "rb") as file:
         return _model(file, custom_ops, os.fspath(path))
 
@@ -168,6 +170,7 @@ def read_training(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[st
     CheckpointError
         If the file is damaged, or holds a model without the state of a training.
     """
+    check_path(path)
     source = os.fspath(path)
     with open(path, "rb") as file:
         header = read_header(file, source)
