@@ -73,7 +73,8 @@ def check_attributes(
       `ArgumentError`, the attribute.
     - What the constructor refuses a file does not get past: the check stands in `Op.rules` or in
       the shape rule.
-    - With what is taken the kernel is run, and touches nothing around its operands.
+    - What is taken goes into the kernel's block as it is, and the kernel, which is run with it,
+      touches nothing around its operands.
     - An input or a state left out, or one too many, is refused.
 
     Raises
@@ -165,9 +166,15 @@ def _run(subject: Subject, node: Op, shown: str) -> None:
     try:
         sizes = [math.prod(s.shape or ()) * s.dtype.itemsize for s in node.specs]  # type: ignore[arg-type]
         sizes.append(node.scratch_bytes(subject.specs))
+        node.pack_attributes(subject.specs)
         if max(sizes) > MOST_BYTES or node.alias(subject.specs, True) is not None:
             return
-        node.pack_attributes(subject.specs)
+    except ArgumentError as error:
+        raise subject.fail(
+            "attribute",
+            f"{shown} is taken, and refused only when the node is to run ({error}): put the check "
+            "into `rules` or into the shape rule",
+        ) from error
     except PyframeError:
         return
     except Exception as error:
