@@ -7,6 +7,8 @@ node keeps it, or raises `ArgumentError`.
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -18,6 +20,8 @@ from pyframe.errors import ArgumentError, check_integer, check_number
 __all__ = ["Rule", "axes", "flag", "number", "one_of", "optional", "packed", "whole"]
 
 Rule = Callable[[Any, str], Any]
+
+LARGEST = sys.float_info.max
 
 
 def number(
@@ -36,7 +40,14 @@ def number(
     0.5
     """
 
+    low = -LARGEST if above is None else math.nextafter(above, math.inf)
+    low = low if at_least is None else max(low, at_least)
+    high = LARGEST if below is None else math.nextafter(below, -math.inf)
+    high = high if at_most is None else min(high, at_most)
+
     def rule(value: Any, what: str) -> float:
+        if type(value) is float and low <= value <= high:  # the usual case, and the quick one
+            return value
         return check_number(
             what, value, at_least=at_least, above=above, at_most=at_most, below=below
         )
@@ -55,6 +66,8 @@ def whole(*, at_least: int = -(2**63), at_most: int = 2**63 - 1) -> Rule:
     """
 
     def rule(value: Any, what: str) -> int:
+        if type(value) is int and at_least <= value <= at_most:
+            return value
         return check_integer(what, value, at_least=at_least, at_most=at_most)
 
     return rule
@@ -68,7 +81,9 @@ def flag(value: Any, what: str) -> bool:
     ArgumentError
         For anything else.
     """
-    if isinstance(value, bool | int | np.bool_ | np.integer) and value in (0, 1):
+    if value is True or value is False:
+        return bool(value)
+    if isinstance(value, int | np.bool_ | np.integer) and value in (0, 1):
         return bool(value)
     raise ArgumentError(f"{what} is {value!r:.80}; it must be True or False")
 
@@ -115,6 +130,8 @@ def axes(value: Any, what: str) -> int | tuple[int, ...]:
     ArgumentError
         If they are no whole numbers, or more than an array can have.
     """
+    if type(value) is int:
+        return value
     if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes):
         if len(value) > MAX_NDIM:
             raise ArgumentError(f"{what} names {len(value)} axes, and arrays have {MAX_NDIM}")
@@ -132,7 +149,17 @@ def packed(field: np.dtype[Any]) -> Rule:
     wanted = f"{'a finite number' if element.kind == 'f' else f'a whole number ({element.name})'}"
     wanted += f", {shape} of them" if shape else ""
 
+    is_float = element.kind == "f" and not shape
+    limits = (
+        (0, -1) if element.kind == "f" or shape else (np.iinfo(element).min, np.iinfo(element).max)
+    )
+
     def rule(value: Any, what: str) -> Any:
+        kind = type(value)
+        if (is_float and kind is float and -LARGEST <= value <= LARGEST) or (
+            (kind is int or kind is bool) and limits[0] <= value <= limits[1]
+        ):
+            return value
         try:
             array = np.asarray(value)
         except (ValueError, TypeError, OverflowError) as error:
@@ -143,8 +170,8 @@ def packed(field: np.dtype[Any]) -> Rule:
         if fits and element.kind == "f":
             fits = bool(np.isfinite(array).all())
         elif fits and array.size:
-            limits = np.iinfo(element)
-            fits = int(array.min()) >= limits.min and int(array.max()) <= limits.max
+            lowest, highest = np.iinfo(element).min, np.iinfo(element).max
+            fits = int(array.min()) >= lowest and int(array.max()) <= highest
         if not fits:
             raise ArgumentError(f"{what} is {value!r:.80}; it must be {wanted}")
         return value

@@ -106,10 +106,9 @@ class Op(Node):
     def _check_attributes(self, name: str | None) -> None:
         """Bring `attrs` into the form that the rules give them, or raise `ArgumentError`."""
         attrs, label = self.attrs, f"{name or self.op} ({type(self).__name__})"
-        unknown = attrs.keys() - self.attributes.keys()
-        if unknown:
+        if not attrs.keys() <= self.attributes.keys():
             raise ArgumentError(
-                f"{label} does not know {sorted(unknown)}; "
+                f"{label} does not know {sorted(attrs.keys() - self.attributes.keys())}; "
                 f"its attributes are {sorted(self.attributes)}"
             )
         for key, value in self.defaults.items():
