@@ -105,18 +105,23 @@ class Op(Node):
 
     def _check_attributes(self, name: str | None) -> None:
         """Bring `attrs` into the form that the rules give them, or raise `ArgumentError`."""
-        attrs, label = self.attrs, f"{name or self.op} ({type(self).__name__})"
+        attrs = self.attrs
         if not attrs.keys() <= self.attributes.keys():
+            unknown = sorted(attrs.keys() - self.attributes.keys())
             raise ArgumentError(
-                f"{label} does not know {sorted(attrs.keys() - self.attributes.keys())}; "
+                f"{name or self.op} ({type(self).__name__}) does not know {unknown}; "
                 f"its attributes are {sorted(self.attributes)}"
             )
         for key, value in self.defaults.items():
             attrs.setdefault(key, value)
-        for key, rule in self._rules.items():
-            if key not in attrs:
-                raise ArgumentError(f"{label} needs {key}=, one of its attributes")
-            attrs[key] = rule(attrs[key], f"{label}: {key}")
+        try:
+            for key, rule in self._rules.items():
+                if key not in attrs:
+                    raise ArgumentError(f"it needs {key}=, one of its attributes")
+                attrs[key] = rule(attrs[key], key)
+        except ArgumentError as error:
+            label = f"{name or self.op} ({type(self).__name__})"
+            raise ArgumentError(f"{label}: {error}") from error
 
     def check(self, *specs: Spec | None) -> tuple[Spec, ...]:
         dtype = self._check_dtypes(specs)
@@ -226,8 +231,11 @@ class Op(Node):
             return b""
         values = self.lower_attributes(specs)
         block = np.zeros((), self.attribute_dtype)
-        for field, rule in self._fields.items():
-            block[field] = rule(values[field], f"{self.label()}, for the kernel: {field}")
+        try:
+            for field, rule in self._fields.items():
+                block[field] = rule(values[field], field)
+        except ArgumentError as error:
+            raise ArgumentError(f"{self.label()}, for its kernel: {error}") from error
         return block.tobytes()
 
     def flops(
