@@ -15,7 +15,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from pyframe import errors, ops, plugins
+from pyframe import attributes, errors, ops, plugins
 from pyframe._version import __version__
 from pyframe.errors import *  # noqa: F403
 from pyframe.hookspecs import hookimpl
@@ -60,6 +60,7 @@ __all__ = [
     "Trainer",
     "Value",
     "__version__",
+    "attributes",
     "callbacks",
     "checkpoint",
     "compile",

@@ -25,6 +25,12 @@ from pyframe.libraries import (
 try:
     _core: Any = importlib.import_module("pyframe._core")
 except ModuleNotFoundError as error:
+    if not os.path.isdir(os.path.dirname(os.path.abspath(__file__))):
+        raise ImportError(
+            f"pyframe was found within an archive, {os.path.dirname(os.path.dirname(__file__))}, "
+            "and the system loads no compiled library from there: unpack it into a folder, or "
+            "install the wheel with 'pip install'"
+        ) from error
     raise ImportError(
         f"the C core is missing beside {__file__}: this is a source tree that has not been built. "
         "Run 'pip install -e .' in it, or start Python in another folder to get the installed "

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pyframe.attributes import optional, whole
 from pyframe.errors import ArgumentError, check_integer, check_number
 from pyframe.hookspecs import hookimpl
 from pyframe.registry import registries
@@ -74,6 +75,14 @@ def listens(callback: Callback, event: str) -> bool:
     if isinstance(callback, LambdaCallback):
         return event in callback.functions
     return getattr(type(callback), event) is not getattr(Callback, event)
+
+
+def _counted(state: Mapping[str, Any], key: str) -> float:
+    """Return a number that a file holds of a callback; it may be NaN or infinite."""
+    value = state[key]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ArgumentError(f"{key} is {value!r:.80}; it must be a number")
+    return float(value)
 
 
 def get(callback: Any) -> Callback:
@@ -190,7 +199,7 @@ class _Monitor(Callback):
         return {"best": self.best}
 
     def restore_training_state(self, trainer: Trainer, state: dict[str, Any]) -> None:
-        self.best = state["best"]
+        self.best = _counted(state, "best")
 
     def monitored(self, logs: Mapping[str, Any]) -> float:
         """Return the number that is followed: ``val_loss`` means loss if nothing is validated."""
@@ -328,10 +337,14 @@ class EarlyStopping(_Monitor):
 
     def restore_training_state(self, trainer: Trainer, state: dict[str, Any]) -> None:
         super().restore_training_state(trainer, state)
-        self.best_epoch, self.stopped_epoch = state["best_epoch"], state["stopped_epoch"]
-        self._waited, self._last = state["waited"], state["last"]
+        epoch = optional(whole(at_least=0))
+        self.best_epoch = epoch(state["best_epoch"], "best_epoch")
+        self.stopped_epoch = epoch(state["stopped_epoch"], "stopped_epoch")
+        self._waited = check_integer("waited", state["waited"], at_least=0)
+        self._last = _counted(state, "last")
         if state["snapshot"] is not None:
-            arrays, step = state["snapshot"]["arrays"], state["snapshot"]["step"]
+            arrays = state["snapshot"]["arrays"]
+            step = check_integer("step", state["snapshot"]["step"], at_least=0, at_most=2**48)
             self._snapshot = trainer.plan.snapshot()._replace(step=step)
             for key, array in trainer.plan.named(self._snapshot).items():
                 array[...] = arrays[key]

@@ -232,7 +232,8 @@ def raise_kernel_error(context: Context, row: Row) -> None:
     """Raise the typed error for what a kernel has put into the context's error slot."""
     error = lib.pf_context_error(context.pointer)
     program = context.program
-    if error.code == lib.PF_ERROR_NONFINITE:
+    says_where = error.operand >= 0  # a kernel may answer a bare code
+    if error.code == lib.PF_ERROR_NONFINITE and says_where:
         raise AnomalyError(
             f"{row.label} ({row.kernel}) is the first to give NaN or infinity, in output "
             f"{error.operand} of shape {describe(_shape_of(program, row.outputs, error.operand))};"
@@ -241,7 +242,7 @@ def raise_kernel_error(context: Context, row: Row) -> None:
     message = ffi.string(error.message).decode(errors="replace")
     if error.code == lib.PF_ERROR_LABEL and message:
         raise LabelError(f"{row.label}: {message}")
-    if error.code == lib.PF_ERROR_LABEL:
+    if error.code == lib.PF_ERROR_LABEL and says_where:
         classes = _class_count(program, row)
         wrong = LabelError(
             f"{row.label}: label {error.value} at index {error.index} of input {error.operand} "

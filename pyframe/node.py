@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+import operator
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ import numpy.typing as npt
 
 from pyframe.arrays import plain_array
 from pyframe.building import building
-from pyframe.errors import ArgumentError, DTypeError, GraphError, ShapeError
+from pyframe.errors import ArgumentError, DTypeError, GraphError, ResourceError, ShapeError
 
 if TYPE_CHECKING:
     from pyframe.initializers import Initial
@@ -117,6 +118,8 @@ def convert(value: Any, dtype: np.dtype[Any], what: str) -> Array:
         For lists of unequal lengths.
     ArgumentError
         For missing values; see `plain_array`.
+    ResourceError
+        If there is no memory for it.
     """
     if type(value) is np.ndarray and value.dtype == dtype:
         flags = value.flags
@@ -139,7 +142,13 @@ def convert(value: Any, dtype: np.dtype[Any], what: str) -> Array:
     largest = np.uint64(np.iinfo(np.int64).max)
     if array.dtype == np.uint64 and dtype.kind == "i" and array.max(initial=0) > largest:
         raise DTypeError(f"{what} got an unsigned integer that int64 cannot hold")
-    return np.require(array, dtype, ["C_CONTIGUOUS", "ALIGNED"])
+    try:
+        return np.require(array, dtype, ["C_CONTIGUOUS", "ALIGNED"])
+    except (MemoryError, ValueError) as error:  # the latter of more than can be counted
+        raise ResourceError(
+            f"{what} got {array.dtype.name}{describe(array.shape)}, and there is no memory for it "
+            f"as a contiguous array of {dtype.name}: {error}"
+        ) from error
 
 
 class Value:
@@ -449,7 +458,7 @@ def check_shape(shape: Any, what: str) -> Shape:
     if isinstance(shape, int | np.integer):
         shape = (shape,)
     try:
-        extents = tuple(None if n is None else int(n) for n in shape)
+        extents = tuple(None if n is None else operator.index(n) for n in shape)
     except (TypeError, ValueError) as error:
         raise ShapeError(f"{what}: {shape!r} is no shape; use a tuple of ints or None") from error
     if any(n is not None and n < 0 for n in extents):

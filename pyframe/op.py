@@ -8,13 +8,14 @@ tests, serialization, the tables of a plan) is derived from these.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, NoReturn
 
 import numpy as np
 
 from pyframe._native import MAX_NDIM
-from pyframe.errors import ArgumentError, DTypeError, GraphError, ShapeError
+from pyframe.attributes import Rule, packed
+from pyframe.errors import ArgumentError, DTypeError, GraphError, PyframeError, ShapeError
 from pyframe.node import FLOAT64, INT64, Array, Node, Shape, Spec, State, Value, describe
 
 
@@ -35,6 +36,12 @@ class Op(Node):
     - `attributes`: fields of the block that the kernel reads, as ``{"slope": "f8"}``; in C a
       struct with the same fields in the same order. They are keyword arguments of the class and
       are kept in ``self.attrs``.
+    - `rules`: for each attribute what it may be, as ``{"slope": number(at_least=0)}``; see
+      `pyframe.attributes`. The constructor and a model file both go through them, and a check that
+      stands in the constructor alone is none for a file. An attribute without a rule that goes to
+      the kernel as it is may be what its field holds. What a value may be for some shapes only is a
+      matter of the shape rule.
+    - `defaults`: the values of attributes that may be left out.
     - `integer_inputs`: indices of inputs that are int64; all others share one float dtype.
     - `optional_inputs`: indices of inputs that may be None.
     - `shape_only`: indices of inputs of which only the shape is used: their memory is not kept,
@@ -59,6 +66,8 @@ class Op(Node):
 
     kernel: ClassVar[str] = ""
     attributes: ClassVar[dict[str, str]] = {}
+    rules: ClassVar[Mapping[str, Rule]] = {}
+    defaults: ClassVar[Mapping[str, Any]] = {}
     integer_inputs: ClassVar[tuple[int, ...]] = ()
     optional_inputs: ClassVar[tuple[int, ...]] = ()
     shape_only: ClassVar[tuple[int, ...]] = ()
@@ -70,12 +79,17 @@ class Op(Node):
     differentiable_outputs: ClassVar[tuple[int, ...] | None] = None  # None: all
     exact_on_integers: ClassVar[bool] = False  # sums and products only: no rounding there
     attribute_dtype: ClassVar[np.dtype[Any]] = np.dtype([])
+    _fields: ClassVar[dict[str, Rule]] = {}
+    _rules: ClassVar[dict[str, Rule]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "kernel" not in cls.__dict__ and "op" in cls.__dict__:
             cls.kernel = cls.op
         cls.attribute_dtype = np.dtype(list(cls.attributes.items()), align=True)
+        cls._fields = {key: packed(np.dtype(field)) for key, field in cls.attributes.items()}
+        as_they_are = cls._fields if cls.lower_attributes is Op.lower_attributes else {}
+        cls._rules = {**as_they_are, **cls.rules}
 
     def __init__(
         self,
@@ -84,14 +98,30 @@ class Op(Node):
         states: Sequence[State] = (),
         **attributes: Any,
     ) -> None:
-        unknown = attributes.keys() - self.attributes.keys() if attributes else ()
-        if unknown:
+        self.attrs: dict[str, Any] = attributes
+        if attributes or self.attributes:
+            self._check_attributes(name)
+        super().__init__(*inputs, name=name, states=states)
+
+    def _check_attributes(self, name: str | None) -> None:
+        """Bring `attrs` into the form that the rules give them, or raise `ArgumentError`."""
+        attrs = self.attrs
+        if not attrs.keys() <= self.attributes.keys():
+            unknown = sorted(attrs.keys() - self.attributes.keys())
             raise ArgumentError(
-                f"{type(self).__name__} does not know {sorted(unknown)}; "
+                f"{name or self.op} ({type(self).__name__}) does not know {unknown}; "
                 f"its attributes are {sorted(self.attributes)}"
             )
-        self.attrs: dict[str, Any] = attributes
-        super().__init__(*inputs, name=name, states=states)
+        for key, value in self.defaults.items():
+            attrs.setdefault(key, value)
+        try:
+            for key, rule in self._rules.items():
+                if key not in attrs:
+                    raise ArgumentError(f"it needs {key}=, one of its attributes")
+                attrs[key] = rule(attrs[key], key)
+        except ArgumentError as error:
+            label = f"{name or self.op} ({type(self).__name__})"
+            raise ArgumentError(f"{label}: {error}") from error
 
     def check(self, *specs: Spec | None) -> tuple[Spec, ...]:
         dtype = self._check_dtypes(specs)
@@ -108,7 +138,16 @@ class Op(Node):
         for shape in shapes:
             if shape is not None and len(shape) > MAX_NDIM:
                 _refuse_rank(self, shape)
-        result = self.infer_shape(*shapes)
+        try:
+            result = self.infer_shape(*shapes)
+        except PyframeError:
+            raise
+        except (TypeError, ValueError, LookupError, ArithmeticError) as error:
+            given = ", ".join("None" if s is None else describe(s) for s in shapes)
+            raise GraphError(
+                f"{self.label()} ({type(self).__name__}) does not take {len(specs)} input(s) of "
+                f"{given}, with the attributes {self.attrs!r:.200}: its shape rule says {error!r}"
+            ) from error
         results = (result,) if self.output_count == 1 else result
         first = specs[0] if specs else None
         specs_out = []
@@ -192,8 +231,11 @@ class Op(Node):
             return b""
         values = self.lower_attributes(specs)
         block = np.zeros((), self.attribute_dtype)
-        for field in self.attributes:
-            block[field] = values[field]
+        try:
+            for field, rule in self._fields.items():
+                block[field] = rule(values[field], field)
+        except ArgumentError as error:
+            raise ArgumentError(f"{self.label()}, for its kernel: {error}") from error
         return block.tobytes()
 
     def flops(

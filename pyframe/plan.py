@@ -515,7 +515,7 @@ class Plan:
             if isinstance(outputs, list) and len(outputs) == 1:
                 outputs = outputs[0]
         single = isinstance(outputs, Value)
-        wanted = [outputs] if isinstance(outputs, Value) else list(outputs)
+        wanted = _listed(outputs)
         for value in wanted:
             if not isinstance(value, Value):
                 raise GraphError(f"{value!r} is no node; outputs are nodes of the compiled graph")
@@ -646,6 +646,8 @@ class Plan:
         return result
 
     def _read(self, value: Value, what: str, shown: Value | None = None) -> Array:
+        if not isinstance(value, Value):
+            raise GraphError(f"{value!r} is no node, and has no {what}")
         label = (value if shown is None else shown).node.label()
         context = self._last
         if context is None:
@@ -850,6 +852,16 @@ class Plan:
         return plan_table(self, programs[-1] if programs else None)
 
 
+def _listed(nodes: Any) -> list[Any]:
+    """Return one node, or several, as a list."""
+    if isinstance(nodes, Value):
+        return [nodes]
+    try:
+        return list(nodes)
+    except TypeError as error:
+        raise GraphError(f"{nodes!r:.80} is no node, and no list of nodes") from error
+
+
 def compile(
     cost: Value | Sequence[Value],
     optimizer: Any = None,
@@ -920,7 +932,7 @@ def compile(
             "pyframe.optimizers.Adam(1e-3), or pyframe.optimizers.get('adam')"
         )
     check_integer("seed", seed, at_least=0, at_most=2**64 - 1)
-    outputs = [outputs] if isinstance(outputs, Value) else list(outputs)
+    outputs = _listed(outputs)
     if optimizer is not None and not isinstance(cost, Value):
         raise GraphError("an optimizer needs one loss; add the losses up, or pass the sum")
     if isinstance(cost, Value):
@@ -928,7 +940,7 @@ def compile(
         trains = optimizer is not None or scalar
         loss, wanted = (cost if trains else None), [cost, *outputs]
     else:
-        loss, wanted = None, [*cost, *outputs]
+        loss, wanted = None, [*_listed(cost), *outputs]
     for value in wanted:
         if not isinstance(value, Value):
             raise GraphError(f"compile takes nodes and got {type(value).__name__}: {value!r}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import signal
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -179,20 +180,30 @@ def _load(plugin: Plugin) -> None:
         loading = _Loading(plugin)
         try:
             loading.run()
-        except Exception as error:
+        except BaseException as error:
             loading.undo()
+            own_exit = isinstance(error, SystemExit) and not _from_signal_handler(error)
+            if not (own_exit or isinstance(error, Exception)):  # Ctrl-C: another time
+                plugin.status = "installed"
+                raise
             _set_aside(plugin, loading.phase, error)
             if is_strict():
                 raise PluginError(_why(plugin)) from error
-        except BaseException:  # Ctrl-C: another time
-            loading.undo()
-            plugin.status = "installed"
-            raise
         else:
             plugin.status = "loaded"
 
 
-def _set_aside(plugin: Plugin, phase: str, error: Exception) -> None:
+def _from_signal_handler(error: BaseException) -> bool:
+    """Return whether an exception came out of a signal's handler, and so is meant for the program.
+
+    A plugin that calls `sys.exit` while it is imported ends its own import, and nothing else.
+    """
+    handlers = (signal.getsignal(number) for number in signal.valid_signals())
+    codes = {code for h in handlers if (code := getattr(h, "__code__", None)) is not None}
+    return any(frame.f_code in codes for frame, _ in traceback.walk_tb(error.__traceback__))
+
+
+def _set_aside(plugin: Plugin, phase: str, error: BaseException) -> None:
     plugin.status, plugin.phase = "set aside", phase
     plugin.error = f"{type(error).__name__}: {error}"
     plugin.traceback = "".join(traceback.format_exception(error))

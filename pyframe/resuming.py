@@ -27,8 +27,6 @@ from pyframe.errors import (
     CheckpointError,
     PyframeError,
     UnknownNameError,
-    check_integer,
-    check_number,
 )
 from pyframe.fitting import Fit, History, counts
 from pyframe.node import Array, Parameter
@@ -226,7 +224,7 @@ class Saved(NamedTuple):
 
         Parameters, states, slots, the step count, the number of epochs.
         """
-        epochs = check_integer("epochs_done", self.record["epochs_done"], at_least=0)
+        epochs = self.record["epochs_done"]
         names = {"_last_fit": None, "_epochs_before": epochs}
         self.plan.restore(self.snapshot, also=map(setattr, repeat(trainer), names, names.values()))
 
@@ -259,10 +257,11 @@ class Saved(NamedTuple):
                     f"{given[key]!r}; pass the same data and arguments to resume it, or begin a "
                     "new fit after trainer.restore(path)"
                 )
-        if self.sums.shape != (self.width,):
+        wanted = f"float64 {[self.width]}"
+        if _kind(self.sums) != wanted:
             raise CheckpointError(
-                f"{self.source} is damaged: it has the sums of {self.sums.shape} metrics, and not "
-                f"{self.width}"
+                f"{self.source} is damaged: the sums of its metrics are {_kind(self.sums)}, and "
+                f"not {wanted}"
             )
 
     @property
@@ -335,6 +334,19 @@ def arguments(path: str | os.PathLike[str], given: Mapping[str, Any]) -> dict[st
         return {**result, **given}
 
 
+@contextmanager
+def naming(path: str | os.PathLike[str], given: Mapping[str, Any]) -> Iterator[None]:
+    """Turn errors about a trainer's arguments into those of a file, if all came from there."""
+    try:
+        yield
+    except Exception as error:
+        if given or isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(
+            f"{os.fspath(path)} does not describe a training that can go on: {error}"
+        ) from error
+
+
 def _optimizer(document: Mapping[str, Any], config: dict[str, Any], source: str) -> Any:
     try:
         return optimizers.get(config)
@@ -396,26 +408,9 @@ def read(path: str | os.PathLike[str], trainer: Trainer, objective: Objective) -
                 )
         for key, array in named.items():
             array[...] = found[key]
-        step = check_integer("step", record["step"], at_least=0, at_most=2**63 - 1)
-        if record["fit"] is not None:
-            _check_fit(record["fit"])
         width = objective.columns[-1].stop
+        step = record["step"]
         return Saved(source, record, arrays, plan, Snapshot(snapshot.arrays, step), width)
-
-
-def _check_fit(fit: Any) -> None:
-    """Raise an error, of whatever kind, if a fit in a file is not as `_fit_record` makes it."""
-    check_integer("seed", fit["seed"], at_least=0, at_most=2**64 - 1)
-    for key in ("batch_size", "rows", "validation_rows", "first_epoch", "epochs", "batch"):
-        check_integer(key, fit[key], at_least=0, at_most=2**62)
-    if fit["batch"] > -(-fit["rows"] // fit["batch_size"]):
-        raise ArgumentError(f"it has {fit['batch']} batches of an epoch")
-    check_number("seconds", fit["seconds"], at_least=0)
-    for key in ("shuffle", "stopped"):
-        if not isinstance(fit[key], bool):
-            raise ArgumentError(f"{key} is {fit[key]!r}")
-    if not all(isinstance(name, str) for name, _ in fit["callbacks"]):
-        raise ArgumentError("a callback has no name")
 
 
 def _kind(array: Array | None) -> str:
@@ -452,7 +447,7 @@ def restore(path: str | os.PathLike[str], trainer: Trainer) -> None:
     """Set a trainer back to what a file holds; see `pyframe.Trainer.restore`."""
     document = checkpoint.describe(path)
     record = checkpoint.require_training(document, os.fspath(path))
-    objective = trainer._objective(record.get("weighted") is True)
+    objective = trainer._objective(record["weighted"])
     saved = read(path, trainer, objective)
     with objective.plan.claim():  # or BusyError: somebody else is training them
         trainer._train_on(objective)

@@ -31,8 +31,8 @@ def check_rate(rate: Any) -> float:
         raise ArgumentError(f"learning rate {rate!r} is no number")
     try:
         number = float(rate)
-    except (TypeError, ValueError) as error:
-        raise ArgumentError(f"learning rate {rate!r} is no number") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ArgumentError(f"learning rate {rate!r:.80} is no number that floats hold") from error
     if not (math.isfinite(number) and number >= 0):
         raise ArgumentError(f"learning rate {rate!r} must be a finite number, at least 0")
     return number

@@ -507,8 +507,10 @@ class Trainer(Strict):
             If it cannot be read.
         """
         given = resuming.arguments(path, arguments)
-        trainer = cls(load(path, custom_ops), **given)
-        trainer.restore(path)
+        model = load(path, custom_ops)
+        with resuming.naming(path, arguments):
+            trainer = cls(model, **given)
+            trainer.restore(path)
         return trainer
 
     def restore(self, path: str | os.PathLike[str]) -> None:

@@ -170,6 +170,12 @@ static int K(answer)(const pf_call *call) {
             return PF_ERROR_LABEL;
         case 9:
             return -1;
+        case 10:
+            return PF_ERROR_LABEL; /* but of which element? */
+        case 11:
+            return PF_ERROR_NONFINITE;
+        case 12:
+            return PF_ERROR_KERNEL;
     }
     *(REAL *)call->outputs[0]->data = 2 * x[0];
     return PF_OK;

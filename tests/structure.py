@@ -20,7 +20,7 @@ GROUPS = (
         "hookspecs",
         "discovery",
     ),
-    ("arrays", "node", "op", "registry"),
+    ("arrays", "attributes", "node", "op", "registry"),
     ("ops",),
     ("graph", "autodiff", "arena", "storage", "fusion", "program", "lowering"),
     ("state", "execution", "pattern", "loop", "printing", "profiler", "plan"),

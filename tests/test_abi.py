@@ -258,6 +258,9 @@ def test_vector_math_passes_nan_and_infinity_on(isa: str, dtype: str) -> None:
         (7, pf.LabelError, "label -5 at index 1 of input 0"),
         (8, pf.LabelError, ": no such word$"),
         (9, pf.KernelError, "refused its operands .code -1.$"),
+        (10, pf.KernelError, "refused its operands .code 1.$"),
+        (11, pf.KernelError, "refused its operands .code 2.$"),
+        (12, pf.KernelError, "refused its operands$"),
     ],
 )
 def test_what_a_kernel_says_reaches_the_caller(

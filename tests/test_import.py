@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,6 +43,32 @@ def test_import_loads_no_plugin(tmp_path: Path) -> None:
     loaded = modules_after(f"sys.path.insert(0, {str(tmp_path)!r})\nimport pyframe", tmp_path)
     assert "pyframe" in loaded
     assert "pyframe_explosive" not in loaded
+
+
+def test_a_zipped_package_says_what_to_do(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "app.zip", "w") as archive:
+        for path in (ROOT / "pyframe").rglob("*.py"):
+            archive.write(path, path.relative_to(ROOT))
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import pyframe"
+    run = subprocess.run(
+        [sys.executable, "-S", "-c", IN_ZIP.format(code=code), str(tmp_path / "app.zip")],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert "within an archive" in run.stderr, run.stderr
+    assert "app.zip" in run.stderr
+    assert "pip install -e" not in run.stderr
+
+
+# Without the installed package, whose extension would be found; NumPy has to stay.
+IN_ZIP = """
+import site, sys
+before = list(sys.path)
+site.main()
+sys.meta_path[:] = [f for f in sys.meta_path if "editable" not in type(f).__module__.lower()]
+{code}
+"""
 
 
 def test_dependencies_are_few() -> None:

@@ -13,7 +13,14 @@ import test_optimizers
 import pyframe as pf
 from pyframe import _native, registry
 from pyframe.node import Value
-from pyframe.testing import ConformanceError, check_bad_calls, check_forward, check_gradients
+from pyframe.testing import (
+    ConformanceError,
+    check_attributes,
+    check_bad_calls,
+    check_forward,
+    check_gradients,
+    layer_checks,
+)
 
 needs_compiler = pytest.mark.skipif(mutants.COMPILER is None, reason="there is no C compiler")
 
@@ -381,3 +388,75 @@ def test_an_error_that_names_nothing_is_noticed() -> None:
     with pytest.raises(ConformanceError, match="does not name") as caught:
         check_bad_calls(NamelessError)
     assert caught.value.kind == "shape"
+
+
+# ---- checks of attributes that are left out ----
+
+
+@pytest.mark.parametrize(
+    ("op", "key"),
+    [
+        ("dropout", "rate"),
+        ("layer_norm", "epsilon"),
+        ("concat", "position"),
+        ("l2_loss", "reduction"),
+        ("linear", "activation"),
+        ("matmul", "transpose_a"),
+        ("softmax", "axis"),
+    ],
+)
+def test_a_skipped_check_of_an_attribute(
+    op: str, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    op_class = registry.ops.get(op)
+    check_attributes(op_class)
+    kept = {other: rule for other, rule in op_class._rules.items() if other != key}
+    monkeypatch.setattr(op_class, "_rules", kept)
+    with pytest.raises(ConformanceError, match=key) as caught:
+        check_attributes(op_class)
+    assert caught.value.kind == "attribute"
+
+
+class Checked(pf.Dropout):
+    """A dropout whose author checks in the constructor alone."""
+
+    op, kernel, rules = "checked", "dropout", {}
+
+    def __init__(self, x: Any, rate: float = 0.5, *, name: str | None = None) -> None:
+        if not (isinstance(rate, float) and 0 <= rate < 1):
+            raise pf.ArgumentError(f"{name}: rate is {rate!r}")
+        super().__init__(x, rate, name=name)
+
+
+def test_a_check_that_stands_in_the_constructor_alone() -> None:
+    with pytest.raises(ConformanceError, match="and a file gets past"):
+        check_attributes(Checked)
+
+
+class Uncounted(pf.Relu):
+    """A relu that takes any number of inputs, and reads one."""
+
+    op, kernel = "uncounted", "relu"
+
+    def infer_shape(self, *shapes: Any) -> Any:
+        return shapes[0]
+
+
+def test_inputs_that_are_not_counted() -> None:
+    with pytest.raises(ConformanceError, match="2 inputs, it is taken") as caught:
+        check_attributes(Uncounted)
+    assert caught.value.kind == "operand"
+
+
+def test_an_argument_of_a_layer_that_is_not_checked() -> None:
+    class Careless(pf.layers.Dense):
+        """A dense layer that takes whatever is more than 0."""
+
+        def __init__(self, units: Any, *, name: str | None = None) -> None:
+            super().__init__(1, name=name)
+            self.units = units if units > 0 else 1
+
+    checks = layer_checks(Careless, [((4, 3), {"units": 2})])
+    with pytest.raises(ConformanceError, match="units=") as caught:
+        checks["arguments"]()
+    assert caught.value.kind == "argument"

@@ -211,6 +211,7 @@ GOOD = LAYER.format(cls="Bad", name="bad", factor=1)
 
 BROKEN = {
     "raises at import": ("raise RuntimeError('no luck')", "import", "RuntimeError: no luck"),
+    "exits at import": ("import sys; sys.exit('good-bye')", "import", "SystemExit: good-bye"),
     "imports what is not there": ("import nowhere_at_all", "import", "No module named"),
     "raises in a hook": (
         "import pyframe as pf\n@pf.hookimpl\ndef pyframe_register_layers():\n    1 / 0",
@@ -463,3 +464,16 @@ def test_every_hook_is_documented_and_used() -> None:
     for name in hooks:
         assert f"`{name}`" in page, f"docs/plugins/hooks.md does not tell of {name}"
         assert f"def {name}" in tests or sources.count(f"def {name}") >= 2, f"{name} is never used"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no such signals")
+def test_an_exit_by_a_signal_while_a_plugin_loads_is_no_fault_of_the_plugin(world: World) -> None:
+    source = "import os, signal; os.kill(os.getpid(), signal.SIGTERM)"
+    world.install("pyframe-slow", source, provides=("layers.slow",))
+    code = (
+        "import signal, sys, pyframe as pf\n"
+        "def stop(number, frame):\n    sys.exit(7)\n"
+        "signal.signal(signal.SIGTERM, stop)\n"
+        "pf.layers.get('slow')"
+    )
+    assert world.run(code).returncode == 7

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 
@@ -111,3 +112,64 @@ def test_a_toolchain_calls_zig_for_its_target(
         said = run([folder / "cc", "-bundle", "a b.c"])
         assert said.startswith(f"cc -target {target.triple}")
         assert said.endswith(f"{flag} a b.c\n")
+
+
+def test_what_a_project_is_built_with_has_to_be_there(tmp_path: Path) -> None:
+    pytest.importorskip("build", reason="the extra 'test' brings it")
+    text = '[build-system]\nrequires = ["no-such-package>=3", "pyframe-nn", "{}"]\n'
+    project = CORE._replace(folder=tmp_path)
+    (tmp_path / "pyproject.toml").write_text(text.format("packaging>=9999"), encoding="utf-8")
+    with pytest.raises(Stop, match=r"no-such-package>=3, packaging>=9999: pip install --group"):
+        building.check_requirements(project)
+
+
+@pytest.fixture
+def python_without_core(tmp_path: Path) -> Path:
+    """Return an interpreter with all that is installed here, but for the core and the plugins."""
+    pytest.importorskip("build", reason="the extra 'test' brings it")
+    pytest.importorskip("scikit_build_core", reason="the extra 'test' brings it")
+    pytest.importorskip("hatchling", reason="the extra 'test' brings it")
+    if sys.platform == "win32":
+        pytest.skip("makes links")
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    for entry in Path(sysconfig.get_path("purelib")).iterdir():
+        if "pyframe" not in entry.name and entry.suffix != ".pth":
+            (packages / entry.name).symlink_to(entry)
+    run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"])
+    (site,) = (tmp_path / "venv").glob("lib/python*/site-packages")
+    (site / "packages.pth").write_text(f"{packages}\n", encoding="utf-8")
+    python = tmp_path / "venv" / "bin" / "python"
+    code = "import importlib.util as u; print(u.find_spec('pyframe'), u.find_spec('build') is None)"
+    assert run([python, "-P", "-c", code]).split() == ["None", "False"]
+    return python
+
+
+def test_plugins_are_built_where_no_core_is_installed(
+    python_without_core: Path, tmp_path: Path
+) -> None:
+    plugins = [project.folder for project in building.projects()[1:]]
+    tool, out = ROOT / "tools" / "wheels.py", tmp_path / "dist"
+    run([python_without_core, tool, "build", "--sources-only", "--out", out, *plugins])
+    assert len(list(out.glob("*.tar.gz"))) == len(plugins)
+    assert list(out.glob("pyframe_lion-*.whl"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="wheels for Linux are built on Linux")
+def test_the_page_holds_in_a_fresh_environment(tmp_path: Path) -> None:
+    """What docs/wheels.md says first: install the tools, and build everything."""
+    page = (ROOT / "docs" / "wheels.md").read_text(encoding="utf-8")
+    install, build = (
+        next(line for line in page.splitlines() if line.startswith(start))
+        .partition(" #")[0]
+        .split()
+        for start in ("pip install --group release", "python tools/wheels.py build")
+    )
+    run([sys.executable, "-m", "venv", tmp_path / "venv"])
+    scripts = tmp_path / "venv" / "bin"
+    run([scripts / "pip", "install", "-q", "--upgrade", "pip>=25.1"])
+    run([scripts / install[0], *install[1:]], where=ROOT)
+    assert build[-2:] == ["--out", "dist"]
+    run([scripts / build[0], *build[1:-1], tmp_path / "dist"], where=ROOT)
+    assert len(list((tmp_path / "dist").glob("*.whl"))) == 2 * 2 + 1

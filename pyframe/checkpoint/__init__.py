@@ -37,7 +37,8 @@ from pyframe.checkpoint.document import (
 )
 from pyframe.checkpoint.encoding import encode
 from pyframe.checkpoint.inspection import as_text, inspect
-from pyframe.checkpoint.writing import write_atomically
+from pyframe.checkpoint.schema import check_training
+from pyframe.checkpoint.writing import check_path, write_atomically
 from pyframe.errors import CheckpointError
 from pyframe.node import Array
 
@@ -114,6 +115,7 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
     OSError
         If it cannot be read.
     """
+    check_path(path)
     with open(path, "rb") as file:
         return read_header(file, os.fspath(path)).document
 
@@ -122,6 +124,7 @@ def read(
     path: str | os.PathLike[str], custom_ops: Mapping[str, type] | None = None
 ) -> Architecture:
     """Return the model of a file; see `pyframe.load`."""
+    check_path(path)
     with open(path, "rb") as file:
         return _model(file, custom_ops, os.fspath(path))
 
@@ -167,6 +170,7 @@ def read_training(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[st
     CheckpointError
         If the file is damaged, or holds a model without the state of a training.
     """
+    check_path(path)
     source = os.fspath(path)
     with open(path, "rb") as file:
         header = read_header(file, source)
@@ -175,11 +179,15 @@ def read_training(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[st
 
 
 def require_training(document: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Return what a document says of a training, or raise `CheckpointError` if it says nothing."""
+    """Return what a document says of a training, or raise `CheckpointError`.
+
+    Every field of it is there and of its kind; which arrays there are is not looked at.
+    """
     training = document.get("training")
     if not isinstance(training, dict):
         raise CheckpointError(
             f"{source} holds a model and no training: write it with trainer.save(path), or with "
             "the callback ModelCheckpoint(path, training=True)"
         )
+    check_training(training, source)
     return training

@@ -11,6 +11,7 @@ import numpy as np
 from pyframe._version import __version__
 from pyframe.checkpoint.document import Architecture, LostLayer, paths_of, restored
 from pyframe.checkpoint.encoding import new_op
+from pyframe.checkpoint.schema import check_model
 from pyframe.errors import CheckpointError, UnknownNameError
 from pyframe.layers import Layer
 from pyframe.layers.base import mark
@@ -56,9 +57,10 @@ class Decoder:
 
     def architecture(self) -> Architecture:
         description = self.description
+        check_model(description)
         owned: list[tuple[Node, list[str]]] = []
         for record in description["nodes"]:
-            node = self.leaf(record) if "leaf" in record else self.operation(record)
+            node = self.node(record)
             self.nodes.append(node)
             if "layer" in record:
                 owned.append((node, record["layer"]))
@@ -71,6 +73,20 @@ class Decoder:
         return Architecture(
             description["kind"], inputs, outputs, [layers[i] for i in description["order"]]
         )
+
+    def node(self, record: dict[str, Any]) -> Node:
+        """Return the node of a record; what is wrong with it is said with its place."""
+        try:
+            return self.leaf(record) if "leaf" in record else self.operation(record)
+        except CheckpointError:
+            raise
+        except Exception as error:
+            kind = record.get("op", record.get("leaf")) if isinstance(record, dict) else "odd"
+            missing = "it lacks " if isinstance(error, KeyError) else ""
+            raise CheckpointError(
+                f"{self.source} does not describe a model that can be built: node "
+                f"{len(self.nodes)}, {kind!r:.80}: {missing}{error}"
+            ) from error
 
     def typed(self, number: Any, cls: type[Any]) -> Any:
         node = self.nodes[self.number(number)]
@@ -130,8 +146,7 @@ class Decoder:
         states = [self.typed(i, State) for i in record.get("states", ())]
         attributes = {key: restored(value) for key, value in record["attributes"].items()}
         if issubclass(cls, Op):
-            node: Node = new_op(cls, inputs, states, attributes)
-            node.name = _name(record["name"])
+            node: Node = new_op(cls, inputs, states, attributes, _name(record["name"]))
         else:
             node = cls(*inputs, name=_name(record["name"]), **attributes)
         return node

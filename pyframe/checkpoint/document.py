@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pyframe.errors import CheckpointError
+from pyframe.errors import ArgumentError, CheckpointError
 from pyframe.layers import Layer
 from pyframe.node import Array, Parameter, Placeholder, Spec, Value
 
@@ -98,7 +98,7 @@ def restored(value: Any) -> Any:
 def _restored_array(value: dict[str, Any]) -> Array:
     dtype = np.dtype(value["dtype"])
     if dtype.kind not in KINDS or dtype.itemsize > LARGEST_ITEM:
-        raise CheckpointError(f"a file holds an array of the dtype {dtype.str!r:.80}")
+        raise ArgumentError(f"a file holds an array of the dtype {dtype.str!r:.80}")
     if "shape" in value:
         return np.array(restored(value["array"]), dtype).reshape(value["shape"])
     return np.array(value["array"], dtype)  # format 1

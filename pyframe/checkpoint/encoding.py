@@ -209,8 +209,13 @@ def _spec_record(spec: Spec) -> list[Any]:
     return [None if spec.shape is None else list(spec.shape), spec.dtype.name]
 
 
-def new_op(cls: type[Op], inputs: Sequence[Any], states: Any, attributes: Any) -> Op:
-    """Return a new op from its attributes, whatever arguments its own constructor takes."""
+def new_op(
+    cls: type[Op], inputs: Sequence[Any], states: Any, attributes: Any, name: str | None = None
+) -> Op:
+    """Return a new op from its attributes, whatever arguments its own constructor takes.
+
+    They go through the rules that the class declares, as those of the constructor do.
+    """
     node = cls.__new__(cls)
-    Op.__init__(node, *inputs, states=states, **attributes)
+    Op.__init__(node, *inputs, name=name, states=states, **attributes)
     return node

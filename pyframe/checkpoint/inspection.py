@@ -11,6 +11,7 @@ from typing import Any
 
 from pyframe.checkpoint.container import Header, read_arrays, read_header
 from pyframe.checkpoint.document import TRAINING
+from pyframe.checkpoint.writing import check_path
 from pyframe.errors import CheckpointError
 from pyframe.node import describe as shape_text
 from pyframe.registry import BUILT_IN
@@ -51,6 +52,7 @@ def inspect(path: str | os.PathLike[str], *, verify: bool = False) -> dict[str, 
     >>> report["parameters"], [layer["kind"] for layer in report["layers"]]
     (4, ['dense'])
     """
+    check_path(path)
     source = os.fspath(path)
     with open(path, "rb") as file:
         header = read_header(file, source)

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from pyframe.errors import CheckpointError
+from pyframe.errors import ArgumentError, CheckpointError
 
 try:
     import fcntl
@@ -47,6 +47,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     >>> Path("note").read_bytes()
     b'all of it'
     """
+    check_path(path)
     target = os.path.realpath(path) if os.path.islink(path) else os.fspath(path)
     folder, name = os.path.split(target)
     folder = folder or os.curdir
@@ -64,6 +65,16 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
                 file.close()  # Windows renames no file that is open
             os.replace(temporary, target)
         _sync_folder(folder)
+
+
+def check_path(path: str | os.PathLike[str]) -> None:
+    """Raise `ArgumentError` for what can be the name of no file."""
+    try:
+        encoded = os.fsencode(path)
+    except (TypeError, UnicodeError) as error:
+        raise ArgumentError(f"{path!r:.200} is the name of no file: {error}") from error
+    if b"\0" in encoded:
+        raise ArgumentError(f"{path!r:.200} is the name of no file: it has a null character in it")
 
 
 @contextlib.contextmanager

@@ -8,13 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from pyframe.errors import ArgumentError
+from pyframe.attributes import number, one_of
 from pyframe.node import Spec, Value
 from pyframe.op import Case, Op, merge_shapes, same_shape
 
 
 class ElementwiseOp(Op):
     """An op of one input whose output has the same shape."""
+
+    def infer_shape(self, *shapes: Any) -> Any:
+        (x,) = shapes
+        return x
 
     def is_elementwise(self, specs: Sequence[Spec | None]) -> bool:
         return True
@@ -110,9 +114,10 @@ class LeakyRelu(ElementwiseOp):
 
     op = "leaky_relu"
     attributes = {"slope": "f8"}
+    rules = {"slope": number()}
 
     def __init__(self, x: Any, slope: float = 0.01, *, name: str | None = None) -> None:
-        super().__init__(x, name=name, slope=float(slope))
+        super().__init__(x, name=name, slope=slope)
 
     def gradient(self, *grads: Any) -> Sequence[Value | None]:
         return (LeakyReluGrad(grads[0], self.inputs[0], **self.attrs),)
@@ -133,6 +138,7 @@ class LeakyReluGrad(ElementwiseGrad):
 
     op = "leaky_relu_grad"
     attributes = {"slope": "f8"}
+    rules = {"slope": number()}
 
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
@@ -162,9 +168,10 @@ class Elu(ElementwiseOp):
 
     op = "elu"
     attributes = {"alpha": "f8"}
+    rules = {"alpha": number()}
 
     def __init__(self, x: Any, alpha: float = 1.0, *, name: str | None = None) -> None:
-        super().__init__(x, name=name, alpha=float(alpha))
+        super().__init__(x, name=name, alpha=alpha)
 
     def gradient(self, *grads: Any) -> Sequence[Value | None]:
         return (EluGrad(grads[0], self.inputs[0], **self.attrs),)
@@ -184,6 +191,7 @@ class EluGrad(ElementwiseGrad):
 
     op = "elu_grad"
     attributes = {"alpha": "f8"}
+    rules = {"alpha": number()}
 
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
@@ -348,13 +356,6 @@ class SiluGrad(ElementwiseGrad):
         return 9, np.abs(dy) * (logistic(x) + np.abs(x) * logistic(x) * logistic(-x))
 
 
-def check_approximate(approximate: str) -> str:
-    """Return "none" or "tanh", or raise `ArgumentError`."""
-    if approximate not in ("none", "tanh"):
-        raise ArgumentError(f"approximate={approximate!r}: gelu knows 'none' (exact) and 'tanh'")
-    return approximate
-
-
 class Gelu(ElementwiseOp):
     """y = x P(Z < x), Z standard normal; at -infinity its limit, 0.
 
@@ -372,9 +373,10 @@ class Gelu(ElementwiseOp):
 
     op = "gelu"
     attributes = {"approximate": "i8"}
+    rules = {"approximate": one_of(("none", "tanh"))}
 
     def __init__(self, x: Any, approximate: str = "none", *, name: str | None = None) -> None:
-        super().__init__(x, name=name, approximate=check_approximate(approximate))
+        super().__init__(x, name=name, approximate=approximate)
 
     def lower_attributes(self, specs: Sequence[Spec | None]) -> dict[str, Any]:
         return {"approximate": self.attrs["approximate"] == "tanh"}
@@ -407,6 +409,7 @@ class GeluGrad(ElementwiseGrad):
 
     op = "gelu_grad"
     attributes = {"approximate": "i8"}
+    rules = {"approximate": one_of(("none", "tanh"))}
 
     def lower_attributes(self, specs: Sequence[Spec | None]) -> dict[str, Any]:
         return {"approximate": self.attrs["approximate"] == "tanh"}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pyframe.errors import ArgumentError
+from pyframe.attributes import flag, number, one_of
 from pyframe.node import OPERATORS, Shape, Spec, Value
 from pyframe.op import (
     Case,
@@ -100,17 +100,14 @@ class _FusedOp(Op):
     """An op whose kernel can apply an activation, or its derivative, to what it computes."""
 
     attributes = {"activation": "i8", "slope": "f8"}
+    # From the result alone the side of zero could not be told for a slope below zero.
+    rules = {"activation": one_of(ACTIVATIONS), "slope": number(at_least=0)}
     exact_on_integers = True
 
     def __init__(
         self, *inputs: Any, activation: str = "none", slope: float = 0.0, name: str | None
     ) -> None:
-        if activation not in ACTIVATIONS:
-            raise ArgumentError(f"activation must be one of {ACTIVATIONS}, got {activation!r}")
-        if not slope >= 0:
-            # From the result alone the side of zero could not be told.
-            raise ArgumentError(f"the slope must not be negative, got {slope!r}")
-        super().__init__(*inputs, name=name, activation=activation, slope=float(slope))
+        super().__init__(*inputs, name=name, activation=activation, slope=slope)
 
     def lower_attributes(self, specs: Sequence[Spec | None]) -> dict[str, Any]:
         return {**self.attrs, "activation": ACTIVATIONS.index(self.attrs["activation"])}
@@ -177,7 +174,7 @@ class Linear(_FusedOp):
         super().__init__(x, weight, bias, *extra, activation=activation, slope=slope, name=name)
 
     def infer_shape(self, *shapes: Any) -> Any:
-        x, weight, bias, residual = (*shapes, None)[:4]
+        x, weight, bias, residual = shapes if len(shapes) == 4 else (*shapes, None)
         if len(weight) == 0:
             if bias is not None and len(bias) != 0:
                 self.bad_shapes("a scalar weight goes with a scalar bias, of shape ()")
@@ -328,7 +325,7 @@ class LinearGrad(_FusedOp):
         super().__init__(dy, x, weight, *extra, activation=activation, slope=slope, name=name)
 
     def infer_shape(self, *shapes: Any) -> Any:
-        dy, x, weight, saved = (*shapes, None)[:4]
+        dy, x, weight, saved = shapes if len(shapes) == 4 else (*shapes, None)
         if len(weight) not in (0, 2):
             self.bad_shapes("the weight must be a matrix (in, out), or a number of shape ()")
         if len(weight) == 2 and (len(x) < 2 or not same_extent(x[-1], weight[0])):
@@ -429,6 +426,7 @@ class MatMul(Op):
 
     op = "matmul"
     attributes = {"transpose_a": "i8", "transpose_b": "i8"}
+    rules = {"transpose_a": flag, "transpose_b": flag}
     exact_on_integers = True
 
     def __init__(
@@ -440,9 +438,7 @@ class MatMul(Op):
         *,
         name: str | None = None,
     ) -> None:
-        super().__init__(
-            a, b, name=name, transpose_a=bool(transpose_a), transpose_b=bool(transpose_b)
-        )
+        super().__init__(a, b, name=name, transpose_a=transpose_a, transpose_b=transpose_b)
 
     def infer_shape(self, *shapes: Any) -> Shape:
         a, b = shapes

@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pyframe.errors import ArgumentError
+from pyframe.attributes import number, one_of
 from pyframe.node import INT64, Constant, Shape, Spec, Value
 from pyframe.op import Case, Op, known, merge_shapes, same_extent, same_shape
 
@@ -109,6 +109,7 @@ class Loss(Op):
     """
 
     attributes = {"reduction": "i8"}
+    rules = {"reduction": one_of(REDUCTIONS)}
     of_values: ClassVar[bool] = True
     unit_target: ClassVar[bool] = False
     optional_inputs = (2,)
@@ -126,10 +127,6 @@ class Loss(Op):
         name: str | None = None,
         **attributes: Any,
     ) -> None:
-        if reduction not in REDUCTIONS:
-            raise ArgumentError(
-                f"{type(self).__name__}: reduction {reduction!r} is none of {', '.join(REDUCTIONS)}"
-            )
         super().__init__(y, y_hat, sample_weight, name=name, reduction=reduction, **attributes)
 
     def infer_shape(self, *shapes: Any) -> Shape:
@@ -192,6 +189,7 @@ class LossGrad(Op):
     """dy and dy_hat of a loss, from dl, y, y_hat and the weight."""
 
     attributes = {"reduction": "i8"}
+    rules = {"reduction": one_of(REDUCTIONS)}
     optional_inputs = (3,)
     output_count = 2
     differentiable = False
@@ -388,6 +386,7 @@ class HuberLoss(Loss):
 
     op = "huber_loss"
     attributes = {"reduction": "i8", "delta": "f8"}
+    rules = {**Loss.rules, "delta": number(above=0)}
 
     def __init__(
         self,
@@ -399,9 +398,6 @@ class HuberLoss(Loss):
         *,
         name: str | None = None,
     ) -> None:
-        delta = float(delta)
-        if not (delta > 0 and np.isfinite(delta)):
-            raise ArgumentError(f"HuberLoss: delta must be a positive number, got {delta}")
         super().__init__(y, y_hat, sample_weight, reduction, name=name, delta=delta)
 
     @classmethod
@@ -424,6 +420,7 @@ class HuberLossGrad(LossGrad):
 
     op = "huber_loss_grad"
     attributes = {"reduction": "i8", "delta": "f8"}
+    rules = {**Loss.rules, "delta": number(above=0)}
     loss = HuberLoss
 
     @classmethod

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pyframe.errors import ArgumentError
+from pyframe.attributes import optional, whole
 from pyframe.node import FLOAT64, Array, Shape, Spec, Value
 from pyframe.op import Case, Op, same_extent
 from pyframe.ops.logits import binary_logits
@@ -328,6 +328,7 @@ class ConfusionMatrix(LabelMetric):
 
     op = "confusion_matrix"
     attributes = {"classes": "i8"}
+    rules = {"classes": optional(whole(at_least=1))}
 
     def __init__(
         self,
@@ -338,8 +339,6 @@ class ConfusionMatrix(LabelMetric):
         *,
         name: str | None = None,
     ) -> None:
-        if classes is not None and (isinstance(classes, bool) or classes < 1):
-            raise ArgumentError(f"ConfusionMatrix: classes must be at least 1, got {classes}")
         super().__init__(y, y_hat, sample_weight, name=name, classes=classes)
 
     def infer_shape(self, *shapes: Any) -> Shape:

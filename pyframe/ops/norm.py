@@ -7,17 +7,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pyframe.errors import ArgumentError, DTypeError, GraphError, ShapeError, check_number
+from pyframe.attributes import number, one_of
+from pyframe.errors import ArgumentError, DTypeError, GraphError, ShapeError
 from pyframe.node import Shape, Spec, State, Value, describe
 from pyframe.op import Case, Op, known, merge_shapes, same_extent, same_shape
 from pyframe.ops.activations import Relu, ReluGrad
 
 # What norm.c needs for a batch: the statistics, and those of each of 8 parts at most.
 BATCH_ROWS = 2 * (8 + 1)
-
-
-def _check_epsilon(op: str, epsilon: float) -> float:
-    return check_number(f"{op}: epsilon", epsilon, above=0)
 
 
 def _rows(x: Any) -> Any:
@@ -29,11 +26,14 @@ class Normalization(Op):
     """What the normalizations share: x (..., C) with a scale and a shift for each of C features."""
 
     features: ClassVar[tuple[int, ...]] = (1, 2)  # the inputs that are (C,)
+    takes: ClassVar[int] = 3  # how many inputs
     x: ClassVar[int] = 0  # which input x is
     scratch_rows: ClassVar[int] = 2  # how many times C reals the kernel needs
 
     def infer_x(self, shapes: Sequence[Any], min_ndim: int) -> Shape:
         """Return the shape of x, with what the other inputs say of C."""
+        if len(shapes) != self.takes:
+            self.bad_shapes(f"it takes {self.takes} inputs")
         x: Shape = shapes[self.x]
         if len(x) < min_ndim:
             self.bad_shapes(f"x must have at least {min_ndim} axes")
@@ -104,6 +104,11 @@ class BatchNorm(Normalization):
 
     op = "batch_norm"
     attributes = {"momentum": "f8", "epsilon": "f8", "activation": "i8"}
+    rules = {
+        "momentum": number(at_least=0, at_most=1),
+        "epsilon": number(above=0),
+        "activation": one_of(("none", "relu")),
+    }
     output_count = 3
     reads_training = True
     differentiable_outputs = (0,)
@@ -123,13 +128,8 @@ class BatchNorm(Normalization):
         name: str | None = None,
         states: Sequence[State] = (),
     ) -> None:
-        momentum = check_number("BatchNorm: momentum", momentum, at_least=0, at_most=1)
         if running_mean is not None and running_variance is not None:
             states = (running_mean, running_variance)
-        if len(states) != 2 or not all(isinstance(s, State) for s in states):
-            raise ArgumentError("BatchNorm takes two pyframe.State, running mean and variance")
-        if activation not in ("none", "relu"):
-            raise ArgumentError(f"BatchNorm: activation is 'none' or 'relu', got {activation!r}")
         super().__init__(
             x,
             scale,
@@ -137,7 +137,7 @@ class BatchNorm(Normalization):
             name=name,
             states=states,
             momentum=momentum,
-            epsilon=_check_epsilon("BatchNorm", epsilon),
+            epsilon=epsilon,
             activation=activation,
         )
 
@@ -145,8 +145,12 @@ class BatchNorm(Normalization):
         return {**self.attrs, "activation": int(self.attrs["activation"] == "relu")}
 
     def check(self, *specs: Spec | None) -> tuple[Spec, ...]:
+        if len(self.states) != 2 or not all(isinstance(s, State) for s in self.states):
+            raise ArgumentError(
+                f"{self.label()}: BatchNorm takes two pyframe.State, running mean and variance"
+            )
         for state in self.states:
-            if specs[0] is not None and state.dtype != specs[0].dtype:
+            if specs and specs[0] is not None and state.dtype != specs[0].dtype:
                 raise DTypeError(
                     f"{self.label()}: state {state.label()} is {state.dtype.name} and x is "
                     f"{specs[0].dtype.name}; give both one dtype"
@@ -259,6 +263,7 @@ class BatchNormGrad(Normalization):
     differentiable = False
     reads_training = True
     features = (2, 3, 4)
+    takes = 5
     x = 1
     scratch_rows = BATCH_ROWS
 
@@ -331,12 +336,13 @@ class LayerNorm(Normalization):
 
     op = "layer_norm"
     attributes = {"epsilon": "f8"}
+    rules = {"epsilon": number(above=0)}
     scratch_rows = 0
 
     def __init__(
         self, x: Any, scale: Any, shift: Any, epsilon: float = 1e-5, *, name: str | None = None
     ) -> None:
-        super().__init__(x, scale, shift, name=name, epsilon=_check_epsilon("LayerNorm", epsilon))
+        super().__init__(x, scale, shift, name=name, epsilon=epsilon)
 
     def infer_shape(self, *shapes: Any) -> Any:
         return self.infer_x(shapes, min_ndim=1)
@@ -397,6 +403,7 @@ class LayerNormGrad(Normalization):
 
     op = "layer_norm_grad"
     attributes = {"epsilon": "f8"}
+    rules = {"epsilon": number(above=0)}
     output_count = 3
     differentiable = False
     features = (2,)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pyframe.errors import check_number
+from pyframe.attributes import number
 from pyframe.node import Node, Spec, Value
 from pyframe.op import Case, Op
 
@@ -47,12 +47,16 @@ class Dropout(Op):
 
     op = "dropout"
     attributes = {"rate": "f8"}
+    rules = {"rate": number(at_least=0, below=1)}  # the share left out
     reads_training = True
     uses_random = True
 
     def __init__(self, x: Any, rate: float = 0.5, *, name: str | None = None) -> None:
-        rate = check_number("Dropout: the rate (the share left out)", rate, at_least=0, below=1)
         super().__init__(x, name=name, rate=rate)
+
+    def infer_shape(self, *shapes: Any) -> Any:
+        (x,) = shapes
+        return x
 
     def alias(self, specs: Sequence[Spec | None], training: bool) -> int | None:
         return 0 if not training or self.attrs["rate"] == 0 else None
@@ -78,6 +82,7 @@ class DropoutGrad(Op):
     op = "dropout_grad"
     kernel = "dropout"
     attributes = {"rate": "f8"}
+    rules = {"rate": number(at_least=0, below=1)}  # the share left out
     differentiable = False
     reads_training = True
     uses_random = True
@@ -86,11 +91,15 @@ class DropoutGrad(Op):
         self, dy: Any, rate: float, *, source: Node | None = None, name: str | None = None
     ) -> None:
         self._source = source
-        super().__init__(dy, name=name, rate=float(rate))
+        super().__init__(dy, name=name, rate=rate)
 
     @property
     def random_source(self) -> Node:
         return self if self._source is None else self._source
+
+    def infer_shape(self, *shapes: Any) -> Any:
+        (x,) = shapes
+        return x
 
     def alias(self, specs: Sequence[Spec | None], training: bool) -> int | None:
         return 0 if not training or self.attrs["rate"] == 0 else None

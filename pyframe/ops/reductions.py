@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from pyframe.attributes import axes as any_axes
+from pyframe.attributes import flag, optional
 from pyframe.node import Shape, Spec, Value
 from pyframe.op import Case, Op, broadcast_shapes, same_shape
 
@@ -41,14 +43,13 @@ class Reduction(Op):
     """
 
     attributes = {"axis": "u8", "keepdims": "i8"}
+    rules = {"axis": optional(any_axes), "keepdims": flag}
     like = 0
 
     def __init__(
         self, *inputs: Any, axis: Axis = None, keepdims: bool = False, name: str | None = None
     ) -> None:
-        if axis is not None and not isinstance(axis, int | np.integer):
-            axis = tuple(int(a) for a in axis)
-        super().__init__(*inputs, name=name, axis=axis, keepdims=bool(keepdims))
+        super().__init__(*inputs, name=name, axis=axis, keepdims=keepdims)
 
     def _axes(self, shape: Shape) -> tuple[int, ...]:
         return normalize_axis(self, self.attrs["axis"], len(shape))
@@ -57,7 +58,8 @@ class Reduction(Op):
         return reduced_shape(shape, self._axes(shape), self.attrs["keepdims"])
 
     def infer_shape(self, *shapes: Any) -> Any:
-        return self._reduced(shapes[0])
+        (x,) = shapes
+        return self._reduced(x)
 
     def lower_attributes(self, specs: Sequence[Spec | None]) -> dict[str, Any]:
         spec = specs[self.like]
@@ -94,9 +96,12 @@ class ReductionGrad(Reduction):
 
     differentiable = False
     like = 1
+    takes = 2  # how many inputs
 
     def infer_shape(self, *shapes: Any) -> Any:
         dy, x, *rest = shapes
+        if len(shapes) != self.takes:
+            self.bad_shapes(f"it takes {self.takes} inputs")
         if any(not same_shape(s, self._reduced(x)) for s in (dy, *rest)):
             self.bad_shapes("the gradient must have the shape that the reduction leaves")
         return x
@@ -272,6 +277,7 @@ class MaxGrad(ReductionGrad):
     """dx = dy / (how many elements are the greatest) at each of these, else 0."""
 
     op = "max_grad"
+    takes = 3
 
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
@@ -322,6 +328,7 @@ class SumOfSquares(Op):
     exact_on_integers = True
 
     def infer_shape(self, *shapes: Any) -> Any:
+        (_,) = shapes
         return ()
 
     def gradient(self, *grads: Any) -> Sequence[Value | None]:

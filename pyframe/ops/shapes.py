@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from pyframe._native import MAX_NDIM
-from pyframe.errors import ArgumentError, GraphError
+from pyframe.attributes import axes as any_axes
+from pyframe.attributes import optional, whole
+from pyframe.errors import ArgumentError, GraphError, check_integer
 from pyframe.node import Shape, Spec, Value, describe
 from pyframe.op import Case, Op, known, same_extent, same_shape
 from pyframe.ops.reductions import varied
@@ -26,6 +28,19 @@ class Reshaped(Op):
 
     def gradient(self, *grads: Any) -> Sequence[Value | None]:
         return (ReshapeLike(grads[0], self.inputs[0]),)
+
+
+def extents_of(value: Any, what: str) -> tuple[int, ...]:
+    """Return the extents that a reshape is to: the rule of that attribute."""
+    given = value if isinstance(value, Sequence | np.ndarray) else (value,)
+    if isinstance(value, str | bytes):
+        raise ArgumentError(f"{what} is {value!r:.80}; give whole numbers")
+    extents = tuple(
+        check_integer(f"{what} {value!r:.80}: an extent", n, at_least=-1) for n in given
+    )
+    if extents.count(-1) > 1:
+        raise ArgumentError(f"{what}: only one extent can be -1")
+    return extents
 
 
 class Reshape(Reshaped):
@@ -54,14 +69,10 @@ class Reshape(Reshaped):
     op = "reshape"
     kernel = "copy"
     attributes = {"shape": "8i8"}
+    rules = {"shape": extents_of}
 
     def __init__(self, x: Any, shape: Any, *, name: str | None = None) -> None:
-        extents = (shape,) if isinstance(shape, int | np.integer) else tuple(shape)
-        if any(not isinstance(n, int | np.integer) or n < -1 for n in extents):
-            raise ArgumentError(f"reshape to {extents}: extents are whole numbers, or -1 once")
-        if extents.count(-1) > 1:
-            raise ArgumentError(f"reshape to {extents}: only one extent can be -1")
-        super().__init__(x, name=name, shape=tuple(int(n) for n in extents))
+        super().__init__(x, name=name, shape=shape)
 
     def pack_attributes(self, specs: Sequence[Spec | None]) -> bytes:
         return b""  # a copy needs none
@@ -167,6 +178,14 @@ class ReshapeLike(Reshaped):
         return Case((draw.normal((math.prod(shape),)), np.zeros(shape)))
 
 
+def several_axes(value: Any, what: str) -> tuple[int, ...]:
+    """Return axes as a tuple: the rule of an attribute that is never a single one."""
+    axes = any_axes(value, what)
+    if not isinstance(axes, tuple):
+        raise ArgumentError(f"{what} is {value!r}; give the axes as a tuple")
+    return axes
+
+
 class Transpose(Op):
     """x with its axes in another order.
 
@@ -190,12 +209,12 @@ class Transpose(Op):
 
     op = "transpose"
     attributes = {"axes": "8i8"}
+    rules = {"axes": optional(several_axes)}
     exact_on_integers = True
 
     def __init__(
         self, x: Any, axes: Sequence[int] | None = None, *, name: str | None = None
     ) -> None:
-        axes = None if axes is None else tuple(int(a) for a in axes)
         super().__init__(x, name=name, axes=axes)
 
     def _axes(self, ndim: int) -> list[int]:
@@ -275,6 +294,8 @@ class Concat(Op):
 
     op = "concat"
     attributes = {"axis": "i8", "position": "i8"}
+    rules = {"axis": whole(), "position": whole(at_least=0, at_most=0)}
+    defaults = {"position": 0}
     exact_on_integers = True
 
     def __init__(self, *values: Any, axis: int = 0, name: str | None = None) -> None:
@@ -282,7 +303,7 @@ class Concat(Op):
             values = tuple(values[0])
         if not values:
             raise GraphError("Concat joins one value or more and got none")
-        super().__init__(*values, name=name, axis=int(axis))
+        super().__init__(*values, name=name, axis=axis)
 
     def _axis(self, ndim: int) -> int:
         axis: int = self.attrs["axis"]
@@ -291,6 +312,8 @@ class Concat(Op):
         return axis % ndim
 
     def infer_shape(self, *shapes: Any) -> Any:
+        if not shapes:
+            raise GraphError(f"{self.label()}: Concat joins one value or more and got none")
         axis = self._axis(len(shapes[0]))
         result: list[int | None] = list(shapes[0])
         for shape in shapes[1:]:
@@ -309,7 +332,7 @@ class Concat(Op):
     def lower_attributes(self, specs: Sequence[Spec | None]) -> dict[str, Any]:
         spec = specs[0]
         assert spec is not None and spec.shape is not None
-        return {"axis": self._axis(len(spec.shape)), "position": self.attrs.get("position", 0)}
+        return {"axis": self._axis(len(spec.shape)), "position": self.attrs["position"]}
 
     def gradient(self, *grads: Any) -> Sequence[Value | None]:
         return [
@@ -340,6 +363,7 @@ class ConcatGrad(Op):
 
     op = "concat_grad"
     attributes = {"axis": "i8", "position": "i8"}
+    rules = {"axis": whole(), "position": whole(at_least=0)}
     differentiable = False
     exact_on_integers = True
 
@@ -354,7 +378,12 @@ class ConcatGrad(Op):
         dy, *values = shapes
         if any(len(value) != len(dy) for value in values):
             self.bad_shapes("the gradient must have as many axes as the values")
-        axis = self.attrs["axis"] % len(dy)
+        axis = self.attrs["axis"]
+        if not -len(dy) <= axis < len(dy):
+            self.bad_shapes(f"axis={axis} does not exist in an array of {len(dy)} axes")
+        if self.attrs["position"] >= len(values):
+            self.bad_shapes(f"there is no value {self.attrs['position']} among {len(values)}")
+        axis %= len(dy)
         for value in values:
             if not same_shape(dy[:axis] + dy[axis + 1 :], value[:axis] + value[axis + 1 :]):
                 self.bad_shapes(f"the gradient and the values may differ along axis {axis} only")
@@ -399,7 +428,7 @@ def draw_parts(draw: Any) -> tuple[list[Any], int]:
 Item = int | tuple[int | None, int | None, int | None] | str
 
 
-def normalize_index(index: Any) -> tuple[Item, ...]:
+def normalize_index(index: Any, what: str = "index") -> tuple[Item, ...]:
     """Return an index as plain data: ints, (start, stop, step) and "..."."""
 
     def item(part: Any) -> Item:
@@ -415,18 +444,20 @@ def normalize_index(index: Any) -> tuple[Item, ...]:
         elif part is Ellipsis or (isinstance(part, str) and part == "..."):
             return "..."
         raise ArgumentError(
-            f"index {index!r}: each axis takes a whole number, a slice whose step is not 0, or ..."
+            f"{what} is {index!r:.80}: each axis takes a whole number, a slice whose step is not "
+            "0, or ..."
         )
 
     items = tuple(map(item, index if isinstance(index, tuple | list) else (index,)))
     if items.count("...") > 1:
-        raise ArgumentError(f"index {index!r}: ... can stand once")
+        raise ArgumentError(f"{what} is {index!r:.80}: ... can stand once")
     return items
 
 
 def is_int(n: Any) -> bool:
-    """Return whether n is a whole number (True and False are not)."""
-    return isinstance(n, int | np.integer) and not isinstance(n, bool)
+    """Return whether n is a whole number of 64 bits (True and False are not)."""
+    whole_number = isinstance(n, int | np.integer) and not isinstance(n, bool)
+    return whole_number and -(2**63) <= n < 2**63
 
 
 def numpy_index(index: Any) -> tuple[Any, ...]:
@@ -442,6 +473,7 @@ class Sliced(Op):
 
     # for each axis of x: the first index, the step and the number of indices
     attributes = {"index": "(3,8)i8"}
+    rules = {"index": normalize_index}
     exact_on_integers = True
     like = 0
 
@@ -509,10 +541,11 @@ class Slice(Sliced):
     op = "slice"
 
     def __init__(self, x: Any, index: Any, *, name: str | None = None) -> None:
-        super().__init__(x, name=name, index=normalize_index(index))
+        super().__init__(x, name=name, index=index)
 
     def infer_shape(self, *shapes: Any) -> Any:
-        return self._part(shapes[0])
+        (x,) = shapes
+        return self._part(x)
 
     def gradient(self, *grads: Any) -> Sequence[Value | None]:
         return (SliceGrad(grads[0], self.inputs[0], **self.attrs),)
@@ -554,7 +587,7 @@ class SliceGrad(Sliced):
     like = 1
 
     def __init__(self, dy: Any, x: Any, index: Any, *, name: str | None = None) -> None:
-        super().__init__(dy, x, name=name, index=normalize_index(index))
+        super().__init__(dy, x, name=name, index=index)
 
     def infer_shape(self, *shapes: Any) -> Any:
         dy, x = shapes

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pyframe.errors import ArgumentError
+from pyframe.attributes import whole
 from pyframe.node import Shape, Spec, Value
 from pyframe.op import Case, Op, merge_shapes, same_shape
 from pyframe.ops.arithmetic import Log
@@ -31,15 +31,17 @@ class AxisOp(Op):
     """An op along one axis; every operand and the output have one shape."""
 
     attributes = {"axis": "i8"}
+    rules = {"axis": whole()}
+    takes = 1  # how many inputs
 
     def __init__(self, *inputs: Any, axis: int = -1, name: str | None = None) -> None:
-        if isinstance(axis, bool) or not isinstance(axis, int | np.integer):
-            raise ArgumentError(f"{type(self).__name__}: axis is one whole number, got {axis!r}")
-        super().__init__(*inputs, name=name, axis=int(axis))
+        super().__init__(*inputs, name=name, axis=axis)
 
     def infer_shape(self, *shapes: Any) -> Shape:
         shape: Shape = shapes[0]
         axis = self.attrs["axis"]
+        if len(shapes) != self.takes:
+            self.bad_shapes(f"it takes {self.takes} input(s)")
         if not -len(shape) <= axis < len(shape):
             self.bad_shapes(f"there is no axis {axis} among {len(shape)}")
         for other in shapes[1:]:
@@ -128,6 +130,7 @@ class SoftmaxGrad(AxisOp):
     """dx_i = y_i (dy_i - sum_j dy_j y_j), with y = softmax(x)."""
 
     op = "softmax_grad"
+    takes = 2
     differentiable = False
 
     @classmethod
@@ -210,6 +213,7 @@ class LogSoftmaxGrad(AxisOp):
     """dx_i = dy_i - exp(y_i) sum_j dy_j, with y = log_softmax(x)."""
 
     op = "log_softmax_grad"
+    takes = 2
     differentiable = False
 
     @classmethod

@@ -11,6 +11,7 @@ from pyframe.testing.fits import (
 )
 from pyframe.testing.forward import check_forward
 from pyframe.testing.gradients import check_gradients
+from pyframe.testing.hostile import check_attributes
 from pyframe.testing.layers import check_layer, layer_checks
 from pyframe.testing.losses import check_loss, loss_checks
 from pyframe.testing.metrics import check_metric, metric_checks
@@ -33,6 +34,7 @@ __all__ = [
     "Kernels",
     "PartCase",
     "callback_checks",
+    "check_attributes",
     "check_bad_calls",
     "check_callback",
     "check_capabilities",

@@ -19,6 +19,7 @@ from pyframe.node import describe
 from pyframe.testing import behaviour
 from pyframe.testing.behaviour import same_bits
 from pyframe.testing.files import check_copied, check_file, computed
+from pyframe.testing.hostile import check_arguments
 from pyframe.testing.parts import Built, Part, PartCase, usual_cases
 from pyframe.testing.refusals import check_refusals
 from pyframe.testing.runner import Checks, Expected, fail, require, run_checks
@@ -70,6 +71,7 @@ def layer_checks(layer_class: type[Layer], cases: Cases | None = None) -> Checks
     - config: every argument is kept, JSON can hold them, and the layer that they make is the same.
     - parameters: made with `add_parameter`, used, named after the layer, shared by all its calls.
     - shape, batch: the output is as declared, for 0, 1 and 7 rows; rows do not mix.
+    - arguments: hostile values of its arguments raise a `PyframeError`, or it works with them.
     - refusal: inputs of other shapes and dtypes raise a `PyframeError`, or are computed.
     - model: the same bits in a `Sequential` and as a function on nodes.
     - save: weights and outputs survive `Model.save` and `pyframe.load` to the bit.
@@ -96,6 +98,7 @@ def layer_checks(layer_class: type[Layer], cases: Cases | None = None) -> Checks
         "parameters": _check_parameters,
         "shape": behaviour.check_shape,
         "refusal": check_refusals,
+        "arguments": check_arguments,
         "batch": behaviour.check_batch,
         "model": _check_model,
         "save": _check_save,

@@ -15,6 +15,7 @@ from pyframe.op import Op
 from pyframe.testing import bad_calls, forward, gradients
 from pyframe.testing.capabilities import check_capabilities
 from pyframe.testing.draw import Draw
+from pyframe.testing.hostile import check_attributes
 from pyframe.testing.nodes import node_checks
 from pyframe.testing.runner import Checks, Expected, run_checks
 from pyframe.testing.subject import ConformanceError, Kernels
@@ -120,6 +121,7 @@ def op_checks(
     - forward: `check_forward`, for each dtype and instruction set.
     - gradient: `check_gradients`, if it is differentiable.
     - bad_calls: `check_bad_calls`.
+    - attributes: `check_attributes`.
     - capability: `check_capabilities`.
     """
     if not (isinstance(op_class, type) and issubclass(op_class, Op)):
@@ -137,6 +139,7 @@ def op_checks(
         "bad_calls": lambda: bad_calls.check_bad_calls(
             op, shapes=min(shapes, 30), seed=seed, kernels=kernels
         ),
+        "attributes": lambda: check_attributes(op, seed=seed, kernels=kernels),
         "capability": lambda: check_capabilities(
             op, shapes=min(shapes, 20), seed=seed, kernels=kernels
         ),

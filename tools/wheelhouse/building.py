@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -114,6 +115,7 @@ def build(
     made = []
     with tempfile.TemporaryDirectory(prefix="wheels-") as name:
         for project in chosen:
+            check_requirements(project)
             sources = source_distribution(project, out, Path(name))
             for platform in platforms if project.compiled else ("any",):
                 settings = list(options)
@@ -125,8 +127,31 @@ def build(
     return made
 
 
+def check_requirements(project: Project) -> None:
+    """Stop unless all is installed here that a project is built with.
+
+    But for the projects of this repository: a plugin asks for the core, of which it gets the
+    headers from beside it, and in an environment for releases no core is installed.
+    """
+    try:
+        from build import check_dependency
+    except ImportError:
+        raise Stop("there is no build: pip install --group release") from None
+    settings = tomllib.loads((project.folder / "pyproject.toml").read_text(encoding="utf-8"))
+    ours = {other.stem for other in projects()}
+    missing = []
+    for requirement in settings["build-system"]["requires"]:
+        name = re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]
+        if re.sub(r"[-.]+", "_", name).lower() not in ours:
+            missing += [" of ".join(chain) for chain in check_dependency(requirement)]
+    if missing:
+        raise Stop(
+            f"{project.name} is built with {', '.join(missing)}: pip install --group release"
+        )
+
+
 def frontend(what: str, sources: Path, out: Path, settings: Sequence[str] = ()) -> Path:
-    """Have an archive built without isolation, and return it."""
+    """Have an archive built without isolation, and return it; see `check_requirements`."""
     environment = {"SOURCE_DATE_EPOCH": epoch(), "PYTHONSAFEPATH": "1"}
     with tempfile.TemporaryDirectory(prefix="archive-") as name:
         options = [f"-C{setting}" for setting in settings]
@@ -136,6 +161,7 @@ def frontend(what: str, sources: Path, out: Path, settings: Sequence[str] = ()) 
             "build",
             what,
             "--no-isolation",
+            "--skip-dependency-check",
             "--outdir",
             name,
             *options,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from pyframe import Op
-from pyframe.errors import ArgumentError
-from pyframe_cnn.geometry import AXES, Extents, Window, axes_of, expand, fill, padding_of, window
+from pyframe_cnn.geometry import AXES, Extents, Window, expand, fill, window
 
 Shape = tuple[int | None, ...]
 
@@ -32,8 +31,6 @@ def known(a: int | None, b: int | None) -> int | None:
 class WindowOp(Op):
     """An op whose windows move over the spatial axes of images (N, ..., C)."""
 
-    defaults: ClassVar[dict[str, Any]] = {}
-
     @classmethod
     def _probe(cls, attributes: dict[str, Any]) -> Self:
         """Return an op without inputs, which the tests ask about shapes."""
@@ -41,9 +38,6 @@ class WindowOp(Op):
         probe.attrs, probe.name, probe.inputs = {**cls.defaults, **attributes}, None, ()
         probe._shapes_for_message = []
         return probe
-
-    def _label(self, name: str | None) -> str:
-        return name or self.op
 
     def _check_images(self, x: Shape, what: str = "x") -> int:
         """Return how many spatial axes there are."""
@@ -97,17 +91,6 @@ class WindowOp(Op):
         return tuple(result)
 
 
-def checked(label: str, **attributes: Any) -> dict[str, Any]:
-    """Return the attributes of a window in one form, or raise `ArgumentError`."""
-    found = dict(attributes)
-    for what, value in attributes.items():
-        if what == "padding":
-            found[what] = padding_of(value, f"{label}: {what}")
-        elif what in ("stride", "dilation", "window", "factor") and value is not None:
-            found[what] = axes_of(value, f"{label}: {what}")
-    return found
-
-
 ACTIVATIONS = ("none", "relu", "sigmoid", "tanh", "leaky_relu")  # enum pf_activation
 
 
@@ -121,15 +104,6 @@ def as_activation(consumer: Op) -> dict[str, Any] | None:
     if kind == "none" or kind not in ACTIVATIONS or slope < 0:
         return None
     return {"activation": kind, "slope": float(slope)}
-
-
-def check_activation(label: str, activation: str, slope: float) -> dict[str, Any]:
-    """Return the attributes of an activation, or raise `ArgumentError`."""
-    if activation not in ACTIVATIONS:
-        raise ArgumentError(f"{label}: activation must be one of {ACTIVATIONS}, got {activation!r}")
-    if not slope >= 0:  # from the result alone the side of zero could not be told
-        raise ArgumentError(f"{label}: the slope must not be negative, got {slope!r}")
-    return {"activation": activation, "slope": float(slope)}
 
 
 def lowered(windows: Sequence[Window]) -> dict[str, Extents]:

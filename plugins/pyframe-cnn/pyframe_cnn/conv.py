@@ -91,7 +91,7 @@ class Conv(Convolution):
         super().__init__(x, weight, *(() if bias is None else (bias,)), **attributes)
 
     def infer_shape(self, *shapes: Any) -> Shape:
-        x, weight, bias = (*shapes, None)[:3]
+        x, weight, bias = shapes if len(shapes) == 3 else (*shapes, None)
         self._check_weight(x, weight, bias, -1)
         self._check_channels(x[-1], weight)
         outputs = self._outputs(self._windows_over(x, weight), x[1:-1])

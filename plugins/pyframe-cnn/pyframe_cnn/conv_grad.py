@@ -117,7 +117,7 @@ class ConvInputGrad(Transposed):
         super().__init__(dy, weight, x, *(() if saved is None else (saved,)), **attributes)
 
     def infer_shape(self, *shapes: Any) -> Shape:
-        dy, weight, x, saved = (*shapes, None)[:4]
+        dy, weight, x, saved = shapes if len(shapes) == 4 else (*shapes, None)
         self._check_weight(x, weight, None, -1)
         self._check_channels(x[-1], weight)
         check_filtered(self, dy, x, weight)

@@ -60,7 +60,7 @@ class ConvTranspose(Transposed):
         super().__init__(x, weight, *(() if bias is None else (bias,)), **attributes)
 
     def infer_shape(self, *shapes: Any) -> Shape:
-        x, weight, bias = (*shapes, None)[:3]
+        x, weight, bias = shapes if len(shapes) == 3 else (*shapes, None)
         kernel = self._check_weight(x, weight, bias, -2)
         if not same(x[-1], weight[-1]):
             self.bad_shapes(f"x has {x[-1]} channels, the weight takes {weight[-1]}")

@@ -11,18 +11,17 @@ import numpy as np
 
 import pyframe as pf
 from pyframe import Case
+from pyframe.attributes import flag, number, one_of, whole
 from pyframe_cnn.base import (
     ACTIVATIONS,
     Shape,
     WindowOp,
-    check_activation,
-    checked,
     known_shape,
     lowered,
     pieces,
     same,
 )
-from pyframe_cnn.geometry import Window, whole
+from pyframe_cnn.geometry import LARGEST, Window, axes_of, padding_of
 
 WIDEST = 32  # at least as many as elements of a vector: what packed weights are filled up to
 # When winograd.c pays: from so many channels and filters on, up to so many weights of a tap, and
@@ -43,6 +42,16 @@ class Convolution(WindowOp):
         "slope": "f8",
         "winograd": "i8",
     }
+    # From the result alone the side of zero could not be told for a slope below zero.
+    rules = {
+        "stride": axes_of,
+        "dilation": axes_of,
+        "padding": padding_of,
+        "groups": whole(at_least=1, at_most=LARGEST),
+        "activation": one_of(ACTIVATIONS),
+        "slope": number(at_least=0),
+        "winograd": flag,
+    }
     exact_on_integers = True
     defaults = {
         "stride": 1,
@@ -53,25 +62,6 @@ class Convolution(WindowOp):
         "slope": 0.0,
         "winograd": True,
     }
-
-    def __init__(
-        self,
-        *inputs: Any,
-        stride: Any = 1,
-        padding: Any = "valid",
-        dilation: Any = 1,
-        groups: int = 1,
-        activation: str = "none",
-        slope: float = 0.0,
-        winograd: bool = True,
-        name: str | None = None,
-    ) -> None:
-        label = self._label(name)
-        attributes = checked(label, stride=stride, padding=padding, dilation=dilation)
-        attributes["groups"] = whole(groups, f"{label}: groups")
-        attributes |= check_activation(label, activation, slope)
-        attributes["winograd"] = bool(winograd)
-        super().__init__(*inputs, name=name, **attributes)
 
     def _check_weight(self, x: Shape, weight: Shape, bias: Shape | None, axis: int) -> Shape:
         """Check the weight for images x, and the bias, which has its axis -2 (C) or -1 (F)."""

@@ -55,6 +55,14 @@ def padding_of(value: Any, what: str) -> str | int | Pairs:
     return whole(value, what, 0)
 
 
+def numbers_of(value: Any, what: str) -> int | Pairs:
+    """Return a padding that is no word: one number, or a pair for each axis."""
+    padding = padding_of(value, what)
+    if isinstance(padding, str):
+        raise ArgumentError(f"{what} is {padding!r}; give numbers")
+    return padding
+
+
 def expand(value: int | Extents, rank: int) -> Extents | None:
     """Return one number for each of `rank` axes; None when there are others."""
     expanded = value if isinstance(value, tuple) else (value,) * rank

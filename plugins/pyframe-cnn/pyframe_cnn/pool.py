@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from pyframe import Case, Op
-from pyframe_cnn.base import Shape, WindowOp, checked, known_shape, lowered, same
-from pyframe_cnn.geometry import Window, expand, fill
+from pyframe.attributes import flag, optional
+from pyframe_cnn.base import Shape, WindowOp, known_shape, lowered, same
+from pyframe_cnn.geometry import Window, axes_of, expand, fill, padding_of
 
 
 class _Pool(WindowOp):
@@ -25,6 +26,14 @@ class _Pool(WindowOp):
         "divide": "i8",
         "rectified": "i8",
     }
+    rules = {
+        "window": optional(axes_of),
+        "stride": optional(axes_of),
+        "padding": padding_of,
+        "adaptive": flag,
+        "divide": flag,
+        "rectified": flag,
+    }
     like = 0
     defaults = {
         "window": None,
@@ -34,27 +43,6 @@ class _Pool(WindowOp):
         "divide": True,
         "rectified": False,
     }
-
-    def __init__(
-        self,
-        *inputs: Any,
-        window: Any = None,
-        stride: Any = None,
-        padding: Any = "valid",
-        adaptive: bool = False,
-        divide: bool = True,
-        rectified: bool = False,
-        name: str | None = None,
-    ) -> None:
-        given = checked(self._label(name), window=window, stride=stride, padding=padding)
-        super().__init__(
-            *inputs,
-            name=name,
-            adaptive=bool(adaptive),
-            divide=bool(divide),
-            rectified=bool(rectified),
-            **given,
-        )
 
     def _pool_windows(self, x: Shape) -> list[Window]:
         """Return the windows over images x; without a size they are all of the image."""
@@ -200,7 +188,8 @@ class MaxPool(_Pool):
         super().__init__(x, window=window, **attributes)
 
     def infer_shape(self, *shapes: Any) -> Shape:
-        return self._pooled(shapes[0])
+        (x,) = shapes
+        return self._pooled(x)
 
     def gradient(self, *grads: Any) -> Sequence[Any]:
         return (MaxPoolGrad(grads[0], self.inputs[0], self, **self.attrs),)
@@ -334,7 +323,8 @@ class AvgPool(_Pool):
         super().__init__(x, window=window, **attributes)
 
     def infer_shape(self, *shapes: Any) -> Shape:
-        return self._pooled(shapes[0])
+        (x,) = shapes
+        return self._pooled(x)
 
     def gradient(self, *grads: Any) -> Sequence[Any]:
         return (AvgPoolGrad(grads[0], self.inputs[0], **self.attrs),)

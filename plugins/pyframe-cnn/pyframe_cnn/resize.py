@@ -9,9 +9,8 @@ import numpy as np
 
 import pyframe as pf
 from pyframe import Case
-from pyframe.errors import ArgumentError
-from pyframe_cnn.base import Shape, WindowOp, checked, known_shape
-from pyframe_cnn.geometry import Pairs, fill
+from pyframe_cnn.base import Shape, WindowOp, known_shape
+from pyframe_cnn.geometry import Pairs, axes_of, fill, numbers_of
 from pyframe_cnn.pool import AvgPool
 
 
@@ -45,13 +44,11 @@ class ZeroPad(WindowOp):
     op = "zero_pad"
     kernel = "pyframe_cnn:zero_pad"
     attributes = {"padding": "3i8"}
+    rules = {"padding": numbers_of}
     exact_on_integers = True
 
     def __init__(self, x: Any, padding: Any = 1, *, name: str | None = None) -> None:
-        label = self._label(name)
-        if isinstance(padding, str):
-            raise ArgumentError(f"{label}: padding is {padding!r}; give numbers")
-        super().__init__(x, name=name, **checked(label, padding=padding))
+        super().__init__(x, name=name, padding=padding)
 
     def _pairs(self, rank: int) -> Pairs:
         padding = self.attrs["padding"]
@@ -122,10 +119,11 @@ class UpSample(WindowOp):
     op = "up_sample"
     kernel = "pyframe_cnn:up_sample"
     attributes = {"factor": "3i8"}
+    rules = {"factor": axes_of}
     exact_on_integers = True
 
     def __init__(self, x: Any, factor: Any = 2, *, name: str | None = None) -> None:
-        super().__init__(x, name=name, **checked(self._label(name), factor=factor))
+        super().__init__(x, name=name, factor=factor)
 
     def infer_shape(self, *shapes: Any) -> Shape:
         (x,) = shapes

@@ -1,0 +1,179 @@
+"""What an attribute of an op may be: a rule that constructors and files go through.
+
+An op's constructor and a model file end in one place, `Op.__init__`, and that one asks the rules.
+A rule takes the value and what messages call it, and returns the value in the form in which the
+node keeps it, or raises `ArgumentError`.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import numpy as np
+
+from pyframe._native import MAX_NDIM
+from pyframe.errors import ArgumentError, check_integer, check_number
+
+__all__ = ["Rule", "axes", "flag", "number", "one_of", "optional", "packed", "whole"]
+
+Rule = Callable[[Any, str], Any]
+
+LARGEST = sys.float_info.max
+
+
+def number(
+    *,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+) -> Rule:
+    """Return the rule of a finite number within bounds; it is kept as a float.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.attributes.number(at_least=0, below=1)(0.5, "rate")
+    0.5
+    """
+
+    low = -LARGEST if above is None else math.nextafter(above, math.inf)
+    low = low if at_least is None else max(low, at_least)
+    high = LARGEST if below is None else math.nextafter(below, -math.inf)
+    high = high if at_most is None else min(high, at_most)
+
+    def rule(value: Any, what: str) -> float:
+        if type(value) is float and low <= value <= high:  # the usual case, and the quick one
+            return value
+        return check_number(
+            what, value, at_least=at_least, above=above, at_most=at_most, below=below
+        )
+
+    return rule
+
+
+def whole(*, at_least: int = -(2**63), at_most: int = 2**63 - 1) -> Rule:
+    """Return the rule of a whole number within bounds, 64 bits unless given; it is kept as an int.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.attributes.whole(at_least=1)(3, "groups")
+    3
+    """
+
+    def rule(value: Any, what: str) -> int:
+        if type(value) is int and at_least <= value <= at_most:
+            return value
+        return check_integer(what, value, at_least=at_least, at_most=at_most)
+
+    return rule
+
+
+def flag(value: Any, what: str) -> bool:
+    """Return True or False for one of them, or for 1 or 0: a rule.
+
+    Raises
+    ------
+    ArgumentError
+        For anything else.
+    """
+    if value is True or value is False:
+        return bool(value)
+    if isinstance(value, int | np.bool_ | np.integer) and value in (0, 1):
+        return bool(value)
+    raise ArgumentError(f"{what} is {value!r:.80}; it must be True or False")
+
+
+def one_of(names: Collection[str]) -> Rule:
+    """Return the rule of a word out of some.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.attributes.one_of(("mean", "sum"))("sum", "reduction")
+    'sum'
+    """
+
+    def rule(value: Any, what: str) -> str:
+        if isinstance(value, str) and value in names:
+            return value
+        raise ArgumentError(f"{what} is {value!r:.80}; it must be one of {', '.join(names)}")
+
+    return rule
+
+
+def optional(inner: Rule) -> Rule:
+    """Return the rule of what is None, or keeps to another rule.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.attributes.optional(pf.attributes.whole(at_least=1))(None, "classes") is None
+    True
+    """
+
+    def rule(value: Any, what: str) -> Any:
+        return None if value is None else inner(value, what)
+
+    return rule
+
+
+def axes(value: Any, what: str) -> int | tuple[int, ...]:
+    """Return one axis, or several as a tuple: a rule. Which there are, the shape rule knows.
+
+    Raises
+    ------
+    ArgumentError
+        If they are no whole numbers, or more than an array can have.
+    """
+    if type(value) is int:
+        return value
+    if isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes):
+        if len(value) > MAX_NDIM:
+            raise ArgumentError(f"{what} names {len(value)} axes, and arrays have {MAX_NDIM}")
+        return tuple(check_integer(what, axis) for axis in value)
+    return check_integer(what, value)
+
+
+def packed(field: np.dtype[Any]) -> Rule:
+    """Return the rule of what a field of the kernel's block can hold, exactly.
+
+    Where an op declares no rule of its own, and hands its attribute to the kernel as it is, this
+    one is derived. It is also what the values have to keep to that `Op.lower_attributes` returns.
+    """
+    element, shape = field.subdtype or (field, ())
+    wanted = f"{'a finite number' if element.kind == 'f' else f'a whole number ({element.name})'}"
+    wanted += f", {shape} of them" if shape else ""
+
+    is_float = element.kind == "f" and not shape
+    limits = (
+        (0, -1) if element.kind == "f" or shape else (np.iinfo(element).min, np.iinfo(element).max)
+    )
+
+    def rule(value: Any, what: str) -> Any:
+        kind = type(value)
+        if (is_float and kind is float and -LARGEST <= value <= LARGEST) or (
+            (kind is int or kind is bool) and limits[0] <= value <= limits[1]
+        ):
+            return value
+        try:
+            array = np.asarray(value)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise ArgumentError(f"{what} is {value!r:.80}; it must be {wanted}") from error
+        fits = array.shape == shape and array.dtype.kind in (
+            "fiub" if element.kind == "f" else "iub"
+        )
+        if fits and element.kind == "f":
+            fits = bool(np.isfinite(array).all())
+        elif fits and array.size:
+            lowest, highest = np.iinfo(element).min, np.iinfo(element).max
+            fits = int(array.min()) >= lowest and int(array.max()) <= highest
+        if not fits:
+            raise ArgumentError(f"{what} is {value!r:.80}; it must be {wanted}")
+        return value
+
+    return rule
