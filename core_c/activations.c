@@ -104,31 +104,33 @@ static inline double within(double bound, double x) {
 }
 
 /* s = 1 / (1 + exp(-v)), and s (1 - s) in *slope */
-static inline double logistic(double v, double *slope) {
-    double e = pf_exp(-fabs(v));
+static inline double logistic(pf_pair v, double *slope) {
+    double e = pf_exp(-fabs(v.high));
+    e -= e * (v.high >= 0 ? v.low : -v.low);
     *slope = e / ((1 + e) * (1 + e));
-    return (v >= 0 ? 1.0 : e) / (1 + e);
+    return (v.high >= 0 ? 1.0 : e) / (1 + e);
 }
 
 /* factor / (1 + exp(-v)). Far to the left exp(v) has lost digits that the product would still have:
  * there it is multiplied in two steps. */
-static inline double times_logistic(double factor, double v) {
-    const double size = fabs(v);
-    const double e = pf_exp(size > 600.0 ? 200.0 - size : -size);
+static inline double times_logistic(double factor, pf_pair v) {
+    const double size = fabs(v.high);
+    double e = pf_exp(size > 600.0 ? 200.0 - size : -size);
+    e -= e * (v.high >= 0 ? v.low : -v.low);
     const double rest = size > 600.0 ? 1.3838965267367376e-87 : 1.0; /* exp(-200) */
-    return (v >= 0 ? factor : factor * e * rest) / (1 + e * rest);
+    return (v.high >= 0 ? factor : factor * e * rest) / (1 + e * rest);
 }
 
 /* y = x / (1 + exp(-x)) */
 static inline double r_silu(double x) {
     x = at_least(-SILU_BOUND, x);
-    return times_logistic(x, x);
+    return times_logistic(x, (pf_pair){x, 0});
 }
 /* y' = s + x s (1 - s) */
 static inline double r_silu_slope(double x) {
     double slope;
     x = within(SILU_BOUND, x);
-    double s = logistic(x, &slope);
+    double s = logistic((pf_pair){x, 0}, &slope);
     return s + x * slope;
 }
 
@@ -154,13 +156,13 @@ static inline double r_gelu_slope(double x) {
 /* y = x (1 + tanh(v / 2)) / 2 = x / (1 + exp(-v)), v = 2 sqrt(2/pi) (x + 0.044715 x^3) */
 static inline double r_gelu_tanh(double x) {
     const double t = within(GELU_BOUND, x);
-    return times_logistic(at_least(-GELU_BOUND, x), TANH_SCALE * (t + TANH_CUBIC * t * t * t));
+    return times_logistic(at_least(-GELU_BOUND, x), pf_gelu_argument(t));
 }
 /* y' = s + x s (1 - s) v' */
 static inline double r_gelu_tanh_slope(double x) {
     double slope;
     x = within(GELU_BOUND, x);
-    double s = logistic(TANH_SCALE * (x + TANH_CUBIC * x * x * x), &slope);
+    double s = logistic(pf_gelu_argument(x), &slope);
     return s + x * slope * TANH_SCALE * (1 + 3 * TANH_CUBIC * x * x);
 }
 

@@ -156,8 +156,8 @@ FAULTS = [
     Fault(
         "the sign of the label's term",
         "losses.c",
-        "* inverse - R(1.0);",
-        "* inverse + R(1.0);",
+        "dx[labels[i]] = -w * (others * inverse);",
+        "dx[labels[i]] = w * (others * inverse);",
         "cross_entropy_grad",
     ),
     Fault(
