@@ -104,14 +104,15 @@ PF_KERNEL(dropout) /* x (n, ...) -> y                         y = x / (1 - rate)
                                                               outside of training */
 
 /* optimizers.c: p parameters, g gradients, both (n); | divides inputs from states, which are read
- * and written; slots v, m, mask, direction (n); total, best, redraw, run one double. */
+ * and written; slots v, m, mask, direction (n); norm, skipped, best, redraw, run one double. */
 PF_KERNEL(sgd_update)               /* g | p             p -= rate (g + decay p) */
 PF_KERNEL(sgd_momentum_update)      /* g | p, v          v = momentum v + g + decay p
                                                          p -= rate v */
 PF_KERNEL(adam_update)              /* g | p, m, v       Adam with bias correction */
 PF_KERNEL(clip_value)               /* | g               g = min(max(g, -limit), limit) */
-PF_KERNEL(square_sum)               /* g | total         total += sum g^2 */
-PF_KERNEL(scale_by_norm)            /* total | g         g *= min(1, limit / sqrt(total)) */
+PF_KERNEL(gradient_norm)            /* g | norm          norm = sqrt(norm^2 + sum g^2) */
+PF_KERNEL(check_norm)               /* norm | skipped    refuses NaN or infinity, or skips the step */
+PF_KERNEL(scale_by_norm)            /* norm | g          g *= min(1, limit / norm) */
 PF_KERNEL(random_search_propose)    /* mask -> c         c uniform in [low, high) */
 PF_KERNEL(direction_search_propose) /* p, mask, run | direction, redraw -> c
                                        c = p + size direction */

@@ -100,6 +100,7 @@ def collect(trainer: Trainer) -> Training:
         "optimizer": config,
         "optimizer_is_whole": whole,
         "step": plan.step_count,
+        "skipped_steps": plan.skipped_steps,
         "epochs_done": _epochs_done(trainer),
         "weighted": trainer._objectives.get(True) is trainer._current,
         "arrays": {key: packer.pack(array, key)["tensor"] for key, array in rest.items()},
@@ -383,6 +384,8 @@ def read(path: str | os.PathLike[str], trainer: Trainer, objective: Objective) -
         for key, array in named.items():
             array[...] = found[key]
         step = check_integer("step", record["step"], at_least=0, at_most=2**63 - 1)
+        skipped = record.get("skipped_steps", 0)  # a file of an older release has none
+        snapshot.arrays[-1][0] = check_integer("skipped_steps", skipped, at_least=0, at_most=step)
         if record["fit"] is not None:
             _check_fit(record["fit"])
         width = objective.columns[-1].stop
