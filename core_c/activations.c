@@ -1,6 +1,6 @@
 /* Activations: element-wise, x and y of any one shape (...).
  *
- * Each gradient takes dy and whichever of x and y makes it cheapest, and writes dx = dy * f'(x).
+ * Each gradient takes dy and x, y or the slope f'(x), and writes dx = dy f'(x).
  * Comparisons are written so that NaN falls through to a NaN result.
  *
  * gelu, silu and their slopes in float32 are those of math32.h; in float64 they are written out.
@@ -13,15 +13,40 @@ PF_MAP(relu, x < 0 ? R(0.0) : x)
 /* dx = dy for y > 0, else 0 */
 PF_MAP_GRAD(relu_grad, y, y <= 0 ? R(0.0) : dy)
 
-/* y = 1 / (1 + exp(-x)) */
-PF_MAP(sigmoid, pf_sigmoid(x))
-/* dx = dy y (1 - y) */
-PF_MAP_GRAD(sigmoid_grad, y, dy * y * (R(1.0) - y))
+/* The kernel `name`: output 0 is y = f(x), and output 1, if it is wanted, f'(x). */
+#define MAP_WITH_SLOPE(name, value, slope)                                      \
+    int PF_NAME(name)(const pf_call *call) {                                    \
+        const real *xs = pf_in(call, 0);                                        \
+        real *ys = pf_out(call, 0);                                             \
+        real *slopes = call->output_count > 1 ? pf_out(call, 1) : NULL;         \
+        int64_t n = pf_count(call->outputs[0]);                                 \
+        if (!ys) ys = slopes; /* what is written there first is of no matter */ \
+        if (slopes) {                                                           \
+            PF_INDEPENDENT                                                      \
+            for (int64_t i = 0; i < n; i++) {                                   \
+                const real x = xs[i], y = value;                                \
+                ys[i] = y;                                                      \
+                slopes[i] = slope;                                              \
+            }                                                                   \
+        } else {                                                                \
+            PF_INDEPENDENT                                                      \
+            for (int64_t i = 0; i < n; i++) {                                   \
+                const real x = xs[i];                                           \
+                ys[i] = value;                                                  \
+            }                                                                   \
+        }                                                                       \
+        return PF_OK;                                                           \
+    }
 
-/* y = tanh(x) */
-PF_MAP(tanh, r_tanh(x))
-/* dx = dy (1 - y^2); the factors lose no digits where y nears 1 or -1 */
-PF_MAP_GRAD(tanh_grad, y, (R(1.0) - y) * (R(1.0) + y) * dy)
+/* y = 1 / (1 + exp(-x)), y' = exp(-x) y^2 */
+MAP_WITH_SLOPE(sigmoid, pf_sigmoid(x), pf_sigmoid_slope(x, y))
+/* dx = dy y' */
+PF_MAP_GRAD(sigmoid_grad, slope, slope *dy)
+
+/* y = tanh(x), y' = 1 - y^2 */
+MAP_WITH_SLOPE(tanh, r_tanh(x), pf_tanh_slope(x))
+/* dx = dy y' */
+PF_MAP_GRAD(tanh_grad, slope, slope *dy)
 
 /* y = log(1 + exp(x)), without overflow */
 PF_MAP(softplus, (x > 0 ? x : R(0.0)) + r_log1p_unit(r_exp(-r_fabs(x))))

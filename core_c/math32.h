@@ -115,10 +115,12 @@ static inline float pf_log1p_unitf(float x) {
     return pf_log_of((half * u - 1.0f) + half * lost, k);
 }
 
-/* tanh(x) = 1 - 2 / (exp(2x) + 1) for large x > 0; near 0, where that cancels, x + x z q(z). */
+/* tanh(x) = 1 - 2 e / (1 + e), e = exp(-2 x), for large x > 0; near 0, where that cancels, x + x z
+ * q(z). */
 static inline float pf_tanhf(float x) {
     const float size = fabsf(x), z = x * x;
-    float large = 1.0f - 2.0f / (pf_expf(2.0f * size) + 1.0f);
+    const float e = pf_expf(-2.0f * size);
+    float large = 1.0f - 2.0f * e / (1.0f + e);
     /* (tanh(x) - x) / x^3 for |x| <= 0.63, z = x^2 */
     float q = 2.27715484e-3f;
     q = q * z - 8.33007670e-3f;
