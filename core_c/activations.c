@@ -128,22 +128,30 @@ static inline double within(double bound, double x) {
     return x < -bound ? -bound : x > bound ? bound : x;
 }
 
-/* s = 1 / (1 + exp(-v)), and s (1 - s) in *slope */
-static inline double logistic(pf_pair v, double *slope) {
-    double e = pf_exp(-fabs(v.high));
-    e -= e * (v.high >= 0 ? v.low : -v.low);
-    *slope = e / ((1 + e) * (1 + e));
-    return (v.high >= 0 ? 1.0 : e) / (1 + e);
+/* e = exp(-|v|) as far * near. Far out it has lost digits that a product with it would still have:
+ * there the two are multiplied one after the other. */
+typedef struct {
+    double far, near;
+} two_steps;
+
+static inline two_steps decay(pf_pair v) {
+    const double size = fabs(v.high);
+    const double e = pf_exp(size > 600.0 ? 200.0 - size : -size);
+    const double near = size > 600.0 ? 1.3838965267367376e-87 : 1.0; /* exp(-200) */
+    return (two_steps){e - e * (v.high >= 0 ? v.low : -v.low), near};
 }
 
-/* factor / (1 + exp(-v)). Far to the left exp(v) has lost digits that the product would still have:
- * there it is multiplied in two steps. */
+/* factor s, s = 1 / (1 + exp(-v)) */
 static inline double times_logistic(double factor, pf_pair v) {
-    const double size = fabs(v.high);
-    double e = pf_exp(size > 600.0 ? 200.0 - size : -size);
-    e -= e * (v.high >= 0 ? v.low : -v.low);
-    const double rest = size > 600.0 ? 1.3838965267367376e-87 : 1.0; /* exp(-200) */
-    return (v.high >= 0 ? factor : factor * e * rest) / (1 + e * rest);
+    const two_steps e = decay(v);
+    return (v.high >= 0 ? factor : factor * e.far * e.near) / (1 + e.far * e.near);
+}
+
+/* The derivative of x s: s + x s' = s (1 + x (1 - s) v'), dv = v' */
+static inline double gate_slope(double x, pf_pair v, double dv) {
+    const two_steps e = decay(v);
+    const double all = e.far * e.near, rest = (v.high >= 0 ? all : 1.0) / (1 + all); /* 1 - s */
+    return times_logistic(1 + x * rest * dv, v);
 }
 
 /* y = x / (1 + exp(-x)) */
@@ -151,12 +159,9 @@ static inline double r_silu(double x) {
     x = at_least(-SILU_BOUND, x);
     return times_logistic(x, (pf_pair){x, 0});
 }
-/* y' = s + x s (1 - s) */
 static inline double r_silu_slope(double x) {
-    double slope;
     x = within(SILU_BOUND, x);
-    double s = logistic((pf_pair){x, 0}, &slope);
-    return s + x * slope;
+    return gate_slope(x, (pf_pair){x, 0}, 1);
 }
 
 #define NORMAL_PEAK 0.39894228040143267794 /* 1 / sqrt(2 pi) */
@@ -183,12 +188,9 @@ static inline double r_gelu_tanh(double x) {
     const double t = within(GELU_BOUND, x);
     return times_logistic(at_least(-GELU_BOUND, x), pf_gelu_argument(t));
 }
-/* y' = s + x s (1 - s) v' */
 static inline double r_gelu_tanh_slope(double x) {
-    double slope;
     x = within(GELU_BOUND, x);
-    double s = logistic(pf_gelu_argument(x), &slope);
-    return s + x * slope * TANH_SCALE * (1 + 3 * TANH_CUBIC * x * x);
+    return gate_slope(x, pf_gelu_argument(x), TANH_SCALE * (1 + 3 * TANH_CUBIC * x * x));
 }
 
 #endif

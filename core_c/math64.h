@@ -223,7 +223,7 @@ static inline double pf_erf_near(double x) {
 static inline double pf_erf(double x) {
     const double size = fabs(x) < 6.0 ? fabs(x) : 6.0; /* 1 there */
     const double far = 1.0 - pf_exp(-size * size) * pf_erfc_scaled(0.4 * size);
-    const double y = size < 0.5 ? pf_erf_near(x) : copysign(far, x);
+    const double y = copysign(size < 0.5 ? pf_erf_near(size) : far, x);
     return x == x ? y : x;
 }
 

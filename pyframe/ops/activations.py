@@ -172,7 +172,8 @@ class Elu(ElementwiseOp):
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
         (x,) = inputs
-        return np.where(x > 0, x, attributes.get("alpha", 1.0) * np.expm1(np.minimum(x, 0)))
+        left = np.where(x > 0, 0.0, x)  # a negative zero stays one
+        return np.where(x > 0, x, attributes.get("alpha", 1.0) * np.expm1(left))
 
     @classmethod
     def sample(cls, draw: Any) -> Case:
