@@ -265,7 +265,7 @@ def test_the_number_of_threads_changes_no_bit(dtype: str) -> None:
 @every_dtype
 @pytest.mark.parametrize("packed", [False, True])
 def test_taps_over_nothing_have_no_rows(isa: str, dtype: str, packed: bool) -> None:
-    """As of a convolution over no channels, whose table of rows is not there; see the sanitizers."""
+    """As of a convolution over no channels, which has no table of rows; see the sanitizers."""
     memory, c = output(19, 37, dtype)
     bias = np.arange(37).astype(dtype)
     Product(None, np.empty((0, 37), dtype), c, packed=packed, isa=isa, taps=9, bias=bias).run()
