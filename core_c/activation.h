@@ -1,5 +1,9 @@
-/* The activations whose derivative is a function of the result: what a matrix product can apply to
- * its tiles while they are in registers or in the L1 cache. */
+/* The activations that a matrix product can apply to its tiles while they are in registers or in
+ * the L1 cache, and the derivatives that it can multiply them by.
+ *
+ * That of a relu is read off its result. Those of sigmoid and tanh are not: where the result has
+ * rounded to 1 it says nothing of a derivative that is small, and yet a normal number. So these two
+ * also give their derivative, from the exponential that they need anyway, and that is saved. */
 #ifndef PYFRAME_ACTIVATION_H
 #define PYFRAME_ACTIVATION_H
 
@@ -9,6 +13,18 @@
 static inline real pf_sigmoid(real x) {
     real e = r_exp(-r_fabs(x)), top = x >= 0 ? R(1.0) : e;
     return top / (R(1.0) + e);
+}
+
+/* sigmoid'(x) = y (1 - y), y = sigmoid(x); where y is near 1, 1 - y is exp(-x) y */
+static inline real pf_sigmoid_slope(real x, real y) {
+    const real small = x >= 0 ? r_exp(-r_fabs(x)) * y : R(1.0) - y;
+    return y * small;
+}
+
+/* tanh'(x) = (1 - |y|) (1 + |y|) = w (2 - w), w = 1 - |tanh(x)| = 2 / (exp(2 |x|) + 1) */
+static inline real pf_tanh_slope(real x) {
+    const real e = r_exp(R(-2.0) * r_fabs(x)), w = R(2.0) * e / (R(1.0) + e);
+    return w * (R(2.0) - w);
 }
 
 /* y = f(x). Comparisons are written so that NaN falls through. */
@@ -27,15 +43,14 @@ static inline real pf_activate(int kind, real x, real slope) {
     }
 }
 
-/* dx = dy f'(x), from y = f(x). */
+/* dx = dy f'(x), from what is saved: the derivative of sigmoid and tanh, of the others y = f(x). */
 static inline real pf_activate_grad(int kind, real dy, real y, real slope) {
     switch (kind) {
         case PF_RELU:
             return y <= 0 ? R(0.0) : dy;
         case PF_SIGMOID:
-            return dy * y * (R(1.0) - y);
-        case PF_TANH: /* the factors lose no digits where y nears 1 or -1 */
-            return (R(1.0) - y) * (R(1.0) + y) * dy;
+        case PF_TANH:
+            return dy * y;
         case PF_LEAKY_RELU:
             return y > 0 ? dy : slope * dy;
         default:
@@ -71,7 +86,7 @@ static inline void pf_activate_all(int kind, real slope, real *restrict y, int64
     PF_WITH_KIND(kind, for (int64_t i = 0; i < n; i++) y[i] = pf_activate(KIND, y[i], slope);)
 }
 
-/* dx = dx f'(x), from y = f(x), n elements */
+/* dx = dx f'(x), from what is saved in y, n elements */
 static inline void pf_activate_grad_all(int kind, real slope, real *restrict dx,
                                         const real *restrict y, int64_t n) {
     PF_WITH_KIND(

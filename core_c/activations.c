@@ -1,6 +1,6 @@
 /* Activations: element-wise, x and y of any one shape (...).
  *
- * Each gradient takes dy and whichever of x and y makes it cheapest, and writes dx = dy * f'(x).
+ * Each gradient takes dy and x, y or the slope f'(x), and writes dx = dy f'(x).
  * Comparisons are written so that NaN falls through to a NaN result.
  *
  * gelu, silu and their slopes in float32 are those of math32.h; in float64 they are written out.
@@ -13,15 +13,40 @@ PF_MAP(relu, x < 0 ? R(0.0) : x)
 /* dx = dy for y > 0, else 0 */
 PF_MAP_GRAD(relu_grad, y, y <= 0 ? R(0.0) : dy)
 
-/* y = 1 / (1 + exp(-x)) */
-PF_MAP(sigmoid, pf_sigmoid(x))
-/* dx = dy y (1 - y) */
-PF_MAP_GRAD(sigmoid_grad, y, dy * y * (R(1.0) - y))
+/* The kernel `name`: output 0 is y = f(x), and output 1, if it is wanted, f'(x). */
+#define MAP_WITH_SLOPE(name, value, slope)                                      \
+    int PF_NAME(name)(const pf_call *call) {                                    \
+        const real *xs = pf_in(call, 0);                                        \
+        real *ys = pf_out(call, 0);                                             \
+        real *slopes = call->output_count > 1 ? pf_out(call, 1) : NULL;         \
+        int64_t n = pf_count(call->outputs[0]);                                 \
+        if (!ys) ys = slopes; /* what is written there first is of no matter */ \
+        if (slopes) {                                                           \
+            PF_INDEPENDENT                                                      \
+            for (int64_t i = 0; i < n; i++) {                                   \
+                const real x = xs[i], y = value;                                \
+                ys[i] = y;                                                      \
+                slopes[i] = slope;                                              \
+            }                                                                   \
+        } else {                                                                \
+            PF_INDEPENDENT                                                      \
+            for (int64_t i = 0; i < n; i++) {                                   \
+                const real x = xs[i];                                           \
+                ys[i] = value;                                                  \
+            }                                                                   \
+        }                                                                       \
+        return PF_OK;                                                           \
+    }
 
-/* y = tanh(x) */
-PF_MAP(tanh, r_tanh(x))
-/* dx = dy (1 - y^2); the factors lose no digits where y nears 1 or -1 */
-PF_MAP_GRAD(tanh_grad, y, (R(1.0) - y) * (R(1.0) + y) * dy)
+/* y = 1 / (1 + exp(-x)), y' = exp(-x) y^2 */
+MAP_WITH_SLOPE(sigmoid, pf_sigmoid(x), pf_sigmoid_slope(x, y))
+/* dx = dy y' */
+PF_MAP_GRAD(sigmoid_grad, slope, slope *dy)
+
+/* y = tanh(x), y' = 1 - y^2 */
+MAP_WITH_SLOPE(tanh, r_tanh(x), pf_tanh_slope(x))
+/* dx = dy y' */
+PF_MAP_GRAD(tanh_grad, slope, slope *dy)
 
 /* y = log(1 + exp(x)), without overflow */
 PF_MAP(softplus, (x > 0 ? x : R(0.0)) + r_log1p_unit(r_exp(-r_fabs(x))))
@@ -103,33 +128,40 @@ static inline double within(double bound, double x) {
     return x < -bound ? -bound : x > bound ? bound : x;
 }
 
-/* s = 1 / (1 + exp(-v)), and s (1 - s) in *slope */
-static inline double logistic(double v, double *slope) {
-    double e = pf_exp(-fabs(v));
-    *slope = e / ((1 + e) * (1 + e));
-    return (v >= 0 ? 1.0 : e) / (1 + e);
+/* e = exp(-|v|) as far * near. Far out it has lost digits that a product with it would still have:
+ * there the two are multiplied one after the other. */
+typedef struct {
+    double far, near;
+} two_steps;
+
+static inline two_steps decay(pf_pair v) {
+    const double size = fabs(v.high);
+    const double e = pf_exp(size > 600.0 ? 200.0 - size : -size);
+    const double near = size > 600.0 ? 1.3838965267367376e-87 : 1.0; /* exp(-200) */
+    return (two_steps){e - e * (v.high >= 0 ? v.low : -v.low), near};
 }
 
-/* factor / (1 + exp(-v)). Far to the left exp(v) has lost digits that the product would still have:
- * there it is multiplied in two steps. */
-static inline double times_logistic(double factor, double v) {
-    const double size = fabs(v);
-    const double e = pf_exp(size > 600.0 ? 200.0 - size : -size);
-    const double rest = size > 600.0 ? 1.3838965267367376e-87 : 1.0; /* exp(-200) */
-    return (v >= 0 ? factor : factor * e * rest) / (1 + e * rest);
+/* factor s, s = 1 / (1 + exp(-v)) */
+static inline double times_logistic(double factor, pf_pair v) {
+    const two_steps e = decay(v);
+    return (v.high >= 0 ? factor : factor * e.far * e.near) / (1 + e.far * e.near);
+}
+
+/* The derivative of x s: s + x s' = s (1 + x (1 - s) v'), dv = v' */
+static inline double gate_slope(double x, pf_pair v, double dv) {
+    const two_steps e = decay(v);
+    const double all = e.far * e.near, rest = (v.high >= 0 ? all : 1.0) / (1 + all); /* 1 - s */
+    return times_logistic(1 + x * rest * dv, v);
 }
 
 /* y = x / (1 + exp(-x)) */
 static inline double r_silu(double x) {
     x = at_least(-SILU_BOUND, x);
-    return times_logistic(x, x);
+    return times_logistic(x, (pf_pair){x, 0});
 }
-/* y' = s + x s (1 - s) */
 static inline double r_silu_slope(double x) {
-    double slope;
     x = within(SILU_BOUND, x);
-    double s = logistic(x, &slope);
-    return s + x * slope;
+    return gate_slope(x, (pf_pair){x, 0}, 1);
 }
 
 #define NORMAL_PEAK 0.39894228040143267794 /* 1 / sqrt(2 pi) */
@@ -154,14 +186,11 @@ static inline double r_gelu_slope(double x) {
 /* y = x (1 + tanh(v / 2)) / 2 = x / (1 + exp(-v)), v = 2 sqrt(2/pi) (x + 0.044715 x^3) */
 static inline double r_gelu_tanh(double x) {
     const double t = within(GELU_BOUND, x);
-    return times_logistic(at_least(-GELU_BOUND, x), TANH_SCALE * (t + TANH_CUBIC * t * t * t));
+    return times_logistic(at_least(-GELU_BOUND, x), pf_gelu_argument(t));
 }
-/* y' = s + x s (1 - s) v' */
 static inline double r_gelu_tanh_slope(double x) {
-    double slope;
     x = within(GELU_BOUND, x);
-    double s = logistic(TANH_SCALE * (x + TANH_CUBIC * x * x * x), &slope);
-    return s + x * slope * TANH_SCALE * (1 + 3 * TANH_CUBIC * x * x);
+    return gate_slope(x, pf_gelu_argument(x), TANH_SCALE * (1 + 3 * TANH_CUBIC * x * x));
 }
 
 #endif

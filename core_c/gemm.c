@@ -66,7 +66,8 @@ typedef struct {
 } k_blocks;
 
 static k_blocks blocks_of(const pf_gemm *g) {
-    if (g->taps <= 1 && g->k <= DEPTH)
+    /* A sum of nothing has no taps: their rows, which `a_rows` would say, are nowhere. */
+    if (g->k == 0 || (g->taps <= 1 && g->k <= DEPTH))
         return (k_blocks){.taps = 1, .depth = g->k, .taps_at_once = 1, .pieces = 1, .count = 1};
     k_blocks b = {.taps = g->taps > 1 ? g->taps : 1};
     b.depth = g->k / b.taps;

@@ -12,10 +12,10 @@ PF_KERNEL(leaky_relu)      /* x -> y                    y = x > 0 ? x : slope x 
 PF_KERNEL(leaky_relu_grad) /* dy, x -> dx               dx = dy (x > 0 ? 1 : slope) */
 PF_KERNEL(elu)             /* x -> y                    y = x > 0 ? x : alpha (exp(x) - 1) */
 PF_KERNEL(elu_grad)        /* dy, x -> dx               dx = dy (x > 0 ? 1 : alpha exp(x)) */
-PF_KERNEL(sigmoid)         /* x -> y                    y = 1 / (1 + exp(-x)) */
-PF_KERNEL(sigmoid_grad)    /* dy, y -> dx               dx = dy y (1 - y) */
-PF_KERNEL(tanh)            /* x -> y                    y = tanh(x) */
-PF_KERNEL(tanh_grad)       /* dy, y -> dx               dx = dy (1 - y^2) */
+PF_KERNEL(sigmoid)         /* x -> y, y'                y = 1 / (1 + exp(-x)), y' = y (1 - y) */
+PF_KERNEL(sigmoid_grad)    /* dy, y' -> dx              dx = dy y' */
+PF_KERNEL(tanh)            /* x -> y, y'                y = tanh(x), y' = 1 - y^2 */
+PF_KERNEL(tanh_grad)       /* dy, y' -> dx              dx = dy y' */
 PF_KERNEL(gelu)            /* x -> y                    y = x P(Z < x), Z standard normal */
 PF_KERNEL(gelu_grad)       /* dy, x -> dx               dx = dy (P(Z < x) + x p(x)) */
 PF_KERNEL(silu)            /* x -> y                    y = x s, s = 1 / (1 + exp(-x)) */
@@ -104,15 +104,16 @@ PF_KERNEL(dropout) /* x (n, ...) -> y                         y = x / (1 - rate)
                                                               outside of training */
 
 /* optimizers.c: p parameters, g gradients, both (n); | divides inputs from states, which are read
- * and written; slots v, m, mask, direction (n); total, best, redraw, run one double. */
-PF_KERNEL(sgd_update)               /* g | p             p -= rate (g + decay p) */
-PF_KERNEL(sgd_momentum_update)      /* g | p, v          v = momentum v + g + decay p
-                                                         p -= rate v */
-PF_KERNEL(adam_update)              /* g | p, m, v       Adam with bias correction */
-PF_KERNEL(clip_value)               /* | g               g = min(max(g, -limit), limit) */
-PF_KERNEL(square_sum)               /* g | total         total += sum g^2 */
-PF_KERNEL(scale_by_norm)            /* total | g         g *= min(1, limit / sqrt(total)) */
-PF_KERNEL(random_search_propose)    /* mask -> c         c uniform in [low, high) */
+ * and written; slots v, m, mask, direction (n); norm, skipped, best, redraw, run one double. */
+PF_KERNEL(sgd_update)            /* g | p             p -= rate (g + decay p) */
+PF_KERNEL(sgd_momentum_update)   /* g | p, v          v = momentum v + g + decay p
+                                                      p -= rate v */
+PF_KERNEL(adam_update)           /* g | p, m, v       Adam with bias correction */
+PF_KERNEL(clip_value)            /* | g               g = min(max(g, -limit), limit) */
+PF_KERNEL(gradient_norm)         /* g | norm          norm = sqrt(norm^2 + sum g^2) */
+PF_KERNEL(check_norm)            /* norm | skipped    refuses NaN or infinity, or skips the step */
+PF_KERNEL(scale_by_norm)         /* norm | g          g *= min(1, limit / norm) */
+PF_KERNEL(random_search_propose) /* mask -> c         c uniform in [low, high) */
 PF_KERNEL(direction_search_propose) /* p, mask, run | direction, redraw -> c
                                        c = p + size direction */
 PF_KERNEL(search_accept)            /* c, cost | p, best, redraw   p = c if cost < best */

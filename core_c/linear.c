@@ -71,7 +71,7 @@ int PF_NAME(linear)(const pf_call *call) {
  * dx = weight dy, dweight = sum x dy, dbias = sum dy. An output nobody wants is skipped.
  *
  * With an optional fourth input `saved`, of the shape of x, dx is multiplied by the derivative of
- * the activation whose result `saved` is. */
+ * an activation, of which `saved` is what activation.h says. */
 int PF_NAME(linear_grad)(const pf_call *call) {
     const linear_attributes *attributes = call->attributes;
     const pf_operand *weights = call->inputs[2];

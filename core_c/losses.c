@@ -181,14 +181,17 @@ int PF_NAME(huber_loss_grad)(const pf_call *call) {
 
 static inline real bce(real y, real x, real delta) {
     (void)delta;
-    /* max(x, 0) - x y without the difference of two great numbers when y is 0 or 1. */
-    const real linear = x > 0 ? x * (R(1.0) - y) : -x * y;
+    /* max(x, 0) - x y without the difference of two great numbers when y is 0 or 1; a certain and
+     * right answer, an infinite x times 0, costs nothing. */
+    const real factor = x > 0 ? R(1.0) - y : -y;
+    const real linear = factor == 0 ? R(0.0) : x * factor;
     return linear + r_log1p_unit(r_exp(-r_fabs(x)));
 }
 static inline real bce_by_x(real y, real x, real delta) {
     (void)delta;
-    const real e = r_exp(-r_fabs(x));
-    return (x >= 0 ? R(1.0) : e) / (R(1.0) + e) - y;
+    /* sigmoid(x) - y over one denominator: 1 / (1 + e) - 1 would lose all of a small e. */
+    const real e = r_exp(-r_fabs(x)), rest = R(1.0) - y;
+    return (x >= 0 ? rest - y * e : rest * e - y) / (R(1.0) + e);
 }
 static inline real bce_by_y(real y, real x, real delta) {
     (void)y, (void)delta;
@@ -256,10 +259,12 @@ int PF_NAME(cross_entropy_grad)(const pf_call *call) {
         for (int64_t i = start; i < start + rows; i++, dx += classes) {
             real w = scale * weight_of(b, i / b.row);
             if (b.reduction == NONE) w *= dl[i];
-            const real inverse = R(1.0) / pf_sum(dx, classes);
-            const real own = dx[labels[i]] * inverse - R(1.0);
+            /* The label's own p - 1 is minus the sum of the others: p, near 1, would cancel. */
+            const real own = dx[labels[i]];
+            dx[labels[i]] = 0;
+            const real others = pf_sum(dx, classes), inverse = R(1.0) / (others + own);
             for (int64_t c = 0; c < classes; c++) dx[c] = w * (dx[c] * inverse);
-            dx[labels[i]] = w * own;
+            dx[labels[i]] = -w * (others * inverse);
         }
     }
     return PF_OK;

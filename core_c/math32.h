@@ -115,10 +115,12 @@ static inline float pf_log1p_unitf(float x) {
     return pf_log_of((half * u - 1.0f) + half * lost, k);
 }
 
-/* tanh(x) = 1 - 2 / (exp(2x) + 1) for large x > 0; near 0, where that cancels, x + x z q(z). */
+/* tanh(x) = 1 - 2 e / (1 + e), e = exp(-2 x), for large x > 0; near 0, where that cancels, x + x z
+ * q(z). */
 static inline float pf_tanhf(float x) {
     const float size = fabsf(x), z = x * x;
-    float large = 1.0f - 2.0f / (pf_expf(2.0f * size) + 1.0f);
+    const float e = pf_expf(-2.0f * size);
+    float large = 1.0f - 2.0f * e / (1.0f + e);
     /* (tanh(x) - x) / x^3 for |x| <= 0.63, z = x^2 */
     float q = 2.27715484e-3f;
     q = q * z - 8.33007670e-3f;
@@ -186,8 +188,8 @@ static inline float pf_gatef(float x, float a, float high, float low) {
     const pf_exponential p = pf_exponential_of(-high, -low);
     const float e = (1.0f + p.fraction) * pf_scale_by(1.0f, p.k);
     const float share = a / (1.0f + e);
-    const float left = -pf_scale_by(share * (1.0f + p.fraction), p.k);
-    return x > 0.0f ? share : x == x ? left : x;
+    const float left = pf_scale_by(share * (1.0f + p.fraction), p.k);
+    return x == x ? copysignf(x > 0.0f ? share : left, x) : x; /* zero keeps its sign */
 }
 
 /* silu: v(x) = x */
@@ -256,7 +258,8 @@ static inline float pf_geluf(float x) {
     p = p * t + 0.149825330662;
     p = p * t + 0.149595251446;
     const double left = a * t * p * (e.power * (1.0 + e.fraction));
-    return x > 0.0f ? (float)((double)x - left) : x == x ? (float)-left : x;
+    const double size_of_y = x > 0.0f ? (double)x - left : left;
+    return x == x ? copysignf((float)size_of_y, x) : x; /* zero keeps its sign */
 }
 
 /* y'. On the left it is q(a) - a p(a), p the density, which is 0 at a0 = 0.7517915...; so it is

@@ -116,13 +116,49 @@ static inline double pf_tanh(double x) {
     return copysign(m / (m + 2.0), x);
 }
 
-/* exp(-x^2 / 2) for a product that is rounded: x^2 = square + rest, exactly */
+/* A number as a sum of two, the second far below the first: for the argument of an exponential,
+ * where an error of the last place counts as many times as the argument is great. */
+typedef struct {
+    double high, low;
+} pf_pair;
+
+/* x y, exactly but for the last of some 106 digits, for finite x and y (Dekker, "A floating-point
+ * technique for extending the available precision", 1971) */
+static inline pf_pair pf_product(double x, double y) {
+    const double high = x * y;
+#if defined(__FMA__) || defined(__aarch64__)
+    return (pf_pair){high, __builtin_fma(x, y, -high)};
+#else
+    const uint64_t upper = ~(uint64_t)0x7FFFFFF;
+    const double x1 = pf_of_bits64(pf_bits_of64(x) & upper), x2 = x - x1;
+    const double y1 = pf_of_bits64(pf_bits_of64(y) & upper), y2 = y - y1;
+    return (pf_pair){high, ((x1 * y1 - high) + (x1 * y2 + x2 * y1)) + x2 * y2};
+#endif
+}
+
+/* exp(-x^2 / 2) and exp(-x^2), |x| <= 40 */
 static inline double pf_exp_half_square(double x) {
-    const double high = pf_of_bits64(pf_bits_of64(x) & ~(uint64_t)0x7FFFFFF), low = x - high;
-    const double square = x * x;
-    const double rest = ((high * high - square) + 2.0 * high * low) + low * low;
-    const double y = pf_exp(-0.5 * square);
-    return y - y * (0.5 * rest);
+    const pf_pair square = pf_product(x, x);
+    const double y = pf_exp(-0.5 * square.high);
+    return y - y * (0.5 * square.low);
+}
+static inline double pf_exp_square(double x) {
+    const pf_pair square = pf_product(x, x);
+    const double y = pf_exp(-square.high);
+    return y - y * square.low;
+}
+
+/* The argument of gelu's logistic, x (c1 + c3 x^2), c1 = 2 sqrt(2/pi) and c3 = 0.044715 c1, |x| <=
+ * 40 */
+static inline pf_pair pf_gelu_argument(double x) {
+    const double c1 = 1.5957691216057308, c1_low = -9.96930880911092e-17;
+    const double c3 = 0.07135481627260025, c3_low = -6.175149918155315e-19;
+    const pf_pair square = pf_product(x, x), cubic = pf_product(c3, square.high);
+    const double sum = c1 + cubic.high;
+    const double lost = cubic.high > c1 ? c1 - (sum - cubic.high) : cubic.high - (sum - c1);
+    const double low = lost + (cubic.low + (c3 * square.low + c3_low * square.high) + c1_low);
+    const pf_pair v = pf_product(x, sum);
+    return (pf_pair){v.high, v.low + x * low};
 }
 
 /* With t = 1 / (1 + 0.4 x) for x >= 0, t in (0, 1], and u = 2 t - 1:
@@ -187,7 +223,7 @@ static inline double pf_erf_near(double x) {
 static inline double pf_erf(double x) {
     const double size = fabs(x) < 6.0 ? fabs(x) : 6.0; /* 1 there */
     const double far = 1.0 - pf_exp(-size * size) * pf_erfc_scaled(0.4 * size);
-    const double y = size < 0.5 ? pf_erf_near(x) : copysign(far, x);
+    const double y = copysign(size < 0.5 ? pf_erf_near(size) : far, x);
     return x == x ? y : x;
 }
 

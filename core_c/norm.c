@@ -69,21 +69,33 @@ __attribute__((always_inline)) static inline void each_block(const batch *b, int
         }
 }
 
-/* sum = the sum over r < count of `term`, a vector */
-#define PF_SUM_ROWS(sum, count, term)                                                             \
-    vec sum = {0};                                                                                \
+/* Sums over rows, WAYS of them open at once: with `r` the row and `way` its sum, `add` for each row
+ * r < count. */
+#define PF_EACH_ROW(count, add)                                                                   \
     {                                                                                             \
-        vec open[WAYS] = {{0}};                                                                   \
         int64_t at = 0;                                                                           \
         for (; at + WAYS <= (count); at += WAYS) PF_UNROLL for (int way = 0; way < WAYS; way++) { \
                 const int64_t r = at + way;                                                       \
-                open[way] += (term);                                                              \
+                add;                                                                              \
             }                                                                                     \
-        for (int64_t r = at; r < (count); r++) open[0] += (term);                                 \
-        sum = (open[0] + open[1]) + (open[2] + open[3]);                                          \
+        for (int64_t r = at; r < (count); r++) {                                                  \
+            enum { way = 0 };                                                                     \
+            add;                                                                                  \
+        }                                                                                         \
     }
 
-static inline vec square(vec x) { return x * x; }
+static inline vec total_of(const vec open[WAYS]) {
+    return (open[0] + open[1]) + (open[2] + open[3]);
+}
+
+/* sum = the sum over r < count of `term`, a vector */
+#define PF_SUM_ROWS(sum, count, term)           \
+    vec sum = {0};                              \
+    {                                           \
+        vec open[WAYS] = {{0}};                 \
+        PF_EACH_ROW(count, open[way] += (term)) \
+        sum = total_of(open);                   \
+    }
 
 /* Joins the mean and the sum of squared deviations of `count` more rows to those of `seen` rows. */
 static inline void join(vec *mean, vec *squares, real seen, vec more_mean, vec more_squares,
@@ -93,15 +105,22 @@ static inline void join(vec *mean, vec *squares, real seen, vec more_mean, vec m
     *squares += more_squares + apart * apart * (seen * count / (seen + count));
 }
 
-/* Mean and sum of squared deviations of a part's rows, block by block.
+/* Mean and sum of squared deviations of a part's rows, block by block. The mean is off by its
+ * rounding: the deviations from it say by how much, and equal numbers deviate by nothing.
  * Chan, Golub and LeVeque, Updating formulae and a pairwise algorithm for computing sample
- * variances, 1979, equation 2.1. */
+ * variances, 1979, equation 2.1; Algorithms for computing the sample variance, 1983, equation 1.7.
+ */
 static void block_moments(const batch *b, const block *k) {
     const real *x = b->x + k->at;
     real *mean = b->sums + k->index * 2 * b->width + k->column, *squares = mean + b->width;
     PF_SUM_ROWS(sum, k->count, load_part(x + r * b->width, k->lanes))
-    const vec middle = sum / (real)k->count;
-    PF_SUM_ROWS(around, k->count, square(load_part(x + r * b->width, k->lanes) - middle))
+    vec middle = sum / (real)k->count;
+    vec off[WAYS] = {{0}}, squares_of[WAYS] = {{0}};
+    PF_EACH_ROW(k->count, const vec d = load_part(x + r * b->width, k->lanes) - middle;
+                off[way] += d; squares_of[way] += d * d)
+    const vec rest = total_of(off);
+    const vec around = total_of(squares_of) - rest * rest / (real)k->count;
+    middle += rest / (real)k->count;
     vec m = {0}, s = {0};
     if (!k->is_first) m = load_part(mean, k->lanes), s = load_part(squares, k->lanes);
     const int64_t seen = k->top - b->rows * k->index / b->parts;
@@ -112,6 +131,30 @@ static void block_moments(const batch *b, const block *k) {
 
 static void part_moments(void *context, int64_t index) {
     each_block(context, index, block_moments);
+}
+
+/* Once more, for a column whose squares have overflowed: of numbers scaled down by a power of two,
+ * which costs no digits. Gives the mean and 1 / sqrt(variance), to which epsilon adds nothing; NaN
+ * and infinity among the numbers make both NaN. */
+__attribute__((noinline, cold)) static void scaled_moments(const real *x, int64_t n, int64_t apart,
+                                                           real *mean, real *inverse) {
+    real most = 0;
+    double sum = 0, squares = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const real size = r_fabs(x[i * apart]);
+        most = size > most || size != size ? size : most;
+    }
+    int exponent = 0;
+    (void)PF_MATH(frexp)(most, &exponent);
+    const real down = PF_MATH(ldexp)(R(1.0), -exponent), up = PF_MATH(ldexp)(R(1.0), exponent - 1);
+    for (int64_t i = 0; i < n; i++) sum += (double)(x[i * apart] * down);
+    const double middle = sum / (double)n;
+    for (int64_t i = 0; i < n; i++) {
+        const double off = (double)(x[i * apart] * down) - middle;
+        squares += off * off;
+    }
+    *mean = (real)middle * R(2.0) * up; /* 2^exponent itself may be too much */
+    *inverse = down / (real)sqrt(squares / (double)n + 1e-36); /* of equal numbers not infinite */
 }
 
 /* The moments of all rows, in the place of the first part's. */
@@ -165,6 +208,7 @@ int PF_NAME(batch_norm)(const pf_call *call) {
     b.mean = mean, b.inverse = inverse, b.sums = inverse + width;
     b.relu = attributes->activation == PF_RELU;
 
+    const real epsilon = (real)attributes->epsilon;
     if ((call->flags & PF_TRAINING) && rows > 0) {
         const real keep = (real)attributes->momentum, take = (real)(1 - attributes->momentum);
         const real unbiased = (real)(rows > 1 ? rows - 1 : 1);
@@ -174,16 +218,17 @@ int PF_NAME(batch_norm)(const pf_call *call) {
             running_mean[c] = keep * running_mean[c] + take * batch_mean[c];
             running_variance[c] = keep * running_variance[c] + take * (squares[c] / unbiased);
             mean[c] = batch_mean[c];
-            inverse[c] = squares[c] / (real)rows;
+            inverse[c] = R(1.0) / r_sqrt(squares[c] / (real)rows + epsilon);
         }
+        for (int64_t c = 0; c < width; c++)
+            if (!(squares[c] < INFINITY))
+                scaled_moments(b.x + c, rows, width, &mean[c], &inverse[c]);
     } else {
         for (int64_t c = 0; c < width; c++) {
             mean[c] = running_mean[c];
-            inverse[c] = running_variance[c];
+            inverse[c] = R(1.0) / r_sqrt(running_variance[c] + epsilon);
         }
     }
-    const real epsilon = (real)attributes->epsilon;
-    for (int64_t c = 0; c < width; c++) inverse[c] = R(1.0) / r_sqrt(inverse[c] + epsilon);
     if (b.y) each_part(&b, part_normalize);
     const size_t bytes = (size_t)width * sizeof(real);
     if (pf_out(call, 1) && bytes > 0) memcpy(pf_out(call, 1), mean, bytes);
@@ -265,12 +310,21 @@ typedef struct {
     double epsilon;
 } layer_norm_attributes;
 
-/* Mean and 1 / sqrt(variance + epsilon) of a row of n > 0 elements; `centred` is room for n. */
-static real row_statistics(const real *restrict x, int64_t n, real epsilon, real *restrict centred,
-                           real *mean) {
-    *mean = pf_sum(x, n) / (real)n;
-    for (int64_t i = 0; i < n; i++) centred[i] = x[i] - *mean;
-    return R(1.0) / r_sqrt(pf_dot(centred, centred, n) / (real)n + epsilon);
+/* hat = x^ of a row of n > 0 elements; returns 1 / sqrt(variance + epsilon). What rounding has done
+ * to the mean is taken off again: equal numbers give 0. */
+static real normalize_row(const real *restrict x, int64_t n, real epsilon, real *restrict hat) {
+    real mean = pf_sum(x, n) / (real)n;
+    for (int64_t i = 0; i < n; i++) hat[i] = x[i] - mean;
+    const real off = pf_sum(hat, n) / (real)n;
+    for (int64_t i = 0; i < n; i++) hat[i] -= off;
+    const real variance = pf_dot(hat, hat, n) / (real)n;
+    real inverse = R(1.0) / r_sqrt(variance + epsilon);
+    if (!(variance < INFINITY)) {
+        scaled_moments(x, n, 1, &mean, &inverse);
+        for (int64_t i = 0; i < n; i++) hat[i] = x[i] - mean;
+    }
+    for (int64_t i = 0; i < n; i++) hat[i] *= inverse;
+    return inverse;
 }
 
 /* x, scale, shift -> y */
@@ -282,8 +336,8 @@ int PF_NAME(layer_norm)(const pf_call *call) {
     const int64_t n = pf_last_dim(call->inputs[0]), rows = pf_row_count(call->inputs[0]);
     if (n == 0) return PF_OK;
     for (int64_t r = 0; r < rows; r++, x += n, y += n) {
-        real mean, inverse = row_statistics(x, n, (real)attributes->epsilon, y, &mean);
-        for (int64_t i = 0; i < n; i++) y[i] = (x[i] - mean) * inverse * scale[i] + shift[i];
+        (void)normalize_row(x, n, (real)attributes->epsilon, y);
+        for (int64_t i = 0; i < n; i++) y[i] = y[i] * scale[i] + shift[i];
     }
     return PF_OK;
 }
@@ -307,9 +361,8 @@ int PF_NAME(layer_norm_grad)(const pf_call *call) {
     if (dshift) memset(dshift, 0, bytes);
     memset(scale_sum, 0, 2 * bytes);
     for (int64_t r = 0; r < rows; r++, x += n, dy += n) {
-        real mean, inverse = row_statistics(x, n, (real)attributes->epsilon, hat, &mean);
+        const real inverse = normalize_row(x, n, (real)attributes->epsilon, hat);
         for (int64_t i = 0; i < n; i++) {
-            hat[i] *= inverse;
             scale_sum[i] += dy[i] * hat[i];
             shift_sum[i] += dy[i];
         }

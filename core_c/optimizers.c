@@ -3,6 +3,7 @@
  * p are the parameters, g their gradients; slots are states as well. Between two parameters lies
  * padding, where p and g are 0: every update leaves it at 0. `scalar` slots are one double. */
 #include "parts.h"
+#include "plan.h"
 #include "random.h"
 
 static inline double *scalar_state(const pf_call *call, int i) {
@@ -119,22 +120,50 @@ static void square_sum_part(const pf_call *call, int64_t part, int64_t first, in
     ((double *)sums)[part] = lane[0];
 }
 
-/* total += sum_i g[i]^2, in double, so that float32 neither overflows nor loses the small ones */
-int PF_NAME(square_sum)(const pf_call *call) {
+#if PF_REAL_BITS == 64
+/* The norm of numbers whose squares have overflowed, which are scaled down for it. */
+__attribute__((noinline, cold)) static double scaled_norm(const double *g, int64_t n) {
+    double total = 0;
+    for (int64_t i = 0; i < n; i++) total += (g[i] * 0x1p-600) * (g[i] * 0x1p-600);
+    return sqrt(total) * 0x1p600;
+}
+#endif
+
+/* norm = sqrt(norm^2 + sum_i g[i]^2), in double, so that float32 neither overflows nor loses the
+ * small ones; NaN or infinite if any of them is */
+int PF_NAME(gradient_norm)(const pf_call *call) {
     const int64_t n = pf_count(call->inputs[0]);
     int64_t each = (n + SQUARE_PARTS - 1) / SQUARE_PARTS;
     if (each < SQUARE_PART) each = SQUARE_PART;
     double sums[SQUARE_PARTS] = {0}, total = 0;
     pf_in_parts(call, n, each, sizeof(real), square_sum_part, sums);
     for (int64_t part = 0; part * each < n; part++) total += sums[part];
-    *scalar_state(call, 0) += total;
+    double norm = sqrt(total), *so_far = scalar_state(call, 0);
+#if PF_REAL_BITS == 64
+    if (isinf(norm)) norm = scaled_norm(pf_in(call, 0), n);
+#endif
+    *so_far = hypot(*so_far, norm);
     return PF_OK;
 }
 
-/* g *= limit / norm when the norm, sqrt(total), is above the limit; a NaN norm changes nothing */
+typedef struct {
+    int64_t skip;
+} check_norm_attributes;
+
+/* Ends a step whose gradients hold NaN or infinity before anything is updated: as an error, or the
+ * step is counted as one that was skipped. */
+int PF_NAME(check_norm)(const pf_call *call) {
+    const check_norm_attributes *attributes = call->attributes;
+    if (isfinite(*(const double *)call->inputs[0]->data)) return PF_OK;
+    if (!attributes->skip) return call->host->fail(call, PF_ERROR_NONFINITE, -1, -1, 0);
+    *scalar_state(call, 0) += 1;
+    return PF_SKIP_UPDATE;
+}
+
+/* g *= limit / norm when the norm is above the limit */
 int PF_NAME(scale_by_norm)(const pf_call *call) {
     const clip_attributes *attributes = call->attributes;
-    double norm = sqrt(*(const double *)call->inputs[0]->data);
+    double norm = *(const double *)call->inputs[0]->data;
     if (!(norm > attributes->limit)) return PF_OK;
     real *restrict g = pf_state(call, 0);
     real scale = (real)(attributes->limit / norm);

@@ -90,7 +90,7 @@ class BusyError(PyframeError, RuntimeError):
 
 
 class AnomalyError(PyframeError, ArithmeticError):
-    """NaN or infinity came up, and `detect_anomaly` was on."""
+    """NaN or infinity came up where somebody looked: `detect_anomaly`, or clipped gradients."""
 
 
 class ResourceError(PyframeError, MemoryError):

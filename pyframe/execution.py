@@ -232,6 +232,8 @@ def raise_kernel_error(context: Context, row: Row) -> None:
     """Raise the typed error for what a kernel has put into the context's error slot."""
     error = lib.pf_context_error(context.pointer)
     program = context.program
+    if error.code == lib.PF_ERROR_NONFINITE and row.call is not None and row.call.explain:
+        raise row.call.explain(int(lib.pf_context_step(context.pointer).step))
     says_where = error.operand >= 0  # a kernel may answer a bare code
     if error.code == lib.PF_ERROR_NONFINITE and says_where:
         raise AnomalyError(

@@ -149,8 +149,10 @@ class _Absorption:
         for index in range(node.output_count):
             users = self.users.get((node, index), [])
             consumer = users[0] if len(users) == 1 else None
-            if not isinstance(consumer, Op) or consumer.output_count != 1:
+            if not isinstance(consumer, Op):
                 continue
+            if any(self.users.get((consumer, i)) for i in range(1, consumer.output_count)):
+                continue  # the joined op would not have it
             # With other outputs the joined op has to come where this one is now.
             early = node.output_count > 1
             if early and not self._is_ready(consumer, (node, index), i):

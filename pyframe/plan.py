@@ -681,6 +681,11 @@ class Plan:
         """The number of completed training steps."""
         return self._train.step
 
+    @property
+    def skipped_steps(self) -> int:
+        """How many of these have updated nothing, by an optimizer with ``nonfinite="skip"``."""
+        return self._train.skipped
+
     def profile(
         self,
         feed: Mapping[Any, Any],

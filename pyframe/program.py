@@ -44,6 +44,8 @@ class FlatCall(NamedTuple):
     python: Callable[[Any], None] | None = None  # instead of a kernel
     elementwise: bool = False  # as in `Op.is_elementwise`
     operations: int = 1  # for each element
+    # What to raise, from the number of the step, when it finds NaN or infinity.
+    explain: Callable[[int], Exception] | None = None
 
     def is_flat(self, elements: int) -> bool:
         """Return whether each operand has so many elements or a single one, as in a group."""

@@ -27,6 +27,7 @@ from pyframe.errors import (
     CheckpointError,
     PyframeError,
     UnknownNameError,
+    check_integer,
 )
 from pyframe.fitting import Fit, History, counts
 from pyframe.node import Array, Parameter
@@ -105,6 +106,7 @@ def collect(trainer: Trainer) -> Training:
         "optimizer": config,
         "optimizer_is_whole": whole,
         "step": plan.step_count,
+        "skipped_steps": plan.skipped_steps,
         "epochs_done": trainer.epochs_done,
         "weighted": trainer._current is not None and trainer._current.weight is not None,
         "arrays": {key: packer.pack(array, key)["tensor"] for key, array in rest.items()},
@@ -408,6 +410,9 @@ def read(path: str | os.PathLike[str], trainer: Trainer, objective: Objective) -
                 )
         for key, array in named.items():
             array[...] = found[key]
+        skipped = record.get("skipped_steps", 0)  # a file of an older release has none
+        most = record["step"]
+        snapshot.arrays[-1][0] = check_integer("skipped_steps", skipped, at_least=0, at_most=most)
         width = objective.columns[-1].stop
         step = record["step"]
         return Saved(source, record, arrays, plan, Snapshot(snapshot.arrays, step), width)

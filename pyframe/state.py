@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from pyframe._native import empty_aligned, ffi, lib
-from pyframe.errors import ArgumentError, GraphError
-from pyframe.node import Array, Parameter, State, Value, known_shape
+from pyframe.errors import AnomalyError, ArgumentError, GraphError
+from pyframe.node import Array, Node, Parameter, State, Value, known_shape
 from pyframe.program import COPY_KERNEL, Context, FlatCall, Request
 from pyframe.storage import Guard, Run, Storage, runs
 
@@ -65,6 +65,13 @@ class TrainState:
         self.slots: list[dict[str, Array]] = []
         self._norm = np.zeros(1)
         self._zero = np.zeros(1)
+        self._skipped = np.zeros(1)
+        self._names: Mapping[Node, str] = {}
+
+    @property
+    def skipped(self) -> int:
+        """How many of the completed steps have updated nothing: their gradients held NaN."""
+        return int(self._skipped[0])
 
     @property
     def step(self) -> int:
@@ -132,7 +139,7 @@ class TrainState:
     def all_arrays(self) -> list[Array]:
         """Return what a snapshot must copy."""
         slots = [slot for table in self.slots for slot in table.values()]
-        return [*(s.data for s in self.storages), *slots]
+        return [*(s.data for s in self.storages), *slots, self._skipped]
 
     def views(self, arrays: Sequence[Array], names: Mapping[Any, str]) -> dict[str, Array]:
         """Return the parts of what a snapshot has copied, as views, by name.
@@ -191,6 +198,7 @@ class TrainState:
     def lower(self, request: Request) -> None:
         """Add proposals, clipping and the update to a request."""
         optimizer = self.optimizer
+        self._names = {p: request.names.get(p, p.label()) for p in self.trained}
         operands = [self._operands(i, request.cost) for i in range(len(self.runs))]
         if optimizer.proposes:
             for parameter in self.trained:
@@ -244,6 +252,25 @@ class TrainState:
             call.attributes,
             elementwise=call.elementwise,
             operations=call.operations,
+            explain=self._explain_nonfinite,
+        )
+
+    def _explain_nonfinite(self, step: int) -> AnomalyError:
+        """Return the error for gradients that hold NaN or infinity."""
+        wrong = [p for p in self.trained if not np.isfinite(self.gradient_array(p)).all()]
+        if not wrong:
+            return AnomalyError(
+                "the norm of the gradients is beyond the largest number; look at the learning "
+                "rate and the data"
+            )
+        gradient = self.gradient_array(wrong[0])
+        kind = "NaN" if np.isnan(gradient).any() else "infinity"
+        others = f", and those of {len(wrong) - 1} other parameters" if len(wrong) > 1 else ""
+        return AnomalyError(
+            f"the gradient of parameter {self._names[wrong[0]]!r} holds {kind}{others}; nothing "
+            f"was updated in step {step}: look at the data and the learning rate, find the "
+            "node with compile(..., detect_anomaly=True), or pass nonfinite='skip' to the "
+            "optimizer to leave such steps out and count them"
         )
 
     def _clip_calls(self, operands: list[dict[str, Any]]) -> list[FlatCall]:
@@ -251,7 +278,7 @@ class TrainState:
         if not self.optimizer.needs_gradients:
             return []
         result: list[FlatCall] = []
-        names = [{**table, "norm": self._norm} for table in operands]
+        names = [{**table, "norm": self._norm, "skipped": self._skipped} for table in operands]
         for calls in self.optimizer.clip_calls():
             if any("norm" in (*c.inputs, *c.states) for c in calls[:1]) and calls[0].states == (
                 "norm",

@@ -33,8 +33,8 @@ ACTIVATIONS: list[Any] = [
 DERIVATIVES: list[Any] = [
     lambda y, slope: np.ones_like(y),
     lambda y, slope: (y > 0) * 1.0,
-    lambda y, slope: y * (1 - y),
-    lambda y, slope: 1 - y**2,
+    lambda y, slope: y,  # of sigmoid and tanh the derivative itself is saved
+    lambda y, slope: y,
     lambda y, slope: np.where(y > 0, 1.0, slope),
 ]
 
@@ -259,3 +259,14 @@ def test_the_number_of_threads_changes_no_bit(dtype: str) -> None:
         finally:
             lib.pf_set_thread_count(before)
         assert len(set(results)) == 1
+
+
+@every_isa
+@every_dtype
+@pytest.mark.parametrize("packed", [False, True])
+def test_taps_over_nothing_have_no_rows(isa: str, dtype: str, packed: bool) -> None:
+    """As of a convolution over no channels, which has no table of rows; see the sanitizers."""
+    memory, c = output(19, 37, dtype)
+    bias = np.arange(37).astype(dtype)
+    Product(None, np.empty((0, 37), dtype), c, packed=packed, isa=isa, taps=9, bias=bias).run()
+    assert np.array_equal(c, np.tile(bias, (19, 1))) and memory.broken() is None

@@ -41,22 +41,22 @@ FAULTS = [
     Fault(
         "a flipped sign",
         "activations.c",
-        "PF_MAP_GRAD(sigmoid_grad, y, dy * y * (R(1.0) - y))",
-        "PF_MAP_GRAD(sigmoid_grad, y, dy * y * (y - R(1.0)))",
+        "PF_MAP_GRAD(sigmoid_grad, slope, slope *dy)",
+        "PF_MAP_GRAD(sigmoid_grad, slope, -slope *dy)",
         "sigmoid_grad",
     ),
     Fault(
         "a dropped factor",
         "activations.c",
-        "PF_MAP_GRAD(sigmoid_grad, y, dy * y * (R(1.0) - y))",
-        "PF_MAP_GRAD(sigmoid_grad, y, dy * y)",
+        "PF_MAP_GRAD(sigmoid_grad, slope, slope *dy)",
+        "PF_MAP_GRAD(sigmoid_grad, slope, slope)",
         "sigmoid_grad",
     ),
     Fault(
         "a result a millionth off",
         "activations.c",
-        "PF_MAP(sigmoid, pf_sigmoid(x))",
-        "PF_MAP(sigmoid, pf_sigmoid(x) * R(1.000001))",
+        "MAP_WITH_SLOPE(sigmoid, pf_sigmoid(x), pf_sigmoid_slope(x, y))",
+        "MAP_WITH_SLOPE(sigmoid, pf_sigmoid(x) * R(1.000001), pf_sigmoid_slope(x, y))",
         "sigmoid",
     ),
     Fault(
@@ -163,8 +163,8 @@ FAULTS = [
     Fault(
         "the sign of the label's term",
         "losses.c",
-        "* inverse - R(1.0);",
-        "* inverse + R(1.0);",
+        "dx[labels[i]] = -w * (others * inverse);",
+        "dx[labels[i]] = w * (others * inverse);",
         "cross_entropy_grad",
     ),
     Fault(
@@ -362,15 +362,15 @@ def test_a_wrong_gradient_is_noticed(op_class: type[pf.Op]) -> None:
     assert caught.value.kind == "gradient"
 
 
-class AnyShape(pf.Sigmoid):
-    """A sigmoid whose shape rule is wrong."""
+class AnyShape(pf.Softplus):
+    """A softplus whose shape rule is wrong."""
 
     def infer_shape(self, *shapes: Any) -> Any:
         return (*shapes[0], 1)
 
 
-class NamelessError(pf.Sigmoid):
-    """A sigmoid that refuses vectors and does not say where."""
+class NamelessError(pf.Softplus):
+    """A softplus that refuses vectors and does not say where."""
 
     def infer_shape(self, *shapes: Any) -> Any:
         if len(shapes[0]) == 1:

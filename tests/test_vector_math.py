@@ -62,7 +62,7 @@ FUNCTIONS: list[tuple[type[Op], dict[str, Any], Callable[..., Any] | None]] = [
     (arith.Log, {}, np.log),
     (arith.Sqrt, {}, np.sqrt),
     (act.Tanh, {}, np.tanh),
-    (act.Sigmoid, {}, None),
+    (act.Sigmoid, {}, act.logistic),
     (act.Softplus, {}, softplus),
     (act.Elu, {"alpha": 1.0}, None),
     (act.Silu, {}, None),

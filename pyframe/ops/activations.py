@@ -179,7 +179,8 @@ class Elu(ElementwiseOp):
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
         (x,) = inputs
-        return np.where(x > 0, x, attributes.get("alpha", 1.0) * np.expm1(np.minimum(x, 0)))
+        left = np.where(x > 0, 0.0, x)  # a negative zero stays one
+        return np.where(x > 0, x, attributes.get("alpha", 1.0) * np.expm1(left))
 
     @classmethod
     def sample(cls, draw: Any) -> Case:
@@ -203,12 +204,33 @@ class EluGrad(ElementwiseGrad):
         return Case(super().sample(draw).inputs, {"alpha": draw.choice([1.0, 0.3, 2.0])})
 
 
-class Sigmoid(ElementwiseOp):
+class SlopeOp(ElementwiseOp):
+    """An activation that also gives its derivative, since y alone would not say it.
+
+    Where y has rounded to 1, or -1, the derivative is small and yet a normal number. The kernel
+    makes it from the exponential that y needs anyway; without a gradient it is not wanted, and
+    not computed.
+    """
+
+    output_count = 2
+    differentiable_outputs = (0,)
+
+    def infer_shape(self, *shapes: Any) -> Any:
+        return shapes[0], shapes[0]
+
+
+class Sigmoid(SlopeOp):
     """y = 1 / (1 + exp(-x)), the logistic function.
 
     Parameters
     ----------
     x : Value, of any shape
+
+    Returns
+    -------
+    Node with two outputs
+        y and its derivative by x, y (1 - y), both of the shape of x. The node itself stands for
+        y; the other one gets no gradient.
 
     Examples
     --------
@@ -221,63 +243,61 @@ class Sigmoid(ElementwiseOp):
     op = "sigmoid"
 
     def gradient(self, *grads: Any) -> Sequence[Value | None]:
-        return (SigmoidGrad(grads[0], self),)
+        return (SigmoidGrad(grads[0], self[1]),)
 
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
         (x,) = inputs
-        return logistic(x)
+        return logistic(x), logistic(x) * logistic(-x)
 
 
 class SigmoidGrad(ElementwiseGrad):
-    """dx = dy y (1 - y), with y = sigmoid(x)."""
+    """dx = dy slope, with the slope of sigmoid(x), its second output."""
 
     op = "sigmoid_grad"
+    exact_on_integers = True
 
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
-        dy, y = inputs
-        return dy * y * (1 - y)
-
-    @classmethod
-    def sample(cls, draw: Any) -> Case:
-        shape = draw.shape()
-        return Case((draw.normal(shape), draw.uniform(shape)))
+        dy, slope = inputs
+        return dy * slope
 
 
-class Tanh(ElementwiseOp):
+class Tanh(SlopeOp):
     """y = tanh(x).
 
     Parameters
     ----------
     x : Value, of any shape
+
+    Returns
+    -------
+    Node with two outputs
+        y and its derivative by x, 1 - y^2, both of the shape of x. The node itself stands for y;
+        the other one gets no gradient.
     """
 
     op = "tanh"
 
     def gradient(self, *grads: Any) -> Sequence[Value | None]:
-        return (TanhGrad(grads[0], self),)
+        return (TanhGrad(grads[0], self[1]),)
 
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
         (x,) = inputs
-        return np.tanh(x)
+        return np.tanh(x), 4 * logistic(2 * x) * logistic(-2 * x)
 
 
 class TanhGrad(ElementwiseGrad):
-    """dx = dy (1 - y^2), with y = tanh(x)."""
+    """dx = dy slope, with the slope of tanh(x), its second output."""
 
     op = "tanh_grad"
+    exact_on_integers = True
 
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
-        dy, y = inputs
-        return dy * (1 - y) * (1 + y)
-
-    @classmethod
-    def sample(cls, draw: Any) -> Case:
-        shape = draw.shape()
-        return Case((draw.normal(shape), draw.uniform(shape) * draw.choice([-1.0, 1.0])))
+        dy, slope = inputs
+        return dy * slope
 
 
 class Softplus(ElementwiseOp):

@@ -43,8 +43,8 @@ def _rows(x: Any) -> Any:
     return x.reshape(int(np.prod(x.shape[:-1])), x.shape[-1])
 
 
-# What a product can have applied to it before it is stored: activations whose derivative is a
-# function of their result. The codes are those of core_c/activation.h.
+# What a product can have applied to it before it is stored. The codes are those of
+# core_c/activation.h.
 ACTIVATIONS = ("none", "relu", "sigmoid", "tanh", "leaky_relu")
 
 
@@ -61,10 +61,8 @@ def _activate(kind: str, x: Any, slope: float) -> Any:
 def _activate_grad(kind: str, dy: Any, y: Any, slope: float) -> Any:
     if kind == "relu":
         return np.where(y <= 0, 0.0, dy)
-    if kind == "sigmoid":
-        return dy * y * (1 - y)
-    if kind == "tanh":
-        return dy * (1 - y) * (1 + y)
+    if kind in ("sigmoid", "tanh"):
+        return dy * y
     return np.where(y > 0, dy, slope * dy) if kind == "leaky_relu" else dy
 
 
@@ -205,10 +203,10 @@ class Linear(_FusedOp):
         kind = self.attrs["activation"]
         if kind == "relu":
             dy = ReluGrad(dy, self)
-        elif kind == "sigmoid":
-            dy = SigmoidGrad(dy, self)
+        elif kind == "sigmoid":  # from the slope, which the result alone does not say
+            dy = SigmoidGrad(dy, Sigmoid(Linear(x, weight, bias, residual))[1])
         elif kind == "tanh":
-            dy = TanhGrad(dy, self)
+            dy = TanhGrad(dy, Tanh(Linear(x, weight, bias, residual))[1])
         elif kind == "leaky_relu":  # of y in place of x: both are on the same side of zero
             dy = LeakyReluGrad(dy, self, slope=self.attrs["slope"])
         dx, dweight, dbias = LinearGrad(dy, x, weight)
@@ -301,8 +299,9 @@ class LinearGrad(_FusedOp):
     dx = dy @ weight.T, dweight = x.T @ dy, dbias = the sum of dy over its rows; for a scalar
     weight dx = weight * dy, dweight = sum(x * dy), dbias = sum(dy).
 
-    With `saved` (of the shape of x), the result of the activation in front of the layer, dx is the
-    gradient of what went into that activation: it is multiplied by the derivative.
+    With `saved` (of the shape of x), the result of the activation in front of the layer, or the
+    slope of a sigmoid or tanh, dx is the gradient of what went into that activation: it is
+    multiplied by the derivative.
     """
 
     op = "linear_grad"

@@ -60,6 +60,12 @@ class Optimizer:
         If the norm of all gradients together is above this, they are scaled down to it (Pascanu,
         Mikolov, Bengio, "On the difficulty of training recurrent neural networks", 2013,
         algorithm 1). Happens after `clip_value`.
+    nonfinite : {"raise", "skip"}, optional
+        What becomes of a step whose gradients hold NaN or infinity, of which no clipping makes
+        numbers: "raise" an `AnomalyError` that names the parameter, with nothing updated; "skip"
+        the update of parameters, states and slots, count the step as taken, and add one to
+        `Plan.skipped_steps`. Default: "raise" with `clip_value` or `clip_norm`; without them
+        nobody looks, which would be one more pass over the gradients.
     groups : dict, optional
         Other options for parameters of a group, and "learning_rate_factor", as in
         ``{"bias": {"weight_decay": 0.0, "learning_rate_factor": 2.0}}``. A key is the group that
@@ -104,12 +110,16 @@ class Optimizer:
         *,
         clip_value: float | None = None,
         clip_norm: float | None = None,
+        nonfinite: str | None = None,
         groups: Mapping[str, Mapping[str, Any]] | None = None,
         **options: Any,
     ) -> None:
         self.learning_rate: Any = _rate(learning_rate)
         self.clip_value = _limit("clip_value", clip_value)
         self.clip_norm = _limit("clip_norm", clip_norm)
+        if nonfinite not in (None, "raise", "skip"):
+            raise ArgumentError(f"nonfinite={nonfinite!r}; use 'raise' or 'skip'")
+        self.nonfinite = nonfinite
         self.options = self.check_options(options)
         self.groups = {
             group: self._check_group(group, given) for group, given in (groups or {}).items()
@@ -197,9 +207,18 @@ class Optimizer:
     def clip_calls(self) -> list[list[Call]]:
         """Return the calls that clip gradients: lists of calls, each made on every run in turn.
 
-        "norm" is one float64 number for all runs, zero in the beginning.
+        "norm" is one float64 number for all runs, zero in the beginning; "skipped" another one,
+        that counts the steps which were skipped.
         """
-        result = []
+        result: list[list[Call]] = []
+        skip = struct.pack("q", self.nonfinite == "skip")
+        look = [
+            Call("gradient_norm", ("gradients",), ("norm",)),
+            Call("check_norm", ("norm",), ("skipped",), (), skip),
+        ]
+        # By value infinity would be clipped to the limit: what comes first is looked at.
+        if self.clip_value is not None or (self.clip_norm is None and self.nonfinite is not None):
+            result.append(look)
         if self.clip_value is not None:
             limit = struct.pack("d", self.clip_value)
             result.append([Call("clip_value", (), ("gradients",), (), limit, True, 2)])
@@ -207,7 +226,7 @@ class Optimizer:
             limit = struct.pack("d", self.clip_norm)
             result.append(
                 [
-                    Call("square_sum", ("gradients",), ("norm",)),
+                    *look,
                     Call("scale_by_norm", ("norm",), ("gradients",), (), limit, True),
                 ]
             )
@@ -256,7 +275,7 @@ class Optimizer:
                 )
             config["learning_rate"] = rate if isinstance(rate, float) else rate.config()
         config.update(self.options)
-        for name in ("clip_value", "clip_norm"):
+        for name in ("clip_value", "clip_norm", "nonfinite"):
             if getattr(self, name) is not None:
                 config[name] = getattr(self, name)
         if self.groups:
@@ -268,8 +287,9 @@ class Optimizer:
             {"learning_rate": self.learning_rate} if self.needs_gradients else {}
         )
         given |= self.options
-        optional = {"clip_value": self.clip_value, "clip_norm": self.clip_norm}
-        given |= {name: value for name, value in optional.items() if value is not None}
+        for name in ("clip_value", "clip_norm", "nonfinite"):
+            if getattr(self, name) is not None:
+                given[name] = getattr(self, name)
         given |= {"groups": self.groups} if self.groups else {}
         text = ", ".join(f"{name}={value!r}" for name, value in given.items())
         return f"{type(self).__name__}({text})"

@@ -29,7 +29,7 @@ class SGD(Optimizer):
         Needs a momentum.
     weight_decay : float, at least 0, default 0.0
         Adds ``weight_decay / 2 * sum(p**2)`` to the loss, in effect.
-    clip_value, clip_norm, groups
+    clip_value, clip_norm, nonfinite, groups
         As for every `Optimizer`.
 
     References
@@ -56,12 +56,14 @@ class SGD(Optimizer):
         weight_decay: float = 0.0,
         clip_value: float | None = None,
         clip_norm: float | None = None,
+        nonfinite: str | None = None,
         groups: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__(
             learning_rate,
             clip_value=clip_value,
             clip_norm=clip_norm,
+            nonfinite=nonfinite,
             groups=groups,
             momentum=momentum,
             nesterov=nesterov,

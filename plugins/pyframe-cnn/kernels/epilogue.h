@@ -31,11 +31,9 @@ static inline void finish(const pf_call *call, real *y, const real *saved, int64
             case PF_LEAKY_RELU:
                 for (int64_t i = 0; i < n; i++) y[i] = saved[i] > 0 ? y[i] : slope * y[i];
                 break;
-            case PF_SIGMOID:
-                for (int64_t i = 0; i < n; i++) y[i] *= saved[i] * (1 - saved[i]);
-                break;
+            case PF_SIGMOID: /* of these two the derivative itself is saved */
             case PF_TANH:
-                for (int64_t i = 0; i < n; i++) y[i] *= (1 - saved[i]) * (1 + saved[i]);
+                for (int64_t i = 0; i < n; i++) y[i] *= saved[i];
                 break;
         }
 }

@@ -265,20 +265,22 @@ def activate(x: Any, activation: str, slope: float) -> Any:
 
 
 def derivative(y: Any, activation: str, slope: float) -> Any:
+    """Return the derivative of an activation from its result y; of sigmoid and tanh y is it."""
     if activation == "relu":
         return np.where(y <= 0, 0.0, 1.0)
-    if activation == "sigmoid":
-        return y * (1 - y)
-    if activation == "tanh":
-        return (1 - y) * (1 + y)
+    if activation in ("sigmoid", "tanh"):
+        return y
     return np.where(y > 0, 1.0, slope) if activation == "leaky_relu" else np.ones_like(y)
 
 
 def activation_gradient(dy: Any, y: Any, attrs: dict[str, Any]) -> Any:
-    """Return the node of the gradient in front of an activation, whose result is y."""
+    """Return the node of the gradient in front of an activation, whose result y is a node."""
     kind = attrs["activation"]
     if kind == "none":
         return dy
+    if kind in ("sigmoid", "tanh"):  # from the slope, which the result alone does not say
+        plain = type(y)(*y.inputs, **{**y.attrs, "activation": "none"})
+        return (pf.Sigmoid if kind == "sigmoid" else pf.Tanh)(plain).gradient(dy)[0]
     extra = {"slope": attrs["slope"]} if kind == "leaky_relu" else {}
     return getattr(pf, "".join(map(str.capitalize, kind.split("_"))) + "Grad")(dy, y, **extra)
 

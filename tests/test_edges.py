@@ -1,0 +1,369 @@
+"""Numbers at the edges: signed zeros, infinity, tails, squares that overflow, equal numbers.
+
+What is said of every op is derived from the registry, so that it holds for plugins too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import mpmath
+import mutants
+import numpy as np
+import pytest
+
+import pyframe as pf
+from pyframe import _native, registry
+from pyframe.op import Op
+from pyframe.testing.draw import Draw
+
+INF, NAN = np.inf, np.nan
+DTYPES = ["float32", "float64"]
+SETS = _native.instruction_sets()
+needs_compiler = pytest.mark.skipif(mutants.COMPILER is None, reason="there is no C compiler")
+
+
+def functions() -> Iterator[tuple[str, type[Op], dict[str, Any]]]:
+    """Every op of one array that treats each element by itself, with its attributes."""
+    for name in registry.ops.names():
+        op = registry.ops.get(name)
+        if not issubclass(op, Op) or op.is_elementwise is Op.is_elementwise:
+            continue
+        if op.uses_random or not op.differentiable or op.attribute_dtype.names == ("axes",):
+            continue
+        found: dict[str, dict[str, Any]] = {}
+        for seed in range(12):
+            case = op.sample(Draw(seed))
+            if len(case.inputs) == 1 and not op.optional_inputs:
+                found[repr(sorted(case.attributes.items()))] = case.attributes
+        for attributes in found.values():
+            label = "-".join([name, *(str(v) for v in attributes.values())])
+            try:
+                node = op(pf.Placeholder("x", shape=(3,)), **attributes)
+            except pf.errors.PyframeError:
+                continue  # a shape is among the attributes
+            if node.is_elementwise([v.spec for v in node.inputs if v is not None]):
+                yield label, op, attributes
+
+
+FUNCTIONS = {label: (op, attributes) for label, op, attributes in functions()}
+every_function = pytest.mark.parametrize("label", FUNCTIONS)
+every_dtype = pytest.mark.parametrize("dtype", DTYPES)
+every_set = pytest.mark.parametrize("isa", SETS)
+
+
+def apply(label: str, x: np.ndarray, find: Any) -> np.ndarray:
+    """Return output 0 of the kernel that `find` gives for (name, bits)."""
+    op, attributes = FUNCTIONS[label]
+    node = op(pf.Placeholder("x", shape=x.shape, dtype=x.dtype.name), **attributes)
+    outputs = [np.full_like(x, NAN) for _ in range(node.output_count)]
+    bits = 8 * x.itemsize
+    status, *_ = _native.call_kernel(
+        node.kernel,
+        bits,
+        [x],
+        outputs,
+        attributes=node.pack_attributes([v.spec for v in node.inputs if v is not None]),
+        kernel=find(node.kernel, bits),
+    )
+    assert status == 0
+    return outputs[0]
+
+
+def check_special_values(label: str, dtype: str, find: Any) -> None:
+    # Several times over, so that whole vectors and what is left of them are met.
+    x = np.tile(np.array([0.0, -0.0, INF, -INF, NAN], dtype), 9)
+    op, attributes = FUNCTIONS[label]
+    with np.errstate(all="ignore"):
+        expected = op.reference(x.astype(np.float64), **attributes)
+    if isinstance(expected, tuple):
+        expected = expected[0]
+    got = apply(label, x, find)
+    np.testing.assert_array_equal(got, expected.astype(dtype), label)
+    if op is not pf.Relu:  # of which either zero is the maximum
+        zero = expected == 0
+        np.testing.assert_array_equal(np.signbit(got[zero]), np.signbit(expected[zero]), label)
+
+
+@every_set
+@every_dtype
+@every_function
+def test_zeros_keep_their_signs_and_infinity_and_nan_go_through(
+    label: str, dtype: str, isa: str
+) -> None:
+    check_special_values(label, dtype, lambda name, bits: _native.find_kernel(name, bits, isa))
+
+
+# ---- against 60 digits ----
+
+mp = mpmath.mp.clone() if hasattr(mpmath.mp, "clone") else mpmath.mp
+mp.dps = 60
+
+
+def logistic(v: Any) -> Any:
+    return 1 / (1 + mp.exp(-v))
+
+
+def gelu_by_tanh(x: Any) -> Any:
+    return x * logistic(2 * mp.sqrt(2 / mp.pi) * (x + mp.mpf("0.044715") * x**3))
+
+
+SMOOTH: dict[str, Callable[..., Any]] = {
+    "exp": lambda x: mp.exp(x),
+    "erf": lambda x: mp.erf(x),
+    "tanh": lambda x: mp.tanh(x),
+    "sigmoid": logistic,
+    "softplus": lambda x: mp.log1p(mp.exp(x)),
+    "silu": lambda x: x * logistic(x),
+    "gelu-none": lambda x: x * mp.erfc(-x / mp.sqrt(2)) / 2,
+    "gelu-tanh": gelu_by_tanh,
+    "elu-1.0": lambda x: x if x > 0 else mp.expm1(x),
+    "elu-0.3": lambda x: x if x > 0 else mp.mpf(0.3) * mp.expm1(x),
+    "elu-2.0": lambda x: x if x > 0 else 2 * mp.expm1(x),
+}
+SIMPLE = {
+    "abs",
+    "add_n",
+    "copy",
+    "log",
+    "neg",
+    "relu",
+    "leaky_relu",
+    "sqrt",
+    "square",
+}  # or not for all x
+# Of the others by differences; that of erf has no digits left of them.
+SLOPES: dict[str, Callable[..., Any]] = {"erf": lambda x: 2 / mp.sqrt(mp.pi) * mp.exp(-x * x)}
+POINTS = np.concatenate([np.linspace(-30, 30, 121), [-9.7, -25.8, -0.01, 1e-4, -40, 40, -90, 90]])
+
+
+def test_every_function_of_the_registry_is_looked_at() -> None:
+    known = {*SMOOTH, *SIMPLE}
+    own = {label for label, (op, _) in FUNCTIONS.items() if op.__module__.startswith("pyframe.")}
+    assert not {name for name in own if name not in known and name.split("-")[0] not in SIMPLE}
+
+
+def units_off(got: np.ndarray, x: np.ndarray, exact: Callable[[Any], Any]) -> np.ndarray:
+    """How many units in the last place of the exact value each number is off."""
+    info, off = np.finfo(got.dtype), []
+    for y, at in zip(got, x, strict=True):
+        wanted = exact(mp.mpf(float(at)))
+        size = abs(wanted)
+        if size > float(info.max):
+            off.append(0.0 if np.isinf(y) else INF)
+            continue
+        exponent = mp.floor(mp.log(size, 2)) if size > 0 else mp.mpf(-5000)
+        unit = max(mp.mpf(2) ** (exponent - info.nmant), mp.mpf(float(info.smallest_subnormal)))
+        off.append(float(abs(mp.mpf(float(y)) - wanted) / unit))
+    return np.array(off)
+
+
+@every_dtype
+@pytest.mark.parametrize("label", SMOOTH)
+def test_functions_and_slopes_to_a_few_units_far_out(label: str, dtype: str) -> None:
+    op, attributes = FUNCTIONS[label]
+    x = POINTS.astype(dtype)
+    p = pf.Parameter(x, "p", dtype=dtype)
+    plan = pf.compile(pf.Sum(op(p, **attributes)))
+    slopes = plan.loss_and_gradients({})[1][p]
+    bound = 5 if dtype == "float64" else 4
+    values = apply(label, x, _native.find_kernel)
+    off = units_off(values, x, SMOOTH[label])
+    assert off.max() <= bound, f"{label}({x[off.argmax()]!r}) is off by {off.max()} units"
+    # Where a slope changes its sign its own unit is as small as one likes: there, that of 1/4.
+    by_differences = lambda v: mp.diff(SMOOTH[label], v, h=mp.mpf(10) ** -25)  # noqa: E731
+    off = units_off(slopes, x, SLOPES.get(label, by_differences))
+    near = (x > -3) & (x < -0.3) & (np.abs(slopes) < 0.25)
+    off[near] *= np.spacing(np.abs(slopes[near])) / np.spacing(np.asarray(0.25, dtype))
+    kinks = np.abs(x) < 1e-3
+    off[kinks & (label.startswith("elu"))] = 0
+    assert off.max() <= bound + 1, f"{label}'({x[off.argmax()]!r}) is off by {off.max()} units"
+
+
+@every_set
+@every_dtype
+def test_slopes_of_sigmoid_and_tanh_where_they_are_one(dtype: str, isa: str) -> None:
+    x = np.array([17.0, -17.0, 30.0, 80.0, 10.0, -10.0, 0.0], dtype)
+    y, slope = np.full_like(x, NAN), np.full_like(x, NAN)
+    wide = np.abs(x.astype(float))
+    for name, expected in (
+        ("sigmoid", np.exp(-wide) / (1 + np.exp(-wide)) ** 2),
+        ("tanh", 4 * np.exp(-2 * wide) / (1 + np.exp(-2 * wide)) ** 2),
+    ):
+        kernel = _native.find_kernel(name, 8 * x.itemsize, isa)
+        assert _native.call_kernel(name, 8 * x.itemsize, [x], [y, slope], kernel=kernel)[0] == 0
+        np.testing.assert_allclose(slope, expected, rtol=8 * np.finfo(dtype).eps, atol=1e-45)
+
+
+@pytest.mark.parametrize("layer", ["sigmoid", "tanh"])
+@pytest.mark.parametrize("fuse", [True, False])
+@pytest.mark.parametrize("explicit", [True, False])
+def test_gradients_through_a_saturated_layer(layer: str, fuse: bool, explicit: bool) -> None:
+    x = pf.Placeholder("x", shape=(None, 2))
+    w = pf.Parameter(np.array([[10.0], [10.0]]), "w")
+    made = {"sigmoid": pf.Sigmoid, "tanh": pf.Tanh}[layer]
+    y = pf.Linear(x, w, activation=layer) if explicit else made(pf.Linear(x, w))
+    plan = pf.compile(pf.Sum(pf.Linear(y, np.ones((1, 3)))), fuse=fuse)
+    _, found = plan.loss_and_gradients({x: np.ones((5, 2))})
+    slope = np.exp(-20.0) if layer == "sigmoid" else 4 * np.exp(-40.0)
+    np.testing.assert_allclose(found[w], np.full((2, 1), 15 * slope), rtol=1e-6)
+
+
+# ---- losses of certain answers ----
+
+
+@every_dtype
+def test_binary_cross_entropy_of_infinite_logits(dtype: str) -> None:
+    y = pf.Placeholder("y", shape=(None,), dtype=dtype)
+    x = pf.Parameter(np.array([-INF, INF, INF, -INF, NAN, 20.0, -20.0]), "x", dtype=dtype)
+    labels = [0, 1, 0, 1, 0, 1, 0]
+    each = pf.compile(pf.BinaryCrossEntropy(y, x, reduction="none")).run({y: labels})
+    small = np.log1p(np.exp(-20.0))
+    np.testing.assert_allclose(each, [0, 0, INF, INF, NAN, small, small], rtol=1e-6)
+    cost = pf.BinaryCrossEntropy(y, x, reduction="sum")
+    slopes = pf.compile(cost).loss_and_gradients({y: labels})[1][x]
+    one = np.exp(-20.0) / (1 + np.exp(-20.0))
+    np.testing.assert_allclose(slopes, [0, 0, 1, -1, NAN, -one, one], rtol=1e-6)
+
+
+@every_dtype
+def test_cross_entropy_of_certain_answers(dtype: str) -> None:
+    x = pf.Parameter(np.array([[-INF, 0.0, -INF], [30.0, 0.0, 0.0]]), "x", dtype=dtype)
+    y = pf.Placeholder("y", shape=(None,), dtype="int64")
+    plan = pf.compile(pf.CrossEntropy(y, x, reduction="sum"))
+    slopes = plan.loss_and_gradients({y: [1, 0]})[1][x]
+    small = np.exp(-30.0)
+    np.testing.assert_allclose(slopes, [[0, 0, 0], [-2 * small, small, small]], rtol=1e-6)
+    for made in (pf.Softmax, pf.LogSoftmax):
+        got = pf.compile(made(x)).run({})[0]
+        with np.errstate(divide="ignore"):
+            wanted = np.array([0.0, 1.0, 0.0])
+            np.testing.assert_array_equal(got, wanted if made is pf.Softmax else np.log(wanted))
+
+
+# ---- normalization ----
+
+
+def layer_norm(rows: Any, dtype: str) -> np.ndarray:
+    data = np.atleast_2d(np.asarray(rows, dtype))
+    n = data.shape[1]
+    x = pf.Placeholder("x", shape=(None, n), dtype=dtype)
+    return np.asarray(pf.compile(pf.LayerNorm(x, np.ones(n), np.zeros(n))).run({x: data}))
+
+
+BIG = {"float32": [2e19, 1e30, 3e38], "float64": [2e154, 1e200, 1.5e308]}
+
+
+@every_dtype
+def test_layer_norm_of_great_and_of_equal_numbers(dtype: str) -> None:
+    for big in BIG[dtype]:
+        np.testing.assert_allclose(layer_norm([-big, big], dtype), [[-1, 1]], rtol=1e-6)
+        np.testing.assert_array_equal(layer_norm([big] * 5, dtype), np.zeros((1, 5)))
+    for n in (4096, 3001, 17):
+        for value in (100000.5, 100000.3, 1e9 + 0.1):
+            np.testing.assert_array_equal(layer_norm([value] * n, dtype), np.zeros((1, n)))
+    assert np.isnan(layer_norm([NAN, 1.0], dtype)).all()
+    assert np.isnan(layer_norm([INF, 1.0], dtype)).any()
+
+
+@every_dtype
+def test_layer_norm_gradients_of_great_numbers(dtype: str) -> None:
+    for big in BIG[dtype][:2]:
+        x = pf.Parameter(np.array([[-big, big, 0.0]]), "x", dtype=dtype)
+        scale = pf.Parameter(np.ones(3), "scale", dtype=dtype)
+        weights = np.array([[1.0, 2.0, 4.0]])
+        cost = pf.Sum(pf.LayerNorm(x, scale, np.zeros(3)) * weights)
+        found = pf.compile(cost).loss_and_gradients({})[1]
+        hat = np.array([-1, 1, 0]) * np.sqrt(1.5)
+        inverse = np.sqrt(1.5) / big
+        slope = inverse * (weights - weights.mean() - hat * np.mean(weights * hat))
+        np.testing.assert_allclose(found[scale], (weights * hat)[0], rtol=1e-6, atol=1e-6)
+        np.testing.assert_allclose(found[x], slope, rtol=1e-5, atol=1e-6 * inverse)
+
+
+def batch_norm(data: np.ndarray, find: Any = _native.find_kernel) -> np.ndarray:
+    """Return y of a batch of training, from the kernel."""
+    rows, c = data.shape
+    op = registry.ops.get("batch_norm")
+    x = pf.Placeholder("x", shape=data.shape, dtype=data.dtype.name)
+    states = [pf.State(np.zeros(c), n, dtype=data.dtype.name) for n in ("mean", "variance")]
+    node = op(x, np.ones(c), np.zeros(c), *states)
+    outputs = [np.full_like(data, NAN), *(np.full(c, NAN, data.dtype) for _ in range(2))]
+    one, bits = np.ones(c, data.dtype), 8 * data.itemsize
+    specs = [v.spec for v in node.inputs if v is not None]
+    status, *_ = _native.call_kernel(
+        "batch_norm",
+        bits,
+        [data, one, 0 * one],
+        outputs,
+        states=[0 * one, one.copy()],
+        attributes=node.pack_attributes(specs),
+        training=True,
+        scratch_bytes=node.scratch_bytes(specs),
+        kernel=find("batch_norm", bits),
+    )
+    assert status == 0
+    return outputs[0]
+
+
+def check_batch_norm(dtype: str, rows: int, find: Any) -> None:
+    for big in BIG[dtype][:2]:
+        data = np.empty((rows, 19), dtype)
+        data[:, 3:] = 1e5 * (1 + np.random.default_rng(0).random(16))
+        data[:, 0] = np.where(np.arange(rows) % 2, -big, big)
+        data[:, 1] = 100000.3
+        data[:, 2] = np.arange(rows)
+        y = batch_norm(data, find)
+        np.testing.assert_allclose(y[:, 0], np.sign(data[:, 0]), rtol=1e-5)
+        np.testing.assert_array_equal(y[:, 1], np.zeros(rows))
+        np.testing.assert_array_equal(y[:, 3:], np.zeros((rows, 16)))
+        ramp = (data[:, 2] - data[:, 2].mean()) / np.sqrt(data[:, 2].astype(float).var() + 1e-5)
+        np.testing.assert_allclose(y[:, 2], ramp, rtol=1e-4, atol=1e-5)
+
+
+@every_set
+@every_dtype
+@pytest.mark.parametrize("rows", [2, 64, 100, 3000, 70_000])
+def test_batch_norm_of_great_and_of_equal_numbers(rows: int, dtype: str, isa: str) -> None:
+    check_batch_norm(dtype, rows, lambda name, bits: _native.find_kernel(name, bits, isa))
+
+
+# ---- the faults that these tests are there for ----
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> mutants.Workshop:
+    return mutants.Workshop(tmp_path_factory.mktemp("core"))
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("file", "old", "new", "check"),
+    [
+        (
+            "math32.h",
+            "x == x ? copysignf(x > 0.0f ? share : left, x) : x;",
+            "x > 0.0f ? share : x == x ? -left : x;",
+            lambda find: check_special_values("silu", "float32", find),
+        ),
+        (
+            "norm.c",
+            "if (!(squares[c] < INFINITY))",
+            "if (0)",
+            lambda find: check_batch_norm("float32", 100, find),
+        ),
+        (
+            "norm.c",
+            "middle += rest / (real)k->count;",
+            "(void)rest;",
+            lambda find: check_batch_norm("float32", 100, find),
+        ),
+    ],
+)
+def test_a_planted_fault_is_noticed(
+    file: str, old: str, new: str, check: Any, workshop: mutants.Workshop
+) -> None:
+    check(workshop.build())
+    with pytest.raises(AssertionError), np.errstate(all="ignore"):
+        check(workshop.build(file, old, new))
