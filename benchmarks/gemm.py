@@ -32,7 +32,7 @@ import numpy as np
 
 from pyframe import __version__, _native
 from pyframe._native import Product
-from pyframe.profiler import machine_peaks
+from pyframe.profiler import doubts, machine_peaks
 
 NN, NT, TN = (False, False), (False, True), (True, False)
 NAMES = {NN: "NN", NT: "NT", TN: "TN"}
@@ -207,7 +207,8 @@ def main() -> None:
     parser.add_argument("--only", default="", help="a word of the rows wanted: a group, NN, NT, TN")
     parser.add_argument("--json", type=Path, help="write the results there, too")
     options = parser.parse_args()
-    most = machine_peaks(0.5).flops[options.dtype]
+    peaks = machine_peaks(0.5, options.isa)
+    most = peaks.flops[options.dtype]
     results = [
         measure(case, options.dtype, options.rounds, options.isa, most)
         for case in GRID
@@ -227,6 +228,8 @@ def main() -> None:
     }
     print("\n".join(f"{key}: {value}" for key, value in about.items()), "", sep="\n")
     print(table(results))
+    shares = [(f"{r.transposes} {r.m} x {r.n} x {r.k}", r.share) for r in results]
+    print(*doubts(peaks.agreement, shares), sep="\n")
     if options.json:
         rows = [r._asdict() for r in results]
         options.json.write_text(json.dumps({**about, "results": rows}, indent=1), encoding="utf-8")

@@ -196,6 +196,7 @@ def markdown(result: Result) -> str:
         "The floor is that of the operations at a core's peak of "
         f"{result['peak_gflops']:.0f} GFLOP/s. "
         f"Not there yet: {', '.join(result['not_yet'])}.",
+        *result.get("doubts", []),
         "",
     ]
     for count in counts:

@@ -32,7 +32,8 @@ static inline void put(const pf_row *r, int64_t j, int64_t count, const vec *sum
                        int last) {
     for (; count > 0; j += LANES, count -= LANES, sum++) {
         const part lanes = first_lanes(count < LANES ? count : LANES);
-        vec x = *sum * r->scale;
+        vec x = *sum;
+        if (r->scale != 1) x *= r->scale; /* rounded here, wherever the element lies */
         if (add) x += load_part(r->y + j, lanes);
         if (last && r->bias) {
             if (r->period == r->n)
@@ -197,16 +198,24 @@ __attribute__((always_inline)) static inline void few_columns(const int n, const
             row[i] = r->matrix + (j / n + (i * n < count ? i : count / n - 1)) * r->stride;
         vec sum[LANES];
         PF_UNROLL for (int i = 0; i < LANES; i++) sum[i] = (vec){0};
-        for (int64_t q = 0; q < r->k; q += LANES) {
-            const int whole = q + LANES <= r->k;
-            const part rest = first_lanes(whole ? LANES : r->k - q);
-            vec x[FEW_COLUMNS];
-            PF_UNROLL for (int t = 0; t < n; t++) x[t] = load_part(r->x + t * r->k + q, rest);
-            PF_UNROLL for (int i = 0; i < rows; i++) {
-                const vec factor = load_part(row[i] + q, rest);
-                PF_UNROLL for (int t = 0; t < n; t++) sum[i * n + t] += factor * x[t];
-            }
+        int64_t q = 0;
+#define PF_FEW_TERMS(loaded)                                                   \
+    vec x[FEW_COLUMNS];                                                        \
+    PF_UNROLL for (int t = 0; t < n; t++) x[t] = loaded(r->x + t * r->k + q);  \
+    PF_UNROLL for (int i = 0; i < rows; i++) {                                 \
+        const vec factor = loaded(row[i] + q);                                 \
+        PF_UNROLL for (int t = 0; t < n; t++) sum[i * n + t] += factor * x[t]; \
+    }
+        for (; q + LANES <= r->k; q += LANES) {
+            PF_FEW_TERMS(load)
         }
+        if (q < r->k) {
+            const part rest = first_lanes(r->k - q);
+#define PF_LOAD_REST(p) load_part(p, rest)
+            PF_FEW_TERMS(PF_LOAD_REST)
+#undef PF_LOAD_REST
+        }
+#undef PF_FEW_TERMS
         const vec total = fold(sum);
         put(r, j, count, &total, r->add, 1);
     }

@@ -38,16 +38,20 @@ typedef struct {
     int relu;
 } pf_tile;
 
-/* What pf_tile_run does at its end, for columns that do not fill vectors: one by one. */
+/* What pf_tile_run does at its end, for columns that do not fill vectors. One function for all
+ * tiles: the stores of parts are long. */
 __attribute__((noinline, unused)) static void store_edge(const pf_tile *t, int64_t rows,
                                                          int64_t width, real edge[][COLUMNS]) {
     for (int64_t i = 0; i < rows; i++)
-        for (int64_t j = 0; j < width; j++) {
-            real x = edge[i][j] * t->scale, *c = t->c + i * t->c_row + j;
-            if (t->add) x += *c;
-            if (t->bias) x += t->bias[j];
-            if (t->residual) x += t->residual[i * t->residual_row + j];
-            *c = t->relu && x < 0 ? R(0.0) : x;
+        for (int64_t j = 0; j < width; j += LANES) {
+            const part lanes = first_lanes(width - j);
+            real *c = t->c + i * t->c_row + j;
+            vec x = load(&edge[i][j]);
+            if (t->scale != 1) x *= t->scale; /* rounded here, as in full vectors */
+            if (t->add) x += load_part(c, lanes);
+            if (t->bias) x += load_part(t->bias + j, lanes);
+            if (t->residual) x += load_part(t->residual + i * t->residual_row + j, lanes);
+            store_part(c, lanes, t->relu ? relu(x) : x);
         }
 }
 

@@ -12,6 +12,7 @@
 
 #include "math32.h"
 #include "math64.h"
+#include "pyframe/lanes.h"
 #include "pyframe/pyframe.h"
 
 #ifndef PF_REAL_BITS
@@ -23,21 +24,6 @@
 
 #define PF_SYMBOL_OF(name, type, isa) pf_##name##_##type##_##isa
 #define PF_SYMBOL(name, type, isa) PF_SYMBOL_OF(name, type, isa)
-
-/* The widest vectors of the instruction set, in bytes, and how many registers hold them. */
-#if defined(__AVX512F__)
-#define PF_VECTOR_BYTES 64
-#define PF_VECTOR_REGISTERS 32
-#elif defined(__AVX2__)
-#define PF_VECTOR_BYTES 32
-#define PF_VECTOR_REGISTERS 16
-#elif defined(__aarch64__) || defined(_M_ARM64)
-#define PF_VECTOR_BYTES 16
-#define PF_VECTOR_REGISTERS 32
-#else
-#define PF_VECTOR_BYTES 16
-#define PF_VECTOR_REGISTERS 16
-#endif
 
 #if PF_REAL_BITS == 32
 typedef float real;

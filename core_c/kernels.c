@@ -40,9 +40,12 @@ extern const pf_vector_functions PF_F64(vector_functions);
 
 double PF_F32(peak_operations)(int64_t rounds);
 double PF_F64(peak_operations)(int64_t rounds);
+double PF_F32(peak_operations_again)(int64_t rounds);
+double PF_F64(peak_operations_again)(int64_t rounds);
 double PF_F32(peak_bytes)(void *to, const void *from, int64_t n, int64_t rounds);
 double PF_F64(peak_bytes)(void *to, const void *from, int64_t n, int64_t rounds);
-#define PF_PEAKS(symbol) {symbol(peak_operations), symbol(peak_bytes)}
+#define PF_PEAKS(symbol) \
+    {symbol(peak_operations), symbol(peak_operations_again), symbol(peak_bytes)}
 
 const pf_kernel_table PF_TABLE(PF_ISA) = {rows,
                                           sizeof rows / sizeof rows[0],

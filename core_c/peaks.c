@@ -1,24 +1,61 @@
 /* What one core of this machine can do at most: the roofs that the profiler measures against. */
-#include "kernel.h"
+#include "vector.h"
 
-typedef real vec __attribute__((vector_size(PF_VECTOR_BYTES)));
+/* As many independent sums as hide the latency of a multiply-add, and few enough for the registers.
+ */
+enum { SUMS = PF_VECTOR_REGISTERS == 32 ? 16 : 12 };
 
-enum { SUMS = 12, LANES = PF_VECTOR_BYTES / (int)sizeof(real) };
+/* A step is one instruction where there are fused multiply-adds: x86 has one that overwrites any of
+ * its operands, ARM only one that overwrites the addend, so a sum has to be both factor and addend.
+ * The constants are read at run time: a compiler that knew them would find sums that never change.
+ * They neither overflow nor fade in 2^32 steps. */
+#if defined(__aarch64__) || defined(_M_ARM64)
+#define PF_STEP_OF(sum) (sum) += (sum) * factor
+static const volatile real constants[] = {R(1e-9), R(0.25)};
+#else
+#define PF_STEP_OF(sum) (sum) = (sum) * factor + start
+static const volatile real constants[] = {R(0.999), R(0.25)};
+#endif
 
-/* Multiplies and adds in registers, as many independent sums at a time as hide the latency, with
- * nothing loaded. Returns the number of operations, a multiply-add being two. */
+/* The operations of so many steps of all sums, a multiply-add being two. The sums stay positive;
+ * the comparison keeps the compiler from leaving them out. */
+static double operations(real total, int64_t steps) {
+    return total < 0 ? 0 : 2.0 * SUMS * LANES * (double)steps;
+}
+
+/* Multiplies and adds in registers, with nothing loaded, and returns the number of operations.
+ * Every loop over the sums is unrolled, or the compiler keeps them on the stack: the rate would be
+ * that of the stack, a third of the true one. */
 double PF_NAME(peak_operations)(int64_t rounds) {
-    /* Read at run time: a compiler that knew the factors would find sums that never change. */
-    static const volatile real factors[] = {R(0.999), R(0.25)};
-    vec sum[SUMS], x = {0}, y = {0};
-    x += factors[0], y += factors[1];
-    for (int i = 0; i < SUMS; i++) sum[i] = y * (real)i;
+    const vec factor = splat(constants[0]), start = splat(constants[1]);
+    vec sum[SUMS];
+    PF_UNROLL for (int i = 0; i < SUMS; i++) sum[i] = start * (real)(i + 1);
     for (int64_t r = 0; r < rounds; r++)
-        for (int i = 0; i < SUMS; i++) sum[i] = sum[i] * x + y;
+        PF_UNROLL for (int i = 0; i < SUMS; i++) PF_STEP_OF(sum[i]);
     real total = 0;
-    for (int i = 0; i < SUMS; i++) total += sum[i][0];
-    /* The sums stay positive; the comparison keeps the compiler from leaving them out. */
-    return total < 0 ? 0 : 2.0 * SUMS * LANES * (double)rounds;
+    PF_UNROLL for (int i = 0; i < SUMS; i++) total += sum[i][0];
+    return operations(total, rounds);
+}
+
+/* The same in another shape, for which no loop has to be unrolled: each sum has a name. The rates
+ * of the two must agree; if they do not, a compiler has spoilt one of them. */
+double PF_NAME(peak_operations_again)(int64_t rounds) {
+    const vec factor = splat(constants[0]), start = splat(constants[1]);
+#define PF_TWELVE(of) of(0) of(1) of(2) of(3) of(4) of(5) of(6) of(7) of(8) of(9) of(10) of(11)
+#if PF_VECTOR_REGISTERS == 32
+#define PF_EACH(of) PF_TWELVE(of) of(12) of(13) of(14) of(15)
+#else
+#define PF_EACH(of) PF_TWELVE(of)
+#endif
+#define PF_BEGIN(i) vec sum##i = start * (real)((i) + 1);
+#define PF_STEP(i) PF_STEP_OF(sum##i);
+#define PF_TOTAL(i) +sum##i[0]
+    PF_EACH(PF_BEGIN)
+    for (int64_t r = 0; r < rounds; r++) {
+        PF_EACH(PF_STEP)
+        PF_EACH(PF_STEP)
+    }
+    return operations(PF_EACH(PF_TOTAL), 2 * rounds);
 }
 
 /* p = p / 2 + g, n elements, as an update passes over memory. Returns the bytes moved: p is read

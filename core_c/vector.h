@@ -20,8 +20,14 @@ enum {
                             : 1 /* LANES = 2^LANE_BITS */
 };
 
-/* Unaligned, and an alias of the reals that it loads. */
-typedef real vec __attribute__((vector_size(PF_VECTOR_BYTES), aligned(sizeof(real)), may_alias));
+/* What the public header has for both types; see there for parts of vectors. */
+#if PF_REAL_BITS == 32
+#define PF_OF_REAL(name) name##_f32
+#else
+#define PF_OF_REAL(name) name##_f64
+#endif
+typedef PF_OF_REAL(pf_vec) vec;
+typedef PF_OF_REAL(pf_part) part;
 
 #if PF_REAL_BITS == 32
 typedef int32_t ivec __attribute__((vector_size(PF_VECTOR_BYTES)));
@@ -30,45 +36,24 @@ typedef int64_t ivec __attribute__((vector_size(PF_VECTOR_BYTES)));
 #endif
 
 static inline vec splat(real x) { return x - (vec){0}; }
-static inline vec load(const real *p) { return *(const vec *)p; }
-static inline void store(real *p, vec x) { *(vec *)p = x; }
+static inline vec load(const real *p) { return PF_OF_REAL(pf_load)(p); }
+static inline void store(real *p, vec x) { PF_OF_REAL(pf_store)(p, x); }
+static inline part first_lanes(int64_t count) { return PF_OF_REAL(pf_first_lanes)(count); }
+static inline vec load_part(const real *p, part lanes) {
+    return PF_OF_REAL(pf_load_part)(p, lanes);
+}
+static inline void store_part(real *p, part lanes, vec x) {
+    PF_OF_REAL(pf_store_part)(p, lanes, x);
+}
 
 /* max(x, 0), and NaN where x is */
 static inline vec relu(vec x) { return (vec)((ivec)x & ~(x < 0)); }
 
-/* The first lanes of a vector, 1 to LANES of them: what is left at the end of a row. A load puts
- * zero into the other lanes and a store leaves what is there; neither touches the memory of the
- * others. With AVX-512 both are single instructions; elsewhere they are not for inner loops. */
+/* Whether a part of a vector costs no more than all of it. */
 #if defined(__AVX512F__)
-#include <immintrin.h>
 #define PF_MASKED_LOADS 1
-#if PF_REAL_BITS == 32
-typedef __mmask16 part;
-static inline vec load_part(const real *p, part lanes) { return _mm512_maskz_loadu_ps(lanes, p); }
-static inline void store_part(real *p, part lanes, vec x) { _mm512_mask_storeu_ps(p, lanes, x); }
-#else
-typedef __mmask8 part;
-static inline vec load_part(const real *p, part lanes) { return _mm512_maskz_loadu_pd(lanes, p); }
-static inline void store_part(real *p, part lanes, vec x) { _mm512_mask_storeu_pd(p, lanes, x); }
-#endif
-static inline part first_lanes(int64_t count) { return (part)((1u << count) - 1); }
 #else
 #define PF_MASKED_LOADS 0
-typedef int64_t part;
-static inline vec load_part(const real *p, part lanes) {
-    if (lanes == LANES) return load(p);
-    vec x = {0};
-    for (part i = 0; i < lanes; i++) x[i] = p[i];
-    return x;
-}
-static inline void store_part(real *p, part lanes, vec x) {
-    if (lanes == LANES) {
-        store(p, x);
-        return;
-    }
-    for (part i = 0; i < lanes; i++) p[i] = x[i];
-}
-static inline part first_lanes(int64_t count) { return count; }
 #endif
 
 /* low(x, y) = x0 y0 x1 y1 ..., and high(x, y) those of the upper halves. */

@@ -179,6 +179,18 @@ def find_kernel(name: str, bits: int, isa: str | None = None) -> int:
     return max(((n, address) for n, address in found.items() if n <= number), default=(0, 0))[1]
 
 
+def peak_loops(bits: int, isa: str | None = None) -> Any:
+    """Return the loops that are timed for the peaks of an instruction set; default: the one in use.
+
+    Parameters
+    ----------
+    bits : {32, 64}
+        Of their elements.
+    """
+    number = lib.pf_selected_isa() if isa is None else _isa_number(isa)
+    return lib.pf_find_peaks(number, bits)
+
+
 @functools.cache
 def _find_built_in(name: str, bits: int, number: int) -> int:
     return int(ffi.cast("uintptr_t", lib.pf_find_kernel(number, name.encode(), bits)))

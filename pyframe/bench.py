@@ -17,7 +17,7 @@ from pyframe.model import Model, Sequential
 from pyframe.node import Parameter, Placeholder
 from pyframe.ops.activations import Sigmoid
 from pyframe.ops.linear import Linear
-from pyframe.profiler import Peaks, Profile, machine_peaks
+from pyframe.profiler import Peaks, Profile, doubts, machine_peaks
 from pyframe.registry import registries
 from pyframe.threads import get_num_threads, num_threads
 from pyframe.training import Trainer
@@ -240,8 +240,10 @@ def report(result: dict[str, Any]) -> str:
     title_width = max(len(w["title"]) for w in result["workloads"])
     head = f"{'workload':<{title_width}}  threads  {'µs':>10}  {'floor µs':>10}  of peak"
     lines += ["", head, "-" * len(head)]
+    shares = []
     for w in result["workloads"]:
         share = w["floor"] / w["microseconds"]
+        shares.append((w["name"], share))
         lines.append(
             f"{w['title']:<{title_width}}  {w['threads']:>7}  {w['microseconds']:>10.2f}  "
             f"{w['floor']:>10.2f}  {100 * share:>5.0f} %"
@@ -252,4 +254,5 @@ def report(result: dict[str, Any]) -> str:
     lines.append(
         "A floor is what the operations alone would take at the peak; bytes moved come on top."
     )
+    lines += doubts(peaks["agreement"], shares)
     return "\n".join(lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,6 +30,12 @@ MODES = ("step", "run", "gradients")
 LEVELS = {"L1": 12 << 10, "L2": 384 << 10, "L3": 6 << 20, "memory": 192 << 20}
 
 
+# The least that the slower of the two loops for a peak may reach of the faster one. A compiler that
+# keeps the sums of one on the stack makes it less than half as fast; without fused multiply-adds
+# the order in which products and sums reach their units may cost a fifth.
+AGREEMENT = 0.75
+
+
 # ---- the machine ----
 
 
@@ -45,11 +51,15 @@ class Peaks:
         Bytes a second by level of the memory, for a pass that reads two arrays and writes one.
     sizes : dict of str to int
         With how many bytes each level was measured.
+    agreement : dict of str to float
+        By dtype name, the rate of the slower of the two loops that measure `flops`, as a part of
+        the faster one's: 1 when all is well.
     """
 
     flops: dict[str, float]
     bandwidth: dict[str, float]
     sizes: dict[str, int]
+    agreement: dict[str, float]
 
     def bandwidth_for(self, size: int) -> float:
         """Return the bandwidth of the first level that holds `size` bytes."""
@@ -71,14 +81,57 @@ def _best_rate(call: Any, work: float, seconds: float) -> float:
             return best
 
 
+def doubts(agreement: Mapping[str, float], shares: Iterable[tuple[str, float]]) -> list[str]:
+    """Return why the ruler is off, a sentence each; none when nothing tells so.
+
+    Parameters
+    ----------
+    agreement : mapping of str to float
+        That of `Peaks`.
+    shares : iterable of (str, float)
+        What was measured, and its share of a peak.
+
+    Returns
+    -------
+    list of str
+
+    Examples
+    --------
+    >>> from pyframe.profiler import doubts
+    >>> doubts({"float32": 0.99}, [("lenet", 0.83)])
+    []
+    >>> doubts({"float32": 0.4}, [("lenet", 0.83)])[0].split(", ")[0]
+    'The ruler is off: two loops for the float32 peak differ'
+    """
+    said = [
+        f"The ruler is off: two loops for the {name} peak differ, one reaches {100 * part:.0f} % "
+        "of the other; measure again on a quiet machine, or build with another compiler."
+        for name, part in agreement.items()
+        if part < AGREEMENT
+    ]
+    beyond = [(share, name) for name, share in shares if round(100 * share) > 100]
+    if beyond:
+        share, name = max(beyond)
+        said.append(
+            f"The ruler is off: {name} shows {100 * share:.0f} % of its peak"
+            + (f", and {len(beyond) - 1} more are above 100 %" if len(beyond) > 1 else "")
+            + ". The peak was measured too low (a busy machine, a clock that changed), or less was "
+            "done than is counted: Winograd's way multiplies less than plain sums, and data may "
+            "lie in a faster cache than their size tells."
+        )
+    return said
+
+
 @functools.cache
-def machine_peaks(seconds: float = 0.04) -> Peaks:
+def machine_peaks(seconds: float = 0.04, isa: str | None = None) -> Peaks:
     """Measure what one core can do, once in a process.
 
     Parameters
     ----------
     seconds : float, default 0.04
         How long each of the figures may take.
+    isa : str, optional
+        With which instruction set; default: the one in use.
 
     Returns
     -------
@@ -95,13 +148,15 @@ def machine_peaks(seconds: float = 0.04) -> Peaks:
     >>> machine_peaks(0.001).flops["float32"] > 1e8
     True
     """
-    isa = lib.pf_selected_isa()
-    flops, bandwidth = {}, {}
+    flops, bandwidth, agreement = {}, {}, {}
     for name, bits in (("float32", 32), ("float64", 64)):
-        loops = lib.pf_find_peaks(isa, bits)
-        work = loops.operations(20_000)
-        flops[name] = _best_rate(lambda f=loops.operations: f(20_000), work, seconds)
-    stream = lib.pf_find_peaks(isa, 32).bytes
+        loops = _native.peak_loops(bits, isa)
+        rates = [
+            _best_rate(lambda f=loop: f(20_000), loop(20_000), seconds / 2)
+            for loop in (loops.operations, loops.operations_again)
+        ]
+        flops[name], agreement[name] = max(rates), min(rates) / max(rates)
+    stream = _native.peak_loops(32, isa).bytes
     for level, size in LEVELS.items():
         count = size // 8
         p, g = (empty_aligned(count, np.dtype(np.float32)) for _ in range(2))
@@ -111,7 +166,7 @@ def machine_peaks(seconds: float = 0.04) -> Peaks:
         bandwidth[level] = _best_rate(
             lambda t=to, s=source, n=count, r=rounds: stream(t, s, n, r), work, seconds
         )
-    return Peaks(flops, bandwidth, dict(LEVELS))
+    return Peaks(flops, bandwidth, dict(LEVELS), agreement)
 
 
 # ---- a profile ----
@@ -194,6 +249,11 @@ class Profile(Sequence[Record]):
         """The time of all records together."""
         return sum(r.seconds for r in self.records)
 
+    @property
+    def doubts(self) -> list[str]:
+        """Why the peaks, and the shares of them, are not to be relied on; empty when they are."""
+        return doubts(self.peaks.agreement, [(r.label, r.share) for r in self.records])
+
     def sorted(self, by: str = "seconds") -> list[Record]:
         """Return the records with the largest first.
 
@@ -210,6 +270,7 @@ class Profile(Sequence[Record]):
         return {
             "records": [asdict(r) for r in self.records],
             "peaks": asdict(self.peaks),
+            "doubts": self.doubts,
             "total_seconds": self.total_seconds,
             "arena_bytes": self.arena_bytes,
             "parameter_bytes": self.parameter_bytes,
@@ -281,6 +342,7 @@ class Profile(Sequence[Record]):
             + ", ".join(f"{b / 1e9:.0f} GB/s {name}" for name, b in self.peaks.bandwidth.items())
             + f"; {self.threads} thread{'s' if self.threads > 1 else ''}"
         )
+        lines += self.doubts
         return "\n".join(lines)
 
     def __repr__(self) -> str:

@@ -71,6 +71,7 @@ def test_the_wheel_holds_what_it_must_and_no_more(wheel):
     for needed in (
         "pyframe/include/pyframe/pyframe.h",
         "pyframe/include/pyframe/abi.inc",
+        "pyframe/include/pyframe/lanes.h",
         "pyframe/py.typed",
         "pyframe/datasets/data/boston_house_prices.csv",
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +23,8 @@ def roofline(profile: Profile, *, title: str = "") -> Figure:
     """Draw the speed of each instruction over its operations for each byte, both logarithmic.
 
     Slopes are the measured bandwidths of caches and memory, the level line the peak of
-    multiply-adds: no point can lie above them. The area of a point is its share of the time.
+    multiply-adds: no point can lie above them, and if one does, the title says that the ruler is
+    off. The area of a point is its share of the time.
 
     Parameters
     ----------
@@ -76,7 +78,8 @@ def roofline(profile: Profile, *, title: str = "") -> Figure:
     axes.set(xscale="log", yscale="log", xlim=(low, high))
     axes.set_xlabel("operations for each byte moved")
     axes.set_ylabel("GFLOP/s")
-    axes.set_title(title or "what each instruction reaches, of what the machine can do")
+    shown = title or "what each instruction reaches, of what the machine can do"
+    axes.set_title("\n".join([shown, *(textwrap.fill(d, 90) for d in profile.doubts)]))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(True, which="major", color="#e5e8eb", linewidth=0.7, zorder=0)
     points = [p for p in axes.collections if not str(p.get_label()).startswith("_")]

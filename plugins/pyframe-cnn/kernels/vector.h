@@ -3,14 +3,7 @@
 #define PYFRAME_CNN_VECTOR_H
 
 #include "cnn.h"
-
-#if defined(__AVX512F__)
-#define CNN_VECTOR_BYTES 64
-#elif defined(__AVX2__)
-#define CNN_VECTOR_BYTES 32
-#else
-#define CNN_VECTOR_BYTES 16
-#endif
+#include "pyframe/lanes.h"
 
 /* Loops of a constant, small count are to be unrolled before the compiler decides what stays in
  * registers. Clang does so by itself. */
@@ -20,17 +13,20 @@
 #define CNN_UNROLL _Pragma("GCC unroll 16")
 #endif
 
-enum { LANES = CNN_VECTOR_BYTES / (int)sizeof(real) };
-
-/* Unaligned, and an alias of the reals that it loads. */
-typedef real vec __attribute__((vector_size(CNN_VECTOR_BYTES), aligned(sizeof(real)), may_alias));
+#if CNN_BITS == 32
+#define CNN_OF_REAL(name) name##_f32
+#else
+#define CNN_OF_REAL(name) name##_f64
+#endif
+enum { LANES = PF_VECTOR_BYTES / (int)sizeof(real) };
+typedef CNN_OF_REAL(pf_vec) vec;
+typedef CNN_OF_REAL(pf_part) part;
 
 static inline vec splat(real x) { return x - (vec){0}; }
 
 /* Masks, a truth value for each lane: of comparisons, and to be joined by &, | and ~. And the
  * larger of two numbers, which is `top` if they are equal, and NaN if one of them is. */
 #if defined(__AVX512F__)
-#include <immintrin.h>
 #if CNN_BITS == 32
 typedef __mmask16 mask;
 static inline mask equal(vec x, vec y) { return _mm512_cmp_ps_mask(x, y, _CMP_EQ_OQ); }
@@ -52,9 +48,9 @@ static inline vec larger(vec top, vec x) {
 #endif
 #else
 #if CNN_BITS == 32
-typedef int32_t mask __attribute__((vector_size(CNN_VECTOR_BYTES)));
+typedef int32_t mask __attribute__((vector_size(PF_VECTOR_BYTES)));
 #else
-typedef int64_t mask __attribute__((vector_size(CNN_VECTOR_BYTES)));
+typedef int64_t mask __attribute__((vector_size(PF_VECTOR_BYTES)));
 #endif
 static inline mask equal(vec x, vec y) { return x == y; }
 static inline mask at_most(vec x, vec y) { return x <= y; }
@@ -65,36 +61,9 @@ static inline vec select(mask m, vec yes, vec no) {
 static inline vec larger(vec top, vec x) { return select((x <= top) | (top != top), top, x); }
 #endif
 
-/* The first lanes of a vector, 1 to LANES of them: a load puts zero into the others, a store leaves
- * their memory alone. */
-#if defined(__AVX512F__)
-#if CNN_BITS == 32
-typedef __mmask16 part;
-static inline vec load(const real *p, part lanes) { return _mm512_maskz_loadu_ps(lanes, p); }
-static inline void store(real *p, part lanes, vec x) { _mm512_mask_storeu_ps(p, lanes, x); }
-#else
-typedef __mmask8 part;
-static inline vec load(const real *p, part lanes) { return _mm512_maskz_loadu_pd(lanes, p); }
-static inline void store(real *p, part lanes, vec x) { _mm512_mask_storeu_pd(p, lanes, x); }
-#endif
-static inline part first_lanes(int64_t count) {
-    return (part)(count >= LANES ? ~0u : (1u << count) - 1);
-}
-#else
-typedef int64_t part;
-static inline vec load(const real *p, part lanes) {
-    if (lanes == LANES) return *(const vec *)p;
-    vec x = {0};
-    for (part i = 0; i < lanes; i++) x[i] = p[i];
-    return x;
-}
-static inline void store(real *p, part lanes, vec x) {
-    if (lanes == LANES)
-        *(vec *)p = x;
-    else
-        for (part i = 0; i < lanes; i++) p[i] = x[i];
-}
-static inline part first_lanes(int64_t count) { return count < LANES ? count : LANES; }
-#endif
+/* Loads and stores of the first lanes of a vector: see pyframe/lanes.h. */
+static inline part first_lanes(int64_t count) { return CNN_OF_REAL(pf_first_lanes)(count); }
+static inline vec load(const real *p, part lanes) { return CNN_OF_REAL(pf_load_part)(p, lanes); }
+static inline void store(real *p, part lanes, vec x) { CNN_OF_REAL(pf_store_part)(p, lanes, x); }
 
 #endif
