@@ -151,7 +151,7 @@ class Builder:
         if "epilogue" in request.fuse:
             self.rewritten = fusion.absorb(order, specs, keys)
         self._number(self.rewritten.order, specs)
-        nodes = [n for n in self.rewritten.order if not isinstance(n, Leaf) and self._is_run(n)]
+        nodes = self._wanted(targets)
         items = [[n] for n in nodes]
         if request.fuse:
             self.counts = {n: fusion.elementwise_count(n, specs) for n in nodes}
@@ -266,6 +266,26 @@ class Builder:
     def _is_run(self, node: Node) -> bool:
         value = self.value_ids[node, 0]
         return self.root[value] == value
+
+    def _wanted(self, targets: list[Value]) -> list[Node]:
+        """Return the nodes to run: not those of which nothing is used but a shape.
+
+        Such an output has no memory that a kernel could write to.
+        """
+        nodes = [n for n in self.rewritten.order if not isinstance(n, Leaf) and self._is_run(n)]
+        if self.request.keep_all:
+            return nodes
+        used = {self.root[self.value_ids[key_of(v)]] for v in targets}
+        kept: list[Node] = []
+        for node in reversed(nodes):
+            outputs = [self.value_ids[node, i] for i in range(node.output_count)]
+            if node.is_python or node.states or not used.isdisjoint(outputs):
+                kept.append(node)
+                shape_only = node.shape_only if isinstance(node, Op) else ()
+                for i, value in enumerate(node.inputs):
+                    if value is not None and i not in shape_only:
+                        used.add(self.root[self.value_ids[key_of(value)]])
+        return kept[::-1]
 
     def _find_uses(
         self, items: list[list[Node]], targets: list[Value]

@@ -785,6 +785,7 @@ class Plan:
             found = kept.get(key)
             if found is not None and found.shape == array.shape and (same or key not in numbers):
                 array[...] = found
+        snapshot.arrays[-1][...] = other.skipped_steps
         self.restore(Snapshot(snapshot.arrays, other.step_count))
 
     def named(self, snapshot: Snapshot) -> dict[str, Array]:

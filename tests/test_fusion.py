@@ -399,3 +399,16 @@ def test_an_activation_of_a_gradient() -> None:
     node = pf.Relu(registry.ops.get("linear_grad")(y, x, w)[0])
     got = [pf.compile(node, fuse=fuse).run(feed) for fuse in (True, False)]
     np.testing.assert_array_equal(*got)
+
+
+# ---- a node of which only the shape is used ----
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+def test_a_node_is_not_run_for_its_shape(fuse: bool) -> None:
+    x = pf.Placeholder("x", (None, 3))
+    spread = registry.ops.get("sum_grad")(x, pf.Exp(pf.Tanh(x)), axis=())
+    feed = {x: np.ones((2, 3))}
+    plan = pf.compile(spread, fuse=fuse)
+    np.testing.assert_array_equal(plan.run(feed), np.ones((2, 3)))
+    assert "exp" not in str(plan)

@@ -1,9 +1,71 @@
-"""Random graphs: what the planner does to memory must not change a bit of any result."""
+"""Random graphs: what the planner makes of them, against the references of their ops."""
+
+from typing import Any
 
 import numpy as np
 import pytest
 
 import pyframe as pf
+from pyframe import fusion, lowering
+from pyframe.op import Op
+from pyframe.testing import ConformanceError, check_graphs
+from pyframe.testing.graph_checks import check_graph
+from pyframe.testing.graphs import RandomGraph, Step, code_of, draw_graph
+
+# ---- graphs of all registered ops ----
+
+
+@pytest.mark.parametrize("first", range(0, 60, 10))
+def test_graphs_of_all_ops_are_what_their_references_say(first: int) -> None:
+    assert check_graphs(10, seed=first) > 5  # the others overflow somewhere
+
+
+def test_a_graph_is_the_same_again_and_can_be_printed() -> None:
+    assert code_of(draw_graph(7)) == code_of(draw_graph(7))
+    program = code_of(draw_graph(7)).replace("print(", "note(")
+    results: list[Any] = []
+    exec(program, {"note": lambda *given: results.append(given)})
+    assert results
+
+
+def two_operands(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> RandomGraph:
+    """Return tanh(a - b) for operands of some shapes."""
+    rng = np.random.default_rng(0)
+    a, b = (Step("placeholder", array=rng.normal(size=s).astype("float32")) for s in shapes)
+    steps = (a, b, Step("sub", ((0, 0), (1, 0))), Step("tanh", ((2, 0),)))
+    return RandomGraph("float32", steps, ((3, 0),))
+
+
+def test_groups_formed_by_the_operands_alone_turn_it_red(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = two_operands(((128, 1), (128,)))
+    check_graph(graph)
+    real = fusion.elementwise_count
+
+    def by_operands(node: Any, specs: Any) -> int | None:
+        given = [s for s in fusion.given_specs(node, specs) if s is not None]
+        each = isinstance(node, Op) and type(node).is_elementwise is not Op.is_elementwise
+        if each and len({fusion.count_of(s) for s in given} - {1}) == 1:
+            return fusion.count_of(specs[node][0])  # whatever they broadcast to
+        return real(node, specs)
+
+    monkeypatch.setattr(fusion, "elementwise_count", by_operands)
+    with pytest.raises(ConformanceError):
+        check_graph(graph)
+
+
+def test_results_in_the_place_of_what_is_still_read_turn_it_red(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def release(self: Any, inputs: Any, outputs: Any, position: int) -> None:
+        real(self, inputs, outputs, position + 1)  # one node too early
+
+    real = lowering.Builder._release
+    monkeypatch.setattr(lowering.Builder, "_release", release)
+    with pytest.raises(ConformanceError):
+        check_graphs(60, seed=0, shrink_seconds=0.1)
+
+
+# ---- sharing memory changes no bit ----
 
 UNARY = [pf.Sigmoid, pf.Tanh, pf.Neg, pf.Square, pf.Relu, pf.Silu, lambda v: pf.Softmax(v)]
 BINARY = [pf.Add, pf.Sub, pf.Mul, pf.Maximum]

@@ -11,6 +11,7 @@ from pyframe.testing.fits import (
 )
 from pyframe.testing.forward import check_forward
 from pyframe.testing.gradients import check_gradients
+from pyframe.testing.graph_checks import check_graphs
 from pyframe.testing.hostile import check_attributes
 from pyframe.testing.layers import check_layer, layer_checks
 from pyframe.testing.losses import check_loss, loss_checks
@@ -42,6 +43,7 @@ __all__ = [
     "check_declaration",
     "check_forward",
     "check_gradients",
+    "check_graphs",
     "check_initializer",
     "check_layer",
     "check_loss",

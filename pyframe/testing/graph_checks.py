@@ -1,0 +1,389 @@
+"""What a plan makes of a random graph, against an interpreter made of the ops' references.
+
+Gradient nodes are ops with references too, so gradients are interpreted as values are. How far a
+result may be off is found by running the interpreter again with every value moved by what its op
+may be off by (`Op.magnitude`): that takes in what a graph makes of errors on the way, and where it
+jumps.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+import pyframe
+from pyframe.fusion import FUSIONS
+from pyframe.graph import topological_order
+from pyframe.node import INT64, Array, Constant, Node, Parameter, Placeholder, State, Value
+from pyframe.op import Op
+from pyframe.plan import Plan, compile
+from pyframe.testing.graphs import (
+    Built,
+    RandomGraph,
+    build,
+    code_of,
+    draw_graph,
+    feed_arrays,
+    reference_outputs,
+    smaller,
+)
+from pyframe.testing.subject import ConformanceError
+
+# These change how results are computed and not a bit of them; an epilogue does a sum elsewhere.
+EXACT = frozenset(FUSIONS) - {"epilogue"}
+TRIALS = 3  # runs of the interpreter with every value moved
+ROOM = 8.0  # how many times as far as those were off a result may be
+LARGEST = 1e30
+THREADS = (1, 2, 3)
+DEFAULT_GRAPHS = 30
+SHRINK_SECONDS = 20.0
+
+Key = tuple[Node, int]
+
+
+def interpret(
+    values: Sequence[Value],
+    feed: Mapping[Placeholder, Array],
+    *,
+    training: bool = False,
+    noise: np.random.Generator | None = None,
+) -> list[Array]:
+    """Return values of a graph by the references of its ops, in float64.
+
+    Parameters
+    ----------
+    values : of the graph, gradients perhaps
+    feed : array of each placeholder
+    training : bool, default False
+    noise : numpy.random.Generator, optional
+        Moves each result by as much as its op may be off.
+    """
+    known: dict[Key, Array] = {}
+    for node in topological_order(list(values)):
+        if isinstance(node, Placeholder):
+            known[node, 0] = _wide(feed[node])
+        elif isinstance(node, Constant):
+            known[node, 0] = _wide(node.array)
+        elif isinstance(node, Parameter | State):
+            known[node, 0] = _wide(node.value)
+        else:
+            assert isinstance(node, Op)
+            given = [None if v is None else known[v.node, v.index] for v in node.inputs]
+            states = [_wide(s.value) for s in node.states]
+            outputs = reference_outputs(node, given, states, training)
+            if noise is not None:
+                outputs = _moved(node, given, states, training, outputs, noise)
+            known.update({(node, i): a for i, a in enumerate(outputs)})
+    return [known[v.node, v.index] for v in values]
+
+
+def _wide(array: Array) -> Array:
+    return array if array.dtype == INT64 else np.asarray(array, np.float64)
+
+
+def _moved(
+    node: Op,
+    given: Sequence[Array | None],
+    states: Sequence[Array],
+    training: bool,
+    outputs: Sequence[Array],
+    noise: np.random.Generator,
+) -> tuple[Array, ...]:
+    """Return outputs that are off by what the op allows itself, up or down."""
+    cls = type(node)
+    extra: dict[str, Any] = dict(node.attrs)
+    if cls.reads_training and not cls.uses_random:
+        extra["training"] = training
+    if states:
+        extra["states"] = states
+    with np.errstate(all="ignore"):
+        k, sizes = cls.magnitude(*given, **extra)
+    several = sizes if isinstance(sizes, tuple) else (sizes,)
+    eps = float(np.finfo(node.specs[0].dtype).eps) * (1 + float(np.sqrt(k)))
+    return tuple(
+        a + noise.choice([-1.0, 1.0], a.shape) * eps * np.abs(m)
+        for a, m in zip(outputs, several, strict=True)
+    )
+
+
+class _Expected:
+    """What values of a graph must be, and how far they may be off."""
+
+    def __init__(
+        self, values: Sequence[Value], feed: Mapping[Placeholder, Array], training: bool
+    ) -> None:
+        self.exact = interpret(values, feed, training=training)
+        self.bounds: list[Array] = []
+        trials = [
+            interpret(values, feed, training=training, noise=np.random.default_rng(i))
+            for i in range(TRIALS)
+        ]
+        for i, exact in enumerate(self.exact):
+            eps = float(np.finfo(values[i].spec.dtype).eps)
+            with np.errstate(all="ignore"):
+                off = [np.abs(t[i] - exact).max(initial=0) for t in trials]
+                size = np.abs(exact).max(initial=0)
+            self.bounds.append(ROOM * (np.max(off) + eps * size) + 1e-30)
+
+    def is_usable(self) -> bool:
+        """Return whether all are finite, and known well enough to say something."""
+        return all(
+            np.isfinite(e).all() and np.abs(e).max(initial=0) < LARGEST and np.isfinite(b)
+            for e, b in zip(self.exact, self.bounds, strict=True)
+        )
+
+
+def check_graph(graph: RandomGraph, seed: int = 0) -> bool:
+    """Check one graph; return whether its values were all finite, so that it says something.
+
+    - Forward and all gradients are those of the references, in float64, within what the ops
+      allow themselves.
+    - They have the same bits unfused, inspected, with all fusions but epilogues, and by 1, 2 and
+      3 threads; so do parameters after steps of an optimizer.
+    - All of that at each of the feeds, one after the other on the same plans.
+
+    Raises
+    ------
+    ConformanceError
+        An `AssertionError` of kind "graph".
+    """
+    rng = np.random.default_rng(seed)
+    some = frozenset(name for name in sorted(FUSIONS) if rng.random() < 0.5)
+    options: dict[str, dict[str, Any]] = {
+        "unfused": {"fuse": False},
+        "inspected": {"inspect": True},
+        "without epilogues": {"fuse": EXACT},
+        "fused": {"fuse": True},
+        f"with fuse={sorted(some)}": {"fuse": some},
+    }
+    exact_names = {"inspected", "without epilogues"}
+    if "epilogue" not in some:
+        exact_names.add(f"with fuse={sorted(some)}")
+    built = {name: build(graph) for name in options}
+    plans = {name: _compiled(built[name], o) for name, o in options.items()}
+    usable = True
+    for k in range(len(graph.feeds)):
+        for training in _modes(graph):
+            usable &= _check_feed(graph, k, training, built, plans, exact_names)
+    _check_steps(graph)
+    return usable
+
+
+def _modes(graph: RandomGraph) -> tuple[bool, ...]:
+    classes = graph.op_classes()
+    both = any(c.reads_training or c.uses_random for c in classes)
+    return (False, True) if both or any(s.states for s in graph.steps) else (True,)
+
+
+def _compiled(nodes: Built, options: Mapping[str, Any]) -> Plan:
+    if nodes.cost is None:
+        return compile(nodes.outputs, **options)
+    return compile(nodes.cost, outputs=nodes.outputs, **options)
+
+
+def _results(
+    graph: RandomGraph, k: int, training: bool, nodes: Built, plan: Plan
+) -> dict[str, Array]:
+    """Return all that a plan gives for a feed, by what it is."""
+    feed = {nodes.placeholders[i]: a for i, a in feed_arrays(graph, k).items()}
+    feed = {p: a for p, a in feed.items() if p in plan.graph.names}
+    found: dict[str, Array] = {}
+    if nodes.outputs:
+        arrays = plan.run(feed, outputs=nodes.outputs, training=training)
+        found |= {f"output v{r[0]}[{r[1]}]": a for r, a in zip(graph.outputs, arrays, strict=True)}
+    if nodes.cost is None:
+        return found
+    feed = {p: a for p, a in feed.items() if p in topological_order([nodes.cost])}
+    loss, gradients = plan.loss_and_gradients(feed, training=training)
+    found["cost"] = np.array(loss)
+    for parameter, gradient in gradients.items():
+        found[f"gradient of {parameter.label()}"] = gradient
+    if plan.inspect and plan.gradients is not None:
+        for p in feed:
+            if (p, 0) in plan.gradients.total:
+                found[f"gradient of {p.label()}"] = plan.gradient(p)
+    return found
+
+
+def _wanted_values(graph: RandomGraph, nodes: Built, plan: Plan) -> dict[str, Value]:
+    """Return the values behind the results of an inspected plan."""
+    wanted = {
+        f"output v{r[0]}[{r[1]}]": v for r, v in zip(graph.outputs, nodes.outputs, strict=True)
+    }
+    if nodes.cost is not None:
+        wanted["cost"] = nodes.cost
+        assert plan.gradients is not None
+        for (node, _), value in plan.gradients.total.items():
+            if isinstance(node, Parameter | Placeholder):
+                wanted[f"gradient of {node.label()}"] = value
+    return wanted
+
+
+def _check_feed(
+    graph: RandomGraph,
+    k: int,
+    training: bool,
+    built: Mapping[str, Built],
+    plans: Mapping[str, Plan],
+    exact: set[str],
+) -> bool:
+    where = f"feed {k}, training={training}"
+    results = {n: _results(graph, k, training, built[n], plan) for n, plan in plans.items()}
+    for name in sorted(exact):
+        _same_bits(results["unfused"], results[name], f"{where}: {name}, and unfused,")
+    for count in THREADS:
+        with pyframe.num_threads(count):
+            for name in ("fused", "unfused"):
+                again = _results(graph, k, training, built[name], plans[name])
+                _same_bits(results[name], again, f"{where}: {name}, by {count} threads,")
+    if training and any(c.uses_random for c in graph.op_classes()):
+        return True  # what is drawn, no reference knows
+    nodes = built["inspected"]
+    wanted = _wanted_values(graph, nodes, plans["inspected"])
+    feed = {nodes.placeholders[i]: a for i, a in feed_arrays(graph, k).items()}
+    expected = _Expected(list(wanted.values()), feed, training)
+    if not expected.is_usable():
+        return False
+    for name, result in results.items():
+        for what, array in result.items():
+            i = list(wanted).index(what)
+            _near(array, expected.exact[i], expected.bounds[i], f"{where}: {name}: {what}")
+    return True
+
+
+def _same_bits(one: Mapping[str, Array], other: Mapping[str, Array], what: str) -> None:
+    for name in one.keys() & other.keys():
+        if one[name].tobytes() != other[name].tobytes():
+            wrong = int((one[name] != other[name]).sum())
+            raise ConformanceError(
+                "graph", f"{what} {name}: other bits in {wrong} of {one[name].size} elements"
+            )
+
+
+def _near(got: Array, exact: Array, bound: float | Array, what: str) -> None:
+    if got.shape != exact.shape:
+        raise ConformanceError("graph", f"{what} has shape {got.shape}, not {exact.shape}")
+    with np.errstate(all="ignore"):
+        wrong = ~(np.abs(got.astype(np.float64) - exact) <= bound)
+    if wrong.any():
+        index = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise ConformanceError(
+            "graph",
+            f"{what} at {list(index)} is {float(got[index])!r}, the references give "
+            f"{float(exact[index])!r}, allowed is {float(bound):.3g}; {int(wrong.sum())} of "
+            f"{wrong.size} elements are wrong",
+        )
+
+
+def _check_steps(graph: RandomGraph) -> None:
+    """Take steps of an optimizer, fused but for epilogues and not: the same parameters."""
+    found: list[dict[str, Array]] = []
+    for fuse in (False, EXACT):
+        nodes = build(graph)
+        if nodes.cost is None:
+            return
+        needed = topological_order([nodes.cost])
+        trained = [n for n in needed if isinstance(n, Parameter) and not isinstance(n, State)]
+        if not trained:
+            return
+        plan = compile(nodes.cost, pyframe.optimizers.Adam(0.01, clip_value=0.5), fuse=fuse)
+        for k in range(len(graph.feeds)):
+            fed = {nodes.placeholders[i]: a for i, a in feed_arrays(graph, k).items()}
+            plan.step({p: a for p, a in fed.items() if p in needed})
+        found.append({p.label(): p.value.copy() for p in trained})
+    _same_bits(found[0], found[1], "after steps, fused but for epilogues, and unfused,")
+
+
+# ---- many, and the smallest ----
+
+
+def failure(graph: RandomGraph, seed: int = 0) -> BaseException | None:
+    """Return what is wrong with a graph: a `ConformanceError`, or what else was raised."""
+    try:
+        check_graph(graph, seed)
+    except Exception as error:
+        return error
+    return None
+
+
+def shrink(
+    graph: RandomGraph,
+    fails: Callable[[RandomGraph], bool],
+    seconds: float = SHRINK_SECONDS,
+) -> RandomGraph:
+    """Return a graph that fails as well and of which nothing more can be left out."""
+    end = time.monotonic() + seconds
+    found = True
+    while found:
+        found = False
+        for candidate in smaller(graph):
+            if time.monotonic() > end:
+                return graph
+            if fails(candidate):
+                graph, found = candidate, True
+                break
+    return graph
+
+
+def _alike(seed: int, kind: type[Exception]) -> Callable[[RandomGraph], bool]:
+    """Return what says whether a graph fails with an exception of a kind."""
+    return lambda graph: type(failure(graph, seed)) is kind
+
+
+def check_graphs(
+    graphs: int = DEFAULT_GRAPHS,
+    *,
+    seed: int = 0,
+    ops: Sequence[str] | None = None,
+    shrink_seconds: float = SHRINK_SECONDS,
+) -> int:
+    """Check random graphs of all registered ops; see `check_graph` for what is checked.
+
+    Parameters
+    ----------
+    graphs : int, default 30
+    seed : int
+        That of the first graph; the others count on from it.
+    ops : list of str, optional
+        Ops of which at least one is in each graph: those of your plugin.
+    shrink_seconds : float
+        How long to look for the smallest graph that fails.
+
+    Returns
+    -------
+    int
+        How many of the graphs had finite values everywhere, and so were compared with the
+        references.
+
+    Raises
+    ------
+    ConformanceError
+        An `AssertionError` with the seed, and a program that shows the smallest graph that fails
+        in the same way.
+
+    Examples
+    --------
+    >>> from pyframe.testing import check_graphs
+    >>> check_graphs(2, ops=["softmax"]) > 0
+    True
+    """
+    usable = 0
+    for i in range(seed, seed + graphs):
+        graph = draw_graph(i, ops)
+        try:
+            usable += check_graph(graph, i)
+        except Exception as error:
+            kind = type(error)
+            small = shrink(graph, _alike(i, kind), shrink_seconds)
+            shown = failure(small, i) or error
+            more = "" if ops is None else f", ops={list(ops)!r}"
+            raise ConformanceError(
+                "graph",
+                f"graph {i} fails: {kind.__name__}: {error}\n"
+                f"  again: check_graphs(1, seed={i}{more})\n"
+                f"  the smallest that does: {type(shown).__name__}: {shown}\n{code_of(small)}",
+            ) from error
+    return usable
