@@ -216,7 +216,8 @@ class SlopeOp(ElementwiseOp):
     differentiable_outputs = (0,)
 
     def infer_shape(self, *shapes: Any) -> Any:
-        return shapes[0], shapes[0]
+        (x,) = shapes
+        return x, x
 
 
 class Sigmoid(SlopeOp):

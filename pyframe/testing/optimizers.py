@@ -12,6 +12,7 @@ import numpy as np
 
 import pyframe
 from pyframe import schedules
+from pyframe.errors import AnomalyError
 from pyframe.node import Array, Parameter, Placeholder
 from pyframe.optimizers import Optimizer
 from pyframe.plan import Plan
@@ -357,11 +358,16 @@ class _Bench:
     def check_nan(self) -> None:
         bowl = Bowl(self.make(), (3, 5))
         bowl.step(2)
+        steps = 5
         with np.errstate(all="ignore"):
-            bowl.step(1, scale=float("nan"))
+            try:
+                bowl.step(1, scale=float("nan"))
+            except AnomalyError:  # one that clips refuses such a step, which then does not count
+                steps = 4
             bowl.step(2)
-        same = len(bowl.values) == 8 and bowl.plan.step_count == 5
-        self.require(same, "nan", f"after NaN the plan counts {bowl.plan.step_count} steps, not 5")
+        count = bowl.plan.step_count
+        same = len(bowl.values) == 8 and count == steps
+        self.require(same, "nan", f"after NaN the plan counts {count} steps, not {steps}")
         other = self.trained(3)
         self.require(
             bool(np.isfinite(other).all()),
