@@ -124,6 +124,7 @@ def trainer() -> Any:
     )
 
 
+@pytest.mark.filterwarnings("ignore::pyframe.DivergenceWarning")
 def test_a_fit_that_is_resumed_keeps_the_count(tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=(40, 3))
     y = x.sum(axis=1)
