@@ -22,7 +22,7 @@ def net(optimizer: object = None, rows: int = 8, **options: object) -> tuple[pf.
     w1 = pf.Parameter(rng.normal(size=(12, 20)), name="w1")
     b1 = pf.Parameter(np.zeros(20), name="b1")
     w2 = pf.Parameter(rng.normal(size=(20, 3)), name="w2")
-    cost = pf.L2Loss(y, pf.Linear(pf.Tanh(pf.Linear(x, w1, b1)), w2))
+    cost = pf.L2Loss(y, pf.Linear(pf.Relu(pf.Linear(x, w1, b1)), w2))
     feed = {x: rng.normal(size=(rows, 12)), y: rng.normal(size=(rows, 3))}
     return pf.compile(cost, optimizer, **options), feed
 
@@ -39,10 +39,10 @@ def test_operations_and_bytes_are_counted_exactly() -> None:
         "sgd_update_f32",
     ]
     first, second, loss, _, last_grad, first_grad, update = profile
-    assert first.flops == 8 * 20 * (2 * 12 + 2)  # products, bias, tanh
+    assert first.flops == 8 * 20 * (2 * 12 + 2)  # products, bias, relu
     assert second.flops == 8 * 3 * 2 * 20
     assert loss.flops == 8 * 3
-    # dx with the derivative of tanh, and dweight; nobody wants dbias
+    # dx with the derivative of relu, and dweight; nobody wants dbias
     assert last_grad.flops == 2 * (2 * 8 * 3 * 20) + 8 * 20
     assert first_grad.flops == 2 * 8 * 20 * 12 + 8 * 20  # dweight, dbias; nobody wants dx
     run = 240 + 16 + 64  # w1, b1, w2, each padded to 64 bytes: 240, 32, 64
