@@ -320,7 +320,7 @@ def test_a_position_counted_apart_from_the_steps_is_noticed(
         )
 
     monkeypatch.setattr(Fit, "position", late)
-    with pytest.raises(AssertionError):
+    with pytest.raises((AssertionError, pf.DivergenceWarning)):  # or a loss that was never written
         all_of(KINDS["plain"], tmp_path, 10**3)
 
 
@@ -334,5 +334,5 @@ def test_an_epoch_heard_of_before_its_callbacks_is_noticed(
         original(self)
 
     monkeypatch.setattr(Fit, "_end_epoch", early)
-    with pytest.raises((AssertionError, pf.CheckpointError, IndexError)):
+    with pytest.raises((AssertionError, pf.CheckpointError, pf.DivergenceWarning, IndexError)):
         all_of(KINDS["stopping early"], tmp_path, 10**3)
