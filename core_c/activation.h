@@ -11,19 +11,19 @@
 
 /* 1 / (1 + exp(-x)), without overflow: the exponent is never positive. */
 static inline real pf_sigmoid(real x) {
-    real e = r_exp(-r_fabs(x)), top = x >= 0 ? R(1.0) : e;
+    const real e = r_exp_minus_abs(x), top = x >= 0 ? R(1.0) : e;
     return top / (R(1.0) + e);
 }
 
 /* sigmoid'(x) = y (1 - y), y = sigmoid(x); where y is near 1, 1 - y is exp(-x) y */
 static inline real pf_sigmoid_slope(real x, real y) {
-    const real small = x >= 0 ? r_exp(-r_fabs(x)) * y : R(1.0) - y;
+    const real small = x >= 0 ? r_exp_minus_abs(x) * y : R(1.0) - y;
     return y * small;
 }
 
 /* tanh'(x) = (1 - |y|) (1 + |y|) = w (2 - w), w = 1 - |tanh(x)| = 2 / (exp(2 |x|) + 1) */
 static inline real pf_tanh_slope(real x) {
-    const real e = r_exp(R(-2.0) * r_fabs(x)), w = R(2.0) * e / (R(1.0) + e);
+    const real e = r_exp_minus_abs(R(2.0) * x), w = R(2.0) * e / (R(1.0) + e);
     return w * (R(2.0) - w);
 }
 

@@ -49,7 +49,7 @@ MAP_WITH_SLOPE(tanh, r_tanh(x), pf_tanh_slope(x))
 PF_MAP_GRAD(tanh_grad, slope, slope *dy)
 
 /* y = log(1 + exp(x)), without overflow */
-PF_MAP(softplus, (x > 0 ? x : R(0.0)) + r_log1p_unit(r_exp(-r_fabs(x))))
+PF_MAP(softplus, (x > 0 ? x : R(0.0)) + r_log1p_unit(r_exp_minus_abs(x)))
 /* dx = dy / (1 + exp(-x)) */
 PF_MAP_GRAD(softplus_grad, x, pf_sigmoid(x) * dy)
 

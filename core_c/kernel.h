@@ -31,6 +31,7 @@ typedef float real;
 #define R(literal) literal##f /* a constant of type real */
 #define PF_MATH(function) function##f
 #define r_exp pf_expf
+#define r_exp_minus_abs pf_exp_minus_absf
 #define r_expm1 pf_expm1f
 #define r_log pf_logf
 #define r_tanh pf_tanhf
@@ -42,6 +43,7 @@ typedef double real;
 #define R(literal) literal
 #define PF_MATH(function) function
 #define r_exp pf_exp
+#define r_exp_minus_abs pf_exp_minus_abs
 #define r_expm1 pf_expm1
 #define r_log pf_log
 #define r_tanh pf_tanh
@@ -152,6 +154,22 @@ static inline real pf_dot_block(const real *restrict a, const real *restrict b, 
         PF_EACH_LANE for (int j = 0; j < PF_LANES; j++) lane[j] += a[i + j] * b[i + j];
     for (int64_t j = 0; j < n % PF_LANES; j++) lane[j] += a[i + j] * b[i + j];
     return pf_fold(lane);
+}
+
+/* pf_dot_block(a, b, n), and pf_sum_block(b, n) in *sum: one pass, in which each of the two waits
+ * for its own additions only. n is at least PF_LANES. */
+static inline real pf_dot_and_sum_block(const real *restrict a, const real *restrict b, int64_t n,
+                                        real *sum) {
+    real dots[PF_LANES] = {0}, sums[PF_LANES] = {0};
+    int64_t i = 0;
+    for (; i + PF_LANES <= n; i += PF_LANES) {
+        PF_EACH_LANE for (int j = 0; j < PF_LANES; j++) dots[j] += a[i + j] * b[i + j];
+        PF_EACH_LANE for (int j = 0; j < PF_LANES; j++) sums[j] += b[i + j];
+    }
+    for (int64_t j = 0; j < n % PF_LANES; j++) dots[j] += a[i + j] * b[i + j];
+    for (int64_t j = 0; j < n % PF_LANES; j++) sums[j] += b[i + j];
+    *sum = pf_fold(sums);
+    return pf_fold(dots);
 }
 
 /* sum_i a[i] b[i] */

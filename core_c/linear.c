@@ -87,6 +87,10 @@ int PF_NAME(linear_grad)(const pf_call *call) {
         if (dx && saved && attributes)
             pf_activate_grad_all((int)attributes->activation, (real)attributes->slope, dx, saved,
                                  n);
+        if (dweight && dbias && n >= PF_LANES && n <= PF_BLOCK) {
+            dweight[0] = pf_dot_and_sum_block(x, dy, n, dbias);
+            return PF_OK;
+        }
         if (dweight) dweight[0] = pf_dot(x, dy, n);
         if (dbias) dbias[0] = pf_sum(dy, n);
         return PF_OK;

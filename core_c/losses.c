@@ -185,12 +185,12 @@ static inline real bce(real y, real x, real delta) {
      * right answer, an infinite x times 0, costs nothing. */
     const real factor = x > 0 ? R(1.0) - y : -y;
     const real linear = factor == 0 ? R(0.0) : x * factor;
-    return linear + r_log1p_unit(r_exp(-r_fabs(x)));
+    return linear + r_log1p_unit(r_exp_minus_abs(x));
 }
 static inline real bce_by_x(real y, real x, real delta) {
     (void)delta;
     /* sigmoid(x) - y over one denominator: 1 / (1 + e) - 1 would lose all of a small e. */
-    const real e = r_exp(-r_fabs(x)), rest = R(1.0) - y;
+    const real e = r_exp_minus_abs(x), rest = R(1.0) - y;
     return (x >= 0 ? rest - y * e : rest * e - y) / (R(1.0) + e);
 }
 static inline real bce_by_y(real y, real x, real delta) {

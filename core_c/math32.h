@@ -66,6 +66,14 @@ static inline float pf_expf(float x) {
     return pf_scale_by(1.0f + e.fraction, e.k);
 }
 
+/* exp(-|x|), which cannot overflow */
+static inline float pf_exp_minus_absf(float x) {
+    float size = fabsf(x);
+    size = size > 104.0f ? 104.0f : size; /* 0 there */
+    const pf_exponential e = pf_exponential_of(-size, 0.0f);
+    return pf_scale_by(1.0f + e.fraction, e.k);
+}
+
 /* exp(x) - 1 = 2^k fraction + (2^k - 1) */
 static inline float pf_expm1f(float x) {
     const float size = fabsf(x), small = x; /* of 0 its sign, of a tiny number itself */

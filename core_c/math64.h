@@ -58,6 +58,14 @@ static inline double pf_exp(double x) {
     return (1.0 + e.fraction) * e.first * e.second;
 }
 
+/* exp(-|x|), which cannot overflow */
+static inline double pf_exp_minus_abs(double x) {
+    double size = fabs(x);
+    size = size > 746.0 ? 746.0 : size; /* 0 there */
+    const pf_exponential64 e = pf_exponential_of64(-size);
+    return (1.0 + e.fraction) * e.first * e.second;
+}
+
 /* exp(x) - 1 = 2^k fraction + (2^k - 1), halved lest 2^1024 overflow before all is subtracted */
 static inline double pf_expm1(double x) {
     const double size = fabs(x), small = x;
