@@ -7,7 +7,7 @@
 #ifndef PYFRAME_ACTIVATION_H
 #define PYFRAME_ACTIVATION_H
 
-#include "kernel.h"
+#include "vector_functions.h"
 
 /* 1 / (1 + exp(-x)), without overflow: the exponent is never positive. */
 static inline real pf_sigmoid(real x) {
@@ -27,70 +27,44 @@ static inline real pf_tanh_slope(real x) {
     return w * (R(2.0) - w);
 }
 
-/* y = f(x). Comparisons are written so that NaN falls through. */
-static inline real pf_activate(int kind, real x, real slope) {
-    switch (kind) {
-        case PF_RELU:
-            return x < 0 ? R(0.0) : x;
-        case PF_SIGMOID:
-            return pf_sigmoid(x);
-        case PF_TANH:
-            return r_tanh(x);
-        case PF_LEAKY_RELU:
-            return x > 0 ? x : slope * x;
-        default:
-            return x;
-    }
-}
-
-/* dx = dy f'(x), from what is saved: the derivative of sigmoid and tanh, of the others y = f(x). */
-static inline real pf_activate_grad(int kind, real dy, real y, real slope) {
-    switch (kind) {
-        case PF_RELU:
-            return y <= 0 ? R(0.0) : dy;
-        case PF_SIGMOID:
-        case PF_TANH:
-            return dy * y;
-        case PF_LEAKY_RELU:
-            return y > 0 ? dy : slope * dy;
-        default:
-            return dy;
-    }
-}
-
-/* `loop` with KIND as the constant that `kind` is, so that it becomes vector code. */
-#define PF_WITH_KIND(kind, loop)           \
-    switch (kind) {                        \
-        case PF_RELU: {                    \
-            enum { KIND = PF_RELU };       \
-            loop                           \
-        } break;                           \
-        case PF_SIGMOID: {                 \
-            enum { KIND = PF_SIGMOID };    \
-            loop                           \
-        } break;                           \
-        case PF_TANH: {                    \
-            enum { KIND = PF_TANH };       \
-            loop                           \
-        } break;                           \
-        case PF_LEAKY_RELU: {              \
-            enum { KIND = PF_LEAKY_RELU }; \
-            loop                           \
-        } break;                           \
-        default:                           \
-            break;                         \
-    }
-
-/* y = f(y), n elements */
+/* y = f(y), n elements. Comparisons are written so that NaN falls through. */
 static inline void pf_activate_all(int kind, real slope, real *restrict y, int64_t n) {
-    PF_WITH_KIND(kind, for (int64_t i = 0; i < n; i++) y[i] = pf_activate(KIND, y[i], slope);)
+    switch (kind) {
+        case PF_RELU:
+            for (int64_t i = 0; i < n; i++) y[i] = y[i] < 0 ? R(0.0) : y[i];
+            break;
+        case PF_SIGMOID:
+            PF_NAME(sigmoid_all)(n, y, y);
+            break;
+        case PF_TANH:
+            PF_NAME(tanh_all)(n, y, y);
+            break;
+        case PF_LEAKY_RELU:
+            for (int64_t i = 0; i < n; i++) y[i] = y[i] > 0 ? y[i] : slope * y[i];
+            break;
+        default:
+            break;
+    }
 }
 
-/* dx = dx f'(x), from what is saved in y, n elements */
+/* dx = dx f'(x), n elements, from what is saved: the derivative of sigmoid and tanh, of the others
+ * y = f(x). */
 static inline void pf_activate_grad_all(int kind, real slope, real *restrict dx,
-                                        const real *restrict y, int64_t n) {
-    PF_WITH_KIND(
-        kind, for (int64_t i = 0; i < n; i++) dx[i] = pf_activate_grad(KIND, dx[i], y[i], slope);)
+                                        const real *restrict saved, int64_t n) {
+    switch (kind) {
+        case PF_RELU:
+            for (int64_t i = 0; i < n; i++) dx[i] = saved[i] <= 0 ? R(0.0) : dx[i];
+            break;
+        case PF_SIGMOID:
+        case PF_TANH:
+            for (int64_t i = 0; i < n; i++) dx[i] *= saved[i];
+            break;
+        case PF_LEAKY_RELU:
+            for (int64_t i = 0; i < n; i++) dx[i] = saved[i] > 0 ? dx[i] : slope * dx[i];
+            break;
+        default:
+            break;
+    }
 }
 
 #endif

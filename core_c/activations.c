@@ -20,20 +20,16 @@ PF_MAP_GRAD(relu_grad, y, y <= 0 ? R(0.0) : dy)
         real *ys = pf_out(call, 0);                                             \
         real *slopes = call->output_count > 1 ? pf_out(call, 1) : NULL;         \
         int64_t n = pf_count(call->outputs[0]);                                 \
+        if (!slopes) {                                                          \
+            PF_NAME(name##_all)(n, xs, ys);                                     \
+            return PF_OK;                                                       \
+        }                                                                       \
         if (!ys) ys = slopes; /* what is written there first is of no matter */ \
-        if (slopes) {                                                           \
-            PF_INDEPENDENT                                                      \
-            for (int64_t i = 0; i < n; i++) {                                   \
-                const real x = xs[i], y = value;                                \
-                ys[i] = y;                                                      \
-                slopes[i] = slope;                                              \
-            }                                                                   \
-        } else {                                                                \
-            PF_INDEPENDENT                                                      \
-            for (int64_t i = 0; i < n; i++) {                                   \
-                const real x = xs[i];                                           \
-                ys[i] = value;                                                  \
-            }                                                                   \
+        PF_INDEPENDENT                                                          \
+        for (int64_t i = 0; i < n; i++) {                                       \
+            const real x = xs[i], y = value;                                    \
+            ys[i] = y;                                                          \
+            slopes[i] = slope;                                                  \
         }                                                                       \
         return PF_OK;                                                           \
     }

@@ -1,5 +1,6 @@
 /* Arithmetic: one or two operands, element by element; two are broadcast as in NumPy. */
 #include "elementwise.h"
+#include "vector_functions.h"
 #include "walk.h"
 
 /* 0 for 0, NaN for NaN */
@@ -12,9 +13,9 @@ PF_MAP(square, (x * x))
 PF_MAP_GRAD(square_grad, x, R(2.0) * dy * x)
 PF_MAP(sqrt, r_sqrt(x))
 PF_MAP_GRAD(sqrt_grad, y, R(0.5) * dy / y)
-PF_MAP(exp, r_exp(x))
-PF_MAP(log, r_log(x))
-PF_MAP(erf, r_erf(x))
+PF_MAP_ALL(exp)
+PF_MAP_ALL(log)
+PF_MAP_ALL(erf)
 /* exp(-x^2), which is 0 from 30 on */
 static inline double bell(double x) {
     return pf_exp_square(x < -30.0 ? -30.0 : x > 30.0 ? 30.0 : x);

@@ -4,6 +4,7 @@
 #define PYFRAME_ROWS_H
 
 #include "elementwise.h"
+#include "vector_functions.h"
 
 /* A block is at most PF_BLOCK_ROWS rows, and of more than one row PF_BLOCK_SIZE elements. */
 enum { PF_BLOCK_ROWS = 64, PF_BLOCK_SIZE = 1024 };
@@ -44,7 +45,7 @@ static inline void pf_exp_rows(const real *x, real *e, int64_t rows, int64_t n, 
         PF_INDEPENDENT
         for (int64_t c = 0; c < n; c++) to[c] = from[c] - best;
     }
-    for (int64_t i = 0; i < rows * n; i++) e[i] = r_exp(e[i]);
+    PF_NAME(exp_all)(rows * n, e, e);
 }
 
 /* log sum_c exp(x_c - top), top = max_c x_c, of one block of rows of n > 0 elements. */
@@ -59,7 +60,8 @@ static inline void pf_log_sum_rows(const real *x, int64_t rows, int64_t n, real 
         log_sum[0] = 0;
         for (int64_t start = 0; start < n; start += PF_BLOCK_SIZE) {
             const int64_t size = n - start < PF_BLOCK_SIZE ? n - start : PF_BLOCK_SIZE;
-            for (int64_t i = 0; i < size; i++) e[i] = r_exp(x[start + i] - top[0]);
+            for (int64_t i = 0; i < size; i++) e[i] = x[start + i] - top[0];
+            PF_NAME(exp_all)(size, e, e);
             log_sum[0] += pf_sum(e, size);
         }
     }

@@ -129,16 +129,23 @@ static inline void log_softmax_grad_rows(int64_t rows, int64_t n, const real *dy
     }
 }
 
+/* Runs a function over all rows, block by block. */
+static void run_blocks(rows_function *function, int64_t rows, int64_t n, const real *a,
+                       const real *b, real *out) {
+    if (n == 0) return;
+    const int64_t size = pf_block_rows(rows, n);
+    for (int64_t r = 0; r < rows; r += size)
+        function(rows - r < size ? rows - r : size, n, a + r * n, b + r * n, out + r * n);
+}
+
+void PF_NAME(softmax_all)(int64_t rows, int64_t n, const void *x, void *y) {
+    run_blocks(softmax_rows, rows, n, x, x, y);
+}
+
 static int run_rows(const pf_call *call, rows_function *function) {
     const split s = split_at(call);
     const real *a = pf_in(call, 0), *b = call->input_count > 1 ? pf_in(call, 1) : a;
-    real *out = pf_out(call, 0);
-    if (s.n == 0) return PF_OK;
-    const int64_t size = pf_block_rows(s.outer, s.n);
-    for (int64_t r = 0; r < s.outer; r += size) {
-        const int64_t at = r * s.n;
-        function(s.outer - r < size ? s.outer - r : size, s.n, a + at, b + at, out + at);
-    }
+    run_blocks(function, s.outer, s.n, a, b, pf_out(call, 0));
     return PF_OK;
 }
 
