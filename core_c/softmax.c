@@ -23,71 +23,99 @@ static split split_at(const pf_call *call) {
     return s;
 }
 
-/* Work on one line of n elements that lie `stride` apart. */
-typedef void line_function(int64_t n, int64_t stride, const real *a, const real *b, real *out);
+/* Along an axis that is not the last: n rows of `width` <= PF_BLOCK_ROWS neighbours, `apart` from
+ * one row to the next, so that the loops over the neighbours are vector code. */
+typedef void columns_function(int64_t n, int64_t apart, int64_t width, const real *a, const real *b,
+                              real *out);
 
-/* Runs a line function over all lines. */
-static inline __attribute__((always_inline)) int run(const pf_call *call, line_function *line) {
+/* top_j = max_i x_ij; what NaN does to it does not matter. */
+static void greatest(int64_t n, int64_t apart, int64_t width, const real *x, real *top) {
+    for (int64_t j = 0; j < width; j++) top[j] = x[j];
+    for (int64_t i = 1; i < n; i++)
+        for (int64_t j = 0; j < width; j++) top[j] = pf_greater(x[i * apart + j], top[j]);
+}
+
+/* e_j = exp(x_j - top_j); e may be x. */
+static void exponentials(int64_t width, const real *x, const real *top, real *e) {
+    PF_INDEPENDENT
+    for (int64_t j = 0; j < width; j++) e[j] = x[j] - top[j];
+    PF_NAME(exp_all)(width, e, e);
+}
+
+/* y_ij = exp(x_ij - max) / sum_i exp(x_ij - max) */
+static void softmax_columns(int64_t n, int64_t apart, int64_t width, const real *x, const real *b,
+                            real *y) {
+    (void)b;
+    real top[PF_BLOCK_ROWS], sum[PF_BLOCK_ROWS] = {0};
+    greatest(n, apart, width, x, top);
+    for (int64_t i = 0; i < n; i++) {
+        real *row = y + i * apart;
+        exponentials(width, x + i * apart, top, row);
+        for (int64_t j = 0; j < width; j++) sum[j] += row[j];
+    }
+    for (int64_t j = 0; j < width; j++) sum[j] = R(1.0) / sum[j];
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t j = 0; j < width; j++) y[i * apart + j] *= sum[j];
+}
+
+/* dx_ij = y_ij (dy_ij - sum_i dy_ij y_ij) */
+static void softmax_grad_columns(int64_t n, int64_t apart, int64_t width, const real *dy,
+                                 const real *y, real *dx) {
+    real sum[PF_BLOCK_ROWS] = {0};
+    for (int64_t i = 0; i < n * apart; i += apart)
+        for (int64_t j = 0; j < width; j++) sum[j] += dy[i + j] * y[i + j];
+    for (int64_t i = 0; i < n * apart; i += apart) {
+        PF_INDEPENDENT
+        for (int64_t j = 0; j < width; j++) dx[i + j] = y[i + j] * (dy[i + j] - sum[j]);
+    }
+}
+
+/* y_ij = x_ij - max - log sum_i exp(x_ij - max) */
+static void log_softmax_columns(int64_t n, int64_t apart, int64_t width, const real *x,
+                                const real *b, real *y) {
+    (void)b;
+    real top[PF_BLOCK_ROWS], sum[PF_BLOCK_ROWS] = {0}, e[PF_BLOCK_ROWS];
+    greatest(n, apart, width, x, top);
+    for (int64_t i = 0; i < n; i++) {
+        exponentials(width, x + i * apart, top, e);
+        for (int64_t j = 0; j < width; j++) sum[j] += e[j];
+    }
+    PF_NAME(log_all)(width, sum, sum);
+    for (int64_t i = 0; i < n * apart; i += apart) {
+        PF_INDEPENDENT
+        for (int64_t j = 0; j < width; j++) y[i + j] = (x[i + j] - top[j]) - sum[j];
+    }
+}
+
+/* dx_ij = dy_ij - exp(y_ij) sum_i dy_ij */
+static void log_softmax_grad_columns(int64_t n, int64_t apart, int64_t width, const real *dy,
+                                     const real *y, real *dx) {
+    real sum[PF_BLOCK_ROWS] = {0}, e[PF_BLOCK_ROWS];
+    for (int64_t i = 0; i < n * apart; i += apart)
+        for (int64_t j = 0; j < width; j++) sum[j] += dy[i + j];
+    for (int64_t i = 0; i < n * apart; i += apart) {
+        PF_NAME(exp_all)(width, y + i, e);
+        PF_INDEPENDENT
+        for (int64_t j = 0; j < width; j++) dx[i + j] = dy[i + j] - e[j] * sum[j];
+    }
+}
+
+/* Runs a function over all columns, block by block. */
+static int run_columns(const pf_call *call, columns_function *function) {
     const split s = split_at(call);
     const real *a = pf_in(call, 0), *b = call->input_count > 1 ? pf_in(call, 1) : a;
     real *out = pf_out(call, 0);
     if (s.n == 0) return PF_OK;
     for (int64_t i = 0; i < s.outer; i++)
-        for (int64_t j = 0; j < s.inner; j++) {
-            const int64_t at = i * s.n * s.inner + j;
-            line(s.n, s.inner, a + at, b + at, out + at);
+        for (int64_t j = 0; j < s.inner; j += PF_BLOCK_ROWS) {
+            const int64_t at = i * s.n * s.inner + j, left = s.inner - j;
+            function(s.n, s.inner, left < PF_BLOCK_ROWS ? left : PF_BLOCK_ROWS, a + at, b + at,
+                     out + at);
         }
     return PF_OK;
 }
 
-static inline real greatest(int64_t n, int64_t stride, const real *restrict x) {
-    real best = x[0];
-    for (int64_t i = 1; i < n; i++) best = x[i * stride] > best ? x[i * stride] : best;
-    return best;
-}
-
-/* y_i = exp(x_i - max) / sum_j exp(x_j - max) */
-static inline void softmax_line(int64_t n, int64_t stride, const real *restrict x, const real *b,
-                                real *restrict y) {
-    (void)b;
-    const real top = greatest(n, stride, x);
-    real sum = 0;
-    for (int64_t i = 0; i < n; i++) {
-        y[i * stride] = r_exp(x[i * stride] - top);
-        sum += y[i * stride];
-    }
-    const real scale = R(1.0) / sum;
-    for (int64_t i = 0; i < n; i++) y[i * stride] *= scale;
-}
-
-/* dx_i = y_i (dy_i - sum_j dy_j y_j) */
-static inline void softmax_grad_line(int64_t n, int64_t stride, const real *restrict dy,
-                                     const real *restrict y, real *restrict dx) {
-    real sum = 0;
-    for (int64_t i = 0; i < n; i++) sum += dy[i * stride] * y[i * stride];
-    for (int64_t i = 0; i < n; i++) dx[i * stride] = y[i * stride] * (dy[i * stride] - sum);
-}
-
-/* y_i = x_i - max - log sum_j exp(x_j - max) */
-static inline void log_softmax_line(int64_t n, int64_t stride, const real *restrict x,
-                                    const real *b, real *restrict y) {
-    (void)b;
-    const real top = greatest(n, stride, x);
-    real sum = 0;
-    for (int64_t i = 0; i < n; i++) sum += r_exp(x[i * stride] - top);
-    const real log_sum = r_log(sum);
-    for (int64_t i = 0; i < n; i++) y[i * stride] = (x[i * stride] - top) - log_sum;
-}
-
-/* dx_i = dy_i - exp(y_i) sum_j dy_j */
-static inline void log_softmax_grad_line(int64_t n, int64_t stride, const real *restrict dy,
-                                         const real *restrict y, real *restrict dx) {
-    real sum = 0;
-    for (int64_t i = 0; i < n; i++) sum += dy[i * stride];
-    for (int64_t i = 0; i < n; i++) dx[i * stride] = dy[i * stride] - r_exp(y[i * stride]) * sum;
-}
-
-/* The same along the last axis, for `rows` <= PF_BLOCK_ROWS contiguous rows of n elements. */
+/* Along the last axis: `rows` <= PF_BLOCK_ROWS contiguous rows of n elements. */
 typedef void rows_function(int64_t rows, int64_t n, const real *a, const real *b, real *out);
 
 static inline void softmax_rows(int64_t rows, int64_t n, const real *x, const real *b, real *y) {
@@ -152,7 +180,7 @@ static int run_rows(const pf_call *call, rows_function *function) {
 #define SOFTMAX(name)                                                      \
     int PF_NAME(name)(const pf_call *call) {                               \
         if (split_at(call).inner == 1) return run_rows(call, name##_rows); \
-        return run(call, name##_line);                                     \
+        return run_columns(call, name##_columns);                          \
     }
 
 SOFTMAX(softmax)

@@ -124,15 +124,15 @@ FAULTS = [
     Fault(
         "a flipped sign within a sum",
         "softmax.c",
-        "sum += dy[i * stride] * y[i * stride];",
-        "sum -= dy[i * stride] * y[i * stride];",
+        "sum[j] += dy[i + j] * y[i + j];",
+        "sum[j] -= dy[i + j] * y[i + j];",
         "softmax_grad",
     ),
     Fault(
         "no guard against overflow",
         "softmax.c",
-        "y[i * stride] = r_exp(x[i * stride] - top);",
-        "y[i * stride] = r_exp(x[i * stride] + 0 * top);",
+        "e[j] = x[j] - top[j];",
+        "e[j] = x[j] + 0 * top[j];",
         "softmax",
     ),
     # losses.c

@@ -10,6 +10,7 @@ import sys
 import tarfile
 import tempfile
 import tomllib
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -217,4 +218,20 @@ def wheel(project: Project, sources: Path, out: Path, settings: Sequence[str]) -
             },
         )
         (made,) = repaired.iterdir()
-        return Path(shutil.move(made, out / made.name))
+        return pack(made, out)
+
+
+def pack(made: Path, out: Path) -> Path:
+    """Write a wheel with its files packed by Zopfli, which any zip reads: 3 to 4 % smaller."""
+    try:
+        import zopfli
+    except ImportError:
+        raise Stop("there is no zopflipy: pip install --group release") from None
+    target = out / made.name
+    with (
+        zipfile.ZipFile(made) as archive,
+        zopfli.ZipFile(target, "w", zipfile.ZIP_DEFLATED, iterations=5) as packed,
+    ):
+        for entry in archive.infolist():
+            packed.writestr(entry, archive.read(entry))
+    return target
