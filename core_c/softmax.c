@@ -35,27 +35,38 @@ static void greatest(int64_t n, int64_t apart, int64_t width, const real *x, rea
         for (int64_t j = 0; j < width; j++) top[j] = pf_greater(x[i * apart + j], top[j]);
 }
 
-/* e_j = exp(x_j - top_j); e may be x. */
-static void exponentials(int64_t width, const real *x, const real *top, real *e) {
-    PF_INDEPENDENT
-    for (int64_t j = 0; j < width; j++) e[j] = x[j] - top[j];
-    PF_NAME(exp_all)(width, e, e);
+/* As many rows as a buffer of PF_BLOCK_SIZE holds without their gaps, so that their exponentials
+ * are one vector loop, however few neighbours there are. */
+static int64_t rows_from(int64_t i, int64_t n, int64_t width) {
+    return n - i < PF_BLOCK_SIZE / width ? n - i : PF_BLOCK_SIZE / width;
+}
+
+/* e_ij = exp(x_ij - top_j), the rows of e one behind the other. */
+static void exponentials(int64_t rows, int64_t apart, int64_t width, const real *x, const real *top,
+                         real *e) {
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < width; j++) e[i * width + j] = x[i * apart + j] - top[j];
+    PF_NAME(exp_all)(rows * width, e, e);
 }
 
 /* y_ij = exp(x_ij - max) / sum_i exp(x_ij - max) */
 static void softmax_columns(int64_t n, int64_t apart, int64_t width, const real *x, const real *b,
                             real *y) {
     (void)b;
-    real top[PF_BLOCK_ROWS], sum[PF_BLOCK_ROWS] = {0};
+    real top[PF_BLOCK_ROWS], sum[PF_BLOCK_ROWS] = {0}, e[PF_BLOCK_SIZE];
     greatest(n, apart, width, x, top);
-    for (int64_t i = 0; i < n; i++) {
-        real *row = y + i * apart;
-        exponentials(width, x + i * apart, top, row);
-        for (int64_t j = 0; j < width; j++) sum[j] += row[j];
+    for (int64_t i = 0, rows; i < n; i += rows, x += rows * apart) {
+        rows = rows_from(i, n, width);
+        exponentials(rows, apart, width, x, top, e);
+        for (int64_t r = 0; r < rows; r++)
+            for (int64_t j = 0; j < width; j++) {
+                y[(i + r) * apart + j] = e[r * width + j];
+                sum[j] += e[r * width + j];
+            }
     }
     for (int64_t j = 0; j < width; j++) sum[j] = R(1.0) / sum[j];
-    for (int64_t i = 0; i < n; i++)
-        for (int64_t j = 0; j < width; j++) y[i * apart + j] *= sum[j];
+    for (int64_t i = 0; i < n * apart; i += apart)
+        for (int64_t j = 0; j < width; j++) y[i + j] *= sum[j];
 }
 
 /* dx_ij = y_ij (dy_ij - sum_i dy_ij y_ij) */
@@ -74,11 +85,13 @@ static void softmax_grad_columns(int64_t n, int64_t apart, int64_t width, const 
 static void log_softmax_columns(int64_t n, int64_t apart, int64_t width, const real *x,
                                 const real *b, real *y) {
     (void)b;
-    real top[PF_BLOCK_ROWS], sum[PF_BLOCK_ROWS] = {0}, e[PF_BLOCK_ROWS];
+    real top[PF_BLOCK_ROWS], sum[PF_BLOCK_ROWS] = {0}, e[PF_BLOCK_SIZE];
     greatest(n, apart, width, x, top);
-    for (int64_t i = 0; i < n; i++) {
-        exponentials(width, x + i * apart, top, e);
-        for (int64_t j = 0; j < width; j++) sum[j] += e[j];
+    for (int64_t i = 0, rows; i < n; i += rows) {
+        rows = rows_from(i, n, width);
+        exponentials(rows, apart, width, x + i * apart, top, e);
+        for (int64_t r = 0; r < rows; r++)
+            for (int64_t j = 0; j < width; j++) sum[j] += e[r * width + j];
     }
     PF_NAME(log_all)(width, sum, sum);
     for (int64_t i = 0; i < n * apart; i += apart) {
@@ -90,13 +103,18 @@ static void log_softmax_columns(int64_t n, int64_t apart, int64_t width, const r
 /* dx_ij = dy_ij - exp(y_ij) sum_i dy_ij */
 static void log_softmax_grad_columns(int64_t n, int64_t apart, int64_t width, const real *dy,
                                      const real *y, real *dx) {
-    real sum[PF_BLOCK_ROWS] = {0}, e[PF_BLOCK_ROWS];
+    const real zero[PF_BLOCK_ROWS] = {0};
+    real sum[PF_BLOCK_ROWS] = {0}, e[PF_BLOCK_SIZE];
     for (int64_t i = 0; i < n * apart; i += apart)
         for (int64_t j = 0; j < width; j++) sum[j] += dy[i + j];
-    for (int64_t i = 0; i < n * apart; i += apart) {
-        PF_NAME(exp_all)(width, y + i, e);
-        PF_INDEPENDENT
-        for (int64_t j = 0; j < width; j++) dx[i + j] = dy[i + j] - e[j] * sum[j];
+    for (int64_t i = 0, rows; i < n; i += rows) {
+        rows = rows_from(i, n, width);
+        exponentials(rows, apart, width, y + i * apart, zero, e);
+        for (int64_t r = 0; r < rows; r++) {
+            const int64_t at = (i + r) * apart;
+            PF_INDEPENDENT
+            for (int64_t j = 0; j < width; j++) dx[at + j] = dy[at + j] - e[r * width + j] * sum[j];
+        }
     }
 }
 

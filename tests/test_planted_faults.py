@@ -131,8 +131,8 @@ FAULTS = [
     Fault(
         "no guard against overflow",
         "softmax.c",
-        "e[j] = x[j] - top[j];",
-        "e[j] = x[j] + 0 * top[j];",
+        "e[i * width + j] = x[i * apart + j] - top[j];",
+        "e[i * width + j] = x[i * apart + j] + 0 * top[j];",
         "softmax",
     ),
     # losses.c
