@@ -289,7 +289,7 @@ def _check_steps(graph: RandomGraph) -> None:
         trained = [n for n in needed if isinstance(n, Parameter) and not isinstance(n, State)]
         if not trained:
             return
-        plan = compile(nodes.cost, pyframe.optimizers.Adam(0.01, clip_value=0.5), fuse=fuse)
+        plan = compile(nodes.cost, pyframe.optimizers.Adam(0.01, clip_value=0.5, nonfinite="skip"), fuse=fuse)
         for k in range(len(graph.feeds)):
             fed = {nodes.placeholders[i]: a for i, a in feed_arrays(graph, k).items()}
             plan.step({p: a for p, a in fed.items() if p in needed})
