@@ -38,8 +38,8 @@ Ref = tuple[int, int]  # a step, and which of its outputs
 LEAVES = ("placeholder", "parameter", "constant")
 EXTENTS = (0, 1, 1, 2, 3, 4, 5, 7, 8, 16, 33, 64, 65)
 LONG_EXTENTS = (129, 256, 260, 300)
-# No array of a graph has more elements, fed ones included: an outer result of two long extents, which
-# is above all that groups and threads begin with. A rank of five makes more of smaller extents.
+# No array of a graph has more elements, fed ones included: room for two long extents, above which
+# nothing new begins in groups and threads. Five axes of smaller ones would be billions.
 MAX_ELEMENTS = 100_000
 # No op of a graph does more (`Op.flops`). What its reference holds on the way, an unfolded
 # convolution say, has no more elements than that, since each of them has to be computed.
