@@ -225,6 +225,8 @@ class _Drawing:
         self.smooth: dict[Ref, bool] = {}
         self.names = op_names()
         self.each = [n for n in self.names if _is_elementwise(ops.get(n))]
+        taking = [n for n in self.names if ops.get(n).absorb is not Op.absorb]
+        self.taking = [n for n in taking if ops.get(n).output_count > 1] + taking
         extents = [int(n) for n in rng.choice(EXTENTS, 2)]
         self.large = bool(rng.random() < 0.12)
         if self.large:
@@ -238,7 +240,7 @@ class _Drawing:
         for _ in range(int(self.rng.integers(1, 4))):
             self.leaf(self.numbers(self.shape()))
         moves = (self.elementwise, self.any_op, self.reshape, self.pair, self.beside, self.chain)
-        shares = (0.3, 0.3, 0.1, 0.15, 0.1, 0.05)
+        shares = (0.27, 0.3, 0.08, 0.2, 0.1, 0.05)
         for _ in range(int(self.rng.integers(2, 6 if self.large else 12))):
             move = moves[int(self.rng.choice(len(moves), p=shares))]
             made = move()
@@ -400,7 +402,8 @@ class _Drawing:
                 elif self.chance(share) and array.size:
                     inputs.append(self.adapted(self.upstream(), array))
                 else:
-                    inputs.append(self.leaf(array.astype(np.float64)))
+                    leaf = self.leaf(array.astype(np.float64))
+                    inputs.append((self.beside(leaf) if self.chance(share / 4) else None) or leaf)
             made = self.apply(name, inputs, case.attributes, case.states)
             if made is not None:
                 return made
@@ -456,7 +459,7 @@ class _Drawing:
         Often to (n, 1) and (n,), which make (n, n): both have fewer elements than the result.
         """
         if self.chance(0.3):
-            long = self.large or self.chance(0.1)
+            long = self.large or self.chance(0.2)
             n = int(self.rng.choice(LONG_EXTENTS if long else EXTENTS))
             shapes: list[tuple[int, ...]] = [(n, 1), (n,)]
         else:
@@ -476,15 +479,20 @@ class _Drawing:
         name = str(self.rng.choice(able))
         return self.apply(name, pair, cases[name].attributes)
 
-    def beside(self) -> Ref | None:
-        """Add an op to a value, of an op with several outputs if there is one, and to a constant.
+    def beside(self, ref: Ref | None = None) -> Ref | None:
+        """Add an op to a value and to a constant part, which is computed beforehand if fused.
 
-        The constant is computed of others, beforehand if the graph is fused.
+        To the result of an op that takes over what follows it, or to one of several, unless one is
+        given.
         """
-        refs = [r for r in self.floats() if (r[0], 1) in self.values]
-        ref = refs[int(self.rng.integers(len(refs)))] if refs else self.upstream()
-        given = self.leaf(self.numbers(self.partner(self.values[ref].shape)), "constant")
-        fixed = self.elementwise(source=given) if self.chance(0.3) else self.squashed(given)
+        if ref is None and self.chance(0.5):
+            ref = self.any_op(str(self.rng.choice(self.taking)))
+        if ref is None:
+            refs = [r for r in self.floats() if (r[0], 1) in self.values]
+            ref = refs[int(self.rng.integers(len(refs)))] if refs else self.upstream()
+        shape = self.values[ref].shape
+        given = self.leaf(self.numbers(shape if self.chance(0.3) else ()), "constant")
+        fixed = self.elementwise(source=given) if self.chance(0.2) else self.squashed(given)
         operands = [ref, fixed or given]
         return self.apply_pair(operands if self.chance(0.7) else operands[::-1])
 
