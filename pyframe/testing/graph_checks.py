@@ -265,8 +265,31 @@ def _check_bits(
     }
     for name in sorted(exact):
         _same_bits(results["unfused"], results[name], f"{where}: {name}, and unfused,")
+    if k == 0:
+        _check_parts(graph, k, training, built, plans)
     for name in ("fused", "unfused"):
         _check_threads(graph, k, training, built[name], plans[name], results[name], name)
+
+
+def _check_parts(
+    graph: RandomGraph,
+    k: int,
+    training: bool,
+    built: Mapping[str, Built],
+    plans: Mapping[str, Plan],
+) -> None:
+    """Check that fusion changes no bit of an output when it alone is wanted."""
+    fed = feed_arrays(graph, k)
+    where = f"{_where(k, training)}: alone, without epilogues, and unfused,"
+    for i, ref in enumerate(graph.outputs):
+        found: list[dict[str, Array]] = []
+        for name in ("unfused", "without epilogues"):
+            nodes, output = built[name], built[name].outputs[i]
+            needed = topological_order([output])
+            feed = {p: fed[j] for j, p in nodes.placeholders.items() if p in needed}
+            got = plans[name].run(feed, outputs=output, training=training)
+            found.append({f"output v{ref[0]}[{ref[1]}]": got})
+        _same_bits(found[0], found[1], where)
 
 
 def _check_threads(

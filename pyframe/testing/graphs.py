@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pyframe._native import MAX_NDIM
 from pyframe.errors import PyframeError
 from pyframe.node import (
     INT64,
@@ -24,6 +25,7 @@ from pyframe.node import (
     Node,
     Parameter,
     Placeholder,
+    Shape,
     Spec,
     State,
     Value,
@@ -69,15 +71,15 @@ class RandomGraph:
     """A recipe.
 
     `cost` is a scalar that is differentiated, `outputs` are what is computed besides; `open` says
-    that the placeholders leave all their extents open, and `feeds` which extents are others in the
-    feeds after the first one: ``{3: 5}`` feeds five where the first feed has three.
+    how many of their first axes the placeholders leave open, and `feeds` which extents are others
+    in the feeds after the first one: ``{3: 5}`` feeds five where the first feed has three.
     """
 
     dtype: str
     steps: tuple[Step, ...]
     outputs: tuple[Ref, ...]
     cost: Ref | None = None
-    open: bool = True
+    open: int = MAX_NDIM
     feeds: tuple[Mapping[int, int], ...] = field(default=({},))
 
     def op_names(self) -> set[str]:
@@ -98,9 +100,14 @@ class Built(NamedTuple):
     cost: Value | None
 
 
+def resized_shape(array: Array, sizes: Mapping[int, int]) -> tuple[int, ...]:
+    """Return the shape of an array with other extents."""
+    return tuple(sizes.get(n, n) for n in array.shape)
+
+
 def resized(array: Array, sizes: Mapping[int, int]) -> Array:
     """Return an array with other extents, its numbers repeated."""
-    shape = tuple(sizes.get(n, n) for n in array.shape)
+    shape = resized_shape(array, sizes)
     if shape == array.shape:
         return array
     if array.size == 0:
@@ -109,14 +116,19 @@ def resized(array: Array, sizes: Mapping[int, int]) -> Array:
     return np.resize(array, shape)
 
 
-def make_node(step: Step, i: int, dtype: str, is_open: bool, values: Sequence[Any]) -> Node:
+def declared(array: Array, open_axes: int) -> Shape:
+    """Return the shape of the placeholder that is fed an array."""
+    rank = min(open_axes, array.ndim)
+    return (None,) * rank + array.shape[rank:]
+
+
+def make_node(step: Step, i: int, dtype: str, open_axes: int, values: Sequence[Any]) -> Node:
     """Return the node of a step on those of the steps before it."""
     name = f"v{i}"
     if step.array is not None:
         kind = step.array.dtype.name
         if step.op == "placeholder":
-            shape = tuple(None for _ in step.array.shape) if is_open else step.array.shape
-            return Placeholder(name, shape, kind)
+            return Placeholder(name, declared(step.array, open_axes), kind)
         if step.op == "parameter":
             return Parameter(step.array, name, dtype=kind)
         return Constant(step.array, dtype=kind, name=name)
@@ -136,13 +148,6 @@ def build(graph: RandomGraph) -> Built:
     outputs = [nodes[i][k] for i, k in graph.outputs]
     cost = None if graph.cost is None else nodes[graph.cost[0]][graph.cost[1]]
     return Built(nodes, placeholders, outputs, cost)
-
-
-def fed_shapes(graph: RandomGraph, feed: int) -> list[tuple[int, ...]]:
-    """Return the shapes of the placeholders in one of the feeds."""
-    sizes = graph.feeds[feed]
-    arrays = [step.array for step in graph.steps if step.op == "placeholder"]
-    return [tuple(sizes.get(n, n) for n in a.shape) for a in arrays if a is not None]
 
 
 def feed_arrays(graph: RandomGraph, feed: int) -> dict[int, Array]:
@@ -218,7 +223,7 @@ class _Drawing:
         self.wanted = wanted
         self.kept: list[Ref] = []  # outputs of the graph, whatever else is
         self.dtype = str(rng.choice(["float32", "float64"]))
-        self.open = bool(rng.random() < 0.8)
+        self.open = int(rng.choice([MAX_NDIM, 1, 0], p=[0.5, 0.35, 0.15]))
         self.steps: list[Step] = []
         self.nodes: list[Node] = []
         self.values: dict[Ref, Array] = {}
@@ -244,7 +249,7 @@ class _Drawing:
         for _ in range(int(self.rng.integers(2, 6 if self.large else 12))):
             move = moves[int(self.rng.choice(len(moves), p=shares))]
             made = move()
-            if made is not None and self.chance(0.4):
+            if made is not None and self.chance(0.9 if move == self.pair else 0.4):
                 self.kept.append(made)
         for name in self.wanted:
             if self.chance(2 / len(self.wanted)):
@@ -283,13 +288,14 @@ class _Drawing:
 
     def numbers(self, shape: tuple[int, ...]) -> Array:
         numbers: Array = self.rng.normal(size=shape)
+        numbers *= self.rng.choice([1.0, 1e-3, 30.0], p=[0.8, 0.1, 0.1])
         return np.asarray(np.round(numbers * 8) / 8 if self.chance(0.3) else numbers)
 
     def leaf(self, array: Array, kind: str | None = None) -> Ref:
         """Add a leaf and return where it is."""
         is_label = array.dtype == INT64
         array = np.array(array, INT64 if is_label else self.dtype)
-        weights = [0.8, 0.0, 0.2] if is_label else [0.45, 0.35, 0.2]
+        weights = [0.8, 0.0, 0.2] if is_label else [0.5, 0.4, 0.1]
         chosen = str(self.rng.choice(LEAVES, p=weights)) if kind is None else kind
         step = Step(chosen, array=array)
         self.nodes.append(make_node(step, len(self.steps), self.dtype, self.open, self.nodes))
@@ -305,9 +311,11 @@ class _Drawing:
         """Return the values that others can be made of."""
         return [r for r in self.values if self.nodes[r[0]].specs[r[1]].dtype.name == self.dtype]
 
-    def upstream(self) -> Ref:
-        """Return one of the values, the later ones rather than the first."""
+    def upstream(self, smooth: bool = False) -> Ref:
+        """Return one of the values, the later ones rather than the first; one with a gradient."""
         known = self.floats()
+        if smooth:
+            known = [r for r in known if self.smooth[r]] or known
         if self.chance(0.6):
             known = known[-4:]
         return known[int(self.rng.integers(len(known)))]
@@ -349,7 +357,10 @@ class _Drawing:
         cases = cls.cases()
         if cases and self.chance(0.1):
             return cases[int(self.rng.integers(len(cases)))]
-        return cls.sample(Draw(int(self.rng.integers(2**31))))
+        case = cls.sample(Draw(int(self.rng.integers(2**31))))
+        if any(a is not None and np.size(a) == 0 for a in case.inputs) and self.chance(0.7):
+            case = cls.sample(Draw(int(self.rng.integers(2**31))))  # of nothing less often
+        return case
 
     def elementwise(self, name: str | None = None, source: Ref | None = None) -> Ref | None:
         """Add an op to values as they are, whatever comes of their shapes."""
@@ -388,6 +399,7 @@ class _Drawing:
         cls = ops.get(name)
         if any(np.size(a) > MAX_ELEMENTS for a in case.inputs if a is not None):
             return None
+        smooth = cls.differentiable and self.chance(0.8)
         for share in (0.8, 0.4, 0.0):
             inputs: list[Ref | None] = []
             for i, given in enumerate(case.inputs):
@@ -400,7 +412,7 @@ class _Drawing:
                 elif i in cls.shape_only and self.chance(0.5):
                     inputs.append(self.squashed(self.leaf(array.astype(np.float64))))
                 elif self.chance(share) and array.size:
-                    inputs.append(self.adapted(self.upstream(), array))
+                    inputs.append(self.adapted(self.upstream(smooth), array))
                 else:
                     leaf = self.leaf(array.astype(np.float64))
                     inputs.append((self.beside(leaf) if self.chance(share / 4) else None) or leaf)
@@ -473,11 +485,13 @@ class _Drawing:
         return self.apply_pair(pair)
 
     def apply_pair(self, pair: Sequence[Ref]) -> Ref | None:
-        """Add an element-wise op of two operands."""
-        cases = {name: self.case(name) for name in self.each}
-        able = [name for name, case in cases.items() if len(case.inputs) == 2]
-        name = str(self.rng.choice(able))
-        return self.apply(name, pair, cases[name].attributes)
+        """Add an element-wise op of two operands, one of those that take their shapes."""
+        for name in self.rng.permutation(self.each):
+            case = self.case(str(name))
+            made = self.apply(str(name), pair, case.attributes) if len(case.inputs) == 2 else None
+            if made is not None:
+                return made
+        return None
 
     def beside(self, ref: Ref | None = None) -> Ref | None:
         """Add an op to a value and to a constant part, which is computed beforehand if fused.
@@ -606,8 +620,11 @@ def all_values(graph: RandomGraph, feed: int) -> dict[Ref, Array] | None:
     """Return every value for a feed by the references, None when it does not go through."""
     nodes: list[Node] = []
     values: dict[Ref, Array] = {}
-    if any(math.prod(shape) > MAX_ELEMENTS for shape in fed_shapes(graph, feed)):
-        return None
+    for step in graph.steps:
+        if step.op == "placeholder" and step.array is not None:
+            first, shape = step.array.shape, resized_shape(step.array, graph.feeds[feed])
+            if math.prod(shape) > MAX_ELEMENTS or first[graph.open :] != shape[graph.open :]:
+                return None
     fed = feed_arrays(graph, feed)
     try:
         for i, step in enumerate(graph.steps):
@@ -633,7 +650,7 @@ def with_feeds(graph: RandomGraph, rng: np.random.Generator) -> RandomGraph:
     if not graph.open or not extents:
         return graph
     labels = [s.array for s in graph.steps if s.array is not None and s.array.dtype == INT64]
-    for _ in range(4):
+    for _ in range(6):
         old, new = int(rng.choice(extents)), int(rng.choice(EXTENTS))
         # Where there are labels, rows can become others, and classes cannot become fewer.
         if any(old not in a.shape or (new and a.max(initial=0) >= new) for a in labels):
@@ -763,7 +780,7 @@ def _call(graph: RandomGraph, i: int, step: Step) -> str:
     if step.array is not None:
         kind = f'dtype="{step.array.dtype.name}"'
         if step.op == "placeholder":
-            shape = tuple(None for _ in step.array.shape) if graph.open else step.array.shape
+            shape = declared(step.array, graph.open)
             return f'pf.Placeholder("v{i}", {shape}, {kind})'
         if step.op == "parameter":
             return f'pf.Parameter({_array(step.array)}, "v{i}", {kind})'
