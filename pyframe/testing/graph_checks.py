@@ -107,10 +107,11 @@ def _moved(
         k, sizes = cls.magnitude(*given, **extra)
     several = sizes if isinstance(sizes, tuple) else (sizes,)
     eps = float(np.finfo(node.specs[0].dtype).eps) * (1 + float(np.sqrt(k)))
-    return tuple(
-        a + noise.choice([-1.0, 1.0], a.shape) * eps * np.abs(m)
-        for a, m in zip(outputs, several, strict=True)
-    )
+    with np.errstate(all="ignore"):
+        return tuple(
+            a + noise.choice([-1.0, 1.0], a.shape) * eps * np.abs(m)
+            for a, m in zip(outputs, several, strict=True)
+        )
 
 
 class _Expected:
