@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import os
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -152,6 +153,23 @@ def _isa_number(name: str) -> int:
 
 
 lib.pf_select_isa(_isa_number(choose_instruction_set(os.environ.get("PYFRAME_ISA"))))
+
+
+@contextlib.contextmanager
+def using_instruction_set(name: str) -> Iterator[None]:
+    """Let the process use another instruction set, for a test: plans made inside call its kernels.
+
+    Parameters
+    ----------
+    name : str
+        One of those that run here.
+    """
+    before = lib.pf_selected_isa()
+    lib.pf_select_isa(_isa_number(name))
+    try:
+        yield
+    finally:
+        lib.pf_select_isa(before)
 
 
 def find_kernel(name: str, bits: int, isa: str | None = None) -> int:

@@ -69,10 +69,8 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> _native.Library:
 
 @pytest.fixture(params=_native.instruction_sets())
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
-    before = _native.lib.pf_selected_isa()
-    _native.lib.pf_select_isa(_native._isa_number(request.param))
-    yield request.param
-    _native.lib.pf_select_isa(before)
+    with _native.using_instruction_set(request.param):
+        yield request.param
 
 
 def constant(array: Any, dtype: str) -> pf.Parameter:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 from functools import partial
+from itertools import product
+from typing import Any
 
+import numpy as np
 import pytest
 
-from pyframe import _native, registry
+from pyframe import Parameter, State, _native, compile, registry
 from pyframe.op import Op
 from pyframe.optimizers import SGD, Adam, DirectionSearch, RandomSearch
 from pyframe.testing import (
+    Draw,
     check_bad_calls,
     check_declaration,
     check_forward,
@@ -38,6 +42,31 @@ def test_declaration(op_class: type[Op]) -> None:
 @every_op
 def test_forward(op_class: type[Op], dtype: str, isa: str) -> None:
     check_forward(op_class, dtype, kernels=partial(_native.find_kernel, isa=isa))
+
+
+@pytest.mark.parametrize("isa", SETS)
+@pytest.mark.parametrize("op_class", [c for c in OPS if c.output_count > 1], ids=lambda c: c.op)
+def test_an_output_that_is_wanted_alone_has_the_same_bits(op_class: type[Op], isa: str) -> None:
+    cases = [*op_class.cases(), *(op_class.sample(Draw(seed)) for seed in range(40))]
+    for dtype, case in product(("float32", "float64"), cases):
+        inputs = [
+            None if a is None else Parameter(a, f"x{i}", dtype="int64" if is_int(a) else dtype)
+            for i, a in enumerate(case.inputs)
+        ]
+        states = [State(s, name=f"state{i}", dtype=dtype) for i, s in enumerate(case.states)]
+        extra = {"states": states} if states else {}
+        node = op_class(*inputs, **extra, **case.attributes)
+        outputs = list(node)
+        with _native.using_instruction_set(isa):
+            plan = compile(outputs, fuse=False)
+            together = plan.run({}, outputs=outputs)
+            for output, array in zip(outputs, together, strict=True):
+                assert plan.run({}, outputs=output).tobytes() == array.tobytes()
+
+
+def is_int(array: Any) -> bool:
+    """Return whether an array holds labels."""
+    return bool(np.asarray(array).dtype == np.int64)
 
 
 @pytest.mark.parametrize("op_class", [c for c in OPS if c.differentiable], ids=lambda c: c.op)

@@ -8,13 +8,17 @@ jumps.
 
 from __future__ import annotations
 
+import os
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 import pyframe
+from pyframe import _native
+from pyframe.errors import UnusedParameterWarning
 from pyframe.fusion import FUSIONS
 from pyframe.graph import topological_order
 from pyframe.node import INT64, Array, Constant, Node, Parameter, Placeholder, State, Value
@@ -103,18 +107,20 @@ def _moved(
         k, sizes = cls.magnitude(*given, **extra)
     several = sizes if isinstance(sizes, tuple) else (sizes,)
     eps = float(np.finfo(node.specs[0].dtype).eps) * (1 + float(np.sqrt(k)))
-    return tuple(
-        a + noise.choice([-1.0, 1.0], a.shape) * eps * np.abs(m)
-        for a, m in zip(outputs, several, strict=True)
-    )
+    with np.errstate(all="ignore"):
+        return tuple(
+            a + noise.choice([-1.0, 1.0], a.shape) * eps * np.abs(m)
+            for a, m in zip(outputs, several, strict=True)
+        )
 
 
 class _Expected:
-    """What values of a graph must be, and how far they may be off."""
+    """What values of a graph must be, by what they are, and how far they may be off."""
 
     def __init__(
-        self, values: Sequence[Value], feed: Mapping[Placeholder, Array], training: bool
+        self, wanted: Mapping[str, Value], feed: Mapping[Placeholder, Array], training: bool
     ) -> None:
+        self.names, values = list(wanted), list(wanted.values())
         self.exact = interpret(values, feed, training=training)
         self.bounds: list[Array] = []
         trials = [
@@ -135,6 +141,12 @@ class _Expected:
             for e, b in zip(self.exact, self.bounds, strict=True)
         )
 
+    def check(self, results: Mapping[str, Array], where: str) -> None:
+        """Compare what a plan gave."""
+        for what, array in results.items():
+            i = self.names.index(what)
+            _near(array, self.exact[i], self.bounds[i], f"{where}: {what}")
+
 
 def check_graph(graph: RandomGraph, seed: int = 0) -> bool:
     """Check one graph; return whether its values were all finite, so that it says something.
@@ -144,6 +156,8 @@ def check_graph(graph: RandomGraph, seed: int = 0) -> bool:
     - They have the same bits unfused, inspected, with all fusions but epilogues, and by 1, 2 and
       3 threads; so do parameters after steps of an optimizer.
     - All of that at each of the feeds, one after the other on the same plans.
+    - Under the machine's other instruction sets a fused plan gives what the references give, too,
+      and the same bits by several threads; not if ``PYFRAME_ISA`` chooses one.
 
     Raises
     ------
@@ -164,12 +178,20 @@ def check_graph(graph: RandomGraph, seed: int = 0) -> bool:
         exact_names.add(f"with fuse={sorted(some)}")
     built = {name: build(graph) for name in options}
     plans = {name: _compiled(built[name], o) for name, o in options.items()}
-    usable = True
+    expected: dict[tuple[int, bool], _Expected] = {}
     for k in range(len(graph.feeds)):
         for training in _modes(graph):
-            usable &= _check_feed(graph, k, training, built, plans, exact_names)
+            _check_bits(graph, k, training, built, plans, exact_names)
+            if training and any(c.uses_random for c in graph.op_classes()):
+                continue  # what is drawn, no reference knows
+            expected[k, training] = _check_values(graph, k, training, built, plans)
     _check_steps(graph)
-    return usable
+    if "PYFRAME_ISA" not in os.environ:
+        here = _native.instruction_set()
+        for isa in [name for name in _native.instruction_sets() if name != here]:
+            with _native.using_instruction_set(isa):
+                _check_set(graph, expected, isa)
+    return all(known.is_usable() for known in expected.values())
 
 
 def _modes(graph: RandomGraph) -> tuple[bool, ...]:
@@ -181,7 +203,9 @@ def _modes(graph: RandomGraph) -> tuple[bool, ...]:
 def _compiled(nodes: Built, options: Mapping[str, Any]) -> Plan:
     if nodes.cost is None:
         return compile(nodes.outputs, **options)
-    return compile(nodes.cost, outputs=nodes.outputs, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnusedParameterWarning)  # it may be read for its shape
+        return compile(nodes.cost, outputs=nodes.outputs, **options)
 
 
 def _results(
@@ -222,36 +246,99 @@ def _wanted_values(graph: RandomGraph, nodes: Built, plan: Plan) -> dict[str, Va
     return wanted
 
 
-def _check_feed(
+def _where(k: int, training: bool) -> str:
+    return f"feed {k}, training={training}"
+
+
+def _check_bits(
     graph: RandomGraph,
     k: int,
     training: bool,
     built: Mapping[str, Built],
     plans: Mapping[str, Plan],
     exact: set[str],
-) -> bool:
-    where = f"feed {k}, training={training}"
-    results = {n: _results(graph, k, training, built[n], plan) for n, plan in plans.items()}
+) -> None:
+    """Check that results are the same to the bit where they have to be."""
+    where = _where(k, training)
+    results = {
+        name: _results(graph, k, training, built[name], plans[name])
+        for name in ("fused", "unfused", *sorted(exact))
+    }
     for name in sorted(exact):
         _same_bits(results["unfused"], results[name], f"{where}: {name}, and unfused,")
+    if k == 0:
+        _check_parts(graph, k, training, built, plans)
+    for name in ("fused", "unfused"):
+        _check_threads(graph, k, training, built[name], plans[name], results[name], name)
+
+
+def _check_parts(
+    graph: RandomGraph,
+    k: int,
+    training: bool,
+    built: Mapping[str, Built],
+    plans: Mapping[str, Plan],
+) -> None:
+    """Check that fusion changes no bit of an output when it alone is wanted."""
+    fed = feed_arrays(graph, k)
+    where = f"{_where(k, training)}: alone, without epilogues, and unfused,"
+    for i, ref in enumerate(graph.outputs):
+        found: list[dict[str, Array]] = []
+        for name in ("unfused", "without epilogues"):
+            nodes, output = built[name], built[name].outputs[i]
+            needed = topological_order([output])
+            feed = {p: fed[j] for j, p in nodes.placeholders.items() if p in needed}
+            got = plans[name].run(feed, outputs=output, training=training)
+            found.append({f"output v{ref[0]}[{ref[1]}]": got})
+        _same_bits(found[0], found[1], where)
+
+
+def _check_threads(
+    graph: RandomGraph,
+    k: int,
+    training: bool,
+    nodes: Built,
+    plan: Plan,
+    result: Mapping[str, Array],
+    name: str,
+) -> None:
     for count in THREADS:
         with pyframe.num_threads(count):
-            for name in ("fused", "unfused"):
-                again = _results(graph, k, training, built[name], plans[name])
-                _same_bits(results[name], again, f"{where}: {name}, by {count} threads,")
-    if training and any(c.uses_random for c in graph.op_classes()):
-        return True  # what is drawn, no reference knows
+            again = _results(graph, k, training, nodes, plan)
+            _same_bits(result, again, f"{_where(k, training)}: {name}, by {count} threads,")
+
+
+def _check_values(
+    graph: RandomGraph,
+    k: int,
+    training: bool,
+    built: Mapping[str, Built],
+    plans: Mapping[str, Plan],
+) -> _Expected:
+    """Compare what all plans give with the references, and return what those give."""
     nodes = built["inspected"]
     wanted = _wanted_values(graph, nodes, plans["inspected"])
     feed = {nodes.placeholders[i]: a for i, a in feed_arrays(graph, k).items()}
-    expected = _Expected(list(wanted.values()), feed, training)
-    if not expected.is_usable():
-        return False
-    for name, result in results.items():
-        for what, array in result.items():
-            i = list(wanted).index(what)
-            _near(array, expected.exact[i], expected.bounds[i], f"{where}: {name}: {what}")
-    return True
+    expected = _Expected(wanted, feed, training)
+    if expected.is_usable():
+        for name, plan in plans.items():
+            result = _results(graph, k, training, built[name], plan)
+            expected.check(result, f"{_where(k, training)}: {name}")
+    return expected
+
+
+def _check_set(
+    graph: RandomGraph, expected: Mapping[tuple[int, bool], _Expected], isa: str
+) -> None:
+    """Compare what a fused plan gives under another instruction set with the references."""
+    nodes = build(graph)
+    plan = _compiled(nodes, {"fuse": True})
+    for (k, training), known in expected.items():
+        result = _results(graph, k, training, nodes, plan)
+        name = f"fused, under {isa}"
+        _check_threads(graph, k, training, nodes, plan, result, name)
+        if known.is_usable():
+            known.check(result, f"{_where(k, training)}: {name}")
 
 
 def _same_bits(one: Mapping[str, Array], other: Mapping[str, Array], what: str) -> None:
@@ -289,7 +376,9 @@ def _check_steps(graph: RandomGraph) -> None:
         trained = [n for n in needed if isinstance(n, Parameter) and not isinstance(n, State)]
         if not trained:
             return
-        plan = compile(nodes.cost, pyframe.optimizers.Adam(0.01, clip_value=0.5), fuse=fuse)
+        # A step may leave where gradients are numbers: the logarithm's domain, for example.
+        adam = pyframe.optimizers.Adam(0.01, clip_value=0.5, nonfinite="skip")
+        plan = _compiled(nodes._replace(outputs=[]), {"optimizer": adam, "fuse": fuse})
         for k in range(len(graph.feeds)):
             fed = {nodes.placeholders[i]: a for i, a in feed_arrays(graph, k).items()}
             plan.step({p: a for p, a in fed.items() if p in needed})

@@ -8,6 +8,7 @@ that a plugin's ops take part as soon as the plugin is installed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pyframe._native import MAX_NDIM
 from pyframe.errors import PyframeError
 from pyframe.node import (
     INT64,
@@ -27,6 +29,7 @@ from pyframe.node import (
     Spec,
     State,
     Value,
+    known_shape,
 )
 from pyframe.op import Op
 from pyframe.registry import ops
@@ -37,10 +40,15 @@ Ref = tuple[int, int]  # a step, and which of its outputs
 LEAVES = ("placeholder", "parameter", "constant")
 EXTENTS = (0, 1, 1, 2, 3, 4, 5, 7, 8, 16, 33, 64, 65)
 LONG_EXTENTS = (129, 256, 260, 300)
-# Both dimensions of an outer result, so that it is above all that groups and threads begin with.
+# No array of a graph has more elements, fed ones included: room for two long extents, above which
+# nothing new begins in groups and threads. Five axes of smaller ones would be billions.
 MAX_ELEMENTS = 100_000
+# No op of a graph does more (`Op.flops`). What its reference holds on the way, an unfolded
+# convolution say, has no more elements than that, since each of them has to be computed.
+MAX_WORK = 1 << 22
 MAX_VALUE = 1e3  # what is larger is left out of graphs: its errors say nothing
 MAX_RANK = 5
+ATTEMPTS = 10
 
 
 class Step(NamedTuple):
@@ -63,15 +71,15 @@ class RandomGraph:
     """A recipe.
 
     `cost` is a scalar that is differentiated, `outputs` are what is computed besides; `open` says
-    that the placeholders leave all their extents open, and `feeds` which extents are others in the
-    feeds after the first one: ``{3: 5}`` feeds five where the first feed has three.
+    how many of their first axes the placeholders leave open, and `feeds` which extents are others
+    in the feeds after the first one: ``{3: 5}`` feeds five where the first feed has three.
     """
 
     dtype: str
     steps: tuple[Step, ...]
     outputs: tuple[Ref, ...]
     cost: Ref | None = None
-    open: bool = True
+    open: int = MAX_NDIM
     feeds: tuple[Mapping[int, int], ...] = field(default=({},))
 
     def op_names(self) -> set[str]:
@@ -92,9 +100,14 @@ class Built(NamedTuple):
     cost: Value | None
 
 
+def resized_shape(array: Array, sizes: Mapping[int, int]) -> tuple[int, ...]:
+    """Return the shape of an array with other extents."""
+    return tuple(sizes.get(n, n) for n in array.shape)
+
+
 def resized(array: Array, sizes: Mapping[int, int]) -> Array:
     """Return an array with other extents, its numbers repeated."""
-    shape = tuple(sizes.get(n, n) for n in array.shape)
+    shape = resized_shape(array, sizes)
     if shape == array.shape:
         return array
     if array.size == 0:
@@ -103,14 +116,19 @@ def resized(array: Array, sizes: Mapping[int, int]) -> Array:
     return np.resize(array, shape)
 
 
-def make_node(step: Step, i: int, dtype: str, is_open: bool, values: Sequence[Any]) -> Node:
+def declared(array: Array, open_axes: int) -> Shape:
+    """Return the shape of the placeholder that is fed an array."""
+    rank = min(open_axes, array.ndim)
+    return (None,) * rank + array.shape[rank:]
+
+
+def make_node(step: Step, i: int, dtype: str, open_axes: int, values: Sequence[Any]) -> Node:
     """Return the node of a step on those of the steps before it."""
     name = f"v{i}"
     if step.array is not None:
         kind = step.array.dtype.name
         if step.op == "placeholder":
-            shape = tuple(None for _ in step.array.shape) if is_open else step.array.shape
-            return Placeholder(name, shape, kind)
+            return Placeholder(name, declared(step.array, open_axes), kind)
         if step.op == "parameter":
             return Parameter(step.array, name, dtype=kind)
         return Constant(step.array, dtype=kind, name=name)
@@ -177,17 +195,23 @@ def draw_graph(seed: int, names: Sequence[str] | None = None) -> RandomGraph:
     ----------
     seed : int
     names : list of str, optional
-        Ops of which at least one is in the graph; default: any.
+        Ops of which at least one is in the graph; default: all by turns, one seed after the other,
+        where it takes what was drawn.
 
     Examples
     --------
     >>> from pyframe.testing.graphs import draw_graph
-    >>> draw_graph(3) == draw_graph(3), len(draw_graph(3).steps) > 3
+    >>> graph = draw_graph(3, ["softmax"])
+    >>> "softmax" in graph.op_names(), str(graph) == str(draw_graph(3, ["softmax"]))
     (True, True)
     """
+    known = op_names()
+    wanted = [known[seed % len(known)]] if names is None else names
     for attempt in count():
-        graph = _Drawing(np.random.default_rng([seed, attempt]), names).run()
-        if graph is not None and (names is None or graph.op_names() & set(names)):
+        graph = _Drawing(np.random.default_rng([seed, attempt]), wanted).run()
+        if graph is None:
+            continue
+        if graph.op_names() & set(wanted) or (names is None and attempt >= ATTEMPTS):
             return graph
     raise AssertionError("unreachable")
 
@@ -195,17 +219,20 @@ def draw_graph(seed: int, names: Sequence[str] | None = None) -> RandomGraph:
 class _Drawing:
     """One attempt at a graph."""
 
-    def __init__(self, rng: np.random.Generator, names: Sequence[str] | None) -> None:
+    def __init__(self, rng: np.random.Generator, wanted: Sequence[str]) -> None:
         self.rng = rng
-        self.wanted = names
+        self.wanted = wanted
+        self.kept: list[Ref] = []  # outputs of the graph, whatever else is
         self.dtype = str(rng.choice(["float32", "float64"]))
-        self.open = bool(rng.random() < 0.8)
+        self.open = int(rng.choice([MAX_NDIM, 1, 0], p=[0.5, 0.35, 0.15]))
         self.steps: list[Step] = []
         self.nodes: list[Node] = []
         self.values: dict[Ref, Array] = {}
         self.smooth: dict[Ref, bool] = {}
         self.names = op_names()
         self.each = [n for n in self.names if _is_elementwise(ops.get(n))]
+        taking = [n for n in self.names if ops.get(n).absorb is not Op.absorb]
+        self.taking = [n for n in taking if ops.get(n).output_count > 1] + taking
         extents = [int(n) for n in rng.choice(EXTENTS, 2)]
         self.large = bool(rng.random() < 0.12)
         if self.large:
@@ -218,19 +245,17 @@ class _Drawing:
     def run(self) -> RandomGraph | None:
         for _ in range(int(self.rng.integers(1, 4))):
             self.leaf(self.numbers(self.shape()))
-        for _ in range(int(self.rng.integers(2, 6 if self.large else 14))):
-            kind = self.rng.random()
-            if kind < 0.5:
-                self.elementwise(str(self.rng.choice(self.each)))
-            elif kind < 0.85:
-                self.any_op(str(self.rng.choice(self.names)))
-            elif kind < 0.95:
-                self.reshape()
-            else:
-                self.chain()
-        for name in self.wanted or ():
-            if self.chance(2 / len(self.wanted or ())):
-                self.any_op(name)
+        moves = (self.elementwise, self.any_op, self.reshape, self.pair, self.beside, self.chain)
+        shares = (0.27, 0.3, 0.08, 0.2, 0.1, 0.05)
+        for _ in range(int(self.rng.integers(2, 6 if self.large else 12))):
+            move = moves[int(self.rng.choice(len(moves), p=shares))]
+            made = move()
+            if made is not None and self.chance(0.9 if move == self.pair else 0.4):
+                self.kept.append(made)
+        for name in self.wanted:
+            if self.chance(2 / len(self.wanted)):
+                made = self.any_op(name)
+                self.kept += [] if made is None else [made]
         return self.finish()
 
     # ---- leaves ----
@@ -240,7 +265,7 @@ class _Drawing:
         rank = int(self.rng.choice([0, 1, 1, 2, 2, 2, 3, 4, 5]))
         while True:
             shape = tuple(int(self.rng.choice([1, *self.extents])) for _ in range(rank))
-            if np.prod(shape, dtype=np.int64) <= MAX_ELEMENTS // 4:
+            if math.prod(shape) <= MAX_ELEMENTS // 4:
                 return shape
             rank -= 1
 
@@ -251,23 +276,27 @@ class _Drawing:
         if len(shape) == 1 and self.chance(0.4):
             return (*shape, 1)
         kept = [n if self.chance(0.7) else 1 for n in shape]
-        if self.chance(0.2):  # stretched along an axis of one
-            kept = [int(self.rng.choice(self.extents)) if n == 1 else n for n in kept]
+        if self.chance(0.5):  # stretched along axes of one
+            stretched = zip(shape, kept, strict=True)
+            kept = [int(self.rng.choice(self.extents)) if m == 1 else n for m, n in stretched]
         start = int(self.rng.integers(len(kept) + 1)) if self.chance(0.4) else 0
         kept = kept[start:]
-        if len(kept) < MAX_RANK and self.chance(0.2):
+        while len(kept) < MAX_RANK and self.chance(0.2):
             kept.insert(0, int(self.rng.choice([1, *self.extents])))
+        while math.prod(kept) > MAX_ELEMENTS:
+            kept.pop(0)
         return tuple(kept)
 
     def numbers(self, shape: tuple[int, ...]) -> Array:
         numbers: Array = self.rng.normal(size=shape)
+        numbers *= self.rng.choice([1.0, 1e-3, 30.0], p=[0.8, 0.1, 0.1])
         return np.asarray(np.round(numbers * 8) / 8 if self.chance(0.3) else numbers)
 
     def leaf(self, array: Array, kind: str | None = None) -> Ref:
         """Add a leaf and return where it is."""
         is_label = array.dtype == INT64
         array = np.array(array, INT64 if is_label else self.dtype)
-        weights = [0.8, 0.0, 0.2] if is_label else [0.45, 0.35, 0.2]
+        weights = [0.8, 0.0, 0.2] if is_label else [0.5, 0.4, 0.1]
         chosen = str(self.rng.choice(LEAVES, p=weights)) if kind is None else kind
         step = Step(chosen, array=array)
         self.nodes.append(make_node(step, len(self.steps), self.dtype, self.open, self.nodes))
@@ -283,9 +312,11 @@ class _Drawing:
         """Return the values that others can be made of."""
         return [r for r in self.values if self.nodes[r[0]].specs[r[1]].dtype.name == self.dtype]
 
-    def upstream(self) -> Ref:
-        """Return one of the values, the later ones rather than the first."""
+    def upstream(self, smooth: bool = False) -> Ref:
+        """Return one of the values, the later ones rather than the first; one with a gradient."""
         known = self.floats()
+        if smooth:
+            known = [r for r in known if self.smooth[r]] or known
         if self.chance(0.6):
             known = known[-4:]
         return known[int(self.rng.integers(len(known)))]
@@ -327,10 +358,14 @@ class _Drawing:
         cases = cls.cases()
         if cases and self.chance(0.1):
             return cases[int(self.rng.integers(len(cases)))]
-        return cls.sample(Draw(int(self.rng.integers(2**31))))
+        case = cls.sample(Draw(int(self.rng.integers(2**31))))
+        if any(a is not None and np.size(a) == 0 for a in case.inputs) and self.chance(0.7):
+            case = cls.sample(Draw(int(self.rng.integers(2**31))))  # of nothing less often
+        return case
 
-    def elementwise(self, name: str, source: Ref | None = None) -> Ref | None:
+    def elementwise(self, name: str | None = None, source: Ref | None = None) -> Ref | None:
         """Add an op to values as they are, whatever comes of their shapes."""
+        name = name or str(self.rng.choice(self.each))
         case = self.case(name)
         if ops.get(name).integer_inputs or case.states:
             return self.any_op(name)
@@ -342,9 +377,9 @@ class _Drawing:
                 kind = self.rng.random()
                 if given is None:
                     inputs.append(None)
-                elif kind < 0.35:
+                elif kind < 0.2:
                     inputs.append(first)
-                elif kind < 0.6:
+                elif kind < 0.35:
                     inputs.append(self.upstream())
                 elif kind < 0.8:
                     inputs.append(self.leaf(self.numbers(self.partner(shape))))
@@ -358,12 +393,14 @@ class _Drawing:
                 return made
         return None
 
-    def any_op(self, name: str) -> Ref | None:
+    def any_op(self, name: str | None = None) -> Ref | None:
         """Add an op to a case of its own, some of whose arrays are made of earlier values."""
+        name = name or str(self.rng.choice(self.names))
         case = self.case(name)
         cls = ops.get(name)
         if any(np.size(a) > MAX_ELEMENTS for a in case.inputs if a is not None):
             return None
+        smooth = cls.differentiable and self.chance(0.8)
         for share in (0.8, 0.4, 0.0):
             inputs: list[Ref | None] = []
             for i, given in enumerate(case.inputs):
@@ -373,10 +410,13 @@ class _Drawing:
                 array = np.asarray(given)
                 if i in cls.integer_inputs:
                     inputs.append(self.leaf(array.astype(INT64)))
+                elif i in cls.shape_only and self.chance(0.5):
+                    inputs.append(self.squashed(self.leaf(array.astype(np.float64))))
                 elif self.chance(share) and array.size:
-                    inputs.append(self.adapted(self.upstream(), array))
+                    inputs.append(self.adapted(self.upstream(smooth), array))
                 else:
-                    inputs.append(self.leaf(array.astype(np.float64)))
+                    leaf = self.leaf(array.astype(np.float64))
+                    inputs.append((self.beside(leaf) if self.chance(share / 4) else None) or leaf)
             made = self.apply(name, inputs, case.attributes, case.states)
             if made is not None:
                 return made
@@ -426,13 +466,59 @@ class _Drawing:
             extents[int(self.rng.integers(len(shape)))] = -1
         return self.apply("reshape", [ref], {"shape": tuple(extents)})
 
-    def chain(self) -> None:
+    def pair(self) -> Ref | None:
+        """Add an op to two operands that broadcast to a shape, in any of the ways there are.
+
+        Often to (n, 1) and (n,), which make (n, n): both have fewer elements than the result.
+        """
+        if self.chance(0.3):
+            long = self.large or self.chance(0.2)
+            n = int(self.rng.choice(LONG_EXTENTS if long else EXTENTS))
+            shapes: list[tuple[int, ...]] = [(n, 1), (n,)]
+        else:
+            whole = [int(self.rng.choice(EXTENTS)) for _ in range(self.rng.integers(MAX_RANK + 1))]
+            while math.prod(whole) > MAX_ELEMENTS // 4:
+                whole[int(np.argmax(whole))] = 2
+            ones = [tuple(n if self.chance(0.6) else 1 for n in whole) for _ in range(2)]
+            shapes = [ones[0], ones[1][int(self.rng.integers(len(whole) + 1)) :]]
+        pair = [self.leaf(self.numbers(shape)) for shape in shapes]
+        self.rng.shuffle(pair)
+        return self.apply_pair(pair)
+
+    def apply_pair(self, pair: Sequence[Ref]) -> Ref | None:
+        """Add an element-wise op of two operands, one of those that take their shapes."""
+        for name in self.rng.permutation(self.each):
+            case = self.case(str(name))
+            made = self.apply(str(name), pair, case.attributes) if len(case.inputs) == 2 else None
+            if made is not None:
+                return made
+        return None
+
+    def beside(self, ref: Ref | None = None) -> Ref | None:
+        """Add an op to a value and to a constant part, which is computed beforehand if fused.
+
+        To the result of an op that takes over what follows it, or to one of several, unless one is
+        given.
+        """
+        if ref is None and self.chance(0.5):
+            ref = self.any_op(str(self.rng.choice(self.taking)))
+        if ref is None:
+            refs = [r for r in self.floats() if (r[0], 1) in self.values]
+            ref = refs[int(self.rng.integers(len(refs)))] if refs else self.upstream()
+        shape = self.values[ref].shape
+        given = self.leaf(self.numbers(shape if self.chance(0.3) else ()), "constant")
+        fixed = self.elementwise(source=given) if self.chance(0.2) else self.squashed(given)
+        operands = [ref, fixed or given]
+        return self.apply_pair(operands if self.chance(0.7) else operands[::-1])
+
+    def chain(self) -> Ref:
         """Add a long run of element-wise ops, longer than a group can be at times."""
         ref = self.upstream()
         for _ in range(int(self.rng.integers(5, 25))):
             made = self.elementwise(str(self.rng.choice(self.each)), ref)
             if made is not None and self.values[made].shape == self.values[ref].shape:
                 ref = made
+        return ref
 
     # ---- the end ----
 
@@ -440,8 +526,13 @@ class _Drawing:
         made = [r for r in self.values if not self.steps[r[0]].is_leaf]
         if not made:
             return None
-        picked = self.rng.integers(len(made), size=int(self.rng.integers(1, 5)))
-        outputs = tuple(dict.fromkeys(made[int(i)] for i in picked))
+        read = {ref for step in self.steps for ref in step.inputs}
+        ends = [r for r in made if r not in read]
+        some: list[Ref] = []
+        for refs, most in ((made, 2), (ends, 5)):
+            picked = self.rng.integers(len(refs), size=int(self.rng.integers(most)))
+            some += [refs[int(i)] for i in picked]
+        outputs = tuple(dict.fromkeys([*self.kept, *some])) or (made[-1],)
         if self.chance(0.1):
             outputs = (*outputs, self.floats()[0])
         cost = self.cost()
@@ -456,9 +547,12 @@ class _Drawing:
             for r in self.floats()
             if self.smooth[r] and not self.steps[r[0]].is_leaf and self.values[r].size
         ]
-        total: Ref | None = None
+        chosen = [r for r in self.kept if r in able]
         for i in self.rng.integers(len(able), size=int(self.rng.integers(1, 4))) if able else ():
-            bounded = self.apply("tanh", [able[int(i)]]) if self.chance(0.5) else able[int(i)]
+            chosen.append(able[int(i)])
+        total: Ref | None = None
+        for ref in dict.fromkeys(chosen):
+            bounded = self.apply("tanh", [ref]) if self.chance(0.5) else ref
             if bounded is not None and self.chance(0.5):
                 bounded = self.apply("square", [bounded])
             part = None if bounded is None else self.apply("mean", [bounded])
@@ -486,8 +580,10 @@ def known_outputs(
         None if r is None else Spec(values[r].shape, nodes[r[0]].specs[r[1]].dtype)
         for r in step.inputs
     ]
-    shapes: list[Shape] = [spec.shape or () for spec in node.check(*specs)]
-    if any(np.prod([n or 0 for n in s], dtype=np.int64) > MAX_ELEMENTS for s in shapes):
+    outs = node.check(*specs)
+    if any(math.prod(known_shape(spec)) > MAX_ELEMENTS for spec in outs):
+        return None
+    if node.flops(specs, outs, [True] * len(outs)) > MAX_WORK:
         return None
     outputs = reference_outputs(
         node, given, [np.asarray(s, np.float64) for s in step.states], False
@@ -525,6 +621,11 @@ def all_values(graph: RandomGraph, feed: int) -> dict[Ref, Array] | None:
     """Return every value for a feed by the references, None when it does not go through."""
     nodes: list[Node] = []
     values: dict[Ref, Array] = {}
+    for step in graph.steps:
+        if step.op == "placeholder" and step.array is not None:
+            first, shape = step.array.shape, resized_shape(step.array, graph.feeds[feed])
+            if math.prod(shape) > MAX_ELEMENTS or first[graph.open :] != shape[graph.open :]:
+                return None
     fed = feed_arrays(graph, feed)
     try:
         for i, step in enumerate(graph.steps):
@@ -549,9 +650,13 @@ def with_feeds(graph: RandomGraph, rng: np.random.Generator) -> RandomGraph:
     extents = sorted({n for a in feed_arrays(graph, 0).values() for n in a.shape})
     if not graph.open or not extents:
         return graph
-    for _ in range(3):
-        change = {int(rng.choice(extents)): int(rng.choice(EXTENTS))}
-        changed = replace(graph, feeds=({}, change, {}))
+    labels = [s.array for s in graph.steps if s.array is not None and s.array.dtype == INT64]
+    for _ in range(6):
+        old, new = int(rng.choice(extents)), int(rng.choice(EXTENTS))
+        # Where there are labels, rows can become others, and classes cannot become fewer.
+        if any(old not in a.shape or (new and a.max(initial=0) >= new) for a in labels):
+            continue
+        changed = replace(graph, feeds=({}, {old: new}, {}))
         if all_values(changed, 1) is not None:
             return changed
     return graph
@@ -561,6 +666,15 @@ def with_feeds(graph: RandomGraph, rng: np.random.Generator) -> RandomGraph:
 
 
 def smaller(graph: RandomGraph) -> Iterator[RandomGraph]:
+    """Yield graphs that are a little smaller than one, and no larger than any that is drawn."""
+    feeds = range(len(graph.feeds))
+    for candidate in _candidates(graph):
+        # What an extent grows to in a feed, others grow to as well when they have become equal.
+        if all(all_values(candidate, k) is not None for k in feeds[: len(candidate.feeds)]):
+            yield candidate
+
+
+def _candidates(graph: RandomGraph) -> Iterator[RandomGraph]:
     """Yield graphs that are a little smaller than one, the much smaller ones first."""
     if len(graph.feeds) > 1:
         yield replace(graph, feeds=graph.feeds[:1])
@@ -667,7 +781,7 @@ def _call(graph: RandomGraph, i: int, step: Step) -> str:
     if step.array is not None:
         kind = f'dtype="{step.array.dtype.name}"'
         if step.op == "placeholder":
-            shape = tuple(None for _ in step.array.shape) if graph.open else step.array.shape
+            shape = declared(step.array, graph.open)
             return f'pf.Placeholder("v{i}", {shape}, {kind})'
         if step.op == "parameter":
             return f'pf.Parameter({_array(step.array)}, "v{i}", {kind})'

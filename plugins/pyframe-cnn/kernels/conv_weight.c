@@ -260,7 +260,8 @@ int CNN_NAME(conv_weight_grad)(const pf_call *call) {
                     .groups = attributes->groups,
                     .source = input(call, 1),
                     .dweight = output(call, 0)};
-    if (s.dweight && CNN_NAME(is_few)(attributes, &s.w)) return CNN_NAME(few_weight_grad)(call);
+    /* By one kernel, whatever is wanted: the bias's sum has one order, and so the same bits. */
+    if (CNN_NAME(is_few)(attributes, &s.w)) return CNN_NAME(few_weight_grad)(call);
     if (output(call, 1))
         CNN_NAME(sum_rows)(call, input(call, 0), s.dy.count * pixels_of(&s.dy), s.w.filters,
                            output(call, 1));

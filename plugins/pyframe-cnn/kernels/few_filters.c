@@ -38,6 +38,7 @@ typedef struct {
     images x, y; /* y: or dy */
     weights_shape w;
     int64_t rows;        /* of the weights (taps x channels, filters) */
+    int64_t summed;      /* of them in the gradient: none where the bias alone is wanted */
     int64_t band, lines; /* a band's lines of y, and the lines of x that it sees */
     /* The taps along a line with a copy of their own, and the length of lines that are copied: y of
      * one line needs but one copy, in which each tap sees a stretch. */
@@ -283,9 +284,9 @@ __attribute__((always_inline)) static inline void add_band(const few *s, const i
     vec *sums = (vec *)(s->sums + part_index * s->part_sums);
     take_planes(s, filters, input(s->call, 0) + b.at, b.pixels, planes, sums + s->rows * filters);
     int64_t row = 0;
-    for (; row + at_once <= s->rows; row += at_once)
+    for (; row + at_once <= s->summed; row += at_once)
         add_rows(s, filters, at_once, s->offset + row, x, planes, b.pixels, sums + row * filters);
-    for (; row < s->rows; row++)
+    for (; row < s->summed; row++)
         add_rows(s, filters, 1, s->offset + row, x, planes, b.pixels, sums + row * filters);
 }
 
@@ -378,7 +379,9 @@ static real total(const few *s, int64_t row, int64_t filter_index) {
 
 int CNN_NAME(few_weight_grad)(const pf_call *call) {
     few s = few_of(call, call->inputs[1], call->inputs[0], call->outputs[0]);
+    real *dweight = output(call, 0), *dbias = output(call, 1);
     const int64_t filters = s.w.filters;
+    s.summed = dweight ? s.rows : 0;
     s.plane = ceil_div(s.band * s.y.size[2], LANES) * LANES;
     s.part_sums = (s.rows + 1) * filters * LANES;
     arena scratch = arena_of(call);
@@ -388,8 +391,7 @@ int CNN_NAME(few_weight_grad)(const pf_call *call) {
     if (!s.planes || !s.sums) return out_of_scratch(call);
     choose_lanes(&s, 1);
     call->host->parallel_for(s.parts, nanoseconds(&s), add_part, &s);
-    real *dweight = output(call, 0), *dbias = output(call, 1);
-    for (int64_t row = 0; row < s.rows; row++)
+    for (int64_t row = 0; row < s.summed; row++)
         for (int64_t f = 0; f < filters; f++) *dweight++ = total(&s, row, f);
     for (int64_t f = 0; dbias && f < filters; f++) dbias[f] = total(&s, s.rows, f);
     return PF_OK;
