@@ -24,6 +24,7 @@ __all__ = [
     "KernelError",
     "LabelError",
     "MissingExtraError",
+    "NoEffectError",
     "PluginError",
     "PyframeDeprecationWarning",
     "PyframeError",
@@ -72,6 +73,10 @@ class LabelError(PyframeError, IndexError):
 
 class ArgumentError(PyframeError, ValueError):
     """An argument has a value that makes no sense: a negative rate, an empty batch."""
+
+
+class NoEffectError(ArgumentError, AttributeError):
+    """An attribute was set that nothing reads, or that has been read already."""
 
 
 class UnknownNameError(PyframeError, KeyError):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from itertools import chain, compress, repeat
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -58,6 +58,7 @@ from pyframe.pattern import Pattern, pattern_of
 from pyframe.program import Context, Program, Request, Specialization
 from pyframe.state import TrainState, check_learning_rate
 from pyframe.storage import Segment, already_trained, place, reading, refuse_while_reading
+from pyframe.strict import FixedList, Strict
 
 if TYPE_CHECKING:
     from pyframe.loop import Loop
@@ -73,7 +74,10 @@ class Snapshot(NamedTuple):
     step: int
 
 
-class Plan:
+COMPILED = "compile a new plan with it: pyframe.compile(...)"
+
+
+class Plan(Strict):
     """A compiled graph. Made by `compile`.
 
     Attributes
@@ -87,10 +91,20 @@ class Plan:
         Of dropout and the like, when `step` is called by itself.
     """
 
+    _attributes: ClassVar[dict[str, str]] = {
+        "seed": "",
+        "outputs": "name them in plan.run(..., outputs=[...])",
+        **dict.fromkeys(
+            ["cost", "metrics", "optimizer", "inspect", "detect_anomaly", "fuse"], COMPILED
+        ),
+        **dict.fromkeys(["graph", "parameters", "states"], COMPILED),
+    }
+
     def __init__(
         self,
         cost: Value | None,
         outputs: Sequence[Value],
+        extra: Sequence[Value],
         optimizer: Any,
         metrics: Sequence[Value],
         parameters: Sequence[Parameter] | None,
@@ -99,14 +113,17 @@ class Plan:
         seed: int,
         fuse: bool | Collection[str],
     ) -> None:
-        self.cost, self.outputs, self.metrics = cost, list(outputs), list(metrics)
+        self.cost = cost
+        self.outputs = FixedList(outputs, self._attributes["outputs"])
+        self.metrics = FixedList(metrics, COMPILED)
         self.optimizer, self.inspect, self.detect_anomaly = optimizer, inspect, detect_anomaly
         self.seed = seed
         # Fused, a value in between does not exist: neither to look at nor to check.
         self.fuse = choose(False if inspect or detect_anomaly else fuse)
-        roots = [*([cost] if cost is not None else []), *self.outputs, *self.metrics]
+        roots = [*([cost] if cost is not None else []), *outputs, *extra, *metrics]
         self.graph = Graph(roots)
-        self.parameters = list(dict.fromkeys([*self.graph.parameters, *(parameters or [])]))
+        own = dict.fromkeys([*self.graph.parameters, *(parameters or [])])
+        self.parameters = FixedList(own, COMPILED)
         self._begin()
         if optimizer is not None:
             if hasattr(optimizer, "check_groups"):
@@ -117,7 +134,7 @@ class Plan:
 
     def _begin(self) -> None:
         """Make what belongs to this plan alone, and is not copied with it."""
-        self.states: list[State] = self.graph.states
+        self.states: list[State] = FixedList(self.graph.states, COMPILED)
         self._names = {self.graph.names[p]: p for p in self.graph.placeholders}
         self._known = {p: name for name, p in self._names.items()}
         leaves = [*self.parameters, *self.states]
@@ -125,13 +142,15 @@ class Plan:
         self._train = TrainState(self.optimizer, self.parameters, self.states)
         self._cache: OrderedDict[Any, Specialization] = OrderedDict()
         self._lock = threading.Lock()
-        self._last: Context | None = None  # the context of the last run, for value()
+        # The context of the last run, for value(). In a list, since setting an attribute takes long
+        # where it is guarded, and this is done in every step.
+        self._latest: list[Context | None] = [None]
         self._stepper: Context | None = None
         # What the last feeds looked like, of `step` and of `run` with its arguments.
         self._step_pattern: Pattern | None = None
         self._run_pattern: tuple[Value | None, bool, bool, Pattern | None]
         self._run_pattern = None, False, True, None
-        self._watch_freezing()
+        self._watch_changes()
         reference = plan_reference(self)
         for node in self.graph.order:
             node._plan = reference
@@ -148,19 +167,20 @@ class Plan:
         return {
             "graph": self.graph,
             **{name: getattr(self, name) for name in (*names, "fuse", "parameters")},
-            "trained": self._train.trained,
-            "_trainable": self._trainable,
+            "trained": (self._train.slot_kinds, self._train.trained, self._train.groups),
+            "_read": self._read_once,
             "snapshot": snapshot,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        trained, snapshot = state.pop("trained"), state.pop("snapshot")
-        trainable = state.pop("_trainable")
+        (kinds, trained, groups), snapshot = state.pop("trained"), state.pop("snapshot")
+        read_once = state.pop("_read")
         self.__dict__.update(state)
         self._begin()
-        self._trainable = trainable
+        self._read_once = read_once
+        self._train.slot_kinds = kinds  # as they were, whatever was set since
         if trained:
-            self._train.train(trained)
+            self._train.train(trained, groups)
         self.restore(snapshot)
 
     def __copy__(self) -> Plan:
@@ -194,16 +214,27 @@ class Plan:
         assert self.gradients is not None
         return [p for p in trainable if (p, 0) in self.gradients.total]
 
-    def _watch_freezing(self) -> None:
-        """Have the next step look whether the same parameters are still to be trained."""
-        self._trainable = [p.trainable for p in self.parameters]
+    def _watch_changes(self) -> None:
+        """Have the next step look whether what was lowered is still what is wanted."""
+        self._read_once = self._read_now()
         forget = weakref.WeakMethod(self._forget_step)
+        if hasattr(self.optimizer, "on_change"):
+            self.optimizer.on_change(self._forget_step)
         for storage in self._train.storages:
             storage.on_freeze[:] = [r for r in storage.on_freeze if r() is not None]
             storage.on_freeze.append(forget)
 
     def _forget_step(self) -> None:
         self._step_pattern = None  # so that `step` goes by `_require_optimizer`
+
+    def _read_now(self) -> dict[str, Any]:
+        """Return what can be changed without the plan, and is lowered once and for all."""
+        settings = getattr(self.optimizer, "settings", None)
+        return {
+            "trainable": [p.trainable for p in self.parameters],
+            "group": [p.group for p in self.parameters],
+            **(settings() if settings is not None else {}),
+        }
 
     def _warn_of_unused(self) -> None:
         trained = set(self._trained())
@@ -324,8 +355,12 @@ class Plan:
             raise
         self._return(specialization, context)
 
+    @property
+    def _last(self) -> Context | None:
+        return self._latest[0]
+
     def _return(self, specialization: Specialization, context: Context) -> None:
-        self._last = context
+        self._latest[0] = context
         specialization.idle.append(context)
 
     def _refuse_if_taken(self) -> None:
@@ -411,12 +446,12 @@ class Plan:
             )
             if status != DONE:
                 carry_on(status, context, train, seed, rate, True)
-            self._last = context
+            self._latest[0] = context
             return context.loss[0]  # type: ignore[no-any-return]
         except BaseException as error:
             give_up(context)
             if not isinstance(error, BusyError):
-                self._last = context
+                self._latest[0] = context
             raise
         finally:
             specialization.idle.append(context)
@@ -490,7 +525,7 @@ class Plan:
             context = specialization.idle.pop()
         except IndexError:
             context = specialization.borrow()
-        self._last = context
+        self._latest[0] = context
         train, seed = self._train, self.seed
         try:
             context.feeds = buffers  # as in `step`
@@ -815,7 +850,7 @@ class Plan:
             specialization = self._specialize("gradients", [], feeds, False)
             if self._stepper is None or self._stepper.program is not specialization.program:
                 self._stepper = Context(specialization.program, [])
-            context = self._last = self._stepper
+            context = self._latest[0] = self._stepper
             context.bind(feeds)
             position = context.program.position
             for at in sorted(position[n] for n in nodes if n in position):
@@ -837,12 +872,21 @@ class Plan:
         self._require_cost()
         if self.optimizer is None:
             raise GraphError("this plan has no optimizer; pass one to pyframe.compile")
-        for parameter, was in zip(self.parameters, self._trainable, strict=True):
-            if parameter.trainable is not was:
-                raise GraphError(
-                    f"trainable of parameter {parameter.label()!r} is {parameter.trainable} and "
-                    f"was {was} when this plan was compiled; compile it anew"
-                )
+        now, then = self._read_now(), self._read_once
+        if now == then:
+            return
+        for name in ("trainable", "group"):
+            for parameter, is_now, was in zip(self.parameters, now[name], then[name], strict=True):
+                if is_now != was:
+                    raise GraphError(
+                        f"{name} of parameter {parameter.label()!r} is {is_now} and was {was} "
+                        "when this plan was compiled; compile it anew"
+                    )
+        name = next(name for name in now if now[name] != then[name])
+        raise GraphError(
+            f"{name} of {type(self.optimizer).__name__} is {now[name]} and was {then[name]} when "
+            "this plan was compiled; compile it anew"
+        )
 
     def __repr__(self) -> str:
         return (
@@ -960,9 +1004,10 @@ def compile(
     if optimizer is not None:
         check_learning_rate(optimizer)
     with collector_paused():
-        plan = Plan(
+        return Plan(
             loss,
-            [*wanted, *extra],
+            wanted,
+            extra,
             optimizer,
             metrics,
             parameters,
@@ -971,6 +1016,3 @@ def compile(
             seed,
             fuse,
         )
-    if extra:
-        plan.outputs = wanted
-    return plan

@@ -148,7 +148,8 @@ def _config(optimizer: Any) -> tuple[Any, bool]:
 def _arguments(trainer: Trainer) -> dict[str, Any]:
     """Return the arguments of a trainer that a file can hold: names, not functions."""
     result = {}
-    for key, value in trainer._arguments.items():
+    given = {**trainer._arguments, "detect_anomaly": trainer.detect_anomaly}
+    for key, value in given.items():
         kind = {"loss": "losses", "metrics": "metrics"}.get(key)
         try:
             result[key] = plain(value if kind is None else _by_name(kind, value))

@@ -136,6 +136,13 @@ class Storage:
         """Return the part of the buffer that begins at an offset."""
         return self.data[offset : offset + math.prod(shape)].reshape(shape)
 
+    def note(self, offset: int, size: int, changes: dict[str, Any]) -> None:
+        """Enter into the table what has changed of the parameter at an offset."""
+        self.segments[:] = [
+            s._replace(**changes) if (s.offset, s.size) == (offset, size) else s
+            for s in self.segments
+        ]
+
     def write(self, offset: int, array: Array) -> None:
         """Copy an array into the buffer while nobody reads."""
         with self.guard.write():
@@ -213,10 +220,7 @@ class Run(NamedTuple):
     group: str
 
 
-def runs(
-    parameters: Sequence[Parameter],
-    group_of: Callable[[Parameter], str] = lambda parameter: parameter.group,
-) -> list[Run]:
+def runs(parameters: Sequence[Parameter], group_of: Callable[[Parameter], str]) -> list[Run]:
     """Return the stretches that cover exactly these parameters (with the padding between)."""
     result: list[Run] = []
     where = sorted(((p._storage, p._offset, p) for p in parameters), key=lambda t: (id(t[0]), t[1]))

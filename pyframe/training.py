@@ -119,7 +119,6 @@ class Trainer(Strict):
             "loss": loss,
             "metrics": list(metrics),
             "loss_weights": loss_weights,
-            "detect_anomaly": detect_anomaly,
         }
 
     @property
@@ -186,7 +185,7 @@ class Trainer(Strict):
         }
         options = {**getattr(optimizer, "options", {})}
         groups = {k: {**v} for k, v in getattr(optimizer, "groups", {}).items()}
-        trainable = [p.trainable for p in self.model.parameters]
+        trainable = [(p.trainable, p.group) for p in self.model.parameters]
         made_for = (optimizer, trainable, settings, options, groups, self.detect_anomaly)
         with building:
             if made_for != self._made_for:  # the present one stays where it is, in self._current
