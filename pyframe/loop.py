@@ -157,11 +157,14 @@ class Loop:
         self._alive: list[Any] = []
         self._evaluated = ffi.new("int64_t *")  # batches
         self._stack = ExitStack()
-        if training and not claimed:
-            self._stack.enter_context(plan.claim())
+        self._claim: Any = None
         try:
+            if training and not claimed:
+                self._claim = plan.claim()
             self._prepare()
         except BaseException:
+            if self._claim is not None:
+                ffi.release(self._claim)
             self._stack.close()
             raise
 
@@ -424,9 +427,13 @@ class Loop:
 
     def close(self) -> None:
         """Drop the step under way, and give the parameters free."""
-        self._abandon()
-        reading.resume(self)
-        self._stack.close()
+        try:
+            self._abandon()
+            reading.resume(self)
+            self._stack.close()
+        finally:
+            if self._claim is not None:
+                ffi.release(self._claim)
 
     def __reduce__(self) -> Any:
         raise CopyError(

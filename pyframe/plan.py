@@ -8,7 +8,7 @@ import threading
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from itertools import chain, compress, repeat
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -41,7 +41,7 @@ from pyframe.execution import (
     resolve_feed,
 )
 from pyframe.fusion import choose
-from pyframe.graph import Graph, collector_paused, topological_order
+from pyframe.graph import Graph, topological_order, with_collector_paused
 from pyframe.lowering import Builder
 from pyframe.node import (
     Array,
@@ -57,7 +57,15 @@ from pyframe.node import (
 from pyframe.pattern import Pattern, pattern_of
 from pyframe.program import Context, Program, Request, Specialization
 from pyframe.state import TrainState, check_learning_rate
-from pyframe.storage import Segment, already_trained, place, reading, refuse_while_reading
+from pyframe.storage import (
+    Segment,
+    already_trained,
+    hold,
+    hold_all,
+    place,
+    reading,
+    refuse_while_reading,
+)
 from pyframe.strict import FixedList, Strict
 
 if TYPE_CHECKING:
@@ -159,9 +167,7 @@ class Plan(Strict):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy is made of; not what was computed last, which it has to run for."""
-        with ExitStack() as stack:
-            for guard in self._train.guards:
-                stack.enter_context(guard.write())
+        with hold_all(self._train.guards):
             snapshot = self.snapshot()
         names = "cost", "outputs", "metrics", "optimizer", "inspect", "detect_anomaly", "seed"
         return {
@@ -245,7 +251,7 @@ class Plan(Strict):
                     f"the loss does not depend on parameter {name!r}: it gets no gradient and "
                     "stays as it is",
                     UnusedParameterWarning,
-                    stacklevel=4,
+                    stacklevel=6,
                 )
 
     def _request(
@@ -294,10 +300,13 @@ class Plan(Strict):
             found = self._cached(key)  # another thread may have made it while this one waited
             if found is not None:
                 return found
-            with collector_paused():
-                specs = {p: Spec(a.shape, a.dtype) for p, a in feeds.items()}
-                request = self._request(mode, list(outputs), specs, training)
-                made = Specialization(Program(Builder(request)), self._train.guards)
+            specs = {p: Spec(a.shape, a.dtype) for p, a in feeds.items()}
+            made = with_collector_paused(
+                lambda: Specialization(
+                    Program(Builder(self._request(mode, list(outputs), specs, training))),
+                    self._train.guards,
+                )
+            )
             with self._lock:
                 self._cache[key] = made
                 while len(self._cache) > SPECIALIZATIONS:
@@ -367,9 +376,8 @@ class Plan(Strict):
         if any(lib.pf_guard_is_taken(guard.pointer) for guard in self._train.guards):
             raise already_trained()
 
-    @contextmanager
-    def claim(self) -> Iterator[None]:
-        """Claim the parameters for training for the length of a ``with`` block.
+    def claim(self) -> AbstractContextManager[Any]:
+        """Claim the parameters for training until the end of a ``with`` block.
 
         Raises
         ------
@@ -377,19 +385,7 @@ class Plan(Strict):
             If another thread, or a fit further up in this one, is training them.
         """
         refuse_while_reading("a training step")
-        # Ctrl-C strikes between two calls, so entering and noting it are one call, and so is
-        # leaving: otherwise a claim could stay for ever.
-        pointers = [guard.pointer for guard in self._train.guards]
-        entered: list[int] = []
-        enter = map(lib.pf_guard_enter, pointers)
-        leave = map(lib.pf_guard_leave, compress(pointers, entered))
-        try:
-            entered.extend(enter)
-            if not all(entered):
-                raise already_trained()
-            yield
-        finally:
-            list(leave)
+        return hold(self._train.guards, to_write=False)
 
     # ---- running ----
 
@@ -505,10 +501,8 @@ class Plan(Strict):
             return self._run(pattern.specialization, buffers, out, single)
         single, wanted = self._wanted(outputs)
         feeds = self._feeds(feed, wanted)
-        with ExitStack() as stack:
-            if training and self.states:
-                # Batch statistics go to a shadow of the states, which a step would use as well.
-                stack.enter_context(self.claim())
+        # Batch statistics go to a shadow of the states, which a step would use as well.
+        with self.claim() if training and self.states else nullcontext():
             specialization = self._specialize("run", wanted, feeds, training)
             buffers = [ffi.from_buffer(feeds[p]) for p in specialization.program.feeds]
             if training and self.states:
@@ -1003,8 +997,8 @@ def compile(
     extra = [v for v in outputs if v not in wanted]
     if optimizer is not None:
         check_learning_rate(optimizer)
-    with collector_paused():
-        return Plan(
+    return with_collector_paused(
+        lambda: Plan(
             loss,
             wanted,
             extra,
@@ -1016,3 +1010,4 @@ def compile(
             seed,
             fuse,
         )
+    )

@@ -13,7 +13,7 @@ from pyframe._native import empty_aligned, ffi, lib
 from pyframe.errors import AnomalyError, ArgumentError, GraphError
 from pyframe.node import Array, Node, Parameter, State, Value, known_shape
 from pyframe.program import COPY_KERNEL, Context, FlatCall, Request
-from pyframe.storage import Guard, Run, Storage, runs
+from pyframe.storage import Guard, Run, Storage, in_order, runs
 
 FLOAT64 = np.dtype(np.float64)
 
@@ -54,10 +54,7 @@ class TrainState:
         self.parameters, self.states = list(parameters), list(states)
         self.step_count = ffi.new("int64_t *")  # in C, which adds 1 at the end of a step
         self.storages = _unique([_storage(p) for p in [*parameters, *states]])
-        self.guards: list[Guard] = sorted(
-            _unique([s.guard for s in self.storages]),
-            key=lambda g: int(ffi.cast("uintptr_t", g.pointer)),
-        )
+        self.guards: list[Guard] = in_order(s.guard for s in self.storages)
         self._gradients: dict[int, Array] = {}
         self._shadows: dict[int, Array] = {}
         self._candidates: dict[int, Array] = {}

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from itertools import chain, repeat
 from typing import Any, NamedTuple
 from weakref import ref
@@ -97,18 +97,36 @@ class Guard:
             )
         refuse_while_reading("writing parameters")
 
-    @contextmanager
-    def write(self) -> Iterator[None]:
-        """Keep readers out for the length of a ``with`` block."""
+    def write(self) -> AbstractContextManager[Any]:
+        """Keep readers out until the end of a ``with`` block."""
         self.refuse_own()
-        locked: list[None] = []
-        lock = map(lib.pf_guard_lock_write, (self.pointer,))
-        try:
-            locked.extend(lock)  # one call, so that Ctrl-C cannot come before it is noted
-            yield
-        finally:
-            if locked:
-                lib.pf_guard_unlock_write(self.pointer)
+        return hold([self], to_write=True)
+
+
+def hold(guards: Sequence[Guard], *, to_write: bool) -> AbstractContextManager[Any]:
+    """Take some guards, all or none, until the end of a ``with`` block over what is returned.
+
+    An exception from a signal handler comes where a function begins or a call has returned. So this
+    is an object of C: its block ends in one call, with no Python code in which an exception could
+    come first. And should it be lost, it gives them back when it goes.
+
+    Raises
+    ------
+    BusyError
+        If somebody else is training what they guard.
+    """
+    pointers = ffi.new("pf_guard *[]", [guard.pointer for guard in guards])
+    made = lib.pf_hold_new(pointers, len(guards), to_write)
+    if made == ffi.NULL:
+        raise ResourceError("there is no memory left for a lock")
+    held: AbstractContextManager[Any] = ffi.gc(made, lib.pf_hold_free)
+    try:
+        if not lib.pf_hold_take(held):
+            raise already_trained()
+    except BaseException:  # it lives on in the frames of the exception
+        ffi.release(held)
+        raise
+    return held
 
 
 class Storage:
@@ -243,11 +261,19 @@ def runs(parameters: Sequence[Parameter], group_of: Callable[[Parameter], str]) 
     return sorted(result, key=lambda run: (first[id(run.storage)], run.start))
 
 
-@contextmanager
-def holding(parameters: Sequence[Parameter]) -> Iterator[None]:
-    """Keep updates out for the length of a ``with`` block, so that a copy is of one moment."""
-    guards = {id(p._storage.guard): p._storage.guard for p in parameters if p._storage is not None}
-    with ExitStack() as stack:
-        for guard in sorted(guards.values(), key=lambda g: int(ffi.cast("uintptr_t", g.pointer))):
-            stack.enter_context(guard.write())
-        yield
+def holding(parameters: Sequence[Parameter]) -> AbstractContextManager[Any]:
+    """Keep updates out until the end of a ``with`` block, so that a copy is of one moment."""
+    return hold_all({p._storage.guard for p in parameters if p._storage is not None})
+
+
+def hold_all(guards: Iterable[Guard]) -> AbstractContextManager[Any]:
+    """Keep readers and updates out until the end of a ``with`` block."""
+    ordered = in_order(guards)
+    for guard in ordered:
+        guard.refuse_own()
+    return hold(ordered, to_write=True)
+
+
+def in_order(guards: Iterable[Guard]) -> list[Guard]:
+    """Return each guard once, in the one order in which everybody takes them."""
+    return sorted(set(guards), key=lambda guard: int(ffi.cast("uintptr_t", guard.pointer)))

@@ -349,8 +349,7 @@ class Trainer(Strict):
             history = saved.history()
             first = history.first_epoch
         left = max(epochs - history.epochs, 0)
-        with ExitStack() as stack:
-            stack.enter_context(objective.plan.claim())
+        with objective.plan.claim(), ExitStack() as stack:
             if self.epochs_done != epochs_done:
                 raise already_trained()  # a fit in another thread has come and gone meanwhile
             self._train_on(objective)

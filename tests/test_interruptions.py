@@ -7,7 +7,10 @@ C: there a profile function is called as well, which raises at the one that is a
 from __future__ import annotations
 
 import contextlib
+import copy
+import gc
 import os
+import pickle
 import random
 import signal
 import sys
@@ -128,6 +131,7 @@ class Bomb:
     def __init__(self, at: int = -1, error: type[BaseException] = SystemExit) -> None:
         self.at, self.error, self.seen = at, error, 0
         self.where = ""
+        self.caught: BaseException | None = None
 
     def _event(self, frame: Any, event: str, argument: Any) -> None:
         if event not in ("call", "c_return") or not frame.f_code.co_filename.startswith(SOURCES):
@@ -145,9 +149,10 @@ class Bomb:
         sys.setprofile(self._event)
         try:
             function()
-        except self.error:
+        except self.error as error:
             if not self.where:
                 raise
+            self.caught = error  # with its frames: nothing may be left to their going away
             return True
         finally:
             sys.setprofile(None)
@@ -299,6 +304,116 @@ def test_a_save_and_a_restore_interrupted_at_some_moments(tmp_path: Path) -> Non
             reader.restore(path)  # which waits for no lock that was left
         writer.save(path)
         assert not [p for p in tmp_path.iterdir() if p.suffix == ".tmp"]
+
+
+# ---- everything else that one can call ----
+
+
+class Thing:
+    """What is interrupted, on objects of its own, and what it comes to in bits."""
+
+    def __init__(self, folder: Path) -> None:
+        self.fits, self.path = KINDS["validated"], folder / "thing"
+        self.trainer = self.fits.trainer()
+        self.fits.fit(self.trainer, epochs=2)
+        x, w = pf.Placeholder("x", shape=(None, 3)), pf.Parameter(np.ones((3, 1)), name="w")
+        b = pf.Parameter(np.zeros(1), name="b", dtype="float64")
+        hidden = self.layer(pf.Dropout(x @ w, 0.3))
+        cost = pf.L2Loss(hidden, pf.Placeholder("y", shape=(None, 1))) + pf.Mean(0.0 * w)
+        self.plan = pf.compile(cost, self.fits.optimizer(), outputs=[hidden], parameters=[])
+        self.output, self.w, self.b = hidden, w, b
+        self.feed = {"x": X.astype(np.float32), "y": Y.astype(np.float32)}
+
+    @staticmethod
+    def layer(x: Any) -> Any:
+        return BatchNorm()(x)
+
+    def bits(self) -> Any:
+        """Return all that can be told of it, which also uses all that could have been left."""
+        plans = (self.plan, self.trainer.plan)
+        arrays = [plan.named(copy.deepcopy(plan).snapshot()) for plan in plans]
+        loss, gradients = self.plan.loss_and_gradients(self.feed)
+        return [
+            [{key: array.tobytes() for key, array in named.items()} for named in arrays],
+            [plan.step_count for plan in plans],
+            self.trainer.epochs_done,
+            self.trainer.evaluate(X, Y),
+            self.trainer.predict(X).tobytes(),
+            self.plan.run(self.feed).tobytes(),
+            (loss, [g.tobytes() for g in gradients.values()]),
+        ]
+
+
+def write(thing: Thing) -> None:
+    thing.w.value = thing.w.value + 0.0
+
+
+def loop(thing: Thing, training: bool) -> None:
+    with thing.plan.loop(thing.feed, batch_size=5, epochs=2, training=training) as it:
+        while it.run(0.0) != "done":
+            pass
+
+
+CALLS: dict[str, Callable[[Thing], Any]] = {
+    "step": lambda t: t.plan.step(t.feed),
+    "step, converted": lambda t: t.plan.step({"x": X, "y": Y.tolist()}),
+    "run": lambda t: t.plan.run(t.feed),
+    "run, training": lambda t: t.plan.run(t.feed, t.output, training=True),
+    "loss_and_gradients": lambda t: t.plan.loss_and_gradients(t.feed),
+    "predict": lambda t: t.trainer.predict(X),
+    "predict in parts": lambda t: t.trainer.model.predict(X.astype(np.float32), 5),
+    "evaluate": lambda t: t.trainer.evaluate(X, Y, 7),
+    "loop": lambda t: loop(t, True),
+    "evaluating loop": lambda t: loop(t, False),
+    "set a value": write,
+    "get weights": lambda t: t.trainer.model.get_weights(),
+    "set weights": lambda t: t.trainer.model.set_weights(t.trainer.model.get_weights()),
+    "copy": lambda t: copy.deepcopy(t.trainer),
+    "pickle": lambda t: pickle.dumps(t.plan),
+    "compile": lambda t: pf.compile(t.output),
+    "value": lambda t: t.plan.value(t.w),
+    "save the model": lambda t: t.trainer.model.save(t.path),
+    "load the model": lambda t: pf.load(t.path),
+    "load the trainer": lambda t: pf.Trainer.load(t.path),
+    "profile": lambda t: t.plan.profile(t.feed, repeats=1),
+}
+TAKES_STEPS = {"step", "step, converted", "loop"}
+
+
+def prepared(call: str, folder: Path) -> Thing:
+    """Return what a call is interrupted on: once as it comes, once when it has been made before."""
+    thing = Thing(folder)
+    thing.trainer.save(thing.path)
+    return thing
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_call_interrupted_at_some_moments(call: str, tmp_path: Path) -> None:
+    do = CALLS[call]
+    whole = []  # what it may have come to: nothing, one step, ...
+    thing = prepared(call, tmp_path)
+    whole.append(thing.bits())
+    if call in TAKES_STEPS:
+        for _ in range(10 if call == "loop" else 1):
+            thing = prepared(call, tmp_path)
+    count = Bomb()
+    count(lambda: do(thing))
+    whole.append(thing.bits())
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}, {count.seen} moments")
+    lock = threading.Lock()
+    for i, at in enumerate(moments(count.seen, seed, 25)):
+        thing = prepared(call, tmp_path)
+        bomb = Bomb(at, ERRORS[i % len(ERRORS)])
+        bomb(lambda thing=thing: do(thing))  # type: ignore[misc]
+        assert gc.isenabled(), bomb.where
+        with lock:
+            found = thing.bits()
+        if call != "loop":
+            assert found in whole, (at, bomb.where)
+        do(thing)
+        if call not in TAKES_STEPS:
+            assert thing.bits() == whole[0], (at, bomb.where)
 
 
 # ---- planted faults: what was wrong once turns these tests red ----
