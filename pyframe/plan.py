@@ -10,7 +10,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
-from itertools import chain, compress, repeat
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -62,6 +62,7 @@ from pyframe.storage import (
     already_trained,
     hold,
     hold_all,
+    new_hold,
     place,
     reading,
     refuse_while_reading,
@@ -776,6 +777,20 @@ class Plan(Strict):
         also : iterable, optional
             What is exhausted in the same moment; for what has to change with the parameters.
         """
+        undo, held = self.prepare_restoring(snapshot, also)
+        try:
+            deque(undo, maxlen=0)
+        finally:
+            ffi.release(held)
+
+    def prepare_restoring(
+        self, snapshot: Snapshot, also: Iterable[object] = ()
+    ) -> tuple[Iterator[object], Any]:
+        """Return what goes back to a snapshot when it is exhausted, and the locks, to be released.
+
+        Exceptions from signal handlers come between two calls, so what must not be torn apart is
+        one call, and Python code is nowhere in it.
+        """
         train = self._train
         for guard in train.guards:
             guard.refuse_own()
@@ -783,18 +798,9 @@ class Plan(Strict):
         kept = [*snapshot.arrays, np.int64(snapshot.step)]
         if len(arrays) != len(kept):
             raise ArgumentError("this is a snapshot of another plan")
-        pointers = [guard.pointer for guard in train.guards]
-        # Exceptions from signal handlers come between two calls, so what must not be torn apart
-        # is one call, and Python code is nowhere in it.
-        locked: list[tuple[None]] = []
-        lock = zip(map(lib.pf_guard_lock_write, pointers), strict=True)
-        write = chain(map(np.ndarray.__setitem__, arrays, repeat(...), kept), also)
-        unlock = map(lib.pf_guard_unlock_write, compress(pointers, locked))
-        try:
-            locked.extend(lock)
-            deque(write, maxlen=0)
-        finally:
-            deque(unlock, maxlen=0)
+        held = new_hold(train.guards, to_write=True)
+        write = map(np.ndarray.__setitem__, arrays, repeat(...), kept)
+        return chain(map(lib.pf_hold_take, (held,)), write, also), held
 
     def take_over(self, other: Plan) -> None:
         """Go on with what the optimizer of another plan over the same parameters has kept.

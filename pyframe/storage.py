@@ -115,11 +115,7 @@ def hold(guards: Sequence[Guard], *, to_write: bool) -> AbstractContextManager[A
     BusyError
         If somebody else is training what they guard.
     """
-    pointers = ffi.new("pf_guard *[]", [guard.pointer for guard in guards])
-    made = lib.pf_hold_new(pointers, len(guards), to_write)
-    if made == ffi.NULL:
-        raise ResourceError("there is no memory left for a lock")
-    held: AbstractContextManager[Any] = ffi.gc(made, lib.pf_hold_free)
+    held: AbstractContextManager[Any] = new_hold(guards, to_write=to_write)
     try:
         if not lib.pf_hold_take(held):
             raise already_trained()
@@ -127,6 +123,15 @@ def hold(guards: Sequence[Guard], *, to_write: bool) -> AbstractContextManager[A
         ffi.release(held)
         raise
     return held
+
+
+def new_hold(guards: Sequence[Guard], *, to_write: bool) -> Any:
+    """Return what takes some guards by ``lib.pf_hold_take`` and gives them back when released."""
+    pointers = ffi.new("pf_guard *[]", [guard.pointer for guard in guards])
+    made = lib.pf_hold_new(pointers, len(guards), to_write)
+    if made == ffi.NULL:
+        raise ResourceError("there is no memory left for a lock")
+    return ffi.gc(made, lib.pf_hold_free)
 
 
 class Storage:
