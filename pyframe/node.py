@@ -344,6 +344,24 @@ class Node(Value):
             setattr(self, name, value)
         _keep_below(self.serial)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Node:
+        """Copy what it depends on first, node by node, so that no depth is too much for it."""
+        found: dict[Node, None] = {self: None}
+        stack: list[Node] = [self]
+        while stack:
+            node = stack.pop()
+            above = [*(i.node for i in node.inputs if i is not None), *node.states]
+            new = [n for n in above if n not in found and id(n) not in memo]
+            found.update(dict.fromkeys(new))
+            stack += new
+        for node in sorted(found, key=lambda n: n.serial):  # inputs are made before what reads them
+            if id(node) not in memo:
+                twin = memo[id(node)] = object.__new__(type(node))
+                twin.__setstate__(copy.deepcopy(node.__getstate__(), memo))
+        twin = memo[id(self)]
+        assert isinstance(twin, Node)
+        return twin
+
     def __copy__(self) -> Node:
         """Return another node like this one, on the same inputs."""
         twin: Node = object.__new__(type(self))

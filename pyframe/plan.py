@@ -252,7 +252,6 @@ class Plan(Strict):
                     f"the loss does not depend on parameter {name!r}: it gets no gradient and "
                     "stays as it is",
                     UnusedParameterWarning,
-                    stacklevel=6,
                 )
 
     def _request(
@@ -653,6 +652,7 @@ class Plan(Strict):
         """
         if self.gradients is None:
             raise GraphError("this plan was compiled without a loss; there are no gradients")
+        _require_value(of, "gradient")
         if isinstance(of, Parameter) and of.trainable and (of, 0) in self.gradients.total:
             return self._train.gradient_array(of).reshape(known_shape(of.spec)).copy()
         total = self.gradients.total.get((of.node, of.index))
@@ -665,6 +665,7 @@ class Plan(Strict):
         """Return what flows through a node to each of its inputs; a leaf has its whole gradient."""
         if self.gradients is None:
             raise GraphError("this plan was compiled without a loss; there are no gradients")
+        _require_value(node, "gradient")
         if not node.inputs:
             return {node: self.gradient(node)}
         result: dict[Value, Array] = {}
@@ -676,8 +677,7 @@ class Plan(Strict):
         return result
 
     def _read(self, value: Value, what: str, shown: Value | None = None) -> Array:
-        if not isinstance(value, Value):
-            raise GraphError(f"{value!r} is no node, and has no {what}")
+        _require_value(value, what)
         label = (value if shown is None else shown).node.label()
         context = self._last
         if context is None:
@@ -791,6 +791,8 @@ class Plan(Strict):
         Exceptions from signal handlers come between two calls, so what must not be torn apart is
         one call, and Python code is nowhere in it.
         """
+        if not isinstance(snapshot, Snapshot):
+            raise ArgumentError(f"{snapshot!r:.80} is no snapshot; pass what plan.snapshot() gave")
         train = self._train
         for guard in train.guards:
             guard.refuse_own()
@@ -833,10 +835,12 @@ class Plan(Strict):
 
     def forward_node(self, node: Node) -> None:
         """Compute one node from what its inputs hold; placeholders hold what was set on them."""
+        _require_value(node, "value")
         self._run_nodes([node])
 
     def backward_node(self, node: Node) -> None:
         """Compute the gradients that flow through one node."""
+        _require_value(node, "gradient")
         if self.gradients is None:
             raise GraphError("this plan was compiled without a loss; there are no gradients")
         self._run_nodes(self.gradients.nodes.get(node, []))
@@ -900,6 +904,11 @@ class Plan(Strict):
         with self._lock:
             programs = [s.program for s in self._cache.values()]
         return plan_table(self, programs[-1] if programs else None)
+
+
+def _require_value(value: Any, what: str) -> None:
+    if not isinstance(value, Value):
+        raise GraphError(f"{value!r:.80} is no node, and has no {what}; pass a node of this plan")
 
 
 def _listed(nodes: Any) -> list[Any]:
