@@ -98,7 +98,9 @@ class Loop:
         False evaluates: only loss and metrics are computed, and nothing is claimed.
     claimed : bool, default False
         Whether the caller has claimed the parameters already, for longer than the loop lives; see
-        `Plan.claim`.
+        `Plan.claim`. So an exception from a signal handler, which may come where a block begins or
+        ends, leaves nothing claimed for as long as its traceback lives:
+        ``with plan.claim(), plan.loop(..., claimed=True) as loop:``.
 
     Attributes
     ----------

@@ -353,7 +353,12 @@ def write(thing: Thing) -> None:
 
 def loop(thing: Thing, training: bool) -> None:
     stop = "step" if training else None
-    with thing.plan.loop(thing.feed, batch_size=5, epochs=2, stop=stop, training=training) as it:
+    with (
+        thing.plan.claim() if training else contextlib.nullcontext(),
+        thing.plan.loop(
+            thing.feed, batch_size=5, epochs=2, stop=stop, training=training, claimed=training
+        ) as it,
+    ):
         while it.run(0.0) != "done":
             pass
 
@@ -405,6 +410,7 @@ def interrupt_a_call(call: str, folder: Path, at: list[int] | None) -> None:
     do = CALLS[call]
     thing = prepared(folder)
     before = thing.bits()
+    do(prepared(folder))  # what is made once for all is made now
     count = Bomb()
     thing = prepared(folder)
     count(lambda: do(thing))
@@ -418,6 +424,7 @@ def interrupt_a_call(call: str, folder: Path, at: list[int] | None) -> None:
         thing = prepared(folder)
         bomb = Bomb(moment, ERRORS[i % len(ERRORS)])
         bomb(lambda thing=thing: do(thing))  # type: ignore[misc]
+        assert bomb.where, f"there are fewer moments than {moment}"
         assert gc.isenabled(), bomb.where
         found = thing.bits()
         if call == "loop":  # some of its steps
@@ -604,6 +611,7 @@ def test_locks_in_python_are_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         return name in ("__enter__", "__exit__")
 
     thing = prepared(tmp_path)
+    CALLS["loss_and_gradients"](prepared(tmp_path))
     monkeypatch.setattr(plan_module, "hold", generator)
     found = places(lambda: CALLS["loss_and_gradients"](thing), around)
     assert found
@@ -630,6 +638,7 @@ def test_a_pause_of_the_collector_in_python_is_noticed(
         return name in ("__enter__", "__exit__")
 
     thing = prepared(tmp_path)
+    CALLS["compile"](prepared(tmp_path))
     monkeypatch.setattr(plan_module, "with_collector_paused", make)
     try:
         with pytest.raises(AssertionError):
