@@ -79,3 +79,46 @@ void pf_guard_lock_write(pf_guard *guard) {
     while (atomic_load(&guard->readers)) wait_a_little(&turns);
 }
 void pf_guard_unlock_write(pf_guard *guard) { atomic_store(&guard->writer, 0); }
+
+struct pf_hold {
+    int to_write;
+    int64_t count, taken;
+    pf_guard *guards[];
+};
+
+pf_hold *pf_hold_new(pf_guard *const *guards, int64_t count, int to_write) {
+    pf_hold *hold = calloc(1, sizeof *hold + (size_t)count * sizeof *guards);
+    if (!hold) return NULL;
+    hold->to_write = to_write, hold->count = count;
+    for (int64_t g = 0; g < count; g++) pf_guard_retain(hold->guards[g] = guards[g]);
+    return hold;
+}
+
+static void let_go(pf_hold *hold) {
+    while (hold->taken > 0) {
+        pf_guard *guard = hold->guards[--hold->taken];
+        if (hold->to_write)
+            pf_guard_unlock_write(guard);
+        else
+            pf_guard_leave(guard);
+    }
+}
+
+int pf_hold_take(pf_hold *hold) {
+    for (; hold->taken < hold->count; hold->taken++) {
+        pf_guard *guard = hold->guards[hold->taken];
+        if (hold->to_write) {
+            pf_guard_lock_write(guard);
+        } else if (!pf_guard_enter(guard)) {
+            let_go(hold);
+            return 0;
+        }
+    }
+    return 1;
+}
+
+void pf_hold_free(pf_hold *hold) {
+    let_go(hold);
+    for (int64_t g = 0; g < hold->count; g++) pf_guard_free(hold->guards[g]);
+    free(hold);
+}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Container, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from pyframe.attributes import optional, whole
 from pyframe.errors import ArgumentError, check_integer, check_number
 from pyframe.hookspecs import hookimpl
 from pyframe.registry import registries
+from pyframe.strict import FixedDict, Strict
 
 if TYPE_CHECKING:
     from pyframe.training import History, Trainer
@@ -26,7 +27,7 @@ Logs = dict[str, Any]
 EVENTS = ("on_fit_start", "on_epoch_start", "on_epoch_end", "on_batch_end", "on_fit_end")
 
 
-class Callback:
+class Callback(Strict):
     """The base of all callbacks; override what you want to hear of.
 
     A callback may set ``trainer.stop_training = True``, read and set the model's weights, predict
@@ -42,6 +43,8 @@ class Callback:
     >>> _ = trainer.fit(np.ones((4, 2)), np.ones(4), 3, None, callbacks=[Bell()], verbose=0)
     done after 3
     """
+
+    _attributes: ClassVar[dict[str, str]] = {}
 
     def on_fit_start(self, trainer: Trainer) -> None:
         """Before the first step; nothing has changed yet."""
@@ -72,9 +75,11 @@ class Callback:
 
 def listens(callback: Callback, event: str) -> bool:
     """Return whether a callback does anything at an event."""
-    if isinstance(callback, LambdaCallback):
+    if isinstance(callback, LambdaCallback) and event not in vars(callback):
         return event in callback.functions
-    return getattr(type(callback), event) is not getattr(Callback, event)
+    # Of the object, which may have been given a function of its own.
+    method = getattr(callback, event)
+    return getattr(method, "__func__", method) is not getattr(Callback, event)
 
 
 def _counted(state: Mapping[str, Any], key: str) -> float:
@@ -131,13 +136,17 @@ class LambdaCallback(Callback):
     ... )
     """
 
+    _attributes: ClassVar[dict[str, str]] = {
+        "functions": "make a new LambdaCallback, or set the event itself"
+    }
+
     def __init__(self, **functions: Callable[..., Any]) -> None:
         for event, function in functions.items():
             if event not in EVENTS:
                 raise ArgumentError(f"there is no event {event!r}; there are {', '.join(EVENTS)}")
             if not callable(function):
                 raise ArgumentError(f"{event}={function!r} is not callable")
-        self.functions = functions
+        self.functions = FixedDict(functions, self._attributes["functions"])
 
     def _tell(self, event: str, *arguments: Any) -> None:
         if event in self.functions:
@@ -162,15 +171,20 @@ class LambdaCallback(Callback):
 class _Monitor(Callback):
     """What follows one number of the logs and knows when it was best."""
 
+    _attributes: ClassVar[dict[str, str]] = dict.fromkeys(["monitor", "mode", "best", "rises"], "")
+
     def __init__(self, monitor: str, mode: str) -> None:
-        if mode not in ("min", "max", "auto"):
-            raise ArgumentError(f"mode={mode!r}; use 'min', 'max' or 'auto'")
         self.monitor, self.mode = monitor, mode
         self.best = math.nan
-        self.rises = mode == "max"
+        self.rises = self._rises()
+
+    def _rises(self) -> bool:
+        if self.mode not in ("min", "max", "auto"):
+            raise ArgumentError(f"mode={self.mode!r}; use 'min', 'max' or 'auto'")
+        return self.mode == "max"
 
     def on_fit_start(self, trainer: Trainer) -> None:
-        self.best = math.nan
+        self.best, self.rises = math.nan, self._rises()
         names = trainer.log_names
         if self.monitors and self._key(names) not in names:
             raise ArgumentError(
@@ -263,6 +277,12 @@ class EarlyStopping(_Monitor):
     True
     """
 
+    _attributes: ClassVar[dict[str, str]] = {
+        **_Monitor._attributes,
+        **dict.fromkeys(["patience", "min_delta", "restore_best", "tol"], ""),
+        **dict.fromkeys(["best_epoch", "stopped_epoch"], ""),
+    }
+
     def __init__(
         self,
         monitor: str = "val_loss",
@@ -276,10 +296,9 @@ class EarlyStopping(_Monitor):
         self.patience = check_integer("patience", patience, at_least=1)
         self.min_delta = check_number("min_delta", min_delta, at_least=0)
         self.tol = None if tol is None else check_number("tol", tol, at_least=0)
-        self.by_parameters = monitor == "parameters"
         if self.by_parameters and tol is None:
             raise ArgumentError("EarlyStopping: monitoring 'parameters' needs tol=")
-        self.restore_best = restore_best and not self.by_parameters
+        self.restore_best = restore_best
         self.best_epoch: int | None = None
         self.stopped_epoch: int | None = None
 
@@ -290,6 +309,11 @@ class EarlyStopping(_Monitor):
         self._snapshot: Any = None
         self._last = math.nan
         self._weights = self._trained(trainer) if self.by_parameters else []
+
+    @property
+    def by_parameters(self) -> bool:
+        """Whether the parameters themselves are followed."""
+        return self.monitor == "parameters"
 
     def on_epoch_end(self, trainer: Trainer, epoch: int, logs: Logs) -> None:
         if self.by_parameters:
@@ -397,6 +421,11 @@ class ModelCheckpoint(_Monitor):
     >>> pf.load("best.pyframe")
     <Sequential of 1 layers, 3 parameters>
     """
+
+    _attributes: ClassVar[dict[str, str]] = {
+        **_Monitor._attributes,
+        **dict.fromkeys(["path", "save_best_only", "every", "training"], ""),
+    }
 
     def __init__(
         self,

@@ -7,8 +7,14 @@ given, what was expected, at which node, and what to do.
 
 import math
 import operator
+import os
+import sys
 import warnings
+from types import FrameType
 from typing import Any
+
+PACKAGE = os.path.dirname(__file__) + os.sep
+WRAPPER = os.path.join("sklearn", "base.py")  # where scikit-learn wraps `fit`
 
 __all__ = [
     "AnomalyError",
@@ -24,6 +30,7 @@ __all__ = [
     "KernelError",
     "LabelError",
     "MissingExtraError",
+    "NoEffectError",
     "PluginError",
     "PyframeDeprecationWarning",
     "PyframeError",
@@ -72,6 +79,10 @@ class LabelError(PyframeError, IndexError):
 
 class ArgumentError(PyframeError, ValueError):
     """An argument has a value that makes no sense: a negative rate, an empty batch."""
+
+
+class NoEffectError(ArgumentError, AttributeError):
+    """An attribute was set that nothing reads, or that has been read already."""
 
 
 class UnknownNameError(PyframeError, KeyError):
@@ -195,10 +206,20 @@ def check_number(
     return number
 
 
-def warn(message: str, category: type[Warning] = UserWarning, stacklevel: int = 1) -> None:
-    """Warn as `warnings.warn` does, also where ``sys.stderr`` is closed and nobody can hear it."""
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the line that has called this package, whatever lies in between.
+
+    Where ``sys.stderr`` is closed, and nobody can hear it, nothing happens.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    level = 2
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if not (file.startswith(PACKAGE) or file.endswith(WRAPPER)):
+            break
+        frame, level = frame.f_back, level + 1
     try:
-        warnings.warn(message, category, stacklevel=stacklevel + 1)
+        warnings.warn(message, category, stacklevel=level)
     except Warning:  # a filter makes it an error
         raise
     except (OSError, ValueError):

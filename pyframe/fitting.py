@@ -40,6 +40,8 @@ class History(dict[str, list[Any]]):
         Whether Ctrl-C ended the fit.
     seed : int
     seconds : float
+    skipped_steps : int
+        Steps of this call of `fit` that updated nothing, by an optimizer with ``nonfinite="skip"``.
     """
 
     def __init__(self, seed: int, first_epoch: int) -> None:
@@ -48,6 +50,7 @@ class History(dict[str, list[Any]]):
         self.first_epoch, self.seed = first_epoch, seed
         self.interrupted = False
         self.seconds = 0.0
+        self.skipped_steps = 0
 
     def last(self) -> dict[str, Any]:
         """Return the values of the last epoch."""
@@ -55,6 +58,8 @@ class History(dict[str, list[Any]]):
 
     def __repr__(self) -> str:
         end = ", interrupted" if self.interrupted else ""
+        if self.skipped_steps:
+            end += f", {self.skipped_steps} steps skipped"
         numbers = f": {describe_logs(self.last())}" if self.epochs else ""
         return f"<History of {self.epochs} epochs in {self.seconds:.2f} s{end}{numbers}>"
 
@@ -149,6 +154,7 @@ class Fit:
         self.before, self.shuffle, self.running = history.epochs, shuffle, True
         self.begun, self.tally = False, loop.tally
         self.first_step = objective.plan.step_count
+        self.first_skipped = objective.plan.skipped_steps
         self.listeners = listeners
         self.diverged: tuple[int, str, float] | None = None  # epochs until then, what, to what
         self._has_warned = False
@@ -207,6 +213,7 @@ class Fit:
         if self.diverged is not None:
             self._warn_of_divergence()
         history.interrupted = self.interrupt.pressed
+        history.skipped_steps = self.objective.plan.skipped_steps - self.first_skipped
         self.progress.finish(loop.epoch, loop.samples_done, self._latest(), history.interrupted)
 
     @property
@@ -291,7 +298,6 @@ class Fit:
             "for the optimizer; Trainer(detect_anomaly=True) stops at the first node that gives "
             "NaN or infinity and names it",
             DivergenceWarning,
-            stacklevel=4,  # of whoever has called fit
         )
 
     def _start_epoch(self) -> None:

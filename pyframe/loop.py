@@ -98,7 +98,9 @@ class Loop:
         False evaluates: only loss and metrics are computed, and nothing is claimed.
     claimed : bool, default False
         Whether the caller has claimed the parameters already, for longer than the loop lives; see
-        `Plan.claim`.
+        `Plan.claim`. So an exception from a signal handler, which may come where a block begins or
+        ends, leaves nothing claimed for as long as its traceback lives:
+        ``with plan.claim(), plan.loop(..., claimed=True) as loop:``.
 
     Attributes
     ----------
@@ -143,6 +145,7 @@ class Loop:
         self.epochs = _positive("epochs", epochs, minimum=0)
         self._seed, self._first_epoch = seed, first_epoch
         self._rates = learning_rates  # None: the optimizer's
+        self._seen_rate: Any = None  # that of the optimizer which the table of rates is made from
         self._flags = STOPS[stop]
         if shuffle and training and self.batch_size < self.samples:
             self._flags |= lib.PF_LOOP_SHUFFLE
@@ -156,11 +159,14 @@ class Loop:
         self._alive: list[Any] = []
         self._evaluated = ffi.new("int64_t *")  # batches
         self._stack = ExitStack()
-        if training and not claimed:
-            self._stack.enter_context(plan.claim())
+        self._claim: Any = None
         try:
+            if training and not claimed:
+                self._claim = plan.claim()
             self._prepare()
         except BaseException:
+            if self._claim is not None:
+                ffi.release(self._claim)
             self._stack.close()
             raise
 
@@ -194,12 +200,26 @@ class Loop:
             )
         return size
 
-    def _constant_rate(self, steps: Array) -> Array:
-        optimizer = self._plan.optimizer
-        rate = optimizer.learning_rate if optimizer is not None else 0.0
-        if callable(rate):
-            return np.asarray(rate(steps))
-        return np.full(len(steps), check_rate(rate))
+    def _optimizers_rate(self) -> Any:
+        """Return the rate or schedule of the optimizer, unless others were given."""
+        if self._rates is not None or not self._training:
+            return None
+        return self._plan.optimizer.learning_rate
+
+    def _make_rates(self, steps: Array) -> Array:
+        """Return the learning rates of some steps."""
+        if not self._training:
+            return np.zeros(len(steps))
+        rate = self._seen_rate = self._optimizers_rate()
+        make = rate if self._rates is None else self._rates
+        rates = make(steps) if callable(make) else np.full(len(steps), check_rate(make))
+        # A copy, since `set_learning_rate` writes into it.
+        rates = np.array(rates, np.float64, order="C")
+        if rates.shape != steps.shape or not np.all(np.isfinite(rates) & (rates >= 0)):
+            raise ArgumentError(
+                "the schedule must give one finite learning rate, at least 0, for each step"
+            )
+        return rates
 
     # ---- preparation ----
 
@@ -257,15 +277,7 @@ class Loop:
         end = min(self.epoch + wanted, self.epochs)
         count = (end - self.epoch) * self.batches
         steps = np.arange(count, dtype=np.int64) + loop.step_count[0]
-        rates = np.zeros(len(steps))
-        if self._training:
-            # A copy, since `set_learning_rate` writes into it.
-            make = self._constant_rate if self._rates is None else self._rates
-            rates = np.array(make(steps), np.float64, order="C")
-            if rates.shape != steps.shape or not np.all(np.isfinite(rates) & (rates >= 0)):
-                raise ArgumentError(
-                    "the schedule must give one finite learning rate, at least 0, for each step"
-                )
+        rates = self._make_rates(steps)
         self._ensure_rows(end + 1)
         self._rate_table = rates
         loop.learning_rates = typed_pointer("double *", rates)
@@ -338,6 +350,12 @@ class Loop:
         self._rates = lambda steps: np.full(len(steps), rate)
         self._rate_table[self._loop.steps_done :] = rate
 
+    def _follow_optimizer(self) -> None:
+        """Have what was set as the optimizer's learning rate meanwhile count from here on."""
+        done, first = self._loop.steps_done, int(self._loop.step_count[0])
+        steps = np.arange(len(self._rate_table) - done, dtype=np.int64) + first
+        self._rate_table[done:] = self._make_rates(steps)
+
     def run(self, seconds: float = 0.05) -> str:
         """Run for a while.
 
@@ -354,6 +372,8 @@ class Loop:
         reading.resume(self)
         end = time.monotonic() + seconds
         try:
+            if self._optimizers_rate() is not self._seen_rate:
+                self._follow_optimizer()
             while True:
                 self._take_order()
                 status = lib.pf_loop_run(self._loop, max(end - time.monotonic(), 0.0))
@@ -409,9 +429,13 @@ class Loop:
 
     def close(self) -> None:
         """Drop the step under way, and give the parameters free."""
-        self._abandon()
-        reading.resume(self)
-        self._stack.close()
+        try:
+            self._abandon()
+            reading.resume(self)
+            self._stack.close()
+        finally:
+            if self._claim is not None:
+                ffi.release(self._claim)
 
     def __reduce__(self) -> Any:
         raise CopyError(

@@ -15,7 +15,7 @@ from pyframe.arrays import is_lazy, plain_array
 from pyframe.building import building
 from pyframe.checkpoint import Architecture
 from pyframe.checkpoint.inspection import layer_table
-from pyframe.errors import ArgumentError, FeedError, GraphError, ShapeError
+from pyframe.errors import ArgumentError, FeedError, GraphError, NoEffectError, ShapeError
 from pyframe.graph import Graph
 from pyframe.layers.base import Layer, layers_of, name_layers, outermost_layer_of, unused_name
 from pyframe.node import (
@@ -32,7 +32,9 @@ from pyframe.node import (
 )
 from pyframe.plan import Plan, compile
 from pyframe.storage import holding
-from pyframe.strict import Strict
+from pyframe.strict import FixedList, Strict
+
+BUILT = "the model has been built: make a new one of the layers that it is to have"
 
 
 class Model(Strict):
@@ -49,8 +51,8 @@ class Model(Strict):
     inputs : list of Placeholder
     outputs : list of Value
     layers : list of Layer
-        In the order of use. Building the model gives each its path (``dense``, ``dense_1``) and
-        each of their parameters its name (``dense/weight``).
+        In the order of use; fixed once the model is built. Building it gives each its path
+        (``dense``, ``dense_1``) and each of their parameters its name (``dense/weight``).
 
     Raises
     ------
@@ -71,7 +73,7 @@ class Model(Strict):
     ['dense/weight', 'dense/bias', 'dense_1/weight', 'dense_1/bias']
     """
 
-    _attributes: ClassVar[dict[str, str]] = {"layers": ""}
+    _attributes: ClassVar[dict[str, str]] = {}
 
     def __init__(
         self, inputs: Placeholder | Sequence[Placeholder], outputs: Value | Sequence[Value]
@@ -86,7 +88,7 @@ class Model(Strict):
         self._graph: Graph | None = None
         self._inputs: list[Placeholder] = []
         self._outputs: list[Value] = []
-        self.layers: list[Layer] = []
+        self._layers: list[Layer] = []
 
     def _connect(
         self, inputs: list[Placeholder], outputs: list[Value], layers: list[Layer] | None
@@ -111,10 +113,10 @@ class Model(Strict):
             if placeholder not in graph.names:
                 raise GraphError(f"no output depends on input {placeholder.label()!r}")
         if layers is None:
-            layers = self.layers or layers_of(graph.order)
+            layers = self._layers or layers_of(graph.order)
             name_layers(layers, graph.order)
             graph = Graph(outputs)  # with the new names
-        self.layers = layers
+        self._layers = FixedList(layers, BUILT)
         self._inputs, self._outputs, self._graph = inputs, outputs, graph
 
     # ---- looking ----
@@ -123,6 +125,17 @@ class Model(Strict):
     def built(self) -> bool:
         """Whether the graph is there; a `Sequential` waits for the shape of its input."""
         return self._graph is not None
+
+    @property
+    def layers(self) -> list[Layer]:
+        """Its layers, in the order of use; they can be changed until the model is built."""
+        return self._layers
+
+    @layers.setter
+    def layers(self, layers: Sequence[Layer]) -> None:
+        if self.built:
+            raise NoEffectError(f"setting 'layers' would have no effect; {BUILT}")
+        self._layers = _checked_layers(layers)
 
     @property
     def graph(self) -> Graph:
@@ -420,7 +433,6 @@ class Sequential(Model):
     """
 
     _attributes: ClassVar[dict[str, str]] = {
-        "layers": "",
         "dtype": "make a new Sequential(..., dtype=)",
     }
 
@@ -434,25 +446,20 @@ class Sequential(Model):
         self._reset()
         self.dtype = float_dtype(dtype)
         self.layers = list(layers)
-        if not self.layers:
-            raise ArgumentError("a Sequential needs at least one layer")
-        for layer in self.layers:
-            if not isinstance(layer, Layer):
-                hint = "; write Dense(1), with parentheses" if isinstance(layer, type) else ""
-                raise ArgumentError(f"{layer!r} is no layer{hint}")
         if input_shape is not None:
             self._build(check_shape(input_shape, "input_shape"))
 
     def _build(self, shape: Shape) -> None:
         x = Placeholder("x", shape=(None, *shape), dtype=self.dtype)
         y: Value = x
-        for layer in self.layers:
+        stack = _checked_layers(self._layers)  # they may have been changed since
+        for layer in stack:
             y = layer(y)
-        stack, self.layers = self.layers, list(dict.fromkeys(self.layers))
+        self._layers = list(dict.fromkeys(stack))
         try:
             self._connect([x], [y], None)
         finally:
-            self.layers = stack
+            self._layers = FixedList(stack, BUILT) if self.built else stack
 
     def build_for(self, X: Any) -> None:  # noqa: N803
         """Take the shape of a sample from data, unless the graph is there already."""
@@ -469,6 +476,17 @@ class Sequential(Model):
             if not shape:
                 raise ShapeError("the data are a single number; rows are needed, one a sample")
             self._build(shape[1:] or (1,))
+
+
+def _checked_layers(layers: Sequence[Layer]) -> list[Layer]:
+    """Return the layers of a `Sequential`, or raise `ArgumentError`."""
+    if not layers:
+        raise ArgumentError("a Sequential needs at least one layer")
+    for layer in layers:
+        if not isinstance(layer, Layer):
+            hint = "; write Dense(1), with parentheses" if isinstance(layer, type) else ""
+            raise ArgumentError(f"{layer!r} is no layer{hint}")
+    return list(layers)
 
 
 def load(path: str | os.PathLike[str], custom_ops: Mapping[str, type] | None = None) -> Model:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from pyframe.arrays import plain_array
 from pyframe.building import building
 from pyframe.errors import ArgumentError, DTypeError, GraphError, ResourceError, ShapeError
+from pyframe.strict import Strict
 
 if TYPE_CHECKING:
     from pyframe.initializers import Initial
@@ -343,6 +344,24 @@ class Node(Value):
             setattr(self, name, value)
         _keep_below(self.serial)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Node:
+        """Copy what it depends on first, node by node, so that no depth is too much for it."""
+        found: dict[Node, None] = {self: None}
+        stack: list[Node] = [self]
+        while stack:
+            node = stack.pop()
+            above = [*(i.node for i in node.inputs if i is not None), *node.states]
+            new = [n for n in above if n not in found and id(n) not in memo]
+            found.update(dict.fromkeys(new))
+            stack += new
+        for node in sorted(found, key=lambda n: n.serial):  # inputs are made before what reads them
+            if id(node) not in memo:
+                twin = memo[id(node)] = object.__new__(type(node))
+                twin.__setstate__(copy.deepcopy(node.__getstate__(), memo))
+        twin = memo[id(self)]
+        assert isinstance(twin, Node)
+        return twin
+
     def __copy__(self) -> Node:
         """Return another node like this one, on the same inputs."""
         twin: Node = object.__new__(type(self))
@@ -440,17 +459,35 @@ def as_value(x: Any, dtype: np.dtype[Any] | None = None) -> Value:
     return x if isinstance(x, Value) else Constant(x, dtype=dtype)
 
 
+_set = object.__setattr__  # past `Strict`, which would take longer than all the rest of a leaf
+
+
 class Leaf(Node):
     """A node without inputs."""
 
     __slots__ = ("_spec",)
+    _spec: Spec
 
     def __init__(self, spec: Spec, name: str | None = None) -> None:
-        self._spec = spec
-        super().__init__(name=name)
+        _set(self, "serial", next_serial())
+        _set(self, "name", name)
+        _set(self, "_plan", None)
+        _set(self, "inputs", ())
+        _set(self, "states", ())
+        _set(self, "_spec", spec)
+        _set(self, "specs", (spec,))
 
     def infer(self, *specs: Spec | None) -> Spec:
         return self._spec
+
+
+LEAF_ATTRIBUTES = {
+    "name": "",
+    "serial": "",
+    "inputs": "make a new one",
+    "specs": "make a new one",
+    "states": "make a new one",
+}
 
 
 def check_shape(shape: Any, what: str) -> Shape:
@@ -471,7 +508,7 @@ def check_shape(shape: Any, what: str) -> Shape:
     return extents
 
 
-class Placeholder(Leaf):
+class Placeholder(Strict, Leaf):
     """An input of the graph, given at each run.
 
     Parameters
@@ -491,6 +528,8 @@ class Placeholder(Leaf):
     """
 
     __slots__ = ("_fed",)
+    _fed: Any
+    _attributes = LEAF_ATTRIBUTES
     op = "placeholder"
 
     def __init__(
@@ -501,7 +540,7 @@ class Placeholder(Leaf):
     ) -> None:
         checked = None if shape is None else check_shape(shape, f"placeholder {name or ''}")
         super().__init__(Spec(checked, value_dtype(dtype)), name)
-        self._fed: Any = None
+        _set(self, "_fed", None)
 
     @property
     def value(self) -> Any:
@@ -552,7 +591,7 @@ class Constant(Leaf):
         return self.array
 
 
-class Parameter(Leaf):
+class Parameter(Strict, Leaf):
     """An array that training changes.
 
     It lives in a flat buffer that all parameters of its model share; `value` is a read-only view
@@ -570,7 +609,7 @@ class Parameter(Leaf):
         False keeps it as it is; it is saved all the same. May be set later: a `Trainer` heeds it
         from its next fit on, and a plan that trains refuses to go on until it is compiled anew.
     group : str, default "default"
-        Optimizers can treat groups differently.
+        Optimizers can treat groups differently. May be set later, as `trainable` may.
 
     Examples
     --------
@@ -580,7 +619,13 @@ class Parameter(Leaf):
     (13, 64)
     """
 
-    __slots__ = ("_initial", "_offset", "_storage", "_trainable", "group")
+    __slots__ = ("_group", "_initial", "_offset", "_storage", "_trainable")
+    _group: str
+    _initial: Initial | Array
+    _offset: int
+    _storage: Storage | None
+    _trainable: bool
+    _attributes = LEAF_ATTRIBUTES
     op = "parameter"
 
     def __init__(
@@ -593,17 +638,19 @@ class Parameter(Leaf):
         group: str = "default",
     ) -> None:
         wanted = float_dtype(dtype)
-        self._trainable, self.group = bool(trainable), group
-        self._storage: Storage | None = None
-        self._offset = 0
+        _set(self, "_trainable", bool(trainable))
+        _set(self, "_group", group)
+        _set(self, "_storage", None)
+        _set(self, "_offset", 0)
         if hasattr(value, "materialize"):
             # With the seed of now, which may be another one when the numbers are drawn.
             with_seed = getattr(value, "with_seed", None)
-            self._initial: Initial | Array = value if with_seed is None else with_seed()
+            _set(self, "_initial", value if with_seed is None else with_seed())
             shape = check_shape(value.shape, f"parameter {name or ''}")
         else:
-            self._initial = np.array(convert(value, wanted, f"parameter {name or ''}".strip()))
-            shape = self._initial.shape
+            array = np.array(convert(value, wanted, f"parameter {name or ''}".strip()))
+            _set(self, "_initial", array)
+            shape = array.shape
         super().__init__(Spec(shape, wanted), name)
 
     def __getstate__(self) -> Any:
@@ -626,7 +673,24 @@ class Parameter(Leaf):
         if isinstance(self, State):
             raise ArgumentError(f"{self.label()} is a state: it is kept, and never trained")
         self._trainable = bool(trainable)
-        for reference in self._storage.on_freeze if self._storage is not None else ():
+        self._tell(trainable=self._trainable)
+
+    @property
+    def group(self) -> str:
+        """The group that optimizers find it in."""
+        return self._group
+
+    @group.setter
+    def group(self, group: str) -> None:
+        self._group = group
+        self._tell(group=group)
+
+    def _tell(self, **changes: Any) -> None:
+        """Have the table of segments, and the plans, know of a change."""
+        if self._storage is None:
+            return
+        self._storage.note(self._offset, self.size, changes)
+        for reference in self._storage.on_freeze:
             forget = reference()
             if forget is not None:
                 forget()
@@ -685,6 +749,7 @@ class State(Parameter):
     """An array that a node keeps from step to step, such as a running mean: saved, not trained."""
 
     __slots__ = ()
+    _attributes = LEAF_ATTRIBUTES
     op = "state"
 
     def __init__(self, value: Any, name: str | None = None, *, dtype: npt.DTypeLike = "float32"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -113,12 +113,19 @@ class Goal:
     """
 
     def __init__(
-        self, loss: Any, measures: Sequence[Any], loss_weights: Sequence[float] | None
+        self, loss: Any, measures: Iterable[Any] | None, loss_weights: Sequence[float] | None
     ) -> None:
         if isinstance(measures, str):
             raise ArgumentError(f"metrics={measures!r}; pass a list: metrics=[{measures!r}]")
+        if measures is None:
+            measures = ()
+        if not isinstance(measures, Iterable):
+            raise ArgumentError(f"metrics={measures!r}; pass a list of names or callables")
+        self.given = list(measures)
         self.loss = _resolve_losses(loss)
-        self.metrics: list[tuple[str, Function]] = [(_name_of(m), metrics.get(m)) for m in measures]
+        self.metrics: list[tuple[str, Function]] = [
+            (_name_of(m), metrics.get(m)) for m in self.given
+        ]
         self.factors: list[float] | None = None
         if loss_weights is not None:
             self.factors = [check_number("loss_weights", w, at_least=0) for w in loss_weights]

@@ -8,10 +8,10 @@ import threading
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
-from itertools import chain, compress, repeat
-from typing import TYPE_CHECKING, Any, NamedTuple
+from itertools import chain, repeat
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -41,7 +41,7 @@ from pyframe.execution import (
     resolve_feed,
 )
 from pyframe.fusion import choose
-from pyframe.graph import Graph, collector_paused, topological_order
+from pyframe.graph import Graph, topological_order, with_collector_paused
 from pyframe.lowering import Builder
 from pyframe.node import (
     Array,
@@ -57,7 +57,17 @@ from pyframe.node import (
 from pyframe.pattern import Pattern, pattern_of
 from pyframe.program import Context, Program, Request, Specialization
 from pyframe.state import TrainState, check_learning_rate
-from pyframe.storage import Segment, already_trained, place, reading, refuse_while_reading
+from pyframe.storage import (
+    Segment,
+    already_trained,
+    hold,
+    hold_all,
+    new_hold,
+    place,
+    reading,
+    refuse_while_reading,
+)
+from pyframe.strict import FixedList, Strict
 
 if TYPE_CHECKING:
     from pyframe.loop import Loop
@@ -73,7 +83,10 @@ class Snapshot(NamedTuple):
     step: int
 
 
-class Plan:
+COMPILED = "compile a new plan with it: pyframe.compile(...)"
+
+
+class Plan(Strict):
     """A compiled graph. Made by `compile`.
 
     Attributes
@@ -87,10 +100,20 @@ class Plan:
         Of dropout and the like, when `step` is called by itself.
     """
 
+    _attributes: ClassVar[dict[str, str]] = {
+        "seed": "",
+        "outputs": "name them in plan.run(..., outputs=[...])",
+        **dict.fromkeys(
+            ["cost", "metrics", "optimizer", "inspect", "detect_anomaly", "fuse"], COMPILED
+        ),
+        **dict.fromkeys(["graph", "parameters", "states"], COMPILED),
+    }
+
     def __init__(
         self,
         cost: Value | None,
         outputs: Sequence[Value],
+        extra: Sequence[Value],
         optimizer: Any,
         metrics: Sequence[Value],
         parameters: Sequence[Parameter] | None,
@@ -99,14 +122,17 @@ class Plan:
         seed: int,
         fuse: bool | Collection[str],
     ) -> None:
-        self.cost, self.outputs, self.metrics = cost, list(outputs), list(metrics)
+        self.cost = cost
+        self.outputs = FixedList(outputs, self._attributes["outputs"])
+        self.metrics = FixedList(metrics, COMPILED)
         self.optimizer, self.inspect, self.detect_anomaly = optimizer, inspect, detect_anomaly
         self.seed = seed
         # Fused, a value in between does not exist: neither to look at nor to check.
         self.fuse = choose(False if inspect or detect_anomaly else fuse)
-        roots = [*([cost] if cost is not None else []), *self.outputs, *self.metrics]
+        roots = [*([cost] if cost is not None else []), *outputs, *extra, *metrics]
         self.graph = Graph(roots)
-        self.parameters = list(dict.fromkeys([*self.graph.parameters, *(parameters or [])]))
+        own = dict.fromkeys([*self.graph.parameters, *(parameters or [])])
+        self.parameters = FixedList(own, COMPILED)
         self._begin()
         if optimizer is not None:
             if hasattr(optimizer, "check_groups"):
@@ -117,7 +143,7 @@ class Plan:
 
     def _begin(self) -> None:
         """Make what belongs to this plan alone, and is not copied with it."""
-        self.states: list[State] = self.graph.states
+        self.states: list[State] = FixedList(self.graph.states, COMPILED)
         self._names = {self.graph.names[p]: p for p in self.graph.placeholders}
         self._known = {p: name for name, p in self._names.items()}
         leaves = [*self.parameters, *self.states]
@@ -125,13 +151,15 @@ class Plan:
         self._train = TrainState(self.optimizer, self.parameters, self.states)
         self._cache: OrderedDict[Any, Specialization] = OrderedDict()
         self._lock = threading.Lock()
-        self._last: Context | None = None  # the context of the last run, for value()
+        # The context of the last run, for value(). In a list, since setting an attribute takes long
+        # where it is guarded, and this is done in every step.
+        self._latest: list[Context | None] = [None]
         self._stepper: Context | None = None
         # What the last feeds looked like, of `step` and of `run` with its arguments.
         self._step_pattern: Pattern | None = None
         self._run_pattern: tuple[Value | None, bool, bool, Pattern | None]
         self._run_pattern = None, False, True, None
-        self._watch_freezing()
+        self._watch_changes()
         reference = plan_reference(self)
         for node in self.graph.order:
             node._plan = reference
@@ -140,27 +168,26 @@ class Plan:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy is made of; not what was computed last, which it has to run for."""
-        with ExitStack() as stack:
-            for guard in self._train.guards:
-                stack.enter_context(guard.write())
+        with hold_all(self._train.guards):
             snapshot = self.snapshot()
         names = "cost", "outputs", "metrics", "optimizer", "inspect", "detect_anomaly", "seed"
         return {
             "graph": self.graph,
             **{name: getattr(self, name) for name in (*names, "fuse", "parameters")},
-            "trained": self._train.trained,
-            "_trainable": self._trainable,
+            "trained": (self._train.slot_kinds, self._train.trained, self._train.groups),
+            "_read": self._read_once,
             "snapshot": snapshot,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        trained, snapshot = state.pop("trained"), state.pop("snapshot")
-        trainable = state.pop("_trainable")
+        (kinds, trained, groups), snapshot = state.pop("trained"), state.pop("snapshot")
+        read_once = state.pop("_read")
         self.__dict__.update(state)
         self._begin()
-        self._trainable = trainable
+        self._read_once = read_once
+        self._train.slot_kinds = kinds  # as they were, whatever was set since
         if trained:
-            self._train.train(trained)
+            self._train.train(trained, groups)
         self.restore(snapshot)
 
     def __copy__(self) -> Plan:
@@ -194,16 +221,27 @@ class Plan:
         assert self.gradients is not None
         return [p for p in trainable if (p, 0) in self.gradients.total]
 
-    def _watch_freezing(self) -> None:
-        """Have the next step look whether the same parameters are still to be trained."""
-        self._trainable = [p.trainable for p in self.parameters]
+    def _watch_changes(self) -> None:
+        """Have the next step look whether what was lowered is still what is wanted."""
+        self._read_once = self._read_now()
         forget = weakref.WeakMethod(self._forget_step)
+        if hasattr(self.optimizer, "on_change"):
+            self.optimizer.on_change(self._forget_step)
         for storage in self._train.storages:
             storage.on_freeze[:] = [r for r in storage.on_freeze if r() is not None]
             storage.on_freeze.append(forget)
 
     def _forget_step(self) -> None:
         self._step_pattern = None  # so that `step` goes by `_require_optimizer`
+
+    def _read_now(self) -> dict[str, Any]:
+        """Return what can be changed without the plan, and is lowered once and for all."""
+        settings = getattr(self.optimizer, "settings", None)
+        return {
+            "trainable": [p.trainable for p in self.parameters],
+            "group": [p.group for p in self.parameters],
+            **(settings() if settings is not None else {}),
+        }
 
     def _warn_of_unused(self) -> None:
         trained = set(self._trained())
@@ -214,7 +252,6 @@ class Plan:
                     f"the loss does not depend on parameter {name!r}: it gets no gradient and "
                     "stays as it is",
                     UnusedParameterWarning,
-                    stacklevel=4,
                 )
 
     def _request(
@@ -263,10 +300,13 @@ class Plan:
             found = self._cached(key)  # another thread may have made it while this one waited
             if found is not None:
                 return found
-            with collector_paused():
-                specs = {p: Spec(a.shape, a.dtype) for p, a in feeds.items()}
-                request = self._request(mode, list(outputs), specs, training)
-                made = Specialization(Program(Builder(request)), self._train.guards)
+            specs = {p: Spec(a.shape, a.dtype) for p, a in feeds.items()}
+            made = with_collector_paused(
+                lambda: Specialization(
+                    Program(Builder(self._request(mode, list(outputs), specs, training))),
+                    self._train.guards,
+                )
+            )
             with self._lock:
                 self._cache[key] = made
                 while len(self._cache) > SPECIALIZATIONS:
@@ -324,17 +364,20 @@ class Plan:
             raise
         self._return(specialization, context)
 
+    @property
+    def _last(self) -> Context | None:
+        return self._latest[0]
+
     def _return(self, specialization: Specialization, context: Context) -> None:
-        self._last = context
+        self._latest[0] = context
         specialization.idle.append(context)
 
     def _refuse_if_taken(self) -> None:
         if any(lib.pf_guard_is_taken(guard.pointer) for guard in self._train.guards):
             raise already_trained()
 
-    @contextmanager
-    def claim(self) -> Iterator[None]:
-        """Claim the parameters for training for the length of a ``with`` block.
+    def claim(self) -> AbstractContextManager[Any]:
+        """Claim the parameters for training until the end of a ``with`` block.
 
         Raises
         ------
@@ -342,19 +385,7 @@ class Plan:
             If another thread, or a fit further up in this one, is training them.
         """
         refuse_while_reading("a training step")
-        # Ctrl-C strikes between two calls, so entering and noting it are one call, and so is
-        # leaving: otherwise a claim could stay for ever.
-        pointers = [guard.pointer for guard in self._train.guards]
-        entered: list[int] = []
-        enter = map(lib.pf_guard_enter, pointers)
-        leave = map(lib.pf_guard_leave, compress(pointers, entered))
-        try:
-            entered.extend(enter)
-            if not all(entered):
-                raise already_trained()
-            yield
-        finally:
-            list(leave)
+        return hold(self._train.guards, to_write=False)
 
     # ---- running ----
 
@@ -411,12 +442,12 @@ class Plan:
             )
             if status != DONE:
                 carry_on(status, context, train, seed, rate, True)
-            self._last = context
+            self._latest[0] = context
             return context.loss[0]  # type: ignore[no-any-return]
         except BaseException as error:
             give_up(context)
             if not isinstance(error, BusyError):
-                self._last = context
+                self._latest[0] = context
             raise
         finally:
             specialization.idle.append(context)
@@ -470,10 +501,8 @@ class Plan:
             return self._run(pattern.specialization, buffers, out, single)
         single, wanted = self._wanted(outputs)
         feeds = self._feeds(feed, wanted)
-        with ExitStack() as stack:
-            if training and self.states:
-                # Batch statistics go to a shadow of the states, which a step would use as well.
-                stack.enter_context(self.claim())
+        # Batch statistics go to a shadow of the states, which a step would use as well.
+        with self.claim() if training and self.states else nullcontext():
             specialization = self._specialize("run", wanted, feeds, training)
             buffers = [ffi.from_buffer(feeds[p]) for p in specialization.program.feeds]
             if training and self.states:
@@ -490,7 +519,7 @@ class Plan:
             context = specialization.idle.pop()
         except IndexError:
             context = specialization.borrow()
-        self._last = context
+        self._latest[0] = context
         train, seed = self._train, self.seed
         try:
             context.feeds = buffers  # as in `step`
@@ -623,6 +652,7 @@ class Plan:
         """
         if self.gradients is None:
             raise GraphError("this plan was compiled without a loss; there are no gradients")
+        _require_value(of, "gradient")
         if isinstance(of, Parameter) and of.trainable and (of, 0) in self.gradients.total:
             return self._train.gradient_array(of).reshape(known_shape(of.spec)).copy()
         total = self.gradients.total.get((of.node, of.index))
@@ -635,6 +665,7 @@ class Plan:
         """Return what flows through a node to each of its inputs; a leaf has its whole gradient."""
         if self.gradients is None:
             raise GraphError("this plan was compiled without a loss; there are no gradients")
+        _require_value(node, "gradient")
         if not node.inputs:
             return {node: self.gradient(node)}
         result: dict[Value, Array] = {}
@@ -646,8 +677,7 @@ class Plan:
         return result
 
     def _read(self, value: Value, what: str, shown: Value | None = None) -> Array:
-        if not isinstance(value, Value):
-            raise GraphError(f"{value!r} is no node, and has no {what}")
+        _require_value(value, what)
         label = (value if shown is None else shown).node.label()
         context = self._last
         if context is None:
@@ -747,6 +777,22 @@ class Plan:
         also : iterable, optional
             What is exhausted in the same moment; for what has to change with the parameters.
         """
+        undo, held = self.prepare_restoring(snapshot, also)
+        try:
+            deque(undo, maxlen=0)
+        finally:
+            ffi.release(held)
+
+    def prepare_restoring(
+        self, snapshot: Snapshot, also: Iterable[object] = ()
+    ) -> tuple[Iterator[object], Any]:
+        """Return what goes back to a snapshot when it is exhausted, and the locks, to be released.
+
+        Exceptions from signal handlers come between two calls, so what must not be torn apart is
+        one call, and Python code is nowhere in it.
+        """
+        if not isinstance(snapshot, Snapshot):
+            raise ArgumentError(f"{snapshot!r:.80} is no snapshot; pass what plan.snapshot() gave")
         train = self._train
         for guard in train.guards:
             guard.refuse_own()
@@ -754,18 +800,9 @@ class Plan:
         kept = [*snapshot.arrays, np.int64(snapshot.step)]
         if len(arrays) != len(kept):
             raise ArgumentError("this is a snapshot of another plan")
-        pointers = [guard.pointer for guard in train.guards]
-        # Exceptions from signal handlers come between two calls, so what must not be torn apart
-        # is one call, and Python code is nowhere in it.
-        locked: list[tuple[None]] = []
-        lock = zip(map(lib.pf_guard_lock_write, pointers), strict=True)
-        write = chain(map(np.ndarray.__setitem__, arrays, repeat(...), kept), also)
-        unlock = map(lib.pf_guard_unlock_write, compress(pointers, locked))
-        try:
-            locked.extend(lock)
-            deque(write, maxlen=0)
-        finally:
-            deque(unlock, maxlen=0)
+        held = new_hold(train.guards, to_write=True)
+        write = map(np.ndarray.__setitem__, arrays, repeat(...), kept)
+        return chain(map(lib.pf_hold_take, (held,)), write, also), held
 
     def take_over(self, other: Plan) -> None:
         """Go on with what the optimizer of another plan over the same parameters has kept.
@@ -798,10 +835,12 @@ class Plan:
 
     def forward_node(self, node: Node) -> None:
         """Compute one node from what its inputs hold; placeholders hold what was set on them."""
+        _require_value(node, "value")
         self._run_nodes([node])
 
     def backward_node(self, node: Node) -> None:
         """Compute the gradients that flow through one node."""
+        _require_value(node, "gradient")
         if self.gradients is None:
             raise GraphError("this plan was compiled without a loss; there are no gradients")
         self._run_nodes(self.gradients.nodes.get(node, []))
@@ -815,7 +854,7 @@ class Plan:
             specialization = self._specialize("gradients", [], feeds, False)
             if self._stepper is None or self._stepper.program is not specialization.program:
                 self._stepper = Context(specialization.program, [])
-            context = self._last = self._stepper
+            context = self._latest[0] = self._stepper
             context.bind(feeds)
             position = context.program.position
             for at in sorted(position[n] for n in nodes if n in position):
@@ -837,12 +876,21 @@ class Plan:
         self._require_cost()
         if self.optimizer is None:
             raise GraphError("this plan has no optimizer; pass one to pyframe.compile")
-        for parameter, was in zip(self.parameters, self._trainable, strict=True):
-            if parameter.trainable is not was:
-                raise GraphError(
-                    f"trainable of parameter {parameter.label()!r} is {parameter.trainable} and "
-                    f"was {was} when this plan was compiled; compile it anew"
-                )
+        now, then = self._read_now(), self._read_once
+        if now == then:
+            return
+        for name in ("trainable", "group"):
+            for parameter, is_now, was in zip(self.parameters, now[name], then[name], strict=True):
+                if is_now != was:
+                    raise GraphError(
+                        f"{name} of parameter {parameter.label()!r} is {is_now} and was {was} "
+                        "when this plan was compiled; compile it anew"
+                    )
+        name = next(name for name in now if now[name] != then[name])
+        raise GraphError(
+            f"{name} of {type(self.optimizer).__name__} is {now[name]} and was {then[name]} when "
+            "this plan was compiled; compile it anew"
+        )
 
     def __repr__(self) -> str:
         return (
@@ -856,6 +904,11 @@ class Plan:
         with self._lock:
             programs = [s.program for s in self._cache.values()]
         return plan_table(self, programs[-1] if programs else None)
+
+
+def _require_value(value: Any, what: str) -> None:
+    if not isinstance(value, Value):
+        raise GraphError(f"{value!r:.80} is no node, and has no {what}; pass a node of this plan")
 
 
 def _listed(nodes: Any) -> list[Any]:
@@ -959,10 +1012,11 @@ def compile(
     extra = [v for v in outputs if v not in wanted]
     if optimizer is not None:
         check_learning_rate(optimizer)
-    with collector_paused():
-        plan = Plan(
+    return with_collector_paused(
+        lambda: Plan(
             loss,
-            [*wanted, *extra],
+            wanted,
+            extra,
             optimizer,
             metrics,
             parameters,
@@ -971,6 +1025,4 @@ def compile(
             seed,
             fuse,
         )
-    if extra:
-        plan.outputs = wanted
-    return plan
+    )

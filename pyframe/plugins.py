@@ -176,14 +176,14 @@ def _load(plugin: Plugin) -> None:
     with building:
         if plugin.status != "installed":
             return
-        plugin.status = "loading"
         loading = _Loading(plugin)
         try:
+            plugin.status = "loading"
             loading.run()
         except BaseException as error:
             loading.undo()
-            own_exit = isinstance(error, SystemExit) and not _from_signal_handler(error)
-            if not (own_exit or isinstance(error, Exception)):  # Ctrl-C: another time
+            own = isinstance(error, Exception | SystemExit) and not _from_signal_handler(error)
+            if not own:  # Ctrl-C, a timeout: another time
                 plugin.status = "installed"
                 raise
             _set_aside(plugin, loading.phase, error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -480,6 +481,7 @@ def profile(
             kind, plan.outputs if mode == "run" else [], feeds, mode != "run"
         )
         before = plan.snapshot()
+        undo, held = plan.prepare_restoring(before)
         try:
             with plan._context(specialization) as context:
                 context.bind(feeds)
@@ -492,8 +494,11 @@ def profile(
                     except BaseException:
                         lib.pf_context_reset(context.pointer)
                         raise
-        finally:
-            plan.restore(before)
+        finally:  # at once, before an exception from a signal handler could come
+            try:
+                deque(undo, maxlen=0)
+            finally:
+                ffi.release(held)
     program = specialization.program
     seconds = [float(s) for s in rounds[1:].min(axis=0)]
     arrays = {id(a): a.nbytes for a in [*plan._train.all_arrays(), *plan._train.gradient_buffers()]}

@@ -19,7 +19,7 @@ from pyframe import checkpoint, optimizers
 from pyframe._native import lib
 from pyframe.callbacks import Callback
 from pyframe.checkpoint.container import is_plain_name
-from pyframe.checkpoint.document import TRAINING, Training, plain, restored
+from pyframe.checkpoint.document import ODD, TRAINING, Training, plain, restored
 from pyframe.checkpoint.encoding import array_names, model_graph, origin_of
 from pyframe.errors import (
     ArgumentError,
@@ -148,7 +148,8 @@ def _config(optimizer: Any) -> tuple[Any, bool]:
 def _arguments(trainer: Trainer) -> dict[str, Any]:
     """Return the arguments of a trainer that a file can hold: names, not functions."""
     result = {}
-    for key, value in trainer._arguments.items():
+    given = {**trainer._arguments, "detect_anomaly": trainer.detect_anomaly}
+    for key, value in given.items():
         kind = {"loss": "losses", "metrics": "metrics"}.get(key)
         try:
             result[key] = plain(value if kind is None else _by_name(kind, value))
@@ -341,7 +342,7 @@ def naming(path: str | os.PathLike[str], given: Mapping[str, Any]) -> Iterator[N
     """Turn errors about a trainer's arguments into those of a file, if all came from there."""
     try:
         yield
-    except Exception as error:
+    except ODD as error:
         if given or isinstance(error, CheckpointError):
             raise
         raise CheckpointError(
@@ -359,10 +360,6 @@ def _optimizer(document: Mapping[str, Any], config: dict[str, Any], source: str)
         raise CheckpointError(f"{source} needs {config['name']!r}: {remedy}. {error}") from error
 
 
-# What odd values make code raise that takes them as they are.
-ODD = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-
-
 @contextmanager
 def _complaining(source: str) -> Iterator[None]:
     """Turn what odd values do to the code that takes them into one kind of error."""
@@ -370,7 +367,7 @@ def _complaining(source: str) -> Iterator[None]:
         yield
     except (CheckpointError, BusyError):
         raise
-    except ODD as error:  # and not what a signal handler or the system has to say meanwhile
+    except ODD as error:
         raise CheckpointError(
             f"{source} does not describe a training that can go on: {type(error).__name__} {error}"
         ) from error

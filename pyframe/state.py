@@ -13,7 +13,7 @@ from pyframe._native import empty_aligned, ffi, lib
 from pyframe.errors import AnomalyError, ArgumentError, GraphError
 from pyframe.node import Array, Node, Parameter, State, Value, known_shape
 from pyframe.program import COPY_KERNEL, Context, FlatCall, Request
-from pyframe.storage import Guard, Run, Storage, runs
+from pyframe.storage import Guard, Run, Storage, in_order, runs
 
 FLOAT64 = np.dtype(np.float64)
 
@@ -49,18 +49,18 @@ class TrainState:
         self, optimizer: Any, parameters: Sequence[Parameter], states: Sequence[State]
     ) -> None:
         self.optimizer = optimizer
+        # As they are now: with other options there would be others.
+        self.slot_kinds = list(optimizer.slots.items()) if optimizer is not None else []
         self.parameters, self.states = list(parameters), list(states)
         self.step_count = ffi.new("int64_t *")  # in C, which adds 1 at the end of a step
         self.storages = _unique([_storage(p) for p in [*parameters, *states]])
-        self.guards: list[Guard] = sorted(
-            _unique([s.guard for s in self.storages]),
-            key=lambda g: int(ffi.cast("uintptr_t", g.pointer)),
-        )
+        self.guards: list[Guard] = in_order(s.guard for s in self.storages)
         self._gradients: dict[int, Array] = {}
         self._shadows: dict[int, Array] = {}
         self._candidates: dict[int, Array] = {}
         self._masks: dict[int, Array] = {}
         self.trained: list[Parameter] = []
+        self.groups: list[str] = []
         self.runs: list[Run] = []
         self.slots: list[dict[str, Array]] = []
         self._norm = np.zeros(1)
@@ -82,18 +82,20 @@ class TrainState:
     def step(self, step: int) -> None:
         self.step_count[0] = step
 
-    def train(self, trained: Sequence[Parameter]) -> None:
-        """Say which parameters the optimizer updates, and make its slots."""
+    def train(self, trained: Sequence[Parameter], groups: Sequence[str] | None = None) -> None:
+        """Say which parameters the optimizer updates, in which groups, and make its slots."""
         self.trained = list(trained)
-        group_of = getattr(self.optimizer, "group_of", None)
-        self.runs = runs(self.trained) if group_of is None else runs(self.trained, group_of)
+        if groups is None:
+            group_of = getattr(self.optimizer, "group_of", lambda parameter: parameter.group)
+            groups = [group_of(p) for p in self.trained]
+        self.groups = list(groups)
+        self.runs = runs(
+            self.trained, dict(zip(self.trained, self.groups, strict=True)).__getitem__
+        )
         for run in self.runs:
             self.slots.append(
-                {name: self._new_slot(run, name, kind) for name, kind in self._slot_kinds()}
+                {name: self._new_slot(run, name, kind) for name, kind in self.slot_kinds}
             )
-
-    def _slot_kinds(self) -> list[tuple[str, str]]:
-        return list(self.optimizer.slots.items()) if self.optimizer is not None else []
 
     def _new_slot(self, run: Run, name: str, kind: str) -> Array:
         if kind == "like":
@@ -169,7 +171,7 @@ class TrainState:
                 for p in self.trained
                 if p._storage is run.storage and run.start <= p._offset < run.stop
             ]
-            for name, kind in self._slot_kinds():
+            for name, kind in self.slot_kinds:
                 slot = next(rest)
                 assert slot.shape == table[name].shape
                 if kind == "like":

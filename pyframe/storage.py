@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from itertools import chain, repeat
 from typing import Any, NamedTuple
 from weakref import ref
@@ -97,18 +97,41 @@ class Guard:
             )
         refuse_while_reading("writing parameters")
 
-    @contextmanager
-    def write(self) -> Iterator[None]:
-        """Keep readers out for the length of a ``with`` block."""
+    def write(self) -> AbstractContextManager[Any]:
+        """Keep readers out until the end of a ``with`` block."""
         self.refuse_own()
-        locked: list[None] = []
-        lock = map(lib.pf_guard_lock_write, (self.pointer,))
-        try:
-            locked.extend(lock)  # one call, so that Ctrl-C cannot come before it is noted
-            yield
-        finally:
-            if locked:
-                lib.pf_guard_unlock_write(self.pointer)
+        return hold([self], to_write=True)
+
+
+def hold(guards: Sequence[Guard], *, to_write: bool) -> AbstractContextManager[Any]:
+    """Take some guards, all or none, until the end of a ``with`` block over what is returned.
+
+    An exception from a signal handler comes where a function begins or a call has returned. So this
+    is an object of C: its block ends in one call, with no Python code in which an exception could
+    come first. And should it be lost, it gives them back when it goes.
+
+    Raises
+    ------
+    BusyError
+        If somebody else is training what they guard.
+    """
+    held: AbstractContextManager[Any] = new_hold(guards, to_write=to_write)
+    try:
+        if not lib.pf_hold_take(held):
+            raise already_trained()
+    except BaseException:  # it lives on in the frames of the exception
+        ffi.release(held)
+        raise
+    return held
+
+
+def new_hold(guards: Sequence[Guard], *, to_write: bool) -> Any:
+    """Return what takes some guards by ``lib.pf_hold_take`` and gives them back when released."""
+    pointers = ffi.new("pf_guard *[]", [guard.pointer for guard in guards])
+    made = lib.pf_hold_new(pointers, len(guards), to_write)
+    if made == ffi.NULL:
+        raise ResourceError("there is no memory left for a lock")
+    return ffi.gc(made, lib.pf_hold_free)
 
 
 class Storage:
@@ -135,6 +158,13 @@ class Storage:
     def view(self, offset: int, shape: tuple[int, ...]) -> Array:
         """Return the part of the buffer that begins at an offset."""
         return self.data[offset : offset + math.prod(shape)].reshape(shape)
+
+    def note(self, offset: int, size: int, changes: dict[str, Any]) -> None:
+        """Enter into the table what has changed of the parameter at an offset."""
+        self.segments[:] = [
+            s._replace(**changes) if (s.offset, s.size) == (offset, size) else s
+            for s in self.segments
+        ]
 
     def write(self, offset: int, array: Array) -> None:
         """Copy an array into the buffer while nobody reads."""
@@ -213,10 +243,7 @@ class Run(NamedTuple):
     group: str
 
 
-def runs(
-    parameters: Sequence[Parameter],
-    group_of: Callable[[Parameter], str] = lambda parameter: parameter.group,
-) -> list[Run]:
+def runs(parameters: Sequence[Parameter], group_of: Callable[[Parameter], str]) -> list[Run]:
     """Return the stretches that cover exactly these parameters (with the padding between)."""
     result: list[Run] = []
     where = sorted(((p._storage, p._offset, p) for p in parameters), key=lambda t: (id(t[0]), t[1]))
@@ -239,11 +266,19 @@ def runs(
     return sorted(result, key=lambda run: (first[id(run.storage)], run.start))
 
 
-@contextmanager
-def holding(parameters: Sequence[Parameter]) -> Iterator[None]:
-    """Keep updates out for the length of a ``with`` block, so that a copy is of one moment."""
-    guards = {id(p._storage.guard): p._storage.guard for p in parameters if p._storage is not None}
-    with ExitStack() as stack:
-        for guard in sorted(guards.values(), key=lambda g: int(ffi.cast("uintptr_t", g.pointer))):
-            stack.enter_context(guard.write())
-        yield
+def holding(parameters: Sequence[Parameter]) -> AbstractContextManager[Any]:
+    """Keep updates out until the end of a ``with`` block, so that a copy is of one moment."""
+    return hold_all({p._storage.guard for p in parameters if p._storage is not None})
+
+
+def hold_all(guards: Iterable[Guard]) -> AbstractContextManager[Any]:
+    """Keep readers and updates out until the end of a ``with`` block."""
+    ordered = in_order(guards)
+    for guard in ordered:
+        guard.refuse_own()
+    return hold(ordered, to_write=True)
+
+
+def in_order(guards: Iterable[Guard]) -> list[Guard]:
+    """Return each guard once, in the one order in which everybody takes them."""
+    return sorted(set(guards), key=lambda guard: int(ffi.cast("uintptr_t", guard.pointer)))

@@ -1,11 +1,12 @@
-"""Objects that refuse attributes which would have no effect."""
+"""Objects that refuse changes which would have no effect."""
 
 from __future__ import annotations
 
 import difflib
-from typing import Any, ClassVar
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, NoReturn
 
-from pyframe.errors import ArgumentError
+from pyframe.errors import NoEffectError
 
 
 class Strict:
@@ -21,22 +22,75 @@ class Strict:
         it may be set again. Properties need no entry.
     """
 
+    __slots__ = ()
     _attributes: ClassVar[dict[str, str]] = {}
 
     def __setattr__(self, name: str, value: Any) -> None:
-        cls = type(self)
-        if not name.startswith("_") and "_attributes" in cls.__dict__:
-            remedy = cls._attributes.get(name)
-            if remedy is None and not hasattr(cls, name):
-                known = [*cls._attributes, *(n for n in dir(cls) if not n.startswith("_"))]
-                near = difflib.get_close_matches(name, known, 1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise ArgumentError(
-                    f"setting {name!r} of a {cls.__name__} would have no effect: there is no such "
-                    f"attribute{hint}"
-                )
-            if remedy and name in vars(self):
-                raise ArgumentError(
-                    f"setting {name!r} of this {cls.__name__} would have no effect; {remedy}"
-                )
+        if name[0] != "_":
+            cls = type(self)
+            if "_attributes" in cls.__dict__ and cls._attributes.get(name) != "":
+                self._refuse_without_effect(name)
         super().__setattr__(name, value)
+
+    def _refuse_without_effect(self, name: str) -> None:
+        cls = type(self)
+        remedy, there = cls._attributes.get(name), getattr(cls, name, None)
+        what = f"setting {name!r} of a {cls.__name__} would have no effect"
+        if remedy is None and there is None:
+            raise NoEffectError(f"{what}: there is no such attribute; {_nearest(name, cls)}")
+        if remedy and hasattr(self, name):
+            raise NoEffectError(f"{what}; {remedy}")
+        if isinstance(there, property) and there.fset is None:
+            raise NoEffectError(f"{what}: it is read-only; {_nearest(name, cls)}")
+
+
+def _nearest(wrong: str, cls: type[Strict]) -> str:
+    """Say which attribute was meant, or all that can be set."""
+    properties = [n for n in dir(cls) if isinstance(getattr(cls, n), property)]
+    settable = [name for name, remedy in cls._attributes.items() if not remedy]
+    settable += [n for n in properties if getattr(cls, n).fset is not None and n not in settable]
+    known = [name for name in {*settable, *cls._attributes, *dir(cls)} if name[0] != "_"]
+    near = [n for n in settable if "".join(word[0] for word in n.split("_")) == wrong]
+    near = near or [n for n in difflib.get_close_matches(wrong, sorted(known), 1) if n != wrong]
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return f"what can be set is {', '.join(settable) or 'nothing'}"
+
+
+def _refused(fixed: FixedList | FixedDict, *arguments: Any, **options: Any) -> NoReturn:
+    raise NoEffectError(f"changing this in place would have no effect; {fixed.remedy}")
+
+
+class FixedList(list[Any]):
+    """A list that has been read already, and says what to do instead of changing it."""
+
+    def __init__(self, items: Iterable[Any], remedy: str) -> None:
+        super().__init__(items)
+        self.remedy = remedy
+
+    def __reduce__(self) -> Any:
+        return FixedList, (list(self), self.remedy)
+
+
+class FixedDict(dict[str, Any]):
+    """A dict that has been read already, and says what to do instead of changing it."""
+
+    def __init__(self, items: Mapping[str, Any], remedy: str) -> None:
+        super().__init__(items)
+        self.remedy = remedy
+
+    def __reduce__(self) -> Any:
+        return FixedDict, (dict(self), self.remedy)
+
+
+# fmt: off
+for _name in (
+    "append", "clear", "extend", "insert", "pop", "remove", "reverse", "sort",
+    "__setitem__", "__delitem__", "__iadd__", "__imul__",
+):
+    setattr(FixedList, _name, _refused)
+for _name in (
+    "clear", "pop", "popitem", "setdefault", "update", "__setitem__", "__delitem__", "__ior__",
+):
+    setattr(FixedDict, _name, _refused)
+# fmt: on

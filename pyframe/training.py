@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, ClassVar, Literal, Self
 
@@ -49,7 +49,7 @@ class Trainer(Strict):
         One for all outputs, or one for each (a dict goes by `Model.output_names`); their sum is
         minimized. A callable of (y, y_hat, sample_weight=None) that gives a scalar node.
     optimizer : str, Optimizer or class
-    metrics : list of str or callable
+    metrics : list of str or callable, optional
         Computed for every output, during training and validation. They do not look at sample
         weights.
     callbacks : list of Callback
@@ -96,9 +96,9 @@ class Trainer(Strict):
         model: Model,
         loss: Any = "l2",
         optimizer: Any = "adam",
-        metrics: Sequence[Any] = (),
+        metrics: Sequence[Any] | None = (),
         *,
-        callbacks: Sequence[Any] = (),
+        callbacks: Sequence[Any] | None = (),
         loss_weights: Sequence[float] | None = None,
         detect_anomaly: bool = False,
     ) -> None:
@@ -117,9 +117,8 @@ class Trainer(Strict):
         self._last_fit: Fit | None = None
         self._arguments = {  # for a file
             "loss": loss,
-            "metrics": list(metrics),
+            "metrics": self.goal.given,
             "loss_weights": loss_weights,
-            "detect_anomaly": detect_anomaly,
         }
 
     @property
@@ -186,7 +185,7 @@ class Trainer(Strict):
         }
         options = {**getattr(optimizer, "options", {})}
         groups = {k: {**v} for k, v in getattr(optimizer, "groups", {}).items()}
-        trainable = [p.trainable for p in self.model.parameters]
+        trainable = [(p.trainable, p.group) for p in self.model.parameters]
         made_for = (optimizer, trainable, settings, options, groups, self.detect_anomaly)
         with building:
             if made_for != self._made_for:  # the present one stays where it is, in self._current
@@ -253,7 +252,7 @@ class Trainer(Strict):
         shuffle: bool = True,
         seed: int = 0,
         sample_weight: Any = None,
-        callbacks: Sequence[Any] = (),
+        callbacks: Sequence[Any] | None = (),
         verbose: int = 1,
         schedule: Any = None,
         initial_epoch: int | None = None,
@@ -350,8 +349,7 @@ class Trainer(Strict):
             history = saved.history()
             first = history.first_epoch
         left = max(epochs - history.epochs, 0)
-        with ExitStack() as stack:
-            stack.enter_context(objective.plan.claim())
+        with objective.plan.claim(), ExitStack() as stack:
             if self.epochs_done != epochs_done:
                 raise already_trained()  # a fit in another thread has come and gone meanwhile
             self._train_on(objective)
@@ -537,7 +535,9 @@ class Trainer(Strict):
 def _callbacks(callbacks: Any) -> list[Callback]:
     if isinstance(callbacks, Callback | str):
         raise ArgumentError(f"callbacks={callbacks!r}; pass a list: callbacks=[...]")
-    return [get_callback(c) for c in callbacks]
+    if not isinstance(callbacks, Iterable | None):
+        raise ArgumentError(f"callbacks={callbacks!r}; pass a list of callbacks")
+    return [get_callback(c) for c in callbacks or ()]
 
 
 def _rows(arrays: Mapping[Any, Array]) -> int:

@@ -579,3 +579,60 @@ def test_numbers_of_ops_and_layers_are_checked(value: Any) -> None:
     if value is not None:
         with pytest.raises(pf.errors.PyframeError):
             pf.optimizers.SGD(value)
+
+
+# ---- what stands for nothing, and what is no node ----
+
+
+def small_trainer(**arguments):
+    return pf.Trainer(pf.Sequential([pf.layers.Dense(1)], input_shape=(2,)), **arguments)
+
+
+def test_none_stands_for_no_metrics_and_no_callbacks(tmp_path):
+    trainer = small_trainer(metrics=None, callbacks=None)
+    history = trainer.fit(np.ones((4, 2)), np.ones(4), 1, callbacks=None, verbose=0)
+    assert list(history) == ["loss"]
+    trainer.save(tmp_path / "m")
+    assert pf.Trainer.load(tmp_path / "m").evaluate(np.ones((4, 2)), np.ones(4)).keys() == {"loss"}
+    trainer = small_trainer(metrics=iter(["mae"]))  # which can be read once
+    trainer.fit(np.ones((4, 2)), np.ones(4), 1, verbose=0)
+    trainer.save(tmp_path / "m")
+    scores = pf.Trainer.load(tmp_path / "m").evaluate(np.ones((4, 2)), np.ones(4))
+    assert scores.keys() == {"loss", "mae"}
+    for wrong in ({"metrics": 3}, {"callbacks": 3}):
+        with pytest.raises(ArgumentError, match="pass a list"):
+            small_trainer(**wrong)
+
+
+@pytest.mark.parametrize("wrong", [1, None, "w", 2.5, [], np.ones(2)], ids=repr)
+def test_what_is_no_node_has_no_value_and_no_gradient(wrong):
+    w = pf.Parameter(np.ones(2), name="w")
+    plan = pf.compile(pf.Sum(w), pf.optimizers.SGD(0.1), inspect=True)
+    plan.step({})
+    for ask in (
+        plan.value,
+        plan.gradient,
+        plan.contributions,
+        plan.forward_node,
+        plan.backward_node,
+    ):
+        with pytest.raises(pf.GraphError, match="is no node"):
+            ask(wrong)
+    with pytest.raises(ArgumentError, match=r"no snapshot; pass what plan.snapshot\(\) gave"):
+        plan.restore(wrong)
+
+
+@pytest.mark.parametrize("path", ["", b""])
+def test_an_empty_path_is_refused_with_help(path):
+    trainer = small_trainer()
+    trainer.fit(np.ones((4, 2)), np.ones(4), 1, verbose=0)
+    for do in (
+        trainer.save,
+        trainer.restore,
+        trainer.model.save,
+        pf.load,
+        pf.Trainer.load,
+        pf.checkpoint.inspect,
+    ):
+        with pytest.raises(ArgumentError, match="the name of no file: it is empty"):
+            do(path)

@@ -637,3 +637,24 @@ def test_a_planted_fault_is_noticed(fault: str, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises((AssertionError, TypeError)):
         test_a_copy_of_a_trainer_goes_on_by_itself(copy.deepcopy, "momentum", 2)
         test_a_copy_of_a_trainer_goes_on_by_itself(by_pickle, "momentum", 2)
+
+
+def test_the_end_of_a_long_chain_is_copied() -> None:
+    x = pf.Placeholder("x", shape=(None,))
+    w = pf.Parameter(np.ones(1), name="w")
+    end: Any = x * w
+    for _ in range(3000):
+        end = pf.Tanh(end)
+    twin, other = copy.deepcopy([end, x])
+    assert twin is not end and other is not x
+    found = pf.compile(twin).run({other: [0.5]})
+    assert (found == pf.compile(end).run({x: [0.5]})).all()
+    own = pf.compile(twin).graph.parameters
+    assert [p.name for p in own] == ["w"] and own != [w]
+
+
+def test_what_several_nodes_share_is_copied_once() -> None:
+    x = pf.Placeholder("x", shape=(None,))
+    shared = pf.Tanh(x)
+    one, two = copy.deepcopy((shared + 1.0, shared * 2.0))
+    assert one.inputs[0] is two.inputs[0] and one.inputs[0] is not shared

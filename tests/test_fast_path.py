@@ -419,7 +419,7 @@ def test_a_loop_may_go_together_with_its_plan():
         (x,) = feed
         loop = plan.loop({x: np.ones((6, 2), np.float32)}, batch_size=3, training=training)
         assert loop.run(0) == "paused"
-        plan.circle, feed[loop] = loop, plan
+        vars(plan)["circle"], feed[loop] = loop, plan
         del plan, loop, feed, w, mine, x
         gc.collect()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 
 import pyframe as pf
 from pyframe import strict
-from pyframe.errors import ArgumentError, GraphError
+from pyframe.errors import ArgumentError, GraphError, NoEffectError
 from pyframe.estimators import NetRegressor
 
 RNG = np.random.default_rng(1)
@@ -251,6 +253,329 @@ def test_a_subclass_keeps_what_it_likes() -> None:
     layer.note = "mine"
 
 
+def objects() -> dict[str, Any]:
+    t = trainer()
+    t.fit(X, Y, 1, verbose=0)
+    leaves = {"parameter": pf.Parameter(np.ones(3), name="w"), "state": pf.node.State(0.0)}
+    return {
+        "trainer": t,
+        "plan": t.plan,
+        "model": t.model,
+        "placeholder": pf.Placeholder("x", shape=(None, 3)),
+        **leaves,
+        "base callback": pf.callbacks.Callback(),
+        "lambda callback": pf.callbacks.LambdaCallback(),
+        "early stopping": pf.callbacks.EarlyStopping(),
+        "checkpoint": pf.callbacks.ModelCheckpoint("m"),
+        **{f"optimizer {name}": make() for name, make in BUILT_IN.items()},
+    }
+
+
+def registered() -> dict[str, Any]:
+    names = sorted(pf.registry.registries["optimizers"].names())
+    return {name: pf.registry.registries["optimizers"].get(name) for name in names}
+
+
+BUILT_IN = {
+    name: make for name, make in registered().items() if make.__module__.startswith("pyframe.")
+}
+
+
+@pytest.mark.parametrize("name", objects())
+def test_no_public_object_takes_an_attribute_that_nothing_reads(name: str) -> None:
+    thing = objects()[name]
+    for wrong in ("requires_grad", "traning", "colour", "epochs"):
+        with pytest.raises(NoEffectError, match=f"setting '{wrong}' of a .* would have no effect"):
+            setattr(thing, wrong, 1)
+        assert not hasattr(thing, wrong)
+    copied = copy.deepcopy(thing)
+    with pytest.raises(AttributeError, match="no effect"):
+        copied.requires_grad = False
+
+
+@pytest.mark.parametrize("name", objects())
+def test_what_is_read_only_says_so(name: str) -> None:
+    thing = objects()[name]
+    for attribute in dir(type(thing)):
+        found = getattr(type(thing), attribute)
+        if isinstance(found, property) and found.fset is None and attribute[0] != "_":
+            with pytest.raises(NoEffectError, match="read-only|no effect"):
+                setattr(thing, attribute, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "hint"),
+    [
+        ("optimizer adam", "lr", "did you mean 'learning_rate'"),
+        ("optimizer sgd", "clipnorm", "did you mean 'clip_norm'"),
+        ("optimizer random_search", "learning_rate", "what can be set is groups"),
+        ("plan", "training", "what can be set is seed"),
+        ("plan", "optimizer", "compile a new plan"),
+        ("plan", "outputs", "outputs="),
+        ("plan", "parameters", "compile a new plan"),
+        ("plan", "step_count", "read-only"),
+        ("parameter", "requires_grad", "can be set is .*trainable"),
+        ("parameter", "inputs", "make a new one"),
+        ("placeholder", "shape", "read-only"),
+        ("early stopping", "patiance", "did you mean 'patience'"),
+        ("checkpoint", "save_best", "did you mean 'save_best_only'"),
+        ("lambda callback", "functions", "make a new"),
+        ("trainer", "epochs", "no such attribute"),
+        ("trainer", "epochs_done", "read-only"),
+        ("model", "layers", "make a new one"),
+    ],
+)
+def test_the_nearest_right_attribute_is_named(name: str, wrong: str, hint: str) -> None:
+    with pytest.raises(NoEffectError, match=hint):
+        setattr(objects()[name], wrong, 1)
+
+
+def test_no_list_takes_what_nothing_reads() -> None:
+    t = trainer()
+    t.fit(X, Y, 1, verbose=0)
+    dense = pf.layers.Dense(1)
+    for fixed, item in (
+        (t.model.layers, dense),
+        (t.plan.parameters, pf.Parameter(0.0)),
+        (t.plan.outputs, t.model.outputs[0]),
+        (t.plan.metrics, t.model.outputs[0]),
+        (t.plan.states, None),
+    ):
+        kept = list(fixed)
+        for change in (
+            lambda fixed=fixed, item=item: fixed.append(item),
+            lambda fixed=fixed, item=item: fixed.insert(0, item),
+            lambda fixed=fixed, item=item: fixed.extend([item]),
+            lambda fixed=fixed, item=item: fixed.__iadd__([item]),
+            lambda fixed=fixed: fixed.pop(),
+            lambda fixed=fixed: fixed.clear(),
+        ):
+            with pytest.raises(NoEffectError, match="make a new|compile a new|plan.run"):
+                change()
+        assert list(fixed) == kept
+        assert list(copy.copy(fixed)) == kept
+    with pytest.raises(NoEffectError, match="make a new"):
+        t.model.layers[0] = dense
+    with pytest.raises(NoEffectError, match="make a new"):
+        del t.model.layers[0]
+
+
+def test_layers_can_be_changed_until_the_model_is_built() -> None:
+    model = pf.Sequential([pf.layers.Dense(4)])
+    model.layers.append(pf.layers.Dense(1))
+    assert model.predict(X).shape == (32, 1)
+    model = pf.Sequential([pf.layers.Dense(4)])
+    model.layers = [pf.layers.Dense(2)]
+    assert model.predict(X).shape == (32, 2)
+    model = pf.Sequential([pf.layers.Dense(4)])
+    model.layers.append(pf.layers.Dense)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match=r"Dense\(1\), with parentheses"):
+        model.predict(X)
+    with pytest.raises(ArgumentError, match="at least one layer"):
+        model.layers = []
+    loaded = copy.deepcopy(trainer().model)
+    with pytest.raises(NoEffectError):
+        loaded.layers.pop()
+
+
+# ---- the options of optimizers ----
+
+
+def changed(optimizer: Any, option: str) -> Any:
+    """Return another value of an option, which changes what a step does."""
+    value = getattr(optimizer, option)
+    others: dict[str, Any] = {
+        "learning_rate": 0.123,
+        "clip_value": 1e-3,
+        "clip_norm": 1e-3,
+        "nonfinite": "skip",
+        "betas": (0.5, 0.6),
+        "low": -2.0,
+        "groups": {"w": {"learning_rate_factor": 0.1}},
+    }
+    if option == "groups" and not optimizer.needs_gradients:
+        own = next(iter(optimizer.options))
+        return {"w": {own: changed(optimizer, own)}}
+    if option in others:
+        return others[option]
+    if isinstance(value, bool):
+        return not value
+    assert isinstance(value, float), (option, value)
+    return value / 2 + 0.01
+
+
+def settable(make: Any) -> list[str]:
+    """Return the arguments of an optimizer's constructor."""
+    names = inspect.signature(make).parameters
+    return [name for name in names if getattr(make(), name, names) is not names]
+
+
+CASES = [(name, option) for name, make in registered().items() for option in settable(make)]
+
+
+def test_every_argument_of_a_built_in_can_be_read() -> None:
+    for name, make in BUILT_IN.items():
+        assert settable(make) == list(inspect.signature(make).parameters), name
+        assert len(settable(make)) >= 2
+
+
+def plan_for(optimizer: Any) -> tuple[Any, Any]:
+    x = pf.Placeholder("x", shape=(None, 3), dtype="float64")
+    w = pf.Parameter(np.ones((3, 1)), name="w", dtype="float64")
+    return pf.compile(pf.L2Loss(Y, x @ w), optimizer), w
+
+
+FEED = {"x": X}
+
+
+@pytest.mark.parametrize(("name", "option"), CASES)
+def test_an_option_that_is_set_has_an_effect_or_is_refused(name: str, option: str) -> None:
+    make = registered()[name]
+    optimizer = make(momentum=0.9) if option == "nesterov" else make()
+    value = changed(optimizer, option)
+    if option == "groups" and optimizer.is_python:
+        with pytest.raises(ArgumentError, match="takes no groups"):
+            optimizer.groups = value
+        return
+    plan, w = plan_for(optimizer)
+    for _ in range(2):
+        plan.step(FEED)
+    twin, v = plan_for(copy.deepcopy(optimizer))
+    twin.restore(plan.snapshot())
+    setattr(optimizer, option, value)
+    try:
+        plan.step(FEED)
+    except GraphError as problem:
+        assert "compile it anew" in str(problem) and type(optimizer).__name__ in str(problem)
+        with pytest.raises(GraphError, match="compile it anew"):
+            plan.loop(FEED)
+        setattr(optimizer, option, changed_back := getattr(twin.optimizer, option))
+        assert getattr(optimizer, option) == changed_back
+        plan.step(FEED), twin.step(FEED)
+        assert (w.value == v.value).all()  # and nothing had happened
+    else:
+        twin.step(FEED)
+        assert (w.value != v.value).any()
+    # What a new plan does is what an optimizer made like this one does.
+    setattr(optimizer, option, value)
+    arguments = {"momentum": 0.9} if option == "nesterov" else {}
+    one, w = plan_for(optimizer)
+    two, v = plan_for(make(**{**arguments, option: value}))
+    for _ in range(2):
+        one.step(FEED), two.step(FEED)
+    assert (w.value == v.value).all()
+    assert optimizer.config() == two.optimizer.config()
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_an_option_that_makes_no_sense_is_refused_when_it_is_set(name: str) -> None:
+    optimizer = BUILT_IN[name]()
+    before = repr(optimizer)
+    for option in set(settable(BUILT_IN[name])) - {"learning_rate", "epsilon_hat", "nesterov"}:
+        with pytest.raises(ArgumentError):
+            setattr(optimizer, option, {"no": {"such": 3}} if option == "groups" else -np.inf)
+    with pytest.raises(NoEffectError, match="set the option itself"):
+        optimizer.options["weight_decay"] = 3.0
+    with pytest.raises(NoEffectError, match="set all of them"):
+        optimizer.groups["w"] = {}
+    assert repr(optimizer) == before
+
+
+def test_a_changed_momentum_gets_its_velocity() -> None:
+    t = trainer(pf.optimizers.SGD(0.01))
+    fit(t)
+    assert not [key for key in t.plan.named(t.plan.snapshot()) if key.startswith("slots/")]
+    t.optimizer.momentum = 0.9
+    fit(t)
+    assert "slots/velocity/a/weight" in t.plan.named(t.plan.snapshot())
+    assert t.plan.step_count == 16
+    with pytest.raises(ArgumentError, match="momentum, which is 0"):
+        t.optimizer.momentum, t.optimizer.nesterov = 0.0, True
+    assert not t.optimizer.nesterov and t.optimizer.momentum == 0.0
+
+
+class Slower(pf.callbacks.Callback):
+    """Sets the learning rate to 0 after the second epoch."""
+
+    def on_epoch_end(self, trainer: Any, epoch: int, logs: Any) -> None:
+        self.weights = [*getattr(self, "weights", []), trainer.model.get_weights()["a/weight"]]
+        if epoch == 1:
+            trainer.optimizer.learning_rate = 0.0
+
+
+def test_a_learning_rate_that_a_callback_sets_counts_from_then_on() -> None:
+    t, slower = trainer(pf.optimizers.SGD(0.01)), Slower()
+    t.fit(X, Y, 4, 8, callbacks=[slower], verbose=0)
+    first, second, third, fourth = slower.weights
+    assert (first != second).any() and (second == third).all() and (third == fourth).all()
+
+
+def test_the_table_of_segments_says_what_is_now() -> None:
+    t = trainer()
+    fit(t)
+    freeze_layer(t, False)
+    t.model.layers[1].parameters[0].group = "slow"
+    for plan in (t.plan, copy.deepcopy(t).plan):
+        table = {s.name: (s.trainable, s.group) for s in plan.segments}
+        assert table == {
+            "a/weight": (False, "default"),
+            "a/bias": (False, "default"),
+            "b/weight": (True, "slow"),
+            "b/bias": (True, "default"),
+        }
+    freeze_layer(t, True)
+    assert all(s.trainable for s in t.plan.segments)
+
+
+def test_a_copy_made_after_a_change_goes_on_as_the_original_does() -> None:
+    one = trainer(pf.optimizers.SGD(0.01, groups={"b": {"momentum": 0.5}, "weight": {}}))
+    one.model.layers[1].parameters[0].group = "b"
+    fit(one)
+    one.model.layers[1].parameters[1].group = "b"
+    one.optimizer.momentum = 0.9
+    freeze_layer(one, False)
+    two = copy.deepcopy(one)
+    assert fit(one) == fit(two) == {"b/weight", "b/bias"}
+    for name, value in one.model.get_weights().items():
+        assert (value == two.model.get_weights()[name]).all()
+
+
+def test_a_group_that_is_set_later_counts() -> None:
+    t = trainer(pf.optimizers.SGD(0.01, groups={"bias": {"learning_rate_factor": 0.0}}))
+    assert fit(t) == {"a/weight", "b/weight"}
+    plan = pf.compile(
+        pf.L2Loss(Y, t.model.outputs[0]), pf.optimizers.SGD(0.1), parameters=t.model.parameters
+    )
+    plan.step({"x": X})
+    t.model.layers[0].parameters[0].group = "bias"
+    assert fit(t) == {"b/weight"}
+    with pytest.raises(GraphError, match=r"group of parameter 'a/weight' is bias and was default"):
+        plan.step({"x": X})
+
+
+# ---- callbacks ----
+
+
+def test_an_event_set_on_a_callback_is_heard() -> None:
+    heard = []
+    one, two = pf.callbacks.LambdaCallback(), pf.callbacks.Callback()
+    one.on_epoch_end = lambda trainer, epoch, logs: heard.append(("one", epoch))  # type: ignore[method-assign]
+    two.on_epoch_end = lambda trainer, epoch, logs: heard.append(("two", epoch))  # type: ignore[method-assign]
+    trainer().fit(X, Y, 1, callbacks=[one, two], verbose=0)
+    assert heard == [("one", 0), ("two", 0)]
+
+
+def test_what_is_set_on_early_stopping_counts() -> None:
+    stop = pf.callbacks.EarlyStopping("loss", patience=99)
+    stop.patience, stop.mode = 1, "max"
+    assert trainer().fit(X, Y, 9, callbacks=[stop], verbose=0).epochs < 9
+    stop.monitor, stop.tol = "parameters", 1e9
+    assert trainer().fit(X, Y, 9, callbacks=[stop], verbose=0).epochs == 1
+    stop.mode = "up"
+    with pytest.raises(ArgumentError, match="mode='up'"):
+        trainer().fit(X, Y, 9, callbacks=[stop], verbose=0)
+
+
 # ---- planted faults ----
 
 
@@ -276,3 +601,16 @@ def test_an_unguarded_attribute_is_noticed(monkeypatch: pytest.MonkeyPatch) -> N
         test_an_attribute_that_nothing_reads_is_refused("optimiser")
     with pytest.raises(pytest.fail.Exception):
         test_what_has_been_read_is_refused()
+
+
+def test_a_plan_that_does_not_hear_of_options_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pf.optimizers.Optimizer, "on_change", lambda self, method: None)
+    for name, option in (("adam", "weight_decay"), ("sgd", "clip_norm"), ("random_search", "low")):
+        with pytest.raises(AssertionError):
+            test_an_option_that_is_set_has_an_effect_or_is_refused(name, option)
+
+
+def test_a_list_that_takes_what_nothing_reads_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(strict.FixedList, "append")
+    with pytest.raises(pytest.fail.Exception):
+        test_no_list_takes_what_nothing_reads()

@@ -7,11 +7,15 @@ C: there a profile function is called as well, which raises at the one that is a
 from __future__ import annotations
 
 import contextlib
+import copy
+import gc
 import os
+import pickle
 import random
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +24,8 @@ import numpy as np
 import pytest
 
 import pyframe as pf
+from pyframe import plan as plan_module
+from pyframe import storage
 from pyframe.callbacks import Callback, EarlyStopping
 from pyframe.fitting import Fit
 from pyframe.layers import BatchNorm, Dense, Dropout
@@ -128,6 +134,7 @@ class Bomb:
     def __init__(self, at: int = -1, error: type[BaseException] = SystemExit) -> None:
         self.at, self.error, self.seen = at, error, 0
         self.where = ""
+        self.caught: BaseException | None = None
 
     def _event(self, frame: Any, event: str, argument: Any) -> None:
         if event not in ("call", "c_return") or not frame.f_code.co_filename.startswith(SOURCES):
@@ -145,9 +152,10 @@ class Bomb:
         sys.setprofile(self._event)
         try:
             function()
-        except self.error:
+        except self.error as error:
             if not self.where:
                 raise
+            self.caught = error  # with its frames: nothing may be left to their going away
             return True
         finally:
             sys.setprofile(None)
@@ -301,7 +309,257 @@ def test_a_save_and_a_restore_interrupted_at_some_moments(tmp_path: Path) -> Non
         assert not [p for p in tmp_path.iterdir() if p.suffix == ".tmp"]
 
 
+# ---- everything else that one can call ----
+
+
+class Thing:
+    """What is interrupted, on objects of its own, and what it comes to in bits."""
+
+    def __init__(self, folder: Path) -> None:
+        self.fits, self.path = KINDS["validated"], folder / "thing"
+        self.trainer = self.fits.trainer()
+        self.fits.fit(self.trainer, epochs=2)
+        x, w = pf.Placeholder("x", shape=(None, 3)), pf.Parameter(np.ones((3, 1)), name="w")
+        b = pf.Parameter(np.zeros(1), name="b", dtype="float64")
+        hidden = self.layer(pf.Dropout(x @ w, 0.3))
+        cost = pf.L2Loss(hidden, pf.Placeholder("y", shape=(None, 1))) + pf.Mean(0.0 * w)
+        self.plan = pf.compile(cost, self.fits.optimizer(), outputs=[hidden], parameters=[])
+        self.output, self.w, self.b = hidden, w, b
+        self.feed = {"x": X.astype(np.float32), "y": Y.astype(np.float32)}
+
+    @staticmethod
+    def layer(x: Any) -> Any:
+        return BatchNorm()(x)
+
+    def bits(self) -> Any:
+        """Return all that can be told of it, which also uses all that could have been left."""
+        plans = (self.plan, self.trainer.plan)
+        arrays = [plan.named(copy.deepcopy(plan).snapshot()) for plan in plans]
+        loss, gradients = self.plan.loss_and_gradients(self.feed)
+        return [
+            [{key: array.tobytes() for key, array in named.items()} for named in arrays],
+            [plan.step_count for plan in plans],
+            self.trainer.epochs_done,
+            self.trainer.evaluate(X, Y),
+            self.trainer.predict(X).tobytes(),
+            self.plan.run(self.feed).tobytes(),
+            (loss, [g.tobytes() for g in gradients.values()]),
+        ]
+
+
+def write(thing: Thing) -> None:
+    thing.w.value = thing.w.value + 0.0
+
+
+def loop(thing: Thing, training: bool) -> None:
+    stop = "step" if training else None
+    with (
+        thing.plan.claim() if training else contextlib.nullcontext(),
+        thing.plan.loop(
+            thing.feed, batch_size=5, epochs=2, stop=stop, training=training, claimed=training
+        ) as it,
+    ):
+        while it.run(0.0) != "done":
+            pass
+
+
+CALLS: dict[str, Callable[[Thing], Any]] = {
+    "step": lambda t: t.plan.step(t.feed),
+    "step, converted": lambda t: t.plan.step({"x": X, "y": Y.tolist()}),
+    "run": lambda t: t.plan.run(t.feed),
+    "run, training": lambda t: t.plan.run(t.feed, t.output, training=True),
+    "loss_and_gradients": lambda t: t.plan.loss_and_gradients(t.feed),
+    "predict": lambda t: t.trainer.predict(X),
+    "predict in parts": lambda t: t.trainer.model.predict(X.astype(np.float32), 5),
+    "evaluate": lambda t: t.trainer.evaluate(X, Y, 7),
+    "loop": lambda t: loop(t, True),
+    "evaluating loop": lambda t: loop(t, False),
+    "set a value": write,
+    "get weights": lambda t: t.trainer.model.get_weights(),
+    "set weights": lambda t: t.trainer.model.set_weights(t.trainer.model.get_weights()),
+    "copy": lambda t: copy.deepcopy(t.trainer),
+    "pickle": lambda t: pickle.dumps(t.plan),
+    "compile": lambda t: pf.compile(t.output),
+    "value": lambda t: t.plan.value(t.w),
+    "save the model": lambda t: t.trainer.model.save(t.path.with_name("model")),
+    "load the model": lambda t: pf.load(t.path),
+    "load the trainer": lambda t: pf.Trainer.load(t.path),
+    "profile": lambda t: t.plan.profile(t.feed, repeats=1),
+}
+TAKES_STEPS = {"step", "step, converted", "loop"}
+
+
+def prepared(folder: Path, steps: int = 0) -> Thing:
+    """Return what a call is interrupted on."""
+    thing = Thing(folder)
+    thing.trainer.save(thing.path)
+    if steps:
+        with thing.plan.loop(thing.feed, batch_size=5, epochs=2, stop="step") as it:
+            while thing.plan.step_count < steps:
+                it.run(0.0)
+    return thing
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_call_interrupted_at_some_moments(call: str, tmp_path: Path) -> None:
+    interrupt_a_call(call, tmp_path, None)
+
+
+def interrupt_a_call(call: str, folder: Path, at: list[int] | None) -> None:
+    """Interrupt a call at some moments: it has done nothing or all, and what is left works on."""
+    do = CALLS[call]
+    thing = prepared(folder)
+    before = thing.bits()
+    do(prepared(folder))  # what is made once for all is made now
+    count = Bomb()
+    thing = prepared(folder)
+    count(lambda: do(thing))
+    after = thing.bits()
+    assert (before == after) is (call not in TAKES_STEPS)
+    if at is None:
+        seed = random.SystemRandom().randrange(2**32)
+        print(f"seed {seed}, {count.seen} moments")
+        at = moments(count.seen, seed, 25)
+    for i, moment in enumerate(at):
+        thing = prepared(folder)
+        bomb = Bomb(moment, ERRORS[i % len(ERRORS)])
+        bomb(lambda thing=thing: do(thing))  # type: ignore[misc]
+        assert bomb.where, f"there are fewer moments than {moment}"
+        assert gc.isenabled(), bomb.where
+        found = thing.bits()
+        if call == "loop":  # some of its steps
+            assert found == prepared(folder, steps=thing.plan.step_count).bits(), bomb.where
+        else:
+            assert found in (before, after), (moment, bomb.where)
+        do(thing)
+
+
+def places(do: Callable[[], Any], wanted: Callable[[str, str, str], bool]) -> list[int]:
+    """Return the moments, by the name of the function, the event and what has returned."""
+    found: list[int] = []
+
+    class Notes(Bomb):
+        def _event(self, frame: Any, event: str, argument: Any) -> None:
+            seen = self.seen
+            super()._event(frame, event, argument)
+            if self.seen > seen and wanted(
+                frame.f_code.co_name, event, getattr(argument, "__name__", "")
+            ):
+                found.append(seen)
+
+    Notes()(do)
+    return found
+
+
+# ---- real signals ----
+
+WITHOUT_STEPS = [call for call in CALLS if call not in TAKES_STEPS]
+
+
+def strike(do: Callable[[], Any], seconds: float, error: type[BaseException]) -> Any:
+    """Call a function, and raise an error in it, or soon after, by a timer's signal."""
+
+    def handler(number: int, frame: Any) -> None:
+        raise error
+
+    before = signal.signal(signal.SIGALRM, handler)
+    caught = None
+    try:
+        try:
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+            do()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    except error as problem:
+        caught = problem
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    return caught
+
+
+def duration(do: Callable[[], Any]) -> float:
+    do()
+    began = time.perf_counter()
+    do()
+    return time.perf_counter() - began
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer signal")
+def test_signals_at_any_time(tmp_path: Path) -> None:
+    seed = random.SystemRandom().randrange(2**32)
+    chance, thing = random.Random(seed), prepared(tmp_path)
+    expected = thing.bits()
+    long = {call: duration(lambda call=call: CALLS[call](thing)) for call in WITHOUT_STEPS}  # type: ignore[misc]
+    kept = []
+    for i in range(300):
+        call = chance.choice(WITHOUT_STEPS)
+        do, error = CALLS[call], ERRORS[i % len(ERRORS)]
+        kept.append(strike(lambda do=do: do(thing), chance.uniform(1e-6, long[call]), error))  # type: ignore[misc]
+        assert gc.isenabled()
+        do(thing)  # waits for no lock
+        if i % 10 == 9:
+            assert thing.bits() == expected, (seed, i, call)
+            thing.trainer.save(thing.path)
+    assert sum(error is not None for error in kept) > 30
+    assert not [p for p in tmp_path.iterdir() if p.suffix == ".tmp"]
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer signal")
+def test_signals_at_any_time_of_steps_and_fits(tmp_path: Path) -> None:
+    seed = random.SystemRandom().randrange(2**32)
+    chance, thing = random.Random(seed), prepared(tmp_path)
+
+    def steps() -> None:
+        for _ in range(20):
+            thing.plan.step(thing.feed)
+        loop(thing, True)
+
+    kept, long = [], duration(steps)
+    for i in range(100):
+        kept.append(strike(steps, chance.uniform(1e-6, long), ERRORS[i % len(ERRORS)]))
+    assert sum(error is not None for error in kept) > 10
+    count = thing.plan.step_count
+    thing.plan.step(thing.feed)
+    found = thing.bits()
+    twin = prepared(tmp_path, steps=0)
+    assert found[1][0] == count + 1
+    fits, path = thing.fits, tmp_path / "fit"
+    expected = fits.fit(fits.trainer())
+    long = duration(lambda: fits.fit(twin.trainer))
+    for i in range(100):
+        work = fits.trainer()
+        error = ERRORS[i % len(ERRORS)]
+        kept.append(strike(lambda work=work: fits.fit(work), chance.uniform(1e-6, long), error))  # type: ignore[misc]
+        try:
+            work.save(path)
+            again = fits.fit(fits.trainer(), resume=path)
+        except pf.GraphError as problem:
+            assert "fit first" in str(problem)
+        except pf.CheckpointError as problem:
+            assert any(reason in str(problem) for reason in TRUE_REASONS), problem
+        else:
+            assert again == expected, (seed, i)
+        fits.fit(work, epochs=1)
+
+
 # ---- planted faults: what was wrong once turns these tests red ----
+
+
+def after_epochs(name: str, event: str, returned: str) -> bool:
+    return returned == "pf_loop_run"
+
+
+def at_the_end_of_epochs(name: str, event: str, returned: str) -> bool:
+    return name == "_note_epochs" and event == "call"
+
+
+def at_places(kind: str, wanted: Callable[[str, str, str], bool], folder: Path) -> None:
+    """Interrupt a fit where a fault shows."""
+    fits = KINDS[kind]
+    expected = fits.fit(fits.trainer())
+    work = fits.trainer()
+    for at in places(lambda: fits.fit(work), wanted):
+        interrupted(fits, expected, at, SystemExit, folder)
 
 
 def test_a_position_counted_apart_from_the_steps_is_noticed(
@@ -319,9 +577,10 @@ def test_a_position_counted_apart_from_the_steps_is_noticed(
             history={key: values[:noted] for key, values in self.history.items()},
         )
 
+    at_places("plain", after_epochs, tmp_path)
     monkeypatch.setattr(Fit, "position", late)
     with pytest.raises((AssertionError, pf.DivergenceWarning)):  # or a loss that was never written
-        all_of(KINDS["plain"], tmp_path, 10**3)
+        at_places("plain", after_epochs, tmp_path)
 
 
 def test_an_epoch_heard_of_before_its_callbacks_is_noticed(
@@ -333,6 +592,57 @@ def test_an_epoch_heard_of_before_its_callbacks_is_noticed(
         self.heard = self.done
         original(self)
 
+    at_places("stopping early", at_the_end_of_epochs, tmp_path)
     monkeypatch.setattr(Fit, "_end_epoch", early)
     with pytest.raises((AssertionError, pf.CheckpointError, pf.DivergenceWarning, IndexError)):
-        all_of(KINDS["stopping early"], tmp_path, 10**3)
+        at_places("stopping early", at_the_end_of_epochs, tmp_path)
+
+
+def test_locks_in_python_are_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The fault planted: what takes the locks is a context manager made of a generator."""
+    hold = storage.hold
+
+    @contextlib.contextmanager
+    def generator(guards: Any, *, to_write: bool) -> Any:
+        with hold(guards, to_write=to_write):
+            yield
+
+    def around(name: str, event: str, returned: str) -> bool:
+        return name in ("__enter__", "__exit__")
+
+    thing = prepared(tmp_path)
+    CALLS["loss_and_gradients"](prepared(tmp_path))
+    monkeypatch.setattr(plan_module, "hold", generator)
+    found = places(lambda: CALLS["loss_and_gradients"](thing), around)
+    assert found
+    with pytest.raises((pf.BusyError, AssertionError)):
+        interrupt_a_call("loss_and_gradients", tmp_path, found)
+
+
+def test_a_pause_of_the_collector_in_python_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    @contextlib.contextmanager
+    def paused() -> Any:
+        gc.disable()
+        try:
+            yield
+        finally:
+            gc.enable()
+
+    def make(function: Callable[[], Any]) -> Any:
+        with paused():
+            return function()
+
+    def around(name: str, event: str, returned: str) -> bool:
+        return name in ("__enter__", "__exit__")
+
+    thing = prepared(tmp_path)
+    CALLS["compile"](prepared(tmp_path))
+    monkeypatch.setattr(plan_module, "with_collector_paused", make)
+    try:
+        with pytest.raises(AssertionError):
+            found = places(lambda: CALLS["compile"](thing), around)
+            interrupt_a_call("compile", tmp_path, found)
+    finally:
+        gc.enable()

@@ -165,3 +165,17 @@ def test_without_the_check_it_would_be_noticed(
         test_an_error_names_the_parameter_and_nothing_is_updated(
             CLIPS["by norm"], np.nan, "float32"
         )
+
+
+@pytest.mark.filterwarnings("ignore::pyframe.DivergenceWarning")
+def test_a_history_tells_of_skipped_steps() -> None:
+    X, Y = np.ones((12, 2)), np.ones(12)
+    X[5] = np.inf
+    model = pf.Sequential([pf.layers.Dense(1)], input_shape=(2,))
+    trainer = pf.Trainer(model, "l2", pf.optimizers.SGD(0.01, nonfinite="skip"))
+    for _ in range(2):
+        history = trainer.fit(X, Y, 2, 3, shuffle=False, verbose=0)
+        assert history.skipped_steps == 2 and ", 2 steps skipped" in repr(history)
+    assert trainer.plan.skipped_steps == 4
+    history = trainer.fit(X[:3], Y[:3], 1, verbose=0)
+    assert history.skipped_steps == 0 and "skipped" not in repr(history)

@@ -477,3 +477,27 @@ def test_an_exit_by_a_signal_while_a_plugin_loads_is_no_fault_of_the_plugin(worl
         "pf.layers.get('slow')"
     )
     assert world.run(code).returncode == 7
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no such signals")
+def test_a_timeout_by_a_signal_while_a_plugin_loads_sets_nothing_aside(world: World) -> None:
+    source = (
+        "import builtins, os, signal\n"
+        "if not hasattr(builtins, 'struck'):\n"
+        "    builtins.struck = True\n"
+        "    os.kill(os.getpid(), signal.SIGALRM)\n"
+        "import pyframe as pf\n"
+        "@pf.hookimpl\n"
+        "def pyframe_register_losses():\n"
+        "    return {'slow': pf.losses.get('l2')}\n"
+    )
+    world.install("pyframe-slow", source, provides=("losses.slow",))
+    code = (
+        "import signal, pyframe as pf\n"
+        "def stop(number, frame):\n    raise TimeoutError\n"
+        "signal.signal(signal.SIGALRM, stop)\n"
+        "try:\n    pf.losses.get('slow')\n"
+        "except TimeoutError:\n    print('late', pf.losses.get('slow') is pf.losses.get('l2'))"
+    )
+    run = world.run(code)
+    assert "late True" in run.stdout, run.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import linecache
 import math
 import warnings
 from pathlib import Path
@@ -228,3 +229,36 @@ def test_the_loss_is_really_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Fit, "_note_divergence", lambda *_: None)
     with pytest.raises(ValueError, match="not enough values"):
         test_a_loss_that_is_not_finite_is_said_once(None, [])
+
+
+# ---- where a warning points ----
+
+
+def line_of(found: list[warnings.WarningMessage]) -> str:
+    (warning,) = found
+    assert warning.filename == __file__
+    return linecache.getline(__file__, warning.lineno).strip()
+
+
+def test_a_divergence_is_told_at_the_line_that_called_fit() -> None:
+    from pyframe.estimators import NetRegressor
+
+    X = np.random.default_rng(0).normal(size=(40, 3))
+    wild = pf.optimizers.SGD(1e30)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        pf.Trainer(pf.Sequential([pf.layers.Dense(1)]), "l2", wild).fit(X, X[:, 0], 3, verbose=0)
+    assert line_of(found).startswith("pf.Trainer(")
+    net = NetRegressor([pf.layers.Dense(1)], optimizer=wild, epochs=3)
+    with warnings.catch_warnings(record=True) as found, pytest.raises(ValueError, match="finite"):
+        warnings.simplefilter("always")
+        net.fit(X, X[:, 0])
+    assert line_of(found) == "net.fit(X, X[:, 0])"
+
+
+def test_an_unused_parameter_is_told_at_the_line_that_called_compile() -> None:
+    w, unused = pf.Parameter(np.ones(1), name="w"), pf.Parameter(np.ones(1), name="unused")
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        pf.compile(pf.Sum(w), pf.optimizers.SGD(0.1), parameters=[unused])
+    assert line_of(found).startswith("pf.compile(")

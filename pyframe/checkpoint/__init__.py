@@ -26,6 +26,7 @@ from pyframe.checkpoint.container import (
 )
 from pyframe.checkpoint.decoding import Decoder
 from pyframe.checkpoint.document import (
+    ODD,
     TRAINING,
     Architecture,
     LostLayer,
@@ -156,7 +157,7 @@ def building(source: str) -> Iterator[None]:
         yield
     except CheckpointError:
         raise
-    except Exception as error:
+    except ODD as error:
         raise CheckpointError(
             f"{source} does not describe a model that can be built: {error}"
         ) from error

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pyframe._version import __version__
-from pyframe.checkpoint.document import Architecture, LostLayer, paths_of, restored
+from pyframe.checkpoint.document import ODD, Architecture, LostLayer, paths_of, restored
 from pyframe.checkpoint.encoding import new_op
 from pyframe.checkpoint.schema import check_model
 from pyframe.errors import CheckpointError, UnknownNameError
@@ -80,7 +80,7 @@ class Decoder:
             return self.leaf(record) if "leaf" in record else self.operation(record)
         except CheckpointError:
             raise
-        except Exception as error:
+        except ODD as error:
             kind = record.get("op", record.get("leaf")) if isinstance(record, dict) else "odd"
             missing = "it lacks " if isinstance(error, KeyError) else ""
             raise CheckpointError(

@@ -8,12 +8,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pyframe.errors import ArgumentError, CheckpointError
+from pyframe.errors import ArgumentError, CheckpointError, PyframeError
 from pyframe.layers import Layer
 from pyframe.node import Array, Parameter, Placeholder, Spec, Value
 
 # What a file may ask NumPy to make besides its arrays: numbers, and none larger than complex128.
 KINDS, LARGEST_ITEM = "biufc", 16
+
+# What odd values make code raise that takes them as they are; and not what the system has to say
+# meanwhile, or a signal handler, such as TimeoutError.
+ODD = (
+    PyframeError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 
 TRAINING = "training/"  # what the names of the arrays begin with that a model by itself has not
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pyframe.checkpoint.container import Header, read_arrays, read_header
-from pyframe.checkpoint.document import TRAINING
+from pyframe.checkpoint.document import ODD, TRAINING
 from pyframe.checkpoint.writing import check_path
 from pyframe.errors import CheckpointError
 from pyframe.node import describe as shape_text
@@ -62,7 +62,7 @@ def inspect(path: str | os.PathLike[str], *, verify: bool = False) -> dict[str, 
         report = {"file": source, **_report(header, verify)}
         as_text(report)  # what is odd in it comes up here, if not before
         return report
-    except Exception as error:
+    except ODD as error:
         raise CheckpointError(
             f"{source} does not describe a model: {type(error).__name__} {error}"
         ) from error

@@ -73,6 +73,8 @@ def check_path(path: str | os.PathLike[str]) -> None:
         encoded = os.fsencode(path)
     except (TypeError, UnicodeError) as error:
         raise ArgumentError(f"{path!r:.200} is the name of no file: {error}") from error
+    if not encoded:
+        raise ArgumentError(f"{path!r} is the name of no file: it is empty")
     if b"\0" in encoded:
         raise ArgumentError(f"{path!r:.200} is the name of no file: it has a null character in it")
 

@@ -93,7 +93,6 @@ class Epochs:
             warn(
                 "Got `batch_size` less than 1 or larger than sample size. It is going to be "
                 "clipped",
-                stacklevel=5,
             )
         return min(int(wanted), self.samples)
 

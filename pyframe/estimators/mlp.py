@@ -212,10 +212,9 @@ class _Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
                         f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) "
                         "reached and the optimization hasn't converged yet.",
                         ConvergenceWarning,
-                        stacklevel=4,
                     )
         except KeyboardInterrupt:
-            warn("Training interrupted by user.", stacklevel=4)
+            warn("Training interrupted by user.")
         finally:
             epochs.close()
             self.coefs_ = [np.array(w) for w in self.coefs_]

@@ -212,7 +212,7 @@ class _Net(BaseEstimator):
             verbose=int(self.verbose),
         )
         if history.interrupted:
-            warn("Training interrupted by user.", stacklevel=3)
+            warn("Training interrupted by user.")
         if not all(np.isfinite(w).all() for w in self.model_.get_weights().values()):
             raise ValueError(  # scikit-learn's own words
                 "Solver produced non-finite parameter weights. The input data may contain large "

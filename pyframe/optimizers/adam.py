@@ -47,6 +47,7 @@ class Adam(Optimizer):
     """
 
     name = "adam"
+    _attributes = Optimizer._attributes
     slots = {"first_moment": "like", "second_moment": "like"}
 
     def __init__(

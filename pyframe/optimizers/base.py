@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple
+from weakref import WeakMethod
 
 import numpy.typing as npt
 
@@ -17,6 +18,7 @@ from pyframe import schedules
 from pyframe.errors import ArgumentError, check_number
 from pyframe.registry import registries
 from pyframe.state import check_rate
+from pyframe.strict import FixedDict, Strict
 
 Array = npt.NDArray[Any]
 
@@ -43,12 +45,22 @@ class Call(NamedTuple):
     operations: int = 1
 
 
-class Optimizer:
+OPTIONS = "set the option itself, as in optimizer.weight_decay = 0.1"
+GROUPS = "set all of them: optimizer.groups = {...}"
+# What can be set besides the options of one's own.
+SETTABLE = ("learning_rate", "clip_value", "clip_norm", "nonfinite", "groups")
+
+
+class Optimizer(Strict):
     """The base of all optimizers.
 
     A subclass in NumPy overrides `update`. One with a C kernel overrides `calls`, and `proposals`
     if it is a search. Options of its own go to ``super().__init__`` as keywords: they are kept in
     `options`, can be overridden for a group, and are saved with the model.
+
+    All of these may be set later (``optimizer.weight_decay = 0.1``). The learning rate is read anew
+    at each step, by a fit too; a `Trainer` heeds the rest in its next fit, and a plan that was
+    compiled before refuses to train on.
 
     Parameters
     ----------
@@ -98,6 +110,7 @@ class Optimizer:
     needs_gradients: ClassVar[bool] = True
     proposes: ClassVar[bool] = False
     slots: dict[str, str] = {}
+    _attributes = dict.fromkeys(SETTABLE, "")
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -117,13 +130,57 @@ class Optimizer:
         self.learning_rate: Any = _rate(learning_rate)
         self.clip_value = _limit("clip_value", clip_value)
         self.clip_norm = _limit("clip_norm", clip_norm)
-        if nonfinite not in (None, "raise", "skip"):
-            raise ArgumentError(f"nonfinite={nonfinite!r}; use 'raise' or 'skip'")
-        self.nonfinite = nonfinite
-        self.options = self.check_options(options)
-        self.groups = {
-            group: self._check_group(group, given) for group, given in (groups or {}).items()
-        }
+        self.nonfinite = _nonfinite("nonfinite", nonfinite)
+        self._on_change: list[Any] = []  # weak references to methods of plans
+        self.groups: dict[str, dict[str, Any]] = {}
+        self.options: dict[str, Any] = FixedDict({}, OPTIONS)
+        self._settle(self.check_options(options), groups or {})
+
+    def _settle(self, options: dict[str, Any], groups: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take options and groups that fit together, or with an error neither."""
+        before = self.options
+        vars(self)["options"] = FixedDict(options, OPTIONS)
+        try:
+            checked = {group: self._check_group(group, given) for group, given in groups.items()}
+        except BaseException:
+            vars(self)["options"] = before
+            raise
+        fixed = {group: FixedDict(given, GROUPS) for group, given in checked.items()}
+        # To be read as attributes too; with __getattr__ each look at the rate would take longer.
+        vars(self).update(options, groups=FixedDict(fixed, GROUPS))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an argument of the constructor, checked as it does it; plans hear of it."""
+        options = vars(self).get("options")
+        if options is None:  # it is still being made
+            object.__setattr__(self, name, value)
+            return
+        if name in options:
+            self._settle(self.check_options({**options, name: value}), self.groups)
+        elif name == "groups":
+            self._settle(dict(options), value or {})
+        else:
+            check = CHECKS.get(name)
+            super().__setattr__(name, value if check is None else check(name, value))
+            if check is None:
+                return
+        self._on_change = [reference for reference in self._on_change if reference() is not None]
+        for reference in self._on_change:
+            if (method := reference()) is not None:
+                method()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_on_change": []}  # the plans of a copy are others
+
+    def on_change(self, method: Any) -> None:
+        """Have a method called, as long as its object lives, when anything but the rate changes."""
+        self._on_change.append(WeakMethod(method))
+
+    def settings(self) -> dict[str, Any]:
+        """Return what a plan has read when it was compiled, to be compared with what is now."""
+        names = ("clip_value", "clip_norm", "nonfinite", "groups", "slots")
+        own = {} if self.is_python else self.options  # Python code reads its options at each step
+        return {**own, **{name: getattr(self, name) for name in names}}
 
     def check_options(self, options: dict[str, Any]) -> dict[str, Any]:
         """Return the options with their values converted, or raise `ArgumentError`.
@@ -304,6 +361,20 @@ def _rate(rate: Any) -> Any:
 
 def _limit(what: str, value: float | None) -> float | None:
     return None if value is None else check_number(what, value, above=0)
+
+
+def _nonfinite(what: str, value: str | None) -> str | None:
+    if value not in (None, "raise", "skip"):
+        raise ArgumentError(f"{what}={value!r}; use 'raise' or 'skip'")
+    return value
+
+
+# What is checked when it is set, and has been read by the plans that were compiled before.
+CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "clip_value": _limit,
+    "clip_norm": _limit,
+    "nonfinite": _nonfinite,
+}
 
 
 def get(optimizer: Any) -> Any:

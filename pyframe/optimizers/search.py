@@ -25,6 +25,7 @@ class Search(Optimizer):
 
     needs_gradients = False
     proposes = True
+    _attributes = {"groups": ""}  # nothing has a learning rate, and there is nothing to clip
     slots = {"best": "scalar"}
 
     def __init__(self, *, groups: Mapping[str, Mapping[str, Any]] | None, **options: Any) -> None:
@@ -58,6 +59,7 @@ class RandomSearch(Search):
     """
 
     name = "random_search"
+    _attributes = Search._attributes
 
     def __init__(
         self,
@@ -100,6 +102,7 @@ class DirectionSearch(Search):
     """
 
     name = "direction_search"
+    _attributes = Search._attributes
     slots = {"direction": "like", "best": "scalar", "redraw": "scalar"}
 
     def __init__(

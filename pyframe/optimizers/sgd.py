@@ -46,6 +46,7 @@ class SGD(Optimizer):
     """
 
     name = "sgd"
+    _attributes = Optimizer._attributes
 
     def __init__(
         self,
@@ -69,8 +70,12 @@ class SGD(Optimizer):
             nesterov=nesterov,
             weight_decay=weight_decay,
         )
+
+    @property
+    def slots(self) -> dict[str, str]:  # type: ignore[override]  # no one sets it
+        """A velocity, if there is any momentum."""
         every = [self.options, *self.groups.values()]
-        self.slots = {"velocity": "like"} if any(o.get("momentum") for o in every) else {}
+        return {"velocity": "like"} if any(o.get("momentum") for o in every) else {}
 
     def check_options(self, options: dict[str, Any]) -> dict[str, Any]:
         momentum = check_number("momentum", options["momentum"], at_least=0, at_most=1)

@@ -30,7 +30,7 @@ class Lion(pf.optimizers.Optimizer):
     betas : pair of float in [0, 1), default (0.9, 0.99)
     weight_decay : float, at least 0, default 0.0
         Decoupled: it shrinks the parameters and never enters the momentum.
-    clip_value, clip_norm
+    clip_value, clip_norm, nonfinite
         As for every `pyframe.optimizers.Optimizer`.
 
     Raises
