@@ -50,7 +50,7 @@ CASES = [
 
 
 def needs(sanitizer: str) -> None:
-    if sanitize.find_runtime(sanitizer) is None:
+    if sanitize.find_library(sanitize.RUNTIMES[sanitizer]) is None:
         pytest.skip(f"no {sanitizer} sanitizer lies beside cc")
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -30,16 +31,18 @@ FLAGS = {
     "address": "-fsanitize=address,undefined -fsanitize-undefined-trap-on-error",
     "thread": "-fsanitize=thread",
 }
+# What the interpreter has on the stack tells nothing.
+OF_PYTHON = re.compile(r"^ +#\d+ .* (Python|Objects|Modules|Include)/\S+:\d+$")
 RUNTIMES = {"address": "libasan.so", "thread": "libtsan.so"}
 
 
-def find_runtime(sanitizer: str) -> Path | None:
-    """Return the library of a sanitizer, or None if it does not lie beside cc."""
+def find_library(name: str) -> Path | None:
+    """Return where a library lies that comes with cc, or None if it does not."""
     try:
-        asked = ["cc", f"-print-file-name={RUNTIMES[sanitizer]}"]
-        path = Path(subprocess.check_output(asked, text=True).strip())
+        said = subprocess.check_output(["cc", f"-print-file-name={name}"], text=True)
     except (OSError, subprocess.CalledProcessError):
         return None
+    path = Path(said.strip())
     return path if path.is_absolute() and path.exists() else None
 
 
@@ -65,11 +68,13 @@ def build(sanitizer: str) -> None:
 
 def run(sanitizer: str, command: Sequence[str], runtime: Path) -> int:
     """Run a command under a sanitizer, print what was reported, and return the status."""
+    # That of C++ has to be there before anything throws: matplotlib brings it along later.
+    first = [runtime, find_library("libstdc++.so.6")]
     with tempfile.TemporaryDirectory() as folder:
         options = f"log_path={folder}/report"
         environment = {
             **os.environ,
-            "LD_PRELOAD": str(runtime),
+            "LD_PRELOAD": " ".join(str(path) for path in first if path),
             # Python keeps what it has until it ends, and beyond.
             "ASAN_OPTIONS": f"{options}:detect_leaks=0:handle_sigill=1",
             "TSAN_OPTIONS": options,
@@ -79,7 +84,8 @@ def run(sanitizer: str, command: Sequence[str], runtime: Path) -> int:
         status = subprocess.run(command, env=environment, check=False).returncode
         reports = sorted(Path(folder).iterdir())
         for report in reports:
-            print(report.read_text(encoding="utf-8", errors="replace"), flush=True)
+            lines = report.read_text(encoding="utf-8", errors="replace").splitlines()
+            print(*(line for line in lines if not OF_PYTHON.search(line)), sep="\n", flush=True)
     if reports:
         print(f"the {sanitizer} sanitizer reported something in {len(reports)} process(es)")
     return 1 if reports else status
@@ -94,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if not given.command:
         parser.error("which command is to run under it?")
-    runtime = find_runtime(given.sanitizer)
+    runtime = find_library(RUNTIMES[given.sanitizer])
     if runtime is None:
         print(f"no {given.sanitizer} sanitizer lies beside cc: this is left out")
         return LEFT_OUT
