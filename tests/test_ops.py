@@ -19,6 +19,7 @@ from pyframe.testing import (
     check_declaration,
     check_forward,
     check_gradients,
+    check_zero_extents,
 )
 
 OPS: list[type[Op]] = [
@@ -77,6 +78,13 @@ def test_gradients(op_class: type[Op]) -> None:
 @every_op
 def test_bad_calls(op_class: type[Op]) -> None:
     check_bad_calls(op_class)
+
+
+@every_op
+def test_zero_extents(op_class: type[Op]) -> None:
+    check_zero_extents(op_class)
+    for isa in SETS[:-1]:  # the last is the one that is in use
+        check_zero_extents(op_class, kernels=partial(_native.find_kernel, isa=isa))
 
 
 def kernels_of_updates() -> set[str]:

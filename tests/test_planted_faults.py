@@ -19,6 +19,7 @@ from pyframe.testing import (
     check_bad_calls,
     check_forward,
     check_gradients,
+    check_zero_extents,
     layer_checks,
 )
 
@@ -388,6 +389,53 @@ def test_an_error_that_names_nothing_is_noticed() -> None:
     with pytest.raises(ConformanceError, match="does not name") as caught:
         check_bad_calls(NamelessError)
     assert caught.value.kind == "shape"
+
+
+# ---- operands without elements ----
+
+EMPTY_FAULTS = [
+    Fault(
+        "sums of nothing that are not written",
+        "gemm.c",
+        "if (g->m == 0 || g->n == 0) return;",
+        "if (g->m == 0 || g->n == 0 || g->k == 0) return;",
+        "matmul",
+        ("unwritten",),
+    ),
+    Fault(
+        "gradients of no rows that are not written",
+        "norm.c",
+        "    if (dscale) memset(dscale, 0, bytes);",
+        "    if (dscale && rows > 0) memset(dscale, 0, bytes);",
+        "layer_norm_grad",
+        ("unwritten",),
+    ),
+]
+
+
+@needs_compiler
+@pytest.mark.parametrize("fault", EMPTY_FAULTS, ids=lambda f: f"{f.op}: {f.name}")
+def test_a_fault_with_nothing_in_it(fault: Fault, workshop: mutants.Workshop) -> None:
+    op_class = registry.ops.get(fault.op)
+    check_zero_extents(op_class, kernels=workshop.build())
+    with pytest.raises(ConformanceError, match="set to 0") as caught:
+        check_zero_extents(op_class, kernels=workshop.build(fault.file, fault.old, fault.new))
+    assert caught.value.kind in fault.kinds
+
+
+class NothingToLookAt(pf.Softplus):
+    """A softplus of nothing, too, whose gradient is one of something only."""
+
+    def gradient(self, *grads: Any) -> Sequence[Value | None]:
+        if 0 in (self.inputs[0].shape or ()):  # type: ignore[union-attr]
+            raise pf.errors.ShapeError("nothing to look at")
+        return super().gradient(*grads)
+
+
+def test_a_gradient_that_refuses_what_the_op_takes() -> None:
+    with pytest.raises(ConformanceError, match="nothing to look at") as caught:
+        check_zero_extents(NothingToLookAt)
+    assert caught.value.kind == "zero"
 
 
 # ---- checks of attributes that are left out ----

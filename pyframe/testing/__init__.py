@@ -28,6 +28,7 @@ from pyframe.testing.optimizers import check_optimizer, optimizer_checks
 from pyframe.testing.parts import PartCase
 from pyframe.testing.plugins import check_plugin, conformance, plugin_checks
 from pyframe.testing.subject import ConformanceError, Kernels
+from pyframe.testing.zero_extents import check_zero_extents
 
 __all__ = [
     "ConformanceError",
@@ -53,6 +54,7 @@ __all__ = [
     "check_optimizer",
     "check_plugin",
     "check_schedule",
+    "check_zero_extents",
     "conformance",
     "dataset_checks",
     "initializer_checks",

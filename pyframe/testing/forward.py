@@ -52,12 +52,7 @@ def check_forward(
         element that is wrong with both values.
     """
     for case, origin in all_cases(op_class, shapes, seed):
-        subject = Subject(op_class, case, dtype, origin, kernels)
-        for training in subject.modes():
-            if op_class.uses_random and training:
-                _check_repeatable(subject, training, subject.call_ok(training=training))
-            else:
-                _check_one(subject, training)
+        check_case(Subject(op_class, case, dtype, origin, kernels))
     if op_class.differentiable and not op_class.uses_random:
         for case, origin in all_cases(op_class, shapes // 4, seed):
             _check_nan(Subject(op_class, case, dtype, origin, kernels))
@@ -67,6 +62,15 @@ def check_forward(
     if op_class.exact_on_integers:
         for case, origin in all_cases(op_class, shapes // 4, seed, integers=True):
             _check_exact(Subject(op_class, case, dtype, origin, kernels))
+
+
+def check_case(subject: Subject) -> None:
+    """Call the kernel on one case and compare it with the reference; see `check_forward`."""
+    for training in subject.modes():
+        if subject.op_class.uses_random and training:
+            _check_repeatable(subject, training, subject.call_ok(training=training))
+        else:
+            _check_one(subject, training)
 
 
 def _check_one(subject: Subject, training: bool) -> None:

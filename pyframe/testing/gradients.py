@@ -69,12 +69,16 @@ def check_gradients(op_class: type[Op], *, shapes: int = DEFAULT_SHAPES, seed: i
         raise TypeError(f"{op_class.__name__} declares that it is not differentiable")
     for case, origin in all_cases(op_class, shapes, seed):
         subject = Subject(op_class, case, "float64", origin)
-        rng = np.random.default_rng(seed)
-        every = op_class.differentiable_outputs or range(len(subject.node.specs))
-        sets = [[i] for i in every] if len(every) > 1 else []
-        for training in subject.modes():
-            for wanted in [list(every), *sets]:
-                _check_one(subject, wanted, training, rng)
+        check_case_gradients(subject, np.random.default_rng(seed))
+
+
+def check_case_gradients(subject: Subject, rng: np.random.Generator) -> None:
+    """Compare the gradients of one case in float64 with differences; see `check_gradients`."""
+    every = subject.op_class.differentiable_outputs or range(len(subject.node.specs))
+    sets = [[i] for i in every] if len(every) > 1 else []
+    for training in subject.modes():
+        for wanted in [list(every), *sets]:
+            _check_one(subject, wanted, training, rng)
 
 
 def _check_one(

@@ -19,6 +19,7 @@ from pyframe.testing.hostile import check_attributes
 from pyframe.testing.nodes import node_checks
 from pyframe.testing.runner import Checks, Expected, run_checks
 from pyframe.testing.subject import ConformanceError, Kernels
+from pyframe.testing.zero_extents import check_zero_extents
 
 
 def check_declaration(op_class: type[Op]) -> None:
@@ -99,7 +100,8 @@ def check_op(
     See Also
     --------
     op_checks : the checks by name.
-    check_forward, check_gradients, check_bad_calls, check_capabilities : what they are made of.
+    check_forward, check_gradients, check_bad_calls, check_zero_extents, check_capabilities : what
+    they are made of.
     """
     checks = op_checks(op_class, cases, dtypes=dtypes, shapes=shapes, seed=seed, kernels=kernels)
     what = getattr(op_class, "__name__", type(op_class).__name__)
@@ -122,11 +124,17 @@ def op_checks(
     - gradient: `check_gradients`, if it is differentiable.
     - bad_calls: `check_bad_calls`.
     - attributes: `check_attributes`.
+    - zero_extents: `check_zero_extents`, for each instruction set.
     - capability: `check_capabilities`.
     """
     if not (isinstance(op_class, type) and issubclass(op_class, Op)):
         return node_checks(op_class, cases)
     op = op_class
+
+    def check_empty() -> None:
+        check_zero_extents(op, seed=seed, kernels=kernels)
+        for each in _kernel_sets(op, 64, kernels)[:-1]:  # of the last it has been
+            check_zero_extents(op, seed=seed, kernels=each)
 
     def check_all_kernels() -> None:
         for dtype in dtypes:
@@ -140,6 +148,7 @@ def op_checks(
             op, shapes=min(shapes, 30), seed=seed, kernels=kernels
         ),
         "attributes": lambda: check_attributes(op, seed=seed, kernels=kernels),
+        "zero_extents": check_empty,
         "capability": lambda: check_capabilities(
             op, shapes=min(shapes, 20), seed=seed, kernels=kernels
         ),

@@ -37,8 +37,8 @@ class ConformanceError(AssertionError):
     ----------
     kind : str
         Which one. Of a kernel: "value", "exact", "nan", "unwritten", "guard", "input", "repeat",
-        "status", "state", "random", "label", "gradient", "shape", "dtype", "absent" or
-        "declaration". Of a layer and the rest: the name of the check, as in
+        "status", "state", "random", "label", "gradient", "shape", "dtype", "absent", "zero"
+        or "declaration". Of a layer and the rest: the name of the check, as in
         `pyframe.testing.layer_checks`.
     """
 

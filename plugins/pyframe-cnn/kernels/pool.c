@@ -102,10 +102,10 @@ static pool pool_of(const pf_call *call, const pf_operand *x, const pf_operand *
 }
 
 static void in_images(const pool *p, pf_body body) {
-    const int64_t *size = p->attributes->window;
-    const int64_t read = p->attributes->adaptive
-                             ? image_elements(&p->x)
-                             : image_elements(&p->y) * size[0] * size[1] * size[2];
+    int64_t read = image_elements(p->attributes->adaptive ? &p->x : &p->y);
+    /* Of a window, what of it can lie in the image. */
+    for (int axis = 0; axis < AXES && !p->attributes->adaptive; axis++)
+        read *= min_of(p->attributes->window[axis], p->x.size[axis]);
     p->call->host->parallel_for(p->x.count, p->x.count * read / 8, body, (void *)p);
 }
 

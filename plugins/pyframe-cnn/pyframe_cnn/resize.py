@@ -106,7 +106,8 @@ class UpSample(WindowOp):
     Raises
     ------
     ShapeError
-        If the factors are for another number of axes, or the result is too large.
+        If the factors are for another number of axes, an image has no pixels, or the result is too
+        large.
 
     Examples
     --------
@@ -128,6 +129,8 @@ class UpSample(WindowOp):
     def infer_shape(self, *shapes: Any) -> Shape:
         (x,) = shapes
         factor = self._expand("factor", self._check_images(x))
+        if 0 in x[1:-1]:  # nor has its gradient, a pool, anything to look at
+            self.bad_shapes("there is nothing to enlarge in an image without pixels")
         grown = (None if n is None else n * f for n, f in zip(x[1:-1], factor, strict=True))
         return (x[0], *grown, x[-1])
 

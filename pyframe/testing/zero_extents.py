@@ -1,0 +1,143 @@
+"""Operands without elements: every axis of every operand is set to 0 where that is legal."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+
+from pyframe.errors import PyframeError
+from pyframe.node import FLOAT32, FLOAT64, INT64, Spec
+from pyframe.op import Case, Op
+from pyframe.testing.bad_calls import has_no_classes
+from pyframe.testing.forward import check_case
+from pyframe.testing.gradients import check_case_gradients
+from pyframe.testing.subject import (
+    ConformanceError,
+    Kernels,
+    Subject,
+    all_cases,
+    build,
+    describe_case,
+)
+
+DEFAULT_SHAPES = 5
+# Of the sets of axes of one case, those tried and those found legal: the small ones come first.
+MOST_SETS = 3000
+MOST_LEGAL = 40
+
+
+def check_zero_extents(
+    op_class: type[Op],
+    *,
+    shapes: int = DEFAULT_SHAPES,
+    seed: int = 0,
+    kernels: Kernels | None = None,
+) -> None:
+    """Set each axis of each operand to 0, together with those that the shape rule ties to it.
+
+    What the shape rule refuses with a `PyframeError` is not legal. Everything else is called, in
+    both dtypes, with guard words around every operand, and is compared with the reference as in
+    `check_forward`, unless there are labels and no class that they could be of. So are the
+    gradients, as in `check_gradients`, where `kernels` is not given.
+
+    Parameters
+    ----------
+    op_class : type of Op
+    shapes : int, default 5
+        Random cases besides ``op_class.cases()``.
+    seed : int
+        That of the first random case.
+    kernels : callable, optional
+        ``kernels(name, bits)`` gives the address of a kernel; default: the built-in ones.
+
+    Raises
+    ------
+    ConformanceError
+        An `AssertionError` that names op, shapes, attributes and what is wrong.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> from pyframe.testing import check_zero_extents
+    >>> check_zero_extents(pf.MatMul)
+    """
+    seen = set()
+    for case, origin in all_cases(op_class, shapes, seed):
+        for empty, what in _empty_cases(op_class, case):
+            key = repr(([None if a is None else a.shape for a in empty.inputs], empty.attributes))
+            if key in seen:
+                continue
+            seen.add(key)
+            for dtype in ("float32", "float64"):
+                subject = Subject(op_class, empty, dtype, f"{origin} with {what}", kernels)
+                try:
+                    _check(subject)
+                except ConformanceError:
+                    raise
+                except Exception as error:
+                    raise subject.fail(
+                        "zero",
+                        f"the shape rule takes it, and then {type(error).__name__} came: {error}",
+                    ) from error
+
+
+def _check(subject: Subject) -> None:
+    if has_no_classes(subject):
+        return
+    check_case(subject)
+    if subject.op_class.differentiable and subject.kernels is None and subject.dtype == FLOAT64:
+        check_case_gradients(subject, np.random.default_rng(0))
+
+
+def _empty_cases(op_class: type[Op], case: Case) -> Iterator[tuple[Case, str]]:
+    """Yield the legal cases with axes set to 0, and which those are."""
+    axes = [
+        (i, axis)
+        for i, array in enumerate(case.inputs)
+        if array is not None
+        for axis in range(np.ndim(array))
+        if np.shape(array)[axis]
+    ]
+    sets = itertools.chain.from_iterable(
+        itertools.combinations(axes, count) for count in range(1, len(axes) + 1)
+    )
+    legal = (each for each in itertools.islice(sets, MOST_SETS) if _is_legal(op_class, case, each))
+    for chosen in itertools.islice(legal, MOST_LEGAL):
+        what = " and ".join(f"axis {axis} of input {i}" for i, axis in chosen)
+        yield _emptied(case, chosen), f"{what} set to 0"
+
+
+def _emptied(case: Case, chosen: tuple[tuple[int, int], ...]) -> Case:
+    """Return a case without what lies along some axes of its inputs."""
+    inputs = list(case.inputs)
+    for i, axis in chosen:
+        inputs[i] = np.take(np.asarray(inputs[i]), [], axis)
+    return case._replace(inputs=tuple(inputs))
+
+
+def _is_legal(op_class: type[Op], case: Case, chosen: tuple[tuple[int, int], ...]) -> bool:
+    """Return whether the shape rule takes a case with some axes set to 0."""
+    shapes = [None if a is None else list(np.shape(a)) for a in case.inputs]
+    for i, axis in chosen:
+        shape = shapes[i]
+        assert shape is not None
+        shape[axis] = 0
+    specs = [
+        None
+        if shape is None
+        else Spec(tuple(shape), INT64 if i in op_class.integer_inputs else FLOAT32)
+        for i, shape in enumerate(shapes)
+    ]
+    try:
+        build(op_class, specs, case)
+    except PyframeError:
+        return False
+    except Exception as error:
+        raise ConformanceError(
+            "shape",
+            f"{describe_case(op_class, _emptied(case, chosen), 'float32')}\n  the shape rule must "
+            f"refuse it with a PyframeError or take it, and raised {type(error).__name__}: {error}",
+        ) from error
+    return True
