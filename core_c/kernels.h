@@ -126,5 +126,6 @@ PF_KERNEL(confusion_matrix) /* labels (n, ...), x (n, ..., classes), [w]
 PF_KERNEL(binary_accuracy)  /* y, x (n, ...), [w] -> sum w [(x > 0) = (y > 1/2)], sum w */
 PF_KERNEL(mae)              /* y, y_hat (n, ...), [w] -> sum w |y_hat - y|, sum w */
 PF_KERNEL(rmse)             /* y, y_hat (n, ...), [w] -> sum w (y_hat - y)^2, sum w */
-PF_KERNEL(r2)               /* y, y_hat (n, ...), [w] -> the two of rmse, sum w y, sum w y^2 */
+PF_KERNEL(r2)               /* y, y_hat (n, ...), [w] -> the first of rmse, and in 2, 3 and 3 parts
+                               sum w, sum w y, sum w y^2 */
 PF_KERNEL(mean_of)          /* loss s(), shape of (n, ...), [w] -> loss sum w, sum w */
