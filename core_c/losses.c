@@ -20,7 +20,28 @@ typedef struct {
     int64_t rows, row, count;
     int64_t reduction;
     const real *weight;
+    real unit;  /* the factor of weights */
+    real total; /* of a mean: the weight of all elements */
 } batch;
+
+/* What makes finite the sums of great numbers: less of them than 1 / LITTLE are added. */
+#define LITTLE R(0x1p-60)
+
+/* The weights of a mean count relative to a power of two next to their sum: that rounds nothing,
+ * and neither they nor their products with losses overflow or vanish. */
+static void weigh(batch *b) {
+    enum { LEAST = PF_REAL_BITS == 32 ? -120 : -1000 };
+    real sum = pf_sum(b->weight, b->rows);
+    int exponent = 0;
+    if (!(r_fabs(sum) < INFINITY)) {
+        b->unit = LITTLE, sum = 0;
+        for (int64_t r = 0; r < b->rows; r++) sum += b->weight[r] * LITTLE;
+    }
+    if (r_fabs(sum) < INFINITY) (void)PF_MATH(frexp)(sum, &exponent);
+    const real factor = PF_MATH(ldexp)(R(1.0), -(exponent < LEAST ? LEAST : exponent));
+    b->unit *= factor;
+    b->total = sum * factor * (real)b->row;
+}
 
 static batch batch_of(const pf_call *call, const pf_operand *shape, int weight) {
     batch b;
@@ -29,17 +50,20 @@ static batch batch_of(const pf_call *call, const pf_operand *shape, int weight) 
     b.row = b.rows > 0 ? b.count / b.rows : 0;
     b.reduction = ((const loss_attributes *)call->attributes)->reduction;
     b.weight = pf_in(call, weight);
+    b.unit = R(1.0), b.total = (real)b.count;
+    if (b.weight && b.reduction == MEAN) weigh(&b);
     return b;
 }
 
-static inline real weight_of(batch b, int64_t r) { return b.weight ? b.weight[r] : R(1.0); }
+static inline real weight_of(batch b, int64_t r) {
+    return b.weight ? b.weight[r] * b.unit : R(1.0);
+}
 
 /* A sum over the batch as `reduction` wants it. Also what a gradient of the result brings to each
  * element of weight 1. */
 static real reduced(batch b, real total) {
     if (b.reduction == SUM) return total;
-    real weight = b.weight ? pf_sum(b.weight, b.rows) * (real)b.row : (real)b.count;
-    return b.count > 0 && weight == 0 ? total * 0 : total / weight; /* NaN stays NaN */
+    return b.count > 0 && b.total == 0 ? total * 0 : total / b.total; /* NaN stays NaN */
 }
 
 /* A loss of one element, or a derivative of it. */
@@ -64,6 +88,16 @@ static inline __attribute__((always_inline)) real sum_elements(element_function 
     return total;
 }
 
+/* The mean of losses that are finite, and whose sum is not. */
+__attribute__((noinline, cold)) static real great_mean(batch b, element_function *f, const real *y,
+                                                       const real *y_hat, real delta) {
+    double total = 0;
+    for (int64_t r = 0; r < b.rows; r++)
+        for (int64_t i = r * b.row; i < (r + 1) * b.row; i++)
+            total += (double)(weight_of(b, r) * (f(y[i], y_hat[i], delta) * LITTLE));
+    return (real)(total / (double)b.total) / LITTLE;
+}
+
 /* y, y_hat, [weight] -> loss. Inlined into each loss, and f into it. */
 static inline __attribute__((always_inline)) int loss(const pf_call *call, element_function *f,
                                                       real delta) {
@@ -84,11 +118,13 @@ static inline __attribute__((always_inline)) int loss(const pf_call *call, eleme
         for (int64_t r = 0; r < b.rows; r++) {
             const real *a = y + r * b.row, *c = y_hat + r * b.row;
             real l = b.row == 1 ? f(*a, *c, delta) : sum_elements(f, a, c, b.row, delta);
-            lane[r % PF_LANES] += b.weight[r] * l;
+            lane[r % PF_LANES] += weight_of(b, r) * l;
         }
         total = pf_fold(lane);
     }
     out[0] = reduced(b, total);
+    if (b.reduction == MEAN && !(r_fabs(out[0]) < INFINITY))
+        out[0] = great_mean(b, f, y, y_hat, delta);
     return PF_OK;
 }
 
@@ -223,22 +259,26 @@ int PF_NAME(cross_entropy)(const pf_call *call) {
     const int64_t *labels = pf_in_int(call, 0);
     const real *restrict x = pf_in(call, 1);
     real *restrict out = pf_out(call, 0);
-    real lane[PF_LANES] = {0}, top[PF_BLOCK_ROWS], log_sum[PF_BLOCK_ROWS];
+    real top[PF_BLOCK_ROWS], log_sum[PF_BLOCK_ROWS];
     const int64_t block = pf_block_rows(b.count, classes);
-    for (int64_t start = 0; start < b.count; start += block) {
-        const int64_t rows = b.count - start < block ? b.count - start : block;
-        pf_log_sum_rows(x, rows, classes, top, log_sum);
-        for (int64_t r = 0; r < rows; r++, x += classes) {
-            const int64_t i = start + r;
-            const real l = weight_of(b, i / b.row) * ((top[r] - x[labels[i]]) + log_sum[r]);
-            if (b.reduction == NONE)
-                out[i] = l;
-            else
-                lane[i % PF_LANES] += l;
+    for (real factor = R(1.0);; factor = LITTLE) { /* once more if a sum overflows */
+        real lane[PF_LANES] = {0};
+        for (int64_t start = 0; start < b.count; start += block) {
+            const int64_t rows = b.count - start < block ? b.count - start : block;
+            pf_log_sum_rows(x + start * classes, rows, classes, top, log_sum);
+            for (int64_t r = 0; r < rows; r++) {
+                const int64_t i = start + r;
+                const real l = (top[r] - x[i * classes + labels[i]]) + log_sum[r];
+                const real share = weight_of(b, i / b.row) * (l * factor);
+                if (b.reduction == NONE)
+                    out[i] = share;
+                else
+                    lane[i % PF_LANES] += share;
+            }
         }
+        if (b.reduction != NONE) out[0] = reduced(b, pf_fold(lane)) / factor;
+        if (b.reduction != MEAN || r_fabs(out[0]) < INFINITY || factor != 1) return PF_OK;
     }
-    if (b.reduction != NONE) out[0] = reduced(b, pf_fold(lane));
-    return PF_OK;
 }
 
 /* dx_c = dl w (softmax(x)_c - [c = y]) */

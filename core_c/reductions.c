@@ -120,6 +120,21 @@ static int64_t terms(const pf_operand *x, uint64_t axes) {
     return n;
 }
 
+/* The same as mean where sums overflow. */
+__attribute__((noinline, cold)) static void mean_of_great(const real *x, real *y, real divisor,
+                                                          layout l) {
+    const real little = R(0x1p-60); /* of which as many as one likes are finite */
+    const int64_t places = pf_walk_count(&l.kept), rows = pf_walk_count(&l.reduced);
+    for (int64_t k = 0; k < places; k++, pf_walk_next(&l.kept))
+        for (int64_t c = 0; c < l.columns; c++) {
+            double total = 0;
+            for (int64_t r = 0; r < rows; r++, pf_walk_next(&l.reduced))
+                for (int64_t i = 0; i < l.length; i++)
+                    total += (double)(x[l.kept.offset[0] + l.reduced.offset[0] + c + i] * little);
+            *y++ = (real)(total / (double)divisor) / little;
+        }
+}
+
 /* y = sum x / n; NaN when there is nothing to take the mean of */
 int PF_NAME(mean)(const pf_call *call) {
     const reduction_attributes *attributes = call->attributes;
@@ -127,7 +142,13 @@ int PF_NAME(mean)(const pf_call *call) {
     PF_NAME(sum)(call);
     real divisor = (real)terms(call->inputs[0], attributes->axes);
     int64_t n = pf_count(call->outputs[0]);
-    for (int64_t i = 0; i < n; i++) y[i] /= divisor;
+    int overflow = 0;
+    for (int64_t i = 0; i < n; i++) {
+        y[i] /= divisor;
+        overflow |= !(r_fabs(y[i]) < INFINITY);
+    }
+    if (overflow)
+        mean_of_great(pf_in(call, 0), y, divisor, make_layout(call->inputs[0], attributes->axes));
     return PF_OK;
 }
 
