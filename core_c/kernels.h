@@ -91,11 +91,12 @@ PF_KERNEL(cross_entropy)      /* labels y (n, ...), x (n, ..., classes), [w] -> 
                                  l = log sum_c exp(x_c) - x_y */
 PF_KERNEL(cross_entropy_grad) /* dl, y, x, [w] -> dx             softmax(x)_c - [c = y] */
 
-/* norm.c: x (B, C), scale and shift (C,); x^ = (x - mean) inverse, inverse = (var + eps)^(-1/2). */
-PF_KERNEL(batch_norm)      /* x, scale, shift -> y, mean (C,), inverse (C,)
+/* norm.c: x (B, C), scale and shift (C,); x^ = (x - mean) inverse, inverse = (var + eps)^(-1/2);
+ * low is what rounding has left of the mean. */
+PF_KERNEL(batch_norm)      /* x, scale, shift -> y, mean (C,), inverse (C,), low (C,)
                               states: running mean (C,), running variance (C,)
                               y = scale x^ + shift, statistics over B */
-PF_KERNEL(batch_norm_grad) /* dy, x, scale, mean, inverse -> dx, dscale (C,), dshift (C,) */
+PF_KERNEL(batch_norm_grad) /* dy, x, scale, mean, inverse, low -> dx, dscale (C,), dshift (C,) */
 PF_KERNEL(layer_norm)      /* x, scale, shift -> y            statistics over C, row by row */
 PF_KERNEL(layer_norm_grad) /* dy, x, scale -> dx, dscale (C,), dshift (C,) */
 

@@ -27,20 +27,23 @@ typedef struct {
 /* What makes finite the sums of great numbers: less of them than 1 / LITTLE are added. */
 #define LITTLE R(0x1p-60)
 
-/* The weights of a mean count relative to a power of two next to their sum: that rounds nothing,
- * and neither they nor their products with losses overflow or vanish. */
+/* The weights of a mean that are great or small together count relative to a power of two next to
+ * their sum: that rounds nothing, and neither they nor their products with losses overflow or
+ * vanish. */
 static void weigh(batch *b) {
     enum { LEAST = PF_REAL_BITS == 32 ? -120 : -1000 };
     real sum = pf_sum(b->weight, b->rows);
-    int exponent = 0;
-    if (!(r_fabs(sum) < INFINITY)) {
-        b->unit = LITTLE, sum = 0;
-        for (int64_t r = 0; r < b->rows; r++) sum += b->weight[r] * LITTLE;
+    if (!(sum > R(0x1p-16) && sum < R(0x1p16))) {
+        int exponent = 0;
+        if (!(r_fabs(sum) < INFINITY)) {
+            b->unit = LITTLE, sum = 0;
+            for (int64_t r = 0; r < b->rows; r++) sum += b->weight[r] * LITTLE;
+        }
+        if (r_fabs(sum) < INFINITY) (void)PF_MATH(frexp)(sum, &exponent);
+        const real factor = PF_MATH(ldexp)(R(1.0), -(exponent < LEAST ? LEAST : exponent));
+        b->unit *= factor, sum *= factor;
     }
-    if (r_fabs(sum) < INFINITY) (void)PF_MATH(frexp)(sum, &exponent);
-    const real factor = PF_MATH(ldexp)(R(1.0), -(exponent < LEAST ? LEAST : exponent));
-    b->unit *= factor;
-    b->total = sum * factor * (real)b->row;
+    b->total = sum * (real)b->row;
 }
 
 static batch batch_of(const pf_call *call, const pf_operand *shape, int weight) {

@@ -289,7 +289,7 @@ def batch_norm(data: np.ndarray, find: Any = _native.find_kernel) -> np.ndarray:
     x = pf.Placeholder("x", shape=data.shape, dtype=data.dtype.name)
     states = [pf.State(np.zeros(c), n, dtype=data.dtype.name) for n in ("mean", "variance")]
     node = op(x, np.ones(c), np.zeros(c), *states)
-    outputs = [np.full_like(data, NAN), *(np.full(c, NAN, data.dtype) for _ in range(2))]
+    outputs = [np.full_like(data, NAN), *(np.full(c, NAN, data.dtype) for _ in range(3))]
     one, bits = np.ones(c, data.dtype), 8 * data.itemsize
     specs = [v.spec for v in node.inputs if v is not None]
     status, *_ = _native.call_kernel(
@@ -329,6 +329,30 @@ def test_batch_norm_of_great_and_of_equal_numbers(rows: int, dtype: str, isa: st
     check_batch_norm(dtype, rows, lambda name, bits: _native.find_kernel(name, bits, isa))
 
 
+@every_dtype
+@pytest.mark.parametrize("rows", [50, 64, 300, 5000])
+def test_batch_norm_of_a_mean_far_from_zero(rows: int, dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    data = (rng.choice([1e5, -3e6, 0.0], 19) + rng.normal(size=(rows, 19))).astype(dtype)
+    flow = (1 + rng.normal(size=(rows, 19))).astype(dtype)
+    x = pf.Parameter(data, "x", dtype=dtype)
+    scale, shift = (pf.Parameter(np.full(19, v), n, dtype=dtype) for v, n in ((1, "a"), (0, "b")))
+    states = [pf.State(np.zeros(19), n, dtype=dtype) for n in ("mean", "variance")]
+    y = pf.BatchNorm(x, scale, shift, *states)
+    found = pf.compile(pf.Sum(y * flow), outputs=y).loss_and_gradients({})[1]
+    got = batch_norm(data)
+    wide, dy = data.astype(np.float64), flow.astype(np.float64)
+    off = wide - wide.mean(axis=0)
+    off -= off.mean(axis=0)
+    inverse = 1 / np.sqrt(np.mean(off**2, axis=0) + 1e-5)
+    hat = off * inverse
+    slope = inverse * (dy - dy.mean(axis=0) - hat * np.mean(dy * hat, axis=0))
+    near = 20 * float(np.finfo(dtype).eps)
+    np.testing.assert_allclose(got, hat, atol=near)
+    np.testing.assert_allclose(found[x], slope, atol=near)
+    np.testing.assert_allclose(found[scale], np.sum(dy * hat, axis=0), atol=near * rows)
+
+
 # ---- the faults that these tests are there for ----
 
 
@@ -355,8 +379,8 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> mutants.Workshop:
         ),
         (
             "norm.c",
-            "middle += rest / (real)k->count;",
-            "(void)rest;",
+            "settle(&m, middle, rest / (real)k->count);",
+            "m.mean = middle;",
             lambda find: check_batch_norm("float32", 100, find),
         ),
     ],
