@@ -156,12 +156,12 @@ static void part_moments(void *context, int64_t index) {
 }
 
 /* Once more, for a column whose squares have overflowed: of numbers scaled down by a power of two,
- * which costs no digits. Gives the mean and 1 / sqrt(variance), to which epsilon adds nothing; NaN
- * and infinity among the numbers make both NaN. */
+ * which costs no digits. Gives the mean, what rounding has left of it, and 1 / sqrt(variance), to
+ * which epsilon adds nothing; NaN and infinity among the numbers make all of them NaN but `low`. */
 __attribute__((noinline, cold)) static void scaled_moments(const real *x, int64_t n, int64_t apart,
-                                                           real *mean, real *inverse) {
+                                                           real *mean, real *low, real *inverse) {
     real most = 0;
-    double sum = 0, squares = 0;
+    double sum = 0, rest = 0, squares = 0;
     for (int64_t i = 0; i < n; i++) {
         const real size = r_fabs(x[i * apart]);
         most = size > most || size != size ? size : most;
@@ -170,13 +170,17 @@ __attribute__((noinline, cold)) static void scaled_moments(const real *x, int64_
     (void)PF_MATH(frexp)(most, &exponent);
     const real down = PF_MATH(ldexp)(R(1.0), -exponent), up = PF_MATH(ldexp)(R(1.0), exponent - 1);
     for (int64_t i = 0; i < n; i++) sum += (double)(x[i * apart] * down);
-    const double middle = sum / (double)n;
+    const real middle = (real)(sum / (double)n);
     for (int64_t i = 0; i < n; i++) {
-        const double off = (double)(x[i * apart] * down) - middle;
+        const double off = (double)(x[i * apart] * down) - (double)middle;
+        rest += off;
         squares += off * off;
     }
-    *mean = (real)middle * R(2.0) * up; /* 2^exponent itself may be too much */
-    *inverse = down / (real)sqrt(squares / (double)n + 1e-36); /* of equal numbers not infinite */
+    rest /= (double)n;
+    *mean = middle * R(2.0) * up; /* 2^exponent itself may be too much */
+    *low = rest == rest ? (real)rest * R(2.0) * up : 0;
+    /* of equal numbers not infinite */
+    *inverse = down / (real)sqrt(fabs(squares / (double)n - rest * rest) + 1e-36);
 }
 
 /* The moments of all rows, in the place of the first part's. */
@@ -243,10 +247,8 @@ int PF_NAME(batch_norm)(const pf_call *call) {
             inverse[c] = R(1.0) / r_sqrt(squares[c] / (real)rows + epsilon);
         }
         for (int64_t c = 0; c < width; c++)
-            if (!(squares[c] < INFINITY)) {
-                scaled_moments(b.x + c, rows, width, &mean[c], &inverse[c]);
-                low[c] = 0;
-            }
+            if (!(squares[c] < INFINITY))
+                scaled_moments(b.x + c, rows, width, &mean[c], &low[c], &inverse[c]);
     } else {
         for (int64_t c = 0; c < width; c++) {
             mean[c] = running_mean[c];
@@ -348,8 +350,9 @@ static real normalize_row(const real *restrict x, int64_t n, real epsilon, real 
     const real variance = pf_dot(hat, hat, n) / (real)n;
     real inverse = R(1.0) / r_sqrt(variance + epsilon);
     if (!(variance < INFINITY)) {
-        scaled_moments(x, n, 1, &mean, &inverse);
-        for (int64_t i = 0; i < n; i++) hat[i] = x[i] - mean;
+        real low;
+        scaled_moments(x, n, 1, &mean, &low, &inverse);
+        for (int64_t i = 0; i < n; i++) hat[i] = x[i] - mean - low;
     }
     for (int64_t i = 0; i < n; i++) hat[i] *= inverse;
     return inverse;
@@ -395,10 +398,15 @@ int PF_NAME(layer_norm_grad)(const pf_call *call) {
             shift_sum[i] += dy[i];
         }
         if (dx) {
-            for (int64_t i = 0; i < n; i++) g[i] = dy[i] * scale[i];
-            const real mean_g = pf_sum(g, n) / (real)n, mean_g_hat = pf_dot(g, hat, n) / (real)n;
+            real mean_g, mean_g_hat, unit = R(1.0);
+            for (;; unit = PF_REAL_BITS == 32 ? R(0x1p-100) : R(0x1p-1000)) {
+                for (int64_t i = 0; i < n; i++) g[i] = dy[i] * unit * scale[i];
+                mean_g = pf_sum(g, n) / (real)n, mean_g_hat = pf_dot(g, hat, n) / (real)n;
+                if (r_fabs(mean_g) + r_fabs(mean_g_hat) < INFINITY || unit != 1) break;
+            }
+            const real factor = inverse / unit; /* which g may need to be finite */
             for (int64_t i = 0; i < n; i++)
-                dx[r * n + i] = inverse * (g[i] - mean_g - hat[i] * mean_g_hat);
+                dx[r * n + i] = factor * (g[i] - mean_g - hat[i] * mean_g_hat);
         }
         if ((r + 1) % PF_ROWS == 0 || r + 1 == rows) {
             if (dscale)

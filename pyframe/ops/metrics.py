@@ -470,9 +470,9 @@ class R2(ElementMetric):
     Returns
     -------
     Value of float64, shape (9,)
-        sum w (y_hat - y)^2; then sum w in two parts, sum w y in three, sum w y^2 in three. Parts add
-        up to their number, and those of many batches without rounding: each but the last has 26
-        binary digits.
+        sum w (y_hat - y)^2; then sum w in two parts, sum w y in three, sum w y^2 in three. Parts
+        add up to their number, and those of many batches without rounding: each but the last has
+        26 binary digits.
 
     Raises
     ------

@@ -224,7 +224,9 @@ class BatchNorm(Normalization):
         rows = _rows(x)
         # Deviations are off by units of their own, not of the mean: that one has its `low`.
         hat = np.abs(x - mean) * inverse + 1
-        size = np.abs(mean) if not len(rows) else np.maximum(np.abs(mean), np.abs(rows).mean(axis=0))
+        size = np.abs(mean)
+        if len(rows):
+            size = np.maximum(size, np.abs(rows).mean(axis=0))
         return 64 + len(rows), (hat * np.abs(scale) + np.abs(shift), size, inverse, size)
 
     @classmethod

@@ -140,7 +140,7 @@ class _Bench(Pairing):
             added = np.sum(parts, axis=0)
             wrong = close(added, whole, 1e-12)
             # Sums of many digits are given in parts, which may be divided otherwise.
-            if wrong and close(*(np.asarray(finalize(s)) for s in (added, whole)), 1e-12):
+            if wrong and close(np.asarray(finalize(added)), np.asarray(finalize(whole)), 1e-12):
                 fail(
                     "additive",
                     self.what,
