@@ -130,6 +130,11 @@ int PF_NAME(rmse)(const pf_call *call) {
     return PF_OK;
 }
 
+/* parts = sum w in 2 parts, sum w y and sum w y^2 in 3, from sum w, c, and sum w (y - c) and its
+ * square. */
+void PF_RARE(write_moments)(double weight, double about, double first, double second,
+                            double *parts);
+#if PF_DEFINES_RARE
 /* A sum of twice the digits of a double: high + low, low at most half a unit of high's last place.
  */
 typedef struct {
@@ -169,6 +174,16 @@ static void write_parts(wide x, int count, double *parts) {
     parts[count - 1] = x.high;
 }
 
+void PF_RARE(write_moments)(double weight, double about, double first, double second,
+                            double *parts) {
+    const wide square = times(about, about);
+    const wide most = plus(times(square.high, weight), times(square.low, weight));
+    write_parts((wide){weight, 0}, 2, parts);
+    write_parts(plus(times(about, weight), (wide){first, 0}), 3, parts + 2);
+    write_parts(plus(plus(most, times(2 * about, first)), (wide){second, 0}), 3, parts + 5);
+}
+#endif
+
 /* y, y_hat (n, ...), [w] -> sum w (y_hat - y)^2, and in 2, 3 and 3 parts sum w, sum w y and
  * sum w y^2. How much y varies is the small difference of two great numbers when its mean is far
  * from 0: so these are sums about the y next to its mean, c, and put about 0 with twice the digits:
@@ -200,12 +215,8 @@ int PF_NAME(r2)(const pf_call *call) {
         first += weight_of(b, r) * sum;
         second += weight_of(b, r) * squares;
     }
-    const wide square = times(about, about);
-    const wide most = plus(times(square.high, weight), times(square.low, weight));
     sums[0] = squared_errors(b, y, pf_in(call, 1));
-    write_parts((wide){weight, 0}, 2, sums + 1);
-    write_parts(plus(times(about, weight), (wide){first, 0}), 3, sums + 3);
-    write_parts(plus(plus(most, times(2 * about, first)), (wide){second, 0}), 3, sums + 6);
+    PF_RARE(write_moments)(weight, about, first, second, sums + 1);
     return PF_OK;
 }
 

@@ -158,8 +158,11 @@ static void part_moments(void *context, int64_t index) {
 /* Once more, for a column whose squares have overflowed: of numbers scaled down by a power of two,
  * which costs no digits. Gives the mean, what rounding has left of it, and 1 / sqrt(variance), to
  * which epsilon adds nothing; NaN and infinity among the numbers make all of them NaN but `low`. */
-__attribute__((noinline, cold)) static void scaled_moments(const real *x, int64_t n, int64_t apart,
-                                                           real *mean, real *low, real *inverse) {
+void PF_RARE(scaled_moments)(const real *x, int64_t n, int64_t apart, real *mean, real *low,
+                             real *inverse);
+#if PF_DEFINES_RARE
+void PF_RARE(scaled_moments)(const real *x, int64_t n, int64_t apart, real *mean, real *low,
+                             real *inverse) {
     real most = 0;
     double sum = 0, rest = 0, squares = 0;
     for (int64_t i = 0; i < n; i++) {
@@ -182,6 +185,7 @@ __attribute__((noinline, cold)) static void scaled_moments(const real *x, int64_
     /* of equal numbers not infinite */
     *inverse = down / (real)sqrt(fabs(squares / (double)n - rest * rest) + 1e-36);
 }
+#endif
 
 /* The moments of all rows, in the place of the first part's. */
 static void all_moments(batch *b) {
@@ -248,7 +252,7 @@ int PF_NAME(batch_norm)(const pf_call *call) {
         }
         for (int64_t c = 0; c < width; c++)
             if (!(squares[c] < INFINITY))
-                scaled_moments(b.x + c, rows, width, &mean[c], &low[c], &inverse[c]);
+                PF_RARE(scaled_moments)(b.x + c, rows, width, &mean[c], &low[c], &inverse[c]);
     } else {
         for (int64_t c = 0; c < width; c++) {
             mean[c] = running_mean[c];
@@ -340,20 +344,39 @@ typedef struct {
     double epsilon;
 } layer_norm_attributes;
 
+/* hat = x - mean of a row whose squares overflow; returns 1 / sqrt(variance). */
+real PF_RARE(center_row)(const real *x, int64_t n, real *hat);
+/* g = dy scale, and its means, in a unit that is returned and in which they are finite. */
+real PF_RARE(scale_flow)(const real *dy, const real *scale, const real *hat, int64_t n, real *g,
+                         real *mean_g, real *mean_g_hat);
+#if PF_DEFINES_RARE
+real PF_RARE(center_row)(const real *x, int64_t n, real *hat) {
+    real mean, low, inverse;
+    PF_RARE(scaled_moments)(x, n, 1, &mean, &low, &inverse);
+    for (int64_t i = 0; i < n; i++) hat[i] = x[i] - mean - low;
+    return inverse;
+}
+
+real PF_RARE(scale_flow)(const real *dy, const real *scale, const real *hat, int64_t n, real *g,
+                         real *mean_g, real *mean_g_hat) {
+    const real unit = PF_REAL_BITS == 32 ? R(0x1p-100) : R(0x1p-1000);
+    for (int64_t i = 0; i < n; i++) g[i] = dy[i] * unit * scale[i];
+    *mean_g = pf_sum(g, n) / (real)n;
+    *mean_g_hat = pf_dot(g, hat, n) / (real)n;
+    return unit;
+}
+#endif
+
 /* hat = x^ of a row of n > 0 elements; returns 1 / sqrt(variance + epsilon). What rounding has done
  * to the mean is taken off again: equal numbers give 0. */
 static real normalize_row(const real *restrict x, int64_t n, real epsilon, real *restrict hat) {
-    real mean = pf_sum(x, n) / (real)n;
+    const real mean = pf_sum(x, n) / (real)n;
     for (int64_t i = 0; i < n; i++) hat[i] = x[i] - mean;
     const real off = pf_sum(hat, n) / (real)n;
     for (int64_t i = 0; i < n; i++) hat[i] -= off;
     const real variance = pf_dot(hat, hat, n) / (real)n;
     real inverse = R(1.0) / r_sqrt(variance + epsilon);
-    if (!(variance < INFINITY)) {
-        real low;
-        scaled_moments(x, n, 1, &mean, &low, &inverse);
-        for (int64_t i = 0; i < n; i++) hat[i] = x[i] - mean - low;
-    }
+    if (!(variance < INFINITY)) inverse = PF_RARE(center_row)(x, n, hat);
     for (int64_t i = 0; i < n; i++) hat[i] *= inverse;
     return inverse;
 }
@@ -398,13 +421,11 @@ int PF_NAME(layer_norm_grad)(const pf_call *call) {
             shift_sum[i] += dy[i];
         }
         if (dx) {
-            real mean_g, mean_g_hat, unit = R(1.0);
-            for (;; unit = PF_REAL_BITS == 32 ? R(0x1p-100) : R(0x1p-1000)) {
-                for (int64_t i = 0; i < n; i++) g[i] = dy[i] * unit * scale[i];
-                mean_g = pf_sum(g, n) / (real)n, mean_g_hat = pf_dot(g, hat, n) / (real)n;
-                if (r_fabs(mean_g) + r_fabs(mean_g_hat) < INFINITY || unit != 1) break;
-            }
-            const real factor = inverse / unit; /* which g may need to be finite */
+            for (int64_t i = 0; i < n; i++) g[i] = dy[i] * scale[i];
+            real mean_g = pf_sum(g, n) / (real)n, mean_g_hat = pf_dot(g, hat, n) / (real)n;
+            real factor = inverse;
+            if (!(r_fabs(mean_g) + r_fabs(mean_g_hat) < INFINITY))
+                factor /= PF_RARE(scale_flow)(dy, scale, hat, n, g, &mean_g, &mean_g_hat);
             for (int64_t i = 0; i < n; i++)
                 dx[r * n + i] = factor * (g[i] - mean_g - hat[i] * mean_g_hat);
         }
