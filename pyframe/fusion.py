@@ -157,23 +157,29 @@ class _Absorption:
             early = node.output_count > 1
             if early and not self._is_ready(consumer, (node, index), i):
                 continue
-            fused = node.absorb(index, consumer, given_specs(consumer, self.specs))
-            if fused is not None and self._has_result_of(consumer, fused, index):
+            given = given_specs(consumer, self.specs)
+            fused = node.absorb(index, consumer, given)
+            if fused is not None and self._has_result_of(consumer, given, fused, index):
                 self._replace(node, index, consumer, fused, early)
                 return True
         return False
 
-    def _has_result_of(self, consumer: Op, fused: Op, index: int) -> bool:
+    def _has_result_of(
+        self, consumer: Op, given: Sequence[Spec | None], fused: Op, index: int
+    ) -> bool:
         """Return whether a joined op gives what the consumer gave, by its own shape rule.
 
         An `absorb` that looks at a part of the shapes only would have memory of one size and a
-        kernel that writes another. Such ops stay apart.
+        kernel that writes another. Such ops stay apart. Where all shapes are one there is no other.
         """
+        result = self.specs[consumer][0]
+        if all([spec is None or spec.shape == result.shape for spec in given]):
+            return True
         try:
-            given = fused.check(*given_specs(fused, self.specs))
+            specs = fused.check(*given_specs(fused, self.specs))
         except ShapeError:
             return False
-        return given[index] == self.specs[consumer][0]
+        return specs[index] == result
 
     def _is_ready(self, consumer: Node, taken: Key, place: int) -> bool:
         """Return whether all that a consumer reads, but for one value, is there before a place.
