@@ -67,17 +67,9 @@ class BinaryCrossEntropy(Loss):
     of_values = False
     unit_target = True
 
-    def __init__(
-        self,
-        y: Any,
-        y_hat: Any,
-        sample_weight: Any = None,
-        reduction: str = "mean",
-        *,
-        name: str | None = None,
-    ) -> None:
-        logits = binary_logits(y_hat, type(self).__name__)
-        super().__init__(y, logits, sample_weight, reduction, name=name)
+    @classmethod
+    def operands(cls, y: Any, y_hat: Any) -> tuple[Any, Any]:
+        return y, binary_logits(y_hat, cls.__name__)
 
     @classmethod
     def element(cls, y: Any, y_hat: Any, delta: float) -> Any:
@@ -171,17 +163,9 @@ class CrossEntropy(Loss):
     integer_inputs = (0,)
     match = staticmethod(match_labels)
 
-    def __init__(
-        self,
-        y: Any,
-        y_hat: Any,
-        sample_weight: Any = None,
-        reduction: str = "mean",
-        *,
-        name: str | None = None,
-    ) -> None:
-        logits = class_logits(y_hat, type(self).__name__)
-        super().__init__(as_labels(y), logits, sample_weight, reduction, name=name)
+    @classmethod
+    def operands(cls, y: Any, y_hat: Any) -> tuple[Any, Any]:
+        return as_labels(y), class_logits(y_hat, cls.__name__)
 
     def gradient(self, *grads: Any) -> Sequence[Value | None]:
         return None, CrossEntropyGrad(grads[0], *self.inputs, **self.attrs), None
