@@ -30,7 +30,7 @@ class BinaryCrossEntropy(Loss):
     """Cross-entropy of two classes, from one logit x = y_hat an element.
 
     With p = sigmoid(x), l = -y log p - (1 - y) log(1 - p), computed without overflow as
-    max(x, 0) - x y + log(1 + exp(-|x|)).
+    max(x, 0) - x y + log(1 + exp(-|x|)). An infinite logit on the right side costs nothing.
 
     Parameters
     ----------
@@ -119,7 +119,9 @@ def _log_sum_exp(x: Any) -> tuple[Any, Any]:
 class CrossEntropy(Loss):
     """Cross-entropy of classes, from integer labels and logits: log-softmax and choice in one.
 
-    l = log sum_c exp(x_c) - x_y for the logits x of a sample and its label y.
+    l = log sum_c exp(x_c) - x_y for the logits x of a sample and its label y. A logit of -inf is a
+    class that cannot be: it gets no gradient, and as the label its loss is infinite. Where a logit is
+    +inf, or all are -inf, loss and gradient are NaN.
 
     Parameters
     ----------
