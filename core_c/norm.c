@@ -359,7 +359,7 @@ real PF_RARE(center_row)(const real *x, int64_t n, real *hat) {
 
 real PF_RARE(scale_flow)(const real *dy, const real *scale, const real *hat, int64_t n, real *g,
                          real *mean_g, real *mean_g_hat) {
-    const real unit = PF_REAL_BITS == 32 ? R(0x1p-100) : R(0x1p-1000);
+    const real unit = PF_MATH(ldexp)(R(1.0), PF_REAL_BITS == 32 ? -100 : -1000);
     for (int64_t i = 0; i < n; i++) g[i] = dy[i] * unit * scale[i];
     *mean_g = pf_sum(g, n) / (real)n;
     *mean_g_hat = pf_dot(g, hat, n) / (real)n;
