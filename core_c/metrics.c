@@ -130,10 +130,11 @@ int PF_NAME(rmse)(const pf_call *call) {
     return PF_OK;
 }
 
-/* parts = sum w in 2 parts, sum w y and sum w y^2 in 3, from sum w, c, and sum w (y - c) and its
- * square. */
-void PF_RARE(write_moments)(double weight, double about, double first, double second,
-                            double *parts);
+/* parts = sum w in 2 parts, sum w y and sum w y^2 in 3. How much y varies is the small difference
+ * of two great numbers when its mean is far from 0: so these are sums about the y next to its mean,
+ * c, and put about 0 with twice the digits: sum w y = s + c sum w,  sum w y^2 = q + 2 c s + c^2 sum
+ * w, s = sum w (y - c),  q = sum w (y - c)^2 */
+void PF_RARE(write_moments)(batch b, const real *y, double *parts);
 #if PF_DEFINES_RARE
 /* A sum of twice the digits of a double: high + low, low at most half a unit of high's last place.
  */
@@ -174,25 +175,8 @@ static void write_parts(wide x, int count, double *parts) {
     parts[count - 1] = x.high;
 }
 
-void PF_RARE(write_moments)(double weight, double about, double first, double second,
-                            double *parts) {
-    const wide square = times(about, about);
-    const wide most = plus(times(square.high, weight), times(square.low, weight));
-    write_parts((wide){weight, 0}, 2, parts);
-    write_parts(plus(times(about, weight), (wide){first, 0}), 3, parts + 2);
-    write_parts(plus(plus(most, times(2 * about, first)), (wide){second, 0}), 3, parts + 5);
-}
-#endif
-
-/* y, y_hat (n, ...), [w] -> sum w (y_hat - y)^2, and in 2, 3 and 3 parts sum w, sum w y and
- * sum w y^2. How much y varies is the small difference of two great numbers when its mean is far
- * from 0: so these are sums about the y next to its mean, c, and put about 0 with twice the digits:
- *     sum w y = s + c sum w,  sum w y^2 = q + 2 c s + c^2 sum w,
- *     s = sum w (y - c),  q = sum w (y - c)^2 */
-int PF_NAME(r2)(const pf_call *call) {
-    const batch b = batch_of(call, 1, 2);
-    const real *y = pf_in(call, 0);
-    double *sums = pf_out_double(call, 0), mean = 0, about = 0, first = 0, second = 0;
+void PF_RARE(write_moments)(batch b, const real *y, double *parts) {
+    double mean = 0, about = 0, first = 0, second = 0;
     const double weight = total_weight(b);
     for (int64_t r = 0; r < b.rows; r++) {
         double sum = 0;
@@ -215,8 +199,21 @@ int PF_NAME(r2)(const pf_call *call) {
         first += weight_of(b, r) * sum;
         second += weight_of(b, r) * squares;
     }
-    sums[0] = squared_errors(b, y, pf_in(call, 1));
-    PF_RARE(write_moments)(weight, about, first, second, sums + 1);
+    const wide square = times(about, about);
+    const wide most = plus(times(square.high, weight), times(square.low, weight));
+    write_parts((wide){weight, 0}, 2, parts);
+    write_parts(plus(times(about, weight), (wide){first, 0}), 3, parts + 2);
+    write_parts(plus(plus(most, times(2 * about, first)), (wide){second, 0}), 3, parts + 5);
+}
+#endif
+
+/* y, y_hat (n, ...), [w] -> sum w (y_hat - y)^2, and in 2, 3 and 3 parts sum w, sum w y and
+ * sum w y^2 */
+int PF_NAME(r2)(const pf_call *call) {
+    const batch b = batch_of(call, 1, 2);
+    double *sums = pf_out_double(call, 0);
+    sums[0] = squared_errors(b, pf_in(call, 0), pf_in(call, 1));
+    PF_RARE(write_moments)(b, pf_in(call, 0), sums + 1);
     return PF_OK;
 }
 
