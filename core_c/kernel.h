@@ -26,8 +26,8 @@
 #define PF_SYMBOL(name, type, isa) PF_SYMBOL_OF(name, type, isa)
 
 /* What a family does rarely, or without vectors, is not worth a copy for each instruction set: the
- * one that is compiled for the baseline defines PF_RARE(name), where PF_DEFINES_RARE, and the others
- * call it. */
+ * one that is compiled for the baseline defines PF_RARE(name), where PF_DEFINES_RARE, and the
+ * others call it. */
 #define PF_RARE_IN_baseline 1
 #define PF_RARE_IN_OF(isa) PF_RARE_IN_##isa
 #define PF_RARE_IN(isa) PF_RARE_IN_OF(isa)
