@@ -120,8 +120,8 @@ class CrossEntropy(Loss):
     """Cross-entropy of classes, from integer labels and logits: log-softmax and choice in one.
 
     l = log sum_c exp(x_c) - x_y for the logits x of a sample and its label y. A logit of -inf is a
-    class that cannot be: it gets no gradient, and as the label its loss is infinite. Where a logit is
-    +inf, or all are -inf, loss and gradient are NaN.
+    class that cannot be: it gets no gradient, unless it is the label, when the loss is infinite.
+    Where a logit is +inf, or all are -inf, loss and gradient are NaN.
 
     Parameters
     ----------

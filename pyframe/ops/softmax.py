@@ -59,8 +59,8 @@ class Softmax(AxisOp):
     """y_i = exp(x_i) / sum_j exp(x_j): numbers into probabilities.
 
     Computed from x - max(x), so that large x do not overflow. An x of -inf, a class that cannot be,
-    has probability 0 and gets no gradient; where one is +inf, or all are -inf, the result is NaN, as
-    in PyTorch.
+    has probability 0 and gets no gradient; where one is +inf, or all are -inf, the result is NaN,
+    as in PyTorch.
 
     Parameters
     ----------
