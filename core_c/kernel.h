@@ -25,9 +25,18 @@
 #define PF_SYMBOL_OF(name, type, isa) pf_##name##_##type##_##isa
 #define PF_SYMBOL(name, type, isa) PF_SYMBOL_OF(name, type, isa)
 
+/* What a family does rarely, or without vectors, is not worth a copy for each instruction set: the
+ * one that is compiled for the baseline defines PF_RARE(name), where PF_DEFINES_RARE, and the
+ * others call it. */
+#define PF_RARE_IN_baseline 1
+#define PF_RARE_IN_OF(isa) PF_RARE_IN_##isa
+#define PF_RARE_IN(isa) PF_RARE_IN_OF(isa)
+#define PF_DEFINES_RARE PF_RARE_IN(PF_ISA)
+
 #if PF_REAL_BITS == 32
 typedef float real;
 #define PF_NAME(name) PF_SYMBOL(name, f32, PF_ISA)
+#define PF_RARE(name) PF_SYMBOL(name, f32, rare)
 #define R(literal) literal##f /* a constant of type real */
 #define PF_MATH(function) function##f
 #define r_exp pf_expf
@@ -40,6 +49,7 @@ typedef float real;
 #else
 typedef double real;
 #define PF_NAME(name) PF_SYMBOL(name, f64, PF_ISA)
+#define PF_RARE(name) PF_SYMBOL(name, f64, rare)
 #define R(literal) literal
 #define PF_MATH(function) function
 #define r_exp pf_exp

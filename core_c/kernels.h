@@ -91,11 +91,12 @@ PF_KERNEL(cross_entropy)      /* labels y (n, ...), x (n, ..., classes), [w] -> 
                                  l = log sum_c exp(x_c) - x_y */
 PF_KERNEL(cross_entropy_grad) /* dl, y, x, [w] -> dx             softmax(x)_c - [c = y] */
 
-/* norm.c: x (B, C), scale and shift (C,); x^ = (x - mean) inverse, inverse = (var + eps)^(-1/2). */
-PF_KERNEL(batch_norm)      /* x, scale, shift -> y, mean (C,), inverse (C,)
+/* norm.c: x (B, C), scale and shift (C,); x^ = (x - mean) inverse, inverse = (var + eps)^(-1/2);
+ * low is what rounding has left of the mean. */
+PF_KERNEL(batch_norm)      /* x, scale, shift -> y, mean (C,), inverse (C,), low (C,)
                               states: running mean (C,), running variance (C,)
                               y = scale x^ + shift, statistics over B */
-PF_KERNEL(batch_norm_grad) /* dy, x, scale, mean, inverse -> dx, dscale (C,), dshift (C,) */
+PF_KERNEL(batch_norm_grad) /* dy, x, scale, mean, inverse, low -> dx, dscale (C,), dshift (C,) */
 PF_KERNEL(layer_norm)      /* x, scale, shift -> y            statistics over C, row by row */
 PF_KERNEL(layer_norm_grad) /* dy, x, scale -> dx, dscale (C,), dshift (C,) */
 
@@ -126,5 +127,6 @@ PF_KERNEL(confusion_matrix) /* labels (n, ...), x (n, ..., classes), [w]
 PF_KERNEL(binary_accuracy)  /* y, x (n, ...), [w] -> sum w [(x > 0) = (y > 1/2)], sum w */
 PF_KERNEL(mae)              /* y, y_hat (n, ...), [w] -> sum w |y_hat - y|, sum w */
 PF_KERNEL(rmse)             /* y, y_hat (n, ...), [w] -> sum w (y_hat - y)^2, sum w */
-PF_KERNEL(r2)               /* y, y_hat (n, ...), [w] -> the two of rmse, sum w y, sum w y^2 */
+PF_KERNEL(r2)               /* y, y_hat (n, ...), [w] -> the first of rmse, and in 2, 3 and 3 parts
+                               sum w, sum w y, sum w y^2 */
 PF_KERNEL(mean_of)          /* loss s(), shape of (n, ...), [w] -> loss sum w, sum w */

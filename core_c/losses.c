@@ -20,7 +20,37 @@ typedef struct {
     int64_t rows, row, count;
     int64_t reduction;
     const real *weight;
+    real unit;  /* the factor of weights */
+    real total; /* of a mean: the weight of all elements */
 } batch;
+
+/* What makes finite the sums of great numbers: less of them than 1 / LITTLE are added. */
+#define LITTLE R(0x1p-60)
+
+/* The weights of a mean that are great or small together count relative to a power of two next to
+ * their sum, `sum` or what it should be: that rounds nothing, and neither they nor their products
+ * with losses overflow or vanish. */
+void PF_RARE(scale_weights)(batch *b, real sum);
+#if PF_DEFINES_RARE
+void PF_RARE(scale_weights)(batch *b, real sum) {
+    enum { LEAST = PF_REAL_BITS == 32 ? -120 : -1000 };
+    int exponent = 0;
+    if (!(r_fabs(sum) < INFINITY)) {
+        b->unit = LITTLE, sum = 0;
+        for (int64_t r = 0; r < b->rows; r++) sum += b->weight[r] * LITTLE;
+    }
+    if (r_fabs(sum) < INFINITY) (void)PF_MATH(frexp)(sum, &exponent);
+    const real factor = PF_MATH(ldexp)(R(1.0), -(exponent < LEAST ? LEAST : exponent));
+    b->unit *= factor;
+    b->total = sum * factor * (real)b->row;
+}
+#endif
+
+__attribute__((noinline)) static void weigh(batch *b) {
+    const real sum = pf_sum(b->weight, b->rows);
+    b->total = sum * (real)b->row;
+    if (!(sum > R(0x1p-16) && sum < R(0x1p16))) PF_RARE(scale_weights)(b, sum);
+}
 
 static batch batch_of(const pf_call *call, const pf_operand *shape, int weight) {
     batch b;
@@ -29,24 +59,29 @@ static batch batch_of(const pf_call *call, const pf_operand *shape, int weight) 
     b.row = b.rows > 0 ? b.count / b.rows : 0;
     b.reduction = ((const loss_attributes *)call->attributes)->reduction;
     b.weight = pf_in(call, weight);
+    b.unit = R(1.0), b.total = (real)b.count;
+    if (b.weight && b.reduction == MEAN) weigh(&b);
     return b;
 }
 
-static inline real weight_of(batch b, int64_t r) { return b.weight ? b.weight[r] : R(1.0); }
+static inline real weight_of(batch b, int64_t r) {
+    return b.weight ? b.weight[r] * b.unit : R(1.0);
+}
 
 /* A sum over the batch as `reduction` wants it. Also what a gradient of the result brings to each
  * element of weight 1. */
 static real reduced(batch b, real total) {
     if (b.reduction == SUM) return total;
-    real weight = b.weight ? pf_sum(b.weight, b.rows) * (real)b.row : (real)b.count;
-    return b.count > 0 && weight == 0 ? total * 0 : total / weight; /* NaN stays NaN */
+    return b.count > 0 && b.total == 0 ? total * 0 : total / b.total; /* NaN stays NaN */
 }
 
 /* A loss of one element, or a derivative of it. */
 typedef real element_function(real y, real y_hat, real delta);
 
-/* sum_i f(y_i, y_hat_i), block by block and in a fixed order. */
+/* sum_i f(y_i, y_hat_i), block by block and in a fixed order; one(...) is f, for those that are
+ * left over by vectors. */
 static inline __attribute__((always_inline)) real sum_elements(element_function *f,
+                                                               element_function *one,
                                                                const real *restrict y,
                                                                const real *restrict y_hat,
                                                                int64_t n, real delta) {
@@ -58,14 +93,30 @@ static inline __attribute__((always_inline)) real sum_elements(element_function 
         for (; i + PF_LANES <= end; i += PF_LANES)
             PF_EACH_LANE for (int j = 0; j < PF_LANES; j++) lane[j] +=
                 f(y[i + j], y_hat[i + j], delta);
-        for (int j = 0; i < end; i++, j++) lane[j] += f(y[i], y_hat[i], delta);
+        for (int j = 0; i < end; i++, j++) lane[j] += one(y[i], y_hat[i], delta);
         total += pf_fold(lane);
     }
     return total;
 }
 
-/* y, y_hat, [weight] -> loss. Inlined into each loss, and f into it. */
+/* The mean of losses that are finite, and whose sum is not. */
+real PF_RARE(great_mean)(batch b, element_function *f, const real *y, const real *y_hat,
+                         real delta);
+#if PF_DEFINES_RARE
+real PF_RARE(great_mean)(batch b, element_function *f, const real *y, const real *y_hat,
+                         real delta) {
+    double total = 0;
+    for (int64_t r = 0; r < b.rows; r++)
+        for (int64_t i = r * b.row; i < (r + 1) * b.row; i++)
+            total += (double)(weight_of(b, r) * (f(y[i], y_hat[i], delta) * LITTLE));
+    return (real)(total / (double)b.total) / LITTLE;
+}
+#endif
+
+/* y, y_hat, [weight] -> loss. Inlined into each loss, and f into it; one(...) and
+ * rare(...) are f, too. */
 static inline __attribute__((always_inline)) int loss(const pf_call *call, element_function *f,
+                                                      element_function *one, element_function *rare,
                                                       real delta) {
     const batch b = batch_of(call, call->inputs[1], 2);
     const real *restrict y = pf_in(call, 0), *restrict y_hat = pf_in(call, 1);
@@ -73,22 +124,24 @@ static inline __attribute__((always_inline)) int loss(const pf_call *call, eleme
     if (b.reduction == NONE) {
         for (int64_t r = 0; r < b.rows; r++)
             for (int64_t i = r * b.row; i < (r + 1) * b.row; i++)
-                out[i] = weight_of(b, r) * f(y[i], y_hat[i], delta);
+                out[i] = weight_of(b, r) * one(y[i], y_hat[i], delta);
         return PF_OK;
     }
     real total;
     if (b.weight == NULL) {
-        total = sum_elements(f, y, y_hat, b.count, delta);
+        total = sum_elements(f, one, y, y_hat, b.count, delta);
     } else {
         real lane[PF_LANES] = {0};
         for (int64_t r = 0; r < b.rows; r++) {
             const real *a = y + r * b.row, *c = y_hat + r * b.row;
-            real l = b.row == 1 ? f(*a, *c, delta) : sum_elements(f, a, c, b.row, delta);
-            lane[r % PF_LANES] += b.weight[r] * l;
+            real l = b.row == 1 ? one(*a, *c, delta) : sum_elements(f, one, a, c, b.row, delta);
+            lane[r % PF_LANES] += weight_of(b, r) * l;
         }
         total = pf_fold(lane);
     }
     out[0] = reduced(b, total);
+    if (b.reduction == MEAN && !(r_fabs(out[0]) < INFINITY))
+        out[0] = PF_RARE(great_mean)(b, rare, y, y_hat, delta);
     return PF_OK;
 }
 
@@ -134,7 +187,12 @@ static inline real l1_by_y_hat(real y, real y_hat, real delta) {
 }
 static inline real l1_by_y(real y, real y_hat, real delta) { return -l1_by_y_hat(y, y_hat, delta); }
 
-int PF_NAME(l1_loss)(const pf_call *call) { return loss(call, l1, 0); }
+element_function PF_RARE(l1);
+#if PF_DEFINES_RARE
+real PF_RARE(l1)(real y, real y_hat, real delta) { return l1(y, y_hat, delta); }
+#endif
+
+int PF_NAME(l1_loss)(const pf_call *call) { return loss(call, l1, l1, PF_RARE(l1), 0); }
 int PF_NAME(l1_loss_grad)(const pf_call *call) { return loss_grad(call, l1_by_y, l1_by_y_hat, 0); }
 
 /* ---- L2: l = (y_hat - y)^2 ---- */
@@ -149,7 +207,12 @@ static inline real l2_by_y_hat(real y, real y_hat, real delta) {
 }
 static inline real l2_by_y(real y, real y_hat, real delta) { return -l2_by_y_hat(y, y_hat, delta); }
 
-int PF_NAME(l2_loss)(const pf_call *call) { return loss(call, l2, 0); }
+element_function PF_RARE(l2);
+#if PF_DEFINES_RARE
+real PF_RARE(l2)(real y, real y_hat, real delta) { return l2(y, y_hat, delta); }
+#endif
+
+int PF_NAME(l2_loss)(const pf_call *call) { return loss(call, l2, l2, PF_RARE(l2), 0); }
 int PF_NAME(l2_loss_grad)(const pf_call *call) { return loss_grad(call, l2_by_y, l2_by_y_hat, 0); }
 
 /* ---- Huber: with d = y_hat - y, l = d^2 / 2 for |d| <= delta, else delta (|d| - delta / 2) ----
@@ -167,9 +230,14 @@ static inline real huber_by_y(real y, real y_hat, real delta) {
     return -huber_by_y_hat(y, y_hat, delta);
 }
 
+element_function PF_RARE(huber);
+#if PF_DEFINES_RARE
+real PF_RARE(huber)(real y, real y_hat, real delta) { return huber(y, y_hat, delta); }
+#endif
+
 int PF_NAME(huber_loss)(const pf_call *call) {
     const loss_attributes *attributes = call->attributes;
-    return loss(call, huber, (real)attributes->delta);
+    return loss(call, huber, huber, PF_RARE(huber), (real)attributes->delta);
 }
 int PF_NAME(huber_loss_grad)(const pf_call *call) {
     const loss_attributes *attributes = call->attributes;
@@ -198,7 +266,19 @@ static inline real bce_by_y(real y, real x, real delta) {
     return -x;
 }
 
-int PF_NAME(binary_cross_entropy)(const pf_call *call) { return loss(call, bce, 0); }
+/* Too long to stand wherever there is one left. */
+static __attribute__((noinline)) real one_bce(real y, real x, real delta) {
+    return bce(y, x, delta);
+}
+
+element_function PF_RARE(bce);
+#if PF_DEFINES_RARE
+real PF_RARE(bce)(real y, real y_hat, real delta) { return bce(y, y_hat, delta); }
+#endif
+
+int PF_NAME(binary_cross_entropy)(const pf_call *call) {
+    return loss(call, bce, one_bce, PF_RARE(bce), 0);
+}
 int PF_NAME(binary_cross_entropy_grad)(const pf_call *call) {
     return loss_grad(call, bce_by_y, bce_by_x, 0);
 }
@@ -214,6 +294,21 @@ static int check_labels(const pf_call *call, int operand, int64_t classes) {
             return call->host->fail(call, PF_ERROR_LABEL, operand, i, labels[i]);
     return PF_OK;
 }
+
+/* The mean of cross-entropies that are finite, and whose sum is not. */
+real PF_RARE(great_cross_entropy)(batch b, const int64_t *labels, const real *x, int64_t classes);
+#if PF_DEFINES_RARE
+real PF_RARE(great_cross_entropy)(batch b, const int64_t *labels, const real *x, int64_t classes) {
+    double total = 0;
+    real top, log_sum;
+    for (int64_t i = 0; i < b.count; i++, x += classes) {
+        pf_log_sum_rows(x, 1, classes, &top, &log_sum);
+        const real l = (top - x[labels[i]]) + log_sum;
+        total += (double)(weight_of(b, i / b.row) * (l * LITTLE));
+    }
+    return (real)(total / (double)b.total) / LITTLE;
+}
+#endif
 
 int PF_NAME(cross_entropy)(const pf_call *call) {
     const int64_t classes = pf_last_dim(call->inputs[1]);
@@ -237,7 +332,10 @@ int PF_NAME(cross_entropy)(const pf_call *call) {
                 lane[i % PF_LANES] += l;
         }
     }
-    if (b.reduction != NONE) out[0] = reduced(b, pf_fold(lane));
+    if (b.reduction == NONE) return PF_OK;
+    out[0] = reduced(b, pf_fold(lane));
+    if (b.reduction == MEAN && !(r_fabs(out[0]) < INFINITY))
+        out[0] = PF_RARE(great_cross_entropy)(b, labels, pf_in(call, 1), classes);
     return PF_OK;
 }
 

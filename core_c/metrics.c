@@ -130,22 +130,90 @@ int PF_NAME(rmse)(const pf_call *call) {
     return PF_OK;
 }
 
-/* y, y_hat (n, ...), [w] -> sum w (y_hat - y)^2, sum w, sum w y, sum w y^2 */
-int PF_NAME(r2)(const pf_call *call) {
-    const batch b = batch_of(call, 1, 2);
-    const real *y = pf_in(call, 0);
-    double *sums = pf_out_double(call, 0), first = 0, second = 0;
+/* parts = sum w in 2 parts, sum w y and sum w y^2 in 3. How much y varies is the small difference
+ * of two great numbers when its mean is far from 0: so these are sums about the y next to its mean,
+ * c, and put about 0 with twice the digits: sum w y = s + c sum w,  sum w y^2 = q + 2 c s + c^2 sum
+ * w, s = sum w (y - c),  q = sum w (y - c)^2 */
+void PF_RARE(write_moments)(batch b, const real *y, double *parts);
+#if PF_DEFINES_RARE
+/* A sum of twice the digits of a double: high + low, low at most half a unit of high's last place.
+ */
+typedef struct {
+    double high, low;
+} wide;
+
+static wide add_up(double a, double b) {
+    const double sum = a + b, more = sum - a;
+    return (wide){sum, (a - (sum - more)) + (b - more)};
+}
+static wide times(double a, double b) {
+    volatile double product = a * b; /* rounded, and not made one with a sum that it enters */
+    const double high = product;
+    return (wide){high, fma(a, b, -high)};
+}
+static wide plus(wide a, wide b) {
+    const wide sum = add_up(a.high, b.high);
+    return add_up(sum.high, sum.low + (a.low + b.low));
+}
+
+/* The first 26 binary digits of x. Doubles hold sums of millions of such numbers exactly, as long
+ * as these are of about one size, as those of batches are. */
+static double leading(double x) {
+    uint64_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    bits &= ~(uint64_t)0 << 27;
+    memcpy(&x, &bits, sizeof bits);
+    return x;
+}
+
+/* parts[0] + .. + parts[count - 1] = x; each but the last has 26 digits. */
+static void write_parts(wide x, int count, double *parts) {
+    for (int i = 0; i + 1 < count; i++) {
+        parts[i] = leading(x.high);
+        x = add_up(x.high - parts[i], x.low);
+    }
+    parts[count - 1] = x.high;
+}
+
+void PF_RARE(write_moments)(batch b, const real *y, double *parts) {
+    double mean = 0, about = 0, first = 0, second = 0;
+    const double weight = total_weight(b);
+    for (int64_t r = 0; r < b.rows; r++) {
+        double sum = 0;
+        for (int64_t i = r * b.row; i < (r + 1) * b.row; i++) sum += (double)y[i];
+        mean += weight_of(b, r) * sum;
+    }
+    mean /= weight; /* without weight NaN, to which nothing is near: then c is 0 */
+    double nearest = INFINITY;
+    for (int64_t i = 0; i < b.rows * b.row; i++) {
+        const double off = fabs((double)y[i] - mean);
+        if (off < nearest) nearest = off, about = (double)y[i];
+    }
     for (int64_t r = 0; r < b.rows; r++) {
         double sum = 0, squares = 0;
         for (int64_t i = r * b.row; i < (r + 1) * b.row; i++) {
-            sum += (double)y[i];
-            squares += (double)y[i] * (double)y[i];
+            const double off = (double)y[i] - about;
+            sum += off;
+            squares += off * off;
         }
         first += weight_of(b, r) * sum;
         second += weight_of(b, r) * squares;
     }
-    sums[0] = squared_errors(b, y, pf_in(call, 1)), sums[1] = total_weight(b);
-    sums[2] = first, sums[3] = second;
+    const wide square = times(about, about);
+    const wide most = plus(times(square.high, weight), times(square.low, weight));
+    write_parts((wide){weight, 0}, 2, parts);
+    write_parts(plus(times(about, weight), (wide){first, 0}), 3, parts + 2);
+    write_parts(plus(plus(most, times(2 * about, first)), (wide){second, 0}), 3, parts + 5);
+}
+#endif
+
+/* y, y_hat (n, ...), [w] -> sum w (y_hat - y)^2, and in 2, 3 and 3 parts sum w, sum w y and
+ * sum w y^2 */
+int PF_NAME(r2)(const pf_call *call) {
+    const batch b = batch_of(call, 1, 2);
+    double *sums = pf_out_double(call, 0);
+    sums[0] = squared_errors(b, pf_in(call, 0), pf_in(call, 1));
+    PF_RARE(write_moments)(b, pf_in(call, 0), sums + 1);
     return PF_OK;
 }
 

@@ -23,9 +23,9 @@ typedef struct {
 /* The rows of a batch are cut into parts, and those into blocks of PF_ROWS rows, which stay in the
  * L1 cache while they are read twice. */
 typedef struct {
-    const real *x, *dy, *scale, *shift, *mean, *inverse;
+    const real *x, *dy, *scale, *shift, *mean, *low, *inverse;
     real *y;
-    real *sums; /* of each part: two rows of C */
+    real *sums; /* of each part: three rows of C, of the gradient two */
     int64_t rows, width, parts;
     /* of the gradient: dscale and dshift, and their share in each dx */
     const real *dscale, *dshift;
@@ -97,36 +97,58 @@ static inline vec total_of(const vec open[WAYS]) {
         sum = total_of(open);                   \
     }
 
-/* Joins the mean and the sum of squared deviations of `count` more rows to those of `seen` rows. */
-static inline void join(vec *mean, vec *squares, real seen, vec more_mean, vec more_squares,
-                        real count) {
-    const vec apart = more_mean - *mean;
-    *mean += apart * (count / (seen + count));
-    *squares += more_squares + apart * apart * (seen * count / (seen + count));
+/* Of some rows: the mean, what rounding it has left of it, and the sum of squared deviations. A
+ * mean that is far from 0 has no digits for the small deviations from it: those are in `low`. */
+typedef struct {
+    vec mean, low, squares;
+} moments;
+
+static inline moments load_moments(const real *at, int64_t width, part lanes) {
+    return (moments){load_part(at, lanes), load_part(at + width, lanes),
+                     load_part(at + 2 * width, lanes)};
 }
 
-/* Mean and sum of squared deviations of a part's rows, block by block. The mean is off by its
- * rounding: the deviations from it say by how much, and equal numbers deviate by nothing.
+static inline void store_moments(real *at, int64_t width, part lanes, moments m) {
+    store_part(at, lanes, m.mean);
+    store_part(at + width, lanes, m.low);
+    store_part(at + 2 * width, lanes, m.squares);
+}
+
+/* a + b, b small, as a mean with what is left of it */
+static inline void settle(moments *m, vec a, vec b) {
+    m->mean = a + b;
+    m->low = b - (m->mean - a);
+}
+
+/* The moments of `seen` rows and `count` more. */
+static inline moments join(moments m, real seen, moments more, real count) {
+    const real share = count / (seen + count);
+    const vec apart = (more.mean - m.mean) + (more.low - m.low);
+    m.squares += more.squares + apart * apart * (seen * share);
+    settle(&m, m.mean, m.low + apart * share);
+    return m;
+}
+
+/* Moments of a part's rows, block by block. The mean is off by its rounding: the deviations from it
+ * say by how much, and equal numbers deviate by nothing.
  * Chan, Golub and LeVeque, Updating formulae and a pairwise algorithm for computing sample
  * variances, 1979, equation 2.1; Algorithms for computing the sample variance, 1983, equation 1.7.
  */
 static void block_moments(const batch *b, const block *k) {
     const real *x = b->x + k->at;
-    real *mean = b->sums + k->index * 2 * b->width + k->column, *squares = mean + b->width;
+    real *sums = b->sums + k->index * 3 * b->width + k->column;
     PF_SUM_ROWS(sum, k->count, load_part(x + r * b->width, k->lanes))
-    vec middle = sum / (real)k->count;
+    const vec middle = sum / (real)k->count;
     vec off[WAYS] = {{0}}, squares_of[WAYS] = {{0}};
     PF_EACH_ROW(k->count, const vec d = load_part(x + r * b->width, k->lanes) - middle;
                 off[way] += d; squares_of[way] += d * d)
     const vec rest = total_of(off);
-    const vec around = total_of(squares_of) - rest * rest / (real)k->count;
-    middle += rest / (real)k->count;
-    vec m = {0}, s = {0};
-    if (!k->is_first) m = load_part(mean, k->lanes), s = load_part(squares, k->lanes);
+    moments m = {.squares = total_of(squares_of) - rest * rest / (real)k->count};
+    settle(&m, middle, rest / (real)k->count);
     const int64_t seen = k->top - b->rows * k->index / b->parts;
-    join(&m, &s, (real)seen, middle, around, (real)k->count);
-    store_part(mean, k->lanes, m);
-    store_part(squares, k->lanes, s);
+    if (!k->is_first)
+        m = join(load_moments(sums, b->width, k->lanes), (real)seen, m, (real)k->count);
+    store_moments(sums, b->width, k->lanes, m);
 }
 
 static void part_moments(void *context, int64_t index) {
@@ -134,12 +156,15 @@ static void part_moments(void *context, int64_t index) {
 }
 
 /* Once more, for a column whose squares have overflowed: of numbers scaled down by a power of two,
- * which costs no digits. Gives the mean and 1 / sqrt(variance), to which epsilon adds nothing; NaN
- * and infinity among the numbers make both NaN. */
-__attribute__((noinline, cold)) static void scaled_moments(const real *x, int64_t n, int64_t apart,
-                                                           real *mean, real *inverse) {
+ * which costs no digits. Gives the mean, what rounding has left of it, and 1 / sqrt(variance), to
+ * which epsilon adds nothing; NaN and infinity among the numbers make all of them NaN but `low`. */
+void PF_RARE(scaled_moments)(const real *x, int64_t n, int64_t apart, real *mean, real *low,
+                             real *inverse);
+#if PF_DEFINES_RARE
+void PF_RARE(scaled_moments)(const real *x, int64_t n, int64_t apart, real *mean, real *low,
+                             real *inverse) {
     real most = 0;
-    double sum = 0, squares = 0;
+    double sum = 0, rest = 0, squares = 0;
     for (int64_t i = 0; i < n; i++) {
         const real size = r_fabs(x[i * apart]);
         most = size > most || size != size ? size : most;
@@ -148,14 +173,19 @@ __attribute__((noinline, cold)) static void scaled_moments(const real *x, int64_
     (void)PF_MATH(frexp)(most, &exponent);
     const real down = PF_MATH(ldexp)(R(1.0), -exponent), up = PF_MATH(ldexp)(R(1.0), exponent - 1);
     for (int64_t i = 0; i < n; i++) sum += (double)(x[i * apart] * down);
-    const double middle = sum / (double)n;
+    const real middle = (real)(sum / (double)n);
     for (int64_t i = 0; i < n; i++) {
-        const double off = (double)(x[i * apart] * down) - middle;
+        const double off = (double)(x[i * apart] * down) - (double)middle;
+        rest += off;
         squares += off * off;
     }
-    *mean = (real)middle * R(2.0) * up; /* 2^exponent itself may be too much */
-    *inverse = down / (real)sqrt(squares / (double)n + 1e-36); /* of equal numbers not infinite */
+    rest /= (double)n;
+    *mean = middle * R(2.0) * up; /* 2^exponent itself may be too much */
+    *low = rest == rest ? (real)rest * R(2.0) * up : 0;
+    /* of equal numbers not infinite */
+    *inverse = down / (real)sqrt(fabs(squares / (double)n - rest * rest) + 1e-36);
 }
+#endif
 
 /* The moments of all rows, in the place of the first part's. */
 static void all_moments(batch *b) {
@@ -166,21 +196,20 @@ static void all_moments(batch *b) {
         const int64_t count = b->rows * (index + 1) / b->parts - seen;
         for (int64_t c = 0; c < width; c += LANES) {
             const part lanes = first_lanes(width - c < LANES ? width - c : LANES);
-            real *mean = b->sums + c, *more = mean + index * 2 * width;
-            vec m = load_part(mean, lanes), s = load_part(mean + width, lanes);
-            join(&m, &s, (real)seen, load_part(more, lanes), load_part(more + width, lanes),
-                 (real)count);
-            store_part(mean, lanes, m);
-            store_part(mean + width, lanes, s);
+            const real *more = b->sums + index * 3 * width + c;
+            const moments m = join(load_moments(b->sums + c, width, lanes), (real)seen,
+                                   load_moments(more, width, lanes), (real)count);
+            store_moments(b->sums + c, width, lanes, m);
         }
     }
 }
 
-/* y = scale inverse (x - mean) + shift */
+/* y = scale inverse (x - (mean + low)) + shift */
 static void block_normalize(const batch *b, const block *k) {
     const int64_t width = b->width, c = k->column;
-    const vec mean = load_part(b->mean + c, k->lanes), shift = load_part(b->shift + c, k->lanes);
+    const vec mean = load_part(b->mean + c, k->lanes);
     const vec factor = load_part(b->inverse + c, k->lanes) * load_part(b->scale + c, k->lanes);
+    const vec shift = load_part(b->shift + c, k->lanes) - load_part(b->low + c, k->lanes) * factor;
     const real *x = b->x + k->at;
     real *y = b->y + k->at;
     for (int64_t r = 0; r < k->count; r++) {
@@ -193,11 +222,11 @@ static void part_normalize(void *context, int64_t index) {
     each_block(context, index, block_normalize);
 }
 
-/* x, scale, shift; states running mean and variance -> y, and the mean (C,) and 1 / sqrt(v +
- * epsilon) (C,) that were used. Training takes them from the batch and moves the running ones:
- *     running = momentum running + (1 - momentum) batch
- * with the unbiased variance of the batch, sum (x - m)^2 / (B - 1), as its estimate of all data's.
- * An empty batch has no statistics, and the running ones stand in. Scratch: 2 (PARTS + 1) C. */
+/* x, scale, shift; states running mean and variance -> y, and the mean (C,), 1 / sqrt(v + epsilon)
+ * (C,) and what rounding has left of the mean, low (C,), that were used. Training takes them from
+ * the batch and moves the running ones: running = momentum running + (1 - momentum) batch with the
+ * unbiased variance of the batch, sum (x - m)^2 / (B - 1), as its estimate of all data's. An empty
+ * batch has no statistics, and the running ones stand in. Scratch: (3 PARTS + 2) C. */
 int PF_NAME(batch_norm)(const pf_call *call) {
     const batch_norm_attributes *attributes = call->attributes;
     batch b = batch_of(call, 0);
@@ -205,7 +234,8 @@ int PF_NAME(batch_norm)(const pf_call *call) {
     real *restrict running_mean = pf_state(call, 0), *restrict running_variance = pf_state(call, 1);
     real *restrict mean = call->scratch, *restrict inverse = mean + width;
     b.x = pf_in(call, 0), b.scale = pf_in(call, 1), b.shift = pf_in(call, 2), b.y = pf_out(call, 0);
-    b.mean = mean, b.inverse = inverse, b.sums = inverse + width;
+    real *restrict low = inverse + 2 * width; /* the second row of the sums */
+    b.mean = mean, b.low = low, b.inverse = inverse, b.sums = inverse + width;
     b.relu = attributes->activation == PF_RELU;
 
     const real epsilon = (real)attributes->epsilon;
@@ -213,7 +243,7 @@ int PF_NAME(batch_norm)(const pf_call *call) {
         const real keep = (real)attributes->momentum, take = (real)(1 - attributes->momentum);
         const real unbiased = (real)(rows > 1 ? rows - 1 : 1);
         all_moments(&b);
-        const real *batch_mean = b.sums, *squares = b.sums + width;
+        const real *batch_mean = b.sums, *squares = b.sums + 2 * width;
         for (int64_t c = 0; c < width; c++) {
             running_mean[c] = keep * running_mean[c] + take * batch_mean[c];
             running_variance[c] = keep * running_variance[c] + take * (squares[c] / unbiased);
@@ -222,10 +252,11 @@ int PF_NAME(batch_norm)(const pf_call *call) {
         }
         for (int64_t c = 0; c < width; c++)
             if (!(squares[c] < INFINITY))
-                scaled_moments(b.x + c, rows, width, &mean[c], &inverse[c]);
+                PF_RARE(scaled_moments)(b.x + c, rows, width, &mean[c], &low[c], &inverse[c]);
     } else {
         for (int64_t c = 0; c < width; c++) {
             mean[c] = running_mean[c];
+            low[c] = 0;
             inverse[c] = R(1.0) / r_sqrt(running_variance[c] + epsilon);
         }
     }
@@ -233,6 +264,7 @@ int PF_NAME(batch_norm)(const pf_call *call) {
     const size_t bytes = (size_t)width * sizeof(real);
     if (pf_out(call, 1) && bytes > 0) memcpy(pf_out(call, 1), mean, bytes);
     if (pf_out(call, 2) && bytes > 0) memcpy(pf_out(call, 2), inverse, bytes);
+    if (pf_out(call, 3) && bytes > 0) memcpy(pf_out(call, 3), low, bytes);
     return PF_OK;
 }
 
@@ -260,8 +292,9 @@ static void block_input_gradient(const batch *b, const block *k) {
     const vec mean = load_part(b->mean + c, k->lanes);
     const vec inverse = load_part(b->inverse + c, k->lanes);
     const vec factor = load_part(b->scale + c, k->lanes) * inverse;
-    const vec level = load_part(b->dshift + c, k->lanes) * b->share;
     const vec slope = load_part(b->dscale + c, k->lanes) * inverse * b->share;
+    const vec level =
+        load_part(b->dshift + c, k->lanes) * b->share - load_part(b->low + c, k->lanes) * slope;
     const real *x = b->x + k->at, *dy = b->dy + k->at;
     real *dx = b->y + k->at;
     for (int64_t r = 0; r < k->count; r++) {
@@ -275,7 +308,7 @@ static void part_input_gradient(void *context, int64_t index) {
     each_block(context, index, block_input_gradient);
 }
 
-/* dy, x, scale, mean (C,), inverse (C,) -> dx, dscale = sum dy x^, dshift = sum dy.
+/* dy, x, scale, mean (C,), inverse (C,), low (C,) -> dx, dscale = sum dy x^, dshift = sum dy.
  *     training:  dx = scale inverse (dy - dshift / B - x^ dscale / B)
  *     otherwise: dx = scale inverse dy, since the running statistics do not depend on x.
  * Ioffe and Szegedy, "Batch normalization", 2015, section 3. Scratch: 2 (PARTS + 1) C. */
@@ -284,7 +317,8 @@ int PF_NAME(batch_norm_grad)(const pf_call *call) {
     const int64_t width = b.width;
     real *restrict dscale = call->scratch, *restrict dshift = dscale + width;
     b.dy = pf_in(call, 0), b.x = pf_in(call, 1), b.scale = pf_in(call, 2);
-    b.mean = pf_in(call, 3), b.inverse = pf_in(call, 4), b.y = pf_out(call, 0);
+    b.mean = pf_in(call, 3), b.inverse = pf_in(call, 4), b.low = pf_in(call, 5);
+    b.y = pf_out(call, 0);
     b.sums = dshift + width, b.dscale = dscale, b.dshift = dshift;
     b.share = (call->flags & PF_TRAINING) && b.rows > 0 ? R(1.0) / (real)b.rows : 0;
     memset(b.sums, 0, 2 * (size_t)(b.parts * width) * sizeof(real)); /* there may be no rows */
@@ -295,7 +329,7 @@ int PF_NAME(batch_norm_grad)(const pf_call *call) {
             dshift[c] += b.sums[2 * index * width + c];
             dscale[c] += b.sums[(2 * index + 1) * width + c];
         }
-        dscale[c] *= b.inverse[c];
+        dscale[c] = (dscale[c] - b.low[c] * dshift[c]) * b.inverse[c];
     }
     if (b.y) each_part(&b, part_input_gradient);
     const size_t bytes = (size_t)width * sizeof(real);
@@ -310,19 +344,39 @@ typedef struct {
     double epsilon;
 } layer_norm_attributes;
 
+/* hat = x - mean of a row whose squares overflow; returns 1 / sqrt(variance). */
+real PF_RARE(center_row)(const real *x, int64_t n, real *hat);
+/* g = dy scale, and its means, in a unit that is returned and in which they are finite. */
+real PF_RARE(scale_flow)(const real *dy, const real *scale, const real *hat, int64_t n, real *g,
+                         real *mean_g, real *mean_g_hat);
+#if PF_DEFINES_RARE
+real PF_RARE(center_row)(const real *x, int64_t n, real *hat) {
+    real mean, low, inverse;
+    PF_RARE(scaled_moments)(x, n, 1, &mean, &low, &inverse);
+    for (int64_t i = 0; i < n; i++) hat[i] = x[i] - mean - low;
+    return inverse;
+}
+
+real PF_RARE(scale_flow)(const real *dy, const real *scale, const real *hat, int64_t n, real *g,
+                         real *mean_g, real *mean_g_hat) {
+    const real unit = PF_MATH(ldexp)(R(1.0), PF_REAL_BITS == 32 ? -100 : -1000);
+    for (int64_t i = 0; i < n; i++) g[i] = dy[i] * unit * scale[i];
+    *mean_g = pf_sum(g, n) / (real)n;
+    *mean_g_hat = pf_dot(g, hat, n) / (real)n;
+    return unit;
+}
+#endif
+
 /* hat = x^ of a row of n > 0 elements; returns 1 / sqrt(variance + epsilon). What rounding has done
  * to the mean is taken off again: equal numbers give 0. */
 static real normalize_row(const real *restrict x, int64_t n, real epsilon, real *restrict hat) {
-    real mean = pf_sum(x, n) / (real)n;
+    const real mean = pf_sum(x, n) / (real)n;
     for (int64_t i = 0; i < n; i++) hat[i] = x[i] - mean;
     const real off = pf_sum(hat, n) / (real)n;
     for (int64_t i = 0; i < n; i++) hat[i] -= off;
     const real variance = pf_dot(hat, hat, n) / (real)n;
     real inverse = R(1.0) / r_sqrt(variance + epsilon);
-    if (!(variance < INFINITY)) {
-        scaled_moments(x, n, 1, &mean, &inverse);
-        for (int64_t i = 0; i < n; i++) hat[i] = x[i] - mean;
-    }
+    if (!(variance < INFINITY)) inverse = PF_RARE(center_row)(x, n, hat);
     for (int64_t i = 0; i < n; i++) hat[i] *= inverse;
     return inverse;
 }
@@ -368,9 +422,12 @@ int PF_NAME(layer_norm_grad)(const pf_call *call) {
         }
         if (dx) {
             for (int64_t i = 0; i < n; i++) g[i] = dy[i] * scale[i];
-            const real mean_g = pf_sum(g, n) / (real)n, mean_g_hat = pf_dot(g, hat, n) / (real)n;
+            real mean_g = pf_sum(g, n) / (real)n, mean_g_hat = pf_dot(g, hat, n) / (real)n;
+            real factor = inverse;
+            if (!(r_fabs(mean_g) + r_fabs(mean_g_hat) < INFINITY))
+                factor /= PF_RARE(scale_flow)(dy, scale, hat, n, g, &mean_g, &mean_g_hat);
             for (int64_t i = 0; i < n; i++)
-                dx[r * n + i] = inverse * (g[i] - mean_g - hat[i] * mean_g_hat);
+                dx[r * n + i] = factor * (g[i] - mean_g - hat[i] * mean_g_hat);
         }
         if ((r + 1) % PF_ROWS == 0 || r + 1 == rows) {
             if (dscale)

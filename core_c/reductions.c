@@ -120,6 +120,25 @@ static int64_t terms(const pf_operand *x, uint64_t axes) {
     return n;
 }
 
+/* The same as mean where sums overflow. */
+void PF_RARE(mean)(const pf_operand *t, uint64_t axes, real divisor, real *y);
+#if PF_DEFINES_RARE
+void PF_RARE(mean)(const pf_operand *t, uint64_t axes, real divisor, real *y) {
+    const real little = R(0x1p-60); /* of which as many as one likes are finite */
+    layout l = make_layout(t, axes);
+    const int64_t places = pf_walk_count(&l.kept), rows = pf_walk_count(&l.reduced);
+    for (int64_t k = 0; k < places; k++, pf_walk_next(&l.kept))
+        for (int64_t c = 0; c < l.columns; c++) {
+            double total = 0;
+            for (int64_t r = 0; r < rows; r++, pf_walk_next(&l.reduced)) {
+                const real *x = (const real *)t->data + l.kept.offset[0] + l.reduced.offset[0] + c;
+                for (int64_t i = 0; i < l.length; i++) total += (double)(x[i] * little);
+            }
+            *y++ = (real)(total / (double)divisor) / little;
+        }
+}
+#endif
+
 /* y = sum x / n; NaN when there is nothing to take the mean of */
 int PF_NAME(mean)(const pf_call *call) {
     const reduction_attributes *attributes = call->attributes;
@@ -127,7 +146,12 @@ int PF_NAME(mean)(const pf_call *call) {
     PF_NAME(sum)(call);
     real divisor = (real)terms(call->inputs[0], attributes->axes);
     int64_t n = pf_count(call->outputs[0]);
-    for (int64_t i = 0; i < n; i++) y[i] /= divisor;
+    int overflow = 0;
+    for (int64_t i = 0; i < n; i++) {
+        y[i] /= divisor;
+        overflow |= !(r_fabs(y[i]) < INFINITY);
+    }
+    if (overflow) PF_RARE(mean)(call->inputs[0], attributes->axes, divisor, y);
     return PF_OK;
 }
 

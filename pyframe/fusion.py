@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pyframe._native import lib
-from pyframe.errors import ArgumentError
+from pyframe.errors import ArgumentError, ShapeError
 from pyframe.node import Constant, Leaf, Node, Spec, Value, known_shape
 from pyframe.op import Op
 
@@ -157,11 +157,29 @@ class _Absorption:
             early = node.output_count > 1
             if early and not self._is_ready(consumer, (node, index), i):
                 continue
-            fused = node.absorb(index, consumer, given_specs(consumer, self.specs))
-            if fused is not None:
+            given = given_specs(consumer, self.specs)
+            fused = node.absorb(index, consumer, given)
+            if fused is not None and self._has_result_of(consumer, given, fused, index):
                 self._replace(node, index, consumer, fused, early)
                 return True
         return False
+
+    def _has_result_of(
+        self, consumer: Op, given: Sequence[Spec | None], fused: Op, index: int
+    ) -> bool:
+        """Return whether a joined op gives what the consumer gave, by its own shape rule.
+
+        An `absorb` that looks at a part of the shapes only would have memory of one size and a
+        kernel that writes another. Such ops stay apart. Where all shapes are one there is no other.
+        """
+        result = self.specs[consumer][0]
+        if all([spec is None or spec.shape == result.shape for spec in given]):
+            return True
+        try:
+            specs = fused.check(*given_specs(fused, self.specs))
+        except ShapeError:
+            return False
+        return specs[index] == result
 
     def _is_ready(self, consumer: Node, taken: Key, place: int) -> bool:
         """Return whether all that a consumer reads, but for one value, is there before a place.

@@ -18,11 +18,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from trainers import Momentum, bits_of, small_network
 
 import pyframe as pf
 from pyframe import storage
 from pyframe.callbacks import EarlyStopping, ModelCheckpoint
-from pyframe.layers import BatchNorm, Dense, Dropout
+from pyframe.layers import Dense, Dropout
 from pyframe.node import Node, Parameter
 from pyframe.plan import Plan
 from pyframe.registry import registries
@@ -54,20 +55,6 @@ COPIES: dict[str, Callable[[Any], Any]] = {
     "joblib": by_joblib,
 }
 EACH_COPY = pytest.mark.parametrize("duplicate", COPIES.values(), ids=COPIES)
-
-
-class Momentum(pf.optimizers.Optimizer):
-    """Momentum in Python, with a number of its own."""
-
-    slots = {"velocity": "like", "count": "scalar"}
-
-    def update(
-        self, parameters: Any, gradients: Any, slots: Any, *, step: int, learning_rate: float
-    ) -> None:
-        slots["count"] += 1
-        slots["velocity"] *= 0.9
-        slots["velocity"] += gradients
-        parameters -= learning_rate / np.sqrt(slots["count"]) * slots["velocity"]
 
 
 class Cube(pf.Node):
@@ -106,21 +93,12 @@ OPTIMIZERS: dict[str, Any] = {
 
 
 def make(optimizer: str = "adam", dtype: str = "float32", **options: Any) -> pf.Trainer:
-    pf.set_seed(3)
-    model = pf.Sequential([Dense(6, "tanh"), BatchNorm(), Dropout(0.3), Dense(1)], dtype=dtype)
-    return pf.Trainer(model, "l2", OPTIMIZERS[optimizer](), ["mae"], **options)
+    return pf.Trainer(small_network(dtype), "l2", OPTIMIZERS[optimizer](), ["mae"], **options)
 
 
 def everything(trainer: pf.Trainer, history: pf.History) -> dict[str, Any]:
     """Return all that must not differ by a bit."""
-    named = trainer.plan.named(trainer.plan.snapshot())
-    return {
-        **{key: array.tobytes() for key, array in named.items()},
-        **{key: np.asarray(values).tobytes() for key, values in history.items()},
-        "step": trainer.plan.step_count,
-        "epochs_done": trainer.epochs_done,
-        "predictions": trainer.predict(X).tobytes(),
-    }
+    return {**bits_of(trainer, history), "predictions": trainer.predict(X).tobytes()}
 
 
 def goes_on(trainer: pf.Trainer) -> dict[str, Any]:

@@ -5,6 +5,7 @@ What is said of every op is derived from the registry, so that it holds for plug
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 import pyframe as pf
 from pyframe import _native, registry
 from pyframe.op import Op
+from pyframe.testing import check_scales
 from pyframe.testing.draw import Draw
 
 INF, NAN = np.inf, np.nan
@@ -289,7 +291,7 @@ def batch_norm(data: np.ndarray, find: Any = _native.find_kernel) -> np.ndarray:
     x = pf.Placeholder("x", shape=data.shape, dtype=data.dtype.name)
     states = [pf.State(np.zeros(c), n, dtype=data.dtype.name) for n in ("mean", "variance")]
     node = op(x, np.ones(c), np.zeros(c), *states)
-    outputs = [np.full_like(data, NAN), *(np.full(c, NAN, data.dtype) for _ in range(2))]
+    outputs = [np.full_like(data, NAN), *(np.full(c, NAN, data.dtype) for _ in range(3))]
     one, bits = np.ones(c, data.dtype), 8 * data.itemsize
     specs = [v.spec for v in node.inputs if v is not None]
     status, *_ = _native.call_kernel(
@@ -329,7 +331,149 @@ def test_batch_norm_of_great_and_of_equal_numbers(rows: int, dtype: str, isa: st
     check_batch_norm(dtype, rows, lambda name, bits: _native.find_kernel(name, bits, isa))
 
 
+@every_dtype
+@pytest.mark.parametrize("rows", [50, 64, 300, 5000])
+def test_batch_norm_of_a_mean_far_from_zero(rows: int, dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    data = (rng.choice([1e5, -3e6, 0.0], 19) + rng.normal(size=(rows, 19))).astype(dtype)
+    flow = (1 + rng.normal(size=(rows, 19))).astype(dtype)
+    x = pf.Parameter(data, "x", dtype=dtype)
+    scale, shift = (pf.Parameter(np.full(19, v), n, dtype=dtype) for v, n in ((1, "a"), (0, "b")))
+    states = [pf.State(np.zeros(19), n, dtype=dtype) for n in ("mean", "variance")]
+    y = pf.BatchNorm(x, scale, shift, *states)
+    found = pf.compile(pf.Sum(y * flow), outputs=y).loss_and_gradients({})[1]
+    got = batch_norm(data)
+    wide, dy = data.astype(np.float64), flow.astype(np.float64)
+    off = wide - wide.mean(axis=0)
+    off -= off.mean(axis=0)
+    inverse = 1 / np.sqrt(np.mean(off**2, axis=0) + 1e-5)
+    hat = off * inverse
+    slope = inverse * (dy - dy.mean(axis=0) - hat * np.mean(dy * hat, axis=0))
+    near = 20 * float(np.finfo(dtype).eps)
+    np.testing.assert_allclose(got, hat, atol=near)
+    np.testing.assert_allclose(found[x], slope, atol=near)
+    np.testing.assert_allclose(found[scale], np.sum(dy * hat, axis=0), atol=near * rows)
+
+
+# ---- results that are finite, of sums that are not ----
+
+
+@every_dtype
+def test_means_of_numbers_whose_sum_overflows(dtype: str) -> None:
+    most = float(np.finfo(dtype).max)
+    data = np.full((300, 40), 0.9 * most)
+    data[:, 1] *= -1
+    data[:, 2] = np.arange(300)
+    x = pf.Placeholder("x", shape=(None, 40), dtype=dtype)
+    for axis in (None, 0, 1, (0, 1)):
+        wanted = np.mean(data.astype(dtype).astype(np.longdouble) / 1e10, axis=axis) * 1e10
+        got = pf.compile(pf.Mean(x, axis)).run({x: data})
+        np.testing.assert_allclose(got, wanted.astype(dtype), rtol=1e-6)
+    data[0, 0], data[1, 1] = INF, NAN
+    got = pf.compile(pf.Mean(x, 0)).run({x: data})
+    np.testing.assert_array_equal(got[:2], [INF, NAN])
+    assert np.isfinite(got[2:]).all()
+
+
+@every_dtype
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("loss", [pf.L1Loss, pf.L2Loss, pf.HuberLoss])
+def test_losses_whose_mean_alone_is_finite(loss: Any, weighted: bool, dtype: str) -> None:
+    most = float(np.finfo(dtype).max)
+    size = 0.5 * (np.sqrt(most) if loss is pf.L2Loss else most)
+    y = pf.Placeholder("y", shape=(None, 3), dtype=dtype)
+    w = pf.Placeholder("w", shape=(None,), dtype=dtype)
+    x = pf.Parameter(np.full((1000, 3), size), "x", dtype=dtype)
+    cost = loss(y, x, w) if weighted else loss(y, x)
+    plan = pf.compile(cost)
+    wanted = size**2 if loss is pf.L2Loss else size
+    for weight in (1.0, 0.9 * most, 1e3 * float(np.finfo(dtype).tiny)) if weighted else (1.0,):
+        feed = {y: np.zeros((1000, 3))} | ({w: np.full(1000, weight)} if weighted else {})
+        value, slopes = plan.loss_and_gradients(feed)
+        np.testing.assert_allclose(value, wanted, rtol=1e-5)
+        slope = 2 * size / 3000 if loss is pf.L2Loss else 1 / 3000
+        np.testing.assert_allclose(slopes[x], np.full((1000, 3), slope), rtol=1e-5)
+
+
+@every_dtype
+def test_cross_entropy_whose_mean_alone_is_finite(dtype: str) -> None:
+    size = 0.4 * float(np.finfo(dtype).max)
+    y = pf.Placeholder("y", shape=(None,), dtype="int64")
+    x = pf.Parameter(np.tile([size, -size], (1000, 1)), "x", dtype=dtype)
+    value, slopes = pf.compile(pf.CrossEntropy(y, x)).loss_and_gradients({y: np.ones(1000, int)})
+    np.testing.assert_allclose(value, 2 * size, rtol=1e-6)
+    np.testing.assert_allclose(slopes[x], np.tile([1e-3, -1e-3], (1000, 1)), rtol=1e-6)
+
+
+@every_set
+@every_dtype
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "cross_entropy"])
+def test_classes_that_are_masked_and_certain(name: str, dtype: str, isa: str) -> None:
+    find = lambda kernel, bits: _native.find_kernel(kernel, bits, isa)  # noqa: E731
+    check_classes(name, dtype, find)
+
+
+def check_classes(name: str, dtype: str, find: Any) -> None:
+    """-INF among logits is a class that cannot be; +INF, and nothing but -INF, are no logits."""
+    bits = 8 * np.dtype(dtype).itemsize
+    good = np.array([[1.0, -INF, 2.0, -INF], [-INF, -INF, -INF, 3.0]], dtype)
+    bad = np.array([[INF, 0.0, 1.0, 2.0], [INF, INF, 0.0, -INF], [-INF] * 4], dtype)
+    share = 1 / (1 + np.exp(1.0))
+    p = np.array([[share, 0, 1 - share, 0], [0, 0, 0, 1]])
+    for x, fine in ((good, True), (bad, False)):
+        dy, y = np.ones_like(x), np.full_like(x, NAN)
+        dy[:, 2] = 3
+        if name == "cross_entropy":
+            labels, losses = np.full(len(x), 2), np.full(len(x), NAN, dtype)
+            none = np.array([2], np.int64).tobytes()
+            call = functools.partial(_native.call_kernel, attributes=none)
+            inputs = [labels, x, None]
+            assert call(name, bits, inputs, [losses], kernel=find(name, bits))[0] == 0
+            grad = "cross_entropy_grad"
+            inputs = [np.ones_like(losses), labels, x, None]
+            assert call(grad, bits, inputs, [y], kernel=find(grad, bits))[0] == 0
+            wanted = p - np.eye(4)[2]
+            with np.errstate(divide="ignore"):
+                expected = -np.log(p[:, 2])
+            if fine:
+                np.testing.assert_allclose(losses, expected, rtol=1e-6)
+                np.testing.assert_allclose(y, wanted, rtol=1e-6)
+            else:
+                assert np.isnan(losses).all() and np.isnan(y).all()
+            continue
+        for axis, turn in ((1, lambda a: a), (0, lambda a: np.ascontiguousarray(a.T))):
+            out, dx = np.full_like(turn(x), NAN), np.full_like(turn(x), NAN)
+            block = np.array([axis], np.int64).tobytes()
+            call = functools.partial(_native.call_kernel, attributes=block)
+            assert call(name, bits, [turn(x)], [out], kernel=find(name, bits))[0] == 0
+            grad = f"{name}_grad"
+            assert call(grad, bits, [turn(dy), out], [dx], kernel=find(grad, bits))[0] == 0
+            if not fine:
+                assert np.isnan(out).all() and np.isnan(dx).all()
+                continue
+            with np.errstate(divide="ignore"):
+                np.testing.assert_allclose(out, turn(p if name == "softmax" else np.log(p)), 1e-6)
+            flow = dy.astype(float)
+            if name == "softmax":
+                wanted = p * (flow - np.sum(flow * p, axis=1, keepdims=True))
+            else:
+                wanted = flow - p * np.sum(flow, axis=1, keepdims=True)
+            np.testing.assert_allclose(dx, turn(wanted), rtol=1e-5, atol=1e-7)
+
+
 # ---- the faults that these tests are there for ----
+
+
+LAYER_NORM_GRAD = registry.ops.get("layer_norm_grad")
+
+
+def check_r2(find: Any) -> None:
+    y = 1e8 + np.arange(100.0)
+    sums = np.full(9, NAN)
+    inputs = [y, y + 1, None]
+    assert _native.call_kernel("r2", 64, inputs, [sums], kernel=find("r2", 64))[0] == 0
+    x = pf.Placeholder("x", shape=(None,), dtype="float64")
+    assert pf.R2(x, x).finalize(sums) == pytest.approx(1 - 100 / np.sum((y - y.mean()) ** 2))
 
 
 @pytest.fixture(scope="module")
@@ -355,9 +499,45 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> mutants.Workshop:
         ),
         (
             "norm.c",
-            "middle += rest / (real)k->count;",
-            "(void)rest;",
+            "settle(&m, middle, rest / (real)k->count);",
+            "m.mean = middle;",
             lambda find: check_batch_norm("float32", 100, find),
+        ),
+        (
+            "reductions.c",
+            "if (overflow)",
+            "if (0)",
+            lambda find: check_scales(pf.Mean, "float32", kernels=find),
+        ),
+        (
+            "losses.c",
+            "out[0] = PF_RARE(great_mean)(b, rare, y, y_hat, delta);",
+            ";",
+            lambda find: check_scales(pf.L1Loss, "float32", kernels=find),
+        ),
+        (
+            "losses.c",
+            "if (!(sum > R(0x1p-16) && sum < R(0x1p16)))",
+            "if (0)",
+            lambda find: check_scales(pf.L1Loss, "float32", kernels=find),
+        ),
+        (
+            "losses.c",
+            "out[0] = PF_RARE(great_cross_entropy)(b, labels, pf_in(call, 1), classes);",
+            ";",
+            lambda find: check_scales(pf.CrossEntropy, "float32", shapes=8, kernels=find),
+        ),
+        (
+            "norm.c",
+            "if (!(r_fabs(mean_g) + r_fabs(mean_g_hat) < INFINITY))",
+            "if (0)",
+            lambda find: check_scales(LAYER_NORM_GRAD, "float32", kernels=find),
+        ),
+        (
+            "metrics.c",
+            "return (wide){high, fma(a, b, -high)};",
+            "return (wide){high, 0};",
+            lambda find: check_r2(find),
         ),
     ],
 )

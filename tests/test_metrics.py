@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -116,6 +117,44 @@ def test_r2_of_a_constant_target(scale: float) -> None:
     target = np.full(1001, scale)
     assert epoch(pf.R2(y, x), {y: target, x: target}, [1001]) == 1
     assert epoch(pf.R2(y, x), {y: target, x: target + scale}, [1001]) == 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("mean", [0.0, 1e6, -1e8, 1e12])
+def test_r2_of_a_target_far_from_zero(mean: float, dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    sd = 1.0 if dtype == "float64" else max(1.0, abs(mean) * 1e-6)
+    y = (mean + sd * rng.normal(size=1000)).astype(dtype)
+    y_hat = (y + 0.5 * sd * rng.normal(size=1000)).astype(dtype)
+    w = rng.uniform(size=1000).astype(dtype)
+    w[0], y[0] = 0, 1e30 if dtype == "float64" else 1e15  # which does not count
+    target, prediction, weight = ([Fraction(float(v)) for v in a] for a in (y, y_hat, w))
+    middle = sum(v * t for v, t in zip(weight, target, strict=True)) / sum(weight)
+    errors = sum(v * (t - p) ** 2 for v, t, p in zip(weight, target, prediction, strict=True))
+    variation = sum(v * (t - middle) ** 2 for v, t in zip(weight, target, strict=True))
+    exact = 1 - float(errors / variation)
+    nodes = [pf.Placeholder(n, (None,), dtype) for n in ("y", "y_hat", "w")]
+    feed = dict(zip(nodes, (y, y_hat, w), strict=True))
+    rtol = 1e-12 if abs(mean) < 1e10 or dtype == "float32" else 1e-7
+    for sizes in ([1000], [1, 499, 500], [10] * 100, [0, 999, 1]):
+        assert np.isclose(epoch(pf.R2(*nodes), feed, sizes), exact, rtol=rtol), sizes
+
+
+def test_r2_of_a_trainer_does_not_depend_on_batches_or_threads() -> None:
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(1000, 3))
+    y = 1e9 + x @ [1.0, 2.0, 3.0] + rng.normal(size=1000)
+    model = pf.Sequential([pf.layers.Dense(1)], input_shape=(3,), dtype="float64")
+    weight, bias = (model.parameters[n] for n in (0, 1))
+    weight.value, bias.value = np.array([[1.0], [2.0], [3.0]]), np.array([1e9])
+    trainer = pf.Trainer(model, "l2", metrics=["r2"])
+    expected = 1 - np.mean((y - model.predict(x)[:, 0]) ** 2) / np.var(y - 1e9)
+    assert 0.8 < expected < 1
+    for threads in (1, 2, 3):
+        with pf.num_threads(threads):
+            for size in (1000, 64, 7):
+                got = trainer.evaluate(x, y, size)["r2"]
+                assert got == pytest.approx(expected, rel=1e-9), (threads, size)
 
 
 def test_what_metrics_refuse() -> None:

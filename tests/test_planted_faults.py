@@ -178,8 +178,8 @@ FAULTS = [
     Fault(
         "a weighted mean over the count",
         "losses.c",
-        "b.weight ? pf_sum(b.weight, b.rows) * (real)b.row : (real)b.count",
-        "(real)b.count",
+        "if (b.weight && b.reduction == MEAN) weigh(&b);",
+        "",
         "l2_loss",
     ),
     # reductions.c

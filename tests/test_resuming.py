@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from trainers import Momentum, bits_of, small_network
 
 import pyframe as pf
 from pyframe.callbacks import Callback, EarlyStopping, LambdaCallback, ModelCheckpoint
@@ -36,43 +37,19 @@ OPTIMIZERS: dict[str, Any] = {
     "groups": lambda: pf.optimizers.Adam(0.01, groups={"bias": {"learning_rate_factor": 2.0}}),
     "random search": lambda: pf.optimizers.RandomSearch(-1, 1),
     "direction search": lambda: pf.optimizers.DirectionSearch(0.1),
-    "in python": lambda: Slow(0.05),
+    "in python": lambda: Momentum(0.05),
 }
 
 
-class Slow(pf.optimizers.Optimizer):
-    """Momentum in Python, with a number of its own."""
-
-    slots = {"velocity": "like", "count": "scalar"}
-
-    def update(
-        self, parameters: Any, gradients: Any, slots: Any, *, step: int, learning_rate: float
-    ) -> None:
-        slots["count"] += 1
-        slots["velocity"] *= 0.9
-        slots["velocity"] += gradients
-        parameters -= learning_rate / np.sqrt(slots["count"]) * slots["velocity"]
-
-
 def make(optimizer: Any = "adam", dtype: str = "float32", **options: Any) -> pf.Trainer:
-    pf.set_seed(3)
-    model = pf.Sequential(
-        [Dense(6, "tanh"), BatchNorm(), Dropout(0.3), Dense(1)], input_shape=(3,), dtype=dtype
-    )
+    model = small_network(dtype, input_shape=(3,))
     made = OPTIMIZERS[optimizer]() if optimizer in OPTIMIZERS else optimizer
     return pf.Trainer(model, "l2", made, ["mae"], **options)
 
 
 def everything(trainer: pf.Trainer, history: pf.History) -> dict[str, Any]:
     """Return all that must not differ by a bit."""
-    named = trainer.plan.named(trainer.plan.snapshot())
-    return {
-        **{key: array.tobytes() for key, array in named.items()},
-        **{key: np.asarray(values).tobytes() for key, values in history.items()},
-        "epochs": history.epochs,
-        "step": trainer.plan.step_count,
-        "epochs_done": trainer.epochs_done,
-    }
+    return {**bits_of(trainer, history), "epochs": history.epochs}
 
 
 def stop_before(epoch: int) -> Callback:
@@ -342,13 +319,13 @@ def test_an_optimizer_of_a_missing_package_is_named(tmp_path: Path) -> None:
     class Brings:
         @pf.hookimpl
         def pyframe_register_optimizers(self) -> dict[str, type]:
-            return {"slow": Slow}
+            return {"momentum": Momentum}
 
     plugin = Brings()
     pf.plugins.register(plugin, "pyframe-slow", "1.2")
     try:
         path = saved(tmp_path, optimizer="in python")
-        assert isinstance(pf.Trainer.load(path).optimizer, Slow)
+        assert isinstance(pf.Trainer.load(path).optimizer, Momentum)
     finally:
         pf.plugins.unregister(plugin)
     with pytest.raises(pf.CheckpointError, match="pip install pyframe-slow"):

@@ -30,7 +30,7 @@ class BinaryCrossEntropy(Loss):
     """Cross-entropy of two classes, from one logit x = y_hat an element.
 
     With p = sigmoid(x), l = -y log p - (1 - y) log(1 - p), computed without overflow as
-    max(x, 0) - x y + log(1 + exp(-|x|)).
+    max(x, 0) - x y + log(1 + exp(-|x|)). An infinite logit on the right side costs nothing.
 
     Parameters
     ----------
@@ -67,17 +67,9 @@ class BinaryCrossEntropy(Loss):
     of_values = False
     unit_target = True
 
-    def __init__(
-        self,
-        y: Any,
-        y_hat: Any,
-        sample_weight: Any = None,
-        reduction: str = "mean",
-        *,
-        name: str | None = None,
-    ) -> None:
-        logits = binary_logits(y_hat, type(self).__name__)
-        super().__init__(y, logits, sample_weight, reduction, name=name)
+    @classmethod
+    def operands(cls, y: Any, y_hat: Any) -> tuple[Any, Any]:
+        return y, binary_logits(y_hat, cls.__name__)
 
     @classmethod
     def element(cls, y: Any, y_hat: Any, delta: float) -> Any:
@@ -127,7 +119,9 @@ def _log_sum_exp(x: Any) -> tuple[Any, Any]:
 class CrossEntropy(Loss):
     """Cross-entropy of classes, from integer labels and logits: log-softmax and choice in one.
 
-    l = log sum_c exp(x_c) - x_y for the logits x of a sample and its label y.
+    l = log sum_c exp(x_c) - x_y for the logits x of a sample and its label y. A logit of -inf is a
+    class that cannot be: it gets no gradient, unless it is the label, when the loss is infinite.
+    Where a logit is +inf, or all are -inf, loss and gradient are NaN.
 
     Parameters
     ----------
@@ -171,17 +165,9 @@ class CrossEntropy(Loss):
     integer_inputs = (0,)
     match = staticmethod(match_labels)
 
-    def __init__(
-        self,
-        y: Any,
-        y_hat: Any,
-        sample_weight: Any = None,
-        reduction: str = "mean",
-        *,
-        name: str | None = None,
-    ) -> None:
-        logits = class_logits(y_hat, type(self).__name__)
-        super().__init__(as_labels(y), logits, sample_weight, reduction, name=name)
+    @classmethod
+    def operands(cls, y: Any, y_hat: Any) -> tuple[Any, Any]:
+        return as_labels(y), class_logits(y_hat, cls.__name__)
 
     def gradient(self, *grads: Any) -> Sequence[Value | None]:
         return None, CrossEntropyGrad(grads[0], *self.inputs, **self.attrs), None

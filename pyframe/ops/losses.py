@@ -127,7 +127,13 @@ class Loss(Op):
         name: str | None = None,
         **attributes: Any,
     ) -> None:
-        super().__init__(y, y_hat, sample_weight, name=name, reduction=reduction, **attributes)
+        operands = self.operands(y, y_hat)
+        super().__init__(*operands, sample_weight, name=name, reduction=reduction, **attributes)
+
+    @classmethod
+    def operands(cls, y: Any, y_hat: Any) -> tuple[Any, Any]:
+        """Return what the kernel gets for a target and a prediction."""
+        return y, y_hat
 
     def infer_shape(self, *shapes: Any) -> Shape:
         y, y_hat, weight = shapes

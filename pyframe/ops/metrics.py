@@ -7,7 +7,9 @@ Each takes ``(y, y_hat, sample_weight=None)``, the weight with one number for ea
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any, ClassVar
 
 import numpy as np
@@ -453,9 +455,9 @@ class R2(ElementMetric):
 
     1 - sum w (y_hat - y)^2 / sum w (y - m)^2 with m the weighted mean of y, over all elements: 1 is
     perfect, 0 no better than the mean. For a target that does not vary it is 1 when the prediction
-    has no error, else 0, as in scikit-learn. The second sum is computed as
-    sum w y^2 - (sum w y)^2 / sum w, in float64: of a target whose mean is 10^k times its standard
-    deviation, about 16 - 2k digits remain, and from k = 5.5 on it counts as one that does not vary.
+    has no error, else 0, as in scikit-learn. The second sum is the difference of two that are added
+    up with twice the digits of float64: of a target whose mean is 10^k times its standard deviation
+    about 31 - 2k digits of it remain, and from k = 14.7 on it counts as one that does not vary.
 
     Parameters
     ----------
@@ -467,8 +469,10 @@ class R2(ElementMetric):
 
     Returns
     -------
-    Value of float64, shape (4,)
-        sum w (y_hat - y)^2, sum w, sum w y, sum w y^2.
+    Value of float64, shape (9,)
+        sum w (y_hat - y)^2; then sum w in two parts, sum w y in three, sum w y^2 in three. Parts
+        add up to their number, and those of many batches without rounding: each but the last has
+        26 binary digits.
 
     Raises
     ------
@@ -479,37 +483,54 @@ class R2(ElementMetric):
     --------
     >>> import pyframe as pf
     >>> y, y_hat = pf.Placeholder("y", shape=(None,)), pf.Placeholder("y_hat", shape=(None,))
-    >>> pf.R2(y, y_hat).finalize([1.0, 2.0, 0.0, 4.0])  # targets -sqrt(2), sqrt(2)
+    >>> pf.R2(y, y_hat).finalize([1, 2, 0, 0, 0, 0, 4, 0, 0])  # targets -sqrt(2), sqrt(2)
     0.75
     """
 
     op = "r2"
     higher_is_better = True
     exact_on_integers = True
-    length = 4
+    length = 9
 
     def finalize(self, sums: Any) -> Any:
-        errors, weight, first, second = (float(s) for s in sums)
+        errors, *parts = map(float, sums)
+        if not all(map(math.isfinite, parts)):
+            return float("nan")
+        # As fractions: of a mean that is far from 0 the difference below leaves the last digits.
+        exact = [Fraction(part) for part in parts]
+        weight, first, second = sum(exact[:2]), sum(exact[2:5]), sum(exact[5:])
         if weight == 0:
             return float("nan")
         variation = second - first**2 / weight
         # What is left of a constant target is the rounding of its sums.
-        if variation <= 1e-11 * second:
+        if variation <= second * Fraction(2) ** -98:
             return 1.0 if errors == 0 else 0.0
-        return 1 - errors / variation
+        return 1 - errors / float(variation)
 
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
         y, y_hat, weight = cls._weighted(*inputs)
-        terms = (weight * (y_hat - y) ** 2, weight, weight * y, weight * y**2)
-        return np.array([np.sum(term) for term in terms])
+        sums = [np.sum(weight * (y_hat - y) ** 2)]
+        for power, count in ((0, 2), (1, 3), (2, 3)):
+            left = np.sum(weight * y**power)
+            for _ in range(count - 1):
+                sums.append(np.trunc(left / _unit(left)) * _unit(left))
+                left = left - sums[-1]
+            sums.append(left)
+        return np.array(sums)
 
     @classmethod
     def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
-        y, y_hat, weight = inputs
-        k, terms = super().magnitude(*inputs, **attributes)
-        terms[2] = cls.reference(np.abs(y), y_hat, weight)[2]
-        return k, terms
+        y, y_hat, weight = cls._weighted(*inputs)
+        terms = [np.sum(weight * (y_hat - y) ** 2)]
+        for power, count in ((0, 2), (1, 3), (2, 3)):
+            terms += count * [np.sum(weight * np.abs(y) ** power)]
+        return 16 + inputs[1].size, np.array(terms)
+
+
+def _unit(x: Any) -> Any:
+    """Return what the 26th binary digit of a number counts."""
+    return np.ldexp(1.0, np.frexp(x)[1] - 26)
 
 
 class MeanOf(Ratio, Metric):

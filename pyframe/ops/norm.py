@@ -13,8 +13,8 @@ from pyframe.node import Shape, Spec, State, Value, describe
 from pyframe.op import Case, Op, known, merge_shapes, same_extent, same_shape
 from pyframe.ops.activations import Relu, ReluGrad
 
-# What norm.c needs for a batch: the statistics, and those of each of 8 parts at most.
-BATCH_ROWS = 2 * (8 + 1)
+# What norm.c needs for a batch: two rows, and three for each of 8 parts at most.
+BATCH_ROWS = 2 + 3 * 8
 
 
 def _rows(x: Any) -> Any:
@@ -77,9 +77,10 @@ class BatchNorm(Normalization):
 
     Returns
     -------
-    Node with three outputs
-        y (..., C), and the mean (C,) and the inverse standard deviation (C,) that were used. The
-        node itself stands for y; the other two are there to be looked at and get no gradient.
+    Node with four outputs
+        y (..., C), and (C,) each the mean and the inverse standard deviation that were used, and
+        what rounding has left of the mean: of one that is far from 0 the deviations count. The
+        node itself stands for y; the others are there to be looked at and get no gradient.
 
     Raises
     ------
@@ -109,7 +110,7 @@ class BatchNorm(Normalization):
         "epsilon": number(above=0),
         "activation": one_of(("none", "relu")),
     }
-    output_count = 3
+    output_count = 4
     reads_training = True
     differentiable_outputs = (0,)
     scratch_rows = BATCH_ROWS
@@ -167,17 +168,17 @@ class BatchNorm(Normalization):
                     f"x has {describe(x)}; it must have one number for each feature, the last axis"
                 )
             x = (*x[:-1], known(x[-1], state.shape[0]))
-        return x, x[-1:], x[-1:]
+        return x, x[-1:], x[-1:], x[-1:]
 
     def gradient(self, *grads: Any) -> Sequence[Value | None]:
-        if grads[1] is not None or grads[2] is not None:
+        if any(grad is not None for grad in grads[1:]):
             raise GraphError(
                 f"{self.label()}: a loss may depend on its output 0 only; the statistics, outputs "
-                "1 and 2, get no gradient"
+                "1 to 3, get no gradient"
             )
         x, scale, _ = self.inputs
         dy = grads[0] if self.attrs["activation"] == "none" else ReluGrad(grads[0], self)
-        dx, dscale, dshift = BatchNormGrad(dy, x, scale, self[1], self[2])
+        dx, dscale, dshift = BatchNormGrad(dy, x, scale, self[1], self[2], self[3])
         return dx, dscale, dshift
 
     def absorb(self, index: int, consumer: Op, specs: Sequence[Spec | None]) -> Op | None:
@@ -194,22 +195,23 @@ class BatchNorm(Normalization):
     ) -> tuple[Any, Sequence[Any]]:
         x, scale, shift = inputs
         mean, variance = states
-        new_states = (mean, variance)
+        new_states, low = (mean, variance), np.zeros_like(mean)
         rows = _rows(x)
         if training and len(rows):
             momentum = attributes["momentum"]
             batch = rows.mean(axis=0)
-            squares = ((rows - batch) ** 2).sum(axis=0)
+            low = np.nan_to_num((rows - batch).mean(axis=0))  # NaN is in the mean
+            squares = ((rows - batch - low) ** 2).sum(axis=0)
             new_states = (
                 momentum * mean + (1 - momentum) * batch,
                 momentum * variance + (1 - momentum) * squares / max(len(rows) - 1, 1),
             )
             mean, variance = batch, squares / len(rows)
         inverse = 1 / np.sqrt(variance + attributes["epsilon"])
-        y = (x - mean) * inverse * scale + shift
+        y = (x - mean - low) * inverse * scale + shift
         if attributes["activation"] == "relu":
             y = np.maximum(y, 0)
-        return (y, mean, inverse), new_states
+        return (y, mean, inverse, low), new_states
 
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
@@ -218,16 +220,18 @@ class BatchNorm(Normalization):
     @classmethod
     def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
         x, scale, shift = inputs
-        _, mean, inverse = cls.reference(*inputs, **attributes)
-        rows = np.abs(_rows(x))
-        # The mean is off by a few units of the mean of |x|; so is what stands on it.
-        size = np.abs(mean) if not len(rows) else np.maximum(np.abs(mean), rows.mean(axis=0))
-        y = (np.abs(x) + size) * inverse * np.abs(scale) * (1 + size * inverse) ** 2
-        return 64 + len(rows), (y + np.abs(shift), size, inverse * (1 + size * inverse) ** 2)
+        _, mean, inverse, _ = cls.reference(*inputs, **attributes)
+        rows = _rows(x)
+        # Deviations are off by units of their own, not of the mean: that one has its `low`.
+        hat = np.abs(x - mean) * inverse + 1
+        size = np.abs(mean)
+        if len(rows):
+            size = np.maximum(size, np.abs(rows).mean(axis=0))
+        return 64 + len(rows), (hat * np.abs(scale) + np.abs(shift), size, inverse, size)
 
     @classmethod
     def sample(cls, draw: Any) -> Case:
-        x = 2 * draw.normal(draw.shape(min_ndim=2)) + draw.choice([0.0, 1.0])
+        x = 2 * draw.normal(draw.shape(min_ndim=2)) + draw.choice([0.0, 1.0, 1e4])
         c = x.shape[-1:]
         states = (draw.normal(c), draw.positive(c))
         attributes = {"momentum": draw.choice([0.9, 0.5, 0.0]), "epsilon": 1e-2}
@@ -238,6 +242,7 @@ class BatchNorm(Normalization):
     def cases(cls) -> Sequence[Case]:
         attributes = {"momentum": 0.9, "epsilon": 1e-5, "activation": "none"}
         rectified = {**attributes, "activation": "relu"}
+        flat = {**attributes, "epsilon": 1e-2}  # for a feature that is the same everywhere
         two = np.array([1.0, 2.0])
         many = np.random.default_rng(0).normal(size=(300, 133))  # several parts
         some = (many[:1, 0] + 3 * np.ones(133), np.ones(133))
@@ -245,7 +250,7 @@ class BatchNorm(Normalization):
         return (
             Case((np.array([[3.0, -4.0]]), two, two), attributes, states),  # one row: variance 0
             Case((np.zeros((0, 2)), two, two), attributes, states),
-            Case((np.array([[3.0, 1.0], [5.0, 1.0]]), two, two), attributes, states),
+            Case((np.array([[3.0, 1.0], [5.0, 1.0]]), two, two), flat, states),
             Case((np.array([[3.0, 1.0], [5.0, 1.0], [1.0, 7.0]]), two, two), rectified, states),
             Case((many, some[0], some[1]), attributes, some),
         )
@@ -254,7 +259,7 @@ class BatchNorm(Normalization):
 class BatchNormGrad(Normalization):
     """dx, dscale and dshift of `BatchNorm`, from dy, x, scale and the statistics that it used.
 
-    With x^ = (x - mean) * inverse, dshift = sum dy, dscale = sum dy x^, and while training
+    With x^ = (x - (mean + low)) * inverse, dshift = sum dy, dscale = sum dy x^, and while training
     dx = scale * inverse * (dy - dshift / n - x^ dscale / n), otherwise scale * inverse * dy.
     """
 
@@ -262,8 +267,8 @@ class BatchNormGrad(Normalization):
     output_count = 3
     differentiable = False
     reads_training = True
-    features = (2, 3, 4)
-    takes = 5
+    features = (2, 3, 4, 5)
+    takes = 6
     x = 1
     scratch_rows = BATCH_ROWS
 
@@ -276,8 +281,8 @@ class BatchNormGrad(Normalization):
 
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
-        dy, x, scale, mean, inverse = inputs
-        hat = (x - mean) * inverse
+        dy, x, scale, mean, inverse, low = inputs
+        hat = (x - (mean + low)) * inverse
         dshift, dscale = _rows(dy).sum(axis=0), _rows(dy * hat).sum(axis=0)
         if attributes["training"] and dy.size:
             dy = dy - (dshift + hat * dscale) / len(_rows(dy))
@@ -285,8 +290,8 @@ class BatchNormGrad(Normalization):
 
     @classmethod
     def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
-        dy, x, scale, mean, inverse = (np.abs(i) for i in inputs)
-        hat = (x + mean) * inverse
+        dy, x, scale, mean, inverse, low = (np.abs(i) for i in inputs)
+        hat = (x + mean + low) * inverse
         dshift, dscale = _rows(dy).sum(axis=0), _rows(dy * hat).sum(axis=0)
         n = max(len(_rows(dy)), 1)
         return 64 + n, (scale * inverse * (dy + (dshift + hat * dscale) / n), dscale, dshift)
@@ -295,8 +300,8 @@ class BatchNormGrad(Normalization):
     def sample(cls, draw: Any) -> Case:
         shape = draw.shape(min_ndim=2)
         c = shape[-1:]
-        scale, mean, inverse = draw.normal(c), draw.normal(c), draw.positive(c)
-        return Case((draw.normal(shape), draw.normal(shape), scale, mean, inverse))
+        scale, mean, inverse, low = draw.normal(c), draw.normal(c), draw.positive(c), draw.normal(c)
+        return Case((draw.normal(shape), draw.normal(shape), scale, mean, inverse, low))
 
 
 class LayerNorm(Normalization):

@@ -58,7 +58,9 @@ class AxisOp(Op):
 class Softmax(AxisOp):
     """y_i = exp(x_i) / sum_j exp(x_j): numbers into probabilities.
 
-    Computed from x - max(x), so that large x do not overflow.
+    Computed from x - max(x), so that large x do not overflow. An x of -inf, a class that cannot be,
+    has probability 0 and gets no gradient; where one is +inf, or all are -inf, the result is NaN,
+    as in PyTorch.
 
     Parameters
     ----------
@@ -154,7 +156,8 @@ class SoftmaxGrad(AxisOp):
 class LogSoftmax(AxisOp):
     """y_i = x_i - log sum_j exp(x_j): numbers into log-probabilities.
 
-    More exact than the logarithm of `Softmax`, which is minus infinity where that underflows.
+    More exact than the logarithm of `Softmax`, which is minus infinity where that underflows. Of an
+    x of -inf it is -inf; where one is +inf, or all are -inf, it is NaN, as that of `Softmax` is.
 
     Parameters
     ----------

@@ -27,6 +27,7 @@ from pyframe.testing.ops import check_declaration, check_op, op_checks
 from pyframe.testing.optimizers import check_optimizer, optimizer_checks
 from pyframe.testing.parts import PartCase
 from pyframe.testing.plugins import check_plugin, conformance, plugin_checks
+from pyframe.testing.scales import check_scales
 from pyframe.testing.subject import ConformanceError, Kernels
 from pyframe.testing.zero_extents import check_zero_extents
 
@@ -53,6 +54,7 @@ __all__ = [
     "check_op",
     "check_optimizer",
     "check_plugin",
+    "check_scales",
     "check_schedule",
     "check_zero_extents",
     "conformance",

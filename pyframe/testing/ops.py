@@ -18,6 +18,7 @@ from pyframe.testing.draw import Draw
 from pyframe.testing.hostile import check_attributes
 from pyframe.testing.nodes import node_checks
 from pyframe.testing.runner import Checks, Expected, run_checks
+from pyframe.testing.scales import DEFAULT_SHAPES, check_scales
 from pyframe.testing.subject import ConformanceError, Kernels
 from pyframe.testing.zero_extents import check_zero_extents
 
@@ -100,8 +101,8 @@ def check_op(
     See Also
     --------
     op_checks : the checks by name.
-    check_forward, check_gradients, check_bad_calls, check_zero_extents, check_capabilities : what
-    they are made of.
+    check_forward, check_scales, check_gradients, check_bad_calls, check_zero_extents,
+    check_capabilities : what they are made of.
     """
     checks = op_checks(op_class, cases, dtypes=dtypes, shapes=shapes, seed=seed, kernels=kernels)
     what = getattr(op_class, "__name__", type(op_class).__name__)
@@ -121,6 +122,7 @@ def op_checks(
 
     - declaration: `check_declaration`.
     - forward: `check_forward`, for each dtype and instruction set.
+    - scale: `check_scales`, for each dtype and instruction set.
     - gradient: `check_gradients`, if it is differentiable.
     - bad_calls: `check_bad_calls`.
     - attributes: `check_attributes`.
@@ -136,14 +138,15 @@ def op_checks(
         for each in _kernel_sets(op, 64, kernels)[:-1]:  # of the last it has been
             check_zero_extents(op, seed=seed, kernels=each)
 
-    def check_all_kernels() -> None:
+    def check_all_kernels(check: Callable[..., None], most: int) -> None:
         for dtype in dtypes:
             for each in _kernel_sets(op, 8 * np.dtype(dtype).itemsize, kernels):
-                forward.check_forward(op, dtype, shapes=shapes, seed=seed, kernels=each)
+                check(op, dtype, shapes=min(shapes, most), seed=seed, kernels=each)
 
     checks: Checks = {
         "declaration": lambda: check_declaration(op),
-        "forward": check_all_kernels,
+        "forward": lambda: check_all_kernels(forward.check_forward, shapes),
+        "scale": lambda: check_all_kernels(check_scales, DEFAULT_SHAPES),
         "bad_calls": lambda: bad_calls.check_bad_calls(
             op, shapes=min(shapes, 30), seed=seed, kernels=kernels
         ),
