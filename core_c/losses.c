@@ -68,6 +68,16 @@ static inline real weight_of(batch b, int64_t r) {
     return b.weight ? b.weight[r] * b.unit : R(1.0);
 }
 
+/* out_ij = w_i dl_ij out_ij; without weights w is 1, and without dl that is. */
+static void weigh_rows(batch b, const real *restrict dl, real *restrict out) {
+    if (!b.weight && !dl) return;
+    for (int64_t r = 0; r < b.rows; r++) {
+        const real weight = weight_of(b, r);
+        for (int64_t i = r * b.row; i < (r + 1) * b.row; i++)
+            out[i] *= dl ? weight * dl[i] : weight;
+    }
+}
+
 /* A sum over the batch as `reduction` wants it. Also what a gradient of the result brings to each
  * element of weight 1. */
 static real reduced(batch b, real total) {
@@ -78,23 +88,19 @@ static real reduced(batch b, real total) {
 /* A loss of one element, or a derivative of it. */
 typedef real element_function(real y, real y_hat, real delta);
 
-/* sum_i f(y_i, y_hat_i), block by block and in a fixed order; one(...) is f, for those that are
- * left over by vectors. */
-static inline __attribute__((always_inline)) real sum_elements(element_function *f,
-                                                               element_function *one,
-                                                               const real *restrict y,
-                                                               const real *restrict y_hat,
-                                                               int64_t n, real delta) {
-    real total = 0;
+/* sum_i w_i f(y_i, y_hat_i), block by block and in a fixed order; without weights w is 1. Or, if
+ * there is an `each`, what would be added, in it. */
+static inline __attribute__((always_inline)) real
+sum_elements(element_function *f, const real *restrict y, const real *restrict y_hat,
+             const real *restrict w, real unit, int64_t n, real delta, real *restrict each) {
+    real block[PF_BLOCK], total = 0;
     for (int64_t start = 0; start < n; start += PF_BLOCK) {
-        const int64_t end = n - start < PF_BLOCK ? n : start + PF_BLOCK;
-        real lane[PF_LANES] = {0};
-        int64_t i = start;
-        for (; i + PF_LANES <= end; i += PF_LANES)
-            PF_EACH_LANE for (int j = 0; j < PF_LANES; j++) lane[j] +=
-                f(y[i + j], y_hat[i + j], delta);
-        for (int j = 0; i < end; i++, j++) lane[j] += one(y[i], y_hat[i], delta);
-        total += pf_fold(lane);
+        const int64_t size = n - start < PF_BLOCK ? n - start : PF_BLOCK;
+        real *restrict l = each ? each + start : block;
+        for (int64_t i = 0; i < size; i++) l[i] = f(y[start + i], y_hat[start + i], delta);
+        if (w)
+            for (int64_t i = 0; i < size; i++) l[i] *= w[start + i] * unit;
+        if (!each) total += pf_sum_block(l, size);
     }
     return total;
 }
@@ -113,32 +119,29 @@ real PF_RARE(great_mean)(batch b, element_function *f, const real *y, const real
 }
 #endif
 
-/* y, y_hat, [weight] -> loss. Inlined into each loss, and f into it; one(...) and
- * rare(...) are f, too. */
+/* y, y_hat, [weight] -> loss. Inlined into each loss, and f into it; rare(...) is f, too. */
 static inline __attribute__((always_inline)) int loss(const pf_call *call, element_function *f,
-                                                      element_function *one, element_function *rare,
-                                                      real delta) {
+                                                      element_function *rare, real delta) {
     const batch b = batch_of(call, call->inputs[1], 2);
     const real *restrict y = pf_in(call, 0), *restrict y_hat = pf_in(call, 1);
     real *restrict out = pf_out(call, 0);
+    /* As one row, unless each has a weight of its own and several elements. */
+    const int as_one = b.weight == NULL || b.row == 1;
+    const int64_t rows = as_one ? 1 : b.rows, n = as_one ? b.count : b.row;
+    real total = 0, lane[PF_LANES] = {0};
+    for (int64_t r = 0; r < rows; r++) {
+        const real l = sum_elements(f, y + r * n, y_hat + r * n, as_one ? b.weight : NULL, b.unit,
+                                    n, delta, b.reduction == NONE ? out + r * n : NULL);
+        if (as_one)
+            total = l;
+        else
+            lane[r % PF_LANES] += weight_of(b, r) * l;
+    }
     if (b.reduction == NONE) {
-        for (int64_t r = 0; r < b.rows; r++)
-            for (int64_t i = r * b.row; i < (r + 1) * b.row; i++)
-                out[i] = weight_of(b, r) * one(y[i], y_hat[i], delta);
+        if (!as_one) weigh_rows(b, NULL, out);
         return PF_OK;
     }
-    real total;
-    if (b.weight == NULL) {
-        total = sum_elements(f, one, y, y_hat, b.count, delta);
-    } else {
-        real lane[PF_LANES] = {0};
-        for (int64_t r = 0; r < b.rows; r++) {
-            const real *a = y + r * b.row, *c = y_hat + r * b.row;
-            real l = b.row == 1 ? one(*a, *c, delta) : sum_elements(f, one, a, c, b.row, delta);
-            lane[r % PF_LANES] += weight_of(b, r) * l;
-        }
-        total = pf_fold(lane);
-    }
+    if (!as_one) total = pf_fold(lane);
     out[0] = reduced(b, total);
     if (b.reduction == MEAN && !(r_fabs(out[0]) < INFINITY))
         out[0] = PF_RARE(great_mean)(b, rare, y, y_hat, delta);
@@ -150,25 +153,18 @@ static inline __attribute__((always_inline)) int loss_grad(const pf_call *call,
                                                            element_function *by_y,
                                                            element_function *by_y_hat, real delta) {
     const batch b = batch_of(call, call->inputs[2], 3);
-    const real *restrict dl = pf_in(call, 0);
-    const real *restrict y = pf_in(call, 1), *restrict y_hat = pf_in(call, 2);
+    const real *restrict dl = pf_in(call, 0), *restrict y = pf_in(call, 1),
+                         *restrict y_hat = pf_in(call, 2);
     real *restrict dy = pf_out(call, 0), *restrict dy_hat = pf_out(call, 1);
     const real scale = b.reduction == NONE ? R(1.0) : reduced(b, dl[0]);
-    if (b.reduction != NONE && b.weight == NULL) {
-        if (dy_hat)
-            for (int64_t i = 0; i < b.count; i++)
-                dy_hat[i] = scale * by_y_hat(y[i], y_hat[i], delta);
-        if (dy)
-            for (int64_t i = 0; i < b.count; i++) dy[i] = scale * by_y(y[i], y_hat[i], delta);
-        return PF_OK;
+    if (b.reduction != NONE) dl = NULL;
+    if (dy_hat) {
+        for (int64_t i = 0; i < b.count; i++) dy_hat[i] = scale * by_y_hat(y[i], y_hat[i], delta);
+        weigh_rows(b, dl, dy_hat);
     }
-    for (int64_t r = 0; r < b.rows; r++) {
-        const real weight = scale * weight_of(b, r);
-        for (int64_t i = r * b.row; i < (r + 1) * b.row; i++) {
-            const real w = b.reduction == NONE ? weight * dl[i] : weight;
-            if (dy_hat) dy_hat[i] = w * by_y_hat(y[i], y_hat[i], delta);
-            if (dy) dy[i] = w * by_y(y[i], y_hat[i], delta);
-        }
+    if (dy) {
+        for (int64_t i = 0; i < b.count; i++) dy[i] = scale * by_y(y[i], y_hat[i], delta);
+        weigh_rows(b, dl, dy);
     }
     return PF_OK;
 }
@@ -192,7 +188,7 @@ element_function PF_RARE(l1);
 real PF_RARE(l1)(real y, real y_hat, real delta) { return l1(y, y_hat, delta); }
 #endif
 
-int PF_NAME(l1_loss)(const pf_call *call) { return loss(call, l1, l1, PF_RARE(l1), 0); }
+int PF_NAME(l1_loss)(const pf_call *call) { return loss(call, l1, PF_RARE(l1), 0); }
 int PF_NAME(l1_loss_grad)(const pf_call *call) { return loss_grad(call, l1_by_y, l1_by_y_hat, 0); }
 
 /* ---- L2: l = (y_hat - y)^2 ---- */
@@ -212,7 +208,7 @@ element_function PF_RARE(l2);
 real PF_RARE(l2)(real y, real y_hat, real delta) { return l2(y, y_hat, delta); }
 #endif
 
-int PF_NAME(l2_loss)(const pf_call *call) { return loss(call, l2, l2, PF_RARE(l2), 0); }
+int PF_NAME(l2_loss)(const pf_call *call) { return loss(call, l2, PF_RARE(l2), 0); }
 int PF_NAME(l2_loss_grad)(const pf_call *call) { return loss_grad(call, l2_by_y, l2_by_y_hat, 0); }
 
 /* ---- Huber: with d = y_hat - y, l = d^2 / 2 for |d| <= delta, else delta (|d| - delta / 2) ----
@@ -237,7 +233,7 @@ real PF_RARE(huber)(real y, real y_hat, real delta) { return huber(y, y_hat, del
 
 int PF_NAME(huber_loss)(const pf_call *call) {
     const loss_attributes *attributes = call->attributes;
-    return loss(call, huber, huber, PF_RARE(huber), (real)attributes->delta);
+    return loss(call, huber, PF_RARE(huber), (real)attributes->delta);
 }
 int PF_NAME(huber_loss_grad)(const pf_call *call) {
     const loss_attributes *attributes = call->attributes;
@@ -266,19 +262,12 @@ static inline real bce_by_y(real y, real x, real delta) {
     return -x;
 }
 
-/* Too long to stand wherever there is one left. */
-static __attribute__((noinline)) real one_bce(real y, real x, real delta) {
-    return bce(y, x, delta);
-}
-
 element_function PF_RARE(bce);
 #if PF_DEFINES_RARE
 real PF_RARE(bce)(real y, real y_hat, real delta) { return bce(y, y_hat, delta); }
 #endif
 
-int PF_NAME(binary_cross_entropy)(const pf_call *call) {
-    return loss(call, bce, one_bce, PF_RARE(bce), 0);
-}
+int PF_NAME(binary_cross_entropy)(const pf_call *call) { return loss(call, bce, PF_RARE(bce), 0); }
 int PF_NAME(binary_cross_entropy_grad)(const pf_call *call) {
     return loss_grad(call, bce_by_y, bce_by_x, 0);
 }
