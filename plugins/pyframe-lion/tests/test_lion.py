@@ -86,7 +86,7 @@ def test_what_makes_no_sense_is_refused(options: dict[str, Any], message: str) -
 
 def test_it_leaves_out_steps_that_are_not_finite() -> None:
     p = pf.Parameter([1.0, -4.0], name="p", dtype="float64")
-    x = pf.Placeholder("x", shape=())
+    x = pf.Placeholder("x", shape=(), dtype="float64")
     plan = pf.compile(x * pf.Sum(p), optimizer=Lion(0.1, nonfinite="skip"))
     plan.step({x: np.inf})
     assert plan.skipped_steps == 1 and p.value.tolist() == [1.0, -4.0]
