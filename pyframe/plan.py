@@ -231,6 +231,10 @@ class Plan(Strict):
             storage.on_freeze[:] = [r for r in storage.on_freeze if r() is not None]
             storage.on_freeze.append(forget)
 
+    def _is_outdated(self) -> bool:
+        """Return whether something was changed since that was lowered once and for all."""
+        return bool(self._read_now() != self._read_once)
+
     def _forget_step(self) -> None:
         self._step_pattern = None  # so that `step` goes by `_require_optimizer`
 
@@ -811,9 +815,14 @@ class Plan(Strict):
         that it keeps for a run if the runs are the same. Of another optimizer nothing is: then the
         steps are counted from 0 again.
         """
+        self.restore(self._taken_over(other))
+
+    def _taken_over(self, other: Plan) -> Snapshot:
+        """Return what `take_over` goes back to."""
+        snapshot = self.snapshot()
         if self.optimizer is not other.optimizer:
-            return
-        kept, snapshot = other.named(other.snapshot()), self.snapshot()
+            return snapshot
+        kept = other.named(other.snapshot())
         same = [run[1:] for run in self._train.runs] == [run[1:] for run in other._train.runs]
         numbers = {
             f"slots/{n}/{i}" for n in self.optimizer.slots for i in range(len(self._train.runs))
@@ -823,7 +832,7 @@ class Plan(Strict):
             if found is not None and found.shape == array.shape and (same or key not in numbers):
                 array[...] = found
         snapshot.arrays[-1][...] = other.skipped_steps
-        self.restore(Snapshot(snapshot.arrays, other.step_count))
+        return Snapshot(snapshot.arrays, other.step_count)
 
     def named(self, snapshot: Snapshot) -> dict[str, Array]:
         """Return the arrays of a snapshot by name, as views: see `TrainState.views`."""

@@ -29,7 +29,7 @@ from pyframe.loop import Loop
 from pyframe.model import Model, load
 from pyframe.node import Array, Placeholder
 from pyframe.objective import Goal, Objective
-from pyframe.plan import Plan
+from pyframe.plan import Plan, Snapshot
 from pyframe.plugins import listens as plugins_listen
 from pyframe.plugins import notify
 from pyframe.progress import Progress
@@ -207,6 +207,18 @@ class Trainer(Strict):
         if self._current is not None and self._current is not objective:
             objective.plan.take_over(self._current.plan)
         self._current = objective
+
+    def _upcoming(self) -> tuple[Objective, Snapshot]:
+        """Return what the next fit trains on, and the state that it begins with.
+
+        Nothing is changed: a fit that is under way goes on, and what is changed back is as it was.
+        """
+        current = self._current
+        assert current is not None
+        if current.plan.optimizer is self.optimizer and not current.plan._is_outdated():
+            return current, current.plan.snapshot()
+        objective = self._objective(current.weight is not None)
+        return objective, objective.plan._taken_over(current.plan)
 
     # ---- data ----
 
@@ -449,6 +461,8 @@ class Trainer(Strict):
 
         `pyframe.load` reads the model from it; `load` and `restore` read the training too, and
         ``fit(..., resume=path)`` goes on with a fit. A callback may call this in the middle of one.
+        What was frozen, set or exchanged since the fit began counts in the file as it does in the
+        next fit; there is no fit to resume then.
 
         Parameters
         ----------
