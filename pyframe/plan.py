@@ -231,10 +231,6 @@ class Plan(Strict):
             storage.on_freeze[:] = [r for r in storage.on_freeze if r() is not None]
             storage.on_freeze.append(forget)
 
-    def _is_outdated(self) -> bool:
-        """Return whether something was changed since that was lowered once and for all."""
-        return bool(self._read_now() != self._read_once)
-
     def _forget_step(self) -> None:
         self._step_pattern = None  # so that `step` goes by `_require_optimizer`
 
@@ -885,21 +881,29 @@ class Plan(Strict):
         self._require_cost()
         if self.optimizer is None:
             raise GraphError("this plan has no optimizer; pass one to pyframe.compile")
+        change = self._change()
+        if change:
+            raise GraphError(f"{change} when this plan was compiled; compile it anew")
+
+    def _require_unchanged(self) -> None:
+        """Raise `BusyError` if somebody else has changed something while a fit began."""
+        change = self._change()
+        if change:
+            raise BusyError(
+                f"{change} when this fit began: another thread has changed it meanwhile; fit again"
+            )
+
+    def _change(self) -> str:
+        """Return what was changed since it was lowered once and for all; empty: nothing."""
         now, then = self._read_now(), self._read_once
         if now == then:
-            return
+            return ""
         for name in ("trainable", "group"):
             for parameter, is_now, was in zip(self.parameters, now[name], then[name], strict=True):
                 if is_now != was:
-                    raise GraphError(
-                        f"{name} of parameter {parameter.label()!r} is {is_now} and was {was} "
-                        "when this plan was compiled; compile it anew"
-                    )
+                    return f"{name} of parameter {parameter.label()!r} is {is_now} and was {was}"
         name = next(name for name in now if now[name] != then[name])
-        raise GraphError(
-            f"{name} of {type(self.optimizer).__name__} is {now[name]} and was {then[name]} when "
-            "this plan was compiled; compile it anew"
-        )
+        return f"{name} of {type(self.optimizer).__name__} is {now[name]} and was {then[name]}"
 
     def __repr__(self) -> str:
         return (

@@ -190,7 +190,9 @@ class Trainer(Strict):
         with building:
             if made_for != self._made_for:  # the present one stays where it is, in self._current
                 self._objectives, self._made_for = {}, made_for
-            if weighted not in self._objectives:
+            found = self._objectives.get(weighted)
+            # Another thread may have changed something between the look at it and the plan.
+            if found is None or found.plan._change():
                 self._objectives[weighted] = self.goal.objective(
                     self.model,
                     optimizer,
@@ -215,7 +217,7 @@ class Trainer(Strict):
         """
         current = self._current
         assert current is not None
-        if current.plan.optimizer is self.optimizer and not current.plan._is_outdated():
+        if current.plan.optimizer is self.optimizer and not current.plan._change():
             return current, current.plan.snapshot()
         objective = self._objective(current.weight is not None)
         return objective, objective.plan._taken_over(current.plan)
@@ -323,7 +325,8 @@ class Trainer(Strict):
         LabelError
             At the first label outside of the classes.
         BusyError
-            If the parameters are being trained already.
+            If the parameters are being trained already, or another thread has changed what is
+            trainable or an option of the optimizer while this began.
         CheckpointError
             If the file to resume from is damaged, or of another model, optimizer or fit.
         """
@@ -364,25 +367,30 @@ class Trainer(Strict):
         with objective.plan.claim(), ExitStack() as stack:
             if self.epochs_done != epochs_done:
                 raise already_trained()  # a fit in another thread has come and gone meanwhile
+            objective.plan._require_unchanged()
             self._train_on(objective)
             if saved is not None:
                 saved.apply(self)
             validation = _validation(objective, held_out, left, batch_size)
             if validation is not None:
                 stack.enter_context(validation)
-            loop = stack.enter_context(
-                objective.plan.loop(
-                    arrays,
-                    epochs=left,
-                    batch_size=batch_size,
-                    shuffle=shuffle,
-                    seed=seed,
-                    learning_rates=rates,
-                    first_epoch=first + history.epochs,
-                    stop=_stops(listeners, validation is not None),
-                    claimed=True,
+            try:
+                loop = stack.enter_context(
+                    objective.plan.loop(
+                        arrays,
+                        epochs=left,
+                        batch_size=batch_size,
+                        shuffle=shuffle,
+                        seed=seed,
+                        learning_rates=rates,
+                        first_epoch=first + history.epochs,
+                        stop=_stops(listeners, validation is not None),
+                        claimed=True,
+                    )
                 )
-            )
+            except GraphError:
+                objective.plan._require_unchanged()
+                raise
             progress = Progress(left, loop.samples, verbose)
             stack.callback(progress.close)
             fit = Fit(
