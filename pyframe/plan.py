@@ -811,9 +811,14 @@ class Plan(Strict):
         that it keeps for a run if the runs are the same. Of another optimizer nothing is: then the
         steps are counted from 0 again.
         """
+        self.restore(self._taken_over(other))
+
+    def _taken_over(self, other: Plan) -> Snapshot:
+        """Return what `take_over` goes back to."""
+        snapshot = self.snapshot()
         if self.optimizer is not other.optimizer:
-            return
-        kept, snapshot = other.named(other.snapshot()), self.snapshot()
+            return snapshot
+        kept = other.named(other.snapshot())
         same = [run[1:] for run in self._train.runs] == [run[1:] for run in other._train.runs]
         numbers = {
             f"slots/{n}/{i}" for n in self.optimizer.slots for i in range(len(self._train.runs))
@@ -823,7 +828,7 @@ class Plan(Strict):
             if found is not None and found.shape == array.shape and (same or key not in numbers):
                 array[...] = found
         snapshot.arrays[-1][...] = other.skipped_steps
-        self.restore(Snapshot(snapshot.arrays, other.step_count))
+        return Snapshot(snapshot.arrays, other.step_count)
 
     def named(self, snapshot: Snapshot) -> dict[str, Array]:
         """Return the arrays of a snapshot by name, as views: see `TrainState.views`."""
@@ -876,21 +881,29 @@ class Plan(Strict):
         self._require_cost()
         if self.optimizer is None:
             raise GraphError("this plan has no optimizer; pass one to pyframe.compile")
+        change = self._change()
+        if change:
+            raise GraphError(f"{change} when this plan was compiled; compile it anew")
+
+    def _require_unchanged(self) -> None:
+        """Raise `BusyError` if somebody else has changed something while a fit began."""
+        change = self._change()
+        if change:
+            raise BusyError(
+                f"{change} when this fit began: another thread has changed it meanwhile; fit again"
+            )
+
+    def _change(self) -> str:
+        """Return what was changed since it was lowered once and for all; empty: nothing."""
         now, then = self._read_now(), self._read_once
         if now == then:
-            return
+            return ""
         for name in ("trainable", "group"):
             for parameter, is_now, was in zip(self.parameters, now[name], then[name], strict=True):
                 if is_now != was:
-                    raise GraphError(
-                        f"{name} of parameter {parameter.label()!r} is {is_now} and was {was} "
-                        "when this plan was compiled; compile it anew"
-                    )
+                    return f"{name} of parameter {parameter.label()!r} is {is_now} and was {was}"
         name = next(name for name in now if now[name] != then[name])
-        raise GraphError(
-            f"{name} of {type(self.optimizer).__name__} is {now[name]} and was {then[name]} when "
-            "this plan was compiled; compile it anew"
-        )
+        return f"{name} of {type(self.optimizer).__name__} is {now[name]} and was {then[name]}"
 
     def __repr__(self) -> str:
         return (

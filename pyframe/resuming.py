@@ -57,6 +57,12 @@ AFTERWARDS = (
 )
 
 
+CHANGED = (
+    "was written after what is trainable, the optimizer or its options had been changed since its "
+    "fit began, which counts from the next fit on"
+)
+
+
 class _Packer:
     """Takes the arrays out of values that JSON shall hold."""
 
@@ -95,20 +101,23 @@ def _unpack(value: Any, arrays: Mapping[str, Array]) -> Any:
 
 def collect(trainer: Trainer) -> Training:
     """Return the state of a trainer, copied."""
-    plan, packer = trainer.plan, _Packer()
+    (objective, snapshot), packer = trainer._upcoming(), _Packer()
+    plan = objective.plan
     own = _own_values(trainer, plan)
-    named = plan.named(plan.snapshot())
+    named = plan.named(snapshot)
     rest = {key: array for key, array in named.items() if key not in own}
     fit = trainer._last_fit
     config, whole = _config(trainer.optimizer)
     reason = _why_none(fit, trainer)
+    if fit is not None and not reason and objective is not fit.objective:
+        reason = CHANGED
     document = {
         "optimizer": config,
         "optimizer_is_whole": whole,
-        "step": plan.step_count,
-        "skipped_steps": plan.skipped_steps,
+        "step": snapshot.step,
+        "skipped_steps": int(snapshot.arrays[-1][0]),
         "epochs_done": trainer.epochs_done,
-        "weighted": trainer._current is not None and trainer._current.weight is not None,
+        "weighted": objective.weight is not None,
         "arrays": {key: packer.pack(array, key)["tensor"] for key, array in rest.items()},
         "trainer": _arguments(trainer),
         "fit": None if fit is None or reason else _fit_record(fit, trainer, packer),

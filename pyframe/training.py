@@ -29,7 +29,7 @@ from pyframe.loop import Loop
 from pyframe.model import Model, load
 from pyframe.node import Array, Placeholder
 from pyframe.objective import Goal, Objective
-from pyframe.plan import Plan
+from pyframe.plan import Plan, Snapshot
 from pyframe.plugins import listens as plugins_listen
 from pyframe.plugins import notify
 from pyframe.progress import Progress
@@ -190,7 +190,9 @@ class Trainer(Strict):
         with building:
             if made_for != self._made_for:  # the present one stays where it is, in self._current
                 self._objectives, self._made_for = {}, made_for
-            if weighted not in self._objectives:
+            found = self._objectives.get(weighted)
+            # Another thread may have changed something between the look at it and the plan.
+            if found is None or found.plan._change():
                 self._objectives[weighted] = self.goal.objective(
                     self.model,
                     optimizer,
@@ -207,6 +209,18 @@ class Trainer(Strict):
         if self._current is not None and self._current is not objective:
             objective.plan.take_over(self._current.plan)
         self._current = objective
+
+    def _upcoming(self) -> tuple[Objective, Snapshot]:
+        """Return what the next fit trains on, and the state that it begins with.
+
+        Nothing is changed: a fit that is under way goes on, and what is changed back is as it was.
+        """
+        current = self._current
+        assert current is not None
+        if current.plan.optimizer is self.optimizer and not current.plan._change():
+            return current, current.plan.snapshot()
+        objective = self._objective(current.weight is not None)
+        return objective, objective.plan._taken_over(current.plan)
 
     # ---- data ----
 
@@ -311,7 +325,8 @@ class Trainer(Strict):
         LabelError
             At the first label outside of the classes.
         BusyError
-            If the parameters are being trained already.
+            If the parameters are being trained already, or another thread has changed what is
+            trainable or an option of the optimizer while this began.
         CheckpointError
             If the file to resume from is damaged, or of another model, optimizer or fit.
         """
@@ -352,25 +367,30 @@ class Trainer(Strict):
         with objective.plan.claim(), ExitStack() as stack:
             if self.epochs_done != epochs_done:
                 raise already_trained()  # a fit in another thread has come and gone meanwhile
+            objective.plan._require_unchanged()
             self._train_on(objective)
             if saved is not None:
                 saved.apply(self)
             validation = _validation(objective, held_out, left, batch_size)
             if validation is not None:
                 stack.enter_context(validation)
-            loop = stack.enter_context(
-                objective.plan.loop(
-                    arrays,
-                    epochs=left,
-                    batch_size=batch_size,
-                    shuffle=shuffle,
-                    seed=seed,
-                    learning_rates=rates,
-                    first_epoch=first + history.epochs,
-                    stop=_stops(listeners, validation is not None),
-                    claimed=True,
+            try:
+                loop = stack.enter_context(
+                    objective.plan.loop(
+                        arrays,
+                        epochs=left,
+                        batch_size=batch_size,
+                        shuffle=shuffle,
+                        seed=seed,
+                        learning_rates=rates,
+                        first_epoch=first + history.epochs,
+                        stop=_stops(listeners, validation is not None),
+                        claimed=True,
+                    )
                 )
-            )
+            except GraphError:
+                objective.plan._require_unchanged()
+                raise
             progress = Progress(left, loop.samples, verbose)
             stack.callback(progress.close)
             fit = Fit(
@@ -449,6 +469,8 @@ class Trainer(Strict):
 
         `pyframe.load` reads the model from it; `load` and `restore` read the training too, and
         ``fit(..., resume=path)`` goes on with a fit. A callback may call this in the middle of one.
+        What was frozen, set or exchanged since the fit began counts in the file as it does in the
+        next fit; there is no fit to resume then.
 
         Parameters
         ----------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import inspect
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 import pyframe as pf
-from pyframe import strict
+from pyframe import objective, strict
 from pyframe.errors import ArgumentError, GraphError, NoEffectError
 from pyframe.estimators import NetRegressor
 
@@ -579,6 +580,63 @@ def test_what_is_set_on_early_stopping_counts() -> None:
 # ---- planted faults ----
 
 
+@pytest.mark.parametrize("moment", ["_data", "_train_on"])
+@pytest.mark.parametrize("change", ["trainable", "option"])
+def test_a_change_while_a_fit_begins_asks_for_another_fit(
+    moment: str, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As another thread may make it; nobody here has compiled anything."""
+    t, step = trainer(), getattr(pf.Trainer, moment)
+    fit(t)
+
+    def and_change(self: Any, *arguments: Any) -> Any:
+        result = step(self, *arguments)
+        if change == "trainable":
+            freeze_layer(t, False)
+        else:
+            t.optimizer.weight_decay = 0.1
+        return result
+
+    before, epochs = t.model.get_weights(), t.epochs_done
+    with monkeypatch.context() as patch:
+        patch.setattr(pf.Trainer, moment, and_change)
+        with pytest.raises(pf.BusyError, match="another thread has changed it.*fit again"):
+            t.fit(X, Y, 1, verbose=0)
+    for name, value in t.model.get_weights().items():
+        assert (value == before[name]).all()
+    assert t.epochs_done == epochs
+    assert fit(t) == (ALL - A if change == "trainable" else ALL)
+
+
+def test_a_plan_made_while_something_changed_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    t, make = trainer(), objective.Goal.objective
+
+    def between(self: Any, *arguments: Any, **options: Any) -> Any:
+        freeze_layer(t, False)
+        return make(self, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(objective.Goal, "objective", between)
+        t.evaluate(X, Y)
+    freeze_layer(t, True)
+    assert fit(t) == ALL
+
+
+def test_an_optimizer_forgets_the_plans_that_are_gone() -> None:
+    optimizer = pf.optimizers.Adam(0.01)
+    w = pf.Parameter(np.ones(3), name="w")
+    for _ in range(20):
+        plan = pf.compile(pf.Sum(w * w), optimizer)
+        plan.step({})
+    gc.collect()
+    last = pf.compile(pf.Sum(w * w), optimizer)
+    assert len(optimizer._on_change) == 2
+    optimizer.weight_decay = 0.5
+    for one in (plan, last):
+        with pytest.raises(GraphError, match="compile it anew"):
+            one.step({})
+
+
 def test_a_trainer_that_does_not_look_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The fault planted: the first plan is kept for good."""
     look = pf.Trainer._objective
@@ -588,9 +646,9 @@ def test_a_trainer_that_does_not_look_is_noticed(monkeypatch: pytest.MonkeyPatch
         return look(self, weighted) if found is None else found
 
     monkeypatch.setattr(pf.Trainer, "_objective", keep)
-    with pytest.raises((AssertionError, GraphError)):
+    with pytest.raises((AssertionError, pf.BusyError)):
         test_freezing_between_fits_counts_in_both_directions(OPTIMIZERS[1], freeze_layer)
-    with pytest.raises((AssertionError, GraphError)):
+    with pytest.raises((AssertionError, pf.BusyError)):
         test_a_new_optimizer_counts_and_begins_anew()
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import pickle
 import random
 import subprocess
 import sys
@@ -454,3 +456,131 @@ def test_a_restore_that_is_refused_keeps_the_fit(tmp_path: Path) -> None:
         work.restore(tmp_path / "other")
     work.save(tmp_path / "m")
     assert len(make("adam").fit(X, Y, 3, resume=tmp_path / "m", **FIT)["loss"]) == 3
+
+
+# ---- what is changed between two fits ----
+
+
+def freeze(work: pf.Trainer) -> None:
+    work.model.layers[0].trainable = False
+
+
+def unfreeze(work: pf.Trainer) -> None:
+    freeze(work)
+    work.fit(X, Y, 1, **FIT)
+    work.model.layers[0].trainable = True
+
+
+def exchange(work: pf.Trainer) -> None:
+    work.optimizer = pf.optimizers.SGD(0.05, momentum=0.9)
+
+
+def set_option(work: pf.Trainer) -> None:
+    """Set an option; a momentum needs something to be kept that was not before."""
+    options = work.optimizer.options
+    if "momentum" in options:
+        work.optimizer.nesterov = False
+        work.optimizer.momentum = 0.5 if options["momentum"] == 0 else 0.0
+    elif "step_size" in options:
+        work.optimizer.step_size = 0.3
+    else:
+        work.optimizer.clip_norm = 0.01
+
+
+def set_group(work: pf.Trainer) -> None:
+    work.model.layers[-1].parameters[0].group = "bias"
+
+
+CHANGED = ["sgd", "momentum", "adam", "groups", "direction search"]
+CHANGES = [(c, o) for c in (freeze, unfreeze, exchange, set_option) for o in CHANGED]
+CHANGES += [(set_group, "groups")]
+
+
+def through_a_file(work: pf.Trainer, path: Path) -> pf.Trainer:
+    work.save(path)
+    return pf.Trainer.load(path)
+
+
+def restored_from_a_file(work: pf.Trainer, path: Path) -> pf.Trainer:
+    """Return the same trainer, after it has been elsewhere meanwhile."""
+    work.save(path)
+    work.fit(X, Y, 2, **FIT)
+    work.restore(path)
+    return work
+
+
+WAYS: dict[str, Any] = {
+    "save and load": through_a_file,
+    "save and restore": restored_from_a_file,
+    "copy": lambda work, path: copy.deepcopy(work),
+    "pickle": lambda work, path: pickle.loads(pickle.dumps(work)),
+}
+
+
+def check_that_a_change_survives(change: Any, way: str, optimizer: str, path: Path) -> None:
+    first, second = make(optimizer), make(optimizer)
+    for work in (first, second):
+        work.fit(X, Y, 2, **FIT)
+        change(work)
+    second = WAYS[way](second, path)
+    for _ in range(2):
+        expected = everything(first, first.fit(X, Y, 2, **FIT))
+        assert everything(second, second.fit(X, Y, 2, **FIT)) == expected
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("change", "optimizer"), CHANGES)
+def test_what_was_changed_before_the_next_fit_survives(
+    change: Any, optimizer: str, way: str, tmp_path: Path
+) -> None:
+    check_that_a_change_survives(change, way, optimizer, tmp_path / "m")
+
+
+def test_saving_after_a_change_changes_nothing(tmp_path: Path) -> None:
+    """What is changed back is as it was: what the optimizer had kept is still there."""
+    first, second = make(), make()
+    for work in (first, second):
+        work.fit(X, Y, 2, **FIT)
+    freeze(second)
+    second.save(tmp_path / "m")
+    second.model.layers[0].trainable = True
+    expected = everything(first, first.fit(X, Y, 2, **FIT))
+    assert everything(second, second.fit(X, Y, 2, **FIT)) == expected
+
+
+@pytest.mark.parametrize("change", [freeze, exchange, set_option])
+def test_a_change_by_a_callback_leaves_a_file_that_loads(change: Any, tmp_path: Path) -> None:
+    def on_epoch_end(trainer: Any, epoch: int, logs: Any) -> None:
+        if epoch == 1:
+            change(trainer)
+
+    callbacks = [
+        LambdaCallback(on_epoch_end=on_epoch_end),
+        ModelCheckpoint(tmp_path / "m", training=True),
+    ]
+    work, plain = make(), make()
+    work.fit(X, Y, 3, callbacks=callbacks, **FIT)
+    plain.fit(X, Y, 3, **FIT)
+    for key, value in plain.model.get_weights().items():  # in the fit it does not count yet
+        np.testing.assert_array_equal(work.model.get_weights()[key], value)
+    other = pf.Trainer.load(tmp_path / "m")
+    assert other.epochs_done == 3
+    expected = everything(work, work.fit(X, Y, 2, **FIT))
+    with pytest.raises(pf.CheckpointError, match="had been changed since its fit.*restore"):
+        other.fit(X, Y, 5, resume=tmp_path / "m", **FIT)
+    assert everything(other, other.fit(X, Y, 2, **FIT)) == expected
+
+
+def test_a_file_of_what_was_before_the_change_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fault planted: what is written is what the last fit ran on."""
+
+    def last(self: pf.Trainer) -> Any:
+        return self._current, self.plan.snapshot()
+
+    monkeypatch.setattr(pf.Trainer, "_upcoming", last)
+    for change in (freeze, unfreeze, exchange):
+        for way in ("save and load", "save and restore"):
+            with pytest.raises(pf.CheckpointError, match="another model or optimizer"):
+                check_that_a_change_survives(change, way, "adam", tmp_path / "m")

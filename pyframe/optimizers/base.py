@@ -164,8 +164,7 @@ class Optimizer(Strict):
             super().__setattr__(name, value if check is None else check(name, value))
             if check is None:
                 return
-        self._on_change = [reference for reference in self._on_change if reference() is not None]
-        for reference in self._on_change:
+        for reference in [*self._on_change]:
             if (method := reference()) is not None:
                 method()
 
@@ -174,6 +173,7 @@ class Optimizer(Strict):
 
     def on_change(self, method: Any) -> None:
         """Have a method called, as long as its object lives, when anything but the rate changes."""
+        self._on_change[:] = [r for r in self._on_change if r() is not None]
         self._on_change.append(WeakMethod(method))
 
     def settings(self) -> dict[str, Any]:
