@@ -6,6 +6,8 @@ C: there a profile function is called as well, which raises at the one that is a
 
 from __future__ import annotations
 
+import ast
+import builtins
 import contextlib
 import copy
 import functools
@@ -696,6 +698,44 @@ def test_an_error_while_one_of_a_signal_handler_is_dealt_with_stays_itself() -> 
             pf.Placeholder("x", shape=(1.5,))  # type: ignore[arg-type]
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+OFTEN_RAISED = (ArithmeticError, AssertionError, AttributeError, LookupError, OSError, TypeError)
+
+
+def deaf_handlers(source: str) -> list[int]:
+    """Return the lines that catch what a signal's handler may well raise, and do not ask."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("suppress"):
+            caught, first = node.args, ""
+        elif isinstance(node, ast.ExceptHandler) and node.type is not None:
+            caught = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
+            first = ast.unparse(node.body[0])
+        else:
+            continue
+        kinds = [getattr(builtins, ast.unparse(name), None) for name in caught]
+        broad = [
+            k for k in kinds if k and issubclass(k, (*OFTEN_RAISED, ValueError, RecursionError))
+        ]
+        is_broad = broad or Exception in kinds or "ODD" in map(ast.unparse, caught)
+        if is_broad and first != "raise_if_signalled(error)":
+            found.append(node.lineno)
+    return found
+
+
+def test_whatever_catches_often_raised_exceptions_lets_those_of_signal_handlers_through() -> None:
+    root = Path(pf.__file__).parent
+    files = [f for f in root.rglob("*.py") if f.relative_to(root).parts[0] != "testing"]
+    found = {str(f): lines for f in files if (lines := deaf_handlers(f.read_text("utf-8")))}
+    assert not found
+
+
+def test_a_catch_that_asks_nothing_is_noticed() -> None:
+    source = Path(errors.__file__).read_text("utf-8")
+    asks = "        raise_if_signalled(error)\n"
+    assert not deaf_handlers(source)
+    assert len(deaf_handlers(source.replace(asks, "        pass\n"))) == source.count(asks)
 
 
 # ---- planted faults: what was wrong once turns these tests red ----

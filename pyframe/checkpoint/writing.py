@@ -170,6 +170,7 @@ def _sync_folder(folder: str) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
+        raise_if_signalled(error)
         if error.errno != errno.EINVAL:  # some file systems cannot do it for folders
             raise
     finally:
