@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from pyframe.errors import ArgumentError, DTypeError, ShapeError
+from pyframe.errors import ArgumentError, DTypeError, ShapeError, raise_if_signalled
 
 Array = npt.NDArray[Any]
 
@@ -116,8 +116,10 @@ def _asarray(value: Any, place: Place) -> Array:
     try:
         return np.asarray(value)
     except ValueError as error:
+        raise_if_signalled(error)
         raise ShapeError(f"{place.what} got rows of unequal lengths: {error}") from error
     except (TypeError, RuntimeError) as error:  # what an object says that will not be an array
+        raise_if_signalled(error)
         raise DTypeError(
             f"{place.what} is of type {type(value).__name__} and no array: {error}"
         ) from error
@@ -190,6 +192,7 @@ def _objects(array: Array, value: Any, place: Place) -> Array:
     try:
         return array.astype(np.float64)  # fractions, and integers of more than 64 bits
     except OverflowError as error:
+        raise_if_signalled(error)
         raise DTypeError(f"{place.what} has a number that float64 cannot hold") from error
 
 

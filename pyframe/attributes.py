@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from pyframe._native import MAX_NDIM
-from pyframe.errors import ArgumentError, check_integer, check_number
+from pyframe.errors import ArgumentError, check_integer, check_number, raise_if_signalled
 
 __all__ = ["Rule", "axes", "flag", "number", "one_of", "optional", "packed", "whole"]
 
@@ -163,6 +163,7 @@ def packed(field: np.dtype[Any]) -> Rule:
         try:
             array = np.asarray(value)
         except (ValueError, TypeError, OverflowError) as error:
+            raise_if_signalled(error)
             raise ArgumentError(f"{what} is {value!r:.80}; it must be {wanted}") from error
         fits = array.shape == shape and array.dtype.kind in (
             "fiub" if element.kind == "f" else "iub"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from pyframe.attributes import optional, whole
-from pyframe.errors import ArgumentError, check_integer, check_number
+from pyframe.errors import ArgumentError, check_integer, check_number, raise_if_signalled
 from pyframe.hookspecs import hookimpl
 from pyframe.registry import registries
 from pyframe.strict import FixedDict, Strict
@@ -106,6 +106,7 @@ def get(callback: Any) -> Callback:
         try:
             callback = callback()
         except TypeError as error:
+            raise_if_signalled(error)
             raise ArgumentError(f"callback {callback.__name__} needs arguments: {error}") from error
     if not isinstance(callback, Callback):
         raise ArgumentError(
@@ -451,6 +452,7 @@ class ModelCheckpoint(_Monitor):
         try:
             self.path.format(epoch=0, **dict.fromkeys(trainer.log_names, 0.0))
         except (LookupError, ValueError) as error:
+            raise_if_signalled(error)
             raise ArgumentError(
                 f"ModelCheckpoint: {self.path!r} cannot be filled in ({error}); there is epoch, "
                 f"{', '.join(trainer.log_names)}"

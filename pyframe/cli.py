@@ -12,7 +12,7 @@ from pathlib import Path
 import pyframe
 from pyframe import _native
 from pyframe._version import __version__
-from pyframe.errors import ArgumentError, PyframeError, require_extra
+from pyframe.errors import ArgumentError, PyframeError, raise_if_signalled, require_extra
 
 NAME, FOREIGN = "pyframe-nn", "pyframe"  # this distribution, and the unrelated one
 REPAIR = f"pip uninstall -y {FOREIGN} {NAME} && pip install {NAME}"
@@ -71,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(info())
         return 0
     except (PyframeError, OSError) as error:
+        raise_if_signalled(error)
         print(f"pyframe: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -5,12 +5,16 @@ Each is a `PyframeError` and also the built-in type that one would expect, so th
 given, what was expected, at which node, and what to do.
 """
 
+import contextlib
+import functools
 import math
 import operator
 import os
+import signal
 import sys
 import warnings
-from types import FrameType
+from collections.abc import Iterator
+from types import FrameType, TracebackType
 from typing import Any
 
 PACKAGE = os.path.dirname(__file__) + os.sep
@@ -147,6 +151,67 @@ class UnusedParameterWarning(UserWarning):
     """A parameter does not influence the loss, so training leaves it as it is."""
 
 
+def signalled(error: BaseException) -> BaseException | None:
+    """Return what a signal's handler has raised, if an exception is that or was made from it.
+
+    Such a one is for the program. It can come up anywhere and be of any type, so it says nothing of
+    what was at work.
+    """
+    frames = [step.tb_frame for step in _steps(error)]
+    if len(frames) < 2:  # it was raised where it is caught
+        return None
+    handlers = map(signal.getsignal, signal.valid_signals())
+    codes = {_code_of(handler) for handler in handlers if callable(handler)}
+    found: BaseException | None = error
+    while found is not None:
+        steps = list(_steps(found))
+        if not steps or steps[0].tb_frame not in frames:
+            return None  # that was caught further out, by whoever calls us meanwhile
+        if any(step.tb_frame.f_code in codes for step in steps):
+            return found
+        found = found.__context__  # other packages make others of what they catch, too
+    return None
+
+
+def _steps(error: BaseException) -> Iterator[TracebackType]:
+    step = error.__traceback__
+    while step is not None:
+        yield step
+        step = step.tb_next
+
+
+def _code_of(handler: Any) -> Any:
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    if not hasattr(handler, "__code__"):
+        handler = type(handler).__call__
+    return getattr(handler, "__code__", None)
+
+
+def raise_if_signalled(error: BaseException) -> None:
+    """Raise again what a signal's handler has raised, if an exception comes from there.
+
+    To be called first of all wherever exceptions are caught that a program's handler may raise too,
+    and made into others or forgiven.
+    """
+    if (raised := signalled(error)) is not None:
+        raise raised
+
+
+class forgiving(contextlib.suppress):  # noqa: N801
+    """Forgive some exceptions, as `contextlib.suppress` does, but none of a signal's handler."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        if error is not None and signalled(error) is error:
+            return False
+        return super().__exit__(kind, error, trace)
+
+
 def require_extra(module: str, extra: str) -> Any:
     """Import an optional module, or say which extra brings it.
 
@@ -193,6 +258,7 @@ def check_number(
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError) as error:
+        raise_if_signalled(error)
         raise ArgumentError(message) from error
     inside = (
         math.isfinite(number)
@@ -222,7 +288,8 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
         warnings.warn(message, category, stacklevel=level)
     except Warning:  # a filter makes it an error
         raise
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        raise_if_signalled(error)
         return
 
 
@@ -244,6 +311,7 @@ def check_integer(
     try:
         number = operator.index(value)
     except TypeError as error:
+        raise_if_signalled(error)
         raise ArgumentError(message) from error
     if (at_least is not None and number < at_least) or (at_most is not None and number > at_most):
         raise ArgumentError(message)

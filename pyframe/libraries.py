@@ -16,7 +16,7 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pyframe.errors import PluginError
+from pyframe.errors import PluginError, raise_if_signalled
 
 
 class Target(NamedTuple):
@@ -81,12 +81,14 @@ def read_targets(path: str) -> list[Target]:
         with open(path, "rb") as file:
             data = file.read()
     except OSError as error:
+        raise_if_signalled(error)
         raise PluginError(f"{path} cannot be read: {error.strerror}") from error
     try:
         return _targets(data)
     except _NoLibraryError as error:
         raise PluginError(f"{path} is no shared library: it is {error}") from None
-    except (struct.error, IndexError):
+    except (struct.error, IndexError) as error:
+        raise_if_signalled(error)
         raise PluginError(
             f"{path} ends in the middle of its header, after {len(data)} bytes; install the plugin "
             "again"
@@ -202,7 +204,8 @@ def same_file(path: str, other: str) -> bool:
     """Return whether two paths lead to one file; False when one leads to none."""
     try:
         return os.path.samefile(path, other)
-    except OSError:
+    except OSError as error:
+        raise_if_signalled(error)
         return False
 
 

@@ -21,7 +21,14 @@ import numpy.typing as npt
 
 from pyframe.arrays import plain_array
 from pyframe.building import building
-from pyframe.errors import ArgumentError, DTypeError, GraphError, ResourceError, ShapeError
+from pyframe.errors import (
+    ArgumentError,
+    DTypeError,
+    GraphError,
+    ResourceError,
+    ShapeError,
+    raise_if_signalled,
+)
 from pyframe.strict import Strict
 
 if TYPE_CHECKING:
@@ -90,6 +97,7 @@ def float_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
     try:
         result = np.dtype(dtype)
     except TypeError as error:
+        raise_if_signalled(error)
         raise DTypeError(f"{dtype!r} is no dtype; use 'float32' or 'float64'") from error
     if result not in (FLOAT32, FLOAT64):
         raise DTypeError(f"got dtype {result.name}; networks compute in float32 or float64")
@@ -101,8 +109,8 @@ def value_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
     try:
         if np.dtype(dtype) == INT64:
             return INT64
-    except TypeError:
-        pass
+    except TypeError as error:
+        raise_if_signalled(error)
     return float_dtype(dtype)
 
 
@@ -146,6 +154,7 @@ def convert(value: Any, dtype: np.dtype[Any], what: str) -> Array:
     try:
         return np.require(array, dtype, ["C_CONTIGUOUS", "ALIGNED"])
     except (MemoryError, ValueError) as error:  # the latter of more than can be counted
+        raise_if_signalled(error)
         raise ResourceError(
             f"{what} got {array.dtype.name}{describe(array.shape)}, and there is no memory for it "
             f"as a contiguous array of {dtype.name}: {error}"
@@ -497,6 +506,7 @@ def check_shape(shape: Any, what: str) -> Shape:
     try:
         extents = tuple(None if n is None else operator.index(n) for n in shape)
     except (TypeError, ValueError) as error:
+        raise_if_signalled(error)
         raise ShapeError(f"{what}: {shape!r} is no shape; use a tuple of ints or None") from error
     if any(n is not None and n < 0 for n in extents):
         raise ShapeError(f"{what}: shape {extents} has a negative extent")

@@ -15,7 +15,14 @@ import numpy as np
 
 from pyframe._native import MAX_NDIM
 from pyframe.attributes import Rule, packed
-from pyframe.errors import ArgumentError, DTypeError, GraphError, PyframeError, ShapeError
+from pyframe.errors import (
+    ArgumentError,
+    DTypeError,
+    GraphError,
+    PyframeError,
+    ShapeError,
+    raise_if_signalled,
+)
 from pyframe.node import FLOAT64, INT64, Array, Node, Shape, Spec, State, Value, describe
 
 
@@ -143,6 +150,7 @@ class Op(Node):
         except PyframeError:
             raise
         except (TypeError, ValueError, LookupError, ArithmeticError) as error:
+            raise_if_signalled(error)
             given = ", ".join("None" if s is None else describe(s) for s in shapes)
             raise GraphError(
                 f"{self.label()} ({type(self).__name__}) does not take {len(specs)} input(s) of "

@@ -13,6 +13,7 @@ import numpy as np
 from numpy import ndarray
 
 from pyframe._native import ffi
+from pyframe.errors import raise_if_signalled
 from pyframe.node import Placeholder
 from pyframe.program import Specialization
 
@@ -50,7 +51,8 @@ class Pattern:
                 if type(array) is not ndarray or array.dtype is not dtype or array.shape != shape:
                     return None
                 buffers.append(from_buffer(array))
-        except (KeyError, ValueError):  # another key; not contiguous
+        except (KeyError, ValueError) as error:  # another key; not contiguous
+            raise_if_signalled(error)
             return None
         return buffers
 

@@ -27,6 +27,7 @@ from pyframe.errors import (
     UnusedParameterWarning,
     ValueReusedError,
     check_integer,
+    raise_if_signalled,
     warn,
 )
 from pyframe.execution import (
@@ -429,7 +430,10 @@ class Plan(Strict):
             refuse_while_reading("a training step")
         try:
             context = specialization.idle.pop()
-        except IndexError:  # it is in use, unless an exception came before it was brought back
+        except (
+            IndexError
+        ) as error:  # it is in use, unless an exception came before it was brought back
+            raise_if_signalled(error)
             self._refuse_if_taken()
             context = specialization.borrow()
         train, seed = self._train, self.seed
@@ -517,7 +521,8 @@ class Plan(Strict):
     ) -> Any:
         try:
             context = specialization.idle.pop()
-        except IndexError:
+        except IndexError as error:
+            raise_if_signalled(error)
             context = specialization.borrow()
         self._latest[0] = context
         train, seed = self._train, self.seed
@@ -931,6 +936,7 @@ def _listed(nodes: Any) -> list[Any]:
     try:
         return list(nodes)
     except TypeError as error:
+        raise_if_signalled(error)
         raise GraphError(f"{nodes!r:.80} is no node, and no list of nodes") from error
 
 

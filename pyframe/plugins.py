@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import signal
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from pyframe import _native, hookspecs
 from pyframe._version import __version__
 from pyframe.building import building
 from pyframe.discovery import EVENTS, Found, allowed, find_plugins, is_strict, normalized
-from pyframe.errors import PluginError
+from pyframe.errors import PluginError, raise_if_signalled, signalled
 from pyframe.registry import BUILT_IN, KINDS, registries
 
 # The module that registers the built-ins of each kind, imported when the kind is first asked for.
@@ -182,25 +181,17 @@ def _load(plugin: Plugin) -> None:
             loading.run()
         except BaseException as error:
             loading.undo()
-            own = isinstance(error, Exception | SystemExit) and not _from_signal_handler(error)
+            own = isinstance(error, Exception | SystemExit) and signalled(error) is None
+            # A plugin that calls `sys.exit` while it is imported ends its own import only.
             if not own:  # Ctrl-C, a timeout: another time
                 plugin.status = "installed"
+                raise_if_signalled(error)
                 raise
             _set_aside(plugin, loading.phase, error)
             if is_strict():
                 raise PluginError(_why(plugin)) from error
         else:
             plugin.status = "loaded"
-
-
-def _from_signal_handler(error: BaseException) -> bool:
-    """Return whether an exception came out of a signal's handler, and so is meant for the program.
-
-    A plugin that calls `sys.exit` while it is imported ends its own import, and nothing else.
-    """
-    handlers = (signal.getsignal(number) for number in signal.valid_signals())
-    codes = {code for h in handlers if (code := getattr(h, "__code__", None)) is not None}
-    return any(frame.f_code in codes for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 def _set_aside(plugin: Plugin, phase: str, error: BaseException) -> None:
@@ -396,6 +387,7 @@ def commit(
     try:
         manager().register(thing)
     except (ValueError, pluggy.PluginValidationError) as error:
+        raise_if_signalled(error)
         raise PluginError(f"{distribution}: {error}") from error
     _owners[id(thing)] = f"{distribution} {version}"
     for kind, named in things.items():
@@ -495,6 +487,7 @@ def notify(event: str, **arguments: Any) -> None:
         try:
             hook.function(*(arguments[name] for name in hook.argnames))
         except Exception as error:
+            raise_if_signalled(error)
             if failed is None:
                 failed = _owners.get(id(hook.plugin), hook.plugin_name), error
     if failed is not None:

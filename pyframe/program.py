@@ -12,7 +12,7 @@ from weakref import ref
 import numpy as np
 
 from pyframe._native import INSTRUCTION_DTYPE, ffi, lib
-from pyframe.errors import ResourceError
+from pyframe.errors import ResourceError, raise_if_signalled
 from pyframe.fusion import key_of
 from pyframe.node import Array, Node, Parameter, Placeholder, Spec, Value, known_shape
 from pyframe.storage import Guard
@@ -135,7 +135,8 @@ class Specialization:
         """Return a context to be appended to `idle` again: an idle one, or a new one."""
         try:
             return self.idle.pop()
-        except IndexError:
+        except IndexError as error:
+            raise_if_signalled(error)
             return Context(self.program, self.guards, self)
 
 
@@ -186,7 +187,8 @@ class Context:
             return
         try:
             home.idle.remove(self)
-        except ValueError:
+        except ValueError as error:
+            raise_if_signalled(error)
             yield False
             return
         try:

@@ -11,6 +11,8 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from pyframe.errors import raise_if_signalled
+
 SECONDS_PER_LINE = 5.0  # where the output is no terminal
 SECONDS_PER_BAR = 0.1
 
@@ -24,7 +26,8 @@ def say(text: str, file: TextIO | None) -> bool:
     """Write a line; return whether it could be: nobody need listen to what is only shown."""
     try:
         print(text, file=file, flush=True)
-    except (OSError, ValueError):  # a broken pipe, a terminal that is gone, a closed file
+    except (OSError, ValueError) as error:  # a broken pipe, a terminal that is gone, a closed file
+        raise_if_signalled(error)
         return False
     return True
 
@@ -32,7 +35,8 @@ def say(text: str, file: TextIO | None) -> bool:
 def _is_terminal(file: TextIO) -> bool:
     try:
         return file.isatty()
-    except (OSError, ValueError):  # it is closed
+    except (OSError, ValueError) as error:  # it is closed
+        raise_if_signalled(error)
         return False
 
 
@@ -40,7 +44,8 @@ def _has_size() -> bool:
     """Return whether the terminal says how large it is; with 0 x 0 the bar would not be seen."""
     try:
         return 0 not in os.get_terminal_size(sys.stderr.fileno())
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError) as error:
+        raise_if_signalled(error)
         return False
 
 
@@ -83,7 +88,8 @@ class Progress:
         """Show nothing any more once that fails: the fit is worth more than what is shown of it."""
         try:
             yield
-        except (OSError, ValueError):  # as in `say`
+        except (OSError, ValueError) as error:  # as in `say`
+            raise_if_signalled(error)
             self.silent = True
             if self._bar is not None:
                 self._bar.disable = True  # or it would try once more when it is closed

@@ -28,6 +28,7 @@ from pyframe.errors import (
     PyframeError,
     UnknownNameError,
     check_integer,
+    raise_if_signalled,
 )
 from pyframe.fitting import Fit, History, counts
 from pyframe.node import Array, Parameter
@@ -352,6 +353,7 @@ def naming(path: str | os.PathLike[str], given: Mapping[str, Any]) -> Iterator[N
     try:
         yield
     except ODD as error:
+        raise_if_signalled(error)
         if given or isinstance(error, CheckpointError):
             raise
         raise CheckpointError(
@@ -377,6 +379,7 @@ def _complaining(source: str) -> Iterator[None]:
     except (CheckpointError, BusyError):
         raise
     except ODD as error:
+        raise_if_signalled(error)
         raise CheckpointError(
             f"{source} does not describe a training that can go on: {type(error).__name__} {error}"
         ) from error

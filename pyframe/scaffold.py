@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from pyframe.errors import ArgumentError
+from pyframe.errors import ArgumentError, raise_if_signalled
 from pyframe.registry import registries
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -146,7 +146,8 @@ def new_plugin(package: str, kind: str = "composed", directory: str | Path = "."
     files = {folder / path: text for path, text in render(called, kind)}
     try:
         folder.mkdir()  # refuses what is there already, so that nothing is ever overwritten
-    except FileExistsError:
+    except FileExistsError as error:
+        raise_if_signalled(error)
         raise ArgumentError(f"{folder} exists already, and nothing is overwritten") from None
     try:
         for path, text in files.items():

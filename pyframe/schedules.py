@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from pyframe.errors import ArgumentError, check_integer, check_number
+from pyframe.errors import ArgumentError, check_integer, check_number, raise_if_signalled
 from pyframe.hookspecs import hookimpl
 from pyframe.registry import registries
 
@@ -214,6 +214,7 @@ def get(schedule: Any) -> Any:
         try:
             return made()
         except TypeError as error:
+            raise_if_signalled(error)
             raise ArgumentError(
                 f"schedule {schedule!r} needs arguments; pass a {made.__name__}(...) instead"
             ) from error

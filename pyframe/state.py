@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pyframe._native import empty_aligned, ffi, lib
-from pyframe.errors import AnomalyError, ArgumentError, GraphError
+from pyframe.errors import AnomalyError, ArgumentError, GraphError, raise_if_signalled
 from pyframe.node import Array, Node, Parameter, State, Value, known_shape
 from pyframe.program import COPY_KERNEL, Context, FlatCall, Request
 from pyframe.storage import Guard, Run, Storage, in_order, runs
@@ -32,6 +32,7 @@ def check_rate(rate: Any) -> float:
     try:
         number = float(rate)
     except (TypeError, ValueError, OverflowError) as error:
+        raise_if_signalled(error)
         raise ArgumentError(f"learning rate {rate!r:.80} is no number that floats hold") from error
     if not (math.isfinite(number) and number >= 0):
         raise ArgumentError(f"learning rate {rate!r} must be a finite number, at least 0")

@@ -20,7 +20,7 @@ import numpy as np
 
 from pyframe._native import empty_aligned, ffi, lib
 from pyframe.building import building
-from pyframe.errors import BusyError, ResourceError
+from pyframe.errors import BusyError, ResourceError, raise_if_signalled
 from pyframe.node import Array, Parameter, Shape
 
 ALIGNMENT = 64
@@ -216,6 +216,7 @@ def _place_together(
     try:
         data = empty_aligned(end, dtype)
     except (MemoryError, ValueError) as error:
+        raise_if_signalled(error)
         raise ResourceError(f"{end * dtype.itemsize} bytes of parameters do not fit") from error
     storage = Storage(data, segments, guard)
     for segment, array in zip(segments, arrays, strict=True):

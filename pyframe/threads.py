@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pyframe import _native
-from pyframe.errors import ArgumentError, check_integer
+from pyframe.errors import ArgumentError, check_integer, raise_if_signalled
 
 __all__ = ["get_num_threads", "num_threads", "set_num_threads"]
 
@@ -162,7 +162,8 @@ def _group_limit(folder: str, version: int) -> float | None:
         words = [word for name in names for word in _read(f"{folder}/{name}").split()]
     try:
         quota, period = (int(word) for word in words)
-    except ValueError:  # no such file, or "max"
+    except ValueError as error:  # no such file, or "max"
+        raise_if_signalled(error)
         return None
     return quota / period if quota > 0 and period > 0 else None
 
@@ -171,11 +172,13 @@ def _read(path: str) -> str:
     """Return a small file's text, nothing if there is none; quicker than `open`, for the import."""
     try:
         file = os.open(path, os.O_RDONLY)
-    except OSError:
+    except OSError as error:
+        raise_if_signalled(error)
         return ""
     try:
         return os.read(file, 1 << 16).decode("ascii", "replace")
-    except OSError:
+    except OSError as error:
+        raise_if_signalled(error)
         return ""
     finally:
         os.close(file)

@@ -6,9 +6,13 @@ C: there a profile function is called as well, which raises at the one that is a
 
 from __future__ import annotations
 
+import ast
+import builtins
 import contextlib
 import copy
+import functools
 import gc
+import io
 import os
 import pickle
 import random
@@ -16,6 +20,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,8 +29,8 @@ import numpy as np
 import pytest
 
 import pyframe as pf
+from pyframe import errors, storage
 from pyframe import plan as plan_module
-from pyframe import storage
 from pyframe.callbacks import Callback, EarlyStopping
 from pyframe.fitting import Fit
 from pyframe.layers import BatchNorm, Dense, Dropout
@@ -44,7 +49,28 @@ class Ended(BaseException):
     """An exception that nobody knows."""
 
 
-ERRORS = [SystemExit, KeyboardInterrupt, MemoryError, Ended, OSError, RuntimeError]
+# Of types that code catches to make others of them, or to go on.
+ORDINARY: list[type[Exception]] = [
+    type(f"Late{kind.__name__}", (kind,), {})
+    for kind in (
+        ValueError,
+        TypeError,
+        KeyError,
+        TimeoutError,
+        AttributeError,
+        ZeroDivisionError,
+        AssertionError,
+    )
+]
+ERRORS: list[type[BaseException]] = [
+    SystemExit,
+    KeyboardInterrupt,
+    MemoryError,
+    Ended,
+    OSError,
+    RuntimeError,
+    *ORDINARY,
+]
 
 
 class Slow(pf.optimizers.Optimizer):
@@ -126,15 +152,15 @@ KINDS = {
 
 
 class Bomb:
-    """Raises an error at one of the moments at which a signal handler could.
+    """Has a signal handler raise an error at one of the moments at which one could.
 
     Only code of the package counts. Without `at` it counts them.
     """
 
     def __init__(self, at: int = -1, error: type[BaseException] = SystemExit) -> None:
-        self.at, self.error, self.seen = at, error, 0
+        self.at, self.error, self.seen = at, error("time is up"), 0
         self.where = ""
-        self.caught: BaseException | None = None
+        self.is_lost = False  # where Python itself can pass no exception on
 
     def _event(self, frame: Any, event: str, argument: Any) -> None:
         if event not in ("call", "c_return") or not frame.f_code.co_filename.startswith(SOURCES):
@@ -145,20 +171,34 @@ class Bomb:
             code = frame.f_code
             self.where = f"{code.co_filename}:{frame.f_lineno} {code.co_name} {event} {name}"
             sys.setprofile(None)
-            raise self.error
+            signal.raise_signal(signal.SIGTERM)
+
+    def _handle(self, number: int, frame: Any) -> None:
+        raise self.error
+
+    def _lose(self, unraisable: Any) -> None:
+        self.is_lost = self.is_lost or unraisable.exc_value is self.error
 
     def __call__(self, function: Callable[[], Any]) -> bool:
-        """Call a function, and return whether it was interrupted."""
+        """Call a function, and return whether it was interrupted; then its error comes out.
+
+        It is kept with its frames, so that nothing is left to their going away.
+        """
+        before, hook = signal.signal(signal.SIGTERM, self._handle), sys.unraisablehook
+        sys.unraisablehook = self._lose
         sys.setprofile(self._event)
         try:
             function()
-        except self.error as error:
-            if not self.where:
+        except BaseException as error:
+            if error is not self.error:
                 raise
-            self.caught = error  # with its frames: nothing may be left to their going away
             return True
         finally:
             sys.setprofile(None)
+            sys.unraisablehook = hook
+            signal.signal(signal.SIGTERM, before)
+        is_known = isinstance(self.error, KeyboardInterrupt)  # a fit returns what it has
+        assert not self.where or self.is_lost or is_known, f"lost: {self.error!r} at {self.where}"
         return False
 
 
@@ -381,6 +421,7 @@ CALLS: dict[str, Callable[[Thing], Any]] = {
     "pickle": lambda t: pickle.dumps(t.plan),
     "compile": lambda t: pf.compile(t.output),
     "value": lambda t: t.plan.value(t.w),
+    "build": lambda t: pf.Sequential([Dense(4, "relu"), Dense(1)], input_shape=(3,)),
     "save the model": lambda t: t.trainer.model.save(t.path.with_name("model")),
     "load the model": lambda t: pf.load(t.path),
     "load the trainer": lambda t: pf.Trainer.load(t.path),
@@ -458,9 +499,10 @@ WITHOUT_STEPS = [call for call in CALLS if call not in TAKES_STEPS]
 
 def strike(do: Callable[[], Any], seconds: float, error: type[BaseException]) -> Any:
     """Call a function, and raise an error in it, or soon after, by a timer's signal."""
+    raised = error("time is up")
 
     def handler(number: int, frame: Any) -> None:
-        raise error
+        raise raised
 
     before = signal.signal(signal.SIGALRM, handler)
     caught = None
@@ -470,7 +512,14 @@ def strike(do: Callable[[], Any], seconds: float, error: type[BaseException]) ->
             do()
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-    except error as problem:
+    except BaseException as problem:
+        step = problem.__traceback__
+        while step is not None and step.tb_next is not None:
+            step = step.tb_next
+        assert step is not None
+        made_elsewhere = not step.tb_frame.f_code.co_filename.startswith(SOURCES)
+        if problem is not raised and not (problem.__context__ is raised and made_elsewhere):
+            raise
         caught = problem
     finally:
         signal.signal(signal.SIGALRM, before)
@@ -540,6 +589,153 @@ def test_signals_at_any_time_of_steps_and_fits(tmp_path: Path) -> None:
         else:
             assert again == expected, (seed, i)
         fits.fit(work, epochs=1)
+
+
+class Ringing(io.StringIO):
+    """A file of which the handler of a signal interrupts each use."""
+
+    def __init__(self, is_terminal: bool) -> None:
+        super().__init__()
+        self.is_terminal = is_terminal
+
+    def isatty(self) -> bool:
+        return self.is_terminal
+
+    def write(self, text: str) -> int:
+        signal.raise_signal(signal.SIGTERM)
+        return len(text)
+
+
+def show_a_fit(monkeypatch: pytest.MonkeyPatch, error: BaseException, is_terminal: bool) -> None:
+    """Fit, showing it, with an error from a signal handler while that is written."""
+
+    def handler(number: int, frame: Any) -> None:
+        raise error
+
+    trainer = KINDS["plain"].trainer()
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        with monkeypatch.context() as patch, pytest.raises(type(error)) as caught:
+            patch.setattr(sys, "stderr", Ringing(is_terminal))
+            trainer.fit(X, Y, 2, verbose=1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert caught.value is error
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+@pytest.mark.parametrize("kind", ORDINARY)
+def test_what_shows_a_fit_lets_errors_of_signal_handlers_through(
+    kind: type[Exception], is_terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    show_a_fit(monkeypatch, kind("time is up"), is_terminal)
+
+
+@pytest.mark.parametrize("kind", ORDINARY)
+def test_a_warning_lets_errors_of_signal_handlers_through(
+    kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = kind("time is up")
+
+    def show(*arguments: Any, **more: Any) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    def handler(number: int, frame: Any) -> None:
+        raise error
+
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        with warnings.catch_warnings(), pytest.raises(kind) as caught:
+            warnings.simplefilter("always")
+            monkeypatch.setattr(warnings, "showwarning", show)
+            errors.warn("careful")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert caught.value is error
+
+
+class Handler:
+    """A handler that is no function."""
+
+    def __call__(self, number: int, frame: Any) -> None:
+        raise ValueError("time is up")
+
+    def method(self, number: int, frame: Any) -> None:
+        raise ValueError("time is up")
+
+    def called_with_more(self, more: str, number: int, frame: Any) -> None:
+        raise ValueError("time is up")
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [Handler(), Handler().method, functools.partial(Handler().called_with_more, "more")],
+    ids=["object", "method", "partial"],
+)
+def test_handlers_of_any_kind_are_known(handler: Any) -> None:
+    class Number:
+        def __index__(self) -> int:
+            signal.raise_signal(signal.SIGTERM)
+            return 1
+
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        with pytest.raises(ValueError, match=r"^time is up$"):
+            pf.Placeholder("x", shape=(Number(),))  # type: ignore[arg-type]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_an_error_while_one_of_a_signal_handler_is_dealt_with_stays_itself() -> None:
+    def handler(number: int, frame: Any) -> None:
+        raise ValueError("time is up")
+
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    except ValueError:
+        with pytest.raises(pf.ShapeError, match="is no shape"):
+            pf.Placeholder("x", shape=(1.5,))  # type: ignore[arg-type]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+OFTEN_RAISED = (ArithmeticError, AssertionError, AttributeError, LookupError, OSError, TypeError)
+
+
+def deaf_handlers(source: str) -> list[int]:
+    """Return the lines that catch what a signal's handler may well raise, and do not ask."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("suppress"):
+            caught, first = node.args, ""
+        elif isinstance(node, ast.ExceptHandler) and node.type is not None:
+            caught = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
+            first = ast.unparse(node.body[0])
+        else:
+            continue
+        kinds = [getattr(builtins, ast.unparse(name), None) for name in caught]
+        broad = [
+            k for k in kinds if k and issubclass(k, (*OFTEN_RAISED, ValueError, RecursionError))
+        ]
+        is_broad = broad or Exception in kinds or "ODD" in map(ast.unparse, caught)
+        if is_broad and first != "raise_if_signalled(error)":
+            found.append(node.lineno)
+    return found
+
+
+def test_whatever_catches_often_raised_exceptions_lets_those_of_signal_handlers_through() -> None:
+    root = Path(pf.__file__).parent
+    files = [f for f in root.rglob("*.py") if f.relative_to(root).parts[0] != "testing"]
+    found = {str(f): lines for f in files if (lines := deaf_handlers(f.read_text("utf-8")))}
+    assert not found
+
+
+def test_a_catch_that_asks_nothing_is_noticed() -> None:
+    source = Path(errors.__file__).read_text("utf-8")
+    asks = "        raise_if_signalled(error)\n"
+    assert not deaf_handlers(source)
+    assert len(deaf_handlers(source.replace(asks, "        pass\n"))) == source.count(asks)
 
 
 # ---- planted faults: what was wrong once turns these tests red ----
@@ -646,3 +842,29 @@ def test_a_pause_of_the_collector_in_python_is_noticed(
             interrupt_a_call("compile", tmp_path, found)
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("call", ["load the model", "build"])
+def test_errors_of_signal_handlers_taken_for_those_of_code_are_noticed(
+    call: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def in_a_rule(name: str, event: str, returned: str) -> bool:
+        return name in ("infer_shape", "check_shape") and event == "call"
+
+    thing = prepared(tmp_path)
+    CALLS[call](thing)
+    found = places(lambda: CALLS[call](thing), in_a_rule)
+    found = [at for at in found[-3:] for _ in ERRORS]  # with an error of each type
+    assert found
+    interrupt_a_call(call, tmp_path, found)
+    monkeypatch.setattr(errors, "signalled", lambda error: None)
+    with pytest.raises(pf.PyframeError, match="time is up|no shape"):
+        interrupt_a_call(call, tmp_path, found)
+
+
+def test_errors_of_signal_handlers_forgiven_by_what_shows_a_fit_are_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(errors, "signalled", lambda error: None)
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        show_a_fit(monkeypatch, TimeoutError("time is up"), is_terminal=False)

@@ -40,7 +40,7 @@ from pyframe.checkpoint.encoding import encode
 from pyframe.checkpoint.inspection import as_text, inspect
 from pyframe.checkpoint.schema import check_training
 from pyframe.checkpoint.writing import check_path, write_atomically
-from pyframe.errors import CheckpointError
+from pyframe.errors import CheckpointError, raise_if_signalled
 from pyframe.node import Array
 
 __all__ = [
@@ -158,6 +158,7 @@ def building(source: str) -> Iterator[None]:
     except CheckpointError:
         raise
     except ODD as error:
+        raise_if_signalled(error)
         raise CheckpointError(
             f"{source} does not describe a model that can be built: {error}"
         ) from error

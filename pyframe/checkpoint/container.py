@@ -26,7 +26,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from pyframe._version import __version__
-from pyframe.errors import CheckpointError
+from pyframe.errors import CheckpointError, raise_if_signalled
 from pyframe.node import Array
 
 FORMAT_VERSION = 2
@@ -249,8 +249,10 @@ def _parse(raw: bytes | str, source: str, what: str) -> Any:
     except CheckpointError:
         raise
     except RecursionError as error:
+        raise_if_signalled(error)
         raise _damaged(source, f"its {what} is nested too deeply") from error
     except ValueError as error:
+        raise_if_signalled(error)
         raise CheckpointError(
             f"{source} is no saved model, or is damaged: its {what} is no JSON ({error}); "
             f"{WRITE_AGAIN}"

@@ -12,7 +12,7 @@ from pyframe._version import __version__
 from pyframe.checkpoint.document import ODD, Architecture, LostLayer, paths_of, restored
 from pyframe.checkpoint.encoding import new_op
 from pyframe.checkpoint.schema import check_model
-from pyframe.errors import CheckpointError, UnknownNameError
+from pyframe.errors import CheckpointError, UnknownNameError, raise_if_signalled
 from pyframe.layers import Layer
 from pyframe.layers.base import mark
 from pyframe.node import Array, Constant, Node, Parameter, Placeholder, Spec, State, Value
@@ -81,6 +81,7 @@ class Decoder:
         except CheckpointError:
             raise
         except ODD as error:
+            raise_if_signalled(error)
             kind = record.get("op", record.get("leaf")) if isinstance(record, dict) else "odd"
             missing = "it lacks " if isinstance(error, KeyError) else ""
             raise CheckpointError(

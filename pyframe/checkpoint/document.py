@@ -16,7 +16,7 @@ from pyframe.node import Array, Parameter, Placeholder, Spec, Value
 KINDS, LARGEST_ITEM = "biufc", 16
 
 # What odd values make code raise that takes them as they are; and not what the system has to say
-# meanwhile, or a signal handler, such as TimeoutError.
+# meanwhile, such as TimeoutError. A signal's handler may raise them too: `raise_if_signalled`.
 ODD = (
     PyframeError,
     ArithmeticError,

@@ -12,7 +12,7 @@ from typing import Any
 from pyframe.checkpoint.container import Header, read_arrays, read_header
 from pyframe.checkpoint.document import ODD, TRAINING
 from pyframe.checkpoint.writing import check_path
-from pyframe.errors import CheckpointError
+from pyframe.errors import CheckpointError, raise_if_signalled
 from pyframe.node import describe as shape_text
 from pyframe.registry import BUILT_IN
 
@@ -63,6 +63,7 @@ def inspect(path: str | os.PathLike[str], *, verify: bool = False) -> dict[str, 
         as_text(report)  # what is odd in it comes up here, if not before
         return report
     except ODD as error:
+        raise_if_signalled(error)
         raise CheckpointError(
             f"{source} does not describe a model: {type(error).__name__} {error}"
         ) from error
@@ -162,7 +163,8 @@ def packages(document: Mapping[str, Any]) -> list[dict[str, Any]]:
         else:
             try:
                 row["installed"] = importlib.metadata.version(distribution)
-            except (importlib.metadata.PackageNotFoundError, ValueError):
+            except (importlib.metadata.PackageNotFoundError, ValueError) as error:
+                raise_if_signalled(error)
                 row["remedy"] = f"pip install {distribution}"
         rows.append(row)
     return sorted(rows, key=lambda row: (row["name"] != BUILT_IN, row["name"] or ""))

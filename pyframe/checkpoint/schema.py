@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pyframe.attributes import Rule, flag, number, optional, whole
-from pyframe.errors import ArgumentError, CheckpointError
+from pyframe.errors import ArgumentError, CheckpointError, raise_if_signalled
 
 # More than any training has, and far from where sums and products of them leave 64 bits.
 MOST = 2**48 - 1
@@ -177,6 +177,7 @@ def check_training(training: Mapping[str, Any], source: str) -> None:
                 f"batches of {fit['batch_size']}"
             )
     except (ArgumentError, RecursionError) as error:
+        raise_if_signalled(error)
         raise CheckpointError(
             f"{source} does not describe a training that can go on: {error}; write it again with "
             "trainer.save(path)"

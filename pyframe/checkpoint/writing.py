@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from pyframe.errors import ArgumentError, CheckpointError
+from pyframe.errors import ArgumentError, CheckpointError, forgiving, raise_if_signalled
 
 try:
     import fcntl
@@ -72,6 +72,7 @@ def check_path(path: str | os.PathLike[str]) -> None:
     try:
         encoded = os.fsencode(path)
     except (TypeError, UnicodeError) as error:
+        raise_if_signalled(error)
         raise ArgumentError(f"{path!r:.200} is the name of no file: {error}") from error
     if not encoded:
         raise ArgumentError(f"{path!r} is the name of no file: it is empty")
@@ -85,6 +86,7 @@ def _naming(path: str | os.PathLike[str]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        raise_if_signalled(error)
         if error.errno is None:
             raise
         raise OSError(
@@ -96,7 +98,8 @@ def _mode_of(target: str, path: str | os.PathLike[str]) -> int | None:
     """Return the permissions of the file that will be replaced; None if there is none."""
     try:
         mode = os.stat(target).st_mode
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        raise_if_signalled(error)
         return None
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), target)
@@ -119,7 +122,7 @@ def _beside(folder: str, stem: str) -> Iterator[tuple[BinaryIO, str]]:
             # Another process took it for a leftover between its creation and the lock.
         except BaseException:
             _close_quietly(file)
-            with contextlib.suppress(OSError):
+            with forgiving(OSError):
                 os.remove(temporary)
             raise
         finally:
@@ -128,7 +131,7 @@ def _beside(folder: str, stem: str) -> Iterator[tuple[BinaryIO, str]]:
 
 def _close_quietly(file: BinaryIO) -> None:
     """Close a file; on a full disk that fails once more, and the first error is the one to tell."""
-    with contextlib.suppress(OSError):
+    with forgiving(OSError):
         file.close()
 
 
@@ -138,18 +141,19 @@ def _lock(file: BinaryIO, *, wait: bool) -> bool:
         return False
     try:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except OSError:  # somebody else has it, or the file system knows no locks
+    except OSError as error:  # somebody else has it, or the file system knows no locks
+        raise_if_signalled(error)
         return False
     return True
 
 
 def _remove_leftovers(folder: str, stem: str) -> None:
     """Remove the temporary files of processes that are gone: those that nobody has locked."""
-    with contextlib.suppress(OSError), os.scandir(folder) as found:
+    with forgiving(OSError), os.scandir(folder) as found:
         for entry in found:
             if not re.fullmatch(rf"{re.escape(stem)}[0-9a-f]{{12}}\.tmp", entry.name):
                 continue
-            with contextlib.suppress(OSError):
+            with forgiving(OSError):
                 if fcntl is None:
                     os.remove(entry.path)
                     continue
@@ -166,6 +170,7 @@ def _sync_folder(folder: str) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
+        raise_if_signalled(error)
         if error.errno != errno.EINVAL:  # some file systems cannot do it for folders
             raise
     finally:

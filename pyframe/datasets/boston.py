@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyframe.datasets.base import Dataset
-from pyframe.errors import DatasetError
+from pyframe.errors import DatasetError, raise_if_signalled
 
 FILE = Path(__file__).parent / "data" / "boston_house_prices.csv"
 ROWS, COLUMNS = 506, 13
@@ -83,6 +83,7 @@ def load_boston(return_X_y: bool = False) -> Any:  # noqa: N803
             names, *rows = csv.reader(file)
         table = np.array(rows, np.float64)
     except (OSError, ValueError) as error:
+        raise_if_signalled(error)
         raise DatasetError(f"{FILE} is absent or damaged: {error}; reinstall pyframe-nn") from error
     if table.shape != (ROWS, COLUMNS + 1):
         raise DatasetError(

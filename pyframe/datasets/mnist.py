@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyframe.datasets.base import Dataset
-from pyframe.errors import DatasetError
+from pyframe.errors import DatasetError, raise_if_signalled
 
 SIDE, CLASSES = 28, 10
 CHUNK = 1 << 20
@@ -145,8 +145,10 @@ def read_idx(path: str | os.PathLike[str], ndim: int) -> npt.NDArray[np.uint8]:
             with gzip.GzipFile(fileobj=raw) as unzipped:
                 return _read(unzipped, file, ndim)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise_if_signalled(error)
         raise _bad(file, f"its gzip stream is damaged or cut off ({error})") from error
     except OSError as error:
+        raise_if_signalled(error)
         raise DatasetError(f"{file} cannot be read: {error}") from error
 
 

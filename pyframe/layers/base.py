@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from pyframe import initializers
 from pyframe.building import building
-from pyframe.errors import ArgumentError, GraphError, ShapeError
+from pyframe.errors import ArgumentError, GraphError, ShapeError, raise_if_signalled
 from pyframe.graph import input_nodes
 from pyframe.node import (
     Leaf,
@@ -80,7 +80,7 @@ class Layer:
 
     def __setattr__(self, name: str, value: Any) -> None:
         if self.__dict__.get("built") and name not in ("name", "trainable"):
-            if name in self.__dict__ and name in inspect.signature(type(self).__init__).parameters:
+            if name in self.__dict__ and name in _signature(type(self).__init__).parameters:
                 raise ArgumentError(
                     f"layer {self.path!r} has been built: setting {name!r} would have no effect; "
                     f"make a new {type(self).__name__}({name}={value!r:.40})"
@@ -273,7 +273,7 @@ class Layer:
 
     def config(self) -> dict[str, Any]:
         """Return the arguments that would make a layer like this one."""
-        names = list(inspect.signature(type(self).__init__).parameters)[1:]
+        names = list(_signature(type(self).__init__).parameters)[1:]
         return {name: registered_name(getattr(self, name)) for name in names}
 
     @classmethod
@@ -402,15 +402,25 @@ def activation_function(activation: Any) -> Callable[[Value], Value] | None:
     if not callable(function):
         raise ArgumentError(f"activation {activation!r} is neither a name nor callable")
     try:
-        inspect.signature(function).bind(None)
+        _signature(function).bind(None)
         inputs = getattr(function, "infer_shape", None)  # an op: its inputs are those of this rule
         if isinstance(function, type) and inputs is not None:
-            inspect.signature(inputs).bind(None, None)
+            _signature(inputs).bind(None, None)
     except TypeError as error:
+        raise_if_signalled(error)
         raise ArgumentError(
             f"activation {activation!r} takes more than one input: it is no activation"
         ) from error
     return function  # type: ignore[no-any-return]
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    """Return a signature; `inspect` makes a ValueError of its own of any that comes meanwhile."""
+    try:
+        return inspect.signature(function)
+    except ValueError as error:
+        raise_if_signalled(error)
+        raise
 
 
 def registered_name(value: Any) -> Any:

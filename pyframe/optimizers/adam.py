@@ -6,7 +6,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pyframe.errors import ArgumentError, check_number
+from pyframe.errors import ArgumentError, check_number, raise_if_signalled
 from pyframe.optimizers.base import Call, Optimizer
 
 
@@ -79,6 +79,7 @@ class Adam(Optimizer):
         try:
             beta1, beta2 = options["betas"]
         except (TypeError, ValueError) as error:
+            raise_if_signalled(error)
             raise ArgumentError(f"betas is {options['betas']!r}; it must be two numbers") from error
         return {
             "betas": [

@@ -15,7 +15,7 @@ from weakref import WeakMethod
 import numpy.typing as npt
 
 from pyframe import schedules
-from pyframe.errors import ArgumentError, check_number
+from pyframe.errors import ArgumentError, check_number, raise_if_signalled
 from pyframe.registry import registries
 from pyframe.state import check_rate
 from pyframe.strict import FixedDict, Strict
@@ -405,6 +405,7 @@ def get(optimizer: Any) -> Any:
     try:
         return made()
     except TypeError as error:
+        raise_if_signalled(error)
         raise ArgumentError(
             f"optimizer {optimizer!r} needs arguments: {error}; pass an instance instead"
         ) from error
