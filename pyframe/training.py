@@ -178,6 +178,24 @@ class Trainer(Strict):
     def _objective(self, weighted: bool) -> Objective:
         """Return the plan for data with or without sample weights."""
         optimizer = self.optimizer
+        made_for = optimizer, self._dependencies(optimizer)
+        with building:
+            if made_for != self._made_for:  # the present one stays where it is, in self._current
+                self._objectives, self._made_for = {}, made_for
+            if weighted not in self._objectives:
+                self._objectives[weighted] = self.goal.objective(
+                    self.model,
+                    optimizer,
+                    weighted=weighted,
+                    detect_anomaly=self.detect_anomaly,
+                )
+                if (optimizer, self._dependencies(optimizer)) != made_for:
+                    # Another thread has changed something meanwhile: the next one is made anew.
+                    self._made_for = None
+            return self._objectives[weighted]
+
+    def _dependencies(self, optimizer: Any) -> tuple[Any, ...]:
+        """Return what the objectives depend on, besides the model's graph and the optimizer."""
         settings = {
             name: value
             for name, value in vars(optimizer).items()
@@ -186,20 +204,7 @@ class Trainer(Strict):
         options = {**getattr(optimizer, "options", {})}
         groups = {k: {**v} for k, v in getattr(optimizer, "groups", {}).items()}
         trainable = [(p.trainable, p.group) for p in self.model.parameters]
-        made_for = (optimizer, trainable, settings, options, groups, self.detect_anomaly)
-        with building:
-            if made_for != self._made_for:  # the present one stays where it is, in self._current
-                self._objectives, self._made_for = {}, made_for
-            found = self._objectives.get(weighted)
-            # Another thread may have changed something between the look at it and the plan.
-            if found is None or found.plan._change():
-                self._objectives[weighted] = self.goal.objective(
-                    self.model,
-                    optimizer,
-                    weighted=weighted,
-                    detect_anomaly=self.detect_anomaly,
-                )
-            return self._objectives[weighted]
+        return trainable, settings, options, groups, self.detect_anomaly
 
     def _train_on(self, objective: Objective) -> None:
         """Go on with the optimizer's memory of the plan that was trained on before.
@@ -367,7 +372,8 @@ class Trainer(Strict):
         with objective.plan.claim(), ExitStack() as stack:
             if self.epochs_done != epochs_done:
                 raise already_trained()  # a fit in another thread has come and gone meanwhile
-            objective.plan._require_unchanged()
+            if saved is not None:  # otherwise nothing is lost when the loop refuses
+                objective.plan._require_unchanged()
             self._train_on(objective)
             if saved is not None:
                 saved.apply(self)
