@@ -456,6 +456,10 @@ def test_an_option_that_is_set_has_an_effect_or_is_refused(name: str, option: st
         assert (w.value == v.value).all()  # and nothing had happened
     else:
         twin.step(FEED)
+        rng = np.random.default_rng(0)
+        for _ in range(20):  # of those that look at signs only
+            feed = {"x": 1e-3 * rng.normal(size=X.shape)}
+            plan.step(feed), twin.step(feed)
         assert (w.value != v.value).any()
     # What a new plan does is what an optimizer made like this one does.
     setattr(optimizer, option, value)
