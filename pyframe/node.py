@@ -21,7 +21,14 @@ import numpy.typing as npt
 
 from pyframe.arrays import plain_array
 from pyframe.building import building
-from pyframe.errors import ArgumentError, DTypeError, GraphError, ResourceError, ShapeError
+from pyframe.errors import (
+    ArgumentError,
+    DTypeError,
+    GraphError,
+    ResourceError,
+    ShapeError,
+    check_flag,
+)
 from pyframe.strict import Strict
 
 if TYPE_CHECKING:
@@ -638,7 +645,7 @@ class Parameter(Strict, Leaf):
         group: str = "default",
     ) -> None:
         wanted = float_dtype(dtype)
-        _set(self, "_trainable", bool(trainable))
+        _set(self, "_trainable", check_flag("trainable", trainable))
         _set(self, "_group", group)
         _set(self, "_storage", None)
         _set(self, "_offset", 0)
@@ -668,12 +675,13 @@ class Parameter(Strict, Leaf):
 
     @trainable.setter
     def trainable(self, trainable: bool) -> None:
-        if bool(trainable) is self._trainable:
+        trainable = check_flag("trainable", trainable)
+        if trainable is self._trainable:
             return
         if isinstance(self, State):
             raise ArgumentError(f"{self.label()} is a state: it is kept, and never trained")
-        self._trainable = bool(trainable)
-        self._tell(trainable=self._trainable)
+        self._trainable = trainable
+        self._tell(trainable=trainable)
 
     @property
     def group(self) -> str:
