@@ -298,7 +298,9 @@ class EarlyStopping(_Monitor):
         tol: float | None = None,
     ) -> None:
         super().__init__(monitor, mode)
-        self.patience, self.min_delta, self.tol = patience, min_delta, tol
+        self.patience = patience
+        self.min_delta = min_delta
+        self.tol = tol
         if self.by_parameters and tol is None:
             raise ArgumentError("EarlyStopping: monitoring 'parameters' needs tol=")
         self.restore_best = restore_best
@@ -444,8 +446,8 @@ class ModelCheckpoint(_Monitor):
         training: bool = False,
     ) -> None:
         super().__init__(monitor, mode)
-        self.path: Any = path
-        self.save_best_only, self.every = save_best_only, every
+        self.path, self.save_best_only = os.fspath(path), save_best_only
+        self.every = every
         self.training = training
 
     @property
