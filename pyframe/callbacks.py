@@ -283,6 +283,11 @@ class EarlyStopping(_Monitor):
         **dict.fromkeys(["patience", "min_delta", "restore_best", "tol"], ""),
         **dict.fromkeys(["best_epoch", "stopped_epoch"], ""),
     }
+    _checks: ClassVar[dict[str, Callable[[Any], Any]]] = {
+        "patience": lambda given: check_integer("patience", given, at_least=1),
+        "min_delta": lambda given: check_number("min_delta", given, at_least=0),
+        "tol": lambda given: None if given is None else check_number("tol", given, at_least=0),
+    }
 
     def __init__(
         self,
@@ -294,9 +299,9 @@ class EarlyStopping(_Monitor):
         tol: float | None = None,
     ) -> None:
         super().__init__(monitor, mode)
-        self.patience = check_integer("patience", patience, at_least=1)
-        self.min_delta = check_number("min_delta", min_delta, at_least=0)
-        self.tol = None if tol is None else check_number("tol", tol, at_least=0)
+        self.patience = patience
+        self.min_delta = min_delta
+        self.tol = tol
         if self.by_parameters and tol is None:
             raise ArgumentError("EarlyStopping: monitoring 'parameters' needs tol=")
         self.restore_best = restore_best
@@ -427,6 +432,10 @@ class ModelCheckpoint(_Monitor):
         **_Monitor._attributes,
         **dict.fromkeys(["path", "save_best_only", "every", "training"], ""),
     }
+    _checks: ClassVar[dict[str, Callable[[Any], Any]]] = {
+        "path": os.fspath,
+        "every": lambda given: check_integer("every", given, at_least=1),
+    }
 
     def __init__(
         self,
@@ -439,7 +448,7 @@ class ModelCheckpoint(_Monitor):
     ) -> None:
         super().__init__(monitor, mode)
         self.path, self.save_best_only = os.fspath(path), save_best_only
-        self.every = check_integer("every", every, at_least=1)
+        self.every = every
         self.training = training
 
     @property

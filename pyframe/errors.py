@@ -293,6 +293,21 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
         return
 
 
+def check_flag(what: str, value: Any) -> bool:
+    """Return a value as a bool if it is one, NumPy's included.
+
+    Raises
+    ------
+    ArgumentError
+        Otherwise: a text such as "no" would count as true.
+    """
+    if value is True or value is False:
+        return value
+    if type(value).__name__ in ("bool", "bool_") and type(value).__module__ == "numpy":
+        return bool(value)
+    raise ArgumentError(f"{what} is {value!r}; it must be True or False")
+
+
 def check_integer(
     what: str, value: Any, *, at_least: int | None = None, at_most: int | None = None
 ) -> int:

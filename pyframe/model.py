@@ -15,7 +15,14 @@ from pyframe.arrays import is_lazy, plain_array
 from pyframe.building import building
 from pyframe.checkpoint import Architecture
 from pyframe.checkpoint.inspection import layer_table
-from pyframe.errors import ArgumentError, FeedError, GraphError, NoEffectError, ShapeError
+from pyframe.errors import (
+    ArgumentError,
+    FeedError,
+    GraphError,
+    NoEffectError,
+    ShapeError,
+    check_flag,
+)
 from pyframe.graph import Graph
 from pyframe.layers.base import Layer, layers_of, name_layers, outermost_layer_of, unused_name
 from pyframe.node import (
@@ -186,6 +193,7 @@ class Model(Strict):
 
     @trainable.setter
     def trainable(self, trainable: bool) -> None:
+        trainable = check_flag("trainable", trainable)
         for layer in self.layers:
             layer.trainable = trainable
         if self.built:

@@ -27,6 +27,7 @@ from pyframe.errors import (
     GraphError,
     ResourceError,
     ShapeError,
+    check_flag,
     raise_if_signalled,
 )
 from pyframe.strict import Strict
@@ -648,7 +649,7 @@ class Parameter(Strict, Leaf):
         group: str = "default",
     ) -> None:
         wanted = float_dtype(dtype)
-        _set(self, "_trainable", bool(trainable))
+        _set(self, "_trainable", check_flag("trainable", trainable))
         _set(self, "_group", group)
         _set(self, "_storage", None)
         _set(self, "_offset", 0)
@@ -678,12 +679,13 @@ class Parameter(Strict, Leaf):
 
     @trainable.setter
     def trainable(self, trainable: bool) -> None:
-        if bool(trainable) is self._trainable:
+        trainable = check_flag("trainable", trainable)
+        if trainable is self._trainable:
             return
         if isinstance(self, State):
             raise ArgumentError(f"{self.label()} is a state: it is kept, and never trained")
-        self._trainable = bool(trainable)
-        self._tell(trainable=self._trainable)
+        self._trainable = trainable
+        self._tell(trainable=trainable)
 
     @property
     def group(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, NoReturn
 
 from pyframe.errors import NoEffectError
@@ -20,16 +20,21 @@ class Strict:
     _attributes : dict of str to str
         The public attributes, each with what to do instead of setting it a second time, or "" if
         it may be set again. Properties need no entry.
+    _checks : dict of str to callable
+        What attributes are checked and converted with whenever they are set.
     """
 
     __slots__ = ()
     _attributes: ClassVar[dict[str, str]] = {}
+    _checks: ClassVar[dict[str, Callable[[Any], Any]]] = {}
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name[0] != "_":
             cls = type(self)
             if "_attributes" in cls.__dict__ and cls._attributes.get(name) != "":
                 self._refuse_without_effect(name)
+            if check := cls._checks.get(name):
+                value = check(value)
         super().__setattr__(name, value)
 
     def _refuse_without_effect(self, name: str) -> None:
@@ -42,6 +47,20 @@ class Strict:
             raise NoEffectError(f"{what}; {remedy}")
         if isinstance(there, property) and there.fset is None:
             raise NoEffectError(f"{what}: it is read-only; {_nearest(name, cls)}")
+        plain = isinstance(there, type) or not callable(there)
+        if remedy is None and plain and not hasattr(type(there), "__set__"):
+            raise NoEffectError(f"{what}: it belongs to the class; {_nearest(name, cls)}")
+
+
+# What other frameworks call it.
+ELSEWHERE = {
+    "frozen": "trainable",
+    "requires_grad": "trainable",
+    "kernel": "weight",
+    "initializer": "weight_initializer",
+    "kernel_initializer": "weight_initializer",
+    "use_bias": "bias",
+}
 
 
 def _nearest(wrong: str, cls: type[Strict]) -> str:
@@ -51,6 +70,7 @@ def _nearest(wrong: str, cls: type[Strict]) -> str:
     settable += [n for n in properties if getattr(cls, n).fset is not None and n not in settable]
     known = [name for name in {*settable, *cls._attributes, *dir(cls)} if name[0] != "_"]
     near = [n for n in settable if "".join(word[0] for word in n.split("_")) == wrong]
+    near = near or [n for n in [ELSEWHERE.get(wrong)] if n in known]
     near = near or [n for n in difflib.get_close_matches(wrong, sorted(known), 1) if n != wrong]
     if near:
         return f"did you mean {near[0]!r}?"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, ClassVar, Literal, Self
 
@@ -20,6 +20,7 @@ from pyframe.errors import (
     ArgumentError,
     GraphError,
     ShapeError,
+    check_flag,
     check_integer,
     check_number,
 )
@@ -90,6 +91,10 @@ class Trainer(Strict):
         "detect_anomaly": "",
         "stop_training": "",
     }
+    _checks: ClassVar[dict[str, Callable[[Any], Any]]] = {
+        "callbacks": lambda given: _callbacks(given),
+        "detect_anomaly": lambda given: check_flag("detect_anomaly", given),
+    }
 
     def __init__(
         self,
@@ -107,7 +112,7 @@ class Trainer(Strict):
         self.model = model
         self.goal = Goal(loss, metrics, loss_weights)
         self._optimizer = optimizers.get(optimizer)
-        self.callbacks = _callbacks(callbacks)
+        self.callbacks: Any = callbacks
         self.detect_anomaly = detect_anomaly
         self.stop_training = False
         self._epochs_before = 0  # what `epochs_done` is if there has been no fit since

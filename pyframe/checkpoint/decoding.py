@@ -207,7 +207,7 @@ class Decoder:
                 layer.restore(_path(record["path"]), specs, own)
             _restore_sublayers(layer, record, self.layer_parts)
         shape = record["output_shape"]
-        layer.output_shape = None if shape is None else tuple(shape)
+        vars(layer)["output_shape"] = None if shape is None else tuple(shape)
         return layer
 
     def layer_parts(self, record: dict[str, Any]) -> tuple[list[Spec], dict[str, Parameter]]:
@@ -227,7 +227,7 @@ def _restore_sublayers(
             specs, own = parts(inner)
             sub.restore(_path(inner["path"]), specs, own)
             shape = inner["output_shape"]
-            sub.output_shape = None if shape is None else tuple(shape)
+            vars(sub)["output_shape"] = None if shape is None else tuple(shape)
         _restore_sublayers(sub, inner, parts)
 
 

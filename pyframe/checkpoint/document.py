@@ -68,7 +68,7 @@ class LostLayer(Layer):
 
     def adopt(self, path: str, specs: Sequence[Spec], own: dict[str, Parameter]) -> None:
         """Take over the parameters of the layer that it stands for."""
-        self.path, self.input_specs, self._own, self.built = path, list(specs), own, True
+        vars(self).update(path=path, input_specs=list(specs), _own=own, built=True)
 
     def call(self, *inputs: Value) -> Value:
         raise CheckpointError(

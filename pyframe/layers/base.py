@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, NoReturn, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from pyframe import initializers
 from pyframe.building import building
-from pyframe.errors import ArgumentError, GraphError, ShapeError, raise_if_signalled
+from pyframe.errors import (
+    ArgumentError,
+    GraphError,
+    NoEffectError,
+    ShapeError,
+    check_flag,
+    raise_if_signalled,
+)
 from pyframe.graph import input_nodes
 from pyframe.node import (
     Leaf,
@@ -28,20 +34,28 @@ from pyframe.node import (
     next_serial,
 )
 from pyframe.registry import ops
+from pyframe.strict import Strict
+
+# What to do instead of setting a parameter anew, which the nodes would not see.
+VALUE = "assign to its value, as in layer.weight.value = ..., or call model.set_weights"
 
 
-class Layer:
+class Layer(Strict):
     """A part of a model that brings its own parameters.
 
     A subclass keeps every argument of its constructor under the same name, makes its parameters in
     `build` and its nodes in `call`; nothing more is needed for it to be named, summarized and
     saved. Layers held as attributes, alone or in a list, are part of it.
 
+    A subclass is free in its own attributes. One that states ``_attributes`` of its own (see
+    `pyframe.strict.Strict`) is made anew when an argument of its constructor is set before it is
+    built, and refuses what would have no effect, as the built-in layers do.
+
     Parameters
     ----------
     name : str, optional
         Its name in the model. Without one the model names it after its class: ``dense``,
-        ``dense_1`` and so on, in the order of use.
+        ``dense_1`` and so on, in the order of use. Set later, it counts for models made afterwards.
 
     Attributes
     ----------
@@ -67,30 +81,60 @@ class Layer:
     """
 
     _trainable = True
+    _options: ClassVar[frozenset[str]] = frozenset()  # the arguments of the constructor
+    name: str | None
+    path: str
+    built: bool
+    output_shape: Shape | None
+    input_specs: list[Spec]
 
     def __init__(self, *, name: str | None = None) -> None:
         self._fixed: set[str] = set()  # parameters that are never trained
-        self.name = check_name(name)
-        self.path = name or snake_case(type(self).__name__)
-        self.built = False
-        self.output_shape: Shape | None = None
-        self.input_specs: list[Spec] = []
+        self._set_name(name)
+        # Past the guard: this may be called twice.
+        vars(self).update(built=False, output_shape=None, input_specs=[])
         self._own: dict[str, Parameter] = {}
         self._given: dict[str, Parameter] = {}  # what restore() brings
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "_attributes" in cls.__dict__:
+            options = list(inspect.signature(cls.__init__).parameters)[1:]
+            remedy = f"it has been built: make a new {cls.__name__}"
+            cls._options = frozenset(options)
+            cls._attributes = {**cls._attributes, **dict.fromkeys(options, remedy), "name": ""}
+
     def __setattr__(self, name: str, value: Any) -> None:
-        if self.__dict__.get("built") and name not in ("name", "trainable"):
-            if name in self.__dict__ and name in _signature(type(self).__init__).parameters:
-                raise ArgumentError(
-                    f"layer {self.path!r} has been built: setting {name!r} would have no effect; "
-                    f"make a new {type(self).__name__}({name}={value!r:.40})"
-                )
-            if not hasattr(self, name) and difflib.get_close_matches(name, ["trainable"], 1, 0.8):
-                raise ArgumentError(
-                    f"setting {name!r} of layer {self.path!r} would have no effect; did you mean "
-                    "'trainable'?"
-                )
-        super().__setattr__(name, value)
+        """Set an argument of the constructor before the layer is built, checked as it does it."""
+        cls, held = type(self), vars(self)
+        if name == "name":
+            self._set_name(value)
+        elif name in DERIVED and name in held:
+            self._refuse(name, DERIVED[name])
+        elif held.get("_building"):  # what it makes for itself
+            object.__setattr__(self, name, value)
+        elif (
+            "_attributes" in cls.__dict__
+            and name in cls._attributes
+            and cls._options <= held.keys()  # the constructor is done
+        ):
+            if self.built or name not in cls._options:
+                self._refuse(name, cls._attributes[name])
+            given = {option: getattr(self, option) for option in cls._options}
+            made = vars(cls(**{**given, name: value}))
+            held.update({key: made[key] for key in made.keys() - vars(Layer()).keys()})
+        else:
+            super().__setattr__(name, value)
+
+    def _refuse(self, name: str, remedy: str) -> NoReturn:
+        what = f"setting {name!r} of a {type(self).__name__} would have no effect"
+        raise NoEffectError(f"{what}; {remedy} (layer {self.path!r})")
+
+    def _set_name(self, name: str | None) -> None:
+        held = vars(self)
+        held["name"] = check_name(name)
+        if not held.get("built"):
+            held["path"] = name or snake_case(type(self).__name__)
 
     # ---- what a subclass writes ----
 
@@ -165,13 +209,16 @@ class Layer:
         return given
 
     def _build(self, specs: Sequence[Spec]) -> None:
-        self.input_specs = list(specs)
-        self.build(*specs)
-        self.built = True
+        vars(self).update(input_specs=list(specs), _building=True)
+        try:
+            self.build(*specs)
+        finally:
+            del vars(self)["_building"]
+        vars(self)["built"] = True
 
     def restore(self, path: str, specs: Sequence[Spec], given: dict[str, Parameter]) -> None:
         """Build with parameters that are there already: those of a model that is loaded."""
-        self.path, self._given = path, given
+        vars(self).update(path=path, _given=given)
         self._build(specs)
 
     # ---- what everybody uses ----
@@ -201,7 +248,7 @@ class Layer:
         for node in created_since(result, since):
             mark(node, self, self)
         if self.output_shape is None:
-            self.output_shape = result.shape
+            vars(self)["output_shape"] = result.shape
         return result
 
     @property
@@ -242,10 +289,10 @@ class Layer:
 
     @trainable.setter
     def trainable(self, trainable: bool) -> None:
-        self._trainable = bool(trainable)
+        self._trainable = trainable = check_flag("trainable", trainable)
         for layer in self.sublayers.values():
             layer.trainable = trainable
-        for key, parameter in self._own.items():
+        for key, parameter in vars(self).get("_own", {}).items():  # a constructor may set it first
             if key not in self._fixed and not isinstance(parameter, State):
                 parameter.trainable = trainable
 
@@ -256,7 +303,7 @@ class Layer:
 
     def rename(self, path: str) -> None:
         """Take a path in a model, and pass it on to whatever has found no place yet."""
-        self.path = path
+        vars(self)["path"] = path
         for name, parameter in self._own.items():
             if not parameter.is_placed:
                 parameter.name = f"{path}/{name}"
@@ -285,6 +332,15 @@ class Layer:
         count = sum(p.size for p in self.parameters)
         state = f"{count} parameters" if self.built else "not built"
         return f"<{type(self).__name__} {self.path!r}, {state}>"
+
+
+# What follows from the inputs and the model, and what to do instead of setting it.
+DERIVED = {
+    "path": "give the layer a name",
+    "built": "call the layer on a node to have it built",
+    "output_shape": "it is that of the first call",
+    "input_specs": "they are those of the first call",
+}
 
 
 def created_since(value: Value, serial: int) -> list[Node]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pyframe.errors import ArgumentError, ShapeError, check_number
-from pyframe.layers.base import Layer, activation_function
+from pyframe.layers.base import VALUE, Layer, activation_function
 from pyframe.node import Spec, Value, describe
 from pyframe.ops.linear import Linear
 from pyframe.ops.random import Dropout as DropoutOp
@@ -59,6 +59,8 @@ class Dense(Layer):
     He, Zhang, Ren, Sun, "Delving deep into rectifiers", ICCV 2015, section 2.2; Glorot, Bengio,
     "Understanding the difficulty of training deep feedforward neural networks", AISTATS 2010.
     """
+
+    _attributes = dict.fromkeys(["weight", "offset"], VALUE)
 
     def __init__(
         self,
@@ -122,6 +124,8 @@ class Activation(Layer):
     (None, 3)
     """
 
+    _attributes = Layer._attributes
+
     def __init__(self, activation: Any, *, name: str | None = None) -> None:
         super().__init__(name=name)
         function = activation_function(activation)
@@ -153,6 +157,8 @@ class Dropout(Layer):
     15, 2014.
     """
 
+    _attributes = Layer._attributes
+
     def __init__(self, rate: float, *, name: str | None = None) -> None:
         super().__init__(name=name)
         self.rate = check_number("Dropout: the rate", rate, at_least=0, below=1)
@@ -180,6 +186,8 @@ class Flatten(Layer):
     >>> pf.layers.Flatten()(pf.Placeholder("images", shape=(None, 28, 28))).shape
     (None, 784)
     """
+
+    _attributes = Layer._attributes
 
     def call(self, *inputs: Value) -> Value:
         return FlattenOp(*inputs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pyframe.errors import ShapeError, check_number
-from pyframe.layers.base import Layer
+from pyframe.layers.base import VALUE, Layer
 from pyframe.node import Spec, Value, describe
 from pyframe.ops.norm import BatchNorm as BatchNormOp
 from pyframe.ops.norm import LayerNorm as LayerNormOp
@@ -51,6 +51,8 @@ class BatchNorm(Layer):
     ----------
     Ioffe, Szegedy, "Batch normalization", ICML 2015, algorithm 1.
     """
+
+    _attributes = dict.fromkeys(["scale", "shift", "mean", "variance"], VALUE)
 
     def __init__(
         self, momentum: float = 0.9, epsilon: float = 1e-5, *, name: str | None = None
@@ -102,6 +104,8 @@ class LayerNorm(Layer):
     ----------
     Ba, Kiros, Hinton, "Layer normalization", arXiv:1607.06450, equation 4.
     """
+
+    _attributes = dict.fromkeys(["scale", "shift"], VALUE)
 
     def __init__(self, epsilon: float = 1e-5, *, name: str | None = None) -> None:
         super().__init__(name=name)

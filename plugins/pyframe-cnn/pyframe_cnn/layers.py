@@ -19,6 +19,11 @@ EXAMPLES = {"filters": 4, "kernel_size": 2, "output_size": 3, "padding": 1}
 AXES = {1: "(n, length, channels)", 2: "(n, height, width, channels)"}
 AXES[3] = "(n, depth, height, width, channels)"
 
+# What is set by `build`, and what to do instead of setting it anew.
+VALUE = "assign to its value, as in layer.weight.value = ..., or call model.set_weights"
+WEIGHTS = dict.fromkeys(["weight", "offset"], VALUE)
+INPUT = "it follows from the channels of the input"
+
 
 class _ImageLayer(Layer):
     """A layer over images with `rank` spatial axes."""
@@ -184,6 +189,8 @@ class Conv2D(_ConvLayer):
     (5, 5, 1, 6)
     """
 
+    _attributes = WEIGHTS
+
 
 class Conv1D(_ConvLayer):
     """Convolution of sequences (n, length, channels); see `Conv2D`.
@@ -195,6 +202,8 @@ class Conv1D(_ConvLayer):
     >>> Conv1D(8, 3, padding="causal")(pf.Placeholder("x", shape=(None, 20, 4))).shape
     (None, 20, 8)
     """
+
+    _attributes = WEIGHTS
 
     rank = 1
 
@@ -209,6 +218,8 @@ class Conv3D(_ConvLayer):
     >>> Conv3D(8, 3)(pf.Placeholder("x", shape=(None, 9, 9, 9, 1))).shape
     (None, 7, 7, 7, 8)
     """
+
+    _attributes = WEIGHTS
 
     rank = 3
 
@@ -236,6 +247,8 @@ class DepthwiseConv2D(_ConvLayer):
     >>> DepthwiseConv2D(3, padding="same")(pf.Placeholder("x", shape=(None, 8, 8, 16))).shape
     (None, 8, 8, 16)
     """
+
+    _attributes = {**WEIGHTS, "filters": INPUT, "groups": INPUT}
 
     def __init__(
         self,
@@ -305,15 +318,21 @@ class ConvTranspose2D(_TransposeLayer):
     (None, 14, 14, 8)
     """
 
+    _attributes = WEIGHTS
+
 
 class ConvTranspose1D(_TransposeLayer):
     """Transposed convolution of sequences (n, length, channels); see `ConvTranspose2D`."""
+
+    _attributes = WEIGHTS
 
     rank = 1
 
 
 class ConvTranspose3D(_TransposeLayer):
     """Transposed convolution of volumes; see `ConvTranspose2D`."""
+
+    _attributes = WEIGHTS
 
     rank = 3
 
@@ -368,9 +387,13 @@ class MaxPool2D(_PoolLayer):
     (None, 14, 14, 6)
     """
 
+    _attributes = Layer._attributes
+
 
 class MaxPool1D(_PoolLayer):
     """The largest number of each window of sequences (n, length, channels); see `MaxPool2D`."""
+
+    _attributes = Layer._attributes
 
     rank = 1
 
@@ -378,11 +401,15 @@ class MaxPool1D(_PoolLayer):
 class AvgPool2D(_PoolLayer):
     """The mean of each window, channel by channel; padding does not count. See `MaxPool2D`."""
 
+    _attributes = Layer._attributes
+
     pool = AvgPool
 
 
 class AvgPool1D(_PoolLayer):
     """The mean of each window of sequences (n, length, channels); see `MaxPool2D`."""
+
+    _attributes = Layer._attributes
 
     rank, pool = 1, AvgPool
 
@@ -411,9 +438,13 @@ class GlobalAvgPool2D(_GlobalPoolLayer):
     (None, 128)
     """
 
+    _attributes = Layer._attributes
+
 
 class GlobalAvgPool1D(_GlobalPoolLayer):
     """The mean of each channel: (n, length, channels) becomes (n, channels)."""
+
+    _attributes = Layer._attributes
 
     rank = 1
 
@@ -421,11 +452,15 @@ class GlobalAvgPool1D(_GlobalPoolLayer):
 class GlobalMaxPool2D(_GlobalPoolLayer):
     """The largest number of each channel: (n, height, width, channels) becomes (n, channels)."""
 
+    _attributes = Layer._attributes
+
     pool = MaxPool
 
 
 class GlobalMaxPool1D(_GlobalPoolLayer):
     """The largest number of each channel: (n, length, channels) becomes (n, channels)."""
+
+    _attributes = Layer._attributes
 
     rank, pool = 1, MaxPool
 
@@ -450,6 +485,8 @@ class AdaptiveAvgPool2D(_ImageLayer):
     >>> AdaptiveAvgPool2D(3)(pf.Placeholder("x", shape=(None, 8, 7, 5))).shape
     (None, 3, 3, 5)
     """
+
+    _attributes = Layer._attributes
 
     def __init__(self, output_size: Any, *, name: str | None = None) -> None:
         super().__init__(name=name)
@@ -478,6 +515,8 @@ class ZeroPad2D(_ImageLayer):
     (None, 32, 32, 1)
     """
 
+    _attributes = Layer._attributes
+
     def __init__(self, padding: Any = 1, *, name: str | None = None) -> None:
         super().__init__(name=name)
         self.padding, self._zeros = padding, self._check_padding(padding)
@@ -491,6 +530,8 @@ class ZeroPad2D(_ImageLayer):
 
 class ZeroPad1D(ZeroPad2D):
     """Sequences (n, length, channels) with zeros in front and behind; see `ZeroPad2D`."""
+
+    _attributes = Layer._attributes
 
     rank = 1
 
@@ -511,6 +552,8 @@ class UpSample2D(_ImageLayer):
     (None, 14, 14, 16)
     """
 
+    _attributes = Layer._attributes
+
     def __init__(self, factor: Any = 2, *, name: str | None = None) -> None:
         super().__init__(name=name)
         self.factor, self._factors = factor, self._extents(factor, "factor")
@@ -522,6 +565,8 @@ class UpSample2D(_ImageLayer):
 
 class UpSample1D(UpSample2D):
     """Sequences (n, length, channels) enlarged by a whole factor; see `UpSample2D`."""
+
+    _attributes = Layer._attributes
 
     rank = 1
 
