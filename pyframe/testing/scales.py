@@ -35,8 +35,9 @@ def check_scales(
     """Check that an op gives its result wherever that is finite, whatever it meets on the way.
 
     The random cases of the op are taken with each of their float inputs, and all of them, near the
-    largest and the smallest numbers, and next to the largest with either sign; those of an op that is not differentiable, as gradients are
-    not, only as great and as small as makes products overflow and vanish. Where no sum of terms
+    largest and the smallest numbers, and next to the largest with either sign; those of an op that
+    is not differentiable, as gradients are not, only as great and as small as makes products
+    overflow and vanish. Where no sum of terms
     overflows, the `m` of `Op.magnitude`, the result must be as near to the reference as ever: not
     infinite, NaN or 0 because a sum, a square or a quotient within was. What is the product of 0
     and what overflows may be NaN.
