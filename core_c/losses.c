@@ -105,7 +105,7 @@ sum_elements(element_function *f, const real *restrict y, const real *restrict y
     return total;
 }
 
-/* The mean of losses that are finite, and whose sum is not. */
+/* A finite mean of losses whose sum is not finite, nor each of them, maybe: f gives LITTLE l. */
 real PF_RARE(great_mean)(batch b, element_function *f, const real *y, const real *y_hat,
                          real delta);
 #if PF_DEFINES_RARE
@@ -114,12 +114,12 @@ real PF_RARE(great_mean)(batch b, element_function *f, const real *y, const real
     double total = 0;
     for (int64_t r = 0; r < b.rows; r++)
         for (int64_t i = r * b.row; i < (r + 1) * b.row; i++)
-            total += (double)(weight_of(b, r) * (f(y[i], y_hat[i], delta) * LITTLE));
+            total += (double)(weight_of(b, r) * f(y[i], y_hat[i], delta));
     return (real)(total / (double)b.total) / LITTLE;
 }
 #endif
 
-/* y, y_hat, [weight] -> loss. Inlined into each loss, and f into it; rare(...) is f, too. */
+/* y, y_hat, [weight] -> loss. Inlined into each loss, and f into it; rare(...) is LITTLE f. */
 static inline __attribute__((always_inline)) int loss(const pf_call *call, element_function *f,
                                                       element_function *rare, real delta) {
     const batch b = batch_of(call, call->inputs[1], 2);
@@ -185,7 +185,7 @@ static inline real l1_by_y(real y, real y_hat, real delta) { return -l1_by_y_hat
 
 element_function PF_RARE(l1);
 #if PF_DEFINES_RARE
-real PF_RARE(l1)(real y, real y_hat, real delta) { return l1(y, y_hat, delta); }
+real PF_RARE(l1)(real y, real y_hat, real delta) { return l1(y * LITTLE, y_hat * LITTLE, delta); }
 #endif
 
 int PF_NAME(l1_loss)(const pf_call *call) { return loss(call, l1, PF_RARE(l1), 0); }
@@ -205,7 +205,10 @@ static inline real l2_by_y(real y, real y_hat, real delta) { return -l2_by_y_hat
 
 element_function PF_RARE(l2);
 #if PF_DEFINES_RARE
-real PF_RARE(l2)(real y, real y_hat, real delta) { return l2(y, y_hat, delta); }
+real PF_RARE(l2)(real y, real y_hat, real delta) {
+    (void)delta;
+    return (y_hat - y) * LITTLE * (y_hat - y);
+}
 #endif
 
 int PF_NAME(l2_loss)(const pf_call *call) { return loss(call, l2, PF_RARE(l2), 0); }
@@ -228,7 +231,11 @@ static inline real huber_by_y(real y, real y_hat, real delta) {
 
 element_function PF_RARE(huber);
 #if PF_DEFINES_RARE
-real PF_RARE(huber)(real y, real y_hat, real delta) { return huber(y, y_hat, delta); }
+real PF_RARE(huber)(real y, real y_hat, real delta) {
+    const real d = r_fabs(y_hat - y);
+    if (d <= delta) return R(0.5) * LITTLE * d * d;
+    return delta * (r_fabs(y_hat * LITTLE - y * LITTLE) - R(0.5) * LITTLE * delta);
+}
 #endif
 
 int PF_NAME(huber_loss)(const pf_call *call) {
@@ -264,7 +271,7 @@ static inline real bce_by_y(real y, real x, real delta) {
 
 element_function PF_RARE(bce);
 #if PF_DEFINES_RARE
-real PF_RARE(bce)(real y, real y_hat, real delta) { return bce(y, y_hat, delta); }
+real PF_RARE(bce)(real y, real y_hat, real delta) { return bce(y, y_hat, delta) * LITTLE; }
 #endif
 
 int PF_NAME(binary_cross_entropy)(const pf_call *call) { return loss(call, bce, PF_RARE(bce), 0); }
@@ -284,7 +291,7 @@ static int check_labels(const pf_call *call, int operand, int64_t classes) {
     return PF_OK;
 }
 
-/* The mean of cross-entropies that are finite, and whose sum is not. */
+/* A finite mean of cross-entropies whose sum is not finite, nor each of them, maybe. */
 real PF_RARE(great_cross_entropy)(batch b, const int64_t *labels, const real *x, int64_t classes);
 #if PF_DEFINES_RARE
 real PF_RARE(great_cross_entropy)(batch b, const int64_t *labels, const real *x, int64_t classes) {
@@ -292,8 +299,8 @@ real PF_RARE(great_cross_entropy)(batch b, const int64_t *labels, const real *x,
     real top, log_sum;
     for (int64_t i = 0; i < b.count; i++, x += classes) {
         pf_log_sum_rows(x, 1, classes, &top, &log_sum);
-        const real l = (top - x[labels[i]]) + log_sum;
-        total += (double)(weight_of(b, i / b.row) * (l * LITTLE));
+        const real l = (top * LITTLE - x[labels[i]] * LITTLE) + log_sum * LITTLE;
+        total += (double)(weight_of(b, i / b.row) * l);
     }
     return (real)(total / (double)b.total) / LITTLE;
 }

@@ -157,17 +157,24 @@ static void part_moments(void *context, int64_t index) {
 
 /* Once more, for a column whose squares have overflowed: of numbers scaled down by a power of two,
  * which costs no digits. Gives the mean, what rounding has left of it, and 1 / sqrt(variance), to
- * which epsilon adds nothing; NaN and infinity among the numbers make all of them NaN but `low`. */
+ * which epsilon adds nothing unless all numbers are equal; NaN and infinity among the numbers make
+ * all of them NaN but `low`. */
 void PF_RARE(scaled_moments)(const real *x, int64_t n, int64_t apart, real *mean, real *low,
-                             real *inverse);
+                             real *inverse, real epsilon);
 #if PF_DEFINES_RARE
 void PF_RARE(scaled_moments)(const real *x, int64_t n, int64_t apart, real *mean, real *low,
-                             real *inverse) {
+                             real *inverse, real epsilon) {
     real most = 0;
+    int equal = 1;
     double sum = 0, rest = 0, squares = 0;
     for (int64_t i = 0; i < n; i++) {
         const real size = r_fabs(x[i * apart]);
         most = size > most || size != size ? size : most;
+        equal = equal && x[i * apart] == x[0];
+    }
+    if (equal && most < INFINITY) {
+        *mean = x[0], *low = 0, *inverse = R(1.0) / r_sqrt(epsilon);
+        return;
     }
     int exponent = 0;
     (void)PF_MATH(frexp)(most, &exponent);
@@ -182,10 +189,19 @@ void PF_RARE(scaled_moments)(const real *x, int64_t n, int64_t apart, real *mean
     rest /= (double)n;
     *mean = middle * R(2.0) * up; /* 2^exponent itself may be too much */
     *low = rest == rest ? (real)rest * R(2.0) * up : 0;
-    /* of equal numbers not infinite */
+    /* not infinite, whatever rounding does to the difference */
     *inverse = down / (real)sqrt(fabs(squares / (double)n - rest * rest) + 1e-36);
 }
 #endif
+
+/* A deviation from a mean beyond this may be more than the type holds, if it is of a number that
+ * is next to the largest; no number lies so far from a smaller mean. */
+#define GREAT_MEAN PF_MATH(ldexp)(R(1.0), PF_REAL_BITS == 32 ? 100 : 960)
+
+/* x^ of one number, of halves whose difference is never too much. */
+static inline real normal_of(real x, real mean, real low, real inverse) {
+    return (x * R(0.5) - mean * R(0.5) - low * R(0.5)) * (R(2.0) * inverse);
+}
 
 /* The moments of all rows, in the place of the first part's. */
 static void all_moments(batch *b) {
@@ -222,6 +238,42 @@ static void part_normalize(void *context, int64_t index) {
     each_block(context, index, block_normalize);
 }
 
+/* Whether a column has a great mean, or a scale that its deviations make small again. */
+static inline int is_great(const batch *b, int64_t c) {
+    return r_fabs(b->mean[c]) > GREAT_MEAN || r_fabs(b->scale[c] * b->inverse[c]) == INFINITY;
+}
+
+/* Such a column once more: what is above for y, the sum of dy x^, and dx. */
+void PF_RARE(normalize_column)(const batch *b, int64_t c);
+real PF_RARE(column_tilt)(const batch *b, int64_t c);
+void PF_RARE(column_gradient)(const batch *b, int64_t c);
+#if PF_DEFINES_RARE
+static real normal_at(const batch *b, int64_t r, int64_t c) {
+    return normal_of(b->x[r * b->width + c], b->mean[c], b->low[c], b->inverse[c]);
+}
+
+void PF_RARE(normalize_column)(const batch *b, int64_t c) {
+    for (int64_t r = 0; r < b->rows; r++) {
+        const real normal = normal_at(b, r, c) * b->scale[c] + b->shift[c];
+        b->y[r * b->width + c] = b->relu && normal < 0 ? 0 : normal;
+    }
+}
+
+real PF_RARE(column_tilt)(const batch *b, int64_t c) {
+    real sum = 0;
+    for (int64_t r = 0; r < b->rows; r++) sum += b->dy[r * b->width + c] * normal_at(b, r, c);
+    return sum;
+}
+
+void PF_RARE(column_gradient)(const batch *b, int64_t c) {
+    const real level = b->dshift[c] * b->share, slope = b->dscale[c] * b->share;
+    for (int64_t r = 0; r < b->rows; r++)
+        b->y[r * b->width + c] = b->inverse[c] *
+                                 (b->dy[r * b->width + c] - level - normal_at(b, r, c) * slope) *
+                                 b->scale[c];
+}
+#endif
+
 /* x, scale, shift; states running mean and variance -> y, and the mean (C,), 1 / sqrt(v + epsilon)
  * (C,) and what rounding has left of the mean, low (C,), that were used. Training takes them from
  * the batch and moves the running ones: running = momentum running + (1 - momentum) batch with the
@@ -245,14 +297,16 @@ int PF_NAME(batch_norm)(const pf_call *call) {
         all_moments(&b);
         const real *batch_mean = b.sums, *squares = b.sums + 2 * width;
         for (int64_t c = 0; c < width; c++) {
-            running_mean[c] = keep * running_mean[c] + take * batch_mean[c];
             running_variance[c] = keep * running_variance[c] + take * (squares[c] / unbiased);
             mean[c] = batch_mean[c];
             inverse[c] = R(1.0) / r_sqrt(squares[c] / (real)rows + epsilon);
         }
         for (int64_t c = 0; c < width; c++)
             if (!(squares[c] < INFINITY))
-                PF_RARE(scaled_moments)(b.x + c, rows, width, &mean[c], &low[c], &inverse[c]);
+                PF_RARE(scaled_moments)(b.x + c, rows, width, &mean[c], &low[c], &inverse[c],
+                                        epsilon);
+        for (int64_t c = 0; c < width; c++)
+            running_mean[c] = keep * running_mean[c] + take * mean[c];
     } else {
         for (int64_t c = 0; c < width; c++) {
             mean[c] = running_mean[c];
@@ -260,7 +314,11 @@ int PF_NAME(batch_norm)(const pf_call *call) {
             inverse[c] = R(1.0) / r_sqrt(running_variance[c] + epsilon);
         }
     }
-    if (b.y) each_part(&b, part_normalize);
+    if (b.y) {
+        each_part(&b, part_normalize);
+        for (int64_t c = 0; c < width; c++)
+            if (is_great(&b, c)) PF_RARE(normalize_column)(&b, c);
+    }
     const size_t bytes = (size_t)width * sizeof(real);
     if (pf_out(call, 1) && bytes > 0) memcpy(pf_out(call, 1), mean, bytes);
     if (pf_out(call, 2) && bytes > 0) memcpy(pf_out(call, 2), inverse, bytes);
@@ -330,8 +388,13 @@ int PF_NAME(batch_norm_grad)(const pf_call *call) {
             dscale[c] += b.sums[(2 * index + 1) * width + c];
         }
         dscale[c] = (dscale[c] - b.low[c] * dshift[c]) * b.inverse[c];
+        if (is_great(&b, c)) dscale[c] = PF_RARE(column_tilt)(&b, c);
     }
-    if (b.y) each_part(&b, part_input_gradient);
+    if (b.y) {
+        each_part(&b, part_input_gradient);
+        for (int64_t c = 0; c < width; c++)
+            if (is_great(&b, c)) PF_RARE(column_gradient)(&b, c);
+    }
     const size_t bytes = (size_t)width * sizeof(real);
     if (pf_out(call, 1) && bytes > 0) memcpy(pf_out(call, 1), dscale, bytes);
     if (pf_out(call, 2) && bytes > 0) memcpy(pf_out(call, 2), dshift, bytes);
@@ -344,16 +407,16 @@ typedef struct {
     double epsilon;
 } layer_norm_attributes;
 
-/* hat = x - mean of a row whose squares overflow; returns 1 / sqrt(variance). */
-real PF_RARE(center_row)(const real *x, int64_t n, real *hat);
+/* hat = x^ of a row whose squares overflow; returns 1 / sqrt(variance). */
+real PF_RARE(great_row)(const real *x, int64_t n, real epsilon, real *hat);
 /* g = dy scale, and its means, in a unit that is returned and in which they are finite. */
 real PF_RARE(scale_flow)(const real *dy, const real *scale, const real *hat, int64_t n, real *g,
                          real *mean_g, real *mean_g_hat);
 #if PF_DEFINES_RARE
-real PF_RARE(center_row)(const real *x, int64_t n, real *hat) {
+real PF_RARE(great_row)(const real *x, int64_t n, real epsilon, real *hat) {
     real mean, low, inverse;
-    PF_RARE(scaled_moments)(x, n, 1, &mean, &low, &inverse);
-    for (int64_t i = 0; i < n; i++) hat[i] = x[i] - mean - low;
+    PF_RARE(scaled_moments)(x, n, 1, &mean, &low, &inverse, epsilon);
+    for (int64_t i = 0; i < n; i++) hat[i] = normal_of(x[i], mean, low, inverse);
     return inverse;
 }
 
@@ -375,8 +438,8 @@ static real normalize_row(const real *restrict x, int64_t n, real epsilon, real 
     const real off = pf_sum(hat, n) / (real)n;
     for (int64_t i = 0; i < n; i++) hat[i] -= off;
     const real variance = pf_dot(hat, hat, n) / (real)n;
-    real inverse = R(1.0) / r_sqrt(variance + epsilon);
-    if (!(variance < INFINITY)) inverse = PF_RARE(center_row)(x, n, hat);
+    if (!(variance < INFINITY)) return PF_RARE(great_row)(x, n, epsilon, hat);
+    const real inverse = R(1.0) / r_sqrt(variance + epsilon);
     for (int64_t i = 0; i < n; i++) hat[i] *= inverse;
     return inverse;
 }

@@ -269,6 +269,27 @@ def test_layer_norm_of_great_and_of_equal_numbers(dtype: str) -> None:
     assert np.isnan(layer_norm([INF, 1.0], dtype)).any()
 
 
+def check_spread(dtype: str, top: float, find: Any = _native.find_kernel) -> None:
+    y = batch_norm(np.array([[top], [-top], [top]], dtype), find)
+    np.testing.assert_allclose(y[:, 0], np.array([1, -2, 1]) / np.sqrt(2), rtol=1e-5)
+
+
+@every_dtype
+@pytest.mark.parametrize("share", [0.6, 0.9, 1.0])
+def test_a_spread_beyond_the_type(dtype: str, share: float) -> None:
+    """In LayerNorm, in BatchNorm, and in the means of losses."""
+    top = share * float(np.finfo(dtype).max)
+    hat = np.array([1, -2, 1]) / np.sqrt(2)
+    data = np.array([top, -top, top], dtype)
+    np.testing.assert_allclose(layer_norm(data, dtype), [hat], rtol=1e-5)
+    check_spread(dtype, top)
+    p = pf.Placeholder("p", shape=(4, 1), dtype=dtype)
+    far = np.array([[-top], [0], [0], [0]], dtype)
+    for loss, wanted in ((pf.L1Loss, top / 2), (pf.HuberLoss, top / 2)):
+        y = np.array([[top], [0], [0], [0]], dtype)
+        np.testing.assert_allclose(pf.compile(loss(y, p)).run({p: far}), wanted, rtol=1e-5)
+
+
 @every_dtype
 def test_layer_norm_gradients_of_great_numbers(dtype: str) -> None:
     for big in BIG[dtype][:2]:
@@ -496,6 +517,24 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> mutants.Workshop:
             "if (!(squares[c] < INFINITY))",
             "if (0)",
             lambda find: check_batch_norm("float32", 100, find),
+        ),
+        (
+            "norm.c",
+            "hat[i] = normal_of(x[i], mean, low, inverse);",
+            "hat[i] = (x[i] - mean - low) * inverse;",
+            lambda find: check_scales(registry.ops.get("layer_norm"), "float32", kernels=find),
+        ),
+        (
+            "norm.c",
+            "return r_fabs(b->mean[c]) > GREAT_MEAN ||",
+            "return",
+            lambda find: check_spread("float32", 3e38, find),
+        ),
+        (
+            "losses.c",
+            "return l1(y * LITTLE, y_hat * LITTLE, delta);",
+            "return l1(y, y_hat, delta) * LITTLE;",
+            lambda find: check_scales(pf.L1Loss, "float32", kernels=find),
         ),
         (
             "norm.c",

@@ -21,6 +21,7 @@ from test_checkpoint import rewritten
 import pyframe as pf
 from pyframe import checkpoint, registry
 from pyframe.checkpoint import Architecture, plain
+from pyframe.checkpoint.encoding import INCIDENTAL, new_op
 from pyframe.op import Op
 from pyframe.testing import check_attributes
 from pyframe.testing.draw import Draw
@@ -93,6 +94,36 @@ def test_by_file(op_class: type[Op]) -> None:
                 continue
             run(loaded, subject)
     assert refused
+
+
+def check_alone(op_class: type[Op]) -> None:
+    """Check that an op that keeps more than its attributes is refused, and that others load."""
+    subject = Subject(op_class, op_class.sample(Draw(0)), "float32", "Draw(0)")
+    anew = new_op(op_class, subject.node.inputs, subject.node.states, subject.node.attrs, "odd")
+    inputs = [v for v in subject.node.inputs if v is not None]
+    data = checkpoint.to_bytes(Architecture("Model", inputs, [anew[0]], []))  # type: ignore[arg-type]
+    kept = set(vars(subject.node)) - set(vars(anew)) - INCIDENTAL
+    if kept:
+        with pytest.raises(pf.CheckpointError, match=r"node \d+, .*'odd'.*without its gradients"):
+            checkpoint.from_bytes(data)
+    else:
+        run(checkpoint.from_bytes(data), subject)
+
+
+@pytest.mark.parametrize("op_class", OPS, ids=lambda c: c.op)
+def test_a_node_without_what_it_keeps(op_class: type[Op]) -> None:
+    check_alone(op_class)
+
+
+@pytest.mark.parametrize("name", ["dropout_grad", "concat_grad"])
+def test_a_node_that_does_not_say_what_it_keeps_is_noticed(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    op_class = registry.ops.get(name)
+    check_alone(op_class)
+    monkeypatch.setattr(op_class, "_keeps", ())
+    with pytest.raises(pytest.fail.Exception):
+        check_alone(op_class)
 
 
 def cnn() -> Any:

@@ -198,6 +198,7 @@ def test_saturated_probabilities_are_exact() -> None:
         lambda v: pf.Reshape(v, (-1, 4)),
         lambda v: pf.Slice(v, (slice(None), slice(1, 3))),
         lambda v: pf.Concat(v, v),
+        lambda v: pf.Dropout(v, 0.1),
         lambda v: pf.Transpose(pf.Transpose(v)),
     ],
 )
@@ -208,6 +209,27 @@ def test_ops_that_move_elements_are_looked_through(move: Any) -> None:
     y = np.zeros(moved.shape)
     a, b = pf.BinaryCrossEntropy(y, moved), pf.BinaryCrossEntropy(y, move(x))
     assert pf.compile(a).run(feed) == pf.compile(b).run(feed)
+
+
+@pytest.mark.parametrize("kind", [pf.Sigmoid, pf.Softmax])
+@pytest.mark.parametrize(
+    "mix",
+    [
+        lambda a, b: a * 1.0,
+        lambda a, b: (a + b) * 0.5,
+        lambda a, b: (a + b) / 2,
+        lambda a, b: 0.3 * a + 0.7 * pf.Dropout(b, 0.1),
+    ],
+)
+def test_mixed_probabilities_are_refused(kind: Any, mix: Any) -> None:
+    x = pf.Placeholder("x", shape=(2, 4))
+    out = mix(kind(x), kind(x * 2.0))
+    with pytest.raises(ArgumentError, match="end with activation="):
+        pf.BinaryCrossEntropy(np.zeros((2, 4)), out)
+    with pytest.raises(ArgumentError, match="end with activation="):
+        pf.CrossEntropy(np.zeros(2, np.int64), out)
+    for other in (mix(x, x), pf.Sigmoid(x) * 10.0 - 5.0, pf.Sigmoid(x) @ np.ones((4, 4))):
+        pf.BinaryCrossEntropy(np.zeros((2, 4)), other)
 
 
 def test_a_softmax_over_another_axis_is_refused() -> None:
@@ -277,6 +299,7 @@ def test_without_the_look_behind_a_softmax_the_table_is_red(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(logits, "behind", lambda *args: None)
+    monkeypatch.setattr(logits, "check_not_mixed", lambda *args: None)
     with pytest.raises(AssertionError):
         test_the_right_figure_or_a_typed_error("softmax", "cross_entropy")
 
@@ -285,3 +308,9 @@ def test_without_the_check_of_meaning_the_table_is_red(monkeypatch: pytest.Monke
     monkeypatch.setattr("pyframe.objective._check_meaning", lambda *args: None)
     with pytest.raises(pytest.fail.Exception):
         test_the_right_figure_or_a_typed_error(None, "l2_loss")
+
+
+def test_without_the_check_of_mixtures_they_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logits, "check_not_mixed", lambda *args: None)
+    with pytest.raises(pytest.fail.Exception):
+        test_mixed_probabilities_are_refused(pf.Sigmoid, lambda a, b: a * 1.0)

@@ -12,7 +12,12 @@ from pyframe._version import __version__
 from pyframe.checkpoint.document import ODD, Architecture, LostLayer, paths_of, restored
 from pyframe.checkpoint.encoding import new_op
 from pyframe.checkpoint.schema import check_model
-from pyframe.errors import CheckpointError, UnknownNameError, raise_if_signalled
+from pyframe.errors import (
+    ArgumentError,
+    CheckpointError,
+    UnknownNameError,
+    raise_if_signalled,
+)
 from pyframe.layers import Layer
 from pyframe.layers.base import mark
 from pyframe.node import Array, Constant, Node, Parameter, Placeholder, Spec, State, Value
@@ -147,6 +152,11 @@ class Decoder:
         states = [self.typed(i, State) for i in record.get("states", ())]
         attributes = {key: restored(value) for key, value in record["attributes"].items()}
         if issubclass(cls, Op):
+            if cls._keeps:
+                raise ArgumentError(
+                    f"{_name(record['name'])!r} ({cls.__name__}) belongs to a gradient, and no "
+                    "file holds what it keeps of it; save the model without its gradients"
+                )
             node: Node = new_op(cls, inputs, states, attributes, _name(record["name"]))
         else:
             node = cls(*inputs, name=_name(record["name"]), **attributes)

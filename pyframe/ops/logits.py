@@ -10,17 +10,57 @@ from __future__ import annotations
 from typing import Any
 
 from pyframe.errors import ArgumentError
-from pyframe.node import Value
+from pyframe.node import Constant, Value
 from pyframe.op import Op
 from pyframe.ops.activations import Sigmoid
+from pyframe.ops.arithmetic import Add, AddN, Div, Mul
+from pyframe.ops.random import Dropout
+from pyframe.ops.reductions import Mean
 from pyframe.ops.shapes import Concat, Reshaped, Slice, Transpose
 from pyframe.ops.softmax import LogSoftmax, Softmax
 
+MOVERS = (Reshaped, Transpose, Slice, Concat, Dropout)
 
-def behind(kind: type[Op], value: Any, movers: tuple[type[Op], ...] = (Reshaped,)) -> Value | None:
+
+def is_mixed(value: Any) -> bool:
+    """Tell whether a value is made of probabilities alone: moved, scaled down, added, averaged."""
+    if not isinstance(value, Value):
+        return False
+    node = value.node
+    if isinstance(node, Sigmoid | Softmax):
+        return True
+    if not isinstance(node, (*MOVERS, Mul, Div, Add, AddN, Mean)):
+        return False
+    assert isinstance(node, Op)
+    parts = [v for i, v in enumerate(node.inputs) if v is not None and i not in node.shape_only]
+    if isinstance(node, Mul | Div):
+        factors = [v.node.value for v in parts if isinstance(v.node, Constant)]
+        parts = [v for v in parts if not isinstance(v.node, Constant)]
+        if not all(
+            ((f >= 1) if isinstance(node, Div) else (f > 0) & (f <= 1)).all() for f in factors
+        ):
+            return False
+        if isinstance(node, Div) and (len(parts) != 1 or parts[0] is not node.inputs[0]):
+            return False
+    return bool(parts) and all(is_mixed(v) for v in parts)
+
+
+def check_not_mixed(value: Any, what: str) -> None:
+    """Raise `ArgumentError` if a value without logits behind it is made of probabilities."""
+    if is_mixed(value):
+        raise ArgumentError(
+            f"{what} takes logits, or what a sigmoid or softmax gives, and this prediction is "
+            "computed from such probabilities by other ops, so that no logits stand behind it; "
+            "apply these ops to the logits and end with activation= or none, or take l2_loss"
+        )
+
+
+def behind(
+    kind: type[Op], value: Any, movers: tuple[type[Op], ...] = (Reshaped, Dropout)
+) -> Value | None:
     """Return what a value would be if an op of some kind had not been applied to it, or None.
 
-    It may be applied directly, or in front of ops that only move elements.
+    It may be applied directly, or in front of ops that only move elements, or leave some out.
     """
     if not isinstance(value, Value):
         return None
@@ -43,7 +83,7 @@ def behind(kind: type[Op], value: Any, movers: tuple[type[Op], ...] = (Reshaped,
 
 def before_sigmoid(value: Any) -> Value | None:
     """Return the logits of a value that is made of sigmoids, or None."""
-    return behind(Sigmoid, value, (Reshaped, Transpose, Slice, Concat))
+    return behind(Sigmoid, value, MOVERS)
 
 
 def binary_logits(value: Any, what: str) -> Any:
@@ -62,7 +102,10 @@ def binary_logits(value: Any, what: str) -> Any:
                 "cross_entropy with integer labels"
             )
     logits = before_sigmoid(value)
-    return value if logits is None else logits
+    if logits is None:
+        check_not_mixed(value, what)
+        return value
+    return logits
 
 
 def class_logits(value: Any, what: str) -> Any:
@@ -83,6 +126,7 @@ def class_logits(value: Any, what: str) -> Any:
         )
     logits = behind(Softmax, value)
     if logits is None:
+        check_not_mixed(value, what)
         return value
     source, moved = value.node, False
     while not isinstance(source, Softmax):

@@ -18,6 +18,9 @@ DEFAULT_SHAPES = 4
 FACTORS = {"float32": (2.0**100, 2.0**-100), "float64": (2.0**1000, 2.0**-1000)}
 # Next to the largest number there is: a difference of two is finite, a sum of many is not.
 TOP = 0.25
+# All of them nearer still, each with its sign: a sum of three, and a difference of two, is not
+# finite, and what they have in the mean is.
+EDGES = (0.45, 0.9)
 Wide = np.longdouble
 
 
@@ -32,8 +35,9 @@ def check_scales(
     """Check that an op gives its result wherever that is finite, whatever it meets on the way.
 
     The random cases of the op are taken with each of their float inputs, and all of them, near the
-    largest and the smallest numbers; those of an op that is not differentiable, as gradients are
-    not, only as great and as small as makes products overflow and vanish. Where no sum of terms
+    largest and the smallest numbers, and next to the largest with either sign; those of an op that
+    is not differentiable, as gradients are not, only as great and as small as makes products
+    overflow and vanish. Where no sum of terms
     overflows, the `m` of `Op.magnitude`, the result must be as near to the reference as ever: not
     infinite, NaN or 0 because a sum, a square or a quotient within was. What is the product of 0
     and what overflows may be NaN.
@@ -87,6 +91,17 @@ def _scaled(op_class: type[Op], case: Case, dtype: str) -> Iterator[tuple[Case, 
                 inputs[i] = array * scale
             words = "input " + " and ".join(map(str, group)) if group else "nothing"
             size = "near the largest number" if factor is None else f"times {factor:g}"
+            yield case._replace(inputs=tuple(inputs)), f"{words} {size}"
+    # A loss without a reduction is the difference of two.
+    single = case.attributes.get("reduction") == "none"
+    for share in EDGES if op_class.differentiable and not single else ():
+        for group in groups:
+            inputs = list(case.inputs)
+            for i in group:
+                array = np.asarray(inputs[i], np.float64)
+                inputs[i] = np.sign(array) * share * float(np.finfo(dtype).max)
+            words = "input " + " and ".join(map(str, group)) if group else "nothing"
+            size = f"of either sign and {share} times the largest number"
             yield case._replace(inputs=tuple(inputs)), f"{words} {size}"
 
 

@@ -27,6 +27,9 @@ typedef struct {
     int apart; /* each pixel lies in one window, ... */
     int pairs; /* ... and that is of 2 x 2 pixels */
     row_of_squares row;
+    /* Of a mean: a power of two, no more than 1 / the pixels of a window, and 1 / unit. What it
+     * scales down loses no digits, and has no sum that is too much if the mean is not. */
+    real unit, units;
 } pool;
 
 /* The pixels of the image from `first` to before `end` along an axis. */
@@ -344,17 +347,22 @@ static inline real weight_of(const pool *p, const window *v) {
 }
 
 static inline void mean(const pool *p, const window *v, int64_t x, int64_t y) {
-    const real *image = input(p->call, 0);
+    const real *image = input(p->call, 0), unit = p->unit;
     vec sum = {0};
-    POOL_EACH_PIXEL(v, x) sum += load(image + at, v->lanes);
-    store(output(p->call, 0) + y, v->lanes, sum * weight_of(p, v));
+    POOL_EACH_PIXEL(v, x) sum += load(image + at, v->lanes) * unit;
+    store(output(p->call, 0) + y, v->lanes, sum * (weight_of(p, v) * p->units));
 }
 
 static void mean_image(void *context, int64_t n) { each_window(context, n, mean); }
 
 /* x (N, ..., C) -> y (N, ..., C): the mean of each window, or its sum */
 int CNN_NAME(avg_pool)(const pf_call *call) {
-    const pool p = pool_of(call, call->inputs[0], call->outputs[0]);
+    pool p = pool_of(call, call->inputs[0], call->outputs[0]);
+    double pixels = 1;
+    for (int axis = 0; axis < AXES && p.attributes->divide; axis++)
+        pixels *= (double)min_of(
+            p.attributes->adaptive ? p.x.size[axis] : p.attributes->window[axis], p.x.size[axis]);
+    for (p.unit = p.units = 1; (double)p.units < pixels; p.unit /= 2) p.units *= 2;
     in_images(&p, mean_image);
     return PF_OK;
 }
