@@ -430,11 +430,9 @@ class Plan(Strict):
             refuse_while_reading("a training step")
         try:
             context = specialization.idle.pop()
-        except (
-            IndexError
-        ) as error:  # it is in use, unless an exception came before it was brought back
+        except IndexError as error:
             raise_if_signalled(error)
-            self._refuse_if_taken()
+            self._refuse_if_taken()  # unless an exception came before it was brought back
             context = specialization.borrow()
         train, seed = self._train, self.seed
         try:

@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from trainers import Momentum
 
 import pyframe as pf
 from pyframe import errors, storage
@@ -71,20 +72,6 @@ ERRORS: list[type[BaseException]] = [
     RuntimeError,
     *ORDINARY,
 ]
-
-
-class Slow(pf.optimizers.Optimizer):
-    """An optimizer in Python."""
-
-    slots = {"velocity": "like", "count": "scalar"}
-
-    def update(
-        self, parameters: Any, gradients: Any, slots: Any, *, step: int, learning_rate: float
-    ) -> None:
-        slots["count"] += 1
-        slots["velocity"] *= 0.9
-        slots["velocity"] += gradients
-        parameters -= learning_rate / np.sqrt(slots["count"]) * slots["velocity"]
 
 
 class Batches(Callback):
@@ -147,7 +134,7 @@ KINDS = {
         lambda: [EarlyStopping("val_loss", patience=9), Batches()],
         validation_split=0.3,
     ),
-    "in python": Fits(lambda: Slow(0.05), list),
+    "in python": Fits(lambda: Momentum(0.05), list),
 }
 
 
