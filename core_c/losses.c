@@ -88,16 +88,33 @@ static real reduced(batch b, real total) {
 /* A loss of one element, or a derivative of it. */
 typedef real element_function(real y, real y_hat, real delta);
 
+/* sum_i f(y_i, y_hat_i) of at most PF_BLOCK elements, added as they come. */
+static inline __attribute__((always_inline)) real sum_block(element_function *f,
+                                                            const real *restrict y,
+                                                            const real *restrict y_hat, int64_t n,
+                                                            real delta) {
+    real lane[PF_LANES] = {0};
+    int64_t i = 0;
+    for (; i + PF_LANES <= n; i += PF_LANES)
+        PF_EACH_LANE for (int j = 0; j < PF_LANES; j++) lane[j] += f(y[i + j], y_hat[i + j], delta);
+    for (int64_t j = 0; j < n % PF_LANES; j++) lane[j] += f(y[i + j], y_hat[i + j], delta);
+    return pf_fold(lane);
+}
+
 /* sum_i w_i f(y_i, y_hat_i), block by block and in a fixed order; without weights w is 1. Or, if
  * there is an `each`, what would be added, in it. */
 static inline __attribute__((always_inline)) real
 sum_elements(element_function *f, const real *restrict y, const real *restrict y_hat,
              const real *restrict w, real unit, int64_t n, real delta, real *restrict each) {
     real block[PF_BLOCK], total = 0;
-    for (int64_t start = 0; start < n; start += PF_BLOCK) {
+    for (int64_t start = 0; start < n; start += PF_BLOCK, y += PF_BLOCK, y_hat += PF_BLOCK) {
         const int64_t size = n - start < PF_BLOCK ? n - start : PF_BLOCK;
+        if (!w && !each) {
+            total += sum_block(f, y, y_hat, size, delta);
+            continue;
+        }
         real *restrict l = each ? each + start : block;
-        for (int64_t i = 0; i < size; i++) l[i] = f(y[start + i], y_hat[start + i], delta);
+        for (int64_t i = 0; i < size; i++) l[i] = f(y[i], y_hat[i], delta);
         if (w)
             for (int64_t i = 0; i < size; i++) l[i] *= w[start + i] * unit;
         if (!each) total += pf_sum_block(l, size);
