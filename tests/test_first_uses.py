@@ -6,6 +6,7 @@ or raises `BusyError`, and the object is whole afterwards.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import pickle
 import sys
@@ -21,7 +22,7 @@ import pytest
 
 import pyframe as pf
 from pyframe import storage
-from pyframe.errors import BusyError
+from pyframe.errors import BusyError, GraphError
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(24, 5)), RNG.normal(size=(24, 1))
@@ -64,6 +65,17 @@ def pairs(calls: Calls) -> Any:
 # ---- models and trainers ----
 
 
+class Save(pf.callbacks.Callback):
+    """Write the training after its second epoch."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_epoch_end(self, trainer: pf.Trainer, epoch: int, logs: dict[str, float]) -> None:
+        if epoch == 1:
+            trainer.save(self.path)
+
+
 class Subject:
     """A new model with its trainer."""
 
@@ -71,11 +83,24 @@ class Subject:
         layers = [pf.layers.Dense(6, activation="relu"), pf.layers.BatchNorm(), pf.layers.Dense(1)]
         self.model = pf.Sequential(layers, input_shape=(5,) if built else None)
         self.trainer = pf.Trainer(self.model, loss="l2", metrics=["mae"])
-        self.folder = folder
+        self.folder, self.begun = folder, folder / "begun.training"
 
     def fit(self, trainer: pf.Trainer | None = None, **arguments: Any) -> Any:
         trainer = trainer or self.trainer
         return trainer.fit(X, Y, epochs=2, batch_size=7, verbose=0, **arguments)["loss"]
+
+    def resume(self) -> Any:
+        return self.trainer.fit(X, Y, 4, 7, verbose=0, resume=self.begun)["loss"]
+
+    def save_training(self) -> Any:
+        path = self.folder / f"{threading.get_ident()}.training"
+        path.unlink(missing_ok=True)
+        try:
+            self.trainer.save(path)
+        except GraphError:  # there is nothing to write until something has been trained
+            assert not path.exists()
+            return None
+        return pf.Trainer.load(path).predict(X)
 
     def save(self) -> Any:
         path = self.folder / f"{threading.get_ident()}.pyframe"
@@ -120,9 +145,34 @@ BUILT: Calls = {
 }
 
 
+# What a new trainer does with a file that another one wrote in the middle of its fit.
+TRAINED: Calls = {
+    "fit": NEW["fit"],
+    "fit, resumed": lambda s: s.resume(),
+    "evaluate": NEW["evaluate"],
+    "predict": lambda s: s.trainer.predict(X),
+    "save": lambda s: s.save_training(),
+    "load": lambda s: pf.Trainer.load(s.begun).predict(X),
+    "restore": lambda s: s.trainer.restore(s.begun),
+    "plan": lambda s: s.trainer.plan.step_count if s.fit() else None,
+    "epochs_done": lambda s: s.trainer.epochs_done,
+    "optimizer": lambda s: setattr(s.trainer, "optimizer", "adam"),
+    "copy": lambda s: copy.deepcopy(s.trainer).predict(X),
+    "pickle": lambda s: pickle.loads(pickle.dumps(s.trainer)).predict(X),
+}
+
+
 def check_results(results: list[Any]) -> None:
     for result in results:
         assert result is None or np.isfinite(result).all()
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a file of training after the second of four epochs, with its remaining two to come."""
+    subject = Subject(tmp_path_factory.mktemp("begun"), built=True)
+    subject.trainer.fit(X, Y, epochs=4, batch_size=7, verbose=0, callbacks=[Save(subject.begun)])
+    return subject.begun
 
 
 @OFTEN
@@ -142,6 +192,18 @@ def test_the_first_uses_of_a_built_model(
     for _ in range(times):
         subject = Subject(tmp_path, built=True)
         check_results(at_once(subject, *(BUILT[name] for name in names)))
+        subject.check()
+
+
+@OFTEN
+@pairs(TRAINED)
+def test_the_first_uses_of_a_trainer(
+    names: tuple[str, str], times: int, tmp_path: Path, begun: Path
+) -> None:
+    for _ in range(times):
+        subject = Subject(tmp_path, built=True)
+        subject.begun = begun
+        check_results(at_once(subject, *(TRAINED[name] for name in names)))
         subject.check()
 
 
@@ -202,12 +264,23 @@ def test_plans_over_the_same_new_parameters(names: tuple[str, str], times: int) 
             np.testing.assert_allclose(got, X @ w.astype(float) + b, rtol=1e-4, atol=1e-5)
 
 
+def one_epoch(plan: pf.Plan) -> Any:
+    with plan.loop({"x": X}, batch_size=7) as loop:
+        while loop.run() != "done":
+            pass
+        return loop.records.copy()
+
+
 STEPS: Calls = {
     "step": lambda p: p.step({"x": X}),
     "run": lambda p: p.run({"x": X}),
     "run in training": lambda p: p.run({"x": X}, training=True),
-    "gradients": lambda p: p.loss_and_gradients({"x": X})[0],
+    "loss_and_gradients": lambda p: p.loss_and_gradients({"x": X})[0],
+    "profile": lambda p: [len(p.profile({"x": X}, repeats=1))],
+    "snapshot, restore": lambda p: p.restore(p.snapshot()),
+    "loop": lambda p: one_epoch(p),
 }
+TAKEN = {"step": 1, "loop": 4}  # steps
 
 
 @OFTEN
@@ -220,11 +293,10 @@ def test_the_first_uses_of_a_plan(names: tuple[str, str], times: int) -> None:
         plan = pf.compile(cost, pf.optimizers.Adam(0.01))
         results = at_once(plan, *(STEPS[name] for name in names))
         check_results(results)
-        stepped = sum(
-            name == "step" and result is not None
-            for name, result in zip(names, results, strict=True)
-        )
-        assert plan.step_count == stepped
+        done = zip(names, results, strict=True)
+        taken = sum(TAKEN.get(name, 0) for name, result in done if result is not None)
+        assert plan.step_count <= taken
+        assert plan.step_count == taken or "snapshot, restore" in names
         loss, gradients = plan.loss_and_gradients({x: X})
         assert loss > 0 and len(gradients) == len(plan.parameters)
 
@@ -263,3 +335,25 @@ def test_a_missing_lock_turns_these_tests_red(monkeypatch: pytest.MonkeyPatch) -
             return True
 
     assert any(fails() for _ in range(200))
+
+
+# ---- nothing is left out ----
+
+# What the loop, the profiler and files need of a plan, and what reads what never changes.
+NOT_FIRST_USES = {
+    pf.Plan: "backward_node check_feeds claim contributions forward_node gradient gradients "
+    "held_feed named prepare_restoring resolve segments skipped_steps step_count take_over value",
+    pf.Model: "architecture build_for built feed graph inputs layers output_names outputs states "
+    "trainable",
+    pf.Trainer: "higher_is_better log_names",
+}
+TABLES = {pf.Plan: GRAPHS | STEPS, pf.Model: NEW | BUILT, pf.Trainer: TRAINED}
+
+
+@pytest.mark.parametrize("kind", TABLES, ids=lambda kind: kind.__name__)
+def test_every_public_name_is_in_a_table_or_known_not_to_be(kind: type) -> None:
+    names = {name for name in dir(kind) if not name.startswith("_")}
+    used = {word.strip(",") for name in TABLES[kind] for word in name.split()}
+    left_out = set(NOT_FIRST_USES[kind].split())
+    assert names <= used | left_out
+    assert left_out <= names

@@ -19,7 +19,7 @@ from pyframe.node import Leaf, Node, Value
 from pyframe.op import Op
 from pyframe.registry import ops
 from pyframe.testing import ConformanceError, check_graphs
-from pyframe.testing.graph_checks import check_graph
+from pyframe.testing.graph_checks import check_graph, interpret
 from pyframe.testing.graphs import (
     MAX_ELEMENTS,
     RandomGraph,
@@ -196,6 +196,15 @@ def test_a_graph_is_the_same_again_and_can_be_printed() -> None:
     assert results
 
 
+def test_what_vanishes_in_float32_vanishes_in_what_it_is_compared_with() -> None:
+    x, dy = pf.Placeholder("x", (None,)), pf.Placeholder("dy", (None,))
+    vanishing = ops.get("erf_grad")(dy, x)  # 1e-146 in float64
+    slope = ops.get("elu_grad")(dy, vanishing, alpha=0.3)  # 1 for what is positive, 0.3 at 0
+    feed = {x: np.array([-18.3], "f"), dy: np.ones(1, "f")}
+    got = pf.compile(slope).run(feed)
+    np.testing.assert_allclose(interpret([slope[0]], feed)[0], got, rtol=1e-6)
+
+
 def two_operands(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> RandomGraph:
     """Return tanh(a - b) for operands of some shapes."""
     rng = np.random.default_rng(0)
@@ -252,7 +261,7 @@ def test_a_node_that_is_run_for_its_shape_turns_it_red(planted: bool) -> None:
         import numpy as np
         from pyframe import lowering
         from pyframe.node import Leaf
-        from pyframe.testing.graph_checks import check_graph
+        from pyframe.testing.graph_checks import check_graph, interpret
         from pyframe.testing.graphs import RandomGraph, Step
 
         def wanted(self, targets):

@@ -78,6 +78,7 @@ def interpret(
             given = [None if v is None else known[v.node, v.index] for v in node.inputs]
             states = [_wide(s.value) for s in node.states]
             outputs = reference_outputs(node, given, states, training)
+            outputs = tuple(map(_held, outputs, [spec.dtype for spec in node.specs]))
             if noise is not None:
                 outputs = _moved(node, given, states, training, outputs, noise)
             known.update({(node, i): a for i, a in enumerate(outputs)})
@@ -86,6 +87,15 @@ def interpret(
 
 def _wide(array: Array) -> Array:
     return array if array.dtype == INT64 else np.asarray(array, np.float64)
+
+
+def _held(array: Array, dtype: Any) -> Array:
+    """Return an array with what is too small for a dtype as that holds it: as 0, as a rule."""
+    if dtype == INT64:
+        return array
+    small = np.abs(array) < np.finfo(dtype).tiny
+    with np.errstate(under="ignore"):
+        return np.where(small, array.astype(dtype), array)
 
 
 def _moved(
@@ -106,12 +116,18 @@ def _moved(
     with np.errstate(all="ignore"):
         k, sizes = cls.magnitude(*given, **extra)
     several = sizes if isinstance(sizes, tuple) else (sizes,)
-    eps = float(np.finfo(node.specs[0].dtype).eps) * (1 + float(np.sqrt(k)))
+    info = np.finfo(node.specs[0].dtype)
+    eps = float(info.eps) * (1 + float(np.sqrt(k)))
     with np.errstate(all="ignore"):
         return tuple(
-            a + noise.choice([-1.0, 1.0], a.shape) * eps * np.abs(m)
+            a + noise.choice([-1.0, 1.0], a.shape) * np.maximum(eps * np.abs(m), _step(a, info))
             for a, m in zip(outputs, several, strict=True)
         )
+
+
+def _step(array: Array, info: np.finfo[Any]) -> Array:
+    """Return how far the smallest numbers lie apart, which is more than eps of them."""
+    return np.where((array != 0) & (np.abs(array) < info.tiny), info.smallest_subnormal, 0.0)
 
 
 class _Expected:
