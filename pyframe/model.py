@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -453,6 +453,8 @@ class Sequential(Model):
     ) -> None:
         self._reset()
         self.dtype = float_dtype(dtype)
+        if not isinstance(layers, Iterable):
+            raise ArgumentError(f"{layers!r:.80} is no list of layers")
         self.layers = list(layers)
         if input_shape is not None:
             self._build(check_shape(input_shape, "input_shape"))

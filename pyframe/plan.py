@@ -1017,9 +1017,14 @@ def compile(
         loss, wanted = (cost if trains else None), [cost, *outputs]
     else:
         loss, wanted = None, [*_listed(cost), *outputs]
-    for value in wanted:
+    metrics = _listed(() if metrics is None else metrics)
+    for value in [*wanted, *metrics]:
         if not isinstance(value, Value):
             raise GraphError(f"compile takes nodes and got {type(value).__name__}: {value!r}")
+    parameters = None if parameters is None else _listed(parameters)
+    for parameter in parameters or ():
+        if not isinstance(parameter, Parameter):
+            raise GraphError(f"parameters has {parameter!r:.80}, which is no Parameter")
     if loss is not None and optimizer is not None and loss.dtype.kind != "f":
         raise DTypeError(
             f"the loss {loss.node.label()} is {loss.dtype.name}; only float32 and float64 can be "

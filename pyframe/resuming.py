@@ -393,8 +393,8 @@ def read(path: str | os.PathLike[str], trainer: Trainer, objective: Objective) -
     CheckpointError
         If the file is damaged, or its model, optimizer or kind of loss is another one.
     """
-    source = os.fspath(path)
     document, arrays = checkpoint.read_training(path)
+    source = os.fspath(path)
     with _complaining(source):
         record, plan = document["training"], objective.plan
         if record["weighted"] is not (objective.weight is not None):

@@ -15,11 +15,12 @@ import numpy.typing as npt
 from pyframe.errors import ArgumentError, check_integer, check_number, raise_if_signalled
 from pyframe.hookspecs import hookimpl
 from pyframe.registry import registries
+from pyframe.strict import Strict
 
 Rates = npt.NDArray[np.float64]
 
 
-class Schedule:
+class Schedule(Strict):
     """The base of all schedules: a subclass defines ``rates(self, steps)``.
 
     Its constructor's arguments must be readable as attributes of the same names, and `arguments`
@@ -83,6 +84,7 @@ class Constant(Schedule):
     """
 
     name, arguments = "constant", ("learning_rate",)
+    _attributes = dict.fromkeys(arguments, "")
 
     def __init__(self, learning_rate: float) -> None:
         self.learning_rate = check_number("learning_rate", learning_rate, at_least=0)
@@ -110,6 +112,7 @@ class Step(Schedule):
     """
 
     name, arguments = "step", ("learning_rate", "every", "factor")
+    _attributes = dict.fromkeys(arguments, "")
 
     def __init__(self, learning_rate: float, every: int, factor: float = 0.1) -> None:
         self.learning_rate = check_number("learning_rate", learning_rate, at_least=0)
@@ -132,6 +135,7 @@ class Exponential(Schedule):
     """
 
     name, arguments = "exponential", ("learning_rate", "decay", "every")
+    _attributes = dict.fromkeys(arguments, "")
 
     def __init__(self, learning_rate: float, decay: float, every: int = 1) -> None:
         self.learning_rate = check_number("learning_rate", learning_rate, at_least=0)
@@ -174,6 +178,7 @@ class Cosine(Schedule):
     """
 
     name, arguments = "cosine", ("learning_rate", "total_steps", "warmup_steps", "final")
+    _attributes = dict.fromkeys(arguments, "")
 
     def __init__(
         self, learning_rate: float, total_steps: int, warmup_steps: int = 0, final: float = 0.0

@@ -29,7 +29,7 @@ class Strict:
     _checks: ClassVar[dict[str, Callable[[Any], Any]]] = {}
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name[0] != "_":
+        if not name.startswith("_"):
             cls = type(self)
             if "_attributes" in cls.__dict__ and cls._attributes.get(name) != "":
                 self._refuse_without_effect(name)
@@ -68,7 +68,7 @@ def _nearest(wrong: str, cls: type[Strict]) -> str:
     properties = [n for n in dir(cls) if isinstance(getattr(cls, n), property)]
     settable = [name for name, remedy in cls._attributes.items() if not remedy]
     settable += [n for n in properties if getattr(cls, n).fset is not None and n not in settable]
-    known = [name for name in {*settable, *cls._attributes, *dir(cls)} if name[0] != "_"]
+    known = [name for name in {*settable, *cls._attributes, *dir(cls)} if not name.startswith("_")]
     near = [n for n in settable if "".join(word[0] for word in n.split("_")) == wrong]
     near = near or [n for n in [ELSEWHERE.get(wrong)] if n in known]
     near = near or [n for n in difflib.get_close_matches(wrong, sorted(known), 1) if n != wrong]

@@ -548,6 +548,26 @@ def test_a_seed_that_makes_no_sense_is_refused(seed: Any) -> None:
         pf.compile(pf.Sum(pf.Parameter(np.ones(3), name="w")), seed=seed)
 
 
+@pytest.mark.parametrize("what", ["metrics", "parameters", "outputs"])
+@pytest.mark.parametrize("wrong", [1, [1], "w", 2.5], ids=repr)
+def test_what_is_no_list_of_nodes_is_refused(what: str, wrong: Any) -> None:
+    w = pf.Parameter(np.ones(3), name="w")
+    with pytest.raises(pf.GraphError, match=r"no node|takes nodes|no Parameter"):
+        pf.compile(pf.Sum(w), pf.optimizers.SGD(0.1), **{what: wrong})
+
+
+@pytest.mark.parametrize("wrong", [1, None, "dense"], ids=repr)
+def test_what_is_no_list_of_layers_is_refused(wrong: Any) -> None:
+    with pytest.raises(ArgumentError, match=r"no list of layers|no layer"):
+        pf.Sequential(wrong)
+
+
+@pytest.mark.parametrize("wrong", [3, []], ids=repr)
+def test_what_is_no_file_cannot_be_resumed(wrong: Any) -> None:
+    with pytest.raises(ArgumentError, match="is the name of no file"):
+        small_trainer().fit(np.ones((4, 2)), np.ones(4), 1, verbose=0, resume=wrong)
+
+
 def test_a_single_further_output_need_not_be_a_list() -> None:
     x = pf.Placeholder("x", shape=(3,))
     square = x * x

@@ -266,6 +266,10 @@ def objects() -> dict[str, Any]:
         "lambda callback": pf.callbacks.LambdaCallback(),
         "early stopping": pf.callbacks.EarlyStopping(),
         "checkpoint": pf.callbacks.ModelCheckpoint("m"),
+        "schedule constant": pf.schedules.Constant(0.1),
+        "schedule step": pf.schedules.Step(0.1, every=2),
+        "schedule exponential": pf.schedules.Exponential(0.1, decay=0.5),
+        "schedule cosine": pf.schedules.Cosine(0.1, total_steps=9),
         **{f"optimizer {name}": make() for name, make in BUILT_IN.items()},
     }
 
@@ -317,6 +321,8 @@ def test_what_is_read_only_says_so(name: str) -> None:
         ("parameter", "inputs", "make a new one"),
         ("placeholder", "shape", "read-only"),
         ("early stopping", "patiance", "did you mean 'patience'"),
+        ("schedule cosine", "warm_up_steps", "did you mean 'warmup_steps'"),
+        ("schedule step", "gamma", "what can be set is learning_rate, every, factor"),
         ("checkpoint", "save_best", "did you mean 'save_best_only'"),
         ("lambda callback", "functions", "make a new"),
         ("trainer", "epochs", "no such attribute"),

@@ -309,6 +309,13 @@ def test_bad_data(kind, data, message):
         kind(epochs=1).fit(data, Y)
 
 
+@pytest.mark.parametrize("missing", [None, np.nan])
+def test_a_missing_target_among_objects_is_named(missing):
+    y = np.array([*Y[1:], missing], object)
+    with pytest.raises(ValueError, match="Input.* contains NaN"):
+        NetRegressor(epochs=1).fit(X, y)
+
+
 def test_before_and_after_fitting():
     with pytest.raises(NotFittedError):
         quick().predict(X)
