@@ -33,6 +33,15 @@ struct pf_context {
     pf_error error;
 };
 
+/* The number of steps taken: one thread counts, others may look at any time. */
+static inline int64_t pf_steps(const int64_t *count) {
+    return __atomic_load_n(count, __ATOMIC_RELAXED);
+}
+static inline void pf_set_steps(int64_t *count, int64_t steps) {
+    __atomic_store_n(count, steps, __ATOMIC_RELAXED);
+}
+static inline void pf_count_step(int64_t *count) { pf_set_steps(count, pf_steps(count) + 1); }
+
 /* Runs up to instruction `end`, or until the watch has it come back. */
 int pf_run_until(pf_context *context, int64_t end, pf_stopwatch *watch);
 

@@ -12,17 +12,20 @@
 #include <windows.h>
 static void sleep_briefly(void) { Sleep(1); }
 static void yield_processor(void) { SwitchToThread(); }
+static uintptr_t this_thread(void) { return GetCurrentThreadId(); }
 #else
+#include <pthread.h>
 #include <sched.h>
 #include <time.h>
 static void sleep_briefly(void) { nanosleep(&(struct timespec){0, 50000}, NULL); }
 static void yield_processor(void) { sched_yield(); }
+static uintptr_t this_thread(void) { return (uintptr_t)pthread_self(); }
 #endif
 
 struct pf_guard {
-    atomic_int owners;   /* whoever made it, each context, and who is between enter and leave */
-    atomic_int training; /* somebody is between enter and leave */
-    atomic_int writer;
+    atomic_int owners; /* whoever made it, each context, and who is between enter and leave */
+    atomic_uintptr_t trainer; /* the thread between enter and leave, or 0 */
+    atomic_uintptr_t writer;  /* the thread that writes, or is about to, or 0 */
     atomic_int readers;
 };
 
@@ -39,16 +42,16 @@ void pf_guard_free(pf_guard *guard) {
 }
 
 int pf_guard_enter(pf_guard *guard) {
-    int free_to_train = 0;
-    if (!atomic_compare_exchange_strong(&guard->training, &free_to_train, 1)) return 0;
+    uintptr_t nobody = 0;
+    if (!atomic_compare_exchange_strong(&guard->trainer, &nobody, this_thread())) return 0;
     pf_guard_retain(guard);
     return 1;
 }
 
-int pf_guard_is_taken(pf_guard *guard) { return atomic_load(&guard->training); }
+int pf_guard_is_taken(pf_guard *guard) { return atomic_load(&guard->trainer) != 0; }
 
 void pf_guard_leave(pf_guard *guard) {
-    atomic_store(&guard->training, 0);
+    atomic_store(&guard->trainer, 0);
     pf_guard_free(guard);
 }
 
@@ -59,20 +62,24 @@ static void wait_a_little(int *turns) {
         sleep_briefly();
 }
 
+/* Whether this thread writes: it may read meanwhile, or take the lock to write once more. */
+static int is_writer(pf_guard *guard) { return atomic_load(&guard->writer) == this_thread(); }
+
 void pf_guard_lock_read(pf_guard *guard) {
     int turns = 0;
     for (;;) {
-        while (atomic_load(&guard->writer)) wait_a_little(&turns);
+        while (atomic_load(&guard->writer) && !is_writer(guard)) wait_a_little(&turns);
         atomic_fetch_add(&guard->readers, 1);
-        if (!atomic_load(&guard->writer)) return;
+        if (!atomic_load(&guard->writer) || is_writer(guard)) return;
         atomic_fetch_sub(&guard->readers, 1); /* a writer came in between: let it go first */
     }
 }
 void pf_guard_unlock_read(pf_guard *guard) { atomic_fetch_sub(&guard->readers, 1); }
 
 void pf_guard_lock_write(pf_guard *guard) {
-    int turns = 0, nobody = 0;
-    while (!atomic_compare_exchange_weak(&guard->writer, &nobody, 1)) {
+    int turns = 0;
+    uintptr_t nobody = 0;
+    while (!atomic_compare_exchange_weak(&guard->writer, &nobody, this_thread())) {
         nobody = 0;
         wait_a_little(&turns);
     }
@@ -81,44 +88,53 @@ void pf_guard_lock_write(pf_guard *guard) {
 void pf_guard_unlock_write(pf_guard *guard) { atomic_store(&guard->writer, 0); }
 
 struct pf_hold {
-    int to_write;
+    int purpose;
     int64_t count, taken;
-    pf_guard *guards[];
+    struct held {
+        pf_guard *guard;
+        int training, writing; /* what of it is ours */
+    } guards[];
 };
 
-pf_hold *pf_hold_new(pf_guard *const *guards, int64_t count, int to_write) {
-    pf_hold *hold = calloc(1, sizeof *hold + (size_t)count * sizeof *guards);
+pf_hold *pf_hold_new(pf_guard *const *guards, int64_t count, int purpose) {
+    pf_hold *hold = calloc(1, sizeof *hold + (size_t)count * sizeof hold->guards[0]);
     if (!hold) return NULL;
-    hold->to_write = to_write, hold->count = count;
-    for (int64_t g = 0; g < count; g++) pf_guard_retain(hold->guards[g] = guards[g]);
+    hold->purpose = purpose, hold->count = count;
+    for (int64_t g = 0; g < count; g++) pf_guard_retain(hold->guards[g].guard = guards[g]);
     return hold;
 }
 
-static void let_go(pf_hold *hold) {
-    while (hold->taken > 0) {
-        pf_guard *guard = hold->guards[--hold->taken];
-        if (hold->to_write)
-            pf_guard_unlock_write(guard);
-        else
-            pf_guard_leave(guard);
-    }
+static void let_go(struct held *held) {
+    if (held->writing) pf_guard_unlock_write(held->guard);
+    if (held->training) pf_guard_leave(held->guard);
+    held->writing = held->training = 0;
 }
 
-int pf_hold_take(pf_hold *hold) {
-    for (; hold->taken < hold->count; hold->taken++) {
-        pf_guard *guard = hold->guards[hold->taken];
-        if (hold->to_write) {
-            pf_guard_lock_write(guard);
-        } else if (!pf_guard_enter(guard)) {
-            let_go(hold);
-            return 0;
-        }
+/* Returns 0 if somebody else trains and that matters. */
+static int take(struct held *held, int purpose) {
+    if (purpose != PF_TO_WRITE) {
+        held->training = pf_guard_enter(held->guard);
+        const int is_ours = atomic_load(&held->guard->trainer) == this_thread();
+        if (!held->training && !(purpose == PF_TO_RESTORE && is_ours)) return 0;
+    }
+    if (purpose != PF_TO_TRAIN && !is_writer(held->guard)) {
+        pf_guard_lock_write(held->guard);
+        held->writing = 1;
     }
     return 1;
 }
 
+int pf_hold_take(pf_hold *hold) {
+    for (; hold->taken < hold->count; hold->taken++)
+        if (!take(&hold->guards[hold->taken], hold->purpose)) {
+            while (hold->taken > 0) let_go(&hold->guards[--hold->taken]);
+            return 0;
+        }
+    return 1;
+}
+
 void pf_hold_free(pf_hold *hold) {
-    let_go(hold);
-    for (int64_t g = 0; g < hold->count; g++) pf_guard_free(hold->guards[g]);
+    while (hold->taken > 0) let_go(&hold->guards[--hold->taken]);
+    for (int64_t g = 0; g < hold->count; g++) pf_guard_free(hold->guards[g].guard);
     free(hold);
 }

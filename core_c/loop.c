@@ -28,7 +28,7 @@ static void begin_step(pf_loop *loop) {
         pf_gather_rows(feed->full_rows, data, loop->order + first, rows, feed->row_bytes);
         pf_context_bind(context, feed->base, feed->full_rows);
     }
-    pf_context_begin(context, loop->seed, *loop->step_count,
+    pf_context_begin(context, loop->seed, pf_steps(loop->step_count),
                      loop->learning_rates[loop->steps_done]);
     loop->in_step = 1;
 }
@@ -59,7 +59,7 @@ void pf_loop_end_step(pf_loop *loop) {
         sums += add_record(&spec->values[record], context->operands[record].data, sums);
     }
     loop->in_step = 0;
-    ++*loop->step_count;
+    pf_count_step(loop->step_count);
     loop->steps_done++;
     if (++loop->batch_index == batch_count(loop)) {
         loop->batch_index = 0;

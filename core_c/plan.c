@@ -216,6 +216,8 @@ void *pf_context_data(const pf_context *context, int64_t value) {
     return context->operands[value].data;
 }
 
+void pf_restore_steps(int64_t *count, int64_t steps) { pf_set_steps(count, steps); }
+
 static void leave(pf_context *context) {
     for (int64_t g = 0; context->claimed && g < context->guard_count; g++)
         pf_guard_leave(context->guards[g]);
@@ -243,7 +245,7 @@ static void unlock(pf_context *context) {
 
 static void finish(pf_context *context) {
     unlock(context);
-    if (context->step_count) ++*context->step_count;
+    if (context->step_count) pf_count_step(context->step_count);
     context->step_count = NULL;
     leave(context);
 }
@@ -400,7 +402,7 @@ int pf_context_launch(pf_context *context, void *const *feeds, int training, uin
     for (int64_t f = 0; f < feed_count; f++)
         if (!is_aligned(context, f + 1, feeds[f])) return PF_UNALIGNED;
     if (training && !claim(context)) return PF_BUSY;
-    pf_context_begin(context, seed, *step_count, learning_rate);
+    pf_context_begin(context, seed, pf_steps(step_count), learning_rate);
     if (training) context->step_count = step_count;
     return pf_context_run(context, context->program->spec.instruction_count, seconds);
 }

@@ -17,6 +17,7 @@ from pyframe.attributes import optional, whole
 from pyframe.errors import ArgumentError, check_integer, check_number, raise_if_signalled
 from pyframe.hookspecs import hookimpl
 from pyframe.registry import registries
+from pyframe.storage import hold_all, views
 from pyframe.strict import FixedDict, Strict
 
 if TYPE_CHECKING:
@@ -381,7 +382,9 @@ class EarlyStopping(_Monitor):
 
     @staticmethod
     def _trained(trainer: Trainer) -> list[Any]:
-        return [p.value.copy() for p in trainer.model.parameters if p.trainable]
+        values, guards = views(p for p in trainer.model.parameters if p.trainable)
+        with hold_all(guards):
+            return [value.copy() for value in values.values()]
 
     def _parameter_change(self, trainer: Trainer) -> float:
         before, self._weights = self._weights, self._trained(trainer)

@@ -38,7 +38,7 @@ from pyframe.node import (
     float_dtype,
 )
 from pyframe.plan import Plan, compile
-from pyframe.storage import holding
+from pyframe.storage import hold_all, views
 from pyframe.strict import FixedList, Strict
 
 BUILT = "the model has been built: make a new one of the layers that it is to have"
@@ -260,8 +260,9 @@ class Model(Strict):
     def get_weights(self) -> dict[str, Array]:
         """Return a copy of every parameter and state, by name."""
         arrays = self._arrays()
-        with holding(list(arrays.values())):
-            return {name: p.value.copy() for name, p in arrays.items()}
+        values, guards = views(arrays.values())
+        with hold_all(guards):
+            return {name: values[p].copy() for name, p in arrays.items()}
 
     def set_weights(self, weights: Mapping[str, Any]) -> None:
         """Set parameters and states by name; those that are not given stay.

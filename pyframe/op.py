@@ -322,7 +322,8 @@ class Op(Node):
         """Return (k, m): the length of the reduction and the sum of its terms' absolute values.
 
         A result may be off by ``eps * (1 + sqrt(k)) * m``, m having the shape of the output (a
-        tuple when there are several). Default: 4 units in the last place of the result.
+        tuple when there are several). It is 0 for a result that is one of the inputs, as a maximum
+        is: gradients may compare the two. Default: 4 units in the last place of the result.
         """
         expected = cls.reference(*inputs, **attributes)
         if isinstance(expected, tuple):

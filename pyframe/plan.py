@@ -169,8 +169,7 @@ class Plan(Strict):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy is made of; not what was computed last, which it has to run for."""
-        with hold_all(self._train.guards):
-            snapshot = self.snapshot()
+        snapshot = self.snapshot()
         names = "cost", "outputs", "metrics", "optimizer", "inspect", "detect_anomaly", "seed"
         return {
             "graph": self.graph,
@@ -386,7 +385,7 @@ class Plan(Strict):
             If another thread, or a fit further up in this one, is training them.
         """
         refuse_while_reading("a training step")
-        return hold(self._train.guards, to_write=False)
+        return hold(self._train.guards, lib.PF_TO_TRAIN)
 
     # ---- running ----
 
@@ -768,7 +767,15 @@ class Plan(Strict):
         )
 
     def snapshot(self) -> Snapshot:
-        """Return a copy of parameters, states and optimizer slots, and the step count."""
+        """Return a copy of parameters, states and optimizer slots, and the step count.
+
+        It is of one moment: an update that another thread is writing is waited for.
+        """
+        with hold_all(self._train.guards):
+            return self.held_snapshot()
+
+    def held_snapshot(self) -> Snapshot:
+        """Return a `snapshot` for somebody who keeps updates out already."""
         return Snapshot([a.copy() for a in self._train.all_arrays()], self._train.step)
 
     def restore(self, snapshot: Snapshot, also: Iterable[object] = ()) -> None:
@@ -779,9 +786,16 @@ class Plan(Strict):
         snapshot : Snapshot
         also : iterable, optional
             What is exhausted in the same moment; for what has to change with the parameters.
+
+        Raises
+        ------
+        BusyError
+            If another thread is training: its step would end on what it has not begun with.
         """
         undo, held = self.prepare_restoring(snapshot, also)
         try:
+            if not lib.pf_hold_take(held):
+                raise already_trained()
             deque(undo, maxlen=0)
         finally:
             ffi.release(held)
@@ -799,13 +813,13 @@ class Plan(Strict):
         train = self._train
         for guard in train.guards:
             guard.refuse_own()
-        arrays = [*train.all_arrays(), np.frombuffer(ffi.buffer(train.step_count), np.int64)]
-        kept = [*snapshot.arrays, np.int64(snapshot.step)]
-        if len(arrays) != len(kept):
+        arrays = train.all_arrays()
+        if len(arrays) != len(snapshot.arrays):
             raise ArgumentError("this is a snapshot of another plan")
-        held = new_hold(train.guards, to_write=True)
-        write = map(np.ndarray.__setitem__, arrays, repeat(...), kept)
-        return chain(map(lib.pf_hold_take, (held,)), write, also), held
+        held = new_hold(train.guards, lib.PF_TO_RESTORE)
+        write = map(np.ndarray.__setitem__, arrays, repeat(...), snapshot.arrays)
+        count = map(lib.pf_restore_steps, (train.step_count,), (snapshot.step,))
+        return chain(map(lib.pf_hold_take, (held,)), write, count, also), held
 
     def take_over(self, other: Plan) -> None:
         """Go on with what the optimizer of another plan over the same parameters has kept.
@@ -817,11 +831,11 @@ class Plan(Strict):
         self.restore(self._taken_over(other))
 
     def _taken_over(self, other: Plan) -> Snapshot:
-        """Return what `take_over` goes back to."""
-        snapshot = self.snapshot()
+        """Return what `take_over` goes back to; whoever asks keeps updates out."""
+        snapshot = self.held_snapshot()
         if self.optimizer is not other.optimizer:
             return snapshot
-        kept = other.named(other.snapshot())
+        kept = other.named(other.held_snapshot())
         same = [run[1:] for run in self._train.runs] == [run[1:] for run in other._train.runs]
         numbers = {
             f"slots/{n}/{i}" for n in self.optimizer.slots for i in range(len(self._train.runs))

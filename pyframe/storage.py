@@ -100,10 +100,10 @@ class Guard:
     def write(self) -> AbstractContextManager[Any]:
         """Keep readers out until the end of a ``with`` block."""
         self.refuse_own()
-        return hold([self], to_write=True)
+        return hold([self], lib.PF_TO_WRITE)
 
 
-def hold(guards: Sequence[Guard], *, to_write: bool) -> AbstractContextManager[Any]:
+def hold(guards: Sequence[Guard], purpose: int) -> AbstractContextManager[Any]:
     """Take some guards, all or none, until the end of a ``with`` block over what is returned.
 
     An exception from a signal handler comes where a function begins or a call has returned. So this
@@ -115,7 +115,7 @@ def hold(guards: Sequence[Guard], *, to_write: bool) -> AbstractContextManager[A
     BusyError
         If somebody else is training what they guard.
     """
-    held: AbstractContextManager[Any] = new_hold(guards, to_write=to_write)
+    held: AbstractContextManager[Any] = new_hold(guards, purpose)
     try:
         if not lib.pf_hold_take(held):
             raise already_trained()
@@ -125,10 +125,13 @@ def hold(guards: Sequence[Guard], *, to_write: bool) -> AbstractContextManager[A
     return held
 
 
-def new_hold(guards: Sequence[Guard], *, to_write: bool) -> Any:
-    """Return what takes some guards by ``lib.pf_hold_take`` and gives them back when released."""
+def new_hold(guards: Sequence[Guard], purpose: int) -> Any:
+    """Return what takes some guards by ``lib.pf_hold_take`` and gives them back when released.
+
+    `purpose` is ``lib.PF_TO_TRAIN``, ``PF_TO_WRITE`` or ``PF_TO_RESTORE``.
+    """
     pointers = ffi.new("pf_guard *[]", [guard.pointer for guard in guards])
-    made = lib.pf_hold_new(pointers, len(guards), to_write)
+    made = lib.pf_hold_new(pointers, len(guards), purpose)
     if made == ffi.NULL:
         raise ResourceError("there is no memory left for a lock")
     return ffi.gc(made, lib.pf_hold_free)
@@ -267,9 +270,15 @@ def runs(parameters: Sequence[Parameter], group_of: Callable[[Parameter], str]) 
     return sorted(result, key=lambda run: (first[id(run.storage)], run.start))
 
 
-def holding(parameters: Sequence[Parameter]) -> AbstractContextManager[Any]:
-    """Keep updates out until the end of a ``with`` block, so that a copy is of one moment."""
-    return hold_all({p._storage.guard for p in parameters if p._storage is not None})
+def views(parameters: Iterable[Parameter]) -> tuple[dict[Parameter, Array], set[Guard]]:
+    """Return views of some values, and what to `hold_all` so that a copy is of one moment.
+
+    The first value of a parameter without a place is what it was, even if another thread places and
+    trains it meanwhile.
+    """
+    with building:
+        values = {p: p.value for p in parameters}
+        return values, {p._storage.guard for p in values if p._storage is not None}
 
 
 def hold_all(guards: Iterable[Guard]) -> AbstractContextManager[Any]:
@@ -277,7 +286,7 @@ def hold_all(guards: Iterable[Guard]) -> AbstractContextManager[Any]:
     ordered = in_order(guards)
     for guard in ordered:
         guard.refuse_own()
-    return hold(ordered, to_write=True)
+    return hold(ordered, lib.PF_TO_WRITE)
 
 
 def in_order(guards: Iterable[Guard]) -> list[Guard]:

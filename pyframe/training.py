@@ -224,11 +224,12 @@ class Trainer(Strict):
         """Return what the next fit trains on, and the state that it begins with.
 
         Nothing is changed: a fit that is under way goes on, and what is changed back is as it was.
+        Whoever asks keeps updates out.
         """
         current = self._current
         assert current is not None
         if current.plan.optimizer is self.optimizer and not current.plan._change():
-            return current, current.plan.snapshot()
+            return current, current.plan.held_snapshot()
         objective = self._objective(current.weight is not None)
         return objective, objective.plan._taken_over(current.plan)
 

@@ -66,13 +66,13 @@ def pairs(calls: Calls) -> Any:
 
 
 class Save(pf.callbacks.Callback):
-    """Write the training after its second epoch."""
+    """Write the training after an epoch, counted from 0."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, epoch: int = 1) -> None:
+        self.path, self.epoch = path, epoch
 
     def on_epoch_end(self, trainer: pf.Trainer, epoch: int, logs: dict[str, float]) -> None:
-        if epoch == 1:
+        if epoch == self.epoch:
             trainer.save(self.path)
 
 
@@ -301,6 +301,43 @@ def test_the_first_uses_of_a_plan(names: tuple[str, str], times: int) -> None:
         assert loss > 0 and len(gradients) == len(plan.parameters)
 
 
+class Looks(pf.callbacks.Callback):
+    """Looks at the model while its training is written, and keeps what it has seen."""
+
+    def training_state(self, trainer: pf.Trainer) -> dict[str, Any]:
+        weights = list(trainer.model.get_weights().values())
+        snapshot = trainer.plan.snapshot()
+        return {"weights": weights, "step": snapshot.step, "seen": trainer.model.predict(X)}
+
+
+def test_who_writes_a_file_may_look_at_the_model_meanwhile(tmp_path: Path) -> None:
+    subject = Subject(tmp_path, built=True)
+    subject.fit(callbacks=[Looks(), Save(subject.begun, epoch=0)])
+    assert pf.Trainer.load(subject.begun).predict(X).shape == (24, 1)
+
+
+def test_nobody_restores_what_another_thread_trains() -> None:
+    x = pf.Placeholder("x", shape=(None, 5))
+    plan = pf.compile(pf.Mean(pf.Square(pf.layers.Dense(3)(x))), pf.optimizers.Adam(0.01))
+    before = plan.snapshot()
+
+    def refused() -> bool:
+        try:
+            plan.restore(before)
+        except BusyError:
+            return True
+        return False
+
+    with ThreadPoolExecutor(1) as other, plan.loop({"x": X}, batch_size=7, stop="step") as loop:
+        for _ in range(2):
+            loop.run()
+            assert other.submit(refused).result()
+        assert plan.step_count == 2
+        plan.restore(before)  # by whoever trains it: that is what a callback does
+        assert plan.step_count == 0
+    assert not refused()
+
+
 def test_threads_that_want_one_size_at_once_share_what_is_made_for_it() -> None:
     x = pf.Placeholder("x", shape=(None, 5))
     plan = pf.compile(pf.Softmax(x))
@@ -342,7 +379,8 @@ def test_a_missing_lock_turns_these_tests_red(monkeypatch: pytest.MonkeyPatch) -
 # What the loop, the profiler and files need of a plan, and what reads what never changes.
 NOT_FIRST_USES = {
     pf.Plan: "backward_node check_feeds claim contributions forward_node gradient gradients "
-    "held_feed named prepare_restoring resolve segments skipped_steps step_count take_over value",
+    "held_feed held_snapshot named prepare_restoring resolve segments skipped_steps step_count "
+    "take_over value",
     pf.Model: "architecture build_for built feed graph inputs layers output_names outputs states "
     "trainable",
     pf.Trainer: "higher_is_better log_names",

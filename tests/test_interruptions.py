@@ -786,8 +786,8 @@ def test_locks_in_python_are_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     hold = storage.hold
 
     @contextlib.contextmanager
-    def generator(guards: Any, *, to_write: bool) -> Any:
-        with hold(guards, to_write=to_write):
+    def generator(guards: Any, purpose: int) -> Any:
+        with hold(guards, purpose):
             yield
 
     def around(name: str, event: str, returned: str) -> bool:

@@ -28,7 +28,7 @@ from pyframe.layers.base import layer_of, outermost_layer_of
 from pyframe.node import Array, Constant, Leaf, Node, Parameter, Spec
 from pyframe.op import Op
 from pyframe.registry import registries
-from pyframe.storage import holding
+from pyframe.storage import hold_all, views
 
 # What nodes hold besides that which the file records.
 INCIDENTAL = {"attrs", "_shapes_for_message", "layer", "local_name", "outermost_layer"}
@@ -44,6 +44,7 @@ class Encoder:
         self.architecture = architecture
         self.provenance: dict[str, dict[str, Any]] = {"ops": {}, "layers": {}}
         self.tensors: dict[str, Array] = {}
+        self.values: dict[Parameter, Array] = {}
 
     def description(self) -> dict[str, Any]:
         architecture = self.architecture
@@ -84,7 +85,8 @@ class Encoder:
         record["shape"] = None if node.shape is None else list(node.shape)
         if isinstance(node, Parameter | Constant):
             name = self.array_names[node]
-            self.tensors[name] = node.value.copy()
+            value = self.values[node] if isinstance(node, Parameter) else node.value
+            self.tensors[name] = value.copy()
             record["tensor"] = name
         if isinstance(node, Parameter):
             record |= {"trainable": node.trainable, "group": node.group}
@@ -151,7 +153,8 @@ def encode(
         Returns the state of the training, copied.
     """
     encoder = Encoder(architecture)
-    with holding([*encoder.graph.parameters, *encoder.graph.states]):
+    encoder.values, guards = views([*encoder.graph.parameters, *encoder.graph.states])
+    with hold_all(guards):
         document = encoder.description()
         state = training() if training is not None else None
     if state is not None:

@@ -272,6 +272,10 @@ class Max(Reduction):
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
         return np.max(inputs[0], **attributes)
 
+    @classmethod
+    def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
+        return 0, np.zeros_like(cls.reference(*inputs, **attributes))  # one of the inputs, exactly
+
 
 class MaxGrad(ReductionGrad):
     """dx = dy / (how many elements are the greatest) at each of these, else 0."""

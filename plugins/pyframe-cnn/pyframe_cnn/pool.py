@@ -203,6 +203,10 @@ class MaxPool(_Pool):
         return y
 
     @classmethod
+    def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
+        return 0, np.zeros(cls._pooled_shape(inputs[0], attributes))  # one of x, exactly
+
+    @classmethod
     def sample(cls, draw: Any) -> Case:
         shape, attributes = cls._sample_pool(draw)
         return Case((draw.distinct(shape),), attributes)
