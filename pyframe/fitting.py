@@ -131,6 +131,8 @@ class Fit:
         What was asked for.
     running : bool
         Whether it is under way; afterwards it keeps neither the data nor the loops.
+    thread : int
+        Who runs it.
     begun : bool
         Whether all callbacks have begun, and got back what they had counted.
     tally : Tally
@@ -153,6 +155,7 @@ class Fit:
         self.validation, self.history, self.progress = validation, history, progress
         self.before, self.shuffle, self.running = history.epochs, shuffle, True
         self.begun, self.tally = False, loop.tally
+        self.thread = threading.get_ident()
         self.first_step = objective.plan.step_count
         self.first_skipped = objective.plan.skipped_steps
         self.listeners = listeners

@@ -8,6 +8,7 @@ give the shuffled order), the sums over that epoch, the history, and what callba
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import repeat
@@ -131,6 +132,8 @@ def _why_none(fit: Fit | None, trainer: Trainer) -> str:
     """Return why there is no fit that could go on from what a trainer is now; empty: there is."""
     if fit is None:
         return "was written when no fit had begun"
+    if fit.running and fit.thread != threading.get_ident():
+        return "was written by another thread while its fit was under way"
     broken = fit.broken_by()
     if broken:
         return f"was written after its fit had been interrupted {broken}"

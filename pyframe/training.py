@@ -480,7 +480,8 @@ class Trainer(Strict):
         """Write the model and the state of its training to one file.
 
         `pyframe.load` reads the model from it; `load` and `restore` read the training too, and
-        ``fit(..., resume=path)`` goes on with a fit. A callback may call this in the middle of one.
+        ``fit(..., resume=path)`` goes on with a fit. A callback may call this in the middle of one;
+        what another thread writes meanwhile holds no fit to go on with, for that is not at rest.
         What was frozen, set or exchanged since the fit began counts in the file as it does in the
         next fit; there is no fit to resume then.
 

@@ -316,6 +316,27 @@ def test_who_writes_a_file_may_look_at_the_model_meanwhile(tmp_path: Path) -> No
     assert pf.Trainer.load(subject.begun).predict(X).shape == (24, 1)
 
 
+class SaveElsewhere(pf.callbacks.Callback):
+    """Have another thread write the training after an epoch."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_epoch_end(self, trainer: pf.Trainer, epoch: int, logs: dict[str, float]) -> None:
+        with ThreadPoolExecutor(1) as other:
+            other.submit(trainer.save, self.path).result()
+
+
+def test_what_another_thread_writes_in_a_fit_is_no_fit_to_go_on_with(tmp_path: Path) -> None:
+    subject = Subject(tmp_path, built=True)
+    subject.fit(callbacks=[SaveElsewhere(subject.begun)])
+    with pytest.raises(pf.CheckpointError, match="by another thread while its fit was under way"):
+        Subject(tmp_path, built=True).resume()
+    np.testing.assert_array_equal(
+        pf.Trainer.load(subject.begun).predict(X), subject.model.predict(X)
+    )
+
+
 def test_nobody_restores_what_another_thread_trains() -> None:
     x = pf.Placeholder("x", shape=(None, 5))
     plan = pf.compile(pf.Mean(pf.Square(pf.layers.Dense(3)(x))), pf.optimizers.Adam(0.01))
