@@ -87,9 +87,7 @@ def forward_and_backward(graph_order: Sequence[Node]) -> None:
     """
     plan = getattr(graph_order, "plan", None)
     if plan is None:
-        plan = next(
-            (n._require_plan() for n in graph_order if not isinstance(n, Placeholder)), None
-        )
+        plan = next((n.last_plan() for n in graph_order if not isinstance(n, Placeholder)), None)
     if plan is None:
         raise GraphError("there is nothing to compute: pass what node_computing_sort has returned")
     plan.loss_and_gradients(plan.held_feed(), training=False)

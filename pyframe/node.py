@@ -13,7 +13,9 @@ import math
 import operator
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -202,7 +204,7 @@ class Value:
     @property
     def value(self) -> Array:
         """The array computed last; see `Plan.value`."""
-        return self.node._require_plan().value(self)  # type: ignore[no-any-return]
+        return self.node.last_plan().value(self)  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
         return f"<{self.node.label()}[{self.index}] {self.spec}>"
@@ -379,6 +381,10 @@ class Node(Value):
         twin.serial = next_serial()
         return twin
 
+    def belong_to(self, plan: Callable[[], Any]) -> None:
+        """Have `value` and `gradients` ask a plan, given as what `plan_reference` returns."""
+        self._plan = plan
+
     def check(self, *specs: Spec | None) -> tuple[Spec, ...]:
         """Return the specs of the outputs for those of the inputs, or raise what is wrong.
 
@@ -428,7 +434,14 @@ class Node(Value):
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.label()!r} {', '.join(map(str, self.specs))}>"
 
-    def _require_plan(self) -> Any:
+    def last_plan(self) -> Any:
+        """Return the plan that it was last compiled into.
+
+        Raises
+        ------
+        GraphError
+            If there is none, or nobody has kept it.
+        """
         plan = self._plan() if self._plan is not None else None
         if plan is None:
             raise GraphError(
@@ -443,17 +456,17 @@ class Node(Value):
 
         For a placeholder or parameter: the whole gradient, under itself.
         """
-        return self._require_plan().contributions(self)  # type: ignore[no-any-return]
+        return self.last_plan().contributions(self)  # type: ignore[no-any-return]
 
     # The lesson's step-by-step methods; a node in Python overrides both with the contract above.
 
     def forward(self, *args: Any) -> Any:
         """Compute this node alone, from the values that its inputs have now."""
-        self._require_plan().forward_node(self)
+        self.last_plan().forward_node(self)
 
     def backward(self, *args: Any) -> Any:
         """Compute the gradients that flow through this node alone."""
-        self._require_plan().backward_node(self)
+        self.last_plan().backward_node(self)
 
 
 def _with_constants(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -554,6 +567,11 @@ class Placeholder(Strict, Leaf):
         _set(self, "_fed", None)
 
     @property
+    def held(self) -> Any:
+        """What has been set by hand; None: nothing."""
+        return self._fed
+
+    @property
     def value(self) -> Any:
         """What was fed last, or set by hand for the lesson's way of running."""
         if self._fed is not None:
@@ -602,6 +620,13 @@ class Constant(Leaf):
         return self.array
 
 
+class Place(NamedTuple):
+    """Where a parameter's numbers are: in a flat buffer, from an offset on, counted in elements."""
+
+    storage: Storage
+    offset: int
+
+
 class Parameter(Strict, Leaf):
     """An array that training changes.
 
@@ -630,11 +655,10 @@ class Parameter(Strict, Leaf):
     (13, 64)
     """
 
-    __slots__ = ("_group", "_initial", "_offset", "_storage", "_trainable")
+    __slots__ = ("_group", "_initial", "_place", "_trainable")
     _group: str
     _initial: Initial | Array
-    _offset: int
-    _storage: Storage | None
+    _place: Place | None
     _trainable: bool
     _attributes = LEAF_ATTRIBUTES
     op = "parameter"
@@ -651,8 +675,7 @@ class Parameter(Strict, Leaf):
         wanted = float_dtype(dtype)
         _set(self, "_trainable", check_flag("trainable", trainable))
         _set(self, "_group", group)
-        _set(self, "_storage", None)
-        _set(self, "_offset", 0)
+        _set(self, "_place", None)
         if hasattr(value, "materialize"):
             # With the seed of now, which may be another one when the numbers are drawn.
             with_seed = getattr(value, "with_seed", None)
@@ -699,10 +722,11 @@ class Parameter(Strict, Leaf):
 
     def _tell(self, **changes: Any) -> None:
         """Have the table of segments, and the plans, know of a change."""
-        if self._storage is None:
+        if self._place is None:
             return
-        self._storage.note(self._offset, self.size, changes)
-        for reference in self._storage.on_freeze:
+        storage, offset = self._place
+        storage.note(offset, self.size, changes)
+        for reference in storage.on_freeze:
             forget = reference()
             if forget is not None:
                 forget()
@@ -713,11 +737,24 @@ class Parameter(Strict, Leaf):
         return math.prod(known_shape(self.spec))
 
     @property
+    def place(self) -> Place:
+        """Where its numbers are, once a plan has given it a place.
+
+        Raises
+        ------
+        GraphError
+            If none has.
+        """
+        if self._place is None:
+            raise GraphError(f"{self.label()} has no place yet: compile a graph that holds it")
+        return self._place
+
+    @property
     def is_placed(self) -> bool:
         """Whether a plan has given it its place in a flat buffer."""
-        return self._storage is not None
+        return self._place is not None
 
-    def _initial_array(self, name: str = "") -> Array:
+    def initial_array(self, name: str = "") -> Array:
         """Return the first value; drawn once, then kept until it is placed.
 
         It is drawn under the name that the graph gives the parameter: two of one name get two.
@@ -731,13 +768,14 @@ class Parameter(Strict, Leaf):
     @property
     def value(self) -> Array:
         """The current value, a read-only view."""
-        if self._storage is None:
+        if self._place is None:
             with building:
-                if self._storage is None:  # no other thread has placed it meanwhile
-                    view = self._initial_array().view()
+                if self._place is None:  # no other thread has placed it meanwhile
+                    view = self.initial_array().view()
                     view.flags.writeable = False
                     return view
-        view = self._storage.view(self._offset, known_shape(self.spec))
+        storage, offset = self._place
+        view = storage.view(offset, known_shape(self.spec))
         view.flags.writeable = False
         return view
 
@@ -749,12 +787,26 @@ class Parameter(Strict, Leaf):
                 f"parameter {self.label()} has shape {describe(self.shape)} and was given "
                 f"{describe(array.shape)}; a parameter keeps its shape"
             )
-        if self._storage is None:
+        if self._place is None:
             with building:
-                if self._storage is None:
+                if self._place is None:
                     self._initial = array.copy()
                     return
-        self._storage.write(self._offset, array)
+        storage, offset = self._place
+        storage.write(offset, array)
+
+
+def settle(parameters: Sequence[Parameter], places: Sequence[Place]) -> None:
+    """Give parameters their places, in which their first values are already.
+
+    In one call without Python code in it, so no exception from a signal handler can tear it apart.
+    """
+    nothing = np.empty(0)  # the numbers live in the buffers now
+    set_place, set_initial = Parameter._place.__set__, Parameter._initial.__set__  # type: ignore
+    deque(
+        chain(map(set_place, parameters, places), map(set_initial, parameters, repeat(nothing))),
+        maxlen=0,
+    )
 
 
 class State(Parameter):

@@ -163,7 +163,7 @@ class Plan(Strict):
         self._watch_changes()
         reference = plan_reference(self)
         for node in self.graph.order:
-            node._plan = reference
+            node.belong_to(reference)
 
     # ---- copies ----
 
@@ -885,7 +885,7 @@ class Plan(Strict):
 
     def held_feed(self) -> dict[Placeholder, Any]:
         """Return what has been set on the placeholders by hand."""
-        return {p: p._fed for p in self.graph.placeholders if p._fed is not None}
+        return {p: p.held for p in self.graph.placeholders if p.held is not None}
 
     # ---- helpers ----
 

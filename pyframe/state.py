@@ -54,7 +54,7 @@ class TrainState:
         self.slot_kinds = list(optimizer.slots.items()) if optimizer is not None else []
         self.parameters, self.states = list(parameters), list(states)
         self.step_count = ffi.new("int64_t *")  # in C, which adds 1 at the end of a step
-        self.storages = _unique([_storage(p) for p in [*parameters, *states]])
+        self.storages = _unique([p.place.storage for p in [*parameters, *states]])
         self.guards: list[Guard] = in_order(s.guard for s in self.storages)
         self._gradients: dict[int, Array] = {}
         self._shadows: dict[int, Array] = {}
@@ -111,11 +111,11 @@ class TrainState:
 
     def parameter_arrays(self) -> dict[Parameter, Array]:
         """Return where each parameter and state is."""
-        return {p: _part(_storage(p).data, p) for p in [*self.parameters, *self.states]}
+        return {p: _part(p.place.storage.data, p) for p in [*self.parameters, *self.states]}
 
     def gradient_array(self, parameter: Parameter) -> Array:
         """Return where the gradient of a parameter goes: a buffer laid out like its storage."""
-        return _part(self._like(self._gradients, _storage(parameter)), parameter)
+        return _part(self._like(self._gradients, parameter.place.storage), parameter)
 
     def gradient_buffers(self) -> list[Array]:
         """Return the buffers that hold gradients."""
@@ -123,7 +123,7 @@ class TrainState:
 
     def shadow_arrays(self) -> dict[Parameter, Array]:
         """Return where states are written during a step, before the update commits them."""
-        return {s: _part(self._like(self._shadows, _storage(s)), s) for s in self.states}
+        return {s: _part(self._like(self._shadows, s.place.storage), s) for s in self.states}
 
     def _like(self, buffers: dict[int, Array], storage: Storage) -> Array:
         if id(storage) not in buffers:
@@ -135,7 +135,7 @@ class TrainState:
         if id(storage) not in self._masks:
             mask = self._like(self._masks, storage)
             for parameter in self.trained:
-                if _storage(parameter) is storage:
+                if parameter.place.storage is storage:
                     _part(mask, parameter)[:] = 1
         return self._masks[id(storage)]
 
@@ -162,22 +162,22 @@ class TrainState:
         """
         buffers = {id(s): array for s, array in zip(self.storages, arrays, strict=False)}
         rest = iter(arrays[len(self.storages) :])
-        result = {
-            f"values/{names[p]}": _part(buffers[id(p._storage)], p).reshape(known_shape(p.spec))
-            for p in [*self.parameters, *self.states]
-        }
+        result = {}
+        for p in [*self.parameters, *self.states]:
+            part = _part(buffers[id(p.place.storage)], p)
+            result[f"values/{names[p]}"] = part.reshape(known_shape(p.spec))
         for i, (run, table) in enumerate(zip(self.runs, self.slots, strict=True)):
             inside = [
                 p
                 for p in self.trained
-                if p._storage is run.storage and run.start <= p._offset < run.stop
+                if p.place.storage is run.storage and run.start <= p.place.offset < run.stop
             ]
             for name, kind in self.slot_kinds:
                 slot = next(rest)
                 assert slot.shape == table[name].shape
                 if kind == "like":
                     for p in inside:
-                        first = p._offset - run.start
+                        first = p.place.offset - run.start
                         part = slot[first : first + p.size]
                         result[f"slots/{name}/{names[p]}"] = part.reshape(known_shape(p.spec))
                 else:
@@ -189,8 +189,8 @@ class TrainState:
     def shadow_calls(self, *, commit: bool = False) -> list[FlatCall]:
         """Return the copies from states to shadows, or back when the step commits."""
         calls = []
-        for storage in _unique([_storage(s) for s in self.states]):
-            for segment_owner in [s for s in self.states if _storage(s) is storage]:
+        for storage in _unique([s.place.storage for s in self.states]):
+            for segment_owner in [s for s in self.states if s.place.storage is storage]:
                 state = _part(storage.data, segment_owner)
                 shadow = _part(self._shadows[id(storage)], segment_owner)
                 source, target = (shadow, state) if commit else (state, shadow)
@@ -205,7 +205,7 @@ class TrainState:
         operands = [self._operands(i, request.cost) for i in range(len(self.runs))]
         if optimizer.proposes:
             for parameter in self.trained:
-                candidate = self._like(self._candidates, _storage(parameter))
+                candidate = self._like(self._candidates, parameter.place.storage)
                 request.parameter_arrays[parameter] = _part(candidate, parameter)
             request.before += self._calls(optimizer.proposals, operands)
         request.after += self._clip_calls(operands)
@@ -349,14 +349,9 @@ class TrainState:
         return check_rate(rate)
 
 
-def _storage(parameter: Parameter) -> Storage:
-    storage = parameter._storage
-    assert storage is not None
-    return storage
-
-
 def _part(buffer: Array, parameter: Parameter) -> Array:
-    return buffer[parameter._offset : parameter._offset + parameter.size]
+    offset = parameter.place.offset
+    return buffer[offset : offset + parameter.size]
 
 
 def _unique(items: Sequence[Any]) -> list[Any]:

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from itertools import chain, repeat
 from typing import Any, NamedTuple
 from weakref import ref
 
@@ -21,7 +19,7 @@ import numpy as np
 from pyframe._native import empty_aligned, ffi, lib
 from pyframe.building import building
 from pyframe.errors import BusyError, ResourceError, raise_if_signalled
-from pyframe.node import Array, Parameter, Shape
+from pyframe.node import Array, Parameter, Place, Shape, settle
 
 ALIGNMENT = 64
 
@@ -193,8 +191,8 @@ def place(parameters: Sequence[Parameter], names: Sequence[str]) -> None:
 
 
 def _place(parameters: Sequence[Parameter], names: Sequence[str]) -> None:
-    placed = [p._storage.guard for p in parameters if p._storage is not None]
-    waiting = [(p, n) for p, n in zip(parameters, names, strict=True) if p._storage is None]
+    placed = [p.place.storage.guard for p in parameters if p.is_placed]
+    waiting = [(p, n) for p, n in zip(parameters, names, strict=True) if not p.is_placed]
     if not waiting:
         return
     guard = placed[0] if placed else Guard()
@@ -210,7 +208,7 @@ def _place_together(
     lane = ALIGNMENT // dtype.itemsize
     segments, arrays, end = [], [], 0
     for parameter, name in chosen:
-        array = parameter._initial_array(name)
+        array = parameter.initial_array(name)
         segments.append(
             Segment(name, end, array.size, array.shape, parameter.trainable, parameter.group)
         )
@@ -224,18 +222,7 @@ def _place_together(
     storage = Storage(data, segments, guard)
     for segment, array in zip(segments, arrays, strict=True):
         data[segment.offset : segment.offset + segment.size] = array.ravel()
-    placed, offsets = [p for p, _ in chosen], [s.offset for s in segments]
-    nothing = np.empty(0, dtype)  # the numbers live in the buffer now
-    # The storage after the offset: a thread that sees it relies on that. And all in one call, which
-    # no exception from a signal handler can tear apart.
-    deque(
-        chain(
-            map(setattr, placed, repeat("_offset"), offsets),
-            map(setattr, placed, repeat("_storage"), repeat(storage)),
-            map(setattr, placed, repeat("_initial"), repeat(nothing)),
-        ),
-        maxlen=0,
-    )
+    settle([p for p, _ in chosen], [Place(storage, s.offset) for s in segments])
 
 
 class Run(NamedTuple):
@@ -250,9 +237,8 @@ class Run(NamedTuple):
 def runs(parameters: Sequence[Parameter], group_of: Callable[[Parameter], str]) -> list[Run]:
     """Return the stretches that cover exactly these parameters (with the padding between)."""
     result: list[Run] = []
-    where = sorted(((p._storage, p._offset, p) for p in parameters), key=lambda t: (id(t[0]), t[1]))
+    where = sorted(((*p.place, p) for p in parameters), key=lambda t: (id(t[0]), t[1]))
     for storage, offset, parameter in where:
-        assert storage is not None
         lane = ALIGNMENT // storage.data.itemsize
         stop = offset + -(-parameter.size // lane) * lane
         last = result[-1] if result else None
@@ -266,7 +252,7 @@ def runs(parameters: Sequence[Parameter], group_of: Callable[[Parameter], str]) 
         else:
             result.append(Run(storage, offset, stop, group_of(parameter)))
     # By the order of the parameters, not of addresses: the same model gives the same runs.
-    first = {id(p._storage): i for i, p in reversed(list(enumerate(parameters)))}
+    first = {id(p.place.storage): i for i, p in reversed(list(enumerate(parameters)))}
     return sorted(result, key=lambda run: (first[id(run.storage)], run.start))
 
 
@@ -278,7 +264,7 @@ def views(parameters: Iterable[Parameter]) -> tuple[dict[Parameter, Array], set[
     """
     with building:
         values = {p: p.value for p in parameters}
-        return values, {p._storage.guard for p in values if p._storage is not None}
+        return values, {p.place.storage.guard for p in values if p.is_placed}
 
 
 def hold_all(guards: Iterable[Guard]) -> AbstractContextManager[Any]:

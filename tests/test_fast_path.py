@@ -510,7 +510,7 @@ def test_interrupts_leave_no_claim_behind(what):
             try:
                 signal.setitimer(signal.ITIMER_REAL, 1e-5 * (1 + i % 7))
                 while True:
-                    with plan.claim() if what == "claim" else w._storage.guard.write():
+                    with plan.claim() if what == "claim" else w.place.storage.guard.write():
                         pass
             except Stop:
                 pass

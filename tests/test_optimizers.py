@@ -596,7 +596,7 @@ def test_searches_leave_the_padding_alone():
         plan = pf.compile(cost, optimizer)
         for _ in range(20):
             plan.step(feed)
-        flat = k._storage.data
+        flat = k.place.storage.data
         assert np.count_nonzero(flat) == 2 < flat.size
 
 

@@ -343,11 +343,10 @@ class _Bench:
             "frozen",
             "it changes a parameter that is not trainable",
         )
-        for storage in {id(p._storage): p._storage for p in bowl.parameters}.values():
-            assert storage is not None
+        for storage in {id(s): s for s in (p.place.storage for p in bowl.parameters)}.values():
             inside = np.zeros(len(storage.data), bool)
             for p in bowl.parameters:
-                inside[p._offset : p._offset + p.size] = True
+                inside[p.place.offset : p.place.offset + p.size] = True
             self.require(
                 not np.any(storage.data[~inside]),
                 "frozen",
