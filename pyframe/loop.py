@@ -311,6 +311,25 @@ class Loop:
 
     # ---- running ----
 
+    def seek(self, batch: int, sums: Array) -> None:
+        """Begin behind some batches of the first epoch, or behind all of it; before any `run`.
+
+        Parameters
+        ----------
+        batch : int
+            How many are done.
+        sums : ndarray of float64, (width,)
+            Of the metrics' outputs over them.
+        """
+        self.partial_record[...] = sums
+        self.tally.skipped = batch
+        if batch == self.batches:
+            self._loop.epoch = 1
+            return
+        self._loop.batch_index = batch
+        if self._flags & lib.PF_LOOP_SHUFFLE:  # C shuffles before the first batch of an epoch
+            lib.pf_shuffle(self._seed, self._first_epoch, self.samples, self._loop.order)
+
     @property
     def epoch(self) -> int:
         """Finished epochs."""

@@ -11,13 +11,11 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from pyframe import checkpoint, optimizers
-from pyframe._native import lib
 from pyframe.callbacks import Callback
 from pyframe.checkpoint.container import is_plain_name
 from pyframe.checkpoint.document import ODD, TRAINING, Training, plain, restored
@@ -101,14 +99,23 @@ def _unpack(value: Any, arrays: Mapping[str, Array]) -> Any:
 # ---- to a file ----
 
 
-def collect(trainer: Trainer) -> Training:
-    """Return the state of a trainer, copied."""
-    (objective, snapshot), packer = trainer._upcoming(), _Packer()
-    plan = objective.plan
+def collect(
+    trainer: Trainer, fit: Fit | None, objective: Objective, snapshot: Snapshot
+) -> Training:
+    """Return the state of a trainer, copied.
+
+    Parameters
+    ----------
+    trainer : Trainer
+    fit : Fit, optional
+        Its last one.
+    objective, snapshot : Objective, Snapshot
+        What its next fit trains on, and begins with.
+    """
+    packer, plan = _Packer(), objective.plan
     own = _own_values(trainer, plan)
     named = plan.named(snapshot)
     rest = {key: array for key, array in named.items() if key not in own}
-    fit = trainer._last_fit
     config, whole = _config(trainer.optimizer)
     reason = _why_none(fit, trainer)
     if fit is not None and not reason and objective is not fit.objective:
@@ -137,8 +144,7 @@ def _why_none(fit: Fit | None, trainer: Trainer) -> str:
     broken = fit.broken_by()
     if broken:
         return f"was written after its fit had been interrupted {broken}"
-    assert trainer._current is not None
-    if fit.objective is not trainer._current or fit.step != trainer.plan.step_count:
+    if fit.objective.plan is not trainer.plan or fit.step != trainer.plan.step_count:
         return AFTERWARDS
     return ""
 
@@ -235,14 +241,10 @@ class Saved(NamedTuple):
     snapshot: Snapshot
     width: int  # of the sums of the metrics over an epoch
 
-    def apply(self, trainer: Trainer) -> None:
-        """Set a trainer back, who has claimed the parameters: all of it, or with an error nothing.
-
-        Parameters, states, slots, the step count, the number of epochs.
-        """
-        epochs = self.record["epochs_done"]
-        names = {"_last_fit": None, "_epochs_before": epochs}
-        self.plan.restore(self.snapshot, also=map(setattr, repeat(trainer), names, names.values()))
+    @property
+    def epochs_done(self) -> int:
+        """Finished epochs, of all fits."""
+        return int(self.record["epochs_done"])
 
     @property
     def fit(self) -> dict[str, Any]:
@@ -300,18 +302,8 @@ class Saved(NamedTuple):
 
     def seek(self, loop: Loop) -> None:
         """Have a loop begin in the middle of its first epoch, if the file was written there."""
-        batch = self.fit["batch"]
-        if not batch or not loop.epochs:
-            return
-        loop.partial_record[...] = self.sums
-        loop.tally.skipped = batch
-        if batch == loop.batches:
-            loop._loop.epoch = 1
-            return
-        loop._loop.batch_index = batch
-        if loop._flags & lib.PF_LOOP_SHUFFLE:  # C shuffles before the first batch of an epoch
-            epoch = self.fit["first_epoch"] + self.fit["epochs"]
-            lib.pf_shuffle(self.fit["seed"], epoch, loop.samples, loop._loop.order)
+        if self.fit["batch"] and loop.epochs:
+            loop.seek(self.fit["batch"], self.sums)
 
     def give_back(self, fit: Fit) -> None:
         """Tell callbacks what they had counted."""
@@ -460,12 +452,7 @@ def _model_values(
     return values
 
 
-def restore(path: str | os.PathLike[str], trainer: Trainer) -> None:
-    """Set a trainer back to what a file holds; see `pyframe.Trainer.restore`."""
+def is_weighted(path: str | os.PathLike[str]) -> bool:
+    """Return whether the training of a file had sample weights."""
     document = checkpoint.describe(path)
-    record = checkpoint.require_training(document, os.fspath(path))
-    objective = trainer._objective(record["weighted"])
-    saved = read(path, trainer, objective)
-    with objective.plan.claim():  # or BusyError: somebody else is training them
-        trainer._train_on(objective)
-        saved.apply(trainer)
+    return bool(checkpoint.require_training(document, os.fspath(path))["weighted"])

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import repeat
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -220,6 +221,19 @@ class Trainer(Strict):
             objective.plan.take_over(self._current.plan)
         self._current = objective
 
+    def _go_back_to(self, saved: resuming.Saved) -> None:
+        """Go back to what a file holds: all of it, or with an error nothing.
+
+        Parameters, states, slots, the step count, the number of epochs. Whoever calls this has
+        claimed the parameters.
+        """
+        names = {"_last_fit": None, "_epochs_before": saved.epochs_done}
+        saved.plan.restore(saved.snapshot, also=map(setattr, repeat(self), names, names.values()))
+
+    def _state(self) -> checkpoint.Training:
+        """Return the state of the training, for a file; whoever asks keeps updates out."""
+        return resuming.collect(self, self._last_fit, *self._upcoming())
+
     def _upcoming(self) -> tuple[Objective, Snapshot]:
         """Return what the next fit trains on, and the state that it begins with.
 
@@ -382,7 +396,7 @@ class Trainer(Strict):
                 objective.plan._require_unchanged()
             self._train_on(objective)
             if saved is not None:
-                saved.apply(self)
+                self._go_back_to(saved)
             validation = _validation(objective, held_out, left, batch_size)
             if validation is not None:
                 stack.enter_context(validation)
@@ -512,7 +526,7 @@ class Trainer(Strict):
         True
         """
         assert self.plan
-        checkpoint.save(self.model, path, lambda: resuming.collect(self))
+        checkpoint.save(self.model, path, lambda: self._state())
 
     @classmethod
     def load(
@@ -561,7 +575,11 @@ class Trainer(Strict):
         CheckpointError
             If the file is damaged, or does not fit. Nothing has changed then.
         """
-        resuming.restore(path, self)
+        objective = self._objective(resuming.is_weighted(path))
+        saved = resuming.read(path, self, objective)
+        with objective.plan.claim():  # or BusyError: somebody else is training them
+            self._train_on(objective)
+            self._go_back_to(saved)
 
 
 # ---- helpers ----
