@@ -20,7 +20,7 @@ from pyframe.state import check_rate
 from pyframe.storage import reading
 
 if TYPE_CHECKING:
-    from pyframe.plan import Plan
+    from pyframe.engine import Engine
 
 STEPS_PER_JOB = 1 << 16  # C is handed at most so many steps at a time (or one epoch)
 
@@ -118,7 +118,7 @@ class Loop:
 
     def __init__(
         self,
-        plan: Plan,
+        engine: Engine,
         feeds: Mapping[Any, Any],
         *,
         epochs: int,
@@ -134,10 +134,10 @@ class Loop:
     ) -> None:
         self._loop: Any = None
         if training:
-            plan._require_optimizer()
+            engine.require_optimizer()
         if stop not in STOPS:
             raise ArgumentError(f"stop={stop!r}; use None, 'epoch' or 'step'")
-        self._plan, self._training = plan, training
+        self._engine, self._training = engine, training
         self._arrays = self._check(feeds)
         self.samples = len(next(iter(self._arrays.values())))
         self.batch_size = self._check_batch(batch_size)
@@ -162,7 +162,7 @@ class Loop:
         self._claim: Any = None
         try:
             if training and not claimed:
-                self._claim = plan.claim()
+                self._claim = engine.claim()
             self._prepare()
         except BaseException:
             if self._claim is not None:
@@ -173,12 +173,12 @@ class Loop:
     # ---- checks ----
 
     def _check(self, feeds: Mapping[Any, Any]) -> dict[Placeholder, Array]:
-        plan = self._plan
-        roots = [*([plan.cost] if plan.cost is not None else []), *plan.metrics]
-        arrays = plan._feeds(feeds, roots)
+        engine = self._engine
+        roots = [*([engine.cost] if engine.cost is not None else []), *engine.metrics]
+        arrays = engine.feeds_of(feeds, roots)
         if not arrays:
             raise ArgumentError("a loop needs at least one placeholder to take its rows from")
-        lengths = {plan._known[p]: len(a) if a.ndim else None for p, a in arrays.items()}
+        lengths = {engine.known[p]: len(a) if a.ndim else None for p, a in arrays.items()}
         if None in lengths.values():
             name = next(n for n, length in lengths.items() if length is None)
             raise ShapeError(f"placeholder {name!r} was fed a number; a loop takes rows from it")
@@ -204,7 +204,7 @@ class Loop:
         """Return the rate or schedule of the optimizer, unless others were given."""
         if self._rates is not None or not self._training:
             return None
-        return self._plan.optimizer.learning_rate
+        return self._engine.optimizer.learning_rate
 
     def _make_rates(self, steps: Array) -> Array:
         """Return the learning rates of some steps."""
@@ -224,11 +224,11 @@ class Loop:
     # ---- preparation ----
 
     def _specialize(self, rows: int) -> tuple[Specialization, Context]:
-        plan = self._plan
+        engine = self._engine
         feeds = {p: a[:rows] for p, a in self._arrays.items()}
         mode = "train" if self._training else "evaluate"
-        specialization = plan._specialize(mode, [], feeds, self._training)
-        context = self._stack.enter_context(plan._context(specialization))
+        specialization = engine.specialize(mode, [], feeds, self._training)
+        context = self._stack.enter_context(engine.context(specialization))
         context.bind(feeds)
         context.feeds = list(self._arrays.values())
         return specialization, context
@@ -249,7 +249,7 @@ class Loop:
         loop.samples, loop.batch = self.samples, self.batch_size
         loop.seed = self._seed
         # Counted in C with the step itself, and an evaluation takes none.
-        loop.step_count = self._plan._train.step_count if self._training else self._evaluated
+        loop.step_count = self._engine.state.step_count if self._training else self._evaluated
         self._alive = [self._feed_table(loop)]
         self._next_job()
 

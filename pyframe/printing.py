@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from pyframe.graph import Graph
 from pyframe.node import describe
-
-if TYPE_CHECKING:
-    from pyframe.plan import Plan
-    from pyframe.program import Program
+from pyframe.program import Program
 
 ROWS_SHOWN = 200  # at most; the head and the tail of a longer plan
 
 
-def plan_table(plan: Plan, program: Program | None) -> str:
-    """Return the instructions of a plan's latest specialization as a table."""
+def plan_table(head: str, graph: Graph, program: Program | None) -> str:
+    """Return the instructions of a plan's latest program as a table; without one, its nodes."""
     if program is None:
-        nodes = "\n".join(f"  {name}: {node!r}" for node, name in plan.graph.names.items())
-        return f"{plan!r}\nNothing has been fed yet; the nodes are\n{nodes}"
+        nodes = "\n".join(f"  {name}: {node!r}" for node, name in graph.names.items())
+        return f"{head}\nNothing has been fed yet; the nodes are\n{nodes}"
     table = [("#", "node", "kernel", "inputs", "outputs", "bytes")]
     for i, row in enumerate(program.rows):
         inputs = " ".join("-" if v < 0 else describe(program.specs[v].shape) for v in row.inputs)

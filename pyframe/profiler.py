@@ -17,13 +17,13 @@ from pyframe import _native
 from pyframe._native import empty_aligned, ffi, lib
 from pyframe.errors import ArgumentError, check_integer
 from pyframe.execution import handle
-from pyframe.node import describe, known_shape
+from pyframe.node import Value, describe, known_shape
 from pyframe.op import Op
 from pyframe.program import BLOCK, GROUP, NOWHERE, Context, Program, Row
 from pyframe.threads import num_threads
 
 if TYPE_CHECKING:
-    from pyframe.plan import Plan
+    from pyframe.engine import Engine
 
 MODES = ("step", "run", "gradients")
 
@@ -455,40 +455,42 @@ def _time_once(context: Context, seconds: Any) -> float:
 
 
 def profile(
-    plan: Plan,
+    engine: Engine,
+    outputs: list[Value],
     feed: Mapping[Any, Any],
     mode: str | None = None,
     *,
+    seed: int = 0,
     repeats: int = 20,
     threads: int = 1,
     learning_rate: float | None = None,
 ) -> Profile:
     """Time each instruction of a plan; see `Plan.profile`."""
     if mode is None:
-        mode = "step" if plan.optimizer is not None else "run"
+        mode = "step" if engine.optimizer is not None else "run"
     if mode not in MODES:
         raise ArgumentError(f"mode={mode!r}; use {', '.join(map(repr, MODES))}")
     check_integer("repeats", repeats, at_least=1)
     if mode == "step":
-        plan._require_optimizer()
-    values = plan.outputs if mode == "run" else [plan._require_cost(), *plan.metrics]
-    feeds = plan._feeds(feed, values)
-    rate = plan._train.rate_at(learning_rate) if mode == "step" else 0.0
+        engine.require_optimizer()
+    values = outputs if mode == "run" else [engine.require_cost(), *engine.metrics]
+    feeds = engine.feeds_of(feed, values)
+    rate = engine.state.rate_at(learning_rate) if mode == "step" else 0.0
     peaks = machine_peaks()
-    with num_threads(threads), plan.claim():
+    with num_threads(threads), engine.claim():
         kind = "train" if mode == "step" else mode
-        specialization = plan._specialize(
-            kind, plan.outputs if mode == "run" else [], feeds, mode != "run"
+        specialization = engine.specialize(
+            kind, outputs if mode == "run" else [], feeds, mode != "run"
         )
-        before = plan.snapshot()
-        undo, held = plan.prepare_restoring(before)
+        before = engine.snapshot()
+        undo, held = engine.prepare_restoring(before)
         try:
-            with plan._context(specialization) as context:
+            with engine.context(specialization) as context:
                 context.bind(feeds)
                 rounds = np.zeros((repeats + 1, len(context.program)))
                 totals = []
                 for row in rounds:  # the first one warms up
-                    lib.pf_context_begin(context.pointer, plan.seed, before.step, rate)
+                    lib.pf_context_begin(context.pointer, seed, before.step, rate)
                     try:
                         totals.append(_time_once(context, row))
                     except BaseException:
@@ -501,7 +503,9 @@ def profile(
                 ffi.release(held)
     program = specialization.program
     seconds = [float(s) for s in rounds[1:].min(axis=0)]
-    arrays = {id(a): a.nbytes for a in [*plan._train.all_arrays(), *plan._train.gradient_buffers()]}
+    arrays = {
+        id(a): a.nbytes for a in [*engine.state.all_arrays(), *engine.state.gradient_buffers()]
+    }
     return Profile(
         _records(program, seconds, peaks, threads),
         peaks,

@@ -242,10 +242,10 @@ class Trainer(Strict):
         """
         current = self._current
         assert current is not None
-        if current.plan.optimizer is self.optimizer and not current.plan._change():
-            return current, current.plan.held_snapshot()
+        if current.plan.optimizer is self.optimizer and not current.plan.engine.change():
+            return current, current.plan.engine.held_snapshot()
         objective = self._objective(current.weight is not None)
-        return objective, objective.plan._taken_over(current.plan)
+        return objective, objective.plan.engine.taken_over(current.plan.engine)
 
     # ---- data ----
 
@@ -393,7 +393,7 @@ class Trainer(Strict):
             if self.epochs_done != epochs_done:
                 raise already_trained()  # a fit in another thread has come and gone meanwhile
             if saved is not None:  # otherwise nothing is lost when the loop refuses
-                objective.plan._require_unchanged()
+                objective.plan.engine.require_unchanged()
             self._train_on(objective)
             if saved is not None:
                 self._go_back_to(saved)
@@ -415,7 +415,7 @@ class Trainer(Strict):
                     )
                 )
             except GraphError:
-                objective.plan._require_unchanged()
+                objective.plan.engine.require_unchanged()
                 raise
             progress = Progress(left, loop.samples, verbose)
             stack.callback(progress.close)

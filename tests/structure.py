@@ -23,7 +23,7 @@ GROUPS = (
     ("arrays", "attributes", "node", "op", "registry"),
     ("ops",),
     ("graph", "autodiff", "arena", "storage", "fusion", "program", "lowering"),
-    ("state", "execution", "pattern", "loop", "printing", "profiler", "plan"),
+    ("state", "execution", "pattern", "engine", "loop", "printing", "profiler", "plan"),
     ("plugins",),
     ("initializers", "losses", "metrics", "schedules", "optimizers", "layers"),
     ("data", "datasets", "checkpoint", "callbacks", "model", "objective", "progress"),
@@ -117,6 +117,46 @@ def wrong_imports(root: Path) -> list[str]:
             elif own < last_group and not foreign:
                 found.append(f"{where}: {layer} imports {name}: the package above itself")
     return found
+
+
+# What named tuples and the standard library call public in spite of an underscore, and what
+# an estimator has from scikit-learn's class.
+UNDERSCORED = {"_replace", "_asdict", "_fields", "_make", "_getframe", "_random_state"}
+
+
+def reaches(root: Path) -> list[str]:
+    """Return where a module reaches for an underscored name of another module's object."""
+    found = []
+    for _, path in modules(root):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        own = set(_defined(tree)) | UNDERSCORED
+        where = path.relative_to(root)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and _is_private(node.attr) and node.attr not in own:
+                if ast.unparse(node.value) not in ("self", "cls", "super()"):
+                    found.append(f"{where}:{node.lineno}: {ast.unparse(node)}")
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pyframe."):
+                for alias in node.names:
+                    # a module of the same folder may be private to it
+                    beside = (path.parent / f"{alias.name}.py").exists()
+                    if _is_private(alias.name) and not beside:
+                        found.append(f"{where}:{node.lineno}: imports {alias.name}")
+    return found
+
+
+def _is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def _defined(tree: ast.Module) -> Iterator[str]:
+    """Yield the names that a module defines: functions, classes, variables, attributes of self."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("self", "cls"):
+            yield node.attr
 
 
 def named_ops(root: Path, names: Collection[str], classes: Collection[str]) -> list[str]:

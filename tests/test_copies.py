@@ -23,6 +23,7 @@ from trainers import Momentum, bits_of, small_network
 import pyframe as pf
 from pyframe import storage
 from pyframe.callbacks import EarlyStopping, ModelCheckpoint
+from pyframe.engine import Engine
 from pyframe.layers import Dense, Dropout
 from pyframe.node import Node, Parameter
 from pyframe.plan import Plan
@@ -302,7 +303,7 @@ def test_every_op_computes_the_same_in_a_copy(name: str) -> None:
         node = subject.node
         plan = pf.compile(node)  # its first output
         feed = {f"input_{i}": a for i, a in enumerate(subject.arrays) if a is not None}
-        feed = {k: a for k, a in feed.items() if k in plan._names}
+        feed = {k: a for k, a in feed.items() if k in plan.engine.names}
         for training in (False, True):
             expected = np.ravel(plan.run(feed, training=training)).tobytes()
             for duplicate in COPIES.values():
@@ -603,7 +604,7 @@ def _shallow(self: Any, memo: Any) -> Any:
 
 PLANTED: dict[str, tuple[Any, str, Any]] = {
     "the numbers are shared": (storage.Storage, "__deepcopy__", _shallow),
-    "the optimizer's memory is lost": (Plan, "restore", lambda self, snapshot: None),
+    "the optimizer's memory is lost": (Engine, "restore", lambda self, snapshot: None),
     "nodes keep their plan": (Node, "__getstate__", object.__getstate__),
 }
 

@@ -46,7 +46,8 @@ class Net:
 
 def is_fast(plan, feed):
     """Whether a step with this feed would go unchecked."""
-    return plan._step_pattern is not None and plan._step_pattern.match(feed) is not None
+    pattern = plan.engine.step_pattern
+    return pattern is not None and pattern.match(feed) is not None
 
 
 class Unchecked(dict):
@@ -272,7 +273,7 @@ def test_a_pattern_outlives_its_place_among_the_specializations():
     for rows in range(1, 20):
         net.plan.run({net.x: net.xs[:rows]}, net.out)
     other.plan.step(other.feed())
-    assert all("train" not in key for key in net.plan._cache)
+    assert all("train" not in key for key in net.plan.engine.specializations)
     assert is_fast(net.plan, net.feed())
     assert net.plan.step(net.feed()) == other.plan.step(other.feed())
     assert net.bits() == other.bits()
@@ -400,7 +401,7 @@ def test_a_step_while_an_evaluation_is_paused_inside_a_batch_is_refused():
     plan.step(feed)  # nothing holds the parameters any more
     assert plan.step_count == 2
     # Its memory went with it: the next evaluation has a context of its own.
-    (evaluation,) = [s for key, s in plan._cache.items() if key[0] == "evaluate"]
+    (evaluation,) = [s for key, s in plan.engine.specializations.items() if key[0] == "evaluate"]
     assert not evaluation.idle
     with plan.loop({x: np.ones((6, 2), np.float32)}, batch_size=3, training=False) as loop:
         while loop.run() != "done":

@@ -241,7 +241,7 @@ class Graphs:
 GRAPHS: Calls = {
     "step": lambda g: g.plan(0).step(g.feed),
     "step by another loss": lambda g: g.plan(1).step(g.feed),
-    "gradients": lambda g: next(iter(g.plan(0).loss_and_gradients(g.feed)[1].values())),
+    "loss_and_gradients": lambda g: next(iter(g.plan(0).loss_and_gradients(g.feed)[1].values())),
     "run": lambda g: g.plan(0).run(g.feed, outputs=g.y),
     "read": lambda g: g.w.value.shape,
     "write": lambda g: setattr(g.b, "value", np.ones(3)),
@@ -277,6 +277,7 @@ STEPS: Calls = {
     "run": lambda p: p.run({"x": X}),
     "run in training": lambda p: p.run({"x": X}, training=True),
     "loss_and_gradients": lambda p: p.loss_and_gradients({"x": X})[0],
+    "gradients": lambda p: [len(p.gradients.total)],
     "profile": lambda p: [len(p.profile({"x": X}, repeats=1))],
     "snapshot, restore": lambda p: p.restore(p.snapshot()),
     "loop": lambda p: one_epoch(p),
@@ -400,9 +401,9 @@ def test_a_missing_lock_turns_these_tests_red(monkeypatch: pytest.MonkeyPatch) -
 
 # What the loop, the profiler and files need of a plan, and what reads what never changes.
 NOT_FIRST_USES = {
-    pf.Plan: "backward_node check_feeds claim contributions forward_node gradient gradients "
-    "held_feed held_snapshot named prepare_restoring resolve segments skipped_steps step_count "
-    "take_over value",
+    pf.Plan: "backward_node check_feeds claim contributions cost detect_anomaly "
+    "forward_node fuse gradient graph held_feed inspect metrics named optimizer parameters "
+    "prepare_restoring resolve segments skipped_steps states step_count take_over value",
     pf.Model: "architecture build_for built feed graph inputs layers output_names outputs states "
     "trainable",
     pf.Trainer: "higher_is_better log_names",

@@ -83,7 +83,7 @@ def test_each_fusion_by_itself(seed: int, fuse: str) -> None:
 
 def table(plan: pf.Plan) -> list[tuple[str, str]]:
     """Label and kernel of each instruction that a plan ran last."""
-    return [(row.label, row.kernel) for row in plan._last.program.rows]
+    return [(row.label, row.kernel) for row in plan.engine.latest.program.rows]
 
 
 def kernels(plan: pf.Plan) -> list[str]:
@@ -188,7 +188,7 @@ def test_chains_run_as_groups_only_where_it_pays() -> None:
     plan.run({x: np.ones(100_000)})
     assert kernels(plan) == ["group", "neg", "square", "sigmoid", "tanh"]
     # What only the group needs takes no memory of its own.
-    assert plan._last.program.arena_bytes < 1.01 * 400_000 + 64
+    assert plan.engine.latest.program.arena_bytes < 1.01 * 400_000 + 64
 
 
 @pytest.mark.parametrize("count", [4096, 4097, 65_535, 98_304, 100_003])
@@ -210,7 +210,7 @@ def test_a_long_chain_is_cut_into_groups() -> None:
     data = np.linspace(-1, 1, 50_000, dtype=np.float32)
     np.testing.assert_array_equal(plan.run({x: data}), -np.abs(data))
     assert kernels(plan).count("group") == 5
-    assert plan._last.program.arena_bytes <= 2 * 200_064
+    assert plan.engine.latest.program.arena_bytes <= 2 * 200_064
 
 
 def test_more_values_at_once_than_scratch_memory_holds() -> None:
@@ -236,7 +236,7 @@ def test_results_take_the_memory_of_their_operands() -> None:
     for fuse in ({"in_place"}, False):
         plan = pf.compile(node, fuse=fuse)
         np.testing.assert_array_equal(plan.run({x: data}), -np.abs(data))
-        sizes.append(plan._last.program.arena_bytes)
+        sizes.append(plan.engine.latest.program.arena_bytes)
     assert sizes == [4032, 2 * 4032]
     np.testing.assert_array_equal(data, np.linspace(-1, 1, 1000, dtype=np.float32))
 
@@ -279,7 +279,7 @@ def test_clips_run_with_the_update() -> None:
     plan, feed = big_net(clip_value=0.5)
     plan.step(feed)
     assert kernels(plan)[-3:] == ["group", "clip_value", "adam_update"]
-    assert plan._last.program.update_at == len(plan._last.program.rows) - 3
+    assert plan.engine.latest.program.update_at == len(plan.engine.latest.program.rows) - 3
     plan, feed = big_net(clip_value=0.5, clip_norm=1.0)
     plan.step(feed)
     assert kernels(plan)[-3:] == ["group", "scale_by_norm", "adam_update"]

@@ -30,6 +30,7 @@ import pytest
 from trainers import Momentum
 
 import pyframe as pf
+from pyframe import engine as engine_module
 from pyframe import errors, storage
 from pyframe import plan as plan_module
 from pyframe.callbacks import Callback, EarlyStopping
@@ -795,7 +796,7 @@ def test_locks_in_python_are_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
     thing = prepared(tmp_path)
     CALLS["loss_and_gradients"](prepared(tmp_path))
-    monkeypatch.setattr(plan_module, "hold", generator)
+    monkeypatch.setattr(engine_module, "hold", generator)
     found = places(lambda: CALLS["loss_and_gradients"](thing), around)
     assert found
     with pytest.raises((pf.BusyError, AssertionError)):

@@ -75,7 +75,7 @@ def test_a_deep_chain_needs_memory_for_two_values_only():
         node = pf.Sigmoid(node)
     plan = pf.compile(node)
     plan.run({x: np.zeros((4, 16))})
-    (specialization,) = plan._cache.values()
+    (specialization,) = plan.engine.specializations.values()
     assert specialization.program.arena_bytes <= 3 * 4 * 16 * 4
 
 
@@ -180,7 +180,7 @@ def test_only_the_last_eight_specializations_are_kept():
     plan, _, _, y_hat = regression()
     for rows in range(1, 13):
         plan.run({"x": np.zeros((rows, 3))}, outputs=y_hat)
-    assert len(plan._cache) == 8
+    assert len(plan.engine.specializations) == 8
 
 
 def test_a_plan_frees_its_memory():

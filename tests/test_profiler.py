@@ -51,7 +51,7 @@ def test_operations_and_bytes_are_counted_exactly() -> None:
     assert all(r.seconds > 0 or r.flops < 100 for r in profile)
     assert all(r.share >= 0 for r in profile)
     assert profile.total_seconds >= profile.seconds > 0
-    assert profile.arena_bytes == plan._last.program.arena_bytes
+    assert profile.arena_bytes == plan.engine.latest.program.arena_bytes
 
 
 def test_a_group_counts_once_and_leaves_out_what_stays_inside() -> None:

@@ -23,6 +23,31 @@ def test_imports_run_down_the_layers() -> None:
     assert structure.wrong_imports(PACKAGE) == []
 
 
+def test_no_module_reaches_into_anothers_objects() -> None:
+    assert structure.reaches(PACKAGE) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "def f(plan):\n    return plan._stepper",
+        "def f(plan):\n    plan._stepper = None",
+        "from pyframe.node import _with_constants",
+        "x = Parameter._place",
+    ],
+)
+def test_a_planted_reach_is_found(line: str, tmp_path: Path) -> None:
+    (tmp_path / "loop.py").write_text(f"class Loop:\n    pass\n\n\n{line}\n", encoding="utf-8")
+    (found,) = structure.reaches(tmp_path)
+    assert found.startswith("loop.py:")
+
+
+def test_what_is_its_own_is_no_reach(tmp_path: Path) -> None:
+    text = "class A:\n    def f(self, other):\n        self._x = other._x._replace(y=1)\n"
+    (tmp_path / "loop.py").write_text(text, encoding="utf-8")
+    assert structure.reaches(tmp_path) == []
+
+
 def test_the_middle_names_no_op() -> None:
     names, classes = op_names()
     assert len(names) > 20

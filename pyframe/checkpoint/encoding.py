@@ -136,7 +136,9 @@ class Encoder:
             "inputs": [_spec_record(spec) for spec in layer.input_specs],
             "output_shape": layer.output_shape,
             "built": layer.built,
-            "parameters": {key: self.ids[p] for key, p in layer._own.items() if p in self.ids},
+            "parameters": {
+                key: self.ids[p] for key, p in layer.own_parameters().items() if p in self.ids
+            },
             "sublayers": {key: self.layer(sub) for key, sub in layer.sublayers.items()},
         }
 

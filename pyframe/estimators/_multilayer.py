@@ -314,7 +314,7 @@ class Multilayer:
         """Set the rate; the velocity of `SGD` is that of scikit-learn divided by it."""
         old = self.plan.optimizer.learning_rate if self.rate is None else self.rate
         self.rate = rate
-        for slots in self.plan._train.slots:
+        for slots in self.plan.engine.state.slots:
             if "velocity" in slots:
                 slots["velocity"] *= old / rate
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NoReturn, Self
 
 import numpy as np
@@ -261,6 +261,10 @@ class Layer(Strict):
             elif isinstance(held, list | tuple):
                 found |= {f"{key}_{i}": v for i, v in enumerate(held) if isinstance(v, Layer)}
         return found
+
+    def own_parameters(self) -> Mapping[str, Parameter]:
+        """Return its own parameters and states, by the names that it gave them."""
+        return self._own
 
     def _all(self) -> Iterator[Parameter]:
         yield from self._own.values()

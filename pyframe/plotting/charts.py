@@ -18,7 +18,8 @@ DATA = "#9aa7b5"
 LINES = ("#c0392b", "#2471a3", "#1e8449", "#b9770e", "#7d3c98", "#148f77", "#5d6d7e")
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """Return an empty figure, in inches, that no window will show."""
     figure = require_extra("matplotlib.figure", "plot").Figure(
         figsize=(width, height), dpi=110, layout="constrained"
     )
@@ -64,7 +65,7 @@ def scatter_with_line(
     >>> len(figure.axes[0].lines)
     1
     """
-    figure = _figure(7, 4.6)
+    figure = new_figure(7, 4.6)
     axes = figure.add_subplot()
     x = np.ravel(np.asarray(x, float))
     axes.scatter(x, np.ravel(y), s=14, color=DATA, alpha=0.7, linewidths=0, label="data")
@@ -97,7 +98,7 @@ def curves(
     >>> len(curves([0, 1, 2], [[0, 1, 4], [0, 1, 8]]).axes[0].lines)
     2
     """
-    figure = _figure(7, 4.2)
+    figure = new_figure(7, 4.2)
     axes = figure.add_subplot()
     for y, color in zip(ys, LINES * (1 + len(ys) // len(LINES)), strict=False):
         axes.plot(np.ravel(x), np.ravel(y), color=color, linewidth=1.4, alpha=0.85)
@@ -145,7 +146,7 @@ def loss_curve(
     for name in chosen:
         if name not in table:
             raise ArgumentError(f"there is no {name!r} in the history; it has {', '.join(table)}")
-    figure = _figure(7, 4.2)
+    figure = new_figure(7, 4.2)
     axes = figure.add_subplot()
     everything = np.concatenate([np.ravel(np.asarray(table[n], float)) for n in chosen])
     positive = everything[np.isfinite(everything)]
@@ -180,7 +181,7 @@ def gradient_norms(norms: Mapping[str, Sequence[float]], *, title: str = "") -> 
     >>> gradient_norms({"sigmoid": [1e-9, 1e-3], "relu": [0.8, 1.1]}).axes[0].get_yscale()
     'log'
     """
-    figure = _figure(7, 4.4)
+    figure = new_figure(7, 4.4)
     axes = figure.add_subplot()
     for (text, values), color in zip(norms.items(), LINES * 9, strict=False):
         depth = np.arange(1, len(values) + 1)
@@ -228,7 +229,7 @@ def confusion_matrix(matrix: Any, names: Sequence[str] | None = None) -> Figure:
         raise ArgumentError(f"{len(names)} names for {classes} classes")
     labels = list(names) if names is not None else [str(i) for i in range(classes)]
     size = 2.2 + 0.46 * classes
-    figure = _figure(size, size)
+    figure = new_figure(size, size)
     axes = figure.add_subplot()
     # Colours by the square root, so that single mistakes can be seen beside hundreds of hits.
     axes.imshow(np.sqrt(counts), cmap="Blues")
@@ -281,7 +282,7 @@ def image_grid(
     """
     pictures = np.asarray(images)
     rows = max(-(-len(pictures) // columns), 1)
-    figure = _figure(1.25 * columns, 1.5 * rows + 0.5)
+    figure = new_figure(1.25 * columns, 1.5 * rows + 0.5)
     for i, picture in enumerate(pictures):
         axes = figure.add_subplot(rows, columns, i + 1)
         axes.imshow(picture, cmap="gray_r", interpolation="nearest")

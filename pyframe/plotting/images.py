@@ -11,7 +11,7 @@ from pyframe.errors import ArgumentError, ShapeError
 from pyframe.graph import topological_order
 from pyframe.model import Model
 from pyframe.node import Value, describe
-from pyframe.plotting.charts import _figure
+from pyframe.plotting.charts import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,7 +53,7 @@ def filters(weight: Any, *, title: str = "Filters") -> Figure:
     channels, count = kernels.shape[2:]
     columns = max(min(count, MOST), 1)
     rows = 1 if channels == 3 else max(min(channels, MOST), 1)
-    figure = _figure(0.8 * columns + 0.6, 0.8 * rows + 0.8)
+    figure = new_figure(0.8 * columns + 0.6, 0.8 * rows + 0.8)
     largest = float(np.abs(kernels).max(initial=0.0)) or 1.0
     for row in range(min(rows, channels)):
         for column in range(min(columns, count)):
@@ -115,7 +115,7 @@ def feature_maps(
     names = ["the image", *found]
     rows = [picture, *(np.asarray(m)[0] for m in maps)]
     columns = max(min(row.shape[-1], MOST) for row in rows)
-    figure = _figure(0.8 * columns + 0.8, 1.05 * len(rows) + 0.5)
+    figure = new_figure(0.8 * columns + 0.8, 1.05 * len(rows) + 0.5)
     for r, (name, row) in enumerate(zip(names, rows, strict=True)):
         for c in range(min(row.shape[-1], columns)):
             axes = figure.add_subplot(len(rows), columns, r * columns + c + 1)

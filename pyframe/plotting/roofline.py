@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pyframe.errors import ArgumentError
-from pyframe.plotting.charts import LINES, _figure
+from pyframe.plotting.charts import LINES, new_figure
 from pyframe.profiler import Profile, Record
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def roofline(profile: Profile, *, title: str = "") -> Figure:
     records = [r for r in profile.sorted() if r.flops and r.bytes and r.seconds]
     if not records:
         raise ArgumentError("no instruction of this profile does arithmetic; nothing can be drawn")
-    figure = _figure(8.4, 5.2)
+    figure = new_figure(8.4, 5.2)
     axes = figure.add_subplot()
     low = min(0.05, *(r.intensity / 2 for r in records))
     high = max(64.0, *(r.intensity * 2 for r in records))
