@@ -25,7 +25,7 @@ from pyframe.program import Context, Program, Row
 from pyframe.state import TrainState
 from pyframe.storage import already_trained, reading
 
-# The longest time between two looks at Ctrl-C.
+# The longest time that C stays away: Ctrl-C and the progress have to wait so long.
 SECONDS_PER_LOOK = 0.05
 
 # A whole run in one call: (context, feeds, training, seed, step count, learning rate, seconds).

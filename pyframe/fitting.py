@@ -12,6 +12,7 @@ import numpy as np
 
 from pyframe.callbacks import Callback, ModelCheckpoint, listens
 from pyframe.errors import DivergenceWarning, warn
+from pyframe.execution import SECONDS_PER_LOOK
 from pyframe.loop import Loop
 from pyframe.node import Array
 from pyframe.objective import Objective
@@ -20,8 +21,6 @@ from pyframe.progress import Progress, describe_logs
 
 if TYPE_CHECKING:
     from pyframe.training import Trainer
-
-SECONDS_PER_LOOK = 0.05  # how long Ctrl-C and the progress may have to wait
 
 
 class History(dict[str, list[Any]]):

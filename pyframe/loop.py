@@ -13,7 +13,7 @@ import numpy as np
 
 from pyframe._native import ffi, lib, pointer, typed_pointer
 from pyframe.errors import ArgumentError, CopyError, LabelError, ShapeError
-from pyframe.execution import give_up, handle
+from pyframe.execution import SECONDS_PER_LOOK, give_up, handle
 from pyframe.node import Array, Placeholder, describe
 from pyframe.program import Context, Specialization
 from pyframe.state import check_rate
@@ -375,7 +375,7 @@ class Loop:
         steps = np.arange(len(self._rate_table) - done, dtype=np.int64) + first
         self._rate_table[done:] = self._make_rates(steps)
 
-    def run(self, seconds: float = 0.05) -> str:
+    def run(self, seconds: float = SECONDS_PER_LOOK) -> str:
         """Run for a while.
 
         Parameters

@@ -477,11 +477,6 @@ def _with_constants(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     )
 
 
-def as_value(x: Any, dtype: np.dtype[Any] | None = None) -> Value:
-    """Return a node as it is, and numbers or arrays as a `Constant`."""
-    return x if isinstance(x, Value) else Constant(x, dtype=dtype)
-
-
 _set = object.__setattr__  # past `Strict`, which would take longer than all the rest of a leaf
 
 

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from itertools import repeat
 from typing import Any, ClassVar, Literal, Self
 
@@ -25,8 +26,8 @@ from pyframe.errors import (
     check_integer,
     check_number,
 )
-from pyframe.execution import check_feed
-from pyframe.fitting import SECONDS_PER_LOOK, Fit, History, in_order
+from pyframe.execution import SECONDS_PER_LOOK, check_feed
+from pyframe.fitting import Fit, History, in_order
 from pyframe.loop import Loop
 from pyframe.model import Model, load
 from pyframe.node import Array, Placeholder
@@ -39,6 +40,56 @@ from pyframe.storage import already_trained
 from pyframe.strict import Strict
 
 DEFAULT_BATCH = 32
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a fit is to do; its arrays are checked, and have one length."""
+
+    objective: Objective
+    arrays: dict[Any, Array]
+    held_out: dict[Any, Array]
+    epochs: int
+    batch_size: int | None
+    shuffle: bool
+    seed: int
+    rates: Any
+    listeners: list[Callback]
+    history: History
+    first: int  # the number of the first epoch
+    saved: resuming.Saved | None = None
+
+    @property
+    def left(self) -> int:
+        """Epochs to run."""
+        return max(self.epochs - self.history.epochs, 0)
+
+    def check(self, saved: resuming.Saved) -> None:
+        """Raise `CheckpointError` if the fit in a file is another one than this."""
+        rows = _rows(self.arrays)
+        saved.check(
+            self.listeners,
+            seed=self.seed,
+            batch_size=rows if self.batch_size is None else self.batch_size,
+            rows=rows,
+            validation_rows=_rows(self.held_out) if self.held_out else 0,
+            shuffle=self.shuffle,
+            columns=self.objective.log_names(validated=bool(self.held_out)),
+        )
+
+    def loop(self, stop: str | None) -> Loop:
+        """Return the loop over its epochs; the parameters have been claimed."""
+        return self.objective.plan.loop(
+            self.arrays,
+            epochs=self.left,
+            batch_size=self.batch_size,
+            shuffle=self.shuffle,
+            seed=self.seed,
+            learning_rates=self.rates,
+            first_epoch=self.first + self.history.epochs,
+            stop=stop,
+            claimed=True,
+        )
 
 
 class Trainer(Strict):
@@ -356,78 +407,27 @@ class Trainer(Strict):
             If the file to resume from is damaged, or of another model, optimizer or fit.
         """
         began, epochs_done = time.perf_counter(), self.epochs_done
-        seed = check_integer("seed", seed, at_least=0, at_most=2**64 - 1)
-        epochs = check_integer("epochs", epochs, at_least=0)
-        listeners = in_order([*self.callbacks, *_callbacks(callbacks)])
-        objective, arrays = self._data(X, Y, sample_weight)
-        arrays, held_out = _split(arrays, check_number("validation_split", validation_split))
-        if validation_data is not None:
-            if held_out:
-                raise ArgumentError("pass validation_split or validation_data, not both")
-            held_out = self._validation_arrays(objective, validation_data)
-        if batch_size == "auto":
-            batch_size = min(DEFAULT_BATCH, _rows(arrays))
-        rates = None if schedule is None else schedules.get(schedule)
-        first, saved = epochs_done, None
-        if initial_epoch is not None:
-            first = check_integer("initial_epoch", initial_epoch, at_least=0)
-        history = History(seed, first)
-        if resume is not None:
-            if initial_epoch is not None:
-                raise ArgumentError("pass resume or initial_epoch: the file has the epoch")
-            saved = resuming.read(resume, self, objective)
-            rows = _rows(arrays)
-            saved.check(
-                listeners,
-                seed=seed,
-                batch_size=rows if batch_size is None else batch_size,
-                rows=rows,
-                validation_rows=_rows(held_out) if held_out else 0,
-                shuffle=bool(shuffle),
-                columns=objective.log_names(validated=bool(held_out)),
-            )
-            history = saved.history()
-            first = history.first_epoch
-        left = max(epochs - history.epochs, 0)
-        with objective.plan.claim(), ExitStack() as stack:
+        job = self._job(
+            self._data(X, Y, sample_weight),
+            validation_split,
+            validation_data,
+            epochs=check_integer("epochs", epochs, at_least=0),
+            batch_size=batch_size,
+            shuffle=bool(shuffle),
+            seed=check_integer("seed", seed, at_least=0, at_most=2**64 - 1),
+            rates=None if schedule is None else schedules.get(schedule),
+            listeners=in_order([*self.callbacks, *_callbacks(callbacks)]),
+            first=_first_epoch(initial_epoch, resume, epochs_done),
+            resume=resume,
+        )
+        history = job.history
+        with job.objective.plan.claim(), ExitStack() as stack:
             if self.epochs_done != epochs_done:
                 raise already_trained()  # a fit in another thread has come and gone meanwhile
-            if saved is not None:  # otherwise nothing is lost when the loop refuses
-                objective.plan.engine.require_unchanged()
-            self._train_on(objective)
-            if saved is not None:
-                self._go_back_to(saved)
-            validation = _validation(objective, held_out, left, batch_size)
-            if validation is not None:
-                stack.enter_context(validation)
-            try:
-                loop = stack.enter_context(
-                    objective.plan.loop(
-                        arrays,
-                        epochs=left,
-                        batch_size=batch_size,
-                        shuffle=shuffle,
-                        seed=seed,
-                        learning_rates=rates,
-                        first_epoch=first + history.epochs,
-                        stop=_stops(listeners, validation is not None),
-                        claimed=True,
-                    )
-                )
-            except GraphError:
-                objective.plan.engine.require_unchanged()
-                raise
-            progress = Progress(left, loop.samples, verbose)
-            stack.callback(progress.close)
-            fit = Fit(
-                self, objective, loop, validation, listeners, history, progress, bool(shuffle)
-            )
-            if saved is not None:
-                saved.seek(loop)
-            self.stop_training = False
+            fit = self._prepared(job, verbose, stack)
             self._last_fit = fit
             try:
-                fit.run(lambda: None if saved is None else saved.give_back(fit))
+                fit.run(lambda: None if job.saved is None else job.saved.give_back(fit))
             finally:  # let go of the data; where it has ended is counted elsewhere
                 fit.running = False
                 del fit.loop, fit.validation, fit.trainer
@@ -436,6 +436,71 @@ class Trainer(Strict):
             callback.on_fit_end(self, history)
         notify("fit_end", trainer=self, history=history)
         return history
+
+    def _job(
+        self,
+        data: tuple[Objective, dict[Any, Array]],
+        validation_split: float,
+        validation_data: Any,
+        *,
+        epochs: int,
+        batch_size: Any,
+        resume: Any,
+        **rest: Any,
+    ) -> _Job:
+        """Return what a fit is to do, all of it checked; nothing has been changed yet."""
+        objective, arrays = data
+        arrays, held_out = _split(arrays, check_number("validation_split", validation_split))
+        if validation_data is not None:
+            if held_out:
+                raise ArgumentError("pass validation_split or validation_data, not both")
+            held_out = self._validation_arrays(objective, validation_data)
+        if batch_size == "auto":
+            batch_size = min(DEFAULT_BATCH, _rows(arrays))
+        job = _Job(
+            objective,
+            arrays,
+            held_out,
+            epochs=epochs,
+            batch_size=batch_size,
+            history=History(rest["seed"], rest["first"]),
+            **rest,
+        )
+        if resume is None:
+            return job
+        saved = resuming.read(resume, self, objective)
+        job.check(saved)
+        history = saved.history()
+        return replace(job, saved=saved, history=history, first=history.first_epoch)
+
+    def _prepared(self, job: _Job, verbose: int, stack: ExitStack) -> Fit:
+        """Return a fit that can run; `stack` closes what it runs on.
+
+        Whoever calls this has claimed the parameters.
+        """
+        objective, saved = job.objective, job.saved
+        if saved is not None:  # otherwise nothing is lost when the loop refuses
+            objective.plan.engine.require_unchanged()
+        self._train_on(objective)
+        if saved is not None:
+            self._go_back_to(saved)
+        validation = _validation(objective, job.held_out, job.left, job.batch_size)
+        if validation is not None:
+            stack.enter_context(validation)
+        try:
+            loop = stack.enter_context(job.loop(_stops(job.listeners, validation is not None)))
+        except GraphError:
+            objective.plan.engine.require_unchanged()
+            raise
+        progress = Progress(job.left, loop.samples, verbose)
+        stack.callback(progress.close)
+        fit = Fit(
+            self, objective, loop, validation, job.listeners, job.history, progress, job.shuffle
+        )
+        if saved is not None:
+            saved.seek(loop)
+        self.stop_training = False
+        return fit
 
     def _validation_arrays(self, objective: Objective, data: Any) -> dict[Any, Array]:
         if not isinstance(data, list | tuple) or len(data) not in (2, 3):
@@ -583,6 +648,15 @@ class Trainer(Strict):
 
 
 # ---- helpers ----
+
+
+def _first_epoch(initial_epoch: int | None, resume: Any, epochs_done: int) -> int:
+    """Return the number of the first epoch, unless a file has it."""
+    if initial_epoch is None:
+        return epochs_done
+    if resume is not None:
+        raise ArgumentError("pass resume or initial_epoch: the file has the epoch")
+    return check_integer("initial_epoch", initial_epoch, at_least=0)
 
 
 def _callbacks(callbacks: Any) -> list[Callback]:

@@ -10,9 +10,8 @@ import numpy as np
 
 from pyframe.errors import warn
 from pyframe.estimators._multilayer import Multilayer
+from pyframe.execution import SECONDS_PER_LOOK
 from pyframe.progress import say
-
-SECONDS_PER_LOOK = 0.05  # so long C may stay away before Ctrl-C is noticed
 
 
 class Schedule:
