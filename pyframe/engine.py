@@ -26,7 +26,7 @@ from pyframe.errors import (
 )
 from pyframe.execution import check_feed, resolve_feed
 from pyframe.graph import Graph, topological_order, with_collector_paused
-from pyframe.lowering import Builder
+from pyframe.lowering import lower
 from pyframe.node import Array, Node, Parameter, Placeholder, Spec, State, Value
 from pyframe.pattern import Pattern
 from pyframe.program import Context, Program, Request, Specialization
@@ -273,7 +273,7 @@ class Engine:
             specs = {p: Spec(a.shape, a.dtype) for p, a in feeds.items()}
             made = with_collector_paused(
                 lambda: Specialization(
-                    Program(Builder(self._request(mode, list(outputs), specs, training))),
+                    lower(self._request(mode, list(outputs), specs, training)),
                     self.state.guards,
                 )
             )

@@ -48,6 +48,7 @@ from pyframe.program import (
     PYTHON,
     Context,
     FlatCall,
+    Instruction,
     Program,
     Request,
     Row,
@@ -62,13 +63,20 @@ def stream_of(name: str) -> int:
     return int.from_bytes(digest, "little") & 0x0000_FFFF_FFFF_FFFF
 
 
+def lower(request: Request) -> Program:
+    """Return the program that computes what is asked for."""
+    builder = Builder(request)
+    builder.lower()
+    return builder.program()
+
+
 class Builder:
-    """Turns a `Request` into a `Program`."""
+    """The tables of a `Program` while they are made."""
 
     def __init__(self, request: Request) -> None:
         self.request = request
         self.rows: list[Row] = []
-        self.instructions: list[tuple[Any, ...]] = []
+        self.instructions: list[Instruction] = []
         self.slots: list[int] = []
         self.attributes = bytearray()
         self.dims: list[int] = []
@@ -95,7 +103,6 @@ class Builder:
         self.flags = lib.PF_TRAINING if request.training else 0
         self.counts: dict[Node, int | None] = {}  # of the elements that element-wise ops treat
         self.rewritten = Rewritten([])
-        self._lower()
 
     # ---- values ----
 
@@ -137,7 +144,8 @@ class Builder:
 
     # ---- the passes ----
 
-    def _lower(self) -> None:
+    def lower(self) -> None:
+        """Fill the tables: number the values, place them in memory, write the instructions."""
         request = self.request
         targets = [*request.outputs, *request.records, *(g for _, g, _ in request.gradients)]
         if request.cost is not None:
@@ -248,7 +256,7 @@ class Builder:
                 (v.node, v.index) for v in node.inputs if v is not None and v.node in constant
             )
         keys = sorted(wanted, key=lambda key: (key[0].serial, key[1]))
-        program = Program(Builder(Request([n[i] for n, i in keys], {}, self.request.names)))
+        program = lower(Request([n[i] for n, i in keys], {}, self.request.names))
         context = Context(program, [])
         if lib.pf_context_run(context.pointer, len(program), -1.0) != lib.PF_DONE:
             return list(order)  # when it runs in its place, the error comes with the node's name
@@ -401,13 +409,12 @@ class Builder:
     def _end_group(self, head: int, elements: int, block: int) -> None:
         """Fill in the head, now that its members are there."""
         members = self.instructions[head + 1 :]
-        fields = INSTRUCTION_DTYPE.names
-        assert fields is not None
-        instruction = dict(zip(fields, self.instructions[head], strict=True))
-        instruction["work"] = sum(m[fields.index("work")] for m in members)
-        instruction["group"], instruction["elements"] = len(members), elements
-        instruction["block"] = block
-        self.instructions[head] = tuple(instruction.values())
+        self.instructions[head] = self.instructions[head]._replace(
+            work=sum(m.work for m in members),
+            group=len(members),
+            elements=elements,
+            block=block,
+        )
 
     def _call(self, node: Node, specs: Specs, inputs: list[int], outputs: list[int]) -> None:
         given = self._given(node, specs)
@@ -521,22 +528,19 @@ class Builder:
                 work += self.value_bytes[value]
         self.attributes.extend(b"\0" * (-len(self.attributes) % 16))
         self.instructions.append(
-            (
-                address,
-                stream,
-                0,
-                len(self.slots),
-                len(self.attributes),
-                scratch,
-                work,
-                self.flags,
-                len(block),
-                len(row.inputs),
-                len(outputs),
-                len(states),
-                0,
-                0,
-                0,
+            Instruction(
+                kernel=address,
+                stream=stream,
+                accumulate=0,
+                slots_at=len(self.slots),
+                attributes_at=len(self.attributes),
+                scratch_bytes=scratch,
+                work=work,
+                flags=self.flags,
+                attribute_size=len(block),
+                input_count=len(row.inputs),
+                output_count=len(outputs),
+                state_count=len(states),
             )
         )
         self.slots.extend(slots)
@@ -545,7 +549,34 @@ class Builder:
 
     # ---- the C object ----
 
-    def readable(self) -> set[int]:
+    def program(self) -> Program:
+        """Return the program that the tables make."""
+        request, readable = self.request, self._readable()
+        for value, root in self.root.items():
+            self.value_base[value] = self.value_base[root]
+            self.value_offset[value] = self.value_offset[root]
+        return Program(
+            pointer=self._build(),
+            rows=self.rows,
+            members={i: m.group for i, m in enumerate(self.instructions) if m.group},
+            update_at=self.update_at,
+            absorbed=self.rewritten.absorbed,
+            specs=self.value_specs,
+            bytes=self.value_bytes,
+            places=list(zip(self.value_base, self.value_offset, strict=True)),
+            value_ids=self.value_ids,
+            readable=readable,
+            arena_bytes=self.arena.size,
+            feeds=list(request.feeds),
+            feed_bases=self.feed_bases,
+            fixed_bases=self.fixed_bases,
+            cost_id=self.cost_id,
+            output_ids=[self.value_ids[key_of(v)] for v in request.outputs],
+            record_ids=[self.value_ids[key_of(v)] for v in request.records],
+            alive=[request, self.arrays],
+        )
+
+    def _readable(self) -> set[int]:
         """Return the values whose memory still holds them at the end."""
         return {
             value
@@ -559,11 +590,8 @@ class Builder:
             self.dims.extend(shape)
         return self.dims_index[shape]
 
-    def build(self) -> Any:
+    def _build(self) -> Any:
         """Hand the tables to C, which copies them."""
-        for value, root in self.root.items():
-            self.value_base[value] = self.value_base[root]
-            self.value_offset[value] = self.value_offset[root]
         rows = [
             (
                 self.value_offset[i],

@@ -6,24 +6,21 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import cached_property
+from typing import Any, NamedTuple
 from weakref import ref
 
 import numpy as np
 
-from pyframe._native import INSTRUCTION_DTYPE, ffi, lib
+from pyframe._native import ffi, lib
 from pyframe.errors import ResourceError, raise_if_signalled
-from pyframe.fusion import key_of
+from pyframe.fusion import Key
 from pyframe.node import Array, Node, Parameter, Placeholder, Spec, Value, known_shape
 from pyframe.storage import Guard
-
-if TYPE_CHECKING:
-    from pyframe.lowering import Builder
 
 ARENA = 0
 NOWHERE = -1
 BLOCK: int = lib.PF_IN_GROUP
-_GROUP_FIELD = list(INSTRUCTION_DTYPE.names or ()).index("group")
 PYTHON, GROUP = "python", "group"  # what a row says instead of the name of a kernel
 COPY_KERNEL = "copy"  # moves a gradient to its segment, and states to and from their shadow
 
@@ -87,39 +84,75 @@ class Row(NamedTuple):
     call: FlatCall | None
 
 
-class Program:
-    """A lowered program: the C object, and what Python must know of it."""
+class Instruction(NamedTuple):
+    """One instruction as C has it: the fields of ``pf_instruction`` in core_c/plan.inc."""
 
-    def __init__(self, builder: Builder) -> None:
-        request = builder.request
-        self.rows = builder.rows
-        self.specs = builder.value_specs
-        self.bytes = builder.value_bytes
-        self.arena_bytes = builder.arena.size
-        self.update_at = builder.update_at
-        self.position = {row.node: i for i, row in enumerate(self.rows) if row.node is not None}
-        self.python_rows = {i for i, row in enumerate(self.rows) if row.kernel == PYTHON}
-        self.absorbed = builder.rewritten.absorbed
-        self.value_ids = builder.value_ids
-        self.readable = builder.readable()
-        self.feed_bases = builder.feed_bases
-        self.fixed_bases = builder.fixed_bases
-        self.cost_id = builder.cost_id
-        self.feeds = list(request.feeds)
-        self.output_ids = [builder.value_ids[key_of(v)] for v in request.outputs]
-        self.record_ids = [builder.value_ids[key_of(v)] for v in request.records]
-        self.record_widths = [math.prod(known_shape(self.specs[i])) for i in self.record_ids]
-        self.alive = [request, builder.arrays]  # the arrays that the bases point to
-        self.pointer = builder.build()
-        # Members of the groups, under the numbers of their heads.
-        field = _GROUP_FIELD
-        self.members = {i: m[field] for i, m in enumerate(builder.instructions) if m[field]}
-        self.places = list(zip(builder.value_base, builder.value_offset, strict=True))
-        fed = set(self.feed_bases.values())
-        self.fed_values = {i for i, base in enumerate(builder.value_base) if base in fed}
+    kernel: int  # an address; 0: in Python, or a group
+    stream: int  # of random numbers
+    accumulate: int
+    slots_at: int
+    attributes_at: int
+    scratch_bytes: int
+    work: int
+    flags: int
+    attribute_size: int
+    input_count: int
+    output_count: int
+    state_count: int
+    group: int = 0  # of its head: how many members follow
+    elements: int = 0  # of a group
+    block: int = 0  # of a group: the elements that are treated at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A lowered program: the C object, and what Python must know of it. Made by `lower`.
+
+    A value has a number, of which `specs`, `bytes` and `places` tell more.
+    """
+
+    pointer: Any
+    rows: list[Row]
+    members: dict[int, int]  # of groups: how many there are behind each head
+    update_at: int  # the first instruction of the update, or -1
+    absorbed: set[Key]  # values that a fusion has done away with
+    specs: list[Spec]
+    bytes: list[int]
+    places: list[tuple[int, int]]  # (base, offset)
+    value_ids: dict[Key, int]
+    readable: set[int]  # those whose memory still holds them at the end
+    arena_bytes: int
+    feeds: list[Placeholder]
+    feed_bases: dict[Placeholder, int]
+    fixed_bases: list[tuple[int, int]]  # (base, address)
+    cost_id: int
+    output_ids: list[int]
+    record_ids: list[int]
+    alive: list[Any]  # what the bases point to
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @cached_property
+    def position(self) -> dict[Node, int]:
+        """The instruction of each node that has one."""
+        return {row.node: i for i, row in enumerate(self.rows) if row.node is not None}
+
+    @cached_property
+    def python_rows(self) -> set[int]:
+        """The instructions that are run by Python."""
+        return {i for i, row in enumerate(self.rows) if row.kernel == PYTHON}
+
+    @cached_property
+    def record_widths(self) -> list[int]:
+        """How many numbers each metric sums."""
+        return [math.prod(known_shape(self.specs[i])) for i in self.record_ids]
+
+    @cached_property
+    def fed_values(self) -> set[int]:
+        """The values that lie in what is fed."""
+        fed = set(self.feed_bases.values())
+        return {i for i, (base, _) in enumerate(self.places) if base in fed}
 
 
 class Specialization:

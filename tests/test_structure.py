@@ -9,7 +9,7 @@ import pytest
 import structure
 
 import pyframe
-from pyframe import registry
+from pyframe import _native, program, registry
 
 PACKAGE = Path(pyframe.__file__).parent
 
@@ -124,3 +124,8 @@ def test_plugins_use_only_what_a_stranger_has() -> None:
 def test_a_plugin_that_uses_more_is_found(file: str, line: str, tmp_path: Path) -> None:
     (tmp_path / file).write_text(line + "\n", encoding="utf-8")
     assert len(structure.private_uses(tmp_path, ["layers", "errors"])) == 1
+
+
+def test_an_instruction_has_the_fields_that_c_has() -> None:
+    names = _native.INSTRUCTION_DTYPE.names
+    assert names == program.Instruction._fields
