@@ -19,7 +19,8 @@ def get(metric: Any) -> Callable[..., Any]:
     Parameters
     ----------
     metric : str or callable
-        A callable of (y, y_hat) that gives a node whose outputs add up over batches.
+        A callable of (y, y_hat) that gives a node whose outputs add up over batches. Its attribute
+        ``higher_is_better``, or that of the node's class, says which way is better.
 
     Raises
     ------
@@ -40,6 +41,33 @@ def get(metric: Any) -> Callable[..., Any]:
             f"{metric!r} is no metric; pass a name such as 'mae', or a callable of (y, y_hat)"
         )
     return found  # type: ignore[no-any-return]
+
+
+def higher_is_better(metric: Any, node: Any) -> bool | None:
+    """Return whether a model is the better the more this metric is.
+
+    Parameters
+    ----------
+    metric : callable
+        As `get` returns it. An attribute ``higher_is_better``, True or False, counts first: that
+        is how a plain function says it.
+    node : Node
+        What it has made, whose class says it otherwise.
+
+    Returns
+    -------
+    bool or None
+        None if neither says it.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> y, y_hat = pf.Placeholder("y", shape=(None, 1)), pf.Placeholder("y_hat", shape=(None, 1))
+    >>> pf.metrics.higher_is_better(pf.R2, pf.R2(y, y_hat))
+    True
+    """
+    said: bool | None = getattr(metric, "higher_is_better", None)
+    return getattr(node, "higher_is_better", None) if said is None else said
 
 
 @hookimpl

@@ -566,8 +566,7 @@ class MeanOf(Ratio, Metric):
     2.5
     """
 
-    op = "mean_of"
-    higher_is_better = False
+    op = "mean_of"  # of anything: which way is better, the metric says that is made with it
     shape_only = (1,)
     exact_on_integers = True
 
