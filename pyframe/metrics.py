@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pyframe.errors import ArgumentError
 from pyframe.hookspecs import hookimpl
-from pyframe.ops import pyframe_register_ops
+from pyframe.ops import listed_in
 from pyframe.registry import registries
 
-BUILT_IN = ("accuracy", "mae", "rmse", "r2", "confusion_matrix")
+BUILT_IN = tuple(listed_in("metrics"))
 
 
 def get(metric: Any) -> Callable[..., Any]:
@@ -35,12 +34,7 @@ def get(metric: Any) -> Callable[..., Any]:
     >>> pf.metrics.get("accuracy").__name__
     'Accuracy'
     """
-    found = registries["metrics"].get(metric) if isinstance(metric, str) else metric
-    if not callable(found):
-        raise ArgumentError(
-            f"{metric!r} is no metric; pass a name such as 'mae', or a callable of (y, y_hat)"
-        )
-    return found  # type: ignore[no-any-return]
+    return registries["metrics"].function(metric, "metric", such_as="mae")
 
 
 def higher_is_better(metric: Any, node: Any) -> bool | None:
@@ -73,8 +67,7 @@ def higher_is_better(metric: Any, node: Any) -> bool | None:
 @hookimpl
 def pyframe_register_metrics() -> Mapping[str, Callable[..., Any]]:
     """Name the built-in metrics."""
-    ops = pyframe_register_ops()
-    return {name: ops[name] for name in BUILT_IN}
+    return listed_in("metrics")
 
 
 def __getattr__(name: str) -> Any:

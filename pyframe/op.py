@@ -69,8 +69,12 @@ class Op(Node):
       and `magnitude` takes ``states`` too; with `uses_random` it says what happens outside of
       training, when nothing is drawn.
     - `cases()` and `sample(draw)`: test cases, fixed and random.
+    - `listed_in`: "losses" or "metrics" for a built-in one that is picked by name among those, too;
+      `aliases` are its other names there.
     """
 
+    listed_in: ClassVar[str] = ""
+    aliases: ClassVar[tuple[str, ...]] = ()
     kernel: ClassVar[str] = ""
     attributes: ClassVar[dict[str, str]] = {}
     rules: ClassVar[Mapping[str, Rule]] = {}

@@ -107,6 +107,7 @@ class Optimizer(Strict):
     """
 
     name: ClassVar[str] = "optimizer"
+    aliases: ClassVar[tuple[str, ...]] = ()  # other names of a built-in one
     needs_gradients: ClassVar[bool] = True
     proposes: ClassVar[bool] = False
     slots: dict[str, str] = {}

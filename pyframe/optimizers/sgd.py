@@ -46,6 +46,7 @@ class SGD(Optimizer):
     """
 
     name = "sgd"
+    aliases = ("gradient_descent",)
     _attributes = Optimizer._attributes
 
     def __init__(
