@@ -69,10 +69,13 @@ class Op(Node):
       and `magnitude` takes ``states`` too; with `uses_random` it says what happens outside of
       training, when nothing is drawn.
     - `cases()` and `sample(draw)`: test cases, fixed and random.
+    - `rectifies`: of an activation that cuts off half of its input or so: the weights before it are
+      drawn the larger (He's variance), so that the signal keeps its size.
     - `listed_in`: "losses" or "metrics" for a built-in one that is picked by name among those, too;
       `aliases` are its other names there.
     """
 
+    rectifies: ClassVar[bool] = False
     listed_in: ClassVar[str] = ""
     aliases: ClassVar[tuple[str, ...]] = ()
     kernel: ClassVar[str] = ""

@@ -470,6 +470,24 @@ def activation_function(activation: Any) -> Callable[[Value], Value] | None:
     return function  # type: ignore[no-any-return]
 
 
+def default_weights(activation: Any) -> str:
+    """Return the name of the initializer of weights before an activation.
+
+    Parameters
+    ----------
+    activation : callable or None
+        As `activation_function` returns it. One whose `rectifies` is True, as that of `pf.Relu` is,
+        gets He's variance.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.layers.default_weights(pf.Relu), pf.layers.default_weights(pf.Tanh)
+    ('he_uniform', 'xavier_uniform')
+    """
+    return "he_uniform" if getattr(activation, "rectifies", False) else "xavier_uniform"
+
+
 def _signature(function: Callable[..., Any]) -> inspect.Signature:
     """Return a signature; `inspect` makes a ValueError of its own of any that comes meanwhile."""
     try:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from pyframe.errors import ArgumentError, ShapeError, check_number
-from pyframe.layers.base import VALUE, Layer, activation_function
+from pyframe.layers.base import VALUE, Layer, activation_function, default_weights
 from pyframe.node import Spec, Value, describe
+from pyframe.ops.activations import OPS as ACTIVATIONS
 from pyframe.ops.linear import Linear
 from pyframe.ops.random import Dropout as DropoutOp
 from pyframe.ops.shapes import Flatten as FlattenOp
 
-# After these, half of the input or so is cut off: He's variance keeps the signal's size.
-RECTIFIERS = {"relu", "leaky_relu", "elu", "gelu", "silu", "softplus"}
+RECTIFIERS = {cls.op for cls in ACTIVATIONS if cls.rectifies}
 
 
 class Dense(Layer):
@@ -86,10 +86,9 @@ class Dense(Layer):
                 f"layer {self.path!r} (Dense) needs an input (n, ..., in) whose last extent is "
                 f"known, and got {describe(spec.shape)}"
             )
-        name = getattr(self._function, "op", "")
         weight = self.weight_initializer
         if weight is None:
-            weight = "he_uniform" if name in RECTIFIERS else "xavier_uniform"
+            weight = default_weights(self._function)
         shape = (spec.shape[-1], self.units)
         self.weight = self.add_parameter("weight", shape, weight, dtype=spec.dtype)
         self.offset = None
