@@ -96,6 +96,22 @@ class Layer(Strict):
         self._own: dict[str, Parameter] = {}
         self._given: dict[str, Parameter] = {}  # what restore() brings
 
+    @classmethod
+    def cases(cls) -> Sequence[Any]:
+        """Return what the conformance kit tries this layer on.
+
+        Each case is the shape of an input, batch included, and the arguments of the constructor,
+        or a `pyframe.testing.PartCase`. None, the default: the usual shapes of rows, sequences,
+        images and volumes that it takes, made without arguments.
+
+        Examples
+        --------
+        >>> import pyframe as pf
+        >>> pf.layers.Dropout.cases()[0]
+        ((4, 3), {'rate': 0.4})
+        """
+        return ()
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "_attributes" in cls.__dict__:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pyframe.errors import ArgumentError, ShapeError, check_number
@@ -79,6 +80,13 @@ class Dense(Layer):
         self.weight_initializer, self.bias_initializer = weight_initializer, bias_initializer
         self._function = activation_function(activation)
 
+    @classmethod
+    def cases(cls) -> Sequence[Any]:
+        return (
+            ((4, 3), {"units": 2, "activation": "tanh"}),
+            ((2, 3, 4), {"units": 3, "bias": False, "weight_initializer": "orthogonal"}),
+        )
+
     def build(self, *specs: Spec) -> None:
         (spec,) = specs
         if spec.shape is None or len(spec.shape) < 2 or spec.shape[-1] is None:
@@ -132,6 +140,10 @@ class Activation(Layer):
             raise ArgumentError("Activation needs the name of an op, or a function")
         self.activation, self._function = activation, function
 
+    @classmethod
+    def cases(cls) -> Sequence[Any]:
+        return (((4, 3), {"activation": "gelu"}),)
+
     def call(self, *inputs: Value) -> Value:
         return self._function(*inputs)
 
@@ -161,6 +173,10 @@ class Dropout(Layer):
     def __init__(self, rate: float, *, name: str | None = None) -> None:
         super().__init__(name=name)
         self.rate = check_number("Dropout: the rate", rate, at_least=0, below=1)
+
+    @classmethod
+    def cases(cls) -> Sequence[Any]:
+        return (((4, 3), {"rate": 0.4}), ((3, 4, 4, 2), {"rate": 0.0}))
 
     def call(self, *inputs: Value) -> Value:
         (x,) = inputs
