@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy as np
 from pyframe._native import MAX_NDIM
 from pyframe.errors import ArgumentError, check_integer, check_number, raise_if_signalled
 
-__all__ = ["Rule", "axes", "flag", "number", "one_of", "optional", "packed", "whole"]
+__all__ = ["Block", "Rule", "axes", "flag", "number", "one_of", "optional", "packed", "whole"]
 
 Rule = Callable[[Any, str], Any]
 
@@ -178,3 +178,45 @@ def packed(field: np.dtype[Any]) -> Rule:
         return value
 
     return rule
+
+
+class Block:
+    """The attributes that a kernel reads: in C a struct with the same fields in the same order.
+
+    Parameters
+    ----------
+    fields : dict of str to str
+        Name and dtype of each field, as ``{"slope": "f8", "axes": "8i8"}``.
+
+    Attributes
+    ----------
+    dtype : numpy.dtype
+        Laid out as a C compiler does it.
+    rules : dict of str to Rule
+        What each field can hold.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.attributes.Block({"limit": "f8", "skip": "i8"}).pack({"limit": 0.0, "skip": True}).hex()
+    '00000000000000000100000000000000'
+    """
+
+    def __init__(self, fields: Mapping[str, str]) -> None:
+        self.dtype: np.dtype[Any] = np.dtype(list(fields.items()), align=True)
+        self.rules = {key: packed(np.dtype(field)) for key, field in fields.items()}
+
+    def pack(self, values: Mapping[str, Any]) -> bytes:
+        """Return the bytes for a value of each field; other keys are left out.
+
+        Raises
+        ------
+        ArgumentError
+            If a field cannot hold its value.
+        """
+        if not self.rules:
+            return b""
+        block = np.zeros((), self.dtype)
+        for field, rule in self.rules.items():
+            block[field] = rule(values[field], field)
+        return block.tobytes()

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pyframe.errors import ArgumentError
 from pyframe.hookspecs import hookimpl
-from pyframe.ops import pyframe_register_ops
+from pyframe.ops import listed_in
 from pyframe.registry import registries
 
-BUILT_IN = ("l1_loss", "l2_loss", "huber_loss", "cross_entropy", "binary_cross_entropy")
+BUILT_IN = tuple(listed_in("losses"))
 
 
 def get(loss: Any) -> Callable[..., Any]:
@@ -34,19 +33,13 @@ def get(loss: Any) -> Callable[..., Any]:
     >>> pf.losses.get("mse").__name__
     'L2Loss'
     """
-    found = registries["losses"].get(loss) if isinstance(loss, str) else loss
-    if not callable(found):
-        raise ArgumentError(
-            f"{loss!r} is no loss; pass a name such as 'l2', or a callable of (y, y_hat)"
-        )
-    return found  # type: ignore[no-any-return]
+    return registries["losses"].function(loss, "loss", such_as="l2")
 
 
 @hookimpl
 def pyframe_register_losses() -> Mapping[str, Callable[..., Any]]:
     """Name the built-in losses."""
-    ops = pyframe_register_ops()
-    return {name: ops[name] for name in BUILT_IN}
+    return listed_in("losses")
 
 
 def __getattr__(name: str) -> Any:

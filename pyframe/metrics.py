@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pyframe.errors import ArgumentError
 from pyframe.hookspecs import hookimpl
-from pyframe.ops import pyframe_register_ops
+from pyframe.ops import listed_in
 from pyframe.registry import registries
 
-BUILT_IN = ("accuracy", "mae", "rmse", "r2", "confusion_matrix")
+BUILT_IN = tuple(listed_in("metrics"))
 
 
 def get(metric: Any) -> Callable[..., Any]:
@@ -19,7 +18,8 @@ def get(metric: Any) -> Callable[..., Any]:
     Parameters
     ----------
     metric : str or callable
-        A callable of (y, y_hat) that gives a node whose outputs add up over batches.
+        A callable of (y, y_hat) that gives a node whose outputs add up over batches. Its attribute
+        ``higher_is_better``, or that of the node's class, says which way is better.
 
     Raises
     ------
@@ -34,19 +34,40 @@ def get(metric: Any) -> Callable[..., Any]:
     >>> pf.metrics.get("accuracy").__name__
     'Accuracy'
     """
-    found = registries["metrics"].get(metric) if isinstance(metric, str) else metric
-    if not callable(found):
-        raise ArgumentError(
-            f"{metric!r} is no metric; pass a name such as 'mae', or a callable of (y, y_hat)"
-        )
-    return found  # type: ignore[no-any-return]
+    return registries["metrics"].function(metric, "metric", such_as="mae")
+
+
+def higher_is_better(metric: Any, node: Any) -> bool | None:
+    """Return whether a model is the better the more this metric is.
+
+    Parameters
+    ----------
+    metric : callable
+        As `get` returns it. An attribute ``higher_is_better``, True or False, counts first: that
+        is how a plain function says it.
+    node : Node
+        What it has made, whose class says it otherwise.
+
+    Returns
+    -------
+    bool or None
+        None if neither says it.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> y, y_hat = pf.Placeholder("y", shape=(None, 1)), pf.Placeholder("y_hat", shape=(None, 1))
+    >>> pf.metrics.higher_is_better(pf.R2, pf.R2(y, y_hat))
+    True
+    """
+    said: bool | None = getattr(metric, "higher_is_better", None)
+    return getattr(node, "higher_is_better", None) if said is None else said
 
 
 @hookimpl
 def pyframe_register_metrics() -> Mapping[str, Callable[..., Any]]:
     """Name the built-in metrics."""
-    ops = pyframe_register_ops()
-    return {name: ops[name] for name in BUILT_IN}
+    return listed_in("metrics")
 
 
 def __getattr__(name: str) -> Any:

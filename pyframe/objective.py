@@ -22,12 +22,13 @@ Function = Callable[..., Any]
 
 
 class Column(NamedTuple):
-    """One loss or metric: its name in the logs, and its part of a record."""
+    """One loss or metric: its name in the logs, its part of a record, and which way is better."""
 
     key: str
     node: Node
     start: int
     stop: int
+    higher_is_better: bool | None
 
     def values(self, records: Array) -> list[Any]:
         """Return the value for each row of records, which are sums over an epoch."""
@@ -43,6 +44,14 @@ class Column(NamedTuple):
         if isinstance(self.node, Ratio):  # floats already, and perhaps a million of them
             return values
         return [np.asarray(value).tolist() for value in values]
+
+
+class Measured(NamedTuple):
+    """A loss or metric before it has its place in a record."""
+
+    key: str
+    node: Node
+    higher_is_better: bool | None
 
 
 class Objective(NamedTuple):
@@ -72,9 +81,9 @@ class Objective(NamedTuple):
 
     def higher_is_better(self, name: str) -> bool | None:
         """Return whether more is better of a number in the logs; None if it does not say."""
-        nodes = {column.key: column.node for column in self.columns}
-        key = name if name in nodes else name.removeprefix("val_")
-        return getattr(nodes[key], "higher_is_better", None)
+        columns = {column.key: column for column in self.columns}
+        key = name if name in columns else name.removeprefix("val_")
+        return columns[key].higher_is_better
 
     def log_names(self, *, validated: bool) -> list[str]:
         """Return the names in the logs of a fit, with validation or without."""
@@ -145,11 +154,11 @@ class Goal:
         ]
         cost = self._cost([term for _, term in pairs])
         targets = [target for target, _ in pairs]
-        measured: list[tuple[str, Node]] = [("loss", MeanOf(cost, targets[0], weight))]
+        measured = [Measured("loss", MeanOf(cost, targets[0], weight), False)]
         for name, (target, term), output in zip(names, pairs, outputs, strict=True):
             prefix = f"{name}_" if several else ""
             if several:
-                measured.append((f"{name}_loss", MeanOf(term, target, weight)))
+                measured.append(Measured(f"{name}_loss", MeanOf(term, target, weight), False))
             for key, metric in self.metrics:
                 node = metric(target, output)
                 if not isinstance(node, Node):
@@ -157,12 +166,13 @@ class Goal:
                         f"metric {key!r} must give a node, and gave {type(node).__name__}"
                     )
                 _check_meaning(key, node, output, term)
-                measured.append((prefix + key, node))
+                rises = metrics.higher_is_better(metric, node)
+                measured.append(Measured(prefix + key, node, rises))
         plan = compile(
             cost,
             optimizer,
             outputs=outputs,
-            metrics=[node for _, node in measured],
+            metrics=[one.node for one in measured],
             parameters=model.parameters,
             detect_anomaly=detect_anomaly,
         )
@@ -260,10 +270,10 @@ def _check_meaning(key: str, metric: Node, output: Value, term: Value) -> None:
         )
 
 
-def _columns(measured: list[tuple[str, Node]]) -> list[Column]:
+def _columns(measured: list[Measured]) -> list[Column]:
     columns: list[Column] = []
     start = 0
-    for wanted, node in measured:
+    for wanted, node, rises in measured:
         key = unused_name(wanted, [column.key for column in columns])
         if node.shape is None or len(node.shape) != 1 or node.shape[0] is None:
             raise GraphError(f"metric {key!r} must give a vector of known length")
@@ -273,6 +283,6 @@ def _columns(measured: list[tuple[str, Node]]) -> list[Column]:
                 "what the sums over an epoch mean"
             )
         stop = start + node.shape[0]
-        columns.append(Column(key, node, start, stop))
+        columns.append(Column(key, node, start, stop, rises))
         start = stop
     return columns

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple, NoReturn
 import numpy as np
 
 from pyframe._native import MAX_NDIM
-from pyframe.attributes import Rule, packed
+from pyframe.attributes import Block, Rule
 from pyframe.errors import (
     ArgumentError,
     DTypeError,
@@ -69,8 +69,15 @@ class Op(Node):
       and `magnitude` takes ``states`` too; with `uses_random` it says what happens outside of
       training, when nothing is drawn.
     - `cases()` and `sample(draw)`: test cases, fixed and random.
+    - `rectifies`: of an activation that cuts off half of its input or so: the weights before it are
+      drawn the larger (He's variance), so that the signal keeps its size.
+    - `listed_in`: "losses" or "metrics" for a built-in one that is picked by name among those, too;
+      `aliases` are its other names there.
     """
 
+    rectifies: ClassVar[bool] = False
+    listed_in: ClassVar[str] = ""
+    aliases: ClassVar[tuple[str, ...]] = ()
     kernel: ClassVar[str] = ""
     attributes: ClassVar[dict[str, str]] = {}
     rules: ClassVar[Mapping[str, Rule]] = {}
@@ -88,16 +95,16 @@ class Op(Node):
     differentiable_outputs: ClassVar[tuple[int, ...] | None] = None  # None: all
     exact_on_integers: ClassVar[bool] = False  # sums and products only: no rounding there
     attribute_dtype: ClassVar[np.dtype[Any]] = np.dtype([])
-    _fields: ClassVar[dict[str, Rule]] = {}
+    _block: ClassVar[Block] = Block({})
     _rules: ClassVar[dict[str, Rule]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "kernel" not in cls.__dict__ and "op" in cls.__dict__:
             cls.kernel = cls.op
-        cls.attribute_dtype = np.dtype(list(cls.attributes.items()), align=True)
-        cls._fields = {key: packed(np.dtype(field)) for key, field in cls.attributes.items()}
-        as_they_are = cls._fields if cls.lower_attributes is Op.lower_attributes else {}
+        cls._block = Block(cls.attributes)
+        cls.attribute_dtype = cls._block.dtype
+        as_they_are = cls._block.rules if cls.lower_attributes is Op.lower_attributes else {}
         cls._rules = {**as_they_are, **cls.rules}
 
     def __init__(
@@ -240,13 +247,10 @@ class Op(Node):
         if not self.attributes:
             return b""
         values = self.lower_attributes(specs)
-        block = np.zeros((), self.attribute_dtype)
         try:
-            for field, rule in self._fields.items():
-                block[field] = rule(values[field], field)
+            return self._block.pack(values)
         except ArgumentError as error:
             raise ArgumentError(f"{self.label()}, for its kernel: {error}") from error
-        return block.tobytes()
 
     def flops(
         self, specs: Sequence[Spec | None], outputs: Sequence[Spec], wanted: Sequence[bool]

@@ -1,37 +1,26 @@
 """Names to things: ops, layers, losses, optimizers and the rest, built in or from a plugin.
 
-A name is snake_case; the class of an op is the same in CamelCase. Other names for the same thing
-stand in one table, `ALIASES`. A built-in cannot be shadowed. When two plugins have one name, a
-look-up of it is refused with the names of both; ``dist:name`` says which one is meant.
+A name is snake_case; the class of an op is the same in CamelCase. Other names for a built-in stand
+on its class, as `aliases`, and those of functions in one table, `ALIASES`. A built-in cannot be
+shadowed. When two plugins have one name, a look-up of it is refused with the names of both;
+``dist:name`` says which one is meant.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from pyframe.discovery import normalized
-from pyframe.errors import PluginError, UnknownNameError
+from pyframe.errors import ArgumentError, PluginError, UnknownNameError
 
 BUILT_IN = "pyframe-nn"
 
-# kind -> other name -> name. The lesson's own spellings are here too.
+# kind -> other name -> name, of what is no class of its kind: functions, and the lesson's spelling
+# of an op, whose class states what it is called among the losses.
 ALIASES: dict[str, dict[str, str]] = {
     "ops": {"L2_LOSS": "l2_loss"},
-    "losses": {
-        "L2_LOSS": "l2_loss",
-        "l2": "l2_loss",
-        "mse": "l2_loss",
-        "l1": "l1_loss",
-        "mae": "l1_loss",
-        "huber": "huber_loss",
-        "softmax_cross_entropy": "cross_entropy",
-        "log_loss": "cross_entropy",
-        "bce": "binary_cross_entropy",
-    },
-    "optimizers": {"gradient_descent": "sgd"},
-    "metrics": {"mean_absolute_error": "mae", "root_mean_squared_error": "rmse", "r2_score": "r2"},
     "initializers": {
         "glorot_normal": "xavier_normal",
         "glorot_uniform": "xavier_uniform",
@@ -87,11 +76,12 @@ class Registry:
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._entries: dict[str, dict[str, Entry]] = {}  # by name, then by distribution
+        self._aliases = dict(ALIASES.get(kind, {}))
         self.source: Source | None = None  # set by pyframe.plugins
 
     def canonical(self, name: str) -> str:
         """Return the name that an alias stands for, or the name itself."""
-        return ALIASES.get(self.kind, {}).get(name, name)
+        return self._aliases.get(name, name)
 
     def check(self, things: Mapping[str, Any], distribution: str) -> None:
         """Raise `PluginError` when any of the names may not be registered.
@@ -121,6 +111,10 @@ class Registry:
             module = getattr(thing, "__module__", "") or ""
             entry = Entry(thing, distribution, version, module, owner)
             self._entries.setdefault(name, {})[normalized(distribution)] = entry
+            # An op's class is listed among the losses as well, and its aliases are of those. What
+            # a subclass inherits is called otherwise; plugins announce each name, and need none.
+            if distribution == BUILT_IN and self.kind != "ops" and isinstance(thing, type):
+                self._aliases |= dict.fromkeys(vars(thing).get("aliases", ()), name)
 
     def remove(self, owner: Any) -> None:
         """Take back what an owner has added."""
@@ -147,6 +141,7 @@ class Registry:
         distribution, bare = "", name
         if isinstance(name, str):
             distribution, _, bare = name.rpartition(":")
+            self._load_built_ins()
             bare = self.canonical(bare)
             self._load(bare, distribution or None)
         found = self._entries.get(bare, {}) if isinstance(name, str) else {}
@@ -164,10 +159,13 @@ class Registry:
             )
         return next(iter(found.values()))
 
+    def _load_built_ins(self) -> None:
+        if self.source is not None:
+            self.source.built_ins(self.kind)
+
     def _load(self, name: str, distribution: str | None) -> None:
         if self.source is None:
             return
-        self.source.built_ins(self.kind)
         if distribution is not None:
             self.source.load(self.kind, name, distribution)
         elif BUILT_IN not in self._entries.get(name, {}):
@@ -192,6 +190,30 @@ class Registry:
     def get(self, name: str) -> Any:
         """Return the thing of a name."""
         return self.entry(name).thing
+
+    def function(self, given: Any, what: str, such_as: str) -> Callable[..., Any]:
+        """Return the function of a name; a callable is returned as it is.
+
+        Parameters
+        ----------
+        given : str or callable
+        what, such_as : str
+            What one of this kind is called, and the name of one, for the error.
+
+        Raises
+        ------
+        UnknownNameError
+            If the name is not registered.
+        ArgumentError
+            If it is neither.
+        """
+        found = self.get(given) if isinstance(given, str) else given
+        if not callable(found):
+            raise ArgumentError(
+                f"{given!r} is no {what}; pass a name such as {such_as!r}, or a callable of "
+                "(y, y_hat)"
+            )
+        return found  # type: ignore[no-any-return]
 
     def attribute(self, name: str) -> Any:
         """Return the thing that a module of this kind has under the name of an attribute.
@@ -228,22 +250,25 @@ class Registry:
 
     def aliases(self) -> list[str]:
         """Return the other names of this kind."""
-        return list(ALIASES.get(self.kind, {}))
+        self._load_built_ins()
+        return list(self._aliases)
 
     def _announced(self) -> Mapping[str, Sequence[str]]:
         return {} if self.source is None else self.source.announced(self.kind)
 
     def names(self) -> list[str]:
         """Return all names, sorted, without aliases; those of plugins without loading them."""
-        if self.source is not None:
-            self.source.built_ins(self.kind)
+        self._load_built_ins()
         return sorted({*self._entries, *self._announced()})
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and self.canonical(name) in self.names()
+        if not isinstance(name, str):
+            return False
+        names = self.names()  # first: the aliases come with what they are of
+        return self.canonical(name) in names
 
 
 KINDS = (

@@ -32,18 +32,7 @@ from pyframe.testing import (
 )
 from pyframe.testing.runner import run_checks
 
-IMAGES = (3, 4, 4, 2)
 OPTIONS: dict[str, dict[str, Any]] = {
-    "layers.dense": {
-        "cases": [
-            ((4, 3), {"units": 2, "activation": "tanh"}),
-            ((2, 3, 4), {"units": 3, "bias": False, "weight_initializer": "orthogonal"}),
-        ]
-    },
-    "layers.activation": {"cases": [((4, 3), {"activation": "gelu"})]},
-    "layers.dropout": {"cases": [((4, 3), {"rate": 0.4}), (IMAGES, {"rate": 0.0})]},
-    "layers.batch_norm": {"cases": [((4, 3), {"momentum": 0.7}), (IMAGES, {})]},
-    "layers.layer_norm": {"cases": [((4, 3), {"epsilon": 1e-3}), (IMAGES, {})]},
     "schedules.constant": {"factory": functools.partial(schedules.Constant, 0.1)},
     "schedules.step": {"factory": functools.partial(schedules.Step, 0.1, every=3)},
     "schedules.exponential": {"factory": functools.partial(schedules.Exponential, 0.1, decay=0.9)},
@@ -241,6 +230,27 @@ class Halves:
         return {"half": Half}
 
 
+class Narrow(pf.layers.Dense):
+    """A dense layer of one unit, which has inherited cases that say how many there are."""
+
+    def __init__(self, *, name: str | None = None) -> None:
+        super().__init__(1, name=name)
+
+
+def test_a_layer_says_itself_what_it_is_tried_on() -> None:
+    for layer_class in pf.layers.pyframe_register_layers().values():
+        layer_checks(layer_class)["config"]()
+    assert pf.layers.Flatten.cases() == ()
+
+
+def test_cases_that_do_not_fit_the_constructor_are_told() -> None:
+    with pytest.raises(ConformanceError, match="'units': 2.*cases.. of its own") as caught:
+        layer_checks(Narrow)["declaration"]()
+    assert caught.value.kind == "declaration"
+    Narrow.cases = classmethod(lambda cls: [((4, 3), {})])
+    layer_checks(Narrow)["declaration"]()
+
+
 class Half(pf.layers.Layer):
     """y = x / 2."""
 
@@ -294,7 +304,11 @@ def run_pytest(folder: Path, *arguments: str) -> str:
     return result.stdout + result.stderr
 
 
+WITHOUT_CASES = "import pyframe\npyframe.layers.Dense.cases = pyframe.layers.Layer.cases\n"
+
+
 def test_a_session_of_pytest_without_a_file(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(WITHOUT_CASES)
     option = ("-p", "pyframe.testing.pytest_plugin", "--pyframe-plugin", "pyframe-nn")
     said = run_pytest(tmp_path, *option, "-k", "l1_loss:weights or dense:gradient")
     assert "pyframe-nn[losses.l1_loss:weights] PASSED" in said
@@ -306,7 +320,7 @@ def test_a_session_of_pytest_without_a_file(tmp_path: Path) -> None:
 
 def test_a_file_of_three_lines(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(
-        "import pytest\n"
+        WITHOUT_CASES + "import pytest\n"
         "from pyframe.testing import conformance\n"
         "reasons = {'layers.flatten:modes': 'x', 'layers.dense:model': 'needs its arguments'}\n"
         "cases = conformance('pyframe-nn', expected_failures=reasons)\n"

@@ -213,3 +213,26 @@ def test_every_registered_layer_is_found_by_name() -> None:
         cls = pf.layers.get(name)
         assert issubclass(cls, Layer)
         assert snake_case(cls.__name__) == name
+
+
+# ---- the weights before an activation ----
+
+
+def test_the_rectifiers_get_larger_weights():
+    expected = {"relu", "leaky_relu", "elu", "gelu", "silu", "softplus"}
+    ops = pf.registry.ops
+    said = {name for name in ops if getattr(ops.get(name), "rectifies", False)}
+    assert said == expected == pf.layers.RECTIFIERS
+
+
+@pytest.mark.parametrize("rectifies", [False, True])
+def test_an_activation_of_ones_own_says_whether_it_rectifies(rectifies):
+    class Steep(pf.Node):
+        def forward(self, ctx, x):
+            return 2 * x
+
+    Steep.rectifies = rectifies
+    layer = pf.layers.Dense(400, Steep)
+    layer(pf.Placeholder("x", shape=(None, 600)))
+    largest = float(np.abs(layer.weight.value).max())
+    assert largest == pytest.approx((6 / 600) ** 0.5 if rectifies else (6 / 1000) ** 0.5, rel=1e-2)

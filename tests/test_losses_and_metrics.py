@@ -4,7 +4,19 @@ import pytest
 
 import pyframe as pf
 from pyframe.errors import ArgumentError, UnknownNameError
-from pyframe.registry import ALIASES
+
+LOSSES = {
+    "L2_LOSS": "l2_loss",
+    "l2": "l2_loss",
+    "mse": "l2_loss",
+    "l1": "l1_loss",
+    "mae": "l1_loss",
+    "huber": "huber_loss",
+    "softmax_cross_entropy": "cross_entropy",
+    "log_loss": "cross_entropy",
+    "bce": "binary_cross_entropy",
+}
+METRICS = {"mean_absolute_error": "mae", "root_mean_squared_error": "rmse", "r2_score": "r2"}
 
 
 @pytest.mark.parametrize("kind", [pf.losses, pf.metrics], ids=lambda m: m.__name__)
@@ -15,14 +27,46 @@ def test_built_ins_are_ops_of_their_names(kind):
         assert kind.get(found) is found
 
 
-@pytest.mark.parametrize(("alias", "name"), ALIASES["losses"].items())
+@pytest.mark.parametrize(("alias", "name"), LOSSES.items())
 def test_other_names_of_losses(alias, name):
     assert pf.losses.get(alias).op == name
 
 
-@pytest.mark.parametrize(("alias", "name"), ALIASES["metrics"].items())
+@pytest.mark.parametrize(("alias", "name"), METRICS.items())
 def test_other_names_of_metrics(alias, name):
     assert pf.metrics.get(alias).op == name
+
+
+@pytest.mark.parametrize("kind", ["losses", "metrics", "optimizers"])
+def test_other_names_stand_for_what_there_is_and_are_no_names_themselves(kind):
+    registry = pf.registry.registries[kind]
+    aliases = registry.aliases()
+    assert aliases and not set(aliases) & set(registry.names())
+    for alias in aliases:
+        assert alias in registry and registry.canonical(alias) in registry.names()
+
+
+def test_the_mean_absolute_error_is_a_loss_and_a_metric():
+    """A name is looked up among those of its kind; the op is called so, too."""
+    assert pf.losses.get("mae") is pf.L1Loss
+    assert pf.metrics.get("mae") is pf.registry.ops.get("mae") is pf.Mae
+
+
+def test_a_plugins_loss_does_not_take_the_other_names_of_what_it_derives_from():
+    class Scaled(pf.L2Loss):
+        """Another one."""
+
+    class Plugin:
+        @pf.hookimpl
+        def pyframe_register_losses(self):
+            return {"scaled": Scaled}
+
+    plugin = Plugin()
+    pf.plugins.register(plugin, "scaled")
+    try:
+        assert pf.losses.get("scaled") is Scaled and pf.losses.get("mse") is pf.L2Loss
+    finally:
+        pf.plugins.unregister(plugin)
 
 
 @pytest.mark.parametrize("kind", [pf.losses, pf.metrics], ids=lambda m: m.__name__)

@@ -3,7 +3,9 @@
 import contextlib
 import json
 import math
+import re
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -640,3 +642,56 @@ def test_a_loop_in_c_does_what_single_steps_do(optimizer):
         while loop.run(1.0) != "done":
             pass
     assert (k.value.item(), b.value.item()) == one_by_one
+
+
+# ---- what the kernels read ----
+
+C_TYPES = {"double": "f8", "int64_t": "i8"}
+
+
+def c_fields(name):
+    """Return name and dtype of the fields of a struct in optimizers.c, in their order."""
+    text = (Path(__file__).resolve().parents[1] / "core_c" / "optimizers.c").read_text("utf-8")
+    found = re.search(r"typedef struct \{([^}]*)\} " + name + ";", text)
+    assert found is not None, name
+    lines = re.findall(r"^ *(\w+) ([\w, ]+);", found.group(1), re.MULTILINE)
+    return [(field, C_TYPES[kind]) for kind, fields in lines for field in fields.split(", ")]
+
+
+@pytest.mark.parametrize(
+    ("struct_name", "fields"),
+    [
+        ("sgd_attributes", SGD.attributes),
+        ("adam_attributes", Adam.attributes),
+        ("random_search_attributes", RandomSearch.attributes),
+        ("direction_search_attributes", DirectionSearch.attributes),
+        ("clip_attributes", {"limit": "f8"}),
+        ("check_norm_attributes", {"skip": "i8"}),
+    ],
+)
+def test_the_declared_fields_are_those_of_the_struct(struct_name, fields):
+    assert list(fields.items()) == c_fields(struct_name)
+
+
+def test_an_optimizer_with_a_kernel_declares_what_it_reads():
+    """One whose kernels read attributes has as many bytes of them as its fields take."""
+    for make in (SGD, Adam, RandomSearch, DirectionSearch):
+        optimizer = make()
+        calls = [*optimizer.calls("any"), *(optimizer.proposals("any") if make.proposes else [])]
+        sizes = {len(call.attributes) for call in calls} - {0}
+        assert sizes == {8 * len(make.attributes)}
+
+
+def test_what_a_group_sets_is_in_its_block():
+    adam = Adam(betas=(0.5, 0.25), groups={"bias": {"weight_decay": 0.125, "epsilon": 2.0}})
+    assert struct.unpack("5dq", adam.pack_attributes("bias")) == (1.0, 0.125, 0.5, 0.25, 2.0, 0)
+    assert struct.unpack("5dq", adam.pack_attributes("any"))[1] == 0.0
+
+
+def test_an_option_that_its_field_cannot_hold_is_refused():
+    class Vague(SGD):
+        def lower_attributes(self, group):
+            return {**super().lower_attributes(group), "momentum": "much"}
+
+    with pytest.raises(ArgumentError, match="momentum is 'much'; it must be a finite number"):
+        Vague().calls("any")

@@ -110,6 +110,45 @@ def test_a_metric_that_does_not_say_it_needs_a_mode(key: str, tmp_path: Path) ->
         work.fit(epochs=1, callbacks=[make(mode="max")], validation_split=0.25, **given)
 
 
+def iou(y: Any, y_hat: Any) -> Any:
+    """A metric that is a plain function, of a node that could be the mean of anything."""
+    both = pf.Mean(pf.Square(y - y_hat))
+    return pf.MeanOf(1.0 - both, y)
+
+
+@pytest.mark.parametrize(("said", "rises"), [(True, True), (False, False), (None, None)])
+def test_a_plugins_metric_is_never_guessed_at(
+    said: bool | None, rises: bool | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Overlap:
+        @pf.hookimpl
+        def pyframe_register_metrics(self) -> dict[str, Any]:
+            return {"iou": iou}
+
+    monkeypatch.setattr(iou, "higher_is_better", said, raising=False)
+    plugin = Overlap()
+    pf.plugins.register(plugin, "overlap")
+    try:
+        if rises is None:
+            work, given = metric_fit("iou", callbacks=[EarlyStopping("iou")])
+            with pytest.raises(pf.ArgumentError, match="'iou' does not say.*mode='max'"):
+                work.fit(epochs=1, **given)
+            work.callbacks = [EarlyStopping("iou", mode="max")]
+            work.fit(epochs=1, **given)
+        else:
+            test_the_metric_decides_what_is_best("iou", rises, "val_", tmp_path)
+    finally:
+        pf.plugins.unregister(plugin)
+
+
+def test_a_loss_is_to_fall() -> None:
+    x = pf.Placeholder("x", shape=(None, 3))
+    model = pf.Model(x, [Dense(1, name="a")(x), Dense(1, name="b")(x)])
+    work = pf.Trainer(model, "l2")
+    work.fit(X, [Y, Y], 1, validation_split=0.25, verbose=0)
+    assert [work.higher_is_better(name) for name in work.log_names] == [False] * 6
+
+
 def test_several_outputs_have_directions_of_their_own() -> None:
     x = pf.Placeholder("x", shape=(None, 3))
     model = pf.Model(x, [Dense(1, name="a")(x), Dense(1, name="b")(x)])

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pyframe.hookspecs import hookimpl
-from pyframe.layers.base import Layer, activation_function
+from pyframe.layers.base import Layer, activation_function, default_weights
 from pyframe.layers.core import RECTIFIERS, Activation, Dense, Dropout, Flatten
 from pyframe.layers.norm import BatchNorm, LayerNorm
 from pyframe.registry import registries
@@ -21,6 +21,7 @@ __all__ = [
     "Layer",
     "LayerNorm",
     "activation_function",
+    "default_weights",
     "get",
 ]
 

@@ -96,6 +96,22 @@ class Layer(Strict):
         self._own: dict[str, Parameter] = {}
         self._given: dict[str, Parameter] = {}  # what restore() brings
 
+    @classmethod
+    def cases(cls) -> Sequence[Any]:
+        """Return what the conformance kit tries this layer on.
+
+        Each case is the shape of an input, batch included, and the arguments of the constructor,
+        or a `pyframe.testing.PartCase`. None, the default: the usual shapes of rows, sequences,
+        images and volumes that it takes, made without arguments.
+
+        Examples
+        --------
+        >>> import pyframe as pf
+        >>> pf.layers.Dropout.cases()[0]
+        ((4, 3), {'rate': 0.4})
+        """
+        return ()
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "_attributes" in cls.__dict__:
@@ -472,6 +488,24 @@ def activation_function(activation: Any) -> Callable[[Value], Value] | None:
             f"activation {activation!r} takes more than one input: it is no activation"
         ) from error
     return function  # type: ignore[no-any-return]
+
+
+def default_weights(activation: Any) -> str:
+    """Return the name of the initializer of weights before an activation.
+
+    Parameters
+    ----------
+    activation : callable or None
+        As `activation_function` returns it. One whose `rectifies` is True, as that of `pf.Relu` is,
+        gets He's variance.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.layers.default_weights(pf.Relu), pf.layers.default_weights(pf.Tanh)
+    ('he_uniform', 'xavier_uniform')
+    """
+    return "he_uniform" if getattr(activation, "rectifies", False) else "xavier_uniform"
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature:

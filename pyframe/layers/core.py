@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pyframe.errors import ArgumentError, ShapeError, check_number
-from pyframe.layers.base import VALUE, Layer, activation_function
+from pyframe.layers.base import VALUE, Layer, activation_function, default_weights
 from pyframe.node import Spec, Value, describe
+from pyframe.ops.activations import OPS as ACTIVATIONS
 from pyframe.ops.linear import Linear
 from pyframe.ops.random import Dropout as DropoutOp
 from pyframe.ops.shapes import Flatten as FlattenOp
 
-# After these, half of the input or so is cut off: He's variance keeps the signal's size.
-RECTIFIERS = {"relu", "leaky_relu", "elu", "gelu", "silu", "softplus"}
+RECTIFIERS = {cls.op for cls in ACTIVATIONS if cls.rectifies}
 
 
 class Dense(Layer):
@@ -79,6 +80,13 @@ class Dense(Layer):
         self.weight_initializer, self.bias_initializer = weight_initializer, bias_initializer
         self._function = activation_function(activation)
 
+    @classmethod
+    def cases(cls) -> Sequence[Any]:
+        return (
+            ((4, 3), {"units": 2, "activation": "tanh"}),
+            ((2, 3, 4), {"units": 3, "bias": False, "weight_initializer": "orthogonal"}),
+        )
+
     def build(self, *specs: Spec) -> None:
         (spec,) = specs
         if spec.shape is None or len(spec.shape) < 2 or spec.shape[-1] is None:
@@ -86,10 +94,9 @@ class Dense(Layer):
                 f"layer {self.path!r} (Dense) needs an input (n, ..., in) whose last extent is "
                 f"known, and got {describe(spec.shape)}"
             )
-        name = getattr(self._function, "op", "")
         weight = self.weight_initializer
         if weight is None:
-            weight = "he_uniform" if name in RECTIFIERS else "xavier_uniform"
+            weight = default_weights(self._function)
         shape = (spec.shape[-1], self.units)
         self.weight = self.add_parameter("weight", shape, weight, dtype=spec.dtype)
         self.offset = None
@@ -133,6 +140,10 @@ class Activation(Layer):
             raise ArgumentError("Activation needs the name of an op, or a function")
         self.activation, self._function = activation, function
 
+    @classmethod
+    def cases(cls) -> Sequence[Any]:
+        return (((4, 3), {"activation": "gelu"}),)
+
     def call(self, *inputs: Value) -> Value:
         return self._function(*inputs)
 
@@ -162,6 +173,10 @@ class Dropout(Layer):
     def __init__(self, rate: float, *, name: str | None = None) -> None:
         super().__init__(name=name)
         self.rate = check_number("Dropout: the rate", rate, at_least=0, below=1)
+
+    @classmethod
+    def cases(cls) -> Sequence[Any]:
+        return (((4, 3), {"rate": 0.4}), ((3, 4, 4, 2), {"rate": 0.0}))
 
     def call(self, *inputs: Value) -> Value:
         (x,) = inputs

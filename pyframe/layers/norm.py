@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from pyframe.errors import ShapeError, check_number
 from pyframe.layers.base import VALUE, Layer
 from pyframe.node import Spec, Value, describe
@@ -61,6 +64,10 @@ class BatchNorm(Layer):
         self.momentum = check_number("BatchNorm: momentum", momentum, at_least=0, at_most=1)
         self.epsilon = check_number("BatchNorm: epsilon", epsilon, above=0)
 
+    @classmethod
+    def cases(cls) -> Sequence[Any]:
+        return (((4, 3), {"momentum": 0.7}), ((3, 4, 4, 2), {}))
+
     def build(self, *specs: Spec) -> None:
         (spec,) = specs
         shape = _channels(self, spec)
@@ -110,6 +117,10 @@ class LayerNorm(Layer):
     def __init__(self, epsilon: float = 1e-5, *, name: str | None = None) -> None:
         super().__init__(name=name)
         self.epsilon = check_number("LayerNorm: epsilon", epsilon, above=0)
+
+    @classmethod
+    def cases(cls) -> Sequence[Any]:
+        return (((4, 3), {"epsilon": 1e-3}), ((3, 4, 4, 2), {}))
 
     def build(self, *specs: Spec) -> None:
         (spec,) = specs

@@ -37,3 +37,8 @@ FAMILIES = (
 def pyframe_register_ops() -> dict[str, type[Op]]:
     """Return the built-in op classes by name."""
     return {cls.op: cls for family in FAMILIES for cls in family.OPS}
+
+
+def listed_in(kind: str) -> dict[str, type[Op]]:
+    """Return the built-in op classes that stand in another registry, too: "losses" or "metrics"."""
+    return {name: cls for name, cls in pyframe_register_ops().items() if cls.listed_in == kind}

@@ -76,6 +76,7 @@ class Relu(ElementwiseOp):
     """
 
     op = "relu"
+    rectifies = True
     exact_on_integers = True
 
     def gradient(self, *grads: Any) -> Sequence[Value | None]:
@@ -113,6 +114,7 @@ class LeakyRelu(ElementwiseOp):
     """
 
     op = "leaky_relu"
+    rectifies = True
     attributes = {"slope": "f8"}
     rules = {"slope": number()}
 
@@ -167,6 +169,7 @@ class Elu(ElementwiseOp):
     """
 
     op = "elu"
+    rectifies = True
     attributes = {"alpha": "f8"}
     rules = {"alpha": number()}
 
@@ -314,6 +317,7 @@ class Softplus(ElementwiseOp):
     """
 
     op = "softplus"
+    rectifies = True
 
     def gradient(self, *grads: Any) -> Sequence[Value | None]:
         return (SoftplusGrad(grads[0], self.inputs[0]),)
@@ -349,6 +353,7 @@ class Silu(ElementwiseOp):
     """
 
     op = "silu"
+    rectifies = True
 
     def gradient(self, *grads: Any) -> Sequence[Value | None]:
         return (SiluGrad(grads[0], self.inputs[0]),)
@@ -393,6 +398,7 @@ class Gelu(ElementwiseOp):
     """
 
     op = "gelu"
+    rectifies = True
     attributes = {"approximate": "i8"}
     rules = {"approximate": one_of(("none", "tanh"))}
 

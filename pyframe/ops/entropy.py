@@ -64,6 +64,7 @@ class BinaryCrossEntropy(Loss):
     """
 
     op = "binary_cross_entropy"
+    aliases = ("bce",)
     of_values = False
     unit_target = True
 
@@ -161,6 +162,7 @@ class CrossEntropy(Loss):
     """
 
     op = "cross_entropy"
+    aliases = ("softmax_cross_entropy", "log_loss")
     of_values = False
     integer_inputs = (0,)
     match = staticmethod(match_labels)

@@ -108,6 +108,7 @@ class Loss(Op):
     `unit_target` that the target must lie in [0, 1].
     """
 
+    listed_in = "losses"
     attributes = {"reduction": "i8"}
     rules = {"reduction": one_of(REDUCTIONS)}
     of_values: ClassVar[bool] = True
@@ -281,6 +282,7 @@ class L1Loss(Loss):
     """
 
     op = "l1_loss"
+    aliases = ("l1", "mae")
 
     @classmethod
     def element(cls, y: Any, y_hat: Any, delta: float) -> Any:
@@ -333,6 +335,7 @@ class L2Loss(Loss):
     """
 
     op = "l2_loss"
+    aliases = ("l2", "mse", "L2_LOSS")  # the last as the lesson spells it
 
     @classmethod
     def element(cls, y: Any, y_hat: Any, delta: float) -> Any:
@@ -391,6 +394,7 @@ class HuberLoss(Loss):
     """
 
     op = "huber_loss"
+    aliases = ("huber",)
     attributes = {"reduction": "i8", "delta": "f8"}
     rules = {**Loss.rules, "delta": number(above=0)}
 

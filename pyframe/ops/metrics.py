@@ -49,6 +49,7 @@ class Metric(Op):
         the less. None for what is no number, such as a matrix.
     """
 
+    listed_in = "metrics"
     higher_is_better: ClassVar[bool | None] = None
     differentiable = False
     output_dtype = FLOAT64
@@ -263,6 +264,7 @@ class BinaryAccuracy(Accuracy):
     """
 
     op = "binary_accuracy"
+    listed_in = ""  # `Accuracy` makes one where it is due
     integer_inputs = ()
     unit_target = True
 
@@ -399,6 +401,7 @@ class Mae(Ratio, ElementMetric):
     """
 
     op = "mae"
+    aliases = ("mean_absolute_error",)
     higher_is_better = False
     exact_on_integers = True
 
@@ -438,6 +441,7 @@ class Rmse(ElementMetric):
     """
 
     op = "rmse"
+    aliases = ("root_mean_squared_error",)
     higher_is_better = False
     exact_on_integers = True
 
@@ -488,6 +492,7 @@ class R2(ElementMetric):
     """
 
     op = "r2"
+    aliases = ("r2_score",)
     higher_is_better = True
     exact_on_integers = True
     length = 9
@@ -566,8 +571,8 @@ class MeanOf(Ratio, Metric):
     2.5
     """
 
-    op = "mean_of"
-    higher_is_better = False
+    op = "mean_of"  # of anything: which way is better, the metric says that is made with it
+    listed_in = ""
     shape_only = (1,)
     exact_on_integers = True
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,6 +47,14 @@ class Adam(Optimizer):
 
     name = "adam"
     _attributes = Optimizer._attributes
+    attributes = {
+        "learning_rate_factor": "f8",
+        "weight_decay": "f8",
+        "beta1": "f8",
+        "beta2": "f8",
+        "epsilon": "f8",
+        "epsilon_hat": "i8",
+    }
     slots = {"first_moment": "like", "second_moment": "like"}
 
     def __init__(
@@ -91,16 +98,12 @@ class Adam(Optimizer):
             "weight_decay": check_number("weight_decay", options["weight_decay"], at_least=0),
         }
 
-    def calls(self, group: str) -> list[Call]:
+    def lower_attributes(self, group: str) -> Mapping[str, Any]:
         options = self.for_group(group)
-        attributes = struct.pack(
-            "5dq",
-            options["learning_rate_factor"],
-            options["weight_decay"],
-            *options["betas"],
-            options["epsilon"],
-            options["epsilon_hat"],
-        )
+        beta1, beta2 = options["betas"]
+        return {**options, "beta1": beta1, "beta2": beta2}
+
+    def calls(self, group: str) -> list[Call]:
         states = ("parameters", "first_moment", "second_moment")
         return [
             Call(
@@ -108,7 +111,7 @@ class Adam(Optimizer):
                 ("gradients",),
                 states,
                 (),
-                attributes,
+                self.pack_attributes(group),
                 elementwise=True,
                 operations=15,
             )

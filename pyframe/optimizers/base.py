@@ -7,7 +7,6 @@ stretches of one dtype and one group, and asks for the calls on one of them.
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple
 from weakref import WeakMethod
@@ -15,6 +14,7 @@ from weakref import WeakMethod
 import numpy.typing as npt
 
 from pyframe import schedules
+from pyframe.attributes import Block
 from pyframe.errors import ArgumentError, check_number, raise_if_signalled
 from pyframe.registry import registries
 from pyframe.state import check_rate
@@ -47,6 +47,9 @@ class Call(NamedTuple):
 
 OPTIONS = "set the option itself, as in optimizer.weight_decay = 0.1"
 GROUPS = "set all of them: optimizer.groups = {...}"
+# What the kernels that clip read.
+LIMIT = Block({"limit": "f8"})
+SKIP = Block({"skip": "i8"})
 # What can be set besides the options of one's own.
 SETTABLE = ("learning_rate", "clip_value", "clip_norm", "nonfinite", "groups")
 
@@ -87,6 +90,9 @@ class Optimizer(Strict):
 
     Attributes
     ----------
+    attributes : dict of str to str
+        Fields of the block that its kernels read, as those of an `Op`: ``{"momentum": "f8"}``; in C
+        a struct with the same fields in the same order. `pack_attributes` fills it.
     slots : dict of str to {"like", "scalar"}
         Arrays that the optimizer keeps for each run: "like" is one as long as the run, "scalar"
         one float64 number. `initial_slot` says what they begin with.
@@ -107,15 +113,19 @@ class Optimizer(Strict):
     """
 
     name: ClassVar[str] = "optimizer"
+    aliases: ClassVar[tuple[str, ...]] = ()  # other names of a built-in one
     needs_gradients: ClassVar[bool] = True
     proposes: ClassVar[bool] = False
+    attributes: ClassVar[Mapping[str, str]] = {}
     slots: dict[str, str] = {}
+    _block: ClassVar[Block] = Block({})
     _attributes = dict.fromkeys(SETTABLE, "")
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "name" not in cls.__dict__:
             cls.name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+        cls._block = Block(cls.attributes)
 
     def __init__(
         self,
@@ -253,6 +263,14 @@ class Optimizer(Strict):
         """Return what all of a slot is before the first step."""
         return 0.0
 
+    def lower_attributes(self, group: str) -> Mapping[str, Any]:
+        """Return a value for each of `attributes`; default: the options of a group."""
+        return self.for_group(group)
+
+    def pack_attributes(self, group: str) -> bytes:
+        """Return the block of attributes as the kernels read it, for a `Call`."""
+        return self._block.pack(self.lower_attributes(group))
+
     def calls(self, group: str) -> list[Call]:
         """Return the kernel calls that update one run of a group, after the gradients are there."""
         raise NotImplementedError(f"{type(self).__name__} overrides neither calls nor update")
@@ -268,7 +286,7 @@ class Optimizer(Strict):
         that counts the steps which were skipped.
         """
         result: list[list[Call]] = []
-        skip = struct.pack("q", self.nonfinite == "skip")
+        skip = SKIP.pack({"skip": self.nonfinite == "skip"})
         look = [
             Call("gradient_norm", ("gradients",), ("norm",)),
             Call("check_norm", ("norm",), ("skipped",), (), skip),
@@ -277,10 +295,10 @@ class Optimizer(Strict):
         if self.clip_value is not None or (self.clip_norm is None and self.nonfinite is not None):
             result.append(look)
         if self.clip_value is not None:
-            limit = struct.pack("d", self.clip_value)
+            limit = LIMIT.pack({"limit": self.clip_value})
             result.append([Call("clip_value", (), ("gradients",), (), limit, True, 2)])
         if self.clip_norm is not None:
-            limit = struct.pack("d", self.clip_norm)
+            limit = LIMIT.pack({"limit": self.clip_norm})
             result.append(
                 [
                     *look,

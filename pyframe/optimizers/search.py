@@ -12,7 +12,6 @@ own part of the direction; as all of them see the same loss, they accept and rej
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,6 +58,7 @@ class RandomSearch(Search):
     """
 
     name = "random_search"
+    attributes = {"low": "f8", "high": "f8"}
     _attributes = Search._attributes
 
     def __init__(
@@ -75,8 +75,7 @@ class RandomSearch(Search):
         return {"low": low, "high": check_number("high", options["high"], above=low)}
 
     def proposals(self, group: str) -> list[Call]:
-        options = self.for_group(group)
-        attributes = struct.pack("dd", options["low"], options["high"])
+        attributes = self.pack_attributes(group)
         return [Call("random_search_propose", ("mask",), (), ("candidate",), attributes)]
 
 
@@ -102,6 +101,7 @@ class DirectionSearch(Search):
     """
 
     name = "direction_search"
+    attributes = {"step_size": "f8"}
     _attributes = Search._attributes
     slots = {"direction": "like", "best": "scalar", "redraw": "scalar"}
 
@@ -120,6 +120,6 @@ class DirectionSearch(Search):
         return 1.0 if name == "redraw" else super().initial_slot(name)
 
     def proposals(self, group: str) -> list[Call]:
-        attributes = struct.pack("d", self.for_group(group)["step_size"])
+        attributes = self.pack_attributes(group)
         inputs, states = ("parameters", "mask", "run"), ("direction", "redraw")
         return [Call("direction_search_propose", inputs, states, ("candidate",), attributes)]

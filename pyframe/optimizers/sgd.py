@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,6 +45,13 @@ class SGD(Optimizer):
     """
 
     name = "sgd"
+    aliases = ("gradient_descent",)
+    attributes = {
+        "learning_rate_factor": "f8",
+        "weight_decay": "f8",
+        "momentum": "f8",
+        "nesterov": "i8",
+    }
     _attributes = Optimizer._attributes
 
     def __init__(
@@ -86,16 +92,9 @@ class SGD(Optimizer):
         return {"momentum": momentum, "nesterov": nesterov, "weight_decay": decay}
 
     def calls(self, group: str) -> list[Call]:
-        options = self.for_group(group)
-        attributes = struct.pack(
-            "dddq",
-            options["learning_rate_factor"],
-            options["weight_decay"],
-            options["momentum"],
-            options["nesterov"],
-        )
+        attributes = self.pack_attributes(group)
         states: tuple[str, ...]
-        if options["momentum"] == 0:
+        if self.for_group(group)["momentum"] == 0:
             kernel, states, operations = "sgd_update", ("parameters",), 4
         else:
             kernel, states, operations = "sgd_momentum_update", ("parameters", "velocity"), 6

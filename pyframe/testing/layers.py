@@ -41,8 +41,8 @@ def check_layer(
     cases : list of (shape, arguments), optional
         The shape of an input, batch included, and the arguments of the constructor; or a
         `PartCase`, which also says how inputs are drawn. For several inputs a tuple of shapes.
-        Default: what a class method ``cases`` of the layer returns, or else the usual shapes that
-        it takes without arguments.
+        Default: what the layer's own `Layer.cases` returns, or else the usual shapes that it takes
+        without arguments.
     expected_failures : dict of str to str, optional
         Names of checks that must fail, with the reason. One that passes is an error.
 
@@ -119,8 +119,8 @@ def layer_checks(layer_class: type[Layer], cases: Cases | None = None) -> Checks
 def _parts(layer_class: type[Layer], cases: Cases | None) -> list[Part]:
     """Return the layer with each of its cases."""
     name = layer_class.__name__
-    if cases is None and hasattr(layer_class, "cases"):
-        cases = layer_class.cases()
+    if cases is None:
+        cases = layer_class.cases() or None
     if cases is None:
         try:
             cases = usual_cases(layer_class)
@@ -155,7 +155,16 @@ def _check_declaration(layer_class: type[Layer], parts: Callable[[], list[Part]]
         "its constructor takes no name; add `*, name: str | None = None` and pass it on to "
         "super().__init__(name=name)",
     )
-    layer = parts()[0].make()
+    try:
+        layer = parts()[0].make()
+    except TypeError as error:
+        fail(
+            "declaration",
+            name,
+            f"it cannot be made with {parts()[0].case.arguments!r}, the arguments of its first case"
+            f" ({error}); a class that takes others than the one it derives from needs a class "
+            "method cases() of its own",
+        )
     assert isinstance(layer, Layer)
     require(hasattr(layer, "path"), "declaration", name, "it does not call super().__init__(name=)")
     given = layer_class(**{**parts()[0].case.arguments, "name": "of_a_test"})

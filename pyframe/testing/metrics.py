@@ -124,12 +124,13 @@ class _Bench(Pairing):
     def check_direction(self) -> None:
         node = self.node()
         value = node.finalize(self.compute(*self.pair(7)).tolist())
-        declared = getattr(node, "higher_is_better", None)
+        declared = pyframe.metrics.higher_is_better(self.function, node)
         self.require(
             np.ndim(value) > 0 or declared is True or declared is False,
             "direction",
             f"its node has higher_is_better={declared!r}, and its value is a number: say True or "
-            "False, so that EarlyStopping and ModelCheckpoint know what is better",
+            "False, there or on the function, so that EarlyStopping and ModelCheckpoint know what "
+            "is better",
         )
 
     def check_additive(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pyframe as pf
 from pyframe.errors import ShapeError
-from pyframe.layers import RECTIFIERS, Layer, activation_function
+from pyframe.layers import Layer, activation_function, default_weights
 from pyframe_cnn.conv import Conv
 from pyframe_cnn.conv_transpose import ConvTranspose
 from pyframe_cnn.geometry import Extents, axes_of, expand, padding_of, whole
@@ -121,8 +121,7 @@ class _ConvLayer(_ImageLayer):
             )
         weight = self.weight_initializer
         if weight is None:
-            rectified = getattr(self._function, "op", "") in RECTIFIERS
-            weight = "he_uniform" if rectified else "xavier_uniform"
+            weight = default_weights(self._function)
         shape = self._weight_shape(spec.shape[-1])
         self.weight = self.add_parameter("weight", shape, weight, dtype=spec.dtype)
         self.offset = None
