@@ -1,12 +1,9 @@
 /* The activations that a matrix product can apply to its tiles while they are in registers or in
- * the L1 cache, and the derivatives that it can multiply them by.
- *
- * That of a relu is read off its result. Those of sigmoid and tanh are not: where the result has
- * rounded to 1 it says nothing of a derivative that is small, and yet a normal number. So these two
- * also give their derivative, from the exponential that they need anyway, and that is saved. */
+ * the L1 cache, the derivatives that it can multiply them by, and sigmoid and tanh with theirs. */
 #ifndef PYFRAME_ACTIVATION_H
 #define PYFRAME_ACTIVATION_H
 
+#include "pyframe/epilogue.h"
 #include "vector_functions.h"
 
 /* 1 / (1 + exp(-x)), without overflow: the exponent is never positive. */
@@ -27,44 +24,15 @@ static inline real pf_tanh_slope(real x) {
     return w * (R(2.0) - w);
 }
 
-/* y = f(y), n elements. Comparisons are written so that NaN falls through. */
-static inline void pf_activate_all(int kind, real slope, real *restrict y, int64_t n) {
-    switch (kind) {
-        case PF_RELU:
-            for (int64_t i = 0; i < n; i++) y[i] = y[i] < 0 ? R(0.0) : y[i];
-            break;
-        case PF_SIGMOID:
-            PF_NAME(sigmoid_all)(n, y, y);
-            break;
-        case PF_TANH:
-            PF_NAME(tanh_all)(n, y, y);
-            break;
-        case PF_LEAKY_RELU:
-            for (int64_t i = 0; i < n; i++) y[i] = y[i] > 0 ? y[i] : slope * y[i];
-            break;
-        default:
-            break;
-    }
+/* y = f(y), n elements; activation is one of enum pf_activation. */
+static inline void pf_activate_all(int activation, real slope, real *y, int64_t n) {
+    PF_OF_REAL(pf_activate)(&PF_NAME(vector_functions), activation, slope, y, n);
 }
 
-/* dx = dx f'(x), n elements, from what is saved: the derivative of sigmoid and tanh, of the others
- * y = f(x). */
-static inline void pf_activate_grad_all(int kind, real slope, real *restrict dx,
+/* dx = dx f', n elements, from what is saved. */
+static inline void pf_activate_grad_all(int activation, real slope, real *restrict dx,
                                         const real *restrict saved, int64_t n) {
-    switch (kind) {
-        case PF_RELU:
-            for (int64_t i = 0; i < n; i++) dx[i] = saved[i] <= 0 ? R(0.0) : dx[i];
-            break;
-        case PF_SIGMOID:
-        case PF_TANH:
-            for (int64_t i = 0; i < n; i++) dx[i] *= saved[i];
-            break;
-        case PF_LEAKY_RELU:
-            for (int64_t i = 0; i < n; i++) dx[i] = saved[i] > 0 ? dx[i] : slope * dx[i];
-            break;
-        default:
-            break;
-    }
+    PF_OF_REAL(pf_activate_grad)(activation, slope, dx, saved, n);
 }
 
 #endif

@@ -33,6 +33,14 @@ static const pf_host host = {
     .vector = pf_host_vector,
 };
 
+const char *pf_activation_name(int activation) {
+#define NAME_OF_EACH(code, number, name, value, grad) \
+    if (activation == code) return #name;
+#define NAME_OF_ROW(code, number, name, grad) NAME_OF_EACH(code, number, name, , grad)
+    PF_ACTIVATIONS(NAME_OF_EACH, NAME_OF_ROW)
+    return activation == PF_NO_ACTIVATION ? "none" : NULL;
+}
+
 const pf_host *pf_get_host(void) { return &host; }
 
 uint64_t pf_struct_size(const char *name) {

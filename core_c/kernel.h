@@ -33,8 +33,10 @@
 #define PF_RARE_IN(isa) PF_RARE_IN_OF(isa)
 #define PF_DEFINES_RARE PF_RARE_IN(PF_ISA)
 
+/* PF_OF_REAL(name): what the public headers have for both types. */
 #if PF_REAL_BITS == 32
 typedef float real;
+#define PF_OF_REAL(name) name##_f32
 #define PF_NAME(name) PF_SYMBOL(name, f32, PF_ISA)
 #define PF_RARE(name) PF_SYMBOL(name, f32, rare)
 #define R(literal) literal##f /* a constant of type real */
@@ -48,6 +50,7 @@ typedef float real;
 #define r_log1p_unit pf_log1p_unitf /* of 0 to 1 */
 #else
 typedef double real;
+#define PF_OF_REAL(name) name##_f64
 #define PF_NAME(name) PF_SYMBOL(name, f64, PF_ISA)
 #define PF_RARE(name) PF_SYMBOL(name, f64, rare)
 #define R(literal) literal

@@ -1,7 +1,12 @@
-/* The table of contents: every built-in kernel, its inputs -> outputs with their shapes, its
- * formula, and the file of its family. A row is PF_KERNEL(name); the symbols are
- * pf_<name>_f32_<set> and pf_<name>_f64_<set>, one for each instruction set. B is a product of
- * leading axes, (...) any shape, s() a scalar.
+/* The table of contents: every built-in kernel, its operands with their shapes, its formula, and
+ * the file of its family. A row is PF_KERNEL(name); the symbols are pf_<name>_f32_<set> and
+ * pf_<name>_f64_<set>, one for each instruction set. B is a product of leading axes, (...) any
+ * shape, s() a scalar.
+ *
+ * Operands are written as inputs | states -> outputs, one name for each; what reads and writes
+ * states alone has no arrow, what has none no bar. [x] may be absent, x_1 .. x_n are any number,
+ * "shape of x" is an input of which only the shape is read. Two spaces or the line's end, where no
+ * arrow follows, end them. A test holds each row against the op class, or the optimizer.
  *
  * This header has no include guard: kernels.c reads it twice, once to declare, once to list. */
 
@@ -29,7 +34,7 @@ PF_KERNEL(sub)          /* a(A), b(B) -> y           y = a - b */
 PF_KERNEL(mul)          /* a(A), b(B) -> y           y = a b */
 PF_KERNEL(div)          /* a(A), b(B) -> y           y = a / b */
 PF_KERNEL(maximum)      /* a(A), b(B) -> y           y = max(a, b); NaN if either is */
-PF_KERNEL(maximum_grad) /* dy, a(A), b(B) -> dy's    dy where a > b, dy / 2 where a = b, else 0 */
+PF_KERNEL(maximum_grad) /* dy, a(A), b(B) -> dx   dx: dy if a > b, dy / 2 if a = b, else 0 */
 PF_KERNEL(neg)          /* x(...) -> y(...)          y = -x */
 PF_KERNEL(abs)          /* x(...) -> y(...)          y = |x| */
 PF_KERNEL(abs_grad)     /* dy, x -> dx               dx = dy sign(x) */
@@ -41,31 +46,34 @@ PF_KERNEL(exp)          /* x(...) -> y(...)          y = exp(x) */
 PF_KERNEL(log)          /* x(...) -> y(...)          y = log(x) */
 PF_KERNEL(erf)          /* x(...) -> y(...)          y = erf(x) */
 PF_KERNEL(erf_grad)     /* dy, x -> dx               dx = dy 2 / sqrt(pi) exp(-x^2) */
-PF_KERNEL(add_n)        /* x_1(...) .. x_n(...) -> y y = x_1 + .. + x_n, left to right */
-PF_KERNEL(copy)         /* x(...) -> y, same count   y = x */
+PF_KERNEL(add_n)        /* x_1(...) .. x_n(...) -> y  y = x_1 + .. + x_n, left to right */
+PF_KERNEL(copy)         /* x(...), [shape of y] -> y(...)  y = x, of the same count */
 
 /* reductions.c: over any set of axes, a bit mask in the attributes. K: the axes that are kept. */
 PF_KERNEL(sum)            /* x(...) -> y(K)               y = sum x */
-PF_KERNEL(sum_grad)       /* dy(K), shape of x -> dx(...) dx = dy, repeated */
+PF_KERNEL(sum_grad)       /* dy(K), shape of x -> dx(...)  dx = dy, repeated */
 PF_KERNEL(sum_of_squares) /* x(...) -> y()           y = sum x^2, over everything */
 PF_KERNEL(mean)           /* x(...) -> y(K)               y = sum x / n, n elements in each sum */
-PF_KERNEL(mean_grad)      /* dy(K), shape of x -> dx(...) dx = dy / n, repeated */
+PF_KERNEL(mean_grad)      /* dy(K), shape of x -> dx(...)  dx = dy / n, repeated */
 PF_KERNEL(max)            /* x(...) -> y(K)               y = max x; NaN if any x is */
 PF_KERNEL(max_grad)       /* dy(K), x(...), y(K) -> dx    dx = x = y ? dy / (how many are) : 0 */
-PF_KERNEL(sum_to) /* dy(...), shape A -> dx(A)    sums over the axes along which A was stretched */
+PF_KERNEL(sum_to)         /* dy(...), shape of x(A) -> dx(A)  sums along what A was stretched by */
 
 /* shapes.c: elements move and keep their values. */
 PF_KERNEL(transpose)   /* x(...) -> y                 y's axis i is x's axis axes[i] */
 PF_KERNEL(concat)      /* x_1 .. x_n -> y             one behind the other along an axis */
-PF_KERNEL(concat_grad) /* dy, shapes of x_1 .. x_n -> dx_i: the part of dy that came from x_i */
+PF_KERNEL(concat_grad) /* dy, shape of x_1 .. x_n -> dx_i  the part of dy that came from x_i */
 PF_KERNEL(slice)       /* x(...) -> y                 y[j] = x[start + j step] along each axis */
 PF_KERNEL(slice_grad)  /* dy, shape of x -> dx(...)   dx[start + j step] = dy[j], else 0 */
 
 /* linear.c: matrix products. A weight may be a number, s(): then x is of any shape. */
-PF_KERNEL(linear)      /* x (B, in), weight (in, out), [bias (out,)] -> y (B, out)
-                          y = x weight + bias */
-PF_KERNEL(linear_grad) /* dy (B, out), x (B, in), weight (in, out)
-                          -> dx (B, in), dweight (in, out), dbias (out,) */
+PF_KERNEL(linear)      /* x (B, in), weight (in, out), [bias (out,)], [residual (B, out)]
+                          -> y (B, out)
+                          y = f(x weight + bias + residual), f of activation.h */
+PF_KERNEL(linear_grad) /* dy (B, out), x (B, in), weight (in, out), [saved (B, in)]
+                          -> dx (B, in), dweight (in, out), dbias (out,)
+                          dx = dy weight^T, times f' at the point that `saved` tells of;
+                          dweight = x^T dy, dbias = sum of dy over B */
 PF_KERNEL(matmul)      /* a (..., m, k), b (..., k, n) -> y (..., m, n)
                           y = op(a) op(b), op the transpose where asked for */
 
@@ -76,25 +84,35 @@ PF_KERNEL(log_softmax)      /* x -> y          y_i = x_i - log sum_j exp(x_j) */
 PF_KERNEL(log_softmax_grad) /* dy, y -> dx     dx_i = dy_i - exp(y_i) sum_j dy_j */
 
 /* losses.c: target y and prediction y_hat, both (n, ...), and an optional weight w (n,).
- * l (n, ...) is reduced to s() by its weighted mean or sum, or w l is returned as it is. */
-PF_KERNEL(l1_loss)      /* y, y_hat, [w] -> loss                 l = |y_hat - y| */
-PF_KERNEL(l1_loss_grad) /* dl, y, y_hat, [w] -> dy, dy_hat; the same of the next three */
-PF_KERNEL(l2_loss)      /* y, y_hat, [w] -> loss                 l = (y_hat - y)^2 */
-PF_KERNEL(l2_loss_grad)
-PF_KERNEL(huber_loss) /* y, y_hat, [w] -> loss, d = |y_hat - y|
-                         l = d <= delta ? d^2 / 2 : delta (d - delta / 2) */
-PF_KERNEL(huber_loss_grad)
-PF_KERNEL(binary_cross_entropy) /* y, x, [w] -> loss             l = max(x, 0) - x y
-                                                                     + log(1 + exp(-|x|)) */
+ * l (n, ...) is reduced to s() by its weighted mean or sum, or w l is returned as it is. In the
+ * gradients v is what dl and w bring to an element. */
+PF_KERNEL(l1_loss)         /* y, y_hat, [w] -> loss
+                              l = |y_hat - y| */
+PF_KERNEL(l1_loss_grad)    /* dl, y, y_hat, [w] -> dy, dy_hat
+                              dy_hat = v sign(y_hat - y), dy = -dy_hat */
+PF_KERNEL(l2_loss)         /* y, y_hat, [w] -> loss
+                              l = (y_hat - y)^2 */
+PF_KERNEL(l2_loss_grad)    /* dl, y, y_hat, [w] -> dy, dy_hat
+                              dy_hat = 2 v (y_hat - y), dy = -dy_hat */
+PF_KERNEL(huber_loss)      /* y, y_hat, [w] -> loss
+                              d = |y_hat - y|, l = d <= delta ? d^2 / 2 : delta (d - delta / 2) */
+PF_KERNEL(huber_loss_grad) /* dl, y, y_hat, [w] -> dy, dy_hat
+                              dy_hat = v min(max(y_hat - y, -delta), delta), dy = -dy_hat */
+PF_KERNEL(binary_cross_entropy)
+/* y, x, [w] -> loss
+   l = max(x, 0) - x y + log(1 + exp(-|x|)) */
 PF_KERNEL(binary_cross_entropy_grad)
+/* dl, y, x, [w] -> dy, dx
+   dx = v (1 / (1 + exp(-x)) - y), dy = -v x */
 PF_KERNEL(cross_entropy)      /* labels y (n, ...), x (n, ..., classes), [w] -> loss
                                  l = log sum_c exp(x_c) - x_y */
-PF_KERNEL(cross_entropy_grad) /* dl, y, x, [w] -> dx             softmax(x)_c - [c = y] */
+PF_KERNEL(cross_entropy_grad) /* dl, labels y, x, [w] -> dx
+                                 dx_c = v (softmax(x)_c - [c = y]) */
 
 /* norm.c: x (B, C), scale and shift (C,); x^ = (x - mean) inverse, inverse = (var + eps)^(-1/2);
  * low is what rounding has left of the mean. */
-PF_KERNEL(batch_norm)      /* x, scale, shift -> y, mean (C,), inverse (C,), low (C,)
-                              states: running mean (C,), running variance (C,)
+PF_KERNEL(batch_norm)      /* x, scale, shift | running mean (C,), running variance (C,)
+                              -> y, mean (C,), inverse (C,), low (C,)
                               y = scale x^ + shift, statistics over B */
 PF_KERNEL(batch_norm_grad) /* dy, x, scale, mean, inverse, low -> dx, dscale (C,), dshift (C,) */
 PF_KERNEL(layer_norm)      /* x, scale, shift -> y            statistics over C, row by row */
@@ -104,8 +122,8 @@ PF_KERNEL(layer_norm_grad) /* dy, x, scale -> dx, dscale (C,), dshift (C,) */
 PF_KERNEL(dropout) /* x (n, ...) -> y                         y = x / (1 - rate), or 0; x -> x
                                                               outside of training */
 
-/* optimizers.c: p parameters, g gradients, both (n); | divides inputs from states, which are read
- * and written; slots v, m, mask, direction (n); norm, skipped, best, redraw, run one double. */
+/* optimizers.c: p parameters, g gradients, both (n); states are read and written; slots v, m, mask,
+ * direction (n); norm, skipped, best, redraw, run one double. */
 PF_KERNEL(sgd_update)            /* g | p             p -= rate (g + decay p) */
 PF_KERNEL(sgd_momentum_update)   /* g | p, v          v = momentum v + g + decay p
                                                       p -= rate v */
@@ -117,16 +135,18 @@ PF_KERNEL(scale_by_norm)         /* norm | g          g *= min(1, limit / norm) 
 PF_KERNEL(random_search_propose) /* mask -> c         c uniform in [low, high) */
 PF_KERNEL(direction_search_propose) /* p, mask, run | direction, redraw -> c
                                        c = p + size direction */
-PF_KERNEL(search_accept)            /* c, cost | p, best, redraw   p = c if cost < best */
+PF_KERNEL(search_accept)            /* c, cost | p, best, [redraw]   p = c if cost < best */
 
-/* metrics.c: float64 sums that add up over batches; an optional weight w (n,), one a row. */
-PF_KERNEL(accuracy)         /* labels (n, ...), x (n, ..., classes), [w]
-                               -> sum w [argmax x = label], sum w */
-PF_KERNEL(confusion_matrix) /* labels (n, ...), x (n, ..., classes), [w]
-                               -> (classes, classes), flat: sum w at [label][argmax x] */
-PF_KERNEL(binary_accuracy)  /* y, x (n, ...), [w] -> sum w [(x > 0) = (y > 1/2)], sum w */
-PF_KERNEL(mae)              /* y, y_hat (n, ...), [w] -> sum w |y_hat - y|, sum w */
-PF_KERNEL(rmse)             /* y, y_hat (n, ...), [w] -> sum w (y_hat - y)^2, sum w */
-PF_KERNEL(r2)               /* y, y_hat (n, ...), [w] -> the first of rmse, and in 2, 3 and 3 parts
-                               sum w, sum w y, sum w y^2 */
-PF_KERNEL(mean_of)          /* loss s(), shape of (n, ...), [w] -> loss sum w, sum w */
+/* metrics.c: float64 sums that add up over batches, all in one output; an optional weight w (n,),
+ * one a row. */
+PF_KERNEL(accuracy)         /* labels (n, ...), x (n, ..., classes), [w] -> sums (2,)
+                               sum w [argmax x = label], sum w */
+PF_KERNEL(confusion_matrix) /* labels (n, ...), x (n, ..., classes), [w] -> sums (classes^2,)
+                               (classes, classes), flat: sum w at [label][argmax x] */
+PF_KERNEL(binary_accuracy) /* y, x (n, ...), [w] -> sums (2,)  sum w [(x > 0) = (y > 1/2)], sum w */
+PF_KERNEL(mae)             /* y, y_hat (n, ...), [w] -> sums (2,)  sum w |y_hat - y|, sum w */
+PF_KERNEL(rmse)            /* y, y_hat (n, ...), [w] -> sums (2,)  sum w (y_hat - y)^2, sum w */
+PF_KERNEL(r2)              /* y, y_hat (n, ...), [w] -> sums (9,)
+                              the first of rmse, and in 2, 3 and 3 parts
+                              sum w, sum w y, sum w y^2 */
+PF_KERNEL(mean_of)         /* loss s(), shape of y (n, ...), [w] -> sums (2,)  loss sum w, sum w */

@@ -20,12 +20,7 @@ enum {
                             : 1 /* LANES = 2^LANE_BITS */
 };
 
-/* What the public header has for both types; see there for parts of vectors. */
-#if PF_REAL_BITS == 32
-#define PF_OF_REAL(name) name##_f32
-#else
-#define PF_OF_REAL(name) name##_f64
-#endif
+/* See pyframe/lanes.h, also for parts of vectors. */
 typedef PF_OF_REAL(pf_vec) vec;
 typedef PF_OF_REAL(pf_part) part;
 

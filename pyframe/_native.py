@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import itertools
 import os
 import warnings
 from collections.abc import Callable, Collection, Iterator
@@ -114,6 +115,12 @@ for _name, _dtype in (("pf_value", VALUE_DTYPE), ("pf_instruction", INSTRUCTION_
             f"the C core's {_name} has {struct_size(_name)} bytes, the Python side's "
             f"{_dtype.itemsize}: the two come from different versions; reinstall pyframe-nn"
         )
+
+
+def activations() -> tuple[str, ...]:
+    """Return the activations that a product can take over, each at the place of its code."""
+    names = map(lib.pf_activation_name, itertools.count())
+    return tuple(ffi.string(name).decode() for name in itertools.takewhile(bool, names))
 
 
 def instruction_sets() -> list[str]:

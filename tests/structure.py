@@ -191,7 +191,7 @@ def _named(node: ast.AST) -> str:
 
 
 # What a kernel may include; the other files in that folder are parts of these.
-PUBLIC_HEADERS = ("pyframe.h", "lanes.h")
+PUBLIC_HEADERS = ("pyframe.h", "lanes.h", "epilogue.h")
 
 
 def private_uses(folder: Path, public: Collection[str]) -> list[str]:

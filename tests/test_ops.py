@@ -12,7 +12,6 @@ import pytest
 
 from pyframe import Parameter, State, _native, compile, registry
 from pyframe.op import Op
-from pyframe.optimizers import SGD, Adam, DirectionSearch, RandomSearch
 from pyframe.testing import (
     Draw,
     check_bad_calls,
@@ -85,35 +84,3 @@ def test_zero_extents(op_class: type[Op]) -> None:
     check_zero_extents(op_class)
     for isa in SETS[:-1]:  # the last is the one that is in use
         check_zero_extents(op_class, kernels=partial(_native.find_kernel, isa=isa))
-
-
-def kernels_of_updates() -> set[str]:
-    """Return the kernels that the built-in optimizers call."""
-    instances = [
-        SGD(0.1, clip_value=1.0, clip_norm=1.0),
-        SGD(0.1, momentum=0.9),
-        Adam(0.1),
-        RandomSearch(),
-        DirectionSearch(),
-    ]
-    optimizers = registry.registries["optimizers"]
-    entries = map(optimizers.entry, optimizers.names())
-    assert {type(i) for i in instances} == {
-        e.thing for e in entries if e.distribution == registry.BUILT_IN
-    }
-    kernels = set()
-    for optimizer in instances:
-        proposals = optimizer.proposals("any") if optimizer.proposes else []
-        for calls in [optimizer.calls("any"), proposals, *optimizer.clip_calls()]:
-            kernels.update(call.kernel for call in calls)
-    return kernels
-
-
-def test_every_kernel_is_some_ops_or_some_updates() -> None:
-    built_in = set(_native.kernel_names())
-    of_ops = {c.kernel for c in OPS if registry.ops.entry(c.op).distribution == registry.BUILT_IN}
-    assert built_in - of_ops - kernels_of_updates() == set()
-    for name in built_in:
-        for bits in (32, 64):
-            assert _native.find_kernel(name, bits), (name, bits)
-    assert _native.find_kernel("no_such_kernel", 32) == 0

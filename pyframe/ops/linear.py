@@ -19,17 +19,9 @@ from pyframe.op import (
     same_extent,
     same_shape,
 )
-from pyframe.ops.activations import (
-    LeakyRelu,
-    LeakyReluGrad,
-    Relu,
-    ReluGrad,
-    Sigmoid,
-    SigmoidGrad,
-    Tanh,
-    TanhGrad,
-)
+from pyframe.ops.activations import LeakyReluGrad, ReluGrad, Sigmoid, SigmoidGrad, Tanh, TanhGrad
 from pyframe.ops.arithmetic import Add
+from pyframe.ops.epilogue import ACTIVATIONS, activate, activate_grad, as_activation
 from pyframe.ops.reductions import SumTo
 
 
@@ -41,46 +33,6 @@ def _known_shape(spec: Spec | None) -> tuple[int, ...]:
 def _rows(x: Any) -> Any:
     """Return an array as a matrix whose rows are its last axis."""
     return x.reshape(int(np.prod(x.shape[:-1])), x.shape[-1])
-
-
-# What a product can have applied to it before it is stored. The codes are those of
-# core_c/activation.h.
-ACTIVATIONS = ("none", "relu", "sigmoid", "tanh", "leaky_relu")
-
-
-def _activate(kind: str, x: Any, slope: float) -> Any:
-    if kind == "relu":
-        return np.maximum(x, 0)
-    if kind == "sigmoid":
-        return 0.5 * (1 + np.tanh(0.5 * x))
-    if kind == "tanh":
-        return np.tanh(x)
-    return np.where(x > 0, x, slope * x) if kind == "leaky_relu" else x
-
-
-def _activate_grad(kind: str, dy: Any, y: Any, slope: float) -> Any:
-    if kind == "relu":
-        return np.where(y <= 0, 0.0, dy)
-    if kind in ("sigmoid", "tanh"):
-        return dy * y
-    return np.where(y > 0, dy, slope * dy) if kind == "leaky_relu" else dy
-
-
-def _as_activation(consumer: Op) -> dict[str, Any] | None:
-    """Return the attributes that make an op part of a product, None when it cannot be."""
-    kinds: dict[type[Op], str] = {
-        Relu: "relu",
-        ReluGrad: "relu",
-        Sigmoid: "sigmoid",
-        SigmoidGrad: "sigmoid",
-        Tanh: "tanh",
-        TanhGrad: "tanh",
-        LeakyRelu: "leaky_relu",
-        LeakyReluGrad: "leaky_relu",
-    }
-    kind = kinds.get(type(consumer))
-    slope = consumer.attrs.get("slope", 0.0)
-    return None if kind is None or slope < 0 else {"activation": kind, "slope": slope}
 
 
 def _scratch_bytes(dtype: np.dtype[Any], *products: tuple[int, int]) -> int:
@@ -230,7 +182,7 @@ class Linear(_FusedOp):
         if not weight.shape or self.attrs["activation"] != "none":
             return None
         name = f"{self.label()}+{consumer.label()}"
-        activation = _as_activation(consumer)
+        activation = as_activation(consumer)
         if activation is not None and len(consumer.inputs) == 1:  # a gradient has two
             return Linear(x, weight, bias, residual, **activation, name=name)
         if isinstance(consumer, Add) and residual is None:
@@ -252,7 +204,7 @@ class Linear(_FusedOp):
         y = weight * x if weight.ndim == 0 else np.matmul(x, weight)
         for term in (bias, residual):
             y = y if term is None else y + term
-        return _activate(attributes["activation"], y, attributes["slope"])
+        return activate(attributes["activation"], y, attributes["slope"])
 
     @classmethod
     def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
@@ -346,7 +298,7 @@ class LinearGrad(_FusedOp):
 
     def absorb(self, index: int, consumer: Op, specs: Sequence[Spec | None]) -> Op | None:
         dy, x, weight, saved = (*self.inputs, None)[:4]
-        activation = _as_activation(consumer)
+        activation = as_activation(consumer)
         assert weight is not None
         if index != 0 or saved is not None or activation is None or not weight.shape:
             return None
@@ -372,7 +324,7 @@ class LinearGrad(_FusedOp):
             return weight * dy, np.sum(x * dy), np.sum(dy)
         dx = np.matmul(dy, weight.T)
         if saved is not None:
-            dx = _activate_grad(attributes["activation"], dx, saved, attributes["slope"])
+            dx = activate_grad(attributes["activation"], dx, saved, attributes["slope"])
         return dx, _rows(x).T @ _rows(dy), _rows(dy).sum(axis=0)
 
     @classmethod

@@ -22,6 +22,8 @@
 extern "C" {
 #endif
 
+#include "activations.h"
+
 #include "gemm.inc"
 
 #include "abi.inc" /* stands on it */

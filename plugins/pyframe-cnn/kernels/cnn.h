@@ -20,11 +20,14 @@
 
 #define CNN_SYMBOL_OF(name, type, isa) cnn_##name##_##type##_##isa
 #define CNN_SYMBOL(name, type, isa) CNN_SYMBOL_OF(name, type, isa)
+/* CNN_OF_REAL(name): what pyframe's headers have for both types. */
 #if CNN_BITS == 32
 typedef float real;
+#define CNN_OF_REAL(name) name##_f32
 #define CNN_NAME(name) CNN_SYMBOL(name, f32, CNN_ISA)
 #else
 typedef double real;
+#define CNN_OF_REAL(name) name##_f64
 #define CNN_NAME(name) CNN_SYMBOL(name, f64, CNN_ISA)
 #endif
 

@@ -3,39 +3,17 @@
 #define PYFRAME_CNN_EPILOGUE_H
 
 #include "conv.h"
+#include "pyframe/epilogue.h"
 
 /* y = f(y), or y f'(saved) */
 static inline void finish(const pf_call *call, real *y, const real *saved, int64_t n) {
     const conv_attributes *attributes = call->attributes;
-    const pf_vector_functions *vector = call->host->vector(CNN_BITS);
+    const int activation = (int)attributes->activation;
     const real slope = (real)attributes->slope;
-    if (!saved) switch (attributes->activation) {
-            case PF_RELU:
-                for (int64_t i = 0; i < n; i++) y[i] = y[i] < 0 ? 0 : y[i];
-                break;
-            case PF_LEAKY_RELU:
-                for (int64_t i = 0; i < n; i++) y[i] = y[i] > 0 ? y[i] : slope * y[i];
-                break;
-            case PF_SIGMOID:
-                vector->sigmoid(n, y, y);
-                break;
-            case PF_TANH:
-                vector->tanh(n, y, y);
-                break;
-        }
+    if (saved)
+        CNN_OF_REAL(pf_activate_grad)(activation, slope, y, saved, n);
     else
-        switch (attributes->activation) {
-            case PF_RELU:
-                for (int64_t i = 0; i < n; i++) y[i] = saved[i] <= 0 ? 0 : y[i];
-                break;
-            case PF_LEAKY_RELU:
-                for (int64_t i = 0; i < n; i++) y[i] = saved[i] > 0 ? y[i] : slope * y[i];
-                break;
-            case PF_SIGMOID: /* of these two the derivative itself is saved */
-            case PF_TANH:
-                for (int64_t i = 0; i < n; i++) y[i] *= saved[i];
-                break;
-        }
+        CNN_OF_REAL(pf_activate)(call->host->vector(CNN_BITS), activation, slope, y, n);
 }
 
 /* y (rows, channels) = the bias, or zero: what is added to */

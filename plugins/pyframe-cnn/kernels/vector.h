@@ -13,11 +13,6 @@
 #define CNN_UNROLL _Pragma("GCC unroll 16")
 #endif
 
-#if CNN_BITS == 32
-#define CNN_OF_REAL(name) name##_f32
-#else
-#define CNN_OF_REAL(name) name##_f64
-#endif
 enum { LANES = PF_VECTOR_BYTES / (int)sizeof(real) };
 typedef CNN_OF_REAL(pf_vec) vec;
 typedef CNN_OF_REAL(pf_part) part;

@@ -91,21 +91,6 @@ class WindowOp(Op):
         return tuple(result)
 
 
-ACTIVATIONS = ("none", "relu", "sigmoid", "tanh", "leaky_relu")  # enum pf_activation
-
-
-def as_activation(consumer: Op) -> dict[str, Any] | None:
-    """Return the attributes with which a convolution does an activation's work, or its gradient's.
-
-    None when it cannot.
-    """
-    kind = consumer.op.removesuffix("_grad")
-    slope = consumer.attrs.get("slope", 0.0)
-    if kind == "none" or kind not in ACTIVATIONS or slope < 0:
-        return None
-    return {"activation": kind, "slope": float(slope)}
-
-
 def lowered(windows: Sequence[Window]) -> dict[str, Extents]:
     """Return what a kernel reads of the windows."""
     return {

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from pyframe import Case, Op
-from pyframe_cnn.base import Shape, as_activation, known, known_shape
+from pyframe.ops import epilogue
+from pyframe_cnn.base import Shape, known, known_shape
 from pyframe_cnn.conv_grad import ConvInputGrad, ConvWeightGrad
 from pyframe_cnn.convolution import (
     FEW_CHANNELS,
     Convolution,
-    activate,
     activation_gradient,
     away_from_kinks,
     grouped,
@@ -114,7 +114,7 @@ class Conv(Convolution):
         return self._work(specs[0], specs[1], y, y) + extra * math.prod(known_shape(y))
 
     def absorb(self, index: int, consumer: Op, specs: Sequence[Any]) -> Op | None:
-        activation = as_activation(consumer)
+        activation = epilogue.as_activation(consumer)
         if activation is None or self.attrs["activation"] != "none" or len(consumer.inputs) != 1:
             return None
         name = f"{self.label()}+{consumer.label()}"
@@ -154,7 +154,7 @@ class Conv(Convolution):
             y += terms if inside is None else np.where(inside[seen], terms, 0)
         y = y.reshape(*y.shape[:-2], weight.shape[-1])
         y = y if bias is None else y + bias
-        return activate(y, attributes["activation"], attributes["slope"])
+        return epilogue.activate(attributes["activation"], y, attributes["slope"])
 
     @classmethod
     def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:

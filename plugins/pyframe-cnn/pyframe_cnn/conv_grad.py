@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from pyframe import Case, Op
-from pyframe_cnn.base import Shape, as_activation, known_shape, pieces, same
+from pyframe.ops import epilogue
+from pyframe_cnn.base import Shape, known_shape, pieces, same
 from pyframe_cnn.convolution import (
     FEW_CHANNELS,
     WIDEST,
     Convolution,
-    derivative,
     grouped,
     inside_of,
     numbers,
@@ -133,7 +133,7 @@ class ConvInputGrad(Transposed):
         return self._work(specs[2], specs[1], specs[0], specs[2]) + derivative
 
     def absorb(self, index: int, consumer: Op, specs: Sequence[Any]) -> Op | None:
-        activation = as_activation(consumer)
+        activation = epilogue.as_activation(consumer)
         if activation is None or len(self.inputs) > 3 or len(consumer.inputs) != 2:
             return None
         flowing, result = consumer.inputs
@@ -152,7 +152,7 @@ class ConvInputGrad(Transposed):
         dx = cls._spread(dy, weight, x.shape, attributes)
         if saved is None:
             return dx
-        return dx * derivative(saved, attributes["activation"], attributes["slope"])
+        return epilogue.activate_grad(attributes["activation"], dx, saved, attributes["slope"])
 
     @classmethod
     def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:

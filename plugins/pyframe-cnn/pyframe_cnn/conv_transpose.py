@@ -10,10 +10,11 @@ import numpy as np
 
 import pyframe as pf
 from pyframe import Case, Op
-from pyframe_cnn.base import Shape, as_activation, known, known_shape, same
+from pyframe.ops import epilogue
+from pyframe_cnn.base import Shape, known, known_shape, same
 from pyframe_cnn.conv import Conv
 from pyframe_cnn.conv_grad import ConvWeightGrad, Transposed
-from pyframe_cnn.convolution import activate, activation_gradient, away_from_kinks
+from pyframe_cnn.convolution import activation_gradient, away_from_kinks
 
 
 class ConvTranspose(Transposed):
@@ -105,7 +106,7 @@ class ConvTranspose(Transposed):
         return self._work(y, specs[1], specs[0], y) + extra * math.prod(known_shape(y))
 
     def absorb(self, index: int, consumer: Op, specs: Sequence[Any]) -> Op | None:
-        activation = as_activation(consumer)
+        activation = epilogue.as_activation(consumer)
         if activation is None or self.attrs["activation"] != "none" or len(consumer.inputs) != 1:
             return None
         name = f"{self.label()}+{consumer.label()}"
@@ -120,7 +121,7 @@ class ConvTranspose(Transposed):
         x, weight, bias = (*inputs, None)[:3]
         y = cls._spread(x, weight, cls._result_shape(x, weight, attributes), attributes)
         y = y if bias is None else y + bias
-        return activate(y, attributes["activation"], attributes["slope"])
+        return epilogue.activate(attributes["activation"], y, attributes["slope"])
 
     @classmethod
     def _result_shape(cls, x: Any, weight: Any, attributes: Any) -> tuple[int, ...]:

@@ -12,8 +12,8 @@ import numpy as np
 import pyframe as pf
 from pyframe import Case
 from pyframe.attributes import flag, number, one_of, whole
+from pyframe.ops import epilogue
 from pyframe_cnn.base import (
-    ACTIVATIONS,
     Shape,
     WindowOp,
     known_shape,
@@ -48,7 +48,7 @@ class Convolution(WindowOp):
         "dilation": axes_of,
         "padding": padding_of,
         "groups": whole(at_least=1, at_most=LARGEST),
-        "activation": one_of(ACTIVATIONS),
+        "activation": one_of(epilogue.ACTIVATIONS),
         "slope": number(at_least=0),
         "winograd": flag,
     }
@@ -106,7 +106,7 @@ class Convolution(WindowOp):
         del block["window"]
         return {
             **block,
-            "activation": ACTIVATIONS.index(self.attrs["activation"]),
+            "activation": epilogue.ACTIVATIONS.index(self.attrs["activation"]),
             "winograd": self._tiles(images, weight, made) > 0,
         }
 
@@ -252,25 +252,6 @@ class Convolution(WindowOp):
         smooth = [] if draw.integers else ["sigmoid", "tanh"]
         kind = draw.choice(["none", "none", "relu", "leaky_relu", *smooth])
         return {"activation": kind, "slope": draw.choice([0.0, 0.25])}
-
-
-def activate(x: Any, activation: str, slope: float) -> Any:
-    if activation == "relu":
-        return np.maximum(x, 0)
-    if activation == "sigmoid":
-        return 0.5 * (1 + np.tanh(0.5 * x))
-    if activation == "tanh":
-        return np.tanh(x)
-    return np.where(x > 0, x, slope * x) if activation == "leaky_relu" else x
-
-
-def derivative(y: Any, activation: str, slope: float) -> Any:
-    """Return the derivative of an activation from its result y; of sigmoid and tanh y is it."""
-    if activation == "relu":
-        return np.where(y <= 0, 0.0, 1.0)
-    if activation in ("sigmoid", "tanh"):
-        return y
-    return np.where(y > 0, 1.0, slope) if activation == "leaky_relu" else np.ones_like(y)
 
 
 def activation_gradient(dy: Any, y: Any, attrs: dict[str, Any]) -> Any:

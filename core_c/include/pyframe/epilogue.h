@@ -1,0 +1,59 @@
+/* The activations of activations.h as functions, for a kernel that ends as a product does without
+ * being one. To be included by itself. For n elements of one type, and _f64 for the other:
+ *
+ *     pf_activate_f32(host->vector(32), PF_RELU, 0, y, n);   y = f(y)
+ *     pf_activate_grad_f32(PF_RELU, 0, dx, saved, n);        dx = dx f', from what is saved */
+#ifndef PYFRAME_EPILOGUE_H
+#define PYFRAME_EPILOGUE_H
+
+#include "pyframe.h"
+
+#define PF_VALUE_OF_EACH(code, number, name, value, grad) \
+    case code:                                            \
+        for (int64_t i = 0; i < n; i++) {                 \
+            const pf_element y = ys[i];                   \
+            ys[i] = value;                                \
+        }                                                 \
+        break;
+#define PF_VALUE_OF_ROW(code, number, name, grad) \
+    case code:                                    \
+        vector->name(n, ys, ys);                  \
+        break;
+#define PF_GRAD_OF_ROW(code, number, name, grad)                 \
+    case code:                                                   \
+        for (int64_t i = 0; i < n; i++) {                        \
+            const pf_element dx = dxs[i], saved = each_saved[i]; \
+            dxs[i] = grad;                                       \
+        }                                                        \
+        break;
+#define PF_GRAD_OF_EACH(code, number, name, value, grad) PF_GRAD_OF_ROW(code, number, name, grad)
+
+#define PF_EPILOGUE(type, suffix)                                                                 \
+    static inline void pf_activate##suffix(const pf_vector_functions *vector, int activation,     \
+                                           type slope, type *ys, int64_t n) {                     \
+        typedef type pf_element;                                                                  \
+        switch (activation) {                                                                     \
+            PF_ACTIVATIONS(PF_VALUE_OF_EACH, PF_VALUE_OF_ROW)                                     \
+            default:                                                                              \
+                break;                                                                            \
+        }                                                                                         \
+    }                                                                                             \
+    static inline void pf_activate_grad##suffix(int activation, type slope, type *__restrict dxs, \
+                                                const type *__restrict each_saved, int64_t n) {   \
+        typedef type pf_element;                                                                  \
+        switch (activation) {                                                                     \
+            PF_ACTIVATIONS(PF_GRAD_OF_EACH, PF_GRAD_OF_ROW)                                       \
+            default:                                                                              \
+                break;                                                                            \
+        }                                                                                         \
+    }
+PF_EPILOGUE(float, _f32)
+PF_EPILOGUE(double, _f64)
+
+#undef PF_EPILOGUE
+#undef PF_VALUE_OF_EACH
+#undef PF_VALUE_OF_ROW
+#undef PF_GRAD_OF_EACH
+#undef PF_GRAD_OF_ROW
+
+#endif

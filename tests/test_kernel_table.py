@@ -1,0 +1,190 @@
+"""The table of contents of the C core, row by row, against what op classes and optimizers say."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from pyframe import _native, registry
+from pyframe.op import Op
+from pyframe.optimizers import SGD, Adam, DirectionSearch, RandomSearch
+from pyframe.optimizers.base import Call
+from pyframe.testing import Draw
+
+TABLE = (Path(__file__).resolve().parents[1] / "core_c" / "kernels.h").read_text(encoding="utf-8")
+
+
+class Counts(NamedTuple):
+    """How many operands of one kind there are, and which of them may be absent."""
+
+    count: int  # with the optional ones; of any number the fewest
+    optional: tuple[int, ...] = ()
+    any_number: bool = False
+
+
+class Operands(NamedTuple):
+    inputs: Counts
+    states: Counts
+    outputs: Counts
+
+
+# ---- what the table says ----
+
+
+def rows_of(table: str) -> dict[str, str]:
+    """Return the comment of each row, its lines without what they are indented by."""
+    table = table.split("*/", 1)[1]  # behind the head, which names the macro
+    rows = {}
+    for name, comment in re.findall(
+        r"PF_KERNEL\(\s*(\w+)\s*\)\s*(?:/\*\s*(.*?)\s*\*/)?", table, re.S
+    ):
+        assert name not in rows, f"two rows are of {name}"
+        rows[name] = re.sub(r"\s*\n\s*", "\n", comment)
+    return rows
+
+
+def signature(comment: str) -> str:
+    """Return the operands of a row: what is in front of two spaces or of the end of its line."""
+    text = re.sub(r"\s+->", " ->", comment)
+    inputs, arrow, rest = text.partition(" ->")
+    if not arrow or "  " in inputs or "\n" in inputs:  # an arrow of the formula
+        return re.split(r"  |\n", text)[0]
+    return inputs + arrow + re.split(r"  |\n", rest)[0]
+
+
+def counted(text: str) -> Counts:
+    """Count the operands of a list such as ``x (n, ...), [w]``."""
+    plain = text
+    while (shorter := re.sub(r"\([^()]*\)", "", plain)) != plain:
+        plain = shorter
+    names = [name.strip() for name in plain.split(",") if name.strip()]
+    for name in names:
+        good = re.fullmatch(r"\[?[\w ^']+\]?|(shape of )?\w+_1 \.\. \w+_n", name)
+        assert good, f"{name!r} is no operand"
+    optional = tuple(i for i, name in enumerate(names) if name.startswith("["))
+    return Counts(len(names), optional, any(".." in name for name in names))
+
+
+def written(comment: str) -> Operands:
+    """Return the operands that a row shows."""
+    front, _, outputs = signature(comment).partition("->")
+    inputs, _, states = front.partition("|")
+    return Operands(counted(inputs), counted(states), counted(outputs))
+
+
+# ---- what the classes say ----
+
+
+def merged(lengths: Iterable[int], optional: Iterable[int] = ()) -> Counts:
+    """Return one count for lists of these lengths: the shorter ones lack what is optional."""
+    lengths, optional = set(lengths), set(optional)
+    if len(lengths) > 2:
+        return Counts(min(lengths), (), True)
+    absent = optional | set(range(min(lengths), max(lengths)))
+    return Counts(max(lengths), tuple(sorted(absent)))
+
+
+def of_ops(classes: Iterable[type[Op]]) -> Operands:
+    """Return the operands with which these classes, of one kernel, call it."""
+    classes = list(classes)
+    cases = [
+        case for c in classes for case in [*c.cases(), *(c.sample(Draw(i)) for i in range(40))]
+    ]
+    return Operands(
+        merged({len(c.inputs) for c in cases}, {i for c in classes for i in c.optional_inputs}),
+        merged({len(c.states) for c in cases}),
+        merged({c.output_count for c in classes}),
+    )
+
+
+def of_calls(calls: Iterable[Call]) -> Operands:
+    """Return the operands with which these calls of optimizers, of one kernel, call it."""
+    calls = list(calls)
+    return Operands(
+        merged({len(c.inputs) for c in calls}),
+        merged({len(c.states) for c in calls}),
+        merged({len(c.outputs) for c in calls}),
+    )
+
+
+def calls_of_updates() -> list[Call]:
+    """Return what the built-in optimizers call."""
+    instances = [
+        SGD(0.1, clip_value=1.0, clip_norm=1.0),
+        SGD(0.1, momentum=0.9),
+        Adam(0.1),
+        RandomSearch(),
+        DirectionSearch(),
+    ]
+    optimizers = registry.registries["optimizers"]
+    entries = map(optimizers.entry, optimizers.names())
+    assert {type(i) for i in instances} == {
+        e.thing for e in entries if e.distribution == registry.BUILT_IN
+    }
+    found = []
+    for optimizer in instances:
+        proposals = optimizer.proposals("any") if optimizer.proposes else []
+        for calls in [optimizer.calls("any"), proposals, *optimizer.clip_calls()]:
+            found += calls
+    return found
+
+
+def called() -> dict[str, Operands]:
+    """Return what is known of each built-in kernel, from the registry."""
+    ops, calls = defaultdict(list), defaultdict(list)
+    for name in registry.ops.names():
+        thing = registry.ops.get(name)
+        if registry.ops.entry(name).distribution == registry.BUILT_IN:
+            ops[thing.kernel].append(thing)
+    for call in calls_of_updates():
+        calls[call.kernel].append(call)
+    return {
+        **{kernel: of_ops(classes) for kernel, classes in ops.items()},
+        **{kernel: of_calls(of_kernel) for kernel, of_kernel in calls.items()},
+    }
+
+
+ROWS, CALLED = rows_of(TABLE), called()
+
+
+def wrong_rows(rows: Mapping[str, str]) -> list[str]:
+    """Return the kernels whose row does not show the operands that they are called with."""
+    return [name for name, comment in rows.items() if written(comment) != CALLED[name]]
+
+
+def test_each_kernel_has_a_row() -> None:
+    assert set(ROWS) == set(_native.kernel_names())
+
+
+def test_every_kernel_is_some_ops_or_some_updates() -> None:
+    assert set(_native.kernel_names()) == set(CALLED)
+    for name in CALLED:
+        for bits in (32, 64):
+            assert _native.find_kernel(name, bits), (name, bits)
+    assert _native.find_kernel("no_such_kernel", 32) == 0
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_row_shows_the_operands_of_its_kernel(name: str) -> None:
+    assert written(ROWS[name]) == CALLED[name], signature(ROWS[name])
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_row_that_lacks_an_operand_is_seen(name: str) -> None:
+    """Each operand of each row, left out by itself."""
+    shown = signature(ROWS[name])
+    parts = re.split(r"(,(?![^()]*\))|->|\|)", shown)  # operands and what is between them
+    for i in range(0, len(parts), 2):
+        if parts[i].strip():
+            rest = "".join([*parts[:i], " ", *parts[i + 1 :]])
+            assert wrong_rows({name: rest}) == [name], f"{shown!r} without {parts[i]!r}"
+
+
+def test_an_operand_that_is_no_longer_optional_is_seen() -> None:
+    for name in ("linear", "linear_grad", "l2_loss", "copy"):
+        assert wrong_rows({name: ROWS[name].replace("[", "").replace("]", "")}) == [name]
