@@ -32,6 +32,8 @@ from pyframe.testing import (
 )
 from pyframe.testing.runner import run_checks
 
+pytestmark = pytest.mark.once
+
 IMAGES = (3, 4, 4, 2)
 OPTIONS: dict[str, dict[str, Any]] = {
     "layers.dense": {

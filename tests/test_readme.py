@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.docs
+
 ROOT = Path(__file__).resolve().parents[1]
 # The pages of docs/plugins/ that have commands are followed word for word elsewhere.
 PAGES = [
