@@ -23,6 +23,8 @@ from pyframe.testing import (
     layer_checks,
 )
 
+pytestmark = pytest.mark.sweep
+
 
 class Fault(NamedTuple):
     """A piece of a file and what becomes of it, and the op in whose tests it must show."""

@@ -19,6 +19,8 @@ from pyframe.op import Op
 from pyframe.ops import activations as act
 from pyframe.ops import arithmetic as arith
 
+pytestmark = pytest.mark.sweep
+
 SETS = _native.instruction_sets()
 every_set = pytest.mark.parametrize("isa", SETS)
 
