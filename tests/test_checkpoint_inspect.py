@@ -17,8 +17,6 @@ from pyframe import checkpoint, cli
 from pyframe.checkpoint.container import serialize
 from pyframe.layers import BatchNorm, Dense, Layer
 
-pytestmark = pytest.mark.once
-
 X = np.random.default_rng(0).normal(size=(20, 3))
 
 

@@ -10,8 +10,6 @@ import pyframe as pf
 from pyframe.layers import Layer
 from pyframe.testing import ConformanceError, PartCase, layer_checks
 
-pytestmark = pytest.mark.once
-
 
 class Fine(Layer):
     """y = 2 x, of any shape."""

@@ -8,8 +8,6 @@ import pytest
 from pyframe import data
 from pyframe.errors import ArgumentError, DTypeError, LabelError, ShapeError
 
-pytestmark = pytest.mark.once
-
 
 def test_columns():
     assert data.as_columns([1, 2, 3]).shape == (3, 1)

@@ -12,8 +12,6 @@ from pyframe.datasets import boston
 from pyframe.datasets.mnist import read_idx
 from pyframe.errors import DatasetError, MissingExtraError, UnknownNameError
 
-pytestmark = pytest.mark.once
-
 
 def test_boston():
     table = datasets.load_boston()

@@ -15,8 +15,6 @@ from pyframe import objective, strict
 from pyframe.errors import ArgumentError, GraphError, NoEffectError
 from pyframe.estimators import NetRegressor
 
-pytestmark = pytest.mark.once
-
 RNG = np.random.default_rng(1)
 X = RNG.normal(size=(32, 3))
 Y = X @ RNG.normal(size=(3, 1))

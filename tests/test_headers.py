@@ -16,8 +16,6 @@ from workshop import blocks
 import pyframe as pf
 from pyframe import _native
 
-pytestmark = pytest.mark.once
-
 RECORD = (TESTS / "abi_layout.txt").read_text(encoding="utf-8")
 FIELDS = [line.split(" ", 3) for line in RECORD.splitlines() if "." in line]
 SIZES = [line.split() for line in RECORD.splitlines() if "." not in line]

@@ -11,8 +11,6 @@ import pyframe as pf
 from pyframe import L2_LOSS, Linear, Placeholder, Sigmoid, forward_and_backward, node_computing_sort
 from pyframe.errors import FeedError, GraphError
 
-pytestmark = pytest.mark.once
-
 ROOT = Path(__file__).resolve().parent.parent
 
 VALUE_GRAPH = {

@@ -21,8 +21,6 @@ from pyframe.node import Spec
 from pyframe.objective import Column, Objective
 from pyframe.registry import registries
 
-pytestmark = pytest.mark.once
-
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(24, 3))
 Y = X @ [[1.0], [2.0], [3.0]]
