@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from toolchain import TESTS, library, needs_compiler
+from toolchain import TESTS, library, without_compiler
 
 import pyframe as pf
 from pyframe import _native
 
-pytestmark = needs_compiler
+pytestmark = [pytest.mark.once, pytest.mark.compiler, without_compiler]
 DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
 

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.once
+
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 RESULTS = FOLDER / "results"
 
@@ -164,6 +166,7 @@ def test_the_section_goes_between_the_markers(bench: Any) -> None:
         bench.report.insert("a\n", "new\n")
 
 
+@pytest.mark.docs
 def test_the_readme_shows_the_results(bench: Any) -> None:
     page = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
     path = RESULTS / "results.json"

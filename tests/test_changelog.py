@@ -11,6 +11,8 @@ import pytest
 
 import pyframe
 
+pytestmark = pytest.mark.docs
+
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = changelog.FILE.read_text(encoding="utf-8")
 

@@ -20,6 +20,8 @@ from safetensors.numpy import load_file, save
 import pyframe as pf
 from pyframe.checkpoint import container
 
+pytestmark = pytest.mark.once
+
 DATA = Path(__file__).parent / "data"
 ALLOWED = 64 << 20  # bytes of memory above the size of the file
 

@@ -19,6 +19,8 @@ import pytest
 import pyframe as pf
 from pyframe.checkpoint import writing
 
+pytestmark = pytest.mark.once
+
 OLD, NEW = b"old" * 1000, b"new" * 2000
 
 

@@ -18,6 +18,8 @@ import pytest
 import pyframe
 from pyframe import _native, cli, demo
 
+pytestmark = pytest.mark.once
+
 PICTURES = {
     "boston.png",
     "boston-loss.png",

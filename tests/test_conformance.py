@@ -32,6 +32,8 @@ from pyframe.testing import (
 )
 from pyframe.testing.runner import run_checks
 
+pytestmark = pytest.mark.once
+
 OPTIONS: dict[str, dict[str, Any]] = {
     "schedules.constant": {"factory": functools.partial(schedules.Constant, 0.1)},
     "schedules.step": {"factory": functools.partial(schedules.Step, 0.1, every=3)},

@@ -54,6 +54,8 @@ from pyframe.testing import (
 )
 from pyframe.testing.runner import checked
 
+pytestmark = pytest.mark.once
+
 ROWS = [((4, 3), {})]
 
 

@@ -26,6 +26,8 @@ from pyframe.testing import (
     schedule_checks,
 )
 
+pytestmark = pytest.mark.once
+
 # ---- optimizers ----
 
 

@@ -30,6 +30,8 @@ from pyframe.plan import Plan
 from pyframe.registry import registries
 from pyframe.testing.subject import Subject, all_cases
 
+pytestmark = pytest.mark.once
+
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 3))
 Y = X @ np.array([[1.0], [-2.0], [0.5]])

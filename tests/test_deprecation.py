@@ -18,6 +18,8 @@ from pyframe import deprecation
 from pyframe.deprecation import Deprecation, deprecated, deprecated_argument, deprecated_names
 from pyframe.errors import PyframeDeprecationWarning
 
+pytestmark = pytest.mark.once
+
 VERSIONS = {"since": "0.2.0", "removed_in": "999.0.0"}
 
 

@@ -13,6 +13,8 @@ import pytest
 import pyframe
 from pyframe import hookspecs
 
+pytestmark = pytest.mark.docs
+
 MODULES = [
     "pyframe",
     *(

@@ -23,7 +23,6 @@ from pyframe.testing.draw import Draw
 INF, NAN = np.inf, np.nan
 DTYPES = ["float32", "float64"]
 SETS = _native.instruction_sets()
-needs_compiler = pytest.mark.skipif(mutants.COMPILER is None, reason="there is no C compiler")
 
 
 def functions() -> Iterator[tuple[str, type[Op], dict[str, Any]]]:
@@ -502,7 +501,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> mutants.Workshop:
     return mutants.Workshop(tmp_path_factory.mktemp("core"))
 
 
-@needs_compiler
+@mutants.needs_compiler
 @pytest.mark.parametrize(
     ("file", "old", "new", "check"),
     [

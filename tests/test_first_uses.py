@@ -24,6 +24,8 @@ import pyframe as pf
 from pyframe import storage
 from pyframe.errors import BusyError, GraphError
 
+pytestmark = pytest.mark.once
+
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(24, 5)), RNG.normal(size=(24, 1))
 WEIGHT = np.linspace(0.5, 1.5, 24)

@@ -13,6 +13,8 @@ from pyframe._native import Product, instruction_sets, lib
 from pyframe.ops.linear import LinearGrad
 from pyframe.testing.subject import Guarded
 
+pytestmark = pytest.mark.sweep
+
 ISAS = instruction_sets()
 every_isa = pytest.mark.parametrize("isa", ISAS)
 every_dtype = pytest.mark.parametrize("dtype", ["float32", "float64"])

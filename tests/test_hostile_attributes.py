@@ -28,6 +28,8 @@ from pyframe.testing.draw import Draw
 from pyframe.testing.hostile import MOST_BYTES, hostile_values, readable
 from pyframe.testing.subject import NODE_NAME, Subject
 
+pytestmark = pytest.mark.once
+
 # Those of plugins that are installed are among them.
 OPS = [
     thing

@@ -8,6 +8,10 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = {"matplotlib", "networkx", "sklearn", "scipy", "torch", "tqdm", "safetensors", "pandas"}
 

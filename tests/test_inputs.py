@@ -19,6 +19,8 @@ import pyframe as pf
 from pyframe import arrays
 from pyframe.layers import Dense
 
+pytestmark = pytest.mark.once
+
 pd = pytest.importorskip("pandas")
 sparse = pytest.importorskip("scipy.sparse")
 

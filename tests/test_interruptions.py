@@ -43,7 +43,10 @@ Y = X @ np.array([[1.0], [-2.0], [0.5]])
 FIT: dict[str, Any] = {"epochs": 4, "batch_size": 7, "seed": 7, "verbose": 0}
 SOURCES = (os.path.dirname(pf.__file__), contextlib.__file__)
 # A generator that is thrown away has an event too, at which no signal handler is called.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 SAMPLES = 40  # moments of each kind of fit, in the suite
 
 

@@ -59,6 +59,7 @@ def test_parts_of_vectors(compiler: str, isa: str, level: str, tmp_path: Path) -
     assert check([str(built(tmp_path, [compiler], isa, level))]) == 0
 
 
+@pytest.mark.compiler
 @pytest.mark.skipif(
     not ZIG or EMULATOR is None or platform.machine() == "aarch64" or sys.platform != "linux",
     reason="runs code for ARM under an emulator",

@@ -20,6 +20,8 @@ import pytest
 import pyframe as pf
 from pyframe import program
 
+pytestmark = pytest.mark.once
+
 X, Y = np.linspace(-1, 1, 240).reshape(24, 10), np.linspace(0, 1, 24).reshape(24, 1)
 LIVES: dict[str, Callable[[Path], Any]] = {}
 

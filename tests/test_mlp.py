@@ -37,7 +37,10 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import pyframe as pf
 from pyframe import estimators
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+pytestmark = [
+    pytest.mark.sklearn,
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+]
 
 RNG = np.random.default_rng(0)
 

@@ -15,7 +15,10 @@ from test_mlp import assert_same, both, cancer, digits, numbers, several_labels,
 
 from pyframe import estimators
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+pytestmark = [
+    pytest.mark.sklearn,
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+]
 
 
 def wine():

@@ -18,6 +18,8 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from pyframe import estimators
 
+pytestmark = pytest.mark.sklearn
+
 
 def test_filters_of_digits(capsys):
     """plot_mnist_filters.py: visualization of MLP weights."""

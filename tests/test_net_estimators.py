@@ -26,6 +26,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import pyframe as pf
 from pyframe.estimators import MLPClassifier, NetClassifier, NetRegressor
 
+pytestmark = pytest.mark.sklearn
+
 Dense = pf.layers.Dense
 X, Y = load_iris(return_X_y=True)
 RNG = np.random.default_rng(0)

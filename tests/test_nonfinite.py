@@ -19,7 +19,6 @@ CLIPS: dict[str, dict[str, Any]] = {
 }
 every_clip = pytest.mark.parametrize("clip", CLIPS.values(), ids=CLIPS)
 every_bad = pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-needs_compiler = pytest.mark.skipif(mutants.COMPILER is None, reason="there is no C compiler")
 
 
 class Two:
@@ -153,7 +152,7 @@ def test_squares_that_overflow_clip_right(dtype: str, size: float) -> None:
     np.testing.assert_allclose(net.values, [[1, 1, 1], [-2, 1, -3]], rtol=1e-6)
 
 
-@needs_compiler
+@mutants.needs_compiler
 def test_without_the_check_it_would_be_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

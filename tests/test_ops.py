@@ -21,6 +21,8 @@ from pyframe.testing import (
     check_zero_extents,
 )
 
+pytestmark = pytest.mark.sweep
+
 OPS: list[type[Op]] = [
     thing
     for thing in (registry.ops.get(name) for name in registry.ops.names())

@@ -16,6 +16,8 @@ from pyframe import _native
 from pyframe._native import newer_sources
 from pyframe.errors import ArgumentError
 
+pytestmark = pytest.mark.package
+
 ROOT = Path(__file__).resolve().parent.parent
 
 # Puts a folder first on the path, in front of an editable install's finder too.

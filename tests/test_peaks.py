@@ -101,6 +101,7 @@ def trouble(text: str, function: str) -> str:
 PEAKS = (mutants.CORE / "peaks.c").read_text(encoding="utf-8")
 
 
+@pytest.mark.compiler
 @needs_listing
 @pytest.mark.parametrize("bits", [32, 64])
 @pytest.mark.parametrize(("name", "isa", "target"), CASES)
@@ -112,6 +113,7 @@ def test_the_sums_of_a_peak_stay_in_registers(
         assert not trouble(text, f"pf_{loop}_f{bits}_{isa}")
 
 
+@pytest.mark.compiler
 @needs_listing
 @pytest.mark.parametrize(("name", "isa", "target"), CASES)
 def test_sums_on_the_stack_are_seen(tmp_path: Path, name: str, isa: str, target: str) -> None:
@@ -123,6 +125,7 @@ def test_sums_on_the_stack_are_seen(tmp_path: Path, name: str, isa: str, target:
     assert not trouble(listing, f"pf_peak_operations_again_f32_{isa}")
 
 
+@pytest.mark.compiler
 @needs_listing
 @pytest.mark.skipif("gcc" not in COMPILERS, reason="others unroll by themselves")
 def test_sums_that_are_not_unrolled_are_seen(tmp_path: Path) -> None:

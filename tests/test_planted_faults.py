@@ -23,7 +23,7 @@ from pyframe.testing import (
     layer_checks,
 )
 
-needs_compiler = pytest.mark.skipif(mutants.COMPILER is None, reason="there is no C compiler")
+pytestmark = pytest.mark.sweep
 
 
 class Fault(NamedTuple):
@@ -270,7 +270,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> mutants.Workshop:
     return mutants.Workshop(tmp_path_factory.mktemp("core"))
 
 
-@needs_compiler
+@mutants.needs_compiler
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f"{f.op}: {f.name}")
 def test_a_fault_in_a_kernel_is_noticed(fault: Fault, workshop: mutants.Workshop) -> None:
     kernels = workshop.build(fault.file, fault.old, fault.new)
@@ -283,7 +283,7 @@ def test_a_fault_in_a_kernel_is_noticed(fault: Fault, workshop: mutants.Workshop
         assert op_class.__name__ in str(caught.value)
 
 
-@needs_compiler
+@mutants.needs_compiler
 @pytest.mark.parametrize("op", sorted({fault.op for fault in FAULTS}))
 def test_the_core_as_it_is_passes(op: str, workshop: mutants.Workshop) -> None:
     kernels = workshop.build()
@@ -305,7 +305,7 @@ UPDATE_FAULTS = [
 ]
 
 
-@needs_compiler
+@mutants.needs_compiler
 @pytest.mark.parametrize(("old", "new", "case"), UPDATE_FAULTS)
 def test_a_fault_in_an_update_is_noticed(
     old: str, new: str, case: str, workshop: mutants.Workshop, monkeypatch: pytest.MonkeyPatch
@@ -316,7 +316,7 @@ def test_a_fault_in_an_update_is_noticed(
             test_optimizers.test_updates_follow_their_formulas(case, dtype)
 
 
-@needs_compiler
+@mutants.needs_compiler
 def test_the_updates_as_they_are_pass(
     workshop: mutants.Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -413,7 +413,7 @@ EMPTY_FAULTS = [
 ]
 
 
-@needs_compiler
+@mutants.needs_compiler
 @pytest.mark.parametrize("fault", EMPTY_FAULTS, ids=lambda f: f"{f.op}: {f.name}")
 def test_a_fault_with_nothing_in_it(fault: Fault, workshop: mutants.Workshop) -> None:
     op_class = registry.ops.get(fault.op)

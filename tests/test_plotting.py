@@ -22,6 +22,8 @@ from matplotlib.path import Path
 from pyframe import plotting
 from pyframe.plotting import graphs
 
+pytestmark = pytest.mark.once
+
 
 def lesson_order():
     names = ("x", "y", "k1", "b1", "k2", "b2")

@@ -17,7 +17,11 @@ PAGES = [
 ]
 COMPLETE = {"index.md", "composed.md", "numpy.md", "optimizer.md", "kernels.md"}  # end with tests
 
-pytestmark = pytest.mark.skipif(shutil.which("sh") is None, reason="the pages need a POSIX shell")
+pytestmark = [
+    pytest.mark.package,
+    pytest.mark.docs,
+    pytest.mark.skipif(shutil.which("sh") is None, reason="the pages need a POSIX shell"),
+]
 
 
 def test_the_pages_are_there() -> None:

@@ -16,6 +16,8 @@ import pyframe as pf
 from pyframe import hookspecs
 from pyframe.errors import PluginError, UnknownNameError
 
+pytestmark = pytest.mark.once
+
 LAYER = """
 import pyframe as pf
 class {cls}(pf.layers.Layer):

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 from workshop import Workshop
 
-pytestmark = pytest.mark.skipif(shutil.which("sh") is None, reason="packages need a POSIX shell")
+pytestmark = [
+    pytest.mark.package,
+    pytest.mark.skipif(shutil.which("sh") is None, reason="packages need a POSIX shell"),
+]
 
 PROJECT = """
 [build-system]

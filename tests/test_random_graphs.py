@@ -31,6 +31,8 @@ from pyframe.testing.graphs import (
     op_names,
 )
 
+pytestmark = pytest.mark.sweep
+
 GRAPHS = 300
 CHUNK = 20
 

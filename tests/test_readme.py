@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.docs
+
 ROOT = Path(__file__).resolve().parents[1]
 # The pages of docs/plugins/ that have commands are followed word for word elsewhere.
 PAGES = [
@@ -88,7 +90,7 @@ def test_the_lines_install_extras_that_exist() -> None:
     lines = [code.strip() for _, code in blocks(ROOT / "README.md", "sh")]
     assert lines == [
         'pip install ".[demo]" && pyframe demo',
-        'pip install ".[test]" && pytest',
+        'pip install ".[test]" && pytest -n auto',
         'pip install "pyframe-nn[cnn,plot,sklearn]"',
         "pip install --no-build-isolation ./plugins/pyframe-cnn && pyframe demo --images",
     ]

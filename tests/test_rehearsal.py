@@ -18,6 +18,8 @@ sys.path.insert(0, str(TOOLS))
 import rehearse  # noqa: E402
 from rehearsal import checks, index, shell, upgrade  # noqa: E402
 
+pytestmark = pytest.mark.package
+
 WHEEL = "pyframe_nn-1.2.3-py3-none-any.whl"
 
 

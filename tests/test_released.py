@@ -14,6 +14,8 @@ import surface
 
 import pyframe
 
+pytestmark = pytest.mark.docs
+
 ANNOUNCED = changelog.announced(changelog.FILE.read_text("utf-8"), surface.released()["version"])
 LAYOUT = (surface.TESTS / "abi_layout.txt").read_text(encoding="utf-8").splitlines()
 OLD_LAYOUT = (surface.RELEASED / "abi_layout.txt").read_text(encoding="utf-8").splitlines()

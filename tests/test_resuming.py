@@ -23,6 +23,8 @@ from pyframe.callbacks import Callback, EarlyStopping, LambdaCallback, ModelChec
 from pyframe.checkpoint.container import serialize
 from pyframe.layers import BatchNorm, Dense, Dropout
 
+pytestmark = pytest.mark.once
+
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(50, 3))
 Y = X @ np.array([[1.0], [-2.0], [0.5]]) + 0.1 * RNG.normal(size=(50, 1))

@@ -54,6 +54,7 @@ def needs(sanitizer: str) -> None:
         pytest.skip(f"no {sanitizer} sanitizer lies beside cc")
 
 
+@pytest.mark.compiler
 @pytest.mark.parametrize("watched", [True, False])
 @pytest.mark.parametrize(("sanitizer", "call", "report"), CASES)
 def test_a_report_fails_the_run(

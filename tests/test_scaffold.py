@@ -15,6 +15,8 @@ from pyframe import cli, scaffold
 from pyframe.errors import ArgumentError
 from pyframe.scaffold import KINDS, names, new_plugin
 
+pytestmark = pytest.mark.package
+
 FLAGS = {"composed": "", "python": "--python", "c": "--c", "optimizer": "--optimizer"}
 BACKENDS = {"c": "scikit_build_core"}
 

@@ -18,7 +18,10 @@ from pyframe import _native
 
 ROOT = Path(__file__).resolve().parents[1]
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="compilers are shell scripts here")
+pytestmark = [
+    pytest.mark.package,
+    pytest.mark.skipif(sys.platform == "win32", reason="compilers are shell scripts here"),
+]
 on_x86 = pytest.mark.skipif(
     "avx2"
     not in (

@@ -17,6 +17,8 @@ pytest.importorskip("sklearn", reason="the extra 'sklearn' brings it")
 from pyframe import estimators
 from pyframe.estimators import mlp, net
 
+pytestmark = pytest.mark.sklearn
+
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(60, 4))
 # Two tasks of different sizes: what is of two fits does not fit together.

@@ -11,6 +11,8 @@ import structure
 import pyframe
 from pyframe import _native, program, registry
 
+pytestmark = pytest.mark.once
+
 PACKAGE = Path(pyframe.__file__).parent
 
 

@@ -14,6 +14,8 @@ import pyframe as pf
 from pyframe import _native
 from pyframe.layers import BatchNorm, Dense, Dropout, LayerNorm
 
+pytestmark = pytest.mark.sweep
+
 COUNTS = (1, 2, 3, 7)
 ROWS, FEATURES, CLASSES = 700, 300, 10
 RNG = np.random.default_rng(5)

@@ -225,6 +225,7 @@ def test_workers_round_as_the_caller_does() -> None:
     assert modes == [before] * 3
 
 
+@pytest.mark.compiler
 @pytest.mark.skipif(COMPILER is None or os.name == "nt", reason="needs cc and POSIX")
 @pytest.mark.parametrize("optimize", ["-O0", "-O2"])
 def test_the_pool_under_pressure_and_across_forks(optimize: str, tmp_path: Path) -> None:
@@ -237,6 +238,7 @@ def test_the_pool_under_pressure_and_across_forks(optimize: str, tmp_path: Path)
     assert run.stdout.startswith("ok")
 
 
+@pytest.mark.compiler
 @pytest.mark.skipif(sys.platform != "linux" or not shutil.which("gcc"), reason="needs gcc on Linux")
 @pytest.mark.parametrize("planted", [False, True])
 def test_the_thread_sanitizer_sees_a_race(planted: bool, tmp_path: Path) -> None:

@@ -1,12 +1,11 @@
 """Vector math of each instruction set over the range of float32, in units in the last place.
 
-By default every 65,521st bit pattern is looked at, and many numbers where functions bend. With
-PYFRAME_SLOW=1 all 2^32 of them are, which takes minutes a function.
+Every 65,521st bit pattern is looked at, and many numbers where functions bend. The slow tests look
+at all 2^32 of them, which takes minutes a function.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -19,6 +18,8 @@ from pyframe.node import Array
 from pyframe.op import Op
 from pyframe.ops import activations as act
 from pyframe.ops import arithmetic as arith
+
+pytestmark = pytest.mark.sweep
 
 SETS = _native.instruction_sets()
 every_set = pytest.mark.parametrize("isa", SETS)
@@ -120,7 +121,7 @@ def test_slopes_are_within_four_units(case: Any, isa: str) -> None:
     assert off.max() <= 4, f"{off.max()} units at x = {x[off.argmax()]!r}"
 
 
-@pytest.mark.skipif(not os.environ.get("PYFRAME_SLOW"), reason="takes minutes: PYFRAME_SLOW=1")
+@pytest.mark.slow
 @pytest.mark.parametrize("case", FUNCTIONS, ids=names)
 def test_all_of_float32(case: Any) -> None:
     op, attributes, reference = case

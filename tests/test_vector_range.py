@@ -16,6 +16,8 @@ from pyframe.fusion import elementwise_count
 from pyframe.op import Case, Op
 from pyframe.testing.draw import Draw
 
+pytestmark = pytest.mark.sweep
+
 STRIDE = 65_521  # a prime: every exponent and both signs are met, and all low bits
 CHUNK = 1 << 24
 # The best references there are: with 64 bits or more of mantissa on x86 and Linux on ARM.

@@ -18,6 +18,8 @@ sys.path.insert(0, str(ROOT / "tools"))
 from wheelhouse import building, checking, trying, zig
 from wheelhouse.say import Stop, find_tool, find_wheel, run
 
+pytestmark = pytest.mark.package
+
 CORE = building.read(ROOT)
 PLUGIN = building.read(ROOT / "plugins" / "pyframe-cnn")
 ENTRY = "int pyframe_plugin(void);\nint pyframe_plugin(void) { return 1; }\n"

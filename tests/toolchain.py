@@ -5,21 +5,29 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 
 import pyframe
 
+Test = TypeVar("Test", bound=Callable[..., Any])
 TESTS = Path(__file__).resolve().parent
 INCLUDE = Path(pyframe.get_include())
 STRICT = ("-Wall", "-Wextra", "-Wshadow", "-pedantic", "-Werror")
 C = [name for name in ("gcc", "clang") if shutil.which(name)]
 CXX = [name for name in ("g++", "clang++") if shutil.which(name)]
 
-needs_compiler = pytest.mark.skipif(
+without_compiler = pytest.mark.skipif(
     not C or sys.platform == "win32", reason="needs gcc or clang, on Linux or macOS"
 )
+
+
+def needs_compiler(test: Test) -> Test:
+    """Mark a test that compiles C, which is skipped where there is no compiler."""
+    return pytest.mark.compiler(without_compiler(test))
 
 
 def compile_c(

@@ -140,7 +140,7 @@ class Rehearsal:
         for block in blocks((self.clone / "README.md").read_text(encoding="utf-8")):
             if block.language == "sh":
                 for line in block.text.strip().splitlines():
-                    line = line.removesuffix(" && pytest")
+                    line = line.partition(" && pytest")[0]
                     if not as_they_stand:
                         line = line.replace('".[', '"pyframe-nn[').replace(" ./plugins/", " ")
                     start = time.monotonic()

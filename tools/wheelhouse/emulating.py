@@ -117,7 +117,7 @@ def install(wheels: Path, site: Path) -> None:
     command += ["--only-binary=:all:", f"--python-version={PYTHON}", "--implementation=cp"]
     command += [f"--abi={abi}" for abi in (f"cp{PYTHON.replace('.', '')}", "abi3", "none")]
     command += [f"--platform={platform}" for platform in (*PLATFORMS, "manylinux2014_aarch64")]
-    run([*command, f"{found[0]}[test]", *found[1:], "pytest-xdist"])
+    run([*command, f"{found[0]}[test]", *found[1:]])
 
 
 @contextmanager

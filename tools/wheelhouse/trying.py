@@ -60,7 +60,7 @@ def try_one(
     ]
     # Of the core's dependencies and what tests need nothing is compiled either.
     command = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-    command += ["--only-binary=:all:", f"{found[0]}[test]", *found[1:], "pytest-xdist"]
+    command += ["--only-binary=:all:", f"{found[0]}[test]", *found[1:]]
     run(command)
     environment = {
         "PATH": os.pathsep.join(str(path) for path in (scripts, programs)),
