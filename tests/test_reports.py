@@ -19,6 +19,7 @@ from pyframe.layers import Dense
 from pyframe.metrics import pyframe_register_metrics
 from pyframe.node import Spec
 from pyframe.objective import Column, Objective
+from pyframe.ops.metrics import LabelMetric, Metric
 from pyframe.registry import registries
 
 RNG = np.random.default_rng(0)
@@ -68,15 +69,23 @@ class Silent(Counted):
     higher_is_better = None
 
 
-def test_the_built_in_metrics_say_which_way_is_better() -> None:
-    known = {name: cls.higher_is_better for name, cls in pyframe_register_metrics().items()}
-    assert known == {
-        "accuracy": True,
-        "mae": False,
-        "rmse": False,
-        "r2": True,
-        "confusion_matrix": None,
-    }
+def value_of(metric: type[Metric], *, good: bool) -> Any:
+    """Return a metric of a prediction that is right, or wrong."""
+    y: Any = np.arange(6) % 3
+    if issubclass(metric, LabelMetric):
+        y_hat = 9.0 * np.eye(3)[y if good else (y + 1) % 3]
+    else:
+        y, y_hat = y + 0.0, y + (0.1 if good else 2.0)
+    targets, predictions = (pf.Placeholder(shape=a.shape, dtype=a.dtype) for a in (y, y_hat))
+    node = metric(targets, predictions)
+    return node.finalize(pf.compile(node).run({targets: y, predictions: y_hat}).tolist())
+
+
+@pytest.mark.parametrize("name", pf.metrics.BUILT_IN)
+def test_the_built_in_metrics_say_which_way_is_better(name: str) -> None:
+    metric = pyframe_register_metrics()[name]
+    good, bad = (value_of(metric, good=good) for good in (True, False))
+    assert metric.higher_is_better is (None if np.ndim(good) else bool(good > bad))
 
 
 @pytest.mark.parametrize("prefix", ["", "val_"])
