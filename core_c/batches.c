@@ -3,14 +3,12 @@
 
 #include <string.h>
 
+#include "cost.h"
 #include "parallel.h"
 #include "plan.h"
 #include "random.h"
 
-enum {
-    PART_BYTES = 1 << 15,
-    BYTES_PER_NANOSECOND = 8 /* rows that lie anywhere in memory, roughly */
-};
+enum { PART_BYTES = 1 << 15 };
 
 /* Streams that are no node's: their high bits are set, and a node's are not (see node streams in
  * the planner, which clears them). */
@@ -93,5 +91,5 @@ void pf_gather_rows(void *to, const void *from, const int64_t *order, int64_t ro
     gathering g = {to, from, order, rows, row_bytes, 1};
     if (row_bytes < PART_BYTES) g.rows_of_part = PART_BYTES / (row_bytes > 0 ? row_bytes : 1);
     pf_parallel_for((rows + g.rows_of_part - 1) / g.rows_of_part,
-                    rows * row_bytes / BYTES_PER_NANOSECOND, gather_part, &g);
+                    rows * row_bytes / PF_SCATTERED_BYTES_PER_NANOSECOND, gather_part, &g);
 }

@@ -5,8 +5,8 @@
  * what one writes is still in the cache when the next one reads it, and values that nobody needs
  * afterwards (base PF_IN_GROUP) only ever exist as one block on the stack.
  *
- * Parts, runs of blocks, are shared out to threads. Their borders depend on the group alone; since
- * every element is computed by itself, so do the results. */
+ * Parts, stretches of blocks, are shared out to threads. Their borders depend on the group alone;
+ * since every element is computed by itself, so do the results. */
 #include "blocks.h"
 
 #include <stdalign.h>
@@ -20,7 +20,7 @@ enum { PART = 1 << 15 }; /* elements; a multiple of every block */
 typedef struct {
     const pf_group *group;
     atomic_int status;
-} run;
+} under_way;
 
 /* The members' calls with operands of their own, which are moved on from block to block. */
 typedef struct {
@@ -73,7 +73,7 @@ static void look(view *v, const pf_group *group, int64_t first, unsigned char *s
 }
 
 static void run_part(void *context, int64_t part) {
-    run *whole = context;
+    under_way *whole = context;
     const pf_group *group = whole->group;
     const pf_instruction *head = &group->spec->instructions[group->head];
     const int64_t first = part * PART;
@@ -99,7 +99,7 @@ static void run_part(void *context, int64_t part) {
 int pf_run_group(const pf_call *call) {
     const pf_group *group = call->attributes;
     const pf_instruction *head = &group->spec->instructions[group->head];
-    run whole = {.group = group};
+    under_way whole = {.group = group};
     atomic_init(&whole.status, PF_OK);
     const int64_t parts = (head->elements + PART - 1) / PART;
     pf_parallel_for(parts, head->work / PF_BYTES_PER_NANOSECOND, run_part, &whole);

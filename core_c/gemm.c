@@ -10,19 +10,20 @@
 #include "gemm.h"
 
 #include "activation.h"
+#include "cost.h"
 #include "gemm_row.h"
 #include "gemm_tile.h"
 #include "parallel.h"
 
 enum {
-    DEPTH = 512,                     /* of a panel: 64 kB with AVX-512 */
-    PART_ROWS = 256,                 /* with DEPTH terms each: 384 kB, for the L2 cache */
-    PACK_TILES = 3,                  /* from so many tiles of rows on copying a panel of b pays */
-    FEW_TERMS = 1024,                /* of few columns */
-    ROWS_AT_ONCE = 64,               /* of a, packed as one part */
-    PARTS = 16,                      /* enough to keep several threads busy */
-    PART_TERMS = 1 << 20,            /* below so many products a part is not worth a thread */
-    TERMS_PER_NANOSECOND = 3 * LANES /* roughly */
+    DEPTH = 512,          /* of a panel: 64 kB with AVX-512 */
+    PART_ROWS = 256,      /* with DEPTH terms each: 384 kB, for the L2 cache */
+    PACK_TILES = 3,       /* from so many tiles of rows on copying a panel of b pays */
+    FEW_TERMS = 1024,     /* of few columns */
+    ROWS_AT_ONCE = 64,    /* of a, packed as one part */
+    PARTS = 16,           /* enough to keep several threads busy */
+    PART_TERMS = 1 << 20, /* below so many products a part is not worth a thread */
+    TERMS_PER_NANOSECOND = PF_VECTOR_TERMS_PER_NANOSECOND * LANES
 };
 
 /* ---- tiles: one function for each number of rows and vectors ---- */
@@ -407,7 +408,8 @@ void PF_NAME(gemm)(const pf_gemm *g) {
             whole.rows = min(g->m - row, PART_ROWS);
             for (whole.block = 0; whole.block < whole.blocks.count; whole.block++) {
                 const int64_t strips = (whole.rows + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
-                pf_parallel_for(strips, whole.rows * min(g->k, DEPTH) / 4, pack_strip, &whole);
+                pf_parallel_for(strips, whole.rows * min(g->k, DEPTH) / PF_TURNED_PER_NANOSECOND,
+                                pack_strip, &whole);
                 run(&whole);
             }
         }

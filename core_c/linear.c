@@ -1,5 +1,6 @@
 /* Matrix products: the linear layer and the batched product. */
 #include "activation.h"
+#include "cost.h"
 #include "elementwise.h"
 #include "gemm.h"
 #include "parallel.h"
@@ -141,10 +142,10 @@ enum { LARGE = 1 << 22 }; /* terms: about a tenth of a millisecond */
 typedef struct {
     const pf_call *call;
     int64_t m, n, k;
-} batch;
+} products_of;
 
-/* Product number i of a batch. */
-static pf_gemm matrix(const batch *products, int64_t i) {
+/* Product number i of several. */
+static pf_gemm matrix(const products_of *products, int64_t i) {
     const pf_call *call = products->call;
     const matmul_attributes *attributes = call->attributes;
     const pf_operand *y = call->outputs[0];
@@ -178,7 +179,7 @@ int PF_NAME(matmul)(const pf_call *call) {
         multiply(call, &g);
         return PF_OK;
     }
-    batch products = {.call = call, .m = m, .n = n, .k = k};
+    products_of products = {.call = call, .m = m, .n = n, .k = k};
     const int64_t matrices = count / (m * n), terms = m * n * k;
     /* Large products are shared out to the threads one by one, small ones as they are. */
     if (terms >= LARGE)
@@ -187,6 +188,7 @@ int PF_NAME(matmul)(const pf_call *call) {
             multiply(call, &g);
         }
     else
-        pf_parallel_for(matrices, matrices * terms / 32, multiply_one, &products);
+        pf_parallel_for(matrices, matrices * terms / PF_SMALL_TERMS_PER_NANOSECOND, multiply_one,
+                        &products);
     return PF_OK;
 }

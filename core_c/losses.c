@@ -22,7 +22,7 @@ typedef struct {
     const real *weight;
     real unit;  /* the factor of weights */
     real total; /* of a mean: the weight of all elements */
-} batch;
+} weighted_rows;
 
 /* What makes finite the sums of great numbers: less of them than 1 / LITTLE are added. */
 #define LITTLE R(0x1p-60)
@@ -30,9 +30,9 @@ typedef struct {
 /* The weights of a mean that are great or small together count relative to a power of two next to
  * their sum, `sum` or what it should be: that rounds nothing, and neither they nor their products
  * with losses overflow or vanish. */
-void PF_RARE(scale_weights)(batch *b, real sum);
+void PF_RARE(scale_weights)(weighted_rows *b, real sum);
 #if PF_DEFINES_RARE
-void PF_RARE(scale_weights)(batch *b, real sum) {
+void PF_RARE(scale_weights)(weighted_rows *b, real sum) {
     enum { LEAST = PF_REAL_BITS == 32 ? -120 : -1000 };
     int exponent = 0;
     if (!(r_fabs(sum) < INFINITY)) {
@@ -46,14 +46,14 @@ void PF_RARE(scale_weights)(batch *b, real sum) {
 }
 #endif
 
-__attribute__((noinline)) static void weigh(batch *b) {
+__attribute__((noinline)) static void weigh(weighted_rows *b) {
     const real sum = pf_sum(b->weight, b->rows);
     b->total = sum * (real)b->row;
     if (!(sum > R(0x1p-16) && sum < R(0x1p16))) PF_RARE(scale_weights)(b, sum);
 }
 
-static batch batch_of(const pf_call *call, const pf_operand *shape, int weight) {
-    batch b;
+static weighted_rows weighted_rows_of(const pf_call *call, const pf_operand *shape, int weight) {
+    weighted_rows b;
     b.count = pf_count(shape);
     b.rows = shape->ndim > 0 ? shape->dims[0] : 1;
     b.row = b.rows > 0 ? b.count / b.rows : 0;
@@ -64,12 +64,12 @@ static batch batch_of(const pf_call *call, const pf_operand *shape, int weight) 
     return b;
 }
 
-static inline real weight_of(batch b, int64_t r) {
+static inline real weight_of(weighted_rows b, int64_t r) {
     return b.weight ? b.weight[r] * b.unit : R(1.0);
 }
 
 /* out_ij = w_i dl_ij out_ij; without weights w is 1, and without dl that is. */
-static void weigh_rows(batch b, const real *restrict dl, real *restrict out) {
+static void weigh_rows(weighted_rows b, const real *restrict dl, real *restrict out) {
     if (!b.weight && !dl) return;
     for (int64_t r = 0; r < b.rows; r++) {
         const real weight = weight_of(b, r);
@@ -80,7 +80,7 @@ static void weigh_rows(batch b, const real *restrict dl, real *restrict out) {
 
 /* A sum over the batch as `reduction` wants it. Also what a gradient of the result brings to each
  * element of weight 1. */
-static real reduced(batch b, real total) {
+static real reduced(weighted_rows b, real total) {
     if (b.reduction == SUM) return total;
     return b.count > 0 && b.total == 0 ? total * 0 : total / b.total; /* NaN stays NaN */
 }
@@ -123,10 +123,10 @@ sum_elements(element_function *f, const real *restrict y, const real *restrict y
 }
 
 /* A finite mean of losses whose sum is not finite, nor each of them, maybe: f gives LITTLE l. */
-real PF_RARE(great_mean)(batch b, element_function *f, const real *y, const real *y_hat,
+real PF_RARE(great_mean)(weighted_rows b, element_function *f, const real *y, const real *y_hat,
                          real delta);
 #if PF_DEFINES_RARE
-real PF_RARE(great_mean)(batch b, element_function *f, const real *y, const real *y_hat,
+real PF_RARE(great_mean)(weighted_rows b, element_function *f, const real *y, const real *y_hat,
                          real delta) {
     double total = 0;
     for (int64_t r = 0; r < b.rows; r++)
@@ -139,7 +139,7 @@ real PF_RARE(great_mean)(batch b, element_function *f, const real *y, const real
 /* y, y_hat, [weight] -> loss. Inlined into each loss, and f into it; rare(...) is LITTLE f. */
 static inline __attribute__((always_inline)) int loss(const pf_call *call, element_function *f,
                                                       element_function *rare, real delta) {
-    const batch b = batch_of(call, call->inputs[1], 2);
+    const weighted_rows b = weighted_rows_of(call, call->inputs[1], 2);
     const real *restrict y = pf_in(call, 0), *restrict y_hat = pf_in(call, 1);
     real *restrict out = pf_out(call, 0);
     /* As one row, unless each has a weight of its own and several elements. */
@@ -169,7 +169,7 @@ static inline __attribute__((always_inline)) int loss(const pf_call *call, eleme
 static inline __attribute__((always_inline)) int loss_grad(const pf_call *call,
                                                            element_function *by_y,
                                                            element_function *by_y_hat, real delta) {
-    const batch b = batch_of(call, call->inputs[2], 3);
+    const weighted_rows b = weighted_rows_of(call, call->inputs[2], 3);
     const real *restrict dl = pf_in(call, 0), *restrict y = pf_in(call, 1),
                          *restrict y_hat = pf_in(call, 2);
     real *restrict dy = pf_out(call, 0), *restrict dy_hat = pf_out(call, 1);
@@ -309,9 +309,11 @@ static int check_labels(const pf_call *call, int operand, int64_t classes) {
 }
 
 /* A finite mean of cross-entropies whose sum is not finite, nor each of them, maybe. */
-real PF_RARE(great_cross_entropy)(batch b, const int64_t *labels, const real *x, int64_t classes);
+real PF_RARE(great_cross_entropy)(weighted_rows b, const int64_t *labels, const real *x,
+                                  int64_t classes);
 #if PF_DEFINES_RARE
-real PF_RARE(great_cross_entropy)(batch b, const int64_t *labels, const real *x, int64_t classes) {
+real PF_RARE(great_cross_entropy)(weighted_rows b, const int64_t *labels, const real *x,
+                                  int64_t classes) {
     double total = 0;
     real top, log_sum;
     for (int64_t i = 0; i < b.count; i++, x += classes) {
@@ -327,7 +329,7 @@ int PF_NAME(cross_entropy)(const pf_call *call) {
     const int64_t classes = pf_last_dim(call->inputs[1]);
     const int status = check_labels(call, 0, classes);
     if (status != PF_OK) return status;
-    const batch b = batch_of(call, call->inputs[0], 2);
+    const weighted_rows b = weighted_rows_of(call, call->inputs[0], 2);
     const int64_t *labels = pf_in_int(call, 0);
     const real *restrict x = pf_in(call, 1);
     real *restrict out = pf_out(call, 0);
@@ -357,7 +359,7 @@ int PF_NAME(cross_entropy_grad)(const pf_call *call) {
     const int64_t classes = pf_last_dim(call->inputs[2]);
     const int status = check_labels(call, 1, classes);
     if (status != PF_OK) return status;
-    const batch b = batch_of(call, call->inputs[1], 3);
+    const weighted_rows b = weighted_rows_of(call, call->inputs[1], 3);
     const int64_t *labels = pf_in_int(call, 1);
     const real *restrict dl = pf_in(call, 0), *restrict x = pf_in(call, 2);
     real *restrict dx = pf_out(call, 0);

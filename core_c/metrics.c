@@ -6,19 +6,19 @@
 typedef struct {
     int64_t rows, row;
     const real *weight; /* one a row, or NULL */
-} batch;
+} weighted_rows;
 
-static batch batch_of(const pf_call *call, int shape, int weight) {
+static weighted_rows weighted_rows_of(const pf_call *call, int shape, int weight) {
     const pf_operand *t = call->inputs[shape];
-    batch b = {t->ndim > 0 ? t->dims[0] : 1, 0, pf_in(call, weight)};
+    weighted_rows b = {t->ndim > 0 ? t->dims[0] : 1, 0, pf_in(call, weight)};
     b.row = b.rows > 0 ? pf_count(t) / b.rows : 0;
     return b;
 }
 
-static double weight_of(batch b, int64_t r) { return b.weight ? (double)b.weight[r] : 1.0; }
+static double weight_of(weighted_rows b, int64_t r) { return b.weight ? (double)b.weight[r] : 1.0; }
 
 /* The weight of all elements: m sum_r w_r. */
-static double total_weight(batch b) {
+static double total_weight(weighted_rows b) {
     if (!b.weight) return (double)b.rows * (double)b.row;
     double sum = 0;
     for (int64_t r = 0; r < b.rows; r++) sum += weight_of(b, r);
@@ -47,7 +47,7 @@ int PF_NAME(accuracy)(const pf_call *call) {
     const int64_t classes = pf_last_dim(call->inputs[1]);
     const int status = check_labels(call, classes);
     if (status != PF_OK) return status;
-    const batch b = batch_of(call, 0, 2);
+    const weighted_rows b = weighted_rows_of(call, 0, 2);
     const int64_t *labels = pf_in_int(call, 0);
     const real *logits = pf_in(call, 1);
     double *sums = pf_out_double(call, 0), correct = 0;
@@ -67,7 +67,7 @@ int PF_NAME(confusion_matrix)(const pf_call *call) {
     const int64_t classes = pf_last_dim(call->inputs[1]);
     const int status = check_labels(call, classes);
     if (status != PF_OK) return status;
-    const batch b = batch_of(call, 0, 2);
+    const weighted_rows b = weighted_rows_of(call, 0, 2);
     const int64_t *labels = pf_in_int(call, 0);
     const real *logits = pf_in(call, 1);
     double *counts = pf_out_double(call, 0);
@@ -80,7 +80,7 @@ int PF_NAME(confusion_matrix)(const pf_call *call) {
 
 /* y, y_hat (n, ...), [w] -> sum w [(y_hat > 0) = (y > 1/2)], sum w */
 int PF_NAME(binary_accuracy)(const pf_call *call) {
-    const batch b = batch_of(call, 1, 2);
+    const weighted_rows b = weighted_rows_of(call, 1, 2);
     const real *y = pf_in(call, 0), *y_hat = pf_in(call, 1);
     double *sums = pf_out_double(call, 0), correct = 0;
     for (int64_t r = 0; r < b.rows; r++) {
@@ -95,7 +95,7 @@ int PF_NAME(binary_accuracy)(const pf_call *call) {
 
 /* y, y_hat (n, ...), [w] -> sum w |y_hat - y|, sum w */
 int PF_NAME(mae)(const pf_call *call) {
-    const batch b = batch_of(call, 1, 2);
+    const weighted_rows b = weighted_rows_of(call, 1, 2);
     const real *y = pf_in(call, 0), *y_hat = pf_in(call, 1);
     double *sums = pf_out_double(call, 0), errors = 0;
     for (int64_t r = 0; r < b.rows; r++) {
@@ -109,7 +109,7 @@ int PF_NAME(mae)(const pf_call *call) {
 }
 
 /* sum w (y_hat - y)^2 */
-static double squared_errors(batch b, const real *restrict y, const real *restrict y_hat) {
+static double squared_errors(weighted_rows b, const real *restrict y, const real *restrict y_hat) {
     double errors = 0;
     for (int64_t r = 0; r < b.rows; r++) {
         double sum = 0;
@@ -124,7 +124,7 @@ static double squared_errors(batch b, const real *restrict y, const real *restri
 
 /* y, y_hat (n, ...), [w] -> sum w (y_hat - y)^2, sum w */
 int PF_NAME(rmse)(const pf_call *call) {
-    const batch b = batch_of(call, 1, 2);
+    const weighted_rows b = weighted_rows_of(call, 1, 2);
     double *sums = pf_out_double(call, 0);
     sums[0] = squared_errors(b, pf_in(call, 0), pf_in(call, 1)), sums[1] = total_weight(b);
     return PF_OK;
@@ -134,7 +134,7 @@ int PF_NAME(rmse)(const pf_call *call) {
  * of two great numbers when its mean is far from 0: so these are sums about the y next to its mean,
  * c, and put about 0 with twice the digits: sum w y = s + c sum w,  sum w y^2 = q + 2 c s + c^2 sum
  * w, s = sum w (y - c),  q = sum w (y - c)^2 */
-void PF_RARE(write_moments)(batch b, const real *y, double *parts);
+void PF_RARE(write_moments)(weighted_rows b, const real *y, double *parts);
 #if PF_DEFINES_RARE
 /* A sum of twice the digits of a double: high + low, low at most half a unit of high's last place.
  */
@@ -175,7 +175,7 @@ static void write_parts(wide x, int count, double *parts) {
     parts[count - 1] = x.high;
 }
 
-void PF_RARE(write_moments)(batch b, const real *y, double *parts) {
+void PF_RARE(write_moments)(weighted_rows b, const real *y, double *parts) {
     double mean = 0, about = 0, first = 0, second = 0;
     const double weight = total_weight(b);
     for (int64_t r = 0; r < b.rows; r++) {
@@ -210,7 +210,7 @@ void PF_RARE(write_moments)(batch b, const real *y, double *parts) {
 /* y, y_hat (n, ...), [w] -> sum w (y_hat - y)^2, and in 2, 3 and 3 parts sum w, sum w y and
  * sum w y^2 */
 int PF_NAME(r2)(const pf_call *call) {
-    const batch b = batch_of(call, 1, 2);
+    const weighted_rows b = weighted_rows_of(call, 1, 2);
     double *sums = pf_out_double(call, 0);
     sums[0] = squared_errors(b, pf_in(call, 0), pf_in(call, 1));
     PF_RARE(write_moments)(b, pf_in(call, 0), sums + 1);
@@ -220,7 +220,7 @@ int PF_NAME(r2)(const pf_call *call) {
 /* loss s(), the shape of the batch (n, ...), [w] -> loss sum w, sum w. A batch without weight adds
  * nothing, whatever its loss is. */
 int PF_NAME(mean_of)(const pf_call *call) {
-    batch b = batch_of(call, 1, 2);
+    weighted_rows b = weighted_rows_of(call, 1, 2);
     b.row = 1;
     const double weight = total_weight(b);
     double *sums = pf_out_double(call, 0);

@@ -2,6 +2,7 @@
  *
  * With a mean m and a variance v,  x^ = (x - m) / sqrt(v + epsilon)  and  y = scale x^ + shift.
  * BatchNorm takes m and v of each column over the batch, LayerNorm of each row by itself. */
+#include "cost.h"
 #include "parallel.h"
 #include "vector.h"
 
@@ -12,7 +13,6 @@ enum {
     PARTS = 8,
     PART_ELEMENTS = 1 << 15, /* of x, for which a thread is worth waking */
     WAYS = 4,                /* sums that are open at once: they hide the latency */
-    ELEMENTS_PER_NANOSECOND = 8
 };
 
 typedef struct {
@@ -31,17 +31,18 @@ typedef struct {
     const real *dscale, *dshift;
     real share;
     int relu;
-} batch;
+} column_statistics;
 
-static batch batch_of(const pf_call *call, uint32_t x) {
-    batch b = {.rows = pf_row_count(call->inputs[x]), .width = pf_last_dim(call->inputs[x])};
+static column_statistics statistics_of(const pf_call *call, uint32_t x) {
+    column_statistics b = {.rows = pf_row_count(call->inputs[x]),
+                           .width = pf_last_dim(call->inputs[x])};
     const int64_t parts = b.rows * b.width / PART_ELEMENTS;
     b.parts = parts < 1 ? 1 : parts > PARTS ? PARTS : parts;
     return b;
 }
 
-static void each_part(batch *b, pf_body body) {
-    pf_parallel_for(b->parts, b->rows * b->width / ELEMENTS_PER_NANOSECOND, body, b);
+static void each_part(column_statistics *b, pf_body body) {
+    pf_parallel_for(b->parts, b->rows * b->width / PF_NORMALIZED_PER_NANOSECOND, body, b);
 }
 
 /* `count` rows from `top` on, and LANES columns from `column` on, or as many as there are. */
@@ -52,8 +53,9 @@ typedef struct {
 } block;
 
 /* body(b, k) for each block k of a part. */
-__attribute__((always_inline)) static inline void each_block(const batch *b, int64_t index,
-                                                             void (*body)(const batch *,
+__attribute__((always_inline)) static inline void each_block(const column_statistics *b,
+                                                             int64_t index,
+                                                             void (*body)(const column_statistics *,
                                                                           const block *)) {
     const int64_t first = b->rows * index / b->parts, end = b->rows * (index + 1) / b->parts;
     for (int64_t top = first; top < end; top += PF_ROWS)
@@ -134,7 +136,7 @@ static inline moments join(moments m, real seen, moments more, real count) {
  * Chan, Golub and LeVeque, Updating formulae and a pairwise algorithm for computing sample
  * variances, 1979, equation 2.1; Algorithms for computing the sample variance, 1983, equation 1.7.
  */
-static void block_moments(const batch *b, const block *k) {
+static void block_moments(const column_statistics *b, const block *k) {
     const real *x = b->x + k->at;
     real *sums = b->sums + k->index * 3 * b->width + k->column;
     PF_SUM_ROWS(sum, k->count, load_part(x + r * b->width, k->lanes))
@@ -204,7 +206,7 @@ static inline real normal_of(real x, real mean, real low, real inverse) {
 }
 
 /* The moments of all rows, in the place of the first part's. */
-static void all_moments(batch *b) {
+static void all_moments(column_statistics *b) {
     each_part(b, part_moments);
     const int64_t width = b->width;
     for (int64_t index = 1; index < b->parts; index++) {
@@ -221,7 +223,7 @@ static void all_moments(batch *b) {
 }
 
 /* y = scale inverse (x - (mean + low)) + shift */
-static void block_normalize(const batch *b, const block *k) {
+static void block_normalize(const column_statistics *b, const block *k) {
     const int64_t width = b->width, c = k->column;
     const vec mean = load_part(b->mean + c, k->lanes);
     const vec factor = load_part(b->inverse + c, k->lanes) * load_part(b->scale + c, k->lanes);
@@ -239,33 +241,33 @@ static void part_normalize(void *context, int64_t index) {
 }
 
 /* Whether a column has a great mean, or a scale that its deviations make small again. */
-static inline int is_great(const batch *b, int64_t c) {
+static inline int is_great(const column_statistics *b, int64_t c) {
     return r_fabs(b->mean[c]) > GREAT_MEAN || r_fabs(b->scale[c] * b->inverse[c]) == INFINITY;
 }
 
 /* Such a column once more: what is above for y, the sum of dy x^, and dx. */
-void PF_RARE(normalize_column)(const batch *b, int64_t c);
-real PF_RARE(column_tilt)(const batch *b, int64_t c);
-void PF_RARE(column_gradient)(const batch *b, int64_t c);
+void PF_RARE(normalize_column)(const column_statistics *b, int64_t c);
+real PF_RARE(column_tilt)(const column_statistics *b, int64_t c);
+void PF_RARE(column_gradient)(const column_statistics *b, int64_t c);
 #if PF_DEFINES_RARE
-static real normal_at(const batch *b, int64_t r, int64_t c) {
+static real normal_at(const column_statistics *b, int64_t r, int64_t c) {
     return normal_of(b->x[r * b->width + c], b->mean[c], b->low[c], b->inverse[c]);
 }
 
-void PF_RARE(normalize_column)(const batch *b, int64_t c) {
+void PF_RARE(normalize_column)(const column_statistics *b, int64_t c) {
     for (int64_t r = 0; r < b->rows; r++) {
         const real normal = normal_at(b, r, c) * b->scale[c] + b->shift[c];
         b->y[r * b->width + c] = b->relu && normal < 0 ? 0 : normal;
     }
 }
 
-real PF_RARE(column_tilt)(const batch *b, int64_t c) {
+real PF_RARE(column_tilt)(const column_statistics *b, int64_t c) {
     real sum = 0;
     for (int64_t r = 0; r < b->rows; r++) sum += b->dy[r * b->width + c] * normal_at(b, r, c);
     return sum;
 }
 
-void PF_RARE(column_gradient)(const batch *b, int64_t c) {
+void PF_RARE(column_gradient)(const column_statistics *b, int64_t c) {
     const real level = b->dshift[c] * b->share, slope = b->dscale[c] * b->share;
     for (int64_t r = 0; r < b->rows; r++)
         b->y[r * b->width + c] = b->inverse[c] *
@@ -281,7 +283,7 @@ void PF_RARE(column_gradient)(const batch *b, int64_t c) {
  * batch has no statistics, and the running ones stand in. Scratch: (3 PARTS + 2) C. */
 int PF_NAME(batch_norm)(const pf_call *call) {
     const batch_norm_attributes *attributes = call->attributes;
-    batch b = batch_of(call, 0);
+    column_statistics b = statistics_of(call, 0);
     const int64_t rows = b.rows, width = b.width;
     real *restrict running_mean = pf_state(call, 0), *restrict running_variance = pf_state(call, 1);
     real *restrict mean = call->scratch, *restrict inverse = mean + width;
@@ -327,7 +329,7 @@ int PF_NAME(batch_norm)(const pf_call *call) {
 }
 
 /* sums = sum dy, and sum dy (x - mean) */
-static void block_gradient_sums(const batch *b, const block *k) {
+static void block_gradient_sums(const column_statistics *b, const block *k) {
     const int64_t width = b->width;
     const vec mean = load_part(b->mean + k->column, k->lanes);
     const real *x = b->x + k->at, *dy = b->dy + k->at;
@@ -345,7 +347,7 @@ static void part_gradient_sums(void *context, int64_t index) {
 }
 
 /* dx = scale inverse (dy - share (dshift + x^ dscale)) */
-static void block_input_gradient(const batch *b, const block *k) {
+static void block_input_gradient(const column_statistics *b, const block *k) {
     const int64_t width = b->width, c = k->column;
     const vec mean = load_part(b->mean + c, k->lanes);
     const vec inverse = load_part(b->inverse + c, k->lanes);
@@ -371,7 +373,7 @@ static void part_input_gradient(void *context, int64_t index) {
  *     otherwise: dx = scale inverse dy, since the running statistics do not depend on x.
  * Ioffe and Szegedy, "Batch normalization", 2015, section 3. Scratch: 2 (PARTS + 1) C. */
 int PF_NAME(batch_norm_grad)(const pf_call *call) {
-    batch b = batch_of(call, 1);
+    column_statistics b = statistics_of(call, 1);
     const int64_t width = b.width;
     real *restrict dscale = call->scratch, *restrict dshift = dscale + width;
     b.dy = pf_in(call, 0), b.x = pf_in(call, 1), b.scale = pf_in(call, 2);

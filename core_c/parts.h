@@ -5,11 +5,11 @@
 #ifndef PYFRAME_PARTS_H
 #define PYFRAME_PARTS_H
 
+#include "cost.h"
 #include "kernel.h"
 
 enum {
-    PF_PART_BYTES = 1 << 15,    /* of a part's operands, about: several parts to each thread */
-    PF_PART_BYTES_PER_NANO = 16 /* what a simple loop gets through, roughly */
+    PF_PART_BYTES = 1 << 15 /* of a part's operands, about: several parts to each thread */
 };
 
 /* What a kernel does with rows first to end of its operands. `results` is the caller's. */
@@ -38,8 +38,8 @@ static inline void pf_in_parts(const pf_call *call, int64_t rows, int64_t each, 
         return;
     }
     pf_parts parts = {call, body, results, rows, each};
-    call->host->parallel_for((rows + each - 1) / each, rows * row_bytes / PF_PART_BYTES_PER_NANO,
-                             pf_run_part, &parts);
+    call->host->parallel_for((rows + each - 1) / each,
+                             rows * row_bytes / PF_LOOP_BYTES_PER_NANOSECOND, pf_run_part, &parts);
 }
 
 /* How many rows make a part. */

@@ -76,6 +76,7 @@ def test_the_wheel_holds_what_it_must_and_no_more(wheel):
         "pyframe/include/pyframe/lanes.h",
         "pyframe/include/pyframe/activations.h",
         "pyframe/include/pyframe/epilogue.h",
+        "pyframe/include/pyframe/instruction_sets.cmake",
         "pyframe/py.typed",
         "pyframe/datasets/data/boston_house_prices.csv",
     ):
