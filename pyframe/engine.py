@@ -76,8 +76,8 @@ class Engine:
     known : dict of Placeholder to str
     specializations : OrderedDict
         Those at hand; the one that was used last stands last.
-    latest : Context, optional
-        That of the last run.
+    last : list of one Context, or of None
+        That of the last run; see `latest`.
     step_pattern : Pattern, optional
         What the last feed of a step looked like; None as soon as something has changed.
     """
@@ -119,7 +119,8 @@ class Engine:
         self.specializations: OrderedDict[Any, Specialization] = OrderedDict()
         self._needs: dict[Any, list[Placeholder]] = {}
         self._lock = threading.Lock()
-        self.latest: Context | None = None
+        # In a list: every step sets it, and setting an attribute takes five times as long.
+        self.last: list[Context | None] = [None]
         self.step_pattern: Pattern | None = None
         self._watch_changes()
 
@@ -324,6 +325,11 @@ class Engine:
             train.lower(request)
         return request
 
+    @property
+    def latest(self) -> Context | None:
+        """The context of the last run."""
+        return self.last[0]
+
     def programs(self) -> list[Program]:
         """Return the programs at hand, in the order of their last use."""
         with self._lock:
@@ -377,7 +383,7 @@ class Engine:
         self._return(specialization, context)
 
     def _return(self, specialization: Specialization, context: Context) -> None:
-        self.latest = context
+        self.last[0] = context
         specialization.idle.append(context)
 
     def claim(self) -> AbstractContextManager[Any]:

@@ -263,12 +263,12 @@ class Plan(Strict):
             )
             if status != DONE:
                 carry_on(status, context, state, seed, rate, True)
-            engine.latest = context
+            engine.last[0] = context
             return context.loss[0]  # type: ignore[no-any-return]
         except BaseException as error:
             give_up(context)
             if not isinstance(error, BusyError):
-                engine.latest = context
+                engine.last[0] = context
             raise
         finally:
             specialization.idle.append(context)
@@ -342,7 +342,7 @@ class Plan(Strict):
             raise_if_signalled(error)
             context = specialization.borrow()
         engine = self.engine
-        engine.latest = context
+        engine.last[0] = context
         state, seed = engine.state, self.seed
         try:
             context.feeds = buffers  # as in `step`
@@ -665,7 +665,7 @@ class Plan(Strict):
             specialization = engine.specialize("gradients", [], feeds, False)
             if self._stepper is None or self._stepper.program is not specialization.program:
                 self._stepper = Context(specialization.program, [])
-            context = engine.latest = self._stepper
+            context = engine.last[0] = self._stepper
             context.bind(feeds)
             position = context.program.position
             for at in sorted(position[n] for n in nodes if n in position):
