@@ -16,6 +16,9 @@ import pytest
 
 from pyframe import _native
 
+# A copy of the package by itself is the same under each instruction set; its docs are run too.
+pytestmark = [pytest.mark.once, pytest.mark.docs]
+
 ROOT = Path(__file__).resolve().parents[1]
 MOST_FILES = 3
 TABLE = "tests/test_meaning.py::test_the_table_knows_every_loss_and_metric"
