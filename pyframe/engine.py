@@ -387,13 +387,7 @@ class Engine:
         specialization.idle.append(context)
 
     def claim(self) -> AbstractContextManager[Any]:
-        """Claim the parameters for training until the end of a ``with`` block.
-
-        Raises
-        ------
-        BusyError
-            If another thread, or a fit further up in this one, is training them.
-        """
+        """Claim the parameters for training; see `Plan.claim`."""
         refuse_while_reading("a training step")
         return hold(self.state.guards, lib.PF_TO_TRAIN)
 
@@ -405,10 +399,7 @@ class Engine:
     # ---- snapshots ----
 
     def snapshot(self) -> Snapshot:
-        """Return a copy of parameters, states and optimizer slots, and the step count.
-
-        It is of one moment: an update that another thread is writing is waited for.
-        """
+        """Return a copy of the train state, of one moment; see `Plan.snapshot`."""
         with hold_all(self.state.guards):
             return self.held_snapshot()
 
@@ -417,19 +408,7 @@ class Engine:
         return Snapshot([a.copy() for a in self.state.all_arrays()], self.state.step)
 
     def restore(self, snapshot: Snapshot, also: Iterable[object] = ()) -> None:
-        """Go back to a snapshot of this plan: all of it, whatever interrupts it, or nothing.
-
-        Parameters
-        ----------
-        snapshot : Snapshot
-        also : iterable, optional
-            What is exhausted in the same moment; for what has to change with the parameters.
-
-        Raises
-        ------
-        BusyError
-            If another thread is training: its step would end on what it has not begun with.
-        """
+        """Go back to a snapshot, all of it or nothing; see `Plan.restore`."""
         undo, held = self.prepare_restoring(snapshot, also)
         try:
             if not lib.pf_hold_take(held):
@@ -460,12 +439,7 @@ class Engine:
         return chain(map(lib.pf_hold_take, (held,)), write, count, also), held
 
     def take_over(self, other: Engine) -> None:
-        """Go on with what the optimizer of another plan over the same parameters has kept.
-
-        What it keeps for a parameter is taken over for those that both plans train, and a number
-        that it keeps for a run if the runs are the same. Of another optimizer nothing is: then the
-        steps are counted from 0 again.
-        """
+        """Go on with what another engine's optimizer has kept; see `Plan.take_over`."""
         self.restore(self.taken_over(other))
 
     def taken_over(self, other: Engine) -> Snapshot:

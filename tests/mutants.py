@@ -6,15 +6,13 @@ import ctypes
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 import pytest
+from toolchain import compiles
 
 from pyframe.testing import Kernels
 
-Test = TypeVar("Test", bound=Callable[..., Any])
 CORE = Path(__file__).resolve().parents[1] / "core_c"
 COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 FLAGS = ["-std=c11", "-O1", "-fPIC", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]
@@ -22,9 +20,7 @@ FLAGS = ["-std=c11", "-O1", "-fPIC", "-ffp-contract=fast", "-fno-math-errno", "-
 without_compiler = pytest.mark.skipif(COMPILER is None, reason="there is no C compiler")
 
 
-def needs_compiler(test: Test) -> Test:
-    """Mark a test that builds a core, which is skipped where there is no compiler."""
-    return pytest.mark.compiler(without_compiler(test))
+needs_compiler = compiles(without_compiler)
 
 
 def families() -> list[str]:

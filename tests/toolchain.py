@@ -25,9 +25,12 @@ without_compiler = pytest.mark.skipif(
 )
 
 
-def needs_compiler(test: Test) -> Test:
-    """Mark a test that compiles C, which is skipped where there is no compiler."""
-    return pytest.mark.compiler(without_compiler(test))
+def compiles(without: pytest.MarkDecorator) -> Callable[[Test], Test]:
+    """Return what marks a test that compiles C, skipped where there is none of the compilers."""
+    return lambda test: pytest.mark.compiler(without(test))
+
+
+needs_compiler = compiles(without_compiler)
 
 
 def compile_c(
