@@ -797,7 +797,8 @@ def settle(parameters: Sequence[Parameter], places: Sequence[Place]) -> None:
     In one call without Python code in it, so no exception from a signal handler can tear it apart.
     """
     nothing = np.empty(0)  # the numbers live in the buffers now
-    set_place, set_initial = Parameter._place.__set__, Parameter._initial.__set__  # type: ignore[union-attr]
+    set_place = vars(Parameter)["_place"].__set__
+    set_initial = vars(Parameter)["_initial"].__set__
     deque(
         chain(map(set_place, parameters, places), map(set_initial, parameters, repeat(nothing))),
         maxlen=0,
