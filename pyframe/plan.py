@@ -622,7 +622,7 @@ class Plan(Strict):
     def prepare_restoring(
         self, snapshot: Snapshot, also: Iterable[object] = ()
     ) -> tuple[Iterator[object], Any]:
-        """Return what goes back to a snapshot when it is exhausted, and the locks to be released."""
+        """Return what goes back to a snapshot when exhausted, and the locks, to be released."""
         return self.engine.prepare_restoring(snapshot, also)
 
     def take_over(self, other: Plan) -> None:
