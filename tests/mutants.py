@@ -23,6 +23,16 @@ without_compiler = pytest.mark.skipif(COMPILER is None, reason="there is no C co
 needs_compiler = compiles(without_compiler)
 
 
+def flags_set_to(variable: str) -> list[str]:
+    """Return the flags that the core's CMake files set a variable to."""
+    sets = CORE / "include" / "pyframe" / "instruction_sets.cmake"
+    for path in (CORE / "CMakeLists.txt", sets):
+        found = re.search(rf"set\({variable} ([^)]*)\)", path.read_text(encoding="utf-8"))
+        if found is not None:
+            return found[1].replace('"', "").split()
+    raise AssertionError(f"neither CMakeLists.txt nor {sets.name} sets {variable}")
+
+
 def families() -> list[str]:
     """Return the C files that are compiled once for each element type."""
     text = (CORE / "CMakeLists.txt").read_text(encoding="utf-8")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -18,7 +17,6 @@ from toolchain import CXX, INCLUDE, TESTS, C, needs_compiler, try_to_compile
 from pyframe._native import Product, instruction_sets
 
 LANES = INCLUDE / "pyframe" / "lanes.h"
-CMAKE = (mutants.CORE / "CMakeLists.txt").read_text(encoding="utf-8")
 EMULATOR = shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")
 ZIG = importlib.util.find_spec("ziglang") is not None
 
@@ -26,9 +24,7 @@ needs_pages = pytest.mark.skipif(sys.platform == "win32", reason="protects a pag
 
 
 def flags_of(isa: str) -> list[str]:
-    found = re.search(rf"set\(FLAGS_{isa} ([^)]*)\)", CMAKE)
-    assert found is not None
-    return found[1].replace('"', "").split()
+    return mutants.flags_set_to(f"FLAGS_{isa}")
 
 
 def check(program: list[str]) -> int:

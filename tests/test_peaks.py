@@ -23,7 +23,6 @@ from pyframe.profiler import Profile, Record, doubts
 
 # ---- the object code ----
 
-CMAKE = (mutants.CORE / "CMakeLists.txt").read_text(encoding="utf-8")
 ZIG = importlib.util.find_spec("ziglang") is not None
 COMPILERS = {name: [name] for name in C}
 if ZIG:
@@ -40,13 +39,6 @@ needs_listing = pytest.mark.skipif(
 )
 
 
-def words(variable: str) -> list[str]:
-    """Return the flags that CMakeLists.txt sets a variable to."""
-    found = re.search(rf"set\({variable} ([^)]*)\)", CMAKE)
-    assert found is not None, f"CMakeLists.txt does not set {variable}"
-    return found[1].replace('"', "").split()
-
-
 def knows(compiler: list[str], flag: str) -> bool:
     """Tell whether a compiler takes a flag, as CMakeLists.txt asks."""
     command = [*compiler, "-Werror", flag, "-fsyntax-only", "-x", "c", "-"]
@@ -56,8 +48,12 @@ def knows(compiler: list[str], flag: str) -> bool:
 def assembly(folder: Path, name: str, isa: str, target: str, bits: int, text: str) -> str:
     """Return what a compiler makes of peaks.c, or of a variant of it, with the project's flags."""
     compiler = [*COMPILERS[name], *(["-target", target] if target else [])]
-    flags = words("CMAKE_C_FLAGS_RELEASE") + words("PYFRAME_FLOATS") + words(f"FLAGS_{isa}")
-    flags += [f for f in words("WANTED") if knows(compiler, f)]
+    flags = (
+        mutants.flags_set_to("CMAKE_C_FLAGS_RELEASE")
+        + mutants.flags_set_to("PYFRAME_FLOATS")
+        + mutants.flags_set_to(f"FLAGS_{isa}")
+    )
+    flags += [f for f in mutants.flags_set_to("WANTED") if knows(compiler, f)]
     flags += [f"-DPF_REAL_BITS={bits}", f"-DPF_ISA={isa}", "-DPF_TARGET_MINOR=PF_ABI_MINOR"]
     flags += [f"-I{mutants.CORE}", f"-I{mutants.CORE / 'include'}"]
     source, result = folder / "peaks.c", folder / "peaks.s"
