@@ -13,7 +13,6 @@ GROUPS = (
         "errors",
         "building",
         "strict",
-        "deprecation",
         "libraries",
         "_native",
         "threads",

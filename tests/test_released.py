@@ -21,8 +21,8 @@ LAYOUT = (surface.TESTS / "abi_layout.txt").read_text(encoding="utf-8").splitlin
 OLD_LAYOUT = (surface.RELEASED / "abi_layout.txt").read_text(encoding="utf-8").splitlines()
 
 ADVICE = (
-    "what the last release offered is gone or changed. Deprecate it first (pyframe/deprecation.py)"
-    ", or name it in backticks in CHANGELOG.md under Changed or Removed; as long as nothing is "
+    "what the last release offered is gone or changed. Deprecate it first (docs/releasing.md), "
+    "or name it in backticks in CHANGELOG.md under Changed or Removed; as long as nothing is "
     "released, record the state anew: python tests/surface.py"
 )
 
