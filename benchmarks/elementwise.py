@@ -13,7 +13,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pyframe import _native, registry
+from pyframe.native import core
+from pyframe.plugins import registry
 
 SIZES = {"L2": 2**16, "memory": 2**24}  # below, the call from Python costs more than it does
 KERNELS = [
@@ -65,7 +66,7 @@ def nanoseconds(name: str, n: int) -> tuple[float, float]:
     block = node.pack_attributes([])
 
     def call(arrays: list[np.ndarray], out: np.ndarray) -> None:
-        _native.call_kernel(op.kernel, 32, arrays, [out], attributes=block)
+        core.call_kernel(op.kernel, 32, arrays, [out], attributes=block)
 
     # What a call from Python costs is taken off: that of one element.
     overhead = seconds(lambda: call([a[:1] for a in inputs], y[:1]), 200)
@@ -77,7 +78,7 @@ def nanoseconds(name: str, n: int) -> tuple[float, float]:
 
 def main() -> None:
     """Print the table."""
-    print(f"float32, {_native.instruction_set()}; ns an element\n")
+    print(f"float32, {core.instruction_set()}; ns an element\n")
     columns = [head for size in SIZES for head in (size, "copy")]
     print("| kernel | " + " | ".join(columns) + " |\n| --- |" + " --- |" * len(columns))
     for name in KERNELS:

@@ -30,9 +30,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pyframe import __version__, _native
-from pyframe._native import Product
-from pyframe.profiler import doubts, machine_peaks
+from pyframe import __version__
+from pyframe.engine.profiler import doubts, machine_peaks
+from pyframe.native import core
+from pyframe.native.core import Product
 
 NN, NT, TN = (False, False), (False, True), (True, False)
 NAMES = {NN: "NN", NT: "NT", TN: "TN"}
@@ -203,7 +204,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dtype", choices=["float32", "float64"], default="float32")
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--isa", choices=_native.instruction_sets())
+    parser.add_argument("--isa", choices=core.instruction_sets())
     parser.add_argument("--only", default="", help="a word of the rows wanted: a group, NN, NT, TN")
     parser.add_argument("--json", type=Path, help="write the results there, too")
     options = parser.parse_args()
@@ -220,7 +221,7 @@ def main() -> None:
         "pyframe": __version__,
         "numpy": np.__version__,
         "dtype": options.dtype,
-        "instruction set": options.isa or _native.instruction_set(),
+        "instruction set": options.isa or core.instruction_set(),
         "peak GFLOP/s": round(most / 1e9, 1),
         "shapes": len(results),
         "behind NumPy": [f"{r.transposes} {r.m} x {r.n} x {r.k}" for r in results if r.ratio < 1],

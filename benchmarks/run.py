@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from pyframe.profiler import doubts, machine_peaks
+from pyframe.engine.profiler import doubts, machine_peaks
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import pyframe as pf
-from pyframe import _native
+from pyframe.native import core
 
 NOTHING, STREAM, COMPUTE = range(3)
 ROUNDS = 301
@@ -35,7 +35,7 @@ def load(folder: str) -> Measure:
     subprocess.run([*command, "-I", pf.get_include(), source, "-o", library], check=True)
     function = ctypes.CDLL(str(library)).measure
     function.restype = ctypes.c_int64
-    host = ctypes.c_void_p(int(_native.ffi.cast("uintptr_t", _native.lib.pf_get_host())))
+    host = ctypes.c_void_p(int(core.ffi.cast("uintptr_t", core.lib.pf_get_host())))
     numbers = np.ones(WORKING_SET, np.float32)
     address = ctypes.c_void_p(numbers.ctypes.data)
 
@@ -58,7 +58,7 @@ def report(measure: Measure, threads: int) -> None:
         alone = measure(NOTHING, parts, told=0)
         awake, asleep = measure(NOTHING, parts), measure(NOTHING, parts, pause=ASLEEP)
         print(f"{parts:>8} {alone / 1e3:>10.2f} {awake / 1e3:>10.2f} {asleep / 1e3:>10.2f}")
-    cost = _native.pool_report()["wake_nanoseconds"]
+    cost = core.pool_report()["wake_nanoseconds"]
     print(f"from the call of a sleeping thread until it is there: {cost / 1e3:.1f} us")
     for kind, name, lengths in (
         (COMPUTE, "bound by the processor", (256, 1024, 4096, 16384, 65536)),

@@ -1,4 +1,4 @@
-"""The workloads of `pyframe.workloads`, read from their file.
+"""The workloads of `pyframe.commands.workloads`, read from their file.
 
 So a peer's process holds nothing of pyframe, and peers can be measured where it is not installed.
 """
@@ -9,7 +9,7 @@ import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
-_path = Path(__file__).resolve().parents[1] / "pyframe" / "workloads.py"
+_path = Path(__file__).resolve().parents[1] / "pyframe" / "commands" / "workloads.py"
 _spec = spec_from_file_location(__name__, _path)
 assert _spec is not None and _spec.loader is not None
 _module = module_from_spec(_spec)

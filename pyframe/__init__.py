@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from pyframe import attributes, errors, ops, plugins
 from pyframe._version import __version__
+from pyframe.engine.plan import Plan, compile
 from pyframe.errors import *  # noqa: F403
+from pyframe.graph.node import Constant, Node, Parameter, Placeholder, State, Value
+from pyframe.graph.op import Case, Op
 from pyframe.hookspecs import hookimpl
-from pyframe.node import Constant, Node, Parameter, Placeholder, State, Value
-from pyframe.op import Case, Op
-from pyframe.plan import Plan, compile
-from pyframe.threads import get_num_threads, num_threads, set_num_threads
+from pyframe.native.threads import get_num_threads, num_threads, set_num_threads
 
 if TYPE_CHECKING:
     from pyframe import (
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from pyframe.initializers import set_seed
     from pyframe.lesson import forward_and_backward, node_computing_sort, toplogic
     from pyframe.model import Model, Sequential, load
-    from pyframe.training import History, Trainer
+    from pyframe.training.trainer import History, Trainer
 
 # What a type checker sees, besides the ops: `import pyframe` gives those through `__getattr__`.
 __all__ = [
@@ -111,8 +111,8 @@ _LAZY = {
     "toplogic": "pyframe.lesson",
     "Model": "pyframe.model",
     "Sequential": "pyframe.model",
-    "History": "pyframe.training",
-    "Trainer": "pyframe.training",
+    "History": "pyframe.training.trainer",
+    "Trainer": "pyframe.training.trainer",
 }
 
 # Op classes under their CamelCase names: pf.Linear, pf.L2Loss.

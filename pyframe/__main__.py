@@ -1,5 +1,5 @@
 """``python -m pyframe`` is the command ``pyframe``."""
 
-from pyframe.cli import main
+from pyframe.commands.cli import main
 
 raise SystemExit(main())

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from pyframe._native import MAX_NDIM
 from pyframe.errors import ArgumentError, check_integer, check_number, raise_if_signalled
+from pyframe.native.core import MAX_NDIM
 
 __all__ = ["Block", "Rule", "axes", "flag", "number", "one_of", "optional", "packed", "whole"]
 

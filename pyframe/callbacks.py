@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from pyframe.attributes import optional, whole
+from pyframe.engine.storage import hold_all, views
 from pyframe.errors import ArgumentError, check_integer, check_number, raise_if_signalled
 from pyframe.hookspecs import hookimpl
-from pyframe.registry import registries
-from pyframe.storage import hold_all, views
+from pyframe.plugins.registry import registries
 from pyframe.strict import FixedDict, Strict
 
 if TYPE_CHECKING:
-    from pyframe.training import History, Trainer
+    from pyframe.training.trainer import History, Trainer
 
 Logs = dict[str, Any]
 

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pyframe._native import shuffle
-from pyframe.arrays import plain_array
 from pyframe.errors import (
     ArgumentError,
     DTypeError,
@@ -17,6 +15,8 @@ from pyframe.errors import (
     check_integer,
     check_number,
 )
+from pyframe.graph.arrays import plain_array
+from pyframe.native.core import shuffle
 
 Array = npt.NDArray[Any]
 

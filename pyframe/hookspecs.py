@@ -1,7 +1,8 @@
 """The hooks of pyframe: what a plugin may implement, and what the built-ins do.
 
 Every ``pyframe_register_<plural>`` returns a dict of names to things. The names live in one
-registry; see `pyframe.registry`. The ``pyframe_<event>`` hooks are called while a `Trainer` works.
+registry; see `pyframe.plugins.registry`. The ``pyframe_<event>`` hooks are called while a `Trainer`
+works.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
-    from pyframe.training import Trainer
+    from pyframe.training.trainer import Trainer
 
 PROJECT = "pyframe"
 

@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pyframe._native import random_words
 from pyframe.errors import ArgumentError, ShapeError, check_integer, check_number
+from pyframe.graph.node import check_shape, describe
 from pyframe.hookspecs import hookimpl
-from pyframe.node import check_shape, describe
-from pyframe.registry import registries
+from pyframe.native.core import random_words
+from pyframe.plugins.registry import registries
 
 Array = npt.NDArray[np.float64]
 Draw = Callable[..., Any]

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from pyframe.engine.plan import Plan, compile
 from pyframe.errors import GraphError
-from pyframe.graph import topological_sort
-from pyframe.node import Node, Placeholder, Value
-from pyframe.plan import Plan, compile
+from pyframe.graph.node import Node, Placeholder, Value
+from pyframe.graph.order import topological_sort
 
 T = TypeVar("T", bound=Hashable)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pyframe.hookspecs import hookimpl
 from pyframe.ops import listed_in
-from pyframe.registry import registries
+from pyframe.plugins.registry import registries
 
 BUILT_IN = tuple(listed_in("losses"))
 

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pyframe import checkpoint
-from pyframe.arrays import is_lazy, plain_array
-from pyframe.building import building
 from pyframe.checkpoint import Architecture
 from pyframe.checkpoint.inspection import layer_table
+from pyframe.engine.plan import Plan, compile
+from pyframe.engine.storage import hold_all, views
 from pyframe.errors import (
     ArgumentError,
     FeedError,
@@ -23,9 +23,8 @@ from pyframe.errors import (
     ShapeError,
     check_flag,
 )
-from pyframe.graph import Graph
-from pyframe.layers.base import Layer, layers_of, name_layers, outermost_layer_of, unused_name
-from pyframe.node import (
+from pyframe.graph.arrays import is_lazy, plain_array
+from pyframe.graph.node import (
     Array,
     Parameter,
     Placeholder,
@@ -37,8 +36,9 @@ from pyframe.node import (
     describe,
     float_dtype,
 )
-from pyframe.plan import Plan, compile
-from pyframe.storage import hold_all, views
+from pyframe.graph.order import Graph
+from pyframe.layers.base import Layer, layers_of, name_layers, outermost_layer_of, unused_name
+from pyframe.native.building import building
 from pyframe.strict import FixedList, Strict
 
 BUILT = "the model has been built: make a new one of the layers that it is to have"

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from pyframe.errors import ArgumentError, check_integer, check_number, raise_if_signalled
 from pyframe.hookspecs import hookimpl
-from pyframe.registry import registries
+from pyframe.plugins.registry import registries
 from pyframe.strict import Strict
 
 Rates = npt.NDArray[np.float64]

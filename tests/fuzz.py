@@ -17,7 +17,7 @@ import sys
 import time
 from itertools import count
 
-from pyframe._native import instruction_sets
+from pyframe.native.core import instruction_sets
 from pyframe.testing import check_graphs
 
 

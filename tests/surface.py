@@ -160,7 +160,8 @@ def unannounced(found: Iterator[tuple[str, str]], announcements: str) -> list[st
 def present() -> Record:
     """Return the present state, in the form of the record."""
     import pyframe
-    from pyframe import _native, registry
+    from pyframe.native import core
+    from pyframe.plugins import registry
 
     package = griffe.load("pyframe", search_paths=[TESTS.parent], allow_inspection=False)
     assert isinstance(package, griffe.Module)
@@ -171,7 +172,7 @@ def present() -> Record:
     # Gradients are made by differentiation, and by nobody else.
     names["ops"] = [name for name in names["ops"] if not name.endswith("_grad")]
     operations = [registry.ops.get(name).__name__ for name in names["ops"]]
-    host = _native.lib.pf_get_host()
+    host = core.lib.pf_get_host()
     return {
         "version": pyframe.__version__,
         "abi": [host.abi_major, host.abi_minor],

@@ -15,7 +15,7 @@ import pytest
 from toolchain import TESTS, library, without_compiler
 
 import pyframe as pf
-from pyframe import _native
+from pyframe.native import core
 
 pytestmark = [pytest.mark.once, pytest.mark.compiler, without_compiler]
 DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -62,14 +62,14 @@ class Answer(AbiOp):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def opened(tmp_path_factory: pytest.TempPathFactory) -> _native.Library:
+def opened(tmp_path_factory: pytest.TempPathFactory) -> core.Library:
     path = library(tmp_path_factory.mktemp("abi"), TESTS / "abi_plugin.c", name="abi_plugin")
-    return _native.open_library(path)
+    return core.open_library(path)
 
 
-@pytest.fixture(params=_native.instruction_sets())
+@pytest.fixture(params=core.instruction_sets())
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
-    with _native.using_instruction_set(request.param):
+    with core.using_instruction_set(request.param):
         yield request.param
 
 
@@ -81,9 +81,9 @@ def value(node: pf.Node) -> Any:
     return pf.compile(node).run({})
 
 
-def test_the_library_says_what_it_brings(opened: _native.Library) -> None:
+def test_the_library_says_what_it_brings(opened: core.Library) -> None:
     assert opened.name == "abi_plugin"
-    assert opened.abi == (_native.lib.pf_get_host().abi_major, 0)
+    assert opened.abi == (core.lib.pf_get_host().abi_major, 0)
     assert set(opened.kernels) == {
         (name, bits)
         for name in ("which", "product", "parts", "noise", "map", "answer")
@@ -101,20 +101,20 @@ def test_the_best_variant_up_to_the_set_in_use_runs(isa: str, dtype: str) -> Non
 
 
 def test_a_kernel_without_a_variant_for_the_set_runs_its_next_best(isa: str) -> None:
-    baseline = _native.find_kernel("abi_plugin:parts", 32, "baseline")
-    assert _native.find_kernel("abi_plugin:parts", 32) == baseline != 0
+    baseline = core.find_kernel("abi_plugin:parts", 32, "baseline")
+    assert core.find_kernel("abi_plugin:parts", 32) == baseline != 0
 
 
 def test_what_is_not_there_is_not_found() -> None:
-    assert _native.find_kernel("abi_plugin:nothing", 32) == 0
-    assert _native.find_kernel("abi_plugin:parts", 16) == 0
-    assert _native.find_kernel("no_library:parts", 32) == 0
+    assert core.find_kernel("abi_plugin:nothing", 32) == 0
+    assert core.find_kernel("abi_plugin:parts", 16) == 0
+    assert core.find_kernel("no_library:parts", 32) == 0
 
 
-@pytest.mark.parametrize("name", _native.instruction_sets())
-def test_the_environment_chooses_the_variant(name: str, opened: _native.Library) -> None:
+@pytest.mark.parametrize("name", core.instruction_sets())
+def test_the_environment_chooses_the_variant(name: str, opened: core.Library) -> None:
     code = f"""
-import pyframe._native as n, numpy as np
+import pyframe.native.core as n, numpy as np
 n.open_library({opened.path!r})
 y = np.zeros(1)
 assert n.call_kernel("abi_plugin:which", 64, [y], [y])[0] == 0
@@ -181,7 +181,7 @@ def test_the_reference_gives_the_published_numbers() -> None:
 def test_random_numbers_are_those_of_philox(dtype: str) -> None:
     y = np.zeros(12, dtype)
     seed, stream, step = 2**40 + 7, 2**33 + 1, 3
-    _native.call_kernel(
+    core.call_kernel(
         "abi_plugin:noise", 8 * y.itemsize, [y], [y], seed=seed, stream=stream, step=step
     )
     key = seed ^ ((stream * 0x9E3779B97F4A7C15 + 0x632BE59BD9B4E019) % 2**64)
@@ -295,9 +295,9 @@ def test_a_step_that_a_kernel_refuses_changes_nothing() -> None:
     np.testing.assert_array_equal(x.value, 1)
 
 
-def test_the_path_may_be_given_in_any_form(opened: _native.Library, tmp_path: Path) -> None:
+def test_the_path_may_be_given_in_any_form(opened: core.Library, tmp_path: Path) -> None:
     link = tmp_path / "link.so"
     link.symlink_to(opened.path)
     relative = os.path.relpath(opened.path)
     for path in (opened.path, Path(opened.path), relative, link):
-        assert _native.open_library(path) is opened
+        assert core.open_library(path) is opened

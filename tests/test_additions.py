@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
-from pyframe import _native
+from pyframe.native import core
 
 # A copy of the package by itself is the same under each instruction set; its docs are run too.
 pytestmark = [pytest.mark.once, pytest.mark.docs]
@@ -280,7 +280,7 @@ sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", *sys.argv[2:]]))
 # In the copy: it is there, and the derived checks of it are.
 THERE = """
 import pytest
-from pyframe.registry import BUILT_IN, registries
+from pyframe.plugins.registry import BUILT_IN, registries
 from pyframe.testing import conformance
 
 def test_it_is_there():
@@ -304,8 +304,8 @@ def copied(folder: Path) -> Path:
     shutil.copytree(ROOT / "core_c", folder / "core_c", ignore=skip)
     for file in ("CHANGELOG.md", "README.md", "pyproject.toml"):
         shutil.copy2(ROOT / file, folder / file)
-    core = Path(_native.CORE_PATH)
-    shutil.copy2(core, folder / "pyframe" / core.name)
+    library = Path(core.CORE_PATH)
+    shutil.copy2(library, folder / "pyframe" / library.name)
     return folder
 
 

@@ -19,7 +19,7 @@ SCRIPT = """
     import numpy as np
     import pyframe as pf
     {before}
-    from pyframe import progress
+    from pyframe.training import progress
     progress.SECONDS_PER_LINE = 0.0
     X = np.linspace(-1, 1, 64)[:, None]
     stop = pf.callbacks.EarlyStopping("loss", patience=500)
@@ -130,7 +130,7 @@ def test_a_fit_with_an_odd_stream(stream: str, runs: dict[str, Path]) -> None:
 
 
 def test_it_falls_silent_after_the_first_failure() -> None:
-    from pyframe.progress import Progress
+    from pyframe.training.progress import Progress
 
     class Broken:
         calls = 0

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 import pyframe as pf
-from pyframe import checkpoint, cli
+from pyframe import checkpoint
 from pyframe.checkpoint.container import serialize
+from pyframe.commands import cli
 from pyframe.layers import BatchNorm, Dense, Layer
 
 X = np.random.default_rng(0).normal(size=(20, 3))
@@ -168,7 +169,7 @@ def test_no_plugin_is_loaded(tmp_path: Path) -> None:
     model.save(tmp_path / "m")
     script = """
         import sys
-        from pyframe import cli
+        from pyframe.commands import cli
         assert cli.main(["inspect", sys.argv[1]]) == 0
         assert not [m for m in sys.modules if m.startswith("pyframe_")]
     """

@@ -16,7 +16,8 @@ from types import SimpleNamespace
 import pytest
 
 import pyframe
-from pyframe import _native, cli, demo
+from pyframe.commands import cli, demo
+from pyframe.native import core
 
 pytestmark = pytest.mark.once
 
@@ -52,7 +53,7 @@ def test_info_says_what_is_there(capsys):
     told = {line[2:18].strip(): line[18:] for line in lines[1:] if line.startswith("  ")}
     assert told["threads"] == str(pyframe.get_num_threads())
     assert told["dtypes"].startswith("float32, float64")
-    assert told["instruction set"].startswith(f"{_native.instruction_set()} (")
+    assert told["instruction set"].startswith(f"{core.instruction_set()} (")
     assert int(told["kernels"].split(",")[0]) > 50
     assert Path(told["package"]) == Path(pyframe.__file__).parent
     assert Path(told["core library"]).is_file()
@@ -79,7 +80,7 @@ def command_of_a_copy(tmp_path, command, init):
     """Run a command of a copy of the package that has another __init__.py, or none."""
     folder = tmp_path / "pyframe"
     shutil.copytree(Path(pyframe.__file__).parent, folder)
-    shutil.copy(_native.CORE_PATH, folder)
+    shutil.copy(core.CORE_PATH, folder)
     (folder / "__init__.py").unlink()
     code = (
         "import sys, types\n"
@@ -91,7 +92,7 @@ def command_of_a_copy(tmp_path, command, init):
     else:  # as Python imports such a folder, unless it finds a whole package elsewhere
         code += "bare = sys.modules['pyframe'] = types.ModuleType('pyframe')\n"
         code += f"bare.__path__ = [{str(folder)!r}]\n"
-    code += f"from pyframe.cli import main; raise SystemExit(main({command}))"
+    code += f"from pyframe.commands.cli import main; raise SystemExit(main({command}))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 1
     (said,) = result.stderr.splitlines()
@@ -154,7 +155,7 @@ def test_demo_reaches_what_it_shows(whole_demo):
 def test_demo_asks_for_its_extra(tmp_path):
     code = (
         "import sys; sys.modules['sklearn'] = None\n"
-        "from pyframe.cli import main; raise SystemExit(main(['demo']))"
+        "from pyframe.commands.cli import main; raise SystemExit(main(['demo']))"
     )
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
@@ -184,7 +185,7 @@ def test_ctrl_c_ends_the_demo_cleanly(tmp_path):
     # The fit of the digits is made long, and the signal comes while it runs.
     code = (
         "import sys\n"
-        "from pyframe import _native, cli, demo\n"
+        "from pyframe.commands import cli, demo\n"
         "fit = demo.Demo.fit\n"
         "def longer(self, task, *data, **options):\n"
         "    if 'Digits' in task: options['epochs'] = 10**6\n"

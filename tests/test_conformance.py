@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 import pyframe as pf
-from pyframe import registry, schedules
+from pyframe import schedules
 from pyframe.callbacks import ModelCheckpoint
 from pyframe.errors import ArgumentError
-from pyframe.op import Op
+from pyframe.graph.op import Op
 from pyframe.optimizers import SGD, Adam
+from pyframe.plugins import registry
 from pyframe.testing import (
     ConformanceError,
     PartCase,

@@ -21,13 +21,13 @@ import pytest
 from trainers import Momentum, bits_of, small_network
 
 import pyframe as pf
-from pyframe import storage
 from pyframe.callbacks import EarlyStopping, ModelCheckpoint
-from pyframe.engine import Engine
+from pyframe.engine import storage
+from pyframe.engine.engine import Engine
+from pyframe.engine.plan import Plan
+from pyframe.graph.node import Node, Parameter
 from pyframe.layers import Dense, Dropout
-from pyframe.node import Node, Parameter
-from pyframe.plan import Plan
-from pyframe.registry import registries
+from pyframe.plugins.registry import registries
 from pyframe.testing.subject import Subject, all_cases
 
 pytestmark = pytest.mark.once

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import pyframe as pf
-from pyframe import execution
+from pyframe.engine import execution
 from pyframe.errors import DTypeError, GraphError
-from pyframe.node import Spec
+from pyframe.graph.node import Spec
 
 READ = ["float32", "float64", "int64"]
 REFUSED = ["float16", "int32", "bool", "complex64"]

@@ -15,14 +15,15 @@ import numpy as np
 import pytest
 
 import pyframe as pf
-from pyframe import _native, registry
-from pyframe.op import Op
+from pyframe.graph.op import Op
+from pyframe.native import core
+from pyframe.plugins import registry
 from pyframe.testing import check_scales
 from pyframe.testing.draw import Draw
 
 INF, NAN = np.inf, np.nan
 DTYPES = ["float32", "float64"]
-SETS = _native.instruction_sets()
+SETS = core.instruction_sets()
 
 
 def functions() -> Iterator[tuple[str, type[Op], dict[str, Any]]]:
@@ -60,7 +61,7 @@ def apply(label: str, x: np.ndarray, find: Any) -> np.ndarray:
     node = op(pf.Placeholder("x", shape=x.shape, dtype=x.dtype.name), **attributes)
     outputs = [np.full_like(x, NAN) for _ in range(node.output_count)]
     bits = 8 * x.itemsize
-    status, *_ = _native.call_kernel(
+    status, *_ = core.call_kernel(
         node.kernel,
         bits,
         [x],
@@ -93,7 +94,7 @@ def check_special_values(label: str, dtype: str, find: Any) -> None:
 def test_zeros_keep_their_signs_and_infinity_and_nan_go_through(
     label: str, dtype: str, isa: str
 ) -> None:
-    check_special_values(label, dtype, lambda name, bits: _native.find_kernel(name, bits, isa))
+    check_special_values(label, dtype, lambda name, bits: core.find_kernel(name, bits, isa))
 
 
 # ---- against 60 digits ----
@@ -169,7 +170,7 @@ def test_functions_and_slopes_to_a_few_units_far_out(label: str, dtype: str) -> 
     plan = pf.compile(pf.Sum(op(p, **attributes)))
     slopes = plan.loss_and_gradients({})[1][p]
     bound = 5 if dtype == "float64" else 4
-    values = apply(label, x, _native.find_kernel)
+    values = apply(label, x, core.find_kernel)
     off = units_off(values, x, SMOOTH[label])
     assert off.max() <= bound, f"{label}({x[off.argmax()]!r}) is off by {off.max()} units"
     # Where a slope changes its sign its own unit is as small as one likes: there, that of 1/4.
@@ -192,8 +193,8 @@ def test_slopes_of_sigmoid_and_tanh_where_they_are_one(dtype: str, isa: str) -> 
         ("sigmoid", np.exp(-wide) / (1 + np.exp(-wide)) ** 2),
         ("tanh", 4 * np.exp(-2 * wide) / (1 + np.exp(-2 * wide)) ** 2),
     ):
-        kernel = _native.find_kernel(name, 8 * x.itemsize, isa)
-        assert _native.call_kernel(name, 8 * x.itemsize, [x], [y, slope], kernel=kernel)[0] == 0
+        kernel = core.find_kernel(name, 8 * x.itemsize, isa)
+        assert core.call_kernel(name, 8 * x.itemsize, [x], [y, slope], kernel=kernel)[0] == 0
         np.testing.assert_allclose(slope, expected, rtol=8 * np.finfo(dtype).eps, atol=1e-45)
 
 
@@ -268,7 +269,7 @@ def test_layer_norm_of_great_and_of_equal_numbers(dtype: str) -> None:
     assert np.isnan(layer_norm([INF, 1.0], dtype)).any()
 
 
-def check_spread(dtype: str, top: float, find: Any = _native.find_kernel) -> None:
+def check_spread(dtype: str, top: float, find: Any = core.find_kernel) -> None:
     y = batch_norm(np.array([[top], [-top], [top]], dtype), find)
     np.testing.assert_allclose(y[:, 0], np.array([1, -2, 1]) / np.sqrt(2), rtol=1e-5)
 
@@ -304,7 +305,7 @@ def test_layer_norm_gradients_of_great_numbers(dtype: str) -> None:
         np.testing.assert_allclose(found[x], slope, rtol=1e-5, atol=1e-6 * inverse)
 
 
-def batch_norm(data: np.ndarray, find: Any = _native.find_kernel) -> np.ndarray:
+def batch_norm(data: np.ndarray, find: Any = core.find_kernel) -> np.ndarray:
     """Return y of a batch of training, from the kernel."""
     rows, c = data.shape
     op = registry.ops.get("batch_norm")
@@ -314,7 +315,7 @@ def batch_norm(data: np.ndarray, find: Any = _native.find_kernel) -> np.ndarray:
     outputs = [np.full_like(data, NAN), *(np.full(c, NAN, data.dtype) for _ in range(3))]
     one, bits = np.ones(c, data.dtype), 8 * data.itemsize
     specs = [v.spec for v in node.inputs if v is not None]
-    status, *_ = _native.call_kernel(
+    status, *_ = core.call_kernel(
         "batch_norm",
         bits,
         [data, one, 0 * one],
@@ -348,7 +349,7 @@ def check_batch_norm(dtype: str, rows: int, find: Any) -> None:
 @every_dtype
 @pytest.mark.parametrize("rows", [2, 64, 100, 3000, 70_000])
 def test_batch_norm_of_great_and_of_equal_numbers(rows: int, dtype: str, isa: str) -> None:
-    check_batch_norm(dtype, rows, lambda name, bits: _native.find_kernel(name, bits, isa))
+    check_batch_norm(dtype, rows, lambda name, bits: core.find_kernel(name, bits, isa))
 
 
 @every_dtype
@@ -429,7 +430,7 @@ def test_cross_entropy_whose_mean_alone_is_finite(dtype: str) -> None:
 @every_dtype
 @pytest.mark.parametrize("name", ["softmax", "log_softmax", "cross_entropy"])
 def test_classes_that_are_masked_and_certain(name: str, dtype: str, isa: str) -> None:
-    find = lambda kernel, bits: _native.find_kernel(kernel, bits, isa)  # noqa: E731
+    find = lambda kernel, bits: core.find_kernel(kernel, bits, isa)  # noqa: E731
     check_classes(name, dtype, find)
 
 
@@ -446,7 +447,7 @@ def check_classes(name: str, dtype: str, find: Any) -> None:
         if name == "cross_entropy":
             labels, losses = np.full(len(x), 2), np.full(len(x), NAN, dtype)
             none = np.array([2], np.int64).tobytes()
-            call = functools.partial(_native.call_kernel, attributes=none)
+            call = functools.partial(core.call_kernel, attributes=none)
             inputs = [labels, x, None]
             assert call(name, bits, inputs, [losses], kernel=find(name, bits))[0] == 0
             grad = "cross_entropy_grad"
@@ -464,7 +465,7 @@ def check_classes(name: str, dtype: str, find: Any) -> None:
         for axis, turn in ((1, lambda a: a), (0, lambda a: np.ascontiguousarray(a.T))):
             out, dx = np.full_like(turn(x), NAN), np.full_like(turn(x), NAN)
             block = np.array([axis], np.int64).tobytes()
-            call = functools.partial(_native.call_kernel, attributes=block)
+            call = functools.partial(core.call_kernel, attributes=block)
             assert call(name, bits, [turn(x)], [out], kernel=find(name, bits))[0] == 0
             grad = f"{name}_grad"
             assert call(grad, bits, [turn(dy), out], [dx], kernel=find(grad, bits))[0] == 0
@@ -491,7 +492,7 @@ def check_r2(find: Any) -> None:
     y = 1e8 + np.arange(100.0)
     sums = np.full(9, NAN)
     inputs = [y, y + 1, None]
-    assert _native.call_kernel("r2", 64, inputs, [sums], kernel=find("r2", 64))[0] == 0
+    assert core.call_kernel("r2", 64, inputs, [sums], kernel=find("r2", 64))[0] == 0
     x = pf.Placeholder("x", shape=(None,), dtype="float64")
     assert pf.R2(x, x).finalize(sums) == pytest.approx(1 - 100 / np.sum((y - y.mean()) ** 2))
 

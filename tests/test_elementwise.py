@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import pyframe as pf
-from pyframe import _native
 from pyframe.errors import ArgumentError, GraphError, ShapeError
-from pyframe.node import Array, Constant, Value
+from pyframe.graph.node import Array, Constant, Value
+from pyframe.native import core
 from pyframe.ops import activations as act
 from pyframe.ops import arithmetic as arith
 from pyframe.ops import reductions as red
@@ -100,7 +100,7 @@ def test_four_units_in_the_last_place(
 def test_slopes_to_four_units_where_the_output_saturates(op: type[pf.Op]) -> None:
     x = all_of_float32()
     y, slope = np.full_like(x, np.nan), np.full_like(x, np.nan)
-    assert _native.call_kernel(op.kernel, 32, [x], [y, slope])[0] == 0
+    assert core.call_kernel(op.kernel, 32, [x], [y, slope])[0] == 0
     np.testing.assert_array_equal(y, compute(op, x))
     with np.errstate(all="ignore"):
         expected = op.reference(x.astype(np.float64))[1]

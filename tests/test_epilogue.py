@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from toolchain import CXX, C, library, needs_compiler, try_to_compile
 
-from pyframe import registry
 from pyframe.ops.epilogue import ACTIVATIONS, activate, activate_grad, as_activation
+from pyframe.plugins import registry
 
 SOURCE = """
 #include <math.h>

@@ -706,7 +706,7 @@ def test_rows_of_every_length_are_gathered_whole(width, dtype):
     x = pf.Placeholder("x", shape=(None, width), dtype=dtype)
     w = pf.Parameter(np.ones(1), name="w", dtype=dtype)
     plan = pf.compile(pf.Mean(x * w), pf.optimizers.SGD(0.0))
-    order = pf._native.shuffle(3, 0, 23)
+    order = pf.native.core.shuffle(3, 0, 23)
     with plan.loop({x: rows}, batch_size=10, seed=3, stop="step") as loop:
         for i in range(2):
             loop.run()
@@ -719,11 +719,11 @@ def test_rows_of_every_length_are_gathered_whole(width, dtype):
 def test_every_place_of_a_shuffle_is_as_likely_as_any_other():
     counts = np.zeros((5, 5))
     for epoch in range(4000):
-        counts[np.arange(5), pf._native.shuffle(11, epoch, 5)] += 1
+        counts[np.arange(5), pf.native.core.shuffle(11, epoch, 5)] += 1
     # 800 expected, with a standard deviation of 25
     assert np.abs(counts - 800).max() < 5 * 25
 
 
 @pytest.mark.parametrize("count", [1, 2, 63, 64, 65, 127, 128, 129, 1000])
 def test_a_shuffle_holds_every_index_once(count):
-    np.testing.assert_array_equal(np.sort(pf._native.shuffle(0, 7, count)), np.arange(count))
+    np.testing.assert_array_equal(np.sort(pf.native.core.shuffle(0, 7, count)), np.arange(count))

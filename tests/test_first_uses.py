@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 import pyframe as pf
-from pyframe import storage
+from pyframe.engine import storage
 from pyframe.errors import BusyError, GraphError
 
 pytestmark = pytest.mark.once

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 import pyframe as pf
-from pyframe import objective, strict
+from pyframe import strict
 from pyframe.errors import ArgumentError, GraphError, NoEffectError
 from pyframe.estimators import NetRegressor
+from pyframe.training import objective
 
 RNG = np.random.default_rng(1)
 X = RNG.normal(size=(32, 3))
@@ -255,7 +256,7 @@ def test_a_subclass_keeps_what_it_likes() -> None:
 def objects() -> dict[str, Any]:
     t = trainer()
     t.fit(X, Y, 1, verbose=0)
-    leaves = {"parameter": pf.Parameter(np.ones(3), name="w"), "state": pf.node.State(0.0)}
+    leaves = {"parameter": pf.Parameter(np.ones(3), name="w"), "state": pf.graph.node.State(0.0)}
     return {
         "trainer": t,
         "plan": t.plan,
@@ -275,8 +276,8 @@ def objects() -> dict[str, Any]:
 
 
 def registered() -> dict[str, Any]:
-    names = sorted(pf.registry.registries["optimizers"].names())
-    return {name: pf.registry.registries["optimizers"].get(name) for name in names}
+    names = sorted(pf.plugins.registry.registries["optimizers"].names())
+    return {name: pf.plugins.registry.registries["optimizers"].get(name) for name in names}
 
 
 BUILT_IN = {
@@ -619,7 +620,7 @@ def test_what_belongs_to_the_class_of_an_optimizer_is_refused() -> None:
 
 def layers() -> dict[str, Any]:
     """Return the layers of pyframe and of its own plugins."""
-    registry = pf.registry.registries["layers"]
+    registry = pf.plugins.registry.registries["layers"]
     found = {name: registry.get(name) for name in sorted(registry.names())}
     return {k: v for k, v in found.items() if v.__module__.startswith(("pyframe.", "pyframe_"))}
 

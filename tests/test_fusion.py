@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import pyframe as pf
-from pyframe import fusion, registry
+from pyframe.engine import fusion
 from pyframe.errors import ArgumentError, ValueReusedError
-from pyframe.op import Op
+from pyframe.graph.op import Op
+from pyframe.plugins import registry
 from pyframe.testing.draw import Draw
 
 ROWS = 600  # with 24 columns well above what makes a chain worth a group

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import pyframe as pf
-from pyframe._native import Product, instruction_sets, lib
+from pyframe.native.core import Product, instruction_sets, lib
 from pyframe.ops.linear import LinearGrad
 from pyframe.testing.subject import Guarded
 

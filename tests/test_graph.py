@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import pyframe as pf
-from pyframe.graph import Graph, topological_order, topological_sort
+from pyframe.graph.order import Graph, topological_order, topological_sort
 
 
 def diamond():

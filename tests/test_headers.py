@@ -14,7 +14,7 @@ from toolchain import CXX, INCLUDE, TESTS, C, compile_c, library, needs_compiler
 from workshop import blocks
 
 import pyframe as pf
-from pyframe import _native
+from pyframe.native import core
 
 RECORD = (TESTS / "abi_layout.txt").read_text(encoding="utf-8")
 FIELDS = [line.split(" ", 3) for line in RECORD.splitlines() if "." in line]
@@ -25,7 +25,7 @@ SIZES = [line.split() for line in RECORD.splitlines() if "." not in line]
 
 def layout() -> list[str]:
     """Return the record of the layout as the core was built."""
-    ffi, lines = _native.ffi, []
+    ffi, lines = core.ffi, []
     for name, _ in SIZES:
         for field, place in ffi.typeof(name).fields:
             kind = place.type
@@ -34,7 +34,7 @@ def layout() -> list[str]:
     return lines
 
 
-@pytest.mark.skipif(_native.ffi.sizeof("void *") != 8, reason="the record is of 64-bit platforms")
+@pytest.mark.skipif(core.ffi.sizeof("void *") != 8, reason="the record is of 64-bit platforms")
 def test_the_layout_is_the_recorded_one() -> None:
     assert layout() == RECORD.splitlines(), (
         "the layout of the kernel interface has changed. A field that was released never moves and "
@@ -181,16 +181,16 @@ def newer(folder: Path) -> Path:
 
 def run_count(name: str) -> None:
     x, y = np.array([5.0, 5.0, 5.0]), np.zeros(3)
-    assert _native.call_kernel(f"{name}:count", 64, [x], [y])[0] == 0
+    assert core.call_kernel(f"{name}:count", 64, [x], [y])[0] == 0
     np.testing.assert_array_equal(y, [5, 6, 7])
-    assert _native.call_kernel(f"{name}:count", 64, [-x], [y]) == (100, 0, 0, -5)
+    assert core.call_kernel(f"{name}:count", 64, [-x], [y]) == (100, 0, 0, -5)
 
 
 @needs_compiler
 def test_a_plugin_built_with_older_headers_runs_here(tmp_path: Path) -> None:
     headers = older(tmp_path / "older")
     text = plugin("built_before", condition=">")
-    assert _native.open_library(library(tmp_path, text, include=headers)).abi[1] == 0
+    assert core.open_library(library(tmp_path, text, include=headers)).abi[1] == 0
     run_count("built_before")
 
 
@@ -199,7 +199,7 @@ def test_a_plugin_built_with_newer_headers_runs_here_unless_it_asks_for_more(
     tmp_path: Path,
 ) -> None:
     headers = newer(tmp_path / "newer")
-    opened = _native.open_library(library(tmp_path, plugin("built_after"), include=headers))
+    opened = core.open_library(library(tmp_path, plugin("built_after"), include=headers))
     assert opened.abi[1] == 0
     run_count("built_after")
 
@@ -208,12 +208,12 @@ def test_a_plugin_built_with_newer_headers_runs_here_unless_it_asks_for_more(
     target = "-DPF_TARGET_MINOR=1"
     path = library(tmp_path, cautious, target, name="cautious", include=headers)
     with pytest.raises(pf.errors.PluginError, match="returned NULL"):  # it has looked at the size
-        _native.open_library(path)
+        core.open_library(path)
     path = library(tmp_path, asks, target, name="asks", include=headers)
     with pytest.raises(
         pf.errors.PluginError, match=r"asks.so needs version 0\.1 .* and this pyframe has 0\.0; ins"
     ):
-        _native.open_library(path)
+        core.open_library(path)
 
 
 @needs_compiler
@@ -239,7 +239,7 @@ def test_a_plugin_of_another_major_version_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         pf.errors.PluginError, match=r"for version 3\.0 of the .* this pyframe has 0\.0: another ma"
     ):
-        _native.open_library(path)
+        core.open_library(path)
 
 
 HOST = """
@@ -303,7 +303,7 @@ def test_a_plugin_may_be_written_in_cpp(tmp_path: Path) -> None:
     source = tmp_path / "in_cpp.cpp"
     source.write_text(plugin("in_cpp"))
     built = compile_c(source, tmp_path / "in_cpp.so", "-shared", "-fPIC", compiler=CXX[0])
-    _native.open_library(built)
+    core.open_library(built)
     run_count("in_cpp")
 
 

@@ -19,10 +19,11 @@ import pytest
 from test_checkpoint import rewritten
 
 import pyframe as pf
-from pyframe import checkpoint, registry
+from pyframe import checkpoint
 from pyframe.checkpoint import Architecture, plain
 from pyframe.checkpoint.encoding import INCIDENTAL, new_op
-from pyframe.op import Op
+from pyframe.graph.op import Op
+from pyframe.plugins import registry
 from pyframe.testing import check_attributes
 from pyframe.testing.draw import Draw
 from pyframe.testing.hostile import MOST_BYTES, hostile_values, readable

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 import pyframe as pf
-from pyframe import registry
-from pyframe._native import call_kernel
-from pyframe.fusion import elementwise_count
-from pyframe.node import Spec
-from pyframe.op import Case, Op
+from pyframe.engine.fusion import elementwise_count
+from pyframe.graph.node import Spec
+from pyframe.graph.op import Case, Op
+from pyframe.native.core import call_kernel
+from pyframe.plugins import registry
 from pyframe.testing.draw import Draw
 
 ELEMENTWISE = sorted(

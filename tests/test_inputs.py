@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import pyframe as pf
-from pyframe import arrays
+from pyframe.graph import arrays
 from pyframe.layers import Dense
 
 pytestmark = pytest.mark.once

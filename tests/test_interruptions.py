@@ -30,12 +30,13 @@ import pytest
 from trainers import Momentum
 
 import pyframe as pf
-from pyframe import engine as engine_module
-from pyframe import errors, storage
-from pyframe import plan as plan_module
+from pyframe import errors
 from pyframe.callbacks import Callback, EarlyStopping
-from pyframe.fitting import Fit
+from pyframe.engine import engine as engine_module
+from pyframe.engine import plan as plan_module
+from pyframe.engine import storage
 from pyframe.layers import BatchNorm, Dense, Dropout
+from pyframe.training.fitting import Fit
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(24, 3))

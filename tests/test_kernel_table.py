@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 import pytest
 
-from pyframe import _native, registry
-from pyframe.op import Op
+from pyframe.graph.op import Op
+from pyframe.native import core
 from pyframe.optimizers import SGD, Adam, DirectionSearch, RandomSearch
 from pyframe.optimizers.base import Call
+from pyframe.plugins import registry
 from pyframe.testing import Draw
 
 TABLE = (Path(__file__).resolve().parents[1] / "core_c" / "kernels.h").read_text(encoding="utf-8")
@@ -158,15 +159,15 @@ def wrong_rows(rows: Mapping[str, str]) -> list[str]:
 
 
 def test_each_kernel_has_a_row() -> None:
-    assert set(ROWS) == set(_native.kernel_names())
+    assert set(ROWS) == set(core.kernel_names())
 
 
 def test_every_kernel_is_some_ops_or_some_updates() -> None:
-    assert set(_native.kernel_names()) == set(CALLED)
+    assert set(core.kernel_names()) == set(CALLED)
     for name in CALLED:
         for bits in (32, 64):
-            assert _native.find_kernel(name, bits), (name, bits)
-    assert _native.find_kernel("no_such_kernel", 32) == 0
+            assert core.find_kernel(name, bits), (name, bits)
+    assert core.find_kernel("no_such_kernel", 32) == 0
 
 
 @pytest.mark.parametrize("name", ROWS)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from toolchain import CXX, INCLUDE, TESTS, C, needs_compiler, try_to_compile
 
-from pyframe._native import Product, instruction_sets
+from pyframe.native.core import Product, instruction_sets
 
 LANES = INCLUDE / "pyframe" / "lanes.h"
 EMULATOR = shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")

@@ -13,8 +13,8 @@ import pytest
 from toolchain import library, needs_compiler
 
 import pyframe as pf
-from pyframe import _native
-from pyframe.libraries import read_targets
+from pyframe.native import core
+from pyframe.native.libraries import read_targets
 
 SOURCE = """
 #include <pyframe/pyframe.h>
@@ -38,18 +38,18 @@ def source(name: str = "refused", kernels: str = ROW, plugin: str = "") -> str:
 @pytest.fixture(autouse=True)
 def _forgets() -> Iterator[None]:
     """Take out what a test has opened, so that names can be used again."""
-    before = dict(_native._libraries)
+    before = dict(core._libraries)
     yield
-    _native._libraries.clear()
-    _native._libraries.update(before)
+    core._libraries.clear()
+    core._libraries.update(before)
 
 
 def refused(path: Path | str, words: str) -> None:
-    before = dict(_native._libraries)
+    before = dict(core._libraries)
     with pytest.raises(pf.errors.PluginError, match=words) as caught:
-        _native.open_library(path)
+        core.open_library(path)
     assert str(path) in str(caught.value)
-    assert _native._libraries == before
+    assert core._libraries == before
 
 
 # ---- files ----
@@ -180,7 +180,7 @@ def test_other_binaries_are_told_apart(content: bytes, words: str, tmp_path: Pat
 def test_a_library_of_another_machine_names_both(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "library.so"
     path.write_bytes(content)
-    (there,), (here,) = read_targets(str(path)), read_targets(_native.CORE_PATH)
+    (there,), (here,) = read_targets(str(path)), read_targets(core.CORE_PATH)
     if there == here:
         pytest.skip("that is this machine")
     refused(path, re.escape(f"is for {there}, and this process runs {here}; install the wheel"))
@@ -208,7 +208,7 @@ def test_nothing_of_a_foreign_or_broken_library_runs(tmp_path: Path) -> None:
         refused(path, "the first .* bytes of one that has at least|ends in the middle")
     assert not mark.exists()
     path.write_bytes(whole)
-    _native.open_library(path)
+    core.open_library(path)
     assert mark.exists()  # the constructor would have told
 
 
@@ -290,10 +290,10 @@ def test_one_that_was_refused_can_be_built_again_and_opened(tmp_path: Path) -> N
     path = library(tmp_path, source(kernels=f"{ROW}, {ROW}"))
     refused(path, "twice")
     path.unlink()
-    opened = _native.open_library(library(tmp_path, source("later")))
+    opened = core.open_library(library(tmp_path, source("later")))
     assert (opened.name, opened.path) == ("later", str(path))
-    assert _native.find_kernel("later:work", 32)
-    assert not _native.find_kernel("later:work", 64)
+    assert core.find_kernel("later:work", 32)
+    assert not core.find_kernel("later:work", 64)
 
 
 @needs_compiler
@@ -308,26 +308,26 @@ static const struct { pf_plugin plugin; uint64_t later[5]; } longer = {
     {sizeof longer, PF_ABI_MAJOR, 0, "longer", &kernels[0].row, 2, sizeof kernels[0]}, {9}};
 const pf_plugin *pyframe_plugin(const pf_host *host) { return host ? &longer.plugin : 0; }
 """
-    opened = _native.open_library(library(tmp_path, text, name="longer"))
+    opened = core.open_library(library(tmp_path, text, name="longer"))
     assert set(opened.kernels) == {("one", 32), ("two", 64)}
 
 
 @needs_compiler
 def test_two_libraries_of_one_name(tmp_path: Path) -> None:
     first = library(tmp_path, source("twin"), name="first")
-    _native.open_library(first)
-    address = _native.find_kernel("twin:work", 32)
+    core.open_library(first)
+    address = core.find_kernel("twin:work", 32)
     second = library(tmp_path, source("twin"), name="second")
     refused(second, f"second.so and {first} are both called 'twin'")
-    assert _native.find_kernel("twin:work", 32) == address
+    assert core.find_kernel("twin:work", 32) == address
 
 
 @needs_compiler
 def test_opening_twice_is_harmless(tmp_path: Path) -> None:
     path = library(tmp_path, source("again"))
-    opened = _native.open_library(path)
-    assert _native.open_library(path) is opened
-    assert _native.open_library(path.parent / "." / path.name) is opened
+    opened = core.open_library(path)
+    assert core.open_library(path) is opened
+    assert core.open_library(path.parent / "." / path.name) is opened
 
 
 @needs_compiler
@@ -336,7 +336,7 @@ def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
     folder.mkdir()
     built = library(tmp_path, source("abroad"))
     moved = Path(shutil.move(built, folder / built.name))
-    assert _native.open_library(moved).path == str(moved)
+    assert core.open_library(moved).path == str(moved)
 
 
 @needs_compiler
@@ -345,5 +345,5 @@ def test_a_bare_name_is_a_file_here_and_none_of_the_system(
 ) -> None:
     library(tmp_path, source("here"), name="libm.so.6")
     monkeypatch.chdir(tmp_path)
-    assert _native.open_library("libm.so.6.so").name == "here"
+    assert core.open_library("libm.so.6.so").name == "here"
     refused("libc.so.6", "there is no shared library")

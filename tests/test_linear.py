@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import pyframe as pf
-from pyframe import _native
 from pyframe.errors import ShapeError
+from pyframe.native import core
 
 # Around the tile (4 rows, 8 or 4 columns), the panel (256 terms) and the special cases of one row,
 # one column and few rows.
@@ -34,7 +34,7 @@ def test_products_of_whole_numbers_are_exact(
         a, b = np.stack([a, -a]), np.stack([b, b])
         y = np.full((2, m, n), np.nan, dtype)
         bits = 8 * y.itemsize
-        status, *_ = _native.call_kernel("matmul", bits, [a, b], [y], attributes=block)
+        status, *_ = core.call_kernel("matmul", bits, [a, b], [y], attributes=block)
         assert status == 0
         left = np.swapaxes(a, 1, 2) if transpose_a else a
         right = np.swapaxes(b, 1, 2) if transpose_b else b
@@ -48,7 +48,7 @@ def test_every_column_of_a_long_sum_is_close() -> None:
     x = np.ones((100_000, 1), np.float32)
     weight = np.ones((1, 3), np.float32)
     dweight, dbias = np.empty((1, 3), np.float32), np.empty(3, np.float32)
-    _native.call_kernel("linear_grad", 32, [dy, x, weight], [None, dweight, dbias])
+    core.call_kernel("linear_grad", 32, [dy, x, weight], [None, dweight, dbias])
     exact = dy.astype(np.float64).sum(axis=0)
     assert np.abs(dbias / exact - 1).max() < 1e-5
     assert np.abs(dweight[0] / exact - 1).max() < 1e-5

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import pyframe as pf
-from pyframe import _native
 from pyframe.errors import ArgumentError, DTypeError, LabelError, ShapeError
+from pyframe.native import core
 
 ELEMENTWISE = [pf.L1Loss, pf.L2Loss, pf.HuberLoss, pf.BinaryCrossEntropy]
 
@@ -132,8 +132,8 @@ def test_labels_are_checked_forward_and_backward(bits: int, label: int) -> None:
     labels, logits = np.array([0, 2, label, -7]), np.zeros((4, 3), real)
     mean = np.zeros(1, np.int64).tobytes()
     loss, dl, dx = np.zeros((), real), np.ones((), real), np.zeros((4, 3), real)
-    failed = (_native.lib.PF_ERROR_LABEL, 0, 2, label)
-    call = _native.call_kernel
+    failed = (core.lib.PF_ERROR_LABEL, 0, 2, label)
+    call = core.call_kernel
     assert call("cross_entropy", bits, [labels, logits, None], [loss], attributes=mean) == failed
     backward = call("cross_entropy_grad", bits, [dl, labels, logits, None], [dx], attributes=mean)
     assert backward == (failed[0], 1, *failed[2:])

@@ -39,7 +39,7 @@ def test_other_names_of_metrics(alias, name):
 
 @pytest.mark.parametrize("kind", ["losses", "metrics", "optimizers"])
 def test_other_names_stand_for_what_there_is_and_are_no_names_themselves(kind):
-    registry = pf.registry.registries[kind]
+    registry = pf.plugins.registry.registries[kind]
     aliases = registry.aliases()
     assert aliases and not set(aliases) & set(registry.names())
     for alias in aliases:
@@ -49,7 +49,7 @@ def test_other_names_stand_for_what_there_is_and_are_no_names_themselves(kind):
 def test_the_mean_absolute_error_is_a_loss_and_a_metric():
     """A name is looked up among those of its kind; the op is called so, too."""
     assert pf.losses.get("mae") is pf.L1Loss
-    assert pf.metrics.get("mae") is pf.registry.ops.get("mae") is pf.Mae
+    assert pf.metrics.get("mae") is pf.plugins.registry.ops.get("mae") is pf.Mae
 
 
 def test_a_plugins_loss_does_not_take_the_other_names_of_what_it_derives_from():

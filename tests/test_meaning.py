@@ -15,7 +15,7 @@ import pyframe as pf
 from pyframe.errors import ArgumentError, PyframeError
 from pyframe.estimators import NetClassifier, NetRegressor
 from pyframe.ops import entropy, logits
-from pyframe.registry import ops, registries
+from pyframe.plugins.registry import ops, registries
 
 RNG = np.random.default_rng(3)
 ROWS = 24
@@ -305,7 +305,7 @@ def test_without_the_look_behind_a_softmax_the_table_is_red(
 
 
 def test_without_the_check_of_meaning_the_table_is_red(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pyframe.objective._check_meaning", lambda *args: None)
+    monkeypatch.setattr("pyframe.training.objective._check_meaning", lambda *args: None)
     with pytest.raises(pytest.fail.Exception):
         test_the_right_figure_or_a_typed_error(None, "l2_loss")
 

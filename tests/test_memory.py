@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import pyframe as pf
-from pyframe import program
+from pyframe.engine import program
 
 pytestmark = pytest.mark.once
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import pyframe as pf
-from pyframe import lowering
+from pyframe.engine import lowering
 
 CLIPS: dict[str, dict[str, Any]] = {
     "by norm": {"clip_norm": 1.0},

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pyframe import Parameter, State, _native, compile, registry
-from pyframe.op import Op
+from pyframe import Parameter, State, compile
+from pyframe.graph.op import Op
+from pyframe.native import core
+from pyframe.plugins import registry
 from pyframe.testing import (
     Draw,
     check_bad_calls,
@@ -29,7 +31,7 @@ OPS: list[type[Op]] = [
     if isinstance(thing, type) and issubclass(thing, Op)
 ]
 # All that the machine has, unless the suite is run for a certain one.
-SETS = [_native.instruction_set()] if "PYFRAME_ISA" in os.environ else _native.instruction_sets()
+SETS = [core.instruction_set()] if "PYFRAME_ISA" in os.environ else core.instruction_sets()
 every_op = pytest.mark.parametrize("op_class", OPS, ids=lambda c: c.op)
 
 
@@ -43,7 +45,7 @@ def test_declaration(op_class: type[Op]) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @every_op
 def test_forward(op_class: type[Op], dtype: str, isa: str) -> None:
-    check_forward(op_class, dtype, kernels=partial(_native.find_kernel, isa=isa))
+    check_forward(op_class, dtype, kernels=partial(core.find_kernel, isa=isa))
 
 
 @pytest.mark.parametrize("isa", SETS)
@@ -59,7 +61,7 @@ def test_an_output_that_is_wanted_alone_has_the_same_bits(op_class: type[Op], is
         extra = {"states": states} if states else {}
         node = op_class(*inputs, **extra, **case.attributes)
         outputs = list(node)
-        with _native.using_instruction_set(isa):
+        with core.using_instruction_set(isa):
             plan = compile(outputs, fuse=False)
             together = plan.run({}, outputs=outputs)
             for output, array in zip(outputs, together, strict=True):
@@ -85,4 +87,4 @@ def test_bad_calls(op_class: type[Op]) -> None:
 def test_zero_extents(op_class: type[Op]) -> None:
     check_zero_extents(op_class)
     for isa in SETS[:-1]:  # the last is the one that is in use
-        check_zero_extents(op_class, kernels=partial(_native.find_kernel, isa=isa))
+        check_zero_extents(op_class, kernels=partial(core.find_kernel, isa=isa))

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import pyframe as pf
-from pyframe._native import call_kernel, random_words
 from pyframe.errors import ArgumentError, UnknownNameError
+from pyframe.native.core import call_kernel, random_words
 from pyframe.optimizers import SGD, Adam, DirectionSearch, Optimizer, RandomSearch
 
 DTYPES = ["float32", "float64"]

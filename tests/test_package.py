@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 import pyframe as pf
-from pyframe import _native
-from pyframe._native import newer_sources
 from pyframe.errors import ArgumentError
+from pyframe.native import core
+from pyframe.native.core import newer_sources
 
 pytestmark = pytest.mark.package
 
@@ -136,14 +136,14 @@ def test_a_core_that_is_older_than_its_sources_is_noticed(tmp_path):
 
 
 def with_isa(name: str) -> subprocess.CompletedProcess[str]:
-    code = "import pyframe._native as n; print(n.instruction_set())"
+    code = "import pyframe.native.core as n; print(n.instruction_set())"
     environment = {**os.environ, "PYFRAME_ISA": name}
     command = [sys.executable, "-c", code]
     return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
 def test_the_best_instruction_set_is_taken_unless_one_is_asked_for() -> None:
-    sets = _native.instruction_sets()
+    sets = core.instruction_sets()
     assert sets[0] == "baseline"
     assert with_isa("").stdout.strip() == sets[-1]
     for name in sets:
@@ -158,10 +158,10 @@ def test_an_instruction_set_that_is_not_there_is_refused(name: str) -> None:
 
 
 def test_a_set_that_the_machine_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_native, "instruction_sets", lambda: ["baseline"])
+    monkeypatch.setattr(core, "instruction_sets", lambda: ["baseline"])
     with pytest.raises(ArgumentError, match="PYFRAME_ISA=avx2: this machine.*have baseline;"):
-        _native.choose_instruction_set("avx2")
-    assert _native.choose_instruction_set(None) == "baseline"
+        core.choose_instruction_set("avx2")
+    assert core.choose_instruction_set(None) == "baseline"
 
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="/proc/cpuinfo is Linux's")
@@ -172,7 +172,7 @@ def test_the_probing_agrees_with_the_operating_system() -> None:
         "avx512": {"avx512f", "avx512dq", "avx512bw", "avx512vl", "avx2", "fma"},
         "neon": {"asimd"},
     }
-    lib, ffi = _native.lib, _native.ffi
+    lib, ffi = core.lib, core.ffi
     built = [ffi.string(lib.pf_isa_name(i)).decode() for i in range(lib.pf_isa_count())]
     expected = [name for name in built if needs.get(name, set()) <= flags]
-    assert _native.instruction_sets() == expected
+    assert core.instruction_sets() == expected

@@ -18,8 +18,10 @@ import pytest
 from toolchain import C
 
 import pyframe as pf
-from pyframe import _native, bench, profiler
-from pyframe.profiler import Profile, Record, doubts
+from pyframe.commands import bench
+from pyframe.engine import profiler
+from pyframe.engine.profiler import Profile, Record, doubts
+from pyframe.native import core
 
 # ---- the object code ----
 
@@ -132,10 +134,10 @@ def test_sums_that_are_not_unrolled_are_seen(tmp_path: Path) -> None:
 # ---- the loops ----
 
 
-@pytest.mark.parametrize("isa", _native.instruction_sets())
+@pytest.mark.parametrize("isa", core.instruction_sets())
 @pytest.mark.parametrize("bits", [32, 64])
 def test_the_two_loops_count_alike(bits: int, isa: str) -> None:
-    peaks = _native.peak_loops(bits, isa)
+    peaks = core.peak_loops(bits, isa)
     assert peaks.operations(10) == 2 * peaks.operations(5) > 0
     assert peaks.operations_again(5) == peaks.operations(10)  # two steps a round
 

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 import pyframe as pf
-from pyframe._native import shuffle
-from pyframe.arena import ALIGNMENT, Arena, round_up
+from pyframe.engine.arena import ALIGNMENT, Arena, round_up
 from pyframe.errors import (
     AnomalyError,
     BusyError,
@@ -20,6 +19,7 @@ from pyframe.errors import (
     UnusedParameterWarning,
     ValueReusedError,
 )
+from pyframe.native.core import shuffle
 
 
 def regression(optimizer=None, *, dtype="float64", hidden=5, **options):
@@ -331,7 +331,7 @@ def test_the_learning_rate_of_each_step_comes_from_the_table():
 
 
 def test_many_epochs_are_handed_over_in_jobs_without_a_seam(monkeypatch):
-    monkeypatch.setattr("pyframe.loop.STEPS_PER_JOB", 6)
+    monkeypatch.setattr("pyframe.engine.loop.STEPS_PER_JOB", 6)
     one, data, wanted, _ = regression(pf.optimizers.SGD(0.05))
     with one.loop(data, epochs=7, batch_size=9, seed=1) as loop:
         assert loop.run(5.0) == "done"

@@ -11,8 +11,9 @@ import pytest
 import test_optimizers
 
 import pyframe as pf
-from pyframe import _native, registry
-from pyframe.node import Value
+from pyframe.graph.node import Value
+from pyframe.native import core
+from pyframe.plugins import registry
 from pyframe.testing import (
     ConformanceError,
     check_attributes,
@@ -310,7 +311,7 @@ UPDATE_FAULTS = [
 def test_a_fault_in_an_update_is_noticed(
     old: str, new: str, case: str, workshop: mutants.Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_native, "find_kernel", workshop.build("optimizers.c", old, new))
+    monkeypatch.setattr(core, "find_kernel", workshop.build("optimizers.c", old, new))
     for dtype in ("float32", "float64"):
         with pytest.raises(AssertionError), np.errstate(all="ignore"):
             test_optimizers.test_updates_follow_their_formulas(case, dtype)
@@ -320,7 +321,7 @@ def test_a_fault_in_an_update_is_noticed(
 def test_the_updates_as_they_are_pass(
     workshop: mutants.Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_native, "find_kernel", workshop.build())
+    monkeypatch.setattr(core, "find_kernel", workshop.build())
     for case in {case for _, _, case in UPDATE_FAULTS}:
         test_optimizers.test_updates_follow_their_formulas(case, "float32")
 

@@ -119,7 +119,8 @@ def test_a_look_up_loads_the_one_plugin_that_answers_it(world: World) -> None:
 print([m in sys.modules for m in ("{first}", "{second}")], "importlib.metadata" in sys.modules)
 pf.layers.get("dense"), pf.layers.Dense, hasattr(pf.layers, "__path_of_nothing__")
 print([m in sys.modules for m in ("{first}", "{second}")])
-print("two" in pf.registry.registries["layers"], pf.registry.registries["layers"].names()[-2:])
+registry = pf.plugins.registry.registries["layers"]
+print("two" in registry, registry.names()[-2:])
 print([m in sys.modules for m in ("{first}", "{second}")])
 print(pf.layers.get("two").__name__, pf.layers.Two.__name__)
 print([m in sys.modules for m in ("{first}", "{second}")])
@@ -275,10 +276,10 @@ def test_a_broken_plugin_is_set_aside_and_the_others_go_on(world: World, what: s
     world.install("pyframe-bad", source, provides=(f"{kind}.bad",))
     world.layer("pyframe-one", "one")
     code = f"""{ERROR_OF}
-print(error_of(lambda: pf.registry.registries["{kind}"].get("bad")))
+print(error_of(lambda: pf.plugins.registry.registries["{kind}"].get("bad")))
 plugin = pf.plugins.installed()["pyframe-bad"]
 print(plugin.status, plugin.phase, bool(plugin.traceback), plugin.things)
-print(pf.layers.get("one").__name__, "bad" in pf.registry.registries["{kind}"])
+print(pf.layers.get("one").__name__, "bad" in pf.plugins.registry.registries["{kind}"])
 print([p for p in pf.plugins.manager().get_plugins() if "bad" in str(p)])
 """
     lines = world.says(code).splitlines()
@@ -286,7 +287,7 @@ print([p for p in pf.plugins.manager().get_plugins() if "bad" in str(p)])
     assert "pyframe-bad 1.2 was set aside" in lines[0] and text in lines[0]
     assert lines[1:] == [f"set aside {phase} True {{}}", "One False", "[]"]
     strict = world.run(
-        f"import pyframe as pf\npf.registry.registries['{kind}'].get('bad')",
+        f"import pyframe as pf\npf.plugins.registry.registries['{kind}'].get('bad')",
         PYFRAME_STRICT_PLUGINS="1",
     )
     assert strict.returncode == 1 and "PluginError: pyframe-bad 1.2 was set aside" in strict.stderr

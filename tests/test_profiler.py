@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 import pyframe as pf
-from pyframe import bench, cli, profiler, registry
+from pyframe.commands import bench, cli
+from pyframe.engine import profiler
 from pyframe.errors import ArgumentError, BusyError, GraphError, LabelError
-from pyframe.op import Op
+from pyframe.graph.op import Op
+from pyframe.plugins import registry
 from pyframe.testing.draw import Draw
 
 
@@ -73,7 +75,7 @@ def test_every_op_has_a_count() -> None:
             if any(a is not None and a.size == 0 for a in case.inputs):
                 continue
             specs = [
-                None if a is None else pf.node.Spec(a.shape, np.dtype(np.float32))
+                None if a is None else pf.graph.node.Spec(a.shape, np.dtype(np.float32))
                 for a in case.inputs
             ]
             shapes = None
@@ -86,7 +88,7 @@ def test_every_op_has_a_count() -> None:
                 )
                 for a in arrays
             ]
-            states = [pf.node.State(s, name=f"s{i}") for i, s in enumerate(case.states)]
+            states = [pf.graph.node.State(s, name=f"s{i}") for i, s in enumerate(case.states)]
             options = {"states": states} if states else {}
             node = op_class(*values, **case.attributes, **options)
             shapes = node.specs

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 import pyframe as pf
-from pyframe import _native
 from pyframe.errors import ArgumentError
+from pyframe.native import core
 
 
 def dropout(x: Any, rate: float, **step: int) -> Any:
     y = np.full_like(x, np.nan)
     bits = 8 * x.itemsize
     block = np.float64(rate).tobytes()
-    status, *_ = _native.call_kernel(
+    status, *_ = core.call_kernel(
         "dropout", bits, [x], [y], attributes=block, training=True, **step
     )
     assert status == 0
@@ -40,7 +40,7 @@ def test_what_is_kept(dtype: type, rate: float) -> None:
 
 def test_the_numbers_are_those_of_the_stream() -> None:
     n = 1000
-    uniform = (_native.random_words(11, 12, n) >> 8) * 2.0**-24
+    uniform = (core.random_words(11, 12, n) >> 8) * 2.0**-24
     assert np.array_equal(
         dropout(np.ones((n, 1)), 0.3, seed=11, stream=12) != 0, uniform[:, None] >= 0.3
     )

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 import pyframe as pf
-from pyframe import fusion, lowering
-from pyframe.graph import topological_order
-from pyframe.node import Leaf, Node, Value
-from pyframe.op import Op
-from pyframe.registry import ops
+from pyframe.engine import fusion, lowering
+from pyframe.graph.node import Leaf, Node, Value
+from pyframe.graph.op import Op
+from pyframe.graph.order import topological_order
+from pyframe.plugins.registry import ops
 from pyframe.testing import ConformanceError, check_graphs
 from pyframe.testing.graph_checks import check_graph, interpret
 from pyframe.testing.graphs import (
@@ -261,8 +261,8 @@ def test_a_node_that_is_run_for_its_shape_turns_it_red(planted: bool) -> None:
     # It has no memory to write to, and ends the process.
     program = """
         import numpy as np
-        from pyframe import lowering
-        from pyframe.node import Leaf
+        from pyframe.engine import lowering
+        from pyframe.graph.node import Leaf
         from pyframe.testing.graph_checks import check_graph, interpret
         from pyframe.testing.graphs import RandomGraph, Step
 

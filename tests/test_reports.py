@@ -14,13 +14,13 @@ import pytest
 
 import pyframe as pf
 from pyframe.callbacks import EarlyStopping, ModelCheckpoint
-from pyframe.fitting import Fit
+from pyframe.graph.node import Spec
 from pyframe.layers import Dense
 from pyframe.metrics import pyframe_register_metrics
-from pyframe.node import Spec
-from pyframe.objective import Column, Objective
 from pyframe.ops.metrics import LabelMetric, Metric
-from pyframe.registry import registries
+from pyframe.plugins.registry import registries
+from pyframe.training.fitting import Fit
+from pyframe.training.objective import Column, Objective
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(24, 3))

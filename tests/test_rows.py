@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pyframe import _native
-from pyframe.node import Array
+from pyframe.graph.node import Array
+from pyframe.native import core
 
-every_set = pytest.mark.parametrize("isa", _native.instruction_sets())
+every_set = pytest.mark.parametrize("isa", core.instruction_sets())
 
 
 @every_set
@@ -26,13 +26,13 @@ def test_softmax_and_cross_entropy_of_rows(classes: int, dtype: str, isa: str) -
 
     def call(name: str, inputs: list[Any], shape: tuple[int, ...], attributes: bytes) -> Array:
         y = np.full(shape, np.nan, dtype)
-        status, *_ = _native.call_kernel(
+        status, *_ = core.call_kernel(
             name,
             bits,
             inputs,
             [y],
             attributes=attributes,
-            kernel=_native.find_kernel(name, bits, isa),
+            kernel=core.find_kernel(name, bits, isa),
         )
         assert status == 0
         return y

@@ -11,9 +11,9 @@ import pytest
 from toolchain import C, needs_compiler
 from workshop import Workshop
 
-from pyframe import cli, scaffold
+from pyframe.commands import cli, scaffold
+from pyframe.commands.scaffold import KINDS, names, new_plugin
 from pyframe.errors import ArgumentError
-from pyframe.scaffold import KINDS, names, new_plugin
 
 pytestmark = pytest.mark.package
 

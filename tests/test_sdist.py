@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pyframe import _native
+from pyframe.native import core
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -25,8 +25,7 @@ pytestmark = [
 on_x86 = pytest.mark.skipif(
     "avx2"
     not in (
-        _native.ffi.string(_native.lib.pf_isa_name(i)).decode()
-        for i in range(_native.lib.pf_isa_count())
+        core.ffi.string(core.lib.pf_isa_name(i)).decode() for i in range(core.lib.pf_isa_count())
     ),
     reason="these instruction sets are those of x86-64",
 )
@@ -121,7 +120,7 @@ import sys
 sys.path.insert(0, {folder!r})
 sys.meta_path = [f for f in sys.meta_path if "ditable" not in repr(f)]
 import numpy as np, pyframe as pf
-from pyframe import _native
+from pyframe.native import core
 assert pf.__file__.startswith({folder!r}), pf.__file__
 x, y = pf.Placeholder("x", shape=(None, 8)), pf.Placeholder("y", shape=(None, 1))
 w = pf.Parameter(np.zeros((8, 1)), name="w")
@@ -129,9 +128,9 @@ plan = pf.compile(pf.L2Loss(y, pf.Linear(x, w, pf.Parameter(np.zeros(1), name="b
                   optimizer=pf.optimizers.SGD(0.01))
 losses = [plan.step({{x: np.ones((32, 8)), y: np.ones((32, 1))}}) for _ in range(50)]
 assert losses[-1] < 0.01 * losses[0], losses
-sets = [_native.ffi.string(_native.lib.pf_isa_name(i)).decode()
-        for i in range(_native.lib.pf_isa_count())]
-print(*sets, "/", _native.instruction_set())
+sets = [core.ffi.string(core.lib.pf_isa_name(i)).decode()
+        for i in range(core.lib.pf_isa_count())]
+print(*sets, "/", core.instruction_set())
 """
 
 
@@ -165,5 +164,5 @@ def test_it_builds_with_what_it_declares_and_runs(name: str, sources: Path, tmp_
     built, _, used = done.stdout.strip().partition(" / ")
     expected = ["baseline", "avx2"] if name in WITHOUT_AVX512 else ["baseline", "avx2", "avx512"]
     assert built.split() == expected
-    runs_here = [isa for isa in expected if isa in _native.instruction_sets()]
+    runs_here = [isa for isa in expected if isa in core.instruction_sets()]
     assert used == runs_here[-1]  # the best of what is left

@@ -9,7 +9,9 @@ import pytest
 import structure
 
 import pyframe
-from pyframe import _native, program, registry
+from pyframe.engine import program
+from pyframe.native import core
+from pyframe.plugins import registry
 
 pytestmark = pytest.mark.once
 
@@ -34,7 +36,7 @@ def test_no_module_reaches_into_anothers_objects() -> None:
     [
         "def f(plan):\n    return plan._stepper",
         "def f(plan):\n    plan._stepper = None",
-        "from pyframe.node import _with_constants",
+        "from pyframe.graph.node import _with_constants",
         "x = Parameter._place",
     ],
 )
@@ -57,15 +59,17 @@ def test_the_middle_names_no_op() -> None:
 
 
 PLANTED_IMPORTS = {
-    "upwards": ("node.py", "from pyframe.plan import Plan"),
-    "upwards, of a whole module": ("errors.py", "import pyframe.node"),
-    "upwards, relative": ("op.py", "from .training import Trainer"),
-    "upwards, relative, from a package": ("ops/activations.py", "from ..graph import Graph"),
-    "upwards, in a function": ("registry.py", "def f():\n    from pyframe import layers"),
-    "within a group": ("node.py", "from pyframe.registry import ops"),
-    "of the package itself": ("op.py", "import pyframe"),
-    "of cffi": ("registry.py", "import cffi"),
-    "of the extension": ("op.py", "from pyframe._core import lib"),
+    "upwards": ("graph/node.py", "from pyframe.engine.plan import Plan"),
+    "upwards, of a whole module": ("errors.py", "import pyframe.graph.node"),
+    "upwards, relative": ("graph/op.py", "from ..training.trainer import Trainer"),
+    "upwards, relative, from a package": ("ops/activations.py", "from ..engine.plan import Plan"),
+    "upwards, in a function": ("plugins/registry.py", "def f():\n    from pyframe import layers"),
+    "within a room": ("graph/node.py", "from pyframe.graph.op import Op"),
+    "of the package itself": ("graph/op.py", "import pyframe"),
+    "of a room": ("training/trainer.py", "from pyframe import engine"),
+    "by a door": ("graph/__init__.py", "from pyframe.graph.node import Node"),
+    "of cffi": ("plugins/registry.py", "import cffi"),
+    "of the extension": ("graph/op.py", "from pyframe._core import lib"),
 }
 
 
@@ -84,14 +88,17 @@ def test_a_planted_import_is_found(planted: str, tmp_path: Path) -> None:
     "line", ["from pyframe.ops import activations", "x = Sigmoid", 'x = "sigmoid"', "x = y.Sigmoid"]
 )
 def test_a_planted_op_name_is_found(line: str, tmp_path: Path) -> None:
-    (tmp_path / "graph.py").write_text(f'"""About sigmoid."""\n{line}\n', encoding="utf-8")
+    (tmp_path / "graph").mkdir()
+    (tmp_path / "graph" / "order.py").write_text(
+        f'"""About sigmoid."""\n{line}\n', encoding="utf-8"
+    )
     (found,) = structure.named_ops(tmp_path, ["sigmoid"], ["Sigmoid"])
-    assert found.startswith("graph.py:2")
+    assert found.startswith("graph/order.py:2")
 
 
 def test_what_only_a_type_checker_imports_is_no_import(tmp_path: Path) -> None:
-    text = "if TYPE_CHECKING:\n    from pyframe.plan import Plan\n"
-    (tmp_path / "node.py").write_text(text, encoding="utf-8")
+    text = "if TYPE_CHECKING:\n    from pyframe.engine.plan import Plan\n"
+    (tmp_path / "model.py").write_text(text, encoding="utf-8")
     assert structure.wrong_imports(tmp_path) == []
 
 
@@ -115,10 +122,10 @@ def test_plugins_use_only_what_a_stranger_has() -> None:
 @pytest.mark.parametrize(
     ("file", "line"),
     [
-        ("a.py", "from pyframe._native import lib"),
+        ("a.py", "from pyframe.native.core import lib"),
         ("a.py", "from pyframe.layers.base import Layer"),
-        ("a.py", "import pyframe as pf\nx = pf._native"),
-        ("a.py", "from pyframe.lowering import Builder"),
+        ("a.py", "import pyframe as pf\nx = pf.native"),
+        ("a.py", "from pyframe.engine.lowering import Builder"),
         ("a.py", "import cffi"),
         ("a.c", '#include "pyframe/abi.inc"'),
     ],
@@ -129,5 +136,5 @@ def test_a_plugin_that_uses_more_is_found(file: str, line: str, tmp_path: Path) 
 
 
 def test_an_instruction_has_the_fields_that_c_has() -> None:
-    names = _native.INSTRUCTION_DTYPE.names
+    names = core.INSTRUCTION_DTYPE.names
     assert names == program.Instruction._fields

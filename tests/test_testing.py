@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pyframe.op import Case, Op
+from pyframe.graph.op import Case, Op
 from pyframe.testing import ConformanceError, Draw, check_declaration, check_op
 from pyframe.testing.subject import GUARD_BYTES, Guarded, Subject
 

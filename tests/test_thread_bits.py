@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import pyframe as pf
-from pyframe import _native
 from pyframe.layers import BatchNorm, Dense, Dropout, LayerNorm
+from pyframe.native import core
 
 pytestmark = pytest.mark.sweep
 
@@ -32,7 +32,7 @@ def _restore_count() -> Iterator[None]:
 
 
 def regions() -> int:
-    return _native.pool_report()["regions"]
+    return core.pool_report()["regions"]
 
 
 def digest(*arrays: np.ndarray) -> str:
@@ -213,7 +213,7 @@ def test_sums_of_squares(n: int, bits: int) -> None:
         pf.set_num_threads(count)
         before = regions()
         total = np.ones(1)
-        _native.call_kernel("gradient_norm", bits, [g], [], states=[total])
+        core.call_kernel("gradient_norm", bits, [g], [], states=[total])
         totals.append(total[0])
         if n > 2_000_000:
             assert (regions() > before) == (count > 1)

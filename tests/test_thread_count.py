@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import pyframe as pf
-from pyframe import threads
 from pyframe.errors import ArgumentError
+from pyframe.native import threads
 
 
 @pytest.fixture(autouse=True)
@@ -200,7 +200,7 @@ LIMIT = """
     with threadpoolctl.threadpool_limits({"pyframe": 2}):
         counts.append(pf.get_num_threads())
     counts.append(pf.get_num_threads())
-    left = [f for f in sys.meta_path if "pyframe.threads" in type(f).__module__]
+    left = [f for f in sys.meta_path if "pyframe.native.threads" in type(f).__module__]
     print(json.dumps([counts, seen()["version"], len(left)]))
 """
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import pyframe as pf
-from pyframe import _native, threads
+from pyframe.native import core, threads
 
 TESTS = Path(__file__).parent
 CORE = TESTS.parent / "core_c"
@@ -37,15 +37,15 @@ def _restore_count() -> Iterator[None]:
 def parallel_for(parts: int, body: Callable[[int], None], nanoseconds: int = WORTH_IT) -> None:
     """Share calls of a Python function out to the pool, as a plugin's kernel would."""
 
-    @_native.ffi.callback("void(void *, int64_t)")  # type: ignore[untyped-decorator]
+    @core.ffi.callback("void(void *, int64_t)")  # type: ignore[untyped-decorator]
     def call(_: Any, part: int) -> None:
         body(part)
 
-    _native.lib.pf_get_host().parallel_for(parts, nanoseconds, call, _native.ffi.NULL)
+    core.lib.pf_get_host().parallel_for(parts, nanoseconds, call, core.ffi.NULL)
 
 
 def regions() -> int:
-    return _native.pool_report()["regions"]
+    return core.pool_report()["regions"]
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -91,7 +91,7 @@ def test_all_threads_take_part() -> None:
     parallel_for(3, body)
     assert len(seen) == 3
     assert threading.get_native_id() in seen
-    assert _native.pool_report()["workers"] >= 2
+    assert core.pool_report()["workers"] >= 2
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs Linux's /proc")
@@ -267,7 +267,7 @@ TRAIN = """
     import os, sys, threading, warnings
     import numpy as np
     import pyframe as pf
-    from pyframe import _native
+    from pyframe.native import core
 
     warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads
     rng = np.random.default_rng(0)
@@ -289,15 +289,15 @@ def test_a_child_trains_as_its_parent_does() -> None:
         TRAIN
         + """
     expected = train()
-    assert _native.pool_report()["workers"] == 2
+    assert core.pool_report()["workers"] == 2
     for _ in range(3):
         read, write = os.pipe()
         child = os.fork()
         if child == 0:
-            assert _native.pool_report()["workers"] == 0
-            before = _native.pool_report()["regions"]
+            assert core.pool_report()["workers"] == 0
+            before = core.pool_report()["regions"]
             loss = train()
-            used = _native.pool_report()["regions"] > before
+            used = core.pool_report()["regions"] > before
             os.write(write, repr((loss, used)).encode())
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0

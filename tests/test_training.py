@@ -528,7 +528,7 @@ def test_a_clean_line_where_there_is_no_terminal(capsys: pytest.CaptureFixture[s
 def test_lines_come_a_while_apart(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pyframe.progress.SECONDS_PER_LINE", 0.1)
+    monkeypatch.setattr("pyframe.training.progress.SECONDS_PER_LINE", 0.1)
     wait = pf.callbacks.LambdaCallback(on_epoch_end=lambda *a: time.sleep(0.03))
     pf.Trainer(line()).fit(X, Y, 12, 8, callbacks=[wait])
     assert 2 <= len(capsys.readouterr().err.splitlines()) <= 5
@@ -574,7 +574,7 @@ def test_thousands_of_short_epochs_need_no_python_each() -> None:
     model = pf.Sequential([Dense(1)], input_shape=(4,))
     trainer = pf.Trainer(model, optimizer=pf.optimizers.SGD(1e-3))
     looks = 0
-    run = pf.loop.Loop.run
+    run = pf.engine.loop.Loop.run
 
     def counted(self: Any, seconds: float = 0.05) -> str:
         nonlocal looks
@@ -582,7 +582,7 @@ def test_thousands_of_short_epochs_need_no_python_each() -> None:
         return run(self, seconds)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pf.loop.Loop, "run", counted)
+        patch.setattr(pf.engine.loop.Loop, "run", counted)
         history = trainer.fit(X, Y, 20_000, None, verbose=0)
     assert len(history["loss"]) == 20_000
     assert looks < 1000

@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pyframe import _native
-from pyframe.node import Array
-from pyframe.op import Op
+from pyframe.graph.node import Array
+from pyframe.graph.op import Op
+from pyframe.native import core
 from pyframe.ops import activations as act
 from pyframe.ops import arithmetic as arith
 
 pytestmark = pytest.mark.sweep
 
-SETS = _native.instruction_sets()
+SETS = core.instruction_sets()
 every_set = pytest.mark.parametrize("isa", SETS)
 
 
@@ -31,13 +31,13 @@ def apply(
     """Return what the kernel of one instruction set makes of an array."""
     y = np.empty_like(x)
     node = op(*(np.zeros(1),) * (1 + len(ahead)), **attributes)
-    status, *_ = _native.call_kernel(
+    status, *_ = core.call_kernel(
         op.kernel,
         8 * x.itemsize,
         [*ahead, x],
         [y],
         attributes=node.pack_attributes([]),
-        kernel=_native.find_kernel(op.kernel, 8 * x.itemsize, isa),
+        kernel=core.find_kernel(op.kernel, 8 * x.itemsize, isa),
     )
     assert status == 0
     return y

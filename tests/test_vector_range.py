@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 import pyframe as pf
-from pyframe import _native, registry
-from pyframe.fusion import elementwise_count
-from pyframe.op import Case, Op
+from pyframe.engine.fusion import elementwise_count
+from pyframe.graph.op import Case, Op
+from pyframe.native import core
+from pyframe.plugins import registry
 from pyframe.testing.draw import Draw
 
 pytestmark = pytest.mark.sweep
@@ -25,7 +26,7 @@ Wide = np.longdouble
 needs_wide = pytest.mark.skipif(
     np.finfo(Wide).nmant < 63, reason="long double is no wider than double here"
 )
-SETS = _native.instruction_sets()
+SETS = core.instruction_sets()
 
 
 def normal_tail(x: np.ndarray) -> np.ndarray:
@@ -54,8 +55,8 @@ C_LIBRARY = ("erf", "gelu")  # whose references are double only
 def compute(name: str, x: np.ndarray, isa: str) -> np.ndarray:
     bits = 8 * x.itemsize
     y = np.full_like(x, np.nan)
-    kernel = _native.find_kernel(name, bits, isa)
-    status, *_ = _native.call_kernel(
+    kernel = core.find_kernel(name, bits, isa)
+    status, *_ = core.call_kernel(
         name, bits, [x], [y], attributes=FUNCTIONS[name][1], kernel=kernel
     )
     assert status == 0
@@ -210,9 +211,9 @@ def test_elementwise_kernels_take_parts_and_work_in_place(dtype: str, isa: str) 
             continue
         seen.add(name)
         bits = 64 if dtype == "float64" else 32
-        kernel = _native.find_kernel(node.kernel, bits, isa)
+        kernel = core.find_kernel(node.kernel, bits, isa)
         call = partial(
-            _native.call_kernel,
+            core.call_kernel,
             node.kernel,
             bits,
             attributes=node.pack_attributes(specs),

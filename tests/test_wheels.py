@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 from toolchain import library, needs_compiler
 
-from pyframe import _native
+from pyframe.native import core
 
 sys.path.insert(0, str(ROOT / "tools"))
 
@@ -83,7 +83,7 @@ def test_builds_that_differ_are_told(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="/proc/cpuinfo is Linux's")
 def test_the_best_instruction_set_is_what_the_system_says() -> None:
-    assert trying.best_instruction_set() == _native.instruction_sets()[-1]
+    assert trying.best_instruction_set() == core.instruction_sets()[-1]
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Saved models: one file, with the arrays as safetensors and the architecture as JSON.
 
+In comes a model, or a file; out goes a file, or a model that is the same to the bit.
+
 The JSON stands in the file's metadata under the key ``pyframe``. It holds the graph, node by node
 (op name, attributes, inputs by number), the layers with their arguments, and which package each op
 and layer came from; on request also the state of a training. Nothing in a file is executed: ops
@@ -41,7 +43,7 @@ from pyframe.checkpoint.inspection import as_text, inspect
 from pyframe.checkpoint.schema import check_training
 from pyframe.checkpoint.writing import check_path, write_atomically
 from pyframe.errors import CheckpointError, raise_if_signalled
-from pyframe.node import Array
+from pyframe.graph.node import Array
 
 __all__ = [
     "FORMAT_VERSION",

@@ -18,11 +18,11 @@ from pyframe.errors import (
     UnknownNameError,
     raise_if_signalled,
 )
+from pyframe.graph.node import Array, Constant, Node, Parameter, Placeholder, Spec, State, Value
+from pyframe.graph.op import Op
 from pyframe.layers import Layer
 from pyframe.layers.base import mark
-from pyframe.node import Array, Constant, Node, Parameter, Placeholder, Spec, State, Value
-from pyframe.op import Op
-from pyframe.registry import BUILT_IN, registries
+from pyframe.plugins.registry import BUILT_IN, registries
 
 
 class Given(NamedTuple):

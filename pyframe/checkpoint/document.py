@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pyframe.errors import ArgumentError, CheckpointError, PyframeError
+from pyframe.graph.node import Array, Parameter, Placeholder, Spec, Value
 from pyframe.layers import Layer
-from pyframe.node import Array, Parameter, Placeholder, Spec, Value
 
 # What a file may ask NumPy to make besides its arrays: numbers, and none larger than complex128.
 KINDS, LARGEST_ITEM = "biufc", 16

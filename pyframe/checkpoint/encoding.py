@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from pyframe import _native
 from pyframe._version import __version__
 from pyframe.checkpoint.container import FORMAT_VERSION, is_plain_name
 from pyframe.checkpoint.document import (
@@ -21,14 +20,15 @@ from pyframe.checkpoint.document import (
     plain,
     plain_config,
 )
+from pyframe.engine.storage import hold_all, views
 from pyframe.errors import CheckpointError
-from pyframe.graph import Graph
+from pyframe.graph.node import Array, Constant, Leaf, Node, Parameter, Spec
+from pyframe.graph.op import Op
+from pyframe.graph.order import Graph
 from pyframe.layers import Layer
 from pyframe.layers.base import layer_of, outermost_layer_of
-from pyframe.node import Array, Constant, Leaf, Node, Parameter, Spec
-from pyframe.op import Op
-from pyframe.registry import registries
-from pyframe.storage import hold_all, views
+from pyframe.native import core
+from pyframe.plugins.registry import registries
 
 # What nodes hold besides that which the file records.
 INCIDENTAL = {"attrs", "_shapes_for_message", "layer", "local_name", "outermost_layer"}
@@ -201,7 +201,7 @@ def origin_of(kind: str, cls: type) -> tuple[str, dict[str, Any]]:
 
 def versions() -> dict[str, str]:
     """Return the versions of what a file was written with."""
-    table = _native.lib.pf_get_host()
+    table = core.lib.pf_get_host()
     return {
         "pyframe": __version__,
         "abi": f"{table.abi_major}.{table.abi_minor}",

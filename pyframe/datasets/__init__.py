@@ -1,4 +1,8 @@
-"""Data to learn with. Nothing is ever downloaded."""
+"""Data to learn with: small tables and images, from files that are there already.
+
+In comes the name of a data set, and the folder of its files where it does not ship with a package.
+Out go arrays of features and targets; nothing is ever downloaded.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from pyframe.datasets.boston import load_boston
 from pyframe.datasets.digits import load_digits
 from pyframe.datasets.mnist import MNIST, load_mnist
 from pyframe.hookspecs import hookimpl
-from pyframe.registry import registries
+from pyframe.plugins.registry import registries
 
 __all__ = ["MNIST", "Dataset", "get", "load_boston", "load_digits", "load_mnist"]
 

@@ -1,4 +1,8 @@
-"""scikit-learn estimators."""
+"""scikit-learn estimators: networks with `fit` and `predict`, for pipelines and searches.
+
+In come a network or the parameters of scikit-learn's own perceptrons, and tables. Out go labels,
+probabilities and numbers; that which trains is the `Trainer` of everybody else.
+"""
 
 from pyframe.errors import require_extra
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from pyframe.engine.execution import SECONDS_PER_LOOK
 from pyframe.errors import warn
 from pyframe.estimators._multilayer import Multilayer
-from pyframe.execution import SECONDS_PER_LOOK
-from pyframe.progress import say
+from pyframe.training.progress import say
 
 
 class Schedule:

@@ -18,15 +18,15 @@ from sklearn.utils import check_consistent_length
 from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
 from sklearn.utils.validation import _check_sample_weight, _check_y, validate_data
 
-from pyframe.arrays import unmasked
 from pyframe.errors import warn
 from pyframe.estimators._epochs import Epochs, Schedule
 from pyframe.estimators._multilayer import Multilayer
 from pyframe.estimators._weights import sample_weights
 from pyframe.estimators._whole import fitting, twin
+from pyframe.graph.arrays import unmasked
 from pyframe.optimizers import SGD, Adam, Optimizer
-from pyframe.progress import say
-from pyframe.registry import registries
+from pyframe.plugins.registry import registries
+from pyframe.training.progress import say
 
 
 class _Networks:

@@ -18,18 +18,18 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from pyframe import losses
-from pyframe.arrays import unmasked
 from pyframe.callbacks import Callback
 from pyframe.callbacks import get as get_callback
 from pyframe.errors import warn
 from pyframe.estimators._weights import sample_weights
 from pyframe.estimators._whole import fitting, twin
+from pyframe.graph.arrays import unmasked
 from pyframe.initializers import seeded
 from pyframe.layers import Dense, Layer
 from pyframe.model import Model, Sequential
 from pyframe.ops.logits import before_sigmoid, behind
 from pyframe.ops.softmax import Softmax
-from pyframe.training import Trainer, rows_to_train_on
+from pyframe.training.trainer import Trainer, rows_to_train_on
 
 AUTO_BATCH = 200
 ROWS_AT_ONCE = 4096  # of a prediction: it bounds the memory, also for sparse input

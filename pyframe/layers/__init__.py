@@ -1,4 +1,8 @@
-"""Layers: parts of a model that bring their own parameters."""
+"""Layers: parts of a model that bring their own parameters.
+
+In comes a node, or the shape of one. Out goes a node over it, made of ops, with parameters and
+states that have the layer's name; what the layers of plugins offer comes by the same names.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from pyframe.hookspecs import hookimpl
 from pyframe.layers.base import Layer, activation_function, default_weights
 from pyframe.layers.core import RECTIFIERS, Activation, Dense, Dropout, Flatten
 from pyframe.layers.norm import BatchNorm, LayerNorm
-from pyframe.registry import registries
+from pyframe.plugins.registry import registries
 
 __all__ = [
     "RECTIFIERS",

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from pyframe import initializers
-from pyframe.building import building
 from pyframe.errors import (
     ArgumentError,
     GraphError,
@@ -21,8 +20,7 @@ from pyframe.errors import (
     check_flag,
     raise_if_signalled,
 )
-from pyframe.graph import input_nodes
-from pyframe.node import (
+from pyframe.graph.node import (
     Leaf,
     Node,
     Parameter,
@@ -33,7 +31,9 @@ from pyframe.node import (
     check_shape,
     next_serial,
 )
-from pyframe.registry import ops
+from pyframe.graph.order import input_nodes
+from pyframe.native.building import building
+from pyframe.plugins.registry import ops
 from pyframe.strict import Strict
 
 # What to do instead of setting a parameter anew, which the nodes would not see.

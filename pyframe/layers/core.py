@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from pyframe.errors import ArgumentError, ShapeError, check_number
+from pyframe.graph.node import Spec, Value, describe
 from pyframe.layers.base import VALUE, Layer, activation_function, default_weights
-from pyframe.node import Spec, Value, describe
 from pyframe.ops.activations import OPS as ACTIVATIONS
 from pyframe.ops.linear import Linear
 from pyframe.ops.random import Dropout as DropoutOp

@@ -1,9 +1,13 @@
-"""The built-in ops, one family a file, as in core_c. Each family lists its classes in `OPS`."""
+"""The built-in ops, one family a file, as in core_c.
+
+In come nodes and attributes. Out go nodes that know all there is to know of an op: its shape rule,
+kernel, gradient, reference and cases. Each family lists its classes in `OPS`.
+"""
 
 from __future__ import annotations
 
+from pyframe.graph.op import Op
 from pyframe.hookspecs import hookimpl
-from pyframe.op import Op
 from pyframe.ops import (
     activations,
     arithmetic,

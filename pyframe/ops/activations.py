@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from pyframe.attributes import number, one_of
-from pyframe.node import Spec, Value
-from pyframe.op import Case, Op, merge_shapes, same_shape
+from pyframe.graph.node import Spec, Value
+from pyframe.graph.op import Case, Op, merge_shapes, same_shape
 
 
 class ElementwiseOp(Op):

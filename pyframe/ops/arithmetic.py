@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from pyframe.errors import GraphError
-from pyframe.node import OPERATORS, Shape, Spec, Value, describe
-from pyframe.op import Case, Op, broadcast_shapes, merge_shapes, same_shape
+from pyframe.graph.node import OPERATORS, Shape, Spec, Value, describe
+from pyframe.graph.op import Case, Op, broadcast_shapes, merge_shapes, same_shape
 from pyframe.ops.activations import ElementwiseGrad, ElementwiseOp
 from pyframe.ops.reductions import SumTo, broadcast_pair
 

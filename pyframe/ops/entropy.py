@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from pyframe.node import Value
-from pyframe.op import Case, Op
+from pyframe.graph.node import Value
+from pyframe.graph.op import Case, Op
 from pyframe.ops.logits import binary_logits, class_logits
 from pyframe.ops.losses import (
     REDUCTIONS,

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from pyframe import _native
-from pyframe.op import Op
+from pyframe.graph.op import Op
+from pyframe.native import core
 
 # "none" and the others, each at the place of its code. The list is that of the C core.
-ACTIVATIONS: tuple[str, ...] = _native.activations()
+ACTIVATIONS: tuple[str, ...] = core.activations()
 
 
 def as_activation(consumer: Op) -> dict[str, Any] | None:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from pyframe.attributes import flag, number, one_of
-from pyframe.node import OPERATORS, Shape, Spec, Value
-from pyframe.op import (
+from pyframe.graph.node import OPERATORS, Shape, Spec, Value
+from pyframe.graph.op import (
     Case,
     Op,
     broadcast_shapes,

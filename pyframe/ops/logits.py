@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from pyframe.errors import ArgumentError
-from pyframe.node import Constant, Value
-from pyframe.op import Op
+from pyframe.graph.node import Constant, Value
+from pyframe.graph.op import Op
 from pyframe.ops.activations import Sigmoid
 from pyframe.ops.arithmetic import Add, AddN, Div, Mul
 from pyframe.ops.random import Dropout

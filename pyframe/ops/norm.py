@@ -9,8 +9,8 @@ import numpy as np
 
 from pyframe.attributes import number, one_of
 from pyframe.errors import ArgumentError, DTypeError, GraphError, ShapeError
-from pyframe.node import Shape, Spec, State, Value, describe
-from pyframe.op import Case, Op, known, merge_shapes, same_extent, same_shape
+from pyframe.graph.node import Shape, Spec, State, Value, describe
+from pyframe.graph.op import Case, Op, known, merge_shapes, same_extent, same_shape
 from pyframe.ops.activations import Relu, ReluGrad
 
 # What norm.c needs for a batch: two rows, and three for each of 8 parts at most.

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from pyframe.attributes import number
-from pyframe.node import Node, Spec, Value
-from pyframe.op import Case, Op
+from pyframe.graph.node import Node, Spec, Value
+from pyframe.graph.op import Case, Op
 
 
 class Dropout(Op):

@@ -10,8 +10,8 @@ import numpy as np
 
 from pyframe.attributes import axes as any_axes
 from pyframe.attributes import flag, optional
-from pyframe.node import Shape, Spec, Value
-from pyframe.op import Case, Op, broadcast_shapes, same_shape
+from pyframe.graph.node import Shape, Spec, Value
+from pyframe.graph.op import Case, Op, broadcast_shapes, same_shape
 
 Axis = int | Sequence[int] | None
 

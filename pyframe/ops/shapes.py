@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from pyframe._native import MAX_NDIM
 from pyframe.attributes import axes as any_axes
 from pyframe.attributes import optional, whole
 from pyframe.errors import ArgumentError, GraphError, check_integer
-from pyframe.node import Shape, Spec, Value, describe
-from pyframe.op import Case, Op, known, same_extent, same_shape
+from pyframe.graph.node import Shape, Spec, Value, describe
+from pyframe.graph.op import Case, Op, known, same_extent, same_shape
+from pyframe.native.core import MAX_NDIM
 from pyframe.ops.reductions import varied
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from pyframe.attributes import whole
-from pyframe.node import Shape, Spec, Value
-from pyframe.op import Case, Op, merge_shapes, same_shape
+from pyframe.graph.node import Shape, Spec, Value
+from pyframe.graph.op import Case, Op, merge_shapes, same_shape
 from pyframe.ops.arithmetic import Log
 
 

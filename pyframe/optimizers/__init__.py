@@ -1,5 +1,8 @@
 """Optimizers: how parameters change from step to step.
 
+In come hyperparameters, and the flat arrays of parameters and gradients. Out go calls of kernels,
+or a step in NumPy, that write what the parameters are afterwards.
+
 >>> import pyframe as pf
 >>> pf.optimizers.get("adam")
 Adam(learning_rate=0.001, betas=[0.9, 0.999], epsilon=1e-08, epsilon_hat=False, weight_decay=0.0)
@@ -15,7 +18,7 @@ from pyframe.optimizers.adam import Adam
 from pyframe.optimizers.base import Call, Optimizer, from_config, get
 from pyframe.optimizers.search import DirectionSearch, RandomSearch, Search
 from pyframe.optimizers.sgd import SGD
-from pyframe.registry import registries
+from pyframe.plugins.registry import registries
 
 __all__ = [
     "SGD",

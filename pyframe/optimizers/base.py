@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from pyframe import schedules
 from pyframe.attributes import Block
+from pyframe.engine.state import check_rate
 from pyframe.errors import ArgumentError, check_number, raise_if_signalled
-from pyframe.registry import registries
-from pyframe.state import check_rate
+from pyframe.plugins.registry import registries
 from pyframe.strict import FixedDict, Strict
 
 Array = npt.NDArray[Any]

@@ -1,6 +1,7 @@
 """Pictures: data with fitted curves, loss curves, graphs and how they are computed, images.
 
-Every function returns a ``matplotlib.figure.Figure``, to be kept with ``figure.savefig(path)``.
+In come histories, models, plans and arrays. Every function returns a
+``matplotlib.figure.Figure``, to be kept with ``figure.savefig(path)``.
 Needs the extra ``plot`` (matplotlib and networkx); no window is ever opened.
 """
 

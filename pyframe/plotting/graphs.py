@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pyframe.engine.plan import Plan
 from pyframe.errors import ArgumentError, GraphError, require_extra
-from pyframe.graph import Graph, input_nodes
-from pyframe.node import Constant, Node, Parameter, Placeholder, Value
-from pyframe.plan import Plan
+from pyframe.graph.node import Constant, Node, Parameter, Placeholder, Value
+from pyframe.graph.order import Graph, input_nodes
 from pyframe.plotting.layout import Box, Layout, layered
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pyframe.errors import ArgumentError, ShapeError
-from pyframe.graph import topological_order
+from pyframe.graph.node import Value, describe
+from pyframe.graph.order import topological_order
 from pyframe.model import Model
-from pyframe.node import Value, describe
 from pyframe.plotting.charts import new_figure
 
 if TYPE_CHECKING:

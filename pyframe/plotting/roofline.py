@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pyframe.engine.profiler import Profile, Record
 from pyframe.errors import ArgumentError
 from pyframe.plotting.charts import LINES, new_figure
-from pyframe.profiler import Profile, Record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

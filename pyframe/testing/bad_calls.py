@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from pyframe import _native
 from pyframe.errors import ArgumentError, DTypeError, GraphError, ShapeError
-from pyframe.node import FLOAT32, FLOAT64, INT64, Array, Shape, Spec, describe
-from pyframe.op import Case, Op, same_shape
+from pyframe.graph.node import FLOAT32, FLOAT64, INT64, Array, Shape, Spec, describe
+from pyframe.graph.op import Case, Op, same_shape
+from pyframe.native import core
 from pyframe.testing.subject import (
     NODE_NAME,
     ConformanceError,
@@ -157,13 +157,13 @@ def has_no_classes(subject: Subject) -> bool:
     arrays = [a for a in subject.arrays if a is not None]
     if not subject.op_class.integer_inputs or all(a.size for a in arrays):
         return False
-    return subject.call().status == int(_native.lib.PF_ERROR_LABEL)
+    return subject.call().status == int(core.lib.PF_ERROR_LABEL)
 
 
 def _check_unknown(subject: Subject) -> None:
     """With unknown extents the rule says no more than, and nothing else than, with known ones."""
     full = [s.shape for s in subject.node.specs]
-    for axis in (*range(_native.MAX_NDIM), None):
+    for axis in (*range(core.MAX_NDIM), None):
         specs: list[Spec | None] = []
         for spec in subject.specs:
             if spec is not None and spec.shape is not None:
@@ -252,7 +252,7 @@ def _check_labels(subject: Subject) -> None:
             other = Subject(subject.op_class, case, subject.dtype.name, origin, subject.kernels)
             outcome = other.call()
             got = (outcome.status, outcome.operand, outcome.element, outcome.value)
-            wanted = (_native.lib.PF_ERROR_LABEL, i, flat, label)
+            wanted = (core.lib.PF_ERROR_LABEL, i, flat, label)
             if got != wanted:
                 raise other.fail(
                     "label",

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 import pyframe
+from pyframe.graph.node import FLOAT64, Array, Node, Parameter, describe
 from pyframe.layers import Layer
-from pyframe.node import FLOAT64, Array, Node, Parameter, describe
+from pyframe.native.threads import num_threads
 from pyframe.testing.gradients import RELATIVE, STEP
 from pyframe.testing.parts import Built, Differentiable, Part
 from pyframe.testing.runner import fail, require
-from pyframe.threads import num_threads
 
 THREADS = (1, 2, 3, 7)
 ROWS = (0, 1, 7)

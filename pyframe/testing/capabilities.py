@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from pyframe import _native
-from pyframe.fusion import elementwise_count
-from pyframe.node import Array
-from pyframe.op import Op
+from pyframe.engine.fusion import elementwise_count
+from pyframe.graph.node import Array
+from pyframe.graph.op import Op
+from pyframe.native import core
 from pyframe.testing.subject import Kernels, Subject, all_cases
 
 DEFAULT_SHAPES = 20
@@ -92,7 +92,7 @@ def _compare(
         assert shared is not None
         parts[place] = outputs[0] = shared.copy()
     scratch = np.empty(max(subject.node.scratch_bytes(subject.specs), 1), np.uint8)
-    _native.call_kernel(
+    core.call_kernel(
         subject.node.kernel,
         8 * subject.dtype.itemsize,
         parts,

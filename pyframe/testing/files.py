@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 import pyframe
-from pyframe.node import Array, Node
-from pyframe.registry import registries
+from pyframe.graph.node import Array, Node
+from pyframe.plugins.registry import registries
 from pyframe.testing.behaviour import same_bits
 from pyframe.testing.parts import Part
 from pyframe.testing.runner import require

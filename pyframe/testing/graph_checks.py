@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 
 import pyframe
-from pyframe import _native
+from pyframe.engine.fusion import FUSIONS
+from pyframe.engine.plan import Plan, compile
 from pyframe.errors import UnusedParameterWarning
-from pyframe.fusion import FUSIONS
-from pyframe.graph import topological_order
-from pyframe.node import INT64, Array, Constant, Node, Parameter, Placeholder, State, Value
-from pyframe.op import Op
-from pyframe.plan import Plan, compile
+from pyframe.graph.node import INT64, Array, Constant, Node, Parameter, Placeholder, State, Value
+from pyframe.graph.op import Op
+from pyframe.graph.order import topological_order
+from pyframe.native import core
 from pyframe.testing.graphs import (
     Built,
     RandomGraph,
@@ -203,9 +203,9 @@ def check_graph(graph: RandomGraph, seed: int = 0) -> bool:
             expected[k, training] = _check_values(graph, k, training, built, plans)
     _check_steps(graph)
     if "PYFRAME_ISA" not in os.environ:
-        here = _native.instruction_set()
-        for isa in [name for name in _native.instruction_sets() if name != here]:
-            with _native.using_instruction_set(isa):
+        here = core.instruction_set()
+        for isa in [name for name in core.instruction_sets() if name != here]:
+            with core.using_instruction_set(isa):
                 _check_set(graph, expected, isa)
     return all(known.is_usable() for known in expected.values())
 

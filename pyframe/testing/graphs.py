@@ -16,9 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pyframe._native import MAX_NDIM
 from pyframe.errors import PyframeError
-from pyframe.node import (
+from pyframe.graph.node import (
     INT64,
     Array,
     Constant,
@@ -31,8 +30,9 @@ from pyframe.node import (
     Value,
     known_shape,
 )
-from pyframe.op import Op
-from pyframe.registry import ops
+from pyframe.graph.op import Op
+from pyframe.native.core import MAX_NDIM
+from pyframe.plugins.registry import ops
 from pyframe.testing.draw import Draw
 
 Ref = tuple[int, int]  # a step, and which of its outputs
@@ -757,7 +757,8 @@ def code_of(graph: RandomGraph) -> str:
     >>> code_of(draw_graph(5)).splitlines()[0]
     'import numpy as np'
     """
-    lines = ["import numpy as np", "import pyframe as pf", "from pyframe.registry import ops", ""]
+    lines = ["import numpy as np", "import pyframe as pf"]
+    lines += ["from pyframe.plugins.registry import ops", ""]
     for i, step in enumerate(graph.steps):
         lines.append(f"v{i} = {_call(graph, i, step)}")
     outputs = ", ".join(f"v{i}[{k}]" for i, k in graph.outputs)

@@ -14,8 +14,8 @@ import numpy as np
 import pyframe
 from pyframe.checkpoint import LostLayer, plain_config
 from pyframe.errors import UnusedParameterWarning
+from pyframe.graph.node import describe
 from pyframe.layers import Layer
-from pyframe.node import describe
 from pyframe.testing import behaviour
 from pyframe.testing.behaviour import same_bits
 from pyframe.testing.files import check_copied, check_file, computed

@@ -9,11 +9,11 @@ import numpy as np
 
 import pyframe
 from pyframe.errors import DTypeError, PyframeError
-from pyframe.node import Array, Parameter, Placeholder, Value, describe
+from pyframe.graph.node import Array, Parameter, Placeholder, Value, describe
+from pyframe.native.threads import num_threads
 from pyframe.testing.behaviour import THREADS, close, repeat, same_bits
 from pyframe.testing.draw import Draw
 from pyframe.testing.runner import Checks, Expected, fail, require, run_checks
-from pyframe.threads import num_threads
 
 FEATURES = 3
 MANY = 20_011  # rows: enough for several threads

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 import pyframe
-from pyframe.node import Array, Placeholder, describe
+from pyframe.graph.node import Array, Placeholder, describe
+from pyframe.native.threads import num_threads
 from pyframe.ops.metrics import BinaryAccuracy
 from pyframe.testing.behaviour import THREADS, close, repeat, same_bits
 from pyframe.testing.losses import BUILDS, MANY, Pairing, Pairs
 from pyframe.testing.runner import Checks, Expected, fail, require, run_checks
-from pyframe.threads import num_threads
 
 
 def check_metric(

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from pyframe import _native
-from pyframe.op import Op
+from pyframe.graph.op import Op
+from pyframe.native import core
 from pyframe.testing import bad_calls, forward, gradients
 from pyframe.testing.capabilities import check_capabilities
 from pyframe.testing.draw import Draw
@@ -72,8 +72,8 @@ def check_op(
     Parameters
     ----------
     op_class : type of Op, or callable
-        A class of yours with `reference` and `sample`; see `pyframe.op.Op`. A node class written in
-        Python, or a function that composes nodes, is checked by `check_node`.
+        A class of yours with `reference` and `sample`; see `pyframe.graph.op.Op`. A node class
+        written in Python, or a function that composes nodes, is checked by `check_node`.
     cases : list of (shape, arguments), optional
         For `check_node` alone; an `Op` has cases of its own.
     dtypes : sequence of str
@@ -168,7 +168,7 @@ def _kernel_sets(op_class: type[Op], bits: int, kernels: Kernels | None) -> list
     if kernels is not None or "PYFRAME_ISA" in os.environ:
         return [kernels]
     found: dict[int, Kernels | None] = {}
-    for isa in _native.instruction_sets():  # a plugin may have one kernel for all of them
-        find = functools.partial(_native.find_kernel, isa=isa)
+    for isa in core.instruction_sets():  # a plugin may have one kernel for all of them
+        find = functools.partial(core.find_kernel, isa=isa)
         found.setdefault(find(op_class.kernel, bits), find)
     return list(found.values())

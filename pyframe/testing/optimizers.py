@@ -12,13 +12,13 @@ import numpy as np
 
 import pyframe
 from pyframe import schedules
+from pyframe.engine.plan import Plan
 from pyframe.errors import AnomalyError
-from pyframe.node import Array, Parameter, Placeholder
+from pyframe.graph.node import Array, Parameter, Placeholder
+from pyframe.native.threads import num_threads
 from pyframe.optimizers import Optimizer
-from pyframe.plan import Plan
 from pyframe.testing.behaviour import THREADS, close, repeat, same_bits
 from pyframe.testing.runner import Checks, Expected, fail, require, run_checks
-from pyframe.threads import num_threads
 
 BOWL_STEPS = 400
 BUILDS = 100

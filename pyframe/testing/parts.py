@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import pyframe
+from pyframe.engine.plan import Plan
 from pyframe.errors import ShapeError, UnusedParameterWarning
+from pyframe.graph.node import Array, Constant, Node, Parameter, Placeholder, State, Value, describe
 from pyframe.layers import Layer
-from pyframe.node import Array, Constant, Node, Parameter, Placeholder, State, Value, describe
-from pyframe.plan import Plan
 from pyframe.testing.draw import Draw
 from pyframe.testing.gradients import WeightedSum
 

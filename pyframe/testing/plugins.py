@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pyframe import plugins
-from pyframe.discovery import normalized
 from pyframe.errors import ArgumentError
-from pyframe.registry import BUILT_IN, KINDS, registries
+from pyframe.plugins.discovery import normalized
+from pyframe.plugins.registry import BUILT_IN, KINDS, registries
 from pyframe.testing.fits import callback_checks, dataset_checks
 from pyframe.testing.layers import layer_checks
 from pyframe.testing.losses import loss_checks

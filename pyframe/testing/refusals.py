@@ -9,7 +9,7 @@ import numpy as np
 
 import pyframe
 from pyframe.errors import PyframeError
-from pyframe.node import Placeholder, Shape, Spec, describe
+from pyframe.graph.node import Placeholder, Shape, Spec, describe
 from pyframe.testing.parts import Part
 from pyframe.testing.runner import fail, require
 

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pyframe import _native
-from pyframe.node import FLOAT32, INT64, Array, Placeholder, Spec, State, describe
-from pyframe.op import Case, Op
+from pyframe.graph.node import FLOAT32, INT64, Array, Placeholder, Spec, State, describe
+from pyframe.graph.op import Case, Op
+from pyframe.native import core
 from pyframe.testing.draw import Draw
 
 # Finds the address of a kernel by name and element bits; 0 when there is none.
@@ -65,7 +65,7 @@ class Guarded:
         data = count * dtype.itemsize
         words = 2 * GUARD_BYTES // 8 + -(-data // 8)
         self.fill = fill
-        self._memory = _native.empty_aligned(words, np.dtype(np.uint64))
+        self._memory = core.empty_aligned(words, np.dtype(np.uint64))
         self._memory[:] = fill
         self._bytes = self._memory.view(np.uint8)
         self._end = GUARD_BYTES + data
@@ -222,7 +222,7 @@ class Subject:
 
     def address(self) -> int:
         """Return the address of the kernel, 0 when there is none."""
-        find = self.kernels or _native.find_kernel
+        find = self.kernels or core.find_kernel
         return find(self.node.kernel, 8 * self.dtype.itemsize)
 
     def is_alias(self, training: bool = True) -> bool:
@@ -232,7 +232,7 @@ class Subject:
     def call_ok(self, **options: Any) -> Outcome:
         """Call the kernel, which must not refuse."""
         outcome = self.call(**options)
-        if outcome.status != _native.lib.PF_OK:
+        if outcome.status != core.lib.PF_OK:
             raise self.fail(
                 "status",
                 f"the kernel answered error {outcome.status} for input {outcome.operand}, element "
@@ -272,7 +272,7 @@ class Subject:
             (self.node.scratch_bytes(self.specs),), np.dtype(np.uint8), fill ^ 3 * OTHER
         )
         before = [None if g is None else g.array.tobytes() for g in inputs]
-        result = _native.call_kernel(
+        result = core.call_kernel(
             self.node.kernel,
             8 * self.dtype.itemsize,
             [None if g is None else g.array for g in inputs],
@@ -299,7 +299,7 @@ class Subject:
         for i, guarded in enumerate(inputs):
             if guarded is not None and guarded.array.tobytes() != before[i]:
                 raise self.fail("input", f"the kernel changed its input {i}")
-        if result[0] == _native.lib.PF_OK:
+        if result[0] == core.lib.PF_OK:
             for i, guarded in enumerate(outputs):
                 index = None if i in unwanted else guarded.unwritten()
                 if index is not None:

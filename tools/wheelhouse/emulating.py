@@ -78,7 +78,8 @@ def emulate(wheels: Path, work: Path, chosen: Sequence[str] = (), workers: int =
     }
     python = root / f"usr/bin/python{PYTHON}"
     with binary_format(emulator):
-        code = "import pyframe._native as n, platform as p; print(p.machine(), n.instruction_set())"
+        code = "import pyframe.native.core as n, platform as p; "
+        code += "print(p.machine(), n.instruction_set())"
         said = run([python, "-c", code], environment=environment).split()
         if said != ["aarch64", "neon"]:
             raise Stop(f"the kernels picked are {said}, not those of NEON")

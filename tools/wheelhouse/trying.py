@@ -88,7 +88,9 @@ def check_instruction_set(python: Path, environment: dict[str, str]) -> str:
 
     A core whose compiler cannot tell what the processor knows works all the same, slowly.
     """
-    code = "import pyframe._native as n; print(n.instruction_set()); print(*n.instruction_sets())"
+    code = (
+        "import pyframe.native.core as n; print(n.instruction_set()); print(*n.instruction_sets())"
+    )
     picked, sets = run([python, "-c", code], environment=environment).splitlines()
     best = best_instruction_set()
     if picked != best or best not in sets.split():

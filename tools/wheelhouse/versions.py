@@ -24,7 +24,7 @@ FIELD = """#if PF_TARGET_MINOR >= {minor}
 """
 FUNCTION = "static int64_t later(int64_t x) { return x + 1; }\n\n"
 TRAIN = """
-import numpy as np, pyframe as pf, pyframe._native as native
+import numpy as np, pyframe as pf, pyframe.native.core as native
 host = native.lib.pf_get_host()
 model = pf.Sequential([pf.layers.Conv2D(4, 3), pf.layers.Flatten(), pf.layers.Dense(2)])
 trainer = pf.Trainer(model, loss="cross_entropy", optimizer="adam")

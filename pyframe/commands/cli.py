@@ -1,0 +1,298 @@
+"""The command ``pyframe``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyframe
+from pyframe._version import __version__
+from pyframe.errors import ArgumentError, PyframeError, raise_if_signalled, require_extra
+from pyframe.native import core
+
+NAME, FOREIGN = "pyframe-nn", "pyframe"  # this distribution, and the unrelated one
+REPAIR = f"pip uninstall -y {FOREIGN} {NAME} && pip install {NAME}"
+
+INTERRUPTED = 130  # what a shell reports for a process that Ctrl-C has ended: 128 + SIGINT
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code.
+
+    Parameters
+    ----------
+    argv : list of str, optional
+        The arguments after the command's name; default: those of the process.
+
+    Returns
+    -------
+    int
+        0, or 1 for an error that was reported, or 130 after Ctrl-C. It is 1 for all commands when
+        the unrelated ``pyframe`` has overwritten files of this package or taken them away.
+
+    Raises
+    ------
+    SystemExit
+        From argparse: for ``--help``, ``--version`` and wrong arguments.
+
+    Examples
+    --------
+    >>> main(["info"])  # doctest: +ELLIPSIS
+    pyframe ...
+    0
+    """
+    if not hasattr(pyframe, "get_include"):  # somebody else's __init__.py
+        print("\n".join(clashes()) or _overwritten("something"), file=sys.stderr)
+        return 1
+    arguments = _parser().parse_args(argv)
+    try:
+        if arguments.command == "demo":
+            from pyframe.commands import demo
+
+            if arguments.data is not None and not arguments.images:
+                raise ArgumentError("--data goes with --images")
+            done = demo.run(arguments.out, images=arguments.images, data=arguments.data)
+            return INTERRUPTED if done == "interrupted" else 0
+        if arguments.command == "bench":
+            _bench(arguments)
+            return 0
+        if arguments.command == "new-plugin":
+            _new_plugin(arguments)
+            return 0
+        if arguments.command == "plugins":
+            return _plugins(arguments)
+        if arguments.command == "inspect":
+            _inspect(arguments)
+            return 0
+        print(info())
+        return 0
+    except (PyframeError, OSError) as error:
+        raise_if_signalled(error)
+        print(f"pyframe: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("pyframe: stopped", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pyframe", description="A small, fast, CPU-first neural-network framework."
+    )
+    parser.add_argument("--version", action="version", version=f"pyframe {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    demo = commands.add_parser(
+        "demo",
+        help="train three networks on real data and draw pictures of them",
+        description="Trains a line and a network on house prices and a network on digits, prints "
+        "what came of it, and writes pictures.",
+    )
+    demo.add_argument(
+        "--out",
+        type=Path,
+        default=Path("pyframe-demo"),
+        metavar="DIR",
+        help="where the pictures go (default: ./pyframe-demo)",
+    )
+    demo.add_argument(
+        "--images",
+        action="store_true",
+        help="train a convolutional network on handwritten digits instead; needs pyframe-cnn",
+    )
+    demo.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="for --images: the folder with MNIST's files (default: scikit-learn's small digits)",
+    )
+    bench = commands.add_parser(
+        "bench",
+        help="measure this machine's peaks and the standard workloads, in a minute",
+        description="Prints what one core can do, what the standard workloads take on one thread "
+        "and on several, and how far that is from what their operations alone would take.",
+    )
+    bench.add_argument("workloads", nargs="*", metavar="WORKLOAD", help="default: all of them")
+    bench.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    bench.add_argument(
+        "--roofline", type=Path, metavar="FILE", help="draw the instructions of the last workload"
+    )
+    bench.add_argument("--profile", action="store_true", help="print each workload's instructions")
+    bench.add_argument("--quick", action="store_true", help="a moment each: to see that it works")
+    new = commands.add_parser(
+        "new-plugin",
+        help="write a package for a layer, a node or an optimizer of one's own",
+        description="Writes a folder NAME with a whole package: source, tests, README and wheel "
+        "build. Without a flag it is a layer composed of nodes that are there already.",
+    )
+    new.add_argument("name", metavar="NAME", help="of the package, as in pyframe-swish")
+    kinds = new.add_mutually_exclusive_group()
+    for kind, text in (
+        ("python", "a node with forward and backward in NumPy"),
+        ("c", "a node with kernels in C"),
+        ("optimizer", "an optimizer in NumPy"),
+    ):
+        kinds.add_argument(f"--{kind}", dest="kind", action="store_const", const=kind, help=text)
+    new.add_argument(
+        "--directory", type=Path, default=Path(), metavar="DIR", help="where the folder goes"
+    )
+    installed = commands.add_parser(
+        "plugins",
+        help="show what plugins are installed, what they bring, and what is wrong with them",
+        description="'list' loads all installed plugins and shows what became of each, 'show NAME' "
+        "all that is known of one, 'doctor' what is wrong; its exit status is 1 if anything is.",
+    )
+    installed.add_argument("action", choices=("list", "show", "doctor"), nargs="?", default="list")
+    installed.add_argument(
+        "plugin", metavar="NAME", nargs="?", help="of a distribution, for 'show'"
+    )
+    installed.add_argument("--json", action="store_true", help="print it for programs")
+    seen = commands.add_parser(
+        "inspect",
+        help="show what is in a model file: layers, sizes, packages, the state of a training",
+        description="Reads the file's header alone, and loads no plugin.",
+    )
+    seen.add_argument("file", type=Path, metavar="FILE")
+    seen.add_argument("--verify", action="store_true", help="read all of it: check the checksum")
+    seen.add_argument("--json", action="store_true", help="print it for programs")
+    commands.add_parser("info", help="show versions, paths and what the C core can do")
+    return parser
+
+
+def _plugins(arguments: argparse.Namespace) -> int:
+    """Print what is asked of the installed plugins; return the exit status."""
+    import json
+
+    from pyframe.commands import inventory
+
+    if (arguments.action == "show") != (arguments.plugin is not None):
+        raise ArgumentError("write 'pyframe plugins show NAME'; 'list' and 'doctor' take no name")
+    rows = [inventory.one(arguments.plugin)] if arguments.plugin else inventory.inventory()
+    complaints = inventory.complaints(rows) if arguments.action == "doctor" else []
+    if arguments.json:
+        result: dict[str, object] = {**inventory.host(), "plugins": rows}
+        if arguments.action == "doctor":
+            result["complaints"] = complaints
+        print(json.dumps(result, indent=2))
+    elif arguments.action == "show":
+        print(inventory.as_page(rows[0]))
+    elif arguments.action == "doctor":
+        print("\n".join(complaints) or f"{len(rows)} plugins, and nothing is wrong with them")
+    else:
+        versions = inventory.host()
+        print(f"pyframe {versions['pyframe']}, kernel interface {versions['abi']}")
+        print(inventory.as_table(rows))
+    return 1 if complaints else 0
+
+
+def _inspect(arguments: argparse.Namespace) -> None:
+    """Print what a model file says of itself."""
+    import json
+
+    from pyframe import checkpoint
+
+    report = checkpoint.inspect(arguments.file, verify=arguments.verify)
+    print(json.dumps(report, indent=2) if arguments.json else checkpoint.as_text(report))
+
+
+def _bench(arguments: argparse.Namespace) -> None:
+    """Measure, print, and write what was asked for."""
+    import json
+
+    from pyframe.commands import bench
+    from pyframe.commands.workloads import WORKLOADS
+
+    unknown = [name for name in arguments.workloads if name not in WORKLOADS]
+    if unknown:
+        raise ArgumentError(f"no workload {unknown[0]!r}; there are {', '.join(WORKLOADS)}")
+    draw = None
+    if arguments.roofline:
+        draw = require_extra("pyframe.plotting", "plot").roofline
+    result = bench.run(arguments.workloads, quick=arguments.quick)
+    names = list(dict.fromkeys(w["name"] for w in result["workloads"]))
+    print(bench.report(result))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    if arguments.profile:
+        for name in names:
+            print(f"\n{WORKLOADS[name].title}\n{bench.profile_of(WORKLOADS[name])}")
+    if draw is not None:
+        workload = WORKLOADS[names[-1]]
+        figure = draw(bench.profile_of(workload), title=workload.title)
+        figure.savefig(arguments.roofline)
+
+
+def _new_plugin(arguments: argparse.Namespace) -> None:
+    """Write a package, and say how to go on."""
+    from pyframe.commands.scaffold import new_plugin
+
+    kind = arguments.kind or "composed"
+    files = new_plugin(arguments.name, kind, arguments.directory)
+    for path in files:
+        print(path)
+    folder = arguments.directory / arguments.name
+    print(f'\nnow: cd {folder} && pip install ".[test]" && pytest')
+
+
+def info() -> str:
+    """Return what one needs to know for a report: versions, the C core, paths, clashes.
+
+    Examples
+    --------
+    >>> "float32" in info()
+    True
+    """
+    kernels = core.kernel_names()
+    sets = ", ".join(core.instruction_sets())
+    rows = [
+        ("instruction set", f"{core.instruction_set()} (this machine runs {sets})"),
+        ("threads", str(pyframe.get_num_threads())),
+        ("dtypes", "float32, float64; int64 for labels"),
+        ("kernels", f"{len(kernels)}, each for float32 and float64"),
+        ("package", str(Path(pyframe.__file__).parent)),
+        ("core library", core.CORE_PATH),
+        ("C headers", pyframe.get_include()),
+        ("Python", f"{platform.python_version()} ({platform.platform()})"),
+        *((name, importlib.metadata.version(name)) for name in ("numpy", "cffi")),
+    ]
+    lines = [f"pyframe {__version__}"]
+    lines += [f"  {name:<16}{text}" for name, text in rows]
+    return "\n".join([*lines, *clashes()])
+
+
+def clashes() -> list[str]:
+    """Return a warning for each thing in this environment that gets in pyframe's way.
+
+    The name ``pyframe`` belongs to an unrelated distribution, which installs a folder ``pyframe/``
+    as well: whichever is installed last overwrites files of the other.
+
+    Examples
+    --------
+    >>> [text for text in clashes() if "numpy" in text]
+    []
+    """
+    try:
+        found = importlib.metadata.distribution(FOREIGN)
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    other = f"the unrelated distribution {FOREIGN!r} {found.version}"
+    if not hasattr(pyframe, "get_include"):
+        return [_overwritten(other)]
+    return [
+        f"warning: {other} is installed too, and both own the folder pyframe/; run: {REPAIR}",
+    ]
+
+
+def _overwritten(by: str) -> str:
+    file = getattr(pyframe, "__file__", None)
+    if file is None:  # a folder without __init__.py, which Python takes for a package all the same
+        file = str(Path(__file__).parent.with_name("__init__.py"))
+        what = f"{file} is missing: {FOREIGN!r}, which is unrelated, takes it along when it goes;"
+        return f"pyframe: {what} it belongs to {NAME} {__version__}; run: {REPAIR}"
+    return (
+        f"pyframe: {by} has overwritten {file}, which belongs to {NAME} {__version__}; "
+        f"run: {REPAIR}"
+    )

@@ -1,0 +1,466 @@
+"""The engine of a plan: its train state, and the programs for what it has been fed so far."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
+from itertools import chain, repeat
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pyframe.engine.execution import check_feed, resolve_feed
+from pyframe.engine.lowering import lower
+from pyframe.engine.pattern import Pattern
+from pyframe.engine.program import Context, Program, Request, Specialization
+from pyframe.engine.state import TrainState
+from pyframe.engine.storage import (
+    already_trained,
+    hold,
+    hold_all,
+    new_hold,
+    place,
+    refuse_while_reading,
+)
+from pyframe.errors import (
+    ArgumentError,
+    BusyError,
+    FeedError,
+    GraphError,
+    UnusedParameterWarning,
+    warn,
+)
+from pyframe.graph.autodiff import Gradients, differentiate
+from pyframe.graph.node import Array, Node, Parameter, Placeholder, Spec, State, Value
+from pyframe.graph.order import Graph, topological_order, with_collector_paused
+from pyframe.native.building import building
+from pyframe.native.core import ffi, lib
+from pyframe.strict import FixedList
+
+SPECIALIZATIONS = 8  # kept, least recently used first to go
+
+
+class Snapshot(NamedTuple):
+    """A copy of a train state; see `Plan.snapshot`."""
+
+    arrays: list[Array]
+    step: int
+
+
+COMPILED = "compile a new plan with it: pyframe.compile(...)"
+
+
+class Engine:
+    """What a plan, its loops and its profiler run on.
+
+    It takes feeds and hands out contexts: `feeds_of` checks what was fed, `specialize` gives the
+    program for its shapes, `context` lends what runs it, and `claim` keeps others from training.
+
+    Attributes
+    ----------
+    graph : Graph
+    cost : Value, optional
+    metrics : list of Value
+    optimizer : Optimizer, optional
+    parameters : list of Parameter
+    states : list of State
+    inspect, detect_anomaly : bool
+    fuse : frozenset of str
+    state : TrainState
+        Parameters, gradients, states and slots in their flat buffers, and the step count.
+    names : dict of str to Placeholder
+    known : dict of Placeholder to str
+    specializations : OrderedDict
+        Those at hand; the one that was used last stands last.
+    last : list of one Context, or of None
+        That of the last run; see `latest`.
+    step_pattern : Pattern, optional
+        What the last feed of a step looked like; None as soon as something has changed.
+    """
+
+    def __init__(
+        self,
+        roots: Sequence[Value],
+        cost: Value | None,
+        optimizer: Any,
+        metrics: Sequence[Value],
+        parameters: Sequence[Parameter] | None,
+        *,
+        inspect: bool,
+        detect_anomaly: bool,
+        fuse: frozenset[str],
+    ) -> None:
+        self.cost, self.optimizer = cost, optimizer
+        self.metrics = FixedList(metrics, COMPILED)
+        self.inspect, self.detect_anomaly, self.fuse = inspect, detect_anomaly, fuse
+        self.graph = Graph(roots)
+        own = dict.fromkeys([*self.graph.parameters, *(parameters or [])])
+        self.parameters = FixedList(own, COMPILED)
+        self._begin()
+        if optimizer is not None:
+            if hasattr(optimizer, "check_groups"):
+                optimizer.check_groups(self.parameters)
+            self._warn_of_unused()
+        if optimizer is not None or (inspect and cost is not None):
+            self.state.train(self.trained_parameters())
+
+    def _begin(self) -> None:
+        """Make what belongs to this engine alone, and is not copied with it."""
+        self.states: list[State] = FixedList(self.graph.states, COMPILED)
+        self.names = {self.graph.names[p]: p for p in self.graph.placeholders}
+        self.known = {p: name for name, p in self.names.items()}
+        leaves = [*self.parameters, *self.states]
+        place(leaves, [self.graph.names.get(p, p.label()) for p in leaves])
+        self.state = TrainState(self.optimizer, self.parameters, self.states)
+        self.specializations: OrderedDict[Any, Specialization] = OrderedDict()
+        self._needs: dict[Any, list[Placeholder]] = {}
+        self._lock = threading.Lock()
+        # In a list: every step sets it, and setting an attribute takes five times as long.
+        self.last: list[Context | None] = [None]
+        self.step_pattern: Pattern | None = None
+        self._watch_changes()
+
+    # ---- copies ----
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy is made of; not what was computed last, which it has to run for."""
+        snapshot = self.snapshot()
+        names = "cost", "metrics", "optimizer", "inspect", "detect_anomaly", "fuse", "parameters"
+        return {
+            "graph": self.graph,
+            **{name: getattr(self, name) for name in names},
+            "trained": (self.state.slot_kinds, self.state.trained, self.state.groups),
+            "_read": self._read_once,
+            "snapshot": snapshot,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        (kinds, trained, groups), snapshot = state.pop("trained"), state.pop("snapshot")
+        read_once = state.pop("_read")
+        self.__dict__.update(state)
+        self._begin()
+        self._read_once = read_once
+        self.state.slot_kinds = kinds  # as they were, whatever was set since
+        if trained:
+            self.state.train(trained, groups)
+        self.restore(snapshot)
+
+    # ---- gradients ----
+
+    @cached_property
+    def gradients(self) -> Gradients | None:
+        """The gradient nodes; made when they are first needed."""
+        with building:
+            # Another thread may have made them while this one waited.
+            return self.__dict__.get("gradients") or self._differentiate()
+
+    def _differentiate(self) -> Gradients | None:
+        if self.cost is None:
+            return None
+        wanted: set[Node] = {p for p in self.graph.parameters if p.trainable or self.inspect}
+        if self.inspect:
+            wanted.update(p for p in self.graph.placeholders if p.dtype.kind == "f")
+        return differentiate(self.cost, self.graph.order, wanted)
+
+    def trained_parameters(self) -> list[Parameter]:
+        """Return the parameters that training changes, in the order of the graph."""
+        assert self.cost is not None
+        trainable = [p for p in self.parameters if p.trainable]
+        if self.optimizer is not None and not self.optimizer.needs_gradients:
+            reached = set(Graph([self.cost]).parameters)
+            return [p for p in trainable if p in reached]
+        assert self.gradients is not None
+        return [p for p in trainable if (p, 0) in self.gradients.total]
+
+    def _warn_of_unused(self) -> None:
+        trained = set(self.trained_parameters())
+        for parameter in self.parameters:
+            if parameter.trainable and parameter not in trained:
+                name = self.graph.names.get(parameter, parameter.label())
+                warn(
+                    f"the loss does not depend on parameter {name!r}: it gets no gradient and "
+                    "stays as it is",
+                    UnusedParameterWarning,
+                )
+
+    # ---- what may change without it ----
+
+    def _watch_changes(self) -> None:
+        """Have the next step look whether what was lowered is still what is wanted."""
+        self._read_once = self._read_now()
+        forget = weakref.WeakMethod(self._forget_step)
+        if hasattr(self.optimizer, "on_change"):
+            self.optimizer.on_change(self._forget_step)
+        for storage in self.state.storages:
+            storage.on_freeze[:] = [r for r in storage.on_freeze if r() is not None]
+            storage.on_freeze.append(forget)
+
+    def _forget_step(self) -> None:
+        self.step_pattern = None  # so that the next step goes by `require_optimizer`
+
+    def _read_now(self) -> dict[str, Any]:
+        """Return what can be changed without the plan, and is lowered once and for all."""
+        settings = getattr(self.optimizer, "settings", None)
+        return {
+            "trainable": [p.trainable for p in self.parameters],
+            "group": [p.group for p in self.parameters],
+            **(settings() if settings is not None else {}),
+        }
+
+    def change(self) -> str:
+        """Return what was changed since it was lowered once and for all; empty: nothing."""
+        now, then = self._read_now(), self._read_once
+        if now == then:
+            return ""
+        for name in ("trainable", "group"):
+            for parameter, is_now, was in zip(self.parameters, now[name], then[name], strict=True):
+                if is_now != was:
+                    return f"{name} of parameter {parameter.label()!r} is {is_now} and was {was}"
+        name = next(name for name in now if now[name] != then[name])
+        return f"{name} of {type(self.optimizer).__name__} is {now[name]} and was {then[name]}"
+
+    def require_cost(self) -> Value:
+        """Return the loss, or raise `GraphError` if there is none."""
+        if self.cost is None:
+            raise GraphError("this plan was compiled without a loss; pass one to pyframe.compile")
+        return self.cost
+
+    def require_optimizer(self) -> None:
+        """Raise `GraphError` if it cannot train, or no longer as it was compiled."""
+        self.require_cost()
+        if self.optimizer is None:
+            raise GraphError("this plan has no optimizer; pass one to pyframe.compile")
+        change = self.change()
+        if change:
+            raise GraphError(f"{change} when this plan was compiled; compile it anew")
+
+    def require_unchanged(self) -> None:
+        """Raise `BusyError` if somebody else has changed something while a fit began."""
+        change = self.change()
+        if change:
+            raise BusyError(
+                f"{change} when this fit began: another thread has changed it meanwhile; fit again"
+            )
+
+    # ---- programs ----
+
+    def specialize(
+        self, mode: str, outputs: list[Value], feeds: dict[Placeholder, Array], training: bool
+    ) -> Specialization:
+        """Return the program for the shapes of some feeds, made at the first that needs it.
+
+        Parameters
+        ----------
+        mode : {"train", "gradients", "evaluate", "run"}
+        outputs : list of Value
+        feeds : dict of Placeholder to ndarray
+        training : bool
+            Whether dropout drops and batch statistics are used.
+        """
+        shapes = tuple((id(p), a.shape) for p, a in feeds.items())
+        wanted = tuple((id(v.node), v.index) for v in outputs)
+        key = (mode, training, wanted, frozenset(shapes))
+        found = self._cached(key)
+        if found is not None:
+            return found
+        with building:
+            found = self._cached(key)  # another thread may have made it while this one waited
+            if found is not None:
+                return found
+            specs = {p: Spec(a.shape, a.dtype) for p, a in feeds.items()}
+            made = with_collector_paused(
+                lambda: Specialization(
+                    lower(self._request(mode, list(outputs), specs, training)),
+                    self.state.guards,
+                )
+            )
+            with self._lock:
+                self.specializations[key] = made
+                while len(self.specializations) > SPECIALIZATIONS:
+                    self.specializations.popitem(last=False)
+            return made
+
+    def _cached(self, key: Any) -> Specialization | None:
+        """Return a specialization that was made before, which then goes last."""
+        with self._lock:
+            found = self.specializations.get(key)
+            if found is not None:
+                self.specializations.move_to_end(key)
+            return found
+
+    def _request(
+        self, mode: str, outputs: list[Value], feeds: dict[Placeholder, Spec], training: bool
+    ) -> Request:
+        train = self.state
+        request = Request(
+            outputs=outputs,
+            feeds=feeds,
+            names=self.graph.names,
+            training=training,
+            parameter_arrays=train.parameter_arrays(),
+            keep_all=self.inspect,
+            detect_anomaly=self.detect_anomaly,
+            fuse=self.fuse,
+        )
+        if training and self.states:
+            request.state_arrays = train.shadow_arrays()
+            request.before += train.shadow_calls()
+        if mode in ("train", "gradients", "evaluate"):
+            request.cost = self.cost
+        if mode in ("train", "evaluate"):
+            request.records = list(self.metrics)
+        if mode == "gradients" or (mode == "train" and self.optimizer.needs_gradients):
+            assert self.gradients is not None
+            total = self.gradients.total
+            trained = train.trained or self.trained_parameters()
+            request.gradients = [(p, total[p, 0], train.gradient_array(p)) for p in trained]
+            if self.inspect:
+                extra = [*total.values(), *self.gradients.contributions.values()]
+                request.outputs = outputs + extra
+        if mode == "train":
+            train.lower(request)
+        return request
+
+    @property
+    def latest(self) -> Context | None:
+        """The context of the last run."""
+        return self.last[0]
+
+    def programs(self) -> list[Program]:
+        """Return the programs at hand, in the order of their last use."""
+        with self._lock:
+            return [specialization.program for specialization in self.specializations.values()]
+
+    # ---- feeds ----
+
+    def feeds_of(
+        self, feed: Mapping[Any, Any], values: Sequence[Value]
+    ) -> dict[Placeholder, Array]:
+        """Return the arrays of the placeholders that some values depend on."""
+        return self.check_feeds(self.resolve(feed), values)
+
+    def resolve(self, feed: Mapping[Any, Any]) -> dict[Placeholder, Any]:
+        """Return a feed with placeholders for keys, or raise `FeedError` for an unknown one."""
+        return resolve_feed(feed, self.names, self.known)
+
+    def check_feeds(
+        self, given: Mapping[Placeholder, Any], values: Sequence[Value]
+    ) -> dict[Placeholder, Array]:
+        """Return the arrays that some values need, converted, or raise what is wrong with them."""
+        needed = self._needed(tuple(values))
+        missing = [self.known[p] for p in needed if p not in given]
+        if missing:
+            raise FeedError(
+                f"placeholder {missing[0]!r} is not fed; "
+                f"pass a feed with {', '.join(map(repr, (self.known[p] for p in needed)))}"
+            )
+        return {p: check_feed(p, self.known[p], given[p]) for p in needed}
+
+    def _needed(self, values: tuple[Value, ...]) -> list[Placeholder]:
+        key = tuple(id(v.node) for v in values)
+        if key not in self._needs:
+            order = topological_order(values)
+            self._needs[key] = [node for node in order if isinstance(node, Placeholder)]
+        return self._needs[key]
+
+    # ---- running ----
+
+    @contextmanager
+    def context(self, specialization: Specialization) -> Iterator[Context]:
+        """Lend a context for the length of a ``with`` block."""
+        context = specialization.borrow()
+        try:
+            yield context
+        except GeneratorExit:
+            raise  # a loop is collected that nobody closed; its context may be gone already
+        except BaseException:
+            self._return(specialization, context)
+            raise
+        self._return(specialization, context)
+
+    def _return(self, specialization: Specialization, context: Context) -> None:
+        self.last[0] = context
+        specialization.idle.append(context)
+
+    def claim(self) -> AbstractContextManager[Any]:
+        """Claim the parameters for training; see `Plan.claim`."""
+        refuse_while_reading("a training step")
+        return hold(self.state.guards, lib.PF_TO_TRAIN)
+
+    def refuse_if_taken(self) -> None:
+        """Raise `BusyError` if somebody is training the parameters."""
+        if any(lib.pf_guard_is_taken(guard.pointer) for guard in self.state.guards):
+            raise already_trained()
+
+    # ---- snapshots ----
+
+    def snapshot(self) -> Snapshot:
+        """Return a copy of the train state, of one moment; see `Plan.snapshot`."""
+        with hold_all(self.state.guards):
+            return self.held_snapshot()
+
+    def held_snapshot(self) -> Snapshot:
+        """Return a `snapshot` for somebody who keeps updates out already."""
+        return Snapshot([a.copy() for a in self.state.all_arrays()], self.state.step)
+
+    def restore(self, snapshot: Snapshot, also: Iterable[object] = ()) -> None:
+        """Go back to a snapshot, all of it or nothing; see `Plan.restore`."""
+        undo, held = self.prepare_restoring(snapshot, also)
+        try:
+            if not lib.pf_hold_take(held):
+                raise already_trained()
+            deque(undo, maxlen=0)
+        finally:
+            ffi.release(held)
+
+    def prepare_restoring(
+        self, snapshot: Snapshot, also: Iterable[object] = ()
+    ) -> tuple[Iterator[object], Any]:
+        """Return what goes back to a snapshot when it is exhausted, and the locks, to be released.
+
+        Exceptions from signal handlers come between two calls, so what must not be torn apart is
+        one call, and Python code is nowhere in it.
+        """
+        if not isinstance(snapshot, Snapshot):
+            raise ArgumentError(f"{snapshot!r:.80} is no snapshot; pass what plan.snapshot() gave")
+        train = self.state
+        for guard in train.guards:
+            guard.refuse_own()
+        arrays = train.all_arrays()
+        if len(arrays) != len(snapshot.arrays):
+            raise ArgumentError("this is a snapshot of another plan")
+        held = new_hold(train.guards, lib.PF_TO_RESTORE)
+        write = map(np.ndarray.__setitem__, arrays, repeat(...), snapshot.arrays)
+        count = map(lib.pf_restore_steps, (train.step_count,), (snapshot.step,))
+        return chain(map(lib.pf_hold_take, (held,)), write, count, also), held
+
+    def take_over(self, other: Engine) -> None:
+        """Go on with what another engine's optimizer has kept; see `Plan.take_over`."""
+        self.restore(self.taken_over(other))
+
+    def taken_over(self, other: Engine) -> Snapshot:
+        """Return what `take_over` goes back to; whoever asks keeps updates out."""
+        snapshot = self.held_snapshot()
+        if self.optimizer is not other.optimizer:
+            return snapshot
+        kept = other.named(other.held_snapshot())
+        same = [run[1:] for run in self.state.runs] == [run[1:] for run in other.state.runs]
+        numbers = {
+            f"slots/{n}/{i}" for n in self.optimizer.slots for i in range(len(self.state.runs))
+        }
+        for key, array in self.named(snapshot).items():
+            found = kept.get(key)
+            if found is not None and found.shape == array.shape and (same or key not in numbers):
+                array[...] = found
+        snapshot.arrays[-1][...] = other.state.skipped
+        return Snapshot(snapshot.arrays, other.state.step)
+
+    def named(self, snapshot: Snapshot) -> dict[str, Array]:
+        """Return the arrays of a snapshot by name, as views: see `TrainState.views`."""
+        leaves = [*self.parameters, *self.states]
+        names = {p: self.graph.names.get(p, p.label()) for p in leaves}
+        return self.state.views(snapshot.arrays, names)

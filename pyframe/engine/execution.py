@@ -1,0 +1,278 @@
+"""Driving the C executor: feeds in, nodes written in Python in between, errors out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from pyframe.engine.program import Context, Program, Row
+from pyframe.engine.state import TrainState
+from pyframe.engine.storage import already_trained, reading
+from pyframe.errors import (
+    AnomalyError,
+    ArgumentError,
+    DTypeError,
+    FeedError,
+    GraphError,
+    KernelError,
+    LabelError,
+    ShapeError,
+)
+from pyframe.graph.autodiff import PythonGradient
+from pyframe.graph.node import Array, Node, Placeholder, convert, describe
+from pyframe.native.core import ffi, lib
+
+# The longest time that C stays away: Ctrl-C and the progress have to wait so long.
+SECONDS_PER_LOOK = 0.05
+
+# A whole run in one call: (context, feeds, training, seed, step count, learning rate, seconds).
+# Steps are claimed and counted there, so that whatever happens here a step that was taken counts.
+launch = lib.pf_context_launch
+DONE, PAUSED, BUSY, UNALIGNED = lib.PF_DONE, lib.PF_PAUSED, lib.PF_BUSY, lib.PF_UNALIGNED
+
+
+def check_feed(placeholder: Placeholder, name: str, value: Any) -> Array:
+    """Return a fed value as the array that the kernels read, or raise what is wrong with it."""
+    array = convert(value, placeholder.dtype, f"placeholder {name!r}")
+    shape = placeholder.shape
+    if shape is None:
+        return array
+    if array.ndim == 1 and len(shape) == 2 and shape[1] == 1:
+        array = array.reshape(-1, 1)  # one-dimensional targets are a column
+    fits = array.ndim == len(shape) and all(
+        want is None or want == got for want, got in zip(shape, array.shape, strict=True)
+    )
+    if not fits:
+        raise ShapeError(
+            f"placeholder {name!r} has shape {describe(shape)} and was fed "
+            f"{describe(array.shape)}; reshape the array or declare the placeholder differently"
+        )
+    return array
+
+
+def resolve_feed(
+    feed: Mapping[Any, Any], names: Mapping[str, Placeholder], known: Mapping[Placeholder, str]
+) -> dict[Placeholder, Any]:
+    """Return the feed with placeholders for keys, which may also be given by name."""
+    if not isinstance(feed, Mapping):
+        raise FeedError(
+            f"a feed is a dict of placeholders to arrays, and got {type(feed).__name__}; "
+            f"write {{x: array}}; this graph takes {', '.join(map(repr, names))}"
+        )
+    result: dict[Placeholder, Any] = {}
+    for key, value in feed.items():
+        placeholder = names.get(key) if isinstance(key, str) else key
+        if placeholder is None or placeholder not in known:
+            given = key if isinstance(key, str) else getattr(key, "name", None) or key
+            raise FeedError(
+                f"{given!r} is fed but is no placeholder of this graph; "
+                f"it takes {', '.join(map(repr, names)) or 'nothing'}"
+            )
+        result[placeholder] = value
+    return result
+
+
+def deliver(results: list[Array], out: Any, single: bool) -> Any:
+    """Return copies of some results, or put them where `out` says."""
+    if out is not None:
+        targets = [out] if single else list(out)
+        if len(targets) != len(results):
+            raise ArgumentError(f"out= has {len(targets)} arrays for {len(results)} outputs")
+        for target, result in zip(targets, results, strict=True):
+            fits = (
+                isinstance(target, np.ndarray)
+                and target.shape == result.shape
+                and target.flags.writeable
+                and np.can_cast(result.dtype, target.dtype, "same_kind")
+            )
+            if not fits:
+                given = type(target).__name__
+                if isinstance(target, np.ndarray):
+                    locked = "" if target.flags.writeable else ", read-only"
+                    given = f"{target.dtype} of shape {target.shape}{locked}"
+                raise ArgumentError(
+                    f"out= takes a writable {result.dtype} array of shape {result.shape} and got "
+                    f"{given}"
+                )
+        for target, result in zip(targets, results, strict=True):
+            target[...] = result
+        return out
+    copies = [r.copy() for r in results]
+    return copies[0] if single else copies
+
+
+def carry_on(
+    status: int, context: Context, train: TrainState, seed: int, rate: float, training: bool
+) -> None:
+    """Bring to its end a run that `launch` has left with a status other than `DONE`.
+
+    Raises
+    ------
+    BusyError
+        If it was a step, and somebody else trains the parameters.
+    """
+    if status == BUSY:
+        raise already_trained()
+    if status == UNALIGNED:  # arrays over other memory, such as a file's, may begin anywhere
+        copies = [np.frombuffer(ffi.buffer(feed), np.uint8).copy() for feed in context.feeds]
+        context.feeds = list(map(ffi.from_buffer, copies))
+        status = launch(
+            context.pointer, context.feeds, training, seed, train.step_count, rate, SECONDS_PER_LOOK
+        )
+        if status != DONE:
+            carry_on(status, context, train, seed, rate, training)
+        return
+    if status != PAUSED:
+        handle(context, status)
+    drive(context)
+
+
+def drive(context: Context, end: int | None = None) -> None:
+    """Run a context to instruction `end`, through everything that stops it on the way.
+
+    An exception, Ctrl-C among them, leaves no step half done: before its update has begun the step
+    is dropped, afterwards it is completed first, and then the exception goes on.
+    """
+    program = context.program
+    stop = len(program) if end is None else end
+    try:
+        while True:
+            status = lib.pf_context_run(context.pointer, stop, SECONDS_PER_LOOK)
+            if status == DONE:
+                return
+            if status != PAUSED:
+                handle(context, status)
+    except BaseException:
+        give_up(context)
+        raise
+
+
+def give_up(context: Context) -> bool:
+    """Complete the update that is under way, or drop the step; return whether it was completed."""
+    pointer, count = context.pointer, len(context.program)
+    if lib.pf_context_updating(pointer):
+        lib.pf_context_run(pointer, count, -1.0)
+    completed: bool = lib.pf_context_position(pointer) == count
+    lib.pf_context_reset(pointer)
+    return completed
+
+
+def handle(context: Context, status: int) -> None:
+    """Run the Python instruction that the executor stopped at, or raise what a kernel reported."""
+    position = int(lib.pf_context_position(context.pointer))
+    row = context.program.rows[position]
+    if status == lib.PF_FAILED:
+        raise_kernel_error(context, row)
+    was_inside, reading.in_python_node = reading.in_python_node, True
+    try:
+        if row.call is not None and row.call.python is not None:
+            row.call.python(context)  # moves the context on by itself
+        else:
+            _run_python_node(context, row)
+            lib.pf_context_skip(context.pointer)
+    finally:
+        reading.in_python_node = was_inside
+
+
+def _run_python_node(context: Context, row: Row) -> None:
+    node = row.node
+    assert node is not None
+    owner = node.source if isinstance(node, PythonGradient) else node
+    ctx = context.python.get(owner)
+    if ctx is None or owner is node:
+        ctx = context.python[owner] = SimpleNamespace()
+    inputs = [None if v < 0 else context.read(v) for v in row.inputs]
+    for array in inputs:
+        if array is not None:
+            array.flags.writeable = False
+    if owner is node:
+        ctx.inputs = tuple(inputs)
+    results = node.forward(ctx, *inputs)
+    if not isinstance(results, tuple | list):
+        results = (results,)
+    _store(context, row, node, results)
+    if owner is node:
+        ctx.outputs = tuple(context.read(v) for v in row.outputs)
+
+
+def _store(context: Context, row: Row, node: Node, results: Sequence[Any]) -> None:
+    """Copy what a node written in Python returned to where the plan wants it."""
+    what = "backward" if isinstance(node, PythonGradient) else "forward"
+    if len(results) != len(row.outputs):
+        raise GraphError(
+            f"{row.label}: {what} returned {len(results)} arrays, expected {len(row.outputs)}"
+        )
+    for i, (value, result) in enumerate(zip(row.outputs, results, strict=True)):
+        spec = context.program.specs[value]
+        target = context.read(value)
+        if result is None and isinstance(node, PythonGradient):
+            target[...] = 0
+            continue
+        array = np.asarray(result)
+        if array.dtype.kind not in "fiub":
+            raise DTypeError(f"{row.label}: {what} returned {array.dtype}, expected {spec.dtype}")
+        if array.dtype.kind == "f" and spec.dtype.kind != "f":  # it would be cut, and NaN garbage
+            raise DTypeError(
+                f"{row.label}: {what} returned {array.dtype}, expected {spec.dtype}; say so in "
+                "infer(), or round it"
+            )
+        if array.shape != spec.shape:
+            raise ShapeError(
+                f"{row.label}: {what} returned shape {describe(array.shape)} as number {i}, "
+                f"expected {describe(spec.shape)}; override infer() if the shape is not that of "
+                "the first input"
+            )
+        target[...] = array
+
+
+def raise_kernel_error(context: Context, row: Row) -> None:
+    """Raise the typed error for what a kernel has put into the context's error slot."""
+    error = lib.pf_context_error(context.pointer)
+    program = context.program
+    if error.code == lib.PF_ERROR_NONFINITE and row.call is not None and row.call.explain:
+        raise row.call.explain(int(lib.pf_context_step(context.pointer).step))
+    says_where = error.operand >= 0  # a kernel may answer a bare code
+    if error.code == lib.PF_ERROR_NONFINITE and says_where:
+        raise AnomalyError(
+            f"{row.label} ({row.kernel}) is the first to give NaN or infinity, in output "
+            f"{error.operand} of shape {describe(_shape_of(program, row.outputs, error.operand))};"
+            " look at its inputs, the learning rate and the data"
+        )
+    message = ffi.string(error.message).decode(errors="replace")
+    if error.code == lib.PF_ERROR_LABEL and message:
+        raise LabelError(f"{row.label}: {message}")
+    if error.code == lib.PF_ERROR_LABEL and says_where:
+        classes = _class_count(program, row)
+        wrong = LabelError(
+            f"{row.label}: label {error.value} at index {error.index} of input {error.operand} "
+            f"of this batch lies outside of [0, {classes}); labels count from 0"
+        )
+        wrong.index = int(error.index)
+        raise wrong
+    what = f"{row.label} ({row.kernel})"
+    if error.operand >= 0:
+        what += f" refused element {error.index} of input {error.operand}"
+    else:
+        what += " refused its operands"
+    code = "" if error.code == lib.PF_ERROR_KERNEL else f"code {error.code}"
+    value = f"value {error.value}" if error.operand >= 0 else ""
+    details = ", ".join(filter(None, (code, value)))
+    raise KernelError(
+        what + (f" ({details})" if details else "") + (f": {message}" if message else "")
+    )
+
+
+def _shape_of(program: Program, values: Sequence[int], i: int) -> Any:
+    return program.specs[values[i]].shape if 0 <= i < len(values) else None
+
+
+def _class_count(program: Program, row: Row) -> Any:
+    """Return the number of classes: the last extent of the logits."""
+    for value in row.inputs:
+        spec = program.specs[value]
+        if value >= 0 and spec.dtype.kind == "f" and spec.shape:
+            return spec.shape[-1]
+    return "classes"

@@ -1,0 +1,356 @@
+"""Fusion: the same results from fewer passes over memory.
+
+Each pass looks at the ordered nodes of one specialization, whose shapes are all known, and says
+what could be joined; the lowering does it. They can be chosen one by one, by their names in
+`FUSIONS`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pyframe.errors import ArgumentError, ShapeError
+from pyframe.graph.node import Constant, Leaf, Node, Spec, Value, known_shape
+from pyframe.graph.op import Op
+from pyframe.native.core import lib
+
+Key = tuple[Node, int]  # an output of a node
+Specs = dict[Node, tuple[Spec, ...]]
+
+FUSIONS: dict[str, str] = {
+    "constants": "what depends on constants alone is computed once, when the program is made",
+    "epilogue": "an op takes over what happens to its result: bias, residual, activation",
+    "chains": "neighbouring element-wise ops run block by block, and over several threads",
+    "in_place": "an element-wise result takes the memory of an operand that is needed no more",
+    "update": "clipping and the optimizer's update are one pass over the flat buffers",
+}
+
+# Below this the operands of a chain stay in the first-level cache by themselves.
+CHAIN_BYTES = 1 << 14
+# From here on a single element-wise instruction can be worth several threads.
+SHARED_ELEMENTS = 1 << 16
+# Blocks: with values that exist inside of the group only, and without.
+BLOCK_BYTES = 1 << 13
+WIDE_BLOCK_BYTES = 1 << 15
+
+
+def choose(fuse: bool | Collection[str]) -> frozenset[str]:
+    """Return the names of the fusions that an argument ``fuse=`` asks for.
+
+    Raises
+    ------
+    ArgumentError
+        If one of them does not exist.
+
+    Examples
+    --------
+    >>> sorted(choose({"chains", "in_place"}))
+    ['chains', 'in_place']
+    """
+    if isinstance(fuse, bool):
+        return frozenset(FUSIONS if fuse else ())
+    if isinstance(fuse, str) or not isinstance(fuse, Collection) or not set(fuse) <= set(FUSIONS):
+        raise ArgumentError(f"fuse={fuse!r}; use True, False, or a set of {', '.join(FUSIONS)}")
+    return frozenset(fuse)
+
+
+def given_specs(node: Node, specs: Specs) -> list[Spec | None]:
+    """Return the specs of a node's inputs."""
+    return [None if v is None else specs[v.node][v.index] for v in node.inputs]
+
+
+def count_of(spec: Spec) -> int:
+    """Return the number of elements of a known shape."""
+    return math.prod(known_shape(spec))
+
+
+# ---- constants ----
+
+
+def constant_nodes(order: Sequence[Node]) -> list[Node]:
+    """Return the nodes that depend on constants only, and could be computed beforehand."""
+    found: list[Node] = []
+    constant: set[Node] = set()
+    for node in order:
+        if isinstance(node, Constant):
+            constant.add(node)
+            continue
+        fixed = isinstance(node, Op) and not (
+            node.states or node.uses_random or node.reads_training
+        )
+        if fixed and all(v is None or v.node in constant for v in node.inputs):
+            constant.add(node)
+            found.append(node)
+    return found
+
+
+# ---- epilogues ----
+
+
+def key_of(value: Value) -> Key:
+    """Return what stands for a value in the planner's tables."""
+    return value.node, value.index
+
+
+@dataclass
+class Rewritten:
+    """Ordered nodes of which some stand for several.
+
+    `new_keys` says where a value is now that was the output of a node which is no more, and
+    `absorbed` which values no longer exist.
+    """
+
+    order: list[Node]
+    new_keys: dict[Key, Key] = field(default_factory=dict)
+    absorbed: set[Key] = field(default_factory=set)
+
+
+def absorb(order: Sequence[Node], specs: Specs, targets: Collection[Key]) -> Rewritten:
+    """Let ops take over the only consumer of one of their outputs, as far as `Op.absorb` goes.
+
+    Adds the specs of new nodes to `specs`.
+    """
+    if not any(isinstance(n, Op) and type(n).absorb is not Op.absorb for n in order):
+        return Rewritten(list(order))
+    return _Absorption(order, specs, targets).run()
+
+
+class _Absorption:
+    """One pass of `absorb`."""
+
+    def __init__(self, order: Sequence[Node], specs: Specs, targets: Collection[Key]) -> None:
+        self.places: list[Node | None] = list(order)
+        self.place_of = {node: i for i, node in enumerate(order)}
+        self.specs = specs
+        self.result = Rewritten([])
+        self.users: dict[Key, list[Node | None]] = {}  # None: a target of the program
+        for node in order:
+            for v in node.inputs:
+                if v is not None:
+                    self.users.setdefault((v.node, v.index), []).append(node)
+        for key in targets:
+            self.users.setdefault(key, []).append(None)
+
+    def run(self) -> Rewritten:
+        for i in range(len(self.places)):
+            while self._absorb_at(i):
+                pass
+        self.result.order = [node for node in self.places if node is not None]
+        return self.result
+
+    def _absorb_at(self, i: int) -> bool:
+        """Try to join the node at a place with a consumer; return whether it was possible."""
+        node = self.places[i]
+        if not isinstance(node, Op) or type(node).absorb is Op.absorb:
+            return False
+        for index in range(node.output_count):
+            users = self.users.get((node, index), [])
+            consumer = users[0] if len(users) == 1 else None
+            if not isinstance(consumer, Op):
+                continue
+            if any(self.users.get((consumer, i)) for i in range(1, consumer.output_count)):
+                continue  # the joined op would not have it
+            # With other outputs the joined op has to come where this one is now.
+            early = node.output_count > 1
+            if early and not self._is_ready(consumer, (node, index), i):
+                continue
+            given = given_specs(consumer, self.specs)
+            fused = node.absorb(index, consumer, given)
+            if fused is not None and self._has_result_of(consumer, given, fused, index):
+                self._replace(node, index, consumer, fused, early)
+                return True
+        return False
+
+    def _has_result_of(
+        self, consumer: Op, given: Sequence[Spec | None], fused: Op, index: int
+    ) -> bool:
+        """Return whether a joined op gives what the consumer gave, by its own shape rule.
+
+        An `absorb` that looks at a part of the shapes only would have memory of one size and a
+        kernel that writes another. Such ops stay apart. Where all shapes are one there is no other.
+        """
+        result = self.specs[consumer][0]
+        if all([spec is None or spec.shape == result.shape for spec in given]):
+            return True
+        try:
+            specs = fused.check(*given_specs(fused, self.specs))
+        except ShapeError:
+            return False
+        return specs[index] == result
+
+    def _is_ready(self, consumer: Node, taken: Key, place: int) -> bool:
+        """Return whether all that a consumer reads, but for one value, is there before a place.
+
+        Another output of the node at that place is not: the joined op would read what it writes.
+        """
+        keys = [self._resolve(key_of(v)) for v in consumer.inputs if v is not None]
+        # What has no place is there from the start: a constant part that was computed beforehand.
+        return all(
+            key == taken or isinstance(key[0], Leaf) or self.place_of.get(key[0], -1) < place
+            for key in keys
+        )
+
+    def _resolve(self, key: Key) -> Key:
+        while key in self.result.new_keys:
+            key = self.result.new_keys[key]
+        return key
+
+    def _replace(self, node: Op, index: int, consumer: Op, fused: Op, early: bool) -> None:
+        here, there = self.place_of.pop(node), self.place_of.pop(consumer)
+        self.places[here] = self.places[there] = None
+        self.place_of[fused] = here if early else there
+        self.places[self.place_of[fused]] = fused
+        self.specs[fused] = tuple(
+            self.specs[consumer][0] if i == index else spec
+            for i, spec in enumerate(self.specs[node])
+        )
+        self.result.absorbed.add((node, index))
+        self._rename((consumer, 0), (fused, index))
+        for i in range(node.output_count):
+            if i != index:
+                self._rename((node, i), (fused, i))
+        for gone in (node, consumer):
+            for v in gone.inputs:
+                if v is not None:
+                    users = self.users.get(self._resolve((v.node, v.index)), [])
+                    users[:] = [user for user in users if user is not gone]
+        for v in fused.inputs:
+            if v is not None:
+                self.users.setdefault(self._resolve((v.node, v.index)), []).append(fused)
+
+    def _rename(self, old: Key, new: Key) -> None:
+        self.result.new_keys[old] = new
+        self.users[new] = self.users.pop(old, [])
+
+
+# ---- chains ----
+
+
+def elementwise_count(node: Node, specs: Specs) -> int | None:
+    """Return the number of elements of an op that treats each by itself, None for others.
+
+    Stretches of the operands correspond only where each has as many elements as the result, or a
+    single one. What the operands have in common says nothing of that: (n, 1) and (n,) give (n, n).
+    """
+    if not isinstance(node, Op) or type(node).is_elementwise is Op.is_elementwise:
+        return None
+    given = given_specs(node, specs)
+    if node.states or node.uses_random or not node.is_elementwise(given):
+        return None
+    outputs = specs[node]
+    shape, count = outputs[0].shape, count_of(outputs[0])
+    for spec in given:
+        if spec is not None and spec.shape != shape and count_of(spec) not in (1, count):
+            return None
+    if any([spec.shape != shape and count_of(spec) != count for spec in outputs[1:]]):
+        return None
+    # The parts of a group run at once, and there is one scratch memory.
+    return None if node.scratch_bytes(given) else count
+
+
+def chains(
+    nodes: Sequence[Node], specs: Specs, counts: Mapping[Node, int | None]
+) -> list[list[Node]]:
+    """Return the nodes in their order, those that are to run as one group together.
+
+    `counts` holds the `elementwise_count` of each.
+    """
+    result: list[list[Node]] = []
+    run: list[Node] = []
+    key: tuple[int, int] | None = None
+    slots = 0
+
+    def flush() -> None:
+        nonlocal run
+        result.extend([run] if run and _is_worth_it(len(run), *key) else [[n] for n in run])  # type: ignore[misc]
+        run = []
+
+    for node in nodes:
+        count = counts[node]
+        if count is None:
+            flush()
+            result.append([node])
+            continue
+        own_key = count, specs[node][0].dtype.itemsize
+        own_slots = len(node.inputs) + node.output_count
+        full = len(run) == lib.PF_GROUP_MEMBERS or slots + own_slots > lib.PF_GROUP_SLOTS
+        if run and (own_key != key or full):
+            flush()
+        if not run:
+            key, slots = own_key, 0
+        run.append(node)
+        slots += own_slots
+    flush()
+    return result
+
+
+def _is_worth_it(members: int, count: int, itemsize: int) -> bool:
+    if members == 1:
+        return count >= SHARED_ELEMENTS
+    return count * itemsize >= CHAIN_BYTES
+
+
+def block_elements(itemsize: int, *, uses_scratch: bool) -> int:
+    """Return how many elements a group treats at a time."""
+    return (BLOCK_BYTES if uses_scratch else WIDE_BLOCK_BYTES) // itemsize
+
+
+class Scratch:
+    """Places for the values that exist inside of a group only, each one block of 8-byte numbers.
+
+    Examples
+    --------
+    >>> scratch = Scratch()
+    >>> a = scratch.take()
+    >>> scratch.give_back(a)
+    >>> scratch.take() == a
+    True
+    """
+
+    def __init__(self) -> None:
+        self._free = list(range(0, lib.PF_GROUP_SCRATCH, BLOCK_BYTES))[::-1]
+        self.used = False
+
+    def take(self) -> int | None:
+        """Return the offset of a free place, None when there is none."""
+        self.used = self.used or bool(self._free)
+        return self._free.pop() if self._free else None
+
+    def give_back(self, offset: int) -> None:
+        """Take a place back."""
+        self._free.append(offset)
+
+
+# ---- update ----
+
+
+def join_updates(
+    after: Sequence[Any], update: Sequence[Any], same: Callable[[Any, Any], bool]
+) -> tuple[list[Any], list[list[Any]]]:
+    """Put the element-wise calls that end `after` (clips) in front of the update of the same array.
+
+    Returns the calls that stay, and the updates, each with what has joined it.
+    """
+    stay = list(after)
+    moved: list[Any] = []
+    while stay and stay[-1].elementwise:
+        moved.insert(0, stay.pop())
+    groups = [[call] for call in update]
+    for call in moved:
+        (array,) = call.states
+        home = next(
+            (
+                group
+                for group in groups
+                if group[-1].elementwise and any(same(array, x) for x in group[-1].inputs)
+            ),
+            None,
+        )
+        if home is None:
+            stay.append(call)
+        else:
+            home.insert(len(home) - 1, call)
+    return stay, groups

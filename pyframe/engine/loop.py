@@ -1,0 +1,489 @@
+"""Loops: whole epochs in C, with shuffling, gathering and a learning rate for each step."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pyframe.engine.execution import SECONDS_PER_LOOK, give_up, handle
+from pyframe.engine.program import Context, Specialization
+from pyframe.engine.state import check_rate
+from pyframe.engine.storage import reading
+from pyframe.errors import ArgumentError, CopyError, LabelError, ShapeError
+from pyframe.graph.node import Array, Placeholder, describe
+from pyframe.native.core import ffi, lib, pointer, typed_pointer
+
+if TYPE_CHECKING:
+    from pyframe.engine.engine import Engine
+
+STEPS_PER_JOB = 1 << 16  # C is handed at most so many steps at a time (or one epoch)
+
+STATUS = {
+    lib.PF_PAUSED: "paused",
+    lib.PF_EPOCH_END: "epoch",
+    lib.PF_STEP_END: "step",
+}
+STOPS = {None: 0, "epoch": lib.PF_LOOP_STOP_EPOCH, "step": lib.PF_LOOP_STOP_STEP}
+
+
+class Tally:
+    """How far a loop is: what C counts, together with each step that it takes.
+
+    It stays when the loop and its data are gone, and there is nothing to be kept up with it: so
+    whatever interrupts whatever, it says what has been done to the parameters.
+    """
+
+    def __init__(self, loop: Any, records: Array) -> None:
+        self.loop, self.all_records = loop, records
+        self.skipped = 0  # batches that the loop began behind, in a training that goes on
+
+    @property
+    def epoch(self) -> int:
+        """Finished epochs."""
+        return int(self.loop.epoch)
+
+    @property
+    def batch_index(self) -> int:
+        """Finished batches of the present epoch."""
+        return int(self.loop.batch_index)
+
+    @property
+    def steps(self) -> int:
+        """Steps taken."""
+        batches = -(-self.loop.samples // self.loop.batch)
+        return int(self.loop.epoch * batches + self.loop.batch_index) - self.skipped
+
+    @property
+    def records(self) -> Array:
+        """Sums of the metrics' outputs, one row for each finished epoch."""
+        return self.all_records[: self.epoch]
+
+    @property
+    def partial_record(self) -> Array:
+        """Sums of the metrics' outputs over what is done of the present epoch."""
+        partial: Array = self.all_records[self.epoch]
+        return partial
+
+
+class Loop:
+    """Epochs over some arrays. Made by `Plan.loop`; use it in a ``with`` block.
+
+    Parameters
+    ----------
+    feeds : dict of Placeholder (or name) to array_like, all of one length
+    epochs : int
+    batch_size : int, optional
+        Rows a step; None, or the number of rows, is a full batch: read in place and in order.
+        The last batch of an epoch may be shorter.
+    shuffle : bool
+    seed : int
+        Of the shuffle and of dropout.
+    learning_rates : callable, optional
+        From an array of step numbers to their rates; default: the optimizer's rate.
+    first_epoch : int
+        The number of the first epoch, for the shuffle of a training that is resumed.
+    stop : {None, "epoch", "step"}
+        Where `run` returns besides deadlines.
+    order : callable, optional
+        In place of the shuffle: from the number of an epoch of this loop to the order of its rows,
+        int64 (rows,), each at least 0 and below the number of rows. `run` then returns after each
+        epoch. A full batch is read in order all the same.
+    training : bool
+        False evaluates: only loss and metrics are computed, and nothing is claimed.
+    claimed : bool, default False
+        Whether the caller has claimed the parameters already, for longer than the loop lives; see
+        `Plan.claim`. So an exception from a signal handler, which may come where a block begins or
+        ends, leaves nothing claimed for as long as its traceback lives:
+        ``with plan.claim(), plan.loop(..., claimed=True) as loop:``.
+
+    Attributes
+    ----------
+    epoch : int
+        Finished epochs.
+    batch_index, batches : int
+        Batches done in the present epoch, and in a whole one.
+    records : ndarray of float64, (epoch, width)
+        Sums of the metrics' outputs over each finished epoch.
+
+    Raises
+    ------
+    ArgumentError, ShapeError, FeedError, DTypeError, BusyError
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        feeds: Mapping[Any, Any],
+        *,
+        epochs: int,
+        batch_size: int | None,
+        shuffle: bool,
+        seed: int,
+        learning_rates: Callable[[Array], Array] | None,
+        first_epoch: int,
+        stop: str | None,
+        training: bool,
+        order: Callable[[int], Array] | None = None,
+        claimed: bool = False,
+    ) -> None:
+        self._loop: Any = None
+        if training:
+            engine.require_optimizer()
+        if stop not in STOPS:
+            raise ArgumentError(f"stop={stop!r}; use None, 'epoch' or 'step'")
+        self._engine, self._training = engine, training
+        self._arrays = self._check(feeds)
+        self.samples = len(next(iter(self._arrays.values())))
+        self.batch_size = self._check_batch(batch_size)
+        self.batches = -(-self.samples // self.batch_size)
+        self.epochs = _positive("epochs", epochs, minimum=0)
+        self._seed, self._first_epoch = seed, first_epoch
+        self._rates = learning_rates  # None: the optimizer's
+        self._seen_rate: Any = None  # that of the optimizer which the table of rates is made from
+        self._flags = STOPS[stop]
+        if shuffle and training and self.batch_size < self.samples:
+            self._flags |= lib.PF_LOOP_SHUFFLE
+        self._order, self._ordered = order, -1  # the epoch that the order at hand is for
+        if order is not None:
+            if shuffle:
+                raise ArgumentError("pass shuffle=True or an order, not both")
+            self._flags |= lib.PF_LOOP_STOP_EPOCH
+            if self.batch_size < self.samples:
+                self._flags |= lib.PF_LOOP_GATHER
+        self._alive: list[Any] = []
+        self._evaluated = ffi.new("int64_t *")  # batches
+        self._stack = ExitStack()
+        self._claim: Any = None
+        try:
+            if training and not claimed:
+                self._claim = engine.claim()
+            self._prepare()
+        except BaseException:
+            if self._claim is not None:
+                ffi.release(self._claim)
+            self._stack.close()
+            raise
+
+    # ---- checks ----
+
+    def _check(self, feeds: Mapping[Any, Any]) -> dict[Placeholder, Array]:
+        engine = self._engine
+        roots = [*([engine.cost] if engine.cost is not None else []), *engine.metrics]
+        arrays = engine.feeds_of(feeds, roots)
+        if not arrays:
+            raise ArgumentError("a loop needs at least one placeholder to take its rows from")
+        lengths = {engine.known[p]: len(a) if a.ndim else None for p, a in arrays.items()}
+        if None in lengths.values():
+            name = next(n for n, length in lengths.items() if length is None)
+            raise ShapeError(f"placeholder {name!r} was fed a number; a loop takes rows from it")
+        if len(set(lengths.values())) > 1:
+            text = ", ".join(f"{name!r} {length}" for name, length in lengths.items())
+            raise ShapeError(f"the numbers of rows differ: {text}; they must be equal")
+        if not next(iter(lengths.values())):
+            raise ArgumentError("there are no rows to train on: every array is empty")
+        return arrays
+
+    def _check_batch(self, batch_size: int | None) -> int:
+        if batch_size is None:
+            return self.samples
+        size = _positive("batch_size", batch_size, minimum=1)
+        if size > self.samples:
+            raise ArgumentError(
+                f"batch_size {size} is larger than the data ({self.samples} rows); "
+                "pass at most that, or None for a full batch"
+            )
+        return size
+
+    def _optimizers_rate(self) -> Any:
+        """Return the rate or schedule of the optimizer, unless others were given."""
+        if self._rates is not None or not self._training:
+            return None
+        return self._engine.optimizer.learning_rate
+
+    def _make_rates(self, steps: Array) -> Array:
+        """Return the learning rates of some steps."""
+        if not self._training:
+            return np.zeros(len(steps))
+        rate = self._seen_rate = self._optimizers_rate()
+        make = rate if self._rates is None else self._rates
+        rates = make(steps) if callable(make) else np.full(len(steps), check_rate(make))
+        # A copy, since `set_learning_rate` writes into it.
+        rates = np.array(rates, np.float64, order="C")
+        if rates.shape != steps.shape or not np.all(np.isfinite(rates) & (rates >= 0)):
+            raise ArgumentError(
+                "the schedule must give one finite learning rate, at least 0, for each step"
+            )
+        return rates
+
+    # ---- preparation ----
+
+    def _specialize(self, rows: int) -> tuple[Specialization, Context]:
+        engine = self._engine
+        feeds = {p: a[:rows] for p, a in self._arrays.items()}
+        mode = "train" if self._training else "evaluate"
+        specialization = engine.specialize(mode, [], feeds, self._training)
+        context = self._stack.enter_context(engine.context(specialization))
+        context.bind(feeds)
+        context.feeds = list(self._arrays.values())
+        return specialization, context
+
+    def _prepare(self) -> None:
+        self._full, self._full_context = self._specialize(self.batch_size)
+        rest = self.samples % self.batch_size
+        self._tail_context = self._specialize(rest)[1] if rest else None
+        program = self._full.program
+        self.width = sum(program.record_widths)
+        loop = self._loop = ffi.new("pf_loop *")
+        self.tally = Tally(loop, np.zeros((min(self.epochs, 1024) + 1, self.width)))
+        loop.size, loop.flags = ffi.sizeof("pf_loop"), self._flags
+        loop.full = self._full_context.pointer
+        loop.tail = self._tail_context.pointer if self._tail_context else ffi.NULL
+        self._rows = np.empty(self.samples, np.int64)
+        loop.order = typed_pointer("int64_t *", self._rows)
+        loop.samples, loop.batch = self.samples, self.batch_size
+        loop.seed = self._seed
+        # Counted in C with the step itself, and an evaluation takes none.
+        loop.step_count = self._engine.state.step_count if self._training else self._evaluated
+        self._alive = [self._feed_table(loop)]
+        self._next_job()
+
+    def _feed_table(self, loop: Any) -> Any:
+        bases = self._full.program.feed_bases
+        table = ffi.new("pf_feed[]", max(len(bases), 1))
+        kept: list[Any] = [table]
+        for i, (placeholder, base) in enumerate(bases.items()):
+            array = self._arrays[placeholder]
+            feed = table[i]
+            feed.data, feed.base = pointer(array), base
+            feed.row_bytes = array.nbytes // len(array)
+            feed.full_rows = ffi.NULL
+            if self._flags & (lib.PF_LOOP_SHUFFLE | lib.PF_LOOP_GATHER):
+                rows = np.empty((self.batch_size, *array.shape[1:]), array.dtype)
+                feed.full_rows = pointer(rows)
+                kept.append(rows)
+        loop.feeds, loop.feed_count = table, len(bases)
+        return kept
+
+    def _next_job(self) -> None:
+        """Hand C the next epochs, with their learning rates and a place for their records."""
+        loop = self._loop
+        wanted = max(1, STEPS_PER_JOB // self.batches)
+        end = min(self.epoch + wanted, self.epochs)
+        count = (end - self.epoch) * self.batches
+        steps = np.arange(count, dtype=np.int64) + loop.step_count[0]
+        rates = self._make_rates(steps)
+        self._ensure_rows(end + 1)
+        self._rate_table = rates
+        loop.learning_rates = typed_pointer("double *", rates)
+        loop.records = typed_pointer("double *", self.tally.all_records)
+        loop.steps_done, loop.first_epoch, loop.epochs = 0, self._first_epoch, end
+
+    def _take_order(self) -> None:
+        """Ask for the order of the epoch that is about to begin."""
+        if self._order is None or self._ordered == self.epoch or self.epoch >= self.epochs:
+            return
+        rows = np.asarray(self._order(self.epoch))
+        if rows.shape != (self.samples,) or rows.dtype.kind not in "iu":
+            raise ArgumentError(
+                f"order gave {rows.dtype} of shape {describe(rows.shape)}; it must give the "
+                f"numbers of {self.samples} rows"
+            )
+        if rows.min() < 0 or rows.max() >= self.samples:
+            raise ArgumentError(
+                f"order gave rows {rows.min()} to {rows.max()}; there are rows 0 to "
+                f"{self.samples - 1}"
+            )
+        self._rows[:] = rows
+        self._ordered = self.epoch
+
+    def _ensure_rows(self, rows: int) -> None:
+        kept = self.tally.all_records
+        if rows > len(kept):
+            grown = np.zeros((max(rows, 2 * len(kept)), self.width))
+            grown[: len(kept)] = kept
+            self.tally.all_records = grown
+
+    # ---- running ----
+
+    def seek(self, batch: int, sums: Array) -> None:
+        """Begin behind some batches of the first epoch, or behind all of it; before any `run`.
+
+        Parameters
+        ----------
+        batch : int
+            How many are done.
+        sums : ndarray of float64, (width,)
+            Of the metrics' outputs over them.
+        """
+        self.partial_record[...] = sums
+        self.tally.skipped = batch
+        if batch == self.batches:
+            self._loop.epoch = 1
+            return
+        self._loop.batch_index = batch
+        if self._flags & lib.PF_LOOP_SHUFFLE:  # C shuffles before the first batch of an epoch
+            lib.pf_shuffle(self._seed, self._first_epoch, self.samples, self._loop.order)
+
+    @property
+    def epoch(self) -> int:
+        """Finished epochs."""
+        return self.tally.epoch
+
+    @property
+    def batch_index(self) -> int:
+        """Finished batches of the present epoch."""
+        return self.tally.batch_index
+
+    @property
+    def samples_done(self) -> int:
+        """Finished rows, over all epochs."""
+        return self.epoch * self.samples + self.batch_index * self.batch_size
+
+    @property
+    def records(self) -> Array:
+        """Sums of the metrics' outputs, one row for each finished epoch."""
+        return self.tally.records
+
+    @property
+    def partial_record(self) -> Array:
+        """Sums of the metrics' outputs over what is done of the present epoch."""
+        return self.tally.partial_record
+
+    @property
+    def loss(self) -> float:
+        """The loss of the step that was finished last."""
+        context = self._full_context
+        if self._tail_context is not None and self.batch_index == 0 and self.epoch > 0:
+            context = self._tail_context
+        return context.loss[0]  # type: ignore[no-any-return]
+
+    def set_learning_rate(self, rate: float) -> None:
+        """Use a learning rate from the next step on, in place of those that were given."""
+        rate = check_rate(rate)
+        self._rates = lambda steps: np.full(len(steps), rate)
+        self._rate_table[self._loop.steps_done :] = rate
+
+    def _follow_optimizer(self) -> None:
+        """Have what was set as the optimizer's learning rate meanwhile count from here on."""
+        done, first = self._loop.steps_done, int(self._loop.step_count[0])
+        steps = np.arange(len(self._rate_table) - done, dtype=np.int64) + first
+        self._rate_table[done:] = self._make_rates(steps)
+
+    def run(self, seconds: float = SECONDS_PER_LOOK) -> str:
+        """Run for a while.
+
+        Parameters
+        ----------
+        seconds : float
+            The longest time to stay away, except that a kernel or an update is finished first.
+
+        Returns
+        -------
+        {"done", "paused", "epoch", "step"}
+            "paused": the time is over; "epoch" and "step": what `stop` asked for is reached.
+        """
+        reading.resume(self)
+        end = time.monotonic() + seconds
+        try:
+            if self._optimizers_rate() is not self._seen_rate:
+                self._follow_optimizer()
+            while True:
+                self._take_order()
+                status = lib.pf_loop_run(self._loop, max(end - time.monotonic(), 0.0))
+                if status == lib.PF_DONE:
+                    if self.epoch >= self.epochs:
+                        return "done"
+                    self._next_job()
+                    continue
+                if status in STATUS:
+                    if self.epoch >= self.epochs and not self._flags & (
+                        lib.PF_LOOP_STOP_EPOCH | lib.PF_LOOP_STOP_STEP
+                    ):
+                        return "done"
+                    return STATUS[status]
+                handle(self._current(), status)
+                if time.monotonic() > end:
+                    return "paused"
+        except LabelError as error:
+            row = self._row_of(error)
+            self._abandon()
+            if row is None:
+                raise
+            raise LabelError(f"{error}; it is in row {row} of the data") from None
+        except BaseException:
+            self._abandon()
+            raise
+        finally:
+            if not self._training and self._loop.in_step:
+                reading.pause(self)
+
+    def _row_of(self, error: LabelError) -> int | None:
+        """Return the row of the data with a wrong label, if it is clear which labels are meant."""
+        labels = [a for a in self._arrays.values() if a.dtype == np.int64]
+        if error.index is None or len(labels) != 1:
+            return None
+        place = self._loop.batch_index * self.batch_size
+        place += error.index // math.prod(labels[0].shape[1:])
+        gathered = self._flags & (lib.PF_LOOP_SHUFFLE | lib.PF_LOOP_GATHER)
+        return int(self._rows[place]) if gathered else int(place)
+
+    def _current(self) -> Context:
+        here = lib.pf_loop_context(self._loop)
+        if self._tail_context is not None and here == self._tail_context.pointer:
+            return self._tail_context
+        return self._full_context
+
+    def _abandon(self) -> None:
+        """Complete the update under way, or drop the step."""
+        if self._loop.in_step:
+            if give_up(self._current()):
+                lib.pf_loop_end_step(self._loop)
+            self._loop.in_step = 0
+
+    def close(self) -> None:
+        """Drop the step under way, and give the parameters free."""
+        try:
+            self._abandon()
+            reading.resume(self)
+            self._stack.close()
+        finally:
+            if self._claim is not None:
+                ffi.release(self._claim)
+
+    def __reduce__(self) -> Any:
+        raise CopyError(
+            f"{self!r} runs in C on the memory of its plan, and cannot be copied or pickled: copy "
+            "the plan (copy.deepcopy) and begin a loop on that; a fit goes on elsewhere from a "
+            "file of trainer.save(path), with fit(resume=path)"
+        )
+
+    def __enter__(self) -> Loop:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        if self._loop is None:
+            return "<Loop, not ready>"
+        return (
+            f"<Loop: epoch {self.epoch} of {self.epochs}, batch {self.batch_index} of "
+            f"{self.batches}, {self.samples} rows {describe((self.batch_size,))} at a time>"
+        )
+
+
+def _positive(name: str, value: Any, minimum: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
+        raise ArgumentError(f"{name}={value!r}; it must be a whole number, at least {minimum}")
+    return int(value)

@@ -1,0 +1,37 @@
+"""Plans as text: the table of instructions that ``print(plan)`` shows."""
+
+from __future__ import annotations
+
+from pyframe.engine.program import Program
+from pyframe.graph.node import describe
+from pyframe.graph.order import Graph
+
+ROWS_SHOWN = 200  # at most; the head and the tail of a longer plan
+
+
+def plan_table(head: str, graph: Graph, program: Program | None) -> str:
+    """Return the instructions of a plan's latest program as a table; without one, its nodes."""
+    if program is None:
+        nodes = "\n".join(f"  {name}: {node!r}" for node, name in graph.names.items())
+        return f"{head}\nNothing has been fed yet; the nodes are\n{nodes}"
+    table = [("#", "node", "kernel", "inputs", "outputs", "bytes")]
+    for i, row in enumerate(program.rows):
+        inputs = " ".join("-" if v < 0 else describe(program.specs[v].shape) for v in row.inputs)
+        outputs = " ".join(describe(program.specs[v].shape) for v in row.outputs)
+        size = sum(program.bytes[v] for v in row.outputs)
+        mark = ">" if i == program.update_at else " "
+        table.append((f"{mark}{i}", row.label, row.kernel, inputs, outputs, f"{size:,}"))
+    if len(table) > ROWS_SHOWN + 1:
+        half = ROWS_SHOWN // 2
+        table = [*table[: half + 1], ("...", "", "", "", "", ""), *table[-half:]]
+    widths = [max(len(line[c]) for line in table) for c in range(6)]
+    lines = []
+    for line in table:
+        cells = [cell.ljust(width) for cell, width in zip(line[:5], widths, strict=False)]
+        lines.append("  ".join([*cells, line[5].rjust(widths[5])]).rstrip())
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    note = "; the update begins at >" if program.update_at >= 0 else ""
+    lines.append(
+        f"{len(program):,} instructions; arena {program.arena_bytes:,} bytes{note}",
+    )
+    return "\n".join(lines)

@@ -1,0 +1,249 @@
+"""Programs: what the lowering is asked for, what it gives, and one execution of that."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+from weakref import ref
+
+import numpy as np
+
+from pyframe.engine.fusion import Key
+from pyframe.engine.storage import Guard
+from pyframe.errors import ResourceError, raise_if_signalled
+from pyframe.graph.node import Array, Node, Parameter, Placeholder, Spec, Value, known_shape
+from pyframe.native.core import ffi, lib
+
+ARENA = 0
+NOWHERE = -1
+BLOCK: int = lib.PF_IN_GROUP
+PYTHON, GROUP = "python", "group"  # what a row says instead of the name of a kernel
+COPY_KERNEL = "copy"  # moves a gradient to its segment, and states to and from their shadow
+
+
+class FlatCall(NamedTuple):
+    """A kernel call on flat arrays, in front of the nodes or behind them: clipping, updates.
+
+    Operands are arrays, or a `Value` of the graph (the loss).
+    """
+
+    label: str
+    kernel: str
+    dtype: np.dtype[Any]
+    inputs: tuple[Array | Value, ...]
+    outputs: tuple[Array, ...] = ()
+    states: tuple[Array, ...] = ()
+    attributes: bytes = b""
+    python: Callable[[Any], None] | None = None  # instead of a kernel
+    elementwise: bool = False  # as in `Op.is_elementwise`
+    operations: int = 1  # for each element
+    # What to raise, from the number of the step, when it finds NaN or infinity.
+    explain: Callable[[int], Exception] | None = None
+
+    def is_flat(self, elements: int) -> bool:
+        """Return whether each operand has so many elements or a single one, as in a group."""
+        return all(
+            isinstance(x, np.ndarray) and x.size in (1, elements)
+            for x in (*self.inputs, *self.outputs, *self.states)
+        )
+
+
+@dataclass
+class Request:
+    """What a program is to compute."""
+
+    outputs: list[Value]
+    feeds: dict[Placeholder, Spec]
+    names: dict[Node, str]
+    training: bool = False
+    cost: Value | None = None
+    records: list[Value] = field(default_factory=list)
+    gradients: list[tuple[Parameter, Value, Array]] = field(default_factory=list)
+    parameter_arrays: dict[Parameter, Array] = field(default_factory=dict)
+    state_arrays: dict[Parameter, Array] = field(default_factory=dict)
+    before: list[FlatCall] = field(default_factory=list)
+    after: list[FlatCall] = field(default_factory=list)
+    update: list[FlatCall] = field(default_factory=list)
+    keep_all: bool = False
+    detect_anomaly: bool = False
+    fuse: frozenset[str] = frozenset()  # of `pyframe.engine.fusion.FUSIONS`
+
+
+class Row(NamedTuple):
+    """One instruction for the printed table and for errors."""
+
+    label: str
+    kernel: str
+    node: Node | None
+    inputs: list[int]
+    outputs: list[int]
+    call: FlatCall | None
+
+
+class Instruction(NamedTuple):
+    """One instruction as C has it: the fields of ``pf_instruction`` in core_c/plan.inc."""
+
+    kernel: int  # an address; 0: in Python, or a group
+    stream: int  # of random numbers
+    accumulate: int
+    slots_at: int
+    attributes_at: int
+    scratch_bytes: int
+    work: int
+    flags: int
+    attribute_size: int
+    input_count: int
+    output_count: int
+    state_count: int
+    group: int = 0  # of its head: how many members follow
+    elements: int = 0  # of a group
+    block: int = 0  # of a group: the elements that are treated at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A lowered program: the C object, and what Python must know of it. Made by `lower`.
+
+    A value has a number, of which `specs`, `bytes` and `places` tell more.
+    """
+
+    pointer: Any
+    rows: list[Row]
+    members: dict[int, int]  # of groups: how many there are behind each head
+    update_at: int  # the first instruction of the update, or -1
+    absorbed: set[Key]  # values that a fusion has done away with
+    specs: list[Spec]
+    bytes: list[int]
+    places: list[tuple[int, int]]  # (base, offset)
+    value_ids: dict[Key, int]
+    readable: set[int]  # those whose memory still holds them at the end
+    arena_bytes: int
+    feeds: list[Placeholder]
+    feed_bases: dict[Placeholder, int]
+    fixed_bases: list[tuple[int, int]]  # (base, address)
+    cost_id: int
+    output_ids: list[int]
+    record_ids: list[int]
+    alive: list[Any]  # what the bases point to
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @cached_property
+    def position(self) -> dict[Node, int]:
+        """The instruction of each node that has one."""
+        return {row.node: i for i, row in enumerate(self.rows) if row.node is not None}
+
+    @cached_property
+    def python_rows(self) -> set[int]:
+        """The instructions that are run by Python."""
+        return {i for i, row in enumerate(self.rows) if row.kernel == PYTHON}
+
+    @cached_property
+    def record_widths(self) -> list[int]:
+        """How many numbers each metric sums."""
+        return [math.prod(known_shape(self.specs[i])) for i in self.record_ids]
+
+    @cached_property
+    def fed_values(self) -> set[int]:
+        """The values that lie in what is fed."""
+        fed = set(self.feed_bases.values())
+        return {i for i, (base, _) in enumerate(self.places) if base in fed}
+
+
+class Specialization:
+    """A program for one set of input shapes, and the contexts that are not in use."""
+
+    def __init__(self, program: Program, guards: list[Guard]) -> None:
+        self.program, self.guards = program, guards
+        # Taking the last one out is one indivisible step: what is not in here belongs to whoever
+        # took it, without a lock.
+        self.idle: list[Context] = []
+
+    def borrow(self) -> Context:
+        """Return a context to be appended to `idle` again: an idle one, or a new one."""
+        try:
+            return self.idle.pop()
+        except IndexError as error:
+            raise_if_signalled(error)
+            return Context(self.program, self.guards, self)
+
+
+class Context:
+    """One execution of a program: its arena, its calls, its position."""
+
+    def __init__(
+        self, program: Program, guards: Sequence[Guard], home: Specialization | None = None
+    ) -> None:
+        self.program = program
+        # Where it lies when nobody uses it. That keeps the context, and not the other way round:
+        # the memory of both is given back as soon as the plan drops them.
+        self._home = None if home is None else ref(home)
+        pointers = [g.pointer for g in guards]
+        table = ffi.new("pf_guard *[]", pointers) if pointers else ffi.NULL
+        pointer = lib.pf_context_new(program.pointer, table, len(pointers))
+        if pointer == ffi.NULL:
+            raise ResourceError(
+                f"this graph needs {program.arena_bytes:,} bytes for its values, which the "
+                "system does not give; use a smaller batch"
+            )
+        self.pointer = ffi.gc(pointer, lib.pf_context_free)
+        for base, address in program.fixed_bases:
+            lib.pf_context_bind(self.pointer, base, ffi.cast("void *", address))
+        self.python: dict[Node, Any] = {}  # what nodes written in Python keep until backward
+        self.feeds: list[Any] = []  # what the bases point to: arrays, or their buffers
+        self.loss: Any = None  # a pointer to the loss that was computed last
+        if program.cost_id != NOWHERE:
+            address = lib.pf_context_data(self.pointer, program.cost_id)
+            is_float = program.specs[program.cost_id].dtype.itemsize == 4
+            self.loss = ffi.cast("float *" if is_float else "double *", address)
+        # Where the outputs are; None for one whose place changes with the feed.
+        self.places = [
+            None if i in program.fed_values else self.read(i) for i in program.output_ids
+        ]
+
+    def output(self, i: int) -> Array:
+        """Return a view of output number i of the request."""
+        place = self.places[i]
+        return self.read(self.program.output_ids[i]) if place is None else place
+
+    @contextmanager
+    def held(self) -> Iterator[bool]:
+        """Keep runs away for the length of a ``with`` block, unless one has it: then False."""
+        home = None if self._home is None else self._home()
+        if home is None:  # it never had one, or the plan has dropped it: nobody can run it now
+            yield True
+            return
+        try:
+            home.idle.remove(self)
+        except ValueError as error:
+            raise_if_signalled(error)
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            home.idle.append(self)
+
+    def bind(self, feeds: dict[Placeholder, Array]) -> None:
+        """Point the program's feeds to arrays, which stay alive with the context."""
+        arrays = []
+        for placeholder, base in self.program.feed_bases.items():
+            array = feeds[placeholder]
+            lib.pf_context_bind(self.pointer, base, ffi.cast("void *", array.ctypes.data))
+            arrays.append(array)
+        self.feeds = arrays
+
+    def read(self, value: int) -> Array:
+        """Return a view of a value's memory."""
+        spec = self.program.specs[value]
+        address = lib.pf_context_data(self.pointer, value)
+        shape = known_shape(spec)
+        if address == ffi.NULL or self.program.bytes[value] == 0:
+            return np.empty(shape, spec.dtype)
+        buffer = ffi.buffer(address, self.program.bytes[value])
+        return np.frombuffer(buffer, spec.dtype).reshape(shape)

@@ -1,0 +1,358 @@
+"""Train states: the arrays that training writes, and the updates lowered to calls on them."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pyframe.engine.program import COPY_KERNEL, Context, FlatCall, Request
+from pyframe.engine.storage import Guard, Run, Storage, in_order, runs
+from pyframe.errors import AnomalyError, ArgumentError, GraphError, raise_if_signalled
+from pyframe.graph.node import Array, Node, Parameter, State, Value, known_shape
+from pyframe.native.core import empty_aligned, ffi, lib
+
+FLOAT64 = np.dtype(np.float64)
+
+
+def check_learning_rate(optimizer: Any) -> None:
+    """Raise `ArgumentError` for an optimizer whose constant rate makes no sense."""
+    rate = getattr(optimizer, "learning_rate", 0.0)
+    if not callable(rate):
+        check_rate(rate)
+
+
+def check_rate(rate: Any) -> float:
+    """Return a learning rate as a float, or raise `ArgumentError` if it is none."""
+    if isinstance(rate, bool):
+        raise ArgumentError(f"learning rate {rate!r} is no number")
+    try:
+        number = float(rate)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise_if_signalled(error)
+        raise ArgumentError(f"learning rate {rate!r:.80} is no number that floats hold") from error
+    if not (math.isfinite(number) and number >= 0):
+        raise ArgumentError(f"learning rate {rate!r} must be a finite number, at least 0")
+    return number
+
+
+class TrainState:
+    """What a plan trains: buffers of gradients, shadows of states, optimizer slots, step count.
+
+    Parameters and states live in storages that several plans may share; gradients, shadows,
+    candidates and slots belong to one plan.
+    """
+
+    def __init__(
+        self, optimizer: Any, parameters: Sequence[Parameter], states: Sequence[State]
+    ) -> None:
+        self.optimizer = optimizer
+        # As they are now: with other options there would be others.
+        self.slot_kinds = list(optimizer.slots.items()) if optimizer is not None else []
+        self.parameters, self.states = list(parameters), list(states)
+        self.step_count = ffi.new("int64_t *")  # in C, which adds 1 at the end of a step
+        self.storages = _unique([p.place.storage for p in [*parameters, *states]])
+        self.guards: list[Guard] = in_order(s.guard for s in self.storages)
+        self._gradients: dict[int, Array] = {}
+        self._shadows: dict[int, Array] = {}
+        self._candidates: dict[int, Array] = {}
+        self._masks: dict[int, Array] = {}
+        self.trained: list[Parameter] = []
+        self.groups: list[str] = []
+        self.runs: list[Run] = []
+        self.slots: list[dict[str, Array]] = []
+        self._norm = np.zeros(1)
+        self._zero = np.zeros(1)
+        self._skipped = np.zeros(1)
+        self._names: Mapping[Node, str] = {}
+
+    @property
+    def skipped(self) -> int:
+        """How many of the completed steps have updated nothing: their gradients held NaN."""
+        return int(self._skipped[0])
+
+    @property
+    def step(self) -> int:
+        """The number of completed training steps."""
+        return self.step_count[0]  # type: ignore[no-any-return]
+
+    @step.setter
+    def step(self, step: int) -> None:
+        self.step_count[0] = step
+
+    def train(self, trained: Sequence[Parameter], groups: Sequence[str] | None = None) -> None:
+        """Say which parameters the optimizer updates, in which groups, and make its slots."""
+        self.trained = list(trained)
+        if groups is None:
+            group_of = getattr(self.optimizer, "group_of", lambda parameter: parameter.group)
+            groups = [group_of(p) for p in self.trained]
+        self.groups = list(groups)
+        self.runs = runs(
+            self.trained, dict(zip(self.trained, self.groups, strict=True)).__getitem__
+        )
+        for run in self.runs:
+            self.slots.append(
+                {name: self._new_slot(run, name, kind) for name, kind in self.slot_kinds}
+            )
+
+    def _new_slot(self, run: Run, name: str, kind: str) -> Array:
+        if kind == "like":
+            slot = empty_aligned(run.stop - run.start, run.storage.data.dtype)
+        else:
+            slot = np.zeros(1)
+        initial = self.optimizer.initial_slot(name)
+        slot[...] = initial
+        return slot
+
+    # ---- arrays ----
+
+    def parameter_arrays(self) -> dict[Parameter, Array]:
+        """Return where each parameter and state is."""
+        return {p: _part(p.place.storage.data, p) for p in [*self.parameters, *self.states]}
+
+    def gradient_array(self, parameter: Parameter) -> Array:
+        """Return where the gradient of a parameter goes: a buffer laid out like its storage."""
+        return _part(self._like(self._gradients, parameter.place.storage), parameter)
+
+    def gradient_buffers(self) -> list[Array]:
+        """Return the buffers that hold gradients."""
+        return list(self._gradients.values())
+
+    def shadow_arrays(self) -> dict[Parameter, Array]:
+        """Return where states are written during a step, before the update commits them."""
+        return {s: _part(self._like(self._shadows, s.place.storage), s) for s in self.states}
+
+    def _like(self, buffers: dict[int, Array], storage: Storage) -> Array:
+        if id(storage) not in buffers:
+            buffers[id(storage)] = empty_aligned(storage.data.size, storage.data.dtype)
+        return buffers[id(storage)]
+
+    def _mask(self, storage: Storage) -> Array:
+        """Return 1 where a trained parameter lies and 0 elsewhere, in the layout of a storage."""
+        if id(storage) not in self._masks:
+            mask = self._like(self._masks, storage)
+            for parameter in self.trained:
+                if parameter.place.storage is storage:
+                    _part(mask, parameter)[:] = 1
+        return self._masks[id(storage)]
+
+    def all_arrays(self) -> list[Array]:
+        """Return what a snapshot must copy."""
+        slots = [slot for table in self.slots for slot in table.values()]
+        return [*(s.data for s in self.storages), *slots, self._skipped]
+
+    def views(self, arrays: Sequence[Array], names: Mapping[Any, str]) -> dict[str, Array]:
+        """Return the parts of what a snapshot has copied, as views, by name.
+
+        Parameters
+        ----------
+        arrays : list of ndarray
+            Laid out as `all_arrays`.
+        names : dict of Parameter to str
+
+        Returns
+        -------
+        dict of str to ndarray
+            ``values/<name>`` for each parameter and state, ``slots/<slot>/<name>`` for what the
+            optimizer keeps for each trained parameter, ``slots/<slot>/<run>`` for a number that it
+            keeps for a run.
+        """
+        buffers = {id(s): array for s, array in zip(self.storages, arrays, strict=False)}
+        rest = iter(arrays[len(self.storages) :])
+        result = {}
+        for p in [*self.parameters, *self.states]:
+            part = _part(buffers[id(p.place.storage)], p)
+            result[f"values/{names[p]}"] = part.reshape(known_shape(p.spec))
+        for i, (run, table) in enumerate(zip(self.runs, self.slots, strict=True)):
+            inside = [
+                p
+                for p in self.trained
+                if p.place.storage is run.storage and run.start <= p.place.offset < run.stop
+            ]
+            for name, kind in self.slot_kinds:
+                slot = next(rest)
+                assert slot.shape == table[name].shape
+                if kind == "like":
+                    for p in inside:
+                        first = p.place.offset - run.start
+                        part = slot[first : first + p.size]
+                        result[f"slots/{name}/{names[p]}"] = part.reshape(known_shape(p.spec))
+                else:
+                    result[f"slots/{name}/{i}"] = slot
+        return result
+
+    # ---- calls ----
+
+    def shadow_calls(self, *, commit: bool = False) -> list[FlatCall]:
+        """Return the copies from states to shadows, or back when the step commits."""
+        calls = []
+        for storage in _unique([s.place.storage for s in self.states]):
+            for segment_owner in [s for s in self.states if s.place.storage is storage]:
+                state = _part(storage.data, segment_owner)
+                shadow = _part(self._shadows[id(storage)], segment_owner)
+                source, target = (shadow, state) if commit else (state, shadow)
+                label = "commit" if commit else "begin"
+                calls.append(FlatCall(label, COPY_KERNEL, state.dtype, (source,), (target,)))
+        return calls
+
+    def lower(self, request: Request) -> None:
+        """Add proposals, clipping and the update to a request."""
+        optimizer = self.optimizer
+        self._names = {p: request.names.get(p, p.label()) for p in self.trained}
+        operands = [self._operands(i, request.cost) for i in range(len(self.runs))]
+        if optimizer.proposes:
+            for parameter in self.trained:
+                candidate = self._like(self._candidates, parameter.place.storage)
+                request.parameter_arrays[parameter] = _part(candidate, parameter)
+            request.before += self._calls(optimizer.proposals, operands)
+        request.after += self._clip_calls(operands)
+        if optimizer.is_python:
+            request.update.append(self._python_call(operands))
+        else:
+            request.update += self._calls(optimizer.calls, operands)
+        if self.states:
+            request.update += self.shadow_calls(commit=True)
+
+    def _operands(self, i: int, cost: Value | None) -> dict[str, Any]:
+        run = self.runs[i]
+        part = slice(run.start, run.stop)
+        operands: dict[str, Any] = {"parameters": run.storage.data[part], **self.slots[i]}
+        if self.optimizer.needs_gradients:
+            operands["gradients"] = self._like(self._gradients, run.storage)[part]
+        if self.optimizer.proposes:
+            operands["candidate"] = self._like(self._candidates, run.storage)[part]
+            operands["mask"] = self._mask(run.storage)[part]
+            operands["run"] = np.full(1, float(i))
+        operands["cost"] = cost
+        return operands
+
+    def _calls(self, make: Callable[[str], Any], operands: list[dict[str, Any]]) -> list[FlatCall]:
+        result = []
+        for i, names in enumerate(operands):
+            for call in make(self.runs[i].group):
+                result.append(self._flat(f"{self.optimizer.name}[{i}]", i, call, names))
+        return result
+
+    def _flat(self, label: str, i: int, call: Any, names: dict[str, Any]) -> FlatCall:
+        def look_up(operand: str) -> Any:
+            if operand not in names:
+                raise GraphError(
+                    f"optimizer {self.optimizer.name} asks for operand {operand!r}; "
+                    f"there are {sorted(names)}"
+                )
+            return names[operand]
+
+        return FlatCall(
+            label,
+            call.kernel,
+            self.runs[i].storage.data.dtype,
+            tuple(map(look_up, call.inputs)),
+            tuple(map(look_up, call.outputs)),
+            tuple(map(look_up, call.states)),
+            call.attributes,
+            elementwise=call.elementwise,
+            operations=call.operations,
+            explain=self._explain_nonfinite,
+        )
+
+    def _explain_nonfinite(self, step: int) -> AnomalyError:
+        """Return the error for gradients that hold NaN or infinity."""
+        wrong = [p for p in self.trained if not np.isfinite(self.gradient_array(p)).all()]
+        if not wrong:
+            return AnomalyError(
+                "the norm of the gradients is beyond the largest number; look at the learning "
+                "rate and the data"
+            )
+        gradient = self.gradient_array(wrong[0])
+        kind = "NaN" if np.isnan(gradient).any() else "infinity"
+        others = f", and those of {len(wrong) - 1} other parameters" if len(wrong) > 1 else ""
+        return AnomalyError(
+            f"the gradient of parameter {self._names[wrong[0]]!r} holds {kind}{others}; nothing "
+            f"was updated in step {step}: look at the data and the learning rate, find the "
+            "node with compile(..., detect_anomaly=True), or pass nonfinite='skip' to the "
+            "optimizer to leave such steps out and count them"
+        )
+
+    def _clip_calls(self, operands: list[dict[str, Any]]) -> list[FlatCall]:
+        """Return the calls that clip all gradients, by value or by their norm over all runs."""
+        if not self.optimizer.needs_gradients:
+            return []
+        result: list[FlatCall] = []
+        names = [{**table, "norm": self._norm, "skipped": self._skipped} for table in operands]
+        for calls in self.optimizer.clip_calls():
+            if any("norm" in (*c.inputs, *c.states) for c in calls[:1]) and calls[0].states == (
+                "norm",
+            ):
+                result.append(
+                    FlatCall("zero norm", COPY_KERNEL, FLOAT64, (self._zero,), (self._norm,))
+                )
+            for call in calls:
+                result += [self._flat(f"clip[{i}]", i, call, t) for i, t in enumerate(names)]
+        return result
+
+    def _python_call(self, operands: list[dict[str, Any]]) -> FlatCall:
+        """Return the update of all runs by an optimizer written in Python: all of it or nothing."""
+        parameters = tuple(names["parameters"] for names in operands)
+        slots = tuple(slot for table in self.slots for slot in table.values())
+
+        def update(context: Context) -> None:
+            before = lib.pf_context_position(context.pointer)
+            kept = [array.copy() for array in (*parameters, *slots)]
+            try:
+                self._run_update(context, operands)
+                lib.pf_context_skip(context.pointer)  # from here on the step counts as taken
+            except BaseException:
+                if lib.pf_context_position(context.pointer) == before:
+                    for array, old in zip((*parameters, *slots), kept, strict=True):
+                        array[...] = old
+                raise
+
+        gradients = tuple(names["gradients"] for names in operands if "gradients" in names)
+        return FlatCall(
+            self.optimizer.name,
+            "",
+            parameters[0].dtype if parameters else FLOAT64,
+            gradients,
+            (),
+            (*parameters, *slots),
+            python=update,
+        )
+
+    def _run_update(self, context: Context, operands: list[dict[str, Any]]) -> None:
+        step = lib.pf_context_step(context.pointer)
+        for guard in self.guards:
+            guard.updating_thread = threading.get_ident()
+        try:
+            for names, slots in zip(operands, self.slots, strict=True):
+                self.optimizer.update(
+                    names["parameters"],
+                    names.get("gradients"),
+                    slots,
+                    step=int(step.step),
+                    learning_rate=float(step.learning_rate),
+                )
+        finally:
+            for guard in self.guards:
+                guard.updating_thread = None
+
+    def rate_at(self, rate: float | None) -> float:
+        """Return the learning rate of the next step."""
+        if rate is None:
+            rate = self.optimizer.learning_rate
+            if type(rate) is not float and callable(rate):
+                rate = rate(np.array([self.step]))[0]
+        if type(rate) is float and 0.0 <= rate < math.inf:
+            return rate
+        return check_rate(rate)
+
+
+def _part(buffer: Array, parameter: Parameter) -> Array:
+    offset = parameter.place.offset
+    return buffer[offset : offset + parameter.size]
+
+
+def _unique(items: Sequence[Any]) -> list[Any]:
+    return list({id(item): item for item in items}.values())

@@ -1,0 +1,389 @@
+"""Ops: nodes whose work a C kernel does, and the rules that an op class states.
+
+An op class holds all that is known of an op on the Python side: its shape rule, its kernel and
+attributes, its gradient, a float64 NumPy reference and test cases. Everything else (conformance
+tests, serialization, the tables of a plan) is derived from these.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, NoReturn
+
+import numpy as np
+
+from pyframe.attributes import Block, Rule
+from pyframe.errors import (
+    ArgumentError,
+    DTypeError,
+    GraphError,
+    PyframeError,
+    ShapeError,
+    raise_if_signalled,
+)
+from pyframe.graph.node import FLOAT64, INT64, Array, Node, Shape, Spec, State, Value, describe
+from pyframe.native.core import MAX_NDIM
+
+
+class Case(NamedTuple):
+    """One call of an op for a test: arrays of its inputs (None: absent), and its attributes."""
+
+    inputs: tuple[Array | None, ...]
+    attributes: dict[str, Any] = {}
+    states: tuple[Array, ...] = ()
+
+
+class Op(Node):
+    """A node computed by the kernels ``pf_<kernel>_f32`` and ``pf_<kernel>_f64``.
+
+    What a subclass states:
+
+    - `op`: its name in the registry; `kernel`: that of its C kernel, the same unless given.
+    - `attributes`: fields of the block that the kernel reads, as ``{"slope": "f8"}``; in C a
+      struct with the same fields in the same order. They are keyword arguments of the class and
+      are kept in ``self.attrs``.
+    - `rules`: for each attribute what it may be, as ``{"slope": number(at_least=0)}``; see
+      `pyframe.attributes`. The constructor and a model file both go through them, and a check that
+      stands in the constructor alone is none for a file. An attribute without a rule that goes to
+      the kernel as it is may be what its field holds. What a value may be for some shapes only is a
+      matter of the shape rule.
+    - `defaults`: the values of attributes that may be left out.
+    - `integer_inputs`: indices of inputs that are int64; all others share one float dtype.
+    - `optional_inputs`: indices of inputs that may be None.
+    - `shape_only`: indices of inputs of which only the shape is used: their memory is not kept,
+      and they may have any dtype.
+    - `constant_inputs`: indices of float inputs that are data, as a loss's sample weights are: no
+      gradient flows to them.
+    - `infer_shape(*shapes)`: the shape of the output (a tuple of shapes when there are several).
+      Extents may be None (unknown); `self.bad_shapes("why")` raises with node and shapes.
+    - `states`: a keyword of the class, for an op whose kernel reads and writes `State` arrays.
+    - `reads_training`: the kernel does something else while training.
+    - `uses_random`: the kernel draws random numbers; `random_source` is the node whose stream it
+      draws from, the node itself unless a gradient has to repeat the numbers of another node.
+    - `differentiable_outputs`: the outputs a loss may depend on, when it is not all of them.
+    - `gradient(*grads)`: one `Value` or None for each input, given the gradients of the outputs
+      (None for an output that the loss does not depend on); it builds nodes, it computes nothing.
+    - `reference(*inputs, **attrs)`: the result in NumPy, in float64; slow and obvious. With
+      `reads_training` it also takes ``training``; with states `reference_states` is what counts,
+      and `magnitude` takes ``states`` too; with `uses_random` it says what happens outside of
+      training, when nothing is drawn.
+    - `cases()` and `sample(draw)`: test cases, fixed and random.
+    - `rectifies`: of an activation that cuts off half of its input or so: the weights before it are
+      drawn the larger (He's variance), so that the signal keeps its size.
+    - `listed_in`: "losses" or "metrics" for a built-in one that is picked by name among those, too;
+      `aliases` are its other names there.
+    """
+
+    rectifies: ClassVar[bool] = False
+    listed_in: ClassVar[str] = ""
+    aliases: ClassVar[tuple[str, ...]] = ()
+    kernel: ClassVar[str] = ""
+    attributes: ClassVar[dict[str, str]] = {}
+    rules: ClassVar[Mapping[str, Rule]] = {}
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    integer_inputs: ClassVar[tuple[int, ...]] = ()
+    optional_inputs: ClassVar[tuple[int, ...]] = ()
+    shape_only: ClassVar[tuple[int, ...]] = ()
+    constant_inputs: ClassVar[tuple[int, ...]] = ()
+    output_dtype: ClassVar[np.dtype[Any] | None] = None  # None: that of the float inputs
+    differentiable: ClassVar[bool] = True
+    reads_training: ClassVar[bool] = False
+    uses_random: ClassVar[bool] = False
+    # What a constructor keeps besides inputs and attributes: no file can give it back.
+    _keeps: ClassVar[tuple[str, ...]] = ()
+    differentiable_outputs: ClassVar[tuple[int, ...] | None] = None  # None: all
+    exact_on_integers: ClassVar[bool] = False  # sums and products only: no rounding there
+    attribute_dtype: ClassVar[np.dtype[Any]] = np.dtype([])
+    _block: ClassVar[Block] = Block({})
+    _rules: ClassVar[dict[str, Rule]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "kernel" not in cls.__dict__ and "op" in cls.__dict__:
+            cls.kernel = cls.op
+        cls._block = Block(cls.attributes)
+        cls.attribute_dtype = cls._block.dtype
+        as_they_are = cls._block.rules if cls.lower_attributes is Op.lower_attributes else {}
+        cls._rules = {**as_they_are, **cls.rules}
+
+    def __init__(
+        self,
+        *inputs: Any,
+        name: str | None = None,
+        states: Sequence[State] = (),
+        **attributes: Any,
+    ) -> None:
+        self.attrs: dict[str, Any] = attributes
+        if attributes or self.attributes:
+            self._check_attributes(name)
+        super().__init__(*inputs, name=name, states=states)
+
+    def _check_attributes(self, name: str | None) -> None:
+        """Bring `attrs` into the form that the rules give them, or raise `ArgumentError`."""
+        attrs = self.attrs
+        if not attrs.keys() <= self.attributes.keys():
+            unknown = sorted(attrs.keys() - self.attributes.keys())
+            raise ArgumentError(
+                f"{name or self.op} ({type(self).__name__}) does not know {unknown}; "
+                f"its attributes are {sorted(self.attributes)}"
+            )
+        for key, value in self.defaults.items():
+            attrs.setdefault(key, value)
+        try:
+            for key, rule in self._rules.items():
+                if key not in attrs:
+                    raise ArgumentError(f"it needs {key}=, one of its attributes")
+                attrs[key] = rule(attrs[key], key)
+        except ArgumentError as error:
+            label = f"{name or self.op} ({type(self).__name__})"
+            raise ArgumentError(f"{label}: {error}") from error
+
+    def check(self, *specs: Spec | None) -> tuple[Spec, ...]:
+        dtype = self._check_dtypes(specs)
+        out = self.output_dtype or dtype
+        shapes: list[Shape | None] = []
+        for spec in specs:
+            if spec is None:
+                shapes.append(None)
+            elif spec.shape is None:
+                return (Spec(None, out),) * self.output_count
+            else:
+                shapes.append(spec.shape)
+        self._shapes_for_message = shapes
+        for shape in shapes:
+            if shape is not None and len(shape) > MAX_NDIM:
+                _refuse_rank(self, shape)
+        try:
+            result = self.infer_shape(*shapes)
+        except PyframeError:
+            raise
+        except (TypeError, ValueError, LookupError, ArithmeticError) as error:
+            raise_if_signalled(error)
+            given = ", ".join("None" if s is None else describe(s) for s in shapes)
+            raise GraphError(
+                f"{self.label()} ({type(self).__name__}) does not take {len(specs)} input(s) of "
+                f"{given}, with the attributes {self.attrs!r:.200}: its shape rule says {error!r}"
+            ) from error
+        results = (result,) if self.output_count == 1 else result
+        first = specs[0] if specs else None
+        specs_out = []
+        for shape in results:
+            if first is not None and shape is first.shape and out is first.dtype:
+                specs_out.append(first)  # nothing new: most ops keep the shape
+                continue
+            if len(shape) > MAX_NDIM:
+                _refuse_rank(self, shape)
+            _check_size(self, shape)
+            specs_out.append(Spec(shape, out))
+        return tuple(specs_out)
+
+    def _check_dtypes(self, specs: Sequence[Spec | None]) -> np.dtype[Any]:
+        dtype: np.dtype[Any] | None = None
+        for i, spec in enumerate(specs):
+            if spec is None:
+                if i not in self.optional_inputs:
+                    raise GraphError(f"{self.label()}: input {i} must not be None")
+            elif i in self.integer_inputs:
+                if spec.dtype != INT64:
+                    raise DTypeError(
+                        f"{self.label()}: input {i} ({self._input_label(i)}) takes int64 labels "
+                        f"and got {spec.dtype.name}; declare its placeholder with dtype='int64'"
+                    )
+            elif i in self.shape_only:
+                continue
+            elif spec.dtype.kind != "f":
+                raise DTypeError(
+                    f"{self.label()}: input {i} ({self._input_label(i)}) takes floats and got "
+                    f"{spec.dtype.name}"
+                )
+            elif dtype is None:
+                dtype = spec.dtype
+            elif spec.dtype != dtype:
+                raise DTypeError(
+                    f"{self.label()}: input {i} ({self._input_label(i)}) is {spec.dtype.name} and "
+                    f"the inputs before it are {dtype.name}; give all of them one dtype"
+                )
+        if dtype is None:
+            raise GraphError(f"{self.label()} has no float input")
+        return dtype
+
+    def _input_label(self, i: int) -> str:
+        inputs = getattr(self, "inputs", ())
+        value = inputs[i] if i < len(inputs) else None
+        return value.node.label() if value is not None else "absent"
+
+    def bad_shapes(self, why: str) -> NoReturn:
+        """Raise a `ShapeError` that names this node and the shapes of its inputs."""
+        given = ", ".join(
+            f"{self._input_label(i)} {describe(shape)}"
+            for i, shape in enumerate(self._shapes_for_message)
+            if i < len(self.inputs) and self.inputs[i] is not None
+        )
+        raise ShapeError(f"{self.label()} ({type(self).__name__}): {why}; got {given}")
+
+    def infer_shape(self, *shapes: Any) -> Any:
+        """Return the shape of each output; default: that of the first input."""
+        return shapes[0]
+
+    def gradient(self, *grads: Any) -> Sequence[Value | None]:
+        """Return the gradient node of each input; see the class."""
+        raise GraphError(f"{type(self).__name__} has no gradient")
+
+    def alias(self, specs: Sequence[Spec | None], training: bool) -> int | None:
+        """Return the index of the input whose memory output 0 simply is, or None.
+
+        Asked with the known shapes of a feed: a reshape always answers 0, a dropout outside of
+        training does too.
+        """
+        return None
+
+    def lower_attributes(self, specs: Sequence[Spec | None]) -> dict[str, Any]:
+        """Return the attributes for the kernel, when they depend on the shapes of the feed."""
+        return self.attrs
+
+    def pack_attributes(self, specs: Sequence[Spec | None]) -> bytes:
+        """Return the block of attributes as the kernel reads it."""
+        if not self.attributes:
+            return b""
+        values = self.lower_attributes(specs)
+        try:
+            return self._block.pack(values)
+        except ArgumentError as error:
+            raise ArgumentError(f"{self.label()}, for its kernel: {error}") from error
+
+    def flops(
+        self, specs: Sequence[Spec | None], outputs: Sequence[Spec], wanted: Sequence[bool]
+    ) -> int:
+        """Return the number of arithmetic operations, for the profiler.
+
+        A multiply-add is two. What is no product of matrices counts, by default, one for each
+        element of its largest operand, whether that is a comparison or an exponential.
+
+        Parameters
+        ----------
+        specs : of the inputs, all shapes known; None for one left out
+        outputs : of the outputs
+        wanted : whether somebody needs the output
+        """
+        read = [s for i, s in enumerate(specs) if s is not None and i not in self.shape_only]
+        return max(math.prod(n or 0 for n in s.shape or ()) for s in [*read, *outputs])
+
+    def is_elementwise(self, specs: Sequence[Spec | None]) -> bool:
+        """Return whether each element is treated by itself, for inputs of these specs.
+
+        Then the kernel may be called on any stretch of the elements as a 1-D array, with its
+        output in the place of an input of its size, where the shapes allow that: where every
+        input has as many elements as every output, or a single one. Whether they do is not asked
+        here; the planner sees to it.
+        """
+        return False
+
+    def absorb(self, index: int, consumer: Op, specs: Sequence[Spec | None]) -> Op | None:
+        """Return one op that does what `consumer` does to output `index` of this one as well.
+
+        The planner asks when nothing else reads that output. `specs` are those of the consumer's
+        inputs, all of them known. The new op has the outputs of this one, with the consumer's in
+        the place of output `index`. None, the default: the two stay apart.
+        """
+        return None
+
+    def scratch_bytes(self, specs: Sequence[Spec | None]) -> int:
+        """Return how much scratch memory the kernel needs."""
+        return 0
+
+    @property
+    def random_source(self) -> Node:
+        """The node whose stream of random numbers this one draws from."""
+        return self
+
+    # ---- what the tests take ----
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        """Return the outputs for float64 arrays, in plain NumPy."""
+        raise NotImplementedError(f"{cls.__name__} has no reference")
+
+    @classmethod
+    def reference_states(
+        cls, *inputs: Any, states: Sequence[Array], training: bool, **attributes: Any
+    ) -> tuple[Any, Sequence[Array]]:
+        """Return (outputs, new states) for float64 arrays, for an op that has states."""
+        raise NotImplementedError(f"{cls.__name__} has no reference_states")
+
+    @classmethod
+    def cases(cls) -> Sequence[Case]:
+        """Return fixed cases worth a test of their own."""
+        return ()
+
+    @classmethod
+    def sample(cls, draw: Any) -> Case:
+        """Return a random case; `draw` is a `pyframe.testing.Draw`."""
+        raise NotImplementedError(f"{cls.__name__} has no sample")
+
+    @classmethod
+    def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
+        """Return (k, m): the length of the reduction and the sum of its terms' absolute values.
+
+        A result may be off by ``eps * (1 + sqrt(k)) * m``, m having the shape of the output (a
+        tuple when there are several). It is 0 for a result that is one of the inputs, as a maximum
+        is: gradients may compare the two. Default: 4 units in the last place of the result.
+        """
+        expected = cls.reference(*inputs, **attributes)
+        if isinstance(expected, tuple):
+            return 9, tuple(np.abs(e) for e in expected)
+        return 9, np.abs(expected)
+
+
+def _refuse_rank(op: Op, shape: Shape) -> NoReturn:
+    op.bad_shapes(f"{describe(shape)} has {len(shape)} axes, and kernels take {MAX_NDIM}")
+
+
+def _check_size(op: Op, shape: Shape) -> None:
+    count = 1
+    for n in shape:
+        count *= n or 1  # unknown and zero extents count as 1
+    if count * FLOAT64.itemsize >= 2**63:
+        op.bad_shapes(f"the result {describe(shape)} has more elements than memory can address")
+
+
+def same_extent(a: int | None, b: int | None) -> bool:
+    """Return whether two extents can be the same one."""
+    return a is None or b is None or a == b
+
+
+def same_shape(a: Shape, b: Shape) -> bool:
+    """Return whether two shapes can be the same one."""
+    return a == b or (
+        len(a) == len(b) and all(same_extent(m, n) for m, n in zip(a, b, strict=True))
+    )
+
+
+def known(a: int | None, b: int | None) -> int | None:
+    """Return whichever of two equal extents is known."""
+    return b if a is None else a
+
+
+def merge_shapes(a: Shape, b: Shape) -> Shape:
+    """Return one shape with what is known of two equal ones."""
+    return a if a == b else tuple(known(m, n) for m, n in zip(a, b, strict=True))
+
+
+def broadcast_shapes(a: Shape, b: Shape) -> Shape | None:
+    """Return the shape that two operands broadcast to, as in NumPy; None when they do not."""
+    if a == b:
+        return a
+    rank = max(len(a), len(b))
+    a = (1,) * (rank - len(a)) + a
+    b = (1,) * (rank - len(b)) + b
+    result: list[int | None] = []
+    for m, n in zip(a, b, strict=True):
+        if m == 1:
+            result.append(n)
+        elif n == 1 or m == n:
+            result.append(m)
+        elif m is None or n is None:
+            result.append(known(m, n))
+        else:
+            return None
+    return tuple(result)

@@ -1,0 +1,281 @@
+"""How many threads pyframe uses: by default, as set, and as `threadpoolctl` wants it.
+
+The number is one for the process. It changes how fast things are and never what comes out: see
+``docs/threads.md``. It starts as ``PYFRAME_NUM_THREADS`` says; without that variable it is what the
+process may use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pyframe.errors import ArgumentError, check_integer, raise_if_signalled
+from pyframe.native import core
+
+__all__ = ["get_num_threads", "num_threads", "set_num_threads"]
+
+VARIABLE = "PYFRAME_NUM_THREADS"
+
+
+def get_num_threads() -> int:
+    """Return how many threads work on one thing at most, the calling one included.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.get_num_threads() >= 1
+    True
+    """
+    return core.thread_count()
+
+
+def set_num_threads(count: int | None) -> None:
+    """Let at most `count` threads work on one thing, in the whole process.
+
+    What is running goes on as it is; the next piece of work follows the new number. More threads
+    than there are processors are allowed, and slow.
+
+    Parameters
+    ----------
+    count : int or None
+        From 1, the calling thread alone, to 64. None: as many as the process may use, found out
+        anew.
+
+    Raises
+    ------
+    ArgumentError
+        If it is no such number.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> before = pf.get_num_threads()
+    >>> pf.set_num_threads(2)
+    >>> pf.get_num_threads()
+    2
+    >>> pf.set_num_threads(before)
+    """
+    if count is None:
+        count = usable_processors()
+    core.set_thread_count(
+        check_integer("the number of threads", count, at_least=1, at_most=core.MAX_THREADS)
+    )
+
+
+@contextlib.contextmanager
+def num_threads(count: int | None) -> Iterator[None]:
+    """Set the number of threads for a while; also a decorator.
+
+    The number is one for the process: other Python threads see it too.
+
+    Parameters
+    ----------
+    count : int or None
+        As of `set_num_threads`.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> with pf.num_threads(1):
+    ...     pf.get_num_threads()
+    1
+    """
+    before = get_num_threads()
+    set_num_threads(count)
+    try:
+        yield
+    finally:
+        set_num_threads(before)
+
+
+# ---- what the process may use ----
+
+
+def usable_processors() -> int:
+    """Return how many processors this process may keep busy, at least 1.
+
+    The least of: the processors that its affinity mask names, the processor time that its control
+    groups grant it (a container's ``--cpus=2``), and ``OMP_NUM_THREADS``, by which batch systems
+    and joblib tell all libraries to hold back.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        count = len(os.sched_getaffinity(0))
+    else:
+        count = os.cpu_count() or 1
+    limits = [count, core.MAX_THREADS]
+    quota = control_group_limit()
+    if quota is not None:
+        limits.append(int(quota))  # a rest of a processor is not worth being stopped for
+    wanted = _whole_number(os.environ.get("OMP_NUM_THREADS", "").split(",")[0])
+    if wanted is not None:
+        limits.append(wanted)
+    return max(1, min(limits))
+
+
+def control_group_limit(
+    membership: str = "/proc/self/cgroup", root: str = "/sys/fs/cgroup"
+) -> float | None:
+    """Return the processors' worth of time that Linux control groups grant; None: no limit.
+
+    Parameters
+    ----------
+    membership : str
+        The file that says which groups the process is in, a line ``number:controllers:path`` each;
+        no controllers mean version 2.
+    root : str
+        Where the groups are mounted. In a container the path may be the host's, and only the root
+        be seen; so the group and all those above it are asked, of which each can set a limit.
+
+    Notes
+    -----
+    Version 2 has ``cpu.max`` with a quota and a period in microseconds, the quota ``max`` without a
+    limit; version 1 ``cpu.cfs_quota_us``, negative without a limit, and ``cpu.cfs_period_us``.
+    https://docs.kernel.org/admin-guide/cgroup-v2.html,
+    https://docs.kernel.org/scheduler/sched-bwc.html
+    """
+    limit: float | None = None
+    for line in _read(membership).splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        mount = f"{root}/{controllers}" if controllers else root
+        while True:
+            own = _group_limit(mount + path.rstrip("/"), version=1 if controllers else 2)
+            if own is not None and (limit is None or own < limit):
+                limit = own
+            if path in ("", "/"):
+                break
+            path = path.rpartition("/")[0]
+    return limit
+
+
+def _group_limit(folder: str, version: int) -> float | None:
+    if version == 2:
+        words = _read(f"{folder}/cpu.max").split()
+    else:
+        names = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+        words = [word for name in names for word in _read(f"{folder}/{name}").split()]
+    try:
+        quota, period = (int(word) for word in words)
+    except ValueError as error:  # no such file, or "max"
+        raise_if_signalled(error)
+        return None
+    return quota / period if quota > 0 and period > 0 else None
+
+
+def _read(path: str) -> str:
+    """Return a small file's text, nothing if there is none; quicker than `open`, for the import."""
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise_if_signalled(error)
+        return ""
+    try:
+        return os.read(file, 1 << 16).decode("ascii", "replace")
+    except OSError as error:
+        raise_if_signalled(error)
+        return ""
+    finally:
+        os.close(file)
+
+
+def _whole_number(text: str) -> int | None:
+    text = text.strip()
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
+
+
+def initial_count(environment: Mapping[str, str]) -> int:
+    """Return the number of threads to start with.
+
+    Raises
+    ------
+    ArgumentError
+        If the environment asks for something that is no number of threads.
+    """
+    text = environment.get(VARIABLE, "").strip()
+    if not text:
+        return usable_processors()
+    count = _whole_number(text)
+    if count is not None and 1 <= count <= core.MAX_THREADS:
+        return count
+    raise ArgumentError(
+        f"{VARIABLE}={text!r}: it must be an integer from 1 to {core.MAX_THREADS}; "
+        "correct the environment variable, or unset it for as many threads as the process may use"
+    )
+
+
+# ---- threadpoolctl ----
+
+
+def register_with_threadpoolctl(module: Any) -> None:
+    """Teach the module `threadpoolctl` to find pyframe's threads; once is enough.
+
+    It looks at the shared libraries of the process by their file names and calls C functions of
+    theirs. Versions before 3.2 cannot be taught and are left alone.
+    """
+    if not hasattr(module, "register") or not hasattr(module, "LibController"):
+        return
+
+    class PyframeController(module.LibController):  # type: ignore[misc, name-defined]
+        """Gets and sets the number of threads of pyframe's C core."""
+
+        user_api = "pyframe"
+        internal_api = "pyframe"
+        filename_prefixes = ("_core",)  # others have one as well; the symbols tell them apart
+        check_symbols = ("pyframe_get_num_threads", "pyframe_set_num_threads")
+
+        def get_num_threads(self) -> int:
+            return int(self.dynlib.pyframe_get_num_threads())
+
+        def set_num_threads(self, num_threads: int) -> None:
+            self.dynlib.pyframe_set_num_threads(int(num_threads))
+
+        def get_version(self) -> str:
+            from pyframe._version import __version__
+
+            return __version__
+
+    module.register(PyframeController)
+
+
+class _WaitForThreadpoolctl:
+    """An entry of ``sys.meta_path`` that registers pyframe once threadpoolctl is imported.
+
+    It finds nothing itself. It lets the others find threadpoolctl and has the loader register
+    pyframe behind the module's own code; then it takes itself out.
+    """
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        if name != "threadpoolctl":
+            return None
+        for finder in sys.meta_path:
+            find = None if finder is self else getattr(finder, "find_spec", None)
+            spec = find(name, path, target) if find else None
+            if spec is not None:
+                if hasattr(spec.loader, "exec_module"):
+                    self._register_behind(spec.loader)
+                return spec
+        return None
+
+    def _register_behind(self, loader: Any) -> None:
+        load = loader.exec_module
+
+        def load_and_register(module: Any) -> None:
+            load(module)
+            if self in sys.meta_path:
+                sys.meta_path.remove(self)  # type: ignore[arg-type]
+                register_with_threadpoolctl(module)
+
+        loader.exec_module = load_and_register
+
+
+core.set_thread_count(initial_count(os.environ))
+if "threadpoolctl" in sys.modules:
+    register_with_threadpoolctl(sys.modules["threadpoolctl"])
+else:
+    sys.meta_path.insert(0, _WaitForThreadpoolctl())  # type: ignore[arg-type]

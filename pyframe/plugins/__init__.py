@@ -1,0 +1,57 @@
+"""Other people's packages: how they are found, loaded and checked, and what they register.
+
+In come the entry points of installed packages, and objects with hooks. Out go registries that know
+each layer, op or loss by its name, and where it came from.
+"""
+
+from pyframe.plugins.loading import (
+    BUILT_IN_MODULES,
+    CLASSES,
+    PREFIX,
+    REGISTER,
+    Origin,
+    Plugin,
+    announced,
+    check_hooks,
+    check_things,
+    commit,
+    events_of,
+    installed,
+    listens,
+    load,
+    load_built_ins,
+    manager,
+    notify,
+    open_kernels,
+    origin,
+    register,
+    things_of,
+    unregister,
+    withdraw,
+)
+
+__all__ = [
+    "BUILT_IN_MODULES",
+    "CLASSES",
+    "PREFIX",
+    "REGISTER",
+    "Origin",
+    "Plugin",
+    "announced",
+    "check_hooks",
+    "check_things",
+    "commit",
+    "events_of",
+    "installed",
+    "listens",
+    "load",
+    "load_built_ins",
+    "manager",
+    "notify",
+    "open_kernels",
+    "origin",
+    "register",
+    "things_of",
+    "unregister",
+    "withdraw",
+]

@@ -1,0 +1,583 @@
+"""The plugin manager: brings what is registered through the hooks into the registries.
+
+The built-ins come in through the same hooks as anybody's, when a name is first looked up. A plugin
+is loaded by the first look-up that needs it, all of it or nothing: one that fails is set aside with
+the reason, and everything else goes on.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import pluggy
+
+from pyframe import hookspecs
+from pyframe._version import __version__
+from pyframe.errors import PluginError, raise_if_signalled, signalled
+from pyframe.native import core
+from pyframe.native.building import building
+from pyframe.plugins.discovery import EVENTS, Found, allowed, find_plugins, is_strict, normalized
+from pyframe.plugins.registry import BUILT_IN, KINDS, registries
+
+# The module that registers the built-ins of each kind, imported when the kind is first asked for.
+BUILT_IN_MODULES = {kind: f"pyframe.{kind}" for kind in KINDS}
+CLASSES = ("layers", "optimizers", "callbacks")  # of these kinds only classes can be registered
+PREFIX = "pyframe_"
+REGISTER = "pyframe_register_"
+
+
+@dataclass
+class Plugin:
+    """An installed plugin, and what has become of it.
+
+    Attributes
+    ----------
+    name, version : str
+        Of the distribution.
+    status : {"installed", "loading", "loaded", "set aside", "excluded"}
+        "installed": nothing has needed it yet; "excluded": PYFRAME_PLUGINS does not list it.
+    phase : {"", "manifest", "import", "hooks", "kernels", "register", "validate"}
+        Where it failed.
+    error, traceback : str
+    things : dict
+        Kind to the names that it registered.
+    libraries : list
+        Path and (major, minor) of the interface of each of its C libraries.
+    """
+
+    found: Found
+    status: str = "installed"
+    phase: str = ""
+    error: str = ""
+    traceback: str = ""
+    things: dict[str, list[str]] = field(default_factory=dict)
+    libraries: list[tuple[str, tuple[int, int]]] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The distribution's name."""
+        return self.found.name
+
+    @property
+    def version(self) -> str:
+        """The distribution's version."""
+        return self.found.version
+
+
+class Origin(NamedTuple):
+    """Where a registered thing came from."""
+
+    distribution: str
+    version: str
+    file: str | None
+
+
+_manager: pluggy.PluginManager | None = None
+_plugins: dict[str, Plugin] | None = None
+_owners: dict[int, str] = {}  # id of an object with hooks -> distribution, for messages
+
+
+def manager() -> pluggy.PluginManager:
+    """Return the one plugin manager."""
+    global _manager
+    with building:
+        if _manager is None:
+            made = pluggy.PluginManager(hookspecs.PROJECT)
+            made.add_hookspecs(hookspecs)
+            _manager = made
+    return _manager
+
+
+# ---- installed plugins ----
+
+
+def installed() -> dict[str, Plugin]:
+    """Return the installed plugins by normalized name; nothing is imported for it.
+
+    Raises
+    ------
+    PluginError
+        If PYFRAME_PLUGINS lists one that is not installed.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> all(plugin.status for plugin in pf.plugins.installed().values())
+    True
+    """
+    global _plugins
+    with building:
+        if _plugins is None:
+            found = find_plugins(KINDS)
+            wanted = allowed(found.values())
+            made = {key: Plugin(one) for key, one in found.items()}
+            for key, plugin in made.items():
+                if key not in wanted:
+                    plugin.status = "excluded"
+                elif plugin.found.problem:
+                    _set_aside(plugin, "manifest", PluginError(plugin.found.problem))
+            _plugins = made
+        return _plugins
+
+
+def announced(kind: str) -> Mapping[str, Sequence[str]]:
+    """Return the names of a kind in plugins' manifests, and the plugins that have each.
+
+    Those of plugins that are set aside or excluded do not count.
+    """
+    found: dict[str, list[str]] = {}
+    for plugin in installed().values():
+        if plugin.status in ("installed", "loading", "loaded"):
+            for name in plugin.found.manifest.get(kind, ()):
+                found.setdefault(name, []).append(plugin.name)
+    return found
+
+
+def load(name: str) -> Plugin:
+    """Load an installed plugin, unless that is done.
+
+    Parameters
+    ----------
+    name : str
+        Of the distribution.
+
+    Raises
+    ------
+    PluginError
+        If it is not installed, or is set aside.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.plugins.load("no-such-plugin")
+    Traceback (most recent call last):
+    ...
+    pyframe.errors.PluginError: the plugin 'no-such-plugin' is not installed...
+    """
+    plugin = installed().get(normalized(name))
+    if plugin is None:
+        others = ", ".join(p.name for p in installed().values()) or "none"
+        raise PluginError(
+            f"the plugin {name!r} is not installed; installed: {others}. "
+            f"Install it with 'pip install {name}'"
+        )
+    _load(plugin)
+    if plugin.status != "loaded":
+        raise PluginError(_why(plugin))
+    return plugin
+
+
+def _load(plugin: Plugin) -> None:
+    with building:
+        if plugin.status != "installed":
+            return
+        loading = _Loading(plugin)
+        try:
+            plugin.status = "loading"
+            loading.run()
+        except BaseException as error:
+            loading.undo()
+            own = isinstance(error, Exception | SystemExit) and signalled(error) is None
+            # A plugin that calls `sys.exit` while it is imported ends its own import only.
+            if not own:  # Ctrl-C, a timeout: another time
+                plugin.status = "installed"
+                raise_if_signalled(error)
+                raise
+            _set_aside(plugin, loading.phase, error)
+            if is_strict():
+                raise PluginError(_why(plugin)) from error
+        else:
+            plugin.status = "loaded"
+
+
+def _set_aside(plugin: Plugin, phase: str, error: BaseException) -> None:
+    plugin.status, plugin.phase = "set aside", phase
+    plugin.error = f"{type(error).__name__}: {error}"
+    plugin.traceback = "".join(traceback.format_exception(error))
+    if is_strict() and phase == "manifest":
+        raise PluginError(_why(plugin)) from error
+
+
+def _why(plugin: Plugin) -> str:
+    if plugin.status == "excluded":
+        return f"{plugin.name} {plugin.version} is not listed in PYFRAME_PLUGINS"
+    return (
+        f"{plugin.name} {plugin.version} was set aside at {plugin.phase!r}: {plugin.error}. "
+        f"'pyframe plugins show {plugin.name}' prints its traceback"
+    )
+
+
+class _Loading:
+    """One plugin on its way in: each phase looks at all of it before the next one begins."""
+
+    def __init__(self, plugin: Plugin) -> None:
+        self.plugin = plugin
+        self.phase = "import"
+        self.objects: list[Any] = []
+
+    def run(self) -> None:
+        plugin = self.plugin
+        self.objects = [_import(module) for module in dict.fromkeys(plugin.found.modules)]
+        self.phase = "hooks"
+        for thing in self.objects:
+            check_hooks(thing, plugin.name)
+        self.phase = "kernels"
+        libraries = [lib for o in self.objects for lib in open_kernels(o, plugin.name)]
+        self.phase = "register"
+        found = [(o, things_of(o, plugin.name)) for o in self.objects]
+        self.phase = "validate"
+        for kind in {kind for _, things in found for kind in things}:
+            load_built_ins(kind)
+        for _, things in found:
+            for kind, named in things.items():
+                check_things(kind, named, plugin.name)
+        self._check_manifest(found)
+        for thing, things in found:
+            commit(thing, things, plugin.name, plugin.version)
+        for _, things in found:
+            for kind, named in things.items():
+                plugin.things.setdefault(kind, []).extend(sorted(named))
+        plugin.libraries = [(library.path, library.abi) for library in libraries]
+
+    def undo(self) -> None:
+        for thing in self.objects:
+            withdraw(thing)
+        self.plugin.things.clear()
+
+    def _check_manifest(self, found: Sequence[tuple[Any, Mapping[str, Mapping[str, Any]]]]) -> None:
+        """Compare what is announced with what is registered, if anything is announced."""
+        manifest = self.plugin.found.manifest
+        if not manifest:
+            return
+        real: dict[str, set[str]] = {}
+        for thing, things in found:
+            for kind, named in things.items():
+                real.setdefault(kind, set()).update(named)
+            for event in events_of(thing):
+                real.setdefault(EVENTS, set()).add(event)
+        lines = []
+        for kind in sorted({*manifest, *real}):
+            announced, registered = manifest.get(kind, set()), real.get(kind, set())
+            for name in sorted(registered - announced):
+                lines.append(f'add "{kind}.{name}" = "{self.plugin.found.modules[0]}"')
+            lines += [f'take out "{kind}.{name}"' for name in sorted(announced - registered)]
+        if lines:
+            raise PluginError(
+                "its manifest and what it registers differ; in "
+                f'[project.entry-points."pyframe.provides"] {"; ".join(lines)}'
+            )
+
+
+def _import(value: str) -> Any:
+    """Return the module, or the object in it, that an entry point names."""
+    module, _, path = value.partition(":")
+    found = importlib.import_module(module.strip())
+    for part in filter(None, path.strip().split(".")):
+        found = getattr(found, part)
+    return found
+
+
+# ---- what a plugin's object has ----
+
+
+def _hooks_of(thing: Any) -> Iterator[tuple[str, Callable[..., Any]]]:
+    for name in dir(thing):
+        if name.startswith(PREFIX):
+            implementation = getattr(thing, name, None)
+            if callable(implementation) and not isinstance(implementation, type):
+                yield name, implementation
+
+
+def events_of(thing: Any) -> list[str]:
+    """Return the events of training that an object has hooks for."""
+    names = (name for name, _ in _hooks_of(thing) if not name.startswith(REGISTER))
+    return [name.removeprefix(PREFIX) for name in names]
+
+
+def check_hooks(thing: Any, distribution: str) -> None:
+    """Raise `PluginError` for a hook that nothing would ever call, or not as it expects."""
+    known = {name for name in vars(hookspecs) if name.startswith(PREFIX)}
+    for name, implementation in _hooks_of(thing):
+        if name not in known:
+            import difflib
+
+            near = difflib.get_close_matches(name, known, 1, 0.0)[0]
+            raise PluginError(f"{distribution}: there is no hook {name!r}; did you mean {near!r}?")
+        marks = getattr(implementation, f"{hookspecs.PROJECT}_impl", None)
+        if marks is None:
+            raise PluginError(
+                f"{distribution}: {name} is not marked as a hook, and would never be called; "
+                "write @pyframe.hookimpl above it"
+            )
+        if marks.get("wrapper") or marks.get("hookwrapper"):
+            raise PluginError(f"{distribution}: {name} is a wrapper; pyframe's hooks have none")
+        takes = list(inspect.signature(getattr(hookspecs, name)).parameters)
+        wrong = [p for p in inspect.signature(implementation).parameters if p not in takes]
+        if wrong:
+            raise PluginError(
+                f"{distribution}: {name} has a parameter {wrong[0]!r}; "
+                f"a hook gets its arguments by name, and this one has {', '.join(takes) or 'none'}"
+            )
+
+
+def open_kernels(thing: Any, distribution: str) -> list[core.Library]:
+    """Open the C libraries that a plugin names."""
+    hook = getattr(thing, "pyframe_register_kernels", None)
+    if hook is None:
+        return []
+    paths = hook()
+    if isinstance(paths, str | bytes) or not isinstance(paths, Sequence):
+        raise PluginError(
+            f"{distribution}: pyframe_register_kernels returned {type(paths).__name__}; "
+            "it must return a list of paths"
+        )
+    return [core.open_library(path) for path in paths]
+
+
+def things_of(thing: Any, distribution: str) -> dict[str, Mapping[str, Any]]:
+    """Call an object's register hooks and return what they give, by kind."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for name, implementation in _hooks_of(thing):
+        kind = name.removeprefix(REGISTER)
+        if not name.startswith(REGISTER) or kind not in KINDS:
+            continue
+        things = implementation()
+        if not isinstance(things, Mapping):
+            raise PluginError(
+                f"{distribution}: {name} returned {type(things).__name__}; "
+                "it must return a dict of names to things"
+            )
+        found[kind] = things
+    return found
+
+
+def check_things(kind: str, named: Mapping[str, Any], distribution: str) -> None:
+    """Raise `PluginError` for what cannot be what it is registered as."""
+    registries[kind].check(named, distribution)
+    for name, thing in named.items():
+        if kind in CLASSES and not isinstance(thing, type):
+            raise PluginError(
+                f"{distribution}: {name!r} among the {kind} is no class but {type(thing).__name__}"
+            )
+        if not callable(thing):
+            raise PluginError(
+                f"{distribution}: {name!r} among the {kind} cannot be called: it is "
+                f"{type(thing).__name__}"
+            )
+        kernel = getattr(thing, "kernel", "") if kind == "ops" else ""
+        if not kernel or not isinstance(kernel, str) or distribution == BUILT_IN:
+            continue
+        missing = [bits for bits in (32, 64) if not core.find_kernel(kernel, bits)]
+        if missing:
+            raise PluginError(
+                f"{distribution}: the op {name!r} has the kernel {kernel!r}, and there is none for "
+                f"float{missing[0]}; a plugin's kernels are called '<library>:<name>', and "
+                "pyframe_register_kernels names the library"
+            )
+
+
+def commit(
+    thing: Any, things: Mapping[str, Mapping[str, Any]], distribution: str, version: str
+) -> None:
+    """Enter all that was checked."""
+    try:
+        manager().register(thing)
+    except (ValueError, pluggy.PluginValidationError) as error:
+        raise_if_signalled(error)
+        raise PluginError(f"{distribution}: {error}") from error
+    _owners[id(thing)] = f"{distribution} {version}"
+    for kind, named in things.items():
+        registries[kind].add(named, distribution, version, owner=thing)
+
+
+def withdraw(thing: Any) -> None:
+    """Take back what `commit` entered."""
+    if manager().is_registered(thing):
+        manager().unregister(thing)
+    _owners.pop(id(thing), None)
+    for registry in registries.values():
+        registry.remove(thing)
+
+
+# ---- plugins of one process ----
+
+
+def register(plugin: object, distribution: str = "unnamed", version: str = "0") -> None:
+    """Register an object or module with hook implementations, for this process.
+
+    Either all that it registers comes in, or nothing does.
+
+    Parameters
+    ----------
+    plugin : object
+        Has methods or functions marked with `pyframe.hookimpl`.
+    distribution, version : str
+        What messages and saved models name as its origin.
+
+    Raises
+    ------
+    PluginError
+        If a hook is misspelt, or a name is taken or malformed.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> class Mine:
+    ...     @pf.hookimpl
+    ...     def pyframe_epoch_end(self, trainer, epoch, logs):
+    ...         print(epoch, logs)
+    >>> mine = Mine()
+    >>> pf.plugins.register(mine, "my-package")
+    >>> pf.plugins.unregister(mine)
+    """
+    with building:
+        check_hooks(plugin, distribution)
+        open_kernels(plugin, distribution)
+        things = things_of(plugin, distribution)
+        for kind, named in things.items():
+            load_built_ins(kind)  # so that a clash with a built-in is seen
+            check_things(kind, named, distribution)
+        commit(plugin, things, distribution, version)
+
+
+def unregister(plugin: object) -> None:
+    """Take back what `register` brought in."""
+    with building:
+        withdraw(plugin)
+
+
+# ---- built-ins ----
+
+
+def load_built_ins(kind: str) -> None:
+    """Register what the package itself has of a kind, unless that is done."""
+    module = importlib.import_module(BUILT_IN_MODULES[kind])  # outside of the lock
+    with building:
+        if not manager().is_registered(module):
+            things = things_of(module, BUILT_IN)
+            for of_kind, named in things.items():
+                check_things(of_kind, named, BUILT_IN)
+            commit(module, things, BUILT_IN, __version__)
+
+
+# ---- events ----
+
+
+def listens(event: str) -> bool:
+    """Return whether a plugin has a hook for an event, after loading those that may."""
+    _load_for_events()
+    return bool(getattr(manager().hook, PREFIX + event).get_hookimpls())
+
+
+def notify(event: str, **arguments: Any) -> None:
+    """Tell all plugins of an event of training, in pluggy's order.
+
+    Raises
+    ------
+    PluginError
+        If a plugin's hook raised; it names the first one. All others have been told by then.
+    """
+    _load_for_events()
+    failed: tuple[str, Exception] | None = None
+    for hook in reversed(getattr(manager().hook, PREFIX + event).get_hookimpls()):
+        try:
+            hook.function(*(arguments[name] for name in hook.argnames))
+        except Exception as error:
+            raise_if_signalled(error)
+            if failed is None:
+                failed = _owners.get(id(hook.plugin), hook.plugin_name), error
+    if failed is not None:
+        owner, cause = failed
+        raise PluginError(
+            f"the hook {PREFIX + event} of {owner} raised {type(cause).__name__}: {cause}"
+        ) from cause
+
+
+def _load_for_events() -> None:
+    for plugin in installed().values():
+        manifest = plugin.found.manifest
+        if plugin.status == "installed" and (not manifest or EVENTS in manifest):
+            _load(plugin)
+
+
+# ---- what the registries and the kernels ask for ----
+
+
+class _Source:
+    """See `pyframe.plugins.registry.Source`."""
+
+    def built_ins(self, kind: str) -> None:
+        load_built_ins(kind)
+
+    def announced(self, kind: str) -> Mapping[str, Sequence[str]]:
+        return announced(kind)
+
+    def load(self, kind: str, name: str, distribution: str | None = None) -> None:
+        plugins = installed()
+        if distribution is not None:
+            if normalized(distribution) in plugins:
+                _load(plugins[normalized(distribution)])
+            return
+        announcing = [p for p in plugins.values() if p.found.announces(kind, name)]
+        for plugin in announcing:
+            _load(plugin)
+        if not any(p.status in ("loaded", "loading") for p in announcing):
+            for plugin in plugins.values():  # it may be in one that announces nothing
+                if not plugin.found.manifest:
+                    _load(plugin)
+
+    def load_owner(self, module: str) -> None:
+        top = module.partition(".")[0]
+        for plugin in installed().values():
+            if any(m.partition(":")[0].partition(".")[0] == top for m in plugin.found.modules):
+                _load(plugin)
+
+    def why_missing(self, kind: str, name: str, distribution: str | None = None) -> str:
+        reasons = []
+        for plugin in installed().values():
+            found = plugin.found
+            if distribution is not None:
+                concerned = found.key == normalized(distribution)
+            else:
+                concerned = found.announces(kind, name) or not found.manifest
+            if concerned and plugin.status in ("set aside", "excluded"):
+                reasons.append(_why(plugin))
+        if distribution is not None and normalized(distribution) not in installed():
+            reasons.append(f"No plugin {distribution!r} is installed: pip install {distribution}")
+        return "; ".join(reasons)
+
+
+def _load_library(name: str) -> None:
+    """Load the plugin that brings a C library: by convention its module has the same name."""
+    _source.load_owner(name)
+
+
+def origin(thing: Any) -> Origin | None:
+    """Return where a registered thing came from; None for what is not registered.
+
+    Parameters
+    ----------
+    thing : class or callable
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.plugins.origin(pf.layers.Dense).distribution
+    'pyframe-nn'
+    """
+    for registry in registries.values():
+        found = registry.find(thing)
+        if found is not None:
+            return Origin(found[1].distribution, found[1].version, found[1].file)
+    return None
+
+
+_source = _Source()
+for _registry in registries.values():
+    _registry.source = _source
+core.on_unknown_library = _load_library

@@ -1,0 +1,286 @@
+"""Names to things: ops, layers, losses, optimizers and the rest, built in or from a plugin.
+
+A name is snake_case; the class of an op is the same in CamelCase. Other names for a built-in stand
+on its class, as `aliases`, and those of functions in one table, `ALIASES`. A built-in cannot be
+shadowed. When two plugins have one name, a look-up of it is refused with the names of both;
+``dist:name`` says which one is meant.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from pyframe.errors import ArgumentError, PluginError, UnknownNameError
+from pyframe.plugins.discovery import normalized
+
+BUILT_IN = "pyframe-nn"
+
+# kind -> other name -> name, of what is no class of its kind: functions, and the lesson's spelling
+# of an op, whose class states what it is called among the losses.
+ALIASES: dict[str, dict[str, str]] = {
+    "ops": {"L2_LOSS": "l2_loss"},
+    "initializers": {
+        "glorot_normal": "xavier_normal",
+        "glorot_uniform": "xavier_uniform",
+        "kaiming_normal": "he_normal",
+        "kaiming_uniform": "he_uniform",
+    },
+}
+
+
+class Entry(NamedTuple):
+    """A registered thing and where it came from."""
+
+    thing: Any
+    distribution: str
+    version: str
+    module: str
+    owner: Any = None
+
+    @property
+    def file(self) -> str | None:
+        """The file of the module that defines the thing, if it has one."""
+        return getattr(sys.modules.get(self.module), "__file__", None)
+
+
+class Source(Protocol):
+    """Where a registry gets what nobody has asked for yet: the plugin manager."""
+
+    def built_ins(self, kind: str) -> None:
+        """Register what the package itself has of a kind."""
+
+    def announced(self, kind: str) -> Mapping[str, Sequence[str]]:
+        """Return the names of a kind in plugins' manifests, and the plugins that have them."""
+
+    def load(self, kind: str, name: str, distribution: str | None = None) -> None:
+        """Load the plugins that may have a name, or the one of a distribution."""
+
+    def load_owner(self, module: str) -> None:
+        """Load the plugin that a module belongs to, if it does to one."""
+
+    def why_missing(self, kind: str, name: str, distribution: str | None = None) -> str:
+        """Say which plugin should have had a name and why it is not there; empty: none should."""
+
+
+class Registry:
+    """The things of one kind, by name.
+
+    Parameters
+    ----------
+    kind : str
+        The plural, as in the hook ``pyframe_register_<kind>``.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, dict[str, Entry]] = {}  # by name, then by distribution
+        self._aliases = dict(ALIASES.get(kind, {}))
+        self.source: Source | None = None  # set by pyframe.plugins
+
+    def canonical(self, name: str) -> str:
+        """Return the name that an alias stands for, or the name itself."""
+        return self._aliases.get(name, name)
+
+    def check(self, things: Mapping[str, Any], distribution: str) -> None:
+        """Raise `PluginError` when any of the names may not be registered.
+
+        Two distributions may have the same name: then it has to be looked up as ``dist:name``.
+        """
+        for name in things:
+            if not isinstance(name, str) or not name.isidentifier() or name != name.lower():
+                raise PluginError(
+                    f"{distribution} registers {name!r} among the {self.kind}; "
+                    "names are snake_case identifiers"
+                )
+            others = self._entries.get(self.canonical(name), {})
+            for key in (BUILT_IN, normalized(distribution)):
+                if key in others and others[key].thing is not things[name]:
+                    raise PluginError(
+                        f"{distribution} and {others[key].distribution} both register {name!r} "
+                        f"among the {self.kind}; rename one of them"
+                    )
+
+    def add(
+        self, things: Mapping[str, Any], distribution: str, version: str, owner: Any = None
+    ) -> None:
+        """Register things under their names: all of them, or none and an error."""
+        self.check(things, distribution)
+        for name, thing in things.items():
+            module = getattr(thing, "__module__", "") or ""
+            entry = Entry(thing, distribution, version, module, owner)
+            self._entries.setdefault(name, {})[normalized(distribution)] = entry
+            # An op's class is listed among the losses as well, and its aliases are of those. What
+            # a subclass inherits is called otherwise; plugins announce each name, and need none.
+            if distribution == BUILT_IN and self.kind != "ops" and isinstance(thing, type):
+                self._aliases |= dict.fromkeys(vars(thing).get("aliases", ()), name)
+
+    def remove(self, owner: Any) -> None:
+        """Take back what an owner has added."""
+        if owner is None:
+            return
+        for name, found in list(self._entries.items()):
+            kept = {key: e for key, e in found.items() if e.owner is not owner}
+            if kept:
+                self._entries[name] = kept
+            else:
+                del self._entries[name]
+
+    def entry(self, name: str) -> Entry:
+        """Return the entry of a name, ``conv2d`` or ``pyframe-cnn:conv2d``.
+
+        Raises
+        ------
+        UnknownNameError
+            If nothing has this name; it lists the nearest ones, and the plugin that should have
+            had it.
+        PluginError
+            If several plugins have it; it names them.
+        """
+        distribution, bare = "", name
+        if isinstance(name, str):
+            distribution, _, bare = name.rpartition(":")
+            self._load_built_ins()
+            bare = self.canonical(bare)
+            self._load(bare, distribution or None)
+        found = self._entries.get(bare, {}) if isinstance(name, str) else {}
+        if distribution:
+            found = {k: e for k, e in found.items() if k == normalized(distribution)}
+        elif BUILT_IN in found:
+            found = {BUILT_IN: found[BUILT_IN]}
+        if not found:
+            raise self._unknown(name, bare, distribution or None)
+        if len(found) > 1:
+            both = sorted(e.distribution for e in found.values())
+            raise PluginError(
+                f"{' and '.join(both)} both have {name!r} among the {self.kind}; say which one is "
+                f"meant: {both[0]}:{name} or {both[1]}:{name}"
+            )
+        return next(iter(found.values()))
+
+    def _load_built_ins(self) -> None:
+        if self.source is not None:
+            self.source.built_ins(self.kind)
+
+    def _load(self, name: str, distribution: str | None) -> None:
+        if self.source is None:
+            return
+        if distribution is not None:
+            self.source.load(self.kind, name, distribution)
+        elif BUILT_IN not in self._entries.get(name, {}):
+            self.source.load(self.kind, name)
+
+    def _unknown(self, name: Any, bare: str, distribution: str | None) -> UnknownNameError:
+        import difflib
+
+        names = sorted({*self._entries, *self._announced()})
+        near = difflib.get_close_matches(str(bare), [*names, *self.aliases()], 3, 0.5)
+        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
+        why = self.why_missing(bare, distribution) if isinstance(name, str) else ""
+        return UnknownNameError(
+            f"there is no {name!r} among the {self.kind}{hint} "
+            f"Registered: {', '.join(names)}{f'. {why}' if why else ''}"
+        )
+
+    def why_missing(self, name: str, distribution: str | None = None) -> str:
+        """Say which plugin should have had a name, and why it is not there; or nothing."""
+        return "" if self.source is None else self.source.why_missing(self.kind, name, distribution)
+
+    def get(self, name: str) -> Any:
+        """Return the thing of a name."""
+        return self.entry(name).thing
+
+    def function(self, given: Any, what: str, such_as: str) -> Callable[..., Any]:
+        """Return the function of a name; a callable is returned as it is.
+
+        Parameters
+        ----------
+        given : str or callable
+        what, such_as : str
+            What one of this kind is called, and the name of one, for the error.
+
+        Raises
+        ------
+        UnknownNameError
+            If the name is not registered.
+        ArgumentError
+            If it is neither.
+        """
+        found = self.get(given) if isinstance(given, str) else given
+        if not callable(found):
+            raise ArgumentError(
+                f"{given!r} is no {what}; pass a name such as {such_as!r}, or a callable of "
+                "(y, y_hat)"
+            )
+        return found  # type: ignore[no-any-return]
+
+    def attribute(self, name: str) -> Any:
+        """Return the thing that a module of this kind has under the name of an attribute.
+
+        A class under its own name, ``Conv2D`` for ``conv2d``; anything else under its name.
+
+        Raises
+        ------
+        AttributeError
+            If there is none. Names that begin with an underscore are never looked up.
+        """
+        if not name.startswith("_"):
+            wanted = name.replace("_", "").lower()
+            for known in self.names():
+                if known.replace("_", "") == wanted:
+                    thing = self.get(known)
+                    own = thing.__name__ if isinstance(thing, type) else known
+                    if own == name:
+                        return thing
+        raise AttributeError(f"module 'pyframe.{self.kind}' has no attribute {name!r}")
+
+    def find(self, thing: Any) -> tuple[str, Entry] | None:
+        """Return the name and the entry of a registered thing, or None."""
+        module = getattr(thing, "__module__", "") or ""
+        for attempt in range(2):
+            for name, found in self._entries.items():
+                for entry in found.values():
+                    if entry.thing is thing:
+                        return name, entry
+            if attempt == 0 and self.source is not None:
+                self.source.built_ins(self.kind)
+                self.source.load_owner(module)
+        return None
+
+    def aliases(self) -> list[str]:
+        """Return the other names of this kind."""
+        self._load_built_ins()
+        return list(self._aliases)
+
+    def _announced(self) -> Mapping[str, Sequence[str]]:
+        return {} if self.source is None else self.source.announced(self.kind)
+
+    def names(self) -> list[str]:
+        """Return all names, sorted, without aliases; those of plugins without loading them."""
+        self._load_built_ins()
+        return sorted({*self._entries, *self._announced()})
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def __contains__(self, name: object) -> bool:
+        if not isinstance(name, str):
+            return False
+        names = self.names()  # first: the aliases come with what they are of
+        return self.canonical(name) in names
+
+
+KINDS = (
+    "ops",
+    "layers",
+    "losses",
+    "optimizers",
+    "schedules",
+    "initializers",
+    "metrics",
+    "callbacks",
+    "datasets",
+)
+registries: dict[str, Registry] = {kind: Registry(kind) for kind in KINDS}
+ops = registries["ops"]

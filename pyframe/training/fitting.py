@@ -1,0 +1,370 @@
+"""One fit under way: epochs, validation, callbacks, Ctrl-C and what is reported of them."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from pyframe.callbacks import Callback, ModelCheckpoint, listens
+from pyframe.engine.execution import SECONDS_PER_LOOK
+from pyframe.engine.loop import Loop
+from pyframe.errors import DivergenceWarning, warn
+from pyframe.graph.node import Array
+from pyframe.plugins import notify
+from pyframe.training.objective import Objective
+from pyframe.training.progress import Progress, describe_logs
+
+if TYPE_CHECKING:
+    from pyframe.training.trainer import Trainer
+
+
+class History(dict[str, list[Any]]):
+    """What a fit reports: for each loss and metric a list with one value an epoch.
+
+    A value is a number, or for a metric that is none, such as a confusion matrix, a list of lists
+    of them: ``json.dumps(history)`` works.
+
+    Attributes
+    ----------
+    epochs : int
+        Finished epochs.
+    first_epoch : int
+        The number of the first of them.
+    interrupted : bool
+        Whether Ctrl-C ended the fit.
+    seed : int
+    seconds : float
+    skipped_steps : int
+        Steps of this call of `fit` that updated nothing, by an optimizer with ``nonfinite="skip"``.
+    """
+
+    def __init__(self, seed: int, first_epoch: int) -> None:
+        super().__init__()
+        self.epochs = 0
+        self.first_epoch, self.seed = first_epoch, seed
+        self.interrupted = False
+        self.seconds = 0.0
+        self.skipped_steps = 0
+
+    def last(self) -> dict[str, Any]:
+        """Return the values of the last epoch."""
+        return {key: values[-1] for key, values in self.items() if values}
+
+    def __repr__(self) -> str:
+        end = ", interrupted" if self.interrupted else ""
+        if self.skipped_steps:
+            end += f", {self.skipped_steps} steps skipped"
+        numbers = f": {describe_logs(self.last())}" if self.epochs else ""
+        return f"<History of {self.epochs} epochs in {self.seconds:.2f} s{end}{numbers}>"
+
+
+class Interrupt:
+    """While it is `active` Ctrl-C only sets `pressed`; the second one does what it used to.
+
+    Should an exception from a signal handler keep `give_back` from being called, then the handler
+    stays, and gives itself back at the next Ctrl-C, which does what it used to.
+    """
+
+    def __init__(self) -> None:
+        self.pressed = self.active = False
+        self._before: Any = None
+
+    def listen(self) -> None:
+        """Take over Ctrl-C, if this is the thread that it reaches."""
+        if threading.current_thread() is threading.main_thread():
+            before = signal.getsignal(signal.SIGINT)
+            if before not in (None, signal.SIG_IGN):
+                self._before = before
+                signal.signal(signal.SIGINT, self._handle)
+
+    def _handle(self, number: int, frame: Any) -> None:
+        if self.active and not self.pressed:
+            self.pressed = True
+            return
+        signal.signal(signal.SIGINT, self._before)
+        signal.raise_signal(signal.SIGINT)
+
+    def give_back(self) -> None:
+        """Have Ctrl-C do what it used to."""
+        if self._before is not None and signal.getsignal(signal.SIGINT) == self._handle:
+            signal.signal(signal.SIGINT, self._before)
+
+
+def in_order(listeners: Iterable[Callback]) -> list[Callback]:
+    """Return callbacks in the order in which they are called: those that write files come last.
+
+    A file of the training holds what the others have counted, this epoch included.
+    """
+    return sorted(listeners, key=lambda c: isinstance(c, ModelCheckpoint))
+
+
+def counts(callback: Callback) -> bool:
+    """Return whether a callback keeps anything that a file must hold."""
+    if isinstance(callback, ModelCheckpoint) and not callback.save_best_only:
+        return False
+    return type(callback).training_state is not Callback.training_state
+
+
+class Position(NamedTuple):
+    """How far a fit is, as a file has it: what everybody has heard of, and what is done since."""
+
+    epochs: int  # those from a file among them
+    batch: int  # all batches of an epoch: nobody has heard of its end yet
+    sums: Array
+    history: dict[str, list[Any]]
+
+
+class Fit:
+    """One fit under way.
+
+    Attributes
+    ----------
+    before : int
+        Epochs in the history that came from a file: the loop goes on behind them.
+    shuffle : bool
+        What was asked for.
+    running : bool
+        Whether it is under way; afterwards it keeps neither the data nor the loops.
+    thread : int
+        Who runs it.
+    begun : bool
+        Whether all callbacks have begun, and got back what they had counted.
+    tally : Tally
+        How far the loop is. What else is known of that follows from it when it is asked for:
+        whatever exception comes from wherever, there is nothing that could have been left behind.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        objective: Objective,
+        loop: Loop,
+        validation: Loop | None,
+        listeners: list[Callback],
+        history: History,
+        progress: Progress,
+        shuffle: bool,
+    ) -> None:
+        self.trainer, self.objective, self.loop = trainer, objective, loop
+        self.validation, self.history, self.progress = validation, history, progress
+        self.before, self.shuffle, self.running = history.epochs, shuffle, True
+        self.begun, self.tally = False, loop.tally
+        self.thread = threading.get_ident()
+        self.first_step = objective.plan.step_count
+        self.first_skipped = objective.plan.skipped_steps
+        self.listeners = listeners
+        self.diverged: tuple[int, str, float] | None = None  # epochs until then, what, to what
+        self._has_warned = False
+        self.on_epoch_start = [c for c in listeners if listens(c, "on_epoch_start")]
+        self.on_epoch_end = [c for c in listeners if listens(c, "on_epoch_end")]
+        self.on_batch_end = [c for c in listeners if listens(c, "on_batch_end")]
+        # What a callback counts is whole between two events, once those that count have heard
+        # of the last one: up to which epoch and step they have, and which event they are hearing.
+        self.counting = [c for c in listeners if counts(c)]
+        self.tells = validation is not None or bool(self.on_epoch_end)
+        self.heard, self.heard_steps = history.epochs, 0
+        self.telling = ""
+        self.started = -1  # the epoch of whose beginning callbacks were told last
+        self.interrupt = Interrupt()
+        self.batch_size, self.rows, self.batches = loop.batch_size, loop.samples, loop.batches
+        self.validation_rows = validation.samples if validation is not None else 0
+        self.log_names = objective.log_names(validated=validation is not None)
+        for key in self.log_names:
+            history.setdefault(key, [])
+
+    def run(self, resume: Callable[[], None]) -> None:
+        """Train until the end, a callback's word, or Ctrl-C.
+
+        `resume` is called when the callbacks have begun, to give them back what they had counted.
+        """
+        trainer, loop, history = self.trainer, self.loop, self.history
+        for callback in self.listeners:
+            callback.on_fit_start(trainer)
+        resume()
+        self.begun = True
+        notify("fit_start", trainer=trainer)
+        try:
+            self.interrupt.active = True
+            self.interrupt.listen()
+            if self.done > history.epochs:  # the file was written after the last batch of an epoch
+                self._end_epoch()
+            elif not (loop.batch_index or trainer.stop_training):
+                self._start_epoch()
+            status = "paused" if loop.epochs else "done"
+            while status != "done" and not (self.interrupt.pressed or trainer.stop_training):
+                status = loop.run(SECONDS_PER_LOOK)
+                if status == "step":
+                    self._end_batch()
+                if status in ("epoch", "step") and self.done > history.epochs:
+                    self._end_epoch()
+                elif status == "paused":
+                    self._note_epochs(self.done)  # now, so that none pile up for the end
+                if self.diverged is not None:
+                    self._warn_of_divergence()
+                if self.progress.due:
+                    self.progress.show(loop.epoch, loop.samples_done, self._latest())
+        finally:
+            self.interrupt.active = False
+            self.interrupt.give_back()
+        self._note_epochs(self.done)
+        if self.diverged is not None:
+            self._warn_of_divergence()
+        history.interrupted = self.interrupt.pressed
+        history.skipped_steps = self.objective.plan.skipped_steps - self.first_skipped
+        self.progress.finish(loop.epoch, loop.samples_done, self._latest(), history.interrupted)
+
+    @property
+    def step(self) -> int:
+        """What the plan has counted up to where this is, or has ended."""
+        return self.first_step + self.tally.steps
+
+    def position(self) -> Position:
+        """Return how far it is."""
+        history, tally = self.history, self.tally
+        epochs = self.heard if self.tells else self.done
+        if self.running:  # a callback asks, and those before it have heard of this epoch
+            epochs = max(epochs, history.epochs)
+        noted = min(epochs, history.epochs)
+        columns = {key: values[:noted] for key, values in history.items()}
+        for column in self.objective.columns:
+            columns[column.key] += column.plain_values(
+                tally.records[noted - self.before : epochs - self.before]
+            )
+        if self.done > epochs:
+            return Position(epochs, self.batches, tally.records[-1].copy(), columns)
+        return Position(epochs, tally.batch_index, tally.partial_record.copy(), columns)
+
+    def broken_by(self) -> str:
+        """Return what was interrupted that no file can go on from; empty: nothing."""
+        if not self.begun:
+            return "before it had begun"
+        if self.running or not self.counting:
+            return ""
+        if self.telling:
+            return f"while callbacks that count were called ({self.telling})"
+        if any(c in self.on_batch_end for c in self.counting) and (
+            self.heard_steps != self.tally.steps
+        ):
+            return "before callbacks that count were called (on_batch_end)"
+        starts = any(c in self.on_epoch_start for c in self.counting)
+        if starts and self.started == self.done and not self.tally.batch_index:
+            return "after callbacks that count were called (on_epoch_start)"
+        return ""
+
+    def _latest(self) -> dict[str, Any]:
+        """Return the numbers to show: of the last epoch, or of what is done of the first."""
+        if self.history.epochs:
+            return self.history.last()
+        if self.loop.epoch:
+            return self.objective.logs(self.loop.records[-1])
+        if self.loop.batch_index:
+            return self.objective.logs(self.loop.partial_record)
+        return {}
+
+    def _note_epochs(self, until: int) -> None:
+        """Enter the records of the epochs up to `until` into the history."""
+        history = self.history
+        records = self.loop.records[history.epochs - self.before : until - self.before]
+        for column in self.objective.columns:
+            history[column.key] += column.plain_values(records)
+        losses = history["loss"]
+        if until - history.epochs == 1:  # the quick look at one epoch
+            finite = math.isfinite(losses[-1])
+        else:
+            finite = bool(np.isfinite(records[:, 0]).all())  # the sums behind the losses
+        if not finite:
+            for at in range(history.epochs, until):
+                self._note_divergence(at + 1, "loss", losses[at])
+        history.epochs = until
+
+    def _note_divergence(self, epochs: int, what: str, loss: float) -> None:
+        """Note the first loss that is not finite."""
+        if self.diverged is None and not math.isfinite(loss):
+            self.diverged = epochs, what, loss
+
+    def _warn_of_divergence(self) -> None:
+        """Say once that a loss is not finite, after its epoch: callbacks have heard of it."""
+        if self._has_warned or self.diverged is None:
+            return
+        self._has_warned = True
+        epochs, what, value = self.diverged
+        warn(
+            f"the {what} is {value} after {epochs} epoch{'s' if epochs > 1 else ''}: the training "
+            "has diverged, or the data hold NaN or infinity; what helps: numpy.isfinite(X).all() "
+            "and the same for Y, inputs scaled to about 1, a lower learning rate, clip_norm=1.0 "
+            "for the optimizer; Trainer(detect_anomaly=True) stops at the first node that gives "
+            "NaN or infinity and names it",
+            DivergenceWarning,
+        )
+
+    def _start_epoch(self) -> None:
+        if self.loop.epoch < self.loop.epochs:
+            self.started = self.done
+            for callback in self.on_epoch_start:
+                callback.on_epoch_start(self.trainer, self._number())
+
+    @property
+    def done(self) -> int:
+        """Finished epochs, those from a file among them."""
+        return self.before + self.tally.epoch
+
+    def _number(self) -> int:
+        return self.history.first_epoch + self.done
+
+    def _end_batch(self) -> None:
+        step, loss = self.objective.plan.step_count, self.loop.loss
+        steps = self.tally.steps
+        self.telling = "on_batch_end"
+        for callback in self.on_batch_end:
+            callback.on_batch_end(self.trainer, step, {"loss": loss})
+        self.heard_steps = steps
+        self.telling = ""
+
+    def _end_epoch(self) -> None:
+        done = self.done
+        if self.validation is not None:
+            validated = self._validate(self.validation)
+            self._note_epochs(done)
+            for key, value in validated.items():
+                self.history[key].append(value)
+            if not self.interrupt.pressed:  # then it may be of no whole validation
+                self._note_divergence(done, "validation loss", validated["val_loss"])
+            if self.validation.batch_index:  # Ctrl-C came first: a fit that goes on does it anew
+                return
+        else:
+            self._note_epochs(done)
+        logs = self.history.last()
+        epoch = self._number() - 1
+        left = sum(c in self.counting for c in self.on_epoch_end)
+        if not left:
+            self.heard = done
+        for callback in self.on_epoch_end:
+            if callback not in self.counting:
+                callback.on_epoch_end(self.trainer, epoch, logs)
+                continue
+            self.telling = "on_epoch_end"
+            callback.on_epoch_end(self.trainer, epoch, logs)
+            left -= 1
+            if not left:
+                self.heard = done
+                self.telling = ""
+        notify("epoch_end", trainer=self.trainer, epoch=epoch, logs=logs)
+        if not (self.trainer.stop_training or self.interrupt.pressed):
+            self._start_epoch()
+
+    def _validate(self, loop: Loop) -> dict[str, Any]:
+        """Return the validation's numbers, NaN if Ctrl-C came in between."""
+        done = loop.epoch
+        while True:
+            loop.run(SECONDS_PER_LOOK)
+            if loop.epoch > done:
+                record = loop.records[-1:]
+                columns = self.objective.columns
+                return {f"val_{c.key}": c.plain_values(record)[0] for c in columns}
+            if self.interrupt.pressed:
+                return {f"val_{c.key}": float("nan") for c in self.objective.columns}
