@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from pyframe.attributes import optional, whole
-from pyframe.engine.storage import hold_all, views
+from pyframe.engine.placement import views
 from pyframe.errors import ArgumentError, check_integer, check_number, raise_if_signalled
 from pyframe.hookspecs import hookimpl
+from pyframe.native.guards import hold_all
 from pyframe.plugins.registry import registries
 from pyframe.strict import FixedDict, Strict
 

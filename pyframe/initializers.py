@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyframe.errors import ArgumentError, ShapeError, check_integer, check_number
-from pyframe.graph.node import check_shape, describe
+from pyframe.graph.spec import check_shape, describe
 from pyframe.hookspecs import hookimpl
 from pyframe.native.core import random_words
 from pyframe.plugins.registry import registries

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from pyframe import checkpoint
 from pyframe.checkpoint import Architecture
 from pyframe.checkpoint.inspection import layer_table
+from pyframe.engine.placement import views
 from pyframe.engine.plan import Plan, compile
-from pyframe.engine.storage import hold_all, views
 from pyframe.errors import (
     ArgumentError,
     FeedError,
@@ -24,21 +24,12 @@ from pyframe.errors import (
     check_flag,
 )
 from pyframe.graph.arrays import is_lazy, plain_array
-from pyframe.graph.node import (
-    Array,
-    Parameter,
-    Placeholder,
-    Shape,
-    State,
-    Value,
-    check_shape,
-    convert,
-    describe,
-    float_dtype,
-)
+from pyframe.graph.node import Parameter, Placeholder, State, Value
 from pyframe.graph.order import Graph
+from pyframe.graph.spec import Array, Shape, check_shape, convert, describe, float_dtype
 from pyframe.layers.base import Layer, layers_of, name_layers, outermost_layer_of, unused_name
 from pyframe.native.building import building
+from pyframe.native.guards import hold_all
 from pyframe.strict import FixedList, Strict
 
 BUILT = "the model has been built: make a new one of the layers that it is to have"

@@ -10,13 +10,14 @@ from pathlib import Path
 # in the rooms before. A folder whose files are not listed counts as one module.
 ROOMS = (
     ("_version", "errors", "strict", "hookspecs"),
-    ("native.building", "native.libraries", "native.core", "native.threads"),
+    ("native.building", "native.libraries", "native.core", "native.guards", "native.threads"),
     ("plugins.discovery", "plugins.registry", "plugins.loading", "plugins"),
-    ("attributes", "graph.arrays", "graph.node", "graph.op", "graph.order", "graph.autodiff"),
+    ("attributes", "graph.arrays", "graph.spec", "graph.storage", "graph.node", "graph.op"),
+    ("graph.order", "graph.autodiff"),
     ("ops",),
-    ("engine.arena", "engine.storage", "engine.fusion", "engine.program", "engine.lowering"),
+    ("engine.arena", "engine.placement", "engine.fusion", "engine.program", "engine.lowering"),
     ("engine.state", "engine.execution", "engine.pattern", "engine.engine", "engine.loop"),
-    ("engine.printing", "engine.profiler", "engine.plan"),
+    ("engine.printing", "engine.profiler", "engine.inspection", "engine.plan"),
     ("initializers", "losses", "metrics", "schedules", "optimizers", "layers"),
     ("data", "datasets", "checkpoint", "callbacks", "model"),
     ("training.objective", "training.progress", "training.fitting", "training.resuming"),

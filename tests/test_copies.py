@@ -22,9 +22,9 @@ from trainers import Momentum, bits_of, small_network
 
 import pyframe as pf
 from pyframe.callbacks import EarlyStopping, ModelCheckpoint
-from pyframe.engine import storage
 from pyframe.engine.engine import Engine
 from pyframe.engine.plan import Plan
+from pyframe.graph import storage
 from pyframe.graph.node import Node, Parameter
 from pyframe.layers import Dense, Dropout
 from pyframe.plugins.registry import registries

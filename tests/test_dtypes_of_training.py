@@ -11,7 +11,7 @@ import pytest
 import pyframe as pf
 from pyframe.engine import execution
 from pyframe.errors import DTypeError, GraphError
-from pyframe.graph.node import Spec
+from pyframe.graph.spec import Spec
 
 READ = ["float32", "float64", "int64"]
 REFUSED = ["float16", "int32", "bool", "complex64"]

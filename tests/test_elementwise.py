@@ -13,7 +13,8 @@ import pytest
 
 import pyframe as pf
 from pyframe.errors import ArgumentError, GraphError, ShapeError
-from pyframe.graph.node import Array, Constant, Value
+from pyframe.graph.node import Constant, Value
+from pyframe.graph.spec import Array
 from pyframe.native import core
 from pyframe.ops import activations as act
 from pyframe.ops import arithmetic as arith

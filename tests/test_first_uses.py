@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 import pyframe as pf
-from pyframe.engine import storage
+from pyframe.engine import placement
 from pyframe.errors import BusyError, GraphError
 
 pytestmark = pytest.mark.once
@@ -376,7 +376,7 @@ def test_threads_that_want_one_size_at_once_share_what_is_made_for_it() -> None:
 
 
 def test_a_missing_lock_turns_these_tests_red(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "building", nullcontext())
+    monkeypatch.setattr(placement, "building", nullcontext())
 
     def lose() -> bool:
         graphs = Graphs()

@@ -10,8 +10,8 @@ import pytest
 
 import pyframe as pf
 from pyframe.engine.fusion import elementwise_count
-from pyframe.graph.node import Spec
 from pyframe.graph.op import Case, Op
+from pyframe.graph.spec import Spec
 from pyframe.native.core import call_kernel
 from pyframe.plugins import registry
 from pyframe.testing.draw import Draw

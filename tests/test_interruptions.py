@@ -34,8 +34,8 @@ from pyframe import errors
 from pyframe.callbacks import Callback, EarlyStopping
 from pyframe.engine import engine as engine_module
 from pyframe.engine import plan as plan_module
-from pyframe.engine import storage
 from pyframe.layers import BatchNorm, Dense, Dropout
+from pyframe.native import guards
 from pyframe.training.fitting import Fit
 
 RNG = np.random.default_rng(0)
@@ -788,7 +788,7 @@ def test_an_epoch_heard_of_before_its_callbacks_is_noticed(
 
 def test_locks_in_python_are_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The fault planted: what takes the locks is a context manager made of a generator."""
-    hold = storage.hold
+    hold = guards.hold
 
     @contextlib.contextmanager
     def generator(guards: Any, purpose: int) -> Any:

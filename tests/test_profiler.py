@@ -75,7 +75,7 @@ def test_every_op_has_a_count() -> None:
             if any(a is not None and a.size == 0 for a in case.inputs):
                 continue
             specs = [
-                None if a is None else pf.graph.node.Spec(a.shape, np.dtype(np.float32))
+                None if a is None else pf.graph.spec.Spec(a.shape, np.dtype(np.float32))
                 for a in case.inputs
             ]
             shapes = None

@@ -14,7 +14,7 @@ import pytest
 
 import pyframe as pf
 from pyframe.callbacks import EarlyStopping, ModelCheckpoint
-from pyframe.graph.node import Spec
+from pyframe.graph.spec import Spec
 from pyframe.layers import Dense
 from pyframe.metrics import pyframe_register_metrics
 from pyframe.ops.metrics import LabelMetric, Metric

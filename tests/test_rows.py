@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pyframe.graph.node import Array
+from pyframe.graph.spec import Array
 from pyframe.native import core
 
 every_set = pytest.mark.parametrize("isa", core.instruction_sets())

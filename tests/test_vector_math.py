@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pyframe.graph.node import Array
 from pyframe.graph.op import Op
+from pyframe.graph.spec import Array
 from pyframe.native import core
 from pyframe.ops import activations as act
 from pyframe.ops import arithmetic as arith

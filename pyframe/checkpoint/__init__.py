@@ -43,7 +43,7 @@ from pyframe.checkpoint.inspection import as_text, inspect
 from pyframe.checkpoint.schema import check_training
 from pyframe.checkpoint.writing import check_path, write_atomically
 from pyframe.errors import CheckpointError, raise_if_signalled
-from pyframe.graph.node import Array
+from pyframe.graph.spec import Array
 
 __all__ = [
     "FORMAT_VERSION",

@@ -27,7 +27,7 @@ import numpy as np
 
 from pyframe._version import __version__
 from pyframe.errors import CheckpointError, raise_if_signalled
-from pyframe.graph.node import Array
+from pyframe.graph.spec import Array
 
 FORMAT_VERSION = 2
 VERSION_WITH_CHECKSUM = 2

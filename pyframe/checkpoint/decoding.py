@@ -18,8 +18,9 @@ from pyframe.errors import (
     UnknownNameError,
     raise_if_signalled,
 )
-from pyframe.graph.node import Array, Constant, Node, Parameter, Placeholder, Spec, State, Value
+from pyframe.graph.node import Constant, Node, Parameter, Placeholder, State, Value
 from pyframe.graph.op import Op
+from pyframe.graph.spec import Array, Spec
 from pyframe.layers import Layer
 from pyframe.layers.base import mark
 from pyframe.plugins.registry import BUILT_IN, registries

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pyframe.errors import ArgumentError, CheckpointError, PyframeError
-from pyframe.graph.node import Array, Parameter, Placeholder, Spec, Value
+from pyframe.graph.node import Parameter, Placeholder, Value
+from pyframe.graph.spec import Array, Spec
 from pyframe.layers import Layer
 
 # What a file may ask NumPy to make besides its arrays: numbers, and none larger than complex128.

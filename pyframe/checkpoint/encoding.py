@@ -20,14 +20,16 @@ from pyframe.checkpoint.document import (
     plain,
     plain_config,
 )
-from pyframe.engine.storage import hold_all, views
+from pyframe.engine.placement import views
 from pyframe.errors import CheckpointError
-from pyframe.graph.node import Array, Constant, Leaf, Node, Parameter, Spec
+from pyframe.graph.node import Constant, Leaf, Node, Parameter
 from pyframe.graph.op import Op
 from pyframe.graph.order import Graph
+from pyframe.graph.spec import Array, Spec
 from pyframe.layers import Layer
 from pyframe.layers.base import layer_of, outermost_layer_of
 from pyframe.native import core
+from pyframe.native.guards import hold_all
 from pyframe.plugins.registry import registries
 
 # What nodes hold besides that which the file records.

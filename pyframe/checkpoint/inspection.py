@@ -13,7 +13,7 @@ from pyframe.checkpoint.container import Header, read_arrays, read_header
 from pyframe.checkpoint.document import ODD, TRAINING
 from pyframe.checkpoint.writing import check_path
 from pyframe.errors import CheckpointError, raise_if_signalled
-from pyframe.graph.node import describe as shape_text
+from pyframe.graph.spec import describe as shape_text
 from pyframe.plugins.registry import BUILT_IN
 
 WIDEST_CELL = 100  # characters of a path, kind or shape in the table

@@ -13,7 +13,8 @@ import numpy as np
 from pyframe import datasets, layers, optimizers, plotting
 from pyframe.engine.plan import compile
 from pyframe.errors import MissingExtraError, UnknownNameError, require_extra
-from pyframe.graph.node import Array, Parameter, Placeholder
+from pyframe.graph.node import Parameter, Placeholder
+from pyframe.graph.spec import Array
 from pyframe.model import Sequential
 from pyframe.plugins.registry import ops
 from pyframe.training.progress import say

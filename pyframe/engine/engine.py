@@ -16,16 +16,9 @@ import numpy as np
 from pyframe.engine.execution import check_feed, resolve_feed
 from pyframe.engine.lowering import lower
 from pyframe.engine.pattern import Pattern
+from pyframe.engine.placement import place
 from pyframe.engine.program import Context, Program, Request, Specialization
 from pyframe.engine.state import TrainState
-from pyframe.engine.storage import (
-    already_trained,
-    hold,
-    hold_all,
-    new_hold,
-    place,
-    refuse_while_reading,
-)
 from pyframe.errors import (
     ArgumentError,
     BusyError,
@@ -35,10 +28,12 @@ from pyframe.errors import (
     warn,
 )
 from pyframe.graph.autodiff import Gradients, differentiate
-from pyframe.graph.node import Array, Node, Parameter, Placeholder, Spec, State, Value
+from pyframe.graph.node import Node, Parameter, Placeholder, State, Value
 from pyframe.graph.order import Graph, topological_order, with_collector_paused
+from pyframe.graph.spec import Array, Spec
 from pyframe.native.building import building
 from pyframe.native.core import ffi, lib
+from pyframe.native.guards import already_trained, hold, hold_all, new_hold, refuse_while_reading
 from pyframe.strict import FixedList
 
 SPECIALIZATIONS = 8  # kept, least recently used first to go

@@ -10,7 +10,6 @@ import numpy as np
 
 from pyframe.engine.program import Context, Program, Row
 from pyframe.engine.state import TrainState
-from pyframe.engine.storage import already_trained, reading
 from pyframe.errors import (
     AnomalyError,
     ArgumentError,
@@ -22,8 +21,10 @@ from pyframe.errors import (
     ShapeError,
 )
 from pyframe.graph.autodiff import PythonGradient
-from pyframe.graph.node import Array, Node, Placeholder, convert, describe
+from pyframe.graph.node import Node, Placeholder
+from pyframe.graph.spec import Array, convert, describe
 from pyframe.native.core import ffi, lib
+from pyframe.native.guards import already_trained, reading
 
 # The longest time that C stays away: Ctrl-C and the progress have to wait so long.
 SECONDS_PER_LOOK = 0.05

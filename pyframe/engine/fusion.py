@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pyframe.errors import ArgumentError, ShapeError
-from pyframe.graph.node import Constant, Leaf, Node, Spec, Value, known_shape
+from pyframe.graph.node import Constant, Leaf, Node, Value
 from pyframe.graph.op import Op
+from pyframe.graph.spec import Spec, known_shape
 from pyframe.native.core import lib
 
 Key = tuple[Node, int]  # an output of a node

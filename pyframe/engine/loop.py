@@ -7,20 +7,19 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from pyframe.engine.engine import Engine
 from pyframe.engine.execution import SECONDS_PER_LOOK, give_up, handle
 from pyframe.engine.program import Context, Specialization
 from pyframe.engine.state import check_rate
-from pyframe.engine.storage import reading
 from pyframe.errors import ArgumentError, CopyError, LabelError, ShapeError
-from pyframe.graph.node import Array, Placeholder, describe
+from pyframe.graph.node import Placeholder
+from pyframe.graph.spec import Array, describe
 from pyframe.native.core import ffi, lib, pointer, typed_pointer
-
-if TYPE_CHECKING:
-    from pyframe.engine.engine import Engine
+from pyframe.native.guards import reading
 
 STEPS_PER_JOB = 1 << 16  # C is handed at most so many steps at a time (or one epoch)
 

@@ -31,19 +31,10 @@ from pyframe.engine.program import (
     Row,
 )
 from pyframe.errors import GraphError, ResourceError
-from pyframe.graph.node import (
-    Array,
-    Constant,
-    Leaf,
-    Node,
-    Placeholder,
-    Spec,
-    State,
-    Value,
-    known_shape,
-)
+from pyframe.graph.node import Constant, Leaf, Node, Placeholder, State, Value
 from pyframe.graph.op import Op
 from pyframe.graph.order import topological_order
+from pyframe.graph.spec import Array, Spec, known_shape
 from pyframe.native.core import (
     INSTRUCTION_DTYPE,
     TYPE_CODES,

@@ -6,8 +6,9 @@ import copy
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+from pyframe.engine import inspection
 from pyframe.engine.engine import COMPILED, Engine, Snapshot
 from pyframe.engine.execution import (
     DONE,
@@ -19,41 +20,28 @@ from pyframe.engine.execution import (
     launch,
 )
 from pyframe.engine.fusion import choose
+from pyframe.engine.loop import Loop
 from pyframe.engine.pattern import Pattern, pattern_of
-from pyframe.engine.program import Context, Specialization
+from pyframe.engine.printing import plan_table
+from pyframe.engine.profiler import Profile, profile
+from pyframe.engine.program import Specialization
 from pyframe.engine.state import check_learning_rate
-from pyframe.engine.storage import (
-    Segment,
-    reading,
-    refuse_while_reading,
-)
 from pyframe.errors import (
     ArgumentError,
     BusyError,
     DTypeError,
     GraphError,
-    ValueReusedError,
     check_integer,
     raise_if_signalled,
 )
 from pyframe.graph.autodiff import Gradients
-from pyframe.graph.node import (
-    Array,
-    Node,
-    Parameter,
-    Placeholder,
-    State,
-    Value,
-    known_shape,
-    plan_reference,
-)
+from pyframe.graph.node import Node, Parameter, Placeholder, State, Value, plan_reference
 from pyframe.graph.order import Graph, with_collector_paused
+from pyframe.graph.spec import Array, known_shape
+from pyframe.graph.storage import Segment
 from pyframe.native.core import ffi, lib
+from pyframe.native.guards import reading, refuse_while_reading
 from pyframe.strict import FixedList, Strict
-
-if TYPE_CHECKING:
-    from pyframe.engine.loop import Loop
-    from pyframe.engine.profiler import Profile
 
 
 class Plan(Strict):
@@ -110,7 +98,7 @@ class Plan(Strict):
 
     def _begin(self) -> None:
         """Make what belongs to this plan alone, and is not copied with it."""
-        self._stepper: Context | None = None
+        self._stepper = inspection.Stepper(self.engine)
         # What the last feed of `run` looked like, with its arguments.
         self._run_pattern: tuple[Value | None, bool, bool, Pattern | None]
         self._run_pattern = None, False, True, None
@@ -319,7 +307,7 @@ class Plan(Strict):
             and (buffers := pattern.match(feed)) is not None
         ):
             return self._run(pattern.specialization, buffers, out, single)
-        single, wanted = self._wanted(outputs)
+        single, wanted = _asked_for(outputs, self)
         engine = self.engine
         feeds = engine.feeds_of(feed, wanted)
         # Batch statistics go to a shadow of the states, which a step would use as well.
@@ -360,23 +348,6 @@ class Plan(Strict):
             raise
         finally:
             specialization.idle.append(context)
-
-    def _wanted(self, outputs: Any) -> tuple[bool, list[Value]]:
-        if outputs is None:
-            outputs = self.outputs or self.cost
-            if isinstance(outputs, list) and len(outputs) == 1:
-                outputs = outputs[0]
-        single = isinstance(outputs, Value)
-        wanted = _listed(outputs)
-        for value in wanted:
-            if not isinstance(value, Value):
-                raise GraphError(f"{value!r} is no node; outputs are nodes of the compiled graph")
-            if value.node not in self.graph.names:
-                raise GraphError(
-                    f"{value!r} is not part of this plan; "
-                    "name it in pyframe.compile(..., outputs=[...])"
-                )
-        return single, wanted
 
     def loss_and_gradients(
         self, feed: Mapping[Any, Any], *, training: bool = True
@@ -430,8 +401,6 @@ class Plan(Strict):
         --------
         pyframe.engine.loop.Loop : for the arguments.
         """
-        from pyframe.engine.loop import Loop
-
         return Loop(
             self.engine,
             feeds,
@@ -459,9 +428,7 @@ class Plan(Strict):
         GraphError
             If nothing has run yet, or the node was not part of the last run.
         """
-        if isinstance(of, Parameter):
-            return of.value
-        return self._read(of, "value")
+        return inspection.value(self.engine, of)
 
     def gradient(self, of: Value) -> Array:
         """Return a copy of the loss's gradient by a node, from the last run that computed it.
@@ -473,56 +440,11 @@ class Plan(Strict):
         ValueReusedError
             If it was not kept; compile with ``inspect=True``.
         """
-        if self.gradients is None:
-            raise GraphError("this plan was compiled without a loss; there are no gradients")
-        _require_value(of, "gradient")
-        if isinstance(of, Parameter) and of.trainable and (of, 0) in self.gradients.total:
-            return self.engine.state.gradient_array(of).reshape(known_shape(of.spec)).copy()
-        total = self.gradients.total.get((of.node, of.index))
-        if total is None:
-            hint = "" if self.inspect else ", or it is no parameter: compile with inspect=True"
-            raise GraphError(f"the loss has no gradient by {of.node.label()}{hint}")
-        return self._read(total, "gradient", of)
+        return inspection.gradient(self.engine, of)
 
     def contributions(self, node: Node) -> dict[Value, Array]:
         """Return what flows through a node to each of its inputs; a leaf has its whole gradient."""
-        if self.gradients is None:
-            raise GraphError("this plan was compiled without a loss; there are no gradients")
-        _require_value(node, "gradient")
-        if not node.inputs:
-            return {node: self.gradient(node)}
-        result: dict[Value, Array] = {}
-        for i, source in enumerate(node.inputs):
-            flowing = self.gradients.contributions.get((node, i))
-            if source is not None and flowing is not None:
-                array = self._read(flowing, "gradient", source)
-                result[source] = result[source] + array if source in result else array
-        return result
-
-    def _read(self, value: Value, what: str, shown: Value | None = None) -> Array:
-        _require_value(value, what)
-        label = (value if shown is None else shown).node.label()
-        context = self.engine.latest
-        if context is None:
-            raise GraphError(f"{label} has no {what} yet: run the plan first")
-        with context.held() as is_held:
-            if not is_held:
-                raise ValueReusedError(f"the {what} of {label} is being computed by another run")
-            program = context.program
-            number = program.value_ids.get((value.node, value.index))
-            if (value.node, value.index) in program.absorbed:
-                raise ValueReusedError(
-                    f"the {what} of {label} was not kept: the next node computes it on its way; "
-                    "compile with inspect=True to keep them all"
-                )
-            if number is None:
-                raise GraphError(f"{label} was not part of the last run, so it has no {what}")
-            if number not in program.readable:
-                raise ValueReusedError(
-                    f"the {what} of {label} was not kept: its memory was given to a later value; "
-                    "compile with inspect=True to keep them all"
-                )
-            return context.read(number).copy()
+        return inspection.contributions(self.engine, node)
 
     @property
     def segments(self) -> list[Segment]:
@@ -581,8 +503,6 @@ class Plan(Strict):
         >>> [record.kernel for record in plan.profile({x: np.ones((4, 8))}, repeats=2)]
         ['softmax_f32']
         """
-        from pyframe.engine.profiler import profile
-
         return profile(
             self.engine,
             self.outputs,
@@ -642,35 +562,15 @@ class Plan(Strict):
 
     def forward_node(self, node: Node) -> None:
         """Compute one node from what its inputs hold; placeholders hold what was set on them."""
-        _require_value(node, "value")
-        self._run_nodes([node])
+        self._stepper.forward(node)
 
     def backward_node(self, node: Node) -> None:
         """Compute the gradients that flow through one node."""
-        _require_value(node, "gradient")
-        if self.gradients is None:
-            raise GraphError("this plan was compiled without a loss; there are no gradients")
-        self._run_nodes(self.gradients.nodes.get(node, []))
-
-    def _run_nodes(self, nodes: Sequence[Node]) -> None:
-        if not self.inspect:
-            raise GraphError("running single nodes needs a plan compiled with inspect=True")
-        engine = self.engine
-        feeds = engine.feeds_of(self.held_feed(), [engine.require_cost()])
-        with engine.claim():
-            specialization = engine.specialize("gradients", [], feeds, False)
-            if self._stepper is None or self._stepper.program is not specialization.program:
-                self._stepper = Context(specialization.program, [])
-            context = engine.last[0] = self._stepper
-            context.bind(feeds)
-            position = context.program.position
-            for at in sorted(position[n] for n in nodes if n in position):
-                lib.pf_context_seek(context.pointer, at)
-                drive(context, at + 1)
+        self._stepper.backward(node)
 
     def held_feed(self) -> dict[Placeholder, Any]:
         """Return what has been set on the placeholders by hand."""
-        return {p: p.held for p in self.graph.placeholders if p.held is not None}
+        return inspection.held_feed(self.engine)
 
     # ---- helpers ----
 
@@ -681,15 +581,27 @@ class Plan(Strict):
         )
 
     def __str__(self) -> str:
-        from pyframe.engine.printing import plan_table
-
         programs = self.engine.programs()
         return plan_table(repr(self), self.graph, programs[-1] if programs else None)
 
 
-def _require_value(value: Any, what: str) -> None:
-    if not isinstance(value, Value):
-        raise GraphError(f"{value!r:.80} is no node, and has no {what}; pass a node of this plan")
+def _asked_for(outputs: Any, plan: Plan) -> tuple[bool, list[Value]]:
+    """Return whether one output is asked for, not a list, and which; None: the plan's own."""
+    if outputs is None:
+        outputs = plan.outputs or plan.cost
+        if isinstance(outputs, list) and len(outputs) == 1:
+            outputs = outputs[0]
+    single = isinstance(outputs, Value)
+    wanted = _listed(outputs)
+    for value in wanted:
+        if not isinstance(value, Value):
+            raise GraphError(f"{value!r} is no node; outputs are nodes of the compiled graph")
+        if value.node not in plan.graph.names:
+            raise GraphError(
+                f"{value!r} is not part of this plan; "
+                "name it in pyframe.compile(..., outputs=[...])"
+            )
+    return single, wanted
 
 
 def _listed(nodes: Any) -> list[Any]:

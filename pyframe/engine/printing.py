@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pyframe.engine.program import Program
-from pyframe.graph.node import describe
 from pyframe.graph.order import Graph
+from pyframe.graph.spec import describe
 
 ROWS_SHOWN = 200  # at most; the head and the tail of a longer plan
 

@@ -9,21 +9,20 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from pyframe.engine.engine import Engine
 from pyframe.engine.execution import handle
 from pyframe.engine.program import BLOCK, GROUP, NOWHERE, Context, Program, Row
 from pyframe.errors import ArgumentError, check_integer
-from pyframe.graph.node import Value, describe, known_shape
+from pyframe.graph.node import Value
 from pyframe.graph.op import Op
+from pyframe.graph.spec import describe, known_shape
 from pyframe.native import core
 from pyframe.native.core import empty_aligned, ffi, lib
 from pyframe.native.threads import num_threads
-
-if TYPE_CHECKING:
-    from pyframe.engine.engine import Engine
 
 MODES = ("step", "run", "gradients")
 

@@ -13,10 +13,11 @@ from weakref import ref
 import numpy as np
 
 from pyframe.engine.fusion import Key
-from pyframe.engine.storage import Guard
 from pyframe.errors import ResourceError, raise_if_signalled
-from pyframe.graph.node import Array, Node, Parameter, Placeholder, Spec, Value, known_shape
+from pyframe.graph.node import Node, Parameter, Placeholder, Value
+from pyframe.graph.spec import Array, Spec, known_shape
 from pyframe.native.core import ffi, lib
+from pyframe.native.guards import Guard
 
 ARENA = 0
 NOWHERE = -1

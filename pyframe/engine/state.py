@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from pyframe.engine.placement import Run, runs
 from pyframe.engine.program import COPY_KERNEL, Context, FlatCall, Request
-from pyframe.engine.storage import Guard, Run, Storage, in_order, runs
 from pyframe.errors import AnomalyError, ArgumentError, GraphError, raise_if_signalled
-from pyframe.graph.node import Array, Node, Parameter, State, Value, known_shape
+from pyframe.graph.node import Node, Parameter, State, Value
+from pyframe.graph.spec import Array, known_shape
+from pyframe.graph.storage import Storage
 from pyframe.native.core import empty_aligned, ffi, lib
+from pyframe.native.guards import Guard, in_order
 
 FLOAT64 = np.dtype(np.float64)
 

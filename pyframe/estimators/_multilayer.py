@@ -10,7 +10,7 @@ import numpy as np
 from scipy.sparse import issparse
 
 import pyframe as pf
-from pyframe.graph.node import Array, Spec, known_shape
+from pyframe.graph.spec import Array, Spec, known_shape
 from pyframe.layers import activation_function
 from pyframe.training.objective import loss_node
 

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pyframe.errors import GraphError, ShapeError
-from pyframe.graph.node import Constant, Node, Spec, Value, describe, next_serial
+from pyframe.graph.node import Constant, Node, Value, next_serial
+from pyframe.graph.spec import Spec, describe
 from pyframe.plugins.registry import ops
 
 SUM_OP = "add_n"  # adds up the gradients of several consumers

@@ -22,7 +22,8 @@ from pyframe.errors import (
     ShapeError,
     raise_if_signalled,
 )
-from pyframe.graph.node import FLOAT64, INT64, Array, Node, Shape, Spec, State, Value, describe
+from pyframe.graph.node import Node, State, Value
+from pyframe.graph.spec import FLOAT64, INT64, Array, Shape, Spec, describe
 from pyframe.native.core import MAX_NDIM
 
 

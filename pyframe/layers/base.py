@@ -20,18 +20,9 @@ from pyframe.errors import (
     check_flag,
     raise_if_signalled,
 )
-from pyframe.graph.node import (
-    Leaf,
-    Node,
-    Parameter,
-    Shape,
-    Spec,
-    State,
-    Value,
-    check_shape,
-    next_serial,
-)
+from pyframe.graph.node import Leaf, Node, Parameter, State, Value, next_serial
 from pyframe.graph.order import input_nodes
+from pyframe.graph.spec import Shape, Spec, check_shape
 from pyframe.native.building import building
 from pyframe.plugins.registry import ops
 from pyframe.strict import Strict

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from pyframe.errors import ArgumentError, ShapeError, check_number
-from pyframe.graph.node import Spec, Value, describe
+from pyframe.graph.node import Value
+from pyframe.graph.spec import Spec, describe
 from pyframe.layers.base import VALUE, Layer, activation_function, default_weights
 from pyframe.ops.activations import OPS as ACTIVATIONS
 from pyframe.ops.linear import Linear

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from pyframe.errors import ShapeError, check_number
-from pyframe.graph.node import Spec, Value, describe
+from pyframe.graph.node import Value
+from pyframe.graph.spec import Spec, describe
 from pyframe.layers.base import VALUE, Layer
 from pyframe.ops.norm import BatchNorm as BatchNormOp
 from pyframe.ops.norm import LayerNorm as LayerNormOp

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from pyframe.attributes import number, one_of
-from pyframe.graph.node import Spec, Value
+from pyframe.graph.node import Value
 from pyframe.graph.op import Case, Op, merge_shapes, same_shape
+from pyframe.graph.spec import Spec
 
 
 class ElementwiseOp(Op):

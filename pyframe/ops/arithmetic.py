@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from pyframe.errors import GraphError
-from pyframe.graph.node import OPERATORS, Shape, Spec, Value, describe
+from pyframe.graph.node import OPERATORS, Value
 from pyframe.graph.op import Case, Op, broadcast_shapes, merge_shapes, same_shape
+from pyframe.graph.spec import Shape, Spec, describe
 from pyframe.ops.activations import ElementwiseGrad, ElementwiseOp
 from pyframe.ops.reductions import SumTo, broadcast_pair
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pyframe.attributes import flag, number, one_of
-from pyframe.graph.node import OPERATORS, Shape, Spec, Value
+from pyframe.graph.node import OPERATORS, Value
 from pyframe.graph.op import (
     Case,
     Op,
@@ -19,6 +19,7 @@ from pyframe.graph.op import (
     same_extent,
     same_shape,
 )
+from pyframe.graph.spec import Shape, Spec
 from pyframe.ops.activations import LeakyReluGrad, ReluGrad, Sigmoid, SigmoidGrad, Tanh, TanhGrad
 from pyframe.ops.arithmetic import Add
 from pyframe.ops.epilogue import ACTIVATIONS, activate, activate_grad, as_activation

@@ -23,8 +23,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pyframe.attributes import number, one_of
-from pyframe.graph.node import INT64, Constant, Shape, Spec, Value
+from pyframe.graph.node import Constant, Value
 from pyframe.graph.op import Case, Op, known, merge_shapes, same_extent, same_shape
+from pyframe.graph.spec import INT64, Shape, Spec
 
 REDUCTIONS = ("mean", "sum", "none")
 

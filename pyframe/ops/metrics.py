@@ -15,8 +15,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pyframe.attributes import optional, whole
-from pyframe.graph.node import FLOAT64, Array, Shape, Spec, Value
+from pyframe.graph.node import Value
 from pyframe.graph.op import Case, Op, same_extent
+from pyframe.graph.spec import FLOAT64, Array, Shape, Spec
 from pyframe.ops.logits import binary_logits
 from pyframe.ops.losses import as_labels, by_row, match_labels, match_target, match_weight
 

@@ -9,8 +9,9 @@ import numpy as np
 
 from pyframe.attributes import number, one_of
 from pyframe.errors import ArgumentError, DTypeError, GraphError, ShapeError
-from pyframe.graph.node import Shape, Spec, State, Value, describe
+from pyframe.graph.node import State, Value
 from pyframe.graph.op import Case, Op, known, merge_shapes, same_extent, same_shape
+from pyframe.graph.spec import Shape, Spec, describe
 from pyframe.ops.activations import Relu, ReluGrad
 
 # What norm.c needs for a batch: two rows, and three for each of 8 parts at most.

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from pyframe.attributes import number
-from pyframe.graph.node import Node, Spec, Value
+from pyframe.graph.node import Node, Value
 from pyframe.graph.op import Case, Op
+from pyframe.graph.spec import Spec
 
 
 class Dropout(Op):

@@ -10,8 +10,9 @@ import numpy as np
 
 from pyframe.attributes import axes as any_axes
 from pyframe.attributes import flag, optional
-from pyframe.graph.node import Shape, Spec, Value
+from pyframe.graph.node import Value
 from pyframe.graph.op import Case, Op, broadcast_shapes, same_shape
+from pyframe.graph.spec import Shape, Spec
 
 Axis = int | Sequence[int] | None
 

@@ -11,8 +11,9 @@ import numpy as np
 from pyframe.attributes import axes as any_axes
 from pyframe.attributes import optional, whole
 from pyframe.errors import ArgumentError, GraphError, check_integer
-from pyframe.graph.node import Shape, Spec, Value, describe
+from pyframe.graph.node import Value
 from pyframe.graph.op import Case, Op, known, same_extent, same_shape
+from pyframe.graph.spec import Shape, Spec, describe
 from pyframe.native.core import MAX_NDIM
 from pyframe.ops.reductions import varied
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from pyframe.attributes import whole
-from pyframe.graph.node import Shape, Spec, Value
+from pyframe.graph.node import Value
 from pyframe.graph.op import Case, Op, merge_shapes, same_shape
+from pyframe.graph.spec import Shape, Spec
 from pyframe.ops.arithmetic import Log
 
 

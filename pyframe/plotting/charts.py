@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pyframe.errors import ArgumentError, require_extra
-from pyframe.graph.node import Array
+from pyframe.graph.spec import Array
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pyframe.errors import ArgumentError, ShapeError
-from pyframe.graph.node import Value, describe
+from pyframe.graph.node import Value
 from pyframe.graph.order import topological_order
+from pyframe.graph.spec import describe
 from pyframe.model import Model
 from pyframe.plotting.charts import new_figure
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from pyframe.errors import ArgumentError, DTypeError, GraphError, ShapeError
-from pyframe.graph.node import FLOAT32, FLOAT64, INT64, Array, Shape, Spec, describe
 from pyframe.graph.op import Case, Op, same_shape
+from pyframe.graph.spec import FLOAT32, FLOAT64, INT64, Array, Shape, Spec, describe
 from pyframe.native import core
 from pyframe.testing.subject import (
     NODE_NAME,

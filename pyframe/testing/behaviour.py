@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 import pyframe
-from pyframe.graph.node import FLOAT64, Array, Node, Parameter, describe
+from pyframe.graph.node import Node, Parameter
+from pyframe.graph.spec import FLOAT64, Array, describe
 from pyframe.layers import Layer
 from pyframe.native.threads import num_threads
 from pyframe.testing.gradients import RELATIVE, STEP

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from pyframe.engine.fusion import elementwise_count
-from pyframe.graph.node import Array
 from pyframe.graph.op import Op
+from pyframe.graph.spec import Array
 from pyframe.native import core
 from pyframe.testing.subject import Kernels, Subject, all_cases
 

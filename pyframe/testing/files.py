@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 import pyframe
-from pyframe.graph.node import Array, Node
+from pyframe.graph.node import Node
+from pyframe.graph.spec import Array
 from pyframe.plugins.registry import registries
 from pyframe.testing.behaviour import same_bits
 from pyframe.testing.parts import Part

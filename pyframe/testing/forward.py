@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from pyframe.graph.node import Array
 from pyframe.graph.op import Op
+from pyframe.graph.spec import Array
 from pyframe.testing.subject import HUGE_FILL, Kernels, Outcome, Subject, all_cases
 
 DEFAULT_SHAPES = 200

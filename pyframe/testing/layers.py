@@ -14,7 +14,7 @@ import numpy as np
 import pyframe
 from pyframe.checkpoint import LostLayer, plain_config
 from pyframe.errors import UnusedParameterWarning
-from pyframe.graph.node import describe
+from pyframe.graph.spec import describe
 from pyframe.layers import Layer
 from pyframe.testing import behaviour
 from pyframe.testing.behaviour import same_bits

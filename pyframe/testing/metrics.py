@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 import pyframe
-from pyframe.graph.node import Array, Placeholder, describe
+from pyframe.graph.node import Placeholder
+from pyframe.graph.spec import Array, describe
 from pyframe.native.threads import num_threads
 from pyframe.ops.metrics import BinaryAccuracy
 from pyframe.testing.behaviour import THREADS, close, repeat, same_bits

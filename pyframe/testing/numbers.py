@@ -10,7 +10,7 @@ import numpy as np
 
 import pyframe
 from pyframe.errors import ShapeError
-from pyframe.graph.node import describe
+from pyframe.graph.spec import describe
 from pyframe.schedules import Schedule
 from pyframe.testing.behaviour import same_bits
 from pyframe.testing.runner import Checks, Expected, require, run_checks

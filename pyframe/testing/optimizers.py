@@ -14,7 +14,8 @@ import pyframe
 from pyframe import schedules
 from pyframe.engine.plan import Plan
 from pyframe.errors import AnomalyError
-from pyframe.graph.node import Array, Parameter, Placeholder
+from pyframe.graph.node import Parameter, Placeholder
+from pyframe.graph.spec import Array
 from pyframe.native.threads import num_threads
 from pyframe.optimizers import Optimizer
 from pyframe.testing.behaviour import THREADS, close, repeat, same_bits

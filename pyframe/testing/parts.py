@@ -12,7 +12,8 @@ import numpy as np
 import pyframe
 from pyframe.engine.plan import Plan
 from pyframe.errors import ShapeError, UnusedParameterWarning
-from pyframe.graph.node import Array, Constant, Node, Parameter, Placeholder, State, Value, describe
+from pyframe.graph.node import Constant, Node, Parameter, Placeholder, State, Value
+from pyframe.graph.spec import Array, describe
 from pyframe.layers import Layer
 from pyframe.testing.draw import Draw
 from pyframe.testing.gradients import WeightedSum

@@ -9,7 +9,8 @@ import numpy as np
 
 import pyframe
 from pyframe.errors import PyframeError
-from pyframe.graph.node import Placeholder, Shape, Spec, describe
+from pyframe.graph.node import Placeholder
+from pyframe.graph.spec import Shape, Spec, describe
 from pyframe.testing.parts import Part
 from pyframe.testing.runner import fail, require
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from pyframe.graph.node import INT64, Array
 from pyframe.graph.op import Case, Op
+from pyframe.graph.spec import INT64, Array
 from pyframe.testing.draw import Draw
 from pyframe.testing.subject import Kernels, Subject
 

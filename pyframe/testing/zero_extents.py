@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from pyframe.errors import PyframeError
-from pyframe.graph.node import FLOAT32, FLOAT64, INT64, Spec
 from pyframe.graph.op import Case, Op
+from pyframe.graph.spec import FLOAT32, FLOAT64, INT64, Spec
 from pyframe.testing.bad_calls import has_no_classes
 from pyframe.testing.forward import check_case
 from pyframe.testing.gradients import check_case_gradients

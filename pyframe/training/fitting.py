@@ -14,7 +14,7 @@ from pyframe.callbacks import Callback, ModelCheckpoint, listens
 from pyframe.engine.execution import SECONDS_PER_LOOK
 from pyframe.engine.loop import Loop
 from pyframe.errors import DivergenceWarning, warn
-from pyframe.graph.node import Array
+from pyframe.graph.spec import Array
 from pyframe.plugins import notify
 from pyframe.training.objective import Objective
 from pyframe.training.progress import Progress, describe_logs

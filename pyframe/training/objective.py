@@ -10,8 +10,9 @@ import numpy as np
 from pyframe import losses, metrics
 from pyframe.engine.plan import Plan, compile
 from pyframe.errors import ArgumentError, DTypeError, FeedError, GraphError, check_number
-from pyframe.graph.node import INT64, Array, Node, Placeholder, Value, describe
+from pyframe.graph.node import Node, Placeholder, Value
 from pyframe.graph.order import topological_order
+from pyframe.graph.spec import INT64, Array, describe
 from pyframe.layers.base import unused_name
 from pyframe.model import Model
 from pyframe.ops.logits import before_sigmoid

@@ -30,7 +30,8 @@ from pyframe.errors import (
     check_integer,
     raise_if_signalled,
 )
-from pyframe.graph.node import Array, Parameter
+from pyframe.graph.node import Parameter
+from pyframe.graph.spec import Array
 from pyframe.plugins.registry import registries
 from pyframe.schedules import Schedule
 from pyframe.training.fitting import Fit, History, counts

@@ -19,7 +19,6 @@ from pyframe.callbacks import get as get_callback
 from pyframe.engine.execution import SECONDS_PER_LOOK, check_feed
 from pyframe.engine.loop import Loop
 from pyframe.engine.plan import Plan, Snapshot
-from pyframe.engine.storage import already_trained
 from pyframe.errors import (
     ArgumentError,
     GraphError,
@@ -29,9 +28,11 @@ from pyframe.errors import (
     check_number,
 )
 from pyframe.graph.arrays import plain_array
-from pyframe.graph.node import Array, Placeholder
+from pyframe.graph.node import Placeholder
+from pyframe.graph.spec import Array
 from pyframe.model import Model, load
 from pyframe.native.building import building
+from pyframe.native.guards import already_trained
 from pyframe.plugins import listens as plugins_listen
 from pyframe.plugins import notify
 from pyframe.strict import Strict
