@@ -229,7 +229,7 @@ class _Absorption:
 def elementwise_count(node: Node, specs: Specs) -> int | None:
     """Return the number of elements of an op that treats each by itself, None for others.
 
-    Stretches of the operands correspond only where each has as many elements as the result, or a
+    Blocks of the operands correspond only where each has as many elements as the result, or a
     single one. What the operands have in common says nothing of that: (n, 1) and (n,) give (n, n).
     """
     if not isinstance(node, Op) or type(node).is_elementwise is Op.is_elementwise:
