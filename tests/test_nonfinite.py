@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import pyframe as pf
-from pyframe.engine import lowering
+from pyframe.engine import emission
 
 CLIPS: dict[str, dict[str, Any]] = {
     "by norm": {"clip_norm": 1.0},
@@ -159,7 +159,7 @@ def test_without_the_check_it_would_be_noticed(
     workshop = mutants.Workshop(tmp_path)
     check = "if (isfinite(*(const double *)call->inputs[0]->data)) return PF_OK;"
     kernels = workshop.build("optimizers.c", check, "return PF_OK;")
-    monkeypatch.setattr(lowering, "find_kernel", kernels)
+    monkeypatch.setattr(emission, "find_kernel", kernels)
     with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
         test_an_error_names_the_parameter_and_nothing_is_updated(
             CLIPS["by norm"], np.nan, "float32"

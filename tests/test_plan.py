@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import pyframe as pf
-from pyframe.engine.arena import ALIGNMENT, Arena, round_up
+from pyframe.engine.memory import ALIGNMENT, Arena, round_up
 from pyframe.errors import (
     AnomalyError,
     BusyError,

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import pyframe as pf
-from pyframe.engine import fusion, lowering
+from pyframe.engine import fusion
+from pyframe.engine.memory import Memory
 from pyframe.graph.node import Leaf, Node, Value
 from pyframe.graph.op import Op
 from pyframe.graph.order import topological_order
@@ -100,7 +101,7 @@ def features_of_a_pair(a: tuple[int, ...], b: tuple[int, ...]) -> Iterator[str]:
     if a == (*b, 1) and len(b) == 1:
         yield "(n, 1) with (n,)"
         # From here on two element-wise ops of (n, n) are run as a group.
-        if b[0] ** 2 * 4 >= fusion.CHAIN_BYTES:
+        if b[0] ** 2 * 4 >= fusion.GROUP_BYTES:
             yield "(n, 1) with (n,), in a group"
     axes = list(zip(a[::-1], b[::-1], strict=False))
     if any(m == 1 < n for m, n in axes) and any(n == 1 < m for m, n in axes):
@@ -266,14 +267,14 @@ def test_a_node_that_is_run_for_its_shape_turns_it_red(planted: bool) -> None:
         from pyframe.testing.graph_checks import check_graph, interpret
         from pyframe.testing.graphs import RandomGraph, Step
 
-        def wanted(self, targets):
-            return [n for n in self.rewritten.order if not isinstance(n, Leaf) and self._is_run(n)]
+        def wanted(order, values, request):
+            return [n for n in order if not isinstance(n, Leaf) and lowering.is_run(n, values)]
 
         one = Step("placeholder", array=np.ones(1, "float32"))
         x = Step("placeholder", array=np.linspace(-1, 1, 300, dtype="float32"))
         spread = Step("mean_grad", ((0, 0), (2, 0)), {"axis": None, "keepdims": True})
         if PLANTED:
-            lowering.Builder._wanted = wanted
+            lowering.wanted_nodes = wanted
         steps = (one, x, Step("tanh", ((1, 0),)), spread)
         assert check_graph(RandomGraph("float32", steps, ((3, 0),)))
     """
@@ -287,11 +288,11 @@ def test_a_node_that_is_run_for_its_shape_turns_it_red(planted: bool) -> None:
 def test_results_in_the_place_of_what_is_still_read_turn_it_red(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def release(self: Any, inputs: Any, outputs: Any, position: int) -> None:
-        real(self, inputs, outputs, position + 1)  # one node too early
+    def release(self: Any, touched: Any, position: int) -> None:
+        real(self, touched, position + 1)  # one node too early
 
-    real = lowering.Builder._release
-    monkeypatch.setattr(lowering.Builder, "_release", release)
+    real = Memory._release
+    monkeypatch.setattr(Memory, "_release", release)
     with pytest.raises(ConformanceError):
         check_graphs(60, seed=0, shrink_seconds=0.1)
 

@@ -125,7 +125,7 @@ def test_plugins_use_only_what_a_stranger_has() -> None:
         ("a.py", "from pyframe.native.core import lib"),
         ("a.py", "from pyframe.layers.base import Layer"),
         ("a.py", "import pyframe as pf\nx = pf.native"),
-        ("a.py", "from pyframe.engine.lowering import Builder"),
+        ("a.py", "from pyframe.engine.lowering import lower"),
         ("a.py", "import cffi"),
         ("a.c", '#include "pyframe/abi.inc"'),
     ],

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyframe.errors import ArgumentError, ShapeError
 from pyframe.graph.node import Constant, Leaf, Node, Value
@@ -29,13 +29,10 @@ FUSIONS: dict[str, str] = {
     "update": "clipping and the optimizer's update are one pass over the flat buffers",
 }
 
-# Below this the operands of a chain stay in the first-level cache by themselves.
-CHAIN_BYTES = 1 << 14
+# Below this the operands of a group stay in the first-level cache by themselves.
+GROUP_BYTES = 1 << 14
 # From here on a single element-wise instruction can be worth several threads.
 SHARED_ELEMENTS = 1 << 16
-# Blocks: with values that exist inside of the group only, and without.
-BLOCK_BYTES = 1 << 13
-WIDE_BLOCK_BYTES = 1 << 15
 
 
 def choose(fuse: bool | Collection[str]) -> frozenset[str]:
@@ -227,13 +224,13 @@ class _Absorption:
         self.users[new] = self.users.pop(old, [])
 
 
-# ---- chains ----
+# ---- groups, as "chains" asks for ----
 
 
 def elementwise_count(node: Node, specs: Specs) -> int | None:
     """Return the number of elements of an op that treats each by itself, None for others.
 
-    Stretches of the operands correspond only where each has as many elements as the result, or a
+    Blocks of the operands correspond only where each has as many elements as the result, or a
     single one. What the operands have in common says nothing of that: (n, 1) and (n,) give (n, n).
     """
     if not isinstance(node, Op) or type(node).is_elementwise is Op.is_elementwise:
@@ -252,77 +249,53 @@ def elementwise_count(node: Node, specs: Specs) -> int | None:
     return None if node.scratch_bytes(given) else count
 
 
-def chains(
-    nodes: Sequence[Node], specs: Specs, counts: Mapping[Node, int | None]
-) -> list[list[Node]]:
-    """Return the nodes in their order, those that are to run as one group together.
+class Group(NamedTuple):
+    """Nodes that run together, block by block; or one node by itself, with `elements` of 0."""
+
+    nodes: list[Node]
+    elements: int = 0  # that each member treats
+
+
+def grouped(nodes: Sequence[Node], specs: Specs, counts: Mapping[Node, int | None]) -> list[Group]:
+    """Return all nodes in their order, neighbours that treat elements alike as groups.
 
     `counts` holds the `elementwise_count` of each.
     """
-    result: list[list[Node]] = []
-    run: list[Node] = []
-    key: tuple[int, int] | None = None
-    slots = 0
+    result: list[Group] = []
+    members: list[Node] = []
+    elements = itemsize = slots = 0
 
     def flush() -> None:
-        nonlocal run
-        result.extend([run] if run and _is_worth_it(len(run), *key) else [[n] for n in run])  # type: ignore[misc]
-        run = []
+        nonlocal members
+        if _is_worth_it(len(members), elements, itemsize):
+            result.append(Group(members, elements))
+        else:
+            result.extend([Group([node]) for node in members])
+        members = []
 
     for node in nodes:
         count = counts[node]
         if count is None:
             flush()
-            result.append([node])
+            result.append(Group([node]))
             continue
-        own_key = count, specs[node][0].dtype.itemsize
+        own_itemsize = specs[node][0].dtype.itemsize
         own_slots = len(node.inputs) + node.output_count
-        full = len(run) == lib.PF_GROUP_MEMBERS or slots + own_slots > lib.PF_GROUP_SLOTS
-        if run and (own_key != key or full):
+        full = len(members) == lib.PF_GROUP_MEMBERS or slots + own_slots > lib.PF_GROUP_SLOTS
+        if members and (full or (count, own_itemsize) != (elements, itemsize)):
             flush()
-        if not run:
-            key, slots = own_key, 0
-        run.append(node)
+        if not members:
+            elements, itemsize, slots = count, own_itemsize, 0
+        members.append(node)
         slots += own_slots
     flush()
     return result
 
 
-def _is_worth_it(members: int, count: int, itemsize: int) -> bool:
-    if members == 1:
-        return count >= SHARED_ELEMENTS
-    return count * itemsize >= CHAIN_BYTES
-
-
-def block_elements(itemsize: int, *, uses_scratch: bool) -> int:
-    """Return how many elements a group treats at a time."""
-    return (BLOCK_BYTES if uses_scratch else WIDE_BLOCK_BYTES) // itemsize
-
-
-class Scratch:
-    """Places for the values that exist inside of a group only, each one block of 8-byte numbers.
-
-    Examples
-    --------
-    >>> scratch = Scratch()
-    >>> a = scratch.take()
-    >>> scratch.give_back(a)
-    >>> scratch.take() == a
-    True
-    """
-
-    def __init__(self) -> None:
-        self._free = list(range(0, lib.PF_GROUP_SCRATCH, BLOCK_BYTES))[::-1]
-        self.used = False
-
-    def take(self) -> int | None:
-        """Return the offset of a free place, None when there is none."""
-        self.used = self.used or bool(self._free)
-        return self._free.pop() if self._free else None
-
-    def give_back(self, offset: int) -> None:
-        """Take a place back."""
-        self._free.append(offset)
+def _is_worth_it(members: int, elements: int, itemsize: int) -> bool:
+    if members < 2:
+        return members == 1 and elements >= SHARED_ELEMENTS
+    return elements * itemsize >= GROUP_BYTES
 
 
 # ---- update ----

@@ -73,6 +73,16 @@ class Request:
     detect_anomaly: bool = False
     fuse: frozenset[str] = frozenset()  # of `pyframe.engine.fusion.FUSIONS`
 
+    @property
+    def targets(self) -> list[Value]:
+        """All values that are asked for."""
+        cost = [] if self.cost is None else [self.cost]
+        return [*self.outputs, *self.records, *(g for _, g, _ in self.gradients), *cost]
+
+    def name_of(self, node: Node) -> str:
+        """Return what a node is called in errors and tables."""
+        return self.names.get(node) or node.label()
+
 
 class Row(NamedTuple):
     """One instruction for the printed table and for errors."""
