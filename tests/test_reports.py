@@ -19,7 +19,7 @@ from pyframe.layers import Dense
 from pyframe.metrics import pyframe_register_metrics
 from pyframe.ops.metrics import LabelMetric, Metric
 from pyframe.plugins.registry import registries
-from pyframe.training.fitting import Fit
+from pyframe.training.fit import Fit
 from pyframe.training.objective import Column, Objective
 
 RNG = np.random.default_rng(0)

@@ -16,8 +16,9 @@ from pyframe.errors import MissingExtraError, UnknownNameError, require_extra
 from pyframe.graph.node import Array, Parameter, Placeholder
 from pyframe.model import Sequential
 from pyframe.plugins.registry import ops
+from pyframe.training.history import History
 from pyframe.training.progress import say
-from pyframe.training.trainer import History, Trainer
+from pyframe.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -115,6 +115,11 @@ class Goal:
     metrics : list of str or callable
     loss_weights : list of float, optional
 
+    Attributes
+    ----------
+    arguments : dict of str to object
+        What was given, by the names that a `Trainer` has for it.
+
     Raises
     ------
     UnknownNameError, ArgumentError
@@ -130,11 +135,10 @@ class Goal:
             measures = ()
         if not isinstance(measures, Iterable):
             raise ArgumentError(f"metrics={measures!r}; pass a list of names or callables")
-        self.given = list(measures)
+        given = list(measures)
+        self.arguments = {"loss": loss, "metrics": given, "loss_weights": loss_weights}
         self.loss = _resolve_losses(loss)
-        self.metrics: list[tuple[str, Function]] = [
-            (_name_of(m), metrics.get(m)) for m in self.given
-        ]
+        self.metrics: list[tuple[str, Function]] = [(_name_of(m), metrics.get(m)) for m in given]
         self.factors: list[float] | None = None
         if loss_weights is not None:
             self.factors = [check_number("loss_weights", w, at_least=0) for w in loss_weights]

@@ -11,15 +11,16 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from pyframe import checkpoint, optimizers
-from pyframe.callbacks import Callback
+from pyframe.callbacks import Callback, FittingTrainer
 from pyframe.checkpoint.container import is_plain_name
 from pyframe.checkpoint.document import ODD, TRAINING, Training, plain, restored
 from pyframe.checkpoint.encoding import array_names, model_graph, origin_of
+from pyframe.engine.loop import Loop
 from pyframe.engine.plan import Plan, Snapshot
 from pyframe.errors import (
     ArgumentError,
@@ -33,12 +34,9 @@ from pyframe.errors import (
 from pyframe.graph.node import Array, Parameter
 from pyframe.plugins.registry import registries
 from pyframe.schedules import Schedule
-from pyframe.training.fitting import Fit, History, counts
-
-if TYPE_CHECKING:
-    from pyframe.engine.loop import Loop
-    from pyframe.training.objective import Objective
-    from pyframe.training.trainer import Trainer
+from pyframe.training.fit import Fit, counts
+from pyframe.training.history import History
+from pyframe.training.objective import Goal, Objective
 
 # Arguments of a fit that the file has as well: with others it would be another fit.
 FIT_ARGUMENTS = {
@@ -61,6 +59,21 @@ CHANGED = (
     "was written after what is trainable, the optimizer or its options had been changed since its "
     "fit began, which counts from the next fit on"
 )
+
+
+class SavedTrainer(FittingTrainer, Protocol):
+    """What a file is written of, and read for: a `pyframe.Trainer`."""
+
+    goal: Goal
+    detect_anomaly: bool
+
+    @property
+    def optimizer(self) -> Any:
+        """What the parameters are updated by."""
+
+    @property
+    def epochs_done(self) -> int:
+        """Finished epochs, of all fits."""
 
 
 class _Packer:
@@ -100,7 +113,7 @@ def _unpack(value: Any, arrays: Mapping[str, Array]) -> Any:
 
 
 def collect(
-    trainer: Trainer, fit: Fit | None, objective: Objective, snapshot: Snapshot
+    trainer: SavedTrainer, fit: Fit | None, objective: Objective, snapshot: Snapshot
 ) -> Training:
     """Return the state of a trainer, copied.
 
@@ -135,7 +148,7 @@ def collect(
     return Training(document, packer.arrays, _provenance(trainer))
 
 
-def _why_none(fit: Fit | None, trainer: Trainer) -> str:
+def _why_none(fit: Fit | None, trainer: SavedTrainer) -> str:
     """Return why there is no fit that could go on from what a trainer is now; empty: there is."""
     if fit is None:
         return "was written when no fit had begun"
@@ -149,7 +162,7 @@ def _why_none(fit: Fit | None, trainer: Trainer) -> str:
     return ""
 
 
-def _own_values(trainer: Trainer, plan: Plan) -> dict[str, Parameter]:
+def _own_values(trainer: SavedTrainer, plan: Plan) -> dict[str, Parameter]:
     """Return the parameters and states that are the model's, by their keys in `Plan.named`."""
     model = trainer.model
     names = plan.graph.names
@@ -164,10 +177,10 @@ def _config(optimizer: Any) -> tuple[Any, bool]:
         return plain({"name": optimizer.name}), False
 
 
-def _arguments(trainer: Trainer) -> dict[str, Any]:
+def _arguments(trainer: SavedTrainer) -> dict[str, Any]:
     """Return the arguments of a trainer that a file can hold: names, not functions."""
     result = {}
-    given = {**trainer._arguments, "detect_anomaly": trainer.detect_anomaly}
+    given = {**trainer.goal.arguments, "detect_anomaly": trainer.detect_anomaly}
     for key, value in given.items():
         kind = {"loss": "losses", "metrics": "metrics"}.get(key)
         try:
@@ -187,7 +200,7 @@ def _by_name(kind: str, value: Any) -> Any:
     return value if found is None else found[0]
 
 
-def _provenance(trainer: Trainer) -> dict[str, dict[str, Any]]:
+def _provenance(trainer: SavedTrainer) -> dict[str, dict[str, Any]]:
     """Return where the optimizer and its schedule came from."""
     parts = {"optimizers": trainer.optimizer}
     rate = getattr(trainer.optimizer, "learning_rate", None)
@@ -196,7 +209,7 @@ def _provenance(trainer: Trainer) -> dict[str, dict[str, Any]]:
     return {kind: dict([origin_of(kind, type(part))]) for kind, part in parts.items()}
 
 
-def _fit_record(fit: Fit, trainer: Trainer, packer: _Packer) -> dict[str, Any]:
+def _fit_record(fit: Fit, trainer: SavedTrainer, packer: _Packer) -> dict[str, Any]:
     """Return what a fit needs to go on."""
     history, position = fit.history, fit.position()
     columns = {key: np.asarray(position.history[key]) for key in fit.log_names}
@@ -223,7 +236,7 @@ def _fit_record(fit: Fit, trainer: Trainer, packer: _Packer) -> dict[str, Any]:
     }
 
 
-def _states(fit: Fit, trainer: Trainer) -> list[tuple[str, Mapping[str, Any]]]:
+def _states(fit: Fit, trainer: SavedTrainer) -> list[tuple[str, Mapping[str, Any]]]:
     """Return what callbacks have counted, those that count."""
     return [(type(c).__name__, c.training_state(trainer)) for c in fit.counting]
 
@@ -380,7 +393,7 @@ def _complaining(source: str) -> Iterator[None]:
         ) from error
 
 
-def read(path: str | os.PathLike[str], trainer: Trainer, objective: Objective) -> Saved:
+def read(path: str | os.PathLike[str], trainer: SavedTrainer, objective: Objective) -> Saved:
     """Return what a file holds of a training, once it is known to fit a trainer's.
 
     Raises
@@ -427,7 +440,7 @@ def _kind(array: Array | None) -> str:
 
 
 def _model_values(
-    trainer: Trainer,
+    trainer: SavedTrainer,
     plan: Plan,
     document: Mapping[str, Any],
     arrays: Mapping[str, Array],

@@ -36,7 +36,8 @@ from pyframe.plugins import listens as plugins_listen
 from pyframe.plugins import notify
 from pyframe.strict import Strict
 from pyframe.training import resuming
-from pyframe.training.fitting import Fit, History, in_order
+from pyframe.training.fit import Fit, in_order
+from pyframe.training.history import History
 from pyframe.training.objective import Goal, Objective
 from pyframe.training.progress import Progress
 
@@ -173,11 +174,6 @@ class Trainer(Strict):
         self._made_for: Any = None  # what the objectives depend on, besides the model's graph
         self._current: Objective | None = None
         self._last_fit: Fit | None = None
-        self._arguments = {  # for a file
-            "loss": loss,
-            "metrics": self.goal.given,
-            "loss_weights": loss_weights,
-        }
 
     @property
     def log_names(self) -> list[str]:
