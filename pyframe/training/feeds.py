@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,6 +50,8 @@ def rows_to_train_on(rows: int, validation_split: float) -> int:
 
 def input_arrays(model: Model, X: Any) -> dict[Placeholder, Array]:  # noqa: N803
     """Return the arrays for the inputs of a model, which is built for them if it is not yet."""
+    if not (model.built or isinstance(X, Mapping)):
+        X = plain_array(X, "X")  # noqa: N806  # here, so that building it reads no list again
     arrays: dict[Placeholder, Array] = {
         p: plain_array(value, f"placeholder {p.label()!r}") for p, value in model.feed(X).items()
     }
