@@ -146,7 +146,10 @@ class Trainer(Strict):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy is made of: it goes on from here, but is in the middle of no fit."""
-        return {**vars(self), "_last_fit": None, "_epochs_before": self.epochs_done}
+        epochs = self.epochs_done
+        # As it is now: what another thread compiles while the model is copied is not for the copy.
+        compiled = copy.copy(self._compiled)
+        return {**vars(self), "_compiled": compiled, "_last_fit": None, "_epochs_before": epochs}
 
     def __copy__(self) -> Self:
         """Return a trainer with a model of its own: two would train the same one otherwise."""
