@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from pyframe.initializers import set_seed
     from pyframe.lesson import forward_and_backward, node_computing_sort, toplogic
     from pyframe.model import Model, Sequential, load
-    from pyframe.training.trainer import History, Trainer
+    from pyframe.training.history import History
+    from pyframe.training.trainer import Trainer
 
 # What a type checker sees, besides the ops: `import pyframe` gives those through `__getattr__`.
 __all__ = [
@@ -111,7 +112,7 @@ _LAZY = {
     "toplogic": "pyframe.lesson",
     "Model": "pyframe.model",
     "Sequential": "pyframe.model",
-    "History": "pyframe.training.trainer",
+    "History": "pyframe.training.history",
     "Trainer": "pyframe.training.trainer",
 }
 

@@ -9,31 +9,56 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Container, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from pyframe.attributes import optional, whole
 from pyframe.engine.placement import views
+from pyframe.engine.plan import Plan
 from pyframe.errors import ArgumentError, check_integer, check_number, raise_if_signalled
 from pyframe.hookspecs import hookimpl
+from pyframe.model import Model
 from pyframe.native.guards import hold_all
 from pyframe.plugins.registry import registries
 from pyframe.strict import FixedDict, Strict
-
-if TYPE_CHECKING:
-    from pyframe.training.trainer import History, Trainer
+from pyframe.training.history import History
 
 Logs = dict[str, Any]
 
 EVENTS = ("on_fit_start", "on_epoch_start", "on_epoch_end", "on_batch_end", "on_fit_end")
 
 
+class FittingTrainer(Protocol):
+    """What the callbacks here use of the `pyframe.Trainer` that calls them, which is one."""
+
+    stop_training: bool
+
+    @property
+    def model(self) -> Model:
+        """What is trained."""
+
+    @property
+    def plan(self) -> Plan:
+        """What the fit runs on."""
+
+    @property
+    def log_names(self) -> list[str]:
+        """The names in the logs of the fit."""
+
+    def higher_is_better(self, name: str) -> bool | None:
+        """Return whether more is better of a number in the logs; None if it does not say."""
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model and the state of its training to one file."""
+
+
 class Callback(Strict):
     """The base of all callbacks; override what you want to hear of.
 
-    A callback may set ``trainer.stop_training = True``, read and set the model's weights, predict
-    and evaluate, but not fit. An exception that it raises ends the fit and comes out of it.
+    What it is given as `trainer` is the `pyframe.Trainer` that calls it. It may set
+    ``trainer.stop_training = True``, read and set the model's weights, predict and evaluate, but
+    not fit. An exception that it raises ends the fit and comes out of it.
 
     Examples
     --------
@@ -48,22 +73,22 @@ class Callback(Strict):
 
     _attributes: ClassVar[dict[str, str]] = {}
 
-    def on_fit_start(self, trainer: Trainer) -> None:
+    def on_fit_start(self, trainer: Any) -> None:
         """Before the first step; nothing has changed yet."""
 
-    def on_epoch_start(self, trainer: Trainer, epoch: int) -> None:
+    def on_epoch_start(self, trainer: Any, epoch: int) -> None:
         """Before each epoch."""
 
-    def on_epoch_end(self, trainer: Trainer, epoch: int, logs: Logs) -> None:
+    def on_epoch_end(self, trainer: Any, epoch: int, logs: Logs) -> None:
         """After each epoch, with its losses and metrics; those of validation are ``val_...``."""
 
-    def on_batch_end(self, trainer: Trainer, step: int, logs: Logs) -> None:
+    def on_batch_end(self, trainer: Any, step: int, logs: Logs) -> None:
         """After each step, with its number and ``{"loss": ...}``."""
 
-    def on_fit_end(self, trainer: Trainer, history: History) -> None:
+    def on_fit_end(self, trainer: Any, history: History) -> None:
         """At the end, also of an interrupted fit; not after an exception."""
 
-    def training_state(self, trainer: Trainer) -> dict[str, Any]:
+    def training_state(self, trainer: Any) -> dict[str, Any]:
         """Return what this has counted in the fit under way: numbers, texts, arrays, dicts.
 
         Override both methods in a callback that remembers one epoch in the next: then a fit that
@@ -71,7 +96,7 @@ class Callback(Strict):
         """
         return {}
 
-    def restore_training_state(self, trainer: Trainer, state: dict[str, Any]) -> None:
+    def restore_training_state(self, trainer: Any, state: dict[str, Any]) -> None:
         """Take back what `training_state` has returned; called after `on_fit_start`."""
 
 
@@ -155,19 +180,19 @@ class LambdaCallback(Callback):
         if event in self.functions:
             self.functions[event](*arguments)
 
-    def on_fit_start(self, trainer: Trainer) -> None:
+    def on_fit_start(self, trainer: FittingTrainer) -> None:
         self._tell("on_fit_start", trainer)
 
-    def on_epoch_start(self, trainer: Trainer, epoch: int) -> None:
+    def on_epoch_start(self, trainer: FittingTrainer, epoch: int) -> None:
         self._tell("on_epoch_start", trainer, epoch)
 
-    def on_epoch_end(self, trainer: Trainer, epoch: int, logs: Logs) -> None:
+    def on_epoch_end(self, trainer: FittingTrainer, epoch: int, logs: Logs) -> None:
         self._tell("on_epoch_end", trainer, epoch, logs)
 
-    def on_batch_end(self, trainer: Trainer, step: int, logs: Logs) -> None:
+    def on_batch_end(self, trainer: FittingTrainer, step: int, logs: Logs) -> None:
         self._tell("on_batch_end", trainer, step, logs)
 
-    def on_fit_end(self, trainer: Trainer, history: History) -> None:
+    def on_fit_end(self, trainer: FittingTrainer, history: History) -> None:
         self._tell("on_fit_end", trainer, history)
 
 
@@ -186,7 +211,7 @@ class _Monitor(Callback):
             raise ArgumentError(f"mode={self.mode!r}; use 'min', 'max' or 'auto'")
         return self.mode == "max"
 
-    def on_fit_start(self, trainer: Trainer) -> None:
+    def on_fit_start(self, trainer: FittingTrainer) -> None:
         self.best, self.rises = math.nan, self._rises()
         names = trainer.log_names
         if self.monitors and self._key(names) not in names:
@@ -212,10 +237,10 @@ class _Monitor(Callback):
     def _key(self, names: Container[str]) -> str:
         return "loss" if self.monitor == "val_loss" and "val_loss" not in names else self.monitor
 
-    def training_state(self, trainer: Trainer) -> dict[str, Any]:
+    def training_state(self, trainer: FittingTrainer) -> dict[str, Any]:
         return {"best": self.best}
 
-    def restore_training_state(self, trainer: Trainer, state: dict[str, Any]) -> None:
+    def restore_training_state(self, trainer: FittingTrainer, state: dict[str, Any]) -> None:
         self.best = _counted(state, "best")
 
     def monitored(self, logs: Mapping[str, Any]) -> float:
@@ -310,7 +335,7 @@ class EarlyStopping(_Monitor):
         self.best_epoch: int | None = None
         self.stopped_epoch: int | None = None
 
-    def on_fit_start(self, trainer: Trainer) -> None:
+    def on_fit_start(self, trainer: FittingTrainer) -> None:
         super().on_fit_start(trainer)
         self.best_epoch = self.stopped_epoch = None
         self._waited = 0
@@ -323,7 +348,7 @@ class EarlyStopping(_Monitor):
         """Whether the parameters themselves are followed."""
         return self.monitor == "parameters"
 
-    def on_epoch_end(self, trainer: Trainer, epoch: int, logs: Logs) -> None:
+    def on_epoch_end(self, trainer: FittingTrainer, epoch: int, logs: Logs) -> None:
         if self.by_parameters:
             still = self._parameter_change(trainer) <= (self.tol or 0.0)
         else:
@@ -342,7 +367,7 @@ class EarlyStopping(_Monitor):
             self.stopped_epoch = epoch
             trainer.stop_training = True
 
-    def on_fit_end(self, trainer: Trainer, history: History) -> None:
+    def on_fit_end(self, trainer: FittingTrainer, history: History) -> None:
         if self._snapshot is not None and history.epochs and self.best_epoch is not None:
             trainer.plan.restore(self._snapshot)
         self._snapshot = None
@@ -353,7 +378,7 @@ class EarlyStopping(_Monitor):
         """Whether a number of the logs is followed."""
         return not self.by_parameters
 
-    def training_state(self, trainer: Trainer) -> dict[str, Any]:
+    def training_state(self, trainer: FittingTrainer) -> dict[str, Any]:
         kept = self._snapshot
         snapshot = None
         if kept is not None:
@@ -367,7 +392,7 @@ class EarlyStopping(_Monitor):
             "snapshot": snapshot,
         }
 
-    def restore_training_state(self, trainer: Trainer, state: dict[str, Any]) -> None:
+    def restore_training_state(self, trainer: FittingTrainer, state: dict[str, Any]) -> None:
         super().restore_training_state(trainer, state)
         epoch = optional(whole(at_least=0))
         self.best_epoch = epoch(state["best_epoch"], "best_epoch")
@@ -382,12 +407,12 @@ class EarlyStopping(_Monitor):
                 array[...] = arrays[key]
 
     @staticmethod
-    def _trained(trainer: Trainer) -> list[Any]:
+    def _trained(trainer: FittingTrainer) -> list[Any]:
         values, guards = views(p for p in trainer.model.parameters if p.trainable)
         with hold_all(guards):
             return [value.copy() for value in values.values()]
 
-    def _parameter_change(self, trainer: Trainer) -> float:
+    def _parameter_change(self, trainer: FittingTrainer) -> float:
         before, self._weights = self._weights, self._trained(trainer)
         changes = [
             float(np.max(np.abs(new - old), initial=0.0))
@@ -460,7 +485,7 @@ class ModelCheckpoint(_Monitor):
         """Whether a number of the logs is followed."""
         return self.save_best_only
 
-    def on_fit_start(self, trainer: Trainer) -> None:
+    def on_fit_start(self, trainer: FittingTrainer) -> None:
         super().on_fit_start(trainer)
         try:
             self.path.format(epoch=0, **dict.fromkeys(trainer.log_names, 0.0))
@@ -471,7 +496,7 @@ class ModelCheckpoint(_Monitor):
                 f"{', '.join(trainer.log_names)}"
             ) from error
 
-    def on_epoch_end(self, trainer: Trainer, epoch: int, logs: Logs) -> None:
+    def on_epoch_end(self, trainer: FittingTrainer, epoch: int, logs: Logs) -> None:
         if (epoch + 1) % self.every:
             return
         if self.save_best_only:

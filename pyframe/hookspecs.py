@@ -1,20 +1,17 @@
 """The hooks of pyframe: what a plugin may implement, and what the built-ins do.
 
 Every ``pyframe_register_<plural>`` returns a dict of names to things. The names live in one
-registry; see `pyframe.plugins.registry`. The ``pyframe_<event>`` hooks are called while a `Trainer`
-works.
+registry; see `pyframe.plugins.registry`. The ``pyframe_<event>`` hooks are called while a
+`pyframe.Trainer` works, with that for ``trainer`` and a `pyframe.History` for ``history``.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pluggy
-
-if TYPE_CHECKING:
-    from pyframe.training.trainer import Trainer
 
 PROJECT = "pyframe"
 
@@ -185,7 +182,7 @@ def pyframe_register_datasets() -> Mapping[str, Callable[..., Any]]:
 
 
 @hookspec
-def pyframe_fit_start(trainer: Trainer) -> None:
+def pyframe_fit_start(trainer: Any) -> None:
     """Called before the first step of a fit.
 
     Examples
@@ -199,7 +196,7 @@ def pyframe_fit_start(trainer: Trainer) -> None:
 
 
 @hookspec
-def pyframe_epoch_end(trainer: Trainer, epoch: int, logs: dict[str, float]) -> None:
+def pyframe_epoch_end(trainer: Any, epoch: int, logs: dict[str, float]) -> None:
     """Called after each epoch with its losses and metrics.
 
     Examples
@@ -213,7 +210,7 @@ def pyframe_epoch_end(trainer: Trainer, epoch: int, logs: dict[str, float]) -> N
 
 
 @hookspec
-def pyframe_fit_end(trainer: Trainer, history: Any) -> None:
+def pyframe_fit_end(trainer: Any, history: Any) -> None:
     """Called when a fit ends, also when it was interrupted.
 
     Examples

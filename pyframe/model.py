@@ -92,24 +92,7 @@ class Model(Strict):
         self, inputs: list[Placeholder], outputs: list[Value], layers: list[Layer] | None
     ) -> None:
         """Become the model of a graph; given layers have their names already."""
-        for source in inputs:
-            if not isinstance(source, Placeholder):
-                raise GraphError(f"inputs must be placeholders, and {source!r} is none")
-        for value in outputs:
-            if not isinstance(value, Value):
-                raise GraphError(f"outputs must be nodes, and {value!r} is none")
-        if not outputs:
-            raise GraphError("a model needs at least one output")
-        graph = Graph(outputs)
-        for placeholder in graph.placeholders:
-            if placeholder not in inputs:
-                raise GraphError(
-                    f"the outputs depend on placeholder {placeholder.label()!r}, which is not "
-                    "among the inputs"
-                )
-        for placeholder in inputs:
-            if placeholder not in graph.names:
-                raise GraphError(f"no output depends on input {placeholder.label()!r}")
+        graph = _graph_between(inputs, outputs)
         if layers is None:
             layers = self._layers or layers_of(graph.order)
             name_layers(layers, graph.order)
@@ -396,6 +379,29 @@ class Model(Strict):
         `Trainer.save` writes the state of the training as well.
         """
         checkpoint.save(self, path)
+
+
+def _graph_between(inputs: list[Placeholder], outputs: list[Value]) -> Graph:
+    """Return the graph from inputs to outputs, or raise `GraphError` if it is not whole."""
+    for source in inputs:
+        if not isinstance(source, Placeholder):
+            raise GraphError(f"inputs must be placeholders, and {source!r} is none")
+    for value in outputs:
+        if not isinstance(value, Value):
+            raise GraphError(f"outputs must be nodes, and {value!r} is none")
+    if not outputs:
+        raise GraphError("a model needs at least one output")
+    graph = Graph(outputs)
+    for placeholder in graph.placeholders:
+        if placeholder not in inputs:
+            raise GraphError(
+                f"the outputs depend on placeholder {placeholder.label()!r}, which is not "
+                "among the inputs"
+            )
+    for placeholder in inputs:
+        if placeholder not in graph.names:
+            raise GraphError(f"no output depends on input {placeholder.label()!r}")
+    return graph
 
 
 class Sequential(Model):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 # The rooms, and what is in each: a module imports only from those before it, in its room and
@@ -20,9 +20,10 @@ ROOMS = (
     ("engine.state", "engine.execution", "engine.pattern", "engine.engine", "engine.loop"),
     ("engine.printing", "engine.profiler", "engine.inspection", "engine.plan"),
     ("initializers", "losses", "metrics", "schedules", "optimizers", "layers"),
-    ("data", "datasets", "checkpoint", "callbacks", "model"),
-    ("training.objective", "training.progress", "training.fitting", "training.resuming"),
-    ("training.trainer",),
+    ("data", "datasets", "checkpoint", "model"),
+    ("training.progress", "training.history", "callbacks"),
+    ("training.goal", "training.compiled", "training.feeds", "training.fit"),
+    ("training.resuming", "training.request", "training.trainer"),
     ("lesson", "estimators", "plotting", "testing"),
     ("commands.workloads", "commands.bench", "commands.demo", "commands.inventory"),
     ("commands.scaffold", "commands.cli", "__main__"),
@@ -73,9 +74,22 @@ def walk(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def imports(path: Path, root: Path) -> Iterator[tuple[int, str]]:
-    """Yield line and full name of all that a file imports, in functions too."""
+    """Yield line and full name of all that a file imports when it runs, in functions too."""
+    return _imported(walk(ast.parse(path.read_text(encoding="utf-8"))), path, root)
+
+
+def type_imports(path: Path, root: Path) -> Iterator[tuple[int, str]]:
+    """Yield line and full name of all that a file imports for a type checker alone."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if _type_checking(node):
+            assert isinstance(node, ast.If)
+            for statement in node.body:
+                yield from _imported(ast.walk(statement), path, root)
+
+
+def _imported(nodes: Iterable[ast.AST], path: Path, root: Path) -> Iterator[tuple[int, str]]:
     inside = path.relative_to(root).parts[:-1]
-    for node in walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield node.lineno, alias.name
@@ -113,6 +127,66 @@ def wrong_imports(root: Path) -> list[str]:
                     found.append(f"{where}: {layer} imports {name}, which stands above it")
             elif own < first_user:
                 found.append(f"{where}: {layer} imports {name}: a whole package")
+    return found
+
+
+def upward_types(root: Path) -> list[str]:
+    """Return the imports that only a type checker sees and that run the wrong way.
+
+    An annotation is a tie too: who reads the module has to read what stands above it. What a module
+    needs of an object from above, it states itself, as a `Protocol`.
+    """
+    found = []
+    for layer, path in modules(root):
+        if layer not in LAYERS:  # the package itself, which offers everything, and doors
+            continue
+        for line, name in type_imports(path, root):
+            other = layer_of(name.removeprefix("pyframe."))
+            if not name.startswith("pyframe."):
+                continue
+            if other in LAYERS and LAYERS.index(other) > LAYERS.index(layer):
+                where = f"{path.relative_to(root)}:{line}"
+                found.append(f"{where}: {layer} imports {name}, which stands above it")
+    return found
+
+
+def circles(root: Path) -> list[list[str]]:
+    """Return the files that import each other around a circle, the largest circle first.
+
+    Imports in functions count, and those that only a type checker sees. That a module stands in a
+    package, whose ``__init__`` runs first, does not; and neither does the package itself, which is
+    the door for users.
+    """
+    files = {
+        ".".join(
+            part for part in path.relative_to(root).with_suffix("").parts if part != "__init__"
+        ): path
+        for path in root.rglob("*.py")
+    }
+    del files[""]
+    ties: dict[str, set[str]] = {module: set() for module in files}
+    for module, path in files.items():
+        for _, name in [*imports(path, root), *type_imports(path, root)]:
+            inner = name.removeprefix("pyframe.")
+            other = inner if inner in files else inner.rpartition(".")[0]
+            if name.startswith("pyframe.") and other in files:
+                ties[module].add(other)
+    reached = {module: _reached(module, ties) for module in files}
+    found = {
+        tuple(sorted(other for other in reached[module] if module in reached[other]))
+        for module in files
+    }
+    return sorted((list(circle) for circle in found if len(circle) > 1), key=len, reverse=True)
+
+
+def _reached(start: str, ties: dict[str, set[str]]) -> set[str]:
+    """Return what one gets to from a module, one import or more away."""
+    found: set[str] = set()
+    left = [start]
+    while left:
+        new = ties[left.pop()] - found
+        found |= new
+        left += new
     return found
 
 

@@ -639,3 +639,24 @@ def test_what_several_nodes_share_is_copied_once() -> None:
     shared = pf.Tanh(x)
     one, two = copy.deepcopy((shared + 1.0, shared * 2.0))
     assert one.inputs[0] is two.inputs[0] and one.inputs[0] is not shared
+
+
+def test_what_is_compiled_while_a_trainer_is_copied_is_not_for_the_copy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As another thread may use it: after its state was taken, before that is copied."""
+    trainer = pf.Trainer(pf.Sequential([pf.layers.Dense(1)]))
+    take = pf.Sequential.__getstate__
+
+    def and_use(self: Any) -> Any:
+        state = take(self)
+        if not trainer.model.built:
+            trainer.evaluate(X, Y)
+        return state
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pf.Sequential, "__getstate__", and_use)
+        twin = copy.deepcopy(trainer)
+    assert trainer.model.built
+    twin.fit(X, Y, 2, **FIT)
+    assert twin.epochs_done == 2 and trainer.epochs_done == 0

@@ -14,7 +14,8 @@ import pyframe as pf
 from pyframe import strict
 from pyframe.errors import ArgumentError, GraphError, NoEffectError
 from pyframe.estimators import NetRegressor
-from pyframe.training import objective
+from pyframe.training.compiled import CompiledGoals
+from pyframe.training.goal import Goal
 
 RNG = np.random.default_rng(1)
 X = RNG.normal(size=(32, 3))
@@ -841,13 +842,13 @@ def test_a_layer_of_ones_own_keeps_what_it_likes() -> None:
 # ---- planted faults ----
 
 
-@pytest.mark.parametrize("moment", ["_data", "_train_on"])
+@pytest.mark.parametrize("moment", [(pf.Trainer, "_feeds"), (CompiledGoals, "train_on")])
 @pytest.mark.parametrize("change", ["trainable", "option"])
 def test_a_change_while_a_fit_begins_asks_for_another_fit(
-    moment: str, change: str, monkeypatch: pytest.MonkeyPatch
+    moment: tuple[type, str], change: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As another thread may make it; nobody here has compiled anything."""
-    t, step = trainer(), getattr(pf.Trainer, moment)
+    t, step = trainer(), getattr(*moment)
     fit(t)
 
     def and_change(self: Any, *arguments: Any) -> Any:
@@ -860,7 +861,7 @@ def test_a_change_while_a_fit_begins_asks_for_another_fit(
 
     before, epochs = t.model.get_weights(), t.epochs_done
     with monkeypatch.context() as patch:
-        patch.setattr(pf.Trainer, moment, and_change)
+        patch.setattr(*moment, and_change)
         with pytest.raises(pf.BusyError, match="another thread has changed it.*fit again"):
             t.fit(X, Y, 1, verbose=0)
     for name, value in t.model.get_weights().items():
@@ -870,14 +871,14 @@ def test_a_change_while_a_fit_begins_asks_for_another_fit(
 
 
 def test_a_plan_made_while_something_changed_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    t, make = trainer(), objective.Goal.objective
+    t, make = trainer(), Goal.compile
 
     def between(self: Any, *arguments: Any, **options: Any) -> Any:
         freeze_layer(t, False)
         return make(self, *arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(objective.Goal, "objective", between)
+        patch.setattr(Goal, "compile", between)
         t.evaluate(X, Y)
     freeze_layer(t, True)
     assert fit(t) == ALL
@@ -900,13 +901,15 @@ def test_an_optimizer_forgets_the_plans_that_are_gone() -> None:
 
 def test_a_trainer_that_does_not_look_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The fault planted: the first plan is kept for good."""
-    look = pf.Trainer._objective
+    look = CompiledGoals.get
 
-    def keep(self: Any, weighted: bool) -> Any:
-        found = self._objectives.get(weighted)
-        return look(self, weighted) if found is None else found
+    def keep(self: Any, optimizer: Any, *, weighted: bool, detect_anomaly: bool) -> Any:
+        found = self._made.get(weighted)
+        if found is None:
+            found = look(self, optimizer, weighted=weighted, detect_anomaly=detect_anomaly)
+        return found
 
-    monkeypatch.setattr(pf.Trainer, "_objective", keep)
+    monkeypatch.setattr(CompiledGoals, "get", keep)
     with pytest.raises((AssertionError, pf.BusyError)):
         test_freezing_between_fits_counts_in_both_directions(OPTIMIZERS[1], freeze_layer)
     with pytest.raises((AssertionError, pf.BusyError)):

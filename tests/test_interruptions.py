@@ -36,7 +36,7 @@ from pyframe.engine import engine as engine_module
 from pyframe.engine import plan as plan_module
 from pyframe.layers import BatchNorm, Dense, Dropout
 from pyframe.native import guards
-from pyframe.training.fitting import Fit
+from pyframe.training.fit import Fit
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(24, 3))

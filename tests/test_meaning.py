@@ -305,7 +305,7 @@ def test_without_the_look_behind_a_softmax_the_table_is_red(
 
 
 def test_without_the_check_of_meaning_the_table_is_red(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pyframe.training.objective._check_meaning", lambda *args: None)
+    monkeypatch.setattr("pyframe.training.goal._check_meaning", lambda *args: None)
     with pytest.raises(pytest.fail.Exception):
         test_the_right_figure_or_a_typed_error(None, "l2_loss")
 

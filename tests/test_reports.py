@@ -19,8 +19,8 @@ from pyframe.layers import Dense
 from pyframe.metrics import pyframe_register_metrics
 from pyframe.ops.metrics import LabelMetric, Metric
 from pyframe.plugins.registry import registries
-from pyframe.training.fitting import Fit
-from pyframe.training.objective import Column, Objective
+from pyframe.training.fit import Fit
+from pyframe.training.goal import Column, CompiledGoal
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(24, 3))
@@ -170,7 +170,7 @@ def test_several_outputs_have_directions_of_their_own() -> None:
 
 def test_the_direction_is_really_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Planted: everything is to fall, as if nobody had asked the metric."""
-    monkeypatch.setattr(Objective, "higher_is_better", lambda self, name: False)
+    monkeypatch.setattr(CompiledGoal, "higher_is_better", lambda self, name: False)
     with pytest.raises(AssertionError):
         test_the_metric_decides_what_is_best(Counted, True, "", tmp_path)
 

@@ -22,6 +22,7 @@ import pyframe as pf
 from pyframe.callbacks import Callback, EarlyStopping, LambdaCallback, ModelCheckpoint
 from pyframe.checkpoint.container import serialize
 from pyframe.layers import BatchNorm, Dense, Dropout
+from pyframe.training.compiled import CompiledGoals
 
 pytestmark = pytest.mark.once
 
@@ -578,10 +579,11 @@ def test_a_file_of_what_was_before_the_change_is_noticed(
 ) -> None:
     """The fault planted: what is written is what the last fit ran on."""
 
-    def last(self: pf.Trainer) -> Any:
-        return self._current, self.plan.snapshot()
+    def last(self: CompiledGoals, *_: Any, **options: Any) -> Any:
+        assert self.current is not None
+        return self.current, self.current.plan.snapshot()
 
-    monkeypatch.setattr(pf.Trainer, "_upcoming", last)
+    monkeypatch.setattr(CompiledGoals, "upcoming", last)
     for change in (freeze, unfreeze, exchange):
         for way in ("save and load", "save and restore"):
             with pytest.raises(pf.CheckpointError, match="another model or optimizer"):

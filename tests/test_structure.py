@@ -102,6 +102,63 @@ def test_what_only_a_type_checker_imports_is_no_import(tmp_path: Path) -> None:
     assert structure.wrong_imports(tmp_path) == []
 
 
+def test_no_annotation_looks_up_the_layers() -> None:
+    assert structure.upward_types(PACKAGE) == []
+
+
+PLANTED_TYPES = {
+    "upwards": ("callbacks.py", "from pyframe.training.trainer import Trainer"),
+    "upwards, of a whole module": ("graph/op.py", "import pyframe.engine.plan"),
+    "upwards, relative": ("training/fit.py", "from .trainer import Trainer"),
+    "within a room": ("engine/state.py", "from pyframe.engine.engine import Engine"),
+    "from the ground": ("hookspecs.py", "from pyframe.training.history import History"),
+}
+
+
+@pytest.mark.parametrize("planted", PLANTED_TYPES)
+@pytest.mark.parametrize("check", ["TYPE_CHECKING", "typing.TYPE_CHECKING"])
+def test_a_planted_type_from_above_is_found(planted: str, check: str, tmp_path: Path) -> None:
+    file, line = PLANTED_TYPES[planted]
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(f"if {check}:\n    {line}\n", encoding="utf-8")
+    (found,) = structure.upward_types(tmp_path)
+    assert found.startswith(f"{file}:2")
+    assert structure.wrong_imports(tmp_path) == []  # which looks at what runs
+
+
+def test_a_type_from_below_is_none_from_above(tmp_path: Path) -> None:
+    text = "if TYPE_CHECKING:\n    from pyframe.engine.plan import Plan\n    import numpy\n"
+    (tmp_path / "model.py").write_text(text, encoding="utf-8")
+    assert structure.upward_types(tmp_path) == []
+
+
+LARGEST_CIRCLE = 6  # files
+
+
+def test_circles_of_imports_are_small() -> None:
+    largest = next(iter(structure.circles(PACKAGE)), [])
+    assert len(largest) <= LARGEST_CIRCLE, largest
+
+
+def test_a_planted_circle_is_found(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    texts = {
+        "__init__.py": "from pyframe import a, d\n",
+        "a/__init__.py": "",
+        "a/one.py": "if TYPE_CHECKING:\n    from pyframe.a.two import Two\n",
+        "a/two.py": "def f():\n    from pyframe import c\n",
+        "c.py": "from .a import one\n",
+        "d.py": "import pyframe.a.one\nimport pyframe.e\n",
+        "e.py": "from pyframe.d import f\n",
+        "f.py": "from pyframe.d import g\n",
+    }
+    for file, text in texts.items():
+        (tmp_path / file).write_text(text, encoding="utf-8")
+    assert structure.circles(tmp_path) == [["a.one", "a.two", "c"], ["d", "e"]]
+    (tmp_path / "c.py").write_text("", encoding="utf-8")
+    assert structure.circles(tmp_path) == [["d", "e"]]
+
+
 def test_a_module_without_a_layer_is_found(tmp_path: Path) -> None:
     (tmp_path / "odds_and_ends.py").write_text("", encoding="utf-8")
     assert len(structure.wrong_imports(tmp_path)) == 1

@@ -19,6 +19,7 @@ import pytest
 
 import pyframe as pf
 from pyframe.layers import BatchNorm, Dense, Dropout
+from pyframe.training import feeds
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(53, 4))
@@ -669,3 +670,46 @@ for _ in range(5):
     assert len(history["val_loss"]) == len(history["loss"])
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+# ---- data are read and checked once ----
+
+
+class Table:
+    """Data that count how often somebody asks for them as an array."""
+
+    def __init__(self, array: Any) -> None:
+        self.array, self.reads = np.asarray(array), 0
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        self.reads += 1
+        return self.array if dtype is None else self.array.astype(dtype)
+
+
+@pytest.mark.parametrize("built", [True, False])
+@pytest.mark.parametrize("weighted", [True, False])
+def test_data_are_read_once(built: bool, weighted: bool) -> None:
+    shape = {"input_shape": X.shape[1:]} if built else {}
+    trainer = pf.Trainer(pf.Sequential([Dense(1)], **shape))
+    tables = [Table(data) for data in (X, Y, np.ones(len(X)), X[:9], Y[:9])]
+    x, y, weights, x_held, y_held = tables
+    given = {"sample_weight": weights} if weighted else {}
+    trainer.fit(x, y, 2, validation_data=(x_held, y_held), verbose=0, **given)
+    assert [table.reads for table in tables] == [1, 1, int(weighted), 1, 1]
+    trainer.evaluate(x, y, **given)
+    assert [table.reads for table in tables] == [2, 2, 2 * weighted, 1, 1]
+    trainer.predict(x)
+    assert x.reads == 3
+
+
+def test_what_is_split_off_is_not_checked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    check, seen = feeds.check_feed, []
+
+    def count(placeholder: Any, name: str, value: Any) -> Any:
+        seen.append(name)
+        return check(placeholder, name, value)
+
+    monkeypatch.setattr(feeds, "check_feed", count)
+    trainer = pf.Trainer(pf.Sequential([Dense(1)]))
+    trainer.fit(X, Y, 1, validation_split=0.25, sample_weight=np.ones(len(X)), verbose=0)
+    assert sorted(seen) == ["sample_weight", "x", "y"]

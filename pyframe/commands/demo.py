@@ -17,8 +17,9 @@ from pyframe.graph.node import Parameter, Placeholder
 from pyframe.graph.spec import Array
 from pyframe.model import Sequential
 from pyframe.plugins.registry import ops
+from pyframe.training.history import History
 from pyframe.training.progress import say
-from pyframe.training.trainer import History, Trainer
+from pyframe.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,7 +12,7 @@ from scipy.sparse import issparse
 import pyframe as pf
 from pyframe.graph.spec import Array, Spec, known_shape
 from pyframe.layers import activation_function
-from pyframe.training.objective import loss_node
+from pyframe.training.goal import loss_node
 
 ROWS_AT_ONCE = 4096  # of a prediction: it bounds the memory, also for sparse input
 

@@ -29,7 +29,8 @@ from pyframe.layers import Dense, Layer
 from pyframe.model import Model, Sequential
 from pyframe.ops.logits import before_sigmoid, behind
 from pyframe.ops.softmax import Softmax
-from pyframe.training.trainer import Trainer, rows_to_train_on
+from pyframe.training.feeds import rows_to_train_on
+from pyframe.training.trainer import Trainer
 
 AUTO_BATCH = 200
 ROWS_AT_ONCE = 4096  # of a prediction: it bounds the memory, also for sparse input

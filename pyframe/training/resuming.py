@@ -11,15 +11,16 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from pyframe import checkpoint, optimizers
-from pyframe.callbacks import Callback
+from pyframe.callbacks import Callback, FittingTrainer
 from pyframe.checkpoint.container import is_plain_name
 from pyframe.checkpoint.document import ODD, TRAINING, Training, plain, restored
 from pyframe.checkpoint.encoding import array_names, model_graph, origin_of
+from pyframe.engine.loop import Loop
 from pyframe.engine.plan import Plan, Snapshot
 from pyframe.errors import (
     ArgumentError,
@@ -34,12 +35,9 @@ from pyframe.graph.node import Parameter
 from pyframe.graph.spec import Array
 from pyframe.plugins.registry import registries
 from pyframe.schedules import Schedule
-from pyframe.training.fitting import Fit, History, counts
-
-if TYPE_CHECKING:
-    from pyframe.engine.loop import Loop
-    from pyframe.training.objective import Objective
-    from pyframe.training.trainer import Trainer
+from pyframe.training.fit import Fit, counts
+from pyframe.training.goal import CompiledGoal, Goal
+from pyframe.training.history import History
 
 # Arguments of a fit that the file has as well: with others it would be another fit.
 FIT_ARGUMENTS = {
@@ -62,6 +60,21 @@ CHANGED = (
     "was written after what is trainable, the optimizer or its options had been changed since its "
     "fit began, which counts from the next fit on"
 )
+
+
+class ResumableTrainer(FittingTrainer, Protocol):
+    """What a file is written of, and read for: a `pyframe.Trainer`."""
+
+    goal: Goal
+    detect_anomaly: bool
+
+    @property
+    def optimizer(self) -> Any:
+        """What the parameters are updated by."""
+
+    @property
+    def epochs_done(self) -> int:
+        """Finished epochs, of all fits."""
 
 
 class _Packer:
@@ -101,7 +114,7 @@ def _unpack(value: Any, arrays: Mapping[str, Array]) -> Any:
 
 
 def collect(
-    trainer: Trainer, fit: Fit | None, objective: Objective, snapshot: Snapshot
+    trainer: ResumableTrainer, fit: Fit | None, goal: CompiledGoal, snapshot: Snapshot
 ) -> Training:
     """Return the state of a trainer, copied.
 
@@ -110,16 +123,16 @@ def collect(
     trainer : Trainer
     fit : Fit, optional
         Its last one.
-    objective, snapshot : Objective, Snapshot
+    goal, snapshot : CompiledGoal, Snapshot
         What its next fit trains on, and begins with.
     """
-    packer, plan = _Packer(), objective.plan
+    packer, plan = _Packer(), goal.plan
     own = _own_values(trainer, plan)
     named = plan.named(snapshot)
     rest = {key: array for key, array in named.items() if key not in own}
     config, whole = _config(trainer.optimizer)
     reason = _why_none(fit, trainer)
-    if fit is not None and not reason and objective is not fit.objective:
+    if fit is not None and not reason and goal is not fit.goal:
         reason = CHANGED
     document = {
         "optimizer": config,
@@ -127,7 +140,7 @@ def collect(
         "step": snapshot.step,
         "skipped_steps": int(snapshot.arrays[-1][0]),
         "epochs_done": trainer.epochs_done,
-        "weighted": objective.weight is not None,
+        "weighted": goal.weight is not None,
         "arrays": {key: packer.pack(array, key)["tensor"] for key, array in rest.items()},
         "trainer": _arguments(trainer),
         "fit": None if fit is None or reason else _fit_record(fit, trainer, packer),
@@ -136,7 +149,7 @@ def collect(
     return Training(document, packer.arrays, _provenance(trainer))
 
 
-def _why_none(fit: Fit | None, trainer: Trainer) -> str:
+def _why_none(fit: Fit | None, trainer: ResumableTrainer) -> str:
     """Return why there is no fit that could go on from what a trainer is now; empty: there is."""
     if fit is None:
         return "was written when no fit had begun"
@@ -145,12 +158,12 @@ def _why_none(fit: Fit | None, trainer: Trainer) -> str:
     broken = fit.broken_by()
     if broken:
         return f"was written after its fit had been interrupted {broken}"
-    if fit.objective.plan is not trainer.plan or fit.step != trainer.plan.step_count:
+    if fit.goal.plan is not trainer.plan or fit.step != trainer.plan.step_count:
         return AFTERWARDS
     return ""
 
 
-def _own_values(trainer: Trainer, plan: Plan) -> dict[str, Parameter]:
+def _own_values(trainer: ResumableTrainer, plan: Plan) -> dict[str, Parameter]:
     """Return the parameters and states that are the model's, by their keys in `Plan.named`."""
     model = trainer.model
     names = plan.graph.names
@@ -165,10 +178,10 @@ def _config(optimizer: Any) -> tuple[Any, bool]:
         return plain({"name": optimizer.name}), False
 
 
-def _arguments(trainer: Trainer) -> dict[str, Any]:
+def _arguments(trainer: ResumableTrainer) -> dict[str, Any]:
     """Return the arguments of a trainer that a file can hold: names, not functions."""
     result = {}
-    given = {**trainer._arguments, "detect_anomaly": trainer.detect_anomaly}
+    given = {**trainer.goal.arguments, "detect_anomaly": trainer.detect_anomaly}
     for key, value in given.items():
         kind = {"loss": "losses", "metrics": "metrics"}.get(key)
         try:
@@ -188,7 +201,7 @@ def _by_name(kind: str, value: Any) -> Any:
     return value if found is None else found[0]
 
 
-def _provenance(trainer: Trainer) -> dict[str, dict[str, Any]]:
+def _provenance(trainer: ResumableTrainer) -> dict[str, dict[str, Any]]:
     """Return where the optimizer and its schedule came from."""
     parts = {"optimizers": trainer.optimizer}
     rate = getattr(trainer.optimizer, "learning_rate", None)
@@ -197,7 +210,7 @@ def _provenance(trainer: Trainer) -> dict[str, dict[str, Any]]:
     return {kind: dict([origin_of(kind, type(part))]) for kind, part in parts.items()}
 
 
-def _fit_record(fit: Fit, trainer: Trainer, packer: _Packer) -> dict[str, Any]:
+def _fit_record(fit: Fit, trainer: ResumableTrainer, packer: _Packer) -> dict[str, Any]:
     """Return what a fit needs to go on."""
     history, position = fit.history, fit.position()
     columns = {key: np.asarray(position.history[key]) for key in fit.log_names}
@@ -224,7 +237,7 @@ def _fit_record(fit: Fit, trainer: Trainer, packer: _Packer) -> dict[str, Any]:
     }
 
 
-def _states(fit: Fit, trainer: Trainer) -> list[tuple[str, Mapping[str, Any]]]:
+def _states(fit: Fit, trainer: ResumableTrainer) -> list[tuple[str, Mapping[str, Any]]]:
     """Return what callbacks have counted, those that count."""
     return [(type(c).__name__, c.training_state(trainer)) for c in fit.counting]
 
@@ -232,7 +245,7 @@ def _states(fit: Fit, trainer: Trainer) -> list[tuple[str, Mapping[str, Any]]]:
 # ---- from a file ----
 
 
-class Saved(NamedTuple):
+class SavedTraining(NamedTuple):
     """The state of a training that was read and fits; nothing has been changed by it yet."""
 
     source: str
@@ -381,7 +394,9 @@ def _complaining(source: str) -> Iterator[None]:
         ) from error
 
 
-def read(path: str | os.PathLike[str], trainer: Trainer, objective: Objective) -> Saved:
+def read(
+    path: str | os.PathLike[str], trainer: ResumableTrainer, goal: CompiledGoal
+) -> SavedTraining:
     """Return what a file holds of a training, once it is known to fit a trainer's.
 
     Raises
@@ -392,8 +407,8 @@ def read(path: str | os.PathLike[str], trainer: Trainer, objective: Objective) -
     document, arrays = checkpoint.read_training(path)
     source = os.fspath(path)
     with _complaining(source):
-        record, plan = document["training"], objective.plan
-        if record["weighted"] is not (objective.weight is not None):
+        record, plan = document["training"], goal.plan
+        if record["weighted"] is not (goal.weight is not None):
             had, has = ("sample weights", "none") if record["weighted"] else ("none", "some")
             raise CheckpointError(f"{source}: its training had {had}, and this one has {has}")
         name = restored(record["optimizer"])["name"]
@@ -418,9 +433,9 @@ def read(path: str | os.PathLike[str], trainer: Trainer, objective: Objective) -
         skipped = record.get("skipped_steps", 0)  # a file of an older release has none
         most = record["step"]
         snapshot.arrays[-1][0] = check_integer("skipped_steps", skipped, at_least=0, at_most=most)
-        width = objective.columns[-1].stop
+        width = goal.columns[-1].stop
         step = record["step"]
-        return Saved(source, record, arrays, plan, Snapshot(snapshot.arrays, step), width)
+        return SavedTraining(source, record, arrays, plan, Snapshot(snapshot.arrays, step), width)
 
 
 def _kind(array: Array | None) -> str:
@@ -428,7 +443,7 @@ def _kind(array: Array | None) -> str:
 
 
 def _model_values(
-    trainer: Trainer,
+    trainer: ResumableTrainer,
     plan: Plan,
     document: Mapping[str, Any],
     arrays: Mapping[str, Array],

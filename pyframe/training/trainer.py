@@ -5,93 +5,27 @@ from __future__ import annotations
 import copy
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from itertools import repeat
 from typing import Any, ClassVar, Literal, Self
 
-import numpy as np
-
-from pyframe import checkpoint, optimizers, schedules
-from pyframe.callbacks import Callback, listens
-from pyframe.callbacks import get as get_callback
-from pyframe.engine.execution import SECONDS_PER_LOOK, check_feed
-from pyframe.engine.loop import Loop
-from pyframe.engine.plan import Plan, Snapshot
-from pyframe.errors import (
-    ArgumentError,
-    GraphError,
-    ShapeError,
-    check_flag,
-    check_integer,
-    check_number,
-)
-from pyframe.graph.arrays import plain_array
-from pyframe.graph.node import Placeholder
-from pyframe.graph.spec import Array
+from pyframe import checkpoint, optimizers
+from pyframe.engine.execution import SECONDS_PER_LOOK
+from pyframe.engine.plan import Plan
+from pyframe.errors import ArgumentError, GraphError, check_flag
 from pyframe.model import Model, load
-from pyframe.native.building import building
 from pyframe.native.guards import already_trained
-from pyframe.plugins import listens as plugins_listen
 from pyframe.plugins import notify
 from pyframe.strict import Strict
 from pyframe.training import resuming
-from pyframe.training.fitting import Fit, History, in_order
-from pyframe.training.objective import Goal, Objective
+from pyframe.training.compiled import CompiledGoals
+from pyframe.training.feeds import Feeds, feeds_of, input_arrays
+from pyframe.training.fit import Fit
+from pyframe.training.goal import CompiledGoal, Goal
+from pyframe.training.history import History
 from pyframe.training.progress import Progress
-
-DEFAULT_BATCH = 32
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What a fit is to do; its arrays are checked, and have one length."""
-
-    objective: Objective
-    arrays: dict[Any, Array]
-    held_out: dict[Any, Array]
-    epochs: int
-    batch_size: int | None
-    shuffle: bool
-    seed: int
-    rates: Any
-    listeners: list[Callback]
-    history: History
-    first: int  # the number of the first epoch
-    saved: resuming.Saved | None = None
-
-    @property
-    def left(self) -> int:
-        """Epochs to run."""
-        return max(self.epochs - self.history.epochs, 0)
-
-    def check(self, saved: resuming.Saved) -> None:
-        """Raise `CheckpointError` if the fit in a file is another one than this."""
-        rows = _rows(self.arrays)
-        saved.check(
-            self.listeners,
-            seed=self.seed,
-            batch_size=rows if self.batch_size is None else self.batch_size,
-            rows=rows,
-            validation_rows=_rows(self.held_out) if self.held_out else 0,
-            shuffle=self.shuffle,
-            columns=self.objective.log_names(validated=bool(self.held_out)),
-        )
-
-    def loop(self, stop: str | None) -> Loop:
-        """Return the loop over its epochs; the parameters have been claimed."""
-        return self.objective.plan.loop(
-            self.arrays,
-            epochs=self.left,
-            batch_size=self.batch_size,
-            shuffle=self.shuffle,
-            seed=self.seed,
-            learning_rates=self.rates,
-            first_epoch=self.first + self.history.epochs,
-            stop=stop,
-            claimed=True,
-        )
+from pyframe.training.request import FitRequest, callbacks_of, first_epoch, request_fit
 
 
 class Trainer(Strict):
@@ -146,7 +80,7 @@ class Trainer(Strict):
         "stop_training": "",
     }
     _checks: ClassVar[dict[str, Callable[[Any], Any]]] = {
-        "callbacks": lambda given: _callbacks(given),
+        "callbacks": callbacks_of,
         "detect_anomaly": lambda given: check_flag("detect_anomaly", given),
     }
 
@@ -170,15 +104,8 @@ class Trainer(Strict):
         self.detect_anomaly = detect_anomaly
         self.stop_training = False
         self._epochs_before = 0  # what `epochs_done` is if there has been no fit since
-        self._objectives: dict[bool, Objective] = {}
-        self._made_for: Any = None  # what the objectives depend on, besides the model's graph
-        self._current: Objective | None = None
+        self._compiled = CompiledGoals(self.goal, model)
         self._last_fit: Fit | None = None
-        self._arguments = {  # for a file
-            "loss": loss,
-            "metrics": self.goal.given,
-            "loss_weights": loss_weights,
-        }
 
     @property
     def log_names(self) -> list[str]:
@@ -190,14 +117,15 @@ class Trainer(Strict):
 
         It is the metric's own `higher_is_better`.
         """
-        return None if self._current is None else self._current.higher_is_better(name)
+        current = self._compiled.current
+        return None if current is None else current.higher_is_better(name)
 
     @property
     def plan(self) -> Plan:
         """What the last `fit` ran on."""
-        if self._current is None:
+        if self._compiled.current is None:
             raise GraphError("there is no plan yet: fit first")
-        return self._current.plan
+        return self._compiled.current.plan
 
     @property
     def epochs_done(self) -> int:
@@ -219,116 +147,13 @@ class Trainer(Strict):
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy is made of: it goes on from here, but is in the middle of no fit."""
         epochs = self.epochs_done
-        with building:
-            objectives = dict(self._objectives)
-        return {
-            **vars(self),
-            "_objectives": objectives,
-            "_last_fit": None,
-            "_epochs_before": epochs,
-        }
+        # As it is now: what another thread compiles while the model is copied is not for the copy.
+        compiled = copy.copy(self._compiled)
+        return {**vars(self), "_compiled": compiled, "_last_fit": None, "_epochs_before": epochs}
 
     def __copy__(self) -> Self:
         """Return a trainer with a model of its own: two would train the same one otherwise."""
         return copy.deepcopy(self)
-
-    # ---- the objective ----
-
-    def _objective(self, weighted: bool) -> Objective:
-        """Return the plan for data with or without sample weights."""
-        optimizer = self.optimizer
-        made_for = optimizer, self._dependencies(optimizer)
-        with building:
-            if made_for != self._made_for:  # the present one stays where it is, in self._current
-                self._objectives, self._made_for = {}, made_for
-            if weighted not in self._objectives:
-                self._objectives[weighted] = self.goal.objective(
-                    self.model,
-                    optimizer,
-                    weighted=weighted,
-                    detect_anomaly=self.detect_anomaly,
-                )
-                if (optimizer, self._dependencies(optimizer)) != made_for:
-                    # Another thread has changed something meanwhile: the next one is made anew.
-                    self._made_for = None
-            return self._objectives[weighted]
-
-    def _dependencies(self, optimizer: Any) -> tuple[Any, ...]:
-        """Return what the objectives depend on, besides the model's graph and the optimizer."""
-        settings = {
-            name: value
-            for name, value in vars(optimizer).items()
-            if name != "learning_rate" and isinstance(value, int | float | str | None)
-        }
-        options = {**getattr(optimizer, "options", {})}
-        groups = {k: {**v} for k, v in getattr(optimizer, "groups", {}).items()}
-        trainable = [(p.trainable, p.group) for p in self.model.parameters]
-        return trainable, settings, options, groups, self.detect_anomaly
-
-    def _train_on(self, objective: Objective) -> None:
-        """Go on with the optimizer's memory of the plan that was trained on before.
-
-        Whoever calls this has claimed the parameters.
-        """
-        if self._current is not None and self._current is not objective:
-            objective.plan.take_over(self._current.plan)
-        self._current = objective
-
-    def _go_back_to(self, saved: resuming.Saved) -> None:
-        """Go back to what a file holds: all of it, or with an error nothing.
-
-        Parameters, states, slots, the step count, the number of epochs. Whoever calls this has
-        claimed the parameters.
-        """
-        names = {"_last_fit": None, "_epochs_before": saved.epochs_done}
-        saved.plan.restore(saved.snapshot, also=map(setattr, repeat(self), names, names.values()))
-
-    def _state(self) -> checkpoint.Training:
-        """Return the state of the training, for a file; whoever asks keeps updates out."""
-        return resuming.collect(self, self._last_fit, *self._upcoming())
-
-    def _upcoming(self) -> tuple[Objective, Snapshot]:
-        """Return what the next fit trains on, and the state that it begins with.
-
-        Nothing is changed: a fit that is under way goes on, and what is changed back is as it was.
-        Whoever asks keeps updates out.
-        """
-        current = self._current
-        assert current is not None
-        if current.plan.optimizer is self.optimizer and not current.plan.engine.change():
-            return current, current.plan.engine.held_snapshot()
-        objective = self._objective(current.weight is not None)
-        return objective, objective.plan.engine.taken_over(current.plan.engine)
-
-    # ---- data ----
-
-    def _data(self, X: Any, Y: Any, sample_weight: Any) -> tuple[Objective, dict[Any, Array]]:  # noqa: N803
-        """Return the objective and the arrays to feed it with, all of them checked."""
-        feed: dict[Placeholder, Any] = {
-            p: plain_array(value, f"placeholder {p.label()!r}")
-            for p, value in self.model.feed(X).items()
-        }
-        for value in feed.values():
-            if value.shape[:1] == (0,):
-                raise ArgumentError("there are no data: X has no rows")
-        objective = self._objective(sample_weight is not None)
-        feed |= objective.target_feed(Y, self.model.output_names)
-        if objective.weight is not None:
-            feed[objective.weight] = sample_weight
-        names = objective.plan.graph.names
-        arrays = {p: check_feed(p, names.get(p, p.label()), v) for p, v in feed.items()}
-        rows = {names.get(p, p.label()): len(a) for p, a in arrays.items() if a.ndim}
-        if len(set(rows.values())) > 1 or len(rows) < len(arrays):
-            text = ", ".join(f"{name!r} {count}" for name, count in rows.items())
-            raise ShapeError(
-                f"the numbers of rows differ: {text}; every sample needs its own row in each"
-            )
-        objective.check_targets(arrays)
-        if objective.weight is not None:
-            weights = arrays[objective.weight]
-            if not (np.all(np.isfinite(weights)) and np.all(weights >= 0) and np.any(weights)):
-                raise ArgumentError("sample weights must be finite, at least 0, and not all 0")
-        return objective, arrays
 
     # ---- what one calls ----
 
@@ -409,112 +234,81 @@ class Trainer(Strict):
             If the file to resume from is damaged, or of another model, optimizer or fit.
         """
         began, epochs_done = time.perf_counter(), self.epochs_done
-        job = self._job(
-            self._data(X, Y, sample_weight),
-            validation_split,
-            validation_data,
-            epochs=check_integer("epochs", epochs, at_least=0),
-            batch_size=batch_size,
-            shuffle=bool(shuffle),
-            seed=check_integer("seed", seed, at_least=0, at_most=2**64 - 1),
-            rates=None if schedule is None else schedules.get(schedule),
-            listeners=in_order([*self.callbacks, *_callbacks(callbacks)]),
-            first=_first_epoch(initial_epoch, resume, epochs_done),
-            resume=resume,
-        )
-        history = job.history
-        with job.objective.plan.claim(), ExitStack() as stack:
-            if self.epochs_done != epochs_done:
-                raise already_trained()  # a fit in another thread has come and gone meanwhile
-            fit = self._prepared(job, verbose, stack)
-            self._last_fit = fit
-            try:
-                fit.run(lambda: None if job.saved is None else job.saved.give_back(fit))
-            finally:  # let go of the data; where it has ended is counted elsewhere
-                fit.running = False
-                del fit.loop, fit.validation, fit.trainer
-        history.seconds += time.perf_counter() - began
-        for callback in fit.listeners:
-            callback.on_fit_end(self, history)
-        notify("fit_end", trainer=self, history=history)
-        return history
-
-    def _job(
-        self,
-        data: tuple[Objective, dict[Any, Array]],
-        validation_split: float,
-        validation_data: Any,
-        *,
-        epochs: int,
-        batch_size: Any,
-        resume: Any,
-        **rest: Any,
-    ) -> _Job:
-        """Return what a fit is to do, all of it checked; nothing has been changed yet."""
-        objective, arrays = data
-        arrays, held_out = _split(arrays, check_number("validation_split", validation_split))
-        if validation_data is not None:
-            if held_out:
-                raise ArgumentError("pass validation_split or validation_data, not both")
-            held_out = self._validation_arrays(objective, validation_data)
-        if batch_size == "auto":
-            batch_size = min(DEFAULT_BATCH, _rows(arrays))
-        job = _Job(
-            objective,
-            arrays,
-            held_out,
+        request = request_fit(
+            self.model,
+            self._feeds(X, Y, sample_weight),
             epochs=epochs,
             batch_size=batch_size,
-            history=History(rest["seed"], rest["first"]),
-            **rest,
+            validation_split=validation_split,
+            validation_data=validation_data,
+            shuffle=shuffle,
+            seed=seed,
+            callbacks=[*self.callbacks, *callbacks_of(callbacks)],
+            schedule=schedule,
+            first_epoch=first_epoch(initial_epoch, resume, epochs_done),
         )
-        if resume is None:
-            return job
-        saved = resuming.read(resume, self, objective)
-        job.check(saved)
-        history = saved.history()
-        return replace(job, saved=saved, history=history, first=history.first_epoch)
+        if resume is not None:
+            request = request.going_on(resuming.read(resume, self, request.goal))
+        with request.goal.plan.claim(), ExitStack() as stack:
+            fit = self._prepared(request, epochs_done, verbose, stack)
+            self._run(fit, request.saved)
+        fit.history.seconds += time.perf_counter() - began
+        self._tell_of_end(fit)
+        return fit.history
 
-    def _prepared(self, job: _Job, verbose: int, stack: ExitStack) -> Fit:
+    def _prepared(
+        self, request: FitRequest, epochs_done: int, verbose: int, stack: ExitStack
+    ) -> Fit:
         """Return a fit that can run; `stack` closes what it runs on.
 
-        Whoever calls this has claimed the parameters.
+        Whoever calls this has claimed the parameters, and `epochs_done` were done when they asked.
         """
-        objective, saved = job.objective, job.saved
+        if self.epochs_done != epochs_done:
+            raise already_trained()  # a fit in another thread has come and gone meanwhile
+        goal, saved = request.goal, request.saved
         if saved is not None:  # otherwise nothing is lost when the loop refuses
-            objective.plan.engine.require_unchanged()
-        self._train_on(objective)
+            goal.plan.engine.require_unchanged()
+        self._compiled.train_on(goal)
         if saved is not None:
             self._go_back_to(saved)
-        validation = _validation(objective, job.held_out, job.left, job.batch_size)
+        validation = request.validation()
         if validation is not None:
             stack.enter_context(validation)
         try:
-            loop = stack.enter_context(job.loop(_stops(job.listeners, validation is not None)))
+            loop = stack.enter_context(request.loop())
         except GraphError:
-            objective.plan.engine.require_unchanged()
+            goal.plan.engine.require_unchanged()
             raise
-        progress = Progress(job.left, loop.samples, verbose)
+        progress = Progress(request.left, loop.samples, verbose)
         stack.callback(progress.close)
         fit = Fit(
-            self, objective, loop, validation, job.listeners, job.history, progress, job.shuffle
+            self,
+            goal,
+            loop,
+            validation,
+            request.listeners,
+            request.history,
+            progress,
+            request.shuffle,
         )
         if saved is not None:
             saved.seek(loop)
         self.stop_training = False
         return fit
 
-    def _validation_arrays(self, objective: Objective, data: Any) -> dict[Any, Array]:
-        if not isinstance(data, list | tuple) or len(data) not in (2, 3):
-            raise ArgumentError("validation_data is a tuple (X, Y) or (X, Y, sample_weight)")
-        X, Y, *rest = data  # noqa: N806
-        weight = rest[0] if rest else None
-        if objective.weight is None and weight is not None:
-            raise ArgumentError("validation has sample weights and training has none")
-        if objective.weight is not None and weight is None:
-            first = plain_array(next(iter(self.model.feed(X).values())), "X")
-            weight = np.ones(first.shape[:1])
-        return self._data(X, Y, weight)[1]
+    def _run(self, fit: Fit, saved: resuming.SavedTraining | None) -> None:
+        """Train until it ends, and let go of the data; where it has ended is counted elsewhere."""
+        self._last_fit = fit
+        try:
+            fit.run(lambda: None if saved is None else saved.give_back(fit))
+        finally:
+            fit.running = False
+            del fit.loop, fit.validation, fit.trainer
+
+    def _tell_of_end(self, fit: Fit) -> None:
+        for callback in fit.listeners:
+            callback.on_fit_end(self, fit.history)
+        notify("fit_end", trainer=self, history=fit.history)
 
     def evaluate(
         self,
@@ -542,18 +336,29 @@ class Trainer(Strict):
         ------
         ArgumentError, ShapeError, DTypeError, FeedError, LabelError
         """
-        objective, arrays = self._data(X, Y, sample_weight)
-        loop = objective.plan.loop(
+        goal, arrays = self._feeds(X, Y, sample_weight)
+        loop = goal.plan.loop(
             arrays, epochs=1, batch_size=batch_size, shuffle=False, training=False
         )
         with loop:
             while loop.run(SECONDS_PER_LOOK) != "done":
                 pass
-            return objective.logs(loop.records[0])
+            return goal.logs(loop.records[0])
 
     def predict(self, X: Any, batch_size: int | None = None) -> Any:  # noqa: N803
         """Return the model's outputs; see `Model.predict`."""
         return self.model.predict(X, batch_size)
+
+    def _feeds(self, X: Any, Y: Any, sample_weight: Any) -> Feeds:  # noqa: N803
+        """Return data as feeds of the goal, which is compiled if it is not yet."""
+        inputs = input_arrays(self.model, X)
+        return feeds_of(self._goal(sample_weight is not None), inputs, Y, sample_weight)
+
+    def _goal(self, weighted: bool) -> CompiledGoal:
+        """Return the goal for data with or without sample weights, as a plan."""
+        return self._compiled.get(
+            self.optimizer, weighted=weighted, detect_anomaly=self.detect_anomaly
+        )
 
     # ---- files ----
 
@@ -593,7 +398,7 @@ class Trainer(Strict):
         True
         """
         assert self.plan
-        checkpoint.save(self.model, path, lambda: self._state())
+        checkpoint.save(self.model, path, self._training)
 
     @classmethod
     def load(
@@ -642,83 +447,22 @@ class Trainer(Strict):
         CheckpointError
             If the file is damaged, or does not fit. Nothing has changed then.
         """
-        objective = self._objective(resuming.is_weighted(path))
-        saved = resuming.read(path, self, objective)
-        with objective.plan.claim():  # or BusyError: somebody else is training them
-            self._train_on(objective)
+        goal = self._goal(resuming.is_weighted(path))
+        saved = resuming.read(path, self, goal)
+        with goal.plan.claim():  # or BusyError: somebody else is training them
+            self._compiled.train_on(goal)
             self._go_back_to(saved)
 
+    def _training(self) -> checkpoint.Training:
+        """Return the state of the training, for a file; whoever asks keeps updates out."""
+        upcoming = self._compiled.upcoming(self.optimizer, detect_anomaly=self.detect_anomaly)
+        return resuming.collect(self, self._last_fit, *upcoming)
 
-# ---- helpers ----
+    def _go_back_to(self, saved: resuming.SavedTraining) -> None:
+        """Go back to what a file holds: all of it, or with an error nothing.
 
-
-def _first_epoch(initial_epoch: int | None, resume: Any, epochs_done: int) -> int:
-    """Return the number of the first epoch, unless a file has it."""
-    if initial_epoch is None:
-        return epochs_done
-    if resume is not None:
-        raise ArgumentError("pass resume or initial_epoch: the file has the epoch")
-    return check_integer("initial_epoch", initial_epoch, at_least=0)
-
-
-def _callbacks(callbacks: Any) -> list[Callback]:
-    if isinstance(callbacks, Callback | str):
-        raise ArgumentError(f"callbacks={callbacks!r}; pass a list: callbacks=[...]")
-    if not isinstance(callbacks, Iterable | None):
-        raise ArgumentError(f"callbacks={callbacks!r}; pass a list of callbacks")
-    return [get_callback(c) for c in callbacks or ()]
-
-
-def _rows(arrays: Mapping[Any, Array]) -> int:
-    return len(next(iter(arrays.values())))
-
-
-def rows_to_train_on(rows: int, validation_split: float) -> int:
-    """Return how many rows, the first ones, are not set aside for validation."""
-    return int(rows * (1 - validation_split) + 1e-9)  # 5 rows, a part of 0.8: one is left
-
-
-def _split(arrays: dict[Any, Array], part: float) -> tuple[dict[Any, Array], dict[Any, Array]]:
-    """Divide rows into those to train on and the last ones, to validate with; as Keras does."""
-    if part == 0:
-        return arrays, {}
-    if not 0 < part < 1:
-        raise ArgumentError(f"validation_split={part!r}; it must be at least 0 and below 1")
-    rows = _rows(arrays)
-    at = rows_to_train_on(rows, part)
-    if at in (0, rows):
-        raise ArgumentError(
-            f"validation_split={part} of {rows} rows leaves {at} to train on and {rows - at} to "
-            "validate with"
-        )
-    return {p: a[:at] for p, a in arrays.items()}, {p: a[at:] for p, a in arrays.items()}
-
-
-def _validation(
-    objective: Objective, held_out: dict[Any, Array], epochs: int, batch_size: int | None
-) -> Loop | None:
-    """Return the loop that evaluates what is held out, once for each epoch of training."""
-    if not held_out:
-        return None
-    return objective.plan.loop(
-        held_out,
-        epochs=epochs,
-        batch_size=None if batch_size is None else min(batch_size, _rows(held_out)),
-        shuffle=False,
-        stop="epoch",
-        training=False,
-    )
-
-
-def _stops(listeners: Sequence[Callback], validates: bool) -> str | None:
-    """Return where the loop must come back to Python, besides every 50 ms."""
-    if any(listens(c, "on_batch_end") for c in listeners):
-        return "step"
-    events = ("on_epoch_start", "on_epoch_end")
-    if (
-        validates
-        or plugins_listen("epoch_end")
-        or any(listens(c, e) for c in listeners for e in events)
-    ):
-        return "epoch"
-    return None
+        Parameters, states, slots, the step count, the number of epochs. Whoever calls this has
+        claimed the parameters.
+        """
+        names = {"_last_fit": None, "_epochs_before": saved.epochs_done}
+        saved.plan.restore(saved.snapshot, also=map(setattr, repeat(self), names, names.values()))

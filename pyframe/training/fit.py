@@ -6,61 +6,19 @@ import math
 import signal
 import threading
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from pyframe.callbacks import Callback, ModelCheckpoint, listens
+from pyframe.callbacks import Callback, FittingTrainer, ModelCheckpoint, listens
 from pyframe.engine.execution import SECONDS_PER_LOOK
 from pyframe.engine.loop import Loop
 from pyframe.errors import DivergenceWarning, warn
 from pyframe.graph.spec import Array
 from pyframe.plugins import notify
-from pyframe.training.objective import Objective
-from pyframe.training.progress import Progress, describe_logs
-
-if TYPE_CHECKING:
-    from pyframe.training.trainer import Trainer
-
-
-class History(dict[str, list[Any]]):
-    """What a fit reports: for each loss and metric a list with one value an epoch.
-
-    A value is a number, or for a metric that is none, such as a confusion matrix, a list of lists
-    of them: ``json.dumps(history)`` works.
-
-    Attributes
-    ----------
-    epochs : int
-        Finished epochs.
-    first_epoch : int
-        The number of the first of them.
-    interrupted : bool
-        Whether Ctrl-C ended the fit.
-    seed : int
-    seconds : float
-    skipped_steps : int
-        Steps of this call of `fit` that updated nothing, by an optimizer with ``nonfinite="skip"``.
-    """
-
-    def __init__(self, seed: int, first_epoch: int) -> None:
-        super().__init__()
-        self.epochs = 0
-        self.first_epoch, self.seed = first_epoch, seed
-        self.interrupted = False
-        self.seconds = 0.0
-        self.skipped_steps = 0
-
-    def last(self) -> dict[str, Any]:
-        """Return the values of the last epoch."""
-        return {key: values[-1] for key, values in self.items() if values}
-
-    def __repr__(self) -> str:
-        end = ", interrupted" if self.interrupted else ""
-        if self.skipped_steps:
-            end += f", {self.skipped_steps} steps skipped"
-        numbers = f": {describe_logs(self.last())}" if self.epochs else ""
-        return f"<History of {self.epochs} epochs in {self.seconds:.2f} s{end}{numbers}>"
+from pyframe.training.goal import CompiledGoal
+from pyframe.training.history import History
+from pyframe.training.progress import Progress
 
 
 class Interrupt:
@@ -141,8 +99,8 @@ class Fit:
 
     def __init__(
         self,
-        trainer: Trainer,
-        objective: Objective,
+        trainer: FittingTrainer,
+        goal: CompiledGoal,
         loop: Loop,
         validation: Loop | None,
         listeners: list[Callback],
@@ -150,13 +108,13 @@ class Fit:
         progress: Progress,
         shuffle: bool,
     ) -> None:
-        self.trainer, self.objective, self.loop = trainer, objective, loop
+        self.trainer, self.goal, self.loop = trainer, goal, loop
         self.validation, self.history, self.progress = validation, history, progress
         self.before, self.shuffle, self.running = history.epochs, shuffle, True
         self.begun, self.tally = False, loop.tally
         self.thread = threading.get_ident()
-        self.first_step = objective.plan.step_count
-        self.first_skipped = objective.plan.skipped_steps
+        self.first_step = goal.plan.step_count
+        self.first_skipped = goal.plan.skipped_steps
         self.listeners = listeners
         self.diverged: tuple[int, str, float] | None = None  # epochs until then, what, to what
         self._has_warned = False
@@ -173,7 +131,7 @@ class Fit:
         self.interrupt = Interrupt()
         self.batch_size, self.rows, self.batches = loop.batch_size, loop.samples, loop.batches
         self.validation_rows = validation.samples if validation is not None else 0
-        self.log_names = objective.log_names(validated=validation is not None)
+        self.log_names = goal.log_names(validated=validation is not None)
         for key in self.log_names:
             history.setdefault(key, [])
 
@@ -215,7 +173,7 @@ class Fit:
         if self.diverged is not None:
             self._warn_of_divergence()
         history.interrupted = self.interrupt.pressed
-        history.skipped_steps = self.objective.plan.skipped_steps - self.first_skipped
+        history.skipped_steps = self.goal.plan.skipped_steps - self.first_skipped
         self.progress.finish(loop.epoch, loop.samples_done, self._latest(), history.interrupted)
 
     @property
@@ -231,7 +189,7 @@ class Fit:
             epochs = max(epochs, history.epochs)
         noted = min(epochs, history.epochs)
         columns = {key: values[:noted] for key, values in history.items()}
-        for column in self.objective.columns:
+        for column in self.goal.columns:
             columns[column.key] += column.plain_values(
                 tally.records[noted - self.before : epochs - self.before]
             )
@@ -261,16 +219,16 @@ class Fit:
         if self.history.epochs:
             return self.history.last()
         if self.loop.epoch:
-            return self.objective.logs(self.loop.records[-1])
+            return self.goal.logs(self.loop.records[-1])
         if self.loop.batch_index:
-            return self.objective.logs(self.loop.partial_record)
+            return self.goal.logs(self.loop.partial_record)
         return {}
 
     def _note_epochs(self, until: int) -> None:
         """Enter the records of the epochs up to `until` into the history."""
         history = self.history
         records = self.loop.records[history.epochs - self.before : until - self.before]
-        for column in self.objective.columns:
+        for column in self.goal.columns:
             history[column.key] += column.plain_values(records)
         losses = history["loss"]
         if until - history.epochs == 1:  # the quick look at one epoch
@@ -317,7 +275,7 @@ class Fit:
         return self.history.first_epoch + self.done
 
     def _end_batch(self) -> None:
-        step, loss = self.objective.plan.step_count, self.loop.loss
+        step, loss = self.goal.plan.step_count, self.loop.loss
         steps = self.tally.steps
         self.telling = "on_batch_end"
         for callback in self.on_batch_end:
@@ -364,7 +322,7 @@ class Fit:
             loop.run(SECONDS_PER_LOOK)
             if loop.epoch > done:
                 record = loop.records[-1:]
-                columns = self.objective.columns
+                columns = self.goal.columns
                 return {f"val_{c.key}": c.plain_values(record)[0] for c in columns}
             if self.interrupt.pressed:
-                return {f"val_{c.key}": float("nan") for c in self.objective.columns}
+                return {f"val_{c.key}": float("nan") for c in self.goal.columns}

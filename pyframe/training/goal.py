@@ -1,4 +1,4 @@
-"""What a model is trained for: its losses and metrics as one plan."""
+"""The goal of a training: losses and metrics, by name, and compiled into one plan."""
 
 from __future__ import annotations
 
@@ -55,11 +55,12 @@ class Measured(NamedTuple):
     higher_is_better: bool | None
 
 
-class Objective(NamedTuple):
-    """What a model is trained for: its plan, with the placeholders that targets go to."""
+class CompiledGoal(NamedTuple):
+    """A goal for one model: its plan, with the placeholders that targets go to."""
 
     plan: Plan
     targets: list[Placeholder]
+    target_names: list[str]  # those of the outputs that they are for
     weight: Placeholder | None
     columns: list[Column]
     unit_targets: list[Placeholder]  # those that must lie in [0, 1]
@@ -91,8 +92,9 @@ class Objective(NamedTuple):
         keys = [column.key for column in self.columns]
         return [*keys, *(f"val_{key}" for key in keys if validated)]
 
-    def target_feed(self, Y: Any, names: Sequence[str]) -> dict[Placeholder, Any]:  # noqa: N803
+    def target_feed(self, Y: Any) -> dict[Placeholder, Any]:  # noqa: N803
         """Return targets as a feed: one array, or a list or dict (by name) of several."""
+        names = self.target_names
         if isinstance(Y, Mapping):
             if set(names) != set(Y):
                 raise FeedError(f"targets are needed for {', '.join(names)}; got {', '.join(Y)}")
@@ -116,6 +118,11 @@ class Goal:
     metrics : list of str or callable
     loss_weights : list of float, optional
 
+    Attributes
+    ----------
+    arguments : dict of str to object
+        What was given, by the names that a `Trainer` has for it.
+
     Raises
     ------
     UnknownNameError, ArgumentError
@@ -131,19 +138,18 @@ class Goal:
             measures = ()
         if not isinstance(measures, Iterable):
             raise ArgumentError(f"metrics={measures!r}; pass a list of names or callables")
-        self.given = list(measures)
+        given = list(measures)
+        self.arguments = {"loss": loss, "metrics": given, "loss_weights": loss_weights}
         self.loss = _resolve_losses(loss)
-        self.metrics: list[tuple[str, Function]] = [
-            (_name_of(m), metrics.get(m)) for m in self.given
-        ]
+        self.metrics: list[tuple[str, Function]] = [(_name_of(m), metrics.get(m)) for m in given]
         self.factors: list[float] | None = None
         if loss_weights is not None:
             self.factors = [check_number("loss_weights", w, at_least=0) for w in loss_weights]
 
-    def objective(
+    def compile(
         self, model: Model, optimizer: Any, *, weighted: bool, detect_anomaly: bool
-    ) -> Objective:
-        """Return the plan of a model's training, with or without sample weights."""
+    ) -> CompiledGoal:
+        """Return the goal for a model, as a plan with or without sample weights."""
         outputs, names = model.outputs, model.output_names
         weight = None
         if weighted:
@@ -183,7 +189,7 @@ class Goal:
             if getattr(node, "unit_target", False) and node.inputs
         ]
         unit_targets = [target for target in targets if target in units]
-        return Objective(plan, targets, weight, _columns(measured), unit_targets)
+        return CompiledGoal(plan, targets, names, weight, _columns(measured), unit_targets)
 
     def _losses_of(self, names: list[str]) -> list[Function]:
         """Return the loss of each output."""

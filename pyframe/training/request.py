@@ -1,0 +1,161 @@
+"""What a fit is asked to do: data, epochs, batches and callbacks, checked before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pyframe import schedules
+from pyframe.callbacks import Callback, listens
+from pyframe.callbacks import get as get_callback
+from pyframe.engine.loop import Loop
+from pyframe.errors import ArgumentError, check_integer, check_number
+from pyframe.model import Model
+from pyframe.plugins import listens as plugins_listen
+from pyframe.training.feeds import Feeds, validation_feeds
+from pyframe.training.fit import in_order
+from pyframe.training.goal import CompiledGoal
+from pyframe.training.history import History
+from pyframe.training.resuming import SavedTraining
+
+DEFAULT_BATCH = 32
+
+
+@dataclass(frozen=True)
+class FitRequest:
+    """What a fit is to do, all of it checked; nothing has been changed yet."""
+
+    data: Feeds
+    held_out: Feeds | None
+    epochs: int  # those in a file among them
+    batch_size: int | None
+    shuffle: bool
+    rates: Any
+    listeners: list[Callback]
+    history: History
+    saved: SavedTraining | None = None
+
+    @property
+    def goal(self) -> CompiledGoal:
+        """What is trained for."""
+        return self.data.goal
+
+    @property
+    def left(self) -> int:
+        """Epochs to run."""
+        return max(self.epochs - self.history.epochs, 0)
+
+    def going_on(self, saved: SavedTraining) -> FitRequest:
+        """Return the request to go on with a fit that is in a file.
+
+        Raises
+        ------
+        CheckpointError
+            If that is another fit than this.
+        """
+        rows = self.data.rows
+        saved.check(
+            self.listeners,
+            seed=self.history.seed,
+            batch_size=rows if self.batch_size is None else self.batch_size,
+            rows=rows,
+            validation_rows=0 if self.held_out is None else self.held_out.rows,
+            shuffle=self.shuffle,
+            columns=self.goal.log_names(validated=self.held_out is not None),
+        )
+        return replace(self, saved=saved, history=saved.history())
+
+    def loop(self) -> Loop:
+        """Return the loop over its epochs; the parameters have been claimed."""
+        return self.goal.plan.loop(
+            self.data.arrays,
+            epochs=self.left,
+            batch_size=self.batch_size,
+            shuffle=self.shuffle,
+            seed=self.history.seed,
+            learning_rates=self.rates,
+            first_epoch=self.history.first_epoch + self.history.epochs,
+            stop=self._stops(),
+            claimed=True,
+        )
+
+    def validation(self) -> Loop | None:
+        """Return the loop that evaluates what is held out, once for each epoch of training."""
+        if self.held_out is None:
+            return None
+        size = self.batch_size
+        return self.goal.plan.loop(
+            self.held_out.arrays,
+            epochs=self.left,
+            batch_size=None if size is None else min(size, self.held_out.rows),
+            shuffle=False,
+            stop="epoch",
+            training=False,
+        )
+
+    def _stops(self) -> str | None:
+        """Return where the loop must come back to Python, besides every 50 ms."""
+        if any(listens(c, "on_batch_end") for c in self.listeners):
+            return "step"
+        events = ("on_epoch_start", "on_epoch_end")
+        if (
+            self.held_out is not None
+            or plugins_listen("epoch_end")
+            or any(listens(c, e) for c in self.listeners for e in events)
+        ):
+            return "epoch"
+        return None
+
+
+def request_fit(
+    model: Model,
+    data: Feeds,
+    *,
+    epochs: int,
+    batch_size: Any,
+    validation_split: float,
+    validation_data: Any,
+    shuffle: bool,
+    seed: int,
+    callbacks: Sequence[Callback],
+    schedule: Any,
+    first_epoch: int,
+) -> FitRequest:
+    """Return what `Trainer.fit` is asked to do; for the arguments see there."""
+    epochs = check_integer("epochs", epochs, at_least=0)
+    seed = check_integer("seed", seed, at_least=0, at_most=2**64 - 1)
+    rates = None if schedule is None else schedules.get(schedule)
+    data, held_out = data.split(check_number("validation_split", validation_split))
+    if validation_data is not None:
+        if held_out is not None:
+            raise ArgumentError("pass validation_split or validation_data, not both")
+        held_out = validation_feeds(data.goal, model, validation_data)
+    return FitRequest(
+        data,
+        held_out,
+        epochs=epochs,
+        batch_size=min(DEFAULT_BATCH, data.rows) if batch_size == "auto" else batch_size,
+        shuffle=bool(shuffle),
+        rates=rates,
+        listeners=in_order(callbacks),
+        history=History(seed, first_epoch),
+    )
+
+
+def first_epoch(initial_epoch: int | None, resume: Any, epochs_done: int) -> int:
+    """Return the number of the first epoch, unless a file has it."""
+    if initial_epoch is None:
+        return epochs_done
+    if resume is not None:
+        raise ArgumentError("pass resume or initial_epoch: the file has the epoch")
+    return check_integer("initial_epoch", initial_epoch, at_least=0)
+
+
+def callbacks_of(given: Any) -> list[Callback]:
+    """Return the callbacks of a list of instances, classes and names."""
+    if isinstance(given, Callback | str):
+        raise ArgumentError(f"callbacks={given!r}; pass a list: callbacks=[...]")
+    if not isinstance(given, Iterable | None):
+        raise ArgumentError(f"callbacks={given!r}; pass a list of callbacks")
+    return [get_callback(c) for c in given or ()]
