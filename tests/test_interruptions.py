@@ -121,7 +121,11 @@ class Fits:
         callbacks = self.callbacks()
         history = trainer.fit(X, Y, callbacks=callbacks, **{**self.options, **more})
         counted = [vars(c) for c in callbacks if isinstance(c, Batches)]
-        best = [(c.best, c.best_epoch, c._waited) for c in callbacks if type(c) is EarlyStopping]
+        best = [
+            (c.best, c.best_epoch, c.training_state(trainer)["waited"])
+            for c in callbacks
+            if type(c) is EarlyStopping
+        ]
         named = trainer.plan.named(trainer.plan.snapshot())
         return {
             **{key: array.tobytes() for key, array in named.items()},

@@ -197,12 +197,12 @@ def find_kernel(name: str, bits: int, isa: str | None = None) -> int:
     library, _, kernel = name.rpartition(":")
     if not library:
         return _find_built_in(name, bits, number)
-    if library not in _libraries and on_unknown_library is not None:
+    if library not in open_libraries and on_unknown_library is not None:
         on_unknown_library(library)
-    if library not in _libraries:
+    if library not in open_libraries:
         return 0
     # The last one of those that run here: instruction sets are numbered from the plain one up.
-    found = _libraries[library].kernels.get((kernel, bits), {})
+    found = open_libraries[library].kernels.get((kernel, bits), {})
     return max(((n, address) for n, address in found.items() if n <= number), default=(0, 0))[1]
 
 
@@ -232,7 +232,7 @@ class Library(NamedTuple):
     kernels: dict[tuple[str, int], dict[int, int]]
 
 
-_libraries: dict[str, Library] = {}
+open_libraries: dict[str, Library] = {}  # by name
 on_unknown_library: Callable[[str], None] | None = None  # set by pyframe.plugins: may open it
 
 
@@ -250,7 +250,7 @@ def open_library(path: str | os.PathLike[str]) -> Library:
         that another library has.
     """
     path = os.path.abspath(os.fsdecode(path))
-    for library in _libraries.values():
+    for library in open_libraries.values():
         if os.path.exists(path) and same_file(path, library.path):
             return library
     refuse_foreign(path, CORE_PATH)
@@ -261,7 +261,7 @@ def open_library(path: str | os.PathLike[str]) -> Library:
         raise PluginError(f"{path} cannot be opened: {reason}")
     try:
         library = _read_plugin(handle, path)
-        known = _libraries.get(library.name)
+        known = open_libraries.get(library.name)
         if known is not None:
             raise PluginError(
                 f"{path} and {known.path} are both called {library.name!r}, and their kernels "
@@ -270,7 +270,7 @@ def open_library(path: str | os.PathLike[str]) -> Library:
     except PluginError:
         lib.pf_library_close(handle)
         raise
-    _libraries[library.name] = library
+    open_libraries[library.name] = library
     return library
 
 
