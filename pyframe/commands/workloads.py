@@ -45,8 +45,6 @@ class Workload(ABC):
         Rows a step.
     batches : int
         Steps an epoch.
-    target : float
-        How many times faster than the best peer pyframe is meant to be, on one thread.
     predict : bool
         Whether it is a prediction of single rows that is timed, not a training step.
     scalar : bool
@@ -60,7 +58,6 @@ class Workload(ABC):
     rate: float
     batch: int
     batches: int
-    target: float
     predict: bool = False
     scalar: bool = False
 
@@ -301,7 +298,6 @@ WORKLOADS: dict[str, Workload] = {
             rate=1e-3,
             batch=506,
             batches=1,
-            target=20,
             scalar=True,
         ),
         MLP(
@@ -314,7 +310,6 @@ WORKLOADS: dict[str, Workload] = {
             rate=1e-3,
             batch=32,
             batches=20,
-            target=4,
         ),
         MLP(
             name="mnist_mlp",
@@ -326,7 +321,6 @@ WORKLOADS: dict[str, Workload] = {
             rate=1e-3,
             batch=128,
             batches=10,
-            target=1.35,
         ),
         MLP(
             name="wide_mlp",
@@ -338,7 +332,6 @@ WORKLOADS: dict[str, Workload] = {
             rate=0.1,
             batch=256,
             batches=2,
-            target=1.15,
         ),
         MLP(
             name="predict_row",
@@ -350,7 +343,6 @@ WORKLOADS: dict[str, Workload] = {
             rate=1e-3,
             batch=1,
             batches=20,
-            target=6,
             predict=True,
         ),
         ConvNet(
@@ -376,7 +368,6 @@ WORKLOADS: dict[str, Workload] = {
             rate=0.01,
             batch=64,
             batches=5,
-            target=3,
         ),
         ConvNet(
             name="cifar_cnn",
@@ -398,7 +389,6 @@ WORKLOADS: dict[str, Workload] = {
             rate=0.01,
             batch=32,
             batches=4,
-            target=1.3,
         ),
     )
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pyframe.errors import ArgumentError, ShapeError, check_number
+from pyframe.errors import ArgumentError, ShapeError, check_integer, check_number
 from pyframe.graph.node import Spec, Value, describe
 from pyframe.layers.base import VALUE, Layer, activation_function, default_weights
 from pyframe.ops.activations import OPS as ACTIVATIONS
@@ -74,9 +74,8 @@ class Dense(Layer):
         name: str | None = None,
     ) -> None:
         super().__init__(name=name)
-        if isinstance(units, bool) or not hasattr(units, "__index__") or units < 1:
-            raise ArgumentError(f"Dense: units={units!r}; it must be a whole number, at least 1")
-        self.units, self.activation, self.bias = int(units), activation, bool(bias)
+        self.units = check_integer("Dense: units", units, at_least=1)
+        self.activation, self.bias = activation, bool(bias)
         self.weight_initializer, self.bias_initializer = weight_initializer, bias_initializer
         self._function = activation_function(activation)
 
