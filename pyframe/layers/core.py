@@ -40,11 +40,11 @@ class Dense(Layer):
     Raises
     ------
     ArgumentError
-        If units is not a positive whole number.
+        If units is not a positive integer.
     UnknownNameError
         If the activation or an initializer is unknown.
     ShapeError
-        If the input has fewer than two axes, or its last one is not known.
+        If the input has fewer than two axes, or its last extent is unknown.
 
     Examples
     --------
