@@ -1,4 +1,4 @@
-"""Flat buffers: where parameters and states live.
+"""Flat buffers that hold parameters and states.
 
 All parameters of a model that share a dtype lie in one array, each segment 64-byte aligned, so
 that an update, a clip or a checkpoint is one pass. A parameter is placed when it is first
@@ -25,18 +25,18 @@ ALIGNMENT = 64
 
 
 class _Reading(threading.local):
-    """What in this thread is reading parameters right now: a write would wait for it forever."""
+    """The evaluations of this thread that hold a read lock: a write would wait for them forever."""
 
     def __init__(self) -> None:
         self.in_python_node = False
-        self.paused_loops: set[ref[object]] = set()  # evaluations that stopped inside a batch
+        self.paused_loops: set[ref[object]] = set()  # evaluations paused inside a batch
 
     def pause(self, loop: object) -> None:
-        """Enter an evaluation that stopped inside a batch."""
+        """Register an evaluation that is paused inside a batch."""
         self.paused_loops.add(ref(loop, self.paused_loops.discard))
 
     def resume(self, loop: object) -> None:
-        """Take it out again."""
+        """Remove it again."""
         self.paused_loops.discard(ref(loop))
 
 
@@ -55,7 +55,7 @@ def refuse_while_reading(what: str) -> None:
 
 
 def already_trained() -> BusyError:
-    """Return the error for parameters that somebody else is training."""
+    """Return the error for parameters that are being trained elsewhere."""
     return BusyError(
         "these parameters are being trained already, by another thread or by a fit "
         "that has called you; wait for it, or train a copy"
@@ -74,7 +74,7 @@ class Segment(NamedTuple):
 
 
 class Guard:
-    """Who may read and who may write a set of buffers; the lock itself is in C."""
+    """The read-write lock of a set of buffers; the lock itself is in C."""
 
     def __init__(self) -> None:
         pointer = lib.pf_guard_new()
@@ -84,7 +84,7 @@ class Guard:
         self.updating_thread: int | None = None  # while an optimizer written in Python updates
 
     def __reduce__(self) -> Any:
-        return Guard, ()  # a copy guards copies: nobody has it
+        return Guard, ()  # the copy guards other buffers, and is not locked
 
     def refuse_own(self) -> None:
         """Raise `BusyError` if this thread would wait for itself when it writes."""
@@ -104,27 +104,27 @@ class Guard:
 def hold(guards: Sequence[Guard], purpose: int) -> AbstractContextManager[Any]:
     """Take some guards, all or none, until the end of a ``with`` block over what is returned.
 
-    An exception from a signal handler comes where a function begins or a call has returned. So this
-    is an object of C: its block ends in one call, with no Python code in which an exception could
-    come first. And should it be lost, it gives them back when it goes.
+    A signal handler may raise an exception wherever a function begins or a call returns. So this is
+    a C object: its block ends in one call, with no Python code that such an exception could skip.
+    If the object is lost, its destructor releases the guards.
 
     Raises
     ------
     BusyError
-        If somebody else is training what they guard.
+        If the guarded parameters are being trained elsewhere.
     """
     held: AbstractContextManager[Any] = new_hold(guards, purpose)
     try:
         if not lib.pf_hold_take(held):
             raise already_trained()
-    except BaseException:  # it lives on in the frames of the exception
+    except BaseException:  # the frames of the exception keep it alive
         ffi.release(held)
         raise
     return held
 
 
 def new_hold(guards: Sequence[Guard], purpose: int) -> Any:
-    """Return what takes some guards by ``lib.pf_hold_take`` and gives them back when released.
+    """Return an object that takes guards by ``lib.pf_hold_take``, and frees them when released.
 
     `purpose` is ``lib.PF_TO_TRAIN``, ``PF_TO_WRITE`` or ``PF_TO_RESTORE``.
     """
@@ -143,7 +143,7 @@ class Storage:
     data : ndarray, 1-D
     segments : list of Segment
     version : int
-        Rises with every write from Python, so that a copy can tell that it is stale.
+        Incremented by every write from Python, so that a copy can detect that it is stale.
     """
 
     def __init__(self, data: Array, segments: list[Segment], guard: Guard) -> None:
@@ -161,7 +161,7 @@ class Storage:
         return self.data[offset : offset + math.prod(shape)].reshape(shape)
 
     def note(self, offset: int, size: int, changes: dict[str, Any]) -> None:
-        """Enter into the table what has changed of the parameter at an offset."""
+        """Update the table entry of the parameter at an offset."""
         self.segments[:] = [
             s._replace(**changes) if (s.offset, s.size) == (offset, size) else s
             for s in self.segments
@@ -181,10 +181,10 @@ def _copied_storage(data: Array, segments: list[Segment], guard: Guard) -> Stora
 
 
 def place(parameters: Sequence[Parameter], names: Sequence[str]) -> None:
-    """Give every parameter that has no storage a place in a new flat buffer of its dtype.
+    """Place all parameters without storage in new flat buffers, one for each dtype.
 
-    Trainable ones of one group lie side by side, so that an update covers them in one run. Of
-    several threads that place the same parameters the first one does.
+    Trainable ones of one group lie side by side, so that an update covers them in one run. If
+    several threads place the same parameters, only the first one does so.
     """
     with building:
         _place(parameters, names)
@@ -257,7 +257,7 @@ def runs(parameters: Sequence[Parameter], group_of: Callable[[Parameter], str]) 
 
 
 def views(parameters: Iterable[Parameter]) -> tuple[dict[Parameter, Array], set[Guard]]:
-    """Return views of some values, and what to `hold_all` so that a copy is of one moment.
+    """Return views of some values, and the guards to pass to `hold_all` for a consistent copy.
 
     The first value of a parameter without a place is what it was, even if another thread places and
     trains it meanwhile.
@@ -276,5 +276,5 @@ def hold_all(guards: Iterable[Guard]) -> AbstractContextManager[Any]:
 
 
 def in_order(guards: Iterable[Guard]) -> list[Guard]:
-    """Return each guard once, in the one order in which everybody takes them."""
+    """Return each guard once, in the global order of locking."""
     return sorted(set(guards), key=lambda guard: int(ffi.cast("uintptr_t", guard.pointer)))

@@ -76,8 +76,9 @@ class Optimizer(Strict):
         Mikolov, Bengio, "On the difficulty of training recurrent neural networks", 2013,
         algorithm 1). Happens after `clip_value`.
     nonfinite : {"raise", "skip"}, optional
-        How to handle a step whose gradients hold NaN or infinity, which clipping cannot mend: "raise"
-        an `AnomalyError` that names the parameter, with nothing updated; "skip" the update of parameters, states and slots, count the step as taken, and add one to
+        How to handle a step whose gradients hold NaN or infinity, which clipping cannot mend:
+        "raise" an `AnomalyError` that names the parameter, with nothing updated; or "skip" the
+        update of parameters, states and slots, count the step as taken, and add one to
         `Plan.skipped_steps`. Default: "raise" with `clip_value` or `clip_norm`; without them
         there is no check, which would be one more pass over the gradients.
     groups : dict, optional
