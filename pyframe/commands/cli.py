@@ -183,7 +183,7 @@ def _add_inspect(commands: Commands) -> None:
 
 
 def _plugins(arguments: argparse.Namespace) -> int:
-    """Print what is asked of the installed plugins; return the exit status."""
+    """Print the requested information on plugins; return the exit status."""
     import json
 
     from pyframe.commands import inventory
@@ -209,7 +209,7 @@ def _plugins(arguments: argparse.Namespace) -> int:
 
 
 def _inspect(arguments: argparse.Namespace) -> None:
-    """Print what a model file says of itself."""
+    """Print a description of a model file."""
     import json
 
     from pyframe import checkpoint
@@ -219,7 +219,7 @@ def _inspect(arguments: argparse.Namespace) -> None:
 
 
 def _bench(arguments: argparse.Namespace) -> None:
-    """Measure, print, and write what was asked for."""
+    """Measure, print, and write the requested files."""
     import json
 
     from pyframe.commands import bench
@@ -246,7 +246,7 @@ def _bench(arguments: argparse.Namespace) -> None:
 
 
 def _new_plugin(arguments: argparse.Namespace) -> None:
-    """Write a package, and say how to go on."""
+    """Write a package, and print the next steps."""
     from pyframe.commands.scaffold import new_plugin
 
     kind = arguments.kind or "composed"
@@ -258,7 +258,7 @@ def _new_plugin(arguments: argparse.Namespace) -> None:
 
 
 def info() -> str:
-    """Return what one needs to know for a report: versions, the C core, paths, clashes.
+    """Return the information for a bug report: versions, the C core, paths, clashes.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What is measured: each workload once, for pyframe and every peer.
+"""The workloads of the benchmark, defined once for pyframe and every peer.
 
 A workload is a network with its data, its first weights and its optimizer. They are drawn once,
 from a fixed seed, and written to files that all peers read. Nothing is shuffled: every peer sees
@@ -42,9 +42,9 @@ class Workload(ABC):
     rate : float
         The learning rate.
     batch : int
-        Rows a step.
+        Number of rows in a batch.
     batches : int
-        Steps an epoch.
+        Number of batches in an epoch.
     predict : bool
         Whether it is a prediction of single rows that is timed, not a training step.
     scalar : bool
@@ -63,7 +63,7 @@ class Workload(ABC):
 
     @property
     def rows(self) -> int:
-        """How many samples there are."""
+        """Number of samples."""
         return self.batch * self.batches
 
     @property
