@@ -1,4 +1,4 @@
-"""Checks of what stands around a fit: callbacks and datasets."""
+"""Checks of callbacks and datasets."""
 
 from __future__ import annotations
 

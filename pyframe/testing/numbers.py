@@ -1,4 +1,4 @@
-"""Checks of what gives numbers: schedules and initializers."""
+"""Checks of schedules and initializers."""
 
 from __future__ import annotations
 
