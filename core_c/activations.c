@@ -14,24 +14,24 @@ PF_MAP(relu, x < 0 ? R(0.0) : x)
 PF_MAP_GRAD(relu_grad, y, y <= 0 ? R(0.0) : dy)
 
 /* The kernel `name`: output 0 is y = f(x), and output 1, if it is wanted, f'(x). */
-#define MAP_WITH_SLOPE(name, value, slope)                                      \
-    int PF_NAME(name)(const pf_call *call) {                                    \
-        const real *xs = pf_in(call, 0);                                        \
-        real *ys = pf_out(call, 0);                                             \
-        real *slopes = call->output_count > 1 ? pf_out(call, 1) : NULL;         \
-        int64_t n = pf_count(call->outputs[0]);                                 \
-        if (!slopes) {                                                          \
-            PF_NAME(name##_all)(n, xs, ys);                                     \
-            return PF_OK;                                                       \
-        }                                                                       \
-        if (!ys) ys = slopes; /* what is written there first is of no matter */ \
-        PF_INDEPENDENT                                                          \
-        for (int64_t i = 0; i < n; i++) {                                       \
-            const real x = xs[i], y = value;                                    \
-            ys[i] = y;                                                          \
-            slopes[i] = slope;                                                  \
-        }                                                                       \
-        return PF_OK;                                                           \
+#define MAP_WITH_SLOPE(name, value, slope)                              \
+    int PF_NAME(name)(const pf_call *call) {                            \
+        const real *xs = pf_in(call, 0);                                \
+        real *ys = pf_out(call, 0);                                     \
+        real *slopes = call->output_count > 1 ? pf_out(call, 1) : NULL; \
+        int64_t n = pf_count(call->outputs[0]);                         \
+        if (!slopes) {                                                  \
+            PF_NAME(name##_all)(n, xs, ys);                             \
+            return PF_OK;                                               \
+        }                                                               \
+        if (!ys) ys = slopes; /* overwritten by the slopes */           \
+        PF_INDEPENDENT                                                  \
+        for (int64_t i = 0; i < n; i++) {                               \
+            const real x = xs[i], y = value;                            \
+            ys[i] = y;                                                  \
+            slopes[i] = slope;                                          \
+        }                                                               \
+        return PF_OK;                                                   \
     }
 
 /* y = 1 / (1 + exp(-x)), y' = exp(-x) y^2 */

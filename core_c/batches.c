@@ -1,4 +1,4 @@
-/* Epochs are shuffled and batches gathered here. */
+/* Shuffles epochs and gathers batches. */
 #include "batches.h"
 
 #include <string.h>
@@ -10,8 +10,7 @@
 
 enum { PART_BYTES = 1 << 15 };
 
-/* Streams that are no node's: their high bits are set, and a node's are not (see node streams in
- * the planner, which clears them). */
+/* Streams of the core: their high bits are set; in those of nodes the planner clears them. */
 static const uint64_t SHUFFLE_STREAM = UINT64_C(0xFFFF000000000001);
 
 /* The high half of the 128-bit product, from four 64-bit ones. */

@@ -1,4 +1,4 @@
-/* Programs and contexts from inside: what plan.c makes and runs, and loop.c drives. */
+/* The structs of programs and contexts: plan.c makes and runs them, and loop.c drives them. */
 #ifndef PYFRAME_CONTEXT_H
 #define PYFRAME_CONTEXT_H
 
@@ -33,7 +33,7 @@ struct pf_context {
     pf_error error;
 };
 
-/* The number of steps taken: one thread counts, others may look at any time. */
+/* The number of steps taken: one thread writes it, others may read it at any time. */
 static inline int64_t pf_steps(const int64_t *count) {
     return __atomic_load_n(count, __ATOMIC_RELAXED);
 }

@@ -1,5 +1,5 @@
 /* What work takes one core, roughly: with these numbers pf_parallel_for decides whether waking
- * threads is worth it (see CALL_COST and WAKE_COST in parallel.c). They are guesses of a usual
+ * threads is worth it (see CALL_COST and WAKE_COST in parallel.c). They are estimates for a typical
  * machine, and results never depend on them. PF_BYTES_PER_NANOSECOND, for which the planner reckons
  * too, stands in plan.inc.
  */

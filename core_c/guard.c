@@ -1,7 +1,7 @@
-/* A lock for one set of parameters: many readers or one writer, the writer first.
+/* A lock for one set of parameters: many readers or one writer, with priority for the writer.
  *
- * Updates take microseconds and are rare beside the reading, so both sides wait by yielding and
- * then by short sleeps; no operating system's lock is needed. */
+ * Updates take microseconds and are rare compared with reads, so both sides wait by yielding and
+ * then by short sleeps; no lock of the operating system is needed. */
 #define _POSIX_C_SOURCE 200809L
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -25,7 +25,7 @@ static uintptr_t this_thread(void) { return (uintptr_t)pthread_self(); }
 struct pf_guard {
     atomic_int owners; /* whoever made it, each context, and who is between enter and leave */
     atomic_uintptr_t trainer; /* the thread between enter and leave, or 0 */
-    atomic_uintptr_t writer;  /* the thread that writes, or is about to, or 0 */
+    atomic_uintptr_t writer;  /* the thread that writes or waits to write, or 0 */
     atomic_int readers;
 };
 
@@ -71,7 +71,7 @@ void pf_guard_lock_read(pf_guard *guard) {
         while (atomic_load(&guard->writer) && !is_writer(guard)) wait_a_little(&turns);
         atomic_fetch_add(&guard->readers, 1);
         if (!atomic_load(&guard->writer) || is_writer(guard)) return;
-        atomic_fetch_sub(&guard->readers, 1); /* a writer came in between: let it go first */
+        atomic_fetch_sub(&guard->readers, 1); /* a writer came in between: it goes first */
     }
 }
 void pf_guard_unlock_read(pf_guard *guard) { atomic_fetch_sub(&guard->readers, 1); }
@@ -110,7 +110,7 @@ static void let_go(struct held *held) {
     held->writing = held->training = 0;
 }
 
-/* Returns 0 if somebody else trains and that matters. */
+/* Returns 0 if another thread trains and that matters. */
 static int take(struct held *held, int purpose) {
     if (purpose != PF_TO_WRITE) {
         held->training = pf_guard_enter(held->guard);

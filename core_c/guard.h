@@ -4,7 +4,7 @@
 
 #include "plan.h"
 
-void pf_guard_retain(pf_guard *guard); /* pf_guard_free lets go again */
+void pf_guard_retain(pf_guard *guard); /* pf_guard_free drops the reference */
 void pf_guard_lock_read(pf_guard *guard);
 void pf_guard_unlock_read(pf_guard *guard);
 

@@ -1,14 +1,14 @@
 /* The thread pool: one for the process, for the core and for the kernels of plugins.
  *
- * A region is one call of pf_parallel_for that is worth several threads. Its parts are dealt out in
- * runs, a run to each thread, so that a thread gets the same rows of every layer and finds them in
- * its own cache. Who is through with its run goes on with what is left of the others'. So a worker
- * that is late, or never comes because the machine is busy, holds nobody up: the region ends when
- * its parts are done, and only workers that are inside of a part are waited for.
+ * A region is one call of pf_parallel_for that is worth several threads. Its parts are divided into
+ * runs, one for each thread, so that a thread gets the same rows of every layer and finds them in
+ * its own cache. A thread that has finished its run takes parts from the others' runs. So a worker
+ * that is late, or never comes because the machine is busy, delays no other thread: the region ends
+ * when its parts are done, and the caller waits only for workers that are inside of a part.
  *
- * Nothing here can wait for a second region: whoever finds the pool taken, be it another Python
- * thread or a body that asks for threads itself, runs its parts alone. Parts depend on shapes only
- * and every part writes what is its own, so all of these ways give the same bits.
+ * Nothing here can wait for a second region: a caller that finds the pool taken, be it another
+ * Python thread or a nested call from a body, runs its parts alone. Parts depend on shapes only and
+ * every part writes what is its own, so all of these ways give the same bits.
  *
  * A worker that has nothing to do spins for a moment, then sleeps. How long it takes to wake one is
  * measured whenever one is woken, and decides what is worth waking for. */
@@ -30,8 +30,8 @@ enum {
     WAKE_COST = 50000,
     LEAST_WAKE_COST = 10000,
     HIGHEST_WAKE_COST = 100000,
-    /* How long a worker waits before it sleeps. As long as waking it takes: so the waiting costs
-     * never more than twice of what it would if one knew when the next call comes. */
+    /* How long a worker spins before it sleeps: as long as waking it takes. So the waiting never
+     * costs more than twice the optimum, for which one would have to know the next call. */
     SPIN = WAKE_COST,
     PAUSES = 32 /* between two looks at the clock */
 };
@@ -59,7 +59,7 @@ typedef struct pool {
     _Alignas(LINE) share shares[PF_MAX_THREADS];
     worker workers[PF_MAX_THREADS]; /* the caller of a region is number 0 */
     int started;                    /* workers, the caller not counted */
-    int refused;                    /* the system gave no more threads */
+    int refused;                    /* the system refused to start more threads */
     pf_monitor monitor;
     /* the region; written only while no worker is inside */
     int share_count;
@@ -69,9 +69,9 @@ typedef struct pool {
 } pool;
 
 static atomic_int thread_count = 1;
-static atomic_int taken; /* somebody uses the pool */
-static pool *the_pool;   /* of him who has taken it */
-/* What the pool has done and found out. */
+static atomic_int taken; /* the pool is in use */
+static pool *the_pool;   /* owned by the caller that has taken it */
+/* Statistics of the pool. */
 static atomic_int workers; /* started in this process */
 static atomic_llong regions;
 static atomic_llong wake_cost = WAKE_COST; /* a running mean, nanoseconds */
@@ -97,7 +97,7 @@ void pyframe_set_num_threads(int count) { pf_set_thread_count(count); }
 
 /* ---- a region, as each thread that takes part sees it ---- */
 
-/* Runs what is left of the own share, then of the others'. */
+/* Runs what is left of the thread's own share, then of the others'. */
 static void work(pool *p, int index) {
     for (int i = 0; i < p->share_count; i++) {
         share *s = &p->shares[(index + i) % p->share_count];
@@ -253,7 +253,7 @@ static void start_workers(pool *p, int count) {
         if (pf_start_thread(work_for_ever, w))
             p->started++;
         else
-            p->refused = 1; /* we do with those we have */
+            p->refused = 1; /* go on with those that there are */
         atomic_store(&workers, p->started);
     }
 }

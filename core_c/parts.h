@@ -1,7 +1,7 @@
 /* Kernels that share their work out to threads.
  *
- * Rows, or elements, are cut into parts by the shape alone, and each part leaves what it sums up in
- * a place of its own: so the bits do not depend on the number of threads. */
+ * Rows, or elements, are cut into parts by the shape alone, and each part writes its sums to
+ * its own memory: so the bits do not depend on the number of threads. */
 #ifndef PYFRAME_PARTS_H
 #define PYFRAME_PARTS_H
 
@@ -33,7 +33,7 @@ static inline void pf_run_part(void *context, int64_t part) {
  * `row_bytes`: what the work on one row is worth in bytes passed through a simple loop. */
 static inline void pf_in_parts(const pf_call *call, int64_t rows, int64_t each, int64_t row_bytes,
                                pf_part_body *body, void *results) {
-    if (rows <= each) { /* the rule: no detour for it */
+    if (rows <= each) { /* the usual case, which avoids the pool */
         body(call, 0, 0, rows, results);
         return;
     }

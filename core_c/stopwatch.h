@@ -1,14 +1,15 @@
-/* When a run is to come back to Python. */
+/* Decides when a run returns to Python. */
 #ifndef PYFRAME_STOPWATCH_H
 #define PYFRAME_STOPWATCH_H
 
 #include "system.h"
 
-/* How many bytes the kernels may touch between two looks at the clock: well below a millisecond. */
+/* Bytes that the kernels may touch between two readings of the clock: well below a millisecond. */
 enum { PF_WORK_PER_CLOCK = 1 << 20 };
 
-/* The first look at the clock starts it: what is over before PF_WORK_PER_CLOCK
- * never looks. */
+/* The first reading of the clock starts it: a run that ends before PF_WORK_PER_CLOCK never reads
+ * it.
+ */
 typedef struct {
     double seconds; /* negative: never */
     double deadline;

@@ -1,5 +1,5 @@
-/* Vector math as functions, for whoever has a whole row or more: there a call costs nothing, and
- * the code of each stands in the library once. Plugins get them by a table, pf_vector_functions in
+/* Vector math as functions, for whole rows or more: there a call costs nothing, and the library
+ * holds the code of each only once. Plugins get them by a table, pf_vector_functions in
  * pyframe/abi.inc. */
 #ifndef PYFRAME_VECTOR_FUNCTIONS_H
 #define PYFRAME_VECTOR_FUNCTIONS_H

@@ -1,8 +1,8 @@
-"""What an attribute of an op may be: a rule that constructors and files go through.
+"""Rules for the attributes of ops, applied by constructors and by model files.
 
-An op's constructor and a model file end in one place, `Op.__init__`, and that one asks the rules.
-A rule takes the value and what messages call it, and returns the value in the form in which the
-node keeps it, or raises `ArgumentError`.
+Constructing an op and loading one from a file both run `Op.__init__`, which applies the rules. A
+rule takes a value and its name for messages, and returns the value as the node stores it, or raises
+`ArgumentError`.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def number(
 
 
 def whole(*, at_least: int = -(2**63), at_most: int = 2**63 - 1) -> Rule:
-    """Return the rule of a whole number within bounds, 64 bits unless given; it is kept as an int.
+    """Return the rule of a integer within bounds, 64 bits by default; it is kept as an int.
 
     Examples
     --------
@@ -74,7 +74,7 @@ def whole(*, at_least: int = -(2**63), at_most: int = 2**63 - 1) -> Rule:
 
 
 def flag(value: Any, what: str) -> bool:
-    """Return True or False for one of them, or for 1 or 0: a rule.
+    """Return a boolean for True, False, 1 or 0: a rule.
 
     Raises
     ------
@@ -89,7 +89,7 @@ def flag(value: Any, what: str) -> bool:
 
 
 def one_of(names: Collection[str]) -> Rule:
-    """Return the rule of a word out of some.
+    """Return the rule of one of several words.
 
     Examples
     --------
@@ -107,7 +107,7 @@ def one_of(names: Collection[str]) -> Rule:
 
 
 def optional(inner: Rule) -> Rule:
-    """Return the rule of what is None, or keeps to another rule.
+    """Return the rule of a value that is None or obeys another rule.
 
     Examples
     --------
@@ -123,12 +123,12 @@ def optional(inner: Rule) -> Rule:
 
 
 def axes(value: Any, what: str) -> int | tuple[int, ...]:
-    """Return one axis, or several as a tuple: a rule. Which there are, the shape rule knows.
+    """Return one axis, or several as a tuple: a rule. The shape rule checks that they exist.
 
     Raises
     ------
     ArgumentError
-        If they are no whole numbers, or more than an array can have.
+        If they are not integers, or are more than an array can have.
     """
     if type(value) is int:
         return value

@@ -42,7 +42,7 @@ def as_array(values: Any, what: str) -> Array:
 
 
 def as_columns(values: Any, what: str = "y") -> Array:
-    """Return an array as it is, but a 1-D one as a column, (n,) as (n, 1).
+    """Return a 1-D array as a column, (n,) as (n, 1), and any other unchanged.
 
     Examples
     --------
@@ -55,7 +55,7 @@ def as_columns(values: Any, what: str = "y") -> Array:
 
 
 def check_rows(X: Any, y: Any) -> tuple[Array, Array]:  # noqa: N803
-    """Return both as arrays, checked to have equally many rows, and some.
+    """Return both as arrays that have the same number of rows, at least one.
 
     Raises
     ------
@@ -78,7 +78,7 @@ def check_rows(X: Any, y: Any) -> tuple[Array, Array]:  # noqa: N803
 
 
 def check_batch_size(batch_size: int | None, count: int) -> int:
-    """Return how many rows a batch has; None stands for all of them.
+    """Return the number of rows in a batch; None means all of them.
 
     Raises
     ------
@@ -142,14 +142,14 @@ def standardize(
 ) -> tuple[Array, Array, Array]:
     """Return (X - mean) / std with mean and std of each column, and these two.
 
-    Scale new data as the old by passing them back in.
+    Pass these two back in to scale new data in the same way.
 
     Parameters
     ----------
     X : array_like of shape (n, ...)
     mean, std : array_like of shape (...), optional
-        Computed from `X` when not given. A column that never changes has a std of 0, for which
-        1 is taken, so that the column becomes 0.
+        Computed from `X` when not given. A constant column has a std of 0, which is replaced by
+        1, so that the column becomes 0.
 
     Returns
     -------
@@ -170,7 +170,7 @@ def standardize(
     centre = array.mean(axis=0, dtype=np.float64) if mean is None else np.asarray(mean, np.float64)
     if std is None:
         spread = array.std(axis=0, dtype=np.float64)
-        # The std of equal numbers may be a rounding error above 0, which must not be blown up.
+        # Rounding may leave the std of equal numbers just above 0.
         still = (array == array[:1]).all(axis=0)
         scale = np.where(still | (spread == 0), 1.0, spread)
     else:

@@ -51,7 +51,7 @@ class PyframeError(Exception):
 
 
 class ShapeError(PyframeError, ValueError):
-    """Shapes do not fit together, or not what a node declares."""
+    """Shapes do not fit each other, or do not fit what a node declares."""
 
 
 class DTypeError(PyframeError, TypeError):
@@ -59,7 +59,7 @@ class DTypeError(PyframeError, TypeError):
 
 
 class GraphError(PyframeError, ValueError):
-    """A graph is not well formed: a cycle, a missing input, a loss that is no scalar."""
+    """A graph is malformed: a cycle, a missing input, a loss that is not a scalar."""
 
 
 class FeedError(PyframeError, KeyError):
@@ -75,7 +75,7 @@ class LabelError(PyframeError, IndexError):
     Attributes
     ----------
     index : int or None
-        The label's place in its operand, counted through, where the kernel has said it.
+        The flat index of the label in its operand, if the kernel reported it.
     """
 
     index: int | None = None
@@ -97,19 +97,19 @@ class UnknownNameError(PyframeError, KeyError):
 
 
 class ValueReusedError(PyframeError, RuntimeError):
-    """A value was not kept: its memory belongs to another one by now."""
+    """A value was not kept: its memory has been reused for another one."""
 
 
 class BusyError(PyframeError, RuntimeError):
-    """Somebody else is training these parameters right now."""
+    """Another thread or plan is training these parameters."""
 
 
 class AnomalyError(PyframeError, ArithmeticError):
-    """NaN or infinity came up where somebody looked: `detect_anomaly`, or clipped gradients."""
+    """NaN or infinity was found by a check: `detect_anomaly`, or the clipping of gradients."""
 
 
 class ResourceError(PyframeError, MemoryError):
-    """Memory is not enough for what was asked for."""
+    """There is not enough memory for what was requested."""
 
 
 class KernelError(PyframeError, RuntimeError):
@@ -121,15 +121,15 @@ class PluginError(PyframeError, RuntimeError):
 
 
 class CheckpointError(PyframeError, ValueError):
-    """A file is not a model of ours, is damaged, or needs something that is missing."""
+    """A file is not a pyframe model, is damaged, or needs something that is missing."""
 
 
 class CopyError(PyframeError, TypeError):
-    """Something is neither copied nor pickled; the message says what to copy instead."""
+    """An object can be neither copied nor pickled; the message says what to copy instead."""
 
 
 class DatasetError(PyframeError, ValueError):
-    """A data file is absent, or is not what it should be."""
+    """A data file is missing or invalid."""
 
 
 class MissingExtraError(PyframeError, ImportError):
@@ -137,7 +137,7 @@ class MissingExtraError(PyframeError, ImportError):
 
 
 class PyframeDeprecationWarning(DeprecationWarning):
-    """Something will be removed: the message says since when, in which version, and what instead.
+    """A deprecated feature was used; the message names its replacement and when it is removed.
 
     Python shows it where the calling code is the script itself, and pytest always does.
     """
@@ -152,10 +152,10 @@ class UnusedParameterWarning(UserWarning):
 
 
 def signalled(error: BaseException) -> BaseException | None:
-    """Return what a signal's handler has raised, if an exception is that or was made from it.
+    """Return the exception that a signal handler raised, if the given one is it or stems from it.
 
-    Such a one is for the program. It can come up anywhere and be of any type, so it says nothing of
-    what was at work.
+    Such an exception is meant for the program. It may occur anywhere and be of any type, so it says
+    nothing about the code that it interrupted.
     """
     frames = [step.tb_frame for step in _steps(error)]
     if len(frames) < 2:  # it was raised where it is caught
@@ -166,10 +166,10 @@ def signalled(error: BaseException) -> BaseException | None:
     while found is not None:
         steps = list(_steps(found))
         if not steps or steps[0].tb_frame not in frames:
-            return None  # that was caught further out, by whoever calls us meanwhile
+            return None  # it was caught further out, by a caller that is still handling it
         if any(step.tb_frame.f_code in codes for step in steps):
             return found
-        found = found.__context__  # other packages make others of what they catch, too
+        found = found.__context__  # other packages also convert the exceptions that they catch
     return None
 
 
@@ -189,17 +189,17 @@ def _code_of(handler: Any) -> Any:
 
 
 def raise_if_signalled(error: BaseException) -> None:
-    """Raise again what a signal's handler has raised, if an exception comes from there.
+    """Reraise the exception of a signal handler, if the given one stems from it.
 
-    To be called first of all wherever exceptions are caught that a program's handler may raise too,
-    and made into others or forgiven.
+    Call it first in every `except` block that converts or ignores exceptions of a type that a
+    signal handler may raise too.
     """
     if (raised := signalled(error)) is not None:
         raise raised
 
 
 class forgiving(contextlib.suppress):  # noqa: N801
-    """Forgive some exceptions, as `contextlib.suppress` does, but none of a signal's handler."""
+    """Suppress exceptions, as `contextlib.suppress` does, except those of signal handlers."""
 
     def __exit__(
         self,
@@ -273,9 +273,9 @@ def check_number(
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn at the line that has called this package, whatever lies in between.
+    """Warn at the line that called this package, however deep the call stack is.
 
-    Where ``sys.stderr`` is closed, and nobody can hear it, nothing happens.
+    Nothing happens if ``sys.stderr`` is closed.
     """
     frame: FrameType | None = sys._getframe(1)
     level = 2
@@ -311,7 +311,7 @@ def check_flag(what: str, value: Any) -> bool:
 def check_integer(
     what: str, value: Any, *, at_least: int | None = None, at_most: int | None = None
 ) -> int:
-    """Return a value as an int if it is a whole number within the bounds.
+    """Return a value as an int if it is an integer within the bounds.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The hooks of pyframe: what a plugin may implement, and what the built-ins do.
+"""The hook specifications that plugins, and pyframe's own parts, implement.
 
 Every ``pyframe_register_<plural>`` returns a dict of names to things. The names live in one
 registry; see `pyframe.plugins.registry`. The ``pyframe_<event>`` hooks are called while a
@@ -23,8 +23,8 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 def pyframe_register_kernels() -> Sequence[str | os.PathLike[str]]:
     """Return the paths of shared libraries with kernels in C.
 
-    They are opened before the plugin's ops are looked at, whose ``kernel`` then is
-    ``"<library>:<kernel>"``. A library is called like the module that brings it.
+    They are opened before the plugin's ops are checked. An op names its kernel as
+    ``"<library>:<kernel>"``. A library has the name of the module that ships it.
 
     Examples
     --------

@@ -2,8 +2,8 @@
 
 An initializer is a function that returns an `Initial`, a description: the numbers are drawn when
 a parameter needs them, from (seed, the parameter's name). So neither the order in which a model is
-built nor the parameters around it change what one of them begins with. The seed is the one that
-was set when the parameter was made, whenever its numbers are drawn.
+built nor the parameters around it affect the initial value of any one of them. The seed is the one
+in force when the parameter was made, no matter when its numbers are drawn.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _seed_here: ContextVar[int | None] = ContextVar("pyframe_seed", default=None)
 
 
 def set_seed(seed: int) -> None:
-    """Set the seed of the initial values of all parameters made from here on; 0 until then.
+    """Set the seed for the initial values of parameters made from now on; the default is 0.
 
-    A parameter takes the seed when it is made: `Parameter` at once, those of a layer when it sees
-    its first input. For a `Sequential` that is where it is made if it has an `input_shape`, and
-    otherwise where it gets its first data. What is made already keeps its seed.
+    A parameter takes the seed when it is made: `Parameter` at once, those of a layer when the layer
+    sees its first input. For a `Sequential` that is at construction if it has an `input_shape`, and
+    otherwise when it gets its first data. Existing parameters keep their seed.
 
     Parameters
     ----------
@@ -94,14 +94,14 @@ def get_seed() -> int:
 
 
 class Stream(NamedTuple):
-    """The random numbers of one parameter, for its initializer to draw from, once."""
+    """The random numbers that an initializer draws for one parameter."""
 
     seed: int
     number: int
 
     @classmethod
     def of(cls, name: str, seed: int | None = None) -> Stream:
-        """Return the stream of a parameter's name, and of a seed or else the one of now.
+        """Return the stream for a parameter's name and a seed; default: the current seed.
 
         It is a hash of 48 bits: the higher streams are the core's own. The `person` keeps it
         apart from the streams of nodes, so that no dropout repeats a weight.
@@ -124,7 +124,7 @@ class Stream(NamedTuple):
 
 
 def fans(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Return (fan_in, fan_out), how many inputs and outputs a unit is connected to.
+    """Return (fan_in, fan_out), the numbers of inputs and outputs that a unit is connected to.
 
     For a matrix (in, out) they are its extents; for a convolution kernel (kh, kw, in, out) each
     is multiplied by the kh kw places of the window. A vector counts as its length, both ways.
@@ -142,22 +142,22 @@ def _draw_zeros(stream: Stream, shape: tuple[int, ...]) -> Array:
 
 @dataclass(frozen=True)
 class Initial:
-    """A description of first values, as the functions of this module return it.
+    """A description of initial values, as the functions of this module return it.
 
     Parameters
     ----------
     kind : str
         The initializer's name in the registry.
     shape : tuple of int, optional
-        None until `with_shape` says which.
+        None until `with_shape` sets it.
     arguments : dict
         The initializer's other arguments.
     draw : callable
         ``draw(stream, shape, **arguments)`` gives the values as an array; `stream` is a `Stream`.
     min_ndim : int
-        The fewest axes that make sense.
+        The smallest number of axes allowed.
     seed : int, optional
-        None until a parameter is made of it: `with_seed`.
+        None until a parameter takes it: `with_seed`.
 
     Examples
     --------
@@ -194,7 +194,7 @@ class Initial:
         return replace(self, shape=shape)
 
     def with_seed(self) -> Initial:
-        """Return the same description with the seed of now, which it keeps from here on."""
+        """Return the same description with the current seed, which it then keeps."""
         return self if self.seed is not None else replace(self, seed=get_seed())
 
     def materialize(self, name: str) -> Array:
@@ -211,7 +211,7 @@ class Initial:
         return np.asarray(values, np.float64).reshape(self.shape)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
-        """Return the values for a parameter of no name, so that NumPy takes this as an array."""
+        """Return the values for an unnamed parameter, so that NumPy accepts this as an array."""
         if copy is False:
             raise ValueError("an initializer draws its values anew: there is nothing to share")
         return self.materialize("").astype(dtype or np.float64, copy=False)
@@ -272,7 +272,7 @@ def _draw_orthogonal(stream: Stream, shape: tuple[int, ...], gain: float) -> Arr
     rows, columns = math.prod(shape[:-1]), shape[-1]
     tall = (max(rows, columns), min(rows, columns))
     q, r = np.linalg.qr(stream.normal(rows * columns).reshape(tall))
-    # QR leaves the signs open; with a positive diagonal in R, Q is uniform over all such matrices.
+    # QR leaves the signs open; a positive diagonal in R makes Q uniformly distributed.
     q *= np.where(np.diagonal(r) < 0, -1.0, 1.0)
     return gain * (q if rows >= columns else q.T)
 
@@ -281,7 +281,7 @@ def _draw_orthogonal(stream: Stream, shape: tuple[int, ...], gain: float) -> Arr
 
 
 def constant(value: float = 0.0, shape: Any = None) -> Initial:
-    """Every value is `value`, which comes first here: ``constant(0.1)``."""
+    """Every value is `value`, which is the first argument: ``constant(0.1)``."""
     arguments = {"value": check_number("constant: value", value)}
     return Initial("constant", shape, arguments, _draw_constant)
 
@@ -385,7 +385,7 @@ def get(initial: Any) -> Any:
     Parameters
     ----------
     initial : str, float, Initial, callable or dict
-        What is an `Initial` already, or has its `with_shape` and `materialize`, stays as it is.
+        An `Initial`, or an object with its `with_shape` and `materialize`, is returned unchanged.
 
     Raises
     ------
@@ -411,7 +411,7 @@ def get(initial: Any) -> Any:
 
 
 def from_config(config: Mapping[str, Any]) -> Initial:
-    """Return the `Initial` that `Initial.config` has described."""
+    """Return the `Initial` that `Initial.config` described."""
     arguments = dict(config)
     shape = arguments.pop("shape", None)
     made = registries["initializers"].get(arguments.pop("name", ""))

@@ -1,7 +1,7 @@
 """The lesson's own way of running a graph: sort the nodes, then forward and backward.
 
 It is the same plan as everywhere else, compiled so that every value and gradient stays readable.
-Nothing is updated: what to do with the gradients is left to whoever asked for them.
+Nothing is updated: the caller decides what to do with the gradients.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def node_computing_sort(feed_dict: Mapping[Node, Any], nodes: Sequence[Value]) -
     feed_dict : dict of Placeholder to array_like
         What the placeholders hold; a scalar weight is a number.
     nodes : list of Node
-        The graph; the one that none of the others reads is the loss.
+        The graph; the node that no other node reads is the loss.
 
     Returns
     -------
@@ -109,7 +109,7 @@ def toplogic(graph: Mapping[T, Sequence[T]]) -> list[T]:
     Raises
     ------
     GraphError
-        If there is a cycle; it is spelt out.
+        If there is a cycle; the message lists it.
 
     Examples
     --------

@@ -38,20 +38,20 @@ def get(metric: Any) -> Callable[..., Any]:
 
 
 def higher_is_better(metric: Any, node: Any) -> bool | None:
-    """Return whether a model is the better the more this metric is.
+    """Return whether a higher value of a metric means a better model.
 
     Parameters
     ----------
     metric : callable
-        As `get` returns it. An attribute ``higher_is_better``, True or False, counts first: that
-        is how a plain function says it.
+        As `get` returns it. Its attribute ``higher_is_better``, True or False, takes precedence;
+        a plain function can be given one.
     node : Node
-        What it has made, whose class says it otherwise.
+        The node that the metric made; its class is asked otherwise.
 
     Returns
     -------
     bool or None
-        None if neither says it.
+        None if neither has the attribute.
 
     Examples
     --------

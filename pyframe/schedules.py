@@ -94,15 +94,15 @@ class Constant(Schedule):
 
 
 class Step(Schedule):
-    """A rate that falls in stairs: ``learning_rate * factor ** (step // every)``.
+    """A rate that falls in steps: ``learning_rate * factor ** (step // every)``.
 
     Parameters
     ----------
     learning_rate : float, at least 0
     every : int
-        The length of a stair in steps.
+        Number of steps between two drops.
     factor : float, above 0
-        From one stair to the next.
+        The factor of each drop.
 
     Examples
     --------
@@ -124,7 +124,7 @@ class Step(Schedule):
 
 
 class Exponential(Schedule):
-    """A rate that falls evenly: ``learning_rate * decay ** (step / every)``.
+    """A rate that decays exponentially: ``learning_rate * decay ** (step / every)``.
 
     Parameters
     ----------
@@ -147,7 +147,7 @@ class Exponential(Schedule):
 
 
 class Cosine(Schedule):
-    """A warm-up in even steps, then half a cosine wave from `learning_rate` down to `final`.
+    """A linear warm-up, then half a cosine wave from `learning_rate` down to `final`.
 
     With w warm-up steps and T steps in all::
 
@@ -212,7 +212,7 @@ def get(schedule: Any) -> Any:
     UnknownNameError
         If the name is not registered.
     ArgumentError
-        If the number makes no sense, or what has the name cannot be built without arguments.
+        If the number is invalid, or the named schedule cannot be built without arguments.
     """
     if isinstance(schedule, str):
         made = registries["schedules"].get(schedule)
@@ -231,7 +231,7 @@ def get(schedule: Any) -> Any:
 
 
 def from_config(config: Mapping[str, Any]) -> Schedule:
-    """Return the schedule that ``Schedule.config`` has described."""
+    """Return the schedule that ``Schedule.config`` described."""
     arguments = dict(config)
     made: Schedule = registries["schedules"].get(arguments.pop("name", ""))(**arguments)
     return made

@@ -10,10 +10,10 @@ from pyframe.errors import NoEffectError
 
 
 class Strict:
-    """Refuses to be given a public attribute that nothing reads, or that was read already.
+    """Refuses to set a public attribute that nothing reads, or that has been read already.
 
-    It holds for the classes that state `_attributes` themselves: subclasses may keep what they
-    like.
+    It applies to the classes that define `_attributes` themselves: subclasses may set any
+    attributes.
 
     Attributes
     ----------
@@ -21,7 +21,7 @@ class Strict:
         The public attributes, each with what to do instead of setting it a second time, or "" if
         it may be set again. Properties need no entry.
     _checks : dict of str to callable
-        What attributes are checked and converted with whenever they are set.
+        Functions that check and convert attributes whenever they are set.
     """
 
     __slots__ = ()
@@ -52,7 +52,7 @@ class Strict:
             raise NoEffectError(f"{what}: it belongs to the class; {_nearest(name, cls)}")
 
 
-# What other frameworks call it.
+# Names from other frameworks.
 ELSEWHERE = {
     "frozen": "trainable",
     "requires_grad": "trainable",
@@ -64,7 +64,7 @@ ELSEWHERE = {
 
 
 def _nearest(wrong: str, cls: type[Strict]) -> str:
-    """Say which attribute was meant, or all that can be set."""
+    """Name the attribute that was probably meant, or all that can be set."""
     properties = [n for n in dir(cls) if isinstance(getattr(cls, n), property)]
     settable = [name for name, remedy in cls._attributes.items() if not remedy]
     settable += [n for n in properties if getattr(cls, n).fset is not None and n not in settable]
@@ -82,7 +82,7 @@ def _refused(fixed: FixedList | FixedDict, *arguments: Any, **options: Any) -> N
 
 
 class FixedList(list[Any]):
-    """A list that has been read already, and says what to do instead of changing it."""
+    """A list that can no longer be changed; the error says what to do instead."""
 
     def __init__(self, items: Iterable[Any], remedy: str) -> None:
         super().__init__(items)
@@ -93,7 +93,7 @@ class FixedList(list[Any]):
 
 
 class FixedDict(dict[str, Any]):
-    """A dict that has been read already, and says what to do instead of changing it."""
+    """A dict that can no longer be changed; the error says what to do instead."""
 
     def __init__(self, items: Mapping[str, Any], remedy: str) -> None:
         super().__init__(items)

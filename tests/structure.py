@@ -261,6 +261,45 @@ def _named(node: ast.AST) -> str:
     return ""
 
 
+# The lines that a class and a function may have, docstrings and blank lines not counted.
+CLASS_LINES, FUNCTION_LINES = 350, 60
+
+# Classes that are longer still. Each leaves this list when it is split; none may join it.
+LONG: tuple[str, ...] = ()
+
+
+def too_long(root: Path, known: Collection[str] = ()) -> list[str]:
+    """Return the classes and functions that are too long, and those known as such that are not."""
+    found = []
+    left = set(known)
+    for _, path in modules(root):
+        text = path.read_text(encoding="utf-8")
+        tree = ast.parse(text)
+        counted = _counted(tree, text.splitlines())
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            limit = CLASS_LINES if isinstance(node, ast.ClassDef) else FUNCTION_LINES
+            lines = len(counted.intersection(range(node.lineno, (node.end_lineno or 0) + 1)))
+            if lines > limit and node.name in left:
+                left.remove(node.name)
+            elif lines > limit:
+                where = f"{path.relative_to(root)}:{node.lineno}"
+                found.append(f"{where}: {node.name} has {lines} lines, more than {limit}")
+    return found + [f"{name} is no longer too long: take it off the list" for name in sorted(left)]
+
+
+def _counted(tree: ast.Module, lines: list[str]) -> set[int]:
+    """Return the numbers of the lines that are neither blank nor part of a docstring."""
+    counted = {number for number, line in enumerate(lines, 1) if line.strip()}
+    for node in ast.walk(tree):
+        documented = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef | ast.Module
+        if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
+            first = node.body[0]
+            counted.difference_update(range(first.lineno, (first.end_lineno or 0) + 1))
+    return counted
+
+
 # What a kernel may include; the other files in that folder are parts of these.
 PUBLIC_HEADERS = ("pyframe.h", "lanes.h", "epilogue.h")
 

@@ -229,7 +229,7 @@ ADDITIONS = {
             ("pyframe/optimizers/__init__.py", "(SGD, Adam, R", "(SGD, Adam, Descent, R"),
             LINE,
         ),
-        ("tests/test_freezing.py",),
+        ("tests/test_options.py",),
     ),
     "loss": Addition(
         "losses",

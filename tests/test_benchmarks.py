@@ -131,6 +131,10 @@ def test_the_compiled_loop_is_no_peer_of_single_steps(bench: Any) -> None:
     assert bench.report.best_peer({"pyframe": 1.0}) is None
 
 
+def test_every_workload_has_a_target(bench: Any) -> None:
+    assert bench.run.TARGETS.keys() == bench.workloads.WORKLOADS.keys()
+
+
 def test_memory_is_judged(bench: Any) -> None:
     met = bench.report._memory_met
     assert met({"pyframe": 39_000_000, "numpy": 30_000_000, "torch": 300_000_000}) == "yes"

@@ -183,9 +183,9 @@ def test_config_makes_a_layer_like_it() -> None:
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: Dense(0), pf.ArgumentError, "units=0"),
-        (lambda: Dense(2.5), pf.ArgumentError, "units=2.5"),  # type: ignore[arg-type]
-        (lambda: Dense(True), pf.ArgumentError, "units=True"),
+        (lambda: Dense(0), pf.ArgumentError, "units is 0"),
+        (lambda: Dense(2.5), pf.ArgumentError, "units is 2.5"),  # type: ignore[arg-type]
+        (lambda: Dense(True), pf.ArgumentError, "units is True"),
         (lambda: Dense(2, "rellu"), pf.UnknownNameError, "'relu'"),
         (lambda: Dense(2, "linear"), pf.ArgumentError, "more than one input"),
         (lambda: Dense(2, 7), pf.ArgumentError, "neither"),

@@ -38,18 +38,18 @@ def source(name: str = "refused", kernels: str = ROW, plugin: str = "") -> str:
 @pytest.fixture(autouse=True)
 def _forgets() -> Iterator[None]:
     """Take out what a test has opened, so that names can be used again."""
-    before = dict(core._libraries)
+    before = dict(core.open_libraries)
     yield
-    core._libraries.clear()
-    core._libraries.update(before)
+    core.open_libraries.clear()
+    core.open_libraries.update(before)
 
 
 def refused(path: Path | str, words: str) -> None:
-    before = dict(core._libraries)
+    before = dict(core.open_libraries)
     with pytest.raises(pf.errors.PluginError, match=words) as caught:
         core.open_library(path)
     assert str(path) in str(caught.value)
-    assert core._libraries == before
+    assert core.open_libraries == before
 
 
 # ---- files ----

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import tracemalloc
 
 import numpy as np
@@ -118,8 +119,16 @@ def test_sparse_data_are_never_made_dense(parameters):
 
 def test_data_are_not_kept_after_a_fit():
     x, y = sparse()
-    model = estimators.MLPClassifier(max_iter=2).fit(x, y)
-    assert model._networks.trained._products.source is None
+    x = scipy.sparse.vstack([x] * 20, format="csr")
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        model = estimators.MLPClassifier(max_iter=2).fit(x.copy(), np.tile(y, 20))
+        gc.collect()
+        kept = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert kept < x.data.nbytes and model.n_iter_ == 2
 
 
 # ---- weights ----

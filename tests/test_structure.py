@@ -164,6 +164,37 @@ def test_a_module_without_a_layer_is_found(tmp_path: Path) -> None:
     assert len(structure.wrong_imports(tmp_path)) == 1
 
 
+def test_no_class_and_no_function_is_too_long() -> None:
+    assert structure.too_long(PACKAGE, structure.LONG) == []
+
+
+def body(lines: int) -> str:
+    """Return a body of so many lines that count, with a docstring and blank lines between them."""
+    return '    """One.\n\n    Two.\n    """\n' + "    x = 1\n\n" * lines
+
+
+@pytest.mark.parametrize(
+    ("head", "limit"),
+    [("class A:", structure.CLASS_LINES), ("def f():", structure.FUNCTION_LINES)],
+)
+def test_a_planted_length_is_found(head: str, limit: int, tmp_path: Path) -> None:
+    file = tmp_path / "loop.py"
+    file.write_text(f"{head}\n{body(limit - 1)}", encoding="utf-8")
+    assert structure.too_long(tmp_path) == []
+    file.write_text(f"{head}\n{body(limit)}", encoding="utf-8")
+    (found,) = structure.too_long(tmp_path)
+    assert found.startswith("loop.py:1:")
+
+
+def test_what_is_known_as_too_long_leaves_the_list_when_it_is_not(tmp_path: Path) -> None:
+    file = tmp_path / "loop.py"
+    file.write_text(f"class A:\n{body(structure.CLASS_LINES)}", encoding="utf-8")
+    assert structure.too_long(tmp_path, ["A"]) == []
+    file.write_text("class A:\n    x = 1\n", encoding="utf-8")
+    (found,) = structure.too_long(tmp_path, ["A"])
+    assert found.startswith("A is no longer")
+
+
 PLUGINS = Path(__file__).resolve().parents[1] / "plugins"
 
 

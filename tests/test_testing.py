@@ -74,9 +74,9 @@ def test_guards_see_a_write_on_either_side(shape: tuple[int, ...], dtype: str) -
     assert guarded.broken() is None
     end = GUARD_BYTES + guarded.array.nbytes
     for at, text in ((GUARD_BYTES - 1, "before"), (end, "behind"), (end + 7, "behind")):
-        guarded._bytes[at] ^= 1
+        guarded.bytes[at] ^= 1
         assert text in (guarded.broken() or "")
-        guarded._bytes[at] ^= 1
+        guarded.bytes[at] ^= 1
     assert guarded.broken() is None
 
 

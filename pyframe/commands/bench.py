@@ -1,4 +1,4 @@
-"""The command ``pyframe bench``: what this machine can do, and what the standard workloads take."""
+"""The command ``pyframe bench``: the peaks of this machine, and the times of the workloads."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MOST_EPOCHS = 50_000  # of one call of fit
 
 @dataclass(frozen=True)
 class Timing:
-    """What one workload takes.
+    """The time of one workload.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class Timing:
 
 
 def build_model(workload: Workload) -> Model:
-    """Return the network of a workload with its first weights.
+    """Return the network of a workload with its initial weights.
 
     Examples
     --------
@@ -107,7 +107,7 @@ def _image_layers(workload: ConvNet) -> list[layers.Layer]:
 
 
 def is_there(workload: Workload) -> bool:
-    """Return whether the layers of a workload are installed: those for images are a plugin's."""
+    """Return whether the layers of a workload are installed; those for images are in a plugin."""
     known = registries["layers"]
     return not isinstance(workload, ConvNet) or all(
         IMAGE_LAYERS[kind] in known for kind, *_ in workload.layers
@@ -115,7 +115,7 @@ def is_there(workload: Workload) -> bool:
 
 
 def build_trainer(workload: Workload, model: Model) -> Trainer:
-    """Return what trains a workload."""
+    """Return the trainer of a workload."""
     optimizer = optimizers.get(workload.optimizer)
     optimizer.learning_rate = workload.rate
     return Trainer(model, loss=workload.loss, optimizer=optimizer)
@@ -133,7 +133,7 @@ def _unit_of_work(workload: Workload, seconds: float) -> tuple[Callable[[], Any]
     def fit(epochs: int) -> None:
         trainer.fit(x, y, epochs=epochs, batch_size=workload.batch, shuffle=False, verbose=0)
 
-    # So many epochs at a time that what `fit` does around them does not count.
+    # Enough epochs at a time to make the overhead of `fit` negligible.
     fit(1)
     before = time.perf_counter()
     fit(10)
@@ -182,7 +182,7 @@ def profile_of(workload: Workload) -> Profile:
 
 
 def machine() -> dict[str, Any]:
-    """Return what is measured on: processor, cores, instruction set, versions."""
+    """Return a description of the machine: processor, cores, instruction set, versions."""
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -206,12 +206,12 @@ def run(names: Sequence[str] | None = None, *, quick: bool = False) -> dict[str,
     names : list of str, optional
         Out of `pyframe.commands.workloads.WORKLOADS`; default: all whose layers are installed.
     quick : bool, default False
-        A moment each instead of seconds: to see that it works.
+        Measure for a moment instead of seconds, as a smoke test.
 
     Returns
     -------
     dict
-        "machine", "peaks" and "workloads", as JSON takes them.
+        "machine", "peaks" and "workloads", as data for JSON.
     """
     peaks = machine_peaks(0.002 if quick else 0.1)
     counts = sorted({1, min(2, get_num_threads()), get_num_threads()})

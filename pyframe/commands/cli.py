@@ -8,6 +8,7 @@ import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import pyframe
 from pyframe._version import __version__
@@ -16,6 +17,8 @@ from pyframe.native import core
 
 NAME, FOREIGN = "pyframe-nn", "pyframe"  # this distribution, and the unrelated one
 REPAIR = f"pip uninstall -y {FOREIGN} {NAME} && pip install {NAME}"
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 INTERRUPTED = 130  # what a shell reports for a process that Ctrl-C has ended: 128 + SIGINT
 
@@ -85,6 +88,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"pyframe {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for add in (_add_demo, _add_bench, _add_new_plugin, _add_plugins, _add_inspect):
+        add(commands)
+    commands.add_parser("info", help="show versions, paths and what the C core can do")
+    return parser
+
+
+def _add_demo(commands: Commands) -> None:
     demo = commands.add_parser(
         "demo",
         help="train three networks on real data and draw pictures of them",
@@ -109,6 +119,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="for --images: the folder with MNIST's files (default: scikit-learn's small digits)",
     )
+
+
+def _add_bench(commands: Commands) -> None:
     bench = commands.add_parser(
         "bench",
         help="measure this machine's peaks and the standard workloads, in a minute",
@@ -122,6 +135,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("--profile", action="store_true", help="print each workload's instructions")
     bench.add_argument("--quick", action="store_true", help="a moment each: to see that it works")
+
+
+def _add_new_plugin(commands: Commands) -> None:
     new = commands.add_parser(
         "new-plugin",
         help="write a package for a layer, a node or an optimizer of one's own",
@@ -139,6 +155,9 @@ def _parser() -> argparse.ArgumentParser:
     new.add_argument(
         "--directory", type=Path, default=Path(), metavar="DIR", help="where the folder goes"
     )
+
+
+def _add_plugins(commands: Commands) -> None:
     installed = commands.add_parser(
         "plugins",
         help="show what plugins are installed, what they bring, and what is wrong with them",
@@ -150,6 +169,9 @@ def _parser() -> argparse.ArgumentParser:
         "plugin", metavar="NAME", nargs="?", help="of a distribution, for 'show'"
     )
     installed.add_argument("--json", action="store_true", help="print it for programs")
+
+
+def _add_inspect(commands: Commands) -> None:
     seen = commands.add_parser(
         "inspect",
         help="show what is in a model file: layers, sizes, packages, the state of a training",
@@ -158,12 +180,10 @@ def _parser() -> argparse.ArgumentParser:
     seen.add_argument("file", type=Path, metavar="FILE")
     seen.add_argument("--verify", action="store_true", help="read all of it: check the checksum")
     seen.add_argument("--json", action="store_true", help="print it for programs")
-    commands.add_parser("info", help="show versions, paths and what the C core can do")
-    return parser
 
 
 def _plugins(arguments: argparse.Namespace) -> int:
-    """Print what is asked of the installed plugins; return the exit status."""
+    """Print the requested information on plugins; return the exit status."""
     import json
 
     from pyframe.commands import inventory
@@ -189,7 +209,7 @@ def _plugins(arguments: argparse.Namespace) -> int:
 
 
 def _inspect(arguments: argparse.Namespace) -> None:
-    """Print what a model file says of itself."""
+    """Print a description of a model file."""
     import json
 
     from pyframe import checkpoint
@@ -199,7 +219,7 @@ def _inspect(arguments: argparse.Namespace) -> None:
 
 
 def _bench(arguments: argparse.Namespace) -> None:
-    """Measure, print, and write what was asked for."""
+    """Measure, print, and write the requested files."""
     import json
 
     from pyframe.commands import bench
@@ -226,7 +246,7 @@ def _bench(arguments: argparse.Namespace) -> None:
 
 
 def _new_plugin(arguments: argparse.Namespace) -> None:
-    """Write a package, and say how to go on."""
+    """Write a package, and print the next steps."""
     from pyframe.commands.scaffold import new_plugin
 
     kind = arguments.kind or "composed"
@@ -238,7 +258,7 @@ def _new_plugin(arguments: argparse.Namespace) -> None:
 
 
 def info() -> str:
-    """Return what one needs to know for a report: versions, the C core, paths, clashes.
+    """Return the information for a bug report: versions, the C core, paths, clashes.
 
     Examples
     --------

@@ -44,12 +44,12 @@ class Stopped(Exception):  # noqa: N818 -- not an error
 
 
 class Demo:
-    """The demo under way: where it writes, and what is done so far.
+    """A running demo: its output folder and the results so far.
 
     Parameters
     ----------
     folder : Path
-        Made at once, so that what is wrong with it is said before anything is trained.
+        Created at once, so that an error comes before any training.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -133,7 +133,7 @@ class Demo:
         )
 
     def digits(self) -> None:
-        """Tell handwritten digits apart with a multilayer perceptron."""
+        """Classify handwritten digits with a multilayer perceptron."""
         data = datasets.load_digits()
         order = np.random.default_rng(0).permutation(len(data))
         x, y, images = data.data[order] / 16, data.target[order], data.images[order, :, :, 0]
@@ -171,7 +171,7 @@ class Demo:
         )
 
     def images(self, folder: Path | None) -> None:
-        """Tell handwritten digits apart with convolutions, and draw what they have learned."""
+        """Classify handwritten digits with convolutions, and draw what they have learned."""
         network, x, y, x_test, y_test = _image_task(folder)
         trainer = Trainer(network, "cross_entropy", optimizers.Adam(2e-3), metrics=["accuracy"])
         name = "Digits" if folder is None else "MNIST"
@@ -203,7 +203,7 @@ class Demo:
 
     @staticmethod
     def confusion(true: Array, predicted: Array) -> Array:
-        """Return how often each digit was taken for each."""
+        """Return the confusion matrix of the digits."""
         matrix = np.zeros((10, 10), np.int64)
         np.add.at(matrix, (true, predicted), 1)
         return matrix
@@ -237,7 +237,7 @@ class Demo:
         return "\n".join(lines)
 
     def kept(self) -> str:
-        """Return where the pictures are."""
+        """Return a line that says where the pictures are."""
         if not self.written:
             return "no picture was written"
         count = len(self.written)

@@ -1,4 +1,4 @@
-"""What ``pyframe plugins`` shows: the installed plugins, and what has become of each."""
+"""What ``pyframe plugins`` shows: the installed plugins, and the status of each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pyframe.plugins.registry import registries
 
 
 def inventory() -> list[dict[str, Any]]:
-    """Load all installed plugins and return what there is to say of each, as JSON takes it.
+    """Load all installed plugins and return a description of each, as data for JSON.
 
     Returns
     -------
@@ -68,7 +68,7 @@ def inventory() -> list[dict[str, Any]]:
 
 
 def host() -> dict[str, str]:
-    """Return the versions that plugins have to fit: the package's and its kernel interface's."""
+    """Return the versions that plugins must match: of the package and of its kernel interface."""
     table = core.lib.pf_get_host()
     return {"pyframe": __version__, "abi": f"{table.abi_major}.{table.abi_minor}"}
 
@@ -125,7 +125,7 @@ def one(name: str) -> dict[str, Any]:
 
 
 def complaints(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return what is wrong with the installed plugins, one line each."""
+    """Return the faults of the installed plugins, one line each."""
     found = [
         f"{row['name']} {row['version']} was set aside at {row['phase']!r}: {row['error']}"
         for row in rows

@@ -1,4 +1,4 @@
-"""Packages to begin a plugin with: what ``pyframe new-plugin`` writes.
+"""Templates of plugin packages, which ``pyframe new-plugin`` writes.
 
 The files are in ``templates/``: those of ``package``, and over them those of one kind. They are
 what they become, with the names of an imagined package in the place of the new one's.
@@ -33,7 +33,7 @@ RESERVED = {
 
 
 class Names(NamedTuple):
-    """What things are called in a new package.
+    """The names that occur in a new package.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class Names(NamedTuple):
 
 
 def names(package: str, kind: str = "composed") -> Names:
-    """Return what things are called in a package of a name.
+    """Return the names for a package.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ def new_plugin(package: str, kind: str = "composed", directory: str | Path = "."
     folder = directory / package
     files = {folder / path: text for path, text in render(called, kind)}
     try:
-        folder.mkdir()  # refuses what is there already, so that nothing is ever overwritten
+        folder.mkdir()  # fails if the folder exists, so that nothing is ever overwritten
     except FileExistsError as error:
         raise_if_signalled(error)
         raise ArgumentError(f"{folder} exists already, and nothing is overwritten") from None

@@ -1,4 +1,4 @@
-"""What is measured: each workload once, for pyframe and every peer.
+"""The workloads of the benchmark, defined once for pyframe and every peer.
 
 A workload is a network with its data, its first weights and its optimizer. They are drawn once,
 from a fixed seed, and written to files that all peers read. Nothing is shuffled: every peer sees
@@ -42,11 +42,9 @@ class Workload(ABC):
     rate : float
         The learning rate.
     batch : int
-        Rows a step.
+        Number of rows in a batch.
     batches : int
-        Steps an epoch.
-    target : float
-        How many times faster than the best peer pyframe is meant to be, on one thread.
+        Number of batches in an epoch.
     predict : bool
         Whether it is a prediction of single rows that is timed, not a training step.
     scalar : bool
@@ -60,13 +58,12 @@ class Workload(ABC):
     rate: float
     batch: int
     batches: int
-    target: float
     predict: bool = False
     scalar: bool = False
 
     @property
     def rows(self) -> int:
-        """How many samples there are."""
+        """Number of samples."""
         return self.batch * self.batches
 
     @property
@@ -301,7 +298,6 @@ WORKLOADS: dict[str, Workload] = {
             rate=1e-3,
             batch=506,
             batches=1,
-            target=20,
             scalar=True,
         ),
         MLP(
@@ -314,7 +310,6 @@ WORKLOADS: dict[str, Workload] = {
             rate=1e-3,
             batch=32,
             batches=20,
-            target=4,
         ),
         MLP(
             name="mnist_mlp",
@@ -326,7 +321,6 @@ WORKLOADS: dict[str, Workload] = {
             rate=1e-3,
             batch=128,
             batches=10,
-            target=1.35,
         ),
         MLP(
             name="wide_mlp",
@@ -338,7 +332,6 @@ WORKLOADS: dict[str, Workload] = {
             rate=0.1,
             batch=256,
             batches=2,
-            target=1.15,
         ),
         MLP(
             name="predict_row",
@@ -350,7 +343,6 @@ WORKLOADS: dict[str, Workload] = {
             rate=1e-3,
             batch=1,
             batches=20,
-            target=6,
             predict=True,
         ),
         ConvNet(
@@ -376,7 +368,6 @@ WORKLOADS: dict[str, Workload] = {
             rate=0.01,
             batch=64,
             batches=5,
-            target=3,
         ),
         ConvNet(
             name="cifar_cnn",
@@ -398,7 +389,6 @@ WORKLOADS: dict[str, Workload] = {
             rate=0.01,
             batch=32,
             batches=4,
-            target=1.3,
         ),
     )
 }

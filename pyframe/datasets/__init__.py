@@ -1,4 +1,4 @@
-"""Data to learn with: small tables and images, from files that are there already.
+"""Small data sets for learning: tables and images, read from local files.
 
 In comes the name of a data set, and the folder of its files where it does not ship with a package.
 Out go arrays of features and targets; nothing is ever downloaded.

@@ -25,7 +25,7 @@ class Dataset:
     feature_names : list of str
         One a column of `data`.
     description : str
-        Where the data comes from, what the columns mean, and what to beware of.
+        Source of the data, meaning of the columns, and caveats.
     image_shape : tuple of int, optional
         (height, width, channels) when each row of `data` is an image.
     """

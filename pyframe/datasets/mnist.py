@@ -49,7 +49,7 @@ class MNIST(NamedTuple):
 
 
 def load_mnist(path: str | os.PathLike[str] | None = None) -> MNIST:
-    """Return MNIST, read from files that are there already.
+    """Return MNIST, read from local files.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ def read_idx(path: str | os.PathLike[str], ndim: int) -> npt.NDArray[np.uint8]:
     ----------
     path : path
     ndim : int
-        How many axes it must have.
+        Number of axes that it must have.
 
     Raises
     ------
@@ -177,7 +177,7 @@ def _read(stream: IO[bytes] | gzip.GzipFile, file: Path, ndim: int) -> npt.NDArr
 
 
 def _read_exactly(stream: IO[bytes] | gzip.GzipFile, count: int) -> bytearray:
-    """Read so many bytes, or what there is: in pieces, since a header may promise any number."""
+    """Read up to a number of bytes: in pieces, since a damaged header may state any number."""
     result = bytearray()
     while len(result) < count:
         piece = stream.read(min(CHUNK, count - len(result)))

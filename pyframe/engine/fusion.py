@@ -1,8 +1,7 @@
 """Fusion: the same results from fewer passes over memory.
 
 Each pass looks at the ordered nodes of one specialization, whose shapes are all known, and says
-what could be joined; the lowering does it. They can be chosen one by one, by their names in
-`FUSIONS`.
+what can be joined; the lowering does it. Each pass can be selected by its name in `FUSIONS`.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ FUSIONS: dict[str, str] = {
     "update": "clipping and the optimizer's update are one pass over the flat buffers",
 }
 
-# Below this the operands of a group stay in the first-level cache by themselves.
+# Below this the operands of a group stay in the L1 cache anyway.
 GROUP_BYTES = 1 << 14
-# From here on a single element-wise instruction can be worth several threads.
+# From this size on a single element-wise instruction can use several threads.
 SHARED_ELEMENTS = 1 << 16
 
 
@@ -89,16 +88,16 @@ def constant_nodes(order: Sequence[Node]) -> list[Node]:
 
 
 def key_of(value: Value) -> Key:
-    """Return what stands for a value in the planner's tables."""
+    """Return the key of a value in the planner's tables."""
     return value.node, value.index
 
 
 @dataclass
 class Rewritten:
-    """Ordered nodes of which some stand for several.
+    """Ordered nodes, some of which replace several others.
 
-    `new_keys` says where a value is now that was the output of a node which is no more, and
-    `absorbed` which values no longer exist.
+    `new_keys` maps the outputs of replaced nodes to their new places, and `absorbed` holds the
+    values that no longer exist.
     """
 
     order: list[Node]
@@ -107,7 +106,7 @@ class Rewritten:
 
 
 def absorb(order: Sequence[Node], specs: Specs, targets: Collection[Key]) -> Rewritten:
-    """Let ops take over the only consumer of one of their outputs, as far as `Op.absorb` goes.
+    """Join ops with the only consumer of one of their outputs, where `Op.absorb` allows it.
 
     Adds the specs of new nodes to `specs`.
     """
@@ -140,7 +139,7 @@ class _Absorption:
         return self.result
 
     def _absorb_at(self, i: int) -> bool:
-        """Try to join the node at a place with a consumer; return whether it was possible."""
+        """Try to join the node at an index with a consumer; return whether that was possible."""
         node = self.places[i]
         if not isinstance(node, Op) or type(node).absorb is Op.absorb:
             return False
@@ -150,8 +149,8 @@ class _Absorption:
             if not isinstance(consumer, Op):
                 continue
             if any(self.users.get((consumer, i)) for i in range(1, consumer.output_count)):
-                continue  # the joined op would not have it
-            # With other outputs the joined op has to come where this one is now.
+                continue  # the joined op would lack this output
+            # With other outputs the joined op has to stay in the place of this one.
             early = node.output_count > 1
             if early and not self._is_ready(consumer, (node, index), i):
                 continue
@@ -165,10 +164,10 @@ class _Absorption:
     def _has_result_of(
         self, consumer: Op, given: Sequence[Spec | None], fused: Op, index: int
     ) -> bool:
-        """Return whether a joined op gives what the consumer gave, by its own shape rule.
+        """Return whether a joined op has the output that the consumer had, by its own shape rule.
 
-        An `absorb` that looks at a part of the shapes only would have memory of one size and a
-        kernel that writes another. Such ops stay apart. Where all shapes are one there is no other.
+        An `absorb` that ignores some of the shapes could lead to a kernel that writes more than
+        its memory holds. Such ops are not joined. If all shapes are equal, nothing can differ.
         """
         result = self.specs[consumer][0]
         if all([spec is None or spec.shape == result.shape for spec in given]):
@@ -180,12 +179,12 @@ class _Absorption:
         return specs[index] == result
 
     def _is_ready(self, consumer: Node, taken: Key, place: int) -> bool:
-        """Return whether all that a consumer reads, but for one value, is there before a place.
+        """Return whether all that a consumer reads, except one value, exists before an index.
 
-        Another output of the node at that place is not: the joined op would read what it writes.
+        Another output of the node at that index does not: the joined op would read what it writes.
         """
         keys = [self._resolve(key_of(v)) for v in consumer.inputs if v is not None]
-        # What has no place is there from the start: a constant part that was computed beforehand.
+        # What has no index exists from the start: a constant part, computed beforehand.
         return all(
             key == taken or isinstance(key[0], Leaf) or self.place_of.get(key[0], -1) < place
             for key in keys
@@ -228,10 +227,10 @@ class _Absorption:
 
 
 def elementwise_count(node: Node, specs: Specs) -> int | None:
-    """Return the number of elements of an op that treats each by itself, None for others.
+    """Return the number of elements of an element-wise op, None for other ops.
 
-    Blocks of the operands correspond only where each has as many elements as the result, or a
-    single one. What the operands have in common says nothing of that: (n, 1) and (n,) give (n, n).
+    Stretches of the operands correspond only if each has as many elements as the result, or a
+    single one. Operands of equal size are not enough: (n, 1) and (n,) give (n, n).
     """
     if not isinstance(node, Op) or type(node).is_elementwise is Op.is_elementwise:
         return None
@@ -245,7 +244,7 @@ def elementwise_count(node: Node, specs: Specs) -> int | None:
             return None
     if any([spec.shape != shape and count_of(spec) != count for spec in outputs[1:]]):
         return None
-    # The parts of a group run at once, and there is one scratch memory.
+    # The parts of a group run in parallel, but there is only one scratch memory.
     return None if node.scratch_bytes(given) else count
 
 
@@ -257,7 +256,7 @@ class Group(NamedTuple):
 
 
 def grouped(nodes: Sequence[Node], specs: Specs, counts: Mapping[Node, int | None]) -> list[Group]:
-    """Return all nodes in their order, neighbours that treat elements alike as groups.
+    """Return the nodes in order, divided into the groups that run as one.
 
     `counts` holds the `elementwise_count` of each.
     """
@@ -306,7 +305,7 @@ def join_updates(
 ) -> tuple[list[Any], list[list[Any]]]:
     """Put the element-wise calls that end `after` (clips) in front of the update of the same array.
 
-    Returns the calls that stay, and the updates, each with what has joined it.
+    Returns the remaining calls, and the updates, each with the calls joined to it.
     """
     stay = list(after)
     moved: list[Any] = []

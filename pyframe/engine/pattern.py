@@ -1,4 +1,4 @@
-"""Feed patterns: what makes the second of two feeds that look alike cheap.
+"""Feed patterns: a feed that looks like the last one needs no checks.
 
 Checking a feed and finding its program takes some twenty microseconds. A feed with the keys,
 dtypes and shapes of the one before it would give the same answers, so they are kept.
@@ -21,7 +21,7 @@ from_buffer = ffi.from_buffer
 
 
 class Pattern:
-    """What a checked feed looked like, and the specialization that it led to.
+    """The form of a checked feed, and the specialization for it.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class Pattern:
         self.specialization, self.entries = specialization, entries
 
     def match(self, feed: Any) -> list[Any] | None:
-        """Return the buffers of a feed that looks like this, None for one to be checked."""
+        """Return the buffers of a feed that matches, None for one that has to be checked."""
         entries = self.entries
         if type(feed) is not dict or len(feed) != len(entries):
             return None
@@ -60,7 +60,7 @@ class Pattern:
 def pattern_of(
     feed: Mapping[Any, Any], names: Mapping[Placeholder, str], specialization: Specialization
 ) -> Pattern | None:
-    """Return the pattern of a feed that has been checked, None if its arrays need converting."""
+    """Return the pattern of a checked feed, None if its arrays need converting."""
     entries = []
     for placeholder in specialization.program.feeds:
         key = placeholder if placeholder in feed else names[placeholder]

@@ -21,10 +21,10 @@ from pyframe.native.guards import Guard
 
 
 def place(parameters: Sequence[Parameter], names: Sequence[str]) -> None:
-    """Give every parameter that has no storage a place in a new flat buffer of its dtype.
+    """Place all parameters without storage in new flat buffers, one for each dtype.
 
-    Trainable ones of one group lie side by side, so that an update covers them in one run. Of
-    several threads that place the same parameters the first one does.
+    Trainable ones of one group lie side by side, so that an update covers them in one run. If
+    several threads place the same parameters, only the first one does so.
     """
     with building:
         _place(parameters, names)
@@ -97,7 +97,7 @@ def runs(parameters: Sequence[Parameter], group_of: Callable[[Parameter], str]) 
 
 
 def views(parameters: Iterable[Parameter]) -> tuple[dict[Parameter, Array], set[Guard]]:
-    """Return views of some values, and what to `hold_all` so that a copy is of one moment.
+    """Return views of some values, and the guards to pass to `hold_all` for a consistent copy.
 
     The first value of a parameter without a place is what it was, even if another thread places and
     trains it meanwhile.

@@ -1,4 +1,4 @@
-"""Where the time of a plan goes, and how near each instruction comes to what the machine can do."""
+"""The profiler: the time of each instruction, compared with the peaks of the machine."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ AGREEMENT = 0.75
 
 @dataclass(frozen=True)
 class Peaks:
-    """What one core does at most, as measured in this process.
+    """The peak rates of one core, as measured in this process.
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class Peaks:
     bandwidth : dict of str to float
         Bytes a second by level of the memory, for a pass that reads two arrays and writes one.
     sizes : dict of str to int
-        With how many bytes each level was measured.
+        Number of bytes that each level was measured with.
     agreement : dict of str to float
         By dtype name, the rate of the slower of the two loops that measure `flops`, as a part of
         the faster one's: 1 when all is well.
@@ -82,14 +82,14 @@ def _best_rate(call: Any, work: float, seconds: float) -> float:
 
 
 def doubts(agreement: Mapping[str, float], shares: Iterable[tuple[str, float]]) -> list[str]:
-    """Return why the ruler is off, a sentence each; none when nothing tells so.
+    """Return the reasons to distrust the measured peaks, one sentence each.
 
     Parameters
     ----------
     agreement : mapping of str to float
         That of `Peaks`.
     shares : iterable of (str, float)
-        What was measured, and its share of a peak.
+        The name of each measurement, and its share of a peak.
 
     Returns
     -------
@@ -129,9 +129,9 @@ def machine_peaks(seconds: float = 0.04, isa: str | None = None) -> Peaks:
     Parameters
     ----------
     seconds : float, default 0.04
-        How long each of the figures may take.
+        Time for each measurement.
     isa : str, optional
-        With which instruction set; default: the one in use.
+        The instruction set; default: the one in use.
 
     Returns
     -------
@@ -251,7 +251,7 @@ class Profile(Sequence[Record]):
 
     @property
     def doubts(self) -> list[str]:
-        """Why the peaks, and the shares of them, are not to be relied on; empty when they are."""
+        """The reasons to distrust the peaks and the shares of them; empty if there are none."""
         return doubts(self.peaks.agreement, [(r.label, r.share) for r in self.records])
 
     def sorted(self, by: str = "seconds") -> list[Record]:
@@ -266,7 +266,7 @@ class Profile(Sequence[Record]):
         return sorted(self.records, key=lambda r: getattr(r, by), reverse=True)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it as JSON takes it."""
+        """Return all of it as data for JSON."""
         return {
             "records": [asdict(r) for r in self.records],
             "peaks": asdict(self.peaks),
@@ -395,7 +395,7 @@ def _row_cost(program: Program, row: Row) -> tuple[int, dict[tuple[int, int], tu
 
 
 def _cost(program: Program, rows: Sequence[Row]) -> _Cost:
-    """Return what a row, or a group of them, must do at least; what stays inside is not moved."""
+    """Return the least work of a row or group; values inside of a group are not moved."""
     flops, moved = 0, dict[tuple[int, int], tuple[int, bool]]()
     for row in rows:
         own, places = _row_cost(program, row)
@@ -441,7 +441,7 @@ def _records(
 
 
 def _time_once(context: Context, seconds: Any) -> float:
-    """Run a context once, timing each instruction; return what all of it took."""
+    """Run a context once, timing each instruction; return the total time."""
     began = time.perf_counter()
     while True:
         status = lib.pf_context_profile(context.pointer, ffi.cast("double *", seconds.ctypes.data))

@@ -1,4 +1,4 @@
-"""Train states: the arrays that training writes, and the updates lowered to calls on them."""
+"""Train states: the arrays that training writes, and the update as calls on them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FLOAT64 = np.dtype(np.float64)
 
 
 def check_learning_rate(optimizer: Any) -> None:
-    """Raise `ArgumentError` for an optimizer whose constant rate makes no sense."""
+    """Raise `ArgumentError` for an optimizer whose constant rate is invalid."""
     rate = getattr(optimizer, "learning_rate", 0.0)
     if not callable(rate):
         check_rate(rate)
@@ -43,7 +43,7 @@ def check_rate(rate: Any) -> float:
 
 
 class TrainState:
-    """What a plan trains: buffers of gradients, shadows of states, optimizer slots, step count.
+    """The train state of a plan: gradients, shadows of states, optimizer slots, step count.
 
     Parameters and states live in storages that several plans may share; gradients, shadows,
     candidates and slots belong to one plan.
@@ -53,7 +53,7 @@ class TrainState:
         self, optimizer: Any, parameters: Sequence[Parameter], states: Sequence[State]
     ) -> None:
         self.optimizer = optimizer
-        # As they are now: with other options there would be others.
+        # For the present options: others would need other slots.
         self.slot_kinds = list(optimizer.slots.items()) if optimizer is not None else []
         self.parameters, self.states = list(parameters), list(states)
         self.step_count = ffi.new("int64_t *")  # in C, which adds 1 at the end of a step
@@ -74,7 +74,7 @@ class TrainState:
 
     @property
     def skipped(self) -> int:
-        """How many of the completed steps have updated nothing: their gradients held NaN."""
+        """Number of completed steps without an update, whose gradients held NaN or infinity."""
         return int(self._skipped[0])
 
     @property
@@ -87,7 +87,7 @@ class TrainState:
         self.step_count[0] = step
 
     def train(self, trained: Sequence[Parameter], groups: Sequence[str] | None = None) -> None:
-        """Say which parameters the optimizer updates, in which groups, and make its slots."""
+        """Set the parameters and groups that the optimizer updates, and make its slots."""
         self.trained = list(trained)
         if groups is None:
             group_of = getattr(self.optimizer, "group_of", lambda parameter: parameter.group)
@@ -113,11 +113,11 @@ class TrainState:
     # ---- arrays ----
 
     def parameter_arrays(self) -> dict[Parameter, Array]:
-        """Return where each parameter and state is."""
+        """Return the array of each parameter and state."""
         return {p: _part(p.place.storage.data, p) for p in [*self.parameters, *self.states]}
 
     def gradient_array(self, parameter: Parameter) -> Array:
-        """Return where the gradient of a parameter goes: a buffer laid out like its storage."""
+        """Return the array for a parameter's gradient, in a buffer laid out like its storage."""
         return _part(self._like(self._gradients, parameter.place.storage), parameter)
 
     def gradient_buffers(self) -> list[Array]:
@@ -125,7 +125,7 @@ class TrainState:
         return list(self._gradients.values())
 
     def shadow_arrays(self) -> dict[Parameter, Array]:
-        """Return where states are written during a step, before the update commits them."""
+        """Return the arrays that hold states in a step, before the update commits them."""
         return {s: _part(self._like(self._shadows, s.place.storage), s) for s in self.states}
 
     def _like(self, buffers: dict[int, Array], storage: Storage) -> Array:
@@ -297,7 +297,7 @@ class TrainState:
         return result
 
     def _python_call(self, operands: list[dict[str, Any]]) -> FlatCall:
-        """Return the update of all runs by an optimizer written in Python: all of it or nothing."""
+        """Return the update of all runs by an optimizer written in Python, which is atomic."""
         parameters = tuple(names["parameters"] for names in operands)
         slots = tuple(slot for table in self.slots for slot in table.values())
 
@@ -306,7 +306,7 @@ class TrainState:
             kept = [array.copy() for array in (*parameters, *slots)]
             try:
                 self._run_update(context, operands)
-                lib.pf_context_skip(context.pointer)  # from here on the step counts as taken
+                lib.pf_context_skip(context.pointer)  # from here on the step counts as completed
             except BaseException:
                 if lib.pf_context_position(context.pointer) == before:
                     for array, old in zip((*parameters, *slots), kept, strict=True):

@@ -1,7 +1,7 @@
 """scikit-learn estimators: networks with `fit` and `predict`, for pipelines and searches.
 
 In come a network or the parameters of scikit-learn's own perceptrons, and tables. Out go labels,
-probabilities and numbers; that which trains is the `Trainer` of everybody else.
+probabilities and numbers; training uses the same plans as everywhere else.
 """
 
 from pyframe.errors import require_extra

@@ -1,4 +1,4 @@
-"""How `MLPClassifier` and `MLPRegressor` go from epoch to epoch: batches, and learning rates."""
+"""The epochs of `MLPClassifier` and `MLPRegressor`: batches and learning rates."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Schedule:
             self.rate = float(self.initial) / (samples + 1) ** self.power
 
     def stops(self, message: str, verbose: Any) -> bool:
-        """Return whether training stops when nothing improves; "adaptive" goes on more slowly."""
+        """Return whether training stops when nothing improves; "adaptive" lowers the rate."""
         stop = self.kind != "adaptive" or self.rate <= 1e-6
         if stop and self.kind == "adaptive":
             message += " Learning rate too small."
@@ -47,7 +47,7 @@ class Schedule:
 
 
 class Epochs:
-    """The losses of one epoch after the other, each of them run in C.
+    """An iterator over epochs, each run in C, that yields their losses.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ class Epochs:
     def _shuffled(self, epoch: int) -> Any:
         """Return the order of the next epoch: that of the last one, shuffled.
 
-        As `sklearn.utils.shuffle` does it, without its checks, which take longer than a small step.
+        Equals `sklearn.utils.shuffle` without its checks, which take longer than a small step.
         """
         places = np.arange(self.samples)
         self.random_state.shuffle(places)
@@ -116,7 +116,7 @@ class Epochs:
             yield float(total / count)
 
     def _check_weights(self) -> None:
-        """Raise what scikit-learn does if the weights of a batch sum to 0."""
+        """Raise scikit-learn's error if the weights of a batch sum to 0."""
         if self.may_vanish:
             sums = np.add.reduceat(self.weights[self.rows], np.arange(0, self.samples, self.batch))
             if not sums.all():
@@ -129,7 +129,7 @@ class Epochs:
             self.loop.set_learning_rate(rate)
 
     def close(self) -> None:
-        """Give the parameters free, and let go of the loop, which asks this for its orders."""
+        """Release the parameters and the loop, which refers to this object."""
         self.loop.close()
         del self.loop
         self.network.forget_feed()

@@ -27,23 +27,23 @@ LINKS: dict[str, Callable[[Any], Any]] = {
 
 
 class WithoutGap(pf.Sub):
-    """trained - gap, of which only the first is differentiated.
+    """trained - gap, where only the first input is differentiated.
 
-    scikit-learn follows the gradient of one loss, and shows the value of another.
+    scikit-learn follows the gradient of one loss, and reports the value of another.
     """
 
     def gradient(self, *grads: Any) -> Sequence[Any]:
-        """Return the gradient by the first value, and none by the second."""
+        """Return the gradient for the first input, and none for the second."""
         return grads[0], None
 
 
 def shown(value: Any, trained: Any) -> Any:
-    """Return one node's value with another one's gradient; both have one shape."""
+    """Return a node with the value of one and the gradient of another, of the same shape."""
     return WithoutGap(trained, trained - value)
 
 
 class FixedSigmoid(pf.Sigmoid):
-    """sigmoid(x), that is not differentiated."""
+    """sigmoid(x) as a constant: it is not differentiated."""
 
     def gradient(self, *grads: Any) -> Sequence[Any]:
         """Return no gradient."""
@@ -53,8 +53,8 @@ class FixedSigmoid(pf.Sigmoid):
 class SparseLinear(pf.Node):
     """z = X[rows] W, for a sparse X that is set before each fit.
 
-    Shapes: rows (n,) of int64, W (features, units), z (n, units). SciPy multiplies what is not 0,
-    so that neither X nor a batch of it is ever made dense.
+    Shapes: rows (n,) of int64, W (features, units), z (n, units). SciPy multiplies the
+    nonzero elements, so that neither X nor a batch of it is ever made dense.
     """
 
     source: Any = None
@@ -66,7 +66,7 @@ class SparseLinear(pf.Node):
         return Spec((rows.shape[0], w.shape[1]), w.dtype)
 
     def forward(self, ctx: Any, rows: Array, w: Array) -> Array:
-        """Return z; all rows at once come in order, and are not copied."""
+        """Return z; a full batch is in order, and is not copied."""
         ctx.batch = self.source if len(rows) == self.source.shape[0] else self.source[rows]
         return ctx.batch @ w  # type: ignore[no-any-return]
 
@@ -78,7 +78,7 @@ class SparseLinear(pf.Node):
 def log_loss(y: Any, z: Any, sample_weight: Any) -> Any:
     """Return the weighted mean over rows of -log max(softmax(z)_y, eps); z (n, classes), y (n,).
 
-    The gradient, here and below, is that without the bound.
+    The gradient, here and below, ignores the bound.
     """
     losses = pf.CrossEntropy(y, z, reduction="none")
     excess = pf.Relu(losses + float(np.log(np.finfo(z.dtype).eps)))
@@ -132,11 +132,11 @@ LOSSES: dict[tuple[str, str], Callable[..., Any]] = {
 
 
 def _is_now(parameter: pf.Parameter, array: Array) -> bool:
-    """Return whether a parameter has some value; NaN counts as equal to NaN."""
+    """Return whether a parameter has a given value; NaN counts as equal to NaN."""
     value = parameter.value
     if value.shape != array.shape:
         return False
-    # The first look is quick.
+    # A quick test first.
     return bool((value == array).all()) or np.array_equal(value, array, equal_nan=True)
 
 
@@ -169,7 +169,7 @@ class Multilayer:
     Attributes
     ----------
     rate : float or None
-        The learning rate, if it is another than the optimizer's.
+        The learning rate, if it differs from the optimizer's.
     """
 
     def __init__(
@@ -224,7 +224,7 @@ class Multilayer:
         )
 
     def _first(self) -> Any:
-        """Return what the first layer gives, (n, units), and note what it is fed."""
+        """Return the output of the first layer, (n, units), and set its input."""
         if not self.sparse:
             features = known_shape(self.weights[0].spec)[0]
             self.x = pf.Placeholder("X", shape=(None, features), dtype=self.dtype)
@@ -234,7 +234,7 @@ class Multilayer:
         return self._products + self.biases[0]
 
     def _rest(self, z: Any) -> Any:
-        """Return the output before the link, (n, outputs), from what the first layer gives."""
+        """Return the output before the link, (n, outputs), from that of the first layer."""
         activation, dropout = self.options["activation"], self.options["dropout"]
         name = (
             ACTIVATIONS.get(activation, activation) if isinstance(activation, str) else activation
@@ -262,7 +262,7 @@ class Multilayer:
         return np.ascontiguousarray(X.toarray() if issparse(X) else X, self.dtype)
 
     def feed(self, X: Any, y: Array, sample_weight: Any) -> dict[Any, Any]:  # noqa: N803
-        """Return what a loop or a step is fed; of sparse X the numbers of its rows.
+        """Return the feed of a loop or a step; for sparse X it holds the row numbers.
 
         Targets are (n, outputs); one-hot ones become labels if the loss takes labels.
         """
@@ -278,7 +278,7 @@ class Multilayer:
         }
 
     def forget_feed(self) -> None:
-        """Let go of the data of `feed`."""
+        """Release the data of `feed`."""
         if self.sparse:
             self._products.source = None
 
@@ -293,12 +293,12 @@ class Multilayer:
         return [b.value for b in self.biases]
 
     def has(self, coefs: Sequence[Array], intercepts: Sequence[Array]) -> bool:
-        """Return whether the parameters are these."""
+        """Return whether the parameters have these values."""
         own, other = [*self.weights, *self.biases], [*coefs, *intercepts]
         return len(own) == len(other) and all(map(_is_now, own, other))
 
     def take(self, coefs: Sequence[Array], intercepts: Sequence[Array]) -> None:
-        """Take over parameters, if they are others."""
+        """Set the parameters, unless they have these values already."""
         for parameter, array in zip(
             [*self.weights, *self.biases], [*coefs, *intercepts], strict=True
         ):
@@ -306,7 +306,7 @@ class Multilayer:
                 parameter.value = array
 
     def take_slots(self, other: Multilayer) -> None:
-        """Take over all that is trained of a network of the same parameters and optimizer."""
+        """Copy all trained state of a network with the same parameters and optimizer."""
         self.plan.restore(other.plan.snapshot())
         self.rate = other.rate
 
@@ -334,7 +334,7 @@ class Multilayer:
         return plan.run({z: X @ self.weights[0].value + self.biases[0].value})
 
     def function(self, feed: dict[Any, Any]) -> Callable[[Array], tuple[float, Array]]:
-        """Return the cost, and its gradient in float64, as a function of all parameters in a row.
+        """Return the cost, and its gradient in float64, as a function of one vector of parameters.
 
         First come the weights, then the biases.
         """
@@ -368,7 +368,7 @@ class Multilayer:
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Build the network anew, and put all that is trained in its place."""
+        """Rebuild the network, and restore all trained state."""
         coefs = [np.zeros(shape, dtype) for shape, dtype in state["layers"]]
         intercepts = [np.zeros(w.shape[1], w.dtype) for w in coefs]
         made = (coefs, intercepts, state["optimizer"], state["seed"])

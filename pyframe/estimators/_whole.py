@@ -1,4 +1,4 @@
-"""Fits that are seen whole: other threads may predict with an estimator that is being fitted."""
+"""Atomic fits: other threads may predict with an estimator while it is fitted."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ Estimator = TypeVar("Estimator")
 
 
 def twin(estimator: Estimator) -> Estimator:
-    """Return an estimator with the attributes that another one has at this moment.
+    """Return an estimator with the present attributes of another one.
 
-    A prediction reads several of them, which belong to one fit only in a twin. Copying a dict is
-    one indivisible step.
+    A prediction reads several attributes; only in a twin are they certain to be of one fit. Copying
+    a dict is atomic.
     """
     made = object.__new__(type(estimator))
     made.__dict__.update(estimator.__dict__)
@@ -22,10 +22,10 @@ def twin(estimator: Estimator) -> Estimator:
 
 @contextmanager
 def fitting(estimator: Estimator) -> Iterator[Estimator]:
-    """Lend a twin to fit in place of an estimator, which then gets all that has changed at once.
+    """Provide a twin to fit in place of an estimator, which then gets all changes at once.
 
-    If the fit raises an exception, the estimator stays as it was. Until then it predicts what it
-    did before, unless the fit goes on with its network: then with the parameters between two steps.
+    If the fit raises an exception, the estimator stays as it was. Meanwhile it predicts as before,
+    unless the fit continues to train its network: then with the parameters between two steps.
     """
     before = dict(estimator.__dict__)
     worker = twin(estimator)

@@ -37,9 +37,9 @@ class _Networks:
     trained : Multilayer or None
         The one that fits train.
     fixed : Multilayer or None
-        One to predict with while `trained` is not what the estimator's parameters are.
+        The one to predict with while `trained` differs from the estimator's parameters.
     fits : int
-        Fits of `trained` that have begun or ended: odd while one is under way.
+        Number of fits of `trained` begun plus those ended: odd while one is running.
     """
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class _Networks:
 
 
 class _Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
-    """What is ours of both estimators; the rest of them is scikit-learn's own."""
+    """The part of both estimators that is pyframe's; the rest is scikit-learn's."""
 
     _networks: _Networks | None = None
     _is_training = False
@@ -57,7 +57,7 @@ class _Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
     _schedule: Schedule
 
     def _validate_params(self) -> None:
-        """Check the parameters as scikit-learn does; the registries' names count too."""
+        """Check the parameters as scikit-learn does; registered names are accepted too."""
         names = {
             kind: {*registries[kind].names(), *registries[kind].aliases()}
             for kind in ("ops", "losses", "optimizers")
@@ -78,7 +78,7 @@ class _Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
     # ---- the network ----
 
     def _network(self, data: Any) -> Multilayer:
-        """Return the network to train on some data, with the parameters that there are now."""
+        """Return the network to train on some data, with the present parameters."""
         assert self._networks is not None
         old, options = self._networks.trained, self._options(issparse(data))
         if old is not None and old.options == options:
@@ -103,7 +103,7 @@ class _Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
         }
 
     def _fixed_network(self) -> Multilayer:
-        """Return a network with the parameters that there are now, which nobody trains."""
+        """Return a network with the present parameters that is not being trained."""
         assert self._networks is not None
         made = self._networks.fixed
         if made is None or not self._is(made):
@@ -113,7 +113,7 @@ class _Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
         return made
 
     def _is(self, network: Multilayer) -> bool:
-        """Return whether a network is the one that the estimator's attributes describe."""
+        """Return whether a network matches the estimator's attributes."""
         options = self._options(network.sparse)
         return network.options == options and network.has(self.coefs_, self.intercepts_)
 
@@ -223,7 +223,7 @@ class _Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
             self.coefs_, self.intercepts_ = self._best_coefs, self._best_intercepts
 
     def _split(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any]:  # noqa: N803
-        """Return what is trained on and what is held out, (X, y, weights) each."""
+        """Return the training and the held-out part, (X, y, weights) each."""
         if not self.early_stopping:
             return (X, y, sample_weight), (None, None, None)
         parts = train_test_split(
@@ -243,7 +243,7 @@ class _Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
         return train, held_out
 
     def _end_iteration(self, loss: float, samples: int, held_out: Any) -> bool:
-        """Note the loss of an epoch; return whether to stop."""
+        """Record the loss of an epoch; return whether to stop."""
         self.n_iter_ += 1
         self.loss_ = loss
         self.t_ += samples
@@ -291,14 +291,14 @@ class _Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
             X = unmasked(X, "X")  # noqa: N806
             X = validate_data(self, X, accept_sparse=["csr", "csc"], reset=False)  # noqa: N806
         X = X.tocsr() if issparse(X) else X  # noqa: N806
-        if self._networks is None:  # parameters were set by hand
+        if self._networks is None:  # the parameters were set by the user
             self._networks = _Networks()
         trained, fits = self._networks.trained, self._networks.fits
         if trained is not None and self._is_training:
             return trained.predict(X)
         if trained is not None and fits % 2 == 0 and self._is(trained):
             result = trained.predict(X)
-            if self._networks.fits == fits:  # otherwise it may have changed under way
+            if self._networks.fits == fits:  # otherwise it may have changed meanwhile
                 return result
         return self._fixed_network().predict(X)
 
@@ -430,7 +430,7 @@ class MLPClassifier(_Trained, neural_network.MLPClassifier):  # type: ignore[mis
         return super()._fit(X, y, sample_weight=sample_weight, incremental=incremental)
 
     def _all_classes(self, incremental: bool, labels: Any) -> Any:
-        """Return what a column of labels may hold, if a batch alone does not say it."""
+        """Return the possible labels of each column, if a batch may lack some."""
         if not incremental:
             return None
         return [0, 1] if labels.ndim > 1 and labels.shape[1] > 1 else self.classes_

@@ -38,12 +38,12 @@ FLOATS = (np.float64, np.float32)
 
 
 def _is(loss: Any, name: str) -> bool:
-    """Return whether a loss, given by name or as a callable, is the one of that name."""
+    """Return whether a loss, given by name or as a callable, is the one of a name."""
     return losses.get(loss) is losses.get(name)
 
 
 def _like(layer: Layer) -> Layer:
-    """Return a layer of the same arguments that has not been built, frozen if this one is."""
+    """Return an unbuilt layer with the same arguments, frozen if this one is."""
     if not layer.built:
         return copy.deepcopy(layer)
     fresh = type(layer).from_config(copy.deepcopy(layer.config()))
@@ -52,7 +52,7 @@ def _like(layer: Layer) -> Layer:
 
 
 class _Net(BaseEstimator):
-    """What classifiers and regressors share: the network, its data and its training."""
+    """The base of classifiers and regressors: the network, its data and its training."""
 
     _parameter_constraints: dict[str, Any] = {
         "layers": ["array-like", None],
@@ -78,7 +78,7 @@ class _Net(BaseEstimator):
     # ---- data ----
 
     def _checked(self, *data: Any, reset: bool, **checks: Any) -> Any:
-        """Return X, or (X, y), as scikit-learn checks them."""
+        """Return X, or (X, y), checked by scikit-learn."""
         data = tuple(map(unmasked, data, ("X", "y")))
         return validate_data(
             self, *data, reset=reset, accept_sparse="csr", allow_nd=True, dtype=FLOATS, **checks
@@ -97,7 +97,7 @@ class _Net(BaseEstimator):
         return shape
 
     def _dense(self, X: Any) -> Any:  # noqa: N803
-        """Return some rows as the network takes them."""
+        """Return some rows in the form that the network takes."""
         rows = X.toarray() if issparse(X) else X
         return np.ascontiguousarray(rows, self.model_.inputs[0].dtype).reshape(
             len(rows), *self.sample_shape_
@@ -174,7 +174,7 @@ class _Net(BaseEstimator):
         return self.loss
 
     def _start(self, X: Any, outputs: int, *, go_on: bool) -> None:  # noqa: N803
-        """Make the network, unless there is one to go on with."""
+        """Make the network, unless an existing one is to be trained further."""
         shape = self._shape_of(X)
         if not go_on:
             self._seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
@@ -223,7 +223,7 @@ class _Net(BaseEstimator):
         self.n_iter_ += history.epochs
 
     def _outputs(self, X: Any) -> Any:  # noqa: N803
-        """Return what the network gives, part by part."""
+        """Return the outputs of the network, computed part by part."""
         check_is_fitted(self)
         X = self._checked(X, reset=False)  # noqa: N806
         shape = self._shape_of(X)
@@ -255,7 +255,7 @@ class NetClassifier(ClassifierMixin, _Net):
     Parameters
     ----------
     layers : list of Layer, optional
-        What stands before the output layer; default: ``[Dense(100, activation="relu")]``. Each fit
+        The layers before the output layer; default: ``[Dense(100, activation="relu")]``. Each fit
         builds fresh ones like these.
     build_fn : callable, optional
         Instead of layers: ``build_fn(shape, outputs, **build_args)`` with the shape of a sample
@@ -263,7 +263,7 @@ class NetClassifier(ClassifierMixin, _Net):
         fit.
     build_args : dict, optional
     head : bool, default True
-        Put ``Dense(outputs)`` behind `layers`. With False the last of them must give as many
+        Append ``Dense(outputs)`` to `layers`. With False the last of them must have as many
         outputs as there are classes.
     loss : str or callable, default "auto"
         ``"cross_entropy"``, or ``"binary_cross_entropy"`` for several labels a sample. Losses that
@@ -286,9 +286,9 @@ class NetClassifier(ClassifierMixin, _Net):
     dtype : {"float32", "float64"}, optional
         Default: that of X; whole numbers count as float64.
     warm_start : bool, default False
-        Go on from the last fit.
+        Continue from the last fit.
     random_state : int, RandomState or None
-        Of initial weights, shuffling and dropout.
+        Seed of initial weights, shuffling and dropout.
     verbose : int, default 0
 
     Attributes
@@ -299,10 +299,10 @@ class NetClassifier(ClassifierMixin, _Net):
         One value an epoch.
     callbacks_ : list of Callback
     n_iter_ : int
-        Epochs so far.
+        Number of epochs so far.
     n_features_in_ : int
     feature_names_in_ : ndarray
-        Where X had names.
+        Only if X had column names.
 
     Raises
     ------
@@ -414,7 +414,7 @@ class NetClassifier(ClassifierMixin, _Net):
         X, y, sample_weight
             As for `fit`.
         classes : array_like, optional
-            All that will ever come; needed in the first call.
+            All classes that can occur; required in the first call.
 
         Returns
         -------

@@ -1,9 +1,9 @@
-"""What people pass as data, as NumPy arrays: tables, columns, masked arrays, objects.
+"""Converts user data to NumPy arrays: tables, columns, masked arrays, objects.
 
-NumPy takes almost anything, and what it cannot take it wraps: a generator becomes an array of no
-dimension with one object in it, and a missing value becomes NaN or is uncovered. Here each of them
-is taken for what it is, or refused with the place of what is wrong. Tables and columns are known by
-their methods, so that neither pandas nor polars is imported.
+NumPy accepts almost anything and wraps the rest: a generator becomes a 0-d array that holds one
+object, and a missing value becomes NaN or loses its mask. Here each of them is converted properly,
+or refused with the place of the fault. Tables and columns are recognized by their methods, so that
+neither pandas nor polars is imported.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ MISSING = ("NoneType", "NAType", "NaTType", "MaskedConstant")
 
 
 def plain_array(value: Any, what: str) -> Array:
-    """Return data as an array, of whatever dtype NumPy finds for it but object.
+    """Return data as an array of any dtype except object.
 
     Parameters
     ----------
     value : array_like, masked array, data frame or series
-        Of a table's columns the dtype that all of them have in common.
+        The columns of a table are converted to their common dtype.
     what : str
-        What the data are, for messages.
+        Name of the data, for messages.
 
     Raises
     ------
@@ -39,7 +39,7 @@ def plain_array(value: Any, what: str) -> Array:
         For a missing value: None, pandas.NA, pandas.NaT, a masked element; with its place. NaN in
         an array or column of floats is a number like any other.
     DTypeError
-        For what is no array, such as a generator, and for texts and other objects in one.
+        For a value that is no array, such as a generator, and for strings and other objects in one.
     ShapeError
         For rows of unequal lengths.
     """
@@ -54,16 +54,16 @@ def is_table(value: Any) -> bool:
 
 
 def is_lazy(value: Any) -> bool:
-    """Return whether rows can be taken out of a value, so that it need not be read as a whole."""
+    """Return whether rows can be taken out of a value without converting all of it."""
     whole = ("columns", "to_numpy", "toarray", "mask")  # tables, columns, sparse and masked arrays
     has = hasattr(value, "shape") and hasattr(value, "ndim")
     return has and not any(hasattr(value, name) for name in whole)
 
 
 def unmasked(value: Any, what: str) -> Any:
-    """Return a masked array, or a list of them, as an array, and anything else as it is.
+    """Return a masked array, or a list of them, as an array, and anything else unchanged.
 
-    For data that somebody else checks, who would take what is masked for numbers.
+    For data that other code checks, which would take masked elements for numbers.
 
     Raises
     ------
@@ -76,14 +76,14 @@ def unmasked(value: Any, what: str) -> Any:
 
 
 class Place(NamedTuple):
-    """What is looked at, for messages: the data, a column of theirs, or an item of a list."""
+    """A part of the data, for messages: all of it, a column, or an item of a list."""
 
     what: str
     column: str = ""
     item: tuple[int, ...] = ()
 
     def of(self, index: Sequence[Any]) -> str:
-        """Return where an element is, as text."""
+        """Return the position of an element as text."""
         index = (*self.item, *map(int, index))
         if len(index) == 1:
             return f"row {index[0]}{self.column}, counted from 0"
@@ -118,7 +118,7 @@ def _asarray(value: Any, place: Place) -> Array:
     except ValueError as error:
         raise_if_signalled(error)
         raise ShapeError(f"{place.what} got rows of unequal lengths: {error}") from error
-    except (TypeError, RuntimeError) as error:  # what an object says that will not be an array
+    except (TypeError, RuntimeError) as error:  # raised by an object that cannot be converted
         raise_if_signalled(error)
         raise DTypeError(
             f"{place.what} is of type {type(value).__name__} and no array: {error}"
@@ -176,7 +176,7 @@ def _unmasked(array: Any, place: Place) -> Array:
 
 
 def _objects(array: Array, value: Any, place: Place) -> Array:
-    """Return an array of objects as one of numbers, and any other as it is."""
+    """Return an array of objects as one of numbers, and any other unchanged."""
     if array.dtype.kind != "O":
         return array
     kinds = set(map(type, array.ravel()))
@@ -215,7 +215,7 @@ def _refuse_element(item: Any, index: Sequence[Any], place: Place) -> NoReturn:
 
 
 def _refuse_object(value: Any, what: str) -> NoReturn:
-    """Raise what is wrong with something that NumPy does not take for an array."""
+    """Raise the error for something that NumPy does not take for an array."""
     name = type(value).__name__
     if value is None:
         raise DTypeError(f"{what} is None, where an array is needed")

@@ -1,7 +1,7 @@
 """Reverse-mode differentiation: adds gradient nodes to the graph.
 
-Nothing is computed here. Each node says with which nodes its gradient is computed; the planner
-then treats those like any others.
+Nothing is computed here. Each node builds the nodes that compute its gradient; the planner treats
+them like any others.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Key = tuple[Node, int]
 
 
 class Gradients(NamedTuple):
-    """What `differentiate` has built.
+    """The result of `differentiate`.
 
     `total` is the gradient of each output (node, index); `contributions` that of input i of a
     node through that node alone, under (node, i); `nodes` the gradient nodes of each node, for
@@ -67,13 +67,13 @@ def differentiate(cost: Value, order: Sequence[Node], wanted: set[Node]) -> Grad
     Parameters
     ----------
     cost : Value, a scalar
-    order : list of Node, topological, ending somewhere behind the cost's node
+    order : list of Node, topological, with the cost's node among them
     wanted : set of Node, usually the trainable parameters
 
     Raises
     ------
     ShapeError
-        If the cost is known to be no scalar.
+        If the cost is known not to be a scalar.
     GraphError
         If an op between cost and wanted has no gradient.
 
@@ -122,7 +122,7 @@ def _pass_on(
     result: Gradients,
     built: list[Node],
 ) -> None:
-    """Hand the gradients of a node's outputs on to its inputs."""
+    """Propagate the gradients of a node's outputs to its inputs."""
     mark = next_serial()
     flowing = _gradients_of_inputs(node, grads)
     for i, (source, grad) in enumerate(zip(node.inputs, flowing, strict=True)):
@@ -134,7 +134,7 @@ def _pass_on(
 
 
 def _collect_new(node: Node, mark: int, built: list[Node]) -> None:
-    """Append the nodes made since the mark that a node depends on, and itself."""
+    """Append a node, and those made since the mark that it depends on."""
     stack = [node]
     while stack:
         node = stack.pop()

@@ -1,6 +1,6 @@
-"""Ops: nodes whose work a C kernel does, and the rules that an op class states.
+"""Ops: nodes that a C kernel computes, and what an op class declares.
 
-An op class holds all that is known of an op on the Python side: its shape rule, its kernel and
+An op class holds everything about an op on the Python side: its shape rule, its kernel and
 attributes, its gradient, a float64 NumPy reference and test cases. Everything else (conformance
 tests, serialization, the tables of a plan) is derived from these.
 """
@@ -38,17 +38,16 @@ class Case(NamedTuple):
 class Op(Node):
     """A node computed by the kernels ``pf_<kernel>_f32`` and ``pf_<kernel>_f64``.
 
-    What a subclass states:
+    What a subclass declares:
 
     - `op`: its name in the registry; `kernel`: that of its C kernel, the same unless given.
     - `attributes`: fields of the block that the kernel reads, as ``{"slope": "f8"}``; in C a
       struct with the same fields in the same order. They are keyword arguments of the class and
       are kept in ``self.attrs``.
     - `rules`: for each attribute what it may be, as ``{"slope": number(at_least=0)}``; see
-      `pyframe.attributes`. The constructor and a model file both go through them, and a check that
-      stands in the constructor alone is none for a file. An attribute without a rule that goes to
-      the kernel as it is may be what its field holds. What a value may be for some shapes only is a
-      matter of the shape rule.
+      `pyframe.attributes`. They apply to the constructor and to model files, whereas a check in the
+      constructor is skipped for files. An attribute without a rule that goes to the kernel
+      unchanged must fit its field. Conditions that involve shapes belong in the shape rule.
     - `defaults`: the values of attributes that may be left out.
     - `integer_inputs`: indices of inputs that are int64; all others share one float dtype.
     - `optional_inputs`: indices of inputs that may be None.
@@ -70,8 +69,8 @@ class Op(Node):
       and `magnitude` takes ``states`` too; with `uses_random` it says what happens outside of
       training, when nothing is drawn.
     - `cases()` and `sample(draw)`: test cases, fixed and random.
-    - `rectifies`: of an activation that cuts off half of its input or so: the weights before it are
-      drawn the larger (He's variance), so that the signal keeps its size.
+    - `rectifies`: whether an activation cuts off about half of its input, so that the weights in
+      front of it are drawn with He's variance, which keeps the size of the signal.
     - `listed_in`: "losses" or "metrics" for a built-in one that is picked by name among those, too;
       `aliases` are its other names there.
     """
@@ -91,7 +90,7 @@ class Op(Node):
     differentiable: ClassVar[bool] = True
     reads_training: ClassVar[bool] = False
     uses_random: ClassVar[bool] = False
-    # What a constructor keeps besides inputs and attributes: no file can give it back.
+    # What a constructor keeps besides inputs and attributes: files do not hold it.
     _keeps: ClassVar[tuple[str, ...]] = ()
     differentiable_outputs: ClassVar[tuple[int, ...] | None] = None  # None: all
     exact_on_integers: ClassVar[bool] = False  # sums and products only: no rounding there
@@ -121,7 +120,7 @@ class Op(Node):
         super().__init__(*inputs, name=name, states=states)
 
     def _check_attributes(self, name: str | None) -> None:
-        """Bring `attrs` into the form that the rules give them, or raise `ArgumentError`."""
+        """Apply the rules to `attrs`, or raise `ArgumentError`."""
         attrs = self.attrs
         if not attrs.keys() <= self.attributes.keys():
             unknown = sorted(attrs.keys() - self.attributes.keys())
@@ -171,7 +170,7 @@ class Op(Node):
         specs_out = []
         for shape in results:
             if first is not None and shape is first.shape and out is first.dtype:
-                specs_out.append(first)  # nothing new: most ops keep the shape
+                specs_out.append(first)  # the usual case: most ops keep the shape
                 continue
             if len(shape) > MAX_NDIM:
                 _refuse_rank(self, shape)
@@ -232,15 +231,15 @@ class Op(Node):
         raise GraphError(f"{type(self).__name__} has no gradient")
 
     def alias(self, specs: Sequence[Spec | None], training: bool) -> int | None:
-        """Return the index of the input whose memory output 0 simply is, or None.
+        """Return the index of the input that shares its memory with output 0, or None.
 
-        Asked with the known shapes of a feed: a reshape always answers 0, a dropout outside of
-        training does too.
+        Called with the known shapes of a feed: always 0 for a reshape, and for a dropout outside
+        of training.
         """
         return None
 
     def lower_attributes(self, specs: Sequence[Spec | None]) -> dict[str, Any]:
-        """Return the attributes for the kernel, when they depend on the shapes of the feed."""
+        """Return the attributes for the kernel, which may depend on the shapes of the feed."""
         return self.attrs
 
     def pack_attributes(self, specs: Sequence[Spec | None]) -> bytes:
@@ -258,8 +257,8 @@ class Op(Node):
     ) -> int:
         """Return the number of arithmetic operations, for the profiler.
 
-        A multiply-add is two. What is no product of matrices counts, by default, one for each
-        element of its largest operand, whether that is a comparison or an exponential.
+        A multiply-add counts as two. An op that is not a matrix product counts, by default, one for
+        each element of its largest operand, be it a comparison or an exponential.
 
         Parameters
         ----------
@@ -271,21 +270,21 @@ class Op(Node):
         return max(math.prod(n or 0 for n in s.shape or ()) for s in [*read, *outputs])
 
     def is_elementwise(self, specs: Sequence[Spec | None]) -> bool:
-        """Return whether each element is treated by itself, for inputs of these specs.
+        """Return whether the op is element-wise, for inputs of these specs.
 
         Then the kernel may be called on any stretch of the elements as a 1-D array, with its
         output in the place of an input of its size, where the shapes allow that: where every
-        input has as many elements as every output, or a single one. Whether they do is not asked
-        here; the planner sees to it.
+        input has as many elements as every output, or a single one. The planner checks that; it
+        is not part of this question.
         """
         return False
 
     def absorb(self, index: int, consumer: Op, specs: Sequence[Spec | None]) -> Op | None:
-        """Return one op that does what `consumer` does to output `index` of this one as well.
+        """Return an op that also does the work of `consumer`, which reads output `index`.
 
-        The planner asks when nothing else reads that output. `specs` are those of the consumer's
-        inputs, all of them known. The new op has the outputs of this one, with the consumer's in
-        the place of output `index`. None, the default: the two stay apart.
+        The planner calls this when nothing else reads that output. `specs` are those of the
+        consumer's inputs, all of them known. The new op has the outputs of this one, with the
+        consumer's in the place of output `index`. None, the default: the two are not joined.
         """
         return None
 
@@ -314,7 +313,7 @@ class Op(Node):
 
     @classmethod
     def cases(cls) -> Sequence[Case]:
-        """Return fixed cases worth a test of their own."""
+        """Return fixed test cases."""
         return ()
 
     @classmethod
@@ -349,24 +348,24 @@ def _check_size(op: Op, shape: Shape) -> None:
 
 
 def same_extent(a: int | None, b: int | None) -> bool:
-    """Return whether two extents can be the same one."""
+    """Return whether two extents can be equal."""
     return a is None or b is None or a == b
 
 
 def same_shape(a: Shape, b: Shape) -> bool:
-    """Return whether two shapes can be the same one."""
+    """Return whether two shapes can be equal."""
     return a == b or (
         len(a) == len(b) and all(same_extent(m, n) for m, n in zip(a, b, strict=True))
     )
 
 
 def known(a: int | None, b: int | None) -> int | None:
-    """Return whichever of two equal extents is known."""
+    """Return the known one of two equal extents."""
     return b if a is None else a
 
 
 def merge_shapes(a: Shape, b: Shape) -> Shape:
-    """Return one shape with what is known of two equal ones."""
+    """Return the shape that combines what is known of two equal ones."""
     return a if a == b else tuple(known(m, n) for m, n in zip(a, b, strict=True))
 
 

@@ -21,13 +21,13 @@ def topological_sort(
 ) -> list[T]:
     """Return the items so that each comes after its predecessors.
 
-    Among those that could come next, the first of `items` does, so the result is stable. Iterative:
-    the depth of the graph does not matter.
+    Of those that could come next, the first in `items` is taken, so the sort is stable. It is
+    iterative: graphs may be of any depth.
 
     Raises
     ------
     GraphError
-        If there is a cycle; it is spelt out.
+        If there is a cycle; the message lists it.
 
     References
     ----------
@@ -43,7 +43,7 @@ def topological_sort(
         for p in before:
             followers[p].append(item)
         if not before:
-            ready.append(i)  # in rising order already: a heap
+            ready.append(i)  # already in ascending order, so it is a heap
     order: list[T] = []
     while ready:
         item = items[heapq.heappop(ready)]
@@ -64,7 +64,7 @@ def topological_sort(
 
 
 def _find_cycle(stuck: set[T], predecessors: Callable[[T], Iterable[T]]) -> list[T]:
-    """Walk backwards among items that all have a stuck predecessor, until one comes again."""
+    """Walk backwards among items that all have a stuck predecessor, until one repeats."""
     item = next(iter(stuck))
     path: list[T] = []
     seen: dict[T, int] = {}
@@ -76,13 +76,13 @@ def _find_cycle(stuck: set[T], predecessors: Callable[[T], Iterable[T]]) -> list
 
 
 def with_collector_paused(make: Callable[[], Made]) -> Made:
-    """Return what a function makes while the cyclic garbage collector does not run.
+    """Call a function while the cyclic garbage collector is paused.
 
-    Planning a large graph makes hundreds of thousands of objects that all live on; looking through
-    them again and again while they are made takes a third of the time.
+    Planning a large graph makes hundreds of thousands of objects, all of which stay alive; scanning
+    them repeatedly meanwhile would take a third of the time.
     """
     was_enabled = gc.isenabled()
-    try:  # a context manager could be kept from its end by an exception from a signal handler
+    try:  # an exception from a signal handler could keep a context manager from its end
         gc.disable()
         return make()
     finally:
@@ -96,9 +96,9 @@ def input_nodes(node: Node) -> list[Node]:
 
 
 def reachable(values: Iterable[Value]) -> list[Node]:
-    """Return all nodes that the values depend on, in the order in which they were made."""
+    """Return all nodes that the values depend on, in order of creation."""
     stack = [v.node for v in values]
-    seen = dict.fromkeys(stack)  # in an order, since a node and its copy have one number
+    seen = dict.fromkeys(stack)  # a stable order: a node and its copy have the same number
     while stack:
         for node in input_nodes(stack.pop()):
             if node not in seen:
@@ -108,9 +108,9 @@ def reachable(values: Iterable[Value]) -> list[Node]:
 
 
 def topological_order(values: Iterable[Value]) -> list[Node]:
-    """Return what the values depend on, inputs first, in the order of making where that is one."""
+    """Return the nodes that the values depend on, inputs first, by creation where possible."""
     nodes = reachable(values)
-    # A node is made after its inputs, so this is the order already unless inputs were exchanged.
+    # Nodes are made after their inputs, so this is a valid order unless inputs were replaced.
     if all(source.serial < node.serial for node in nodes for source in input_nodes(node)):
         return nodes
     return topological_sort(nodes, input_nodes, Node.label)
@@ -140,7 +140,7 @@ class Graph:
         ]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy is made of; the order first, so that no depth is too much for it."""
+        """Return the state for a copy; the order comes first, which avoids deep recursion."""
         return {"order": self.order, **vars(self)}
 
     def consumers(self) -> dict[Node, list[Node]]:

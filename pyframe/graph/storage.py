@@ -36,7 +36,7 @@ class Storage:
     data : ndarray, 1-D
     segments : list of Segment
     version : int
-        Rises with every write from Python, so that a copy can tell that it is stale.
+        Incremented by every write from Python, so that a copy can detect that it is stale.
     """
 
     def __init__(self, data: Array, segments: list[Segment], guard: Guard) -> None:
@@ -54,7 +54,7 @@ class Storage:
         return self.data[offset : offset + math.prod(shape)].reshape(shape)
 
     def note(self, offset: int, size: int, changes: dict[str, Any]) -> None:
-        """Enter into the table what has changed of the parameter at an offset."""
+        """Update the table entry of the parameter at an offset."""
         self.segments[:] = [
             s._replace(**changes) if (s.offset, s.size) == (offset, size) else s
             for s in self.segments

@@ -1,7 +1,7 @@
 """Layers: parts of a model that bring their own parameters.
 
-In comes a node, or the shape of one. Out goes a node over it, made of ops, with parameters and
-states that have the layer's name; what the layers of plugins offer comes by the same names.
+In comes a node. Out goes a node computed from it by ops, with parameters and states named after the
+layer; the layers of plugins are found here under their registered names.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def get(name: str) -> type[Layer]:
     Raises
     ------
     UnknownNameError
-        If nothing has this name; it lists the nearest ones.
+        If nothing has this name; it lists similar names.
 
     Examples
     --------

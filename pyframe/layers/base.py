@@ -1,4 +1,4 @@
-"""What a layer is: parameters that are made when the first input is seen, and nodes over them."""
+"""The base of all layers: parameters made at the first input, and nodes that use them."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ from pyframe.native.building import building
 from pyframe.plugins.registry import ops
 from pyframe.strict import Strict
 
-# What to do instead of setting a parameter anew, which the nodes would not see.
+# What to do instead of replacing a parameter, which the nodes would not notice.
 VALUE = "assign to its value, as in layer.weight.value = ..., or call model.set_weights"
 
 
 class Layer(Strict):
-    """A part of a model that brings its own parameters.
+    """A part of a model with its own parameters.
 
     A subclass keeps every argument of its constructor under the same name, makes its parameters in
     `build` and its nodes in `call`; nothing more is needed for it to be named, summarized and
     saved. Layers held as attributes, alone or in a list, are part of it.
 
-    A subclass is free in its own attributes. One that states ``_attributes`` of its own (see
-    `pyframe.strict.Strict`) is made anew when an argument of its constructor is set before it is
-    built, and refuses what would have no effect, as the built-in layers do.
+    A subclass may set any attributes. One that defines ``_attributes`` (see
+    `pyframe.strict.Strict`) is constructed anew when an argument of its constructor is set before
+    it is built, and refuses changes that would have no effect, as the built-in layers do.
 
     Parameters
     ----------
     name : str, optional
-        Its name in the model. Without one the model names it after its class: ``dense``,
-        ``dense_1`` and so on, in the order of use. Set later, it counts for models made afterwards.
+        Its name in the model. By default the model names it after its class: ``dense``,
+        ``dense_1`` and so on, in order of use. A change affects models made afterwards.
 
     Attributes
     ----------
@@ -55,9 +55,9 @@ class Layer(Strict):
         ``<path>/weight`` and the like, and their first values are drawn from (seed, that name),
         with the seed that is set when the layer sees its first input.
     built : bool
-        Whether it has seen an input, and so has its parameters.
+        Whether it has seen an input and made its parameters.
     output_shape : tuple or None
-        Of the first call.
+        The shape of the output of the first call.
 
     Examples
     --------
@@ -82,14 +82,14 @@ class Layer(Strict):
     def __init__(self, *, name: str | None = None) -> None:
         self._fixed: set[str] = set()  # parameters that are never trained
         self._set_name(name)
-        # Past the guard: this may be called twice.
+        # Bypasses the checks, since this may be called twice.
         vars(self).update(built=False, output_shape=None, input_specs=[])
         self._own: dict[str, Parameter] = {}
-        self._given: dict[str, Parameter] = {}  # what restore() brings
+        self._given: dict[str, Parameter] = {}  # set by restore()
 
     @classmethod
     def cases(cls) -> Sequence[Any]:
-        """Return what the conformance kit tries this layer on.
+        """Return the cases that the conformance kit tests this layer with.
 
         Each case is the shape of an input, batch included, and the arguments of the constructor,
         or a `pyframe.testing.PartCase`. None, the default: the usual shapes of rows, sequences,
@@ -118,12 +118,12 @@ class Layer(Strict):
             self._set_name(value)
         elif name in DERIVED and name in held:
             self._refuse(name, DERIVED[name])
-        elif held.get("_building"):  # what it makes for itself
+        elif held.get("_building"):  # set by the layer itself
             object.__setattr__(self, name, value)
         elif (
             "_attributes" in cls.__dict__
             and name in cls._attributes
-            and cls._options <= held.keys()  # the constructor is done
+            and cls._options <= held.keys()  # outside of the constructor
         ):
             if self.built or name not in cls._options:
                 self._refuse(name, cls._attributes[name])
@@ -169,12 +169,12 @@ class Layer(Strict):
         Parameters
         ----------
         name : str
-            Its last name; the whole one is ``<path>/<name>``.
+            The last part of its name, which is ``<path>/<name>``.
         shape : tuple of int
         initializer : str, number, array_like, Initial or callable
             What `pyframe.initializers.get` takes, or the values themselves.
         dtype : {"float32", "float64"}
-            That of the input, as a rule.
+            Usually that of the input.
         trainable, group
             As for `Parameter`.
 
@@ -200,7 +200,7 @@ class Layer(Strict):
     def add_state(
         self, name: str, shape: Sequence[int], value: float, *, dtype: npt.DTypeLike
     ) -> State:
-        """Make an array that is kept from step to step and saved, but not trained."""
+        """Make an array that persists between steps and is saved, but not trained."""
         if name in self._given:
             return self._take(name, tuple(shape))  # type: ignore[return-value]
         initial = initial_value(value, tuple(shape), f"{self.path}/{name}")
@@ -224,7 +224,7 @@ class Layer(Strict):
         vars(self)["built"] = True
 
     def restore(self, path: str, specs: Sequence[Spec], given: dict[str, Parameter]) -> None:
-        """Build with parameters that are there already: those of a model that is loaded."""
+        """Build with existing parameters, those of a loaded model."""
         vars(self).update(path=path, _given=given)
         self._build(specs)
 
@@ -285,11 +285,11 @@ class Layer(Strict):
 
     @property
     def trainable(self) -> bool:
-        """Whether training changes its parameters; to be set before or after they are there.
+        """Whether training changes its parameters; may be set before or after they exist.
 
-        It sets `trainable` of every parameter, those of sublayers too, but for those that the
-        layer made with ``trainable=False``. States are no matter of it: a `BatchNorm` that is
-        frozen goes on to use, and to average, the statistics of its batches while training.
+        Setting it sets `trainable` of every parameter, including those of sublayers, except those
+        that the layer made with ``trainable=False``. States are not affected: a frozen `BatchNorm`
+        still uses, and averages, the statistics of its batches in training.
         """
         if not self._trainable:
             return False
@@ -313,7 +313,7 @@ class Layer(Strict):
         return [p for p in dict.fromkeys(self._all()) if isinstance(p, State)]
 
     def rename(self, path: str) -> None:
-        """Take a path in a model, and pass it on to whatever has found no place yet."""
+        """Set the path in a model, and the names of sublayers and of unplaced parameters."""
         vars(self)["path"] = path
         for name, parameter in self._own.items():
             if not parameter.is_placed:
@@ -326,7 +326,7 @@ class Layer(Strict):
             return dict(vars(self))
 
     def __copy__(self) -> Self:
-        """Return a layer with parameters of its own: two would train the same ones otherwise."""
+        """Return a layer with its own parameters, so that the two are trained separately."""
         return copy.deepcopy(self)
 
     def config(self) -> dict[str, Any]:
@@ -345,7 +345,7 @@ class Layer(Strict):
         return f"<{type(self).__name__} {self.path!r}, {state}>"
 
 
-# What follows from the inputs and the model, and what to do instead of setting it.
+# Attributes set by the inputs and the model, and what to do instead of setting them.
 DERIVED = {
     "path": "give the layer a name",
     "built": "call the layer on a node to have it built",
@@ -355,7 +355,7 @@ DERIVED = {
 
 
 def created_since(value: Value, serial: int) -> list[Node]:
-    """Return the nodes above a serial number that a value depends on, leaves excepted."""
+    """Return the nodes above a serial number that a value depends on, without leaves."""
     stack, seen = [value.node], {value.node}
     while stack:
         for node in input_nodes(stack.pop()):
@@ -366,9 +366,9 @@ def created_since(value: Value, serial: int) -> list[Node]:
 
 
 def mark(node: Node, layer: Layer, outermost: Layer) -> None:
-    """Note which layer made a node, and which one the user called to have it made."""
+    """Record which layer made a node, and which layer the user called."""
     notes = vars(node)
-    notes.setdefault("layer", layer)  # a layer within this one has come first
+    notes.setdefault("layer", layer)  # recorded by a layer within this one
     notes["outermost_layer"] = outermost
     name = node.name or node.op or snake_case(type(node).__name__)
     notes.setdefault("local_name", name.removeprefix(f"{layer.path}/"))
@@ -380,7 +380,7 @@ def layer_of(node: Node) -> Layer | None:
 
 
 def outermost_layer_of(node: Node) -> Layer | None:
-    """Return the layer that the user called to have a node made; or None."""
+    """Return the layer whose call by the user made a node; or None."""
     return vars(node).get("outermost_layer")
 
 
@@ -391,12 +391,12 @@ def layers_of(order: Iterable[Node]) -> list[Layer]:
 
 
 def name_layers(layers: Sequence[Layer], order: Sequence[Node]) -> None:
-    """Give every layer of a model a path of its own, and their nodes ``<path>/<name or op>``.
+    """Give every layer of a model a unique path, and its nodes the name ``<path>/<name or op>``.
 
     Raises
     ------
     ArgumentError
-        If two layers were given one name.
+        If two layers were given the same name.
     """
     taken: set[str] = set()
     for layer in layers:
@@ -417,7 +417,7 @@ def name_layers(layers: Sequence[Layer], order: Sequence[Node]) -> None:
 
 
 def unused_name(wanted: str, taken: Iterable[str]) -> str:
-    """Return a name, with a number behind it if it is taken."""
+    """Return a name, with a number appended if it is taken."""
     name, count = wanted, 0
     while name in taken:
         count += 1
@@ -438,7 +438,7 @@ def snake_case(name: str) -> str:
 
 
 def initial_value(initializer: Any, shape: tuple[int, ...], what: str) -> Any:
-    """Return what `Parameter` takes: numbers, or an Initial that draws them later."""
+    """Return an argument for `Parameter`: numbers, or an Initial that draws them later."""
     check_shape(shape, what)
     if isinstance(initializer, np.ndarray | list | tuple):
         result: Any = np.asarray(initializer)
@@ -454,7 +454,7 @@ def initial_value(initializer: Any, shape: tuple[int, ...], what: str) -> Any:
 
 
 def activation_function(activation: Any) -> Callable[[Value], Value] | None:
-    """Return what an activation's name stands for; a callable is taken as it is.
+    """Return the function of an activation's name; a callable is returned unchanged.
 
     Raises
     ------
@@ -482,13 +482,13 @@ def activation_function(activation: Any) -> Callable[[Value], Value] | None:
 
 
 def default_weights(activation: Any) -> str:
-    """Return the name of the initializer of weights before an activation.
+    """Return the name of the initializer for weights in front of an activation.
 
     Parameters
     ----------
     activation : callable or None
-        As `activation_function` returns it. One whose `rectifies` is True, as that of `pf.Relu` is,
-        gets He's variance.
+        As `activation_function` returns it. If its `rectifies` is True, as for `pf.Relu`, the
+        weights get He's variance.
 
     Examples
     --------
@@ -509,6 +509,6 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature:
 
 
 def registered_name(value: Any) -> Any:
-    """Return the name of a registered op class; anything else as it is."""
+    """Return the name of a registered op class; anything else unchanged."""
     name = getattr(value, "op", None) if isinstance(value, type) else None
     return name if name and name in ops and ops.get(name) is value else value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pyframe.errors import ArgumentError, ShapeError, check_number
+from pyframe.errors import ArgumentError, ShapeError, check_integer, check_number
 from pyframe.graph.node import Value
 from pyframe.graph.spec import Spec, describe
 from pyframe.layers.base import VALUE, Layer, activation_function, default_weights
@@ -41,11 +41,11 @@ class Dense(Layer):
     Raises
     ------
     ArgumentError
-        If units is not a positive whole number.
+        If units is not a positive integer.
     UnknownNameError
         If the activation or an initializer is unknown.
     ShapeError
-        If the input has fewer than two axes, or its last one is not known.
+        If the input has fewer than two axes, or its last extent is unknown.
 
     Examples
     --------
@@ -75,9 +75,8 @@ class Dense(Layer):
         name: str | None = None,
     ) -> None:
         super().__init__(name=name)
-        if isinstance(units, bool) or not hasattr(units, "__index__") or units < 1:
-            raise ArgumentError(f"Dense: units={units!r}; it must be a whole number, at least 1")
-        self.units, self.activation, self.bias = int(units), activation, bool(bias)
+        self.units = check_integer("Dense: units", units, at_least=1)
+        self.activation, self.bias = activation, bool(bias)
         self.weight_initializer, self.bias_initializer = weight_initializer, bias_initializer
         self._function = activation_function(activation)
 

@@ -32,15 +32,15 @@ class BatchNorm(Layer):
     Parameters
     ----------
     momentum : float, in [0, 1], default 0.9
-        How much stays: average = momentum average + (1 - momentum) batch.
+        Weight of the old average: average = momentum average + (1 - momentum) batch.
     epsilon : float, default 1e-5
     name : str, optional
 
     Notes
     -----
     Input (n, ..., c). Parameters: scale (c,), shift (c,); states: mean (c,), variance (c,).
-    ``trainable = False`` freezes scale and shift; while training the statistics are those of the
-    batch all the same, and their averages go on.
+    ``trainable = False`` freezes scale and shift only: in training the statistics are still those
+    of the batch, and the running averages are still updated.
 
     Examples
     --------

@@ -1,8 +1,8 @@
-"""The one lock for what is made at its first use, whichever thread comes first.
+"""The one lock around everything that is built at its first use.
 
-Parameters get their places in storage, a model its graph and its plans, a plugin is imported: each
-once, while other threads may want the same thing. One lock for all of it cannot be taken in two
-orders. It is held while something is built, never while something runs.
+Parameters are placed in storage, a model gets its graph and its plans, a plugin is imported: each
+once, although several threads may ask for it at the same time. A single lock cannot deadlock with
+another. It is held while something is built, never while something runs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import threading
 
 building = threading.RLock()
 
-# Forked while another thread builds, a child would find it taken by nobody: so a fork waits.
+# A fork while another thread builds would leave the lock taken for ever in the child: it waits.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=building.acquire, after_in_parent=building.release, after_in_child=building.release

@@ -1,4 +1,4 @@
-"""The one door to the C core: nothing else in the package imports cffi or the extension."""
+"""The only interface to the C core: no other module imports cffi or the extension."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ for _name, _dtype in (("pf_value", VALUE_DTYPE), ("pf_instruction", INSTRUCTION_
 
 
 def activations() -> tuple[str, ...]:
-    """Return the activations that a product can take over, each at the place of its code."""
+    """Return the activations that a matrix product can apply, each at the index of its code."""
     names = map(lib.pf_activation_name, itertools.count())
     return tuple(ffi.string(name).decode() for name in itertools.takewhile(bool, names))
 
@@ -138,12 +138,12 @@ def instruction_set() -> str:
 
 
 def choose_instruction_set(wanted: str | None) -> str:
-    """Return the set to use: the one that is asked for, otherwise the best that runs here.
+    """Return the set to use: the requested one, otherwise the best that runs here.
 
     Raises
     ------
     ArgumentError
-        If the machine, or this build of the core, does not have the one that is asked for.
+        If the machine, or this build of the core, does not have the requested one.
     """
     usable = instruction_sets()
     if wanted and wanted not in usable:
@@ -166,7 +166,7 @@ lib.pf_select_isa(_isa_number(choose_instruction_set(os.environ.get("PYFRAME_ISA
 
 @contextlib.contextmanager
 def using_instruction_set(name: str) -> Iterator[None]:
-    """Let the process use another instruction set, for a test: plans made inside call its kernels.
+    """Use another instruction set in this process, for a test: plans made inside call its kernels.
 
     Parameters
     ----------
@@ -184,7 +184,8 @@ def using_instruction_set(name: str) -> Iterator[None]:
 def find_kernel(name: str, bits: int, isa: str | None = None) -> int:
     """Return the address of a kernel, 0 when there is none.
 
-    Of the instruction set in use, unless another one is named; call it only where it runs.
+    It belongs to the instruction set in use, unless another one is named; call it only where
+    that set runs.
 
     Parameters
     ----------
@@ -197,12 +198,12 @@ def find_kernel(name: str, bits: int, isa: str | None = None) -> int:
     library, _, kernel = name.rpartition(":")
     if not library:
         return _find_built_in(name, bits, number)
-    if library not in _libraries and on_unknown_library is not None:
+    if library not in open_libraries and on_unknown_library is not None:
         on_unknown_library(library)
-    if library not in _libraries:
+    if library not in open_libraries:
         return 0
     # The last one of those that run here: instruction sets are numbered from the plain one up.
-    found = _libraries[library].kernels.get((kernel, bits), {})
+    found = open_libraries[library].kernels.get((kernel, bits), {})
     return max(((n, address) for n, address in found.items() if n <= number), default=(0, 0))[1]
 
 
@@ -232,15 +233,14 @@ class Library(NamedTuple):
     kernels: dict[tuple[str, int], dict[int, int]]
 
 
-_libraries: dict[str, Library] = {}
+open_libraries: dict[str, Library] = {}  # by name
 on_unknown_library: Callable[[str], None] | None = None  # set by pyframe.plugins: may open it
 
 
 def open_library(path: str | os.PathLike[str]) -> Library:
     """Open a plugin's shared library, and make its kernels known as ``<library>:<name>``.
 
-    One that is open already is left as it is. What can be seen from outside is looked at before
-    anything of the library runs.
+    A library that is open already is left alone. Its file is checked before any of its code runs.
 
     Raises
     ------
@@ -250,7 +250,7 @@ def open_library(path: str | os.PathLike[str]) -> Library:
         that another library has.
     """
     path = os.path.abspath(os.fsdecode(path))
-    for library in _libraries.values():
+    for library in open_libraries.values():
         if os.path.exists(path) and same_file(path, library.path):
             return library
     refuse_foreign(path, CORE_PATH)
@@ -261,7 +261,7 @@ def open_library(path: str | os.PathLike[str]) -> Library:
         raise PluginError(f"{path} cannot be opened: {reason}")
     try:
         library = _read_plugin(handle, path)
-        known = _libraries.get(library.name)
+        known = open_libraries.get(library.name)
         if known is not None:
             raise PluginError(
                 f"{path} and {known.path} are both called {library.name!r}, and their kernels "
@@ -270,14 +270,14 @@ def open_library(path: str | os.PathLike[str]) -> Library:
     except PluginError:
         lib.pf_library_close(handle)
         raise
-    _libraries[library.name] = library
+    open_libraries[library.name] = library
     return library
 
 
-# What a size must be at least: the struct as it was in the first version.
+# The smallest valid sizes: those of the structs in the first version.
 _OLDEST_PLUGIN = ffi.offsetof("pf_plugin", "kernel_size") + 4
 _OLDEST_ROW = ffi.offsetof("pf_plugin_kernel", "kernel") + ffi.sizeof("pf_kernel")
-_MOST_KERNELS = 100_000  # more are no number of kernels but memory of something else
+_MOST_KERNELS = 100_000  # a larger number is garbage
 
 
 def _read_plugin(handle: Any, path: str) -> Library:
@@ -329,7 +329,7 @@ def _read_kernels(plugin: Any, path: str) -> dict[tuple[str, int], dict[int, int
         row = ffi.cast("pf_plugin_kernel *", ffi.cast("char *", plugin.kernels) + i * each)
         address = int(ffi.cast("uintptr_t", row.kernel))
         rows.append(KernelRow(_text(row.name), _text(row.isa), row.bits, row.flags, address))
-    # What this kind of machine does not have is left out.
+    # Instruction sets of other kinds of machines are skipped.
     numbers = {ffi.string(lib.pf_isa_name(i)).decode(): i for i in range(lib.pf_isa_count())}
     return {
         key: {numbers[isa]: address for isa, address in variants.items() if isa in numbers}
@@ -348,20 +348,20 @@ MAX_THREADS: int = lib.PF_MAX_THREADS
 
 
 def thread_count() -> int:
-    """Return how many threads share work, the calling one included."""
+    """Return the number of threads that share work, including the calling one."""
     return int(lib.pf_thread_count())
 
 
 def set_thread_count(count: int) -> None:
-    """Set how many threads share work, from 1 to MAX_THREADS."""
+    """Set the number of threads that share work, from 1 to MAX_THREADS."""
     lib.pf_set_thread_count(count)
 
 
 def pool_report() -> dict[str, int]:
     """Return what the thread pool has done so far.
 
-    ``workers`` are the threads that it has started in this process, ``regions`` the pieces of work
-    that were shared out, ``wake_nanoseconds`` what waking a thread has cost on the average.
+    ``workers`` is the number of threads started in this process, ``regions`` the number of calls
+    that were shared between threads, ``wake_nanoseconds`` the mean cost of waking a thread.
     """
     report = ffi.new("pf_pool_report *")
     lib.pf_pool_look(report)
@@ -440,8 +440,8 @@ def call_kernel(
 ) -> tuple[int, int, int, int]:
     """Call one kernel on arrays and return (status, operand, index, value).
 
-    What the tests and the conformance kit use to look at a kernel by itself; training goes through
-    a plan. All arrays must be contiguous; an absent operand is None. The outputs in `unwanted`
+    The tests and the conformance kit call single kernels in this way; training goes through a
+    plan. All arrays must be contiguous; an absent operand is None. The outputs in `unwanted`
     keep their shape and lose their data, as in a plan. `scratch` replaces the scratch memory of
     the call, and `kernel` (an address) the built-in kernel of that name.
     """
@@ -491,7 +491,7 @@ def call_kernel(
 class Product:
     """The core's matrix product c = a @ b, prepared: `run` computes it.
 
-    What the tests and the benchmark look at the product with; training goes through a plan.
+    The tests and the benchmark call the product in this way; training goes through a plan.
 
     Parameters
     ----------
@@ -502,9 +502,9 @@ class Product:
     rows : array of uintp, shape (taps, m), optional
         The addresses of the rows of an indirect a, which then is None.
     packed : bool
-        Bring b into the order that the product reads beforehand.
+        Pack b beforehand into the order in which the product reads it.
     scratch : bool
-        Give it the scratch memory that it can use.
+        Provide the scratch memory that it can use.
     isa : str, optional
         An instruction set of this machine, instead of the one in use.
     **fields

@@ -13,18 +13,18 @@ from pyframe.native.core import ffi, lib
 
 
 class _Reading(threading.local):
-    """What in this thread is reading parameters right now: a write would wait for it forever."""
+    """The evaluations of this thread that hold a read lock: a write would wait for them forever."""
 
     def __init__(self) -> None:
         self.in_python_node = False
-        self.paused_loops: set[ref[object]] = set()  # evaluations that stopped inside a batch
+        self.paused_loops: set[ref[object]] = set()  # evaluations paused inside a batch
 
     def pause(self, loop: object) -> None:
-        """Enter an evaluation that stopped inside a batch."""
+        """Register an evaluation that is paused inside a batch."""
         self.paused_loops.add(ref(loop, self.paused_loops.discard))
 
     def resume(self, loop: object) -> None:
-        """Take it out again."""
+        """Remove it again."""
         self.paused_loops.discard(ref(loop))
 
 
@@ -43,7 +43,7 @@ def refuse_while_reading(what: str) -> None:
 
 
 def already_trained() -> BusyError:
-    """Return the error for parameters that somebody else is training."""
+    """Return the error for parameters that are being trained elsewhere."""
     return BusyError(
         "these parameters are being trained already, by another thread or by a fit "
         "that has called you; wait for it, or train a copy"
@@ -51,7 +51,7 @@ def already_trained() -> BusyError:
 
 
 class Guard:
-    """Who may read and who may write a set of buffers; the lock itself is in C."""
+    """The read-write lock of a set of buffers; the lock itself is in C."""
 
     def __init__(self) -> None:
         pointer = lib.pf_guard_new()
@@ -61,7 +61,7 @@ class Guard:
         self.updating_thread: int | None = None  # while an optimizer written in Python updates
 
     def __reduce__(self) -> Any:
-        return Guard, ()  # a copy guards copies: nobody has it
+        return Guard, ()  # the copy guards other buffers, and is not locked
 
     def refuse_own(self) -> None:
         """Raise `BusyError` if this thread would wait for itself when it writes."""
@@ -81,27 +81,27 @@ class Guard:
 def hold(guards: Sequence[Guard], purpose: int) -> AbstractContextManager[Any]:
     """Take some guards, all or none, until the end of a ``with`` block over what is returned.
 
-    An exception from a signal handler comes where a function begins or a call has returned. So this
-    is an object of C: its block ends in one call, with no Python code in which an exception could
-    come first. And should it be lost, it gives them back when it goes.
+    A signal handler may raise an exception wherever a function begins or a call returns. So this is
+    a C object: its block ends in one call, with no Python code that such an exception could skip.
+    If the object is lost, its destructor releases the guards.
 
     Raises
     ------
     BusyError
-        If somebody else is training what they guard.
+        If the guarded parameters are being trained elsewhere.
     """
     held: AbstractContextManager[Any] = new_hold(guards, purpose)
     try:
         if not lib.pf_hold_take(held):
             raise already_trained()
-    except BaseException:  # it lives on in the frames of the exception
+    except BaseException:  # the frames of the exception keep it alive
         ffi.release(held)
         raise
     return held
 
 
 def new_hold(guards: Sequence[Guard], purpose: int) -> Any:
-    """Return what takes some guards by ``lib.pf_hold_take`` and gives them back when released.
+    """Return an object that takes guards by ``lib.pf_hold_take``, and frees them when released.
 
     `purpose` is ``lib.PF_TO_TRAIN``, ``PF_TO_WRITE`` or ``PF_TO_RESTORE``.
     """
@@ -121,5 +121,5 @@ def hold_all(guards: Iterable[Guard]) -> AbstractContextManager[Any]:
 
 
 def in_order(guards: Iterable[Guard]) -> list[Guard]:
-    """Return each guard once, in the one order in which everybody takes them."""
+    """Return each guard once, in the global order of locking."""
     return sorted(set(guards), key=lambda guard: int(ffi.cast("uintptr_t", guard.pointer)))

@@ -1,8 +1,8 @@
-"""Whether a shared library can be a plugin's: what it is for, and what it says of its kernels.
+"""Checks of a plugin's shared library: its target machine, and its table of kernels.
 
-The loader of an operating system calls a library for another machine "invalid", and may take the
-process down with one that was cut short. So the headers are read here, and no foreign library is
-ever opened: ELF (Linux and its like), Mach-O (macOS) and PE (Windows); see ``elf.h``,
+The loader of an operating system merely calls a library for another machine "invalid", and may
+crash the process on a truncated one. So the headers are read here, and an unsuitable library is
+never opened: ELF (Linux and its like), Mach-O (macOS) and PE (Windows); see ``elf.h``,
 ``mach-o/loader.h`` and Microsoft's "PE Format".
 """
 
@@ -54,16 +54,16 @@ MACHINE_NAMES = {"amd64": "x86-64", "x86_64": "x86-64", "arm64": "aarch64"}
 
 
 class _NoLibraryError(Exception):
-    """Says what a file is instead."""
+    """A file is no shared library; the message says what it is."""
 
 
 def read_targets(path: str) -> list[Target]:
-    """Return what a shared library is for; several if it is a universal one of macOS.
+    """Return the targets of a shared library; several for a universal one of macOS.
 
     Raises
     ------
     PluginError
-        If there is no such file, or it is no shared library, or not all of one.
+        If the file does not exist, is no shared library, or is truncated.
 
     Examples
     --------
@@ -96,7 +96,7 @@ def read_targets(path: str) -> list[Target]:
 
 
 def refuse_foreign(path: str, own: str) -> None:
-    """Raise `PluginError` unless a shared library is for the machine that another one is for.
+    """Raise `PluginError` unless a shared library has the same target as another one.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ def _elf_target(data: bytes) -> Target:
     kind, machine = struct.unpack_from(order + "HH", data, 16)
     if kind != ELF_SHARED:
         raise _NoLibraryError(ELF_KINDS.get(kind, f"an ELF file of type {kind}"))
-    # The table of segments: what is mapped into memory must be there to be mapped.
+    # The table of segments: the file must contain all that is mapped into memory.
     start = struct.unpack_from(order + ("Q" if wide else "I"), data, 32 if wide else 28)[0]
     each, count = struct.unpack_from(order + "HH", data, 54 if wide else 42)
     end = 0
@@ -177,7 +177,7 @@ def _mach_target(data: bytes, at: int) -> Target:
 def _universal_targets(data: bytes) -> list[Target]:
     wide = data[3] == 0xBF
     (count,) = struct.unpack_from(">I", data, 4)
-    if count > 30:  # compiled Java begins with the same four bytes, and then has its version
+    if count > 30:  # compiled Java begins with the same four bytes, followed by its version
         raise _NoLibraryError("compiled Java")
     found = []
     for i in range(count):
@@ -201,7 +201,7 @@ def _pe_target(data: bytes) -> Target:
 
 
 def same_file(path: str, other: str) -> bool:
-    """Return whether two paths lead to one file; False when one leads to none."""
+    """Return whether two paths lead to the same file; False if either does not exist."""
     try:
         return os.path.samefile(path, other)
     except OSError as error:
@@ -248,7 +248,7 @@ def check_kernels(rows: Sequence[KernelRow], path: str) -> dict[tuple[str, int],
     Raises
     ------
     PluginError
-        If a row is not what the header says, there is one twice, or a kernel cannot run everywhere.
+        If a row contradicts the header, occurs twice, or lacks a kernel for the baseline.
     """
     found: dict[tuple[str, int], dict[str, int]] = {}
     for i, row in enumerate(rows):

@@ -1,8 +1,8 @@
-"""How many threads pyframe uses: by default, as set, and as `threadpoolctl` wants it.
+"""The number of threads: its default, setting it, and the link to `threadpoolctl`.
 
-The number is one for the process. It changes how fast things are and never what comes out: see
-``docs/threads.md``. It starts as ``PYFRAME_NUM_THREADS`` says; without that variable it is what the
-process may use.
+There is one number for the process. It affects the speed and never the results: see
+``docs/threads.md``. Its initial value is ``PYFRAME_NUM_THREADS``; without that variable it is the
+number of processors that the process may use.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ VARIABLE = "PYFRAME_NUM_THREADS"
 
 
 def get_num_threads() -> int:
-    """Return how many threads work on one thing at most, the calling one included.
+    """Return the largest number of threads that share one task, including the calling one.
 
     Examples
     --------
@@ -34,16 +34,16 @@ def get_num_threads() -> int:
 
 
 def set_num_threads(count: int | None) -> None:
-    """Let at most `count` threads work on one thing, in the whole process.
+    """Let at most `count` threads share one task, in the whole process.
 
-    What is running goes on as it is; the next piece of work follows the new number. More threads
-    than there are processors are allowed, and slow.
+    Running tasks are not affected; later ones use the new number. More threads than processors
+    are allowed, but slow.
 
     Parameters
     ----------
     count : int or None
-        From 1, the calling thread alone, to 64. None: as many as the process may use, found out
-        anew.
+        From 1, the calling thread alone, to 64. None: as many as the process may use, which is
+        determined anew.
 
     Raises
     ------
@@ -68,9 +68,9 @@ def set_num_threads(count: int | None) -> None:
 
 @contextlib.contextmanager
 def num_threads(count: int | None) -> Iterator[None]:
-    """Set the number of threads for a while; also a decorator.
+    """Set the number of threads within a ``with`` block; also a decorator.
 
-    The number is one for the process: other Python threads see it too.
+    The number applies to the whole process, other Python threads included.
 
     Parameters
     ----------
@@ -96,11 +96,11 @@ def num_threads(count: int | None) -> Iterator[None]:
 
 
 def usable_processors() -> int:
-    """Return how many processors this process may keep busy, at least 1.
+    """Return the number of processors that this process may use, at least 1.
 
-    The least of: the processors that its affinity mask names, the processor time that its control
-    groups grant it (a container's ``--cpus=2``), and ``OMP_NUM_THREADS``, by which batch systems
-    and joblib tell all libraries to hold back.
+    The minimum of: the processors in its affinity mask, the processor time that its control groups
+    grant it (a container's ``--cpus=2``), and ``OMP_NUM_THREADS``, with which batch systems and
+    joblib limit all libraries.
     """
     if hasattr(os, "sched_getaffinity"):
         count = len(os.sched_getaffinity(0))
@@ -109,7 +109,7 @@ def usable_processors() -> int:
     limits = [count, core.MAX_THREADS]
     quota = control_group_limit()
     if quota is not None:
-        limits.append(int(quota))  # a rest of a processor is not worth being stopped for
+        limits.append(int(quota))  # using a fraction more would only get it throttled
     wanted = _whole_number(os.environ.get("OMP_NUM_THREADS", "").split(",")[0])
     if wanted is not None:
         limits.append(wanted)
@@ -124,11 +124,11 @@ def control_group_limit(
     Parameters
     ----------
     membership : str
-        The file that says which groups the process is in, a line ``number:controllers:path`` each;
-        no controllers mean version 2.
+        The file that lists the groups of the process, one ``number:controllers:path`` a line;
+        an empty list of controllers means version 2.
     root : str
-        Where the groups are mounted. In a container the path may be the host's, and only the root
-        be seen; so the group and all those above it are asked, of which each can set a limit.
+        Where the groups are mounted. In a container the path may be the host's while only the root
+        is visible; so the group and all its ancestors are read, each of which may set a limit.
 
     Notes
     -----
@@ -169,7 +169,7 @@ def _group_limit(folder: str, version: int) -> float | None:
 
 
 def _read(path: str) -> str:
-    """Return a small file's text, nothing if there is none; quicker than `open`, for the import."""
+    """Return the text of a small file, empty if it does not exist; faster than `open`."""
     try:
         file = os.open(path, os.O_RDONLY)
     except OSError as error:
@@ -195,7 +195,7 @@ def initial_count(environment: Mapping[str, str]) -> int:
     Raises
     ------
     ArgumentError
-        If the environment asks for something that is no number of threads.
+        If the environment variable is not a number of threads.
     """
     text = environment.get(VARIABLE, "").strip()
     if not text:
@@ -213,10 +213,10 @@ def initial_count(environment: Mapping[str, str]) -> int:
 
 
 def register_with_threadpoolctl(module: Any) -> None:
-    """Teach the module `threadpoolctl` to find pyframe's threads; once is enough.
+    """Register pyframe with `threadpoolctl`; once is enough.
 
-    It looks at the shared libraries of the process by their file names and calls C functions of
-    theirs. Versions before 3.2 cannot be taught and are left alone.
+    That module finds the shared libraries of the process by their file names and calls their C
+    functions. Versions before 3.2 cannot be extended and are left alone.
     """
     if not hasattr(module, "register") or not hasattr(module, "LibController"):
         return
@@ -226,7 +226,7 @@ def register_with_threadpoolctl(module: Any) -> None:
 
         user_api = "pyframe"
         internal_api = "pyframe"
-        filename_prefixes = ("_core",)  # others have one as well; the symbols tell them apart
+        filename_prefixes = ("_core",)  # others use this name as well; the symbols tell them apart
         check_symbols = ("pyframe_get_num_threads", "pyframe_set_num_threads")
 
         def get_num_threads(self) -> int:
@@ -244,10 +244,10 @@ def register_with_threadpoolctl(module: Any) -> None:
 
 
 class _WaitForThreadpoolctl:
-    """An entry of ``sys.meta_path`` that registers pyframe once threadpoolctl is imported.
+    """An entry of ``sys.meta_path`` that registers pyframe when threadpoolctl is imported.
 
-    It finds nothing itself. It lets the others find threadpoolctl and has the loader register
-    pyframe behind the module's own code; then it takes itself out.
+    It finds no module itself. It lets the other finders find threadpoolctl, wraps the loader so
+    that pyframe is registered after the module has run, and then removes itself.
     """
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:

@@ -305,7 +305,7 @@ class ConfusionMatrix(LabelMetric):
         Logits or probabilities.
     sample_weight : Value, shape (n,), optional
     classes : int, optional
-        How many there are; the last extent of y_hat unless given.
+        Number of classes; default: the last extent of y_hat.
     name : str, optional
 
     Returns
@@ -535,7 +535,7 @@ class R2(ElementMetric):
 
 
 def _unit(x: Any) -> Any:
-    """Return what the 26th binary digit of a number counts."""
+    """Return the value of the 26th binary digit of a number."""
     return np.ldexp(1.0, np.frexp(x)[1] - 26)
 
 

@@ -24,12 +24,12 @@ def _rows(x: Any) -> Any:
 
 
 class Normalization(Op):
-    """What the normalizations share: x (..., C) with a scale and a shift for each of C features."""
+    """The base of the normalizations: x (..., C) with a scale and a shift for each feature."""
 
     features: ClassVar[tuple[int, ...]] = (1, 2)  # the inputs that are (C,)
     takes: ClassVar[int] = 3  # how many inputs
     x: ClassVar[int] = 0  # which input x is
-    scratch_rows: ClassVar[int] = 2  # how many times C reals the kernel needs
+    scratch_rows: ClassVar[int] = 2  # scratch memory of the kernel in multiples of C elements
 
     def infer_x(self, shapes: Sequence[Any], min_ndim: int) -> Shape:
         """Return the shape of x, with what the other inputs say of C."""

@@ -12,7 +12,7 @@ from pyframe.graph.spec import Spec
 
 
 class Dropout(Op):
-    """Elements left out at random while training; the identity otherwise.
+    """Zeroes random elements in training; the identity otherwise.
 
     Each element is 0 with probability `rate`, else divided by 1 - rate, so that its mean stays
     what it is ("inverted" dropout). Which ones are kept follows from the seed, the name of the
@@ -48,7 +48,7 @@ class Dropout(Op):
 
     op = "dropout"
     attributes = {"rate": "f8"}
-    rules = {"rate": number(at_least=0, below=1)}  # the share left out
+    rules = {"rate": number(at_least=0, below=1)}  # the fraction of zeroed elements
     reads_training = True
     uses_random = True
 
@@ -83,7 +83,7 @@ class DropoutGrad(Op):
     op = "dropout_grad"
     kernel = "dropout"
     attributes = {"rate": "f8"}
-    rules = {"rate": number(at_least=0, below=1)}  # the share left out
+    rules = {"rate": number(at_least=0, below=1)}  # the fraction of zeroed elements
     differentiable = False
     reads_training = True
     uses_random = True

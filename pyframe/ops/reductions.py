@@ -38,7 +38,7 @@ def reduced_shape(shape: Shape, axes: Sequence[int], keepdims: bool) -> Shape:
 
 
 class Reduction(Op):
-    """What sum, mean and max and their gradients share; `like` is the input that x is.
+    """The base of sum, mean and max and their gradients; `like` is the index of the input x.
 
     The kernel reads the axes as a mask: bit i for axis i.
     """
@@ -140,7 +140,7 @@ def draw_axes(draw: Any, ndim: int) -> dict[str, Any]:
 
 
 def reduced_count(x: Any, axis: Axis = None, keepdims: bool = False) -> int:
-    """Return how many elements of x go into one of the result."""
+    """Return the number of elements of x for each one of the result."""
     axes = range(x.ndim) if axis is None else np.atleast_1d(np.asarray(axis, int))
     return math.prod(x.shape[a] for a in axes)
 
@@ -249,7 +249,7 @@ class Max(Reduction):
     Raises
     ------
     ShapeError
-        If x has no such axis, or an axis is empty: nothing has no maximum.
+        If x has no such axis, or an axis is empty: there is no maximum of nothing.
     """
 
     op = "max"

@@ -1,4 +1,4 @@
-"""Shapes: elements move and keep their values. Kernels: shapes.c."""
+"""Shape ops, which move elements and keep their values. Kernels: shapes.c."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ class Transpose(Op):
     ----------
     x : Value
     axes : tuple of int, optional
-        Axis i of the result is axis ``axes[i]`` of x. None: the order is turned round.
+        Axis i of the result is axis ``axes[i]`` of x. None: the order is reversed.
 
     Raises
     ------
@@ -471,7 +471,7 @@ def numpy_index(index: Any) -> tuple[Any, ...]:
 
 
 class Sliced(Op):
-    """What `Slice` and its gradient share; `like` is the input that x is."""
+    """The base of `Slice` and its gradient; `like` is the index of the input x."""
 
     # for each axis of x: the first index, the step and the number of indices
     attributes = {"index": "(3,8)i8"}
@@ -523,13 +523,13 @@ class Slice(Sliced):
     ----------
     x : Value
     index : int, slice, Ellipsis, or tuple of these
-        A whole number takes its axis away. Slices may have any step, negative ones too. A slice
+        An integer removes its axis. Slices may have any step, including negative ones. A slice
         may also be written as (start, stop, step) within a tuple.
 
     Raises
     ------
     ShapeError
-        If a whole number lies outside of its axis, or there are more items than axes.
+        If an integer lies outside of its axis, or there are more items than axes.
 
     Examples
     --------

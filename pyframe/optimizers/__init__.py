@@ -1,7 +1,7 @@
-"""Optimizers: how parameters change from step to step.
+"""Optimizers: how training updates the parameters.
 
-In come hyperparameters, and the flat arrays of parameters and gradients. Out go calls of kernels,
-or a step in NumPy, that write what the parameters are afterwards.
+In come hyperparameters, and the flat arrays of parameters and gradients. Out go kernel calls, or a
+step in NumPy, that write the new values of the parameters.
 
 >>> import pyframe as pf
 >>> pf.optimizers.get("adam")

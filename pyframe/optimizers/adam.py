@@ -10,9 +10,9 @@ from pyframe.optimizers.base import Call, Optimizer
 
 
 class Adam(Optimizer):
-    """Gradient descent with a rate of its own for each element, from running moments.
+    """Gradient descent with an adaptive rate for each element, from running moments.
 
-    For a parameter p with gradient g, moments m and v, at first 0, in step t = 1, 2, ...::
+    For a parameter p with gradient g and moments m and v, initially 0, in step t = 1, 2, ...::
 
         h = g + weight_decay p
         m = beta1 m + (1 - beta1) h

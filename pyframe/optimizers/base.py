@@ -1,7 +1,7 @@
-"""What an optimizer is: hyperparameters, slots, and the kernel calls that its update lowers to.
+"""The base of all optimizers: hyperparameters, slots, and the kernel calls of an update.
 
-An update never sees single parameters. The planner cuts the flat parameter buffers into runs,
-stretches of one dtype and one group, and asks for the calls on one of them.
+An update does not handle single parameters. The planner divides the flat parameter buffers into
+runs, stretches of one dtype and one group, and asks for the calls on each run.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ class Call(NamedTuple):
 
 OPTIONS = "set the option itself, as in optimizer.weight_decay = 0.1"
 GROUPS = "set all of them: optimizer.groups = {...}"
-# What the kernels that clip read.
+# The attributes of the clipping kernels.
 LIMIT = Block({"limit": "f8"})
 SKIP = Block({"skip": "i8"})
-# What can be set besides the options of one's own.
+# What can be set besides the options of a subclass.
 SETTABLE = ("learning_rate", "clip_value", "clip_norm", "nonfinite", "groups")
 
 
@@ -61,9 +61,9 @@ class Optimizer(Strict):
     if it is a search. Options of its own go to ``super().__init__`` as keywords: they are kept in
     `options`, can be overridden for a group, and are saved with the model.
 
-    All of these may be set later (``optimizer.weight_decay = 0.1``). The learning rate is read anew
-    at each step, by a fit too; a `Trainer` heeds the rest in its next fit, and a plan that was
-    compiled before refuses to train on.
+    All of these may be set later (``optimizer.weight_decay = 0.1``). The learning rate is read at
+    each step, also within a fit; a `Trainer` applies the rest in its next fit, and a plan that was
+    compiled before refuses to continue training.
 
     Parameters
     ----------
@@ -76,11 +76,11 @@ class Optimizer(Strict):
         Mikolov, Bengio, "On the difficulty of training recurrent neural networks", 2013,
         algorithm 1). Happens after `clip_value`.
     nonfinite : {"raise", "skip"}, optional
-        What becomes of a step whose gradients hold NaN or infinity, of which no clipping makes
-        numbers: "raise" an `AnomalyError` that names the parameter, with nothing updated; "skip"
-        the update of parameters, states and slots, count the step as taken, and add one to
+        How to handle a step whose gradients hold NaN or infinity, which clipping cannot mend:
+        "raise" an `AnomalyError` that names the parameter, with nothing updated; or "skip" the
+        update of parameters, states and slots, count the step as taken, and add one to
         `Plan.skipped_steps`. Default: "raise" with `clip_value` or `clip_norm`; without them
-        nobody looks, which would be one more pass over the gradients.
+        there is no check, which would be one more pass over the gradients.
     groups : dict, optional
         Other options for parameters of a group, and "learning_rate_factor", as in
         ``{"bias": {"weight_decay": 0.0, "learning_rate_factor": 2.0}}``. A key is the group that
@@ -147,7 +147,7 @@ class Optimizer(Strict):
         self._settle(self.check_options(options), groups or {})
 
     def _settle(self, options: dict[str, Any], groups: Mapping[str, Mapping[str, Any]]) -> None:
-        """Take options and groups that fit together, or with an error neither."""
+        """Set options and groups together, or neither if there is an error."""
         before = self.options
         vars(self)["options"] = FixedDict(options, OPTIONS)
         try:
@@ -156,13 +156,13 @@ class Optimizer(Strict):
             vars(self)["options"] = before
             raise
         fixed = {group: FixedDict(given, GROUPS) for group, given in checked.items()}
-        # To be read as attributes too; with __getattr__ each look at the rate would take longer.
+        # Options are attributes too; with __getattr__ reading the rate would take longer.
         vars(self).update(options, groups=FixedDict(fixed, GROUPS))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set an argument of the constructor, checked as it does it; plans hear of it."""
+        """Set an argument of the constructor, with the same checks, and notify the plans."""
         options = vars(self).get("options")
-        if options is None:  # it is still being made
+        if options is None:  # still in the constructor
             object.__setattr__(self, name, value)
             return
         if name in options:
@@ -179,15 +179,15 @@ class Optimizer(Strict):
                 method()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_on_change": []}  # the plans of a copy are others
+        return {**vars(self), "_on_change": []}  # a copy has its own plans
 
     def on_change(self, method: Any) -> None:
-        """Have a method called, as long as its object lives, when anything but the rate changes."""
+        """Call a method, as long as its object lives, when anything but the rate changes."""
         self._on_change[:] = [r for r in self._on_change if r() is not None]
         self._on_change.append(WeakMethod(method))
 
     def settings(self) -> dict[str, Any]:
-        """Return what a plan has read when it was compiled, to be compared with what is now."""
+        """Return the settings that a plan reads when compiled, to detect later changes."""
         names = ("clip_value", "clip_norm", "nonfinite", "groups", "slots")
         own = {} if self.is_python else self.options  # Python code reads its options at each step
         return {**own, **{name: getattr(self, name) for name in names}}
@@ -231,7 +231,7 @@ class Optimizer(Strict):
         return {"learning_rate_factor": 1.0, **self.options, **self.groups.get(group, {})}
 
     def group_of(self, parameter: Any) -> str:
-        """Return the key of `groups` that a parameter falls under, or the group it was given."""
+        """Return the key of `groups` that applies to a parameter, or the group it was given."""
         group: str = parameter.group
         if group not in self.groups and parameter.name:
             last = parameter.name.rpartition("/")[2]
@@ -260,7 +260,7 @@ class Optimizer(Strict):
         return type(self).update is not Optimizer.update
 
     def initial_slot(self, name: str) -> float:
-        """Return what all of a slot is before the first step."""
+        """Return the initial value of a slot's elements."""
         return 0.0
 
     def lower_attributes(self, group: str) -> Mapping[str, Any]:
@@ -272,7 +272,7 @@ class Optimizer(Strict):
         return self._block.pack(self.lower_attributes(group))
 
     def calls(self, group: str) -> list[Call]:
-        """Return the kernel calls that update one run of a group, after the gradients are there."""
+        """Return the kernel calls that update one run of a group, once the gradients are known."""
         raise NotImplementedError(f"{type(self).__name__} overrides neither calls nor update")
 
     def proposals(self, group: str) -> list[Call]:
@@ -280,7 +280,7 @@ class Optimizer(Strict):
         raise NotImplementedError(f"{type(self).__name__} proposes but has no proposals")
 
     def clip_calls(self) -> list[list[Call]]:
-        """Return the calls that clip gradients: lists of calls, each made on every run in turn.
+        """Return the calls that clip gradients: lists of calls, each applied to every run in turn.
 
         "norm" is one float64 number for all runs, zero in the beginning; "skipped" another one,
         that counts the steps which were skipped.
@@ -291,7 +291,7 @@ class Optimizer(Strict):
             Call("gradient_norm", ("gradients",), ("norm",)),
             Call("check_norm", ("norm",), ("skipped",), (), skip),
         ]
-        # By value infinity would be clipped to the limit: what comes first is looked at.
+        # Clipping by value would turn infinity into the limit, so the check comes first.
         if self.clip_value is not None or (self.clip_norm is None and self.nonfinite is not None):
             result.append(look)
         if self.clip_value is not None:
@@ -371,7 +371,7 @@ class Optimizer(Strict):
 
 
 def _rate(rate: Any) -> Any:
-    """Return a learning rate as a float, or as the schedule that it is or names."""
+    """Return a learning rate as a float or a schedule, which may be given by name."""
     if isinstance(rate, str | Mapping) or callable(rate):
         return schedules.get(rate)
     return check_rate(rate)
@@ -387,7 +387,7 @@ def _nonfinite(what: str, value: str | None) -> str | None:
     return value
 
 
-# What is checked when it is set, and has been read by the plans that were compiled before.
+# The checks of settings that compiled plans have read.
 CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "clip_value": _limit,
     "clip_norm": _limit,
@@ -430,7 +430,7 @@ def get(optimizer: Any) -> Any:
 
 
 def from_config(config: Mapping[str, Any]) -> Optimizer:
-    """Return the optimizer that `Optimizer.config` has described."""
+    """Return the optimizer that `Optimizer.config` described."""
     arguments = dict(config)
     made: Optimizer = registries["optimizers"].get(arguments.pop("name", ""))(**arguments)
     return made

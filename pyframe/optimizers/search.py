@@ -1,8 +1,8 @@
-"""Searches: optimizers that try parameters and look at the loss alone. Kernels: optimizers.c.
+"""Searches: optimizers that try parameters and use the loss alone. Kernels: optimizers.c.
 
 In every step a candidate is proposed, the forward pass is run with it, and if its loss is below
 the best one so far the candidate becomes the parameters. So the parameters are always the best
-that was found, and the loss that a step returns is the candidate's. Losses must be comparable:
+ones found, and the loss that a step returns is the candidate's. Losses must be comparable:
 train on all data at once (``batch_size=None``), not on batches.
 
 Parameters of several groups or dtypes lie in several runs. Each keeps its own best loss and its
@@ -20,11 +20,11 @@ from pyframe.optimizers.base import Call, Optimizer
 
 
 class Search(Optimizer):
-    """What the searches share: no gradients, a candidate, and the best loss."""
+    """The base of the searches: no gradients, a candidate, and the best loss."""
 
     needs_gradients = False
     proposes = True
-    _attributes = {"groups": ""}  # nothing has a learning rate, and there is nothing to clip
+    _attributes = {"groups": ""}  # there is no learning rate, and nothing to clip
     slots = {"best": "scalar"}
 
     def __init__(self, *, groups: Mapping[str, Mapping[str, Any]] | None, **options: Any) -> None:
@@ -41,8 +41,8 @@ class Search(Optimizer):
 class RandomSearch(Search):
     """Try random parameters, and keep the best: the lesson's first method.
 
-    Each element of each parameter is drawn from [low, high), anew in every step; where the
-    parameters began is of no matter.
+    Each element of each parameter is drawn from [low, high) anew in every step; the initial
+    values do not matter.
 
     Parameters
     ----------

@@ -10,9 +10,9 @@ from pyframe.optimizers.base import Call, Optimizer
 
 
 class SGD(Optimizer):
-    """Gradient descent, on all data or on batches, with momentum if wanted.
+    """Gradient descent, on all data or on batches, optionally with momentum.
 
-    For a parameter p with gradient g and velocity v, at first 0::
+    For a parameter p with gradient g and velocity v, initially 0::
 
         h = g + weight_decay p
         v = momentum v + h
@@ -23,9 +23,9 @@ class SGD(Optimizer):
     ----------
     learning_rate : float, Schedule, str or callable, default 0.01
     momentum : float in [0, 1], default 0.0
-        0 needs no velocity.
+        With 0 there is no velocity.
     nesterov : bool, default False
-        Needs a momentum.
+        Requires a momentum above 0.
     weight_decay : float, at least 0, default 0.0
         Adds ``weight_decay / 2 * sum(p**2)`` to the loss, in effect.
     clip_value, clip_norm, nonfinite, groups
@@ -34,7 +34,7 @@ class SGD(Optimizer):
     References
     ----------
     Sutskever, Martens, Dahl, Hinton, "On the importance of initialization and momentum in deep
-    learning", 2013, section 2; with the learning rate outside of the velocity, as PyTorch has it.
+    learning", 2013, section 2; with the learning rate outside of the velocity, as in PyTorch.
 
     Examples
     --------
@@ -79,7 +79,7 @@ class SGD(Optimizer):
 
     @property
     def slots(self) -> dict[str, str]:  # type: ignore[override]  # no one sets it
-        """A velocity, if there is any momentum."""
+        """The velocity, if there is momentum."""
         every = [self.options, *self.groups.values()]
         return {"velocity": "like"} if any(o.get("momentum") for o in every) else {}
 

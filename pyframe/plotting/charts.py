@@ -115,7 +115,7 @@ def loss_curve(
     y_label: str = "loss",
     log: bool | None = None,
 ) -> Figure:
-    """Draw how losses or metrics went.
+    """Draw losses or metrics by epoch.
 
     Parameters
     ----------
@@ -198,7 +198,7 @@ def gradient_norms(norms: Mapping[str, Sequence[float]], *, title: str = "") -> 
 
 
 def confusion_matrix(matrix: Any, names: Sequence[str] | None = None) -> Figure:
-    """Draw how often each class was taken for each.
+    """Draw a confusion matrix.
 
     Parameters
     ----------

@@ -110,7 +110,7 @@ def draw_graph(
 
 
 def forward_steps(plan: Plan, *, title: str = "Feed-forward") -> Figure:
-    """Draw the feed-forward: one picture a step, what is computed so far coloured.
+    """Draw the forward pass: one picture for each step, with the computed nodes coloured.
 
     Parameters
     ----------
@@ -176,7 +176,7 @@ def _steps(
         )
     before, after = legend.values()
     whole = {node: _note(plan, node, True, gradients) for node in order}
-    # Before its turn a node shows in the way back what it has had since the way forth: its value.
+    # In the backward pass a node shows its value until its gradient is computed.
     early = {node: _note(plan, node, True, False) if gradients else "" for node in order}
     layout = _layout(plan.graph, order[::-1] if gradients else order, whole)
     legend = {**legend, "this step": LATEST}

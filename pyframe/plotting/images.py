@@ -77,7 +77,7 @@ def filters(weight: Any, *, title: str = "Filters") -> Figure:
 def feature_maps(
     model: Model, image: Any, *, layers: Sequence[str] | None = None, title: str = "Feature maps"
 ) -> Figure:
-    """Draw what each layer of a model makes of one image, channel by channel.
+    """Draw the output of each layer of a model for one image, channel by channel.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""Other people's packages: how they are found, loaded and checked, and what they register.
+"""Plugins: how other packages are found, loaded and checked, and what they register.
 
-In come the entry points of installed packages, and objects with hooks. Out go registries that know
-each layer, op or loss by its name, and where it came from.
+In come the entry points of installed packages, and objects with hooks. Out go registries that map
+names to layers, ops, losses and the rest, each with its origin.
 """
 
 from pyframe.plugins.loading import (

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from pyframe.errors import PluginError
 
 GROUP, MANIFEST = "pyframe", "pyframe.provides"
-EVENTS = "events"  # the kind under which a manifest announces hooks for what happens in training
+EVENTS = "events"  # the kind under which a manifest announces hooks for training events
 
 
 @dataclass
 class Found:
-    """An installed distribution that brings a plugin.
+    """An installed distribution that contains a plugin.
 
     Attributes
     ----------
@@ -28,13 +28,13 @@ class Found:
         As the distribution spells it.
     version : str
     modules : list of str
-        With hooks, as their entry points name them: ``module`` or ``module:object``.
+        The modules with hooks, as in their entry points: ``module`` or ``module:object``.
     manifest : dict
-        Kind to names, as announced. Empty: it announces nothing.
+        The announced names by kind; empty if nothing is announced.
     folder : str
         Where it is installed.
     problem : str
-        What is wrong with its entry points; empty: nothing.
+        The fault in its entry points; empty if there is none.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Found:
 
     @property
     def key(self) -> str:
-        """Its name in the form in which names are compared."""
+        """The normalized name."""
         return normalized(self.name)
 
     def announces(self, kind: str, name: str) -> bool:
@@ -55,7 +55,7 @@ class Found:
 
 
 def normalized(name: str) -> str:
-    """Return a distribution's name as PEP 503 compares it.
+    """Return the name of a distribution, normalized as in PEP 503.
 
     Examples
     --------
@@ -68,7 +68,7 @@ def normalized(name: str) -> str:
 def find_plugins(kinds: Iterable[str]) -> dict[str, Found]:
     """Return the installed distributions with plugins, by normalized name.
 
-    Only the first of two installations of one distribution counts, as it does for Python's import.
+    If a distribution is installed twice, the first one counts, as for Python's import.
     """
     from importlib.metadata import distributions  # slow to import, and only plugins need it
 

@@ -1,8 +1,8 @@
-"""The plugin manager: brings what is registered through the hooks into the registries.
+"""The plugin manager: fills the registries through the hooks.
 
-The built-ins come in through the same hooks as anybody's, when a name is first looked up. A plugin
-is loaded by the first look-up that needs it, all of it or nothing: one that fails is set aside with
-the reason, and everything else goes on.
+The built-ins register through the same hooks as plugins, when a name is first looked up. A plugin
+is loaded by the first look-up that needs it, completely or not at all: one that fails is set aside
+with the reason, and nothing else is affected.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from pyframe.plugins.registry import BUILT_IN, KINDS, registries
 
 # The module that registers the built-ins of each kind, imported when the kind is first asked for.
 BUILT_IN_MODULES = {kind: f"pyframe.{kind}" for kind in KINDS}
-CLASSES = ("layers", "optimizers", "callbacks")  # of these kinds only classes can be registered
+CLASSES = ("layers", "optimizers", "callbacks")  # only classes can be registered under these kinds
 PREFIX = "pyframe_"
 REGISTER = "pyframe_register_"
 
 
 @dataclass
 class Plugin:
-    """An installed plugin, and what has become of it.
+    """An installed plugin and its status.
 
     Attributes
     ----------
     name, version : str
         Of the distribution.
     status : {"installed", "loading", "loaded", "set aside", "excluded"}
-        "installed": nothing has needed it yet; "excluded": PYFRAME_PLUGINS does not list it.
+        "installed": not needed so far; "excluded": PYFRAME_PLUGINS does not list it.
     phase : {"", "manifest", "import", "hooks", "kernels", "register", "validate"}
-        Where it failed.
+        The phase in which it failed.
     error, traceback : str
     things : dict
-        Kind to the names that it registered.
+        The registered names by kind.
     libraries : list
         Path and (major, minor) of the interface of each of its C libraries.
     """
@@ -97,7 +97,7 @@ def manager() -> pluggy.PluginManager:
 
 
 def installed() -> dict[str, Plugin]:
-    """Return the installed plugins by normalized name; nothing is imported for it.
+    """Return the installed plugins by normalized name, without importing them.
 
     Raises
     ------
@@ -126,9 +126,9 @@ def installed() -> dict[str, Plugin]:
 
 
 def announced(kind: str) -> Mapping[str, Sequence[str]]:
-    """Return the names of a kind in plugins' manifests, and the plugins that have each.
+    """Return the announced names of a kind, with the plugins that announce each.
 
-    Those of plugins that are set aside or excluded do not count.
+    Plugins that are set aside or excluded are left out.
     """
     found: dict[str, list[str]] = {}
     for plugin in installed().values():
@@ -139,7 +139,7 @@ def announced(kind: str) -> Mapping[str, Sequence[str]]:
 
 
 def load(name: str) -> Plugin:
-    """Load an installed plugin, unless that is done.
+    """Load an installed plugin, unless it is loaded.
 
     Parameters
     ----------
@@ -183,8 +183,8 @@ def _load(plugin: Plugin) -> None:
         except BaseException as error:
             loading.undo()
             own = isinstance(error, Exception | SystemExit) and signalled(error) is None
-            # A plugin that calls `sys.exit` while it is imported ends its own import only.
-            if not own:  # Ctrl-C, a timeout: another time
+            # `sys.exit` in a plugin that is being imported ends its import only.
+            if not own:  # Ctrl-C or a timeout: it may be tried again
                 plugin.status = "installed"
                 raise_if_signalled(error)
                 raise
@@ -213,7 +213,7 @@ def _why(plugin: Plugin) -> str:
 
 
 class _Loading:
-    """One plugin on its way in: each phase looks at all of it before the next one begins."""
+    """The loading of one plugin: each phase covers all of it before the next one begins."""
 
     def __init__(self, plugin: Plugin) -> None:
         self.plugin = plugin
@@ -250,7 +250,7 @@ class _Loading:
         self.plugin.things.clear()
 
     def _check_manifest(self, found: Sequence[tuple[Any, Mapping[str, Mapping[str, Any]]]]) -> None:
-        """Compare what is announced with what is registered, if anything is announced."""
+        """Check that what is registered matches what is announced, if anything is."""
         manifest = self.plugin.found.manifest
         if not manifest:
             return
@@ -294,13 +294,13 @@ def _hooks_of(thing: Any) -> Iterator[tuple[str, Callable[..., Any]]]:
 
 
 def events_of(thing: Any) -> list[str]:
-    """Return the events of training that an object has hooks for."""
+    """Return the training events that an object has hooks for."""
     names = (name for name, _ in _hooks_of(thing) if not name.startswith(REGISTER))
     return [name.removeprefix(PREFIX) for name in names]
 
 
 def check_hooks(thing: Any, distribution: str) -> None:
-    """Raise `PluginError` for a hook that nothing would ever call, or not as it expects."""
+    """Raise `PluginError` for a hook that is unknown, unmarked or has a wrong parameter."""
     known = {name for name in vars(hookspecs) if name.startswith(PREFIX)}
     for name, implementation in _hooks_of(thing):
         if name not in known:
@@ -340,7 +340,7 @@ def open_kernels(thing: Any, distribution: str) -> list[core.Library]:
 
 
 def things_of(thing: Any, distribution: str) -> dict[str, Mapping[str, Any]]:
-    """Call an object's register hooks and return what they give, by kind."""
+    """Call an object's register hooks and return their results by kind."""
     found: dict[str, Mapping[str, Any]] = {}
     for name, implementation in _hooks_of(thing):
         kind = name.removeprefix(REGISTER)
@@ -357,7 +357,7 @@ def things_of(thing: Any, distribution: str) -> dict[str, Mapping[str, Any]]:
 
 
 def check_things(kind: str, named: Mapping[str, Any], distribution: str) -> None:
-    """Raise `PluginError` for what cannot be what it is registered as."""
+    """Raise `PluginError` for a thing that does not fit the kind it is registered under."""
     registries[kind].check(named, distribution)
     for name, thing in named.items():
         if kind in CLASSES and not isinstance(thing, type):
@@ -384,7 +384,7 @@ def check_things(kind: str, named: Mapping[str, Any], distribution: str) -> None
 def commit(
     thing: Any, things: Mapping[str, Mapping[str, Any]], distribution: str, version: str
 ) -> None:
-    """Enter all that was checked."""
+    """Register all that was checked."""
     try:
         manager().register(thing)
     except (ValueError, pluggy.PluginValidationError) as error:
@@ -396,7 +396,7 @@ def commit(
 
 
 def withdraw(thing: Any) -> None:
-    """Take back what `commit` entered."""
+    """Undo `commit`."""
     if manager().is_registered(thing):
         manager().unregister(thing)
     _owners.pop(id(thing), None)
@@ -410,7 +410,7 @@ def withdraw(thing: Any) -> None:
 def register(plugin: object, distribution: str = "unnamed", version: str = "0") -> None:
     """Register an object or module with hook implementations, for this process.
 
-    Either all that it registers comes in, or nothing does.
+    Either everything is registered, or nothing.
 
     Parameters
     ----------
@@ -446,7 +446,7 @@ def register(plugin: object, distribution: str = "unnamed", version: str = "0") 
 
 
 def unregister(plugin: object) -> None:
-    """Take back what `register` brought in."""
+    """Undo `register`."""
     with building:
         withdraw(plugin)
 
@@ -455,7 +455,7 @@ def unregister(plugin: object) -> None:
 
 
 def load_built_ins(kind: str) -> None:
-    """Register what the package itself has of a kind, unless that is done."""
+    """Register the built-ins of a kind, unless that is done."""
     module = importlib.import_module(BUILT_IN_MODULES[kind])  # outside of the lock
     with building:
         if not manager().is_registered(module):
@@ -469,18 +469,18 @@ def load_built_ins(kind: str) -> None:
 
 
 def listens(event: str) -> bool:
-    """Return whether a plugin has a hook for an event, after loading those that may."""
+    """Return whether any plugin has a hook for an event; loads those that may."""
     _load_for_events()
     return bool(getattr(manager().hook, PREFIX + event).get_hookimpls())
 
 
 def notify(event: str, **arguments: Any) -> None:
-    """Tell all plugins of an event of training, in pluggy's order.
+    """Call the hooks of all plugins for a training event, in pluggy's order.
 
     Raises
     ------
     PluginError
-        If a plugin's hook raised; it names the first one. All others have been told by then.
+        If a plugin's hook raised; it names the first one. All other hooks have been called by then.
     """
     _load_for_events()
     failed: tuple[str, Exception] | None = None
@@ -527,7 +527,7 @@ class _Source:
         for plugin in announcing:
             _load(plugin)
         if not any(p.status in ("loaded", "loading") for p in announcing):
-            for plugin in plugins.values():  # it may be in one that announces nothing
+            for plugin in plugins.values():  # it may be in a plugin without a manifest
                 if not plugin.found.manifest:
                     _load(plugin)
 
@@ -558,7 +558,7 @@ def _load_library(name: str) -> None:
 
 
 def origin(thing: Any) -> Origin | None:
-    """Return where a registered thing came from; None for what is not registered.
+    """Return the origin of a registered thing; None if it is not registered.
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
 """Names to things: ops, layers, losses, optimizers and the rest, built in or from a plugin.
 
-A name is snake_case; the class of an op is the same in CamelCase. Other names for a built-in stand
-on its class, as `aliases`, and those of functions in one table, `ALIASES`. A built-in cannot be
-shadowed. When two plugins have one name, a look-up of it is refused with the names of both;
-``dist:name`` says which one is meant.
+A name is snake_case; the class of an op has the same name in CamelCase. Aliases of a built-in class
+are its attribute `aliases`; those of functions are in the table `ALIASES`. A built-in cannot be
+shadowed. If two plugins register the same name, looking it up is an error that names both;
+``dist:name`` selects one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ALIASES: dict[str, dict[str, str]] = {
 
 
 class Entry(NamedTuple):
-    """A registered thing and where it came from."""
+    """A registered thing and its origin."""
 
     thing: Any
     distribution: str
@@ -46,22 +46,22 @@ class Entry(NamedTuple):
 
 
 class Source(Protocol):
-    """Where a registry gets what nobody has asked for yet: the plugin manager."""
+    """What a registry loads missing names from: the plugin manager."""
 
     def built_ins(self, kind: str) -> None:
-        """Register what the package itself has of a kind."""
+        """Register the built-ins of a kind."""
 
     def announced(self, kind: str) -> Mapping[str, Sequence[str]]:
-        """Return the names of a kind in plugins' manifests, and the plugins that have them."""
+        """Return the announced names of a kind, with the plugins that announce them."""
 
     def load(self, kind: str, name: str, distribution: str | None = None) -> None:
-        """Load the plugins that may have a name, or the one of a distribution."""
+        """Load the plugins that may register a name, or that of one distribution."""
 
     def load_owner(self, module: str) -> None:
-        """Load the plugin that a module belongs to, if it does to one."""
+        """Load the plugin that a module belongs to, if there is one."""
 
     def why_missing(self, kind: str, name: str, distribution: str | None = None) -> str:
-        """Say which plugin should have had a name and why it is not there; empty: none should."""
+        """Explain which plugin should register a name and why it does not; empty if none should."""
 
 
 class Registry:
@@ -86,7 +86,7 @@ class Registry:
     def check(self, things: Mapping[str, Any], distribution: str) -> None:
         """Raise `PluginError` when any of the names may not be registered.
 
-        Two distributions may have the same name: then it has to be looked up as ``dist:name``.
+        Two distributions may register the same name, to be looked up as ``dist:name``.
         """
         for name in things:
             if not isinstance(name, str) or not name.isidentifier() or name != name.lower():
@@ -105,7 +105,7 @@ class Registry:
     def add(
         self, things: Mapping[str, Any], distribution: str, version: str, owner: Any = None
     ) -> None:
-        """Register things under their names: all of them, or none and an error."""
+        """Register things under their names: all of them, or none if there is an error."""
         self.check(things, distribution)
         for name, thing in things.items():
             module = getattr(thing, "__module__", "") or ""
@@ -117,7 +117,7 @@ class Registry:
                 self._aliases |= dict.fromkeys(vars(thing).get("aliases", ()), name)
 
     def remove(self, owner: Any) -> None:
-        """Take back what an owner has added."""
+        """Remove what an owner has added."""
         if owner is None:
             return
         for name, found in list(self._entries.items()):
@@ -133,10 +133,10 @@ class Registry:
         Raises
         ------
         UnknownNameError
-            If nothing has this name; it lists the nearest ones, and the plugin that should have
-            had it.
+            If nothing has this name; it lists similar names, and the plugin that should have
+            registered it.
         PluginError
-            If several plugins have it; it names them.
+            If several plugins registered it; it names them.
         """
         distribution, bare = "", name
         if isinstance(name, str):
@@ -184,7 +184,7 @@ class Registry:
         )
 
     def why_missing(self, name: str, distribution: str | None = None) -> str:
-        """Say which plugin should have had a name, and why it is not there; or nothing."""
+        """Explain which plugin should register a name and why it does not; empty if none should."""
         return "" if self.source is None else self.source.why_missing(self.kind, name, distribution)
 
     def get(self, name: str) -> Any:
@@ -192,13 +192,13 @@ class Registry:
         return self.entry(name).thing
 
     def function(self, given: Any, what: str, such_as: str) -> Callable[..., Any]:
-        """Return the function of a name; a callable is returned as it is.
+        """Return the function of a name; a callable is returned unchanged.
 
         Parameters
         ----------
         given : str or callable
         what, such_as : str
-            What one of this kind is called, and the name of one, for the error.
+            The word for this kind and an example of a name, for the error.
 
         Raises
         ------
@@ -216,9 +216,9 @@ class Registry:
         return found  # type: ignore[no-any-return]
 
     def attribute(self, name: str) -> Any:
-        """Return the thing that a module of this kind has under the name of an attribute.
+        """Return the thing that is an attribute of the module of this kind.
 
-        A class under its own name, ``Conv2D`` for ``conv2d``; anything else under its name.
+        A class has its own name, ``Conv2D`` for ``conv2d``; anything else its registered name.
 
         Raises
         ------
@@ -257,7 +257,7 @@ class Registry:
         return {} if self.source is None else self.source.announced(self.kind)
 
     def names(self) -> list[str]:
-        """Return all names, sorted, without aliases; those of plugins without loading them."""
+        """Return all names, sorted, without aliases; plugins are not loaded for it."""
         self._load_built_ins()
         return sorted({*self._entries, *self._announced()})
 
@@ -267,7 +267,7 @@ class Registry:
     def __contains__(self, name: object) -> bool:
         if not isinstance(name, str):
             return False
-        names = self.names()  # first: the aliases come with what they are of
+        names = self.names()  # first, since this adds the aliases
         return self.canonical(name) in names
 
 

@@ -1,4 +1,4 @@
-"""The conformance kit: what the project checks its own parts with, and a plugin's author theirs.
+"""The conformance kit: checks for the built-in parts and for those of plugins.
 
 In come op classes, layers, optimizers and the rest, from pyframe or from a plugin. Out go checks,
 each with a name and a seed, that pass or say what is wrong; the expected numbers come from NumPy.

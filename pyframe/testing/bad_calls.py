@@ -1,4 +1,4 @@
-"""Wrong calls, derived from right ones: each must be refused by name, or be right after all."""
+"""Invalid calls, derived from valid ones: each must be refused or be computed correctly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must hold of every part, layer or node: batches, dtypes, threads, gradients, memory."""
+"""Checks of every part, layer or node: batches, dtypes, threads, gradients, memory."""
 
 from __future__ import annotations
 

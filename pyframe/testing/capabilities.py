@@ -1,4 +1,4 @@
-"""Whether an op's kernel does what the op class says of it."""
+"""Checks that an op's kernel has the capabilities that the op class declares."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What random test cases are made of: odd sizes, odd shapes, arrays with a stated property.
+"""The parts of random test cases: odd sizes, odd shapes, arrays with a stated property.
 
 Sizes are the ones at which loops go wrong: 0, 1, primes, and one less or more than a vector's
 lanes or a tile's rows and columns. Everything follows from one seed, which a failing test prints.

@@ -1,4 +1,4 @@
-"""What must survive a file and a copy: weights, and what a model computes with them."""
+"""Checks that weights and outputs survive a file and a copy."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""Checks of what stands around a fit: callbacks and datasets."""
+"""Checks of callbacks and datasets."""
 
 from __future__ import annotations
 
 import inspect
 import socket
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NoReturn
 
 import numpy as np
@@ -63,73 +64,76 @@ def callback_checks(factory: Callable[..., Any]) -> Checks:
     - determinism: two instances lead two equal fits to the same bits.
     """
     what = _name(factory)
-
-    def fitted(callback: Any, epochs: int = EPOCHS, **options: Any) -> tuple[Any, Any]:
-        pyframe.set_seed(0)
-        rng = np.random.default_rng(0)
-        x = rng.normal(size=(21, 3))
-        y = x @ np.array([[1.0], [-2.0], [0.5]])
-        model = pyframe.Sequential([pyframe.layers.Dense(1)])
-        trainer = pyframe.Trainer(model, "l2", pyframe.optimizers.Adam(0.05), metrics=["mae"])
-        history = trainer.fit(
-            x, y, epochs, callbacks=[callback], verbose=0, **{"batch_size": 8, **options}
-        )
-        return model.get_weights() if model.built else {}, history
-
-    def check_declaration() -> None:
-        callback = factory()
-        require(isinstance(callback, Callback), "declaration", what, "it is no Callback")
-        for name, method in inspect.getmembers(type(callback), callable):
-            if name.startswith("on_") and name not in EVENTS:
-                fail(
-                    "declaration",
-                    what,
-                    f"it has a method {name}, which nothing calls; the events are "
-                    f"{', '.join(EVENTS)}",
-                )
-            base = getattr(Callback, name, None)
-            if name in EVENTS and method is not base:
-                wanted = list(inspect.signature(base).parameters)  # type: ignore[arg-type]
-                try:
-                    inspect.signature(method).bind(*wanted)
-                except TypeError as error:
-                    fail("declaration", what, f"{name} must take {', '.join(wanted)}: {error}")
-
-    def check_fit() -> None:
-        for options in ({}, {"validation_split": 0.25}, {"epochs": 0}, {"batch_size": None}):
-            _, history = fitted(factory(), **options)
-            losses = history.get("loss", [])
-            require(
-                len(losses) == history.epochs and bool(np.isfinite(losses).all()),
-                "fit",
-                what,
-                f"a fit with it ({options}) has the losses {losses} after {history.epochs} epochs",
-            )
-
-    def check_again() -> None:
-        callback = factory()
-        first, one = fitted(callback)
-        second, other = fitted(callback)
-        require(
-            one.epochs == other.epochs and _equal(first, second),
-            "again",
-            what,
-            f"in its second fit it does otherwise: {one.epochs} and {other.epochs} epochs; begin "
-            "anew in on_fit_start",
-        )
-
-    def check_determinism() -> None:
-        first, _ = fitted(factory())
-        second, _ = fitted(factory())
-        same = _equal(first, second)
-        require(same, "determinism", what, "two instances lead two equal fits to other bits")
-
     return {
-        "declaration": check_declaration,
-        "fit": check_fit,
-        "again": check_again,
-        "determinism": check_determinism,
+        "declaration": partial(_check_callback_declaration, factory, what),
+        "fit": partial(_check_callback_fit, factory, what),
+        "again": partial(_check_callback_again, factory, what),
+        "determinism": partial(_check_callback_determinism, factory, what),
     }
+
+
+def _fitted(callback: Any, epochs: int = EPOCHS, **options: Any) -> tuple[Any, Any]:
+    pyframe.set_seed(0)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(21, 3))
+    y = x @ np.array([[1.0], [-2.0], [0.5]])
+    model = pyframe.Sequential([pyframe.layers.Dense(1)])
+    trainer = pyframe.Trainer(model, "l2", pyframe.optimizers.Adam(0.05), metrics=["mae"])
+    history = trainer.fit(
+        x, y, epochs, callbacks=[callback], verbose=0, **{"batch_size": 8, **options}
+    )
+    return model.get_weights() if model.built else {}, history
+
+
+def _check_callback_declaration(factory: Callable[..., Any], what: str) -> None:
+    callback = factory()
+    require(isinstance(callback, Callback), "declaration", what, "it is no Callback")
+    for name, method in inspect.getmembers(type(callback), callable):
+        if name.startswith("on_") and name not in EVENTS:
+            fail(
+                "declaration",
+                what,
+                f"it has a method {name}, which nothing calls; the events are {', '.join(EVENTS)}",
+            )
+        base = getattr(Callback, name, None)
+        if name in EVENTS and method is not base:
+            wanted = list(inspect.signature(base).parameters)  # type: ignore[arg-type]
+            try:
+                inspect.signature(method).bind(*wanted)
+            except TypeError as error:
+                fail("declaration", what, f"{name} must take {', '.join(wanted)}: {error}")
+
+
+def _check_callback_fit(factory: Callable[..., Any], what: str) -> None:
+    for options in ({}, {"validation_split": 0.25}, {"epochs": 0}, {"batch_size": None}):
+        _, history = _fitted(factory(), **options)
+        losses = history.get("loss", [])
+        require(
+            len(losses) == history.epochs and bool(np.isfinite(losses).all()),
+            "fit",
+            what,
+            f"a fit with it ({options}) has the losses {losses} after {history.epochs} epochs",
+        )
+
+
+def _check_callback_again(factory: Callable[..., Any], what: str) -> None:
+    callback = factory()
+    first, one = _fitted(callback)
+    second, other = _fitted(callback)
+    require(
+        one.epochs == other.epochs and _equal(first, second),
+        "again",
+        what,
+        f"in its second fit it does otherwise: {one.epochs} and {other.epochs} epochs; begin "
+        "anew in on_fit_start",
+    )
+
+
+def _check_callback_determinism(factory: Callable[..., Any], what: str) -> None:
+    first, _ = _fitted(factory())
+    second, _ = _fitted(factory())
+    same = _equal(first, second)
+    require(same, "determinism", what, "two instances lead two equal fits to other bits")
 
 
 def _equal(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
@@ -176,78 +180,86 @@ def dataset_checks(loader: Callable[..., Any]) -> Checks:
     - offline: no connection is opened.
     """
     what = _name(loader)
+    return {
+        "data": partial(_check_dataset_data, loader, what),
+        "again": partial(_check_dataset_again, loader, what),
+        "offline": partial(_check_dataset_offline, loader, what),
+    }
 
-    def loaded() -> list[tuple[Any, Any, Any]]:
-        """Return data, targets and the whole of each part."""
-        found = loader()
-        parts = list(found) if isinstance(found, tuple | list) else [found]
-        if parts and all(hasattr(part, "target") for part in parts):
-            return [(part.data, part.target, part) for part in parts]
-        if isinstance(found, tuple | list) and len(found) == 2:
-            return [(found[0], found[1], None)]
-        fail(
+
+def _loaded(loader: Callable[..., Any], what: str) -> list[tuple[Any, Any, Any]]:
+    """Return data, targets and the whole of each part."""
+    found = loader()
+    parts = list(found) if isinstance(found, tuple | list) else [found]
+    if parts and all(hasattr(part, "target") for part in parts):
+        return [(part.data, part.target, part) for part in parts]
+    if isinstance(found, tuple | list) and len(found) == 2:
+        return [(found[0], found[1], None)]
+    fail(
+        "data",
+        what,
+        f"it gives {type(found).__name__}; give a pyframe.datasets.Dataset, several of them, "
+        "or arrays (X, y)",
+    )
+
+
+def _check_dataset_data(loader: Callable[..., Any], what: str) -> None:
+    for part in _loaded(loader, what):
+        _check_part(what, *part)
+
+
+def _check_part(what: str, data: Any, target: Any, found: Any) -> None:
+    for name, array in (("data", data), ("target", target)):
+        require(isinstance(array, np.ndarray), "data", what, f"{name} is no array")
+        require(array.dtype.kind in "fiub", "data", what, f"{name} holds {array.dtype}")
+        require(array.ndim > 0, "data", what, f"{name} is a single number; it must have rows")
+        finite = array.dtype.kind != "f" or bool(np.isfinite(array).all())
+        require(finite, "data", what, f"{name} has values that are not finite")
+    require(
+        len(data) == len(target) > 0,
+        "data",
+        what,
+        f"there are {len(data)} rows and {len(target)} targets",
+    )
+    names = getattr(found, "feature_names", None)
+    if names is not None and data.ndim == 2:
+        require(
+            len(names) == data.shape[1],
             "data",
             what,
-            f"it gives {type(found).__name__}; give a pyframe.datasets.Dataset, several of them, "
-            "or arrays (X, y)",
+            f"there are {len(names)} feature_names for {data.shape[1]} columns",
         )
+    if found is not None and hasattr(found, "description"):
+        require(str(found.description).strip(), "data", what, "its description is empty")
 
-    def check_data() -> None:
-        for part in loaded():
-            check_part(*part)
 
-    def check_part(data: Any, target: Any, found: Any) -> None:
-        for name, array in (("data", data), ("target", target)):
-            require(isinstance(array, np.ndarray), "data", what, f"{name} is no array")
-            require(array.dtype.kind in "fiub", "data", what, f"{name} holds {array.dtype}")
-            require(array.ndim > 0, "data", what, f"{name} is a single number; it must have rows")
-            finite = array.dtype.kind != "f" or bool(np.isfinite(array).all())
-            require(finite, "data", what, f"{name} has values that are not finite")
-        require(
-            len(data) == len(target) > 0,
-            "data",
-            what,
-            f"there are {len(data)} rows and {len(target)} targets",
-        )
-        names = getattr(found, "feature_names", None)
-        if names is not None and data.ndim == 2:
-            require(
-                len(names) == data.shape[1],
-                "data",
-                what,
-                f"there are {len(names)} feature_names for {data.shape[1]} columns",
-            )
-        if found is not None and hasattr(found, "description"):
-            require(str(found.description).strip(), "data", what, "its description is empty")
+def _check_dataset_again(loader: Callable[..., Any], what: str) -> None:
+    def arrays() -> list[Any]:
+        return [array for data, target, _ in _loaded(loader, what) for array in (data, target)]
 
-    def check_again() -> None:
-        def arrays() -> list[Any]:
-            return [array for data, target, _ in loaded() for array in (data, target)]
+    first = [np.array(array) for array in arrays()]
+    for array in arrays():
+        if array.flags.writeable:
+            array[...] = 0
+    second = arrays()
+    require(
+        all(map(same_bits, first, second)),
+        "again",
+        what,
+        "loaded again, after somebody wrote into the first copy, it is not the same; give "
+        "every caller arrays of its own",
+    )
 
-        first = [np.array(array) for array in arrays()]
-        for array in arrays():
-            if array.flags.writeable:
-                array[...] = 0
-        second = arrays()
-        require(
-            all(map(same_bits, first, second)),
-            "again",
-            what,
-            "loaded again, after somebody wrote into the first copy, it is not the same; give "
-            "every caller arrays of its own",
-        )
 
-    def check_offline() -> None:
-        def refuse(*arguments: Any, **options: Any) -> NoReturn:
-            fail("offline", what, "it opens a connection; data come from files, never from a net")
+def _check_dataset_offline(loader: Callable[..., Any], what: str) -> None:
+    def refuse(*arguments: Any, **options: Any) -> NoReturn:
+        fail("offline", what, "it opens a connection; data come from files, never from a net")
 
-        before = socket.socket.connect, socket.getaddrinfo
-        socket.socket.connect = refuse  # type: ignore[method-assign]
-        socket.getaddrinfo = refuse
-        try:
-            loaded()
-        finally:
-            socket.socket.connect = before[0]  # type: ignore[method-assign]
-            socket.getaddrinfo = before[1]
-
-    return {"data": check_data, "again": check_again, "offline": check_offline}
+    before = socket.socket.connect, socket.getaddrinfo
+    socket.socket.connect = refuse  # type: ignore[method-assign]
+    socket.getaddrinfo = refuse
+    try:
+        _loaded(loader, what)
+    finally:
+        socket.socket.connect = before[0]  # type: ignore[method-assign]
+        socket.getaddrinfo = before[1]

@@ -1,4 +1,4 @@
-"""Inputs that a layer was not made for: each is refused in words, or is computed."""
+"""Unsuitable inputs of a layer: each is refused with a message, or is computed."""
 
 from __future__ import annotations
 

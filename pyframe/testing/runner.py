@@ -29,7 +29,7 @@ def require(condition: object, kind: str, what: str, message: str) -> None:
 
 
 def checked(what: str, name: str, check: Callable[[], None]) -> Callable[[], None]:
-    """Return a check of which nothing but a `ConformanceError` comes out."""
+    """Return a check that raises nothing but a `ConformanceError`."""
 
     def run() -> None:
         seed = get_seed()

@@ -1,4 +1,4 @@
-"""Kernels on great and small numbers, whose results are neither."""
+"""Kernels on very large and very small numbers, whose results are in range."""
 
 from __future__ import annotations
 

@@ -57,6 +57,12 @@ class Guarded:
         Of the array; its first element is 64-byte aligned, as in a plan.
     fill : int
         The 8-byte pattern of its content and of the guards.
+
+    Attributes
+    ----------
+    array : ndarray
+    bytes : ndarray of uint8
+        All of the memory: a guard, the array, the other guard.
     """
 
     def __init__(self, shape: Sequence[int], dtype: np.dtype[Any], fill: int = NAN_FILL) -> None:
@@ -68,14 +74,14 @@ class Guarded:
         self.fill = fill
         self._memory = core.empty_aligned(words, np.dtype(np.uint64))
         self._memory[:] = fill
-        self._bytes = self._memory.view(np.uint8)
+        self.bytes = self._memory.view(np.uint8)
         self._end = GUARD_BYTES + data
-        self.array: Array = self._bytes[GUARD_BYTES : self._end].view(dtype).reshape(tuple(shape))
+        self.array: Array = self.bytes[GUARD_BYTES : self._end].view(dtype).reshape(tuple(shape))
 
     def broken(self) -> str | None:
         """Return where a guard was written over, or None."""
         pattern = np.full(len(self._memory), self.fill, np.uint64).view(np.uint8)
-        wrong = self._bytes != pattern
+        wrong = self.bytes != pattern
         before = np.flatnonzero(wrong[:GUARD_BYTES])
         behind = np.flatnonzero(wrong[self._end :])
         if len(behind):

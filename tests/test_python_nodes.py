@@ -1,0 +1,66 @@
+"""Nodes and optimizers written in Python, within a plan."""
+
+import numpy as np
+from plans import numpy_gradients, regression
+
+import pyframe as pf
+
+
+class Cube(pf.Node):
+    def forward(self, ctx, x):
+        ctx.square = x**2
+        return x * ctx.square
+
+    def backward(self, ctx, dy):
+        return 3 * ctx.square * dy
+
+
+def test_a_python_node_works_in_the_middle_of_a_trained_graph():
+    rng = np.random.default_rng(2)
+    x = pf.Placeholder("x", shape=(None, 3), dtype="float64")
+    w = pf.Parameter(rng.normal(size=(3, 2)), name="w", dtype="float64")
+    cost = pf.Mean(pf.Tanh(Cube(x @ w)))
+    plan = pf.compile(cost, pf.optimizers.SGD(0.1))
+    data = rng.normal(size=(8, 3))
+    w0 = w.value.copy()
+    h = data @ w0
+    t = np.tanh(h**3)
+    expected = data.T @ ((1 - t**2) * 3 * h**2 / t.size)
+    plan.step({x: data})
+    np.testing.assert_allclose(w.value, w0 - 0.1 * expected, rtol=1e-12)
+    with plan.loop({x: data}, epochs=2, batch_size=3) as loop:
+        assert loop.run(5.0) == "done"
+    assert plan.step_count == 7
+
+
+def test_a_python_node_with_two_outputs():
+    class SumAndDifference(pf.Node):
+        output_count = 2
+
+        def forward(self, ctx, a, b):
+            return a + b, a - b
+
+        def backward(self, ctx, ds, dd):
+            return ds + dd, ds - dd
+
+    a = pf.Parameter([1.0, 2.0], name="a", dtype="float64")
+    b = pf.Parameter([3.0, 5.0], name="b", dtype="float64")
+    total, difference = SumAndDifference(a, b)
+    _, gradients = pf.compile(pf.Sum(total * difference)).loss_and_gradients({})
+    np.testing.assert_allclose(gradients[a], 2 * a.value)
+    np.testing.assert_allclose(gradients[b], -2 * b.value)
+
+
+def test_a_python_optimizer_updates_flat_arrays():
+    class SignDescent(pf.optimizers.Optimizer):
+        name = "sign_descent"
+
+        def update(self, parameters, gradients, slots, *, step, learning_rate):
+            parameters -= learning_rate * np.sign(gradients)
+
+    plan, data, parameters, _ = regression(SignDescent(0.01))
+    before = [p.value.copy() for p in parameters]
+    _, gradients = numpy_gradients(data, *before)
+    plan.step(data)
+    for parameter, old, gradient in zip(parameters, before, gradients, strict=True):
+        np.testing.assert_allclose(parameter.value, old - 0.01 * np.sign(gradient), rtol=1e-12)
