@@ -264,14 +264,10 @@ def _named(node: ast.AST) -> str:
 # The lines that a class and a function may have, docstrings and blank lines not counted.
 CLASS_LINES, FUNCTION_LINES = 350, 60
 
-# Classes that are longer still. Each leaves this list when it is split; none may join it.
-LONG: tuple[str, ...] = ()
 
-
-def too_long(root: Path, known: Collection[str] = ()) -> list[str]:
-    """Return the classes and functions that are too long, and those known as such that are not."""
+def too_long(root: Path) -> list[str]:
+    """Return the classes and functions that are too long."""
     found = []
-    left = set(known)
     for _, path in modules(root):
         text = path.read_text(encoding="utf-8")
         tree = ast.parse(text)
@@ -281,12 +277,10 @@ def too_long(root: Path, known: Collection[str] = ()) -> list[str]:
                 continue
             limit = CLASS_LINES if isinstance(node, ast.ClassDef) else FUNCTION_LINES
             lines = len(counted.intersection(range(node.lineno, (node.end_lineno or 0) + 1)))
-            if lines > limit and node.name in left:
-                left.remove(node.name)
-            elif lines > limit:
+            if lines > limit:
                 where = f"{path.relative_to(root)}:{node.lineno}"
                 found.append(f"{where}: {node.name} has {lines} lines, more than {limit}")
-    return found + [f"{name} is no longer too long: take it off the list" for name in sorted(left)]
+    return found
 
 
 def _counted(tree: ast.Module, lines: list[str]) -> set[int]:

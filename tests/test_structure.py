@@ -165,7 +165,7 @@ def test_a_module_without_a_layer_is_found(tmp_path: Path) -> None:
 
 
 def test_no_class_and_no_function_is_too_long() -> None:
-    assert structure.too_long(PACKAGE, structure.LONG) == []
+    assert structure.too_long(PACKAGE) == []
 
 
 def body(lines: int) -> str:
@@ -184,15 +184,6 @@ def test_a_planted_length_is_found(head: str, limit: int, tmp_path: Path) -> Non
     file.write_text(f"{head}\n{body(limit)}", encoding="utf-8")
     (found,) = structure.too_long(tmp_path)
     assert found.startswith("loop.py:1:")
-
-
-def test_what_is_known_as_too_long_leaves_the_list_when_it_is_not(tmp_path: Path) -> None:
-    file = tmp_path / "loop.py"
-    file.write_text(f"class A:\n{body(structure.CLASS_LINES)}", encoding="utf-8")
-    assert structure.too_long(tmp_path, ["A"]) == []
-    file.write_text("class A:\n    x = 1\n", encoding="utf-8")
-    (found,) = structure.too_long(tmp_path, ["A"])
-    assert found.startswith("A is no longer")
 
 
 PLUGINS = Path(__file__).resolve().parents[1] / "plugins"

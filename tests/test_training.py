@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 import pyframe as pf
+from pyframe.engine import engine
 from pyframe.layers import BatchNorm, Dense, Dropout
-from pyframe.training import feeds
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(53, 4))
@@ -702,14 +702,17 @@ def test_data_are_read_once(built: bool, weighted: bool) -> None:
     assert x.reads == 3
 
 
-def test_what_is_split_off_is_not_checked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    check, seen = feeds.check_feed, []
+def test_data_are_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    check, seen = engine.check_feed, []
 
     def count(placeholder: Any, name: str, value: Any) -> Any:
         seen.append(name)
         return check(placeholder, name, value)
 
-    monkeypatch.setattr(feeds, "check_feed", count)
+    monkeypatch.setattr(engine, "check_feed", count)
     trainer = pf.Trainer(pf.Sequential([Dense(1)]))
     trainer.fit(X, Y, 1, validation_split=0.25, sample_weight=np.ones(len(X)), verbose=0)
+    assert sorted(seen) == ["sample_weight", "x", "y"]
+    seen.clear()
+    trainer.evaluate(X, Y, np.ones(len(X)))
     assert sorted(seen) == ["sample_weight", "x", "y"]

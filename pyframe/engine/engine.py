@@ -24,6 +24,7 @@ from pyframe.errors import (
     BusyError,
     FeedError,
     GraphError,
+    ShapeError,
     UnusedParameterWarning,
     warn,
 )
@@ -354,6 +355,34 @@ class Engine:
                 f"pass a feed with {', '.join(map(repr, (self.known[p] for p in needed)))}"
             )
         return {p: check_feed(p, self.known[p], given[p]) for p in needed}
+
+    def row_feeds(self, feed: Mapping[Any, Any]) -> dict[Placeholder, Array]:
+        """Return the arrays that loss and metrics need, checked, all with one number of rows.
+
+        Raises
+        ------
+        ArgumentError, ShapeError, FeedError, DTypeError
+        """
+        roots = [*([self.cost] if self.cost is not None else []), *self.metrics]
+        arrays = self.feeds_of(feed, roots)
+        if not arrays:
+            raise ArgumentError("a loop needs at least one placeholder to take its rows from")
+        rows: dict[str, int] = {}
+        for placeholder, array in arrays.items():
+            name = self.known[placeholder]
+            if array.ndim == 0:
+                raise ShapeError(
+                    f"placeholder {name!r} was fed a number; a loop takes rows from it"
+                )
+            rows[name] = len(array)
+        if len(set(rows.values())) > 1:
+            text = ", ".join(f"{name!r} {count}" for name, count in rows.items())
+            raise ShapeError(
+                f"the numbers of rows differ: {text}; every sample needs its own row in each"
+            )
+        if not next(iter(rows.values())):
+            raise ArgumentError("there are no rows to train on: every array is empty")
+        return arrays
 
     def _needed(self, values: tuple[Value, ...]) -> list[Placeholder]:
         key = tuple(id(v.node) for v in values)

@@ -15,7 +15,7 @@ from pyframe.engine.engine import Engine
 from pyframe.engine.execution import SECONDS_PER_LOOK, give_up, handle
 from pyframe.engine.program import Context, Specialization
 from pyframe.engine.state import check_rate
-from pyframe.errors import ArgumentError, CopyError, LabelError, ShapeError
+from pyframe.errors import ArgumentError, CopyError, LabelError
 from pyframe.graph.node import Placeholder
 from pyframe.graph.spec import Array, describe
 from pyframe.native.core import ffi, lib, pointer, typed_pointer
@@ -75,7 +75,10 @@ class Loop:
 
     Parameters
     ----------
-    feeds : dict of Placeholder (or name) to array_like, all of one length
+    engine : Engine
+        Of the plan to run.
+    arrays : dict of Placeholder to ndarray
+        As `Engine.row_feeds` returns them.
     epochs : int
     batch_size : int, optional
         Rows a step; None, or the number of rows, is a full batch: read in place and in order.
@@ -118,16 +121,16 @@ class Loop:
     def __init__(
         self,
         engine: Engine,
-        feeds: Mapping[Any, Any],
+        arrays: Mapping[Placeholder, Array],
         *,
-        epochs: int,
-        batch_size: int | None,
-        shuffle: bool,
-        seed: int,
-        learning_rates: Callable[[Array], Array] | None,
-        first_epoch: int,
-        stop: str | None,
-        training: bool,
+        epochs: int = 1,
+        batch_size: int | None = None,
+        shuffle: bool = True,
+        seed: int = 0,
+        learning_rates: Callable[[Array], Array] | None = None,
+        first_epoch: int = 0,
+        stop: str | None = None,
+        training: bool = True,
         order: Callable[[int], Array] | None = None,
         claimed: bool = False,
     ) -> None:
@@ -137,7 +140,7 @@ class Loop:
         if stop not in STOPS:
             raise ArgumentError(f"stop={stop!r}; use None, 'epoch' or 'step'")
         self._engine, self._training = engine, training
-        self._arrays = self._check(feeds)
+        self._arrays = arrays
         self.samples = len(next(iter(self._arrays.values())))
         self.batch_size = self._check_batch(batch_size)
         self.batches = -(-self.samples // self.batch_size)
@@ -170,23 +173,6 @@ class Loop:
             raise
 
     # ---- checks ----
-
-    def _check(self, feeds: Mapping[Any, Any]) -> dict[Placeholder, Array]:
-        engine = self._engine
-        roots = [*([engine.cost] if engine.cost is not None else []), *engine.metrics]
-        arrays = engine.feeds_of(feeds, roots)
-        if not arrays:
-            raise ArgumentError("a loop needs at least one placeholder to take its rows from")
-        lengths = {engine.known[p]: len(a) if a.ndim else None for p, a in arrays.items()}
-        if None in lengths.values():
-            name = next(n for n, length in lengths.items() if length is None)
-            raise ShapeError(f"placeholder {name!r} was fed a number; a loop takes rows from it")
-        if len(set(lengths.values())) > 1:
-            text = ", ".join(f"{name!r} {length}" for name, length in lengths.items())
-            raise ShapeError(f"the numbers of rows differ: {text}; they must be equal")
-        if not next(iter(lengths.values())):
-            raise ArgumentError("there are no rows to train on: every array is empty")
-        return arrays
 
     def _check_batch(self, batch_size: int | None) -> int:
         if batch_size is None:

@@ -397,13 +397,22 @@ class Plan(Strict):
     ) -> Loop:
         """Return a `Loop` that runs whole epochs in C.
 
+        Parameters
+        ----------
+        feeds : dict of Placeholder (or its name) to array_like
+            All of one length: a batch is made of the same rows of each.
+
+        Raises
+        ------
+        ArgumentError, ShapeError, FeedError, DTypeError, BusyError
+
         See Also
         --------
-        pyframe.engine.loop.Loop : for the arguments.
+        pyframe.engine.loop.Loop : for the other arguments.
         """
         return Loop(
             self.engine,
-            feeds,
+            self.engine.row_feeds(feeds),
             epochs=epochs,
             batch_size=batch_size,
             shuffle=shuffle,

@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pyframe.engine.execution import check_feed
-from pyframe.errors import ArgumentError, ShapeError
+from pyframe.errors import ArgumentError
 from pyframe.graph.arrays import plain_array
 from pyframe.graph.node import Placeholder
 from pyframe.graph.spec import Array
@@ -80,14 +79,7 @@ def feeds_of(
     given = {**inputs, **goal.target_feed(Y)}
     if goal.weight is not None:
         given[goal.weight] = sample_weight
-    names = {p: goal.plan.graph.names.get(p, p.label()) for p in given}
-    arrays = {p: check_feed(p, names[p], value) for p, value in given.items()}
-    rows = {names[p]: len(array) for p, array in arrays.items() if array.ndim}
-    if len(set(rows.values())) > 1 or len(rows) < len(arrays):
-        text = ", ".join(f"{name!r} {count}" for name, count in rows.items())
-        raise ShapeError(
-            f"the numbers of rows differ: {text}; every sample needs its own row in each"
-        )
+    arrays = goal.plan.engine.row_feeds(given)
     goal.check_targets(arrays)
     if goal.weight is not None:
         weights = arrays[goal.weight]

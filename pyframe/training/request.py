@@ -68,7 +68,8 @@ class FitRequest:
 
     def loop(self) -> Loop:
         """Return the loop over its epochs; the parameters have been claimed."""
-        return self.goal.plan.loop(
+        return Loop(
+            self.goal.plan.engine,
             self.data.arrays,
             epochs=self.left,
             batch_size=self.batch_size,
@@ -85,7 +86,8 @@ class FitRequest:
         if self.held_out is None:
             return None
         size = self.batch_size
-        return self.goal.plan.loop(
+        return Loop(
+            self.goal.plan.engine,
             self.held_out.arrays,
             epochs=self.left,
             batch_size=None if size is None else min(size, self.held_out.rows),

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pyframe import checkpoint, optimizers
 from pyframe.engine.execution import SECONDS_PER_LOOK
+from pyframe.engine.loop import Loop
 from pyframe.engine.plan import Plan
 from pyframe.errors import ArgumentError, GraphError, check_flag
 from pyframe.model import Model, load
@@ -337,8 +338,13 @@ class Trainer(Strict):
         ArgumentError, ShapeError, DTypeError, FeedError, LabelError
         """
         goal, arrays = self._feeds(X, Y, sample_weight)
-        loop = goal.plan.loop(
-            arrays, epochs=1, batch_size=batch_size, shuffle=False, training=False
+        loop = Loop(
+            goal.plan.engine,
+            arrays,
+            epochs=1,
+            batch_size=batch_size,
+            shuffle=False,
+            training=False,
         )
         with loop:
             while loop.run(SECONDS_PER_LOOK) != "done":
