@@ -714,5 +714,5 @@ def test_data_are_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer.fit(X, Y, 1, validation_split=0.25, sample_weight=np.ones(len(X)), verbose=0)
     assert sorted(seen) == ["sample_weight", "x", "y"]
     seen.clear()
-    trainer.evaluate(X, Y, np.ones(len(X)))
+    trainer.evaluate(X, Y, sample_weight=np.ones(len(X)))
     assert sorted(seen) == ["sample_weight", "x", "y"]
