@@ -432,7 +432,7 @@ class Loop:
             self._loop.in_step = 0
 
     def close(self) -> None:
-        """Drop the step under way, and give the parameters free."""
+        """Drop the current step and release the parameters."""
         try:
             self._abandon()
             reading.resume(self)
