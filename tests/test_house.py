@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -52,3 +53,12 @@ def test_the_readme_names_the_folders_of_the_repository() -> None:
     folders = {line.split("/")[0] for line in listed.stdout.splitlines() if "/" in line}
     for folder in folders - {name for name in folders if name.startswith(".")}:
         assert f"`{folder}/`" in text, folder
+
+
+def test_every_file_that_the_page_on_the_architecture_names_is_there() -> None:
+    text = (house.ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:\w+/)+\w+\.(?:py|c|inc))`", text)
+    assert len(named) > 15
+    for name in named:
+        places = (house.ROOT / name, house.PACKAGE / name)
+        assert any(place.is_file() for place in places), name
