@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, NoReturn
 
@@ -65,6 +64,8 @@ ELSEWHERE = {
 
 def _nearest(wrong: str, cls: type[Strict]) -> str:
     """Name the attribute that was probably meant, or all that can be set."""
+    import difflib  # slow to import, and only messages need it
+
     properties = [n for n in dir(cls) if isinstance(getattr(cls, n), property)]
     settable = [name for name, remedy in cls._attributes.items() if not remedy]
     settable += [n for n in properties if getattr(cls, n).fset is not None and n not in settable]

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import functools
-import json
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -23,6 +21,9 @@ from pyframe.graph.spec import describe, known_shape
 from pyframe.native import core
 from pyframe.native.core import empty_aligned, ffi, lib
 from pyframe.native.threads import num_threads
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MODES = ("step", "run", "gradients")
 
@@ -290,6 +291,9 @@ class Profile(Sequence[Record]):
         -------
         Path
         """
+        import json  # these two are slow to import
+        from pathlib import Path
+
         events: list[dict[str, Any]] = []
         start = 0.0
         for record in self.records:

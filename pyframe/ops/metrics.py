@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from fractions import Fraction
 from typing import Any, ClassVar
 
 import numpy as np
@@ -499,6 +498,8 @@ class R2(ElementMetric):
     length = 9
 
     def finalize(self, sums: Any) -> Any:
+        from fractions import Fraction  # slow to import, and only this metric needs it
+
         errors, *parts = map(float, sums)
         if not all(map(math.isfinite, parts)):
             return float("nan")
