@@ -7,6 +7,7 @@ rule takes a value and its name for messages, and returns the value as the node 
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -139,6 +140,7 @@ def axes(value: Any, what: str) -> int | tuple[int, ...]:
     return check_integer(what, value)
 
 
+@functools.cache
 def packed(field: np.dtype[Any]) -> Rule:
     """Return the rule of what a field of the kernel's block can hold, exactly.
 

@@ -92,7 +92,7 @@ def key_of(value: Value) -> Key:
     return value.node, value.index
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Rewritten:
     """Ordered nodes, some of which replace several others.
 

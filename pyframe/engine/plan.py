@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pyframe.engine import inspection
 from pyframe.engine.engine import COMPILED, Engine, Snapshot
@@ -23,7 +23,6 @@ from pyframe.engine.fusion import choose
 from pyframe.engine.loop import Loop
 from pyframe.engine.pattern import Pattern, pattern_of
 from pyframe.engine.printing import plan_table
-from pyframe.engine.profiler import Profile, profile
 from pyframe.engine.program import Specialization
 from pyframe.engine.state import check_learning_rate
 from pyframe.errors import (
@@ -42,6 +41,9 @@ from pyframe.graph.storage import Segment
 from pyframe.native.core import ffi, lib
 from pyframe.native.guards import reading, refuse_while_reading
 from pyframe.strict import FixedList, Strict
+
+if TYPE_CHECKING:
+    from pyframe.engine.profiler import Profile
 
 
 class Plan(Strict):
@@ -512,6 +514,8 @@ class Plan(Strict):
         >>> [record.kernel for record in plan.profile({x: np.ones((4, 8))}, repeats=2)]
         ['softmax_f32']
         """
+        from pyframe.engine.profiler import profile  # what runs no profile need not load it
+
         return profile(
             self.engine,
             self.outputs,

@@ -53,7 +53,7 @@ class FlatCall(NamedTuple):
         )
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Request:
     """What a program is to compute."""
 
@@ -115,7 +115,7 @@ class Instruction(NamedTuple):
     block: int = 0  # of a group: the elements that are treated at a time
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Program:
     """A lowered program: the C object, and what Python must know of it. Made by `lower`.
 

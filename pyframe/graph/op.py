@@ -102,8 +102,9 @@ class Op(Node):
         super().__init_subclass__(**kwargs)
         if "kernel" not in cls.__dict__ and "op" in cls.__dict__:
             cls.kernel = cls.op
-        cls._block = Block(cls.attributes)
-        cls.attribute_dtype = cls._block.dtype
+        if "attributes" in cls.__dict__:
+            cls._block = Block(cls.attributes)
+            cls.attribute_dtype = cls._block.dtype
         as_they_are = cls._block.rules if cls.lower_attributes is Op.lower_attributes else {}
         cls._rules = {**as_they_are, **cls.rules}
 
