@@ -118,16 +118,6 @@ static void row_times_matrix(const pf_row *r) {
     } while (p < r->k);
 }
 
-/* Folds LANES sums into one vector: lane i becomes the total of sum[i]. */
-__attribute__((always_inline)) static inline vec fold(vec sum[LANES]) {
-    PF_UNROLL for (int round = 1; round <= LANE_BITS; round++) {
-        const int half = LANES >> round;
-        PF_UNROLL for (int i = 0; i < half; i++) sum[i] =
-            low(sum[i], sum[i + half]) + high(sum[i], sum[i + half]);
-    }
-    return sum[0];
-}
-
 /* sum[i] = column[i] . x, for `together` columns side by side; more of them would push each other
  * out of the cache when the columns are long. */
 __attribute__((always_inline)) static inline void dots(const int together,
