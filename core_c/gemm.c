@@ -230,23 +230,30 @@ static void run_panel(const cut *whole, const k_block *block, pf_tile *t, int64_
     const int64_t count = (end - i + ROWS - 1) / ROWS;
     const int64_t height = (end - i) / count, higher = (end - i) % count;
     int cut_short = 0;
+    /* What is read next is fetched by the tiles after the first: `fetches` of them, next_tile
+     * apart, each as many numbers as it has terms, next_row apart. */
     const real *next = NULL, *row[ROWS];
-    int64_t next_row = g->b_row;
+    int64_t next_row = g->b_row, next_tile = LANES, fetches = VECTORS;
     t->last = last_lanes(width);
     t->b = panel, t->b_row = vectors * LANES;
     t->panel = NULL;
     if (g->b_packed) {
         t->b = (const real *)g->b + p * vectors_for(g->n) * LANES + j * depth;
-        next = t->b + depth * COLUMNS, next_row = COLUMNS;
+        next = t->b + depth * COLUMNS + LANES - 1, next_row = COLUMNS;
     } else if (g->b_transposed || (width % LANES != 0 && !PF_MASKED_LOADS)) {
         pack(g, p, depth, j, width, panel);
+        if (PF_VECTOR_BYTES < 64 && g->b_transposed && count >= PACK_TILES && g->taps <= 1 &&
+            j + 2 * COLUMNS <= g->n) {
+            next = (const real *)g->b + (j + COLUMNS) * g->b_row + p;
+            next_row = 1, next_tile = g->b_row, fetches = COLUMNS;
+        }
     } else {
         t->b = (const real *)g->b + p * g->b_row + j, t->b_row = g->b_row;
         cut_short = width % LANES != 0;
         const int is_panel = g->b_row == vectors * LANES; /* it lies there like a copy */
         const int far = PF_VECTOR_BYTES < 64 && g->b_row * (int64_t)sizeof(real) % FAR_ROW == 0;
         if ((count >= PACK_TILES - far && !is_panel) || (cut_short && count > 1)) t->panel = panel;
-        if (count >= PACK_TILES && j + 2 * COLUMNS <= g->n) next = t->b + COLUMNS;
+        if (count >= PACK_TILES && j + 2 * COLUMNS <= g->n) next = t->b + COLUMNS + LANES - 1;
     }
     for (int64_t tile = 0, top = i, rows; tile < count; tile++, top += rows) {
         rows = height + (tile < higher);
@@ -254,8 +261,8 @@ static void run_panel(const cut *whole, const k_block *block, pf_tile *t, int64_
         t->c = (real *)g->c + top * g->c_row + j;
         if (t->residual) t->residual = (const real *)g->residual + top * g->residual_row + j;
         t->ahead = t->c, t->ahead_row = 0;
-        if (next && tile >= 1 && tile <= VECTORS)
-            t->ahead = next + tile * LANES - 1, t->ahead_row = next_row;
+        if (next && tile >= 1 && tile <= fetches)
+            t->ahead = next + (tile - 1) * next_tile, t->ahead_row = next_row;
         tiles[rows - 1][vectors - 1][cut_short || t->panel](t);
         if (t->panel) { /* from now on there */
             t->b = panel, t->b_row = vectors * LANES;
@@ -307,9 +314,11 @@ static void run_part(void *context, int64_t index) {
 }
 
 /* Whether reading a in place would be slow: columns of a large matrix, which lie on as many pages,
- * or rows whose distance is a multiple of half a kilobyte, which share few places of a cache. */
+ * or rows whose distance is a multiple of half a kilobyte, which share few places of a cache. Once
+ * for each panel of columns a is read; what they gain by a copy has to outweigh it. */
 static int wants_strips(const pf_gemm *g) {
-    if (g->a_rows || g->m * g->k < (1 << 15) || g->n < 4 * COLUMNS) return 0;
+    const int64_t panels = g->a_step == 1 ? 8 : 4;
+    if (g->a_rows || g->m * g->k < (1 << 16) || g->n < panels * COLUMNS) return 0;
     return g->a_step != 1 || g->a_row * (int64_t)sizeof(real) % 512 == 0;
 }
 
