@@ -317,8 +317,8 @@ static void run_part(void *context, int64_t index) {
  * or rows whose distance is a multiple of half a kilobyte, which share few places of a cache. Once
  * for each panel of columns a is read; what they gain by a copy has to outweigh it. */
 static int wants_strips(const pf_gemm *g) {
-    const int64_t panels = g->a_step == 1 ? 8 : 4;
-    if (g->a_rows || g->m * g->k < (1 << 16) || g->n < panels * COLUMNS) return 0;
+    const int64_t panels = g->a_step == 1 ? 8 : 4, bytes = g->m * g->k * (int64_t)sizeof(real);
+    if (g->a_rows || bytes < (1 << 18) || g->n < panels * COLUMNS) return 0;
     return g->a_step != 1 || g->a_row * (int64_t)sizeof(real) % 512 == 0;
 }
 

@@ -8,8 +8,8 @@
 enum {
     ROW_VECTORS = 8, /* sums that are open at once: they hide the latency */
     DOT_DEPTH = 256 * LANES,
-    DOT_WAYS = PF_VECTOR_REGISTERS / 8,
     DOT_COLUMNS = LANES < 4 ? LANES : 4,
+    DOT_WAYS = DOT_COLUMNS < LANES ? PF_VECTOR_REGISTERS / 8 : 1,
     FEW_COLUMNS = LANES / 2 > 1 ? LANES / 2 : 1
 };
 
