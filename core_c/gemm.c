@@ -16,12 +16,12 @@
 #include "parallel.h"
 
 enum {
-    DEPTH = 512,          /* of a panel: 64 kB with AVX-512 */
-    PART_ROWS = 256,      /* with DEPTH terms each: 384 kB, for the L2 cache */
-    PACK_TILES = 3,       /* from so many tiles of rows on copying a panel of b pays */
-    FEW_TERMS = 1024,     /* of few columns */
-    ROWS_AT_ONCE = 64,    /* of a, packed as one part */
-    PARTS = 16,           /* enough to keep several threads busy */
+    PART_ROWS = 256,   /* with DEPTH terms each: 384 kB, for the L2 cache */
+    PACK_TILES = 3,    /* from so many tiles of rows on copying a panel of b pays, ... */
+    FAR_ROW = 2048,    /* ... or from one less if its rows lie a multiple of so many bytes apart */
+    FEW_TERMS = 1024,  /* of few columns */
+    ROWS_AT_ONCE = 64, /* of a, packed as one part */
+    PARTS = 16,        /* enough to keep several threads busy */
     PART_TERMS = 1 << 20, /* below so many products a part is not worth a thread */
     TERMS_PER_NANOSECOND = PF_VECTOR_TERMS_PER_NANOSECOND * LANES
 };
@@ -210,7 +210,7 @@ static inline void find_rows(const cut *whole, const k_block *block, int64_t top
         t->offset = g->a_offset + block->from * g->a_step + top * t->apart;
         return;
     }
-    const real *first = (const real *)g->a + top * g->a_row;
+    const real *first = (const real *)g->a + top * g->a_row + block->from * g->a_step;
     int64_t stride = g->a_row;
     if (whole->strips) {
         stride = strip_row(block->depth);
@@ -230,22 +230,30 @@ static void run_panel(const cut *whole, const k_block *block, pf_tile *t, int64_
     const int64_t count = (end - i + ROWS - 1) / ROWS;
     const int64_t height = (end - i) / count, higher = (end - i) % count;
     int cut_short = 0;
+    /* What is read next is fetched by the tiles after the first: `fetches` of them, next_tile
+     * apart, each as many numbers as it has terms, next_row apart. */
     const real *next = NULL, *row[ROWS];
-    int64_t next_row = g->b_row;
+    int64_t next_row = g->b_row, next_tile = LANES, fetches = VECTORS;
     t->last = last_lanes(width);
     t->b = panel, t->b_row = vectors * LANES;
     t->panel = NULL;
     if (g->b_packed) {
         t->b = (const real *)g->b + p * vectors_for(g->n) * LANES + j * depth;
-        next = t->b + depth * COLUMNS, next_row = COLUMNS;
+        next = t->b + depth * COLUMNS + LANES - 1, next_row = COLUMNS;
     } else if (g->b_transposed || (width % LANES != 0 && !PF_MASKED_LOADS)) {
         pack(g, p, depth, j, width, panel);
+        if (PF_VECTOR_BYTES < 64 && g->b_transposed && count >= PACK_TILES && g->taps <= 1 &&
+            j + 2 * COLUMNS <= g->n) {
+            next = (const real *)g->b + (j + COLUMNS) * g->b_row + p;
+            next_row = 1, next_tile = g->b_row, fetches = COLUMNS;
+        }
     } else {
         t->b = (const real *)g->b + p * g->b_row + j, t->b_row = g->b_row;
         cut_short = width % LANES != 0;
         const int is_panel = g->b_row == vectors * LANES; /* it lies there like a copy */
-        if ((count >= PACK_TILES && !is_panel) || (cut_short && count > 1)) t->panel = panel;
-        if (count >= PACK_TILES && j + 2 * COLUMNS <= g->n) next = t->b + COLUMNS;
+        const int far = PF_VECTOR_BYTES < 64 && g->b_row * (int64_t)sizeof(real) % FAR_ROW == 0;
+        if ((count >= PACK_TILES - far && !is_panel) || (cut_short && count > 1)) t->panel = panel;
+        if (count >= PACK_TILES && j + 2 * COLUMNS <= g->n) next = t->b + COLUMNS + LANES - 1;
     }
     for (int64_t tile = 0, top = i, rows; tile < count; tile++, top += rows) {
         rows = height + (tile < higher);
@@ -253,8 +261,8 @@ static void run_panel(const cut *whole, const k_block *block, pf_tile *t, int64_
         t->c = (real *)g->c + top * g->c_row + j;
         if (t->residual) t->residual = (const real *)g->residual + top * g->residual_row + j;
         t->ahead = t->c, t->ahead_row = 0;
-        if (next && tile >= 1 && tile <= VECTORS)
-            t->ahead = next + tile * LANES - 1, t->ahead_row = next_row;
+        if (next && tile >= 1 && tile <= fetches)
+            t->ahead = next + (tile - 1) * next_tile, t->ahead_row = next_row;
         tiles[rows - 1][vectors - 1][cut_short || t->panel](t);
         if (t->panel) { /* from now on there */
             t->b = panel, t->b_row = vectors * LANES;
@@ -269,6 +277,7 @@ static void run_range(const cut *whole, int64_t i, int64_t end, int64_t first, i
     const pf_gemm *g = whole->g;
     real panel[DEPTH * COLUMNS] __attribute__((aligned(64)));
     pf_tile t = {.zero = g->a_zero,
+                 .indirect = g->a_rows != NULL,
                  .tap_stride = g->a_rows_shared ? 1 : g->m,
                  .row_stride = !g->a_rows_shared,
                  .apart = g->a_rows_shared ? g->a_row : 0,
@@ -305,9 +314,11 @@ static void run_part(void *context, int64_t index) {
 }
 
 /* Whether reading a in place would be slow: columns of a large matrix, which lie on as many pages,
- * or rows whose distance is a multiple of half a kilobyte, which share few places of a cache. */
+ * or rows whose distance is a multiple of half a kilobyte, which share few places of a cache. Once
+ * for each panel of columns a is read; what they gain by a copy has to outweigh it. */
 static int wants_strips(const pf_gemm *g) {
-    if (g->a_rows || g->m * g->k < (1 << 15) || g->n < 4 * COLUMNS) return 0;
+    const int64_t panels = g->a_step == 1 ? 8 : 4, bytes = g->m * g->k * (int64_t)sizeof(real);
+    if (g->a_rows || bytes < (1 << 18) || g->n < panels * COLUMNS) return 0;
     return g->a_step != 1 || g->a_row * (int64_t)sizeof(real) % 512 == 0;
 }
 
@@ -325,6 +336,14 @@ static void run(cut *whole) {
     pf_parallel_for(parts, terms / whole->blocks.count / TERMS_PER_NANOSECOND, run_part, whole);
 }
 
+/* A vector of the bias, again and again, for rows of n columns each, n <= LANES. */
+static const real *repeat_bias(const pf_gemm *g, real to[LANES]) {
+    const real *bias = g->bias;
+    if (!bias) return NULL;
+    for (int i = 0, j = 0; i < LANES; i++, j = j + 1 < g->n ? j + 1 : 0) to[i] = bias[j];
+    return to;
+}
+
 /* One row or one column; 0 when its operands do not lie so that this is fast. */
 static int run_row(const pf_gemm *g) {
     if (g->a_rows || g->b_packed) return 0;
@@ -333,16 +352,18 @@ static int run_row(const pf_gemm *g) {
                 .add = g->accumulate,
                 .scale = g->scale != 0 ? (real)g->scale : 1,
                 .bias = g->bias,
-                .period = g->n,
                 .residual = g->residual};
+    real bias[LANES];
     int dots;
-    if (g->m == 1) {
+    if (g->n > 1) {
+        r.in_order = g->a_step != 0;
         r.x = g->a, r.x_step = g->a_step;
         r.matrix = g->b, r.stride = g->b_row;
         r.n = g->n;
         dots = g->b_transposed;
     } else {
         /* a column: c^T = b^T a^T */
+        r.bias = repeat_bias(g, bias), r.bias_repeats = 1;
         if (g->c_row != 1 || (g->residual && g->residual_row != 1)) return 0;
         if (g->saved && g->saved_row != 1) return 0;
         r.x = g->b, r.x_step = g->b_transposed ? 1 : g->b_row;
@@ -370,8 +391,8 @@ static int run_few_columns(const pf_gemm *g) {
     const int in_place = g->c_row == g->n && (!g->residual || g->residual_row == g->n) &&
                          (!g->saved || g->saved_row == g->n);
     if (!in_place || g->a_rows || g->b_packed || g->a_step != 1) return 0;
-    if (g->m < LANES || g->k < LANES || g->k > FEW_TERMS) return 0;
-    real turned[FEW_COLUMNS * FEW_TERMS];
+    if (g->k < LANES || g->k > FEW_TERMS) return 0;
+    real turned[FEW_COLUMNS * FEW_TERMS], bias[LANES];
     const int64_t across = g->b_transposed ? g->b_row : 1, along = g->b_transposed ? 1 : g->b_row;
     for (int64_t j = 0; j < g->n; j++)
         for (int64_t p = 0; p < g->k; p++)
@@ -384,16 +405,26 @@ static int run_few_columns(const pf_gemm *g) {
                       .y = g->c,
                       .add = g->accumulate,
                       .scale = g->scale != 0 ? (real)g->scale : 1,
-                      .bias = g->bias,
-                      .period = g->n,
+                      .bias = repeat_bias(g, bias),
+                      .bias_repeats = 1,
                       .residual = g->residual};
     few_columns_of[g->n](&r);
     if (g->activation) finish(g, 0, g->m, 0, g->n);
     return 1;
 }
 
+/* One term: the gradient of a layer with one output, and a layer with one input. */
+static int run_one_term(const pf_gemm *g) {
+    if (g->a_rows || g->b_packed || g->accumulate || g->scale != 0 || g->residual) return 0;
+    if ((g->b_transposed && g->b_row != 1) || g->m * g->n > PART_TERMS) return 0;
+    outer_product(g);
+    if (g->activation) finish(g, 0, g->m, 0, g->n);
+    return 1;
+}
+
 void PF_NAME(gemm)(const pf_gemm *g) {
     if (g->m == 0 || g->n == 0) return;
+    if (g->k == 1 && run_one_term(g)) return;
     if (g->n > 1 && g->n <= FEW_COLUMNS && run_few_columns(g)) return;
     if ((g->m == 1 || g->n == 1) && run_row(g)) return;
     cut whole = {.g = g, .blocks = blocks_of(g), .rows = g->m, .row_parts = 1, .column_parts = 1};

@@ -3,13 +3,13 @@
 #ifndef PYFRAME_GEMM_ROW_H
 #define PYFRAME_GEMM_ROW_H
 
-#include "vector.h"
+#include "gemm_tile.h"
 
 enum {
-    ROW_VECTORS = PF_VECTOR_REGISTERS / 4, /* sums that are open at once: they hide the latency */
-    ROW_DEPTH = 512,                       /* terms of a sum in one go; these sums are added up */
+    ROW_VECTORS = 8, /* sums that are open at once: they hide the latency */
     DOT_DEPTH = 256 * LANES,
     DOT_COLUMNS = LANES < 4 ? LANES : 4,
+    DOT_WAYS = DOT_COLUMNS < LANES ? PF_VECTOR_REGISTERS / 8 : 1,
     FEW_COLUMNS = LANES / 2 > 1 ? LANES / 2 : 1
 };
 
@@ -22,8 +22,9 @@ typedef struct {
     real *y;
     int add;
     real scale;
-    const real *bias; /* NULL, or period numbers, which begin anew after the last of them */
-    int64_t period;
+    const real *bias; /* (n,) or NULL; ... */
+    int bias_repeats; /* ... or one vector for all, when rows of c do not fill one */
+    int in_order;     /* a row of a batch, perhaps: its sums run along k as those of a tile do */
     const real *residual; /* (n,) or NULL */
 } pf_row;
 
@@ -35,107 +36,96 @@ static inline void put(const pf_row *r, int64_t j, int64_t count, const vec *sum
         vec x = *sum;
         if (r->scale != 1) x *= r->scale; /* rounded here, wherever the element lies */
         if (add) x += load_part(r->y + j, lanes);
-        if (last && r->bias) {
-            if (r->period == r->n)
-                x += load_part(r->bias + j, lanes);
-            else
-                for (int i = 0; i < LANES; i++) x[i] += r->bias[(j + i) % r->period];
-        }
+        if (last && r->bias) x += load_part(r->bias + (r->bias_repeats ? 0 : j), lanes);
         if (last && r->residual) x += load_part(r->residual + j, lanes);
         store_part(r->y + j, lanes, x);
     }
 }
 
 /* `vectors` vectors of columns from j on: `ways` sums for each, of every ways-th term. */
-__attribute__((always_inline)) static inline void row_strip(const int vectors, const pf_row *r,
-                                                            int64_t j, int64_t count, int64_t p,
-                                                            int64_t depth, int add, int is_last) {
-    enum { WAYS = 4 };
-    const int ways = vectors * WAYS <= ROW_VECTORS ? WAYS : vectors * 2 <= ROW_VECTORS ? 2 : 1;
+__attribute__((always_inline)) static inline void row_strip(const int vectors, const int ways,
+                                                            const pf_row *r, int64_t j,
+                                                            int64_t count, int64_t p, int64_t depth,
+                                                            int add, int is_last) {
     const part last = first_lanes(count - (vectors - 1) * LANES);
-    const real *b = r->matrix + p * r->stride + j, *x = r->x + p * r->x_step;
-    vec sum[WAYS][ROW_VECTORS] = {{{0}}};
+    const int64_t stride = r->stride, x_step = r->x_step;
+    const real *b = r->matrix + p * stride + j, *x = r->x + p * x_step;
+    vec sum[ROW_VECTORS], total[ROW_VECTORS]; /* a register each, and what `put` takes */
+    PF_UNROLL for (int i = 0; i < ways * vectors; i++) sum[i] = (vec){0};
     int64_t q = 0;
-#define PF_ROW_TERM(way)                                                              \
-    PF_UNROLL for (int v = 0; v < vectors; v++) sum[way][v] +=                        \
-        x[(q + way) * r->x_step] * (v < vectors - 1                                   \
-                                        ? load(b + (q + way) * r->stride + v * LANES) \
-                                        : load_part(b + (q + way) * r->stride + v * LANES, last));
-    for (; q + ways <= depth; q += ways) PF_UNROLL for (int way = 0; way < ways; way++) {
-            PF_ROW_TERM(way)
+#define PF_ROW_TERM(way)                                                            \
+    PF_UNROLL for (int v = 0; v < vectors; v++) sum[(way) * vectors + v] +=         \
+        x[(way) * x_step] * (v < vectors - 1 ? load(b + (way) * stride + v * LANES) \
+                                             : load_part(b + (way) * stride + v * LANES, last));
+    for (; q + ways <= depth; q += ways, b += ways * stride, x += ways * x_step)
+        PF_UNROLL for (int way = 0; way < ways; way++) { PF_ROW_TERM(way) }
+    if (ways > 1)
+        for (; q < depth; q++, b += stride, x += x_step) {
+            PF_ROW_TERM(0)
         }
-    for (; q < depth; q++) {
-        PF_ROW_TERM(0)
-    }
 #undef PF_ROW_TERM
-    PF_UNROLL for (int way = 1; way < ways; way++) PF_UNROLL for (int v = 0; v < vectors; v++)
-        sum[0][v] += sum[way][v];
-    put(r, j, count, sum[0], add, is_last);
+    PF_UNROLL for (int v = 0; v < vectors; v++) {
+        PF_UNROLL for (int way = 1; way < ways; way++) sum[v] += sum[way * vectors + v];
+        total[v] = sum[v];
+    }
+    put(r, j, count, total, add, is_last);
 }
 
-#define PF_ROW_STRIP(vectors)                                                             \
-    static void row_strip_##vectors(const pf_row *r, int64_t j, int64_t count, int64_t p, \
-                                    int64_t depth, int add, int last) {                   \
-        row_strip(vectors, r, j, count, p, depth, add, last);                             \
+#define PF_ROW_STRIP(vectors, ways)                                                                \
+    static void row_strip_##vectors##_##ways(const pf_row *r, int64_t j, int64_t count, int64_t p, \
+                                             int64_t depth, int add, int last) {                   \
+        row_strip(vectors, ways, r, j, count, p, depth, add, last);                                \
     }
-PF_ROW_STRIP(1)
-PF_ROW_STRIP(2)
-PF_ROW_STRIP(4)
-#if PF_VECTOR_REGISTERS == 32
-PF_ROW_STRIP(8)
-#endif
+PF_ROW_STRIP(1, 1)
+PF_ROW_STRIP(1, 4)
+PF_ROW_STRIP(2, 1)
+PF_ROW_STRIP(2, 4)
+PF_ROW_STRIP(4, 1)
+PF_ROW_STRIP(8, 1)
+static void (*const row_strips[][2])(const pf_row *, int64_t, int64_t, int64_t, int64_t, int,
+                                     int) = {{row_strip_1_4, row_strip_1_1},
+                                             {row_strip_2_4, row_strip_2_1},
+                                             {row_strip_4_1, row_strip_4_1},
+                                             {row_strip_8_1, row_strip_8_1}};
 
 /* y = x matrix: each row of the matrix, times a number, is added to the sums. */
 static void row_times_matrix(const pf_row *r) {
-    int64_t p = 0;
-    do {
-        const int64_t depth = r->k - p < ROW_DEPTH ? r->k - p : ROW_DEPTH;
-        const int add = r->add || p > 0, last = p + depth == r->k;
+    const int64_t pieces = r->k > DEPTH ? (r->k + DEPTH - 1) / DEPTH : 1;
+    for (int64_t piece = 0; piece < pieces; piece++) {
+        const int64_t p = r->k * piece / pieces, depth = r->k * (piece + 1) / pieces - p;
         for (int64_t j = 0, count; j < r->n; j += count) {
             const int64_t left = r->n - j;
-            /* Elsewhere than with masked loads, a rest of a vector is no business of a wide strip
+            /* elsewhere than with masked loads, a rest of a vector is no business of a wide strip
              */
-            const int64_t whole = PF_MASKED_LOADS ? left + LANES - 1 : left;
+            const int64_t whole = PF_VECTOR_BYTES > 16 ? left + LANES - 1 : left;
             const int64_t vectors = whole / LANES;
-#if PF_VECTOR_REGISTERS == 32
-            if (vectors >= 8) {
-                count = left < 8 * LANES ? left : 8 * LANES;
-                row_strip_8(r, j, count, p, depth, add, last);
-            } else
-#endif
-                if (vectors >= 4) {
-                count = left < 4 * LANES ? left : 4 * LANES;
-                row_strip_4(r, j, count, p, depth, add, last);
-            } else if (vectors >= 2) {
-                count = left < 2 * LANES ? left : 2 * LANES;
-                row_strip_2(r, j, count, p, depth, add, last);
-            } else {
-                count = left < LANES ? left : LANES;
-                row_strip_1(r, j, count, p, depth, add, last);
-            }
+            const int size = vectors >= 8 ? 3 : vectors >= 4 ? 2 : vectors >= 2 ? 1 : 0;
+            count = left < (LANES << size) ? left : LANES << size;
+            row_strips[size][r->in_order](r, j, count, p, depth, r->add || piece > 0,
+                                          piece + 1 == pieces);
         }
-        p += depth;
-    } while (p < r->k);
+    }
 }
 
-/* Folds LANES sums into one vector: lane i becomes the total of sum[i]. */
-__attribute__((always_inline)) static inline vec fold(vec sum[LANES]) {
-    PF_UNROLL for (int round = 1; round <= LANE_BITS; round++) {
-        const int half = LANES >> round;
-        PF_UNROLL for (int i = 0; i < half; i++) sum[i] =
-            low(sum[i], sum[i + half]) + high(sum[i], sum[i + half]);
+/* c (m, n) = a (m, 1) b (1, n) + [bias], b and bias contiguous */
+static void outer_product(const pf_gemm *g) {
+    const real *a = g->a, *b = g->b, *bias = g->bias;
+    for (int64_t j = 0; j < g->n; j += LANES) {
+        const part lanes = first_lanes(g->n - j);
+        const vec columns = load_part(b + j, lanes);
+        const vec added = bias ? load_part(bias + j, lanes) : splat(R(-0.0)); /* x + -0 is x */
+        real *c = (real *)g->c + j;
+        for (int64_t i = 0; i < g->m; i++, c += g->c_row)
+            store_part(c, lanes, (vec){0} + a[i * g->a_row] * columns + added);
     }
-    return sum[0];
 }
 
 /* sum[i] = column[i] . x, for `together` columns side by side; more of them would push each other
  * out of the cache when the columns are long. */
-__attribute__((always_inline)) static inline void dots(const int together,
+__attribute__((always_inline)) static inline void dots(const int together, const int ways,
                                                        const real *const *column, const real *x,
                                                        int64_t depth, vec *sum) {
-    enum { WAYS = PF_VECTOR_REGISTERS / 8 };
-    const int ways = together < LANES ? WAYS : 1;
-    vec open[WAYS][LANES];
+    vec open[DOT_WAYS][LANES];
     PF_UNROLL for (int way = 0; way < ways; way++) PF_UNROLL for (int i = 0; i < together; i++)
         open[way][i] = (vec){0};
     int64_t q = 0;
@@ -170,15 +160,19 @@ static void row_times_columns(const pf_row *r) {
             const real *column[LANES];
             for (int i = 0; i < LANES; i++) /* what is beyond the end repeats the last one */
                 column[i] = r->matrix + (j + (i < count ? i : count - 1)) * r->stride + p;
+            /* the order depends on k alone, not on how many columns there are beside one */
             vec total;
             if (depth < 16 * LANES && count > LANES / 2) {
                 vec sum[LANES];
-                dots(LANES, column, r->x + p, depth, sum);
+                dots(LANES, 1, column, r->x + p, depth, sum);
                 total = fold(sum);
             } else {
                 vec sum[LANES] = {{0}};
                 for (int i = 0; i < count; i += DOT_COLUMNS)
-                    dots(DOT_COLUMNS, column + i, r->x + p, depth, sum + i);
+                    if (depth < 16 * LANES)
+                        dots(DOT_COLUMNS, 1, column + i, r->x + p, depth, sum + i);
+                    else
+                        dots(DOT_COLUMNS, DOT_WAYS, column + i, r->x + p, depth, sum + i);
                 total = fold(sum);
             }
             put(r, j, count, &total, r->add || p > 0, p + depth == r->k);

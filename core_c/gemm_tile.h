@@ -9,14 +9,16 @@
 enum {
     VECTORS = 2, /* of columns; ROWS x VECTORS sums leave registers for a row of b and one of a */
     ROWS = PF_VECTOR_REGISTERS == 32 ? 8 : (PF_VECTOR_BYTES == 32 ? 6 : 4),
-    COLUMNS = VECTORS * LANES
+    COLUMNS = VECTORS * LANES,
+    DEPTH = 512 /* terms of a sum in one go; these sums are added up */
 };
 
 /* c[i][j] = f(scale sum_p a[i][p] b[p][j] + ...), i < rows, j < columns. */
 typedef struct {
     /* The terms run over `taps` stretches of `depth` each. Row i of a has tap t at
-     * row[t * tap_stride + i * row_stride] + i * apart + offset, its terms `step` apart; but a row
-     * whose pointer is `zero` is all zeros and has no offset. */
+     * row[t * tap_stride + i * row_stride], its terms `step` apart; if it is `indirect`, then
+     * i * apart + offset further, but for a row whose pointer is `zero`, which is all zeros. */
+    int indirect;
     const real *const *row;
     const real *zero;
     int64_t tap_stride, row_stride, apart, taps, depth, offset, step;
@@ -73,7 +75,7 @@ __attribute__((always_inline)) static inline void pf_tile_run(const int rows, co
         const real *a[ROWS];
         PF_UNROLL for (int i = 0; i < rows; i++) {
             a[i] = t->row[tap * t->tap_stride + i * t->row_stride];
-            a[i] += (a[i] != t->zero) * (t->offset + i * t->apart);
+            if (t->indirect && a[i] != t->zero) a[i] += t->offset + i * t->apart;
         }
         int64_t at = 0;
         for (int64_t p = t->depth; p > 0; p--) {

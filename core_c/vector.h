@@ -51,7 +51,28 @@ static inline vec relu(vec x) { return (vec)((ivec)x & ~(x < 0)); }
 #define PF_MASKED_LOADS 0
 #endif
 
-/* low(x, y) = x0 y0 x1 y1 ..., and high(x, y) those of the upper halves. */
+/* What follows makes columns of rows in LANE_BITS rounds, each of which pairs rows i and
+ * i + pair_distance(round): of two rows x and y, low(round, x, y) and high(round, x, y) interleave
+ * half of the lanes each, so that one bit of a row's number changes places with one of a lane's.
+ * AVX2 interleaves halves of its vectors by one instruction, whole ones by two: there the halves
+ * come first, x0 y0 x1 y1 x4 y4 x5 y5 and x2 y2 x3 y3 x6 y6 x7 y7, and are exchanged at last. */
+#if PF_VECTOR_BYTES == 32
+static inline int pair_distance(int round) {
+    return round == LANE_BITS ? LANES / 2 : LANES / 2 >> round;
+}
+#if PF_REAL_BITS == 32
+#define PF_LOW_LANES 0, 8, 1, 9, 4, 12, 5, 13
+#define PF_HIGH_LANES 2, 10, 3, 11, 6, 14, 7, 15
+#define PF_LOW_HALVES 0, 1, 2, 3, 8, 9, 10, 11
+#define PF_HIGH_HALVES 4, 5, 6, 7, 12, 13, 14, 15
+#else
+#define PF_LOW_LANES 0, 4, 2, 6
+#define PF_HIGH_LANES 1, 5, 3, 7
+#define PF_LOW_HALVES 0, 1, 4, 5
+#define PF_HIGH_HALVES 2, 3, 6, 7
+#endif
+#else
+static inline int pair_distance(int round) { return LANES >> round; }
 #if PF_VECTOR_BYTES / (PF_REAL_BITS / 8) == 2
 #define PF_LOW_LANES 0, 2
 #define PF_HIGH_LANES 1, 3
@@ -65,20 +86,40 @@ static inline vec relu(vec x) { return (vec)((ivec)x & ~(x < 0)); }
 #define PF_LOW_LANES 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
 #define PF_HIGH_LANES 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
 #endif
-static inline vec low(vec x, vec y) { return __builtin_shufflevector(x, y, PF_LOW_LANES); }
-static inline vec high(vec x, vec y) { return __builtin_shufflevector(x, y, PF_HIGH_LANES); }
+#define PF_LOW_HALVES PF_LOW_LANES
+#define PF_HIGH_HALVES PF_HIGH_LANES
+#endif
+__attribute__((always_inline)) static inline vec low(int round, vec x, vec y) {
+    return round == LANE_BITS ? __builtin_shufflevector(x, y, PF_LOW_HALVES)
+                              : __builtin_shufflevector(x, y, PF_LOW_LANES);
+}
+__attribute__((always_inline)) static inline vec high(int round, vec x, vec y) {
+    return round == LANE_BITS ? __builtin_shufflevector(x, y, PF_HIGH_HALVES)
+                              : __builtin_shufflevector(x, y, PF_HIGH_LANES);
+}
 
-/* Transposes the square whose rows are the vectors row[0] ... row[LANES - 1]. Each round of
- * interleaving rows i and i + LANES / 2 moves one bit of the row's number to the column's. */
+/* Transposes the square whose rows are the vectors row[0] ... row[LANES - 1]. */
 __attribute__((always_inline)) static inline void transpose(vec row[LANES]) {
-    PF_UNROLL for (int round = 0; round < LANE_BITS; round++) {
-        vec next[LANES];
-        PF_UNROLL for (int i = 0; i < LANES / 2; i++) {
-            next[2 * i] = low(row[i], row[i + LANES / 2]);
-            next[2 * i + 1] = high(row[i], row[i + LANES / 2]);
+    PF_UNROLL for (int round = 1; round <= LANE_BITS; round++) {
+        const int distance = pair_distance(round);
+        PF_UNROLL for (int i = 0; i < LANES; i++) if (!(i & distance)) {
+            const vec x = row[i], y = row[i + distance];
+            row[i] = low(round, x, y);
+            row[i + distance] = high(round, x, y);
         }
-        PF_UNROLL for (int i = 0; i < LANES; i++) row[i] = next[i];
     }
+}
+
+/* Folds LANES sums into one vector: lane i becomes the total of sum[i]. */
+__attribute__((always_inline)) static inline vec fold(vec sum[LANES]) {
+    int folded = 0; /* the bits of i by which sums have been paired: only those without are left */
+    PF_UNROLL for (int round = 1; round <= LANE_BITS; round++) {
+        const int distance = pair_distance(round);
+        folded |= distance;
+        PF_UNROLL for (int i = 0; i < LANES; i++) if (!(i & folded)) sum[i] =
+            low(round, sum[i], sum[i + distance]) + high(round, sum[i], sum[i + distance]);
+    }
+    return sum[0];
 }
 
 #endif

@@ -198,17 +198,20 @@ def test_stretches_of_shared_rows(
 
 
 @every_isa
-def test_a_row_comes_out_the_same_in_any_company(isa: str) -> None:
-    """An element's terms are added in one order, however many other rows and columns there are."""
+@every_dtype
+@pytest.mark.parametrize("k", [1, 5, 13, 64, 127, 500, 1027, 2500])
+def test_a_row_comes_out_the_same_in_any_company(isa: str, dtype: str, k: int) -> None:
+    """An element's terms are added in one order, however many other rows there are, or none."""
     rng = np.random.default_rng(4)
-    a = rng.normal(size=(67, 500)).astype("float32")
-    b = rng.normal(size=(500, 97)).astype("float32")
-    together = np.empty((67, 97), "float32")
-    Product(a, b, together, isa=isa).run()
-    for top, height in ((0, 2), (5, 3), (10, 8), (40, 27)):
-        part = np.empty((height, 97), "float32")
-        Product(a[top : top + height], b, part, isa=isa).run()
-        assert np.array_equal(part, together[top : top + height])
+    a = rng.normal(size=(67, k)).astype(dtype)
+    for n in (1, 2, 3, 4, 5, 7, 8, 9, 16, 33, 97, 260):
+        b, bias = rng.normal(size=(k, n)).astype(dtype), rng.normal(size=n).astype(dtype)
+        together = np.empty((67, n), dtype)
+        Product(a, b, together, isa=isa, bias=bias).run()
+        for top, height in ((0, 1), (66, 1), (0, 2), (5, 3), (10, 8), (40, 27)):
+            part = np.empty((height, n), dtype)
+            Product(a[top : top + height], b, part, isa=isa, bias=bias).run()
+            assert np.array_equal(part, together[top : top + height]), (n, top, height)
 
 
 @every_isa

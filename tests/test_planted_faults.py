@@ -122,6 +122,27 @@ FAULTS = [
         "t.add = g->accumulate;",
         "linear",
     ),
+    Fault(
+        "the bias of a layer with one input forgotten",
+        "gemm_row.h",
+        "(vec){0} + a[i * g->a_row] * columns + added",
+        "(vec){0} + a[i * g->a_row] * columns",
+        "linear",
+    ),
+    Fault(
+        "one row for all in the gradient of a layer with one output",
+        "gemm_row.h",
+        "(vec){0} + a[i * g->a_row] * columns + added",
+        "(vec){0} + a[0] * columns + added",
+        "linear_grad",
+    ),
+    Fault(
+        "the last term of a row by itself forgotten",
+        "gemm_row.h",
+        "for (; q + ways <= depth;",
+        "for (; q + ways < depth;",
+        "linear",
+    ),
     # softmax.c
     Fault(
         "a flipped sign within a sum",
