@@ -95,8 +95,8 @@ static void row_times_matrix(const pf_row *r) {
         const int64_t p = r->k * piece / pieces, depth = r->k * (piece + 1) / pieces - p;
         for (int64_t j = 0, count; j < r->n; j += count) {
             const int64_t left = r->n - j;
-            /* Without masked loads, which vectors of 16 bytes lack, a wide strip takes whole vectors
-             * only, and what is left of a row gets a narrow one. */
+            /* Without masked loads, which vectors of 16 bytes lack, a wide strip takes whole
+             * vectors only, and what is left of a row gets a narrow one. */
             const int64_t whole = PF_VECTOR_BYTES > 16 ? left + LANES - 1 : left;
             const int64_t vectors = whole / LANES;
             const int size = vectors >= 8 ? 3 : vectors >= 4 ? 2 : vectors >= 2 ? 1 : 0;
