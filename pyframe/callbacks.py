@@ -180,19 +180,19 @@ class LambdaCallback(Callback):
         if event in self.functions:
             self.functions[event](*arguments)
 
-    def on_fit_start(self, trainer: FittingTrainer) -> None:
+    def on_fit_start(self, trainer: Any) -> None:
         self._tell("on_fit_start", trainer)
 
-    def on_epoch_start(self, trainer: FittingTrainer, epoch: int) -> None:
+    def on_epoch_start(self, trainer: Any, epoch: int) -> None:
         self._tell("on_epoch_start", trainer, epoch)
 
-    def on_epoch_end(self, trainer: FittingTrainer, epoch: int, logs: Logs) -> None:
+    def on_epoch_end(self, trainer: Any, epoch: int, logs: Logs) -> None:
         self._tell("on_epoch_end", trainer, epoch, logs)
 
-    def on_batch_end(self, trainer: FittingTrainer, step: int, logs: Logs) -> None:
+    def on_batch_end(self, trainer: Any, step: int, logs: Logs) -> None:
         self._tell("on_batch_end", trainer, step, logs)
 
-    def on_fit_end(self, trainer: FittingTrainer, history: History) -> None:
+    def on_fit_end(self, trainer: Any, history: History) -> None:
         self._tell("on_fit_end", trainer, history)
 
 
@@ -211,7 +211,7 @@ class _Monitor(Callback):
             raise ArgumentError(f"mode={self.mode!r}; use 'min', 'max' or 'auto'")
         return self.mode == "max"
 
-    def on_fit_start(self, trainer: FittingTrainer) -> None:
+    def on_fit_start(self, trainer: Any) -> None:
         self.best, self.rises = math.nan, self._rises()
         names = trainer.log_names
         if self.monitors and self._key(names) not in names:
@@ -237,10 +237,10 @@ class _Monitor(Callback):
     def _key(self, names: Container[str]) -> str:
         return "loss" if self.monitor == "val_loss" and "val_loss" not in names else self.monitor
 
-    def training_state(self, trainer: FittingTrainer) -> dict[str, Any]:
+    def training_state(self, trainer: Any) -> dict[str, Any]:
         return {"best": self.best}
 
-    def restore_training_state(self, trainer: FittingTrainer, state: dict[str, Any]) -> None:
+    def restore_training_state(self, trainer: Any, state: dict[str, Any]) -> None:
         self.best = _counted(state, "best")
 
     def monitored(self, logs: Mapping[str, Any]) -> float:
@@ -335,7 +335,7 @@ class EarlyStopping(_Monitor):
         self.best_epoch: int | None = None
         self.stopped_epoch: int | None = None
 
-    def on_fit_start(self, trainer: FittingTrainer) -> None:
+    def on_fit_start(self, trainer: Any) -> None:
         super().on_fit_start(trainer)
         self.best_epoch = self.stopped_epoch = None
         self._waited = 0
@@ -348,7 +348,7 @@ class EarlyStopping(_Monitor):
         """Whether the parameters themselves are followed."""
         return self.monitor == "parameters"
 
-    def on_epoch_end(self, trainer: FittingTrainer, epoch: int, logs: Logs) -> None:
+    def on_epoch_end(self, trainer: Any, epoch: int, logs: Logs) -> None:
         if self.by_parameters:
             still = self._parameter_change(trainer) <= (self.tol or 0.0)
         else:
@@ -367,7 +367,7 @@ class EarlyStopping(_Monitor):
             self.stopped_epoch = epoch
             trainer.stop_training = True
 
-    def on_fit_end(self, trainer: FittingTrainer, history: History) -> None:
+    def on_fit_end(self, trainer: Any, history: History) -> None:
         if self._snapshot is not None and history.epochs and self.best_epoch is not None:
             trainer.plan.restore(self._snapshot)
         self._snapshot = None
@@ -378,7 +378,7 @@ class EarlyStopping(_Monitor):
         """Whether a number of the logs is followed."""
         return not self.by_parameters
 
-    def training_state(self, trainer: FittingTrainer) -> dict[str, Any]:
+    def training_state(self, trainer: Any) -> dict[str, Any]:
         kept = self._snapshot
         snapshot = None
         if kept is not None:
@@ -392,7 +392,7 @@ class EarlyStopping(_Monitor):
             "snapshot": snapshot,
         }
 
-    def restore_training_state(self, trainer: FittingTrainer, state: dict[str, Any]) -> None:
+    def restore_training_state(self, trainer: Any, state: dict[str, Any]) -> None:
         super().restore_training_state(trainer, state)
         epoch = optional(whole(at_least=0))
         self.best_epoch = epoch(state["best_epoch"], "best_epoch")
@@ -485,7 +485,7 @@ class ModelCheckpoint(_Monitor):
         """Whether a number of the logs is followed."""
         return self.save_best_only
 
-    def on_fit_start(self, trainer: FittingTrainer) -> None:
+    def on_fit_start(self, trainer: Any) -> None:
         super().on_fit_start(trainer)
         try:
             self.path.format(epoch=0, **dict.fromkeys(trainer.log_names, 0.0))
@@ -496,7 +496,7 @@ class ModelCheckpoint(_Monitor):
                 f"{', '.join(trainer.log_names)}"
             ) from error
 
-    def on_epoch_end(self, trainer: FittingTrainer, epoch: int, logs: Logs) -> None:
+    def on_epoch_end(self, trainer: Any, epoch: int, logs: Logs) -> None:
         if (epoch + 1) % self.every:
             return
         if self.save_best_only:

@@ -22,6 +22,7 @@ from pyframe.errors import (
     NoEffectError,
     ShapeError,
     check_flag,
+    check_integer,
 )
 from pyframe.graph.arrays import is_lazy, plain_array
 from pyframe.graph.node import Parameter, Placeholder, State, Value
@@ -341,10 +342,8 @@ class Model(Strict):
         plan = self._inference_plan()
         if batch_size is None:
             return plan.run(feed)
-        whole = isinstance(batch_size, int | np.integer) and not isinstance(batch_size, bool)
-        if not whole or batch_size < 1:
-            raise ArgumentError(f"batch_size={batch_size!r}; it must be a whole number, at least 1")
-        return self._predict_in_parts(plan, feed, int(batch_size))
+        size = check_integer("batch_size", batch_size, at_least=1)
+        return self._predict_in_parts(plan, feed, size)
 
     def _predict_in_parts(self, plan: Plan, feed: dict[Placeholder, Any], size: int) -> Any:
         arrays = {
@@ -493,6 +492,8 @@ def _checked_layers(layers: Sequence[Layer]) -> list[Layer]:
     for layer in layers:
         if not isinstance(layer, Layer):
             hint = "; write Dense(1), with parentheses" if isinstance(layer, type) else ""
+            if isinstance(layer, str):
+                hint = f"; write pyframe.layers.get({layer!r})(...), with the layer's arguments"
             raise ArgumentError(f"{layer!r} is no layer{hint}")
     return list(layers)
 

@@ -1,6 +1,7 @@
 """Nodes and optimizers written in Python, within a plan."""
 
 import numpy as np
+import pytest
 from plans import numpy_gradients, regression
 
 import pyframe as pf
@@ -64,3 +65,65 @@ def test_a_python_optimizer_updates_flat_arrays():
     plan.step(data)
     for parameter, old, gradient in zip(parameters, before, gradients, strict=True):
         np.testing.assert_allclose(parameter.value, old - 0.01 * np.sign(gradient), rtol=1e-12)
+
+
+class NoForward(pf.Node):
+    def backward(self, ctx, dy):
+        return dy
+
+
+class NoBackward(pf.Node):
+    def forward(self, ctx, x):
+        return 2 * x
+
+
+class Lists(Cube):
+    def forward(self, ctx, x):
+        return (2 * x).tolist()
+
+
+class ListsBackward(NoBackward):
+    def backward(self, ctx, dy):
+        return (2 * dy).tolist()
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        (NoForward, r"has no forward: .* defines forward\(self, ctx, \*inputs\)"),
+        (NoBackward, r"has no backward: .* defines backward\(self, ctx, \*grads\)"),
+        (Lists, r"forward returned 4 arrays, expected 1; .* return numpy\.asarray"),
+        (ListsBackward, r"backward returned 4 arrays, expected 1; .* return numpy\.asarray"),
+    ],
+)
+def test_what_a_python_node_lacks_is_named(node, message):
+    x = pf.Placeholder("x", shape=(None, 3))
+    w = pf.Parameter(np.ones((3, 2)), name="w")
+    cost = pf.Sum(node(x @ w, name="mine"))
+    with pytest.raises(pf.GraphError, match=f"mine.* {message}"):
+        pf.compile(cost, pf.optimizers.SGD(0.1)).step({x: np.ones((4, 3))})
+    if node is NoForward:
+        with pytest.raises(pf.GraphError, match=f"mine.* {message}"):
+            pf.compile(cost, outputs=[cost]).run({x: np.ones((4, 3))})
+
+
+@pytest.mark.parametrize(
+    ("op", "given", "message"),
+    [
+        ("relu", 2, r"relu \(Relu\) takes 1 input\(s\) and was given 2: \(\?, 3\), \(\?, 3\)"),
+        ("add", 1, r"add \(Add\) takes 2 input\(s\) and was given 1"),
+        ("relu", 0, "needs a float input and was given nothing"),
+    ],
+)
+def test_too_many_or_too_few_inputs_are_counted(op, given, message):
+    x = pf.Placeholder("x", shape=(None, 3))
+    with pytest.raises(pf.GraphError, match=message):
+        pf.ops.get(op)(*[x] * given)
+
+
+def test_ops_are_found_by_name_as_layers_are():
+    assert pf.ops.get("l2_loss") is pf.L2Loss
+    with pytest.raises(pf.UnknownNameError, match="softmax"):
+        pf.ops.get("softmaxx")
+    with pytest.raises(pf.ArgumentError, match=r"pyframe.layers.get\('dense'\)"):
+        pf.Sequential(["dense"])

@@ -716,3 +716,33 @@ def test_data_are_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     seen.clear()
     trainer.evaluate(X, Y, sample_weight=np.ones(len(X)))
     assert sorted(seen) == ["sample_weight", "x", "y"]
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        {"batch_size": 0},
+        {"batch_size": 8.0},
+        {"batch_size": 10**6},
+        {"schedule": lambda steps: steps * np.nan},
+    ],
+    ids=["none", "no integer", "too large", "no rates"],
+)
+def test_a_refused_fit_changes_nothing(refused: dict[str, Any]) -> None:
+    """Neither what another optimizer has kept, nor how many steps there were."""
+
+    def fits(*, ask: bool) -> dict[str, Any]:
+        trainer = pf.Trainer(pf.Sequential([Dense(1)], input_shape=X.shape[1:]), optimizer="adam")
+        trainer.fit(X, Y, 2, seed=0, verbose=0)
+        adam = trainer.optimizer
+        if ask:
+            trainer.optimizer = pf.optimizers.SGD(0.1)
+            with pytest.raises(pf.ArgumentError):
+                trainer.fit(X, Y, 2, verbose=0, **refused)
+            trainer.optimizer = adam
+        return dict(trainer.fit(X, Y, 2, seed=0, verbose=0))
+
+    pf.set_seed(0)
+    expected = fits(ask=False)
+    pf.set_seed(0)
+    assert fits(ask=True) == expected

@@ -381,7 +381,7 @@ class Engine:
                 f"the numbers of rows differ: {text}; every sample needs its own row in each"
             )
         if not next(iter(rows.values())):
-            raise ArgumentError("there are no rows to train on: every array is empty")
+            raise ArgumentError(f"there are no rows: {', '.join(map(repr, rows))} got empty arrays")
         return arrays
 
     def _needed(self, values: tuple[Value, ...]) -> list[Placeholder]:

@@ -203,8 +203,12 @@ def _store(context: Context, row: Row, node: Node, results: Sequence[Any]) -> No
     """Copy what a node written in Python returned to where the plan wants it."""
     what = "backward" if isinstance(node, PythonGradient) else "forward"
     if len(results) != len(row.outputs):
+        is_numbers = isinstance(results, list) and not any(
+            r is None or isinstance(r, np.ndarray) for r in results
+        )
+        hint = "; a list of numbers is no array: return numpy.asarray(...)" if is_numbers else ""
         raise GraphError(
-            f"{row.label}: {what} returned {len(results)} arrays, expected {len(row.outputs)}"
+            f"{row.label}: {what} returned {len(results)} arrays, expected {len(row.outputs)}{hint}"
         )
     for i, (value, result) in enumerate(zip(row.outputs, results, strict=True)):
         spec = context.program.specs[value]

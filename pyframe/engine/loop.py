@@ -15,7 +15,7 @@ from pyframe.engine.engine import Engine
 from pyframe.engine.execution import SECONDS_PER_LOOK, give_up, handle
 from pyframe.engine.program import Context, Specialization
 from pyframe.engine.state import check_rate
-from pyframe.errors import ArgumentError, CopyError, LabelError
+from pyframe.errors import ArgumentError, CopyError, LabelError, check_integer
 from pyframe.graph.node import Placeholder
 from pyframe.graph.spec import Array, describe
 from pyframe.native.core import ffi, lib, pointer, typed_pointer
@@ -142,10 +142,11 @@ class Loop:
         self._engine, self._training = engine, training
         self._arrays = arrays
         self.samples = len(next(iter(self._arrays.values())))
-        self.batch_size = self._check_batch(batch_size)
+        self.batch_size = batch_rows(batch_size, self.samples)
         self.batches = -(-self.samples // self.batch_size)
-        self.epochs = _positive("epochs", epochs, minimum=0)
-        self._seed, self._first_epoch = seed, first_epoch
+        self.epochs = check_integer("epochs", epochs, at_least=0)
+        self._seed = check_integer("seed", seed, at_least=0, at_most=2**64 - 1)
+        self._first_epoch = check_integer("first_epoch", first_epoch, at_least=0)
         self._rates = learning_rates  # None: the optimizer's
         self._seen_rate: Any = None  # that of the optimizer which the table of rates is made from
         self._flags = STOPS[stop]
@@ -174,17 +175,6 @@ class Loop:
 
     # ---- checks ----
 
-    def _check_batch(self, batch_size: int | None) -> int:
-        if batch_size is None:
-            return self.samples
-        size = _positive("batch_size", batch_size, minimum=1)
-        if size > self.samples:
-            raise ArgumentError(
-                f"batch_size {size} is larger than the data ({self.samples} rows); "
-                "pass at most that, or None for a full batch"
-            )
-        return size
-
     def _optimizers_rate(self) -> Any:
         """Return the rate or schedule of the optimizer, unless others were given."""
         if self._rates is not None or not self._training:
@@ -197,14 +187,7 @@ class Loop:
             return np.zeros(len(steps))
         rate = self._seen_rate = self._optimizers_rate()
         make = rate if self._rates is None else self._rates
-        rates = make(steps) if callable(make) else np.full(len(steps), check_rate(make))
-        # A copy, since `set_learning_rate` writes into it.
-        rates = np.array(rates, np.float64, order="C")
-        if rates.shape != steps.shape or not np.all(np.isfinite(rates) & (rates >= 0)):
-            raise ArgumentError(
-                "the schedule must give one finite learning rate, at least 0, for each step"
-            )
-        return rates
+        return rates_of(make, steps)
 
     # ---- preparation ----
 
@@ -468,7 +451,38 @@ class Loop:
         )
 
 
-def _positive(name: str, value: Any, minimum: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < minimum:
-        raise ArgumentError(f"{name}={value!r}; it must be a whole number, at least {minimum}")
-    return int(value)
+def batch_rows(batch_size: Any, rows: int) -> int:
+    """Return the number of rows of a batch, out of so many; None: all of them.
+
+    Raises
+    ------
+    ArgumentError
+        If it is no integer from 1 to `rows`.
+    """
+    if batch_size is None:
+        return rows
+    size = check_integer("batch_size", batch_size, at_least=1)
+    if size > rows:
+        raise ArgumentError(
+            f"batch_size {size} is larger than the data ({rows} rows); "
+            "pass at most that, or None for a full batch"
+        )
+    return size
+
+
+def rates_of(rate: Any, steps: Array) -> Array:
+    """Return the learning rates of some steps as float64, from one rate or a schedule.
+
+    Raises
+    ------
+    ArgumentError
+        If the schedule does not give one finite rate, at least 0, for each step.
+    """
+    rates = rate(steps) if callable(rate) else np.full(len(steps), check_rate(rate))
+    # A copy, since `set_learning_rate` writes into it.
+    rates = np.array(rates, np.float64, order="C")
+    if rates.shape != steps.shape or not np.all(np.isfinite(rates) & (rates >= 0)):
+        raise ArgumentError(
+            "the schedule must give one finite learning rate, at least 0, for each step"
+        )
+    return rates

@@ -147,6 +147,8 @@ def _gradients_of_inputs(node: Node, grads: list[Value | None]) -> Sequence[Valu
     if node.is_python:
         gradient = PythonGradient(node, grads)
         return [gradient[i] for i in range(len(node.inputs))]
+    if not hasattr(node, "gradient"):
+        raise node.lacks("forward(self, ctx, *inputs)")
     flowing: Sequence[Value | None] = node.gradient(*grads)  # type: ignore[attr-defined]
     if len(flowing) != len(node.inputs):
         raise GraphError(

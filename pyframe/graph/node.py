@@ -365,11 +365,22 @@ class Node(Value):
 
     def forward(self, *args: Any) -> Any:
         """Compute this node alone, from the values that its inputs have now."""
+        if args:  # a plan calls it so
+            raise self.lacks("forward(self, ctx, *inputs)")
         self.last_plan().forward_node(self)
 
     def backward(self, *args: Any) -> Any:
         """Compute the gradients that flow through this node alone."""
+        if args:
+            raise self.lacks("backward(self, ctx, *grads)")
         self.last_plan().backward_node(self)
+
+    def lacks(self, method: str) -> GraphError:
+        """Return the error for a method that a node written in Python has to define."""
+        return GraphError(
+            f"{self.label()} ({type(self).__name__}) has no {method.partition('(')[0]}: a node "
+            f"written in Python defines {method}; one that a C kernel computes is a pyframe.Op"
+        )
 
 
 def _with_constants(inputs: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -162,6 +162,13 @@ class Op(Node):
         except (TypeError, ValueError, LookupError, ArithmeticError) as error:
             raise_if_signalled(error)
             given = ", ".join("None" if s is None else describe(s) for s in shapes)
+            counts = _usual_counts(type(self))
+            if counts and not counts[0] <= len(specs) <= counts[-1]:
+                takes = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+                raise GraphError(
+                    f"{self.label()} ({type(self).__name__}) takes {takes} input(s) and was given "
+                    f"{len(specs)}: {given or 'nothing'}"
+                ) from error
             raise GraphError(
                 f"{self.label()} ({type(self).__name__}) does not take {len(specs)} input(s) of "
                 f"{given}, with the attributes {self.attrs!r:.200}: its shape rule says {error!r}"
@@ -206,7 +213,8 @@ class Op(Node):
                     f"the inputs before it are {dtype.name}; give all of them one dtype"
                 )
         if dtype is None:
-            raise GraphError(f"{self.label()} has no float input")
+            given = ", ".join("None" if s is None else str(s) for s in specs) or "nothing"
+            raise GraphError(f"{self.label()} needs a float input and was given {given}")
         return dtype
 
     def _input_label(self, i: int) -> str:
@@ -334,6 +342,15 @@ class Op(Node):
         if isinstance(expected, tuple):
             return 9, tuple(np.abs(e) for e in expected)
         return 9, np.abs(expected)
+
+
+def _usual_counts(op_class: type[Op]) -> list[int]:
+    """Return with how many inputs an op's cases call it, in order; none if it has no cases."""
+    try:
+        return sorted({len(case.inputs) for case in op_class.cases()})
+    except Exception as error:  # whatever is wrong with the cases, it is not what is reported now
+        raise_if_signalled(error)
+        return []
 
 
 def _refuse_rank(op: Op, shape: Shape) -> NoReturn:

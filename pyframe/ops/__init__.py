@@ -21,6 +21,7 @@ from pyframe.ops import (
     shapes,
     softmax,
 )
+from pyframe.plugins.registry import registries
 
 FAMILIES = (
     activations,
@@ -35,6 +36,23 @@ FAMILIES = (
     shapes,
     softmax,
 )
+
+
+def get(name: str) -> type[Op]:
+    """Return the op class of a name, a built-in's or a plugin's.
+
+    Raises
+    ------
+    UnknownNameError
+        If nothing has this name; it lists similar names.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.ops.get("softmax").__name__
+    'Softmax'
+    """
+    return registries["ops"].get(name)  # type: ignore[no-any-return]
 
 
 @hookimpl

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from pyframe import schedules
 from pyframe.callbacks import Callback, listens
 from pyframe.callbacks import get as get_callback
-from pyframe.engine.loop import Loop
+from pyframe.engine.loop import Loop, batch_rows, rates_of
 from pyframe.errors import ArgumentError, check_integer, check_number
 from pyframe.model import Model
 from pyframe.plugins import listens as plugins_listen
@@ -128,16 +130,20 @@ def request_fit(
     epochs = check_integer("epochs", epochs, at_least=0)
     seed = check_integer("seed", seed, at_least=0, at_most=2**64 - 1)
     rates = None if schedule is None else schedules.get(schedule)
+    if rates is not None:
+        # Before anything changes; the rates of later steps are checked when their table is made.
+        rates_of(rates, np.arange(1, dtype=np.int64))
     data, held_out = data.split(check_number("validation_split", validation_split))
     if validation_data is not None:
         if held_out is not None:
             raise ArgumentError("pass validation_split or validation_data, not both")
         held_out = validation_feeds(data.goal, model, validation_data)
+    size = min(DEFAULT_BATCH, data.rows) if batch_size == "auto" else batch_size
     return FitRequest(
         data,
         held_out,
         epochs=epochs,
-        batch_size=min(DEFAULT_BATCH, data.rows) if batch_size == "auto" else batch_size,
+        batch_size=None if size is None else batch_rows(size, data.rows),
         shuffle=bool(shuffle),
         rates=rates,
         listeners=in_order(callbacks),
