@@ -88,12 +88,19 @@ def test_the_header_compiles_alone(compiler: str, tmp_path: Path) -> None:
     for standard in standards:
         flags = (f"-std={standard}", "-fsyntax-only", "-Wconversion", "-Wundef")
         assert not try_to_compile(source, tmp_path / "none", *flags, compiler=compiler)
-        source.write_text("#include <pyframe/real.h>\n#include <pyframe/real.h>\n")
-        for bits in (32, 64):
-            build = (f"-DBITS={bits}", "-DISA=baseline")
-            assert not try_to_compile(source, tmp_path / "none", *flags, *build, compiler=compiler)
-        said = try_to_compile(source, tmp_path / "none", "-fsyntax-only", compiler=compiler)
-        assert "define BITS (32 or 64) and ISA" in said
+
+
+@needs_compiler
+@pytest.mark.parametrize("compiler", [*C, *CXX])
+def test_the_header_of_one_element_type_compiles_alone(compiler: str, tmp_path: Path) -> None:
+    source = tmp_path / ("alone.cpp" if "++" in compiler else "alone.c")
+    source.write_text("#include <pyframe/real.h>\n#include <pyframe/real.h>\n")
+    flags = ("-fsyntax-only", "-Wconversion", "-Wundef", "-DISA=baseline")
+    for bits in (32, 64):
+        build = (*flags, f"-DBITS={bits}")
+        assert not try_to_compile(source, tmp_path / "none", *build, compiler=compiler)
+    said = try_to_compile(source, tmp_path / "none", *flags, compiler=compiler)
+    assert "define BITS (32 or 64) and ISA" in said
 
 
 @needs_compiler
