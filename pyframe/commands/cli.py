@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import platform
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -157,6 +158,12 @@ def _add_new_plugin(commands: Commands) -> None:
     ):
         kinds.add_argument(f"--{kind}", dest="kind", action="store_const", const=kind, help=text)
     new.add_argument(
+        "--layer", metavar="LAYER", help="the layer's name, as in causal_mean (default: NAME)"
+    )
+    new.add_argument(
+        "--op", metavar="OP", help="the op's and its kernels' name, as in cumsum; means --c"
+    )
+    new.add_argument(
         "--directory", type=Path, default=Path(), metavar="DIR", help="where the folder goes"
     )
 
@@ -265,14 +272,19 @@ def _bench(arguments: argparse.Namespace) -> None:
 
 def _new_plugin(arguments: argparse.Namespace) -> None:
     """Write a package, and print the next steps."""
-    from pyframe.commands.scaffold import new_plugin
+    from pyframe.commands.scaffold import new_plugin, steps
 
-    kind = arguments.kind or "composed"
-    files = new_plugin(arguments.name, kind, arguments.directory)
+    kind = arguments.kind or ("composed" if arguments.op is None else "c")
+    files = new_plugin(
+        arguments.name, kind, arguments.directory, layer=arguments.layer, op=arguments.op
+    )
     for path in files:
         print(path)
-    folder = arguments.directory / arguments.name
-    print(f'\nnow: cd {folder} && pip install ".[test]" && pytest')
+    working, publishing = steps(kind)
+    print("\nto work on it:\n  " + shlex.join(["cd", str(arguments.directory / arguments.name)]))
+    print("  " + "\n  ".join(working))
+    print("\nto look at what can be published (README.md has more on that):")
+    print("  " + "\n  ".join(publishing))
 
 
 def _build_kernels(arguments: argparse.Namespace) -> None:
