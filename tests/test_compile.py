@@ -212,6 +212,7 @@ def test_a_whole_library_is_compiled_as_it_is() -> None:
     assert pf.compile(twice(x)).run({x: [3]}).tolist() == [6]
 
 
+@pytest.mark.docs
 @needs_compiler
 def test_the_example_of_its_docstring() -> None:
     text = (compile.__doc__ or "").replace("# doctest: +SKIP", "")

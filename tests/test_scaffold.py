@@ -104,6 +104,15 @@ def test_its_readme_has_the_lines_that_are_printed(kind: str, tmp_path: Path) ->
     )
 
 
+@pytest.mark.docs
+@pytest.mark.parametrize(("kind", "name"), [("composed", "index.md"), ("c", "kernels.md")])
+def test_the_pages_have_the_lines_that_are_printed(kind: str, name: str) -> None:
+    page = (ROOT / "docs" / "plugins" / name).read_text(encoding="utf-8").splitlines()
+    working, publishing = scaffold.steps(kind)
+    missing = [line for line in publishing + working * (kind == "c") if line not in page]
+    assert not missing
+
+
 @pytest.mark.skipif(shutil.which("sh") is None, reason="needs a POSIX shell")
 @needs_compiler
 def test_an_editable_install_is_told_of_kernels_that_have_changed(tmp_path: Path) -> None:
