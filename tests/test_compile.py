@@ -221,6 +221,35 @@ def test_the_example_of_its_docstring() -> None:
     assert doctest.DocTestRunner().run(example).failed == 0
 
 
+ABSOLUTE = """
+int NAME(absolute)(const pf_call *call) {
+    const real *x = input(call, 0);
+    for (int64_t i = 0; i < elements(call, 0); i++) output(call, 0)[i] = x[i] < 0 ? -x[i] : x[i];
+    return PF_OK;
+}
+"""
+
+
+@needs_compiler
+def test_a_function_of_numpy_is_a_reference_and_no_gradient_is_said_to_be_missing() -> None:
+    absolute = compile(ABSOLUTE, np.abs)  # whose `out` and the like are no inputs
+    x, w = pf.Placeholder("x", shape=(2,)), pf.Parameter(np.ones(2), name="w")
+    assert pf.compile(absolute(x)).run({x: [-1, 2]}).tolist() == [1, 2]
+    with pytest.raises(pf.GraphError, match="no kernel 'absolute_grad' beside 'absolute'"):
+        pf.compile(pf.Sum(absolute(x * w)), optimizer=pf.optimizers.SGD(0.1)).step({x: [1, 2]})
+    with pytest.raises(pf.ArgumentError, match="any number of inputs; say by sample= how many"):
+        compile(ABSOLUTE, lambda *inputs: np.abs(inputs[0]))
+
+
+@needs_compiler
+def test_a_compiled_op_is_not_taken_for_a_built_in_one_in_a_file(tmp_path: Path) -> None:
+    relu = compile(ABSOLUTE.replace("absolute", "relu"))
+    x = pf.Placeholder("x", shape=(None, 2))
+    with pytest.raises(pf.CheckpointError, match="custom_ops"):
+        pf.Model(inputs=[x], outputs=[relu(x)]).save(tmp_path / "m.pyframe")
+        pf.load(tmp_path / "m.pyframe")
+
+
 # ---- faults ----
 
 

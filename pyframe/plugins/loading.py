@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
-import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -374,6 +373,8 @@ def _warn_of_newer_sources(library: str, distribution: str) -> None:
     """Warn if the folder that an editable install was made from has newer C than the library."""
     folder = editable_folder(distribution)
     if folder and (changed := core.newer_sources(folder, library)):
+        import shlex
+
         warn(
             f"{library} is older than {', '.join(changed)}; compile it again: "
             f"pip install --no-build-isolation -e {shlex.quote(folder)}"

@@ -70,8 +70,8 @@ def compile(
         inputs are dy and the inputs of ``scan``, its outputs the gradients of those of them that
         are floats.
     reference : callable, optional
-        ``reference(*inputs, **attributes)`` gives the output in NumPy. Without it nothing is
-        checked.
+        ``reference(*inputs, **attributes)`` gives the output in NumPy; what it wants by position,
+        attributes left out, is the inputs. Without it nothing is checked.
     attributes : dict of str to float or int, optional
         Name and default of each attribute, in the order of the C struct that the kernels read: a
         float is a ``double``, an int an ``int64_t``.
@@ -233,10 +233,11 @@ def _input_count(
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind is parameter.VAR_POSITIONAL:
             raise ArgumentError(f"{function} takes any number of inputs; say by sample= how many")
-        if parameter.name not in fields and parameter.kind in (
+        by_position = parameter.kind in (
             parameter.POSITIONAL_ONLY,
             parameter.POSITIONAL_OR_KEYWORD,
-        ):
+        )
+        if by_position and parameter.default is parameter.empty and parameter.name not in fields:
             count += 1
     return count
 
@@ -251,7 +252,7 @@ class _Compiled(Op):
 
     differentiable = False
     given: ClassVar[Given]
-    gradient_class: ClassVar[type[_CompiledGradient]]
+    gradient_class: ClassVar[type[_CompiledGradient] | None] = None
 
     def infer_shape(self, *shapes: Any) -> Any:
         return self.shape_of_output(shapes)
@@ -279,6 +280,11 @@ class _Compiled(Op):
         return result
 
     def gradient(self, *grads: Any) -> Sequence[Value | None]:
+        if self.gradient_class is None:
+            raise GraphError(
+                f"{self.label()} has no gradient: there is no kernel {self.op + GRADIENT!r} beside "
+                f"{self.op!r} in the C text"
+            )
         node = self.gradient_class(grads[0], *self.inputs, **self.attrs)
         floats = iter(range(node.output_count))
         return [
@@ -361,8 +367,8 @@ def _checks(op: type[_Compiled]) -> Checks:
     """Return the checks of an op, and those of its gradient that differences do not cover."""
     checks = op_checks(op, shapes=SHAPES)
     del checks["declaration"]  # it was declared here
-    if op.differentiable:
-        grad = op.gradient_class
+    grad = op.gradient_class
+    if grad is not None:
 
         def check_values() -> None:
             for dtype in ("float32", "float64"):
