@@ -182,8 +182,8 @@ def new_plugin(
     --------
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     [path.name for path in new_plugin("my-layer", directory=folder)][:3]
-    ['.gitignore', 'README.md', 'pyproject.toml']
+    ...     [path.name for path in new_plugin("my-layer", directory=folder)][2:6]
+    ['.gitignore', 'LICENSE', 'README.md', 'pyproject.toml']
     """
     if layer is not None and KINDS.get(kind) == "optimizers":
         raise ArgumentError("a package with an optimizer has no layer to be named")
