@@ -25,6 +25,7 @@ __all__ = [
     "ArgumentError",
     "BusyError",
     "CheckpointError",
+    "CompilationError",
     "CopyError",
     "DTypeError",
     "DatasetError",
@@ -33,6 +34,7 @@ __all__ = [
     "GraphError",
     "KernelError",
     "LabelError",
+    "MissingCompilerError",
     "MissingExtraError",
     "NoEffectError",
     "PluginError",
@@ -118,6 +120,14 @@ class KernelError(PyframeError, RuntimeError):
 
 class PluginError(PyframeError, RuntimeError):
     """A plugin could not be loaded, or broke a rule of the registry."""
+
+
+class CompilationError(PyframeError, RuntimeError):
+    """A C compiler refused the text of a kernel; the message repeats what it said."""
+
+
+class MissingCompilerError(PyframeError, OSError):
+    """There is no C compiler on this machine, and one is needed."""
 
 
 class CheckpointError(PyframeError, ValueError):

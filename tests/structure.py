@@ -295,7 +295,7 @@ def _counted(tree: ast.Module, lines: list[str]) -> set[int]:
 
 
 # What a kernel may include; the other files in that folder are parts of these.
-PUBLIC_HEADERS = ("pyframe.h", "lanes.h", "epilogue.h")
+PUBLIC_HEADERS = ("pyframe.h", "real.h", "lanes.h", "epilogue.h")
 
 
 def private_uses(folder: Path, public: Collection[str]) -> list[str]:

@@ -92,6 +92,19 @@ def test_the_header_compiles_alone(compiler: str, tmp_path: Path) -> None:
 
 @needs_compiler
 @pytest.mark.parametrize("compiler", [*C, *CXX])
+def test_the_header_of_one_element_type_compiles_alone(compiler: str, tmp_path: Path) -> None:
+    source = tmp_path / ("alone.cpp" if "++" in compiler else "alone.c")
+    source.write_text("#include <pyframe/real.h>\n#include <pyframe/real.h>\n")
+    flags = ("-fsyntax-only", "-Wconversion", "-Wundef", "-DISA=baseline")
+    for bits in (32, 64):
+        build = (*flags, f"-DBITS={bits}")
+        assert not try_to_compile(source, tmp_path / "none", *build, compiler=compiler)
+    said = try_to_compile(source, tmp_path / "none", *flags, compiler=compiler)
+    assert "define BITS (32 or 64) and ISA" in said
+
+
+@needs_compiler
+@pytest.mark.parametrize("compiler", [*C, *CXX])
 def test_a_field_that_moves_stops_the_compiler(compiler: str, tmp_path: Path) -> None:
     source = tmp_path / ("moved.cpp" if "++" in compiler else "moved.c")
     source.write_text("#include <pyframe/pyframe.h>\n")
@@ -339,7 +352,9 @@ SNIPPETS = [
 @pytest.mark.parametrize("compiler", C)
 def test_the_snippets_of_the_page_compile(compiler: str, tmp_path: Path) -> None:
     source = tmp_path / "snippets.c"
-    source.write_text("#include <pyframe/pyframe.h>\n" + "\n".join(SNIPPETS))
+    kernels = ("softsign_f32_baseline", "softsign_f64_baseline", "softsign_f32_avx2")
+    declared = "".join(f"int {name}(const pf_call *call);\n" for name in kernels)
+    source.write_text("#include <pyframe/pyframe.h>\n" + declared + "\n".join(SNIPPETS))
     flags = ("-fsyntax-only", "-Wno-unused-function")
-    assert len(SNIPPETS) == 2
+    assert len(SNIPPETS) == 3
     assert not try_to_compile(source, tmp_path / "none", *flags, compiler=compiler)

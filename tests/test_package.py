@@ -74,6 +74,7 @@ def test_the_wheel_holds_what_it_must_and_no_more(wheel):
         "pyframe/include/pyframe/pyframe.h",
         "pyframe/include/pyframe/abi.inc",
         "pyframe/include/pyframe/lanes.h",
+        "pyframe/include/pyframe/real.h",
         "pyframe/include/pyframe/activations.h",
         "pyframe/include/pyframe/epilogue.h",
         "pyframe/include/pyframe/instruction_sets.cmake",

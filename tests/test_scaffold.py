@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
+import os
 import re
 import shutil
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 from toolchain import C, needs_compiler
-from workshop import Workshop
+from workshop import Workshop, blocks
 
+import pyframe as pf
 from pyframe.commands import cli, scaffold
 from pyframe.commands.scaffold import KINDS, names, new_plugin
 from pyframe.errors import ArgumentError
+from pyframe.testing import compile
+
+sys.path.insert(0, str(ROOT / "tools"))
 
 pytestmark = pytest.mark.package
 
@@ -46,12 +58,170 @@ def test_it_installs_and_passes_its_own_tests(kind: str, package: str, tmp_path:
         workshop.run(f"python -m mypy --strict --cache-dir={tmp_path}/mypy src tests")
 
 
+TOOLS = {"c": ("auditwheel", "twine", "scikit_build_core"), "": ("twine", "hatchling")}
+NAMED = "--op cumsum --layer causal_mean"
+
+
+@pytest.mark.skipif(shutil.which("sh") is None, reason="needs a POSIX shell")
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_line_that_is_printed_works(kind: str, tmp_path: Path) -> None:
+    """From nothing to a wheel that an index takes; that of C in the way that no index is needed."""
+    if kind == "c" and not C:
+        pytest.skip("its kernels need a C compiler")
+    for tool in ("build", *TOOLS.get(kind, TOOLS[""])):
+        pytest.importorskip(tool)
+    workshop = Workshop(tmp_path, isolated=kind == "c")
+    said = workshop.run(f"pyframe new-plugin pyframe-sums {NAMED if kind == 'c' else FLAGS[kind]}")
+    lines = [line.strip() for line in said.splitlines() if line.startswith("  ")]
+    assert lines == ["cd pyframe-sums", *itertools.chain(*scaffold.steps(kind))]
+    for line in lines:
+        if kind != "c":  # Hatch would come from an index
+            line = line.replace("-m build", "-m build --no-isolation")
+        said = workshop.run(line)
+        assert (" passed" in said and "failed" not in said) or line != "pytest"
+    source, wheel = sorted((workshop.folder / "dist").iterdir(), key=lambda path: path.suffix)
+    assert source.name == "pyframe_sums-0.1.0.tar.gz"
+    assert "-linux_" not in wheel.name
+    with tarfile.open(source) as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"LICENSE", "README.md", "pyproject.toml"} <= inside
+    assert not {name.partition("/")[0] for name in inside} & {"build", "dist", "wheelhouse"}
+    assert ("csrc/cumsum.c" in inside) == (kind == "c")
+    with zipfile.ZipFile(wheel) as packed:
+        assert "pyframe_sums-0.1.0.dist-info/licenses/LICENSE" in packed.namelist()
+        libraries = [name for name in packed.namelist() if name.endswith((".so", ".dll"))]
+    assert libraries == (["pyframe_sums/pyframe_sums.so"] if kind == "c" else [])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_its_readme_has_the_lines_that_are_printed(kind: str, tmp_path: Path) -> None:
+    new_plugin("my-layer", kind, tmp_path)
+    page = (tmp_path / "my-layer" / "README.md").read_text(encoding="utf-8")
+    lines = [b.text.splitlines() for b in blocks(page) if b.language == "sh"]
+    assert lines[0] == ["pip install my-layer"]
+    assert [*itertools.chain(*lines[1:])] == [*itertools.chain(*scaffold.steps(kind))] or (
+        sys.platform != "linux" and kind == "c"
+    )
+
+
+@pytest.mark.docs
+@pytest.mark.parametrize(("kind", "name"), [("composed", "index.md"), ("c", "kernels.md")])
+def test_the_pages_have_the_lines_that_are_printed(kind: str, name: str) -> None:
+    page = (ROOT / "docs" / "plugins" / name).read_text(encoding="utf-8").splitlines()
+    working, publishing = scaffold.steps(kind)
+    missing = [line for line in publishing + working * (kind == "c") if line not in page]
+    assert not missing
+
+
+@pytest.mark.skipif(shutil.which("sh") is None, reason="needs a POSIX shell")
+@needs_compiler
+def test_an_editable_install_is_told_of_kernels_that_have_changed(tmp_path: Path) -> None:
+    pytest.importorskip("scikit_build_core")
+    workshop = Workshop(tmp_path, isolated=True)
+    install, look = (
+        'pip install --no-build-isolation -e ".[test]"',
+        "python -c 'import pyframe as pf; print(pf.layers.get(\"my_layer\"))'",
+    )
+    workshop.run(f"pyframe new-plugin my-layer --c\ncd my-layer\n{install}")
+    assert "Warning" not in workshop.run(look)
+    kernels = workshop.folder / "csrc" / "my_layer.c"
+    kernels.write_text(kernels.read_text().replace("+ shift[c]", "- shift[c]"), encoding="utf-8")
+    os.utime(kernels, (time.time() + 2, time.time() + 2))
+    said = workshop.run(look)
+    assert "my_layer.so is older than my_layer.c" in said
+    (again,) = re.findall(r"compile it again: (.*)", said)
+    assert again == f"pip install --no-build-isolation -e {workshop.folder}"
+    os.utime(kernels)  # what it was dated ahead of
+    workshop.run(again)
+    assert "Warning" not in workshop.run(look)
+    values = (
+        "import numpy as np, pyframe as pf, my_layer\n"
+        "x = pf.Placeholder(shape=(1, 1))\n"
+        "one = pf.Constant(np.ones(1, np.float32))\n"
+        "print(pf.compile(my_layer.MyLayerOp(x, one, one)).run({x: [[5]]}))"
+    )
+    assert "[[4.]]" in workshop.run(f"python -c '{values}'")
+
+
+@pytest.mark.skipif(shutil.which("sh") is None, reason="needs a POSIX shell")
+@needs_compiler
+def test_its_file_of_kernels_can_be_tried_out_without_cmake(tmp_path: Path) -> None:
+    new_plugin("my-layer", "c", tmp_path)
+    file = tmp_path / "my-layer" / "csrc" / "my_layer.c"
+    made = compile(
+        file,
+        lambda x, scale, shift: scale * x + shift,
+        infer_shape=_with_features,
+        sample=lambda d: (d.normal((5, 3)), d.normal((3,)), d.normal((3,))),
+        magnitude=lambda x, scale, shift: (2, abs(scale * x) + abs(shift)),
+        check=False,
+    )
+    x, scale, shift = (pf.Placeholder(name, shape=(2,)) for name in ("x", "scale", "shift"))
+    feed = {x: [1, 2], scale: [3, 4], shift: [5, 6]}
+    assert pf.compile(made(x, scale, shift)).run(feed).tolist() == [8, 14]
+
+
+def _with_features(x, scale, shift):
+    if not x or len(scale) != 1 or len(shift) != 1 or len({x[-1], *scale, *shift} - {None}) > 1:
+        raise ValueError("takes x (..., f), scale (f,) and shift (f,)")
+    return x
+
+
+@pytest.mark.parametrize("kind", ["composed", "c"])
+def test_its_workflows_are_what_github_reads(kind: str, tmp_path: Path) -> None:
+    checker = shutil.which("check-jsonschema")
+    if checker is None:
+        pytest.skip("check-jsonschema is not installed")
+    new_plugin("my-layer", kind, tmp_path)
+    folder = tmp_path / "my-layer" / ".github" / "workflows"
+    files = sorted(folder.glob("*.yml"))
+    assert [file.name for file in files] == ["publish.yml", "test.yml"]
+    schema = [checker, "--builtin-schema", "vendor.github-workflows", *map(str, files)]
+    subprocess.run(schema, check=True, capture_output=True)
+    zizmor = shutil.which("zizmor")
+    if zizmor is not None:
+        config = ROOT / ".github" / "zizmor.yml"
+        options = ["--offline", "--no-progress", "--config", str(config), str(folder)]
+        said = subprocess.run([zizmor, *options], capture_output=True, text=True)
+        assert said.returncode == 0, said.stdout
+
+
+def test_cibuildwheel_builds_it_for_all_platforms(tmp_path: Path) -> None:
+    checking = pytest.importorskip("wheelhouse.checking")
+    if shutil.which("cibuildwheel") is None:
+        pytest.skip("cibuildwheel is not installed")
+    new_plugin("my-layer", "c", tmp_path)
+    project = checking.projects()[1]._replace(folder=tmp_path / "my-layer")
+    for platform in checking.PROCESSORS:
+        assert checking.asked(project, platform) == checking.identifiers(project, platform)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "c", "op": "relu"}, "'relu' is an op that is built in"),
+        ({"kind": "c", "op": "Cumsum"}, "'Cumsum' is no name for an op"),
+        ({"kind": "c", "op": "plugin"}, "means something else"),
+        ({"kind": "c", "op": "swish"}, "classes of one name"),
+        ({"kind": "c", "op": "a", "layer": "a_grad"}, "classes of one name"),
+        ({"kind": "c", "layer": "dense"}, "built in"),
+        ({"kind": "python", "layer": "a__b"}, "no name for a layer"),
+        ({"kind": "python", "op": "cumsum"}, "there is no op in a package of kind 'python'"),
+        ({"kind": "optimizer", "layer": "cumsum"}, "has no layer"),
+    ],
+)
+def test_names_of_layers_and_ops(options: dict[str, str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        new_plugin("swish", directory=tmp_path, **options)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.skipif(shutil.which("sh") is None, reason="needs a POSIX shell")
 @needs_compiler
 def test_a_wheel_with_kernels_serves_every_python(tmp_path: Path) -> None:
     pytest.importorskip("scikit_build_core")
     workshop = Workshop(tmp_path)
-    workshop.run("pyframe new-plugin my-layer --c\ncd my-layer\npip wheel -q . -w dist")
+    workshop.run("pyframe new-plugin my-layer --c\ncd my-layer\npip wheel -q --no-deps . -w dist")
     (wheel,) = (workshop.folder / "dist").iterdir()
     assert re.fullmatch(r"my_layer-0\.1\.0-py3-none-\w+\.whl", wheel.name)
     assert wheel.name.removesuffix(".whl").rpartition("-")[2] != "any"
@@ -61,7 +231,7 @@ def test_a_wheel_with_kernels_serves_every_python(tmp_path: Path) -> None:
 def test_no_placeholder_is_left(kind: str, tmp_path: Path) -> None:
     for path in new_plugin("pyframe-zigzag", kind, tmp_path):
         text = str(path.relative_to(tmp_path)) + path.read_text(encoding="utf-8")
-        assert not re.search(r"my[-_](package|part|kind)|MyPart", text), path
+        assert not re.search(r"my[-_](package|part|kind|op|kernel)|My[A-Z]", text), path
         assert path.read_text(encoding="utf-8").endswith("\n") or path.name == "py.typed"
 
 

@@ -1,7 +1,8 @@
 """A place where a test follows instructions: a folder, and a shell in which packages install.
 
-``pip install`` puts packages into a folder of the test's own and asks no network: what builds them
-has to be here already, and what they depend on is.
+``pip install`` puts packages into an environment of the test's own, which has all that is installed
+here as well, and asks no network: what builds packages has to be here already, and what they depend
+on is.
 """
 
 from __future__ import annotations
@@ -10,47 +11,65 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-COMMANDS = ("pip", "pyframe", "pytest", "python")
+COMMANDS = ("pip", "pyframe", "pytest")
 
 
 class Workshop:
-    """A shell that stays in the folder where a command has left it."""
+    """A shell that stays in the folder where a command has left it.
 
-    def __init__(self, folder: Path) -> None:
+    Parameters
+    ----------
+    folder : Path
+        For all that it has.
+    isolated : bool, default False
+        Leave it to the commands whether pip builds in an environment of its own, which it has to
+        fill from an index: there is none.
+    """
+
+    def __init__(self, folder: Path, *, isolated: bool = False) -> None:
         self.folder = folder / "work"
-        self.packages = folder / "packages"
-        commands = folder / "commands"
-        for made in (self.folder, self.packages, commands):
-            made.mkdir()
-        for name in COMMANDS:  # those of this very Python, which may have no scripts for them
-            module = "" if name == "python" else f"-m {name}"
-            (commands / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {module} "$@"\n')
-            (commands / name).chmod(0o755)
+        self.folder.mkdir()
+        self.left = folder / "left-in"
+        self.python = self._environment(folder / "environment")
+        scripts = self.python.parent
+        for name in COMMANDS:  # as its own, which the packages from here do not bring along
+            script = scripts / name
+            script.write_text(f'#!/bin/sh\nexec "{self.python}" -m {name} "$@"\n')
+            script.chmod(0o755)
         settings = {
-            "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(self.packages),
+            "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
+            "VIRTUAL_ENV": str(scripts.parent),
             "PYTHONSAFEPATH": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
-            "PIP_TARGET": str(self.packages),
-            "PIP_UPGRADE": "1",
             "PIP_NO_INDEX": "1",
-            "PIP_NO_DEPS": "1",
-            "PIP_NO_BUILD_ISOLATION": "0",  # 0: without isolation, as pip reads it
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
             "PIP_ROOT_USER_ACTION": "ignore",
         }
-        ours = ("PYTEST_", "PYFRAME_PLUGINS", "COV_")
+        if not isolated:
+            settings["PIP_NO_BUILD_ISOLATION"] = "0"  # 0: without isolation, as pip reads it
+        ours = ("PYTEST_", "PYFRAME_PLUGINS", "COV_", "PYTHONPATH", "PIP_FIND_LINKS")
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
         self.environment = inherited | settings
 
+    @staticmethod
+    def _environment(folder: Path) -> Path:
+        """Make an environment that has what is installed here too; return its Python."""
+        command = [sys.executable, "-m", "venv", "--without-pip", str(folder)]
+        subprocess.run(command, check=True, timeout=240)
+        (site,) = folder.glob("lib/python*/site-packages")
+        places = {sysconfig.get_path(name) for name in ("purelib", "platlib")}
+        lines = [f"import site; site.addsitedir({place!r})\n" for place in sorted(places)]
+        (site / "here.pth").write_text("".join(lines), encoding="utf-8")
+        return folder / "bin" / "python"
+
     def run(self, commands: str) -> str:
         """Run shell commands and return what they print; fail with it if one of them fails."""
-        left = self.packages.parent / "left-in"
-        script = f'set -eu\n{commands}\npwd > "{left}"\n'
+        script = f'set -eu\n{commands}\npwd > "{self.left}"\n'
         result = subprocess.run(
             ["sh", "-c", script],
             cwd=self.folder,
@@ -61,7 +80,7 @@ class Workshop:
             timeout=240,
         )
         assert result.returncode == 0, f"{commands}\n\nended with this:\n{result.stdout}"
-        self.folder = Path(left.read_text(encoding="utf-8").strip())
+        self.folder = Path(self.left.read_text(encoding="utf-8").strip())
         return result.stdout
 
     def write(self, path: str, text: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import platform
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,6 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.command == "new-plugin":
             _new_plugin(arguments)
             return 0
+        if arguments.command == "build-kernels":
+            _build_kernels(arguments)
+            return 0
         if arguments.command == "plugins":
             return _plugins(arguments)
         if arguments.command == "inspect":
@@ -88,8 +92,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"pyframe {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for add in (_add_demo, _add_bench, _add_new_plugin, _add_plugins, _add_inspect):
+    for add in (_add_demo, _add_bench, _add_new_plugin, _add_build_kernels, _add_plugins):
         add(commands)
+    _add_inspect(commands)
     commands.add_parser("info", help="show versions, paths and what the C core can do")
     return parser
 
@@ -153,7 +158,27 @@ def _add_new_plugin(commands: Commands) -> None:
     ):
         kinds.add_argument(f"--{kind}", dest="kind", action="store_const", const=kind, help=text)
     new.add_argument(
+        "--layer", metavar="LAYER", help="the layer's name, as in causal_mean (default: NAME)"
+    )
+    new.add_argument(
+        "--op", metavar="OP", help="the op's and its kernels' name, as in cumsum; means --c"
+    )
+    new.add_argument(
         "--directory", type=Path, default=Path(), metavar="DIR", help="where the folder goes"
+    )
+
+
+def _add_build_kernels(commands: Commands) -> None:
+    build = commands.add_parser(
+        "build-kernels",
+        help="compile a C file with kernels to a library for this machine, without CMake",
+        description="Compiles FILE with this machine's C compiler ($CC, cc, gcc or clang), for "
+        "float32, float64 and each of its instruction sets. A whole library, with a pyframe_plugin "
+        "of its own, is compiled as it is.",
+    )
+    build.add_argument("file", type=Path, metavar="FILE")
+    build.add_argument(
+        "--out", type=Path, metavar="LIBRARY", help="default: lib<FILE>.so, or .dll, beside FILE"
     )
 
 
@@ -247,14 +272,33 @@ def _bench(arguments: argparse.Namespace) -> None:
 
 def _new_plugin(arguments: argparse.Namespace) -> None:
     """Write a package, and print the next steps."""
-    from pyframe.commands.scaffold import new_plugin
+    from pyframe.commands.scaffold import new_plugin, steps
 
-    kind = arguments.kind or "composed"
-    files = new_plugin(arguments.name, kind, arguments.directory)
+    kind = arguments.kind or ("composed" if arguments.op is None else "c")
+    files = new_plugin(
+        arguments.name, kind, arguments.directory, layer=arguments.layer, op=arguments.op
+    )
     for path in files:
         print(path)
-    folder = arguments.directory / arguments.name
-    print(f'\nnow: cd {folder} && pip install ".[test]" && pytest')
+    working, publishing = steps(kind)
+    print("\nto work on it:\n  " + shlex.join(["cd", str(arguments.directory / arguments.name)]))
+    print("  " + "\n  ".join(working))
+    print("\nto look at what can be published (README.md has more on that):")
+    print("  " + "\n  ".join(publishing))
+
+
+def _build_kernels(arguments: argparse.Namespace) -> None:
+    """Compile a file, and print what came of it."""
+    from pyframe.testing import toolchain
+
+    file: Path = arguments.file
+    if not file.is_file():
+        raise ArgumentError(f"there is no file {file}")
+    out = arguments.out or file.with_name(f"lib{file.stem}{toolchain.SUFFIX}")
+    kernels = toolchain.build_library(file, out, file.stem)
+    print(out)
+    for kernel in kernels:
+        print(f"  {file.stem}:{kernel}")
 
 
 def info() -> str:

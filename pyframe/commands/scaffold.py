@@ -32,6 +32,11 @@ RESERVED = {
 }
 
 
+# What brings the tools that compile kernels, and how they find the headers of this pyframe.
+COMPILING = 'pip install "scikit-build-core>=1.1" cmake ninja'
+WITHOUT_ISOLATION = "--no-build-isolation"
+
+
 class Names(NamedTuple):
     """The names that occur in a new package.
 
@@ -53,7 +58,7 @@ class Names(NamedTuple):
     class_name: str
 
 
-def names(package: str, kind: str = "composed") -> Names:
+def names(package: str, kind: str = "composed", part: str | None = None) -> Names:
     """Return the names for a package.
 
     Parameters
@@ -61,6 +66,8 @@ def names(package: str, kind: str = "composed") -> Names:
     package : str
         The name of a distribution: letters, digits, and ``-``, ``_`` or ``.`` between them.
     kind : {"composed", "python", "c", "optimizer"}
+    part : str, optional
+        The name in the registry, in snake_case; default: that of the module.
 
     Raises
     ------
@@ -81,14 +88,42 @@ def names(package: str, kind: str = "composed") -> Names:
             "between them, as in 'my-layer'"
         )
     module = re.sub(r"[-_.]+", "_", package).lower()
-    part = module.removeprefix("pyframe_")
+    if part is None:
+        part = module.removeprefix("pyframe_")
+    else:
+        _check_part(part, KINDS[kind].removesuffix("s"))
     for name in (module, part):
         _check_name(package, name)
     if part in registries[KINDS[kind]]:
         raise ArgumentError(
             f"{package!r} would register {part!r}, which is built in; choose another name"
         )
-    return Names(package, module, part, "".join(word.capitalize() for word in part.split("_")))
+    return Names(package, module, part, _camel(part))
+
+
+def _camel(name: str) -> str:
+    return "".join(word.capitalize() for word in name.split("_"))
+
+
+def _check_part(name: str, what: str) -> None:
+    if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name, re.ASCII):
+        raise ArgumentError(
+            f"{name!r} is no name for {'an' if what[0] in 'aeiou' else 'a'} {what}; use lower-case "
+            "letters, digits and single '_', as in causal_mean"
+        )
+
+
+def _check_op(package: str, op: str, part: str) -> None:
+    """Raise `ArgumentError` for an op that cannot have its name beside the layer."""
+    _check_part(op, "op")
+    _check_name(package, op)
+    if op in registries["ops"]:
+        raise ArgumentError(f"{op!r} is an op that is built in; choose another name")
+    if _camel(part) in (_camel(op), _camel(op) + "Grad"):
+        raise ArgumentError(
+            f"the layer {part!r} and the op {op!r} would have classes of one name; give one of "
+            "them another"
+        )
 
 
 def _check_name(package: str, name: str) -> None:
@@ -107,7 +142,14 @@ def _check_name(package: str, name: str) -> None:
     raise ArgumentError(f"{package!r} gives {name!r}, which {why}; choose another name")
 
 
-def new_plugin(package: str, kind: str = "composed", directory: str | Path = ".") -> list[Path]:
+def new_plugin(
+    package: str,
+    kind: str = "composed",
+    directory: str | Path = ".",
+    *,
+    layer: str | None = None,
+    op: str | None = None,
+) -> list[Path]:
     """Write a whole package: it installs and passes its own tests as it is.
 
     Parameters
@@ -118,6 +160,10 @@ def new_plugin(package: str, kind: str = "composed", directory: str | Path = "."
         A layer made of existing nodes, a node in NumPy, a node with kernels in C, an optimizer.
     directory : path, default "."
         Where the folder goes; it must exist.
+    layer : str, optional
+        The layer's name in the registry; default: that of the package, without ``pyframe-``.
+    op : str, optional
+        For kind "c": the name of the op and of its kernels; default: the layer's with ``_op``.
 
     Returns
     -------
@@ -127,7 +173,8 @@ def new_plugin(package: str, kind: str = "composed", directory: str | Path = "."
     Raises
     ------
     ArgumentError
-        If `names` refuses the name, if there is no such directory, or if the folder exists.
+        If `names` refuses the name, if there is no such directory, if the folder exists, or if
+        there is no `layer` or `op` in a package of that kind.
     OSError
         If something cannot be written; nothing is left behind then.
 
@@ -135,15 +182,21 @@ def new_plugin(package: str, kind: str = "composed", directory: str | Path = "."
     --------
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     [path.name for path in new_plugin("my-layer", directory=folder)][:3]
-    ['.gitignore', 'README.md', 'pyproject.toml']
+    ...     [path.name for path in new_plugin("my-layer", directory=folder)][2:6]
+    ['.gitignore', 'LICENSE', 'README.md', 'pyproject.toml']
     """
-    called = names(package, kind)
+    if layer is not None and KINDS.get(kind) == "optimizers":
+        raise ArgumentError("a package with an optimizer has no layer to be named")
+    if op is not None and kind != "c":
+        raise ArgumentError(f"there is no op in a package of kind {kind!r}; op= goes with kind 'c'")
+    called = names(package, kind, layer)
+    if op is not None:
+        _check_op(package, op, called.part)
     directory = Path(directory)
     if not directory.is_dir():
         raise ArgumentError(f"there is no folder {directory}; make it first")
     folder = directory / package
-    files = {folder / path: text for path, text in render(called, kind)}
+    files = {folder / path: text for path, text in render(called, kind, op)}
     try:
         folder.mkdir()  # fails if the folder exists, so that nothing is ever overwritten
     except FileExistsError as error:
@@ -161,9 +214,14 @@ def new_plugin(package: str, kind: str = "composed", directory: str | Path = "."
     return list(files)
 
 
-def render(called: Names, kind: str) -> Iterator[tuple[str, str]]:
+def render(called: Names, kind: str, op: str | None = None) -> Iterator[tuple[str, str]]:
     """Yield the path and the text of each file of a new package, sorted by path."""
+    kernel = op or called.part
     words = {
+        "my_op": op or f"{called.part}_op",
+        "MyOp": _camel(op or f"{called.part}_op"),
+        "my_kernel": kernel,
+        "MyKernel": _camel(kernel),
         "my-package": called.package,
         "my_package": called.module,
         "my_part": called.part,
@@ -175,7 +233,38 @@ def render(called: Names, kind: str) -> Iterator[tuple[str, str]]:
     for root in (TEMPLATES / "package", TEMPLATES / kind):
         for path in root.rglob("*" + SUFFIX):
             relative = path.relative_to(root).as_posix().removesuffix(SUFFIX)
-            found[".gitignore" if relative == "gitignore" else relative] = path
+            found["." + relative if relative.startswith("git") else relative] = path
     for relative, path in sorted(found.items()):
         text = path.read_text(encoding="utf-8")
-        yield tuple(pattern.sub(lambda m: words[m[0]], given) for given in (relative, text))  # type: ignore[misc]
+        where, what = (pattern.sub(lambda m: words[m[0]], given) for given in (relative, text))
+        yield where, _in_order(what, called.module)
+
+
+def _in_order(text: str, module: str) -> str:
+    """Return Python in which the names that are imported from the new module are sorted."""
+    return re.sub(
+        rf"^(from {module} import )(.+)$",
+        lambda found: found[1] + ", ".join(sorted(found[2].split(", "))),
+        text,
+        flags=re.MULTILINE,
+    )
+
+
+def steps(kind: str) -> tuple[list[str], list[str]]:
+    """Return the shell lines for a new package: those to work on it, and those to publish it."""
+    if kind != "c":
+        return (
+            ['pip install ".[test]"', "pytest"],
+            ['pip install ".[build]"', "python -m build", "twine check --strict dist/*"],
+        )
+    working = [COMPILING, f'pip install {WITHOUT_ISOLATION} -e ".[test]"', "pytest"]
+    publishing = [
+        f'pip install {WITHOUT_ISOLATION} -e ".[build]"',
+        "python -m build --no-isolation",
+    ]
+    if sys.platform == "linux":  # what was built is for this machine only, and is called that
+        publishing += [
+            "auditwheel repair -w dist dist/*-linux_*.whl",
+            "rm dist/*-linux_*.whl",
+        ]
+    return working, [*publishing, "twine check --strict dist/*"]

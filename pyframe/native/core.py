@@ -48,12 +48,16 @@ CORE_PATH: str = _core.__file__
 
 
 def newer_sources(folder: str, built: str) -> list[str]:
-    """Return the C sources below a folder that were changed after a file was built."""
+    """Return the C sources below a folder that were changed after a file was built.
+
+    Folders in which builds are made are left out.
+    """
     age = os.stat(built).st_mtime
     found = []
-    for place, _, names in os.walk(folder):
+    for place, folders, names in os.walk(folder):
+        folders[:] = [f for f in folders if f not in ("build", "dist") and not f.startswith(".")]
         for name in names:
-            is_source = name.endswith((".c", ".h", ".inc", ".txt"))
+            is_source = name.endswith((".c", ".h", ".inc", "CMakeLists.txt"))
             if is_source and os.stat(os.path.join(place, name)).st_mtime > age:
                 found.append(name)
     return sorted(found)

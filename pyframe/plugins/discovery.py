@@ -103,6 +103,26 @@ def find_plugins(kinds: Iterable[str]) -> dict[str, Found]:
     return found
 
 
+def editable_folder(name: str) -> str | None:
+    """Return the folder that an editable install of a distribution was made from.
+
+    None if it was installed otherwise, or not at all.
+    """
+    import json
+    from importlib.metadata import PackageNotFoundError, distribution
+    from urllib.parse import urlparse
+    from urllib.request import url2pathname
+
+    try:
+        text = distribution(name).read_text("direct_url.json")
+    except (PackageNotFoundError, ValueError):  # the latter for a name that is none
+        return None
+    origin = json.loads(text or "{}")
+    if not origin.get("dir_info", {}).get("editable"):
+        return None
+    return url2pathname(urlparse(origin["url"]).path)
+
+
 def allowed(found: Iterable[Found]) -> set[str]:
     """Return the plugins that may be loaded: all, or those that PYFRAME_PLUGINS lists.
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,10 +20,18 @@ import pluggy
 
 from pyframe import hookspecs
 from pyframe._version import __version__
-from pyframe.errors import PluginError, raise_if_signalled, signalled
+from pyframe.errors import PluginError, raise_if_signalled, signalled, warn
 from pyframe.native import core
 from pyframe.native.building import building
-from pyframe.plugins.discovery import EVENTS, Found, allowed, find_plugins, is_strict, normalized
+from pyframe.plugins.discovery import (
+    EVENTS,
+    Found,
+    allowed,
+    editable_folder,
+    find_plugins,
+    is_strict,
+    normalized,
+)
 from pyframe.plugins.registry import BUILT_IN, KINDS, registries
 
 # The module that registers the built-ins of each kind, imported when the kind is first asked for.
@@ -336,7 +346,39 @@ def open_kernels(thing: Any, distribution: str) -> list[core.Library]:
             f"{distribution}: pyframe_register_kernels returned {type(paths).__name__}; "
             "it must return a list of paths"
         )
-    return [core.open_library(path) for path in paths]
+    return [core.open_library(_installed(path, thing, distribution)) for path in paths]
+
+
+def _installed(path: str | os.PathLike[str], thing: Any, distribution: str) -> str:
+    """Return where a library is that a hook names beside its module.
+
+    An editable install leaves the sources where they are and puts what it compiles among the
+    installed packages: both folders are in the ``__path__`` of the package. If sources are newer
+    than the library there, a warning says how to compile it again.
+    """
+    path = os.path.abspath(os.fsdecode(path))
+    package = sys.modules.get(getattr(thing, "__package__", None) or "")
+    folders = [os.path.abspath(folder) for folder in getattr(package, "__path__", ())]
+    if os.path.exists(path) or os.path.dirname(path) not in folders:
+        return path
+    for folder in folders:
+        found = os.path.join(folder, os.path.basename(path))
+        if os.path.exists(found):
+            _warn_of_newer_sources(found, distribution)
+            return found
+    return path
+
+
+def _warn_of_newer_sources(library: str, distribution: str) -> None:
+    """Warn if the folder that an editable install was made from has newer C than the library."""
+    folder = editable_folder(distribution)
+    if folder and (changed := core.newer_sources(folder, library)):
+        import shlex
+
+        warn(
+            f"{library} is older than {', '.join(changed)}; compile it again: "
+            f"pip install --no-build-isolation -e {shlex.quote(folder)}"
+        )
 
 
 def things_of(thing: Any, distribution: str) -> dict[str, Mapping[str, Any]]:

@@ -6,6 +6,7 @@ each with a name and a seed, that pass or say what is wrong; the expected number
 
 from pyframe.testing.bad_calls import check_bad_calls
 from pyframe.testing.capabilities import check_capabilities
+from pyframe.testing.compiled import compile
 from pyframe.testing.draw import Draw
 from pyframe.testing.fits import (
     callback_checks,
@@ -61,6 +62,7 @@ __all__ = [
     "check_scales",
     "check_schedule",
     "check_zero_extents",
+    "compile",
     "conformance",
     "dataset_checks",
     "initializer_checks",
