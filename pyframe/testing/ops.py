@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import os
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from pyframe.errors import PyframeError
 from pyframe.graph.op import Op
 from pyframe.native import core
 from pyframe.testing import bad_calls, forward, gradients
@@ -19,6 +21,7 @@ from pyframe.testing.hostile import check_attributes
 from pyframe.testing.nodes import node_checks
 from pyframe.testing.runner import Checks, Expected, run_checks
 from pyframe.testing.scales import DEFAULT_SHAPES, check_scales
+from pyframe.testing.sizes import check_sizes
 from pyframe.testing.subject import ConformanceError, Kernels
 from pyframe.testing.zero_extents import check_zero_extents
 
@@ -101,12 +104,12 @@ def check_op(
     See Also
     --------
     op_checks : the checks by name.
-    check_forward, check_scales, check_gradients, check_bad_calls, check_zero_extents,
+    check_forward, check_scales, check_sizes, check_gradients, check_bad_calls, check_zero_extents,
     check_capabilities : what they are made of.
     """
     checks = op_checks(op_class, cases, dtypes=dtypes, shapes=shapes, seed=seed, kernels=kernels)
     what = getattr(op_class, "__name__", type(op_class).__name__)
-    run_checks(what, checks, expected_failures)
+    run_checks(what, checks, expected_failures, foreign=kernels is not None)
 
 
 def op_checks(
@@ -123,6 +126,7 @@ def op_checks(
     - declaration: `check_declaration`.
     - forward: `check_forward`, for each dtype and instruction set.
     - scale: `check_scales`, for each dtype and instruction set.
+    - sizes: `check_sizes`, for each dtype and instruction set.
     - gradient: `check_gradients`, if it is differentiable.
     - bad_calls: `check_bad_calls`.
     - attributes: `check_attributes`.
@@ -132,6 +136,8 @@ def op_checks(
     if not (isinstance(op_class, type) and issubclass(op_class, Op)):
         return node_checks(op_class, cases)
     op = op_class
+    with contextlib.suppress(PyframeError):  # the checks say what is wrong
+        core.find_kernel(op.kernel, 32)  # opens the library that it is in
 
     def check_empty() -> None:
         check_zero_extents(op, seed=seed, kernels=kernels)
@@ -143,10 +149,16 @@ def op_checks(
             for each in _kernel_sets(op, 8 * np.dtype(dtype).itemsize, kernels):
                 check(op, dtype, shapes=min(shapes, most), seed=seed, kernels=each)
 
+    def check_large() -> None:
+        for dtype in dtypes:
+            every = _kernel_sets(op, 8 * np.dtype(dtype).itemsize, kernels)
+            check_sizes(op, dtype, seed=seed, kernels=every)
+
     checks: Checks = {
         "declaration": lambda: check_declaration(op),
         "forward": lambda: check_all_kernels(forward.check_forward, shapes),
         "scale": lambda: check_all_kernels(check_scales, DEFAULT_SHAPES),
+        "sizes": check_large,
         "bad_calls": lambda: bad_calls.check_bad_calls(
             op, shapes=min(shapes, 30), seed=seed, kernels=kernels
         ),

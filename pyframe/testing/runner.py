@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from pyframe.errors import ArgumentError
 from pyframe.initializers import get_seed, set_seed
+from pyframe.testing.apart import run_apart
 from pyframe.testing.subject import ConformanceError
 
 Checks = dict[str, Callable[[], None]]
@@ -28,11 +29,16 @@ def require(condition: object, kind: str, what: str, message: str) -> None:
         fail(kind, what, message)
 
 
-def checked(what: str, name: str, check: Callable[[], None]) -> Callable[[], None]:
-    """Return a check that raises nothing but a `ConformanceError`."""
+def checked(
+    what: str, name: str, check: Callable[[], None], foreign: bool = False
+) -> Callable[[], None]:
+    """Return a check that raises nothing but a `ConformanceError`, and ends no process.
 
-    def run() -> None:
-        seed = get_seed()
+    It runs in a process of its own where there are kernels of a plugin, or others, which `foreign`
+    says.
+    """
+
+    def guarded() -> None:
         try:
             check()
         except ConformanceError:
@@ -41,6 +47,11 @@ def checked(what: str, name: str, check: Callable[[], None]) -> Callable[[], Non
             raise ConformanceError(
                 name, f"{what}: {type(error).__name__} came out of it: {error}"
             ) from error
+
+    def run() -> None:
+        seed = get_seed()
+        try:
+            run_apart(f"{what}: {name}", guarded, foreign)
         finally:
             set_seed(seed)
 
@@ -59,7 +70,13 @@ def known_names(expected: Expected, names: Mapping[str, object], what: str) -> N
             raise ArgumentError(f"{what}: say why the check {name!r} is expected to fail")
 
 
-def run_checks(what: str, checks: Checks, expected_failures: Expected | None = None) -> None:
+def run_checks(
+    what: str,
+    checks: Checks,
+    expected_failures: Expected | None = None,
+    *,
+    foreign: bool = False,
+) -> None:
     """Run checks until one fails that is not expected to.
 
     Parameters
@@ -69,6 +86,8 @@ def run_checks(what: str, checks: Checks, expected_failures: Expected | None = N
     checks : dict of str to callable
     expected_failures : dict of str to str, optional
         Names of checks that must fail, each with the reason.
+    foreign : bool, default False
+        Whether kernels are called that belong to neither the core nor a plugin.
 
     Raises
     ------
@@ -80,7 +99,7 @@ def run_checks(what: str, checks: Checks, expected_failures: Expected | None = N
     expected = expected_failures or {}
     known_names(expected, checks, what)
     for name, check in checks.items():
-        run = checked(what, name, check)
+        run = checked(what, name, check, foreign)
         if name not in expected:
             run()
             continue
