@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import SkipTest
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from pyframe.testing import (
     op_checks,
     optimizer_checks,
 )
-from pyframe.testing.runner import checked
+from pyframe.testing.runner import checked, run_checks
 
 pytestmark = [pytest.mark.once, pytest.mark.compiler, without_compiler]
 needs_fork = pytest.mark.skipif(
@@ -174,6 +175,25 @@ def test_an_output_that_is_too_small_in_a_plan_does_not_end_the_run() -> None:
     assert caught.value.kind == "crash"
 
 
+# ---- what cannot be tried here ----
+
+
+def test_another_instruction_set_is_said_not_to_be_tried(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(core, "kernel_sets", lambda name: ["baseline", "avx1024"])
+    check = op_checks(Twice)["instruction_sets"]
+    with pytest.raises(SkipTest, match="not tried: the kernel 'faulty_kernels:fine' for avx1024"):
+        checked("Twice", "instruction_sets", check)()
+    run_checks("Twice", {"instruction_sets": check})
+    assert "Twice: instruction_sets: not tried" in capsys.readouterr().out
+
+
+def test_the_instruction_sets_of_a_kernel() -> None:
+    assert core.kernel_sets("faulty_kernels:fine") == ["baseline"]
+    assert core.kernel_sets("faulty_kernels:none") == core.kernel_sets("none:fine") == []
+
+
 # ---- what is made of such kernels ----
 
 
@@ -278,6 +298,9 @@ def test_a_check_of_a_plugin_has_a_process_of_its_own() -> None:
 
 parent = os.getpid()
 
+# Of the marks of this file that session knows nothing.
+UNKNOWN = "ignore::pytest.PytestUnknownMarkWarning"
+OPTIONS = ["-rs", "-p", "no:cacheprovider", "-W", "error", "-W", UNKNOWN]
 FILE = """
 import pyframe as pf, pytest
 from pyframe.native import core
@@ -288,7 +311,10 @@ from test_kernel_faults import with_kernel
 core.open_library(LIBRARY)
 
 
-@pytest.mark.parametrize("name", ["forward", "bad_calls", "sizes", "declaration"])
+core.kernel_sets = lambda name: ["avx1024"]
+
+
+@pytest.mark.parametrize("name", ["forward", "bad_calls", "sizes", "instruction_sets"])
 @pytest.mark.parametrize("kernel", ["nowhere", "fine"])
 def test_it(kernel, name):
     checked("Twice", name, op_checks(with_kernel(kernel), shapes=5)[name])()
@@ -304,13 +330,14 @@ def test_a_session_goes_on_after_a_crash(
         pytest.importorskip("xdist")
     (tmp_path / "test_it.py").write_text(FILE.replace("LIBRARY", repr(opened.path)))
     result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options, "test_it.py"],
+        [sys.executable, "-m", "pytest", *OPTIONS, *options, "test_it.py"],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(TESTS)},
         capture_output=True,
         text=True,
         timeout=120,
     )
-    assert "3 failed, 5 passed" in result.stdout, result.stdout + result.stderr
+    assert "3 failed, 3 passed, 2 skipped" in result.stdout, result.stdout + result.stderr
+    assert "not tried: the kernel 'faulty_kernels:fine' for avx1024" in result.stdout
     assert "the kernel ended the process by SIGSEGV" in result.stdout
     assert "Fatal Python error" not in result.stdout + result.stderr

@@ -207,6 +207,20 @@ def find_kernel(name: str, bits: int, isa: str | None = None) -> int:
     return max(((n, address) for n, address in found.items() if n <= number), default=(0, 0))[1]
 
 
+def kernel_sets(name: str) -> list[str]:
+    """Return the instruction sets that a kernel of a plugin is compiled for, this machine's or not.
+
+    Parameters
+    ----------
+    name : str
+        ``<library>:<name>``, of a library that is open; of any other there are none.
+    """
+    library, _, kernel = name.rpartition(":")
+    rows = open_libraries[library].kernels.items() if library in open_libraries else ()
+    numbers = {n for (each, _), variants in rows if each == kernel for n in variants}
+    return [ffi.string(lib.pf_isa_name(n)).decode() for n in sorted(numbers)]
+
+
 def peak_loops(bits: int, isa: str | None = None) -> Any:
     """Return the loops that are timed for the peaks of an instruction set; default: the one in use.
 

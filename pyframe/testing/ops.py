@@ -8,6 +8,7 @@ import inspect
 import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+from unittest import SkipTest
 
 import numpy as np
 
@@ -127,6 +128,8 @@ def op_checks(
     - forward: `check_forward`, for each dtype and instruction set.
     - scale: `check_scales`, for each dtype and instruction set.
     - sizes: `check_sizes`, for each dtype and instruction set.
+    - instruction_sets: skipped, with the reason, where a plugin's kernel is compiled for one that
+      this machine has not.
     - gradient: `check_gradients`, if it is differentiable.
     - bad_calls: `check_bad_calls`.
     - attributes: `check_attributes`.
@@ -168,11 +171,24 @@ def op_checks(
             op, shapes=min(shapes, 20), seed=seed, kernels=kernels
         ),
     }
+    if kernels is None and ":" in op.kernel:
+        checks["instruction_sets"] = lambda: _check_sets(op)
     if op.differentiable:
         checks["gradient"] = lambda: gradients.check_gradients(
             op, shapes=min(shapes, 60), seed=seed
         )
     return checks
+
+
+def _check_sets(op_class: type[Op]) -> None:
+    """Skip the test, with the reason, where the machine cannot run a variant of the kernel."""
+    here = core.instruction_sets() if "PYFRAME_ISA" not in os.environ else [core.instruction_set()]
+    missing = [isa for isa in core.kernel_sets(op_class.kernel) if isa not in here]
+    if missing:
+        raise SkipTest(
+            f"not tried: the kernel {op_class.kernel!r} for {', '.join(missing)}; here runs "
+            f"{', '.join(here)}"
+        )
 
 
 def _kernel_sets(op_class: type[Op], bits: int, kernels: Kernels | None) -> list[Kernels | None]:

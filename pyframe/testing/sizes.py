@@ -69,7 +69,7 @@ def check_sizes(
     The random cases of the op are taken, and one after the other of their axes, together with
     those that the shape rule ties to it, is made so long that the largest operand has about a power
     of two of elements: many short rows, few long ones, and all axes long alike. The elements are
-    those of the case, repeated in a random order, and made smaller by up to 0.4 percent. Where the
+    those of the case, repeated in a random order, and most of them up to half as large. Where the
     rule ties axes whose extents are not equal, as those of an image and of what a convolution
     leaves of it, they stay as they are; ``op_class.cases()`` can have a large case of such a kind.
 
@@ -166,7 +166,7 @@ def large_cases(op_class: type[Op], seed: int = 0) -> Iterator[tuple[Case, str]]
         if repr((shapes, found.attributes)) in seen:
             continue
         seen.add(repr((shapes, found.attributes)))
-        yield found, f"{base.origin}, its axes made longer by large_cases({op_class.__name__})"
+        yield found, f"{base.origin}, made larger: large_cases(..., seed={seed})[{len(seen) - 1}]"
         if len(seen) == MOST_CASES:
             return
 
@@ -345,8 +345,8 @@ def _filled(case: Case, extents: dict[Tied, int], rng: np.random.Generator) -> C
     for tied in sorted(extents, key=growth):  # first those that leave less to take
         extent, own = extents[tied], _own_extent(case, tied)
         chosen = rng.integers(0, own, extent)
-        # A little smaller, most of them: in a sum of equal terms all roundings go one way.
-        less = np.where(rng.integers(0, 4, extent), 1 - rng.uniform(0, 2.0**-8, extent), 1.0)
+        # Most of them up to half as large: in a sum of equal terms all roundings go one way.
+        less = np.where(rng.integers(0, 4, extent), rng.uniform(0.5, 1, extent), 1.0)
         for i, axis in tied:
             taken = np.take(np.asarray(inputs[i]), chosen, axis)
             if taken.dtype.kind == "f":
