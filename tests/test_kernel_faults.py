@@ -71,7 +71,7 @@ class Fault(NamedTuple):
     check: str
     kind: str
     words: str
-    ends_the_process: bool = False
+    needs_a_process: bool = False
 
 
 FAULTS = [
@@ -89,7 +89,7 @@ FAULTS = [
     Fault("far_behind", "forward", "guard", "100 behind its end, of output 0"),
     Fault("far_before", "forward", "guard", "100 before its start, of output 0"),
     Fault("over_scratch", "forward", "guard", "of scratch 0"),
-    Fault("twice_as_much", "forward", "guard", "behind its end, of output 0"),
+    Fault("twice_as_much", "forward", "guard", "behind its end, of output 0", True),
     Fault("nowhere", "forward", "crash", "by SIGSEGV", True),
     Fault("all_of_memory", "forward", "crash", "by SIGSEGV", True),
     Fault("divides_by_zero", "zero_extents", "crash", "by SIGFPE", True),
@@ -103,7 +103,7 @@ FAULTS = [
 
 @pytest.mark.parametrize(
     "fault",
-    [pytest.param(f, id=f.kernel, marks=needs_fork if f.ends_the_process else ()) for f in FAULTS],
+    [pytest.param(f, id=f.kernel, marks=needs_fork if f.needs_a_process else ()) for f in FAULTS],
 )
 def test_a_fault_in_a_kernel_is_named(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(apart, "LONGEST_CALL", 2.0)
