@@ -192,7 +192,7 @@ def _reached(start: str, ties: dict[str, set[str]]) -> set[str]:
 
 # What named tuples and the standard library call public in spite of an underscore, and what
 # an estimator has from scikit-learn's class.
-UNDERSCORED = {"_replace", "_asdict", "_fields", "_make", "_getframe", "_random_state"}
+UNDERSCORED = {"_replace", "_asdict", "_fields", "_make", "_getframe", "_exit", "_random_state"}
 
 
 def reaches(root: Path) -> list[str]:

@@ -20,6 +20,7 @@ from pyframe.testing import (
     check_declaration,
     check_forward,
     check_gradients,
+    check_sizes,
     check_zero_extents,
 )
 
@@ -46,6 +47,12 @@ def test_declaration(op_class: type[Op]) -> None:
 @every_op
 def test_forward(op_class: type[Op], dtype: str, isa: str) -> None:
     check_forward(op_class, dtype, kernels=partial(core.find_kernel, isa=isa))
+
+
+@every_op
+def test_sizes(op_class: type[Op]) -> None:
+    for dtype in ("float32", "float64"):
+        check_sizes(op_class, dtype, kernels=[partial(core.find_kernel, isa=isa) for isa in SETS])
 
 
 @pytest.mark.parametrize("isa", SETS)

@@ -211,6 +211,20 @@ def find_kernel(name: str, bits: int, isa: str | None = None) -> int:
     return max(((n, address) for n, address in found.items() if n <= number), default=(0, 0))[1]
 
 
+def kernel_sets(name: str) -> list[str]:
+    """Return the instruction sets that a kernel of a plugin is compiled for, this machine's or not.
+
+    Parameters
+    ----------
+    name : str
+        ``<library>:<name>``, of a library that is open; of any other there are none.
+    """
+    library, _, kernel = name.rpartition(":")
+    rows = open_libraries[library].kernels.items() if library in open_libraries else ()
+    numbers = {n for (each, _), variants in rows if each == kernel for n in variants}
+    return [ffi.string(lib.pf_isa_name(n)).decode() for n in sorted(numbers)]
+
+
 def peak_loops(bits: int, isa: str | None = None) -> Any:
     """Return the loops that are timed for the peaks of an instruction set; default: the one in use.
 
@@ -441,13 +455,15 @@ def call_kernel(
     scratch: npt.NDArray[Any] | None = None,
     unwanted: Collection[int] = (),
     kernel: int = 0,
+    backwards: bool = False,
 ) -> tuple[int, int, int, int]:
     """Call one kernel on arrays and return (status, operand, index, value).
 
     The tests and the conformance kit call single kernels in this way; training goes through a
     plan. All arrays must be contiguous; an absent operand is None. The outputs in `unwanted`
     keep their shape and lose their data, as in a plan. `scratch` replaces the scratch memory of
-    the call, and `kernel` (an address) the built-in kernel of that name.
+    the call, and `kernel` (an address) the built-in kernel of that name. With `backwards` the parts
+    that it gives the host's `parallel_for` run from the last to the first.
     """
     alive: list[Any] = []
 
@@ -484,12 +500,28 @@ def call_kernel(
     call.states = operands(list(states or []))
     call.attributes = block
     call.scratch, call.scratch_size = pointer(scratch), scratch_bytes
-    call.stream, call.step, call.error, call.host = stream, pf_step, error, lib.pf_get_host()
+    call.stream, call.step, call.error = stream, pf_step, error
+    call.host = _backwards_host()[0] if backwards else lib.pf_get_host()
     address = kernel or find_kernel(name, bits)
     if not address:
         raise LookupError(f"there is no kernel pf_{name}_f{bits}")
     status = ffi.cast("pf_kernel", address)(call)
     return int(status), int(error.operand), int(error.index), int(error.value)
+
+
+def _run_backwards(parts: int, nanoseconds: int, body: Any, context: Any) -> None:
+    for part in reversed(range(parts)):
+        body(context, part)
+
+
+@functools.cache
+def _backwards_host() -> tuple[Any, Any]:
+    """Return a host table whose `parallel_for` begins with the last part, and what it calls."""
+    signature = "void(int64_t, int64_t, void(*)(void *, int64_t), void *)"
+    parallel_for = ffi.callback(signature, _run_backwards)
+    host = ffi.new("pf_host *", lib.pf_get_host()[0])
+    host.parallel_for = parallel_for
+    return host, parallel_for  # which lives as long as somebody holds it
 
 
 class Product:

@@ -33,6 +33,7 @@ from pyframe.testing.optimizers import check_optimizer, optimizer_checks
 from pyframe.testing.parts import PartCase
 from pyframe.testing.plugins import check_plugin, conformance, plugin_checks
 from pyframe.testing.scales import check_scales
+from pyframe.testing.sizes import check_sizes
 from pyframe.testing.subject import ConformanceError, Kernels
 from pyframe.testing.zero_extents import check_zero_extents
 
@@ -61,6 +62,7 @@ __all__ = [
     "check_plugin",
     "check_scales",
     "check_schedule",
+    "check_sizes",
     "check_zero_extents",
     "compile",
     "conformance",

@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import gc
 import tracemalloc
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 import pyframe
-from pyframe.graph.node import Node, Parameter
+from pyframe.errors import UnusedParameterWarning
+from pyframe.graph.node import Constant, Node, Parameter
 from pyframe.graph.spec import FLOAT64, Array, describe
 from pyframe.layers import Layer
 from pyframe.native.threads import num_threads
-from pyframe.testing.gradients import RELATIVE, STEP
+from pyframe.testing.gradients import RELATIVE, STEP, WeightedSum
 from pyframe.testing.parts import Built, Differentiable, Part
 from pyframe.testing.runner import fail, require
 
@@ -25,6 +27,9 @@ COORDINATES = 5  # of each array whose gradient is checked
 BUILDS = 1000
 # Elements of an input that is large enough for several threads.
 SHARED_WORK = 60_000
+# Elements of inputs that are compared with few rows at a time, and of those few.
+LARGE = (2**14 + 1, 3 * 2**15 + 7, 2**17)
+SMALL = 3000
 LEAK_BYTES = 24  # a build; the smallest object has more
 LEAK_SLACK = 40_000  # bytes: free lists that grow up to a limit
 
@@ -180,6 +185,73 @@ def check_threads(part: Part) -> None:
             part.what,
             f"{count} threads give other bits than one, on {rows} rows",
         )
+
+
+def check_sizes(part: Part) -> None:
+    """The rows of a large batch come out as they do in small ones, and so do their gradients."""
+    if not by_rows(part.build("float64")) or not _rows_by_themselves(part):
+        return
+    per_row = max(*(int(np.prod(s[1:])) for s in part.case.shapes), 1)
+    for elements, dtype in zip(LARGE, ("float64", "float32", "float32"), strict=True):
+        rows, few = max(elements // per_row, 9), max(SMALL // per_row, 3)
+        arrays = part.cast(part.case.arrays(rows), dtype)
+        built = part.build(dtype)
+        whole = built.run(arrays)
+        each = [built.run([a[i : i + few] for a in arrays]) for i in range(0, rows, few)]
+        _same_rows(part, whole, np.concatenate(each), f"the output of {rows} rows in {dtype}", few)
+    if built.output.dtype.kind == "f":
+        _check_large_gradient(part, max(LARGE[1] // per_row, 9), max(SMALL // per_row, 3))
+
+
+def _rows_by_themselves(part: Part) -> bool:
+    """Return whether a row depends on itself alone; that it should, `check_batch` says."""
+    built = part.build("float64")
+    arrays = part.cast(part.case.arrays(7), "float64")
+    whole = built.run(arrays)
+    alone = np.concatenate([built.run([a[i : i + 1] for a in arrays]) for i in range(7)])
+    return close(alone, whole, 1e-9) is None
+
+
+def _same_rows(part: Part, got: Array, wanted: Array, what: str, few: int) -> None:
+    wrong = close(got, wanted, 1e-4 if got.dtype == np.float32 else 1e-9)
+    if wrong:
+        fail("sizes", part.what, f"{what} {wrong} as when computed {few} rows at a time")
+
+
+def _check_large_gradient(part: Part, rows: int, few: int) -> None:
+    """Gradients of a weighted sum, in float64: of all rows, and added up over a few at a time."""
+    arrays = part.cast(part.case.arrays(rows), "float64")
+    floats = [i for i, a in enumerate(arrays) if a.dtype.kind == "f"]
+
+    def gradients(start: int, stop: int) -> tuple[list[Array], dict[str, Array]]:
+        pyframe.set_seed(0)
+        leaves: list[Any] = [
+            Parameter(a[start:stop], f"input {i}", dtype="float64")
+            if i in floats
+            else Constant(a[start:stop], dtype="int64")
+            for i, a in enumerate(arrays)
+        ]
+        output = part.make()(*leaves)
+        shape = np.shape(pyframe.compile(output).run({}))[1:]
+        signs = np.random.default_rng(0).choice([-1.0, 1.0, 0.5], (rows, *shape))[start:stop]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UnusedParameterWarning)
+            plan = pyframe.compile(WeightedSum(output, weights=[signs]))
+        _, found = plan.loss_and_gradients({}, training=False)
+        given = [leaves[i] for i in floats]
+        of_inputs = [np.asarray(found.get(p, np.zeros(p.value.shape))) for p in given]
+        own = [p for p in plan.graph.parameters if p.trainable and p not in given]
+        of_own = {p.label(): np.asarray(found.get(p, np.zeros(p.value.shape))) for p in own}
+        return of_inputs, of_own
+
+    whole, whole_own = gradients(0, rows)
+    parts = [gradients(i, min(i + few, rows)) for i in range(0, rows, few)]
+    for k, i in enumerate(floats):
+        wanted = np.concatenate([inputs[k] for inputs, _ in parts])
+        _same_rows(part, whole[k], wanted, f"the gradient of input {i} for {rows} rows", few)
+    for name, got in whole_own.items():
+        wanted = np.sum([own[name] for _, own in parts], axis=0)
+        _same_rows(part, got, wanted, f"the gradient of {name!r} for {rows} rows", few)
 
 
 def check_dtypes(part: Part) -> None:

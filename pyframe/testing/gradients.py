@@ -14,6 +14,7 @@ from pyframe.errors import UnusedParameterWarning
 from pyframe.graph.node import Constant, Node, Parameter, State, Value
 from pyframe.graph.op import Op
 from pyframe.graph.spec import FLOAT64, Array, Spec
+from pyframe.testing import witness
 from pyframe.testing.subject import NODE_NAME, Subject, all_cases, known_shape
 
 DEFAULT_SHAPES = 60
@@ -75,6 +76,7 @@ def check_gradients(op_class: type[Op], *, shapes: int = DEFAULT_SHAPES, seed: i
 
 def check_case_gradients(subject: Subject, rng: np.random.Generator) -> None:
     """Compare the gradients of one case in float64 with differences; see `check_gradients`."""
+    witness.about(f"{subject.story}, in a plan with its gradients\n  case: {subject.origin}")
     every = subject.op_class.differentiable_outputs or range(len(subject.node.specs))
     sets = [[i] for i in every] if len(every) > 1 else []
     for training in subject.modes():

@@ -16,7 +16,7 @@ from pyframe.checkpoint import LostLayer, plain_config
 from pyframe.errors import UnusedParameterWarning
 from pyframe.graph.spec import describe
 from pyframe.layers import Layer
-from pyframe.testing import behaviour
+from pyframe.testing import behaviour, witness
 from pyframe.testing.behaviour import same_bits
 from pyframe.testing.files import check_copied, check_file, computed
 from pyframe.testing.hostile import check_arguments
@@ -76,6 +76,7 @@ def layer_checks(layer_class: type[Layer], cases: Cases | None = None) -> Checks
     - model: the same bits in a `Sequential` and as a function on nodes.
     - save: weights and outputs survive `Model.save` and `pyframe.load` to the bit.
     - copy: outputs survive `copy.deepcopy` and `pickle` to the bit.
+    - sizes: rows of a large batch, and their gradients, are what they are in small ones.
     - dtype, determinism, threads, gradient, purity, modes, training, leak.
     """
     found: list[Part] = []
@@ -88,6 +89,7 @@ def layer_checks(layer_class: type[Layer], cases: Cases | None = None) -> Checks
     def over_cases(check: Callable[[Part], None]) -> Callable[[], None]:
         def run() -> None:
             for part in parts():
+                witness.about(part.what)
                 check(part)
 
         return run
@@ -106,6 +108,7 @@ def layer_checks(layer_class: type[Layer], cases: Cases | None = None) -> Checks
         "dtype": behaviour.check_dtypes,
         "determinism": behaviour.check_determinism,
         "threads": behaviour.check_threads,
+        "sizes": behaviour.check_sizes,
         "gradient": behaviour.check_gradient,
         "purity": behaviour.check_purity,
         "modes": behaviour.check_modes,

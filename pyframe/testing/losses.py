@@ -18,6 +18,8 @@ from pyframe.testing.runner import Checks, Expected, fail, require, run_checks
 
 FEATURES = 3
 MANY = 20_011  # rows: enough for several threads
+LARGE = (5462, 2**15 + 1, 43_691)  # rows whose losses are compared with those of a few at a time
+FEW = 1000
 BUILDS = 1000
 STEP = 1e-3
 
@@ -84,6 +86,7 @@ def loss_checks(loss: Callable[..., Any], *, draw: Pairs | None = None) -> Check
     - broadcast: prediction and target of other shapes are refused; (n,) is taken as (n, 1).
     - batch: 0, 1 and 7 rows.
     - gradient: by the prediction, against differences, with and without weights.
+    - sizes: of very many rows each loss, the sum and the gradient are what they are of few.
     - dtype, determinism, threads, leak.
     - training: a `Trainer` fits with it, with weights too, and the loss falls.
     """
@@ -98,6 +101,7 @@ def loss_checks(loss: Callable[..., Any], *, draw: Pairs | None = None) -> Check
         "dtype": bench.check_dtype,
         "determinism": bench.check_determinism,
         "threads": bench.check_threads,
+        "sizes": bench.check_sizes,
         "training": bench.check_training,
         "leak": bench.check_leak,
     }
@@ -384,6 +388,47 @@ class _Bench(Pairing):
                 "threads",
                 f"{count} threads give other bits than one, on {MANY} rows",
             )
+
+    def check_sizes(self) -> None:
+        for rows, reduction in zip(LARGE, ("none", "sum", "mean"), strict=True):
+            y, y_hat = self.pair(rows)
+            weight = Draw(1).uniform((rows,)) if reduction == "mean" else None
+            got, slope = self._with_gradient(y, y_hat, weight, reduction)
+            few = [
+                self._with_gradient(
+                    y[i : i + FEW],
+                    y_hat[i : i + FEW],
+                    None if weight is None else weight[i : i + FEW],
+                    "none" if reduction == "none" else "sum",
+                )
+                for i in range(0, rows, FEW)
+            ]
+            slopes = np.concatenate([slope for _, slope in few])
+            wanted = np.asarray(np.sum([loss for loss, _ in few]) if reduction != "none" else 0.0)
+            if reduction == "none":
+                wanted = np.concatenate([loss for loss, _ in few])
+            elif weight is not None:  # 'mean' is what 'sum' gives, over the weights of all elements
+                of_a_row = self.compute(y[:2], y_hat[:2], reduction="none").size // 2
+                total = float(np.sum(weight)) * of_a_row
+                wanted, slopes = wanted / total, slopes / total
+            how = f"of {rows} rows with reduction={reduction!r}, against {FEW} rows at a time"
+            for name, one, other in (("loss", got, wanted), ("gradient", slope, slopes)):
+                scale = float(np.abs(other).max(initial=1e-300))
+                self.agree("sizes", one / scale, other / scale, f"the {name} {how}")
+
+    def _with_gradient(
+        self, y: Array, y_hat: Array, weight: Array | None, reduction: str
+    ) -> tuple[Array, Array]:
+        """Return the loss, and the gradient of its sum by the prediction."""
+        options: dict[str, Any] = {"reduction": reduction}
+        if weight is not None:
+            options["sample_weight"] = pyframe.Constant(weight, dtype="float64")
+        prediction = Parameter(y_hat, "y_hat", dtype="float64")
+        loss = self.function(pyframe.Constant(y, dtype=y.dtype), prediction, **options)
+        cost = pyframe.Sum(loss) if reduction == "none" else loss
+        plan = pyframe.compile(cost, outputs=[loss])
+        _, found = plan.loss_and_gradients({})
+        return np.asarray(plan.run({}, outputs=loss)), np.asarray(found[prediction])
 
     def check_training(self) -> None:
         pyframe.set_seed(0)

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from pyframe.testing import behaviour
+from pyframe.testing import behaviour, witness
 from pyframe.testing.files import check_copied, check_saved
 from pyframe.testing.parts import Part, PartCase, usual_cases
 from pyframe.testing.runner import Checks, Expected, require, run_checks
@@ -57,8 +57,8 @@ def check_node(
 def node_checks(node: Callable[..., Any], cases: Iterable[Any] | None = None) -> Checks:
     """Return the checks of a node by name; each but the last runs over all cases and outputs.
 
-    declaration, shape, save, copy, dtype, determinism, threads, gradient, purity, modes, leak: as
-    of a layer, `layer_checks`.
+    declaration, shape, save, copy, dtype, determinism, threads, sizes, gradient, purity, modes,
+    leak: as of a layer, `layer_checks`.
     """
     found: list[Part] = []
 
@@ -70,6 +70,7 @@ def node_checks(node: Callable[..., Any], cases: Iterable[Any] | None = None) ->
     def over_cases(check: Callable[[Part], None]) -> Callable[[], None]:
         def run() -> None:
             for part in parts():
+                witness.about(part.what)
                 check(part)
 
         return run
@@ -82,6 +83,7 @@ def node_checks(node: Callable[..., Any], cases: Iterable[Any] | None = None) ->
         "dtype": behaviour.check_dtypes,
         "determinism": behaviour.check_determinism,
         "threads": behaviour.check_threads,
+        "sizes": behaviour.check_sizes,
         "gradient": behaviour.check_gradient,
         "purity": behaviour.check_purity,
         "modes": behaviour.check_modes,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+from unittest import SkipTest
 
 import numpy as np
 
+from pyframe.errors import PyframeError
 from pyframe.graph.op import Op
 from pyframe.native import core
 from pyframe.testing import bad_calls, forward, gradients
@@ -19,6 +22,7 @@ from pyframe.testing.hostile import check_attributes
 from pyframe.testing.nodes import node_checks
 from pyframe.testing.runner import Checks, Expected, run_checks
 from pyframe.testing.scales import DEFAULT_SHAPES, check_scales
+from pyframe.testing.sizes import check_sizes
 from pyframe.testing.subject import ConformanceError, Kernels
 from pyframe.testing.zero_extents import check_zero_extents
 
@@ -101,12 +105,12 @@ def check_op(
     See Also
     --------
     op_checks : the checks by name.
-    check_forward, check_scales, check_gradients, check_bad_calls, check_zero_extents,
+    check_forward, check_scales, check_sizes, check_gradients, check_bad_calls, check_zero_extents,
     check_capabilities : what they are made of.
     """
     checks = op_checks(op_class, cases, dtypes=dtypes, shapes=shapes, seed=seed, kernels=kernels)
     what = getattr(op_class, "__name__", type(op_class).__name__)
-    run_checks(what, checks, expected_failures)
+    run_checks(what, checks, expected_failures, foreign=kernels is not None)
 
 
 def op_checks(
@@ -123,6 +127,9 @@ def op_checks(
     - declaration: `check_declaration`.
     - forward: `check_forward`, for each dtype and instruction set.
     - scale: `check_scales`, for each dtype and instruction set.
+    - sizes: `check_sizes`, for each dtype and instruction set.
+    - instruction_sets: skipped, with the reason, where a plugin's kernel is compiled for one that
+      this machine has not.
     - gradient: `check_gradients`, if it is differentiable.
     - bad_calls: `check_bad_calls`.
     - attributes: `check_attributes`.
@@ -132,6 +139,8 @@ def op_checks(
     if not (isinstance(op_class, type) and issubclass(op_class, Op)):
         return node_checks(op_class, cases)
     op = op_class
+    with contextlib.suppress(PyframeError):  # the checks say what is wrong
+        core.find_kernel(op.kernel, 32)  # opens the library that it is in
 
     def check_empty() -> None:
         check_zero_extents(op, seed=seed, kernels=kernels)
@@ -143,10 +152,16 @@ def op_checks(
             for each in _kernel_sets(op, 8 * np.dtype(dtype).itemsize, kernels):
                 check(op, dtype, shapes=min(shapes, most), seed=seed, kernels=each)
 
+    def check_large() -> None:
+        for dtype in dtypes:
+            every = _kernel_sets(op, 8 * np.dtype(dtype).itemsize, kernels)
+            check_sizes(op, dtype, seed=seed, kernels=every)
+
     checks: Checks = {
         "declaration": lambda: check_declaration(op),
         "forward": lambda: check_all_kernels(forward.check_forward, shapes),
         "scale": lambda: check_all_kernels(check_scales, DEFAULT_SHAPES),
+        "sizes": check_large,
         "bad_calls": lambda: bad_calls.check_bad_calls(
             op, shapes=min(shapes, 30), seed=seed, kernels=kernels
         ),
@@ -156,11 +171,24 @@ def op_checks(
             op, shapes=min(shapes, 20), seed=seed, kernels=kernels
         ),
     }
+    if kernels is None and ":" in op.kernel:
+        checks["instruction_sets"] = lambda: _check_sets(op)
     if op.differentiable:
         checks["gradient"] = lambda: gradients.check_gradients(
             op, shapes=min(shapes, 60), seed=seed
         )
     return checks
+
+
+def _check_sets(op_class: type[Op]) -> None:
+    """Skip the test, with the reason, where the machine cannot run a variant of the kernel."""
+    here = core.instruction_sets() if "PYFRAME_ISA" not in os.environ else [core.instruction_set()]
+    missing = [isa for isa in core.kernel_sets(op_class.kernel) if isa not in here]
+    if missing:
+        raise SkipTest(
+            f"not tried: the kernel {op_class.kernel!r} for {', '.join(missing)}; here runs "
+            f"{', '.join(here)}"
+        )
 
 
 def _kernel_sets(op_class: type[Op], bits: int, kernels: Kernels | None) -> list[Kernels | None]:

@@ -27,6 +27,8 @@ BUILDS = 100
 LEFT, LEFT_BY_SEARCH = 0.02, 0.5
 MANY = 200_003  # enough elements for several threads, and a prime
 
+LARGE, FEW = 100_003, 1999  # elements that are compared with a few at a time
+
 Factory = Callable[..., Any]
 
 
@@ -89,6 +91,7 @@ def optimizer_checks(
     - nan: NaN as a gradient reaches the parameters and breaks nothing else.
     - state: after a snapshot is restored the same steps follow; one instance serves two plans.
     - groups: a factor of 0 for a group stops that group alone (for one with kernels).
+    - sizes: 10^5 elements move as they do a few at a time, if it is elementwise.
     - determinism, threads, leak.
     """
     bench = _Bench(factory, learning_rate, elementwise)
@@ -106,6 +109,7 @@ def optimizer_checks(
         "groups": bench.check_groups,
         "determinism": bench.check_determinism,
         "threads": bench.check_threads,
+        "sizes": bench.check_sizes,
         "leak": bench.check_leak,
     }
     return checks
@@ -132,6 +136,10 @@ class Bowl:
         Make the graph in the opposite order.
     groups : sequence of str, optional
         The group of each parameter.
+    frozen : sequence of int
+        The numbers of those that are not trainable.
+    first : int
+        The number of the first element among those of a larger bowl that this is a part of.
     """
 
     def __init__(
@@ -142,9 +150,10 @@ class Bowl:
         backwards: bool = False,
         groups: Sequence[str] | None = None,
         frozen: Sequence[int] = (),
+        first: int = 0,
     ) -> None:
         count = sum(sizes)
-        i = np.arange(count)
+        i = np.arange(first, first + count)
         curvature, center = 0.5 + 1.5 * ((i * 7) % 11) / 10, 0.4 * np.cos(1.7 * i)
         start = center + 0.5 * np.where(i % 3 == 0, -1.0, 1.0) + 0.1 * np.sin(i)
         self.noise = Placeholder("noise", shape=(), dtype=dtype)
@@ -447,6 +456,27 @@ class _Bench:
                 "threads",
                 f"{count} threads move {MANY} elements otherwise than one",
             )
+
+    def check_sizes(self) -> None:
+        if self.searches or not self.elementwise:
+            return
+        for dtype, relative in (("float32", 1e-5), ("float64", 1e-12)):
+            wanted = np.concatenate(
+                [
+                    self.trained(3, (min(FEW, LARGE - first),), dtype=dtype, first=first)
+                    for first in range(0, LARGE, FEW)
+                ]
+            )
+            for count in THREADS[:3]:
+                with num_threads(count):
+                    wrong = close(self.trained(3, (LARGE,), dtype=dtype), wanted, relative)
+                if wrong:
+                    fail(
+                        "sizes",
+                        self.what,
+                        f"after 3 steps of {LARGE} elements in {dtype}, by {count} thread(s), a "
+                        f"parameter {wrong} as when {FEW} elements are trained at a time",
+                    )
 
     def check_leak(self) -> None:
         repeat(self.what, lambda: self.trained(1), BUILDS)

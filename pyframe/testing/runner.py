@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import NoReturn
+from unittest import SkipTest
 
 from pyframe.errors import ArgumentError
 from pyframe.initializers import get_seed, set_seed
+from pyframe.testing.apart import run_apart
 from pyframe.testing.subject import ConformanceError
 
 Checks = dict[str, Callable[[], None]]
@@ -28,19 +30,29 @@ def require(condition: object, kind: str, what: str, message: str) -> None:
         fail(kind, what, message)
 
 
-def checked(what: str, name: str, check: Callable[[], None]) -> Callable[[], None]:
-    """Return a check that raises nothing but a `ConformanceError`."""
+def checked(
+    what: str, name: str, check: Callable[[], None], foreign: bool = False
+) -> Callable[[], None]:
+    """Return a check that raises a `ConformanceError` or `unittest.SkipTest`, and ends no process.
 
-    def run() -> None:
-        seed = get_seed()
+    It runs in a process of its own where there are kernels of a plugin, or others, which `foreign`
+    says.
+    """
+
+    def guarded() -> None:
         try:
             check()
-        except ConformanceError:
+        except (ConformanceError, SkipTest):
             raise
         except Exception as error:
             raise ConformanceError(
                 name, f"{what}: {type(error).__name__} came out of it: {error}"
             ) from error
+
+    def run() -> None:
+        seed = get_seed()
+        try:
+            run_apart(f"{what}: {name}", guarded, foreign)
         finally:
             set_seed(seed)
 
@@ -59,8 +71,14 @@ def known_names(expected: Expected, names: Mapping[str, object], what: str) -> N
             raise ArgumentError(f"{what}: say why the check {name!r} is expected to fail")
 
 
-def run_checks(what: str, checks: Checks, expected_failures: Expected | None = None) -> None:
-    """Run checks until one fails that is not expected to.
+def run_checks(
+    what: str,
+    checks: Checks,
+    expected_failures: Expected | None = None,
+    *,
+    foreign: bool = False,
+) -> None:
+    """Run checks until one fails that is not expected to, and print what cannot be tried here.
 
     Parameters
     ----------
@@ -69,6 +87,8 @@ def run_checks(what: str, checks: Checks, expected_failures: Expected | None = N
     checks : dict of str to callable
     expected_failures : dict of str to str, optional
         Names of checks that must fail, each with the reason.
+    foreign : bool, default False
+        Whether kernels are called that belong to neither the core nor a plugin.
 
     Raises
     ------
@@ -80,13 +100,17 @@ def run_checks(what: str, checks: Checks, expected_failures: Expected | None = N
     expected = expected_failures or {}
     known_names(expected, checks, what)
     for name, check in checks.items():
-        run = checked(what, name, check)
-        if name not in expected:
-            run()
-            continue
+        run = checked(what, name, check, foreign)
         try:
             run()
+        except SkipTest as reason:
+            print(f"{what}: {name}: {reason}")
+            continue
         except ConformanceError:
+            if name not in expected:
+                raise
+            continue
+        if name not in expected:
             continue
         fail(
             "expected",

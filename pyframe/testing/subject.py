@@ -8,6 +8,10 @@ operand shows too.
 
 from __future__ import annotations
 
+import functools
+import math
+import mmap
+import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -17,13 +21,15 @@ from pyframe.graph.node import Placeholder, State
 from pyframe.graph.op import Case, Op
 from pyframe.graph.spec import FLOAT32, INT64, Array, Spec, describe
 from pyframe.native import core
+from pyframe.testing import witness
 from pyframe.testing.draw import Draw
 
 # Finds the address of a kernel by name and element bits; 0 when there is none.
 Kernels = Callable[[str, int], int]
 
 NODE_NAME = "node_under_test"
-GUARD_BYTES = 128
+GUARD_BYTES = 4096  # on either side: 512 elements of float64
+LEAST_BESIDE = 2**16  # bytes beyond each guard, in a process of its own
 NAN_FILL = 0x7FF8DEAD7FF8DEAD  # NaN as one float64 and as two float32
 HUGE_FILL = 0x7149F2CA7149F2CA  # 4e237 as float64, 1e30 twice as float32
 # Turns one pattern of a kind into another: what is read beside an input and passed on beside an
@@ -38,14 +44,14 @@ class ConformanceError(AssertionError):
     ----------
     kind : str
         Which one. Of a kernel: "value", "exact", "nan", "unwritten", "guard", "input", "repeat",
-        "status", "state", "random", "label", "gradient", "shape", "dtype", "absent", "zero"
-        or "declaration". Of a layer and the rest: the name of the check, as in
-        `pyframe.testing.layer_checks`.
+        "status", "state", "random", "label", "gradient", "shape", "dtype", "absent", "zero",
+        "threads", "crash", "hang" or "declaration". Of a layer and the rest: the name of the check,
+        as in `pyframe.testing.layer_checks`.
     """
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(f"[{kind}] {message}")
-        self.kind = kind
+        self.kind, self.message = kind, message
 
 
 class Guarded:
@@ -66,29 +72,46 @@ class Guarded:
     """
 
     def __init__(self, shape: Sequence[int], dtype: np.dtype[Any], fill: int = NAN_FILL) -> None:
-        count = 1
-        for extent in shape:
-            count *= extent
+        count = math.prod(shape)
         data = count * dtype.itemsize
         words = 2 * GUARD_BYTES // 8 + -(-data // 8)
         self.fill = fill
-        self._memory = core.empty_aligned(words, np.dtype(np.uint64))
+        self._memory = _memory(words, data)
         self._memory[:] = fill
         self.bytes = self._memory.view(np.uint8)
         self._end = GUARD_BYTES + data
-        self.array: Array = self.bytes[GUARD_BYTES : self._end].view(dtype).reshape(tuple(shape))
+        # A slice without elements would begin elsewhere.
+        self.array: Array = np.ndarray(tuple(shape), dtype, self.bytes, GUARD_BYTES)
 
     def broken(self) -> str | None:
         """Return where a guard was written over, or None."""
-        pattern = np.full(len(self._memory), self.fill, np.uint64).view(np.uint8)
-        wrong = self.bytes != pattern
-        before = np.flatnonzero(wrong[:GUARD_BYTES])
-        behind = np.flatnonzero(wrong[self._end :])
+        start = -(-self._end // 8)
+        between = self.bytes[self._end : 8 * start].tobytes()
+        if (
+            between == self.fill.to_bytes(8, sys.byteorder)[8 - len(between) :]
+            and (self._memory[: GUARD_BYTES // 8] == self.fill).all()
+            and (self._memory[start:] == self.fill).all()
+        ):
+            return None
+        behind = np.flatnonzero(self._changed(self._end, len(self.bytes)))
         if len(behind):
-            return f"{behind[0]} byte(s) behind its end"
+            return self._place(self._end + int(behind[0]))
+        before = np.flatnonzero(self._changed(0, GUARD_BYTES))
         if len(before):
-            return f"{GUARD_BYTES - before[-1]} byte(s) before its start"
+            return self._place(int(before[-1]))
         return None
+
+    def _changed(self, start: int, stop: int) -> Array:
+        """Return which bytes of a stretch of the memory are no longer those of the pattern."""
+        first = start // 8
+        words = np.full(-(-stop // 8) - first, self.fill, np.uint64).view(np.uint8)
+        return np.not_equal(self.bytes[start:stop], words[start - 8 * first : stop - 8 * first])
+
+    def _place(self, at: int) -> str:
+        """Return which element would lie at a byte of the memory."""
+        index, count = (at - GUARD_BYTES) // self.array.itemsize, self.array.size
+        beside = f"{-index} before its start" if index < 0 else f"{index - count} behind its end"
+        return f"at flat index {index} of {count} element(s), {beside},"
 
     def unwritten(self) -> tuple[int, ...] | None:
         """Return the index of an element that still holds the pattern, or None."""
@@ -96,6 +119,21 @@ class Guarded:
         pattern = np.full(1, self.fill, np.uint64).view(kind)[0]
         left = np.argwhere(self.array.view(kind) == pattern)
         return tuple(int(i) for i in left[0]) if len(left) else None
+
+
+def _memory(words: int, data: int) -> Array:
+    """Return memory for an operand of so many bytes and its guards, 64-byte aligned.
+
+    In a process of its own it does not lie among the objects of the interpreter, and has as much
+    again on either side that is nobody's: what is written far away leaves a process that can tell
+    of it.
+    """
+    if witness.current is None:
+        return core.empty_aligned(words, np.dtype(np.uint64))
+    beside = -(-max(data, LEAST_BESIDE) // 64) * 8  # words
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    whole = np.frombuffer(mmap.mmap(-1, 8 * (2 * beside + words), flags), np.uint64)
+    return whole[beside : beside + words]
 
 
 class Outcome(NamedTuple):
@@ -171,8 +209,12 @@ class Subject:
 
     def fail(self, kind: str, message: str) -> ConformanceError:
         """Return the error to raise, with all that is needed to see the failure again."""
-        text = describe_case(self.op_class, self.case, self.dtype.name)
-        return ConformanceError(kind, f"{text}\n  {message}\n  case: {self.origin}")
+        return ConformanceError(kind, f"{self.story}\n  {message}\n  case: {self.origin}")
+
+    @functools.cached_property
+    def story(self) -> str:
+        """Op, dtype, shapes and attributes."""
+        return describe_case(self.op_class, self.case, self.dtype.name)
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -279,6 +321,7 @@ class Subject:
             (self.node.scratch_bytes(self.specs),), np.dtype(np.uint8), fill ^ 3 * OTHER
         )
         before = [None if g is None else g.array.tobytes() for g in inputs]
+        witness.begin(f"{self.story}\n  case: {self.origin}")
         result = core.call_kernel(
             self.node.kernel,
             8 * self.dtype.itemsize,
@@ -293,16 +336,8 @@ class Subject:
             kernel=address,
             **step,
         )
-        groups: list[tuple[str, Sequence[Guarded | None]]] = [
-            ("input", inputs),
-            ("output", outputs),
-            ("state", states),
-            ("scratch", [scratch]),
-        ]
-        for what, i, guarded in _present(groups):
-            broken = guarded.broken()
-            if broken:
-                raise self.fail("guard", f"the kernel wrote {broken} of {what} {i}")
+        witness.end()
+        self._check_guards(input=inputs, output=outputs, state=states, scratch=[scratch])
         for i, guarded in enumerate(inputs):
             if guarded is not None and guarded.array.tobytes() != before[i]:
                 raise self.fail("input", f"the kernel changed its input {i}")
@@ -314,6 +349,16 @@ class Subject:
                         "unwritten", f"output {i} at {list(index)} was not written, or was added to"
                     )
         return Outcome(*result, [g.array for g in outputs], [g.array for g in states])
+
+    def _check_guards(self, **groups: Sequence[Guarded | None]) -> None:
+        """Raise when a guard around an operand was written over."""
+        for what, group in groups.items():
+            for i, guarded in enumerate(group):
+                broken = None if guarded is None else guarded.broken()
+                if broken:
+                    error = self.fail("guard", f"the kernel wrote {broken} of {what} {i}")
+                    witness.saw(error.kind, error.message)  # the process may not live much longer
+                    raise error
 
     def compare(self, got: Array, expected: Array, bound: Array, what: str, kind: str) -> None:
         """Raise when an array is further from the expected one than the bound, signs included."""
@@ -353,15 +398,6 @@ def known_shape(spec: Spec) -> tuple[int, ...]:
     if shape is None or any(n is None for n in shape):
         raise ConformanceError("shape", f"the shape rule leaves {spec} open for known inputs")
     return tuple(int(n) for n in shape if n is not None)
-
-
-def _present(
-    groups: Sequence[tuple[str, Sequence[Guarded | None]]],
-) -> Iterator[tuple[str, int, Guarded]]:
-    for what, group in groups:
-        for i, guarded in enumerate(group):
-            if guarded is not None:
-                yield what, i, guarded
 
 
 def all_cases(
