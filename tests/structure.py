@@ -201,18 +201,54 @@ def reaches(root: Path) -> list[str]:
     for _, path in modules(root):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         own = set(_defined(tree)) | UNDERSCORED
+        bound = set(_in_class_methods(tree))
         where = path.relative_to(root)
         for node in ast.walk(tree):
-            if isinstance(node, ast.Attribute) and _is_private(node.attr) and node.attr not in own:
-                if ast.unparse(node.value) not in ("self", "cls", "super()"):
+            if isinstance(node, ast.Attribute | ast.Subscript | ast.Call):
+                holder, name = _reached_for(node)
+                if not _is_private(name) or name in own or holder in ("self", "super()"):
+                    continue
+                if holder != "cls" or node not in bound:
                     found.append(f"{where}:{node.lineno}: {ast.unparse(node)}")
-            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pyframe."):
+            elif isinstance(node, ast.ImportFrom) and (
+                node.level or (node.module or "").startswith("pyframe.")
+            ):
                 for alias in node.names:
                     # a module of the same folder may be private to it
                     beside = (path.parent / f"{alias.name}.py").exists()
                     if _is_private(alias.name) and not beside:
                         found.append(f"{where}:{node.lineno}: imports {alias.name}")
     return found
+
+
+def _reached_for(node: ast.Attribute | ast.Subscript | ast.Call) -> tuple[str, str]:
+    """Return an object, as source, and the name that is asked of it; the name "" for none.
+
+    ``x.name``, ``vars(x)["name"]``, ``x.__dict__["name"]``, ``getattr(x, "name")`` and its like.
+    """
+    if isinstance(node, ast.Attribute):
+        return ast.unparse(node.value), node.attr
+    if isinstance(node, ast.Subscript):
+        table, key = node.value, node.slice
+        if isinstance(table, ast.Call) and ast.unparse(table.func) == "vars" and table.args:
+            return ast.unparse(table.args[0]), _text(key)
+        if isinstance(table, ast.Attribute) and table.attr == "__dict__":
+            return ast.unparse(table.value), _text(key)
+        return "", ""
+    if ast.unparse(node.func) in ("getattr", "setattr", "hasattr", "delattr", "_set"):
+        return ast.unparse(node.args[0]), _text(node.args[1])
+    return "", ""
+
+
+def _text(node: ast.AST) -> str:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
+def _in_class_methods(tree: ast.Module) -> Iterator[ast.AST]:
+    """Yield all syntax in functions whose first parameter is called ``cls``: it is their own."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and "cls" in [a.arg for a in node.args.args[:1]]:
+            yield from ast.walk(node)
 
 
 def _is_private(name: str) -> bool:
@@ -226,7 +262,10 @@ def _defined(tree: ast.Module) -> Iterator[str]:
             yield node.name
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             yield node.id
-        elif isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("self", "cls"):
+        elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "self":
+            yield node.attr
+    for node in _in_class_methods(tree):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "cls":
             yield node.attr
 
 

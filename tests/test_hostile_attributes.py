@@ -124,7 +124,7 @@ def test_a_node_that_does_not_say_what_it_keeps_is_noticed(
 ) -> None:
     op_class = registry.ops.get(name)
     check_alone(op_class)
-    monkeypatch.setattr(op_class, "_keeps", ())
+    monkeypatch.setattr(op_class, "keeps", ())
     with pytest.raises(pytest.fail.Exception):
         check_alone(op_class)
 

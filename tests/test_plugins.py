@@ -504,3 +504,15 @@ def test_a_timeout_by_a_signal_while_a_plugin_loads_sets_nothing_aside(world: Wo
     )
     run = world.run(code)
     assert "late True" in run.stdout, run.stderr
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_a_hook_without_its_prefix_is_told_its_whole_name(marked: bool) -> None:
+    class Mine:
+        def register_layers(self):
+            return {}
+
+    if marked:
+        Mine.register_layers = pf.hookimpl(Mine.register_layers)
+    with pytest.raises(pf.PluginError, match="'pyframe_register_layers'"):
+        pf.plugins.register(Mine(), "mine")

@@ -38,6 +38,11 @@ def test_no_module_reaches_into_anothers_objects() -> None:
         "def f(plan):\n    plan._stepper = None",
         "from pyframe.graph.node import _with_constants",
         "x = Parameter._place",
+        "x = getattr(plan, '_stepper')",
+        "vars(plan)['_stepper'] = None",
+        "x = plan.__dict__['_stepper']",
+        "from .plan import _listed",
+        "for cls in classes:\n    print(cls._stepper)",
     ],
 )
 def test_a_planted_reach_is_found(line: str, tmp_path: Path) -> None:

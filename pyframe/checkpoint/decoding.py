@@ -20,7 +20,7 @@ from pyframe.errors import (
 )
 from pyframe.graph.node import Constant, Node, Parameter, Placeholder, State, Value
 from pyframe.graph.op import Op
-from pyframe.graph.spec import Array, Spec
+from pyframe.graph.spec import Array, Shape, Spec
 from pyframe.layers import Layer
 from pyframe.layers.base import mark
 from pyframe.plugins.registry import BUILT_IN, registries
@@ -153,7 +153,7 @@ class Decoder:
         states = [self.typed(i, State) for i in record.get("states", ())]
         attributes = {key: restored(value) for key, value in record["attributes"].items()}
         if issubclass(cls, Op):
-            if cls._keeps:
+            if cls.keeps:
                 raise ArgumentError(
                     f"{_name(record['name'])!r} ({cls.__name__}) belongs to a gradient, and no "
                     "file holds what it keeps of it; save the model without its gradients"
@@ -207,7 +207,7 @@ class Decoder:
             why = "its arguments could not be saved" if cls else self.missing("layers", name)
             origin = self.description["provenance"]["layers"].get(name)
             layer = LostLayer(name, why, name=_name(record["name"]), origin=origin)
-            layer.adopt(_path(record["path"]), specs, own)
+            layer.adopt(_path(record["path"]), specs, own, _output_shape(record))
             for key, sub in record["sublayers"].items():
                 setattr(layer, key, self.layer(sub))
         else:
@@ -215,15 +215,18 @@ class Decoder:
                 {key: restored(value) for key, value in config.items()}
             )
             if record["built"]:
-                layer.restore(_path(record["path"]), specs, own)
+                layer.restore(_path(record["path"]), specs, own, _output_shape(record))
             _restore_sublayers(layer, record, self.layer_parts)
-        shape = record["output_shape"]
-        vars(layer)["output_shape"] = None if shape is None else tuple(shape)
         return layer
 
     def layer_parts(self, record: dict[str, Any]) -> tuple[list[Spec], dict[str, Parameter]]:
         own = {key: self.typed(i, Parameter) for key, i in record["parameters"].items()}
         return [_spec(s) for s in record["inputs"]], own
+
+
+def _output_shape(record: dict[str, Any]) -> Shape | None:
+    shape = record["output_shape"]
+    return None if shape is None else tuple(shape)
 
 
 def _restore_sublayers(
@@ -236,9 +239,7 @@ def _restore_sublayers(
         inner = record["sublayers"][key]
         if inner["built"]:
             specs, own = parts(inner)
-            sub.restore(_path(inner["path"]), specs, own)
-            shape = inner["output_shape"]
-            vars(sub)["output_shape"] = None if shape is None else tuple(shape)
+            sub.restore(_path(inner["path"]), specs, own, _output_shape(inner))
         _restore_sublayers(sub, inner, parts)
 
 

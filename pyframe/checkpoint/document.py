@@ -10,7 +10,7 @@ import numpy as np
 
 from pyframe.errors import ArgumentError, CheckpointError, PyframeError
 from pyframe.graph.node import Parameter, Placeholder, Value
-from pyframe.graph.spec import Array, Spec
+from pyframe.graph.spec import Array, Shape, Spec
 from pyframe.layers import Layer
 
 # What a file may ask NumPy to make besides its arrays: numbers, and none larger than complex128.
@@ -67,9 +67,17 @@ class LostLayer(Layer):
         super().__init__(name=name)
         self.class_name, self.reason, self.origin = class_name, reason, origin
 
-    def adopt(self, path: str, specs: Sequence[Spec], own: dict[str, Parameter]) -> None:
-        """Take over the parameters of the layer that it stands for."""
-        vars(self).update(path=path, input_specs=list(specs), _own=own, built=True)
+    def adopt(
+        self,
+        path: str,
+        specs: Sequence[Spec],
+        own: dict[str, Parameter],
+        output_shape: Shape | None,
+    ) -> None:
+        """Take over the parameters of the layer that it stands for, and what its calls gave."""
+        vars(self).update(
+            path=path, input_specs=list(specs), _own=own, built=True, output_shape=output_shape
+        )
 
     def call(self, *inputs: Value) -> Value:
         raise CheckpointError(

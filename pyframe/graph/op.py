@@ -91,7 +91,7 @@ class Op(Node):
     reads_training: ClassVar[bool] = False
     uses_random: ClassVar[bool] = False
     # What a constructor keeps besides inputs and attributes: files do not hold it.
-    _keeps: ClassVar[tuple[str, ...]] = ()
+    keeps: ClassVar[tuple[str, ...]] = ()
     differentiable_outputs: ClassVar[tuple[int, ...] | None] = None  # None: all
     exact_on_integers: ClassVar[bool] = False  # sums and products only: no rounding there
     attribute_dtype: ClassVar[np.dtype[Any]] = np.dtype([])

@@ -223,9 +223,15 @@ class Layer(Strict):
             del vars(self)["_building"]
         vars(self)["built"] = True
 
-    def restore(self, path: str, specs: Sequence[Spec], given: dict[str, Parameter]) -> None:
-        """Build with existing parameters, those of a loaded model."""
-        vars(self).update(path=path, _given=given)
+    def restore(
+        self,
+        path: str,
+        specs: Sequence[Spec],
+        given: dict[str, Parameter],
+        output_shape: Shape | None,
+    ) -> None:
+        """Build with existing parameters, those of a loaded model, and what its calls gave."""
+        vars(self).update(path=path, _given=given, output_shape=output_shape)
         self._build(specs)
 
     # ---- what everybody uses ----

@@ -87,7 +87,7 @@ class DropoutGrad(Op):
     differentiable = False
     reads_training = True
     uses_random = True
-    _keeps = ("_source",)
+    keeps = ("_source",)
 
     def __init__(
         self, dy: Any, rate: float, *, source: Node | None = None, name: str | None = None

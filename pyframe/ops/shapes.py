@@ -367,7 +367,7 @@ class ConcatGrad(Op):
     rules = {"axis": whole(), "position": whole(at_least=0)}
     differentiable = False
     exact_on_integers = True
-    _keeps = ("shape_only",)
+    keeps = ("shape_only",)
 
     def __init__(
         self, dy: Any, *values: Any, axis: int, position: int, name: str | None = None

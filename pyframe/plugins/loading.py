@@ -312,6 +312,7 @@ def events_of(thing: Any) -> list[str]:
 def check_hooks(thing: Any, distribution: str) -> None:
     """Raise `PluginError` for a hook that is unknown, unmarked or has a wrong parameter."""
     known = {name for name in vars(hookspecs) if name.startswith(PREFIX)}
+    _check_prefixes(thing, known, distribution)
     for name, implementation in _hooks_of(thing):
         if name not in known:
             import difflib
@@ -332,6 +333,26 @@ def check_hooks(thing: Any, distribution: str) -> None:
             raise PluginError(
                 f"{distribution}: {name} has a parameter {wrong[0]!r}; "
                 f"a hook gets its arguments by name, and this one has {', '.join(takes) or 'none'}"
+            )
+
+
+def _check_prefixes(thing: Any, known: set[str], distribution: str) -> None:
+    """Raise `PluginError` for a hook that lacks the prefix: it would never be called."""
+    for name in dir(thing):
+        if name.startswith((PREFIX, "__")):
+            continue
+        found = getattr(thing, name, None)
+        if not inspect.isroutine(found):
+            continue
+        is_marked = isinstance(getattr(found, f"{hookspecs.PROJECT}_impl", None), dict)
+        if is_marked or (name.startswith("register_") and PREFIX + name in known):
+            import difflib
+
+            wanted = PREFIX + name
+            near = difflib.get_close_matches(wanted, known, 1, 0.0)[0]
+            raise PluginError(
+                f"{distribution}: {name!r} would never be called: the names of hooks begin with "
+                f"{PREFIX!r}; call it {near!r}"
             )
 
 
