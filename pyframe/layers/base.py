@@ -228,7 +228,7 @@ class Layer(Strict):
         path: str,
         specs: Sequence[Spec],
         given: dict[str, Parameter],
-        output_shape: Shape | None,
+        output_shape: Shape | None = None,
     ) -> None:
         """Build with existing parameters, those of a loaded model, and what its calls gave."""
         vars(self).update(path=path, _given=given, output_shape=output_shape)
