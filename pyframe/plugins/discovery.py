@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from pyframe.errors import PluginError
+from pyframe.errors import PluginError, raise_if_signalled
 
 GROUP, MANIFEST = "pyframe", "pyframe.provides"
 EVENTS = "events"  # the kind under which a manifest announces hooks for training events
@@ -115,7 +115,8 @@ def editable_folder(name: str) -> str | None:
 
     try:
         text = distribution(name).read_text("direct_url.json")
-    except (PackageNotFoundError, ValueError):  # the latter for a name that is none
+    except (PackageNotFoundError, ValueError) as error:  # the latter for a name that is none
+        raise_if_signalled(error)
         return None
     origin = json.loads(text or "{}")
     if not origin.get("dir_info", {}).get("editable"):
