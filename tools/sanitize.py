@@ -74,6 +74,7 @@ def run(sanitizer: str, command: Sequence[str], runtime: Path) -> int:
         options = f"log_path={folder}/report"
         environment = {
             **os.environ,
+            "PYFRAME_TESTING_IN_PROCESS": "1",  # a sanitizer says by itself what ended a process
             "LD_PRELOAD": " ".join(str(path) for path in first if path),
             # Python keeps what it has until it ends, and beyond.
             "ASAN_OPTIONS": f"{options}:detect_leaks=0:handle_sigill=1",
