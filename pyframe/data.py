@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pyframe.engine.loop import check_batch_size
 from pyframe.errors import (
     ArgumentError,
     DTypeError,
@@ -17,6 +18,17 @@ from pyframe.errors import (
 )
 from pyframe.graph.arrays import plain_array
 from pyframe.native.core import shuffle
+
+__all__ = [
+    "Array",
+    "as_array",
+    "as_columns",
+    "check_batch_size",
+    "check_rows",
+    "one_hot",
+    "standardize",
+    "train_test_split",
+]
 
 Array = npt.NDArray[Any]
 
@@ -75,25 +87,6 @@ def check_rows(X: Any, y: Any) -> tuple[Array, Array]:  # noqa: N803
             f"there is nothing to learn from: X has shape {features.shape}, y {targets.shape}"
         )
     return features, targets
-
-
-def check_batch_size(batch_size: int | None, count: int) -> int:
-    """Return the number of rows in a batch; None means all of them.
-
-    Raises
-    ------
-    ArgumentError
-        If it is no integer from 1 to `count`.
-    """
-    if batch_size is None:
-        return count
-    size = check_integer("batch_size", batch_size, at_least=1)
-    if size > count:
-        raise ArgumentError(
-            f"batch_size is {size} and there are only {count} rows; "
-            f"pass at most {count}, or None for all of them at once"
-        )
-    return size
 
 
 def train_test_split(

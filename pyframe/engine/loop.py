@@ -142,7 +142,7 @@ class Loop:
         self._engine, self._training = engine, training
         self._arrays = arrays
         self.samples = len(next(iter(self._arrays.values())))
-        self.batch_size = batch_rows(batch_size, self.samples)
+        self.batch_size = check_batch_size(batch_size, self.samples)
         self.batches = -(-self.samples // self.batch_size)
         self.epochs = check_integer("epochs", epochs, at_least=0)
         self._seed = check_integer("seed", seed, at_least=0, at_most=2**64 - 1)
@@ -451,21 +451,21 @@ class Loop:
         )
 
 
-def batch_rows(batch_size: Any, rows: int) -> int:
-    """Return the number of rows of a batch, out of so many; None: all of them.
+def check_batch_size(batch_size: int | None, count: int) -> int:
+    """Return the number of rows in a batch; None means all of them.
 
     Raises
     ------
     ArgumentError
-        If it is no integer from 1 to `rows`.
+        If it is no integer from 1 to `count`.
     """
     if batch_size is None:
-        return rows
+        return count
     size = check_integer("batch_size", batch_size, at_least=1)
-    if size > rows:
+    if size > count:
         raise ArgumentError(
-            f"batch_size {size} is larger than the data ({rows} rows); "
-            "pass at most that, or None for a full batch"
+            f"batch_size {size} is larger than the data: there are only {count} rows; "
+            f"pass at most {count}, or None for all of them at once"
         )
     return size
 

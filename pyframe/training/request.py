@@ -11,7 +11,7 @@ import numpy as np
 from pyframe import schedules
 from pyframe.callbacks import Callback, listens
 from pyframe.callbacks import get as get_callback
-from pyframe.engine.loop import Loop, batch_rows, rates_of
+from pyframe.engine.loop import Loop, check_batch_size, rates_of
 from pyframe.errors import ArgumentError, check_integer, check_number
 from pyframe.model import Model
 from pyframe.plugins import listens as plugins_listen
@@ -143,7 +143,7 @@ def request_fit(
         data,
         held_out,
         epochs=epochs,
-        batch_size=None if size is None else batch_rows(size, data.rows),
+        batch_size=None if size is None else check_batch_size(size, data.rows),
         shuffle=bool(shuffle),
         rates=rates,
         listeners=in_order(callbacks),
