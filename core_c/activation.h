@@ -1,5 +1,6 @@
 /* The activations that a matrix product can apply to its tiles while they are in registers or in
- * the L1 cache, the derivatives that it can multiply them by, and sigmoid and tanh with theirs. */
+ * the L1 cache, the derivatives that it can multiply the tiles by, and sigmoid and tanh with their
+ * derivatives. */
 #ifndef PYFRAME_ACTIVATION_H
 #define PYFRAME_ACTIVATION_H
 

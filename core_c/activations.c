@@ -3,7 +3,7 @@
  * Each gradient takes dy and x, y or the slope f'(x), and writes dx = dy f'(x).
  * Comparisons are written so that NaN falls through to a NaN result.
  *
- * gelu, silu and their slopes in float32 are those of math32.h; in float64 they are written out.
+ * In float32, gelu, silu and their slopes come from math32.h; in float64 they are written out here.
  */
 #include "activation.h"
 #include "elementwise.h"
@@ -115,7 +115,7 @@ int PF_NAME(elu_grad)(const pf_call *call) {
 #else
 
 /* gelu and silu are x s(x) with s rising from 0 to 1. Beyond these bounds s is 0 or 1 to the last
- * bit, and x is cut off there, lest -infinity times 0 be NaN instead of the limit. */
+ * bit, and x is clamped there: -infinity times 0 would be NaN instead of the limit. */
 #define GELU_BOUND 40.0
 #define SILU_BOUND 800.0
 
@@ -124,8 +124,8 @@ static inline double within(double bound, double x) {
     return x < -bound ? -bound : x > bound ? bound : x;
 }
 
-/* e = exp(-|v|) as far * near. Far out it has lost digits that a product with it would still have:
- * there the two are multiplied one after the other. */
+/* e = exp(-|v|) as far * near. For large |v| e itself would lose digits that a product with it
+ * could keep: so the product is formed with one factor after the other. */
 typedef struct {
     double far, near;
 } two_steps;
@@ -164,7 +164,7 @@ static inline double r_silu_slope(double x) {
 #define TANH_SCALE 1.59576912160573071176  /* 2 sqrt(2/pi) */
 #define TANH_CUBIC 0.044715
 
-/* y = x P(Z < x); near 0 from erf, which adds next to nothing to 1/2 and its error too
+/* y = x P(Z < x); near 0 from erf: it is small beside the 1/2, and so is its error
  */
 static inline double r_gelu(double x) {
     const double t = within(GELU_BOUND, x), bell = pf_exp_half_square(t);

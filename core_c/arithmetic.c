@@ -23,7 +23,7 @@ static inline double bell(double x) {
 /* dx = dy 2 / sqrt(pi) exp(-x^2) */
 PF_MAP_GRAD(erf_grad, x, (real)(dy * 1.12837916709551257390 * bell(x)))
 
-/* The walk over y of operands a and b: an axis along which one is stretched has stride 0 in it. */
+/* Walks over y with operands a and b; an operand has stride 0 along an axis it is stretched on. */
 static pf_walk broadcast(const pf_operand *a, const pf_operand *b, const pf_operand *y) {
     pf_walk walk = {0};
     int64_t a_strides[PF_MAX_NDIM], b_strides[PF_MAX_NDIM];
@@ -37,7 +37,7 @@ static pf_walk broadcast(const pf_operand *a, const pf_operand *b, const pf_oper
     return walk;
 }
 
-/* n elements of y from those of a and b; a step is 1, or 0 for an operand that stays the same. */
+/* n elements of y from those of a and b. A step is 1, or 0 for an operand that is one number. */
 typedef void row_function(real *y, const real *a, int64_t a_step, const real *b, int64_t b_step,
                           int64_t n);
 
@@ -59,12 +59,12 @@ static int binary(const pf_call *call, row_function *function) {
     return PF_OK;
 }
 
-/* The kernel `name`: y is `expression` of a and b. Each of the loops has operands of one kind, so
+/* The kernel `name`: y is `expression` of a and b. Each loop has its own combination of steps, so
  * that it becomes vector code. */
 #define BINARY(name, expression)                                                     \
     static void name##_row(real *ys, const real *as, int64_t a_step, const real *bs, \
                            int64_t b_step, int64_t n) {                              \
-        if (n == 0) return; /* a single number beside nothing may be absent */       \
+        if (n == 0) return; /* without elements, a or b may have no data */          \
         if (a_step && b_step) {                                                      \
             PF_INDEPENDENT                                                           \
             for (int64_t i = 0; i < n; i++) {                                        \
@@ -102,7 +102,7 @@ static inline real share(real dy, real a, real b) {
     return a < b ? R(0.0) : a == b ? R(0.5) * dy : dy;
 }
 
-/* The gradient by a: dy where a > b (or either is NaN), dy / 2 where a = b, else 0. */
+/* The gradient with respect to a: dy where a > b (or either is NaN), dy / 2 where a = b, else 0. */
 int PF_NAME(maximum_grad)(const pf_call *call) {
     const real *dy = pf_in(call, 0), *a = pf_in(call, 1), *b = pf_in(call, 2);
     real *da = pf_out(call, 0);

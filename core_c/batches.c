@@ -10,7 +10,7 @@
 
 enum { PART_BYTES = 1 << 15 };
 
-/* Streams of the core: their high bits are set; in those of nodes the planner clears them. */
+/* Streams of the core have their high bits set; the planner clears these bits in nodes' streams. */
 static const uint64_t SHUFFLE_STREAM = UINT64_C(0xFFFF000000000001);
 
 /* The high half of the 128-bit product, from four 64-bit ones. */
@@ -21,8 +21,8 @@ static uint64_t multiply_high(uint64_t a, uint64_t b) {
     return (a >> 32) * (b >> 32) + (left >> 32) + (right >> 32);
 }
 
-/* Fisher-Yates. The swap of place i takes half i % 2 of the words of counter i / 2, 64 bits, as a
- * fraction of i + 1: the bias is below n / 2^64. */
+/* Fisher-Yates. The swap of place i scales 64 bits, half i % 2 of the words of counter i / 2, to
+ * [0, i + 1): the bias is below n / 2^64. */
 void pf_shuffle(uint64_t seed, int64_t epoch, int64_t n, int64_t *order) {
     enum { BLOCK = 64 };
     uint32_t words[2 * BLOCK];
@@ -50,8 +50,8 @@ void pf_random_words(uint64_t seed, uint64_t stream, int64_t n, uint32_t *words)
     }
 }
 
-/* memcpy for rows, whose lengths are all alike: pieces of a fixed size are moves and not calls. The
- * last piece ends where the row does, and so may overlap the one before. */
+/* memcpy for rows of equal length: pieces of a fixed size compile to moves instead of calls. The
+ * last piece ends where the row does, and so may overlap the one before it. */
 static inline void copy_row(unsigned char *to, const unsigned char *from, size_t n) {
     if (n > 256 || n < 4) {
         memcpy(to, from, n);
@@ -67,7 +67,7 @@ static inline void copy_row(unsigned char *to, const unsigned char *from, size_t
     }
 }
 
-/* One gathering under way. */
+/* One gather in progress. */
 typedef struct {
     unsigned char *to;
     const unsigned char *from;

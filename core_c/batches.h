@@ -1,4 +1,4 @@
-/* The rows of a batch; the shuffle, which Python draws too, is declared in plan.inc. */
+/* The rows of a batch; the shuffle, which Python calls too, is declared in plan.inc. */
 #ifndef PYFRAME_BATCHES_H
 #define PYFRAME_BATCHES_H
 

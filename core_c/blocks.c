@@ -1,12 +1,12 @@
 /* Groups of element-wise instructions.
  *
- * Run one after the other, a = relu(x), b = a * c, y = b + d would each go through memory from end
- * to end. A group runs all of them on one block of elements before it goes on to the next, so that
- * what one writes is still in the cache when the next one reads it, and values that nobody needs
- * afterwards (base PF_IN_GROUP) only ever exist as one block on the stack.
+ * Run one after the other, a = relu(x), b = a * c, y = b + d would each pass through memory from
+ * end to end. A group runs all of them on one block of elements before it goes on to the next, so
+ * that what one writes is still in the cache when the next one reads it, and values that nobody
+ * needs afterwards (base PF_IN_GROUP) only ever exist as one block on the stack.
  *
- * Parts, stretches of blocks, are shared out to threads. Their borders depend on the group alone;
- * since every element is computed by itself, so do the results. */
+ * Parts, which are ranges of blocks, are divided among threads. Their borders depend on the group
+ * alone; since every element is computed by itself, so do the results. */
 #include "blocks.h"
 
 #include <stdalign.h>
@@ -16,20 +16,20 @@
 
 enum { PART = 1 << 15 }; /* elements; a multiple of every block */
 
-/* One group under way. */
+/* A group being run. */
 typedef struct {
     const pf_group *group;
     atomic_int status;
 } under_way;
 
-/* The members' calls with operands of their own, which are moved on from block to block. */
+/* Calls of the members with operands of their own, which move on from block to block. */
 typedef struct {
     pf_call calls[PF_GROUP_MEMBERS];
     pf_operand operands[PF_GROUP_SLOTS];
     const pf_operand *slots[PF_GROUP_SLOTS];
     int64_t step[PF_GROUP_SLOTS]; /* bytes from one element to the next; 0: a single number */
     int64_t count;                /* slots in use */
-    int64_t length;               /* elements of the present block, every operand's one extent */
+    int64_t length; /* elements of the present block, the only extent of every operand */
 } view;
 
 static int is_single(const pf_operand *operand) {
@@ -38,7 +38,7 @@ static int is_single(const pf_operand *operand) {
     return 1;
 }
 
-/* Fills a view for the elements from `first` on. `scratch` holds the values of base PF_IN_GROUP. */
+/* Points a view at the elements from `first` on. `scratch` holds the values of base PF_IN_GROUP. */
 static void look(view *v, const pf_group *group, int64_t first, unsigned char *scratch) {
     const pf_program_spec *spec = group->spec;
     const pf_instruction *head = &spec->instructions[group->head];

@@ -4,15 +4,15 @@
 
 #include "plan.h"
 
-/* An instruction made ready. */
+/* An instruction ready to run. */
 typedef struct pf_prepared {
     pf_kernel kernel;
     int64_t work;
-    int64_t length; /* 1, and a group's members: where the next instruction begins */
+    int64_t length; /* 1 plus the members of a group: the distance to the next instruction */
     pf_call call;
 } pf_prepared;
 
-/* What a group's call has for attributes: where its members and their operands are. */
+/* The attributes of a group's call: where its members and their operands are. */
 typedef struct pf_group {
     const pf_program_spec *spec;
     const pf_operand *operands; /* of the context, one a value */

@@ -21,14 +21,14 @@ struct pf_context {
     pf_operand *operands;     /* one a value */
     const pf_operand **slots; /* as in the program, as pointers */
     pf_prepared *instructions;
-    pf_group *groups;        /* one an instruction; of use for the heads of groups */
+    pf_group *groups;        /* one an instruction; used for the heads of groups only */
     int64_t *values_of_base; /* the values in the order of their bases ... */
     int64_t *first_of_base;  /* ... and where each base's begin; base_count + 1 entries */
     void *arena_memory;
     void *scratch_memory;
     int64_t position;
     int writing, reading, claimed;
-    int64_t *step_count; /* what the end of this run counts on; NULL: nothing */
+    int64_t *step_count; /* incremented at the end of this run; NULL: nothing is */
     pf_step step;
     pf_error error;
 };
@@ -42,7 +42,7 @@ static inline void pf_set_steps(int64_t *count, int64_t steps) {
 }
 static inline void pf_count_step(int64_t *count) { pf_set_steps(count, pf_steps(count) + 1); }
 
-/* Runs up to instruction `end`, or until the watch has it come back. */
+/* Runs up to instruction `end`, or until the watch makes it return. */
 int pf_run_until(pf_context *context, int64_t end, pf_stopwatch *watch);
 
 #endif

@@ -1,9 +1,9 @@
 /* Kernels that treat each element by itself.
  *
- * The output may lie in the place of an input: element i is read before it is written, and no
- * other element of it ever is. So the pointers are not `restrict`; PF_INDEPENDENT before a loop
- * says instead that no iteration writes what another one reads, which is all that vector code
- * needs. */
+ * The output may share the memory of an input: element i of the input is read before element i of
+ * the output is written, and in no other iteration. So the pointers are not `restrict`;
+ * PF_INDEPENDENT before a loop says instead that no iteration writes what another one reads, which
+ * is all that vector code needs. */
 #ifndef PYFRAME_ELEMENTWISE_H
 #define PYFRAME_ELEMENTWISE_H
 

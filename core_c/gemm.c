@@ -30,8 +30,8 @@ enum {
 
 typedef void (*tile_function)(const pf_tile *);
 
-/* `cut` can do all that `plain` can, a little slower: a last vector that is not whole, and leaving
- * a copy of b. */
+/* `cut` is a little slower than `plain`, but also handles a partial last vector and can leave a
+ * copy of b. */
 #define PF_CUT_TILE(rows, vectors) \
     static void cut_##rows##_##vectors(const pf_tile *t) { pf_tile_run(rows, vectors, 1, t); }
 #define PF_PLAIN_TILE(rows, vectors) \
@@ -54,7 +54,7 @@ static const tile_function tiles[ROWS][VECTORS][2] = {PF_EACH_ROWS(PF_ENTRY)};
 
 /* ---- the blocks of k ---- */
 
-/* A stretch of k: `taps` whole taps, or, of one tap, `depth` terms from `from` on. */
+/* A stretch of k: `taps` whole taps, or `depth` terms of a single tap, starting at `from`. */
 typedef struct {
     int64_t tap, taps, from, depth;
 } k_block;
@@ -67,7 +67,7 @@ typedef struct {
 } k_blocks;
 
 static k_blocks blocks_of(const pf_gemm *g) {
-    /* A sum of nothing has no taps: their rows, which `a_rows` would say, are nowhere. */
+    /* With k = 0 there are no taps: `a_rows` would point to no rows. */
     if (g->k == 0 || (g->taps <= 1 && g->k <= DEPTH))
         return (k_blocks){.taps = 1, .depth = g->k, .taps_at_once = 1, .pieces = 1, .count = 1};
     k_blocks b = {.taps = g->taps > 1 ? g->taps : 1};
@@ -156,7 +156,7 @@ void PF_NAME(gemm_pack)(const pf_gemm *g, void *panels) {
     }
 }
 
-/* ---- what is left of the epilogue once a tile is stored, and still in the L1 cache ---- */
+/* ---- the rest of the epilogue, run while a stored tile is still in the L1 cache ---- */
 
 static void finish(const pf_gemm *g, int64_t i, int64_t rows, int64_t j, int64_t width) {
     for (int64_t r = i; r < i + rows; r++) {
@@ -181,8 +181,8 @@ typedef struct {
     real *strips; /* where the rows of a are packed, or NULL */
 } cut;
 
-/* The distance of packed rows of a: not a power of two, which would put them all into the same few
- * places of the L1 cache. */
+/* The distance between packed rows of a. Not a power of two, which would map all rows to the same
+ * few sets of the L1 cache. */
 static inline int64_t strip_row(int64_t depth) { return (vectors_for(depth) + 1) * LANES; }
 
 /* Packs ROWS_AT_ONCE rows of a, for one block of k. */
@@ -230,8 +230,8 @@ static void run_panel(const cut *whole, const k_block *block, pf_tile *t, int64_
     const int64_t count = (end - i + ROWS - 1) / ROWS;
     const int64_t height = (end - i) / count, higher = (end - i) % count;
     int cut_short = 0;
-    /* What is read next is fetched by the tiles after the first: `fetches` of them, next_tile
-     * apart, each as many numbers as it has terms, next_row apart. */
+    /* The tiles after the first prefetch what is read next: `fetches` stretches, next_tile apart,
+     * one for each tile; a stretch has a number for each term, next_row apart. */
     const real *next = NULL, *row[ROWS];
     int64_t next_row = g->b_row, next_tile = LANES, fetches = VECTORS;
     t->last = last_lanes(width);
@@ -250,7 +250,7 @@ static void run_panel(const cut *whole, const k_block *block, pf_tile *t, int64_
     } else {
         t->b = (const real *)g->b + p * g->b_row + j, t->b_row = g->b_row;
         cut_short = width % LANES != 0;
-        const int is_panel = g->b_row == vectors * LANES; /* it lies there like a copy */
+        const int is_panel = g->b_row == vectors * LANES; /* laid out as a copy would be */
         const int far = PF_VECTOR_BYTES < 64 && g->b_row * (int64_t)sizeof(real) % FAR_ROW == 0;
         if ((count >= PACK_TILES - far && !is_panel) || (cut_short && count > 1)) t->panel = panel;
         if (count >= PACK_TILES && j + 2 * COLUMNS <= g->n) next = t->b + COLUMNS + LANES - 1;
@@ -264,7 +264,7 @@ static void run_panel(const cut *whole, const k_block *block, pf_tile *t, int64_
         if (next && tile >= 1 && tile <= fetches)
             t->ahead = next + (tile - 1) * next_tile, t->ahead_row = next_row;
         tiles[rows - 1][vectors - 1][cut_short || t->panel](t);
-        if (t->panel) { /* from now on there */
+        if (t->panel) { /* from now on b is read from the copy */
             t->b = panel, t->b_row = vectors * LANES;
             t->panel = NULL;
             cut_short = 0;
@@ -313,9 +313,9 @@ static void run_part(void *context, int64_t index) {
     run_range(whole, i, end, first, min(stop, whole->g->n));
 }
 
-/* Whether reading a in place would be slow: columns of a large matrix, which lie on as many pages,
- * or rows whose distance is a multiple of half a kilobyte, which share few places of a cache. Once
- * for each panel of columns a is read; what they gain by a copy has to outweigh it. */
+/* Whether reading a in place would be slow: columns of a large matrix touch many pages, and rows a
+ * multiple of half a kilobyte apart share few sets of the cache. Each panel of columns reads a
+ * once; together the panels must gain more by a copy than the copy costs. */
 static int wants_strips(const pf_gemm *g) {
     const int64_t panels = g->a_step == 1 ? 8 : 4, bytes = g->m * g->k * (int64_t)sizeof(real);
     if (g->a_rows || bytes < (1 << 18) || g->n < panels * COLUMNS) return 0;
@@ -336,7 +336,7 @@ static void run(cut *whole) {
     pf_parallel_for(parts, terms / whole->blocks.count / TERMS_PER_NANOSECOND, run_part, whole);
 }
 
-/* A vector of the bias, again and again, for rows of n columns each, n <= LANES. */
+/* The bias of n columns, repeated until it fills a vector; n <= LANES. */
 static const real *repeat_bias(const pf_gemm *g, real to[LANES]) {
     const real *bias = g->bias;
     if (!bias) return NULL;
@@ -344,7 +344,7 @@ static const real *repeat_bias(const pf_gemm *g, real to[LANES]) {
     return to;
 }
 
-/* One row or one column; 0 when its operands do not lie so that this is fast. */
+/* One row or one column; 0 if the layout of its operands would make this slow. */
 static int run_row(const pf_gemm *g) {
     if (g->a_rows || g->b_packed) return 0;
     pf_row r = {.k = g->k,
@@ -413,7 +413,7 @@ static int run_few_columns(const pf_gemm *g) {
     return 1;
 }
 
-/* One term: the gradient of a layer with one output, and a layer with one input. */
+/* One term: the gradient of a layer with one output, or a layer with one input. */
 static int run_one_term(const pf_gemm *g) {
     if (g->a_rows || g->b_packed || g->accumulate || g->scale != 0 || g->residual) return 0;
     if ((g->b_transposed && g->b_row != 1) || g->m * g->n > PART_TERMS) return 0;

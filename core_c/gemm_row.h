@@ -1,12 +1,12 @@
-/* The products that have one row or one column: nothing would be used twice, so nothing is tiled or
- * packed, and the matrix is read once, where it lies. */
+/* Products with one row or one column: no element of the matrix is used twice, so nothing is tiled
+ * or packed, and the matrix is read once, in place. */
 #ifndef PYFRAME_GEMM_ROW_H
 #define PYFRAME_GEMM_ROW_H
 
 #include "gemm_tile.h"
 
 enum {
-    ROW_VECTORS = 8, /* sums that are open at once: they hide the latency */
+    ROW_VECTORS = 8, /* independent sums, which hide the latency */
     DOT_DEPTH = 256 * LANES,
     DOT_COLUMNS = LANES < 4 ? LANES : 4,
     DOT_WAYS = DOT_COLUMNS < LANES ? PF_VECTOR_REGISTERS / 8 : 1,
@@ -17,24 +17,24 @@ enum {
 typedef struct {
     const real *x;
     int64_t x_step, k, n;
-    const real *matrix; /* its rows, or, for dots, its columns, are `stride` apart */
+    const real *matrix; /* its rows (for dots, its columns) are `stride` apart */
     int64_t stride;
     real *y;
     int add;
     real scale;
-    const real *bias; /* (n,) or NULL; ... */
-    int bias_repeats; /* ... or one vector for all, when rows of c do not fill one */
-    int in_order;     /* a row of a batch, perhaps: its sums run along k as those of a tile do */
+    const real *bias;     /* (n,) or NULL; ... */
+    int bias_repeats;     /* ... or one vector for all, if rows of c do not fill one */
+    int in_order;         /* maybe a row of a batch: it is summed along k in the order of a tile */
     const real *residual; /* (n,) or NULL */
 } pf_row;
 
-/* Stores sums of columns j to j + count; `last` tells whether these are the last terms. */
+/* Stores sums of columns j to j + count; `last`: whether these are the last terms. */
 static inline void put(const pf_row *r, int64_t j, int64_t count, const vec *sum, int add,
                        int last) {
     for (; count > 0; j += LANES, count -= LANES, sum++) {
         const part lanes = first_lanes(count < LANES ? count : LANES);
         vec x = *sum;
-        if (r->scale != 1) x *= r->scale; /* rounded here, wherever the element lies */
+        if (r->scale != 1) x *= r->scale; /* rounded here, at any position of the element */
         if (add) x += load_part(r->y + j, lanes);
         if (last && r->bias) x += load_part(r->bias + (r->bias_repeats ? 0 : j), lanes);
         if (last && r->residual) x += load_part(r->residual + j, lanes);
@@ -42,7 +42,7 @@ static inline void put(const pf_row *r, int64_t j, int64_t count, const vec *sum
     }
 }
 
-/* `vectors` vectors of columns from j on: `ways` sums for each, of every ways-th term. */
+/* `vectors` vectors of columns from j on, each with `ways` sums, each of every ways-th term. */
 __attribute__((always_inline)) static inline void row_strip(const int vectors, const int ways,
                                                             const pf_row *r, int64_t j,
                                                             int64_t count, int64_t p, int64_t depth,
@@ -50,7 +50,7 @@ __attribute__((always_inline)) static inline void row_strip(const int vectors, c
     const part last = first_lanes(count - (vectors - 1) * LANES);
     const int64_t stride = r->stride, x_step = r->x_step;
     const real *b = r->matrix + p * stride + j, *x = r->x + p * x_step;
-    vec sum[ROW_VECTORS], total[ROW_VECTORS]; /* a register each, and what `put` takes */
+    vec sum[ROW_VECTORS], total[ROW_VECTORS]; /* one register each; the results, for `put` */
     PF_UNROLL for (int i = 0; i < ways * vectors; i++) sum[i] = (vec){0};
     int64_t q = 0;
 #define PF_ROW_TERM(way)                                                            \
@@ -96,7 +96,7 @@ static void row_times_matrix(const pf_row *r) {
         for (int64_t j = 0, count; j < r->n; j += count) {
             const int64_t left = r->n - j;
             /* Without masked loads, which vectors of 16 bytes lack, a wide strip takes whole
-             * vectors only, and what is left of a row gets a narrow one. */
+             * vectors only, and the rest of a row gets a narrow one. */
             const int64_t whole = PF_VECTOR_BYTES > 16 ? left + LANES - 1 : left;
             const int64_t vectors = whole / LANES;
             const int size = vectors >= 8 ? 3 : vectors >= 4 ? 2 : vectors >= 2 ? 1 : 0;
@@ -158,9 +158,9 @@ static void row_times_columns(const pf_row *r) {
         for (int64_t j = 0; j < r->n; j += LANES) {
             const int64_t count = r->n - j < LANES ? r->n - j : LANES;
             const real *column[LANES];
-            for (int i = 0; i < LANES; i++) /* what is beyond the end repeats the last one */
+            for (int i = 0; i < LANES; i++) /* columns beyond the end repeat the last */
                 column[i] = r->matrix + (j + (i < count ? i : count - 1)) * r->stride + p;
-            /* the order depends on k alone, not on how many columns there are beside one */
+            /* the order depends on k alone, not on how many other columns there are */
             vec total;
             if (depth < 16 * LANES && count > LANES / 2) {
                 vec sum[LANES];
@@ -181,8 +181,8 @@ static void row_times_columns(const pf_row *r) {
     } while (p < r->k);
 }
 
-/* y (m, n) = a (m, k) b, with b^T (n, k) and n so small that rows of y would not fill a vector: as
- * many rows at a time as do. Here r->x is b^T, r->matrix is a, r->n is m n. */
+/* y (m, n) = a (m, k) b, with b^T (n, k) and n so small that a row of y does not fill a vector: as
+ * many rows at a time as fill one. Here r->x is b^T, r->matrix is a, r->n is m n. */
 __attribute__((always_inline)) static inline void few_columns(const int n, const pf_row *r) {
     const int rows = LANES / n;
     for (int64_t j = 0; j < r->n; j += rows * n) {

@@ -7,26 +7,26 @@
 #include "vector.h"
 
 enum {
-    VECTORS = 2, /* of columns; ROWS x VECTORS sums leave registers for a row of b and one of a */
+    VECTORS = 2, /* of columns; besides the sums, registers hold a row of b and a number of a */
     ROWS = PF_VECTOR_REGISTERS == 32 ? 8 : (PF_VECTOR_BYTES == 32 ? 6 : 4),
     COLUMNS = VECTORS * LANES,
-    DEPTH = 512 /* terms of a sum in one go; these sums are added up */
+    DEPTH = 512 /* terms of a sum at a time; these partial sums are added up */
 };
 
 /* c[i][j] = f(scale sum_p a[i][p] b[p][j] + ...), i < rows, j < columns. */
 typedef struct {
     /* The terms run over `taps` stretches of `depth` each. Row i of a has tap t at
-     * row[t * tap_stride + i * row_stride], its terms `step` apart; if it is `indirect`, then
-     * i * apart + offset further, but for a row whose pointer is `zero`, which is all zeros. */
+     * row[t * tap_stride + i * row_stride], its terms `step` apart; with `indirect`,
+     * i * apart + offset further, except for a row whose pointer is `zero`, which is all zeros. */
     int indirect;
     const real *const *row;
     const real *zero;
     int64_t tap_stride, row_stride, apart, taps, depth, offset, step;
-    /* b, of full vectors, or with the last one cut to `last` lanes. */
+    /* b, in full vectors, or with the last one cut to `last` lanes. */
     const real *b;
     int64_t b_row;
     part last;
-    const real *ahead; /* fetched into the L2 cache on the way, ahead_row apart */
+    const real *ahead; /* prefetched into the L2 cache meanwhile, ahead_row apart */
     int64_t ahead_row;
     real *panel; /* where to leave a copy of b in full vectors, or NULL */
     real *c;
@@ -40,8 +40,8 @@ typedef struct {
     int relu;
 } pf_tile;
 
-/* What pf_tile_run does at its end, for columns that do not fill vectors. One function for all
- * tiles: the stores of parts are long. */
+/* The last step of pf_tile_run, for columns that do not fill vectors. One function for all tiles,
+ * since storing parts of vectors takes much code. */
 __attribute__((noinline, unused)) static void store_edge(const pf_tile *t, int64_t rows,
                                                          int64_t width, real edge[][COLUMNS]) {
     for (int64_t i = 0; i < rows; i++)
@@ -57,7 +57,7 @@ __attribute__((noinline, unused)) static void store_edge(const pf_tile *t, int64
         }
 }
 
-/* Inlined with all but t constant, so that the loops unroll and the sums become registers. */
+/* Inlined with all arguments but t constant, so that loops unroll and the sums become registers. */
 __attribute__((always_inline)) static inline void pf_tile_run(const int rows, const int vectors,
                                                               const int cut, const pf_tile *t) {
     vec sum[ROWS][VECTORS];

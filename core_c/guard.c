@@ -1,7 +1,7 @@
 /* A lock for one set of parameters: many readers or one writer, with priority for the writer.
  *
  * Updates take microseconds and are rare compared with reads, so both sides wait by yielding and
- * then by short sleeps; no lock of the operating system is needed. */
+ * then by short sleeps; no operating-system lock is needed. */
 #define _POSIX_C_SOURCE 200809L
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -23,7 +23,7 @@ static uintptr_t this_thread(void) { return (uintptr_t)pthread_self(); }
 #endif
 
 struct pf_guard {
-    atomic_int owners; /* whoever made it, each context, and who is between enter and leave */
+    atomic_int owners; /* its creator, each context, and each thread between enter and leave */
     atomic_uintptr_t trainer; /* the thread between enter and leave, or 0 */
     atomic_uintptr_t writer;  /* the thread that writes or waits to write, or 0 */
     atomic_int readers;
@@ -62,7 +62,7 @@ static void wait_a_little(int *turns) {
         sleep_briefly();
 }
 
-/* Whether this thread writes: it may read meanwhile, or take the lock to write once more. */
+/* Whether this thread is the writer: then it may also read, or take the write lock again. */
 static int is_writer(pf_guard *guard) { return atomic_load(&guard->writer) == this_thread(); }
 
 void pf_guard_lock_read(pf_guard *guard) {
@@ -92,7 +92,7 @@ struct pf_hold {
     int64_t count, taken;
     struct held {
         pf_guard *guard;
-        int training, writing; /* what of it is ours */
+        int training, writing; /* what we hold of it */
     } guards[];
 };
 
@@ -110,7 +110,7 @@ static void let_go(struct held *held) {
     held->writing = held->training = 0;
 }
 
-/* Returns 0 if another thread trains and that matters. */
+/* Returns 0 if another thread trains and the purpose does not allow that. */
 static int take(struct held *held, int purpose) {
     if (purpose != PF_TO_WRITE) {
         held->training = pf_guard_enter(held->guard);

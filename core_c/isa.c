@@ -51,7 +51,7 @@ static int has_neon(void) { return 1; } /* macOS and Windows on ARM require it *
 
 static int always(void) { return 1; }
 
-/* The better, the later. */
+/* In ascending order: a later set is better. */
 static const struct {
     const char *name;
     const pf_kernel_table *kernels;

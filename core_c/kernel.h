@@ -1,4 +1,4 @@
-/* What every family of kernels stands on.
+/* What every family of kernels is built on.
  *
  * A family's file is compiled for each element type, with PF_REAL_BITS 32 and 64, and for each
  * instruction set: `real` is the element type, and PF_NAME(relu) the symbol pf_relu_f32_avx2, say.
@@ -25,9 +25,8 @@
 #define PF_SYMBOL_OF(name, type, isa) pf_##name##_##type##_##isa
 #define PF_SYMBOL(name, type, isa) PF_SYMBOL_OF(name, type, isa)
 
-/* What a family does rarely, or without vectors, is not worth a copy for each instruction set: the
- * one that is compiled for the baseline defines PF_RARE(name), where PF_DEFINES_RARE, and the
- * others call it. */
+/* What a family does rarely, or without vectors, is not worth a copy for each instruction set. The
+ * baseline copy, where PF_DEFINES_RARE holds, defines PF_RARE(name); the others call it. */
 #define PF_RARE_IN_baseline 1
 #define PF_RARE_IN_OF(isa) PF_RARE_IN_##isa
 #define PF_RARE_IN(isa) PF_RARE_IN_OF(isa)
@@ -97,12 +96,12 @@ static inline int64_t pf_row_count(const pf_operand *t) {
 }
 
 /* Reductions run in PF_LANES independent sums, which a compiler turns into vectors, and are then
- * folded in a fixed tree: the order depends on the length alone, so the bits do too. What is longer
- * than PF_BLOCK is summed in blocks, and these in a tree: the error grows with the logarithm of the
- * length only. */
+ * folded in a fixed tree: the order depends on the length alone, so the bits do too. Anything
+ * longer than PF_BLOCK is summed in blocks, and the blocks' sums in a tree: the error grows only
+ * with the logarithm of the length. */
 enum { PF_LANES = 16, PF_BLOCK = 2048 };
 
-/* Before a loop over the lanes, which Clang makes vectors of once it is unrolled. */
+/* Goes before a loop over the lanes: Clang vectorizes it only once it is unrolled. */
 #ifdef __clang__
 #define PF_EACH_LANE _Pragma("clang loop unroll(full)")
 #else
@@ -115,7 +114,7 @@ static inline real pf_fold(real lane[PF_LANES]) {
     return lane[0];
 }
 
-/* A binary tree of sums: partial[] holds those of 2^k blocks for each bit k of count that is set.
+/* A binary tree of sums: for each bit k set in count, partial[] holds the sum of 2^k blocks.
  */
 typedef struct {
     int64_t count;
@@ -169,8 +168,8 @@ static inline real pf_dot_block(const real *restrict a, const real *restrict b, 
     return pf_fold(lane);
 }
 
-/* pf_dot_block(a, b, n), and pf_sum_block(b, n) in *sum: one pass, in which each of the two waits
- * for its own additions only. n is at least PF_LANES. */
+/* pf_dot_block(a, b, n), and pf_sum_block(b, n) in *sum, in one pass: neither sum waits for the
+ * additions of the other. n is at least PF_LANES. */
 static inline real pf_dot_and_sum_block(const real *restrict a, const real *restrict b, int64_t n,
                                         real *sum) {
     real dots[PF_LANES] = {0}, sums[PF_LANES] = {0};

@@ -3,10 +3,11 @@
  * pf_<name>_f64_<set>, one for each instruction set. B is a product of leading axes, (...) any
  * shape, s() a scalar.
  *
- * Operands are written as inputs | states -> outputs, one name for each; what reads and writes
- * states alone has no arrow, what has none no bar. [x] may be absent, x_1 .. x_n are any number,
- * "shape of x" is an input of which only the shape is read. Two spaces or the line's end, where no
- * arrow follows, end them. A test holds each row against the op class, or the optimizer.
+ * Operands are written as inputs | states -> outputs, one name for each; a kernel that only reads
+ * and writes states has no arrow, one without states has no bar. [x] may be absent, x_1 .. x_n are
+ * any number, "shape of x" is an input of which only the shape is read. The list ends at two
+ * spaces, or at the end of a line that no arrow follows. A test holds each row against the op
+ * class, or the optimizer.
  *
  * This header has no include guard: kernels.c reads it twice, once to declare, once to list. */
 
@@ -57,11 +58,11 @@ PF_KERNEL(mean)           /* x(...) -> y(K)               y = sum x / n, n eleme
 PF_KERNEL(mean_grad)      /* dy(K), shape of x -> dx(...)  dx = dy / n, repeated */
 PF_KERNEL(max)            /* x(...) -> y(K)               y = max x; NaN if any x is */
 PF_KERNEL(max_grad)       /* dy(K), x(...), y(K) -> dx    dx = x = y ? dy / (how many are) : 0 */
-PF_KERNEL(sum_to)         /* dy(...), shape of x(A) -> dx(A)  sums along what A was stretched by */
+PF_KERNEL(sum_to)         /* dy(...), shape of x(A) -> dx(A)  sums along broadcast axes */
 
 /* shapes.c: elements move and keep their values. */
 PF_KERNEL(transpose)   /* x(...) -> y                 y's axis i is x's axis axes[i] */
-PF_KERNEL(concat)      /* x_1 .. x_n -> y             one behind the other along an axis */
+PF_KERNEL(concat)      /* x_1 .. x_n -> y             one after the other along an axis */
 PF_KERNEL(concat_grad) /* dy, shape of x_1 .. x_n -> dx_i  the part of dy that came from x_i */
 PF_KERNEL(slice)       /* x(...) -> y                 y[j] = x[start + j step] along each axis */
 PF_KERNEL(slice_grad)  /* dy, shape of x -> dx(...)   dx[start + j step] = dy[j], else 0 */
@@ -72,10 +73,10 @@ PF_KERNEL(linear)      /* x (B, in), weight (in, out), [bias (out,)], [residual 
                           y = f(x weight + bias + residual), f of activation.h */
 PF_KERNEL(linear_grad) /* dy (B, out), x (B, in), weight (in, out), [saved (B, in)]
                           -> dx (B, in), dweight (in, out), dbias (out,)
-                          dx = dy weight^T, times f' at the point that `saved` tells of;
+                          dx = dy weight^T, times the f' that `saved` gives;
                           dweight = x^T dy, dbias = sum of dy over B */
 PF_KERNEL(matmul)      /* a (..., m, k), b (..., k, n) -> y (..., m, n)
-                          y = op(a) op(b), op the transpose where asked for */
+                          y = op(a) op(b), op transposes where asked to */
 
 /* softmax.c: over one axis of n elements; x (outer, n, inner). */
 PF_KERNEL(softmax)          /* x -> y          y_i = exp(x_i) / sum_j exp(x_j) */
@@ -85,7 +86,7 @@ PF_KERNEL(log_softmax_grad) /* dy, y -> dx     dx_i = dy_i - exp(y_i) sum_j dy_j
 
 /* losses.c: target y and prediction y_hat, both (n, ...), and an optional weight w (n,).
  * l (n, ...) is reduced to s() by its weighted mean or sum, or w l is returned as it is. In the
- * gradients v is what dl and w bring to an element. */
+ * gradients v is the factor that dl and w give an element. */
 PF_KERNEL(l1_loss)         /* y, y_hat, [w] -> loss
                               l = |y_hat - y| */
 PF_KERNEL(l1_loss_grad)    /* dl, y, y_hat, [w] -> dy, dy_hat
@@ -110,7 +111,7 @@ PF_KERNEL(cross_entropy_grad) /* dl, labels y, x, [w] -> dx
                                  dx_c = v (softmax(x)_c - [c = y]) */
 
 /* norm.c: x (B, C), scale and shift (C,); x^ = (x - mean) inverse, inverse = (var + eps)^(-1/2);
- * low is what rounding has left of the mean. */
+ * low is what rounding the mean has cut off. */
 PF_KERNEL(batch_norm)      /* x, scale, shift | running mean (C,), running variance (C,)
                               -> y, mean (C,), inverse (C,), low (C,)
                               y = scale x^ + shift, statistics over B */
@@ -147,6 +148,6 @@ PF_KERNEL(binary_accuracy) /* y, x (n, ...), [w] -> sums (2,)  sum w [(x > 0) = 
 PF_KERNEL(mae)             /* y, y_hat (n, ...), [w] -> sums (2,)  sum w |y_hat - y|, sum w */
 PF_KERNEL(rmse)            /* y, y_hat (n, ...), [w] -> sums (2,)  sum w (y_hat - y)^2, sum w */
 PF_KERNEL(r2)              /* y, y_hat (n, ...), [w] -> sums (9,)
-                              the first of rmse, and in 2, 3 and 3 parts
-                              sum w, sum w y, sum w y^2 */
+                              the first sum of rmse; then sum w, sum w y and
+                              sum w y^2, in 2, 3 and 3 parts */
 PF_KERNEL(mean_of)         /* loss s(), shape of y (n, ...), [w] -> sums (2,)  loss sum w, sum w */

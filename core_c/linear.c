@@ -11,12 +11,12 @@ typedef struct {
     double slope;       /* of the leaky relu */
 } linear_attributes;
 
-/* An optional input that older callers do not know of. */
+/* An optional input; a caller may also leave it out of the list. */
 static const real *input_or_null(const pf_call *call, uint32_t i) {
     return i < call->input_count ? pf_in(call, (int)i) : NULL;
 }
 
-/* The product that is asked for, without anything else: c (m, n) = op(a) op(b), all contiguous. */
+/* The bare product, without an epilogue: c (m, n) = op(a) op(b), all contiguous. */
 static pf_gemm product(int transpose_a, int transpose_b, int64_t m, int64_t n, int64_t k,
                        const real *a, const real *b, real *c) {
     return (pf_gemm){.size = sizeof(pf_gemm),
@@ -69,10 +69,10 @@ int PF_NAME(linear)(const pf_call *call) {
 }
 
 /* dx = dy weight^T, dweight = x^T dy, dbias = sum of dy over the rows; for a scalar weight
- * dx = weight dy, dweight = sum x dy, dbias = sum dy. An output nobody wants is skipped.
+ * dx = weight dy, dweight = sum x dy, dbias = sum dy. An output that is not wanted is skipped.
  *
  * With an optional fourth input `saved`, of the shape of x, dx is multiplied by the derivative of
- * an activation, of which `saved` is what activation.h says. */
+ * an activation; activations.h says what `saved` holds. */
 int PF_NAME(linear_grad)(const pf_call *call) {
     const linear_attributes *attributes = call->attributes;
     const pf_operand *weights = call->inputs[2];
@@ -124,8 +124,8 @@ typedef struct {
     int64_t transpose_a, transpose_b;
 } matmul_attributes;
 
-/* The product of the leading axes of `whole` that `part` has, or repeats: the offset, in matrices,
- * of part's matrix that belongs to matrix number `index` of whole. */
+/* The offset, in matrices, of the matrix of `part` that belongs to matrix number `index` of
+ * `whole`, to whose leading axes `part` is broadcast. */
 static int64_t matrix_offset(const pf_operand *part, const pf_operand *whole, int64_t index) {
     int64_t offset = 0, step = 1;
     for (int axis = part->ndim - 3; axis >= 0; axis--) {
@@ -181,7 +181,7 @@ int PF_NAME(matmul)(const pf_call *call) {
     }
     products_of products = {.call = call, .m = m, .n = n, .k = k};
     const int64_t matrices = count / (m * n), terms = m * n * k;
-    /* Large products are shared out to the threads one by one, small ones as they are. */
+    /* Each large product is split among the threads; small ones are handed out whole. */
     if (terms >= LARGE)
         for (int64_t i = 0; i < matrices; i++) {
             pf_gemm g = matrix(&products, i);

@@ -12,7 +12,7 @@ enum { MEAN = 0, SUM = 1, NONE = 2 };
 
 typedef struct {
     int64_t reduction;
-    double delta; /* Huber's; the others have no such field */
+    double delta; /* Huber only; the others have no such field */
 } loss_attributes;
 
 /* The batch of a loss: n rows of m elements, and a weight for each row or NULL. */
@@ -24,12 +24,12 @@ typedef struct {
     real total; /* of a mean: the weight of all elements */
 } weighted_rows;
 
-/* What makes finite the sums of great numbers: less of them than 1 / LITTLE are added. */
+/* Scales large numbers so that their sum stays finite: fewer than 1 / LITTLE of them are added. */
 #define LITTLE R(0x1p-60)
 
-/* The weights of a mean that are great or small together count relative to a power of two next to
- * their sum, `sum` or what it should be: that rounds nothing, and neither they nor their products
- * with losses overflow or vanish. */
+/* Divides the weights of a mean, whose sum is very large or small, by a power of two near it. This
+ * is exact, and then neither the weights nor their products with losses overflow or vanish. If
+ * `sum` itself has overflowed, it is formed anew from smaller weights. */
 void PF_RARE(scale_weights)(weighted_rows *b, real sum);
 #if PF_DEFINES_RARE
 void PF_RARE(scale_weights)(weighted_rows *b, real sum) {
@@ -68,7 +68,7 @@ static inline real weight_of(weighted_rows b, int64_t r) {
     return b.weight ? b.weight[r] * b.unit : R(1.0);
 }
 
-/* out_ij = w_i dl_ij out_ij; without weights w is 1, and without dl that is. */
+/* out_ij = w_i dl_ij out_ij; w is 1 without weights, and dl is 1 if it is NULL. */
 static void weigh_rows(weighted_rows b, const real *restrict dl, real *restrict out) {
     if (!b.weight && !dl) return;
     for (int64_t r = 0; r < b.rows; r++) {
@@ -78,8 +78,8 @@ static void weigh_rows(weighted_rows b, const real *restrict dl, real *restrict 
     }
 }
 
-/* A sum over the batch as `reduction` wants it. Also what a gradient of the result brings to each
- * element of weight 1. */
+/* A sum over the batch, reduced as `reduction` says. Given the gradient of the result as `total`,
+ * it is the gradient of each element of weight 1. */
 static real reduced(weighted_rows b, real total) {
     if (b.reduction == SUM) return total;
     return b.count > 0 && b.total == 0 ? total * 0 : total / b.total; /* NaN stays NaN */
@@ -101,8 +101,8 @@ static inline __attribute__((always_inline)) real sum_block(element_function *f,
     return pf_fold(lane);
 }
 
-/* sum_i w_i f(y_i, y_hat_i), block by block and in a fixed order; without weights w is 1. Or, if
- * there is an `each`, what would be added, in it. */
+/* sum_i w_i f(y_i, y_hat_i), block by block and in a fixed order; without weights w is 1. If `each`
+ * is given, the terms are stored there instead of being added up. */
 static inline __attribute__((always_inline)) real
 sum_elements(element_function *f, const real *restrict y, const real *restrict y_hat,
              const real *restrict w, real unit, int64_t n, real delta, real *restrict each) {
@@ -122,7 +122,7 @@ sum_elements(element_function *f, const real *restrict y, const real *restrict y
     return total;
 }
 
-/* A finite mean of losses whose sum is not finite, nor each of them, maybe: f gives LITTLE l. */
+/* The finite mean of losses when their sum overflows, or single losses do: f gives LITTLE l. */
 real PF_RARE(great_mean)(weighted_rows b, element_function *f, const real *y, const real *y_hat,
                          real delta);
 #if PF_DEFINES_RARE
@@ -142,7 +142,7 @@ static inline __attribute__((always_inline)) int loss(const pf_call *call, eleme
     const weighted_rows b = weighted_rows_of(call, call->inputs[1], 2);
     const real *restrict y = pf_in(call, 0), *restrict y_hat = pf_in(call, 1);
     real *restrict out = pf_out(call, 0);
-    /* As one row, unless each has a weight of its own and several elements. */
+    /* All as one row, unless each row has a weight of its own and several elements. */
     const int as_one = b.weight == NULL || b.row == 1;
     const int64_t rows = as_one ? 1 : b.rows, n = as_one ? b.count : b.row;
     real total = 0, lane[PF_LANES] = {0};
@@ -165,7 +165,7 @@ static inline __attribute__((always_inline)) int loss(const pf_call *call, eleme
     return PF_OK;
 }
 
-/* dl, y, y_hat, [weight] -> dy, dy_hat, from the derivatives by y and by y_hat. */
+/* dl, y, y_hat, [weight] -> dy, dy_hat, from the derivatives with respect to y and y_hat. */
 static inline __attribute__((always_inline)) int loss_grad(const pf_call *call,
                                                            element_function *by_y,
                                                            element_function *by_y_hat, real delta) {
@@ -195,7 +195,7 @@ static inline real l1(real y, real y_hat, real delta) {
 static inline real l1_by_y_hat(real y, real y_hat, real delta) {
     (void)delta;
     const real d = y_hat - y;
-    /* The sign; 0 at 0, and NaN for NaN, which both comparisons deny. */
+    /* The sign; 0 at 0, and NaN for NaN, for which both comparisons are false. */
     return d > 0 ? R(1.0) : d < 0 ? R(-1.0) : d;
 }
 static inline real l1_by_y(real y, real y_hat, real delta) { return -l1_by_y_hat(y, y_hat, delta); }
@@ -269,8 +269,8 @@ int PF_NAME(huber_loss_grad)(const pf_call *call) {
 
 static inline real bce(real y, real x, real delta) {
     (void)delta;
-    /* max(x, 0) - x y without the difference of two great numbers when y is 0 or 1; a certain and
-     * right answer, an infinite x times 0, costs nothing. */
+    /* max(x, 0) - x y without subtracting two large numbers when y is 0 or 1. For a certain and
+     * right answer an infinite x times 0 counts as 0. */
     const real factor = x > 0 ? R(1.0) - y : -y;
     const real linear = factor == 0 ? R(0.0) : x * factor;
     return linear + r_log1p_unit(r_exp_minus_abs(x));
@@ -299,7 +299,7 @@ int PF_NAME(binary_cross_entropy_grad)(const pf_call *call) {
 /* ---- cross-entropy of logits x (..., classes) and labels y (...):
  * l = log sum_c exp(x_c) - x_y ---- */
 
-/* Fails for the first label that is no class. */
+/* Fails at the first label that is not a class. */
 static int check_labels(const pf_call *call, int operand, int64_t classes) {
     const int64_t *labels = pf_in_int(call, operand), n = pf_count(call->inputs[operand]);
     for (int64_t i = 0; i < n; i++)
@@ -308,7 +308,7 @@ static int check_labels(const pf_call *call, int operand, int64_t classes) {
     return PF_OK;
 }
 
-/* A finite mean of cross-entropies whose sum is not finite, nor each of them, maybe. */
+/* The finite mean of cross-entropies when their sum overflows, or single ones do. */
 real PF_RARE(great_cross_entropy)(weighted_rows b, const int64_t *labels, const real *x,
                                   int64_t classes);
 #if PF_DEFINES_RARE
@@ -372,7 +372,8 @@ int PF_NAME(cross_entropy_grad)(const pf_call *call) {
         for (int64_t i = start; i < start + rows; i++, dx += classes) {
             real w = scale * weight_of(b, i / b.row);
             if (b.reduction == NONE) w *= dl[i];
-            /* The label's own p - 1 is minus the sum of the others: p, near 1, would cancel. */
+            /* At the label p - 1 is minus the sum of the others: with p near 1 the difference would
+             * cancel. */
             const real own = dx[labels[i]];
             dx[labels[i]] = 0;
             const real others = pf_sum(dx, classes), inverse = R(1.0) / (others + own);

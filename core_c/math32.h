@@ -1,7 +1,7 @@
 /* exp, log, tanh, erf and the smooth activations in float32, without branches, so that a loop over
- * them becomes vector code at every width; the C library's are calls. NaN and infinity go through,
- * results below the smallest normal number are right, and all are within 4 units in the last place
- * of the true value, with fused multiply-add and without it.
+ * them becomes vector code at every width; those of the C library would be calls. NaN and infinity
+ * propagate, results below the smallest normal number are right, and all are within 4 units in the
+ * last place of the true value, with fused multiply-add and without it.
  *
  * The polynomials are interpolations at Chebyshev nodes, computed with 40 digits; each comment says
  * which function is approximated, and where. The range reductions are the textbook ones: J.-M.
@@ -27,8 +27,8 @@ static inline float pf_of_bits(uint32_t bits) {
 /* 2^k, -126 <= k <= 127 */
 static inline float pf_power_of_two(uint32_t k) { return pf_of_bits((k + 127) << 23); }
 
-/* y 2^k for -252 <= k <= 254, in two halves: further than one power goes, and rounded once, since
- * only the second can lead below the normal numbers. */
+/* y 2^k for -252 <= k <= 254, in two halves, since one power does not reach that far; rounded once,
+ * since only the second half can lead below the normal numbers. */
 static inline float pf_scale_by(float y, uint32_t k) {
     const uint32_t half = (uint32_t)((int32_t)k >> 1);
     return y * pf_power_of_two(half) * pf_power_of_two(k - half);
@@ -40,13 +40,13 @@ typedef struct {
     uint32_t k;
 } pf_exponential;
 
-/* exp(high + low), low much the smaller, -126 <= high <= 89: k = round(high / ln 2) and fraction =
- * exp(r) - 1, r = high + low - k ln 2. */
+/* exp(high + low), low much smaller than high, -126 <= high <= 89: k = round(high / ln 2) and
+ * fraction = exp(r) - 1, r = high + low - k ln 2. */
 static inline pf_exponential pf_exponential_of(float high, float low) {
     /* Adding 1.5 2^23 rounds to a whole number, which then stands in the low bits. */
     const float shift = 12582912.0f;
     const float shifted = high * 1.44269504f + shift, n = shifted - shift;
-    /* ln 2 in two parts, of which n times the first is exact */
+    /* ln 2 in two parts; n times the first is exact */
     float r = high - n * 0.693359375f;
     r = r + (n * 2.12194440e-4f + low);
     /* (exp(r) - 1 - r) / r^2 for |r| <= ln(2) / 2 */
@@ -76,11 +76,11 @@ static inline float pf_exp_minus_absf(float x) {
 
 /* exp(x) - 1 = 2^k fraction + (2^k - 1) */
 static inline float pf_expm1f(float x) {
-    const float size = fabsf(x), small = x; /* of 0 its sign, of a tiny number itself */
+    const float size = fabsf(x), small = x; /* 0 keeps its sign; a tiny x is its own result */
     x = x < -18.0f ? -18.0f : x;
     x = x > 89.0f ? 89.0f : x;
     const pf_exponential e = pf_exponential_of(x, 0.0f);
-    /* In units of 2^(k - 1), lest 2^128 overflow before all is subtracted. */
+    /* In units of 2^(k - 1), since 2^128 would overflow before the subtraction. */
     const float half = pf_power_of_two(e.k - 1);
     const float y = 2.0f * (half * e.fraction + (half - 0.5f));
     return size < 1e-10f ? small : y;
@@ -96,7 +96,7 @@ static inline float pf_log_of(float f, float k) {
     q = q * z + 2.85507364e-1f;
     q = q * z + 4.00001226e-1f;
     q = q * z + 6.66666666e-1f;
-    /* f - s (f - z q), where s (f - z q) is the smaller by far */
+    /* f - s (f - z q), where s (f - z q) is much smaller than f */
     const float log1p = f - s * (f - z * q);
     return k * 0.693359375f + (log1p - k * 2.12194440e-4f);
 }
@@ -105,7 +105,7 @@ static inline float pf_logf(float x) {
     /* Numbers below the normal ones are scaled up by 2^23. */
     const float scaled = x < 1.17549435e-38f ? x * 8388608.0f : x;
     const float extra = x < 1.17549435e-38f ? -23.0f : 0.0f;
-    /* Taking the bits of sqrt(1/2) away leaves k in those of the exponent. */
+    /* Subtracting the bits of sqrt(1/2) leaves k in the exponent's bits. */
     const uint32_t above = pf_bits_of(scaled) - 0x3F3504F3u;
     const float k = (float)((int32_t)above >> 23) + extra;
     const float m = pf_of_bits((above & 0x007FFFFFu) + 0x3F3504F3u);
@@ -115,8 +115,7 @@ static inline float pf_logf(float x) {
     return x == 0.0f ? -INFINITY : y;
 }
 
-/* log(1 + x) for 0 <= x <= 1: the fraction that rounding 1 + x loses is added to the f of its
- * logarithm. */
+/* log(1 + x) for 0 <= x <= 1: what rounding 1 + x loses is added to the f of its logarithm. */
 static inline float pf_log1p_unitf(float x) {
     const float u = 1.0f + x, lost = x - (u - 1.0f);
     const float k = u > 1.41421356f ? 1.0f : 0.0f, half = u > 1.41421356f ? 0.5f : 1.0f;
@@ -143,8 +142,8 @@ static inline float pf_tanhf(float x) {
 /* ---- the normal distribution ----
  *
  * The tail q(a) = P(Z > a), a >= 0, of a standard normal Z is exp(-a^2 / 2) t P(t) with
- * t = 1 / (1 + 0.375 a). The exponent is taken as -(b^2 + (a - b) (a + b)) / 2, b being the upper
- * half of the digits of a, whose square is exact. */
+ * t = 1 / (1 + 0.375 a). The exponent is computed as -(b^2 + (a - b) (a + b)) / 2, where b is the
+ * upper half of the digits of a: its square is exact. */
 
 /* exp(-a^2 / 2) for 0 <= a <= 15 */
 static inline pf_exponential pf_bell_of(float a) {
@@ -191,7 +190,7 @@ static inline float pf_erff(float x) {
 /* ---- gates: y = x s(v(x)), s(v) = 1 / (1 + exp(-v)), v an odd function ----
  *
  * On the left, with a = -x > 0 and e = exp(-v(a)), y = -a e / (1 + e); on the right y = a / (1 +
- * e). In the left tail an error of v is one of y: v = high + low. */
+ * e). In the left tail an error of v is a relative error of y, hence v = high + low. */
 static inline float pf_gatef(float x, float a, float high, float low) {
     const pf_exponential p = pf_exponential_of(-high, -low);
     const float e = (1.0f + p.fraction) * pf_scale_by(1.0f, p.k);
@@ -217,11 +216,11 @@ static inline float pf_gelu_tanhf(float x) {
     return pf_gatef(x, x > 0.0f ? x : bound, high, low);
 }
 
-/* ---- gelu, and the slopes of the gates: in double, to a relative 3e-8 ----
+/* ---- gelu, and the slopes of the gates: in double, with a relative error of 3e-8 ----
  *
- * The slopes change their sign on the left, and near there a difference of two float32 numbers
- * would have lost all of its digits. Each is written as a product, or as a sum of terms of one
- * sign, that is 0 at the same place; then an error of a relative 3e-8 is one of the result. */
+ * The slopes change their sign on the left, and near that point a difference of two float32 numbers
+ * would lose all of its digits. Each is written as a product, or as a sum of terms of one sign,
+ * that is 0 at the same point; then a relative error of 3e-8 in them is one of the result. */
 
 /* exp(x) = power (1 + fraction), -700 <= x <= 700 */
 typedef struct {
@@ -271,7 +270,8 @@ static inline float pf_geluf(float x) {
 }
 
 /* y'. On the left it is q(a) - a p(a), p the density, which is 0 at a0 = 0.7517915...; so it is
- * written as exp(-a^2 / 2) (a0 - a) H, H > 0 being smooth. On the right it is 1 minus that. */
+ * written as exp(-a^2 / 2) (a0 - a) H, H > 0 being smooth. On the right it is 1 minus the value at
+ * a. */
 static inline double pf_gelu_slopef(float x) {
     const float size = fabsf(x), bound = size > 15.0f ? 15.0f : size;
     const double a = bound, t = 1.0 / (1.0 + 0.375 * a);
@@ -307,7 +307,7 @@ static inline double pf_silu_slopef(float x) {
     return pf_gate_slope(x, d, 0.2784645427610738, d);
 }
 
-/* v0 - v = d (c1 + c3 (a0^2 + a0 a + a^2)), d = a0 - a, and with 3 c3 for a v' */
+/* v0 - v = d (c1 + c3 (a0^2 + a0 a + a^2)), d = a0 - a; for a v' with 3 c3 instead of c3 */
 static inline double pf_gelu_tanh_slopef(float x) {
     const float size = fabsf(x), bound = size > 11.0f ? 11.0f : size;
     const double zero = 0.75246142207101626, a = bound, d = zero - a;

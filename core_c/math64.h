@@ -1,5 +1,5 @@
-/* exp, log, tanh and erf in float64, without branches; as in math32.h, with more terms, and within
- * 4 units in the last place as well (gelu, which is made of them, within 5). */
+/* exp, log, tanh and erf in float64, without branches: as in math32.h, but with more terms, and
+ * also within 4 units in the last place (gelu, which is made of them, within 5). */
 #ifndef PYFRAME_MATH64_H
 #define PYFRAME_MATH64_H
 
@@ -18,12 +18,13 @@ static inline double pf_of_bits64(uint64_t bits) {
     return x;
 }
 
-/* ln 2 in two parts, the first of 32 bits: times a whole number below 2^20 it is exact. */
+/* ln 2 in two parts. The first has 32 bits: times a whole number below 2^20 it is exact. */
 #define PF_LN2_HIGH 0.693147180369123816490
 #define PF_LN2_LOW 1.90821492927058770002e-10
 #define PF_WHOLE 6755399441055744.0 /* adding 1.5 2^52 rounds to a whole number */
 
-/* exp(x) = 2^k (1 + fraction), the power as first * second: k reaches further than one does. */
+/* exp(x) = 2^k (1 + fraction), the power as first * second, since one double cannot hold 2^k for
+ * every k. */
 typedef struct {
     double fraction, first, second;
 } pf_exponential64;
@@ -66,7 +67,7 @@ static inline double pf_exp_minus_abs(double x) {
     return (1.0 + e.fraction) * e.first * e.second;
 }
 
-/* exp(x) - 1 = 2^k fraction + (2^k - 1), halved lest 2^1024 overflow before all is subtracted */
+/* exp(x) - 1 = 2^k fraction + (2^k - 1), halved, since 2^1024 would overflow */
 static inline double pf_expm1(double x) {
     const double size = fabs(x), small = x;
     x = x < -40.0 ? -40.0 : x;
@@ -77,7 +78,7 @@ static inline double pf_expm1(double x) {
     return size < 1e-20 ? small : y;
 }
 
-/* k ln 2 + log(1 + f), sqrt(1/2) <= 1 + f <= sqrt(2), and `lost` more of f */
+/* k ln 2 + log(1 + f), sqrt(1/2) <= 1 + f <= sqrt(2), where `lost` is still to be added to f */
 static inline double pf_log_of64(double f, double lost, double k) {
     const double s = f / (2.0 + f), z = s * s;
     /* (2 artanh(s) - 2 s) / s^3 for |s| <= 0.172 */
@@ -93,10 +94,10 @@ static inline double pf_log_of64(double f, double lost, double k) {
 }
 
 static inline double pf_log(double x) {
-    const double smallest = 2.2250738585072014e-308; /* normal; what is below is scaled by 2^54 */
+    const double smallest = 2.2250738585072014e-308; /* normal; numbers below are scaled by 2^54 */
     const double scaled = x < smallest ? x * 18014398509481984.0 : x;
     const double extra = x < smallest ? 1023.0 + 54.0 : 1023.0;
-    /* Taking the bits of sqrt(1/2) away, and those of 2^0 back, leaves the exponent. */
+    /* Subtracting the bits of sqrt(1/2) and adding those of 2^0 leaves the exponent. */
     const uint64_t root = 0x3FE6A09E667F3BCDu;
     const uint64_t above = pf_bits_of64(scaled) - root;
     /* A whole number below 2^52 in the digits of 2^52 becomes a double without a conversion. */
@@ -124,13 +125,13 @@ static inline double pf_tanh(double x) {
     return copysign(m / (m + 2.0), x);
 }
 
-/* A number as a sum of two, the second far below the first: for the argument of an exponential,
- * where an error of the last place counts as many times as the argument is great. */
+/* A number as a sum of two, the second much smaller: for the argument of an exponential, whose
+ * relative error is the argument's absolute error. */
 typedef struct {
     double high, low;
 } pf_pair;
 
-/* x y, exactly but for the last of some 106 digits, for finite x and y (Dekker, "A floating-point
+/* x y, exact but for the last of some 106 bits, for finite x and y (Dekker, "A floating-point
  * technique for extending the available precision", 1971) */
 static inline pf_pair pf_product(double x, double y) {
     const double high = x * y;
@@ -171,7 +172,7 @@ static inline pf_pair pf_gelu_argument(double x) {
 
 /* With t = 1 / (1 + 0.4 x) for x >= 0, t in (0, 1], and u = 2 t - 1:
  *     erfc(x) exp(x^2) = t P(u)
- * Takes 0.4 x. P is smooth up to both ends, so one polynomial does for all x. Its coefficients are
+ * Takes 0.4 x. P is smooth up to both ends, so one polynomial serves all x. Its coefficients are
  * those of the Chebyshev expansion, computed with 50 digits and cut off at 2^-56. */
 static inline double pf_erfc_scaled(double x_04) {
     const double t = 1.0 / (1.0 + x_04), u = 2.0 * t - 1.0;
@@ -204,7 +205,7 @@ static inline double pf_erfc_scaled(double x_04) {
 }
 
 /* The tail of a standard normal Z, P(Z > |x|) = erfc(|x| / sqrt(2)) / 2, divided by its bell
- * exp(-x^2 / 2): the two shrink together, and the quotient keeps its digits. */
+ * exp(-x^2 / 2): both vanish together, but the quotient keeps its digits. */
 static inline double pf_normal_tail_scaled(double x) {
     return 0.5 * pf_erfc_scaled(0.28284271247461900976 * fabs(x)); /* 0.4 / sqrt(2) */
 }
@@ -227,7 +228,7 @@ static inline double pf_erf_near(double x) {
     return 1.12837916709551257390 * (x + x * (p * z));
 }
 
-/* erf(x); from 1/2 on it is 1 - erfc(|x|), with the sign of x: erf is above 1/2 there */
+/* erf(x); for |x| >= 1/2 it is 1 - erfc(|x|) with the sign of x, since erf is above 1/2 there */
 static inline double pf_erf(double x) {
     const double size = fabs(x) < 6.0 ? fabs(x) : 6.0; /* 1 there */
     const double far = 1.0 - pf_exp(-size * size) * pf_erfc_scaled(0.4 * size);

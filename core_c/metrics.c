@@ -1,5 +1,5 @@
-/* Metrics: float64 sums over a batch that add up over batches; what they mean together is said in
- * Python, once the epoch is over. Each takes an optional weight (n,), one for a row. */
+/* Metrics: float64 sums over a batch that add up over batches; Python computes the metric from them
+ * at the end of the epoch. Each takes an optional weight (n,), one for a row. */
 #include "kernel.h"
 
 /* A batch of n rows of m elements each. */
@@ -25,7 +25,7 @@ static double total_weight(weighted_rows b) {
     return sum * (double)b.row;
 }
 
-/* The number of the greatest of n > 0 elements, the first one of a tie. */
+/* The index of the largest of n > 0 elements, the first one of a tie. */
 static int64_t argmax(const real *restrict x, int64_t n) {
     int64_t best = 0;
     for (int64_t i = 1; i < n; i++)
@@ -33,7 +33,7 @@ static int64_t argmax(const real *restrict x, int64_t n) {
     return best;
 }
 
-/* Fails for the first label of input 0 that is none of the classes. */
+/* Fails at the first label of input 0 that is not a class. */
 static int check_labels(const pf_call *call, int64_t classes) {
     const int64_t *labels = pf_in_int(call, 0), n = pf_count(call->inputs[0]);
     for (int64_t i = 0; i < n; i++)
@@ -130,13 +130,15 @@ int PF_NAME(rmse)(const pf_call *call) {
     return PF_OK;
 }
 
-/* parts = sum w in 2 parts, sum w y and sum w y^2 in 3. How much y varies is the small difference
- * of two great numbers when its mean is far from 0: so these are sums about the y next to its mean,
- * c, and put about 0 with twice the digits: sum w y = s + c sum w,  sum w y^2 = q + 2 c s + c^2 sum
- * w, s = sum w (y - c),  q = sum w (y - c)^2 */
+/* parts = sum w in 2 parts, sum w y and sum w y^2 in 3. When the mean of y is far from 0, its
+ * variation is a small difference of two large numbers. So the sums are taken about c, the y
+ * nearest to the mean, and moved to 0 with twice the digits:
+ *     sum w y = s + c sum w,  sum w y^2 = q + 2 c s + c^2 sum w,
+ *     s = sum w (y - c),  q = sum w (y - c)^2 */
 void PF_RARE(write_moments)(weighted_rows b, const real *y, double *parts);
 #if PF_DEFINES_RARE
-/* A sum of twice the digits of a double: high + low, low at most half a unit of high's last place.
+/* A sum with twice the digits of a double: high + low, low at most half a unit in high's last
+ * place.
  */
 typedef struct {
     double high, low;
@@ -147,7 +149,7 @@ static wide add_up(double a, double b) {
     return (wide){sum, (a - (sum - more)) + (b - more)};
 }
 static wide times(double a, double b) {
-    volatile double product = a * b; /* rounded, and not made one with a sum that it enters */
+    volatile double product = a * b; /* rounded: not fused with a sum that it enters */
     const double high = product;
     return (wide){high, fma(a, b, -high)};
 }
@@ -156,8 +158,8 @@ static wide plus(wide a, wide b) {
     return add_up(sum.high, sum.low + (a.low + b.low));
 }
 
-/* The first 26 binary digits of x. Doubles hold sums of millions of such numbers exactly, as long
- * as these are of about one size, as those of batches are. */
+/* The first 26 binary digits of x. A double holds the sum of millions of such numbers exactly, as
+ * long as they are of similar size, as those of batches are. */
 static double leading(double x) {
     uint64_t bits;
     memcpy(&bits, &x, sizeof bits);
@@ -183,7 +185,7 @@ void PF_RARE(write_moments)(weighted_rows b, const real *y, double *parts) {
         for (int64_t i = r * b.row; i < (r + 1) * b.row; i++) sum += (double)y[i];
         mean += weight_of(b, r) * sum;
     }
-    mean /= weight; /* without weight NaN, to which nothing is near: then c is 0 */
+    mean /= weight; /* NaN if the weights sum to 0: then no y is nearest, and c is 0 */
     double nearest = INFINITY;
     for (int64_t i = 0; i < b.rows * b.row; i++) {
         const double off = fabs((double)y[i] - mean);

@@ -11,8 +11,8 @@
 enum {
     PF_ROWS = 64, /* of a block */
     PARTS = 8,
-    PART_ELEMENTS = 1 << 15, /* of x, for which a thread is worth waking */
-    WAYS = 4,                /* sums that are open at once: they hide the latency */
+    PART_ELEMENTS = 1 << 15, /* of x, enough to be worth waking a thread */
+    WAYS = 4,                /* independent sums, which hide the latency */
 };
 
 typedef struct {
@@ -25,9 +25,9 @@ typedef struct {
 typedef struct {
     const real *x, *dy, *scale, *shift, *mean, *low, *inverse;
     real *y;
-    real *sums; /* of each part: three rows of C, of the gradient two */
+    real *sums; /* for each part three rows of C, for the gradient two */
     int64_t rows, width, parts;
-    /* of the gradient: dscale and dshift, and their share in each dx */
+    /* for the gradient: dscale and dshift, and their share in each dx */
     const real *dscale, *dshift;
     real share;
     int relu;
@@ -71,8 +71,8 @@ __attribute__((always_inline)) static inline void each_block(const column_statis
         }
 }
 
-/* Sums over rows, WAYS of them open at once: with `r` the row and `way` its sum, `add` for each row
- * r < count. */
+/* Sums over rows in WAYS independent sums: runs `add` for each row `r` < count, `way` being its
+ * sum. */
 #define PF_EACH_ROW(count, add)                                                                   \
     {                                                                                             \
         int64_t at = 0;                                                                           \
@@ -99,8 +99,8 @@ static inline vec total_of(const vec open[WAYS]) {
         sum = total_of(open);                   \
     }
 
-/* Of some rows: the mean, what rounding it has left of it, and the sum of squared deviations. A
- * mean that is far from 0 has no digits for the small deviations from it: those are in `low`. */
+/* Of some rows: the mean, the part of it that rounding cut off (`low`), and the sum of squared
+ * deviations. A mean far from 0 has no digits left for small deviations, so `low` keeps them. */
 typedef struct {
     vec mean, low, squares;
 } moments;
@@ -116,7 +116,7 @@ static inline void store_moments(real *at, int64_t width, part lanes, moments m)
     store_part(at + 2 * width, lanes, m.squares);
 }
 
-/* a + b, b small, as a mean with what is left of it */
+/* a + b, b small, as a mean and what rounding cuts off from it */
 static inline void settle(moments *m, vec a, vec b) {
     m->mean = a + b;
     m->low = b - (m->mean - a);
@@ -131,8 +131,8 @@ static inline moments join(moments m, real seen, moments more, real count) {
     return m;
 }
 
-/* Moments of a part's rows, block by block. The mean is off by its rounding: the deviations from it
- * say by how much, and equal numbers deviate by nothing.
+/* Moments of a part's rows, block by block. The mean has a rounding error, which the deviations
+ * from it reveal; so equal numbers get a variance of 0.
  * Chan, Golub and LeVeque, Updating formulae and a pairwise algorithm for computing sample
  * variances, 1979, equation 2.1; Algorithms for computing the sample variance, 1983, equation 1.7.
  */
@@ -157,10 +157,10 @@ static void part_moments(void *context, int64_t index) {
     each_block(context, index, block_moments);
 }
 
-/* Once more, for a column whose squares have overflowed: of numbers scaled down by a power of two,
- * which costs no digits. Gives the mean, what rounding has left of it, and 1 / sqrt(variance), to
- * which epsilon adds nothing unless all numbers are equal; NaN and infinity among the numbers make
- * all of them NaN but `low`. */
+/* The same for a column whose squares have overflowed, with the numbers scaled down by a power of
+ * two, which costs no digits. Gives the mean, what rounding cut off from it, and 1 /
+ * sqrt(variance), in which epsilon makes no difference unless all numbers are equal. If there is a
+ * NaN or an infinity, the mean and the inverse become NaN. */
 void PF_RARE(scaled_moments)(const real *x, int64_t n, int64_t apart, real *mean, real *low,
                              real *inverse, real epsilon);
 #if PF_DEFINES_RARE
@@ -189,23 +189,23 @@ void PF_RARE(scaled_moments)(const real *x, int64_t n, int64_t apart, real *mean
         squares += off * off;
     }
     rest /= (double)n;
-    *mean = middle * R(2.0) * up; /* 2^exponent itself may be too much */
+    *mean = middle * R(2.0) * up; /* 2^exponent itself may overflow */
     *low = rest == rest ? (real)rest * R(2.0) * up : 0;
-    /* not infinite, whatever rounding does to the difference */
+    /* finite, whatever rounding does to the difference */
     *inverse = down / (real)sqrt(fabs(squares / (double)n - rest * rest) + 1e-36);
 }
 #endif
 
-/* A deviation from a mean beyond this may be more than the type holds, if it is of a number that
- * is next to the largest; no number lies so far from a smaller mean. */
+/* Above this size of a mean, the deviation of a number near the type's largest may overflow; from a
+ * smaller mean no deviation does. */
 #define GREAT_MEAN PF_MATH(ldexp)(R(1.0), PF_REAL_BITS == 32 ? 100 : 960)
 
-/* x^ of one number, of halves whose difference is never too much. */
+/* x^ of one number, from halves, whose difference cannot overflow. */
 static inline real normal_of(real x, real mean, real low, real inverse) {
     return (x * R(0.5) - mean * R(0.5) - low * R(0.5)) * (R(2.0) * inverse);
 }
 
-/* The moments of all rows, in the place of the first part's. */
+/* Computes the moments of all rows, stored in place of the first part's. */
 static void all_moments(column_statistics *b) {
     each_part(b, part_moments);
     const int64_t width = b->width;
@@ -240,12 +240,13 @@ static void part_normalize(void *context, int64_t index) {
     each_block(context, index, block_normalize);
 }
 
-/* Whether a column has a great mean, or a scale that its deviations make small again. */
+/* Whether a column has a large mean, or a scale times inverse that overflows although its products
+ * with deviations may not. */
 static inline int is_great(const column_statistics *b, int64_t c) {
     return r_fabs(b->mean[c]) > GREAT_MEAN || r_fabs(b->scale[c] * b->inverse[c]) == INFINITY;
 }
 
-/* Such a column once more: what is above for y, the sum of dy x^, and dx. */
+/* The same for such a column: y, the sum of dy x^, and dx. */
 void PF_RARE(normalize_column)(const column_statistics *b, int64_t c);
 real PF_RARE(column_tilt)(const column_statistics *b, int64_t c);
 void PF_RARE(column_gradient)(const column_statistics *b, int64_t c);
@@ -276,11 +277,11 @@ void PF_RARE(column_gradient)(const column_statistics *b, int64_t c) {
 }
 #endif
 
-/* x, scale, shift; states running mean and variance -> y, and the mean (C,), 1 / sqrt(v + epsilon)
- * (C,) and what rounding has left of the mean, low (C,), that were used. Training takes them from
- * the batch and moves the running ones: running = momentum running + (1 - momentum) batch with the
- * unbiased variance of the batch, sum (x - m)^2 / (B - 1), as its estimate of all data's. An empty
- * batch has no statistics, and the running ones stand in. Scratch: (3 PARTS + 2) C. */
+/* x, scale, shift; states running mean and variance -> y, and those used: the mean (C,), 1 / sqrt(v
+ * + epsilon) (C,) and low (C,), what rounding cut off from the mean. Training takes them from the
+ * batch and updates the running ones: running = momentum running + (1 - momentum) batch with the
+ * unbiased variance of the batch, sum (x - m)^2 / (B - 1), as its estimate for all data. An empty
+ * batch has no statistics; then the running ones are used. Scratch: (3 PARTS + 2) C. */
 int PF_NAME(batch_norm)(const pf_call *call) {
     const batch_norm_attributes *attributes = call->attributes;
     column_statistics b = statistics_of(call, 0);
@@ -411,7 +412,8 @@ typedef struct {
 
 /* hat = x^ of a row whose squares overflow; returns 1 / sqrt(variance). */
 real PF_RARE(great_row)(const real *x, int64_t n, real epsilon, real *hat);
-/* g = dy scale, and its means, in a unit that is returned and in which they are finite. */
+/* g = dy scale, and the means of g and of g x^, all times the returned factor, which keeps them
+ * finite. */
 real PF_RARE(scale_flow)(const real *dy, const real *scale, const real *hat, int64_t n, real *g,
                          real *mean_g, real *mean_g_hat);
 #if PF_DEFINES_RARE
@@ -432,8 +434,8 @@ real PF_RARE(scale_flow)(const real *dy, const real *scale, const real *hat, int
 }
 #endif
 
-/* hat = x^ of a row of n > 0 elements; returns 1 / sqrt(variance + epsilon). What rounding has done
- * to the mean is taken off again: equal numbers give 0. */
+/* hat = x^ of a row of n > 0 elements; returns 1 / sqrt(variance + epsilon). The rounding error of
+ * the mean is subtracted again, so that equal numbers give 0. */
 static real normalize_row(const real *restrict x, int64_t n, real epsilon, real *restrict hat) {
     const real mean = pf_sum(x, n) / (real)n;
     for (int64_t i = 0; i < n; i++) hat[i] = x[i] - mean;

@@ -1,4 +1,4 @@
-/* Optimizers: each kernel is one pass over a run, a stretch of n elements of a flat buffer.
+/* Optimizers: each kernel is one pass over a run, n consecutive elements of a flat buffer.
  *
  * p are the parameters, g their gradients; slots are states as well. Between two parameters lies
  * padding, where p and g are 0: every update leaves it at 0. `scalar` slots are one double. */
@@ -59,7 +59,7 @@ typedef struct {
 
 /* h = g + decay p;  m = beta1 m + (1 - beta1) h;  v = beta2 v + (1 - beta2) h^2, and for step t
  * p -= rate m' / (sqrt(v') + epsilon), m' = m / (1 - beta1^t), v' = v / (1 - beta2^t).
- * The corrections are of the whole run: they are taken out of the loop, in double. */
+ * The corrections are the same for the whole run: they are computed outside the loop, in double. */
 int PF_NAME(adam_update)(const pf_call *call) {
     const adam_attributes *attributes = call->attributes;
     const real *restrict g = pf_in(call, 0);
@@ -121,7 +121,7 @@ static void square_sum_part(const pf_call *call, int64_t part, int64_t first, in
 }
 
 #if PF_REAL_BITS == 64
-/* The norm of numbers whose squares have overflowed, which are scaled down for it. */
+/* The norm of numbers whose squares have overflowed: the numbers are scaled down first. */
 __attribute__((noinline, cold)) static double scaled_norm(const double *g, int64_t n) {
     double total = 0;
     for (int64_t i = 0; i < n; i++) total += (g[i] * 0x1p-600) * (g[i] * 0x1p-600);
@@ -150,8 +150,8 @@ typedef struct {
     int64_t skip;
 } check_norm_attributes;
 
-/* Ends a step whose gradients hold NaN or infinity before anything is updated: as an error, or the
- * step is counted as one that was skipped. */
+/* Ends a step whose gradients hold NaN or infinity before anything is updated: with an error, or by
+ * counting the step as skipped. */
 int PF_NAME(check_norm)(const pf_call *call) {
     const check_norm_attributes *attributes = call->attributes;
     if (isfinite(*(const double *)call->inputs[0]->data)) return PF_OK;
@@ -185,7 +185,7 @@ int PF_NAME(random_search_propose)(const pf_call *call) {
     const real *restrict mask = pf_in(call, 0);
     real *restrict candidate = pf_out(call, 0);
     double low = attributes->low, span = attributes->high - attributes->low;
-    /* Rounding may not lead up to high, which the range excludes. */
+    /* Rounding must not reach `high`, which the range excludes. */
     real first = (real)low, last = PF_MATH(nextafter)((real)attributes->high, first);
     int64_t n = pf_count(call->outputs[0]);
     for (int64_t i = 0; i < n; i += 4) {
@@ -206,7 +206,7 @@ typedef struct {
 
 enum { SIGNS = 128, ATTEMPTS = 64 };
 
-/* The signs of elements SIGNS * block and on: one bit each of a Philox block. */
+/* The signs of the elements from SIGNS * block on: each takes one bit of a Philox block. */
 static void draw_signs(const pf_call *call, int attempt, int64_t block, real signs[SIGNS]) {
     uint32_t words[4];
     uint64_t counter = (uint64_t)call->step->step | (uint64_t)attempt << 56;
@@ -214,7 +214,7 @@ static void draw_signs(const pf_call *call, int attempt, int64_t block, real sig
     for (int j = 0; j < SIGNS; j++) signs[j] = words[j / 32] >> (j % 32) & 1 ? R(1.0) : R(-1.0);
 }
 
-/* Whether the direction of an attempt differs from the one that there is. */
+/* Whether the direction of an attempt differs from the present one. */
 static int is_new(const pf_call *call, int attempt, const real *mask, const real *direction,
                   int64_t n) {
     for (int64_t i = 0; i < n; i += SIGNS) {
@@ -226,10 +226,10 @@ static int is_new(const pf_call *call, int attempt, const real *mask, const real
     return 0;
 }
 
-/* A fair choice among all directions but the present one: draw until it is another. With k
- * parameters one draw in 2^k is not, so the last attempt is all but never reached. Of several runs
- * the first alone sees to that: if each of them had to change, two numbers in two runs could only
- * turn around together. */
+/* A fair choice among all directions but the present one: draws until the direction is a different
+ * one. With k parameters one draw in 2^k is not, so the last attempt is almost never reached. Of
+ * several runs only the first must change: if each had to, two runs of one number each could only
+ * change sign together. */
 static void draw_direction(const pf_call *call, const real *mask, real *direction, int64_t n) {
     int is_first = *(const double *)call->inputs[2]->data == 0, attempt = 0;
     while (is_first && attempt < ATTEMPTS && !is_new(call, attempt, mask, direction, n)) attempt++;
@@ -241,7 +241,7 @@ static void draw_direction(const pf_call *call, const real *mask, real *directio
     }
 }
 
-/* candidate = p + step_size direction, with a new direction if the last one was of no use */
+/* candidate = p + step_size direction, with a new direction if the last one did not help */
 int PF_NAME(direction_search_propose)(const pf_call *call) {
     const direction_search_attributes *attributes = call->attributes;
     const real *restrict p = pf_in(call, 0), *restrict mask = pf_in(call, 1);

@@ -4,11 +4,11 @@
  * runs, one for each thread, so that a thread gets the same rows of every layer and finds them in
  * its own cache. A thread that has finished its run takes parts from the others' runs. So a worker
  * that is late, or never comes because the machine is busy, delays no other thread: the region ends
- * when its parts are done, and the caller waits only for workers that are inside of a part.
+ * when its parts are done, and the caller waits only for workers that are inside a part.
  *
  * Nothing here can wait for a second region: a caller that finds the pool taken, be it another
  * Python thread or a nested call from a body, runs its parts alone. Parts depend on shapes only and
- * every part writes what is its own, so all of these ways give the same bits.
+ * each part writes to its own memory, so all of these ways give the same bits.
  *
  * A worker that has nothing to do spins for a moment, then sleeps. How long it takes to wake one is
  * measured whenever one is woken, and decides what is worth waking for. */
@@ -25,23 +25,23 @@ enum {
     /* Nanoseconds, measured by benchmarks/threads.py. Calling a worker that is awake: cache lines
      * change hands, and not all threads end at the same moment; 1000 were seen. */
     CALL_COST = 3000,
-    /* Waking one that sleeps: what is assumed at first, and between which bounds the pool's own
-     * measurements count. 10000 of it is the caller's, for the call of the system. */
+    /* Waking one that sleeps: the initial assumption, and the bounds to which the pool's own
+     * measurements are clamped. 10000 of it is the caller's system call. */
     WAKE_COST = 50000,
     LEAST_WAKE_COST = 10000,
     HIGHEST_WAKE_COST = 100000,
-    /* How long a worker spins before it sleeps: as long as waking it takes. So the waiting never
-     * costs more than twice the optimum, for which one would have to know the next call. */
+    /* How long a worker spins before it sleeps: as long as waking it takes. So waiting never costs
+     * more than twice the optimum, which would need to know when the next call comes. */
     SPIN = WAKE_COST,
     PAUSES = 32 /* between two looks at the clock */
 };
 
-/* The gate of a region: OPEN, whether the caller sleeps until the last worker has left, and below
- * that the number of workers inside. */
+/* The gate of a region: a bit OPEN, a bit for whether the caller sleeps until the last worker has
+ * left, and in the lower bits the number of workers inside. */
 enum { OPEN = 1 << 30, CALLER_SLEEPS = 1 << 29 };
 
 typedef struct {
-    _Alignas(LINE) atomic_llong next; /* parts from here up to end are not taken yet */
+    _Alignas(LINE) atomic_llong next; /* parts from here to `end` are not taken yet */
     int64_t end;
 } share;
 
@@ -58,14 +58,14 @@ typedef struct pool {
     _Alignas(LINE) atomic_uint gate;
     _Alignas(LINE) share shares[PF_MAX_THREADS];
     worker workers[PF_MAX_THREADS]; /* the caller of a region is number 0 */
-    int started;                    /* workers, the caller not counted */
+    int started;                    /* workers, without the caller */
     int refused;                    /* the system refused to start more threads */
     pf_monitor monitor;
     /* the region; written only while no worker is inside */
     int share_count;
     pf_body body;
     void *context;
-    fenv_t environment; /* rounding and flushing of the caller: the bits depend on them */
+    fenv_t environment; /* rounding and flushing modes of the caller: the bits depend on them */
 } pool;
 
 static atomic_int thread_count = 1;
@@ -84,7 +84,7 @@ void pf_set_thread_count(int count) {
     atomic_store(&thread_count, count < PF_MAX_THREADS ? count : PF_MAX_THREADS);
 }
 
-/* The same for threadpoolctl, which finds them in the library by their names. */
+/* The same for threadpoolctl, which looks up these names in the library. */
 #ifdef _WIN32
 #define EXPORTED __declspec(dllexport)
 #else
@@ -97,7 +97,7 @@ void pyframe_set_num_threads(int count) { pf_set_thread_count(count); }
 
 /* ---- a region, as each thread that takes part sees it ---- */
 
-/* Runs what is left of the thread's own share, then of the others'. */
+/* Runs the rest of the thread's own share, then of the others'. */
 static void work(pool *p, int index) {
     for (int i = 0; i < p->share_count; i++) {
         share *s = &p->shares[(index + i) % p->share_count];
@@ -123,8 +123,8 @@ static void leave(pool *p) {
     pf_monitor_unlock(&p->monitor);
 }
 
-/* Waits, with the processor, until *word is not `old`; 0 when that has taken too long. In between
- * others get the processor: there may be more threads than cores. */
+/* Spins until *word is not `old`; 0 if that takes too long. Yields in between, as there may be more
+ * threads than cores. */
 static int spin_while(atomic_uint *word, unsigned old, int64_t nanoseconds) {
     if (atomic_load(word) != old) return 1;
     const int64_t start = pf_nanoseconds();
@@ -138,8 +138,8 @@ static int spin_while(atomic_uint *word, unsigned old, int64_t nanoseconds) {
     return 0;
 }
 
-/* Takes the time since a worker was called into the running mean. One that comes very late was kept
- * from its processor by something else. */
+/* Adds the time since a worker was called to the running mean. A worker that comes very late was
+ * kept from its processor by something else. */
 static void learn_wake_cost(int64_t took) {
     if (took < LEAST_WAKE_COST) took = LEAST_WAKE_COST;
     if (took > HIGHEST_WAKE_COST) took = HIGHEST_WAKE_COST;
@@ -149,7 +149,7 @@ static void learn_wake_cost(int64_t took) {
 
 static void sleep_while(worker *w, unsigned calls) {
     pf_monitor_lock(&w->monitor);
-    atomic_store(&w->asleep, 1); /* first this, then a look: a caller does it the other way */
+    atomic_store(&w->asleep, 1); /* set before `calls` is read; a caller does the reverse */
     const int before_call = atomic_load(&w->calls) == calls;
     while (atomic_load(&w->calls) == calls) pf_monitor_wait(&w->monitor);
     atomic_store(&w->asleep, 0);
@@ -157,7 +157,7 @@ static void sleep_while(worker *w, unsigned calls) {
     if (before_call) learn_wake_cost(pf_nanoseconds() - atomic_load(&w->called_at));
 }
 
-/* Waits for another call than number `old`, and returns its number. */
+/* Waits for a call other than number `old`, and returns its number. */
 static unsigned next_call(worker *w, unsigned old) {
     if (!spin_while(&w->calls, old, SPIN)) sleep_while(w, old);
     return atomic_load(&w->calls);
@@ -170,7 +170,7 @@ PF_THREAD_MAIN(work_for_ever, argument) {
     for (unsigned call = 0;;) {
         call = next_call(w, call);
         if (!enter(p)) continue;
-        if (w->index < p->share_count) { /* else called for an earlier region, and late */
+        if (w->index < p->share_count) { /* else this call was for an earlier region */
             fesetenv(&p->environment);
             work(p, w->index);
         }
@@ -207,7 +207,7 @@ static void wait_for_the_last(pool *p) {
 }
 
 static void run_region(pool *p, int shares, int64_t parts, pf_body body, void *context) {
-    const int64_t each = parts / shares, more = parts % shares; /* the first get one more */
+    const int64_t each = parts / shares, more = parts % shares; /* `more` shares get one more */
     for (int i = 0; i < shares; i++) {
         const int64_t first = i * each + (i < more ? i : more);
         atomic_store_explicit(&p->shares[i].next, first, memory_order_relaxed);
@@ -226,8 +226,9 @@ static void run_region(pool *p, int shares, int64_t parts, pf_body body, void *c
 
 /* ---- the pool itself ---- */
 
-/* In the child of a fork there is one thread only. The parent's workers are gone, and what they and
- * other threads held stays held: all of it is left behind, and a new pool made when it is needed.
+/* In the child of a fork there is one thread only. The parent's workers are gone, and locks that
+ * they and other threads held stay held: so the old pool is abandoned, and a new one made when it
+ * is needed.
  */
 static void forget_in_child(void) {
     the_pool = NULL;
@@ -253,20 +254,20 @@ static void start_workers(pool *p, int count) {
         if (pf_start_thread(work_for_ever, w))
             p->started++;
         else
-            p->refused = 1; /* go on with those that there are */
+            p->refused = 1; /* go on with those already started */
         atomic_store(&workers, p->started);
     }
 }
 
-/* Makes the pool ready for `threads`, the caller counted; NULL: no memory. */
+/* Makes the pool ready for `threads`, including the caller; NULL: no memory. */
 static pool *prepare(int threads) {
     if (!the_pool) the_pool = new_pool();
     if (the_pool) start_workers(the_pool, threads - 1);
     return the_pool;
 }
 
-/* How many threads shall share the work: each must have as much to do as calling it costs. Those
- * that are awake cost little; they are the first ones, since calls begin with those. */
+/* How many threads should share the work: each must have as much to do as calling it costs. Those
+ * that are awake cost little; they come first, since calls begin with the first workers. */
 static int64_t worthwhile(pool *p, int threads, int64_t nanoseconds) {
     if (threads > p->started + 1) threads = p->started + 1;
     int awake = 1;

@@ -1,4 +1,4 @@
-/* Work shared out to threads. */
+/* Work divided among threads. */
 #ifndef PYFRAME_PARALLEL_H
 #define PYFRAME_PARALLEL_H
 

@@ -1,7 +1,7 @@
-/* Kernels that share their work out to threads.
+/* Kernels that divide their work among threads.
  *
- * Rows, or elements, are cut into parts by the shape alone, and each part writes its sums to
- * its own memory: so the bits do not depend on the number of threads. */
+ * How rows, or elements, are cut into parts depends on the shape alone, and each part writes its
+ * sums to its own memory: so the bits do not depend on the number of threads. */
 #ifndef PYFRAME_PARTS_H
 #define PYFRAME_PARTS_H
 
@@ -9,7 +9,7 @@
 #include "kernel.h"
 
 enum {
-    PF_PART_BYTES = 1 << 15 /* of a part's operands, about: several parts to each thread */
+    PF_PART_BYTES = 1 << 15 /* of a part's operands, roughly: several parts for each thread */
 };
 
 /* What a kernel does with rows first to end of its operands. `results` is the caller's. */
@@ -29,11 +29,11 @@ static inline void pf_run_part(void *context, int64_t part) {
     p->body(p->call, part, first, end < p->rows ? end : p->rows, p->results);
 }
 
-/* The body for all rows, `each` of them a part, none of it empty unless there are no rows at all.
- * `row_bytes`: what the work on one row is worth in bytes passed through a simple loop. */
+/* Runs the body for all rows, `each` rows a part; no part is empty unless there are no rows at all.
+ * `row_bytes`: the work on one row, in bytes that a simple loop reads in the same time. */
 static inline void pf_in_parts(const pf_call *call, int64_t rows, int64_t each, int64_t row_bytes,
                                pf_part_body *body, void *results) {
-    if (rows <= each) { /* the usual case, which avoids the pool */
+    if (rows <= each) { /* the usual case; avoids the pool */
         body(call, 0, 0, rows, results);
         return;
     }

@@ -1,14 +1,14 @@
-/* What one core of this machine can do at most: the roofs that the profiler measures against. */
+/* The peak rates of one core of this machine, against which the profiler measures. */
 #include "vector.h"
 
-/* As many independent sums as hide the latency of a multiply-add, and few enough for the registers.
+/* Enough independent sums to hide the latency of a multiply-add, and few enough for the registers.
  */
 enum { SUMS = PF_VECTOR_REGISTERS == 32 ? 16 : 12 };
 
 /* A step is one instruction where there are fused multiply-adds: x86 has one that overwrites any of
  * its operands, ARM only one that overwrites the addend, so a sum has to be both factor and addend.
- * The constants are read at run time: a compiler that knew them would find sums that never change.
- * They neither overflow nor fade in 2^32 steps. */
+ * The constants are read at run time: a compiler that knew them could see that the sums never
+ * change. The sums neither overflow nor underflow in 2^32 steps. */
 #if defined(__aarch64__) || defined(_M_ARM64)
 #define PF_STEP_OF(sum) (sum) += (sum) * factor
 static const volatile real constants[] = {R(1e-9), R(0.25)};
@@ -17,15 +17,15 @@ static const volatile real constants[] = {R(1e-9), R(0.25)};
 static const volatile real constants[] = {R(0.999), R(0.25)};
 #endif
 
-/* The operations of so many steps of all sums, a multiply-add being two. The sums stay positive;
- * the comparison keeps the compiler from leaving them out. */
+/* The number of operations in `steps` steps of all sums; a multiply-add counts as two. The sums
+ * stay positive; the comparison keeps the compiler from removing them. */
 static double operations(real total, int64_t steps) {
     return total < 0 ? 0 : 2.0 * SUMS * LANES * (double)steps;
 }
 
 /* Multiplies and adds in registers, with nothing loaded, and returns the number of operations.
- * Every loop over the sums is unrolled, or the compiler keeps them on the stack: the rate would be
- * that of the stack, a third of the true one. */
+ * Every loop over the sums is unrolled; otherwise the compiler would keep them on the stack, which
+ * gives a third of the true rate. */
 double PF_NAME(peak_operations)(int64_t rounds) {
     const vec factor = splat(constants[0]), start = splat(constants[1]);
     vec sum[SUMS];
@@ -37,8 +37,8 @@ double PF_NAME(peak_operations)(int64_t rounds) {
     return operations(total, rounds);
 }
 
-/* The same in another shape, for which no loop has to be unrolled: each sum has a name. The rates
- * of the two must agree; if they do not, a compiler has spoilt one of them. */
+/* The same written without loops to unroll: each sum has a name. The two rates must agree; if they
+ * do not, the compiler has spoilt one of them. */
 double PF_NAME(peak_operations_again)(int64_t rounds) {
     const vec factor = splat(constants[0]), start = splat(constants[1]);
 #define PF_TWELVE(of) of(0) of(1) of(2) of(3) of(4) of(5) of(6) of(7) of(8) of(9) of(10) of(11)
@@ -58,8 +58,8 @@ double PF_NAME(peak_operations_again)(int64_t rounds) {
     return operations(PF_EACH(PF_TOTAL), 2 * rounds);
 }
 
-/* p = p / 2 + g, n elements, as an update passes over memory. Returns the bytes moved: p is read
- * and written, g is read. */
+/* p = p / 2 + g, n elements: passes over memory as an update does. Returns the bytes moved: p is
+ * read and written, g is read. */
 double PF_NAME(peak_bytes)(void *to, const void *from, int64_t n, int64_t rounds) {
     real *restrict p = to;
     const real *restrict g = from;

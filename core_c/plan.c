@@ -2,8 +2,7 @@
  *
  * A program is a flat list of instructions over a table of values. A context gives each value an
  * address and each instruction a ready-made pf_call, so running an instruction is one indirect
- * call. All that is allocated is allocated when a program or a context is made, never while one
- * runs. */
+ * call. All memory is allocated when a program or a context is made, never while one runs. */
 #include "context.h"
 
 #include <math.h>
@@ -71,7 +70,7 @@ static void *aligned(void *memory) {
     return (void *)(((uintptr_t)memory + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT);
 }
 
-/* Counting sort of the values by their bases, so that binding a base touches its values only. */
+/* Sorts the values by base, by counting, so that binding a base touches only its values. */
 static void index_bases(pf_context *context) {
     const pf_program_spec *spec = &context->program->spec;
     for (int64_t v = 0; v < spec->value_count; v++)
@@ -224,7 +223,7 @@ static void leave(pf_context *context) {
     context->claimed = 0;
 }
 
-/* Claims every guard or none. */
+/* Claims all guards or none. */
 static int claim(pf_context *context) {
     for (int64_t g = 0; g < context->guard_count; g++)
         if (!pf_guard_enter(context->guards[g])) {
@@ -265,8 +264,8 @@ void pf_context_begin(pf_context *context, uint64_t seed, int64_t step, double l
     context->error.code = PF_OK;
 }
 
-/* Takes the locks that the instruction at the position needs. Guards come sorted by address, so
- * two contexts that share several take them in one order. */
+/* Takes the locks that the instruction at the position needs. Guards are sorted by address, so two
+ * contexts that share several take them in the same order. */
 static void lock(pf_context *context) {
     int64_t update_at = context->program->spec.update_at;
     if (update_at < 0 && !context->reading) {
@@ -301,7 +300,7 @@ static int check_finite(pf_context *context, const pf_call *call) {
     return PF_DONE;
 }
 
-/* A kernel that answers an error and says nothing of it: the code is all there is. */
+/* For a kernel that returns an error without filling it in: the code is all there is. */
 static void note_status(pf_context *context, int status) {
     if (context->error.code == status) return;
     context->error =
@@ -361,7 +360,7 @@ int pf_context_run(pf_context *context, int64_t end, double seconds) {
 
 static double now(void) { return 1e-9 * (double)pf_nanoseconds(); }
 
-/* What looking at the clock costs: the least of a few looks. */
+/* What reading the clock costs: the least of a few readings. */
 static double clock_cost(void) {
     double least = 1;
     for (int i = 0; i < 64; i++) {
@@ -382,7 +381,7 @@ int pf_context_profile(pf_context *context, double *seconds) {
         if (status != PF_DONE) return status;
         seconds[at] += taken > 0 ? taken : 0;
     }
-    /* A last instruction in Python leaves the locks to whoever comes to the end next. */
+    /* After a last instruction in Python, locks stay held until a later call gets to the end. */
     pf_stopwatch watch = {.seconds = -1};
     return pf_run_until(context, context->program->spec.instruction_count, &watch);
 }

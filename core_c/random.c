@@ -41,7 +41,7 @@ int PF_NAME(dropout)(const pf_call *call) {
             (int64_t)(block + BLOCK - first) < n ? (int64_t)(block + BLOCK - first) : n;
         const uint32_t *word = words + (first + (uint64_t)begin - block);
         for (int64_t i = begin; i < end; i++) {
-            const real kept = x[i] * scale; /* loaded in any case: no branch to guess wrong */
+            const real kept = x[i] * scale; /* loaded in any case: no branch to mispredict */
             y[i] = pf_uniform(word[i - begin]) >= rate ? kept : 0;
         }
     }

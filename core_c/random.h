@@ -9,7 +9,7 @@
 static inline void pf_philox(uint64_t key_low, uint64_t key_high, uint64_t counter_low,
                              uint64_t counter_high, uint32_t words[4]) {
     /* The 128-bit key is folded to the 64 bits that Philox4x32 takes. The odd multiplier spreads
-     * key_high over all of them, so that (seed, stream) pairs do not meet by adding up. */
+     * key_high over all of them, so that (seed, stream) pairs with equal sums do not collide. */
     uint64_t key = key_low ^ (key_high * 0x9E3779B97F4A7C15u + 0x632BE59BD9B4E019u);
     uint32_t k0 = (uint32_t)key, k1 = (uint32_t)(key >> 32);
     uint32_t c0 = (uint32_t)counter_low, c1 = (uint32_t)(counter_low >> 32);
@@ -23,7 +23,7 @@ static inline void pf_philox(uint64_t key_low, uint64_t key_high, uint64_t count
     words[0] = c0, words[1] = c1, words[2] = c2, words[3] = c3;
 }
 
-/* The uniform number in [0, 1) of a word: 24 bits fit float and double alike. */
+/* A word as a uniform number in [0, 1): its 24 bits fit float and double alike. */
 static inline float pf_uniform(uint32_t word) { return (float)(word >> 8) * 0x1p-24f; }
 
 #endif

@@ -1,5 +1,5 @@
-/* Reductions over any set of axes. An element of y stands for the elements of x that share its
- * index along the kept axes. */
+/* Reductions over any set of axes. An element of y is the reduction of the elements of x that share
+ * its index along the kept axes. */
 #include "walk.h"
 
 typedef struct {
@@ -10,9 +10,9 @@ typedef struct {
 /* Columns of neighbouring elements of y that are reduced together. */
 enum { TILE = 64 };
 
-/* How x is gone through: for each position of `kept` (a place in y), each of `reduced`. One of
- * `columns` and `length` is above 1 as a rule: columns elements of y lie side by side in x, or
- * length elements that belong to one element of y do. */
+/* How x is traversed: for each position of `kept` (a place in y), each of `reduced`. Usually one of
+ * `columns` and `length` is above 1: `columns` elements of y lie side by side in x, or `length`
+ * elements that belong to one element of y do. */
 typedef struct {
     pf_walk kept, reduced;
     int64_t columns, length;
@@ -34,8 +34,8 @@ static layout make_layout(const pf_operand *x, uint64_t axes) {
 
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-/* Rows are added in blocks of about sqrt(rows), and then the blocks: the error is that of
- * 2 sqrt(rows) additions instead of rows. */
+/* Rows are added in blocks of about sqrt(rows), and then the blocks: the error is that of 2
+ * sqrt(rows) additions instead of that of `rows`. */
 static int64_t block_rows(int64_t rows) {
     int64_t n = 1;
     while (n * n < rows) n *= 2;
@@ -84,7 +84,7 @@ static void sum(const real *x, real *y, layout l) {
     }
 }
 
-/* The greater of the two, NaN if either is. */
+/* The larger of the two; NaN if either is. */
 static inline real greater(real a, real b) { return b > a || b != b ? b : a; }
 
 static real row_max(const real *restrict x, int64_t n) {
@@ -112,7 +112,7 @@ int PF_NAME(sum_of_squares)(const pf_call *call) {
     return PF_OK;
 }
 
-/* The number of elements of x that one element of y stands for. */
+/* The number of elements of x that are reduced to one element of y. */
 static int64_t terms(const pf_operand *x, uint64_t axes) {
     int64_t n = 1;
     for (int i = 0; i < x->ndim; i++)
@@ -124,7 +124,7 @@ static int64_t terms(const pf_operand *x, uint64_t axes) {
 void PF_RARE(mean)(const pf_operand *t, uint64_t axes, real divisor, real *y);
 #if PF_DEFINES_RARE
 void PF_RARE(mean)(const pf_operand *t, uint64_t axes, real divisor, real *y) {
-    const real little = R(0x1p-60); /* of which as many as one likes are finite */
+    const real little = R(0x1p-60); /* x times this stays finite, however many are added */
     layout l = make_layout(t, axes);
     const int64_t places = pf_walk_count(&l.kept), rows = pf_walk_count(&l.reduced);
     for (int64_t k = 0; k < places; k++, pf_walk_next(&l.kept))
@@ -139,7 +139,7 @@ void PF_RARE(mean)(const pf_operand *t, uint64_t axes, real divisor, real *y) {
 }
 #endif
 
-/* y = sum x / n; NaN when there is nothing to take the mean of */
+/* y = sum x / n; NaN for the mean of no elements */
 int PF_NAME(mean)(const pf_call *call) {
     const reduction_attributes *attributes = call->attributes;
     real *restrict y = pf_out(call, 0);
@@ -202,7 +202,7 @@ int PF_NAME(max)(const pf_call *call) {
     return PF_OK;
 }
 
-/* Whether x is where the maximum y comes from; NaN comes from every NaN. */
+/* Whether x attains the maximum y; if y is NaN, every NaN does. */
 static inline int is_max(real x, real y) { return (x == y) | (x != x); }
 
 /* dx = dy / (how many elements reach the maximum) at each of them, else 0 */

@@ -1,12 +1,12 @@
-/* Rows of a matrix of which exponentials are taken, a block of rows at a time: the exponentials of
- * a whole block are one vector loop, however short its rows are. */
+/* Exponentials of the rows of a matrix, a block of rows at a time: those of a whole block are one
+ * vector loop, however short its rows are. */
 #ifndef PYFRAME_ROWS_H
 #define PYFRAME_ROWS_H
 
 #include "elementwise.h"
 #include "vector_functions.h"
 
-/* A block is at most PF_BLOCK_ROWS rows, and of more than one row PF_BLOCK_SIZE elements. */
+/* A block has at most PF_BLOCK_ROWS rows and, unless it is a single row, PF_BLOCK_SIZE elements. */
 enum { PF_BLOCK_ROWS = 64, PF_BLOCK_SIZE = 1024 };
 
 static inline int64_t pf_block_rows(int64_t rows, int64_t n) {
@@ -17,8 +17,8 @@ static inline int64_t pf_block_rows(int64_t rows, int64_t n) {
 
 static inline real pf_greater(real a, real b) { return a > b ? a : b; }
 
-/* The greatest of n > 0 numbers; what NaN does to it does not matter, since its exponential is NaN
- * in any case. */
+/* The largest of n > 0 numbers. If one is NaN, the value does not matter: its exponential is NaN in
+ * any case. */
 static inline real pf_row_max(const real *x, int64_t n) {
     real best = x[0];
     int64_t i = 0;
@@ -36,7 +36,7 @@ static inline real pf_row_max(const real *x, int64_t n) {
     return best;
 }
 
-/* e = exp(x - the greatest of the row), of one block of rows; e may be x. */
+/* e = exp(x - the largest of the row), for one block of rows; e may be x. */
 static inline void pf_exp_rows(const real *x, real *e, int64_t rows, int64_t n, real *top) {
     for (int64_t r = 0; r < rows; r++) {
         const real *from = x + r * n;
@@ -48,7 +48,7 @@ static inline void pf_exp_rows(const real *x, real *e, int64_t rows, int64_t n, 
     PF_NAME(exp_all)(rows * n, e, e);
 }
 
-/* log sum_c exp(x_c - top), top = max_c x_c, of one block of rows of n > 0 elements. */
+/* log sum_c exp(x_c - top), top = max_c x_c, for one block of rows of n > 0 elements. */
 static inline void pf_log_sum_rows(const real *x, int64_t rows, int64_t n, real *top,
                                    real *log_sum) {
     real e[PF_BLOCK_SIZE];

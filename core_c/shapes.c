@@ -22,10 +22,10 @@ int PF_NAME(transpose)(const pf_call *call) {
 
 typedef struct {
     int64_t axis;     /* not negative */
-    int64_t position; /* concat_grad: of the input whose part is taken */
+    int64_t position; /* concat_grad: the index of the input whose part is taken */
 } concat_attributes;
 
-/* The elements of one index along all axes before `axis`. */
+/* The number of elements that share one index along all axes before `axis`. */
 static int64_t chunk(const pf_operand *t, int64_t axis) {
     int64_t n = 1;
     for (int64_t i = axis; i < t->ndim; i++) n *= t->dims[i];
@@ -57,7 +57,7 @@ static void copy_chunks(const pf_call *call, int64_t count, chunk_copy copy) {
     if (copy.n > 0) pf_in_parts(call, count, pf_rows_of_part(bytes), 2 * bytes, copy_part, &copy);
 }
 
-/* y = x_1, .., x_n, one behind the other along the axis */
+/* y = x_1, .., x_n, one after the other along the axis */
 int PF_NAME(concat)(const pf_call *call) {
     const concat_attributes *attributes = call->attributes;
     int64_t count = chunks(call->outputs[0], attributes->axis);
@@ -87,7 +87,7 @@ typedef struct {
     int64_t start[PF_MAX_NDIM], step[PF_MAX_NDIM], count[PF_MAX_NDIM];
 } slice_attributes;
 
-/* The walk over the part of x that the attributes name, and where it begins. */
+/* The walk over the part of x given by the attributes, and where it begins. */
 static pf_walk part(const pf_operand *x, const slice_attributes *attributes, int64_t *begin) {
     pf_walk walk = {0};
     int64_t strides[PF_MAX_NDIM];
@@ -100,7 +100,7 @@ static pf_walk part(const pf_operand *x, const slice_attributes *attributes, int
     return walk;
 }
 
-/* y = the part of x */
+/* y = the part of x given by the attributes */
 int PF_NAME(slice)(const pf_call *call) {
     int64_t begin;
     pf_walk walk = part(call->inputs[0], call->attributes, &begin);

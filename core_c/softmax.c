@@ -1,6 +1,6 @@
-/* Softmax and its logarithm over one axis. x, y: (outer, n, inner), n the axis.
+/* Softmax and its logarithm over one axis. x, y: (outer, n, inner), n being the axis.
  *
- * Both subtract the greatest element first, so that no exponential overflows. */
+ * Both subtract the largest element first, so that no exponential overflows. */
 #include "rows.h"
 
 typedef struct {
@@ -23,25 +23,25 @@ static split split_at(const pf_call *call) {
     return s;
 }
 
-/* Along an axis that is not the last: n rows of `width` <= PF_BLOCK_ROWS neighbours, `apart` from
- * one row to the next, so that the loops over the neighbours are vector code. */
+/* Along an axis that is not the last: n rows, `apart` elements apart, of `width` <= PF_BLOCK_ROWS
+ * neighbours, so that the loops over the neighbours are vector code. */
 typedef void columns_function(int64_t n, int64_t apart, int64_t width, const real *a, const real *b,
                               real *out);
 
-/* top_j = max_i x_ij; what NaN does to it does not matter. */
+/* top_j = max_i x_ij; with a NaN in column j its value does not matter. */
 static void greatest(int64_t n, int64_t apart, int64_t width, const real *x, real *top) {
     for (int64_t j = 0; j < width; j++) top[j] = x[j];
     for (int64_t i = 1; i < n; i++)
         for (int64_t j = 0; j < width; j++) top[j] = pf_greater(x[i * apart + j], top[j]);
 }
 
-/* As many rows as a buffer of PF_BLOCK_SIZE holds without their gaps, so that their exponentials
- * are one vector loop, however few neighbours there are. */
+/* As many rows as fit into a buffer of PF_BLOCK_SIZE without gaps, so that their exponentials are
+ * one vector loop, however few neighbours there are. */
 static int64_t rows_from(int64_t i, int64_t n, int64_t width) {
     return n - i < PF_BLOCK_SIZE / width ? n - i : PF_BLOCK_SIZE / width;
 }
 
-/* e_ij = exp(x_ij - top_j), the rows of e one behind the other. */
+/* e_ij = exp(x_ij - top_j), the rows of e one after the other. */
 static void exponentials(int64_t rows, int64_t apart, int64_t width, const real *x, const real *top,
                          real *e) {
     for (int64_t i = 0; i < rows; i++)

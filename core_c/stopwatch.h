@@ -7,8 +7,8 @@
 /* Bytes that the kernels may touch between two readings of the clock: well below a millisecond. */
 enum { PF_WORK_PER_CLOCK = 1 << 20 };
 
-/* The first reading of the clock starts it: a run that ends before PF_WORK_PER_CLOCK never reads
- * it.
+/* The first reading of the clock starts the watch: a run with less work than PF_WORK_PER_CLOCK
+ * reads no clock.
  */
 typedef struct {
     double seconds; /* negative: never */

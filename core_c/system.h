@@ -1,7 +1,7 @@
-/* What the thread pool needs of the operating system: threads, monitors, clock, processor hints.
+/* What the thread pool needs from the operating system: threads, monitors, clock, processor hints.
  *
- * POSIX and Windows side by side, so that parallel.c has one text for both. Include this first: it
- * says which declarations the system's headers shall give. */
+ * POSIX and Windows side by side, so that parallel.c is the same for both. Include this first: it
+ * selects what the system's headers declare. */
 #ifndef PYFRAME_SYSTEM_H
 #define PYFRAME_SYSTEM_H
 
@@ -11,8 +11,8 @@
 
 #include <stdint.h>
 
-/* Of a worker. A GEMM packs up to 96 KiB on its stack, a group of instructions 64 KiB; a page that
- * is never touched costs nothing. */
+/* A worker's stack. A GEMM packs up to 96 KiB on it, a group of instructions 64 KiB; a page that is
+ * never touched costs nothing. */
 enum { PF_STACK_BYTES = 1 << 20 };
 
 #ifdef _WIN32
@@ -89,8 +89,8 @@ static inline int64_t pf_nanoseconds(void) {
 
 #define PF_THREAD_MAIN(name, argument) static void *name(void *argument)
 
-/* Starts a thread that nobody waits for; 0 when the system refuses. It takes no signals: Ctrl-C is
- * for Python's main thread. Those that a fault raises in the thread itself stay as they are, so
+/* Starts a thread that nobody waits for; 0 when the system refuses. It blocks signals: Ctrl-C is
+ * for Python's main thread. Signals that a fault raises in the thread itself are not blocked, so
  * that a crash is reported like any other. */
 static inline int pf_start_thread(void *(*run)(void *), void *argument) {
     static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP};
@@ -123,7 +123,7 @@ static inline void pf_at_fork_in_child(void (*handler)(void)) {
 
 #endif
 
-/* Tells the processor that this is a waiting loop. */
+/* Tells the processor that this is a spin loop. */
 static inline void pf_pause(void) {
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();

@@ -4,8 +4,8 @@
 
 #include "kernel.h"
 
-/* Loops of a constant, small count are to be unrolled before the compiler decides what stays in
- * registers; no others are (see CMakeLists.txt). */
+/* Goes before loops of a small, constant count, which must be unrolled before the compiler decides
+ * what stays in registers; no other loops are (see CMakeLists.txt). */
 #ifdef __clang__
 #define PF_UNROLL _Pragma("clang loop unroll(full)")
 #else
@@ -44,18 +44,18 @@ static inline void store_part(real *p, part lanes, vec x) {
 /* max(x, 0), and NaN where x is */
 static inline vec relu(vec x) { return (vec)((ivec)x & ~(x < 0)); }
 
-/* Whether a part of a vector costs no more than all of it. */
+/* Whether loading a part of a vector costs no more than loading all of it. */
 #if defined(__AVX512F__)
 #define PF_MASKED_LOADS 1
 #else
 #define PF_MASKED_LOADS 0
 #endif
 
-/* What follows makes columns of rows in LANE_BITS rounds, each of which pairs rows i and
- * i + pair_distance(round): of two rows x and y, low(round, x, y) and high(round, x, y) interleave
+/* The following turns rows into columns in LANE_BITS rounds, each of which pairs rows i and
+ * i + pair_distance(round): for two rows x and y, low(round, x, y) and high(round, x, y) interleave
  * half of the lanes each, so that one bit of a row's number changes places with one of a lane's.
- * AVX2 interleaves halves of its vectors by one instruction, whole ones by two: there the halves
- * come first, x0 y0 x1 y1 x4 y4 x5 y5 and x2 y2 x3 y3 x6 y6 x7 y7, and are exchanged at last. */
+ * AVX2 interleaves halves of its vectors by one instruction, whole vectors by two: there the halves
+ * come first, x0 y0 x1 y1 x4 y4 x5 y5 and x2 y2 x3 y3 x6 y6 x7 y7, and are exchanged last. */
 #if PF_VECTOR_BYTES == 32
 static inline int pair_distance(int round) {
     return round == LANE_BITS ? LANES / 2 : LANES / 2 >> round;
@@ -112,7 +112,7 @@ __attribute__((always_inline)) static inline void transpose(vec row[LANES]) {
 
 /* Folds LANES sums into one vector: lane i becomes the total of sum[i]. */
 __attribute__((always_inline)) static inline vec fold(vec sum[LANES]) {
-    int folded = 0; /* the bits of i by which sums have been paired: only those without are left */
+    int folded = 0; /* bits of i by which sums have been paired: an i with one is done */
     PF_UNROLL for (int round = 1; round <= LANE_BITS; round++) {
         const int distance = pair_distance(round);
         folded |= distance;

@@ -1,4 +1,4 @@
-/* Functions of many numbers at once. */
+/* Vector math: functions of many numbers at once. */
 #include "vector_functions.h"
 
 #include "activation.h"

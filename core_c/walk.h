@@ -1,19 +1,20 @@
-/* Walks in row-major order over an array whose operands lie in memory in orders of their own:
- * broadcast (stride 0), transposed, sliced or with axes left out. */
+/* Walks in row-major order over an array, with operands that have strides of their own: broadcast
+ * (stride 0), transposed, sliced or with axes left out. */
 #ifndef PYFRAME_WALK_H
 #define PYFRAME_WALK_H
 
 #include "parts.h"
 
-/* An odometer over `dims`, with the offset of up to two operands. Zeroed, it is a scalar's. */
+/* An odometer over `dims`, with the offsets of up to two operands. All zero, it is that of a
+ * scalar. */
 typedef struct {
     int ndim;
     int64_t dims[PF_MAX_NDIM], strides[2][PF_MAX_NDIM];
     int64_t index[PF_MAX_NDIM], offset[2];
 } pf_walk;
 
-/* Appends an axis on the inside. One of extent 1 is left out, and one that continues its neighbour
- * in both operands is joined to it: what remains is the fewest loops there can be. */
+/* Appends an innermost axis. One of extent 1 is left out, and one that continues its neighbour in
+ * both operands is merged with it: that leaves the fewest loops possible. */
 static inline void pf_walk_push(pf_walk *walk, int64_t extent, int64_t stride0, int64_t stride1) {
     if (extent == 1) return;
     int last = walk->ndim - 1;
@@ -28,12 +29,12 @@ static inline void pf_walk_push(pf_walk *walk, int64_t extent, int64_t stride0, 
     walk->strides[1][last] = stride1;
 }
 
-/* One axis taken off. */
+/* One axis, taken off a walk. */
 typedef struct {
     int64_t extent, strides[2];
 } pf_axis;
 
-/* Takes the innermost axis off, for a loop of its own; a scalar's is of extent 1. */
+/* Takes the innermost axis off, for a loop of its own; that of a scalar has extent 1. */
 static inline pf_axis pf_walk_pop(pf_walk *walk) {
     if (walk->ndim == 0) return (pf_axis){1, {0, 0}};
     int last = --walk->ndim;
@@ -47,7 +48,7 @@ static inline int64_t pf_walk_count(const pf_walk *walk) {
     return n;
 }
 
-/* Goes on by one position; from the last, back to the first. */
+/* Moves on by one position; from the last, back to the first. */
 static inline void pf_walk_next(pf_walk *walk) {
     for (int i = walk->ndim - 1; i >= 0; i--) {
         walk->offset[0] += walk->strides[0][i];
@@ -98,14 +99,14 @@ static inline void pf_gather_part(const pf_call *call, int64_t part, int64_t fir
         const real *restrict from = g->x + rows.offset[0];
         if (stride == 1)
             memcpy(y, from, (size_t)n * sizeof(real));
-        else if (stride == 0) /* a loop that compilers make vectors of */
+        else if (stride == 0) /* a loop that compilers vectorize */
             for (int64_t i = 0; i < n; i++) y[i] = *from;
         else
             for (int64_t i = 0; i < n; i++) y[i] = from[i * stride];
     }
 }
 
-/* Output 0, in order, from x as the walk's operand 0 finds it. */
+/* Fills output 0, in order, from x at the offsets of the walk's operand 0. */
 static inline void pf_gather(const pf_call *call, const real *x, pf_walk walk) {
     if (pf_walk_count(&walk) == 0) return;
     pf_gathering gathering = {.x = x, .row = pf_walk_pop(&walk)};

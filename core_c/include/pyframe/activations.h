@@ -1,16 +1,16 @@
 /* The activations that a product can take over: the one list of them, for the core, for plugins and
- * for Python. A code once released means the same for good; a new activation is a line at the end.
- * What they do stands here too, and epilogue.h makes functions of it. */
+ * for Python. A released code keeps its meaning for good; a new activation is a line at the end.
+ * What they compute is also written here; epilogue.h makes functions of it. */
 #ifndef PYFRAME_ACTIVATIONS_H
 #define PYFRAME_ACTIVATIONS_H
 
-/* EACH(code, number, name, f(y), dx f') of an element, by two expressions;
- * ROW(code, number, name, dx f') of a row, by the vector function of that name.
+/* EACH(code, number, name, f(y), dx f'): f and dx f' of an element, as expressions;
+ * ROW(code, number, name, dx f'): f of a row is the vector function of that name.
  *
- * `slope` comes with the activation. `saved` is the result f(y), or the derivative itself, which
- * sigmoid and tanh give as a second output: where their result has rounded to 1 it says nothing of
- * a derivative that is small, and yet a normal number. Comparisons are written so that NaN falls
- * through. */
+ * `slope` comes with the activation. `saved` is the result f(y), or, for sigmoid and tanh, the
+ * derivative itself, which they give as a second output: where their result has rounded to 1, it no
+ * longer tells the derivative, which is small but still a normal number. Comparisons are written so
+ * that NaN falls through. */
 #define PF_ACTIVATIONS(EACH, ROW)                              \
     EACH(PF_RELU, 1, relu, y < 0 ? 0 : y, saved <= 0 ? 0 : dx) \
     ROW(PF_SIGMOID, 2, sigmoid, dx *saved)                     \

@@ -1,5 +1,5 @@
-/* The activations of activations.h as functions, for a kernel that ends as a product does without
- * being one. To be included by itself. For n elements of one type, and _f64 for the other:
+/* The activations of activations.h as functions, for a kernel that, like a product, ends with an
+ * activation. pyframe.h does not include this header. For n elements; _f64 for doubles:
  *
  *     pf_activate_f32(host->vector(32), PF_RELU, 0, y, n);   y = f(y)
  *     pf_activate_grad_f32(PF_RELU, 0, dx, saved, n);        dx = dx f', from what is saved */

@@ -1,13 +1,13 @@
-# What this architecture offers and the compiler knows, for the core and for plugins:
+# The instruction sets that this architecture has and the compiler knows, for the core and plugins:
 #
 #     include(${PYFRAME_INCLUDE}/pyframe/instruction_sets.cmake)
 #
 # PYFRAME_ISAS: the instruction sets, "baseline" first; FLAGS_<set>: the compiler's flags for each;
-# AS_IS: what a flag of GCC and Clang has to begin with.
+# AS_IS: the prefix for a flag of GCC and Clang.
 include(CheckCCompilerFlag)
 include(CheckCSourceCompiles)
 
-# The names that GCC and Clang have for what clang-cl, which reads those of cl, passes on to Clang.
+# clang-cl reads flags in cl's style; this prefix passes those of GCC and Clang through.
 set(AS_IS "")
 if(CMAKE_C_COMPILER_FRONTEND_VARIANT STREQUAL "MSVC")
   set(AS_IS "/clang:")
@@ -20,7 +20,7 @@ set(FLAGS_neon "")
 list(TRANSFORM FLAGS_avx2 PREPEND "${AS_IS}")
 list(TRANSFORM FLAGS_avx512 PREPEND "${AS_IS}")
 set(PYFRAME_ISAS baseline)
-# Xcode and Visual Studio compile for another processor than that of the machine when asked to.
+# Xcode and Visual Studio can be told to compile for a processor other than the machine's.
 set(PROCESSOR ${CMAKE_SYSTEM_PROCESSOR})
 if(APPLE AND CMAKE_OSX_ARCHITECTURES)
   set(PROCESSOR ${CMAKE_OSX_ARCHITECTURES})
@@ -28,7 +28,7 @@ elseif(CMAKE_VS_PLATFORM_NAME)
   set(PROCESSOR ${CMAKE_VS_PLATFORM_NAME})
 endif()
 if(PROCESSOR MATCHES "^(x86_64|AMD64|amd64|x64)$")
-  # Not the flags alone: a compiler may take those and have neither header nor assembler for them.
+  # Checking the flags is not enough: a compiler may accept them without the header or an assembler.
   set(USES_avx2 "_mm256_storeu_ps(x, _mm256_fmadd_ps(_mm256_loadu_ps(x), _mm256_set1_ps(2), _mm256_set1_ps(1)))")
   set(USES_avx512 "_mm512_mask_storeu_ps(x, 7, _mm512_maskz_loadu_ps(7, x))")
   foreach(isa avx2 avx512)
@@ -44,7 +44,7 @@ if(PROCESSOR MATCHES "^(x86_64|AMD64|amd64|x64)$")
                       "have no kernels for it")
     endif()
   endforeach()
-  # Compilers shy away from 512-bit vectors in loops that they vectorize themselves.
+  # By default compilers avoid 512-bit vectors in loops that they vectorize themselves.
   check_c_compiler_flag(${AS_IS}-mprefer-vector-width=512 COMPILER_KNOWS_VECTOR_WIDTH)
   if(COMPILER_KNOWS_VECTOR_WIDTH)
     list(APPEND FLAGS_avx512 ${AS_IS}-mprefer-vector-width=512)

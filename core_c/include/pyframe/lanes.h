@@ -1,10 +1,10 @@
 /* Vectors of the instruction set that a file is compiled for, whole and in part, for kernels that
- * are written with the vector extensions of GCC and Clang. To be included by itself: a kernel that
- * leaves vectors to the compiler has no need of it.
+ * are written with the vector extensions of GCC and Clang. pyframe.h does not include this header:
+ * a kernel that leaves vectors to the compiler does not need it.
  *
- * What is left at the end of a row is a part of a vector: its first lanes. A load puts zero into
- * the other lanes and a store leaves what is there; neither touches the memory of the others, so
- * that the end of a row may be the end of what there is.
+ * The rest at the end of a row is a part of a vector: its first lanes. A load sets the other lanes
+ * to zero, and a store leaves their memory as it is; neither touches that memory, so that the end
+ * of a row may be the end of an allocation.
  *
  *     for (int64_t i = 0; i < n; i += PF_LANES_F32) {
  *         const pf_part_f32 lanes = pf_first_lanes_f32(n - i);
@@ -37,7 +37,7 @@
 #define PF_LANES_F32 (PF_VECTOR_BYTES / 4)
 #define PF_LANES_F64 (PF_VECTOR_BYTES / 8)
 
-/* Unaligned, and an alias of the numbers that it loads. */
+/* Unaligned, and allowed to alias the numbers that it loads. */
 typedef float pf_vec_f32 __attribute__((vector_size(PF_VECTOR_BYTES), aligned(4), may_alias));
 typedef double pf_vec_f64 __attribute__((vector_size(PF_VECTOR_BYTES), aligned(8), may_alias));
 
@@ -46,11 +46,11 @@ static inline pf_vec_f64 pf_load_f64(const double *p) { return *(const pf_vec_f6
 static inline void pf_store_f32(float *p, pf_vec_f32 x) { *(pf_vec_f32 *)p = x; }
 static inline void pf_store_f64(double *p, pf_vec_f64 x) { *(pf_vec_f64 *)p = x; }
 
-/* pf_first_lanes(count): a part of `count` lanes, and the whole of the vector if there are no more
- * than that; count >= 0. */
+/* pf_first_lanes(count): a part of `count` lanes, or the whole vector if it has no more lanes than
+ * that; count >= 0. */
 #if defined(__AVX512F__)
 
-/* A mask: both ways are single instructions, for whole vectors as well. */
+/* A mask: load and store are single instructions, for whole vectors as well. */
 typedef __mmask16 pf_part_f32;
 typedef __mmask8 pf_part_f64;
 static inline pf_part_f32 pf_first_lanes_f32(int64_t count) {
@@ -134,8 +134,8 @@ static inline void pf_store_part_f64(double *p, pf_part_f64 lanes, pf_vec_f64 x)
 
 #else
 
-/* Vectors of 16 bytes, in pieces of 8 and 4: what SSE2 and NEON have for half a vector, and for one
- * lane. */
+/* Vectors of 16 bytes, in pieces of 8 and 4: SSE2 and NEON have instructions for half a vector and
+ * for one lane. */
 static inline pf_vec_f32 pf_load_part_f32(const float *p, pf_part_f32 lanes) {
     if (lanes == PF_LANES_F32) return pf_load_f32(p);
     pf_vec_f32 x = {0};

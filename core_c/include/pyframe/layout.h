@@ -1,6 +1,6 @@
-/* Where every field of the public structs lies on 64-bit platforms. A field once released stays
- * where it is: a later one is a line more here, under its condition, and none of these changes.
- * That also tells a plugin whose compiler lays structs out in another way. */
+/* Where every field of the public structs lies on 64-bit platforms. A released field stays where it
+ * is: a later one is a new line here, under its condition, and no line changes. A plugin whose
+ * compiler lays structs out differently fails to compile here. */
 #ifndef PYFRAME_LAYOUT_H
 #define PYFRAME_LAYOUT_H
 

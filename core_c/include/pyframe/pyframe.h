@@ -8,9 +8,9 @@
 #define PF_ABI_MAJOR 0 /* 0 promises nothing yet */
 #define PF_ABI_MINOR 0
 
-/* The minor version that a plugin is built for: it may use what hosts of that minor have, and is
- * refused by older ones. Ask for a later one by defining it before this header. What came later is
- * not declared. */
+/* The minor version that a plugin is built for: it may use what hosts of that minor have, and older
+ * hosts refuse it. To ask for a later one, define it before this header. What came after that minor
+ * is not declared. */
 #ifndef PF_TARGET_MINOR
 #define PF_TARGET_MINOR 0
 #endif
@@ -26,12 +26,12 @@ extern "C" {
 
 #include "gemm.inc"
 
-#include "abi.inc" /* stands on it */
+#include "abi.inc" /* needs the above */
 
 /* The first three fields of a plugin's table. */
 #define PF_PLUGIN_HEAD sizeof(pf_plugin), PF_ABI_MAJOR, PF_TARGET_MINOR
 
-/* What makes the one function of a plugin visible. */
+/* Makes the one function of a plugin visible. */
 #ifdef _WIN32
 #define PF_EXPORT __declspec(dllexport)
 #else
@@ -39,7 +39,7 @@ extern "C" {
 #endif
 PF_EXPORT const pf_plugin *pyframe_plugin(const pf_host *host);
 
-/* Whether a struct that came from elsewhere is long enough to have a field: PF_HAS(host, vector).
+/* Whether a struct from the other side is long enough to have a field: PF_HAS(host, vector).
  */
 #define PF_HAS(table, field) \
     ((size_t)((const char *)(&(table)->field + 1) - (const char *)(table)) <= (table)->size)

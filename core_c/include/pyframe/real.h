@@ -1,6 +1,6 @@
-/* What a file of kernels is written with that is compiled once for each element type and
- * instruction set. The build says which: -DBITS=32 or 64, -DISA=baseline, avx2, avx512 or neon.
- * Then `real` is float or double, and `int NAME(scan)(const pf_call *call)` is scan_f32_avx2, say.
+/* For a file of kernels that is compiled once for each element type and instruction set. The build
+ * says which: -DBITS=32 or 64, -DISA=baseline, avx2, avx512 or neon. Then `real` is float or
+ * double, and `int NAME(scan)(const pf_call *call)` is scan_f32_avx2, say.
  */
 #ifndef PYFRAME_REAL_H
 #define PYFRAME_REAL_H
