@@ -6,11 +6,11 @@ from pyframe.engine.program import Program
 from pyframe.graph.order import Graph
 from pyframe.graph.spec import describe
 
-ROWS_SHOWN = 200  # at most; the head and the tail of a longer plan
+ROWS_SHOWN = 200  # at most; of a longer plan, the first and the last rows
 
 
 def plan_table(head: str, graph: Graph, program: Program | None) -> str:
-    """Return the instructions of a plan's latest program as a table; without one, its nodes."""
+    """Return a table of the instructions of a plan's latest program, or of its nodes if None."""
     if program is None:
         nodes = "\n".join(f"  {name}: {node!r}" for node, name in graph.names.items())
         return f"{head}\nNothing has been fed yet; the nodes are\n{nodes}"

@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 MODES = ("step", "run", "gradients")
 
-# How much data each level of the memory is measured with: a half of a common size of the caches.
+# The amount of data used to measure each level of the memory: half of a common cache size.
 LEVELS = {"L1": 12 << 10, "L2": 384 << 10, "L3": 6 << 20, "memory": 192 << 20}
 
 
-# The least that the slower of the two loops for a peak may reach of the faster one. A compiler that
-# keeps the sums of one on the stack makes it less than half as fast; without fused multiply-adds
-# the order in which products and sums reach their units may cost a fifth.
+# The least rate of the slower of the two loops for a peak, as a share of the faster one's. A
+# compiler that keeps the sums of a loop on the stack more than halves its rate; without fused
+# multiply-adds the order in which products and sums reach their units may cost a fifth.
 AGREEMENT = 0.75
 
 
@@ -51,10 +51,10 @@ class Peaks:
     bandwidth : dict of str to float
         Bytes a second by level of the memory, for a pass that reads two arrays and writes one.
     sizes : dict of str to int
-        Number of bytes that each level was measured with.
+        Number of bytes used to measure each level.
     agreement : dict of str to float
-        By dtype name, the rate of the slower of the two loops that measure `flops`, as a part of
-        the faster one's: 1 when all is well.
+        By dtype name, the rate of the slower of the two loops that measure `flops`, as a share of
+        the faster one's: 1 is ideal.
     """
 
     flops: dict[str, float]
@@ -88,7 +88,7 @@ def doubts(agreement: Mapping[str, float], shares: Iterable[tuple[str, float]]) 
     Parameters
     ----------
     agreement : mapping of str to float
-        That of `Peaks`.
+        The agreement of `Peaks`.
     shares : iterable of (str, float)
         The name of each measurement, and its share of a peak.
 
@@ -125,7 +125,7 @@ def doubts(agreement: Mapping[str, float], shares: Iterable[tuple[str, float]]) 
 
 @functools.cache
 def machine_peaks(seconds: float = 0.04, isa: str | None = None) -> Peaks:
-    """Measure what one core can do, once in a process.
+    """Measure the peak rates of one core, once in a process.
 
     Parameters
     ----------
@@ -181,14 +181,14 @@ class Record:
     ----------
     label, kernel, shapes : str
     seconds : float
-        The least of all repeats.
+        The least time of all repeats.
     flops, bytes : int
-        Arithmetic operations, and the bytes of the operands, each counted once a way: what must
-        be moved at least.
+        Arithmetic operations, and the least number of bytes to move: each operand counts once if
+        read and once if written.
     bound : {"compute", "memory", "-"}
-        Which of the machine's peaks limits it; "-" for Python, which has none.
+        The peak of the machine that limits it; "-" for Python, which has none.
     share : float
-        The time that the binding peak would take, divided by the time that was taken.
+        The time it would take at that peak, divided by the time it took.
     """
 
     label: str
@@ -213,14 +213,14 @@ class Profile(Sequence[Record]):
     ----------
     peaks : Peaks
     threads : int
-        The peaks are those of one core, times this.
+        Number of threads; the peaks of one core are multiplied by it.
     total_seconds : float
-        Of a whole run, the least of all repeats; what is not in the records is the clock's own
-        time and, between Python nodes, Python's.
+        Time of a whole run, the least of all repeats. The part that is not in the records is the
+        time of reading the clock and, between Python nodes, of Python.
     arena_bytes : int
         Memory for activations and temporaries, shared by liveness.
     parameter_bytes : int
-        Of parameters, states, gradients and optimizer slots.
+        Memory for parameters, states, gradients and optimizer slots.
     """
 
     def __init__(
@@ -252,7 +252,7 @@ class Profile(Sequence[Record]):
 
     @property
     def doubts(self) -> list[str]:
-        """The reasons to distrust the peaks and the shares of them; empty if there are none."""
+        """The reasons to distrust the peaks and the shares; empty if there are none."""
         return doubts(self.peaks.agreement, [(r.label, r.share) for r in self.records])
 
     def sorted(self, by: str = "seconds") -> list[Record]:
@@ -267,7 +267,7 @@ class Profile(Sequence[Record]):
         return sorted(self.records, key=lambda r: getattr(r, by), reverse=True)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it as data for JSON."""
+        """Return the whole profile as data for JSON."""
         return {
             "records": [asdict(r) for r in self.records],
             "peaks": asdict(self.peaks),
@@ -384,7 +384,7 @@ def _row_cost(program: Program, row: Row) -> tuple[int, dict[tuple[int, int], tu
     for value in row.outputs:
         place = program.places[value]
         size = program.bytes[value]
-        # A state, and what is written in place, is read as well.
+        # A state, like anything written in place, is also read.
         twice = place in places or states > 0
         places[place] = (size * (2 if twice else 1), True)
     if row.call is not None and row.call.python is None:
@@ -399,7 +399,7 @@ def _row_cost(program: Program, row: Row) -> tuple[int, dict[tuple[int, int], tu
 
 
 def _cost(program: Program, rows: Sequence[Row]) -> _Cost:
-    """Return the least work of a row or group; values inside of a group are not moved."""
+    """Return the least work of a row or group; values inside a group are not moved."""
     flops, moved = 0, dict[tuple[int, int], tuple[int, bool]]()
     for row in rows:
         own, places = _row_cost(program, row)

@@ -1,4 +1,4 @@
-"""Programs: what the lowering is asked for, what it gives, and one execution of that."""
+"""Programs: the request to the lowering, the program that it returns, and one execution of it."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from pyframe.native.guards import Guard
 ARENA = 0
 NOWHERE = -1
 BLOCK: int = lib.PF_IN_GROUP
-PYTHON, GROUP = "python", "group"  # what a row says instead of the name of a kernel
+PYTHON, GROUP = "python", "group"  # what a row has instead of the name of a kernel
 COPY_KERNEL = "copy"  # moves a gradient to its segment, and states to and from their shadow
 
 
 class FlatCall(NamedTuple):
-    """A kernel call on flat arrays, in front of the nodes or behind them: clipping, updates.
+    """A kernel call on flat arrays, before or after the nodes: clipping, updates.
 
     Operands are arrays, or a `Value` of the graph (the loss).
     """
@@ -42,11 +42,11 @@ class FlatCall(NamedTuple):
     python: Callable[[Any], None] | None = None  # instead of a kernel
     elementwise: bool = False  # as in `Op.is_elementwise`
     operations: int = 1  # for each element
-    # What to raise, from the number of the step, when it finds NaN or infinity.
+    # Makes the error to raise when the call finds NaN or infinity, from the number of the step.
     explain: Callable[[int], Exception] | None = None
 
     def is_flat(self, elements: int) -> bool:
-        """Return whether each operand has so many elements or a single one, as in a group."""
+        """Return whether each operand has `elements` elements or one, as in a group."""
         return all(
             isinstance(x, np.ndarray) and x.size in (1, elements)
             for x in (*self.inputs, *self.outputs, *self.states)
@@ -55,7 +55,7 @@ class FlatCall(NamedTuple):
 
 @dataclass(eq=False, repr=False)
 class Request:
-    """What a program is to compute."""
+    """What a program should compute."""
 
     outputs: list[Value]
     feeds: dict[Placeholder, Spec]
@@ -75,7 +75,7 @@ class Request:
 
     @property
     def targets(self) -> list[Value]:
-        """All values that are asked for."""
+        """All requested values."""
         cost = [] if self.cost is None else [self.cost]
         return [*self.outputs, *self.records, *(g for _, g, _ in self.gradients), *cost]
 
@@ -96,7 +96,7 @@ class Row(NamedTuple):
 
 
 class Instruction(NamedTuple):
-    """One instruction as C has it: the fields of ``pf_instruction`` in core_c/plan.inc."""
+    """One instruction in C's form: the fields of ``pf_instruction`` in core_c/plan.inc."""
 
     kernel: int  # an address; 0: in Python, or a group
     stream: int  # of random numbers
@@ -117,21 +117,21 @@ class Instruction(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Program:
-    """A lowered program: the C object, and what Python must know of it. Made by `lower`.
+    """A lowered program: the C object, and what Python must know about it. Made by `lower`.
 
-    A value has a number, of which `specs`, `bytes` and `places` tell more.
+    Each value has a number, the index of its entries in `specs`, `bytes` and `places`.
     """
 
     pointer: Any
     rows: list[Row]
-    members: dict[int, int]  # of groups: how many there are behind each head
+    members: dict[int, int]  # the number of instructions that follow the head of each group
     update_at: int  # the first instruction of the update, or -1
-    absorbed: set[Key]  # values that a fusion has done away with
+    absorbed: set[Key]  # values that a fusion has removed
     specs: list[Spec]
     bytes: list[int]
     places: list[tuple[int, int]]  # (base, offset)
     value_ids: dict[Key, int]
-    readable: set[int]  # those whose memory still holds them at the end
+    readable: set[int]  # values whose memory still holds them at the end
     arena_bytes: int
     feeds: list[Placeholder]
     feed_bases: dict[Placeholder, int]
@@ -151,7 +151,7 @@ class Program:
 
     @cached_property
     def python_rows(self) -> set[int]:
-        """The instructions that are run by Python."""
+        """The instructions that Python runs."""
         return {i for i, row in enumerate(self.rows) if row.kernel == PYTHON}
 
     @cached_property
@@ -161,7 +161,7 @@ class Program:
 
     @cached_property
     def fed_values(self) -> set[int]:
-        """The values that lie in what is fed."""
+        """The values that are in the memory of feeds."""
         fed = set(self.feed_bases.values())
         return {i for i, (base, _) in enumerate(self.places) if base in fed}
 
@@ -171,12 +171,12 @@ class Specialization:
 
     def __init__(self, program: Program, guards: list[Guard]) -> None:
         self.program, self.guards = program, guards
-        # Taking the last one out is one indivisible step: what is not in here belongs to whoever
-        # took it, without a lock.
+        # Popping the last one is atomic, so no lock is needed: a context that is not in here
+        # belongs to whoever took it.
         self.idle: list[Context] = []
 
     def borrow(self) -> Context:
-        """Return a context to be appended to `idle` again: an idle one, or a new one."""
+        """Return a context, idle or new; the caller appends it to `idle` after use."""
         try:
             return self.idle.pop()
         except IndexError as error:
@@ -191,8 +191,8 @@ class Context:
         self, program: Program, guards: Sequence[Guard], home: Specialization | None = None
     ) -> None:
         self.program = program
-        # Where it lies when nobody uses it. That keeps the context, and not the other way round:
-        # the memory of both is given back as soon as the plan drops them.
+        # Where it is kept when nobody uses it. The home refers to the context, but not the reverse:
+        # so the memory of both is freed as soon as the plan drops them.
         self._home = None if home is None else ref(home)
         pointers = [g.pointer for g in guards]
         table = ffi.new("pf_guard *[]", pointers) if pointers else ffi.NULL
@@ -205,28 +205,28 @@ class Context:
         self.pointer = ffi.gc(pointer, lib.pf_context_free)
         for base, address in program.fixed_bases:
             lib.pf_context_bind(self.pointer, base, ffi.cast("void *", address))
-        self.python: dict[Node, Any] = {}  # what nodes written in Python keep until backward
+        self.python: dict[Node, Any] = {}  # what nodes written in Python keep for backward
         self.feeds: list[Any] = []  # what the bases point to: arrays, or their buffers
         self.loss: Any = None  # a pointer to the loss that was computed last
         if program.cost_id != NOWHERE:
             address = lib.pf_context_data(self.pointer, program.cost_id)
             is_float = program.specs[program.cost_id].dtype.itemsize == 4
             self.loss = ffi.cast("float *" if is_float else "double *", address)
-        # Where the outputs are; None for one whose place changes with the feed.
+        # Where the outputs are; None for an output whose address changes with the feed.
         self.places = [
             None if i in program.fed_values else self.read(i) for i in program.output_ids
         ]
 
     def output(self, i: int) -> Array:
-        """Return a view of output number i of the request."""
+        """Return a view of the request's output number i."""
         place = self.places[i]
         return self.read(self.program.output_ids[i]) if place is None else place
 
     @contextmanager
     def held(self) -> Iterator[bool]:
-        """Keep runs away for the length of a ``with`` block, unless one has it: then False."""
+        """Block runs of this context within a ``with`` block; yield False if a run is using it."""
         home = None if self._home is None else self._home()
-        if home is None:  # it never had one, or the plan has dropped it: nobody can run it now
+        if home is None:  # it never had one, or the plan has dropped it: nobody else can run it now
             yield True
             return
         try:

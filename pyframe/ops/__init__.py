@@ -1,6 +1,6 @@
 """The built-in ops, one family a file, as in core_c.
 
-In come nodes and attributes. Out go nodes that know all there is to know of an op: its shape rule,
+In come nodes and attributes. Out go nodes that know everything about their op: its shape rule,
 kernel, gradient, reference and cases. Each family lists its classes in `OPS`.
 """
 
@@ -39,12 +39,12 @@ FAMILIES = (
 
 
 def get(name: str) -> type[Op]:
-    """Return the op class of a name, a built-in's or a plugin's.
+    """Return the op class of a name, built-in or from a plugin.
 
     Raises
     ------
     UnknownNameError
-        If nothing has this name; it lists similar names.
+        If nothing has this name; the message lists similar names.
 
     Examples
     --------
@@ -62,5 +62,5 @@ def pyframe_register_ops() -> dict[str, type[Op]]:
 
 
 def listed_in(kind: str) -> dict[str, type[Op]]:
-    """Return the built-in op classes that stand in another registry, too: "losses" or "metrics"."""
+    """Return the built-in op classes that are also in another registry: "losses" or "metrics"."""
     return {name: cls for name, cls in pyframe_register_ops().items() if cls.listed_in == kind}

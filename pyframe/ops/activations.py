@@ -26,7 +26,7 @@ class ElementwiseOp(Op):
 
     @classmethod
     def cases(cls) -> Sequence[Case]:
-        """Return a scalar, nothing at all, and the highest rank."""
+        """Return a scalar, empty arrays, and the highest rank."""
         shapes: list[tuple[int, ...]] = [(), (0,), (2, 0, 3), (1, 2, 1, 2, 1, 2, 1, 2)]
         return [Case((np.full(shape, 0.75),)) for shape in shapes]
 
@@ -161,7 +161,7 @@ class Elu(ElementwiseOp):
     ----------
     x : Value, of any shape
     alpha : float, default 1.0
-        The value that y falls to, with its sign turned.
+        Minus the value that y falls to for large negative x.
 
     References
     ----------
@@ -209,11 +209,10 @@ class EluGrad(ElementwiseGrad):
 
 
 class SlopeOp(ElementwiseOp):
-    """An activation that also gives its derivative, since y alone would not say it.
+    """An activation that also gives its derivative, which y alone does not determine.
 
-    Where y has rounded to 1, or -1, the derivative is small and yet a normal number. The kernel
-    makes it from the exponential that y needs anyway; without a gradient it is not wanted, and
-    not computed.
+    Where y has rounded to 1, or -1, the derivative is small but still a normal number. The kernel
+    computes it from the exponential that y needs anyway, and only if there is a gradient.
     """
 
     output_count = 2
@@ -234,8 +233,8 @@ class Sigmoid(SlopeOp):
     Returns
     -------
     Node with two outputs
-        y and its derivative by x, y (1 - y), both of the shape of x. The node itself stands for
-        y; the other one gets no gradient.
+        y and its derivative y (1 - y), both of the shape of x. The node itself stands for y; the
+        derivative gets no gradient.
 
     Examples
     --------
@@ -278,8 +277,8 @@ class Tanh(SlopeOp):
     Returns
     -------
     Node with two outputs
-        y and its derivative by x, 1 - y^2, both of the shape of x. The node itself stands for y;
-        the other one gets no gradient.
+        y and its derivative 1 - y^2, both of the shape of x. The node itself stands for y; the
+        derivative gets no gradient.
     """
 
     op = "tanh"
@@ -378,7 +377,7 @@ class SiluGrad(ElementwiseGrad):
 
     @classmethod
     def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
-        """Return the terms, not their sum: that one is zero at x = -1.278."""
+        """Return the size of the terms, not of their sum, which is zero at x = -1.278."""
         dy, x = inputs
         return 9, np.abs(dy) * (logistic(x) + np.abs(x) * logistic(x) * logistic(-x))
 
@@ -420,9 +419,9 @@ class Gelu(ElementwiseOp):
 
     @classmethod
     def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
-        """Return |y| (1 + x^2): so much does rounding the argument of erfc or exp change it.
+        """Return |y| (1 + x^2): rounding the argument of erfc or exp changes y by that much.
 
-        The kernel does that in double, so that in float32 none of it is seen.
+        The kernel computes in double, so that float32 results show nothing of it.
         """
         (x,) = inputs
         return 9, np.abs(cls.reference(x, **attributes)) * (1 + within(40, x) ** 2)
@@ -458,7 +457,8 @@ class GeluGrad(ElementwiseGrad):
 
     @classmethod
     def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
-        """Return the terms, not their sum: that one is zero at x = -0.752. See `Gelu.magnitude`."""
+        """Return the size of the terms, not of their sum (0 at x = -0.752); see
+        `Gelu.magnitude`."""
         dy, x = inputs
         terms = sum(map(np.abs, cls._terms(x, attributes["approximate"])))
         return 9, np.abs(dy) * terms * (1 + within(40, x) ** 2)
@@ -483,13 +483,13 @@ def normal_cdf(x: Any) -> Any:
 
 
 def tanh_argument(x: Any) -> Any:
-    """Return twice the argument of tanh in the approximation of gelu, cut off where it is 1."""
+    """Return twice the argument of tanh in the approximation of gelu, clamped where tanh is 1."""
     x = within(40, x)
     return 2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
 
 
 def within(bound: float, x: Any) -> Any:
-    """Return x cut off at -bound and bound, where a gate has long closed or opened."""
+    """Return x clamped to [-bound, bound], beyond which a gate is fully closed or open."""
     return np.clip(x, -bound, bound)
 
 

@@ -52,7 +52,7 @@ class BinaryOp(Op):
 
     @classmethod
     def cases(cls) -> Sequence[Case]:
-        """Return pairs of shapes that broadcast in every way there is."""
+        """Return pairs of shapes that broadcast in every possible way."""
         return [
             Case(
                 (np.arange(1.0, np.prod(a) + 1).reshape(a), 2.5 + np.arange(np.prod(b)).reshape(b))
@@ -62,7 +62,7 @@ class BinaryOp(Op):
 
     @classmethod
     def sample(cls, draw: Any) -> Case:
-        """Return two arrays of shapes that broadcast."""
+        """Return two arrays whose shapes broadcast."""
         a, b = broadcast_pair(draw)
         return Case((draw.normal(a), draw.normal(b)))
 
@@ -73,12 +73,12 @@ class Add(BinaryOp):
     Parameters
     ----------
     a, b : Value or array_like
-        Of shapes that broadcast.
+        The operands; their shapes must broadcast.
 
     Raises
     ------
     ShapeError
-        If they do not.
+        If the shapes do not broadcast.
 
     Examples
     --------
@@ -134,7 +134,7 @@ class Mul(BinaryOp):
 
 
 class Div(BinaryOp):
-    """y = a / b; division by zero gives infinity or NaN, as IEEE 754 has it. See `Add`."""
+    """y = a / b; division by zero gives infinity or NaN, as in IEEE 754. See `Add`."""
 
     op = "div"
 
@@ -159,8 +159,8 @@ class Div(BinaryOp):
 class Maximum(BinaryOp):
     """y = max(a, b), NaN where either is; see `Add`.
 
-    Where both are equal, each gets half of the gradient, as in PyTorch: the middle of the
-    derivatives that there are.
+    Where both are equal, each gets half of the gradient, as in PyTorch: the mean of the two
+    one-sided derivatives.
     """
 
     op = "maximum"
@@ -215,7 +215,7 @@ class MaximumGrad(Op):
 
 
 def distinct_pair(draw: Any, a: tuple[int, ...], b: tuple[int, ...]) -> tuple[Any, Any]:
-    """Return arrays of two shapes, no element of which equals any other."""
+    """Return arrays of two shapes; all of their elements are distinct."""
     both = draw.distinct((int(np.prod(a)) + int(np.prod(b)),))
     first, second = np.split(both, [int(np.prod(a))])
     return first.reshape(a), second.reshape(b)
@@ -398,12 +398,12 @@ class ErfGrad(ElementwiseGrad):
 class AddN(Op):
     """y = x_1 + ... + x_n, added from left to right; nothing is broadcast.
 
-    Differentiation sums with it what flows back from several consumers of one value.
+    Differentiation uses it to sum the gradients from several consumers of one value.
 
     Parameters
     ----------
     *values : Value
-        One or more, of one shape.
+        One or more values, all of one shape.
     """
 
     op = "add_n"
@@ -430,7 +430,7 @@ class AddN(Op):
 
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
-        return functools.reduce(np.add, inputs)  # not from 0 on: -0 stays -0
+        return functools.reduce(np.add, inputs)  # no 0 to start from: -0 stays -0
 
     @classmethod
     def cases(cls) -> Sequence[Case]:

@@ -1,8 +1,8 @@
 """Cross-entropies: losses of classifiers, from logits. Kernels: losses.c.
 
-Logits are what a network gives before softmax or sigmoid. Of a prediction that is the output of one
-of these, as the graph shows, its input is taken: see `pyframe.ops.logits`. Weights and reductions
-are those of `pyframe.ops.losses`.
+Logits are what a network gives before softmax or sigmoid. If the graph shows that a prediction is
+the output of one of these, its input is used instead: see `pyframe.ops.logits`. Weights and
+reductions are those of `pyframe.ops.losses`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pyframe.ops.losses import (
 
 
 class BinaryCrossEntropy(Loss):
-    """Cross-entropy of two classes, from one logit x = y_hat an element.
+    """Cross-entropy of two classes, from one logit x = y_hat for each element.
 
     With p = sigmoid(x), l = -y log p - (1 - y) log(1 - p), computed without overflow as
     max(x, 0) - x y + log(1 + exp(-|x|)). An infinite logit on the right side costs nothing.
@@ -118,10 +118,10 @@ def _log_sum_exp(x: Any) -> tuple[Any, Any]:
 
 
 class CrossEntropy(Loss):
-    """Cross-entropy of classes, from integer labels and logits: log-softmax and choice in one.
+    """Cross-entropy of classes, from integer labels and logits: log-softmax and selection in one.
 
-    l = log sum_c exp(x_c) - x_y for the logits x of a sample and its label y. A logit of -inf is a
-    class that cannot be: it gets no gradient, unless it is the label, when the loss is infinite.
+    l = log sum_c exp(x_c) - x_y for the logits x of a sample and its label y. A logit of -inf marks
+    an impossible class: it gets no gradient, unless it is the label; then the loss is infinite.
     Where a logit is +inf, or all are -inf, loss and gradient are NaN.
 
     Parameters
@@ -131,7 +131,7 @@ class CrossEntropy(Loss):
     y_hat : Value, shape (..., classes)
         The logits, or the probabilities that `pyframe.Softmax` makes of them.
     sample_weight : Value, shape (n,), optional
-        One for each entry of the first axis.
+        One weight for each entry of the first axis.
     reduction : {"mean", "sum", "none"}, default "mean"
         ``sum_ij w_i l_ij / (m sum_i w_i)``, ``sum_ij w_i l_ij`` or ``w_i l_ij``, with m labels a
         row (1 for labels (n,)); see `pyframe.ops.losses`.
@@ -185,7 +185,7 @@ class CrossEntropy(Loss):
     def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
         y, x, weight = inputs
         unweighted = cls.reference(y, x, None, reduction="none")
-        # Each of the exponentials in the sum, of at least 1, is off by a unit: so is the logarithm.
+        # The sum is at least 1 and each of its exponentials is off by a unit: so is the logarithm.
         terms = reduce_loss(unweighted + 1, weight, attributes["reduction"])
         return 16 + y.size + x.shape[-1], np.abs(terms)
 

@@ -1,4 +1,4 @@
-"""What a product can take over: the activations of core_c/include/pyframe/activations.h."""
+"""Activations that a product can apply itself: those of core_c/include/pyframe/activations.h."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 from pyframe.graph.op import Op
 from pyframe.native import core
 
-# "none" and the others, each at the place of its code. The list is that of the C core.
+# "none" and the others, each at the index of its code. The list comes from the C core.
 ACTIVATIONS: tuple[str, ...] = core.activations()
 
 
 def as_activation(consumer: Op) -> dict[str, Any] | None:
-    """Return the attributes with which a product does the work of an activation or its gradient.
+    """Return the attributes that make a product apply an activation or its gradient itself.
 
     Parameters
     ----------
@@ -24,11 +24,11 @@ def as_activation(consumer: Op) -> dict[str, Any] | None:
     Returns
     -------
     dict or None
-        ``{"activation": name, "slope": number}``; None when a product cannot do its work.
+        ``{"activation": name, "slope": number}``; None if a product cannot do this.
     """
     kind = consumer.kernel.removesuffix("_grad")
     slope = consumer.attrs.get("slope", 0.0)
-    # From the result alone the side of zero could not be told for a slope below zero.
+    # With a negative slope the result alone does not show on which side of zero x was.
     if kind == "none" or kind not in ACTIVATIONS or slope < 0:
         return None
     return {"activation": kind, "slope": float(slope)}
@@ -46,7 +46,7 @@ def activate(kind: str, x: Any, slope: float) -> Any:
 
 
 def activate_grad(kind: str, dy: Any, saved: Any, slope: float) -> Any:
-    """Return dy f' in NumPy; `saved` is f' of sigmoid and tanh, of the others their result."""
+    """Return dy f' in NumPy; `saved` is f' for sigmoid and tanh, and f's result for the others."""
     if kind == "relu":
         return np.where(saved <= 0, 0.0, dy)
     if kind in ("sigmoid", "tanh"):

@@ -37,9 +37,9 @@ def _rows(x: Any) -> Any:
 
 
 def _scratch_bytes(dtype: np.dtype[Any], *products: tuple[int, int]) -> int:
-    """Return the memory in which large products keep rows of their left operands (m, k).
+    """Return the bytes in which large products keep rows of their left operands (m, k).
 
-    That is a block of 256 rows and 512 terms at most, and what keeps the rows apart; see gemm.c.
+    That is a block of at most 256 rows and 512 terms, and padding between the rows; see gemm.c.
     """
     return max(
         0 if m * k < 2**15 else min(m, 256) * (min(k, 512) + 32) * dtype.itemsize
@@ -51,7 +51,7 @@ class _FusedOp(Op):
     """An op whose kernel can apply an activation, or its derivative, to what it computes."""
 
     attributes = {"activation": "i8", "slope": "f8"}
-    # From the result alone the side of zero could not be told for a slope below zero.
+    # With a negative slope the result alone does not show on which side of zero x was.
     rules = {"activation": one_of(ACTIVATIONS), "slope": number(at_least=0)}
     exact_on_integers = True
 
@@ -76,18 +76,18 @@ class Linear(_FusedOp):
     Parameters
     ----------
     x : Value, shape (..., in)
-        With a scalar weight: any shape.
+        Any shape, if the weight is a scalar.
     weight : Value, shape (in, out) or ()
         A scalar weight is the lesson's way to write ``k * x + b``.
     bias : Value, shape (out,), optional
-        With a scalar weight: shape ().
+        Shape (), if the weight is a scalar.
     residual : Value, shape (..., out), optional
         Added to the result, before the activation. Not with a scalar weight.
     activation : {"none", "relu", "sigmoid", "tanh", "leaky_relu"}, default "none"
-        Applied last, while the result is in registers: y = f(x @ weight + bias + residual). A
-        plan puts a neighbouring activation here by itself. Not with a scalar weight.
+        Applied last, while the result is in registers: y = f(x @ weight + bias + residual). A plan
+        moves a neighbouring activation here by itself. Not with a scalar weight.
     slope : float >= 0, default 0.0
-        That of the leaky relu.
+        The slope of the leaky relu.
     name : str, optional
 
     Returns
@@ -156,11 +156,11 @@ class Linear(_FusedOp):
         kind = self.attrs["activation"]
         if kind == "relu":
             dy = ReluGrad(dy, self)
-        elif kind == "sigmoid":  # from the slope, which the result alone does not say
+        elif kind == "sigmoid":  # from the slope, which the result alone does not determine
             dy = SigmoidGrad(dy, Sigmoid(Linear(x, weight, bias, residual))[1])
         elif kind == "tanh":
             dy = TanhGrad(dy, Tanh(Linear(x, weight, bias, residual))[1])
-        elif kind == "leaky_relu":  # of y in place of x: both are on the same side of zero
+        elif kind == "leaky_relu":  # from y instead of x: both are on the same side of zero
             dy = LeakyReluGrad(dy, self, slope=self.attrs["slope"])
         dx, dweight, dbias = LinearGrad(dy, x, weight)
         own = (dx, dweight, None if bias is None else dbias)
@@ -209,7 +209,7 @@ class Linear(_FusedOp):
 
     @classmethod
     def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
-        # The activations have slopes of at most 1, and round to 4 units in the last place.
+        # The activations have slopes of at most 1, and errors of at most 4 units in the last place.
         sizes = (None if i is None else np.abs(i) for i in inputs)
         terms = cls.reference(*sizes, activation="none", slope=0.0)
         k = 3 + (inputs[1].shape[0] if inputs[1].ndim else 1)
@@ -227,7 +227,7 @@ class Linear(_FusedOp):
             attributes = cls._sample_attributes(draw)
             if draw.choice([True, False]):
                 return Case((x, weight, bias))
-            # What goes into an activation stays away from its kink at zero.
+            # The input of an activation stays away from its kink at zero.
             y = draw.away_from_zero((*x.shape[:-1], weight.shape[1]))
             residual = y - cls.reference(x, weight, bias, activation="none", slope=0.0)
             return Case((x, weight, bias, residual), attributes)
@@ -253,8 +253,8 @@ class LinearGrad(_FusedOp):
     dx = dy @ weight.T, dweight = x.T @ dy, dbias = the sum of dy over its rows; for a scalar
     weight dx = weight * dy, dweight = sum(x * dy), dbias = sum(dy).
 
-    With `saved` (of the shape of x), the result of the activation in front of the layer, or the
-    slope of a sigmoid or tanh, dx is the gradient of what went into that activation: it is
+    `saved` (of the shape of x) is the result of the activation in front of the layer, or its slope
+    if that is a sigmoid or tanh. With it, dx is the gradient of that activation's input: it is
     multiplied by the derivative.
     """
 
@@ -304,7 +304,7 @@ class LinearGrad(_FusedOp):
         assert weight is not None
         if index != 0 or saved is not None or activation is None or not weight.shape:
             return None
-        if len(consumer.inputs) != 2:  # an activation itself, of dx
+        if len(consumer.inputs) != 2:  # an activation of dx, no gradient
             return None
         flowing, result = consumer.inputs
         if flowing is None or (flowing.node, flowing.index) != (self, index):
@@ -331,7 +331,7 @@ class LinearGrad(_FusedOp):
 
     @classmethod
     def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
-        # The terms of a derivative, 1 + |y|, instead of the derivative, where they cancel.
+        # The terms of a derivative, 1 + |y|, instead of the derivative, in which they cancel.
         dx, dweight, dbias = cls.reference(*(np.abs(i) for i in inputs[:3]))
         if len(inputs) > 3 and attributes["activation"] != "none":
             dx = dx * (1 + np.abs(inputs[3])) ** 2
@@ -357,7 +357,7 @@ class MatMul(Op):
     a : Value, shape (..., m, k)
     b : Value, shape (..., k, n)
     transpose_a, transpose_b : bool, default False
-        Take the operand's last two axes the other way round: a is then (..., k, m), b (..., n, k).
+        Whether to swap the operand's last two axes: a is then (..., k, m), b (..., n, k).
     name : str, optional
 
     Returns
@@ -419,7 +419,8 @@ class MatMul(Op):
     def gradient(self, *grads: Any) -> Sequence[Value | None]:
         a, b = self.inputs
         dy, ta, tb = grads[0], self.attrs["transpose_a"], self.attrs["transpose_b"]
-        # y = A B gives dA = dy B^T and dB = A^T dy; for a stored transpose both sides are turned.
+        # y = A B gives dA = dy B^T and dB = A^T dy; if an operand is given transposed, both sides
+        # are transposed.
         da = MatMul(b, dy, tb, True) if ta else MatMul(dy, b, False, not tb)
         db = MatMul(dy, a, True, ta) if tb else MatMul(a, dy, not ta, False)
         return SumTo(da, a), SumTo(db, b)
@@ -448,7 +449,7 @@ class MatMul(Op):
         n = draw.size(0, 40)
         batch = [draw.choice([0, 1, 2, 3]) for _ in range(draw.choice([0, 0, 1, 2]))]
         part_a, part_b = ([draw.choice([1, extent, extent]) for extent in batch] for _ in "ab")
-        part_b = part_b[draw.choice([0, len(part_b)]) :]  # leading axes may be left out
+        part_b = part_b[draw.choice([0, len(part_b)]) :]  # leading axes may be missing
         ta, tb = draw.choice([False, True]), draw.choice([False, True])
         a = draw.normal((*part_a, *((k, m) if ta else (m, k))))
         b = draw.normal((*part_b, *((n, k) if tb else (k, n))))

@@ -1,8 +1,8 @@
-"""Which logits stand behind probabilities, as far as the graph shows it.
+"""Which logits probabilities were computed from, as far as the graph shows it.
 
-Losses and metrics of classes take logits. Of a prediction that is made of probabilities, by a
-sigmoid or a softmax, they take what these were computed from: the same in exact arithmetic, and
-stable. What cannot be meant, a softmax under independent labels, say, is refused.
+Losses and metrics of classes take logits. If a prediction consists of probabilities, from a sigmoid
+or a softmax, they use the logits behind it: the same in exact arithmetic, and stable. What cannot
+be meant, such as a softmax with independent labels, is refused.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MOVERS = (Reshaped, Transpose, Slice, Concat, Dropout)
 
 
 def is_mixed(value: Any) -> bool:
-    """Tell whether a value is made of probabilities alone: moved, scaled down, added, averaged."""
+    """Return whether a value is made of probabilities only: moved, scaled down, added, averaged."""
     if not isinstance(value, Value):
         return False
     node = value.node
@@ -60,7 +60,7 @@ def behind(
 ) -> Value | None:
     """Return what a value would be if an op of some kind had not been applied to it, or None.
 
-    It may be applied directly, or in front of ops that only move elements, or leave some out.
+    The op may be the last, or be followed by ops that only move elements or drop some.
     """
     if not isinstance(value, Value):
         return None
@@ -92,7 +92,7 @@ def binary_logits(value: Any, what: str) -> Any:
     Raises
     ------
     ArgumentError
-        If the prediction is made by a softmax, or its logarithm.
+        If the prediction is made by a softmax or its logarithm.
     """
     for kind in (Softmax, LogSoftmax):
         if behind(kind, value) is not None:
@@ -109,14 +109,14 @@ def binary_logits(value: Any, what: str) -> Any:
 
 
 def class_logits(value: Any, what: str) -> Any:
-    """Return the logits of a prediction of one class among several.
+    """Return the logits of a prediction of one class out of several.
 
     The logarithm of a softmax is left as it is: its own softmax is that of the logits.
 
     Raises
     ------
     ArgumentError
-        If the prediction is made by a sigmoid, or a softmax over another axis than the last.
+        If the prediction is made by a sigmoid, or a softmax over an axis other than the last.
     """
     if before_sigmoid(value) is not None:
         raise ArgumentError(

@@ -4,15 +4,15 @@ All take ``(y, y_hat, sample_weight=None, reduction="mean")``, the target first.
 target have one shape (n, ...): nothing is broadcast, since an (n,) against an (n, 1) would silently
 become (n, n). Only a one-dimensional target counts as the column of a prediction (n, 1).
 
-Of the losses l_ij of element j of row i, with m elements a row and the row's weight w_i (1 without
-`sample_weight`):
+The losses l_ij of element j of row i, with m elements a row and the row's weight w_i (1 without
+`sample_weight`), are reduced to:
 
 - ``"mean"``: sum_ij w_i l_ij / (m sum_i w_i), the weighted mean over rows of the mean over a row.
   It is 0, with gradient 0, when the weights sum to 0, and NaN, as in NumPy, for an empty batch.
 - ``"sum"``: sum_ij w_i l_ij.
-- ``"none"``: w_i l_ij itself, in the shape of the prediction.
+- ``"none"``: w_i l_ij, in the shape of the prediction.
 
-The weights count as data and get no gradient; target and prediction both get theirs.
+The weights count as data and get no gradient; target and prediction both get one.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def match_weight(op: Op, weight: Shape | None, batch: Shape) -> None:
 
 
 def as_labels(y: Any) -> Value | None:
-    """Return a node (or nothing) as it is, and an array of integers as a constant of int64."""
+    """Return a node (or None) as it is, and an array of integers as a constant of int64."""
     return y if y is None or isinstance(y, Value) else Constant(y, dtype=INT64)
 
 
@@ -73,7 +73,7 @@ def as_labels(y: Any) -> Value | None:
 
 
 def by_row(weight: Any, shape: Sequence[int]) -> Any:
-    """Return weights (n,) as (n, 1, ...), so that they broadcast over a batch; absent ones as 1."""
+    """Return weights (n,) as (n, 1, ...), so that they broadcast over a batch; 1 for None."""
     return np.ones(()) if weight is None else weight.reshape(-1, *[1] * (len(shape) - 1))
 
 
@@ -97,7 +97,7 @@ def scale_mean(total: Any, shape: Sequence[int], weight: Any, reduction: str) ->
 
 
 def coefficients(dl: Any, shape: Sequence[int], weight: Any, reduction: str) -> Any:
-    """Return what each element's derivative is multiplied with, as an array of the shape."""
+    """Return the factors of the elements' derivatives, as an array of the shape."""
     result = np.broadcast_to(by_row(weight, shape), shape)
     return result * scale_mean(dl, shape, weight, reduction)
 
@@ -105,7 +105,7 @@ def coefficients(dl: Any, shape: Sequence[int], weight: Any, reduction: str) -> 
 class Loss(Op):
     """The base of the losses: a shape rule, the reductions, and test cases.
 
-    `of_values` says that the prediction is an estimate of the target itself, and no logit of it;
+    `of_values` says that the prediction is an estimate of the target itself, not a logit;
     `unit_target` that the target must lie in [0, 1].
     """
 
@@ -117,7 +117,7 @@ class Loss(Op):
     optional_inputs = (2,)
     constant_inputs = (2,)  # the sample weights
     grad: ClassVar[type[Op]]
-    match: ClassVar[Any] = staticmethod(match_target)  # (op, y, y_hat) to the shape of the batch
+    match: ClassVar[Any] = staticmethod(match_target)  # from (op, y, y_hat) to the batch's shape
 
     def __init__(
         self,
@@ -216,7 +216,7 @@ class LossGrad(Op):
 
     @classmethod
     def derivatives(cls, y: Any, y_hat: Any, delta: float) -> tuple[Any, Any]:
-        """Return the derivatives of `Loss.element` by y and by y_hat."""
+        """Return the derivatives of `Loss.element` with respect to y and y_hat."""
         raise NotImplementedError
 
     @classmethod
@@ -355,7 +355,7 @@ class L2LossGrad(LossGrad):
 
 
 class HuberLoss(Loss):
-    """Squared near the target, absolute far from it: outliers pull no harder than delta.
+    """Squared near the target, absolute far from it: the gradient of an outlier is at most delta.
 
     With d = |y_hat - y|, l = d^2 / 2 for d <= delta, else delta (d - delta / 2).
 

@@ -1,7 +1,7 @@
-"""Metrics: how well a model does, in numbers that people read. Kernels: metrics.c.
+"""Metrics: how good a model is, in numbers that people read. Kernels: metrics.c.
 
 A metric's output is a vector of float64 sums over its batch. Sums add up over batches, so the value
-of an epoch, ``metric.finalize(sum of the outputs)``, is exact however unequal the batches are.
+of an epoch, ``metric.finalize(sum of the outputs)``, is exact even if the batches differ in size.
 Each takes ``(y, y_hat, sample_weight=None)``, the weight with one number for each row.
 """
 
@@ -22,12 +22,12 @@ from pyframe.ops.losses import as_labels, by_row, match_labels, match_target, ma
 
 
 def _ratio(a: float, b: float) -> float:
-    """Return a / b, and NaN when there was nothing to count."""
+    """Return a / b, or NaN if nothing was counted."""
     return float(a) / float(b) if b != 0 else float("nan")
 
 
 class Metric(Op):
-    """The base of the metrics: sums of a batch, and what they mean once they are added up.
+    """The base of the metrics: the sums of a batch, and the metric computed from their totals.
 
     Parameters
     ----------
@@ -45,8 +45,8 @@ class Metric(Op):
     Attributes
     ----------
     higher_is_better : bool or None
-        What callbacks in mode "auto" follow: whether a model is the better the more this is, or
-        the less. None for what is no number, such as a matrix.
+        Whether a higher value means a better model; callbacks in mode "auto" follow it. None for a
+        metric that is not a number, such as a matrix.
     """
 
     listed_in = "metrics"
@@ -70,10 +70,10 @@ class Metric(Op):
 
 
 class Ratio:
-    """The part of a metric whose two sums are a total and what it is divided by."""
+    """A mixin for metrics whose two sums are a total and its divisor."""
 
     def finalize(self, sums: Any) -> Any:
-        """Return total / count, NaN when there was nothing to count."""
+        """Return total / count, or NaN if nothing was counted."""
         return _ratio(sums[0], sums[1])
 
     def finalize_all(self, records: Array) -> list[Any]:
@@ -169,9 +169,9 @@ class LabelMetric(Metric):
 
 
 class Accuracy(Ratio, LabelMetric):
-    """The share of rows whose greatest logit is that of the label; the first one of a tie counts.
+    """The share of rows whose largest logit is that of the label; the first one of a tie counts.
 
-    For two classes and one logit, a target of floats is taken for the probability of the positive
+    For two classes and one logit, a target of floats is taken as the probability of the positive
     class, and the result is a `BinaryAccuracy`.
 
     Parameters
@@ -222,7 +222,7 @@ class Accuracy(Ratio, LabelMetric):
 
 
 def _is_binary(y: Any, y_hat: Any) -> bool:
-    """Return whether y is made of probabilities of one class, not of labels of many."""
+    """Return whether y holds probabilities of one class, not labels of several."""
     if not isinstance(y, Value) or y.dtype.kind != "f":
         return False
     shape = y_hat.shape if isinstance(y_hat, Value) else np.shape(y_hat)
@@ -232,7 +232,7 @@ def _is_binary(y: Any, y_hat: Any) -> bool:
 
 
 class BinaryAccuracy(Accuracy):
-    """The share of elements on the right side: logit > 0 where y > 1/2, and not otherwise.
+    """The share of elements on the right side: logit > 0 exactly where y > 1/2.
 
     Parameters
     ----------
@@ -264,7 +264,7 @@ class BinaryAccuracy(Accuracy):
     """
 
     op = "binary_accuracy"
-    listed_in = ""  # `Accuracy` makes one where it is due
+    listed_in = ""  # `Accuracy` makes one when needed
     integer_inputs = ()
     unit_target = True
 
@@ -294,7 +294,7 @@ class BinaryAccuracy(Accuracy):
 
 
 class ConfusionMatrix(LabelMetric):
-    """How often (label, greatest logit) occurs: rows are true classes, columns predicted ones.
+    """How often (label, largest logit) occurs: rows are true classes, columns predicted ones.
 
     Parameters
     ----------
@@ -460,8 +460,9 @@ class R2(ElementMetric):
     1 - sum w (y_hat - y)^2 / sum w (y - m)^2 with m the weighted mean of y, over all elements: 1 is
     perfect, 0 no better than the mean. For a target that does not vary it is 1 when the prediction
     has no error, else 0, as in scikit-learn. The second sum is the difference of two that are added
-    up with twice the digits of float64: of a target whose mean is 10^k times its standard deviation
-    about 31 - 2k digits of it remain, and from k = 14.7 on it counts as one that does not vary.
+    up with twice the digits of float64. If the mean of the target is 10^k times its standard
+    deviation, about 31 - 2k digits of the difference remain; from k = 14.7 on the target counts as
+    one that does not vary.
 
     Parameters
     ----------
@@ -474,9 +475,9 @@ class R2(ElementMetric):
     Returns
     -------
     Value of float64, shape (9,)
-        sum w (y_hat - y)^2; then sum w in two parts, sum w y in three, sum w y^2 in three. Parts
-        add up to their number, and those of many batches without rounding: each but the last has
-        26 binary digits.
+        sum w (y_hat - y)^2; then sum w in two parts, sum w y in three, sum w y^2 in three. The
+        parts of a number add up to it. Each but the last has 26 binary digits, so that those of
+        many batches are added without rounding.
 
     Raises
     ------
@@ -503,13 +504,13 @@ class R2(ElementMetric):
         errors, *parts = map(float, sums)
         if not all(map(math.isfinite, parts)):
             return float("nan")
-        # As fractions: of a mean that is far from 0 the difference below leaves the last digits.
+        # As fractions: if the mean is far from 0, the difference below keeps only the last digits.
         exact = [Fraction(part) for part in parts]
         weight, first, second = sum(exact[:2]), sum(exact[2:5]), sum(exact[5:])
         if weight == 0:
             return float("nan")
         variation = second - first**2 / weight
-        # What is left of a constant target is the rounding of its sums.
+        # For a constant target the difference is only the rounding of its sums.
         if variation <= second * Fraction(2) ** -98:
             return 1.0 if errors == 0 else 0.0
         return 1 - errors / float(variation)
@@ -543,16 +544,17 @@ def _unit(x: Any) -> Any:
 class MeanOf(Ratio, Metric):
     """The mean of a loss over an epoch: each batch counts by its weight, or its number of rows.
 
-    Of losses that are means over their batch this gives exactly the mean over all rows, also when
-    the last batch is shorter.
+    For losses that are means over their batch this is exactly the mean over all rows, even if the
+    last batch is shorter.
 
     Parameters
     ----------
     loss : Value, shape ()
     batch : Value, shape (n, ...)
-        Whatever the loss is the mean of, usually the target: its first axis gives n. May be int64.
+        A value with the rows that the loss is the mean of, usually the target: its first axis gives
+        n. May be int64.
     sample_weight : Value, shape (n,), optional
-        The one that the loss was given.
+        The weight that the loss was given.
     name : str, optional
 
     Returns
@@ -563,7 +565,7 @@ class MeanOf(Ratio, Metric):
     Raises
     ------
     ShapeError
-        If the loss is not one number, or the weight has not n elements.
+        If the loss is not one number, or the weight does not have n elements.
 
     Examples
     --------
@@ -573,7 +575,7 @@ class MeanOf(Ratio, Metric):
     2.5
     """
 
-    op = "mean_of"  # of anything: which way is better, the metric says that is made with it
+    op = "mean_of"  # of any loss: the metric made with it says which way is better
     listed_in = ""
     shape_only = (1,)
     exact_on_integers = True

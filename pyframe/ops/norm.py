@@ -14,7 +14,7 @@ from pyframe.graph.op import Case, Op, known, merge_shapes, same_extent, same_sh
 from pyframe.graph.spec import Shape, Spec, describe
 from pyframe.ops.activations import Relu, ReluGrad
 
-# What norm.c needs for a batch: two rows, and three for each of 8 parts at most.
+# What norm.c needs for a batch: two rows, and three for each of up to 8 parts.
 BATCH_ROWS = 2 + 3 * 8
 
 
@@ -32,7 +32,7 @@ class Normalization(Op):
     scratch_rows: ClassVar[int] = 2  # scratch memory of the kernel in multiples of C elements
 
     def infer_x(self, shapes: Sequence[Any], min_ndim: int) -> Shape:
-        """Return the shape of x, with what the other inputs say of C."""
+        """Return the shape of x, with C from the other inputs if x leaves it open."""
         if len(shapes) != self.takes:
             self.bad_shapes(f"it takes {self.takes} inputs")
         x: Shape = shapes[self.x]
@@ -55,33 +55,33 @@ class BatchNorm(Normalization):
     """Each feature brought to mean 0 and variance 1 over the batch, then scaled and shifted.
 
     y = scale * (x - mean) / sqrt(variance + epsilon) + shift, statistics over all axes but the
-    last. While training they are those of the batch (the variance divided by the number of rows
-    n), and the running ones move towards them::
+    last. In training these are statistics of the batch (with a variance divided by the number of
+    rows n), and the running ones move towards them::
 
         running = momentum * running + (1 - momentum) * batch
 
     with the batch's unbiased variance, divided by n - 1. Otherwise the running ones are used.
-    Note the sense of momentum: it is the part that stays, as in Keras; PyTorch's is the part that
-    moves, so its default of 0.1 is 0.9 here.
+    Note the meaning of momentum: it is the share that is kept, as in Keras; PyTorch's is the share
+    that is replaced, so its default of 0.1 is 0.9 here.
 
     Parameters
     ----------
     x : Value, shape (..., C), two axes at least
     scale, shift : Value, shape (C,)
     running_mean, running_variance : State, shape (C,)
-        Start with zeros and ones.
+        The running statistics; start with zeros and ones.
     momentum : float in [0, 1], default 0.9
     epsilon : float, default 1e-5
     activation : {"none", "relu"}, default "none"
-        Applied to y on the way. A plan puts a neighbouring relu here by itself.
+        Applied to y in the same pass. A plan moves a neighbouring relu here by itself.
     name : str, optional
 
     Returns
     -------
     Node with four outputs
-        y (..., C), and (C,) each the mean and the inverse standard deviation that were used, and
-        what rounding has left of the mean: of one that is far from 0 the deviations count. The
-        node itself stands for y; the others are there to be looked at and get no gradient.
+        y (..., C); and, (C,) each, the mean and the inverse standard deviation that were used, and
+        what rounding cut off from the mean, which matters for a mean far from 0. The node itself
+        stands for y; the others are there to be inspected and get no gradient.
 
     Raises
     ------
@@ -201,7 +201,7 @@ class BatchNorm(Normalization):
         if training and len(rows):
             momentum = attributes["momentum"]
             batch = rows.mean(axis=0)
-            low = np.nan_to_num((rows - batch).mean(axis=0))  # NaN is in the mean
+            low = np.nan_to_num((rows - batch).mean(axis=0))  # a NaN shows in the mean
             squares = ((rows - batch - low) ** 2).sum(axis=0)
             new_states = (
                 momentum * mean + (1 - momentum) * batch,
@@ -223,7 +223,7 @@ class BatchNorm(Normalization):
         x, scale, shift = inputs
         _, mean, inverse, _ = cls.reference(*inputs, **attributes)
         rows = _rows(x)
-        # Deviations are off by units of their own, not of the mean: that one has its `low`.
+        # The error of a deviation is in units of the deviation, not of the mean, which has `low`.
         hat = np.abs(x - mean) * inverse + 1
         size = np.abs(mean)
         if len(rows):
@@ -236,14 +236,14 @@ class BatchNorm(Normalization):
         c = x.shape[-1:]
         states = (draw.normal(c), draw.positive(c))
         attributes = {"momentum": draw.choice([0.9, 0.5, 0.0]), "epsilon": 1e-2}
-        attributes["activation"] = "none"  # in the fixed cases the relu is away from its kink
+        attributes["activation"] = "none"  # only the fixed cases keep the relu away from its kink
         return Case((x, draw.normal(c), draw.normal(c)), attributes, states)
 
     @classmethod
     def cases(cls) -> Sequence[Case]:
         attributes = {"momentum": 0.9, "epsilon": 1e-5, "activation": "none"}
         rectified = {**attributes, "activation": "relu"}
-        flat = {**attributes, "epsilon": 1e-2}  # for a feature that is the same everywhere
+        flat = {**attributes, "epsilon": 1e-2}  # for a constant feature
         two = np.array([1.0, 2.0])
         many = np.random.default_rng(0).normal(size=(300, 133))  # several parts
         some = (many[:1, 0] + 3 * np.ones(133), np.ones(133))
@@ -260,8 +260,8 @@ class BatchNorm(Normalization):
 class BatchNormGrad(Normalization):
     """dx, dscale and dshift of `BatchNorm`, from dy, x, scale and the statistics that it used.
 
-    With x^ = (x - (mean + low)) * inverse, dshift = sum dy, dscale = sum dy x^, and while training
-    dx = scale * inverse * (dy - dshift / n - x^ dscale / n), otherwise scale * inverse * dy.
+    With x^ = (x - (mean + low)) * inverse, dshift = sum dy, dscale = sum dy x^, and dx = scale *
+    inverse * (dy - dshift / n - x^ dscale / n) in training, otherwise scale * inverse * dy.
     """
 
     op = "batch_norm_grad"
@@ -309,7 +309,7 @@ class LayerNorm(Normalization):
     """Each row brought to mean 0 and variance 1 over its features, then scaled and shifted.
 
     y = scale * (x - mean) / sqrt(variance + epsilon) + shift, statistics over the last axis; the
-    same while training and afterwards.
+    same in training and afterwards.
 
     Parameters
     ----------
@@ -394,7 +394,7 @@ def _standardize(x: Any, epsilon: float) -> tuple[Any, Any]:
 
 
 def _spread(x: Any, epsilon: float) -> tuple[Any, Any]:
-    """Return a bound of |x^| with no differences in it, and how much greater |x| is than x^."""
+    """Return a bound of |x^| without differences in it, and how much larger |x| is than x^."""
     _, inverse = _standardize(x, epsilon)
     size = np.abs(x).sum(axis=-1, keepdims=True) / max(x.shape[-1], 1)
     return (np.abs(x) + size) * inverse, 1 + size * inverse

@@ -14,10 +14,10 @@ from pyframe.graph.spec import Spec
 class Dropout(Op):
     """Zeroes random elements in training; the identity otherwise.
 
-    Each element is 0 with probability `rate`, else divided by 1 - rate, so that its mean stays
-    what it is ("inverted" dropout). Which ones are kept follows from the seed, the name of the
-    node, the step and the place in the batch: a run can be repeated, two dropouts differ, and a
-    batch that is split into parts loses the same elements as the whole.
+    Each element is 0 with probability `rate`, else divided by 1 - rate, so that its mean stays the
+    same ("inverted" dropout). Which ones are kept depends on the seed, the name of the node, the
+    step and the place in the batch: a run can be repeated, two dropouts differ, and the parts of a
+    split batch lose the same elements as the whole.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ class Dropout(Op):
 class DropoutGrad(Op):
     """dx = dy / (1 - rate) where `Dropout` kept the element, else 0.
 
-    It is `Dropout` of dy with the random numbers of the node that it belongs to, `source`.
+    It is `Dropout` of dy with the random numbers of `source`, the node that it is the gradient of.
     """
 
     op = "dropout_grad"

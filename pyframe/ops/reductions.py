@@ -31,7 +31,7 @@ def normalize_axis(node: Op, axis: Axis, ndim: int) -> tuple[int, ...]:
 
 
 def reduced_shape(shape: Shape, axes: Sequence[int], keepdims: bool) -> Shape:
-    """Return the shape that is left when the axes are reduced."""
+    """Return the shape that remains when the axes are reduced."""
     if keepdims:
         return tuple(1 if i in axes else n for i, n in enumerate(shape))
     return tuple(n for i, n in enumerate(shape) if i not in axes)
@@ -93,7 +93,7 @@ class Reduction(Op):
 
 
 class ReductionGrad(Reduction):
-    """dx(x's shape) from dy(the reduced shape), x, and what else the kernel takes."""
+    """dx (the shape of x) from dy (the reduced shape), x, and what else the kernel takes."""
 
     differentiable = False
     like = 1
@@ -109,7 +109,7 @@ class ReductionGrad(Reduction):
 
     @classmethod
     def _expand(cls, y: Any, x: Any, axis: Axis, keepdims: bool) -> Any:
-        """Return y with its reduced axes put back, of extent 1."""
+        """Return y with its reduced axes put back, with extent 1."""
         axes = range(x.ndim) if axis is None else np.atleast_1d(np.asarray(axis, int)) % x.ndim
         return np.reshape(y, [1 if i in axes else n for i, n in enumerate(x.shape)])
 
@@ -125,7 +125,7 @@ class ReductionGrad(Reduction):
 
 
 def varied(shape: tuple[int, ...]) -> Any:
-    """Return numbers of both signs in no order, 0.1 apart."""
+    """Return unordered numbers of both signs, at least 0.1 apart."""
     count = math.prod(shape)
     order = np.arange(count) * 7919 % max(count, 1)  # a prime: none comes twice
     return ((order - count // 2) / 10).reshape(shape)
@@ -140,7 +140,7 @@ def draw_axes(draw: Any, ndim: int) -> dict[str, Any]:
 
 
 def reduced_count(x: Any, axis: Axis = None, keepdims: bool = False) -> int:
-    """Return the number of elements of x for each one of the result."""
+    """Return the number of elements of x for each element of the result."""
     axes = range(x.ndim) if axis is None else np.atleast_1d(np.asarray(axis, int))
     return math.prod(x.shape[a] for a in axes)
 
@@ -152,9 +152,9 @@ class Sum(Reduction):
     ----------
     x : Value
     axis : int or tuple of int, optional
-        The axes to sum over, negative ones counted from the back; None: all.
+        The axes to sum over; negative ones count from the back, None is all.
     keepdims : bool, default False
-        Keep them, with extent 1.
+        Whether to keep the summed axes, with extent 1.
 
     Raises
     ------
@@ -242,9 +242,9 @@ class MeanGrad(ReductionGrad):
 
 
 class Max(Reduction):
-    """y = the greatest x over some axes, NaN if any is. The arguments are those of `Sum`.
+    """y = the largest x over some axes, NaN if any is. The arguments are those of `Sum`.
 
-    Several that are equally great share the gradient in equal parts, as in `Maximum`.
+    Elements that tie for the maximum get equal shares of the gradient, as in `Maximum`.
 
     Raises
     ------
@@ -279,7 +279,7 @@ class Max(Reduction):
 
 
 class MaxGrad(ReductionGrad):
-    """dx = dy / (how many elements are the greatest) at each of these, else 0."""
+    """dx = dy / (how many elements are the largest) at each of these, else 0."""
 
     op = "max_grad"
     takes = 3
@@ -311,7 +311,8 @@ class MaxGrad(ReductionGrad):
 class SumOfSquares(Op):
     """y = the sum of all x^2: what a penalty on weights is made of.
 
-    In one pass over x, and its gradient 2 x dy in another; `Sum` of `Square` takes two and two.
+    It takes one pass over x, and its gradient 2 x dy another one; `Sum` of `Square` takes two for
+    each.
 
     Parameters
     ----------
@@ -363,13 +364,13 @@ class SumOfSquares(Op):
 class SumTo(Op):
     """dx = dy summed over the axes along which `like` was stretched to dy's shape.
 
-    The gradient of broadcasting. Where both shapes are one, nothing is computed at all.
+    The gradient of broadcasting. If both shapes are the same, nothing is computed.
 
     Parameters
     ----------
     dy : Value
     like : Value
-        Only its shape is used: it must broadcast to that of dy.
+        A value whose shape broadcasts to that of dy; only the shape is used.
     """
 
     op = "sum_to"

@@ -19,7 +19,7 @@ from pyframe.ops.reductions import varied
 
 
 class Reshaped(Op):
-    """x with another shape: the same memory, or a copy where that cannot be."""
+    """x with another shape: the same memory, or a copy where that is not possible."""
 
     kernel = "copy"
     exact_on_integers = True
@@ -32,7 +32,7 @@ class Reshaped(Op):
 
 
 def extents_of(value: Any, what: str) -> tuple[int, ...]:
-    """Return the extents that a reshape is to: the rule of that attribute."""
+    """Return the extents of a reshape, checked: the rule of that attribute."""
     given = value if isinstance(value, Sequence | np.ndarray) else (value,)
     if isinstance(value, str | bytes):
         raise ArgumentError(f"{what} is {value!r:.80}; give whole numbers")
@@ -51,8 +51,8 @@ class Reshape(Reshaped):
     ----------
     x : Value
     shape : tuple of int
-        One extent may be -1: it takes what is left. That is how a batch of any size keeps its
-        axis: ``Reshape(x, (-1, 12))``.
+        The new extents. One of them may be -1 and follows from the others, so that a batch of any
+        size keeps its axis: ``Reshape(x, (-1, 12))``.
 
     Raises
     ------
@@ -118,11 +118,11 @@ class Reshape(Reshaped):
 
 
 class Flatten(Reshaped):
-    """x(B, ...) as y(B, the rest in one row).
+    """x (B, ...) as a matrix (B, product of the other extents).
 
     Parameters
     ----------
-    x : Value, of one axis at least
+    x : Value, with at least one axis
 
     Examples
     --------
@@ -155,7 +155,7 @@ class Flatten(Reshaped):
 
 
 class ReshapeLike(Reshaped):
-    """dx = dy in the shape of `like`, of which nothing else is used."""
+    """dx = dy in the shape of `like`; only the shape of `like` is used."""
 
     op = "reshape_like"
     kernel = "copy"
@@ -180,7 +180,7 @@ class ReshapeLike(Reshaped):
 
 
 def several_axes(value: Any, what: str) -> tuple[int, ...]:
-    """Return axes as a tuple: the rule of an attribute that is never a single one."""
+    """Return axes as a tuple, checked: the rule of an attribute that is never a single axis."""
     axes = any_axes(value, what)
     if not isinstance(axes, tuple):
         raise ArgumentError(f"{what} is {value!r}; give the axes as a tuple")
@@ -194,7 +194,7 @@ class Transpose(Op):
     ----------
     x : Value
     axes : tuple of int, optional
-        Axis i of the result is axis ``axes[i]`` of x. None: the order is reversed.
+        Axis i of the result is axis ``axes[i]`` of x. None reverses the order.
 
     Raises
     ------
@@ -231,7 +231,7 @@ class Transpose(Op):
         return tuple(x[a] for a in self._axes(len(x)))
 
     def alias(self, specs: Sequence[Spec | None], training: bool) -> int | None:
-        """Return 0 when only axes of extent 1 change places: the memory stays as it is."""
+        """Return 0 if only axes of extent 1 change places: the memory stays as it is."""
         (x,) = specs
         assert x is not None and x.shape is not None
         moved = [a for a in self._axes(len(x.shape)) if x.shape[a] != 1]
@@ -272,18 +272,18 @@ class Transpose(Op):
 
 
 class Concat(Op):
-    """The values one behind the other along an axis.
+    """The values one after the other along an axis.
 
     Parameters
     ----------
     *values : Value
-        One or more (or one list of them), of one shape but for the extent of that axis.
+        One or more values (or one list of them), of one shape except along that axis.
     axis : int, default 0
 
     Raises
     ------
     ShapeError
-        If they differ in another axis.
+        If the values differ along another axis.
 
     Examples
     --------
@@ -359,7 +359,7 @@ class Concat(Op):
 class ConcatGrad(Op):
     """dx = the part of dy that came from value number `position`.
 
-    The inputs are dy and all values, of which only the shapes are used.
+    The inputs are dy and all values; only the shapes of the values are used.
     """
 
     op = "concat_grad"
@@ -372,7 +372,7 @@ class ConcatGrad(Op):
     def __init__(
         self, dy: Any, *values: Any, axis: int, position: int, name: str | None = None
     ) -> None:
-        # As many values as there are, so this belongs to the node and not to its class.
+        # Their number depends on the node, so this is an attribute of the node, not of its class.
         self.shape_only = tuple(range(1, 1 + len(values)))  # type: ignore[misc]
         super().__init__(dy, *values, name=name, axis=axis, position=position)
 
@@ -415,7 +415,7 @@ class ConcatGrad(Op):
 
 
 def draw_parts(draw: Any) -> tuple[list[Any], int]:
-    """Return some arrays that fit together along the axis that is returned too."""
+    """Return some arrays and the axis along which they can be joined."""
     shape = list(draw.shape(min_ndim=1))
     axis = draw.axis(len(shape))
     arrays = []
@@ -463,7 +463,7 @@ def is_int(n: Any) -> bool:
 
 
 def numpy_index(index: Any) -> tuple[Any, ...]:
-    """Return what NumPy takes for a normalized index."""
+    """Return a normalized index as NumPy takes it."""
     return tuple(
         slice(*part) if isinstance(part, tuple) else Ellipsis if part == "..." else part
         for part in normalize_index(index)
@@ -581,7 +581,7 @@ class Slice(Sliced):
 
 
 class SliceGrad(Sliced):
-    """dx = dy where x was taken, else 0; of x only the shape is used."""
+    """dx = dy in the part that was taken, else 0; only the shape of x is used."""
 
     op = "slice_grad"
     shape_only = (1,)
@@ -618,8 +618,8 @@ def draw_index(draw: Any, shape: tuple[int, ...]) -> tuple[Any, ...]:
         if n > 0 and draw.choice([False, False, True]):
             index.append(draw.choice([0, n // 2, n - 1, -1, -n]))
             continue
-        # Both ends are counted from one side, so that how many they enclose follows from the
-        # extent in a way that the tests of other extents can foresee.
+        # Both ends are counted from one side, so that tests with other extents can predict how many
+        # indices lie between them.
         side = draw.choice([[0, 1, n // 2, n - 1, n, n + 3], [-1, -(n // 2) - 1, -n, -n - 3]])
         step = draw.choice([None, 1, 2, 3, n + 1, -1, -2, -n - 1])
         index.append(slice(draw.choice([None, *side]), draw.choice([None, *side]), step))

@@ -57,9 +57,9 @@ class AxisOp(Op):
 
 
 class Softmax(AxisOp):
-    """y_i = exp(x_i) / sum_j exp(x_j): numbers into probabilities.
+    """y_i = exp(x_i) / sum_j exp(x_j): turns numbers into probabilities.
 
-    Computed from x - max(x), so that large x do not overflow. An x of -inf, a class that cannot be,
+    Computed from x - max(x), so that large x do not overflow. An x of -inf, an impossible class,
     has probability 0 and gets no gradient; where one is +inf, or all are -inf, the result is NaN,
     as in PyTorch.
 
@@ -67,7 +67,7 @@ class Softmax(AxisOp):
     ----------
     x : Value, of any shape with at least one axis
     axis : int, default -1
-        The axis that sums to 1.
+        The axis along which the result sums to 1.
     name : str, optional
 
     Returns
@@ -95,7 +95,7 @@ class Softmax(AxisOp):
         return (SoftmaxGrad(grads[0], self, **self.attrs),)
 
     def absorb(self, index: int, consumer: Op, specs: Sequence[Spec | None]) -> Op | None:
-        # One pass, and right where the probability itself would be rounded to zero.
+        # One pass, and accurate even where the probability itself rounds to zero.
         if isinstance(consumer, Log):
             return LogSoftmax(self.inputs[0], self.attrs["axis"], name=consumer.label())
         return None
@@ -155,10 +155,10 @@ class SoftmaxGrad(AxisOp):
 
 
 class LogSoftmax(AxisOp):
-    """y_i = x_i - log sum_j exp(x_j): numbers into log-probabilities.
+    """y_i = x_i - log sum_j exp(x_j): turns numbers into log-probabilities.
 
-    More exact than the logarithm of `Softmax`, which is minus infinity where that underflows. Of an
-    x of -inf it is -inf; where one is +inf, or all are -inf, it is NaN, as that of `Softmax` is.
+    More accurate than the logarithm of `Softmax`, which is -inf where `Softmax` underflows. For an
+    x of -inf it is -inf; where one is +inf, or all are -inf, it is NaN, as `Softmax` is.
 
     Parameters
     ----------
