@@ -1,4 +1,4 @@
-"""Checks in a process of their own, whose death is a failed check and not the end of the run."""
+"""Checks in a process of their own: if it crashes, the check fails and the run goes on."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from pyframe.native import core
 from pyframe.testing import witness
 from pyframe.testing.subject import ConformanceError
 
-# Set to anything but 0: everything runs in the process of the tests, where a debugger sees it.
+# If set to anything but 0, everything runs in the process of the tests, where a debugger sees it.
 VARIABLE = "PYFRAME_TESTING_IN_PROCESS"
 LONGEST_CALL = 120.0  # seconds that one call of a kernel may take
 
 
 def why_together() -> str | None:
-    """Return why checks run in the process that asks for them, or None where they need not."""
+    """Return why checks have to run in the calling process, or None if they need not."""
     if os.environ.get(VARIABLE, "0") not in ("", "0"):
         return f"{VARIABLE} is set"
     if sys.platform != "linux":
@@ -39,16 +39,16 @@ def foreign_code() -> bool:
 
 
 def run_apart(what: str, check: Callable[[], None], foreign: bool = False) -> None:
-    """Run a check in a child process where there are kernels that might end the process.
+    """Run a check in a child process if there are kernels that might end the process.
 
-    Without kernels of plugins, unless `foreign` says that there are others, and where
-    `why_together` gives a reason, the check is simply called.
+    The check is simply called if `why_together` gives a reason, or if there are no kernels of
+    plugins and `foreign` announces no others.
 
     Raises
     ------
     ConformanceError
-        What the check raised; of kind "crash" when the process has ended by itself, and "hang" when
-        a call of a kernel did not return.
+        The error that the check raised; of kind "crash" if the process ended by itself, and "hang"
+        if a call of a kernel did not return.
     """
     inside = witness.current is not None
     if inside or why_together() is not None or not (foreign or foreign_code()):
@@ -64,20 +64,20 @@ def run_apart(what: str, check: Callable[[], None], foreign: bool = False) -> No
     how, error, cause = answer
     if how == "failed":
         raise ConformanceError(*error) from (None if cause is None else pickle.loads(cause))
-    if how == "raised":  # no failure, as when a test is skipped: it may do the same here
+    if how == "raised":  # not a failure but, say, a skip: repeat it here
         check()
 
 
 def _in_child(
     what: str, check: Callable[[], None], seen: witness.Witness
 ) -> tuple[int | None, Any]:
-    """Return the status of the child, None where it was killed for taking too long, and what it
-    has answered, None for nothing."""
+    """Return the status of the child, None if it was killed for taking too long, and its answer,
+    None if there was none."""
     reading, writing = os.pipe()
     for stream in (sys.stdout, sys.stderr):
-        stream.flush()  # or both processes would write what is in its buffer
+        stream.flush()  # otherwise both processes would write what is in its buffer
     with warnings.catch_warnings():
-        # Threads that other libraries have started; those of the core know of forks.
+        # Other libraries may have started threads; those of the core handle forks.
         warnings.simplefilter("ignore", DeprecationWarning)
         pid = os.fork()
     if pid == 0:
@@ -101,7 +101,7 @@ def _in_child(
 
 
 def _read(reading: int, seen: witness.Witness) -> tuple[bytes, bool]:
-    """Return all that comes through a pipe, and whether no call took too long."""
+    """Return everything that comes through a pipe, and whether no call took too long."""
     data, steps, since = b"", -1, time.monotonic()
     while True:
         if select.select([reading], [], [], 1.0)[0]:
@@ -117,9 +117,9 @@ def _read(reading: int, seen: witness.Witness) -> tuple[bytes, bool]:
 
 
 def _be_the_child(writing: int, check: Callable[[], None], seen: witness.Witness) -> NoReturn:
-    """Run the check, answer, and end the process without any of its parent's last acts."""
+    """Run the check, answer, and end the process without its parent's exit handlers."""
     try:
-        faulthandler.disable()  # the parent tells it in an author's terms
+        faulthandler.disable()  # the parent reports it in the author's terms
         with contextlib.suppress(ImportError, OSError, ValueError):
             import resource
 
@@ -136,7 +136,7 @@ def _be_the_child(writing: int, check: Callable[[], None], seen: witness.Witness
 
 
 def _answer(check: Callable[[], None]) -> tuple[str, Any, Any]:
-    """Return what came of a check: ("passed" or "failed" or "raised", the error, its cause)."""
+    """Return the outcome of a check: ("passed" or "failed" or "raised", the error, its cause)."""
     try:
         check()
     except ConformanceError as error:
@@ -154,7 +154,7 @@ def _packed(cause: BaseException | None) -> bytes | None:
     cause.add_note(told)
     try:
         packed = pickle.dumps(cause)
-        pickle.loads(packed)  # not all that can be packed can be unpacked
+        pickle.loads(packed)  # what can be packed cannot always be unpacked
     except Exception:
         packed = pickle.dumps(RuntimeError(told))
     return packed

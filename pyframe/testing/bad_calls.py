@@ -37,16 +37,16 @@ def check_bad_calls(
     seed: int = 0,
     kernels: Kernels | None = None,
 ) -> None:
-    """Derive wrong calls from an op's right ones and see that each is refused.
+    """Derive wrong calls from an op's right ones and check that each is refused.
 
-    - The rank of each input one less and one more, each extent one less and one more, and zero: a
+    - The rank of each input plus and minus one, each extent plus and minus one, and zero: a
       `ShapeError` that names the node and the shape, or exactly the right answer.
-    - Floats for labels, integers for floats, float32 among float64: a `DTypeError`.
+    - Floats as labels, integers as floats, float32 beside float64: a `DTypeError`.
     - A required input left out: a `GraphError`.
-    - Labels below zero and just past the last class: the kernel refuses, names the element, and
-      touches nothing around its operands.
+    - Labels below zero and just past the last class: the kernel refuses them, names the element,
+      and touches nothing around its operands.
     - More than 2^31 elements: the same shape rule; more than 2^63 bytes: a `ShapeError`.
-    - Unknown extents: the same result as far as it can be known.
+    - Unknown extents: the same result, as far as it can be known.
 
     Raises
     ------
@@ -84,7 +84,7 @@ def _wrong_shapes(shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
 
 
 def _resized(array: Array, shape: tuple[int, ...]) -> Array:
-    """Return an array of another shape with elements like those of a given one."""
+    """Return an array of another shape with elements like those of the given one."""
     if array.dtype == INT64:
         return np.zeros(shape, np.int64)  # a valid label wherever there is a class
     if array.size == 0:
@@ -93,7 +93,7 @@ def _resized(array: Array, shape: tuple[int, ...]) -> Array:
 
 
 def _check_shapes(subject: Subject) -> None:
-    # With fewer classes the labels of the case may be too large; label 0 is right to the last.
+    # With fewer classes the labels of the case may be too large; label 0 is valid if any is.
     inputs = [np.zeros_like(a) if a is not None and a.dtype == INT64 else a for a in subject.arrays]
     for i, array in enumerate(subject.arrays):
         if array is None:
@@ -111,7 +111,7 @@ def _check_other_shape(subject: Subject, case: Case, shape: Shape, origin: str) 
     try:
         other = Subject(op_class, case, subject.dtype.name, origin, subject.kernels)
     except (ShapeError, ArgumentError) as error:
-        # An attribute that makes no sense for these shapes is no matter of one input's shape.
+        # An attribute that does not fit these shapes is not an error in one input's shape.
         shown = (describe(shape),) if isinstance(error, ShapeError) else ()
         for part in (NODE_NAME, *shown):
             if part not in str(error):
@@ -153,7 +153,7 @@ def _check_other_shape(subject: Subject, case: Case, shape: Shape, origin: str) 
 
 
 def has_no_classes(subject: Subject) -> bool:
-    """Return whether the kernel refuses even label 0, since the floats have no element."""
+    """Return whether the kernel refuses even label 0, since the float inputs have no element."""
     arrays = [a for a in subject.arrays if a is not None]
     if not subject.op_class.integer_inputs or all(a.size for a in arrays):
         return False
@@ -161,7 +161,7 @@ def has_no_classes(subject: Subject) -> bool:
 
 
 def _check_unknown(subject: Subject) -> None:
-    """With unknown extents the rule says no more than, and nothing else than, with known ones."""
+    """Check that with unknown extents the rule says the same as with known ones, or less."""
     full = [s.shape for s in subject.node.specs]
     for axis in (*range(core.MAX_NDIM), None):
         specs: list[Spec | None] = []
@@ -214,7 +214,7 @@ def _check_refused(
 
 
 def _check_dtypes(subject: Subject) -> None:
-    taken = set(range(len(subject.specs))) - set(subject.node.shape_only)  # others go as they come
+    taken = set(range(len(subject.specs))) - set(subject.node.shape_only)  # others: shape only
     floats = [i for i, s in enumerate(subject.specs) if s and s.dtype.kind == "f" and i in taken]
     for i, spec in enumerate(subject.specs):
         if spec is None or i not in taken:
@@ -262,7 +262,7 @@ def _check_labels(subject: Subject) -> None:
 
 
 def _class_count(subject: Subject, i: int) -> int:
-    """Return the first label that the reference refuses; if it takes all, the longest extent."""
+    """Return the first label that the reference refuses; if it accepts all, the longest extent."""
     longest = max(int(n) for a in subject.arrays if a is not None for n in (1, *a.shape))
     array = subject.arrays[i]
     assert array is not None
@@ -283,9 +283,10 @@ def _renamed(shape: Shape, old: int, new: int) -> Shape:
 
 
 def _check_sizes(subject: Subject) -> None:
-    """Give one extent, wherever it occurs, another length: the result must follow.
+    """Change one extent wherever it occurs: the shape of the result must follow.
 
-    Whether an op scales like that (a concatenation does not) is tried with small lengths first.
+    Small lengths are tried first, to see whether the op scales like that (a concatenation does
+    not).
     """
     shapes = [None if s is None else s.shape for s in subject.specs]
     extents = {n for shape in shapes for n in shape or () if n is not None and n > 1}

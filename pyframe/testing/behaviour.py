@@ -23,19 +23,19 @@ from pyframe.testing.runner import fail, require
 
 THREADS = (1, 2, 3, 7)
 ROWS = (0, 1, 7)
-COORDINATES = 5  # of each array whose gradient is checked
+COORDINATES = 5  # per array whose gradient is checked
 BUILDS = 1000
-# Elements of an input that is large enough for several threads.
+# Elements that make an input large enough for several threads.
 SHARED_WORK = 60_000
-# Elements of inputs that are compared with few rows at a time, and of those few.
+# Elements of the large inputs, which are compared with a few rows at a time.
 LARGE = (2**14 + 1, 3 * 2**15 + 7, 2**17)
 SMALL = 3000
-LEAK_BYTES = 24  # a build; the smallest object has more
-LEAK_SLACK = 40_000  # bytes: free lists that grow up to a limit
+LEAK_BYTES = 24  # per build; the smallest object is larger
+LEAK_SLACK = 40_000  # bytes, for free lists that grow up to a limit
 
 
 def same_bits(a: Any, b: Any) -> bool:
-    """Return whether two arrays are the same to the bit."""
+    """Return whether two arrays have the same bits."""
     a, b = np.asarray(a), np.asarray(b)
     return bool(a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes())
 
@@ -54,7 +54,7 @@ def furthest(got: Array, wanted: Array) -> tuple[float, str]:
 
 
 def close(got: Array, wanted: Array, relative: float) -> str | None:
-    """Return what differs by more than this share of the largest element, or None."""
+    """Return what differs by more than `relative` times the largest element, or None."""
     if got.shape != wanted.shape:
         return f"has shape {describe(got.shape)}, not {describe(wanted.shape)}"
     finite = np.abs(wanted[np.isfinite(wanted)])
@@ -107,7 +107,7 @@ def by_rows(built: Built) -> bool:
 
 
 def check_batch(part: Part) -> None:
-    """A row comes out the same whatever rows stand beside it, outside of training."""
+    """Outside of training, the output for a row does not depend on the other rows."""
     built = part.build("float64")
     if not by_rows(built):
         return
@@ -128,7 +128,7 @@ def check_batch(part: Part) -> None:
 
 
 def check_determinism(part: Part) -> None:
-    """One seed gives the same bits: weights, outputs and gradients; running changes nothing."""
+    """One seed gives the same bits: weights, outputs, gradients; running a plan changes nothing."""
     rng_state = np.random.get_state()  # noqa: NPY002
     try:
         found = []
@@ -188,7 +188,7 @@ def check_threads(part: Part) -> None:
 
 
 def check_sizes(part: Part) -> None:
-    """The rows of a large batch come out as they do in small ones, and so do their gradients."""
+    """The rows of a large batch have the same outputs and gradients as in small batches."""
     if not by_rows(part.build("float64")) or not _rows_by_themselves(part):
         return
     per_row = max(*(int(np.prod(s[1:])) for s in part.case.shapes), 1)
@@ -204,7 +204,7 @@ def check_sizes(part: Part) -> None:
 
 
 def _rows_by_themselves(part: Part) -> bool:
-    """Return whether a row depends on itself alone; that it should, `check_batch` says."""
+    """Return whether a row's output depends on that row alone; `check_batch` tells if it should."""
     built = part.build("float64")
     arrays = part.cast(part.case.arrays(7), "float64")
     whole = built.run(arrays)
@@ -219,7 +219,7 @@ def _same_rows(part: Part, got: Array, wanted: Array, what: str, few: int) -> No
 
 
 def _check_large_gradient(part: Part, rows: int, few: int) -> None:
-    """Gradients of a weighted sum, in float64: of all rows, and added up over a few at a time."""
+    """Compare gradients of a weighted sum in float64: of all rows at once, and a few at a time."""
     arrays = part.cast(part.case.arrays(rows), "float64")
     floats = [i for i, a in enumerate(arrays) if a.dtype.kind == "f"]
 
@@ -255,7 +255,7 @@ def _check_large_gradient(part: Part, rows: int, few: int) -> None:
 
 
 def check_dtypes(part: Part) -> None:
-    """float32 gives what float64 does, as far as its digits go."""
+    """float32 gives the same as float64, up to its precision."""
     narrow, wide = part.build("float32"), part.build("float64")
     for one, other in zip(narrow.arrays, wide.arrays, strict=True):
         require(
@@ -325,10 +325,10 @@ def _check_array(
 def _difference(
     whole: Differentiable, parameter: Parameter, value: Array, direction: Array, training: bool
 ) -> tuple[float | None, float]:
-    """Return the five-point difference of the cost, and how far it may be off; None at a kink.
+    """Return the five-point difference of the cost and its possible error; None at a kink.
 
-    See `pyframe.testing.gradients`; the step is ten times larger, since the float64 of a whole
-    graph rounds more than a reference does.
+    See `pyframe.testing.gradients`; the step is ten times larger, since a whole graph has larger
+    rounding errors than a reference.
     """
     step = 5 * STEP
 
@@ -338,7 +338,7 @@ def _difference(
     center, halves = at(0.0), {i: at(i * step / 2) for i in (-4, -2, -1, 1, 2, 4)}
 
     def terms(i: int) -> Array:
-        """Return the five-point difference with a step of i halves."""
+        """Return the five-point difference with a step of ``i * step / 2``."""
         near, far = halves[i] - halves[-i], halves[2 * i] - halves[-2 * i]
         return np.asarray((8 * near - far) / (6 * i * step))
 
@@ -347,11 +347,11 @@ def _difference(
     rounding = 256 * eps / step * (np.abs(center) + np.abs(whole.weights))
     bend = (halves[2] + halves[-2] - 2 * center) / step
     wide = (halves[4] + halves[-4] - 2 * center) / (2 * step)
-    # At a kink the slopes of the two sides differ by as much for a step of any length.
+    # At a kink the slopes of the two sides differ by the same amount for every step.
     kinked = (np.abs(bend) > 4 * rounding + 1e-2 * step) & (np.abs(wide - bend) < np.abs(bend) / 4)
     if np.any(kinked) or not np.isfinite(fine).all():
         return None, 0.0
-    # Where the two steps disagree, both are off, the coarse one 16 times as far.
+    # Where the two steps disagree, both have an error, the coarse one 16 times as large.
     error = np.abs(fine - coarse) + 1e-6 * np.abs(fine) + rounding
     return float(np.sum(fine)), float(np.sum(error)) + 1e-9
 
@@ -360,7 +360,7 @@ def _difference(
 
 
 def census() -> dict[str, int]:
-    """Return how many nodes, layers and plans there are, by class."""
+    """Return the number of existing nodes, layers and plans, by class."""
     gc.collect()
     found: dict[str, int] = {}
     for thing in gc.get_objects():
@@ -371,8 +371,8 @@ def census() -> dict[str, int]:
 
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
-    """Hide what there is from the garbage collector, which then has little to look through."""
-    if gc.get_freeze_count():  # somebody else has done so, and would not want it undone
+    """Hide existing objects from the garbage collector, which then has few to search."""
+    if gc.get_freeze_count():  # somebody else froze objects, and they must stay frozen
         yield
         return
     gc.freeze()
@@ -383,7 +383,7 @@ def _alone() -> Iterator[None]:
 
 
 def repeat(what: str, action: Callable[[], Any], count: int) -> None:
-    """Do something so often, and fail if nodes, layers, plans or bytes are left behind."""
+    """Do something `count` times, and fail if nodes, layers, plans or bytes are left behind."""
     for _ in range(10):
         action()  # fills caches
     with _alone():
@@ -392,7 +392,7 @@ def repeat(what: str, action: Callable[[], Any], count: int) -> None:
 
 def _repeat(what: str, action: Callable[[], Any], count: int) -> None:
     before = census()
-    traced = max(count // 4, 1)  # the bytes are counted for a part, since that takes time
+    traced = max(count // 4, 1)  # counting bytes is slow, so only for a part
     for _ in range(count - traced):
         action()
     gc.collect()
@@ -428,7 +428,7 @@ def check_leak(part: Part) -> None:
 
 
 def check_purity(part: Part) -> None:
-    """A node in Python keeps on `ctx` what it keeps, not on itself: several threads run it."""
+    """A node in Python keeps data on `ctx`, not on itself: several threads run it."""
     built = part.build()
     nodes = [n for n in built.plan.graph.order if n.is_python]
     before = [{key: id(value) for key, value in vars(n).items()} for n in nodes]
@@ -446,7 +446,7 @@ def check_purity(part: Part) -> None:
 
 
 def check_modes(part: Part) -> None:
-    """What differs between training and inference says so: a state, or an op that declares it."""
+    """A part that differs between training and inference has a state, or an op that declares it."""
     whole = part.build("float64")
     arrays = part.cast(part.case.arrays(), "float64")
     honest = bool(whole.plan.graph.states) or any(

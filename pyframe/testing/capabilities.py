@@ -21,12 +21,12 @@ def check_capabilities(
     seed: int = 0,
     kernels: Kernels | None = None,
 ) -> None:
-    """Check what an op class declares of its kernel and the planner relies on.
+    """Check what an op class declares about its kernel, on which the planner relies.
 
-    - Without `reads_training` and states, training makes no difference to any bit.
+    - Without `reads_training` and states, training changes no bit.
     - Without `uses_random`, neither do seed, stream and step.
-    - Where it `is_elementwise` and the shapes allow it, the kernel gives the same bits for any
-      stretch of the elements as a 1-D array, also with its output in the place of an input.
+    - If it `is_elementwise` for the shapes, the kernel gives the same bits for any stretch of the
+      elements as a 1-D array, also with its output in the memory of an input.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def check_capabilities(
 
 
 def _check_same(subject: Subject, what: str, options: dict[str, int]) -> None:
-    """Fail if the options of a call make a difference that the class does not declare."""
+    """Fail if options of a call change the outputs and the class does not declare it."""
     for one, other in zip(
         subject.call_ok().outputs, subject.call_ok(**options).outputs, strict=True
     ):
@@ -85,7 +85,8 @@ def _compare(
     place: int | None,
     stretch: tuple[int, int],
 ) -> None:
-    """Call the kernel on a stretch, its first output in the place of an input if that is given."""
+    """Call the kernel on a stretch; if `place` is given, output 0 is in the memory of that
+    input."""
     outputs: list[Array | None] = [np.full_like(w, np.nan) for w in wanted]
     if place is not None:
         shared = parts[place]

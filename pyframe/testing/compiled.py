@@ -1,4 +1,4 @@
-"""`compile`: from a C text and a NumPy reference to a checked op, in the running process."""
+"""`compile`: makes a checked op of a C text and a NumPy reference, in the running process."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from pyframe.testing.zero_extents import check_zero_extents
 SHAPES = 60  # random cases of a check; `check_op` has more
 GRADIENT = "_grad"
 
-_numbers = itertools.count(1)  # of the libraries: what was opened once stays open
+_numbers = itertools.count(1)  # for the libraries: one that was opened stays open
 
 
 class Given(NamedTuple):
-    """What the author of an op has said of it."""
+    """What the author of an op has stated about it."""
 
     reference: Callable[..., Any] | None
     infer_shape: Callable[..., Any] | None
@@ -58,25 +58,25 @@ def compile(
 ) -> type[Op]:
     """Compile kernels with this machine's C compiler, load them, and return an op made of them.
 
-    It is for trying out, in a script or a notebook: the op lives in this process. What it becomes
-    in a package is told in the page on kernels in C.
+    It is for trying things out in a script or a notebook: the op lives in this process. The page on
+    kernels in C tells how to put it into a package.
 
     Parameters
     ----------
     source : str or path
         A C file, or its text. Kernels are functions ``int NAME(scan)(const pf_call *call)``, in
-        which ``real`` is float or double; ``pyframe/real.h``, which is included by itself, has
-        these words and some more. A second kernel ``scan_grad`` makes the op differentiable: its
-        inputs are dy and the inputs of ``scan``, its outputs the gradients of those of them that
-        are floats.
+        which ``real`` is float or double; ``pyframe/real.h``, which is included automatically,
+        defines these names and some more. A second kernel ``scan_grad`` makes the op
+        differentiable: its inputs are dy and the inputs of ``scan``, its outputs the gradients of
+        those inputs that are floats.
     reference : callable, optional
-        ``reference(*inputs, **attributes)`` gives the output in NumPy; what it wants by position,
-        attributes left out, is the inputs. Without it nothing is checked.
+        ``reference(*inputs, **attributes)`` gives the output in NumPy; its positional parameters
+        that are no attributes are the inputs. Without it nothing is checked.
     attributes : dict of str to float or int, optional
         Name and default of each attribute, in the order of the C struct that the kernels read: a
         float is a ``double``, an int an ``int64_t``.
     rules : dict, optional
-        As `Op.rules`: what an attribute may be, if it may not be any number.
+        The values that an attribute may have, if not every number, as in `Op.rules`.
     infer_shape : callable, optional
         ``infer_shape(*shapes, **attributes)`` gives the shape of the output, or raises a
         `ValueError` that says what is wrong; an extent may be None. Default: all inputs have one
@@ -85,32 +85,33 @@ def compile(
         ``sample(draw)`` gives random inputs for a test, from a `Draw`: an array, a tuple of them,
         or a `Case`. Default: normal numbers of one shape for all inputs.
     magnitude : callable, optional
-        As `Op.magnitude`: how far off a sum may be. Default: 4 units in the last place.
+        The possible error of a sum, as in `Op.magnitude`. Default: 4 units in the last place.
     name : str, optional
-        Which of several kernels the op is. Default: the only one, those for gradients left out.
+        The kernel that the op uses, if there are several. Default: the only one that is not for
+        gradients.
     check : bool, default True
-        Run the checks of `check_op`, on fewer shapes. The kernel for the gradient is compared in
-        float64 with differences of the reference, and in float32 with itself in float64.
+        Run the checks of `check_op`, on fewer shapes. The gradient's kernel is compared in float64
+        with differences of the reference, and in float32 with its float64 variant.
 
     Returns
     -------
     type of Op
-        Its `kernel` is what an op class of one's own may name.
+        An op class; another op class may use its `kernel`.
 
     Raises
     ------
     MissingCompilerError
         If this machine has no C compiler; the message says what to install.
     CompilationError
-        If the compiler refuses the text; the message repeats what it says, with its lines.
+        If the compiler refuses the text; the message repeats the compiler's, with line numbers.
     ConformanceError
         An `AssertionError`, if a check fails.
     ArgumentError
-        If the file does not exist, or it cannot be told which kernel is meant.
+        If the file does not exist, or it is unclear which kernel is meant.
 
     See Also
     --------
-    check_op : all checks, for an op class of one's own.
+    check_op : all checks, for an op class that you write yourself.
 
     Examples
     --------
@@ -243,12 +244,12 @@ def _input_count(
 
 
 def as_inputs(drawn: Any) -> tuple[Any, ...]:
-    """Return what a sample has drawn as a tuple of arrays."""
+    """Return the inputs that a sample has drawn as a tuple of arrays."""
     return drawn if isinstance(drawn, tuple) else (drawn,)
 
 
 class _Compiled(Op):
-    """What all ops that `compile` makes have in common."""
+    """The base of all ops that `compile` makes."""
 
     differentiable = False
     given: ClassVar[Given]
@@ -329,7 +330,7 @@ class _CompiledGradient(_Compiled):
 
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
-        """Return what the kernel gives in float64, where it has been compared with differences."""
+        """Return the result of the kernel in float64, which has been compared with differences."""
         arrays = [
             np.ascontiguousarray(array, INT64 if i in cls.integer_inputs else FLOAT64)
             for i, array in enumerate(inputs)
@@ -349,7 +350,7 @@ class _CompiledGradient(_Compiled):
 
     @classmethod
     def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
-        """Return bounds for rounding that is measured by the largest element."""
+        """Return bounds for rounding errors relative to the largest element."""
         expected = cls.reference(*inputs, **attributes)
         results = expected if isinstance(expected, tuple) else (expected,)
         terms = max(9, *(array.size for array in inputs))
@@ -366,7 +367,7 @@ class _CompiledGradient(_Compiled):
 def _checks(op: type[_Compiled]) -> Checks:
     """Return the checks of an op, and those of its gradient that differences do not cover."""
     checks = op_checks(op, shapes=SHAPES)
-    del checks["declaration"]  # it was declared here
+    del checks["declaration"]  # this module declares it
     grad = op.gradient_class
     if grad is not None:
 

@@ -1,7 +1,7 @@
 """The parts of random test cases: odd sizes, odd shapes, arrays with a stated property.
 
-Sizes are the ones at which loops go wrong: 0, 1, primes, and one less or more than a vector's
-lanes or a tile's rows and columns. Everything follows from one seed, which a failing test prints.
+Sizes are those at which loops go wrong: 0, 1, primes, and one less or more than a vector's lanes or
+a tile's rows and columns. Everything is determined by one seed, which a failing test prints.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import numpy.typing as npt
 T = TypeVar("T")
 Floats = npt.NDArray[np.float64]
 
-# 0 and 1; primes; lanes (4, 8, 16) and tiles (32, 64) one less, exactly, and one more.
+# 0 and 1; primes; and lanes (4, 8, 16) and tiles (32, 64), each minus one, exact, and plus one.
 SIZES = (0, 1, 2, 3, 4, 5, 7, 8, 9, 11, 13, 15, 16, 17, 19, 23, 31, 32, 33, 37, 63, 64, 65, 97)
-# Longer than the panels that long sums are cut into; rare, for they cost time.
+# Longer than the panels that long sums are cut into; drawn rarely, since they cost time.
 LONG_SIZES = (127, 129, 256, 257, 521)
 MAX_ELEMENTS = 4000
 
@@ -28,10 +28,10 @@ class Draw:
     Parameters
     ----------
     seed : int
-        The same seed gives the same cases.
+        Seed of all random choices: the same seed gives the same cases.
     integers : bool, default False
-        Draw small whole numbers wherever floats are asked for, so that sums and products are
-        exact and a result can be compared to the bit.
+        Whether to draw small whole numbers wherever floats are asked for, so that sums and products
+        are exact and results can be compared to the bit.
 
     Examples
     --------
@@ -61,7 +61,7 @@ class Draw:
         for _ in range(ndim):
             extents.append(self.size(low, max(room, low)))
             room //= max(extents[-1], 1)
-        # The first extents had most of the room: let any axis be the long one.
+        # The first extents had the most choice: let any axis be the longest.
         self._rng.shuffle(extents)
         return tuple(extents)
 
@@ -84,14 +84,14 @@ class Draw:
         return self._rng.uniform(0.1, 3.0, tuple(shape))
 
     def away_from_zero(self, shape: Sequence[int]) -> Floats:
-        """Return numbers of both signs, none nearer to zero than 0.05."""
+        """Return numbers of both signs, none closer to zero than 0.05."""
         sign = self._rng.choice([-1.0, 1.0], tuple(shape))
         if self.integers:
             return sign * self._whole(1, 4, shape)
         return np.asarray(sign * (0.05 + np.abs(self._rng.standard_normal(tuple(shape)))))
 
     def distinct(self, shape: Sequence[int]) -> Floats:
-        """Return numbers of which no two are nearer to each other than 1e-3."""
+        """Return numbers that are at least 1e-3 apart."""
         count = int(np.prod(tuple(shape), dtype=np.int64))
         order = self._rng.permutation(count) - count // 2
         if self.integers:
@@ -115,7 +115,7 @@ class Draw:
         return int(self._rng.integers(-ndim, ndim))
 
     def axes(self, ndim: int) -> tuple[int, ...]:
-        """Return some axes, one at least (none for a scalar), each counted from either end."""
+        """Return at least one axis (none for a scalar), each counted from either end."""
         if ndim == 0:
             return ()
         count = int(self._rng.integers(1, ndim + 1))

@@ -22,7 +22,7 @@ from pyframe.testing.runner import require
 
 
 def unregistered(model: pyframe.Model) -> dict[str, type]:
-    """Return the classes of a model that are not registered, as `pyframe.load` takes them."""
+    """Return the unregistered classes of a model, in the form that `pyframe.load` takes."""
     things: list[Any] = [n for n in model.graph.order if n.inputs]
     layers = list(model.layers)
     while layers:
@@ -73,7 +73,7 @@ def check_file(part: Part, dtype: str) -> pyframe.Model:
 
 
 def check_copied(part: Part) -> None:
-    """Copies, and what comes out of a pickle, compute the same: as made, and once it has run."""
+    """Copies and unpickled models compute the same, both before and after a first run."""
     inputs = part.placeholders("float32")
     arrays = part.cast(part.case.arrays(), "float32")
     for way, duplicate in (("copied", copy.deepcopy), ("pickled", _by_pickle)):
@@ -92,7 +92,7 @@ def check_copied(part: Part) -> None:
 def _by_pickle(model: pyframe.Model) -> pyframe.Model:
     for kind in unregistered(model).values():
         if getattr(sys.modules.get(kind.__module__), kind.__qualname__, None) is not kind:
-            return copy.deepcopy(model)  # pickle does not find a class that is made in a function
+            return copy.deepcopy(model)  # pickle does not find a class defined in a function
     return pickle.loads(pickle.dumps(model))  # type: ignore[no-any-return]
 
 

@@ -33,7 +33,7 @@ def check_callback(
     Parameters
     ----------
     factory : type of Callback, or callable
-        Gives a new callback, without arguments.
+        A function without arguments that gives a new callback.
     expected_failures : dict of str to str, optional
         Names of checks that must fail, with the reason. One that passes is an error.
 
@@ -58,9 +58,9 @@ def check_callback(
 def callback_checks(factory: Callable[..., Any]) -> Checks:
     """Return the checks of a callback by name.
 
-    - declaration: a `Callback`, whose methods called ``on_...`` are events that there are.
-    - fit: fits with and without validation, with no epoch at all, and in one batch end well.
-    - again: one instance serves fit after fit, and does the same each time.
+    - declaration: a `Callback` whose ``on_...`` methods are all known events.
+    - fit: fits with and without validation, with no epoch at all, and in one batch succeed.
+    - again: one instance serves several fits and does the same each time.
     - determinism: two instances lead two equal fits to the same bits.
     """
     what = _name(factory)
@@ -149,8 +149,8 @@ def check_dataset(loader: Callable[..., Any], *, expected_failures: Expected | N
     Parameters
     ----------
     loader : callable
-        Without arguments it gives a `pyframe.datasets.Dataset`, a tuple of them (for training and
-        for testing, say), or arrays (X, y).
+        A function without arguments that gives a `pyframe.datasets.Dataset`, a tuple of them (for
+        training and for testing, say), or arrays (X, y).
     expected_failures : dict of str to str, optional
         Names of checks that must fail, with the reason. One that passes is an error.
 
@@ -176,7 +176,7 @@ def dataset_checks(loader: Callable[..., Any]) -> Checks:
     """Return the checks of a dataset by name.
 
     - data: finite numbers, a target for every row, a name for every column that has one.
-    - again: loaded twice it is the same, and whoever changes the first copy changes no other.
+    - again: loaded twice it is the same, and changing the first copy changes no other.
     - offline: no connection is opened.
     """
     what = _name(loader)
@@ -188,7 +188,7 @@ def dataset_checks(loader: Callable[..., Any]) -> Checks:
 
 
 def _loaded(loader: Callable[..., Any], what: str) -> list[tuple[Any, Any, Any]]:
-    """Return data, targets and the whole of each part."""
+    """Return data, targets and the loaded object of each part."""
     found = loader()
     parts = list(found) if isinstance(found, tuple | list) else [found]
     if parts and all(hasattr(part, "target") for part in parts):

@@ -9,7 +9,7 @@ from pyframe.graph.spec import Array
 from pyframe.testing.subject import HUGE_FILL, Kernels, Outcome, Subject, all_cases
 
 DEFAULT_SHAPES = 200
-# How often a random op is called for its mean, and how many standard errors it may be off.
+# The number of calls of a random op for its mean, and of standard errors it may be off.
 DRAWS = 400
 STANDARD_ERRORS = 6.0
 
@@ -27,12 +27,12 @@ def check_forward(
     - Each output lies within ``eps (1 + sqrt(k)) m`` of the reference, `k` and `m` being those of
       `Op.magnitude`; on small whole numbers it is equal, for an op that is `exact_on_integers`.
     - States become what `Op.reference_states` says.
-    - All of each output is written, nothing around it, and no input is changed.
+    - Each output is written completely, nothing around it is, and no input is changed.
     - An output that is the only one wanted, or the only one not wanted, is still right.
-    - The same call gives the same bits, whatever its memory held before.
-    - NaN in an input comes out wherever it does in the reference.
-    - An op that draws random numbers draws the same for the same seed, stream, step and sample,
-      others for others, and its mean is what the reference says.
+    - The same call gives the same bits, whatever the memory held before.
+    - NaN in an input leads to NaN in the same places as in the reference.
+    - An op that draws random numbers draws the same for the same seed, stream, step and sample, and
+      different ones otherwise, and their mean is that of the reference.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def check_forward(
     shapes : int, default 200
         Random cases besides ``op_class.cases()``.
     seed : int
-        That of the first random case; the others count on from it.
+        The seed of the first random case; the others count up from it.
     kernels : callable, optional
         ``kernels(name, bits)`` gives the address of a kernel; default: the built-in ones.
 
@@ -107,13 +107,13 @@ def check_states(
     training: bool,
     slack: float = 1.0,
 ) -> None:
-    """Compare the states that a call has left with those of the reference."""
+    """Compare the states after a call with those of the reference."""
     if len(expected) != len(outcome.states):
         raise subject.fail(
             "declaration",
             f"the case has {len(outcome.states)} state(s), reference_states gives {len(expected)}",
         )
-    # A state is a sum of a few terms of its own size and of the size of what is averaged.
+    # A state is a sum of a few terms as large as itself or as the averaged values.
     largest = max(
         (float(np.abs(a).max()) for a in subject.arrays if a is not None and a.size), default=0
     )
@@ -124,7 +124,7 @@ def check_states(
 
 
 def _check_repeatable(subject: Subject, training: bool, first: Outcome) -> None:
-    """Other garbage in the outputs, the scratch and around must give the same bits."""
+    """Different garbage in and around the outputs and the scratch must give the same bits."""
     again = subject.call_ok(fill=HUGE_FILL, training=training)
     for what, ours, others in (
         ("output", first.outputs, again.outputs),
@@ -143,7 +143,7 @@ def _check_nan(subject: Subject) -> None:
         return
     hidden = {*subject.op_class.integer_inputs, *subject.op_class.shape_only}
     if any(a is not None and a.size == 0 for a in subject.arrays):
-        return  # what nothing is multiplied with may come out as nothing
+        return  # an input that is multiplied with empty arrays leaves no trace
     for i, array in enumerate(subject.arrays):
         if array is None or i in hidden:
             continue
@@ -167,7 +167,8 @@ def _check_nan(subject: Subject) -> None:
 
 
 def _check_random(subject: Subject) -> None:
-    """The numbers follow from (seed, stream, step, sample), and their mean is the reference."""
+    """The numbers are determined by (seed, stream, step, sample), and their mean is the
+    reference."""
     base = {"seed": 5, "stream": 7, "step": 11}
     first = subject.call_ok(**base).outputs
     if max(a.size for a in first) >= 64:
@@ -187,7 +188,7 @@ def _check_random(subject: Subject) -> None:
 
 
 def check_split(subject: Subject, step: dict[str, int], whole: list[Array]) -> None:
-    """The second half of a batch, run by itself, draws the numbers it has in the whole batch."""
+    """The second half of a batch, run by itself, draws the same numbers as in the whole batch."""
     rows = {a.shape[0] if a is not None and a.ndim else -1 for a in [*subject.arrays, *whole]}
     count = rows.pop()
     if rows or count < 2:

@@ -19,18 +19,18 @@ from pyframe.testing.subject import NODE_NAME, Subject, all_cases, known_shape
 
 DEFAULT_SHAPES = 60
 COORDINATES = 6
-# Of the five-point difference: its error is STEP**4 f^(5) / 30, and 2 STEP stays below the
-# distances that Draw keeps from kinks and ties.
+# The step of the five-point difference: its error is STEP**4 f^(5) / 30, and 2 STEP is less than
+# the distances that Draw keeps from kinks and ties.
 STEP = 2e-4
 RELATIVE = 1e-8
 
 
-# The outputs of an op with another array as its input of this number.
+# Gives the outputs of an op with another array as its input of this number.
 Evaluate = Callable[[int, Array], Sequence[Array]]
 
 
 class WeightedSum(Node):
-    """sum_i sum(w_i * y_i): a cost to differentiate that needs no op but the one under test."""
+    """sum_i sum(w_i * y_i): a differentiable cost that needs no op except the one under test."""
 
     def __init__(self, *values: Value, weights: Sequence[Array]) -> None:
         self.weights = weights
@@ -51,16 +51,16 @@ def check_gradients(op_class: type[Op], *, shapes: int = DEFAULT_SHAPES, seed: i
     """Compare an op's gradients in float64 with signed central differences of its reference.
 
     The cost is ``sum_i w_i y_i`` with random weights, for each output of the op by itself and for
-    all of them together. Of each float input some elements are checked one by one, and all of them
+    all of them together. In each float input some elements are checked one by one, and all of them
     together along a random direction, with the five-point difference
 
         f'(x) = (8 (f(x + h) - f(x - h)) - (f(x + 2h) - f(x - 2h))) / 12h
 
-    (Abramowitz and Stegun, 25.3.6), taken of every y_i before they are weighted and summed. It
-    may be off by 1e-8 of the sum of the terms' sizes, and by the rounding of the reference. Where
-    the reference has a kink, at a tie of a maximum say, there is no derivative to compare with.
-    What an op draws at random, the reference does not know: in training the differences are those
-    of the op itself then, with the same numbers drawn each time.
+    (Abramowitz and Stegun, 25.3.6), of every y_i before they are weighted and summed. The gradient
+    may be off by 1e-8 of the sum of the terms' sizes, and by the rounding of the reference. At a
+    kink of the reference, such as a tie of a maximum, there is no derivative to compare with. The
+    reference does not know what an op draws at random: in training the differences are then those
+    of the op itself, which draws the same numbers each time.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def _check_one(
     with np.errstate(all="ignore"):
         outputs, _ = subject.expected(training)
     if not all(np.isfinite(a).all() for a in [*subject.arrays, *outputs] if a is not None):
-        return  # a case of NaN or infinity: nothing to take differences of
+        return  # a case with NaN or infinity has no differences
     weights = {i: rng.uniform(0.5, 2.0, outputs[i].shape) for i in wanted}
     for w in weights.values():
         w *= rng.choice([-1.0, 1.0], w.shape)
@@ -142,14 +142,14 @@ def _check_direction(
 def _difference(
     subject: Subject, i: int, direction: Array, weights: dict[int, Array], evaluate: Evaluate
 ) -> tuple[float, float] | None:
-    """Return the derivative along a direction, and how far off it may be; None at a kink."""
+    """Return the derivative along a direction, and its possible error; None at a kink."""
     center = np.asarray(subject.arrays[i])
 
     def outputs(t: float) -> Sequence[Array]:
         return evaluate(i, center + t * direction)
 
     _, magnitudes = subject.magnitudes()
-    # How far a step is from STEP, once it is added to the largest element.
+    # The error of a step once it is added to the largest element.
     eps = float(np.finfo(np.float64).eps)
     relative = RELATIVE + eps * float(np.abs(center).max(initial=0)) / STEP
     center_outputs = outputs(0.0)
@@ -159,7 +159,7 @@ def _difference(
         first, second = near[0][o] - near[1][o], far[0][o] - far[1][o]
         terms = w * (8 * first - second) / (12 * STEP)
         rounding = 16 * eps / STEP * np.abs(w * magnitudes[o])
-        # The jump of the slope between the two sides: it shrinks with the step unless at a kink.
+        # The jump of the slope between the two sides: except at a kink, it shrinks with the step.
         bend = w * (near[0][o] + near[1][o] - 2 * center_outputs[o]) / STEP
         wide = w * (far[0][o] + far[1][o] - 2 * center_outputs[o]) / (2 * STEP)
         if np.any(
@@ -172,7 +172,7 @@ def _difference(
 
 
 def _reference(subject: Subject, training: bool, i: int, moved: Array) -> Sequence[Array]:
-    """Return the outputs by the reference, with another array as input i."""
+    """Return the outputs of the reference, with another array as input i."""
     inputs = subject.reference_inputs()
     return subject.expected(training, [*inputs[:i], moved, *inputs[i + 1 :]])[0]
 
@@ -202,7 +202,7 @@ class Graph:
         wanted = [node[i] for i in weights]
         cost = WeightedSum(*wanted, weights=list(weights.values()))
         with warnings.catch_warnings():
-            # A gradient that is missing counts as zero, and is compared like any other.
+            # A missing gradient counts as zero, and is compared like any other.
             warnings.simplefilter("ignore", UnusedParameterWarning)
             self.plan = pyframe.compile(cost, outputs=self.values)
 

@@ -1,9 +1,8 @@
-"""What a plan makes of a random graph, against an interpreter made of the ops' references.
+"""The results of a plan for a random graph, against an interpreter made of the ops' references.
 
-Gradient nodes are ops with references too, so gradients are interpreted as values are. How far a
-result may be off is found by running the interpreter again with every value moved by what its op
-may be off by (`Op.magnitude`): that takes in what a graph makes of errors on the way, and where it
-jumps.
+Gradient nodes are ops with references too, so gradients are interpreted like other values. To find
+how far a result may be off, the interpreter runs again with every value moved by the error that its
+op may have (`Op.magnitude`): that includes how the graph amplifies errors, and where it jumps.
 """
 
 from __future__ import annotations
@@ -37,10 +36,10 @@ from pyframe.testing.graphs import (
 )
 from pyframe.testing.subject import ConformanceError
 
-# These change how results are computed and not a bit of them; an epilogue does a sum elsewhere.
+# These change no bit of the results; an epilogue may, since it adds up in another place.
 EXACT = frozenset(FUSIONS) - {"epilogue"}
 TRIALS = 3  # runs of the interpreter with every value moved
-ROOM = 8.0  # how many times as far as those were off a result may be
+ROOM = 8.0  # a result may be off by so many times what these were
 LARGEST = 1e30
 THREADS = (1, 2, 3)
 DEFAULT_GRAPHS = 30
@@ -56,15 +55,15 @@ def interpret(
     training: bool = False,
     noise: np.random.Generator | None = None,
 ) -> list[Array]:
-    """Return values of a graph by the references of its ops, in float64.
+    """Return values of a graph, computed by the references of its ops in float64.
 
     Parameters
     ----------
-    values : of the graph, gradients perhaps
+    values : values of the graph, which may be gradients
     feed : array of each placeholder
     training : bool, default False
     noise : numpy.random.Generator, optional
-        Moves each result by as much as its op may be off.
+        Source of random errors: moves each result by as much as its op may be off.
     """
     known: dict[Key, Array] = {}
     for node in topological_order(list(values)):
@@ -91,7 +90,7 @@ def _wide(array: Array) -> Array:
 
 
 def _held(array: Array, dtype: Any) -> Array:
-    """Return an array with what is too small for a dtype as that holds it: as 0, as a rule."""
+    """Return an array with numbers that are too small for a dtype as it holds them, usually 0."""
     if dtype == INT64:
         return array
     small = np.abs(array) < np.finfo(dtype).tiny
@@ -107,7 +106,7 @@ def _moved(
     outputs: Sequence[Array],
     noise: np.random.Generator,
 ) -> tuple[Array, ...]:
-    """Return outputs that are off by what the op allows itself, up or down."""
+    """Return the outputs moved up or down by the error that the op may have."""
     cls = type(node)
     extra: dict[str, Any] = dict(node.attrs)
     if cls.reads_training and not cls.uses_random:
@@ -127,12 +126,12 @@ def _moved(
 
 
 def _step(array: Array, info: np.finfo[Any]) -> Array:
-    """Return how far the smallest numbers lie apart, which is more than eps of them."""
+    """Return the distance between the smallest numbers, which is more than eps times them."""
     return np.where((array != 0) & (np.abs(array) < info.tiny), info.smallest_subnormal, 0.0)
 
 
 class _Expected:
-    """What values of a graph must be, by what they are, and how far they may be off."""
+    """The expected values of a graph, by name, and how far each may be off."""
 
     def __init__(
         self, wanted: Mapping[str, Value], feed: Mapping[Placeholder, Array], training: bool
@@ -152,29 +151,29 @@ class _Expected:
             self.bounds.append(ROOM * (np.max(off) + eps * size) + 1e-30)
 
     def is_usable(self) -> bool:
-        """Return whether all are finite, and known well enough to say something."""
+        """Return whether all are finite, and known precisely enough for a comparison."""
         return all(
             np.isfinite(e).all() and np.abs(e).max(initial=0) < LARGEST and np.isfinite(b)
             for e, b in zip(self.exact, self.bounds, strict=True)
         )
 
     def check(self, results: Mapping[str, Array], where: str) -> None:
-        """Compare what a plan gave."""
+        """Compare the results of a plan."""
         for what, array in results.items():
             i = self.names.index(what)
             _near(array, self.exact[i], self.bounds[i], f"{where}: {what}")
 
 
 def check_graph(graph: RandomGraph, seed: int = 0) -> bool:
-    """Check one graph; return whether its values were all finite, so that it says something.
+    """Check one graph; return whether its values were all finite, so that they were compared.
 
-    - Forward and all gradients are those of the references, in float64, within what the ops
-      allow themselves.
-    - They have the same bits unfused, inspected, with all fusions but epilogues, and by 1, 2 and
+    - Values and all gradients are those of the references in float64, within the errors that the
+      ops may have.
+    - They have the same bits unfused, inspected, with all fusions but epilogues, and with 1, 2 and
       3 threads; so do parameters after steps of an optimizer.
-    - All of that at each of the feeds, one after the other on the same plans.
-    - Under the machine's other instruction sets a fused plan gives what the references give, too,
-      and the same bits by several threads; not if ``PYFRAME_ISA`` chooses one.
+    - All of that holds for each of the feeds, one after the other on the same plans.
+    - Under the machine's other instruction sets a fused plan agrees with the references too, and
+      gives the same bits with several threads; this is left out if ``PYFRAME_ISA`` is set.
 
     Raises
     ------
@@ -200,7 +199,7 @@ def check_graph(graph: RandomGraph, seed: int = 0) -> bool:
         for training in _modes(graph):
             _check_bits(graph, k, training, built, plans, exact_names)
             if training and any(c.uses_random for c in graph.op_classes()):
-                continue  # what is drawn, no reference knows
+                continue  # no reference knows what is drawn
             expected[k, training] = _check_values(graph, k, training, built, plans)
     _check_steps(graph)
     if "PYFRAME_ISA" not in os.environ:
@@ -228,7 +227,7 @@ def _compiled(nodes: Built, options: Mapping[str, Any]) -> Plan:
 def _results(
     graph: RandomGraph, k: int, training: bool, nodes: Built, plan: Plan
 ) -> dict[str, Array]:
-    """Return all that a plan gives for a feed, by what it is."""
+    """Return all results of a plan for a feed, by name."""
     feed = {nodes.placeholders[i]: a for i, a in feed_arrays(graph, k).items()}
     feed = {p: a for p, a in feed.items() if p in plan.graph.names}
     found: dict[str, Array] = {}
@@ -250,7 +249,7 @@ def _results(
 
 
 def _wanted_values(graph: RandomGraph, nodes: Built, plan: Plan) -> dict[str, Value]:
-    """Return the values behind the results of an inspected plan."""
+    """Return the graph's values whose results an inspected plan gives, by name."""
     wanted = {
         f"output v{r[0]}[{r[1]}]": v for r, v in zip(graph.outputs, nodes.outputs, strict=True)
     }
@@ -275,7 +274,7 @@ def _check_bits(
     plans: Mapping[str, Plan],
     exact: set[str],
 ) -> None:
-    """Check that results are the same to the bit where they have to be."""
+    """Check that results have the same bits where they must."""
     where = _where(k, training)
     results = {
         name: _results(graph, k, training, built[name], plans[name])
@@ -296,7 +295,7 @@ def _check_parts(
     built: Mapping[str, Built],
     plans: Mapping[str, Plan],
 ) -> None:
-    """Check that fusion changes no bit of an output when it alone is wanted."""
+    """Check that fusion changes no bit of an output that is wanted alone."""
     fed = feed_arrays(graph, k)
     where = f"{_where(k, training)}: alone, without epilogues, and unfused,"
     for i, ref in enumerate(graph.outputs):
@@ -332,7 +331,7 @@ def _check_values(
     built: Mapping[str, Built],
     plans: Mapping[str, Plan],
 ) -> _Expected:
-    """Compare what all plans give with the references, and return what those give."""
+    """Compare the results of all plans with the references, and return the expected values."""
     nodes = built["inspected"]
     wanted = _wanted_values(graph, nodes, plans["inspected"])
     feed = {nodes.placeholders[i]: a for i, a in feed_arrays(graph, k).items()}
@@ -347,7 +346,7 @@ def _check_values(
 def _check_set(
     graph: RandomGraph, expected: Mapping[tuple[int, bool], _Expected], isa: str
 ) -> None:
-    """Compare what a fused plan gives under another instruction set with the references."""
+    """Compare the results of a fused plan under another instruction set with the references."""
     nodes = build(graph)
     plan = _compiled(nodes, {"fuse": True})
     for (k, training), known in expected.items():
@@ -383,7 +382,8 @@ def _near(got: Array, exact: Array, bound: float | Array, what: str) -> None:
 
 
 def _check_steps(graph: RandomGraph) -> None:
-    """Take steps of an optimizer, fused but for epilogues and not: the same parameters."""
+    """Take steps of an optimizer, with all fusions but epilogues and unfused: the same
+    parameters."""
     found: list[dict[str, Array]] = []
     for fuse in (False, EXACT):
         nodes = build(graph)
@@ -393,7 +393,7 @@ def _check_steps(graph: RandomGraph) -> None:
         trained = [n for n in needed if isinstance(n, Parameter) and not isinstance(n, State)]
         if not trained:
             return
-        # A step may leave where gradients are numbers: the logarithm's domain, for example.
+        # A step may leave the region in which gradients are numbers: a logarithm's domain, say.
         adam = pyframe.optimizers.Adam(0.01, clip_value=0.5, nonfinite="skip")
         plan = _compiled(nodes._replace(outputs=[]), {"optimizer": adam, "fuse": fuse})
         for k in range(len(graph.feeds)):
@@ -403,11 +403,11 @@ def _check_steps(graph: RandomGraph) -> None:
     _same_bits(found[0], found[1], "after steps, fused but for epilogues, and unfused,")
 
 
-# ---- many, and the smallest ----
+# ---- many graphs, and the smallest that fails ----
 
 
 def failure(graph: RandomGraph, seed: int = 0) -> BaseException | None:
-    """Return what is wrong with a graph: a `ConformanceError`, or what else was raised."""
+    """Return what is wrong with a graph: a `ConformanceError`, or another exception."""
     try:
         check_graph(graph, seed)
     except Exception as error:
@@ -420,7 +420,7 @@ def shrink(
     fails: Callable[[RandomGraph], bool],
     seconds: float = SHRINK_SECONDS,
 ) -> RandomGraph:
-    """Return a graph that fails as well and of which nothing more can be left out."""
+    """Return a graph that still fails, of which nothing more can be left out."""
     end = time.monotonic() + seconds
     found = True
     while found:
@@ -435,7 +435,7 @@ def shrink(
 
 
 def _alike(seed: int, kind: type[Exception]) -> Callable[[RandomGraph], bool]:
-    """Return what says whether a graph fails with an exception of a kind."""
+    """Return a function that tells whether a graph fails with an exception of a kind."""
     return lambda graph: type(failure(graph, seed)) is kind
 
 
@@ -452,16 +452,16 @@ def check_graphs(
     ----------
     graphs : int, default 30
     seed : int
-        That of the first graph; the others count on from it.
+        The seed of the first graph; the others count up from it.
     ops : list of str, optional
-        Ops of which at least one is in each graph: those of your plugin.
+        Ops, for example those of your plugin; each graph has at least one of them.
     shrink_seconds : float
-        How long to look for the smallest graph that fails.
+        Time to search for the smallest graph that fails.
 
     Returns
     -------
     int
-        How many of the graphs had finite values everywhere, and so were compared with the
+        Number of graphs that had finite values everywhere, and so were compared with the
         references.
 
     Raises

@@ -1,9 +1,9 @@
 """Random graphs of all registered ops, as recipes that can be built, shrunk and printed.
 
-A graph is a list of steps. A step is a leaf with its array, or an op with the places of its inputs
-among the outputs of earlier steps. Everything is driven by the registry: each op's `sample` and
-`cases` say what it takes, its shape rule what else it takes, and its `reference` what comes out, so
-that a plugin's ops take part as soon as the plugin is installed.
+A graph is a list of steps. A step is a leaf with its array, or an op with references to earlier
+steps' outputs as inputs. Everything comes from the registry: each op's `sample`, `cases` and shape
+rule say what it takes, and its `reference` what comes out, so that a plugin's ops take part as soon
+as the plugin is installed.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ Ref = tuple[int, int]  # a step, and which of its outputs
 LEAVES = ("placeholder", "parameter", "constant")
 EXTENTS = (0, 1, 1, 2, 3, 4, 5, 7, 8, 16, 33, 64, 65)
 LONG_EXTENTS = (129, 256, 260, 300)
-# No array of a graph has more elements, fed ones included: room for two long extents, above which
-# nothing new begins in groups and threads. Five axes of smaller ones would be billions.
+# No array of a graph, fed or computed, has more elements: room for two long extents, beyond which
+# groups and threads do nothing new. Five shorter axes would already be billions of elements.
 MAX_ELEMENTS = 100_000
-# No op of a graph does more (`Op.flops`). What its reference holds on the way, an unfolded
-# convolution say, has no more elements than that, since each of them has to be computed.
+# No op of a graph does more (`Op.flops`). Intermediate arrays of its reference, such as an unfolded
+# convolution, have no more elements than that, since each has to be computed.
 MAX_WORK = 1 << 22
-MAX_VALUE = 1e3  # what is larger is left out of graphs: its errors say nothing
+MAX_VALUE = 1e3  # larger values are left out of graphs: their errors say nothing
 MAX_RANK = 5
 ATTEMPTS = 10
 
@@ -59,9 +59,9 @@ class Step(NamedTuple):
 class RandomGraph:
     """A recipe.
 
-    `cost` is a scalar that is differentiated, `outputs` are what is computed besides; `open` says
-    how many of their first axes the placeholders leave open, and `feeds` which extents are others
-    in the feeds after the first one: ``{3: 5}`` feeds five where the first feed has three.
+    `cost` is a scalar that is differentiated, and `outputs` are computed as well; `open` is how
+    many of their first axes the placeholders leave open, and `feeds` says which extents differ in
+    the feeds after the first one: ``{3: 5}`` feeds five where the first feed has three.
     """
 
     dtype: str
@@ -140,7 +140,7 @@ def build(graph: RandomGraph) -> Built:
 
 
 def feed_arrays(graph: RandomGraph, feed: int) -> dict[int, Array]:
-    """Return the arrays of the placeholders in one of the feeds, by step."""
+    """Return the arrays of the placeholders in a feed, by step."""
     sizes = graph.feeds[feed]
     return {
         i: resized(step.array, sizes)
@@ -152,7 +152,7 @@ def feed_arrays(graph: RandomGraph, feed: int) -> dict[int, Array]:
 def reference_outputs(
     node: Op, given: Sequence[Array | None], states: Sequence[Array], training: bool
 ) -> tuple[Array, ...]:
-    """Return what an op's reference makes of float64 arrays."""
+    """Return the outputs of an op's reference for float64 arrays."""
     cls = type(node)
     with np.errstate(all="ignore"):
         if states:
@@ -184,8 +184,8 @@ def draw_graph(seed: int, names: Sequence[str] | None = None) -> RandomGraph:
     ----------
     seed : int
     names : list of str, optional
-        Ops of which at least one is in the graph; default: all by turns, one seed after the other,
-        where it takes what was drawn.
+        Ops, of which the graph has at least one. Default: all ops in turn, one for each seed, if
+        the op accepts what was drawn.
 
     Examples
     --------
@@ -211,7 +211,7 @@ class _Drawing:
     def __init__(self, rng: np.random.Generator, wanted: Sequence[str]) -> None:
         self.rng = rng
         self.wanted = wanted
-        self.kept: list[Ref] = []  # outputs of the graph, whatever else is
+        self.kept: list[Ref] = []  # outputs of the graph in any case
         self.dtype = str(rng.choice(["float32", "float64"]))
         self.open = int(rng.choice([MAX_NDIM, 1, 0], p=[0.5, 0.35, 0.15]))
         self.steps: list[Step] = []
@@ -250,7 +250,7 @@ class _Drawing:
     # ---- leaves ----
 
     def shape(self) -> tuple[int, ...]:
-        """Return a shape made of the extents of this graph, so that shapes meet each other."""
+        """Return a shape made of the extents of this graph, so that shapes match often."""
         rank = int(self.rng.choice([0, 1, 1, 2, 2, 2, 3, 4, 5]))
         while True:
             shape = tuple(int(self.rng.choice([1, *self.extents])) for _ in range(rank))
@@ -259,13 +259,13 @@ class _Drawing:
             rank -= 1
 
     def partner(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Return a shape that broadcasts with another, in one of all the ways there are."""
+        """Return a shape that broadcasts with another, in one of all possible ways."""
         if len(shape) == 2 and shape[1] == 1 and self.chance(0.5):
             return shape[:1]  # (n, 1) and (n,) make (n, n)
         if len(shape) == 1 and self.chance(0.4):
             return (*shape, 1)
         kept = [n if self.chance(0.7) else 1 for n in shape]
-        if self.chance(0.5):  # stretched along axes of one
+        if self.chance(0.5):  # stretched along axes of extent 1
             stretched = zip(shape, kept, strict=True)
             kept = [int(self.rng.choice(self.extents)) if m == 1 else n for m, n in stretched]
         start = int(self.rng.integers(len(kept) + 1)) if self.chance(0.4) else 0
@@ -298,11 +298,11 @@ class _Drawing:
     # ---- ops ----
 
     def floats(self) -> list[Ref]:
-        """Return the values that others can be made of."""
+        """Return the values that others can be computed from."""
         return [r for r in self.values if self.nodes[r[0]].specs[r[1]].dtype.name == self.dtype]
 
     def upstream(self, smooth: bool = False) -> Ref:
-        """Return one of the values, the later ones rather than the first; one with a gradient."""
+        """Return a value that has a gradient, more often a later one than an early one."""
         known = self.floats()
         if smooth:
             known = [r for r in known if self.smooth[r]] or known
@@ -349,11 +349,11 @@ class _Drawing:
             return cases[int(self.rng.integers(len(cases)))]
         case = cls.sample(Draw(int(self.rng.integers(2**31))))
         if any(a is not None and np.size(a) == 0 for a in case.inputs) and self.chance(0.7):
-            case = cls.sample(Draw(int(self.rng.integers(2**31))))  # of nothing less often
+            case = cls.sample(Draw(int(self.rng.integers(2**31))))  # empty ones less often
         return case
 
     def elementwise(self, name: str | None = None, source: Ref | None = None) -> Ref | None:
-        """Add an op to values as they are, whatever comes of their shapes."""
+        """Add an op to values as they are, whatever the resulting shape."""
         name = name or str(self.rng.choice(self.each))
         case = self.case(name)
         if ops.get(name).integer_inputs or case.states:
@@ -383,7 +383,7 @@ class _Drawing:
         return None
 
     def any_op(self, name: str | None = None) -> Ref | None:
-        """Add an op to a case of its own, some of whose arrays are made of earlier values."""
+        """Add an op on one of its own cases, with some of the arrays made of earlier values."""
         name = name or str(self.rng.choice(self.names))
         case = self.case(name)
         cls = ops.get(name)
@@ -412,7 +412,7 @@ class _Drawing:
         return None
 
     def adapted(self, ref: Ref, like: Array) -> Ref:
-        """Return a value that is made of another one, with the shape and range of an array."""
+        """Return a value computed from another one, with the shape and range of an array."""
         value = self.values[ref]
         fresh = self.leaf(like)
         if value.size != like.size:
@@ -439,7 +439,7 @@ class _Drawing:
         return ref if made is None else made
 
     def reshape(self) -> Ref | None:
-        """Add another shape of a value: all in one axis, two axes joined, or one more."""
+        """Add a value in another shape: flat, with two axes joined, or with one more axis."""
         ref = self.upstream()
         shape = list(self.values[ref].shape)
         kind = int(self.rng.integers(3))
@@ -456,7 +456,7 @@ class _Drawing:
         return self.apply("reshape", [ref], {"shape": tuple(extents)})
 
     def pair(self) -> Ref | None:
-        """Add an op to two operands that broadcast to a shape, in any of the ways there are.
+        """Add an op on two operands that broadcast to a shape, in one of all possible ways.
 
         Often to (n, 1) and (n,), which make (n, n): both have fewer elements than the result.
         """
@@ -475,7 +475,7 @@ class _Drawing:
         return self.apply_pair(pair)
 
     def apply_pair(self, pair: Sequence[Ref]) -> Ref | None:
-        """Add an element-wise op of two operands, one of those that take their shapes."""
+        """Add an element-wise op of two operands that takes their shapes."""
         for name in self.rng.permutation(self.each):
             case = self.case(str(name))
             made = self.apply(str(name), pair, case.attributes) if len(case.inputs) == 2 else None
@@ -484,10 +484,10 @@ class _Drawing:
         return None
 
     def beside(self, ref: Ref | None = None) -> Ref | None:
-        """Add an op to a value and to a constant part, which is computed beforehand if fused.
+        """Add an op on a value and on a constant subgraph, which is computed beforehand if fused.
 
-        To the result of an op that takes over what follows it, or to one of several, unless one is
-        given.
+        Unless a value is given, it is the result of an op that absorbs what follows it, or an
+        output of an op with several.
         """
         if ref is None and self.chance(0.5):
             ref = self.any_op(str(self.rng.choice(self.taking)))
@@ -501,7 +501,7 @@ class _Drawing:
         return self.apply_pair(operands if self.chance(0.7) else operands[::-1])
 
     def chain(self) -> Ref:
-        """Add a long run of element-wise ops, longer than a group can be at times."""
+        """Add a long run of element-wise ops, sometimes longer than a group can be."""
         ref = self.upstream()
         for _ in range(int(self.rng.integers(5, 25))):
             made = self.elementwise(str(self.rng.choice(self.each)), ref)
@@ -557,7 +557,7 @@ def _is_elementwise(cls: type[Op]) -> bool:
 def known_outputs(
     node: Op, step: Step, values: Mapping[Ref, Array], nodes: Sequence[Node]
 ) -> tuple[Array, ...] | None:
-    """Return the outputs for the arrays of its inputs, None when they are too large or no numbers.
+    """Return a node's outputs for given inputs; None if they are too large or not finite.
 
     Raises
     ------
@@ -577,7 +577,7 @@ def known_outputs(
     outputs = reference_outputs(
         node, given, [np.asarray(s, np.float64) for s in step.states], False
     )
-    # A reference that gives another shape than the rule is the conformance kit's to tell.
+    # If the reference's shape differs from the rule's, the conformance kit reports it.
     if any(not np.isfinite(a).all() or np.abs(a).max(initial=0) > MAX_VALUE for a in outputs):
         return None
     return outputs
@@ -587,7 +587,7 @@ def known_outputs(
 
 
 def without_unused(graph: RandomGraph) -> RandomGraph:
-    """Return a graph without the steps that neither outputs nor cost depend on."""
+    """Return a graph without the steps that outputs and cost do not depend on."""
     needed = {r[0] for r in (*graph.outputs, *([graph.cost] if graph.cost else []))}
     for i in reversed(range(len(graph.steps))):
         if i in needed:
@@ -607,7 +607,7 @@ def without_unused(graph: RandomGraph) -> RandomGraph:
 
 
 def all_values(graph: RandomGraph, feed: int) -> dict[Ref, Array] | None:
-    """Return every value for a feed by the references, None when it does not go through."""
+    """Return every value for a feed by the references, None if the feed does not work."""
     nodes: list[Node] = []
     values: dict[Ref, Array] = {}
     for step in graph.steps:
@@ -635,14 +635,14 @@ def all_values(graph: RandomGraph, feed: int) -> dict[Ref, Array] | None:
 
 
 def with_feeds(graph: RandomGraph, rng: np.random.Generator) -> RandomGraph:
-    """Return a graph that is fed other extents after the first ones, and those again."""
+    """Return a graph that is fed other extents after the first ones, and then the first again."""
     extents = sorted({n for a in feed_arrays(graph, 0).values() for n in a.shape})
     if not graph.open or not extents:
         return graph
     labels = [s.array for s in graph.steps if s.array is not None and s.array.dtype == INT64]
     for _ in range(6):
         old, new = int(rng.choice(extents)), int(rng.choice(EXTENTS))
-        # Where there are labels, rows can become others, and classes cannot become fewer.
+        # With labels, the number of rows may change, but there cannot be fewer classes.
         if any(old not in a.shape or (new and a.max(initial=0) >= new) for a in labels):
             continue
         changed = replace(graph, feeds=({}, {old: new}, {}))
@@ -655,16 +655,16 @@ def with_feeds(graph: RandomGraph, rng: np.random.Generator) -> RandomGraph:
 
 
 def smaller(graph: RandomGraph) -> Iterator[RandomGraph]:
-    """Yield graphs that are a little smaller than one, and no larger than any that is drawn."""
+    """Yield graphs that are a little smaller than one, within the limits of drawn graphs."""
     feeds = range(len(graph.feeds))
     for candidate in _candidates(graph):
-        # What an extent grows to in a feed, others grow to as well when they have become equal.
+        # An extent that grows in a feed takes along others that have become equal to it.
         if all(all_values(candidate, k) is not None for k in feeds[: len(candidate.feeds)]):
             yield candidate
 
 
 def _candidates(graph: RandomGraph) -> Iterator[RandomGraph]:
-    """Yield graphs that are a little smaller than one, the much smaller ones first."""
+    """Yield graphs that are smaller than the given one, the much smaller ones first."""
     if len(graph.feeds) > 1:
         yield replace(graph, feeds=graph.feeds[:1])
         yield replace(graph, feeds=graph.feeds[:2])
@@ -702,7 +702,7 @@ def _candidates(graph: RandomGraph) -> Iterator[RandomGraph]:
 
 
 def _rewired(graph: RandomGraph, i: int, to: Ref) -> RandomGraph:
-    """Return a graph in which an earlier value stands for output 0 of a step."""
+    """Return a graph in which an earlier value replaces output 0 of a step."""
 
     def other(ref: Ref) -> Ref:
         return to if ref == (i, 0) else ref
@@ -716,7 +716,7 @@ def _rewired(graph: RandomGraph, i: int, to: Ref) -> RandomGraph:
 
 
 def _plainer(graph: RandomGraph) -> Iterator[RandomGraph]:
-    """Yield graphs with smaller extents, and with plainer numbers."""
+    """Yield graphs with smaller extents, and with simpler numbers."""
     leaves = [i for i, s in enumerate(graph.steps) if s.array is not None]
     arrays = {i: a for i in leaves if (a := graph.steps[i].array) is not None}
     for n in sorted({n for a in arrays.values() for n in a.shape if n > 1}, reverse=True):
@@ -738,7 +738,7 @@ def _plainer(graph: RandomGraph) -> Iterator[RandomGraph]:
 
 
 def code_of(graph: RandomGraph) -> str:
-    """Return a program that builds a graph and prints what comes out of it, fused and not.
+    """Return a program that builds a graph and prints its results, fused and unfused.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Values that no attribute has: each is refused by name, by the constructor and by a file alike."""
+"""Values that no attribute should have: the constructor and a file both refuse each by name."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pyframe.testing.subject import (
 )
 
 DEFAULT_SHAPES = 6
-# A kernel that takes a value is run, unless its operands would be larger than this.
+# A kernel is run with a value that is taken, unless its operands would be larger than this.
 MOST_BYTES = 1 << 22
 
 NUMBERS: tuple[Any, ...] = (
@@ -37,10 +37,10 @@ OTHERS: tuple[Any, ...] = (None, True, "", "x", "none", "same", b"x", {}, {"a": 
 
 
 def hostile_values(value: Any) -> Iterator[Any]:
-    """Yield values that an attribute should refuse, or can take after all.
+    """Yield values that an attribute should refuse, unless it can work with them.
 
-    Numbers at the ends of what integers and floats hold, what is no number, nothing, lists of one
-    to four of these, and the value itself with each number in it made hostile.
+    These are numbers at the limits of integers and floats, other objects, None, lists of one to
+    four of these, and the value itself with each number in it made hostile.
     """
     yield from NUMBERS
     yield from OTHERS
@@ -70,12 +70,12 @@ def check_attributes(
 ) -> None:
     """Give each attribute of an op hostile values, by its constructor and as a model file does.
 
-    - What is refused is refused with a `PyframeError` that names the node and, if it is an
-      `ArgumentError`, the attribute.
-    - What the constructor refuses a file does not get past: the check stands in `Op.rules` or in
-      the shape rule.
-    - What is taken goes into the kernel's block as it is, and the kernel, which is run with it,
-      touches nothing around its operands.
+    - A value is refused with a `PyframeError` that names the node and, if it is an `ArgumentError`,
+      the attribute.
+    - What the constructor refuses is refused from a file too: the check is in `Op.rules` or in the
+      shape rule.
+    - A value that is taken goes unchanged into the kernel's block of attributes, and the kernel,
+      run with it, touches nothing around its operands.
     - An input or a state left out, or one too many, is refused.
 
     Raises
@@ -142,7 +142,7 @@ def _check_value(subject: Subject, key: str, value: Any) -> None:
 
 
 def _takes(op_class: type[Op], key: str) -> bool:
-    """Return whether the constructor takes an attribute: some are set by the planner alone."""
+    """Return whether the constructor takes an attribute: some are set only by the planner."""
     parameters = inspect.signature(op_class.__init__).parameters.values()
     return any(p.name == key or p.kind is p.VAR_KEYWORD for p in parameters)
 
@@ -231,7 +231,7 @@ def _check_operands(subject: Subject, counts: set[int]) -> None:
 def check_arguments(part: Part) -> None:
     """Give each argument of a layer hostile values: a `PyframeError`, or the layer works.
 
-    A model file hands the layer's arguments to its constructor as they stand there.
+    A model file passes the layer's arguments to its constructor unchecked.
     """
     layer = part.make()
     assert isinstance(layer, Layer)

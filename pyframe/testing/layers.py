@@ -39,10 +39,10 @@ def check_layer(
     ----------
     layer_class : type of Layer
     cases : list of (shape, arguments), optional
-        The shape of an input, batch included, and the arguments of the constructor; or a
-        `PartCase`, which also says how inputs are drawn. For several inputs a tuple of shapes.
-        Default: what the layer's own `Layer.cases` returns, or else the usual shapes that it takes
-        without arguments.
+        The shape of the input, including the batch (a tuple of shapes for several inputs), and the
+        arguments of the constructor; or a `PartCase`, which also says how inputs are drawn.
+        Default: the layer's own `Layer.cases`, or else the usual shapes that it takes without
+        arguments.
     expected_failures : dict of str to str, optional
         Names of checks that must fail, with the reason. One that passes is an error.
 
@@ -68,15 +68,16 @@ def layer_checks(layer_class: type[Layer], cases: Cases | None = None) -> Checks
     """Return the checks of a layer by name; each but the last runs over all cases.
 
     - declaration: a docstring, a name for the registry, cases to try it on.
-    - config: every argument is kept, JSON can hold them, and the layer that they make is the same.
-    - parameters: made with `add_parameter`, used, named after the layer, shared by all its calls.
+    - config: every argument is kept and fits into JSON, and the layer made from them is the same.
+    - parameters: made with `add_parameter`, used, named after the layer, and shared by all its
+      calls.
     - shape, batch: the output is as declared, for 0, 1 and 7 rows; rows do not mix.
-    - arguments: hostile values of its arguments raise a `PyframeError`, or it works with them.
+    - arguments: hostile values of arguments raise a `PyframeError`, or the layer works with them.
     - refusal: inputs of other shapes and dtypes raise a `PyframeError`, or are computed.
     - model: the same bits in a `Sequential` and as a function on nodes.
     - save: weights and outputs survive `Model.save` and `pyframe.load` to the bit.
     - copy: outputs survive `copy.deepcopy` and `pickle` to the bit.
-    - sizes: rows of a large batch, and their gradients, are what they are in small ones.
+    - sizes: rows of a large batch, and their gradients, are the same as in small ones.
     - dtype, determinism, threads, gradient, purity, modes, training, leak.
     """
     found: list[Part] = []
@@ -217,7 +218,7 @@ def _check_config(part: Part) -> None:
             f"a layer made from its config() computes something else (training={training}): "
             f"does {before!r} say all of it?",
         )
-    _config(part, one.thing)  # built, it still knows
+    _config(part, one.thing)  # the same after it is built
 
 
 def _config(part: Part, layer: Layer) -> dict[str, Any]:
@@ -256,7 +257,7 @@ def _check_parameters(part: Part) -> None:
     inputs = part.placeholders("float32")
     first = layer(*inputs)
     own = [*layer.parameters, *layer.states]
-    pyframe.Model(inputs, first)  # from here on each has a name of its own
+    pyframe.Model(inputs, first)  # gives each a name of its own
     names = [p.name for p in own]
     require(len(set(names)) == len(names), "parameters", part.what, f"two of one name: {names}")
     for p in own:
@@ -312,7 +313,7 @@ def _check_model(part: Part) -> None:
         f"in a Sequential it gives {describe(got.shape)} with other bits than as a function on "
         "nodes",
     )
-    # Before and behind other layers; a layer of a kind that stands there twice has two sets.
+    # With another layer after it, it keeps the number of rows.
     pair = pyframe.Sequential([part.make(), pyframe.layers.Flatten()])  # type: ignore[list-item]
     require(
         len(pair.predict(arrays[0])) == len(arrays[0]) or not behaviour.by_rows(function),
@@ -350,7 +351,7 @@ def _check_save(part: Part) -> None:
 
 
 def _check_training(part: Part) -> None:
-    """Steps on an odd batch keep what is not trainable, and states move in training alone."""
+    """Steps on an odd batch change nothing untrainable, and states only change in training."""
     pyframe.set_seed(0)
     inputs = part.placeholders("float64")
     layer = part.make()

@@ -18,7 +18,7 @@ from pyframe.testing.runner import Checks, Expected, fail, require, run_checks
 
 FEATURES = 3
 MANY = 20_011  # rows: enough for several threads
-LARGE = (5462, 2**15 + 1, 43_691)  # rows whose losses are compared with those of a few at a time
+LARGE = (5462, 2**15 + 1, 43_691)  # rows, compared with a few at a time
 FEW = 1000
 BUILDS = 1000
 STEP = 1e-3
@@ -44,12 +44,12 @@ def check_loss(
     draw: Pairs | None = None,
     expected_failures: Expected | None = None,
 ) -> None:
-    """Check a loss: its reductions, weights, shapes, gradient, and that it trains.
+    """Check a loss: its reductions, weights, shapes and gradient, and that it trains.
 
     Parameters
     ----------
     loss : callable
-        Of (y, y_hat, sample_weight=None, reduction="mean"); gives a node.
+        A function of (y, y_hat, sample_weight=None, reduction="mean") that gives a node.
     draw : callable, optional
         ``draw(d, rows)`` gives target and prediction, with `rows` rows each; `d` is a `Draw`.
         Default: targets within (0, 1) and any predictions, both (rows, 3); int64 labels (rows,)
@@ -81,14 +81,15 @@ def loss_checks(loss: Callable[..., Any], *, draw: Pairs | None = None) -> Check
     """Return the checks of a loss by name.
 
     - shape: one number with "mean" and "sum", one for each element or row with "none".
-    - reduction: sum and mean are those of what "none" gives; another word is refused.
-    - weights: the mean is sum(w l) / sum(w); a row of weight 0 has no say.
+    - reduction: sum and mean are those of the losses that "none" gives; unknown reductions are
+      refused.
+    - weights: the mean is sum(w l) / sum(w); a row of weight 0 has no influence.
     - broadcast: prediction and target of other shapes are refused; (n,) is taken as (n, 1).
     - batch: 0, 1 and 7 rows.
-    - gradient: by the prediction, against differences, with and without weights.
-    - sizes: of very many rows each loss, the sum and the gradient are what they are of few.
+    - gradient: with respect to the prediction, against differences, with and without weights.
+    - sizes: each loss, the sum and the gradient of many rows are the same as those of a few.
     - dtype, determinism, threads, leak.
-    - training: a `Trainer` fits with it, with weights too, and the loss falls.
+    - training: a `Trainer` fits with it, also with weights, and the loss falls.
     """
     bench = _Bench(loss, draw)
     checks: Checks = {
@@ -109,7 +110,7 @@ def loss_checks(loss: Callable[..., Any], *, draw: Pairs | None = None) -> Check
 
 
 class Pairing:
-    """A function of target and prediction, and what it is tried on."""
+    """A function of target and prediction, and the data to try it on."""
 
     def __init__(self, function: Callable[..., Any], draw: Pairs | None) -> None:
         self.function, self.given = function, draw
@@ -117,7 +118,7 @@ class Pairing:
 
     @property
     def draw(self) -> Pairs:
-        """What gives target and prediction: floats, unless the function refuses them."""
+        """The function that draws target and prediction: floats, unless the loss refuses them."""
         if self.given is None:
             y, y_hat = self._placeholders(*values(Draw(0), 4), "float64")
             try:
@@ -147,7 +148,7 @@ class Pairing:
         )
 
     def compute(self, y: Array, y_hat: Array, weight: Array | None = None, **options: Any) -> Array:
-        """Return what the function gives for arrays."""
+        """Return the result of the function for arrays."""
         dtype = y_hat.dtype.name
         nodes = self._placeholders(y, y_hat, dtype)
         feed: dict[Any, Array] = dict(zip(nodes, (y, y_hat), strict=True))
@@ -162,7 +163,7 @@ class Pairing:
         return result
 
     def check_refused(self, y: Array, y_hat: Array, what: str) -> None:
-        """Fail unless these are refused with an error of pyframe's."""
+        """Fail unless these are refused with a `PyframeError`."""
         try:
             got = self.compute(y, y_hat)
         except PyframeError:
@@ -407,7 +408,7 @@ class _Bench(Pairing):
             wanted = np.asarray(np.sum([loss for loss, _ in few]) if reduction != "none" else 0.0)
             if reduction == "none":
                 wanted = np.concatenate([loss for loss, _ in few])
-            elif weight is not None:  # 'mean' is what 'sum' gives, over the weights of all elements
+            elif weight is not None:  # 'mean' is 'sum' divided by the weights of all elements
                 of_a_row = self.compute(y[:2], y_hat[:2], reduction="none").size // 2
                 total = float(np.sum(weight)) * of_a_row
                 wanted, slopes = wanted / total, slopes / total
@@ -419,7 +420,7 @@ class _Bench(Pairing):
     def _with_gradient(
         self, y: Array, y_hat: Array, weight: Array | None, reduction: str
     ) -> tuple[Array, Array]:
-        """Return the loss, and the gradient of its sum by the prediction."""
+        """Return the loss, and the gradient of its sum with respect to the prediction."""
         options: dict[str, Any] = {"reduction": reduction}
         if weight is not None:
             options["sample_weight"] = pyframe.Constant(weight, dtype="float64")

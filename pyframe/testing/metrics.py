@@ -24,15 +24,15 @@ def check_metric(
     draw: Pairs | None = None,
     expected_failures: Expected | None = None,
 ) -> None:
-    """Check a metric: that its sums add up over batches, and what it makes of them.
+    """Check a metric: that its sums add up over batches, and the result computed from them.
 
     Parameters
     ----------
     metric : callable
-        Of (y, y_hat); gives a node whose output is a vector of float64 sums, and whose
-        ``finalize(sums)`` says what they mean.
+        A function of (y, y_hat) that gives a node whose output is a vector of float64 sums, and
+        whose ``finalize(sums)`` computes the metric.
     draw : callable, optional
-        As for `check_loss`.
+        The same as for `check_loss`.
     expected_failures : dict of str to str, optional
         Names of checks that must fail, with the reason. One that passes is an error.
 
@@ -59,9 +59,9 @@ def metric_checks(metric: Callable[..., Any], *, draw: Pairs | None = None) -> C
     """Return the checks of a metric by name.
 
     - shape: a vector of float64, of one length for any number of rows, and `finalize`.
-    - direction: `higher_is_better` says which way is better, unless it is no number.
-    - additive: the sums over parts of the data add up to those over all, or to others that mean the
-      same; none are 0.
+    - direction: `higher_is_better` says which way is better, unless the metric is not a number.
+    - additive: the sums over parts of the data add up to those over all, or to equivalent ones; for
+      no rows they are 0.
     - broadcast: prediction and target of other shapes are refused.
     - dtype, threads, determinism, leak.
     - training: `Trainer.evaluate` gives the same in batches and at once.
@@ -141,7 +141,7 @@ class _Bench(Pairing):
             parts = [self.compute(y[a:b], y_hat[a:b]) for a, b in itertools.pairwise(cuts)]
             added = np.sum(parts, axis=0)
             wrong = close(added, whole, 1e-12)
-            # Sums of many digits are given in parts, which may be divided otherwise.
+            # Sums of many digits are given in parts, which may be divided differently.
             if wrong and close(np.asarray(finalize(added)), np.asarray(finalize(whole)), 1e-12):
                 fail(
                     "additive",
@@ -183,7 +183,7 @@ class _Bench(Pairing):
         model = pyframe.Sequential([pyframe.layers.Dense(y_hat.shape[-1])])
         x = np.random.default_rng(0).normal(size=(21, 4))
         loss: Any = "cross_entropy" if self.takes_labels else "l2"
-        if isinstance(self.node(), BinaryAccuracy):  # which is of probabilities
+        if isinstance(self.node(), BinaryAccuracy):  # it takes probabilities
             loss, y = "binary_cross_entropy", np.clip(y, 0, 1)
         trainer = pyframe.Trainer(model, loss, metrics=[self.function])
         history = trainer.fit(x, y, 2, 8, verbose=0)

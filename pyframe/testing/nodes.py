@@ -1,4 +1,4 @@
-"""Checks of what gives a node without a kernel of its own: composed, or written in NumPy."""
+"""Checks of nodes without a kernel of their own: composed, or written in NumPy."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ def check_node(
     Parameters
     ----------
     node : type of Node, or callable
-        Takes nodes and gives a node.
+        The class or function to check; it takes nodes and gives a node.
     cases : list of (shape, arguments), optional
-        As for `check_layer`: the shape of an input, batch included (a tuple of shapes for several
-        inputs), and keyword arguments. Default: the usual shapes of one input that it takes.
+        The shape of the input, including the batch (a tuple of shapes for several inputs), and
+        keyword arguments, as for `check_layer`. Default: the usual shapes of one input that it
+        takes.
     expected_failures : dict of str to str, optional
         Names of checks that must fail, with the reason. One that passes is an error.
 
@@ -58,7 +59,7 @@ def node_checks(node: Callable[..., Any], cases: Iterable[Any] | None = None) ->
     """Return the checks of a node by name; each but the last runs over all cases and outputs.
 
     declaration, shape, save, copy, dtype, determinism, threads, sizes, gradient, purity, modes,
-    leak: as of a layer, `layer_checks`.
+    leak: as for a layer, see `layer_checks`.
     """
     found: list[Part] = []
 
@@ -76,7 +77,7 @@ def node_checks(node: Callable[..., Any], cases: Iterable[Any] | None = None) ->
         return run
 
     each: dict[str, Callable[[Part], None]] = {
-        "declaration": lambda part: None,  # that there are cases, and that they can be made
+        "declaration": lambda part: None,  # making the cases is the check
         "shape": behaviour.check_shape,
         "save": check_saved,
         "copy": check_copied,
@@ -117,5 +118,5 @@ def _parts(node: Callable[..., Any], cases: Iterable[Any] | None) -> list[Part]:
 
 
 def _output(made: Callable[..., Any], i: int) -> Callable[..., Any]:
-    """Return what gives output i of a node."""
+    """Return a function that gives output i of a node."""
     return made if i == 0 else lambda *inputs: made(*inputs)[i]

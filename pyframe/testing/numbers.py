@@ -17,7 +17,7 @@ from pyframe.testing.behaviour import same_bits
 from pyframe.testing.runner import Checks, Expected, require, run_checks
 
 STEPS = 200
-FAR = 10**9  # a step that no training reaches: there, too, a rate is a number
+FAR = 10**9  # a step that no training reaches: even there a rate is a number
 SHAPES = ((), (3,), (0,), (4, 5), (0, 3), (3, 2, 2, 4))
 
 
@@ -59,9 +59,9 @@ def schedule_checks(schedule: Any) -> Checks:
     """Return the checks of a schedule by name.
 
     - rates: float64 of the shape of the steps, finite and at least 0, however far.
-    - purity: the rate of a step depends on its number alone.
-    - config: what `config` returns is JSON and makes the same schedule again.
-    - training: an optimizer takes the rates that it gives.
+    - purity: the rate of a step depends only on its number.
+    - config: `config` returns JSON data that makes the same schedule again.
+    - training: an optimizer uses the rates that it gives.
     """
     what = _name(schedule)
     return {
@@ -160,7 +160,7 @@ def check_initializer(
     Parameters
     ----------
     initializer : callable
-        Of (shape=None, ...); gives an `Initial`.
+        A function of (shape=None, ...) that gives an `Initial`.
     expected_failures : dict of str to str, optional
         Names of checks that must fail, with the reason. One that passes is an error.
 
@@ -185,10 +185,10 @@ def check_initializer(
 def initializer_checks(initializer: Callable[..., Any]) -> Checks:
     """Return the checks of an initializer by name.
 
-    - values: finite float64 of the shape asked for; a matrix at least must be possible.
-    - determinism: seed, parameter name and shape decide, and numpy.random has no part in it.
-    - config: what `config` returns is JSON and makes the same values again.
-    - layer: a `Dense` layer takes it for its weights, in float32 and float64.
+    - values: finite float64 of the requested shape; at least a matrix must be possible.
+    - determinism: only seed, parameter name and shape matter, not the state of numpy.random.
+    - config: `config` returns JSON data that makes the same values again.
+    - layer: a `Dense` layer uses it for its weights, in float32 and float64.
     """
     what = _name(initializer)
     return {
@@ -261,7 +261,7 @@ def _check_initializer_config(initializer: Callable[..., Any], what: str) -> Non
     arguments = {key: v for key, v in config.items() if key not in ("name", "shape")}
     require(config.get("shape") == [4, 5], "config", what, f"config() gives {config}")
     if config["name"] != getattr(initializer, "__name__", None):
-        return  # a special case of another one, as zeros is of constant
+        return  # a special case of another initializer, as zeros is of constant
     pyframe.set_seed(0)
     again = initializer(shape=tuple(config["shape"]), **arguments).materialize("w")
     same = same_bits(again, _drawn(initializer, (4, 5)))

@@ -30,9 +30,8 @@ from pyframe.testing.zero_extents import check_zero_extents
 def check_declaration(op_class: type[Op]) -> None:
     """Check what an op class states about itself.
 
-    It has a docstring, a `reference` and a `sample` of its own; its name in the registry is that
-    of the class in snake_case; its samples leave out each optional input at times, and give it at
-    times.
+    It has a docstring, a `reference` and a `sample` of its own; its name in the registry is that of
+    the class in snake_case; some of its samples give each optional input, and some leave it out.
 
     Raises
     ------
@@ -71,20 +70,20 @@ def check_op(
     kernels: Kernels | None = None,
     expected_failures: Expected | None = None,
 ) -> None:
-    """Check an op: what it declares, its kernels, its gradients, and calls that are wrong.
+    """Check an op: its declarations, its kernels, its gradients, and how it refuses wrong calls.
 
     Parameters
     ----------
     op_class : type of Op, or callable
-        A class of yours with `reference` and `sample`; see `pyframe.graph.op.Op`. A node class
-        written in Python, or a function that composes nodes, is checked by `check_node`.
+        A class with `reference` and `sample`; see `pyframe.graph.op.Op`. A node class written in
+        Python, or a function that composes nodes, is checked by `check_node`.
     cases : list of (shape, arguments), optional
-        For `check_node` alone; an `Op` has cases of its own.
+        Cases for `check_node`; an `Op` has cases of its own.
     dtypes : sequence of str
     shapes : int, default 200
-        How many random cases there are for each dtype, besides ``op_class.cases()``.
+        Number of random cases for each dtype, besides ``op_class.cases()``.
     seed : int
-        That of the first random case. A failure prints the seed of its case.
+        The seed of the first random case. A failure prints the seed of its case.
     kernels : callable, optional
         ``kernels(name, bits)`` gives the address of a kernel; default: the built-in ones and those
         of plugins, for each instruction set that this machine has.
@@ -106,7 +105,7 @@ def check_op(
     --------
     op_checks : the checks by name.
     check_forward, check_scales, check_sizes, check_gradients, check_bad_calls, check_zero_extents,
-    check_capabilities : what they are made of.
+    check_capabilities : the checks that this one runs.
     """
     checks = op_checks(op_class, cases, dtypes=dtypes, shapes=shapes, seed=seed, kernels=kernels)
     what = getattr(op_class, "__name__", type(op_class).__name__)
@@ -128,8 +127,8 @@ def op_checks(
     - forward: `check_forward`, for each dtype and instruction set.
     - scale: `check_scales`, for each dtype and instruction set.
     - sizes: `check_sizes`, for each dtype and instruction set.
-    - instruction_sets: skipped, with the reason, where a plugin's kernel is compiled for one that
-      this machine has not.
+    - instruction_sets: skipped, with the reason, if a plugin's kernel is compiled for one that this
+      machine does not have.
     - gradient: `check_gradients`, if it is differentiable.
     - bad_calls: `check_bad_calls`.
     - attributes: `check_attributes`.
@@ -140,11 +139,11 @@ def op_checks(
         return node_checks(op_class, cases)
     op = op_class
     with contextlib.suppress(PyframeError):  # the checks say what is wrong
-        core.find_kernel(op.kernel, 32)  # opens the library that it is in
+        core.find_kernel(op.kernel, 32)  # opens the kernel's library
 
     def check_empty() -> None:
         check_zero_extents(op, seed=seed, kernels=kernels)
-        for each in _kernel_sets(op, 64, kernels)[:-1]:  # of the last it has been
+        for each in _kernel_sets(op, 64, kernels)[:-1]:  # the last has been checked
             check_zero_extents(op, seed=seed, kernels=each)
 
     def check_all_kernels(check: Callable[..., None], most: int) -> None:
@@ -181,7 +180,7 @@ def op_checks(
 
 
 def _check_sets(op_class: type[Op]) -> None:
-    """Skip the test, with the reason, where the machine cannot run a variant of the kernel."""
+    """Skip the test, with the reason, if the machine cannot run a variant of the kernel."""
     here = core.instruction_sets() if "PYFRAME_ISA" not in os.environ else [core.instruction_set()]
     missing = [isa for isa in core.kernel_sets(op_class.kernel) if isa not in here]
     if missing:
@@ -192,11 +191,11 @@ def _check_sets(op_class: type[Op]) -> None:
 
 
 def _kernel_sets(op_class: type[Op], bits: int, kernels: Kernels | None) -> list[Kernels | None]:
-    """Return where to look up kernels: once for each that this machine can run."""
+    """Return the functions that look up kernels, one for each kernel that this machine can run."""
     if kernels is not None or "PYFRAME_ISA" in os.environ:
         return [kernels]
     found: dict[int, Kernels | None] = {}
-    for isa in core.instruction_sets():  # a plugin may have one kernel for all of them
+    for isa in core.instruction_sets():  # a plugin may have the same kernel for several
         find = functools.partial(core.find_kernel, isa=isa)
         found.setdefault(find(op_class.kernel, bits), find)
     return list(found.values())

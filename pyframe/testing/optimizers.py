@@ -23,11 +23,11 @@ from pyframe.testing.runner import Checks, Expected, fail, require, run_checks
 
 BOWL_STEPS = 400
 BUILDS = 100
-# Of a bowl's cost at the beginning, what may be left; for a search that has no gradient, more.
+# The share of a bowl's initial cost that may be left; more for a search without gradients.
 LEFT, LEFT_BY_SEARCH = 0.02, 0.5
 MANY = 200_003  # enough elements for several threads, and a prime
 
-LARGE, FEW = 100_003, 1999  # elements that are compared with a few at a time
+LARGE, FEW = 100_003, 1999  # elements, compared with a few at a time
 
 Factory = Callable[..., Any]
 
@@ -39,18 +39,18 @@ def check_optimizer(
     elementwise: bool = True,
     expected_failures: Expected | None = None,
 ) -> None:
-    """Check an optimizer: that it descends, and that nothing but its formula decides where to.
+    """Check an optimizer: that it descends, and that nothing but its formula affects the result.
 
     Parameters
     ----------
     factory : type of Optimizer, or callable
-        Gives a new optimizer, also with ``learning_rate=`` and ``groups=`` if it has them; a class
-        does, and so does ``functools.partial(MyOptimizer, momentum=0.9)``.
+        Gives a new optimizer, also with ``learning_rate=`` and ``groups=`` if it has them: a class,
+        or for example ``functools.partial(MyOptimizer, momentum=0.9)``.
     learning_rate : float, default 0.1
-        That the checks begin with; they let it fall to 0 where the bottom is to be reached.
+        The rate at the start of the checks; it falls to 0 where the minimum has to be reached.
     elementwise : bool, default True
-        Whether each element's update depends on this element alone, so that it makes no difference
-        how the elements are divided into parameters. One that takes norms says False.
+        Whether each element's update depends on this element only, so that it does not matter how
+        the elements are divided into parameters. False for an optimizer that takes norms.
     expected_failures : dict of str to str, optional
         Names of checks that must fail, with the reason. One that passes is an error.
 
@@ -80,18 +80,18 @@ def optimizer_checks(
     """Return the checks of an optimizer by name.
 
     - declaration: a docstring, a name in snake_case, an update.
-    - config: what `config` returns is JSON and makes the same optimizer again.
-    - bowl: the cost of a convex bowl falls to nearly nothing.
+    - config: `config` returns JSON data that makes the same optimizer again.
+    - bowl: the cost of a convex bowl falls to almost 0.
     - segmentation: the order of the parameters, and how elements are divided into them, changes no
       bit, if it is elementwise.
-    - zero: gradients of 0, and parameters without elements, give nothing that is not finite.
+    - zero: gradients of 0, and parameters without elements, give only finite numbers.
     - rate: a rate of 0 moves nothing; a schedule gives the same bits as its numbers.
-    - dtype: float32 stays float32, and is what float64 is as far as its digits go.
-    - frozen: what is not trainable keeps its bits, and the padding between parameters stays 0.
+    - dtype: float32 stays float32, and agrees with float64 up to its precision.
+    - frozen: untrainable parameters keep their bits, and the padding between parameters stays 0.
     - nan: NaN as a gradient reaches the parameters and breaks nothing else.
-    - state: after a snapshot is restored the same steps follow; one instance serves two plans.
-    - groups: a factor of 0 for a group stops that group alone (for one with kernels).
-    - sizes: 10^5 elements move as they do a few at a time, if it is elementwise.
+    - state: after restoring a snapshot, the same steps follow; one instance serves two plans.
+    - groups: a factor of 0 for a group stops only that group (for an optimizer with kernels).
+    - sizes: 10^5 elements move as they do a few at a time, if the optimizer is elementwise.
     - determinism, threads, leak.
     """
     bench = _Bench(factory, learning_rate, elementwise)
@@ -116,7 +116,7 @@ def optimizer_checks(
 
 
 def _name(factory: Factory) -> str:
-    """Return what to call a factory in messages."""
+    """Return the name of a factory for messages."""
     if isinstance(factory, functools.partial):
         given = ", ".join(f"{key}={value!r}" for key, value in factory.keywords.items())
         return f"{_name(factory.func)}({given})"
@@ -130,16 +130,16 @@ class Bowl:
     ----------
     optimizer : Optimizer
     sizes : sequence of int
-        Of the parameters, in the order of the graph.
+        Sizes of the parameters, in the order of the graph.
     dtype : {"float32", "float64"}
     backwards : bool
-        Make the graph in the opposite order.
+        Whether to make the graph in the opposite order.
     groups : sequence of str, optional
         The group of each parameter.
     frozen : sequence of int
-        The numbers of those that are not trainable.
+        The numbers of the parameters that are not trainable.
     first : int
-        The number of the first element among those of a larger bowl that this is a part of.
+        The index of the first element in a larger bowl that this one is a part of.
     """
 
     def __init__(
@@ -197,14 +197,14 @@ class _Bench:
         self.what = _name(factory)
 
     def make(self, rate: Any = None, **options: Any) -> Any:
-        """Return a new optimizer of the learning rate under test, or of another one."""
+        """Return a new optimizer with the learning rate under test, or another one."""
         if getattr(self.factory(), "needs_gradients", True):
             options["learning_rate"] = self.learning_rate if rate is None else rate
         return self.factory(**options)
 
     @functools.cached_property
     def searches(self) -> bool:
-        """Whether it tries parameters and looks at the cost alone."""
+        """Whether it tries parameters and looks only at the cost."""
         return not self.factory().needs_gradients
 
     def require(self, condition: object, kind: str, message: str) -> None:
@@ -371,7 +371,7 @@ class _Bench:
         with np.errstate(all="ignore"):
             try:
                 bowl.step(1, scale=float("nan"))
-            except AnomalyError:  # one that clips refuses such a step, which then does not count
+            except AnomalyError:  # clipping refuses such a step; it does not count
                 steps = 4
             bowl.step(2)
         count = bowl.plan.step_count

@@ -1,4 +1,4 @@
-"""What turns nodes into a node: a layer or a node class, with one case to try it on."""
+"""Parts, which turn nodes into a node: a layer or a node class, with one case to try it on."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class PartCase(NamedTuple):
     Parameters
     ----------
     shape : tuple of int, or a tuple of such tuples for several inputs
-        Of an input; the first extent is the batch, which the checks vary.
+        Shape of an input; the first extent is the batch, which the checks vary.
     arguments : dict
-        For the constructor.
+        Arguments of the constructor.
     draw : callable, optional
         ``draw(d, shape)`` gives the input; `d` is a `Draw`. Integers make an int64 input. Default:
-        numbers of which no two are equal and none is near 0.
+        distinct numbers, none of them near 0.
 
     Examples
     --------
@@ -55,7 +55,7 @@ class PartCase(NamedTuple):
         return [tuple(s) for s in self.shape] if several else [tuple(self.shape)]
 
     def arrays(self, rows: int | None = None, seed: int = 0) -> list[Array]:
-        """Return the inputs, float64 or int64, with another number of rows if it is given."""
+        """Return the inputs, float64 or int64, with `rows` rows if that is given."""
         result = []
         for i, shape in enumerate(self.shapes):
             wanted = shape if rows is None or not shape else (rows, *shape[1:])
@@ -65,7 +65,7 @@ class PartCase(NamedTuple):
 
 
 def usual(draw: Draw, shape: tuple[int, ...]) -> Array:
-    """Return numbers of both signs of which no two are equal and none is near 0."""
+    """Return distinct numbers of both signs, none of them near 0."""
     values = draw.distinct(shape)
     return values + np.copysign(2e-3, values) + 0.3 * np.sign(values) * draw.uniform(shape)
 
@@ -91,14 +91,14 @@ class Built(NamedTuple):
 
 
 class Part:
-    """A layer or node of an author's with one case.
+    """A layer or node under test, with one case.
 
     Parameters
     ----------
     what : str
-        Begins every message.
+        Name of the part, at the start of every message.
     make : callable
-        Gives a new, unused callable of nodes: a layer, or the node class with its arguments.
+        Returns a new, unused callable of nodes: a layer, or the node class with its arguments.
     case : PartCase
     """
 
@@ -110,11 +110,11 @@ class Part:
 
     @functools.cached_property
     def _examples(self) -> list[Array]:
-        """One array for each input: only their shapes and kinds are looked at."""
+        """One array for each input, of which only shape and kind are used."""
         return self.case.arrays()
 
     def dtype_of(self, array: Array, dtype: str) -> str:
-        """Return the dtype of an input: labels stay what they are."""
+        """Return the dtype of an input: that of labels stays the same."""
         return "int64" if array.dtype.kind == "i" else dtype
 
     def cast(self, arrays: Sequence[Array], dtype: str) -> list[Array]:
@@ -129,13 +129,13 @@ class Part:
         ]
 
     def build(self, dtype: str = "float32", seed: int = 0) -> Built:
-        """Return the part as a model has it: named, on placeholders, with weights of a seed."""
+        """Return the part as in a model: named, on placeholders, with weights drawn from a seed."""
         pyframe.set_seed(seed)
         inputs = self.placeholders(dtype)
         thing = self.make()
         output = thing(*inputs)
         if isinstance(thing, Layer):
-            pyframe.Model(inputs, output)  # gives names, and so the weights
+            pyframe.Model(inputs, output)  # gives names, which determine the weights
         return Built(inputs, output, pyframe.compile(output), thing)
 
 

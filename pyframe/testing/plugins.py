@@ -1,4 +1,4 @@
-"""All checks of all that a plugin registers."""
+"""All checks of everything that a plugin registers."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def check_plugin(
     ----------
     plugin : str or object
         The name of an installed distribution, or a module or object with hooks, which is registered
-        if it is not yet.
+        if necessary.
     options : dict, optional
-        For some of the things, by ``"<kind>.<name>"``, keywords of their checks: ``{"layers.conv":
-        {"cases": [...]}}``. With ``"factory"`` another callable is checked in the thing's place,
-        one that gives it without arguments, as a schedule has to be given.
+        Keyword arguments of checks, by ``"<kind>.<name>"`` of the thing to check: ``{"layers.conv":
+        {"cases": [...]}}``. With ``"factory"``, the given callable is checked instead, which makes
+        the thing without arguments, as a schedule needs.
     expected_failures : dict of str to str, optional
-        Names of checks that must fail, ``"<kind>.<name>:<check>"``, each with the reason. One that
-        passes is an error.
+        Names of checks that must fail, ``"<kind>.<name>:<check>"``, each with the reason. If one
+        passes, that is an error.
 
     Raises
     ------
@@ -61,11 +61,11 @@ def check_plugin(
     PluginError
         If the plugin is not installed, or is set aside.
     ArgumentError
-        If options or expected failures are for what the plugin does not have.
+        If options or expected failures name something that the plugin does not have.
 
     See Also
     --------
-    conformance : the same as cases for pytest.
+    conformance : the same checks as cases for pytest.
 
     Examples
     --------
@@ -84,9 +84,9 @@ def check_plugin(
 
 
 def plugin_checks(plugin: Any, *, options: Options | None = None) -> Checks:
-    """Return the checks of all that a plugin registers, called ``"<kind>.<name>:<check>"``.
+    """Return the checks of everything that a plugin registers, by ``"<kind>.<name>:<check>"``.
 
-    First comes ``"plugin:names"``: that every name leads to what was registered under it.
+    The first is ``"plugin:names"``: each name gives what was registered under it.
     """
     things = dict(_things(plugin))
     require(things, "declaration", str(plugin), "it registers nothing")
@@ -153,7 +153,7 @@ def conformance(
     Parameters
     ----------
     plugin, options, expected_failures
-        As for `check_plugin`. An expected failure is marked ``xfail``, and is strict.
+        The same as for `check_plugin`. Expected failures are marked as strict ``xfail``.
 
     Returns
     -------

@@ -1,11 +1,11 @@
 """The conformance kit without a test file: ``pytest -p pyframe.testing.pytest_plugin``.
 
-With it comes an option, ``--pyframe-plugin NAME``, which may stand several times. Each adds the
-checks of all that a distribution registers to the session::
+It adds an option, ``--pyframe-plugin NAME``, which may be given several times. Each adds the checks
+of everything that a distribution registers to the session::
 
     pytest -p pyframe.testing.pytest_plugin --pyframe-plugin my-package
 
-It is no entry point of pytest: that would import pyframe in every session of an environment.
+It is not an entry point of pytest, which would import pyframe in every session of an environment.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class CheckItem(pytest.Item):
         self.check()
 
     def repr_failure(self, excinfo: Any, style: Any = None) -> Any:
-        """Return what the check says, without the traceback of the kit."""
+        """Return the message of the check, without the traceback of the kit."""
         from pyframe.testing.subject import ConformanceError
 
         if isinstance(excinfo.value, ConformanceError):
@@ -49,7 +49,7 @@ class CheckItem(pytest.Item):
         return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[Any, int | None, str]:
-        """Return where it stands: nowhere, and its name."""
+        """Return its location, which has no line, and its name."""
         return self.path, None, self.name
 
 
@@ -59,9 +59,9 @@ def _traceback(error: BaseException) -> str:
     return "".join(traceback.format_exception(error))
 
 
-@pytest.hookimpl(tryfirst=True)  # before -k and -m choose among the items
+@pytest.hookimpl(tryfirst=True)  # before -k and -m select items
 def pytest_collection_modifyitems(session: Any, config: Any, items: list[Any]) -> None:
-    """Add the checks of the plugins that were asked for."""
+    """Add the checks of the requested plugins."""
     from pyframe.testing.plugins import plugin_checks
     from pyframe.testing.runner import checked
 

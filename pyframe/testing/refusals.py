@@ -18,7 +18,7 @@ ROWS = 2
 
 
 def _others(shape: tuple[int, ...]) -> Iterator[Shape]:
-    """Yield the shapes next to that of a case, the batch of which is unknown."""
+    """Yield the shapes next to that of a case, whose batch is unknown."""
     inner = shape[1:]
     yield (None, *inner, 1)
     yield (None, *inner, 2)
@@ -30,10 +30,10 @@ def _others(shape: tuple[int, ...]) -> Iterator[Shape]:
 
 
 def check_refusals(part: Part) -> None:
-    """Give a new layer, and one that is built, inputs of other shapes and of another dtype.
+    """Give inputs of other shapes and dtypes to a new layer, and to one that is already built.
 
-    Each has to raise a `PyframeError` that says something, or to be computed. An `IndexError` from
-    within tells a user nothing.
+    Each must raise a `PyframeError` with a message, or be computed. An `IndexError` from inside the
+    layer tells a user nothing.
     """
     specs = [p.spec for p in part.placeholders("float32")]
     for i, (spec, shape) in enumerate(zip(specs, part.case.shapes, strict=True)):

@@ -1,4 +1,4 @@
-"""How checks are named, run, and expected to fail.
+"""Names of checks, running them, and expected failures.
 
 A kit is a dict of check names to functions without arguments. Each function raises a
 `ConformanceError`; whatever else comes out of it becomes one, with the name of the check.
@@ -20,7 +20,7 @@ Expected = Mapping[str, str]
 
 
 def fail(kind: str, what: str, message: str) -> NoReturn:
-    """Raise the error of a check, about some thing of an author's."""
+    """Raise the error of a check of `what`."""
     raise ConformanceError(kind, f"{what}: {message}")
 
 
@@ -35,8 +35,8 @@ def checked(
 ) -> Callable[[], None]:
     """Return a check that raises a `ConformanceError` or `unittest.SkipTest`, and ends no process.
 
-    It runs in a process of its own where there are kernels of a plugin, or others, which `foreign`
-    says.
+    It runs in a process of its own if there are kernels of a plugin or, as `foreign` announces,
+    other ones.
     """
 
     def guarded() -> None:
@@ -60,7 +60,7 @@ def checked(
 
 
 def known_names(expected: Expected, names: Mapping[str, object], what: str) -> None:
-    """Raise unless every expected failure is that of a check, and has a reason."""
+    """Raise unless every expected failure names a check, and has a reason."""
     for name, reason in expected.items():
         if name not in names:
             raise ArgumentError(
@@ -78,24 +78,24 @@ def run_checks(
     *,
     foreign: bool = False,
 ) -> None:
-    """Run checks until one fails that is not expected to, and print what cannot be tried here.
+    """Run checks until one fails unexpectedly, and print what cannot be tried here.
 
     Parameters
     ----------
     what : str
-        What is checked; it begins every message.
+        Name of what is checked, at the start of every message.
     checks : dict of str to callable
     expected_failures : dict of str to str, optional
         Names of checks that must fail, each with the reason.
     foreign : bool, default False
-        Whether kernels are called that belong to neither the core nor a plugin.
+        Whether the checks call kernels that belong neither to the core nor to a plugin.
 
     Raises
     ------
     ConformanceError
-        Of the first check that fails; of kind "expected" if one passes that should not.
+        The error of the first check that fails; of kind "expected" if one passes that should not.
     ArgumentError
-        If an expected failure is that of no check, or has no reason.
+        If an expected failure names no check, or has no reason.
     """
     expected = expected_failures or {}
     known_names(expected, checks, what)

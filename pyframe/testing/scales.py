@@ -1,4 +1,4 @@
-"""Kernels on very large and very small numbers, whose results are in range."""
+"""Kernels on very large and very small numbers whose results are in range."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from pyframe.testing.subject import Kernels, Subject
 DEFAULT_SHAPES = 4
 # Squares and products of these overflow, or vanish; quotients and differences do not.
 FACTORS = {"float32": (2.0**100, 2.0**-100), "float64": (2.0**1000, 2.0**-1000)}
-# Next to the largest number there is: a difference of two is finite, a sum of many is not.
+# A share of the largest number: a difference of two such numbers is finite, a sum of many is not.
 TOP = 0.25
-# All of them nearer still, each with its sign: a sum of three, and a difference of two, is not
-# finite, and what they have in the mean is.
+# Shares for numbers of either sign, nearer still: a sum of three, or a difference of two, is not
+# finite, but their mean is.
 EDGES = (0.45, 0.9)
 Wide = np.longdouble
 
@@ -32,26 +32,26 @@ def check_scales(
     seed: int = 0,
     kernels: Kernels | None = None,
 ) -> None:
-    """Check that an op gives its result wherever that is finite, whatever it meets on the way.
+    """Check that an op gives every finite result, even if intermediate ones would overflow or
+    vanish.
 
-    The random cases of the op are taken with each of their float inputs, and all of them, near the
-    largest and the smallest numbers, and next to the largest with either sign; those of an op that
-    is not differentiable, as gradients are not, only as great and as small as makes products
-    overflow and vanish. Where no sum of terms
-    overflows, the `m` of `Op.magnitude`, the result must be as near to the reference as ever: not
-    infinite, NaN or 0 because a sum, a square or a quotient within was. What is the product of 0
-    and what overflows may be NaN.
+    In the random cases of the op, each float input by itself, and all together, are scaled near the
+    largest and the smallest numbers, and close to the largest with either sign; for an op that is
+    not differentiable, as gradients are not, only so far that products overflow and vanish. Unless
+    a sum of terms, the `m` of `Op.magnitude`, overflows, the result must be as near to the
+    reference as usual: not infinite, NaN or 0 because an intermediate sum, square or quotient was.
+    The product of 0 and a number that overflows may be NaN.
 
-    Float64 is compared in numbers of a greater range, on machines that have them.
+    Float64 is compared in a type of greater range, on machines that have one.
 
     Parameters
     ----------
     op_class : type of Op
     dtype : {"float32", "float64"}
     shapes : int, default 4
-        How many random cases that are not empty, each with several scales.
+        Number of non-empty random cases, each with several scales.
     seed : int
-        That of the first.
+        The seed of the first case.
     kernels : callable, optional
         ``kernels(name, bits)`` gives the address of a kernel; default: the built-in ones.
 
@@ -74,7 +74,7 @@ def check_scales(
 
 
 def _scaled(op_class: type[Op], case: Case, dtype: str) -> Iterator[tuple[Case, str]]:
-    """Yield a case with its float inputs scaled: each by itself, and all alike."""
+    """Yield a case with its float inputs scaled: each by itself, and all together."""
     fixed = {*op_class.integer_inputs, *op_class.shape_only}
     floats = [i for i, a in enumerate(case.inputs) if a is not None and i not in fixed]
     if getattr(op_class, "unit_target", False):
@@ -92,7 +92,7 @@ def _scaled(op_class: type[Op], case: Case, dtype: str) -> Iterator[tuple[Case, 
             words = "input " + " and ".join(map(str, group)) if group else "nothing"
             size = "near the largest number" if factor is None else f"times {factor:g}"
             yield case._replace(inputs=tuple(inputs)), f"{words} {size}"
-    # A loss without a reduction is the difference of two.
+    # A loss without reduction is a difference of two numbers.
     single = case.attributes.get("reduction") == "none"
     for share in EDGES if op_class.differentiable and not single else ():
         for group in groups:
@@ -118,7 +118,7 @@ def _check(subject: Subject, training: bool) -> None:
         outcome = subject.call_ok(training=training)
         info = np.finfo(subject.dtype)
         unit = 2 * Wide(info.eps) * (1 + np.sqrt(Wide(k)))
-        # What has vanished within may have been multiplied with the greatest input.
+        # An intermediate result that has vanished may have been multiplied with the largest input.
         sizes = [np.abs(a).max(initial=1) for a in given if a is not None and a.dtype != INT64]
         least = Wide(info.tiny) * max(sizes, default=1)
         for i, (got, wanted, size) in enumerate(

@@ -1,4 +1,4 @@
-"""Kernels on operands as large as those of real networks, by several threads."""
+"""Kernels on operands as large as those of real networks, with several threads."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from pyframe.testing.draw import Draw
 from pyframe.testing.forward import check_split, check_states
 from pyframe.testing.subject import ConformanceError, Kernels, Outcome, Subject, build, known_shape
 
-# Elements of the largest operand: about powers of two, where loops are cut into parts and counters
-# end; the first call of an op has the most.
+# Elements of the largest operand: near powers of two, where loops are cut into parts and counters
+# overflow; the first call of an op has the most.
 ELEMENTS = (
     2**17 + 1,
     2**15,
@@ -32,25 +32,25 @@ ELEMENTS = (
     2**14 - 1,
 )
 THREADS = (1, 2, 3)
-# Of an axis that the first operand has not, such as those of a convolution's kernel.
+# The longest extent of axes that the first operand does not have, as in a convolution's kernel.
 LONGEST_ELSEWHERE = 1024
-# What the axes that are not long have, one after the other.
+# The extents of the axes that are not long, used in turn.
 BESIDE = (1, 3, 17, 2, 33)
 MOST_CASES = 12
-# A call that does more, by `Op.flops`, is made smaller: references are slow.
+# A call with more operations, by `Op.flops`, is made smaller: references are slow.
 MOST_WORK = 2**23
 LOOKED_AT = 40  # samples among which the cases are chosen
 MOST_BASES = 8  # cases that are made larger
-MOST_SETS = 300  # of axes, that are tried for one case
-# As many roundings may be nearer to one direction than in the short sums that bounds are made for.
+MOST_SETS = 300  # of axes, tried for one case
+# More roundings may go in one direction than in the short sums that the bounds are made for.
 SLACK = 4.0
 
-# The axes, each (input, axis), that the shape rule ties together.
+# Axes, each as (input, axis), that the shape rule ties together.
 Tied = tuple[tuple[int, int], ...]
 
 
 class Base(NamedTuple):
-    """A case to be made larger, and the sets of its axes that have one extent each."""
+    """A case to be made larger, and the sets of its axes that share an extent."""
 
     case: Case
     origin: str
@@ -66,24 +66,24 @@ def check_sizes(
 ) -> None:
     """Compare a kernel with the reference on operands of up to 2^17 elements.
 
-    The random cases of the op are taken, and one after the other of their axes, together with
-    those that the shape rule ties to it, is made so long that the largest operand has about a power
-    of two of elements: many short rows, few long ones, and all axes long alike. The elements are
-    those of the case, repeated in a random order, and most of them up to half as large. Where the
-    rule ties axes whose extents are not equal, as those of an image and of what a convolution
-    leaves of it, they stay as they are; ``op_class.cases()`` can have a large case of such a kind.
+    In random cases of the op, one axis after the other, together with those that the shape rule
+    ties to it, is made so long that the largest operand has about a power of two of elements: many
+    short rows, few long ones, and all axes equally long. The elements are those of the case,
+    repeated in a random order, and most of them up to half as large. Axes of different extents that
+    the rule ties, such as those of an image and of its convolution, stay as they are;
+    ``op_class.cases()`` can have a large case of that kind.
 
-    Outputs and states are compared as in `check_forward`, four times as far off at most, with
-    guards around all operands, and must have the same bits by 1, 2 and 3 threads, and with the
-    parts of `parallel_for` in the opposite order. What is drawn at random must be the same in the
-    second half of a batch, run by itself, as in the whole.
+    Outputs and states are compared as in `check_forward`, but may be off four times as far, with
+    guards around all operands, and must have the same bits with 1, 2 and 3 threads, and with the
+    parts of `parallel_for` in the opposite order. Random numbers must be the same in the second
+    half of a batch, run by itself, as in the whole.
 
     Parameters
     ----------
     op_class : type of Op
     dtype : {"float32", "float64"}
     seed : int
-        That of the first random case.
+        The seed of the first random case.
     kernels : callable or list of callables, optional
         ``kernels(name, bits)`` gives the address of a kernel; default: the built-in ones.
 
@@ -172,7 +172,8 @@ def large_cases(op_class: type[Op], seed: int = 0) -> Iterator[tuple[Case, str]]
 
 
 def _plans(bases: list[Base]) -> Iterator[tuple[Base, tuple[int, int]]]:
-    """Yield what to make large, and which of its sets of axes (-1: all alike) beside what."""
+    """Yield each base with the set of its axes to make long (-1: all) and the choice of other
+    extents."""
     counts = [0] * len(bases)
     for turn in range(2 * MOST_CASES):
         for i, base in enumerate(bases):
@@ -182,7 +183,7 @@ def _plans(bases: list[Base]) -> Iterator[tuple[Base, tuple[int, int]]]:
 
 
 def _bases(op_class: type[Op], seed: int) -> list[Base]:
-    """Return a case of each kind: of the ranks, and of what is absent."""
+    """Return a case of each kind, which is given by the ranks and by the absent inputs."""
     chosen: dict[str, tuple[int, Case, str]] = {}
     for i in range(seed, seed + LOOKED_AT):
         case = op_class.sample(Draw(i))
@@ -192,7 +193,7 @@ def _bases(op_class: type[Op], seed: int) -> list[Base]:
             continue
         fixed = {k: v for k, v in case.attributes.items() if isinstance(v, bool | str | None)}
         key = repr(([None if s is None else len(s) for s in shapes], fixed))
-        # The more different elements there are along each axis, the less can hide.
+        # The more different elements there are along each axis, the fewer errors can hide.
         worth = min((min(n, 8) for n in extents if n > 1), default=0)
         if key not in chosen or worth > chosen[key][0]:
             chosen[key] = worth, case, f"{op_class.__name__}.sample(Draw({i}))"
@@ -206,7 +207,7 @@ def _bases(op_class: type[Op], seed: int) -> list[Base]:
 
 
 def _tied(op_class: type[Op], case: Case) -> list[Tied]:
-    """Return the smallest sets of axes of one extent that the shape rule lets grow together."""
+    """Return the smallest sets of equal axes that the shape rule lets grow together."""
     by_extent: dict[int, list[tuple[int, int]]] = {}
     for i, array in enumerate(case.inputs):
         for axis, extent in enumerate(() if array is None else np.shape(array)):
@@ -217,7 +218,7 @@ def _tied(op_class: type[Op], case: Case) -> list[Tied]:
             each
             for count in range(1, len(axes) + 1)
             for each in itertools.combinations(axes, count)
-            if len({i for i, _ in each}) == count  # one axis of an operand
+            if len({i for i, _ in each}) == count  # at most one axis of an operand
         )
         taken: set[tuple[int, int]] = set()
         for each in itertools.islice(sets, MOST_SETS):
@@ -228,7 +229,7 @@ def _tied(op_class: type[Op], case: Case) -> list[Tied]:
 
 
 def _own_extent(case: Case, tied: Tied) -> int:
-    """Return the extent that tied axes have in the case itself."""
+    """Return the extent of tied axes in the case itself."""
     i, axis = tied[0]
     array = case.inputs[i]
     assert array is not None
@@ -268,17 +269,17 @@ def _grown(
     elements: int,
     rng: np.random.Generator,
 ) -> Case | None:
-    """Return a case whose largest operand has about so many elements."""
+    """Return a case whose largest operand has about `elements` elements."""
     long, beside = kind
     case, tied = base.case, base.tied
     extents = {}
     for k, each in enumerate(tied):
         own = _own_extent(case, each)
         other = BESIDE[(beside + k) % len(BESIDE)] if beside else 1
-        # Labels may be of any class that there was.
+        # Labels may be of any class of the original case.
         extents[each] = max(own, other) if op_class.integer_inputs else other
     growing = tied if long < 0 else [tied[long]]
-    if not _is_legal(op_class, case, extents):  # as a kernel that is larger than its image
+    if not _is_legal(op_class, case, extents):  # such as a kernel that is larger than its image
         extents = {each: _own_extent(case, each) for each in tied}
     least = {each: extents[each] for each in growing}
 
@@ -290,7 +291,7 @@ def _grown(
     extent = _extent_for(op_class, case, at, elements)
     while extent > 1:
         node = _node(op_class, case, at(extent))
-        if node is None:  # where it has to be a multiple of what it was, say
+        if node is None:  # for example, where the extent must be a multiple
             own = _own_extent(case, growing[0])
             node = _node(op_class, case, at(extent := extent // own * own))
         if node is None:
@@ -303,7 +304,7 @@ def _grown(
 
 
 def _extent_for(op_class: type[Op], case: Case, at: Any, elements: int) -> int:
-    """Return the extent at which the largest operand has so many elements, or nearly."""
+    """Return the extent at which the largest operand has about `elements` elements."""
 
     def largest(extent: int) -> int:
         node = _node(op_class, case, at(extent))
@@ -313,7 +314,7 @@ def _extent_for(op_class: type[Op], case: Case, at: Any, elements: int) -> int:
         return max(math.prod(s) for s in shapes)
 
     low, high = 1, elements
-    while low < high:  # the greatest extent that is not too large
+    while low < high:  # the largest possible extent
         middle = (low + high + 1) // 2
         if largest(middle) <= elements:
             low = middle
@@ -336,16 +337,16 @@ def _with_states(case: Case, extents: dict[Tied, int]) -> Case:
 
 
 def _filled(case: Case, extents: dict[Tied, int], rng: np.random.Generator) -> Case:
-    """Return a case with other extents, whose elements are those that there were."""
+    """Return a case with other extents, filled with the elements of the given one."""
     inputs = list(case.inputs)
 
     def growth(tied: Tied) -> float:
         return extents[tied] / _own_extent(case, tied)
 
-    for tied in sorted(extents, key=growth):  # first those that leave less to take
+    for tied in sorted(extents, key=growth):  # those with fewer elements to take from come first
         extent, own = extents[tied], _own_extent(case, tied)
         chosen = rng.integers(0, own, extent)
-        # Most of them up to half as large: in a sum of equal terms all roundings go one way.
+        # Most are made smaller, by up to a half: in a sum of equal terms all roundings go one way.
         less = np.where(rng.integers(0, 4, extent), rng.uniform(0.5, 1, extent), 1.0)
         for i, axis in tied:
             taken = np.take(np.asarray(inputs[i]), chosen, axis)

@@ -2,8 +2,8 @@
 
 A kernel is called by itself here, without a plan: its operands lie between guard words, and its
 outputs and its scratch are filled with a pattern that no kernel computes. The pattern is NaN in
-float32 and float64 and far out of range as a label, so that what is read before or behind an
-operand shows too.
+float32 and float64 and far out of range as a label, so that reads before or after an operand show
+too.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from pyframe.testing.draw import Draw
 Kernels = Callable[[str, int], int]
 
 NODE_NAME = "node_under_test"
-GUARD_BYTES = 4096  # on either side: 512 elements of float64
+GUARD_BYTES = 4096  # on each side: 512 elements of float64
 LEAST_BESIDE = 2**16  # bytes beyond each guard, in a process of its own
 NAN_FILL = 0x7FF8DEAD7FF8DEAD  # NaN as one float64 and as two float32
 HUGE_FILL = 0x7149F2CA7149F2CA  # 4e237 as float64, 1e30 twice as float32
-# Turns one pattern of a kind into another: what is read beside an input and passed on beside an
-# output would otherwise look untouched.
+# Turns a pattern into another of its kind: otherwise, data read beside an input and written beside
+# an output would look untouched.
 OTHER = 0x0000123400001234
 
 
@@ -43,10 +43,10 @@ class ConformanceError(AssertionError):
     Attributes
     ----------
     kind : str
-        Which one. Of a kernel: "value", "exact", "nan", "unwritten", "guard", "input", "repeat",
-        "status", "state", "random", "label", "gradient", "shape", "dtype", "absent", "zero",
-        "threads", "crash", "hang" or "declaration". Of a layer and the rest: the name of the check,
-        as in `pyframe.testing.layer_checks`.
+        The check that failed. For a kernel: "value", "exact", "nan", "unwritten", "guard", "input",
+        "repeat", "status", "state", "random", "label", "gradient", "shape", "dtype", "absent",
+        "zero", "threads", "crash", "hang" or "declaration". For layers and the rest: the name of
+        the check, as in `pyframe.testing.layer_checks`.
     """
 
     def __init__(self, kind: str, message: str) -> None:
@@ -60,7 +60,7 @@ class Guarded:
     Parameters
     ----------
     shape, dtype
-        Of the array; its first element is 64-byte aligned, as in a plan.
+        Shape and dtype of the array, which is 64-byte aligned, as in a plan.
     fill : int
         The 8-byte pattern of its content and of the guards.
 
@@ -80,7 +80,7 @@ class Guarded:
         self._memory[:] = fill
         self.bytes = self._memory.view(np.uint8)
         self._end = GUARD_BYTES + data
-        # A slice without elements would begin elsewhere.
+        # An empty slice would begin elsewhere.
         self.array: Array = np.ndarray(tuple(shape), dtype, self.bytes, GUARD_BYTES)
 
     def broken(self) -> str | None:
@@ -102,13 +102,13 @@ class Guarded:
         return None
 
     def _changed(self, start: int, stop: int) -> Array:
-        """Return which bytes of a stretch of the memory are no longer those of the pattern."""
+        """Return a mask of the bytes in a stretch of the memory that differ from the pattern."""
         first = start // 8
         words = np.full(-(-stop // 8) - first, self.fill, np.uint64).view(np.uint8)
         return np.not_equal(self.bytes[start:stop], words[start - 8 * first : stop - 8 * first])
 
     def _place(self, at: int) -> str:
-        """Return which element would lie at a byte of the memory."""
+        """Describe the element that would be at a byte of the memory."""
         index, count = (at - GUARD_BYTES) // self.array.itemsize, self.array.size
         beside = f"{-index} before its start" if index < 0 else f"{index - count} behind its end"
         return f"at flat index {index} of {count} element(s), {beside},"
@@ -122,11 +122,10 @@ class Guarded:
 
 
 def _memory(words: int, data: int) -> Array:
-    """Return memory for an operand of so many bytes and its guards, 64-byte aligned.
+    """Return memory for an operand of `data` bytes and its guards, 64-byte aligned.
 
-    In a process of its own it does not lie among the objects of the interpreter, and has as much
-    again on either side that is nobody's: what is written far away leaves a process that can tell
-    of it.
+    In a process of its own the memory is apart from the interpreter's objects, with as much unused
+    memory on either side: so the process survives a write far outside and can report it.
     """
     if witness.current is None:
         return core.empty_aligned(words, np.dtype(np.uint64))
@@ -137,7 +136,7 @@ def _memory(words: int, data: int) -> Array:
 
 
 class Outcome(NamedTuple):
-    """What one call of a kernel left behind."""
+    """The results of one call of a kernel."""
 
     status: int
     operand: int
@@ -148,7 +147,7 @@ class Outcome(NamedTuple):
 
 
 def describe_case(op_class: type[Op], case: Case, dtype: str) -> str:
-    """Return a case in an author's terms: op, dtype, shapes and attributes."""
+    """Describe a case in the author's terms: op, dtype, shapes and attributes."""
     shapes = ", ".join(
         "absent" if a is None else f"{np.asarray(a).dtype.kind}{describe(np.shape(a))}"
         for a in case.inputs
@@ -208,7 +207,7 @@ class Subject:
         self.node = build(op_class, self.specs, case)
 
     def fail(self, kind: str, message: str) -> ConformanceError:
-        """Return the error to raise, with all that is needed to see the failure again."""
+        """Return the error to raise, with all that is needed to reproduce the failure."""
         return ConformanceError(kind, f"{self.story}\n  {message}\n  case: {self.origin}")
 
     @functools.cached_property
@@ -218,7 +217,7 @@ class Subject:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """What the reference gets: the attributes of the case, and the defaults of the rest."""
+        """The attributes for the reference: those of the case, and defaults for the rest."""
         return {**self.node.attrs, **self.case.attributes}
 
     def reference_inputs(self) -> list[Array | None]:
@@ -228,14 +227,14 @@ class Subject:
         ]
 
     def modes(self) -> tuple[bool, ...]:
-        """Return the values of ``training`` that make a difference to the op."""
+        """Return the values of ``training`` for which the op may behave differently."""
         both = self.op_class.reads_training or self.op_class.uses_random or self.initial_states
         return (True, False) if both else (True,)
 
     def expected(
         self, training: bool = True, inputs: Sequence[Array | None] | None = None
     ) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-        """Return the outputs and the new states by the reference, in float64."""
+        """Return the outputs and the new states of the reference, in float64."""
         given = self.reference_inputs() if inputs is None else inputs
         new_states: Sequence[Array] = ()
         if self.initial_states:
@@ -263,7 +262,8 @@ class Subject:
         """Return how far each output may be off: ``eps (1 + sqrt(k)) m``."""
         k, magnitudes = self.magnitudes(training)
         info = np.finfo(self.dtype)
-        # In float64 the reference rounds as the kernel does; in float32 its rounding is nothing.
+        # In float64 the reference rounds as much as the kernel; for float32 its rounding is
+        # negligible.
         sides = 2 if self.dtype.itemsize == 8 else 1
         # Below the smallest normal number a result has fewer digits.
         unit, smallest = sides * float(info.eps) * (1 + float(np.sqrt(k))), float(info.tiny)
@@ -275,7 +275,7 @@ class Subject:
         return find(self.node.kernel, 8 * self.dtype.itemsize)
 
     def is_alias(self, training: bool = True) -> bool:
-        """Return whether the op declares for this case that its output is an input's memory."""
+        """Return whether the op declares that in this case its output is the memory of an input."""
         return self.node.alias(self.specs, training) is not None
 
     def call_ok(self, **options: Any) -> Outcome:
@@ -302,7 +302,7 @@ class Subject:
         Raises
         ------
         ConformanceError
-            When it wrote where it must not.
+            If it wrote where it must not.
         """
         address = self.address()
         if not address:
@@ -310,7 +310,7 @@ class Subject:
             raise self.fail("declaration", f"there is no kernel {self.node.kernel!r}, {bits} bits")
         inputs = [None if a is None else Guarded(a.shape, a.dtype, fill) for a in self.arrays]
         for i, (guarded, array) in enumerate(zip(inputs, self.arrays, strict=True)):
-            # Of a shape_only input the kernel may see the shape alone: the fill stays.
+            # A kernel may use only the shape of a shape_only input: its data stay the fill.
             if guarded is not None and array is not None and i not in self.op_class.shape_only:
                 guarded.array[...] = array
         outputs = [Guarded(known_shape(s), s.dtype, fill ^ OTHER) for s in self.node.specs]
@@ -357,7 +357,7 @@ class Subject:
                 broken = None if guarded is None else guarded.broken()
                 if broken:
                     error = self.fail("guard", f"the kernel wrote {broken} of {what} {i}")
-                    witness.saw(error.kind, error.message)  # the process may not live much longer
+                    witness.saw(error.kind, error.message)  # the process may crash soon
                     raise error
 
     def compare(self, got: Array, expected: Array, bound: Array, what: str, kind: str) -> None:
@@ -369,7 +369,7 @@ class Subject:
                 f"the reference gives {describe(expected.shape)}",
             )
         with np.errstate(all="ignore"):
-            # What float32 cannot hold is infinite there.
+            # Numbers too large for float32 are infinite in it.
             rounded = expected.astype(got.dtype).astype(np.float64)
             wide = got.astype(np.float64)
             off = np.abs(wide - expected)
@@ -393,7 +393,7 @@ def _floats(arrays: Any) -> tuple[Array, ...]:
 
 
 def known_shape(spec: Spec) -> tuple[int, ...]:
-    """Return a shape that has no unknown extent."""
+    """Return the shape of a spec, which must have no unknown extent."""
     shape = spec.shape
     if shape is None or any(n is None for n in shape):
         raise ConformanceError("shape", f"the shape rule leaves {spec} open for known inputs")
@@ -403,7 +403,7 @@ def known_shape(spec: Spec) -> tuple[int, ...]:
 def all_cases(
     op_class: type[Op], shapes: int, seed: int, integers: bool = False
 ) -> Iterator[tuple[Case, str]]:
-    """Yield the fixed cases and as many random ones, each with how to get it again."""
+    """Yield the fixed cases and `shapes` random ones, each with how to get it again."""
     name = op_class.__name__
     if not integers:
         for i, case in enumerate(op_class.cases()):

@@ -1,4 +1,4 @@
-"""The machine's C compiler: where it is, and from a file of kernels to a library."""
+"""The machine's C compiler: finding it, and making a library from a file of kernels."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ENTRY = "pyframe_plugin"  # what a library exports
 BITS = (32, 64)
 TIMEOUT = 300.0  # seconds for one file
 
-# What is no code: comments, strings and characters.
+# Parts of a C text that are not code: comments, strings and characters.
 _NO_CODE = re.compile(r"//[^\n]*|/\*.*?\*/|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'", re.DOTALL)
 _TAKES_CALL = r"\(\s*(?:const\s+pf_call|pf_call\s+const)\s*\*\s*\w+\s*\)\s*\{"
 _KERNEL = re.compile(rf"(\bstatic\s+)?\bint\s+NAME\(\s*(\w+)\s*\)\s*{_TAKES_CALL}")
@@ -63,7 +63,8 @@ def find_compiler() -> list[str]:
     """Return the command of a C compiler that takes the flags of GCC and Clang.
 
     That is the command in the environment variable ``CC`` if it is set; otherwise ``cc``, ``gcc``
-    or ``clang``, whichever is found first; otherwise Zig's, if the package ``ziglang`` is there.
+    or ``clang``, whichever is found first; otherwise Zig's, if the package ``ziglang`` is
+    installed.
 
     Raises
     ------
@@ -98,7 +99,7 @@ def kernels_of(text: str, file: str) -> list[str]:
     Raises
     ------
     CompilationError
-        If there is no kernel in it, or one that no table can name.
+        If there is no kernel in it, or one that a table in another file cannot name.
     """
     code = _NO_CODE.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), text)
     if re.search(rf"\b{ENTRY}\s*\(", code):
@@ -124,7 +125,7 @@ def kernels_of(text: str, file: str) -> list[str]:
 
 @functools.cache
 def flags_of(isa: str) -> list[str]:
-    """Return the compiler's flags for an instruction set: those that a build by CMake takes."""
+    """Return the compiler's flags for an instruction set, the same as in a build by CMake."""
     path = Path(pyframe.get_include(), "pyframe", "instruction_sets.cmake")
     found = re.search(rf"set\(FLAGS_{isa} ([^)\"]*)\)", path.read_text(encoding="utf-8"))
     return found[1].split() if found else []
@@ -137,12 +138,12 @@ def build_library(source: Path, library: Path, name: str) -> list[str]:
     ----------
     source : Path
         Kernels, written with ``pyframe/real.h``: each is compiled for float32 and float64 and for
-        every instruction set of this machine, and the table of them is added. Or the text of a
-        whole library, with a ``pyframe_plugin`` of its own, which is compiled as it is.
+        every instruction set of this machine, and the table of them is added. Or a whole library
+        with a ``pyframe_plugin`` of its own, which is compiled as it is.
     library : Path
-        Of the result.
+        Path of the result.
     name : str
-        The library's, under which its kernels are found: ``<name>:<kernel>``.
+        The name of the library, under which its kernels are found: ``<name>:<kernel>``.
 
     Returns
     -------
@@ -152,7 +153,7 @@ def build_library(source: Path, library: Path, name: str) -> list[str]:
     Raises
     ------
     MissingCompilerError, CompilationError
-        The latter repeats what the compiler said, with the lines of `source`.
+        The latter repeats the compiler's messages, with the lines of `source`.
     ArgumentError
         If no library can have that name.
     """
@@ -179,7 +180,7 @@ def build_library(source: Path, library: Path, name: str) -> list[str]:
             ]
             for (bits, isa), made in zip(units, objects, strict=True)
         ]
-        said = _run(commands[0], source)  # alone: what is wrong is said once
+        said = _run(commands[0], source)  # only one, so that each error is reported once
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(lambda command: _run(command, source), commands[1:]))
         table = Path(folder, "table.c")
@@ -199,7 +200,7 @@ def _table(name: str, kernels: Sequence[str], units: Sequence[tuple[int, str]]) 
 
 
 def _run(command: Sequence[str], source: Path) -> str:
-    """Run a compiler in the folder of the source, so that it names the file as it is called."""
+    """Run a compiler in the folder of the source, so that it prints the file's plain name."""
     try:
         done = subprocess.run(
             command, cwd=source.parent, capture_output=True, text=True, timeout=TIMEOUT

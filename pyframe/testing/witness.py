@@ -1,7 +1,7 @@
-"""What a check in a process of its own leaves in memory that its parent reads when it has died.
+"""Shared memory in which a check in a process of its own leaves notes, for its parent if it dies.
 
-Before each call of a kernel it writes the case there, and what guards have seen at once. In a
-process that nobody looks after all of this does nothing.
+It writes the case there before each call of a kernel, and immediately what guards have found. In a
+process that is not watched, all of this does nothing.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ ROOM = 8000  # bytes of a text
 
 
 class Words(NamedTuple):
-    """What a process has said.
+    """The notes of a process.
 
     Attributes
     ----------
     steps : int
-        How many there were; two for a call of a kernel.
+        Number of notes; two for each call of a kernel.
     calling : bool
-        Whether the last one is under way.
+        Whether a call is in progress.
     case : str
-        Of the last call, empty when there was none.
+        The case of the last call, empty if there was none.
     kind, seen : str
-        The kind and message of an error that was found, empty when none was.
+        The kind and message of an error that was found, empty if there was none.
     """
 
     steps: int
@@ -35,7 +35,7 @@ class Words(NamedTuple):
 
 
 class Witness:
-    """A piece of memory that a process shares with those that it forks afterwards."""
+    """A block of memory that a process shares with those that it forks afterwards."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, 8 + 3 * ROOM)
@@ -53,7 +53,7 @@ class Witness:
         return int.from_bytes(self._memory[:8], "little")
 
     def step(self, case: str | None) -> None:
-        """Write that a call begins on a case, or without one that it has ended."""
+        """Note that a call on a case begins, or, without a case, that it has ended."""
         if case is not None:
             self._write(0, case)
         count = self._count() + 1
@@ -71,7 +71,7 @@ class Witness:
         return Words(count, count % 2 == 1, *map(self._text, range(3)))
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
         self._memory.close()
 
 
@@ -79,25 +79,25 @@ current: Witness | None = None  # that of this process
 
 
 def begin(case: str) -> None:
-    """Say that a kernel is called on a case."""
+    """Note that a kernel is called on a case."""
     if current is not None:
         current.step(case)
 
 
 def end() -> None:
-    """Say that it has returned."""
+    """Note that the kernel has returned."""
     if current is not None:
         current.step(None)
 
 
 def about(case: str) -> None:
-    """Say what is computed from here on, by whatever kernels."""
+    """Note what is computed from here on, by any kernels."""
     if current is not None:
         current.step(case)
         current.step(None)
 
 
 def saw(kind: str, message: str) -> None:
-    """Say what was found, before anything else can happen to the process."""
+    """Note an error that was found, before anything else can happen to the process."""
     if current is not None:
         current.found(kind, message)

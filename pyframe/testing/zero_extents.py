@@ -23,7 +23,7 @@ from pyframe.testing.subject import (
 )
 
 DEFAULT_SHAPES = 5
-# Of the sets of axes of one case, those tried and those found legal: the small ones come first.
+# The limits on the sets of axes of a case that are tried, and on the legal ones; small sets first.
 MOST_SETS = 3000
 MOST_LEGAL = 40
 
@@ -39,8 +39,8 @@ def check_zero_extents(
 
     What the shape rule refuses with a `PyframeError` is not legal. Everything else is called, in
     both dtypes, with guard words around every operand, and is compared with the reference as in
-    `check_forward`, unless there are labels and no class that they could be of. So are the
-    gradients, as in `check_gradients`, where `kernels` is not given.
+    `check_forward`, unless there are labels but no classes. So are the gradients, as in
+    `check_gradients`, if `kernels` is not given.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def check_zero_extents(
     shapes : int, default 5
         Random cases besides ``op_class.cases()``.
     seed : int
-        That of the first random case.
+        The seed of the first random case.
     kernels : callable, optional
         ``kernels(name, bits)`` gives the address of a kernel; default: the built-in ones.
 
@@ -92,7 +92,7 @@ def _check(subject: Subject) -> None:
 
 
 def _empty_cases(op_class: type[Op], case: Case) -> Iterator[tuple[Case, str]]:
-    """Yield the legal cases with axes set to 0, and which those are."""
+    """Yield the legal cases with axes set to 0, each with a description of these axes."""
     axes = [
         (i, axis)
         for i, array in enumerate(case.inputs)
@@ -110,7 +110,7 @@ def _empty_cases(op_class: type[Op], case: Case) -> Iterator[tuple[Case, str]]:
 
 
 def _emptied(case: Case, chosen: tuple[tuple[int, int], ...]) -> Case:
-    """Return a case without what lies along some axes of its inputs."""
+    """Return a case with some axes of its inputs emptied."""
     inputs = list(case.inputs)
     for i, axis in chosen:
         inputs[i] = np.take(np.asarray(inputs[i]), [], axis)
@@ -118,7 +118,7 @@ def _emptied(case: Case, chosen: tuple[tuple[int, int], ...]) -> Case:
 
 
 def _is_legal(op_class: type[Op], case: Case, chosen: tuple[tuple[int, int], ...]) -> bool:
-    """Return whether the shape rule takes a case with some axes set to 0."""
+    """Return whether the shape rule accepts a case with some axes set to 0."""
     shapes = [None if a is None else list(np.shape(a)) for a in case.inputs]
     for i, axis in chosen:
         shape = shapes[i]
