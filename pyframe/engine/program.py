@@ -22,7 +22,7 @@ from pyframe.native.guards import Guard
 ARENA = 0
 NOWHERE = -1
 BLOCK: int = lib.PF_IN_GROUP
-PYTHON, GROUP = "python", "group"  # what a row has instead of the name of a kernel
+PYTHON, GROUP = "python", "group"  # what a row says instead of the name of a kernel
 COPY_KERNEL = "copy"  # moves a gradient to its segment, and states to and from their shadow
 
 
@@ -124,7 +124,7 @@ class Program:
 
     pointer: Any
     rows: list[Row]
-    members: dict[int, int]  # the number of instructions that follow the head of each group
+    members: dict[int, int]  # of groups: how many there are behind each head
     update_at: int  # the first instruction of the update, or -1
     absorbed: set[Key]  # values that a fusion has removed
     specs: list[Spec]

@@ -117,7 +117,7 @@ class Loss(Op):
     optional_inputs = (2,)
     constant_inputs = (2,)  # the sample weights
     grad: ClassVar[type[Op]]
-    match: ClassVar[Any] = staticmethod(match_target)  # from (op, y, y_hat) to the batch's shape
+    match: ClassVar[Any] = staticmethod(match_target)  # (op, y, y_hat) to the shape of the batch
 
     def __init__(
         self,

@@ -25,8 +25,8 @@ def check_capabilities(
 
     - Without `reads_training` and states, training changes no bit.
     - Without `uses_random`, neither do seed, stream and step.
-    - If it `is_elementwise` for the shapes, the kernel gives the same bits for any stretch of the
-      elements as a 1-D array, also with its output in the memory of an input.
+    - Where it `is_elementwise` and the shapes allow it, the kernel gives the same bits for any
+      stretch of the elements as a 1-D array, also with its output in the place of an input.
 
     Raises
     ------

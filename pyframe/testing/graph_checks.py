@@ -36,7 +36,7 @@ from pyframe.testing.graphs import (
 )
 from pyframe.testing.subject import ConformanceError
 
-# These change no bit of the results; an epilogue may, since it adds up in another place.
+# These change how results are computed and not a bit of them; an epilogue does a sum elsewhere.
 EXACT = frozenset(FUSIONS) - {"epilogue"}
 TRIALS = 3  # runs of the interpreter with every value moved
 ROOM = 8.0  # a result may be off by so many times what these were

@@ -80,8 +80,8 @@ def optimizer_checks(
     """Return the checks of an optimizer by name.
 
     - declaration: a docstring, a name in snake_case, an update.
-    - config: `config` returns JSON data that makes the same optimizer again.
-    - bowl: the cost of a convex bowl falls to almost 0.
+    - config: what `config` returns is JSON and makes the same optimizer again.
+    - bowl: the cost of a convex bowl falls to nearly nothing.
     - segmentation: the order of the parameters, and how elements are divided into them, changes no
       bit, if it is elementwise.
     - zero: gradients of 0, and parameters without elements, give only finite numbers.

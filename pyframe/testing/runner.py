@@ -78,7 +78,7 @@ def run_checks(
     *,
     foreign: bool = False,
 ) -> None:
-    """Run checks until one fails unexpectedly, and print what cannot be tried here.
+    """Run checks until one fails that is not expected to, and print what cannot be tried here.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def run_checks(
     Raises
     ------
     ConformanceError
-        The error of the first check that fails; of kind "expected" if one passes that should not.
+        Of the first check that fails; of kind "expected" if one passes that should not.
     ArgumentError
         If an expected failure names no check, or has no reason.
     """
