@@ -43,7 +43,7 @@ typedef struct {
 /* exp(high + low), low much smaller than high, -126 <= high <= 89: k = round(high / ln 2) and
  * fraction = exp(r) - 1, r = high + low - k ln 2. */
 static inline pf_exponential pf_exponential_of(float high, float low) {
-    /* Adding 1.5 2^23 rounds to a whole number, which then stands in the low bits. */
+    /* Adding 1.5 2^23 rounds to a whole number, which is then in the low bits. */
     const float shift = 12582912.0f;
     const float shifted = high * 1.44269504f + shift, n = shifted - shift;
     /* ln 2 in two parts; n times the first is exact */

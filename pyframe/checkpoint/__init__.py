@@ -2,10 +2,10 @@
 
 In comes a model, or a file; out goes a file, or a model that is the same to the bit.
 
-The JSON stands in the file's metadata under the key ``pyframe``. It holds the graph, node by node
-(op name, attributes, inputs by number), the layers with their arguments, and which package each op
-and layer came from; on request also the state of a training. Nothing in a file is executed: ops
-and layers are looked up by name.
+The JSON is in the file's metadata under the key ``pyframe``. It holds the graph, node by node (op
+name, attributes, inputs by number), the layers with their arguments, and which package each op and
+layer came from; on request also the state of a training. Nothing in a file is executed: ops and
+layers are looked up by name.
 
 A file is written beside its target, flushed to the disk, and then renamed. One that is read is
 checked in full before anything is made of it.

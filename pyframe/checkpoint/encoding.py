@@ -50,7 +50,7 @@ class Encoder:
 
     def description(self) -> dict[str, Any]:
         architecture = self.architecture
-        layers = list(dict.fromkeys(architecture.layers))  # one may stand there twice
+        layers = list(dict.fromkeys(architecture.layers))  # a layer may occur twice
         paths = paths_of(layers)
         return {
             "format_version": FORMAT_VERSION,

@@ -222,7 +222,7 @@ def as_text(report: Mapping[str, Any]) -> str:
     lines += [f"  {line}" for line in _package_lines(report["packages"])]
     lines += [f"  {line}" for line in _training_lines(report)]
     page = "\n".join([*lines, "", table(report)])
-    # What a file says may come from a stranger: nothing of it shall speak to the terminal.
+    # The text of a file may come from a stranger: no control sequence in it may reach the terminal.
     return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in page)
 
 

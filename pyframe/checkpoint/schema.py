@@ -1,4 +1,4 @@
-"""What stands in a document: the rules of its fields, asked before anything reads them."""
+"""The contents of a document: rules for its fields, checked before anything reads them."""
 
 from __future__ import annotations
 

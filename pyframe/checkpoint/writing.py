@@ -56,7 +56,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
         stem = f".{name[:LONGEST_STEM]}."
         _remove_leftovers(folder, stem)
         with _beside(folder, stem) as (file, temporary):
-            if mode is not None:  # before the data: nobody shall read them who may not
+            if mode is not None:  # before the data, so that only permitted users can read them
                 os.chmod(temporary, mode)
             file.write(data)
             file.flush()
@@ -148,7 +148,7 @@ def _lock(file: BinaryIO, *, wait: bool) -> bool:
 
 
 def _remove_leftovers(folder: str, stem: str) -> None:
-    """Remove the temporary files of processes that are gone: those that nobody has locked."""
+    """Remove the temporary files of processes that are gone: those that are not locked."""
     with forgiving(OSError), os.scandir(folder) as found:
         for entry in found:
             if not re.fullmatch(rf"{re.escape(stem)}[0-9a-f]{{12}}\.tmp", entry.name):

@@ -22,7 +22,7 @@ SUFFIX = ".in"
 # kind -> what is registered, in the plural
 KINDS = {"composed": "layers", "python": "layers", "c": "layers", "optimizer": "optimizers"}
 
-# What a package cannot be called: packages that it stands on, classes that its source imports,
+# Names that a package cannot have: packages that it depends on, classes that its source imports,
 # files that it has, and words of CMake.
 RESERVED = {
     *("pyframe", "pyframe_nn", "numpy", "pytest", "tests"),

@@ -400,7 +400,7 @@ class Engine:
         try:
             yield context
         except GeneratorExit:
-            raise  # a loop is collected that nobody closed; its context may be gone already
+            raise  # a loop that was never closed is collected; its context may be gone already
         except BaseException:
             self._return(specialization, context)
             raise

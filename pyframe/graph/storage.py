@@ -1,4 +1,4 @@
-"""Flat buffers: arrays in which parameters and states lie one behind the other.
+"""Flat buffers: arrays in which parameters and states lie one after the other.
 
 All parameters of a model that share a dtype lie in one array, each segment 64-byte aligned, so
 that an update, a clip or a checkpoint is one pass.
