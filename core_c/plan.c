@@ -358,6 +358,14 @@ int pf_context_run(pf_context *context, int64_t end, double seconds) {
     return pf_run_until(context, end < count ? end : count, &watch);
 }
 
+int pf_context_give_up(pf_context *context) {
+    const int64_t count = context->program->spec.instruction_count;
+    if (context->writing) pf_context_run(context, count, -1.0);
+    const int completed = context->position == count;
+    pf_context_reset(context);
+    return completed;
+}
+
 static double now(void) { return 1e-9 * (double)pf_nanoseconds(); }
 
 /* What reading the clock costs: the least of a few readings. */

@@ -30,8 +30,8 @@ class Net:
 
 def is_fast(plan, feed):
     """Whether a step with this feed would go unchecked."""
-    pattern = plan.engine.step_pattern
-    return pattern is not None and pattern.match(feed) is not None
+    launcher = plan.engine.step_launcher
+    return launcher is not None and launcher.matches(feed)
 
 
 class Unchecked(dict):

@@ -10,14 +10,21 @@ from pathlib import Path
 # in the rooms before. A folder whose files are not listed counts as one module.
 ROOMS = (
     ("_version", "errors", "strict", "hookspecs"),
-    ("native.building", "native.libraries", "native.core", "native.guards", "native.threads"),
+    (
+        "native.building",
+        "native.libraries",
+        "native.core",
+        "native.guards",
+        "native.launcher",
+        "native.threads",
+    ),
     ("plugins.discovery", "plugins.registry", "plugins.loading", "plugins"),
     ("attributes", "graph.arrays", "graph.spec", "graph.storage", "graph.node", "graph.op"),
     ("graph.order", "graph.autodiff"),
     ("ops",),
     ("engine.placement", "engine.fusion", "engine.program", "engine.numbering", "engine.memory"),
     ("engine.emission", "engine.lowering"),
-    ("engine.state", "engine.execution", "engine.pattern", "engine.engine", "engine.loop"),
+    ("engine.state", "engine.execution", "engine.launching", "engine.engine", "engine.loop"),
     ("engine.printing", "engine.profiler", "engine.inspection", "engine.plan"),
     ("initializers", "losses", "metrics", "schedules", "optimizers", "layers"),
     ("data", "datasets", "checkpoint", "model"),

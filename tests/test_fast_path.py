@@ -1,6 +1,7 @@
 """A feed that looks like the last one is not checked again: the same bits, the same errors."""
 
 import gc
+import sys
 import weakref
 
 import numpy as np
@@ -278,6 +279,118 @@ def test_out_takes_the_result_and_is_checked():
     with pytest.raises(ArgumentError, match="out="):
         net.plan.run(x, net.out, out=np.empty((4, 8), np.float32))
     np.testing.assert_array_equal(net.plan.run(x, net.out), wanted)
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["first", "again"])
+def test_out_of_any_form_takes_the_same_bits_or_is_refused(known):
+    net = Net()
+    feed = {net.x: net.xs[:8]}
+    wanted = net.plan.run(feed if known else Unchecked(feed), net.out)
+    strided = np.zeros((8, 8), np.float32)[:, ::2]
+    unaligned = np.frombuffer(bytearray(8 * 4 * 4 + 1), np.float32, 32, offset=1).reshape(8, 4)
+    for out in (
+        np.zeros((8, 4), np.float32),
+        np.zeros((8, 4), np.float32, order="F"),
+        np.zeros((8, 4), ">f4"),
+        np.zeros((8, 4), np.float64),
+        np.zeros((8, 4), np.float32).view(np.matrix),
+        strided,
+        unaligned,
+    ):
+        assert net.plan.run(feed, net.out, out=out) is out
+        np.testing.assert_array_equal(np.asarray(out), wanted)
+    locked = np.zeros((8, 4), np.float32)
+    locked.flags.writeable = False
+    for out in (
+        locked,
+        np.zeros((4, 8), np.float32),
+        np.zeros(32, np.float32),
+        np.zeros((8, 4, 1), np.float32),
+        np.zeros((8, 4), np.int64),
+        bytearray(128),
+        [[0.0] * 4] * 8,
+        (),
+    ):
+        with pytest.raises(ArgumentError, match="out="):
+            net.plan.run(feed, net.out, out=out)
+        assert not np.any(np.asarray(locked))
+    np.testing.assert_array_equal(net.plan.run(feed, net.out), wanted)
+    several = [np.zeros((8, 4), np.float32)]
+    assert net.plan.run(feed, [net.out], out=several) is several
+    np.testing.assert_array_equal(several[0], wanted)
+
+
+def test_out_may_be_what_is_fed():
+    x = pf.Placeholder("x", shape=(None, 4))
+    double = 2 * x
+    plan = pf.compile(double)
+    array = np.ones((2, 4), np.float32)
+    for n in range(1, 4):
+        (result,) = plan.run({x: array}, [double], out=[array])
+        assert result is array
+        np.testing.assert_array_equal(array, np.full((2, 4), 2**n))
+    for n in range(4, 7):
+        assert plan.run({x: array}, out=array) is array
+        np.testing.assert_array_equal(array, np.full((2, 4), 2**n))
+
+
+@pytest.mark.parametrize("count", [1, 15, 16, 17, 40])
+def test_a_graph_may_have_any_number_of_feeds(count):
+    xs = [pf.Placeholder(f"x{i}", shape=(None, 2)) for i in range(count)]
+    w = pf.Parameter(np.array(1.0), name="w")
+    total = w * sum(xs[1:], xs[0])
+    plan = pf.compile(pf.Sum(total), pf.optimizers.SGD(0.0), outputs=[total])
+    feed = {x: np.full((3, 2), i + 1, np.float32) for i, x in enumerate(xs)}
+    expected = count * (count + 1) / 2
+    for _ in range(3):
+        assert plan.step(feed) == 6 * expected
+        np.testing.assert_array_equal(plan.run(feed, total), np.full((3, 2), expected))
+    assert is_fast(plan, feed)
+    feed[xs[-1]] = np.zeros((3, 3), np.float32)
+    with pytest.raises(ShapeError):
+        plan.step(feed)
+
+
+def test_a_seed_may_be_an_integer_of_numpy():
+    x = pf.Placeholder("x", shape=(None, 50))
+    ones = np.ones((4, 50), np.float32)
+    masks = []
+    for seed in (7, np.int64(7), np.uint8(7)):
+        plan = pf.compile(pf.Dropout(x, 0.5), seed=seed)
+        masks += [plan.run({x: ones}, training=True) for _ in range(2)]
+    for mask in masks[1:]:
+        np.testing.assert_array_equal(mask, masks[0])
+
+
+@pytest.mark.parametrize("what", ["step", "run"])
+def test_references_are_neither_lost_nor_kept(what):
+    net = Net()
+    feed = net.feed()
+    out = np.zeros((8, 4), np.float32)
+    bad = feed[net.y].copy()
+    bad[3] = 9
+
+    def once():
+        if what == "step":
+            net.plan.step(feed)
+            with pytest.raises(LabelError):
+                net.plan.step({net.x: feed[net.x], net.y: bad})
+        else:
+            net.plan.run({net.x: feed[net.x]}, net.out)
+            net.plan.run({net.x: feed[net.x]}, net.out, out=out)
+            net.plan.run({net.x: feed[net.x][:, ::-1][:, ::-1]}, net.out)
+
+    def counts():
+        gc.collect()
+        arrays = (feed[net.x], feed[net.y], out, bad, np.ndarray, np.dtype("float32"))
+        return [sys.getrefcount(a) for a in (net.x, net.y, net.plan.engine.latest, *arrays, None)]
+
+    for _ in range(5):
+        once()
+    before = counts()
+    for _ in range(500):
+        once()
+    assert np.abs(np.subtract(counts(), before)).max() < 100
 
 
 # ---- memory ----

@@ -82,7 +82,8 @@ def test_the_wheel_holds_what_it_must_and_no_more(wheel):
         "pyframe/datasets/data/boston_house_prices.csv",
     ):
         assert needed in names, names
-    assert sum("_core" in name for name in names) == 1
+    for extension in ("_core", "_launcher"):
+        assert sum(name.startswith(f"pyframe/{extension}.") for name in names) == 1
     stray = [n for n in names if n.split("/")[0] != "pyframe" and ".dist-info/" not in n]
     assert not stray
     assert wheel.stat().st_size < 1_400_000  # the kernels of three instruction sets

@@ -15,7 +15,6 @@ import numpy as np
 
 from pyframe.engine.execution import check_feed, resolve_feed
 from pyframe.engine.lowering import lower
-from pyframe.engine.pattern import Pattern
 from pyframe.engine.placement import place
 from pyframe.engine.program import Context, Program, Request, Specialization
 from pyframe.engine.state import TrainState
@@ -35,6 +34,7 @@ from pyframe.graph.spec import Array, Spec
 from pyframe.native.building import building
 from pyframe.native.core import ffi, lib
 from pyframe.native.guards import already_trained, hold, hold_all, new_hold, refuse_while_reading
+from pyframe.native.launcher import Launcher
 from pyframe.strict import FixedList
 
 SPECIALIZATIONS = 8  # kept, least recently used first to go
@@ -74,7 +74,7 @@ class Engine:
         Those at hand; the one that was used last stands last.
     last : list of one Context, or of None
         That of the last run; see `latest`.
-    step_pattern : Pattern, optional
+    step_launcher : Launcher, optional
         What the last feed of a step looked like; None as soon as something has changed.
     """
 
@@ -117,7 +117,7 @@ class Engine:
         self._lock = threading.Lock()
         # In a list: every step sets it, and setting an attribute takes five times as long.
         self.last: list[Context | None] = [None]
-        self.step_pattern: Pattern | None = None
+        self.step_launcher: Launcher | None = None
         self._watch_changes()
 
     # ---- copies ----
@@ -196,7 +196,7 @@ class Engine:
             storage.on_freeze.append(forget)
 
     def _forget_step(self) -> None:
-        self.step_pattern = None  # so that the next step goes by `require_optimizer`
+        self.step_launcher = None  # so that the next step goes by `require_optimizer`
 
     def _read_now(self) -> dict[str, Any]:
         """Return what can be changed without the plan, and is lowered once and for all."""
@@ -414,11 +414,6 @@ class Engine:
         """Claim the parameters for training; see `Plan.claim`."""
         refuse_while_reading("a training step")
         return hold(self.state.guards, lib.PF_TO_TRAIN)
-
-    def refuse_if_taken(self) -> None:
-        """Raise `BusyError` if somebody is training the parameters."""
-        if any(lib.pf_guard_is_taken(guard.pointer) for guard in self.state.guards):
-            raise already_trained()
 
     # ---- snapshots ----
 

@@ -29,9 +29,6 @@ from pyframe.native.guards import already_trained, reading
 # The longest time that C stays away: Ctrl-C and the progress have to wait so long.
 SECONDS_PER_LOOK = 0.05
 
-# A whole run in one call: (context, feeds, training, seed, step count, learning rate, seconds).
-# Steps are claimed and counted there, so that whatever happens here a step that was taken counts.
-launch = lib.pf_context_launch
 DONE, PAUSED, BUSY, UNALIGNED = lib.PF_DONE, lib.PF_PAUSED, lib.PF_BUSY, lib.PF_UNALIGNED
 
 
@@ -105,10 +102,16 @@ def deliver(results: list[Array], out: Any, single: bool) -> Any:
     return copies[0] if single else copies
 
 
+def collect(context: Context, out: Any, single: bool) -> Any:
+    """Return copies of the outputs of a run, or put them where `out` says."""
+    results = [context.output(i) for i in range(len(context.program.output_ids))]
+    return deliver(results, out, single)
+
+
 def carry_on(
     status: int, context: Context, train: TrainState, seed: int, rate: float, training: bool
 ) -> None:
-    """Bring to its end a run that `launch` has left with a status other than `DONE`.
+    """Bring to its end a run that `Launcher` has begun and that has another status than `DONE`.
 
     Raises
     ------
@@ -118,10 +121,10 @@ def carry_on(
     if status == BUSY:
         raise already_trained()
     if status == UNALIGNED:  # arrays over other memory, such as a file's, may begin anywhere
-        copies = [np.frombuffer(ffi.buffer(feed), np.uint8).copy() for feed in context.feeds]
-        context.feeds = list(map(ffi.from_buffer, copies))
-        status = launch(
-            context.pointer, context.feeds, training, seed, train.step_count, rate, SECONDS_PER_LOOK
+        context.feeds = [feed.copy() for feed in context.feeds]
+        buffers = list(map(ffi.from_buffer, context.feeds))
+        status = lib.pf_context_launch(
+            context.pointer, buffers, training, seed, train.step_count, rate, SECONDS_PER_LOOK
         )
         if status != DONE:
             carry_on(status, context, train, seed, rate, training)
@@ -153,12 +156,7 @@ def drive(context: Context, end: int | None = None) -> None:
 
 def give_up(context: Context) -> bool:
     """Complete the update that is under way, or drop the step; return whether it was completed."""
-    pointer, count = context.pointer, len(context.program)
-    if lib.pf_context_updating(pointer):
-        lib.pf_context_run(pointer, count, -1.0)
-    completed: bool = lib.pf_context_position(pointer) == count
-    lib.pf_context_reset(pointer)
-    return completed
+    return bool(lib.pf_context_give_up(context.pointer))
 
 
 def handle(context: Context, status: int) -> None:

@@ -10,24 +10,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pyframe.engine import inspection
 from pyframe.engine.engine import COMPILED, Engine, Snapshot
-from pyframe.engine.execution import (
-    DONE,
-    SECONDS_PER_LOOK,
-    carry_on,
-    deliver,
-    drive,
-    give_up,
-    launch,
-)
+from pyframe.engine.execution import drive
 from pyframe.engine.fusion import choose
+from pyframe.engine.launching import form_of, launcher_of
 from pyframe.engine.loop import Loop
-from pyframe.engine.pattern import Pattern, pattern_of
 from pyframe.engine.printing import plan_table
 from pyframe.engine.program import Specialization
 from pyframe.engine.state import check_learning_rate
 from pyframe.errors import (
     ArgumentError,
-    BusyError,
     DTypeError,
     GraphError,
     check_integer,
@@ -38,8 +29,9 @@ from pyframe.graph.node import Node, Parameter, Placeholder, State, Value, plan_
 from pyframe.graph.order import Graph, with_collector_paused
 from pyframe.graph.spec import Array, known_shape
 from pyframe.graph.storage import Segment
-from pyframe.native.core import ffi, lib
+from pyframe.native.core import lib
 from pyframe.native.guards import reading, refuse_while_reading
+from pyframe.native.launcher import Launcher
 from pyframe.strict import FixedList, Strict
 
 if TYPE_CHECKING:
@@ -101,9 +93,10 @@ class Plan(Strict):
     def _begin(self) -> None:
         """Make what belongs to this plan alone, and is not copied with it."""
         self._stepper = inspection.Stepper(self.engine)
-        # What the last feed of `run` looked like, with its arguments.
-        self._run_pattern: tuple[Value | None, bool, bool, Pattern | None]
-        self._run_pattern = None, False, True, None
+        # What takes steps with converted feeds, for the specialization that the last one needed.
+        self._checked_step: tuple[Specialization | None, Launcher | None] = None, None
+        # What runs feeds like the last one of `run`, with its arguments.
+        self._run_launcher: tuple[Value | None, bool, Launcher | None] = None, False, None
         reference = plan_reference(self)
         for node in self.graph.order:
             node.belong_to(reference)
@@ -227,51 +220,40 @@ class Plan(Strict):
         2.5
         """
         engine = self.engine
-        pattern = engine.step_pattern
-        if pattern is not None and (buffers := pattern.match(feed)) is not None:
-            specialization = pattern.specialization
-        else:
-            specialization, buffers = self._prepare_step(feed)
+        launcher, checked = engine.step_launcher, False
+        if launcher is None:
+            launcher, feed = self._prepare_step(feed)
+            checked = True
         rate = engine.optimizer.learning_rate if learning_rate is None else learning_rate
         if type(rate) is not float or not 0.0 <= rate < math.inf:
             rate = engine.state.rate_at(learning_rate)
         if reading.in_python_node or reading.paused_loops:
             refuse_while_reading("a training step")
-        try:
-            context = specialization.idle.pop()
-        except IndexError as error:
-            raise_if_signalled(error)
-            engine.refuse_if_taken()  # unless an exception came before it was brought back
-            context = specialization.borrow()
-        state, seed = engine.state, self.seed
-        try:
-            # The context points to the feeds from here on, so they live as long as it does.
-            # Nothing is called in between, and so nothing can interrupt.
-            context.feeds = buffers
-            status = launch(
-                context.pointer, buffers, True, seed, state.step_count, rate, SECONDS_PER_LOOK
-            )
-            if status != DONE:
-                carry_on(status, context, state, seed, rate, True)
-            engine.last[0] = context
-            return context.loss[0]  # type: ignore[no-any-return]
-        except BaseException as error:
-            give_up(context)
-            if not isinstance(error, BusyError):
-                engine.last[0] = context
-            raise
-        finally:
-            specialization.idle.append(context)
+        loss = launcher.step(feed, self.seed, rate, checked)
+        if loss is None:
+            launcher, feed = self._prepare_step(feed)
+            loss = launcher.step(feed, self.seed, rate, True)
+            assert loss is not None  # it is checked
+        return loss
 
-    def _prepare_step(self, feed: Mapping[Any, Any]) -> tuple[Specialization, list[Any]]:
-        """Check a feed, and return what runs it and its buffers in the order of the program."""
+    def _prepare_step(self, feed: Mapping[Any, Any]) -> tuple[Launcher, Mapping[Any, Any]]:
+        """Check a feed; return what takes steps with feeds like it, and the feed for that."""
         engine = self.engine
         engine.require_optimizer()
         feeds = engine.feeds_of(feed, [engine.require_cost(), *engine.metrics])
         with engine.claim():
             specialization = engine.specialize("train", [], feeds, True)
-        engine.step_pattern = pattern_of(feed, engine.known, specialization)
-        return specialization, [ffi.from_buffer(feeds[p]) for p in specialization.program.feeds]
+        form = form_of(feed, engine.known, specialization.program)
+        known, launcher = self._checked_step
+        if form is not None or known is not specialization or launcher is None:
+            launcher = launcher_of(
+                specialization, form, feeds, engine.state, engine.last, training=True
+            )
+        if form is None:
+            self._checked_step = specialization, launcher
+            return launcher, feeds
+        engine.step_launcher = launcher
+        return launcher, feed
 
     def run(
         self,
@@ -301,55 +283,33 @@ class Plan(Strict):
         ------
         FeedError, ShapeError, DTypeError, LabelError, GraphError
         """
-        kept, kept_training, single, pattern = self._run_pattern
-        if (
-            pattern is not None
-            and outputs is kept
-            and training is kept_training
-            and (buffers := pattern.match(feed)) is not None
-        ):
-            return self._run(pattern.specialization, buffers, out, single)
+        kept, kept_training, launcher = self._run_launcher
+        if launcher is not None and outputs is kept and training is kept_training:
+            results = launcher.run(feed, self.seed, out, False)
+            if results is not None:
+                return results
         single, wanted = _asked_for(outputs, self)
         engine = self.engine
         feeds = engine.feeds_of(feed, wanted)
         # Batch statistics go to a shadow of the states, which a step would use as well.
-        with engine.claim() if training and engine.states else nullcontext():
+        has_shadow = training and bool(engine.states)
+        with engine.claim() if has_shadow else nullcontext():
             specialization = engine.specialize("run", wanted, feeds, training)
-            buffers = [ffi.from_buffer(feeds[p]) for p in specialization.program.feeds]
-            if training and engine.states:
-                return self._run(specialization, buffers, out, single)
-        if outputs is None or isinstance(outputs, Value):  # a list could be another one next time
-            pattern = pattern_of(feed, engine.known, specialization)
-            self._run_pattern = outputs, training, single, pattern
-        return self._run(specialization, buffers, out, single)
-
-    def _run(
-        self, specialization: Specialization, buffers: list[Any], out: Any, single: bool
-    ) -> Any:
-        try:
-            context = specialization.idle.pop()
-        except IndexError as error:
-            raise_if_signalled(error)
-            context = specialization.borrow()
-        engine = self.engine
-        engine.last[0] = context
-        state, seed = engine.state, self.seed
-        try:
-            context.feeds = buffers  # as in `step`
-            status = launch(
-                context.pointer, buffers, False, seed, state.step_count, 0.0, SECONDS_PER_LOOK
+            form = form_of(feed, engine.known, specialization.program)
+            launcher = launcher_of(
+                specialization,
+                form,
+                feeds,
+                engine.state,
+                engine.last,
+                training=False,
+                single=single,
             )
-            if status != DONE:
-                carry_on(status, context, state, seed, 0.0, False)
-            if single and out is None and (place := context.places[0]) is not None:
-                return place.copy()
-            results = [context.output(i) for i in range(len(context.program.output_ids))]
-            return deliver(results, out, single)
-        except BaseException:
-            give_up(context)
-            raise
-        finally:
-            specialization.idle.append(context)
+            if has_shadow:
+                return launcher.run(feeds if form is None else feed, self.seed, out, True)
+        if outputs is None or isinstance(outputs, Value):  # a list could be another one next time
+            self._run_launcher = outputs, training, launcher
+        return launcher.run(feeds if form is None else feed, self.seed, out, True)
 
     def loss_and_gradients(
         self, feed: Mapping[Any, Any], *, training: bool = True

@@ -203,10 +203,11 @@ class Context:
                 "system does not give; use a smaller batch"
             )
         self.pointer = ffi.gc(pointer, lib.pf_context_free)
+        self.address = int(ffi.cast("uintptr_t", pointer))  # the same, for a Launcher
         for base, address in program.fixed_bases:
             lib.pf_context_bind(self.pointer, base, ffi.cast("void *", address))
         self.python: dict[Node, Any] = {}  # what nodes written in Python keep for backward
-        self.feeds: list[Any] = []  # what the bases point to: arrays, or their buffers
+        self.feeds: Sequence[Array] = ()  # what the bases point to
         self.loss: Any = None  # a pointer to the loss that was computed last
         if program.cost_id != NOWHERE:
             address = lib.pf_context_data(self.pointer, program.cost_id)

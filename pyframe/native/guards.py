@@ -50,6 +50,12 @@ def already_trained() -> BusyError:
     )
 
 
+def refuse_if_taken(guards: Iterable[Guard]) -> None:
+    """Raise `BusyError` if somebody is training the guarded parameters."""
+    if any(lib.pf_guard_is_taken(guard.pointer) for guard in guards):
+        raise already_trained()
+
+
 class Guard:
     """The read-write lock of a set of buffers; the lock itself is in C."""
 

@@ -13,12 +13,13 @@ from .say import Stop, find_tool, run, say
 
 # Bytes.
 CORE_LIMIT, PLUGIN_LIMIT = 1_000_000, 400_000
-# What is to be seen of the libraries from outside: of the extension, where Python enters and what
+# What is to be seen of the libraries from outside: of the extensions, where Python enters and what
 # threadpoolctl looks for, and of a plugin's library the function that hands out its table.
-EXPORTS = {
-    True: {"PyInit__core", "pyframe_get_num_threads", "pyframe_set_num_threads"},
-    False: {"pyframe_plugin"},
+CORE_EXPORTS = {
+    "_core": {"PyInit__core", "pyframe_get_num_threads", "pyframe_set_num_threads"},
+    "_launcher": {"PyInit__launcher"},
 }
+PLUGIN_EXPORTS = {"pyframe_plugin"}
 # What cibuildwheel is to build for a platform of this name, of these processors.
 PROCESSORS = {"linux": "x86_64 aarch64", "macos": "x86_64 arm64", "windows": "AMD64 ARM64"}
 LIBRARIES = {"linux": ("manylinux_", "musllinux_"), "macos": ("macosx_",), "windows": ("win_",)}
@@ -63,8 +64,9 @@ def check_wheel(project: Project, wheel: Path) -> list[str]:
             path = Path(archive.extract(library, name))
             faults += [f"{wheel.name}: {fault}" for fault in check_library(project, path)]
     if project.compiled and "linux" in wheel.name:
-        if len(libraries) != 1:
-            faults.append(f"{wheel.name} has the libraries {libraries}, and one is expected")
+        expected = len(CORE_EXPORTS) if project.folder == ROOT else 1
+        if len(libraries) != expected:
+            faults.append(f"{wheel.name} has the libraries {libraries}, not {expected} of them")
         faults += check_tags(wheel)
     if "-abi3-" in wheel.name:
         run([find_tool("abi3audit"), "--strict", wheel])
@@ -92,7 +94,8 @@ def check_library(project: Project, path: Path) -> list[str]:
             for symbol in elf.get_section_by_name(".dynsym").iter_symbols()
             if symbol["st_shndx"] != "SHN_UNDEF" and symbol["st_info"]["bind"] != "STB_LOCAL"
         ]
-        expected = EXPORTS[project.folder == ROOT]
+        is_core, name = project.folder == ROOT, path.name.split(".")[0]
+        expected = CORE_EXPORTS.get(name, set()) if is_core else PLUGIN_EXPORTS
         if set(symbols) != expected:
             faults.append(f"it exports {sorted(symbols)} instead of {sorted(expected)}")
         names = [section.name for section in elf.iter_sections()]
