@@ -69,6 +69,8 @@ typedef struct pool {
 } pool;
 
 static atomic_int thread_count = 1;
+static atomic_int side_count; /* threads that compute beside each other */
+static _Thread_local int is_beside;
 static atomic_int taken; /* the pool is in use */
 static pool *the_pool;   /* owned by the caller that has taken it */
 /* Statistics of the pool. */
@@ -234,6 +236,11 @@ static void forget_in_child(void) {
     the_pool = NULL;
     atomic_store(&workers, 0);
     atomic_store(&taken, 0);
+    atomic_store(&side_count, is_beside);
+}
+
+static void watch_forks(void) {
+    if (!atomic_exchange(&watching_forks, 1)) pf_at_fork_in_child(forget_in_child);
 }
 
 static pool *new_pool(void) {
@@ -241,7 +248,7 @@ static pool *new_pool(void) {
     if (!memory) return NULL;
     pool *p = (pool *)(((uintptr_t)memory + LINE - 1) / LINE * LINE);
     pf_monitor_init(&p->monitor);
-    if (!atomic_exchange(&watching_forks, 1)) pf_at_fork_in_child(forget_in_child);
+    watch_forks();
     return p;
 }
 
@@ -294,11 +301,28 @@ static int run_in_threads(int threads, int64_t parts, int64_t nanoseconds, pf_bo
 }
 
 void pf_parallel_for(int64_t parts, int64_t nanoseconds, pf_body body, void *context) {
-    const int threads = pf_thread_count();
-    if (threads > 1 && parts > 1 && nanoseconds >= 2 * CALL_COST &&
-        run_in_threads(threads, parts, nanoseconds, body, context))
-        return;
+    if (parts > 1 && nanoseconds >= 2 * CALL_COST) {
+        const int threads = pf_threads_left();
+        if (threads > 1 && run_in_threads(threads, parts, nanoseconds, body, context)) return;
+    }
     for (int64_t part = 0; part < parts; part++) body(context, part);
+}
+
+/* ---- threads that compute side by side ---- */
+
+int pf_set_beside(int beside) {
+    const int before = is_beside;
+    watch_forks();
+    is_beside = beside != 0;
+    atomic_fetch_add(&side_count, is_beside - before);
+    return before;
+}
+
+int pf_threads_left(void) {
+    const int count = pf_thread_count();
+    if (!is_beside) return count;
+    const int left = count - (atomic_load_explicit(&side_count, memory_order_relaxed) - 1);
+    return left > 1 ? left : 1;
 }
 
 void pf_pool_look(pf_pool_report *report) {

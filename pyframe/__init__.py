@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from pyframe.lesson import forward_and_backward, node_computing_sort, toplogic
     from pyframe.model import Model, Sequential, load
     from pyframe.training.history import History
+    from pyframe.training.many import fit_many
     from pyframe.training.trainer import Trainer
 
 # What a type checker sees, besides the ops: `import pyframe` gives those through `__getattr__`.
@@ -68,6 +69,7 @@ __all__ = [
     "data",
     "datasets",
     "errors",
+    "fit_many",
     "forward_and_backward",
     "get_include",
     "get_num_threads",
@@ -114,6 +116,7 @@ _LAZY = {
     "Sequential": "pyframe.model",
     "History": "pyframe.training.history",
     "Trainer": "pyframe.training.trainer",
+    "fit_many": "pyframe.training.many",
 }
 
 # Op classes under their CamelCase names: pf.Linear, pf.L2Loss.

@@ -12,10 +12,12 @@ import operator
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
+from contextvars import ContextVar
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 PACKAGE = os.path.dirname(__file__) + os.sep
 WRAPPER = os.path.join("sklearn", "base.py")  # where scikit-learn wraps `fit`
@@ -31,6 +33,7 @@ __all__ = [
     "DatasetError",
     "DivergenceWarning",
     "FeedError",
+    "FitManyError",
     "GraphError",
     "KernelError",
     "LabelError",
@@ -144,6 +147,29 @@ class DatasetError(PyframeError, ValueError):
 
 class MissingExtraError(PyframeError, ImportError):
     """A package that belongs to one of the extras is not installed."""
+
+
+class FitManyError(PyframeError, RuntimeError):
+    """Some of the fits that ran side by side have failed; the others are complete.
+
+    Attributes
+    ----------
+    index : int
+        The number of the first one that failed; its error is the cause of this one.
+    errors : dict of int to Exception
+        All errors, by the number of the fit.
+    results : list
+        What `fit_many` would have returned, None for those that failed.
+    """
+
+    def __init__(
+        self, message: str, index: int, errors: dict[int, BaseException], results: list[Any]
+    ) -> None:
+        super().__init__(message, index, errors, results)
+        self.index, self.errors, self.results = index, errors, results
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class PyframeDeprecationWarning(DeprecationWarning):
@@ -282,20 +308,64 @@ def check_number(
     return number
 
 
-def warn(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn at the line that called this package, however deep the call stack is.
+class Task(NamedTuple):
+    """A task that threads of this package do for somebody, whose line warnings are to name.
 
-    Nothing happens if ``sys.stderr`` is closed.
+    It is somebody's of the context in which `enter` was called.
     """
-    frame: FrameType | None = sys._getframe(1)
-    level = 2
+
+    file: str
+    line: int
+    module: str
+    registry: dict[Any, Any]
+
+    @classmethod
+    def of_caller(cls) -> "Task":
+        """Return a task of the code that called this package."""
+        frame, _ = _outside(sys._getframe(1))
+        if frame is None:
+            return cls("sys", 1, "sys", {})
+        names = frame.f_globals
+        registry = names.setdefault("__warningregistry__", {})
+        return cls(
+            frame.f_code.co_filename, frame.f_lineno, names.get("__name__", "<unknown>"), registry
+        )
+
+    def enter(self, what: str) -> None:
+        """Have warnings in the present context belong to this task, and end with some words."""
+        _task.set((self, what))
+
+
+_task: ContextVar[tuple[Task, str] | None] = ContextVar("pyframe_task", default=None)
+
+
+def _outside(frame: FrameType | None) -> tuple[FrameType | None, int]:
+    """Return the frame that called this package, and how many calls away it is."""
+    level = 1
     while frame is not None:
         file = frame.f_code.co_filename
         if not (file.startswith(PACKAGE) or file.endswith(WRAPPER)):
             break
         frame, level = frame.f_back, level + 1
+    return frame, level
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the line that called this package, however deep the call stack is.
+
+    Nothing happens if ``sys.stderr`` is closed.
+    """
+    frame, level = _outside(sys._getframe(1))
+    task, what = _task.get() or (None, "")
     try:
-        warnings.warn(message, category, stacklevel=level)
+        if task is None:
+            warnings.warn(message, category, stacklevel=level + 1)
+        elif frame is None or frame.f_code.co_filename == threading.__file__:
+            warnings.warn_explicit(
+                f"{message} ({what})", category, task.file, task.line, task.module, task.registry
+            )
+        else:  # code of the user that the task has called
+            warnings.warn(f"{message} ({what})", category, stacklevel=level + 1)
     except Warning:  # a filter makes it an error
         raise
     except (OSError, ValueError) as error:

@@ -11,6 +11,7 @@ import numpy as np
 from pyframe.engine.execution import SECONDS_PER_LOOK
 from pyframe.errors import warn
 from pyframe.estimators._multilayer import Multilayer
+from pyframe.training.company import stop_with_company
 from pyframe.training.progress import say
 
 
@@ -110,8 +111,9 @@ class Epochs:
         for _ in range(self.epochs):
             if not self.shuffles:
                 self._check_weights()
+            stop_with_company()
             while self.loop.run(SECONDS_PER_LOOK) == "paused":
-                pass
+                stop_with_company()
             total, count = self.loop.records[-1]
             yield float(total / count)
 

@@ -12,6 +12,7 @@ from scipy.sparse import issparse
 import pyframe as pf
 from pyframe.graph.spec import Array, Spec, known_shape
 from pyframe.layers import activation_function
+from pyframe.training.company import stop_with_company
 from pyframe.training.goal import loss_node
 
 ROWS_AT_ONCE = 4096  # of a prediction: it bounds the memory, also for sparse input
@@ -344,6 +345,7 @@ class Multilayer:
         shapes = [known_shape(p.spec) for p in parameters]
 
         def evaluate(packed: Array) -> tuple[float, Array]:
+            stop_with_company()
             for p, place, shape in zip(parameters, places, shapes, strict=True):
                 p.value = packed[place].reshape(shape)
             cost, gradients = self.plan.loss_and_gradients(feed)

@@ -375,6 +375,16 @@ def set_thread_count(count: int) -> None:
     lib.pf_set_thread_count(count)
 
 
+def threads_left() -> int:
+    """Return how many threads a task of the calling thread may use at this moment."""
+    return int(lib.pf_threads_left())
+
+
+def set_beside(beside: bool) -> bool:
+    """Say whether the calling thread computes beside others; return what held before."""
+    return bool(lib.pf_set_beside(beside))
+
+
 def pool_report() -> dict[str, int]:
     """Return what the thread pool has done so far.
 

@@ -92,6 +92,44 @@ def num_threads(count: int | None) -> Iterator[None]:
         set_num_threads(before)
 
 
+# ---- threads that compute side by side ----
+
+
+def threads_left() -> int:
+    """Return how many threads a task of the calling thread may use at this moment.
+
+    That is `get_num_threads`, unless the thread computes `beside` others: then, what those leave.
+    """
+    return core.threads_left()
+
+
+@contextlib.contextmanager
+def beside(computing: bool = True) -> Iterator[None]:
+    """Within a ``with`` block, compute beside other threads that do so in such a block as well.
+
+    Each of them counts as one of `get_num_threads`, and a task of any of them is shared out only to
+    threads that the others leave. So however many tasks run at a time, no processor gets two.
+
+    Parameters
+    ----------
+    computing : bool, default True
+        False, within such a block: the thread waits for others, and leaves its place to them.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> from pyframe.native.threads import beside, threads_left
+    >>> with pf.num_threads(4), beside():
+    ...     threads_left()
+    4
+    """
+    before = core.set_beside(computing)
+    try:
+        yield
+    finally:
+        core.set_beside(before)
+
+
 # ---- what the process may use ----
 
 

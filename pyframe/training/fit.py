@@ -16,6 +16,7 @@ from pyframe.engine.loop import Loop
 from pyframe.errors import DivergenceWarning, warn
 from pyframe.graph.spec import Array
 from pyframe.plugins import notify
+from pyframe.training.company import Part, company
 from pyframe.training.goal import CompiledGoal
 from pyframe.training.history import History
 from pyframe.training.progress import Progress
@@ -29,8 +30,14 @@ class Interrupt:
     """
 
     def __init__(self) -> None:
-        self.pressed = self.active = False
+        self._pressed = self.active = False
         self._before: Any = None
+        self._company = company()
+
+    @property
+    def pressed(self) -> bool:
+        """Whether Ctrl-C was pressed, here or for all fits that run side by side with this one."""
+        return self._pressed or self._company.stopped
 
     def listen(self) -> None:
         """Take over Ctrl-C, if this is the thread that it reaches."""
@@ -41,8 +48,8 @@ class Interrupt:
                 signal.signal(signal.SIGINT, self._handle)
 
     def _handle(self, number: int, frame: Any) -> None:
-        if self.active and not self.pressed:
-            self.pressed = True
+        if self.active and not self._pressed:
+            self._pressed = True
             return
         signal.signal(signal.SIGINT, self._before)
         signal.raise_signal(signal.SIGINT)
@@ -105,7 +112,7 @@ class Fit:
         validation: Loop | None,
         listeners: list[Callback],
         history: History,
-        progress: Progress,
+        progress: Progress | Part,
         shuffle: bool,
     ) -> None:
         self.trainer, self.goal, self.loop = trainer, goal, loop

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -49,19 +49,20 @@ def _has_size() -> bool:
         return False
 
 
-class Progress:
-    """Shows how far a fit is.
+class Display:
+    """A bar on a terminal, a line now and then elsewhere.
 
     Parameters
     ----------
-    epochs, samples : int
-        How many epochs, of how many rows.
+    total : int
+        What the bar counts up to.
     verbose : int
         0 keeps silent.
+    **bar
+        How tqdm shows it: the unit, and whether it is scaled.
     """
 
-    def __init__(self, epochs: int, samples: int, verbose: int) -> None:
-        self.epochs, self.samples = epochs, samples
+    def __init__(self, total: int, verbose: int, **bar: Any) -> None:
         self.silent = not verbose or sys.stderr is None
         self._began = time.perf_counter()
         self._next = self._began + SECONDS_PER_LINE
@@ -72,13 +73,12 @@ class Progress:
             size = {} if _has_size() else {"ncols": 80, "nrows": 24}
             with self._quietly():
                 self._bar = tqdm(
-                    total=epochs * samples,
-                    unit=" samples",
-                    unit_scale=True,
+                    total=total,
                     delay=1e-9,  # nothing is drawn while it is made, which could fail
                     dynamic_ncols=not size,
                     bar_format="{desc}: {percentage:3.0f}%|{bar:10}| {rate_fmt}{postfix}",
                     file=sys.stderr,
+                    **bar,
                     **size,
                 )
             self._next = self._began
@@ -99,14 +99,50 @@ class Progress:
         """Whether something is to be shown now; the numbers need not be worked out otherwise."""
         return not self.silent and time.perf_counter() >= self._next
 
+    def _draw(self, description: str, done: float, numbers: str) -> None:
+        """Show on the bar how much is done, with some words before and behind it."""
+        self._next = time.perf_counter() + SECONDS_PER_BAR
+        with self._quietly():
+            self._bar.set_description_str(description, refresh=False)
+            self._bar.set_postfix_str(numbers, refresh=False)
+            self._bar.update(done - self._bar.n)
+
+    def _say(self, describe: Callable[[float], str]) -> None:
+        """Write a line, made from the seconds since the beginning."""
+        now = time.perf_counter()
+        self._next = now + SECONDS_PER_LINE
+        self.silent = not say(describe(max(now - self._began, 1e-9)), sys.stderr)
+
+    def _refresh(self) -> None:
+        with self._quietly():
+            self._bar.refresh()
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self._bar is not None:
+            with self._quietly():
+                self._bar.close()
+
+
+class Progress(Display):
+    """Shows how far a fit is.
+
+    Parameters
+    ----------
+    epochs, samples : int
+        How many epochs, of how many rows.
+    verbose : int
+        0 keeps silent.
+    """
+
+    def __init__(self, epochs: int, samples: int, verbose: int) -> None:
+        self.epochs, self.samples = epochs, samples
+        super().__init__(epochs * samples, verbose, unit=" samples", unit_scale=True)
+
     def show(self, epoch: int, samples_done: int, logs: Mapping[str, Any]) -> None:
         """Show the state: finished epochs, finished rows, the last numbers."""
         if self._bar is not None:
-            self._next = time.perf_counter() + SECONDS_PER_BAR
-            with self._quietly():
-                self._bar.set_description_str(f"epoch {epoch}/{self.epochs}", refresh=False)
-                self._bar.set_postfix_str(describe_logs(logs), refresh=False)
-                self._bar.update(samples_done - self._bar.n)
+            self._draw(f"epoch {epoch}/{self.epochs}", samples_done, describe_logs(logs))
         elif not self.silent:
             self._line(epoch, samples_done, logs, "")
 
@@ -116,23 +152,14 @@ class Progress:
         """Show how it ended."""
         if self._bar is not None:
             self.show(epoch, samples_done, logs)
-            with self._quietly():
-                self._bar.refresh()
+            self._refresh()
         elif not self.silent:
             self._line(epoch, samples_done, logs, "  interrupted" if interrupted else "")
 
     def _line(self, epoch: int, samples_done: int, logs: Mapping[str, Any], end: str) -> None:
-        now = time.perf_counter()
-        self._next = now + SECONDS_PER_LINE
-        seconds = max(now - self._began, 1e-9)
-        self.silent = not say(
-            f"epoch {epoch}/{self.epochs}  {describe_logs(logs)}  "
-            f"{samples_done / seconds:,.0f} samples/s  {seconds:.1f} s{end}",
-            sys.stderr,
+        self._say(
+            lambda seconds: (
+                f"epoch {epoch}/{self.epochs}  {describe_logs(logs)}  "
+                f"{samples_done / seconds:,.0f} samples/s  {seconds:.1f} s{end}"
+            )
         )
-
-    def close(self) -> None:
-        """Leave the terminal as it was."""
-        if self._bar is not None:
-            with self._quietly():
-                self._bar.close()

@@ -20,12 +20,12 @@ from pyframe.native.guards import already_trained
 from pyframe.plugins import notify
 from pyframe.strict import Strict
 from pyframe.training import resuming
+from pyframe.training.company import company
 from pyframe.training.compiled import CompiledGoals
 from pyframe.training.feeds import Feeds, feeds_of, input_arrays
 from pyframe.training.fit import Fit
 from pyframe.training.goal import CompiledGoal, Goal
 from pyframe.training.history import History
-from pyframe.training.progress import Progress
 from pyframe.training.request import FitRequest, callbacks_of, first_epoch, request_fit
 
 
@@ -280,7 +280,7 @@ class Trainer(Strict):
         except GraphError:
             goal.plan.engine.require_unchanged()
             raise
-        progress = Progress(request.left, loop.samples, verbose)
+        progress = company().progress(request.left, loop.samples, verbose)
         stack.callback(progress.close)
         fit = Fit(
             self,
