@@ -221,17 +221,23 @@ class _Bench:
         cls = type(optimizer)
         self.require(isinstance(optimizer, Optimizer), "declaration", f"it gives {optimizer!r}")
         own = cls.__dict__.get("__doc__")
-        self.require(inspect.cleandoc(own or ""), "declaration", "it has no docstring of its own")
-        good = cls.name.isidentifier() and cls.name == cls.name.lower()
-        self.require(good, "declaration", f"its name {cls.name!r} is no snake_case identifier")
-        has_update = optimizer.is_python or cls.calls is not Optimizer.calls
-        self.require(has_update, "declaration", "it overrides neither update nor calls")
         kinds = set(optimizer.slots.values())
-        self.require(
-            kinds <= {"like", "scalar"},
-            "declaration",
-            f"slots must be 'like' or 'scalar', and are {optimizer.slots}",
-        )
+        good = cls.name.isidentifier() and cls.name == cls.name.lower()
+        has_update = optimizer.is_python or cls.calls is not Optimizer.calls
+        wrong = [
+            message
+            for is_right, message in (
+                (inspect.cleandoc(own or ""), "it has no docstring of its own"),
+                (good, f"its name {cls.name!r} is no snake_case identifier"),
+                (has_update, "it overrides neither update nor calls"),
+                (
+                    kinds <= {"like", "scalar"},
+                    f"slots must be 'like' or 'scalar', and are {optimizer.slots}",
+                ),
+            )
+            if not is_right
+        ]
+        self.require(not wrong, "declaration", "; ".join(wrong))
         if not self.searches:
             self.make()  # takes learning_rate=
 
