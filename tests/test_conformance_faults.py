@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
+import sys
 from typing import Any, ClassVar
 
 import numpy as np
@@ -474,6 +477,30 @@ def test_an_op_says_all_that_is_missing_in_its_declaration() -> None:
     said = str(caught(op_checks(Bare), "declaration"))
     for part in ("'other' is not", "no docstring", "no reference()", "no sample()", "gradient()"):
         assert part in said, said
+
+
+def test_what_exits_fails_its_check_alone() -> None:
+    class Exits(pf.Node):
+        """Ends the process."""
+
+        def forward(self, ctx, x):
+            raise SystemExit(3)
+
+    error = caught(node_checks(Exits), "shape", "Exits")
+    assert error.kind == "shape" and "Exits: SystemExit came out of it: 3" in str(error)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no such signals")
+def test_an_exit_by_a_signal_ends_the_checks() -> None:
+    def stop(number, frame):
+        raise SystemExit(7)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        with pytest.raises(SystemExit, match="7"):
+            checked("it", "one", lambda: os.kill(os.getpid(), signal.SIGTERM))()
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_after_a_call_that_does_not_return_the_thing_is_left_alone() -> None:

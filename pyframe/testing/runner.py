@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import NoReturn
 from unittest import SkipTest
 
-from pyframe.errors import ArgumentError
+from pyframe.errors import ArgumentError, raise_if_signalled
 from pyframe.initializers import get_seed, set_seed
 from pyframe.testing.apart import run_apart
 from pyframe.testing.subject import ConformanceError
@@ -44,7 +44,8 @@ def checked(
             check()
         except (ConformanceError, SkipTest):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a plugin that exits ends its check only
+            raise_if_signalled(error)
             raise ConformanceError(
                 name, f"{what}: {type(error).__name__} came out of it: {error}"
             ) from error
