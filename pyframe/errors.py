@@ -45,6 +45,7 @@ __all__ = [
     "PyframeError",
     "ResourceError",
     "ShapeError",
+    "SlotError",
     "UnknownNameError",
     "UnusedParameterWarning",
     "ValueReusedError",
@@ -96,6 +97,16 @@ class NoEffectError(ArgumentError, AttributeError):
 
 class UnknownNameError(PyframeError, KeyError):
     """A name stands for nothing that is registered."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class SlotError(GraphError, KeyError, AttributeError):
+    """An array was wanted that nobody keeps, or one was put in the place of another.
+
+    That is a slot which an optimizer does not declare, or what ``forward`` has not left on ``ctx``.
+    """
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
+import sys
 from typing import Any, ClassVar
 
 import numpy as np
@@ -46,13 +49,16 @@ from broken_parts import (
 import pyframe as pf
 from pyframe.testing import (
     ConformanceError,
+    check_layer,
+    check_plugin,
+    conformance,
     layer_checks,
     loss_checks,
     metric_checks,
     node_checks,
     op_checks,
 )
-from pyframe.testing.runner import checked
+from pyframe.testing.runner import checked, run_checks
 
 pytestmark = pytest.mark.once
 
@@ -398,6 +404,115 @@ class ByDtype(MeanOfBatch):
 def test_a_broken_metric_is_caught(metric, check, kind) -> None:
     error = caught(metric_checks(metric), check)
     assert error.kind == kind, str(error)
+
+
+# ---- several faults at once ----
+
+
+class Nothing(pf.Op):
+    """Names no kernel."""
+
+    op, kernel = "nothing", None
+
+    def infer_shape(self, *shapes):
+        return shapes[0]
+
+
+class Several:
+    """A plugin of which one thing states what makes no sense, one fails twice, and one is fine."""
+
+    @pf.hookimpl
+    def pyframe_register_ops(self):
+        return {"nothing": Nothing}
+
+    @pf.hookimpl
+    def pyframe_register_layers(self):
+        return {"fine": Fine, "forgetful": Forgetful}
+
+    @pf.hookimpl
+    def pyframe_register_optimizers(self):
+        return {"unnamed": Unnamed}
+
+
+class Unnamed(pf.optimizers.Optimizer):
+    name = "Two words"
+    slots = {"mean": "long"}
+
+    def update(self, parameters, gradients, slots, *, step, learning_rate):
+        parameters -= learning_rate * gradients
+
+
+def test_one_failed_declaration_hides_no_other_check() -> None:
+    plugin = Several()
+    pf.plugins.register(plugin, "several")
+    try:
+        with pytest.raises(ConformanceError) as found:
+            check_plugin(plugin)
+        cases = {case.id: case.values[0] for case in conformance(plugin)}
+    finally:
+        pf.plugins.unregister(plugin)
+    said = str(found.value)
+    assert "ops.nothing: AttributeError" in said
+    for name in ("ops.nothing:declaration", "layers.forgetful:config", "optimizers.unnamed:decl"):
+        assert name in said, said
+    assert "layers.fine" not in said
+    assert "has no attribute 'factor'" in said
+    assert "no docstring of its own; its name 'Two words'" in said and "'mean': 'long'" in said
+    cases["layers.fine:gradient"]()
+    with pytest.raises(ConformanceError, match=r"ops\.nothing.*came out of what it declares"):
+        cases["ops.nothing:declaration"]()
+
+
+def test_what_several_checks_say_is_said_once() -> None:
+    with pytest.raises(ConformanceError) as found:
+        check_layer(Needy)
+    assert str(found.value).count("made without arguments") == 1
+    assert "checks say so: declaration, config, " in str(found.value)
+
+
+def test_an_op_says_all_that_is_missing_in_its_declaration() -> None:
+    class Bare(pf.Op):
+        op = "other"
+
+    said = str(caught(op_checks(Bare), "declaration"))
+    for part in ("'other' is not", "no docstring", "no reference()", "no sample()", "gradient()"):
+        assert part in said, said
+
+
+def test_what_exits_fails_its_check_alone() -> None:
+    class Exits(pf.Node):
+        """Ends the process."""
+
+        def forward(self, ctx, x):
+            raise SystemExit(3)
+
+    error = caught(node_checks(Exits), "shape", "Exits")
+    assert error.kind == "shape" and "Exits: SystemExit came out of it: 3" in str(error)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no such signals")
+def test_an_exit_by_a_signal_ends_the_checks() -> None:
+    def stop(number, frame):
+        raise SystemExit(7)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        with pytest.raises(SystemExit, match="7"):
+            checked("it", "one", lambda: os.kill(os.getpid(), signal.SIGTERM))()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_after_a_call_that_does_not_return_the_thing_is_left_alone() -> None:
+    begun = []
+
+    def hangs() -> None:
+        raise ConformanceError("hang", "the kernel did not return")
+
+    checks = {"a:one": hangs, "a:two": lambda: begun.append("a"), "b:one": lambda: begun.append(1)}
+    with pytest.raises(ConformanceError, match="did not return"):
+        run_checks("it", checks)
+    assert begun == [1]
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ import pyframe as pf
 from pyframe.callbacks import Callback
 from pyframe.initializers import Initial
 from pyframe.optimizers import SGD, Optimizer
-from pyframe.optimizers.base import Call
+from pyframe.optimizers.base import LIMIT, Call
 from pyframe.schedules import Schedule
 from pyframe.testing import (
     callback_checks,
@@ -210,6 +210,99 @@ def test_a_broken_optimizer_is_caught(optimizer, check) -> None:
     error = caught(optimizer_checks(optimizer), check, optimizer.__name__)
     assert error.kind == check and optimizer.__name__ in str(error), str(error)
     Collector.kept.clear()
+
+
+# ---- the contract ----
+
+
+class ChangesGradients(Descent):
+    """Computes in the place of the gradients."""
+
+    def update(self, parameters, gradients, slots, *, step, learning_rate):
+        gradients *= learning_rate
+        parameters -= gradients
+
+
+class ClipsByItself(SGD):
+    """Has a kernel change the gradients."""
+
+    def calls(self, group):
+        clip = Call("clip_value", (), ("gradients",), (), LIMIT.pack({"limit": 0.1}))
+        return [clip, *super().calls(group)]
+
+
+class Velocity(Descent):
+    """A momentum, done right."""
+
+    slots: ClassVar = {"velocity": "like"}
+
+    def __init__(self, learning_rate=0.1, *, decay=0.5, **rest):
+        super().__init__(learning_rate, decay=decay, **rest)
+
+    def update(self, parameters, gradients, slots, *, step, learning_rate):
+        velocity = slots["velocity"]
+        velocity *= self.options["decay"]
+        velocity += gradients
+        parameters -= learning_rate * velocity
+
+
+class RebindsSlot(Velocity):
+    """Puts another array in the place of its slot."""
+
+    def update(self, parameters, gradients, slots, *, step, learning_rate):
+        slots["velocity"] = 0.5 * slots["velocity"] + gradients
+        parameters -= learning_rate * slots["velocity"]
+
+
+class UndeclaredSlot(Velocity):
+    """Reads a slot that it does not declare."""
+
+    def update(self, parameters, gradients, slots, *, step, learning_rate):
+        parameters -= learning_rate * (gradients + slots["mean"])
+
+
+class RebindsParameters(Descent):
+    """Makes new parameters, which nobody sees."""
+
+    def update(self, parameters, gradients, slots, *, step, learning_rate):
+        parameters = parameters - learning_rate * gradients
+
+
+class KeepsCopy(Velocity):
+    """Looks at its option once."""
+
+    def __init__(self, learning_rate=0.1, *, decay=0.5, **rest):
+        super().__init__(learning_rate, decay=decay, **rest)
+        self._decay = decay
+
+    def update(self, parameters, gradients, slots, *, step, learning_rate):
+        slots["velocity"] *= self._decay
+        slots["velocity"] += gradients
+        parameters -= learning_rate * slots["velocity"]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "check", "words"),
+    [
+        (ChangesGradients, "gradients", "after its update the gradient of p0 at"),
+        (ClipsByItself, "gradients", "'gradients' among the inputs"),
+        (RebindsSlot, "slots", "another array in the place of the slot 'velocity'"),
+        (UndeclaredSlot, "slots", "uses the slot 'mean', and declares velocity"),
+        (RebindsParameters, "bowl", "not parameters = ..."),
+        (ForgetsOptions, "options", r"pass it on as an option: super().__init__(..., factor="),
+        (KeepsCopy, "options", "read self.options['decay']"),
+    ],
+)
+def test_a_breach_of_the_contract_is_caught(optimizer, check, words) -> None:
+    error = caught(optimizer_checks(optimizer, learning_rate=0.05), check)
+    assert error.kind == check and words in str(error), str(error)
+    assert optimizer.__name__ in str(error)
+
+
+def test_what_keeps_the_contract_passes() -> None:
+    check_optimizer(Velocity)
+    clipped = functools.partial(SGD, clip_value=0.1, clip_norm=0.5)
+    optimizer_checks(clipped)["gradients"]()
 
 
 def test_an_option_that_config_leaves_out_is_caught() -> None:

@@ -208,6 +208,40 @@ def test_two_distributions_with_one_entry_point_name_both_count(world: World) ->
     assert world.says(code) == "One Two"
 
 
+def test_two_distributions_with_one_module(world: World) -> None:
+    world.layer("pyframe-one", "same", entry="same", module="shared")
+    world.layer("pyframe-two", "same", entry="same", module="shared", factor=5)
+    world.layer("pyframe-three", "three")
+    code = f"""{ERROR_OF}
+for name in ("same", "pyframe-one:same", "pyframe-two:same"):
+    print(error_of(lambda: pf.layers.get(name)))
+print([pf.plugins.installed()[name].status for name in ("pyframe-one", "pyframe-two")])
+print(pf.layers.get("three").__name__, "shared" in sys.modules)
+"""
+    lines = world.says(code).splitlines()
+    for line in lines[:3]:
+        assert "pyframe-one 1.2 and pyframe-two 1.2 both name 'shared' in 'pyframe'" in line
+        assert "'pip uninstall pyframe-one pyframe-two', then install the one" in line
+    assert lines[3:] == ["['set aside', 'set aside']", "Three False"]
+    doctor = world.run("", "plugins", "doctor")
+    assert doctor.returncode == 1 and doctor.stdout.count("both name 'shared'") == 2
+    code = 'print(pf.layers.get("same").__module__)'
+    assert world.says(code, PYFRAME_PLUGINS="pyframe-two") == "shared"
+
+
+def test_a_module_that_has_registered_its_hooks_keeps_them(world: World) -> None:
+    world.layer("pyframe-one", "one")
+    code = f"""{ERROR_OF}
+import pyframe_one
+pf.plugins.register(pyframe_one, "by-hand", "3")
+print(error_of(lambda: pf.plugins.load("pyframe-one")))
+print(pf.layers.get("one") is pyframe_one.One)
+"""
+    refused, kept = world.says(code).splitlines()
+    assert "'pyframe_one' has its hooks registered already, by by-hand 3" in refused
+    assert kept == "True"
+
+
 # ---- the broken ones ----
 
 GOOD = LAYER.format(cls="Bad", name="bad", factor=1)
@@ -215,6 +249,16 @@ GOOD = LAYER.format(cls="Bad", name="bad", factor=1)
 BROKEN = {
     "raises at import": ("raise RuntimeError('no luck')", "import", "RuntimeError: no luck"),
     "exits at import": ("import sys; sys.exit('good-bye')", "import", "SystemExit: good-bye"),
+    "exits in a hook": (
+        GOOD.replace("return {", "import sys\n    sys.exit(3)\n    return {"),
+        "register",
+        "pyframe_register_layers called sys.exit(3)",
+    ),
+    "exits instead of naming kernels": (
+        GOOD + "@pf.hookimpl\ndef pyframe_register_kernels():\n    raise SystemExit\n",
+        "kernels",
+        "pyframe_register_kernels called sys.exit(None)",
+    ),
     "imports what is not there": ("import nowhere_at_all", "import", "No module named"),
     "raises in a hook": (
         "import pyframe as pf\n@pf.hookimpl\ndef pyframe_register_layers():\n    1 / 0",
@@ -359,6 +403,51 @@ def test_events_reach_every_plugin_also_when_one_raises(world: World) -> None:
 
 
 # ---- saved models ----
+
+
+def test_an_event_hook_that_exits_ends_neither_the_fit_nor_the_process(world: World) -> None:
+    announced = ("events.fit_start", "events.epoch_end", "events.fit_end")
+    bad = EVENTS.format(name="bad", body="raise SystemExit(4)")
+    good = EVENTS.format(name="good", body='print("good", sorted(logs))')
+    world.install("pyframe-bad", bad, provides=announced)
+    world.install("pyframe-good", good, provides=announced)
+    run = world.run(FIT + "print('lives')")
+    said = run.stdout.splitlines()
+    assert run.returncode == 0, run.stderr
+    assert "good ['loss']" in said and said[-1] == "lives"
+    assert (
+        "PluginError: the hook pyframe_epoch_end of pyframe-bad 1.2 raised SystemExit: 4"
+        in said[-2]
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no such signals")
+@pytest.mark.parametrize("hook", ["pyframe_register_losses", "pyframe_fit_start"])
+def test_an_exit_by_a_signal_in_a_hook_ends_the_process(world: World, hook: str) -> None:
+    source = (
+        "import os, signal, pyframe as pf\n"
+        f"@pf.hookimpl\ndef {hook}():\n    os.kill(os.getpid(), signal.SIGTERM)\n    return {{}}\n"
+    )
+    world.install("pyframe-slow", source)
+    code = (
+        "import signal, sys\n"
+        "def stop(number, frame):\n    sys.exit(7)\n"
+        "signal.signal(signal.SIGTERM, stop)\n"
+    )
+    run = world.run(code + FIT)
+    assert run.returncode == 7 and "Error" not in run.stdout, run.stdout + run.stderr
+
+
+def test_registering_by_hand_what_exits() -> None:
+    class Exits:
+        @pf.hookimpl
+        def pyframe_register_layers(self):
+            sys.exit("good-bye")
+
+    exits = Exits()
+    with pytest.raises(PluginError, match=r"mine: pyframe_register_layers called sys\.exit\('good"):
+        pf.plugins.register(exits, "mine")
+    assert not pf.plugins.manager().is_registered(exits)
 
 
 NODE = """

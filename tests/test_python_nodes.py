@@ -127,3 +127,77 @@ def test_ops_are_found_by_name_as_layers_are():
         pf.ops.get("softmaxx")
     with pytest.raises(pf.ArgumentError, match=r"pyframe.layers.get\('dense'\)"):
         pf.Sequential(["dense"])
+
+
+class Gated(pf.Node):
+    def forward(self, ctx, x):
+        ctx.gate = 2.0
+        return ctx.gate * x
+
+    def backward(self, ctx, dy):
+        return getattr(ctx, "none", 1.0) * ctx.slope * dy
+
+
+class ReadsAtOnce(Gated):
+    def forward(self, ctx, x):
+        return ctx.count * x
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        (Gated, r"mine.*ctx\.slope.*not set; there is ctx\.inputs, ctx\.gate.*Write ctx\.slope = "),
+        (ReadsAtOnce, r"mine.*ctx\.count.*not set; there is ctx\.inputs\. "),
+    ],
+)
+def test_what_forward_has_not_left_on_ctx_is_named(node, message):
+    w = pf.Parameter(np.ones((3, 2)), name="w")
+    plan = pf.compile(pf.Sum(node(w, name="mine")), pf.optimizers.SGD(0.1))
+    with pytest.raises(pf.errors.SlotError, match=message):
+        plan.step({})
+
+
+class Scribbler(pf.optimizers.Optimizer):
+    slots = {"total": "like"}
+
+    def __init__(self, spoil, **rest):
+        super().__init__(**rest)
+        self._spoil = spoil
+
+    def update(self, parameters, gradients, slots, *, step, learning_rate):
+        slots["total"] += gradients
+        self._spoil(slots)
+
+
+def rebinds(slots):
+    slots["total"] = 0.5 * slots["total"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda slots: slots["mean"], r"slot 'mean', and declares total; .* \"mean\": \"like\""),
+        (lambda slots: slots.update(mean=0), "changes which slots there are.* total"),
+        (lambda slots: slots.pop("total"), "changes which slots there are.* total"),
+        (rebinds, r"another array in the place of the slot 'total'.*slots\['total'\]\[\.\.\.\]"),
+    ],
+)
+def test_a_slot_that_is_not_declared_or_not_kept_is_named(spoil, message):
+    w = pf.Parameter(np.ones(3), name="w", dtype="float64")
+    plan = pf.compile(pf.Sum(w * w), Scribbler(spoil))
+    with pytest.raises(pf.errors.SlotError, match=f"optimizer scribbler .*{message}"):
+        plan.step({})
+    assert plan.step_count == 0
+    assert not any(plan.named(plan.snapshot())["slots/total/w"])
+
+
+def test_a_slot_that_a_call_names_and_nobody_declares():
+    class Kernel(pf.optimizers.Optimizer):
+        def calls(self, group):
+            states = ("parameters", "mean")
+            return [pf.optimizers.base.Call("sgd_momentum_update", ("gradients",), states)]
+
+    w = pf.Parameter(np.ones(3), name="w")
+    message = "optimizer kernel uses the slot 'mean', and declares none; .*gradients, parameters"
+    with pytest.raises(pf.errors.SlotError, match=message):
+        pf.compile(pf.Sum(w * w), Kernel()).step({})

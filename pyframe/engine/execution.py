@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from pyframe.errors import (
     KernelError,
     LabelError,
     ShapeError,
+    SlotError,
 )
 from pyframe.graph.autodiff import PythonGradient
 from pyframe.graph.node import Node, Placeholder
@@ -176,13 +176,32 @@ def handle(context: Context, status: int) -> None:
         reading.in_python_node = was_inside
 
 
+class Kept:
+    """The ``ctx`` of one run of a node in Python: what forward leaves for backward."""
+
+    __slots__ = ("__dict__", "_label")
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("__"):  # asked for by Python itself
+            raise AttributeError(name)
+        there = ", ".join(f"ctx.{other}" for other in vars(self))
+        raise SlotError(
+            f"{self._label}: it reads ctx.{name}, which its forward has not set; "
+            f"{f'there is {there}' if there else 'nothing is there'}. Write ctx.{name} = ... in "
+            "forward, on each of its ways"
+        )
+
+
 def _run_python_node(context: Context, row: Row) -> None:
     node = row.node
     assert node is not None
     owner = node.source if isinstance(node, PythonGradient) else node
-    ctx = context.python.get(owner)
+    ctx: Any = context.python.get(owner)
     if ctx is None or owner is node:
-        ctx = context.python[owner] = SimpleNamespace()
+        ctx = context.python[owner] = Kept(row.label)
     inputs = [None if v < 0 else context.read(v) for v in row.inputs]
     for array in inputs:
         if array is not None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from pyframe.engine.placement import Run, runs
 from pyframe.engine.program import COPY_KERNEL, Context, FlatCall, Request
-from pyframe.errors import AnomalyError, ArgumentError, GraphError, raise_if_signalled
+from pyframe.errors import AnomalyError, ArgumentError, SlotError, raise_if_signalled
 from pyframe.graph.node import Node, Parameter, State, Value
 from pyframe.graph.spec import Array, known_shape
 from pyframe.graph.storage import Storage
@@ -42,6 +42,46 @@ def check_rate(rate: Any) -> float:
     return number
 
 
+def _undeclared(optimizer: str, name: object, declared: Sequence[str]) -> SlotError:
+    """Return the error for a slot that an optimizer uses and does not declare."""
+    there = f"declares {', '.join(declared)}" if declared else "declares none"
+    return SlotError(
+        f"optimizer {optimizer} uses the slot {name!r}, and {there}; write in its class "
+        f'slots = {{..., "{name}": "like"}}, or "scalar" for a single number'
+    )
+
+
+class Slots(dict[str, Array]):
+    """The arrays that an optimizer keeps for one run, by name.
+
+    What is in them may change, and which arrays they are may not: snapshots, files and what an
+    interrupted update is undone with know these.
+    """
+
+    def __init__(self, optimizer: str, arrays: Mapping[str, Array]) -> None:
+        super().__init__(arrays)
+        self.optimizer = optimizer
+
+    def __missing__(self, name: str) -> NoReturn:
+        raise _undeclared(self.optimizer, name, list(self))
+
+    def __setitem__(self, name: str, array: Any) -> None:
+        if array is not self[name]:  # as it is after slots[name] *= 0.9
+            raise SlotError(
+                f"optimizer {self.optimizer} puts another array in the place of the slot {name!r}; "
+                "what is saved, and restored, is the one that is there: write into it, with "
+                f"slots[{name!r}][...] = ..., or *= and the like"
+            )
+
+    def _refuse(self, *arguments: Any, **options: Any) -> NoReturn:
+        raise SlotError(
+            f"optimizer {self.optimizer} changes which slots there are; those that it declares "
+            f"stay: {', '.join(self)}"
+        )
+
+    __delitem__ = clear = pop = popitem = setdefault = update = __ior__ = _refuse  # type: ignore[assignment]
+
+
 class TrainState:
     """The train state of a plan: gradients, shadows of states, optimizer slots, step count.
 
@@ -66,7 +106,7 @@ class TrainState:
         self.trained: list[Parameter] = []
         self.groups: list[str] = []
         self.runs: list[Run] = []
-        self.slots: list[dict[str, Array]] = []
+        self.slots: list[Slots] = []
         self._norm = np.zeros(1)
         self._zero = np.zeros(1)
         self._skipped = np.zeros(1)
@@ -97,9 +137,8 @@ class TrainState:
             self.trained, dict(zip(self.trained, self.groups, strict=True)).__getitem__
         )
         for run in self.runs:
-            self.slots.append(
-                {name: self._new_slot(run, name, kind) for name, kind in self.slot_kinds}
-            )
+            made = {name: self._new_slot(run, name, kind) for name, kind in self.slot_kinds}
+            self.slots.append(Slots(getattr(self.optimizer, "name", ""), made))
 
     def _new_slot(self, run: Run, name: str, kind: str) -> Array:
         if kind == "like":
@@ -242,10 +281,9 @@ class TrainState:
     def _flat(self, label: str, i: int, call: Any, names: dict[str, Any]) -> FlatCall:
         def look_up(operand: str) -> Any:
             if operand not in names:
-                raise GraphError(
-                    f"optimizer {self.optimizer.name} asks for operand {operand!r}; "
-                    f"there are {sorted(names)}"
-                )
+                error = _undeclared(self.optimizer.name, operand, list(self.slots[i]))
+                others = ", ".join(sorted(names.keys() - self.slots[i].keys()))
+                raise SlotError(f"{error}; besides slots a call may name {others}")
             return names[operand]
 
         return FlatCall(

@@ -65,6 +65,11 @@ class Optimizer(Strict):
     each step, also within a fit; a `Trainer` applies the rest in its next fit, and a plan that was
     compiled before refuses to continue training.
 
+    An update changes parameters and slots in place, and nothing else: gradients are read alone, no
+    slot is bound to another array, and what is kept from step to step is in a slot, not on the
+    instance, which may serve several plans. Each argument of a constructor is an option. The checks
+    of `pyframe.testing.check_optimizer` hold an optimizer to it.
+
     Parameters
     ----------
     learning_rate : float, Schedule, str or callable
@@ -322,8 +327,11 @@ class Optimizer(Strict):
         ----------
         parameters, gradients : ndarray of shape (n,)
             Of the run's dtype. The padding between two parameters is 0 in both: keep it so.
+            Gradients, which are clipped by now, are not to be changed.
         slots : dict of str to ndarray
-            (n,) and of the run's dtype for "like", (1,) and float64 for "scalar".
+            (n,) and of the run's dtype for "like", (1,) and float64 for "scalar"; to be written
+            into. `SlotError` is raised for one that is not declared, and when another array is put
+            in the place of one.
         step : int
             Completed steps before this one.
         learning_rate : float

@@ -103,6 +103,27 @@ def find_plugins(kinds: Iterable[str]) -> dict[str, Found]:
     return found
 
 
+def mark_shared(plugins: Iterable[Found]) -> None:
+    """Give a `problem` to plugins that name one module with hooks: only one's files are there.
+
+    It happens when a package was renamed and both names are installed, or with a fork.
+    """
+    owners: dict[str, list[Found]] = {}
+    for plugin in plugins:
+        for module in dict.fromkeys(plugin.modules):
+            owners.setdefault("".join(module.split()), []).append(plugin)
+    for module, sharing in owners.items():
+        if len(sharing) < 2:
+            continue
+        names = [f"{plugin.name} {plugin.version}" for plugin in sharing]
+        for plugin in sharing:
+            plugin.problem = plugin.problem or (
+                f"{' and '.join(names)} both name {module!r} in {GROUP!r}, and one's files have "
+                f"replaced the other's: 'pip uninstall {' '.join(p.name for p in sharing)}', then "
+                "install the one that is meant"
+            )
+
+
 def editable_folder(name: str) -> str | None:
     """Return the folder that an editable install of a distribution was made from.
 

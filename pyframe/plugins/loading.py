@@ -30,6 +30,7 @@ from pyframe.plugins.discovery import (
     editable_folder,
     find_plugins,
     is_strict,
+    mark_shared,
     normalized,
 )
 from pyframe.plugins.registry import BUILT_IN, KINDS, registries
@@ -125,6 +126,7 @@ def installed() -> dict[str, Plugin]:
         if _plugins is None:
             found = find_plugins(KINDS)
             wanted = allowed(found.values())
+            mark_shared(one for key, one in found.items() if key in wanted)
             made = {key: Plugin(one) for key, one in found.items()}
             for key, plugin in made.items():
                 if key not in wanted:
@@ -228,18 +230,18 @@ class _Loading:
     def __init__(self, plugin: Plugin) -> None:
         self.plugin = plugin
         self.phase = "import"
-        self.objects: list[Any] = []
+        self.committed: list[Any] = []
 
     def run(self) -> None:
         plugin = self.plugin
-        self.objects = [_import(module) for module in dict.fromkeys(plugin.found.modules)]
+        objects = [_import(module) for module in dict.fromkeys(plugin.found.modules)]
         self.phase = "hooks"
-        for thing in self.objects:
+        for thing in objects:
             check_hooks(thing, plugin.name)
         self.phase = "kernels"
-        libraries = [lib for o in self.objects for lib in open_kernels(o, plugin.name)]
+        libraries = [lib for o in objects for lib in open_kernels(o, plugin.name)]
         self.phase = "register"
-        found = [(o, things_of(o, plugin.name)) for o in self.objects]
+        found = [(o, things_of(o, plugin.name)) for o in objects]
         self.phase = "validate"
         for kind in {kind for _, things in found for kind in things}:
             load_built_ins(kind)
@@ -247,7 +249,10 @@ class _Loading:
             for kind, named in things.items():
                 check_things(kind, named, plugin.name)
         self._check_manifest(found)
+        for thing, _ in found:
+            check_free(thing, plugin.name)
         for thing, things in found:
+            self.committed.append(thing)
             commit(thing, things, plugin.name, plugin.version)
         for _, things in found:
             for kind, named in things.items():
@@ -255,7 +260,7 @@ class _Loading:
         plugin.libraries = [(library.path, library.abi) for library in libraries]
 
     def undo(self) -> None:
-        for thing in self.objects:
+        for thing in self.committed:
             withdraw(thing)
         self.plugin.things.clear()
 
@@ -356,12 +361,24 @@ def _check_prefixes(thing: Any, known: set[str], distribution: str) -> None:
             )
 
 
+def _call(name: str, hook: Callable[[], Any], distribution: str) -> Any:
+    """Return what a register hook does; one that wants to end the process raises an error."""
+    try:
+        return hook()
+    except SystemExit as error:
+        raise_if_signalled(error)
+        raise PluginError(
+            f"{distribution}: {name} called sys.exit({error.code!r}); a hook returns what it "
+            "registers, or raises an error that says why it cannot"
+        ) from error
+
+
 def open_kernels(thing: Any, distribution: str) -> list[core.Library]:
     """Open the C libraries that a plugin names."""
     hook = getattr(thing, "pyframe_register_kernels", None)
     if hook is None:
         return []
-    paths = hook()
+    paths = _call("pyframe_register_kernels", hook, distribution)
     if isinstance(paths, str | bytes) or not isinstance(paths, Sequence):
         raise PluginError(
             f"{distribution}: pyframe_register_kernels returned {type(paths).__name__}; "
@@ -409,7 +426,7 @@ def things_of(thing: Any, distribution: str) -> dict[str, Mapping[str, Any]]:
         kind = name.removeprefix(REGISTER)
         if not name.startswith(REGISTER) or kind not in KINDS:
             continue
-        things = implementation()
+        things = _call(name, implementation, distribution)
         if not isinstance(things, Mapping):
             raise PluginError(
                 f"{distribution}: {name} returned {type(things).__name__}; "
@@ -442,6 +459,15 @@ def check_things(kind: str, named: Mapping[str, Any], distribution: str) -> None
                 f"float{missing[0]}; a plugin's kernels are called '<library>:<name>', and "
                 "pyframe_register_kernels names the library"
             )
+
+
+def check_free(thing: Any, distribution: str) -> None:
+    """Raise `PluginError` if an object with hooks has been registered, under whatever name."""
+    if manager().is_registered(thing):
+        raise PluginError(
+            f"{distribution}: {getattr(thing, '__name__', thing)!r} has its hooks registered "
+            f"already, by {_owners.get(id(thing), 'pyframe-nn')}; leave one of the two away"
+        )
 
 
 def commit(
@@ -505,6 +531,7 @@ def register(plugin: object, distribution: str = "unnamed", version: str = "0") 
         for kind, named in things.items():
             load_built_ins(kind)  # so that a clash with a built-in is seen
             check_things(kind, named, distribution)
+        check_free(plugin, distribution)
         commit(plugin, things, distribution, version)
 
 
@@ -546,11 +573,11 @@ def notify(event: str, **arguments: Any) -> None:
         If a plugin's hook raised; it names the first one. All other hooks have been called by then.
     """
     _load_for_events()
-    failed: tuple[str, Exception] | None = None
+    failed: tuple[str, BaseException] | None = None
     for hook in reversed(getattr(manager().hook, PREFIX + event).get_hookimpls()):
         try:
             hook.function(*(arguments[name] for name in hook.argnames))
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a plugin does not end the process by `sys.exit`
             raise_if_signalled(error)
             if failed is None:
                 failed = _owners.get(id(hook.plugin), hook.plugin_name), error

@@ -13,11 +13,12 @@ import numpy as np
 import pyframe
 from pyframe import schedules
 from pyframe.engine.plan import Plan
-from pyframe.errors import AnomalyError
+from pyframe.errors import AnomalyError, ArgumentError, SlotError
 from pyframe.graph.node import Parameter, Placeholder
 from pyframe.graph.spec import Array
 from pyframe.native.threads import num_threads
 from pyframe.optimizers import Optimizer
+from pyframe.optimizers.base import SETTABLE
 from pyframe.testing.behaviour import THREADS, close, repeat, same_bits
 from pyframe.testing.runner import Checks, Expected, fail, require, run_checks
 
@@ -80,6 +81,9 @@ def optimizer_checks(
     """Return the checks of an optimizer by name.
 
     - declaration: a docstring, a name in snake_case, an update.
+    - options: every argument is an option, and so is saved; setting it later is as good.
+    - slots: what is kept from step to step is declared, and stays the same arrays.
+    - gradients: they are what they were before the update.
     - config: what `config` returns is JSON and makes the same optimizer again.
     - bowl: the cost of a convex bowl falls to nearly nothing.
     - segmentation: the order of the parameters, and how elements are divided into them, changes no
@@ -97,6 +101,9 @@ def optimizer_checks(
     bench = _Bench(factory, learning_rate, elementwise)
     checks: Checks = {
         "declaration": bench.check_declaration,
+        "options": bench.check_options,
+        "slots": bench.check_slots,
+        "gradients": bench.check_gradients,
         "config": bench.check_config,
         "bowl": bench.check_bowl,
         "segmentation": bench.check_segmentation,
@@ -221,19 +228,84 @@ class _Bench:
         cls = type(optimizer)
         self.require(isinstance(optimizer, Optimizer), "declaration", f"it gives {optimizer!r}")
         own = cls.__dict__.get("__doc__")
-        self.require(inspect.cleandoc(own or ""), "declaration", "it has no docstring of its own")
-        good = cls.name.isidentifier() and cls.name == cls.name.lower()
-        self.require(good, "declaration", f"its name {cls.name!r} is no snake_case identifier")
-        has_update = optimizer.is_python or cls.calls is not Optimizer.calls
-        self.require(has_update, "declaration", "it overrides neither update nor calls")
         kinds = set(optimizer.slots.values())
-        self.require(
-            kinds <= {"like", "scalar"},
-            "declaration",
-            f"slots must be 'like' or 'scalar', and are {optimizer.slots}",
-        )
+        good = cls.name.isidentifier() and cls.name == cls.name.lower()
+        has_update = optimizer.is_python or cls.calls is not Optimizer.calls
+        wrong = [
+            message
+            for is_right, message in (
+                (inspect.cleandoc(own or ""), "it has no docstring of its own"),
+                (good, f"its name {cls.name!r} is no snake_case identifier"),
+                (has_update, "it overrides neither update nor calls"),
+                (
+                    kinds <= {"like", "scalar"},
+                    f"slots must be 'like' or 'scalar', and are {optimizer.slots}",
+                ),
+            )
+            if not is_right
+        ]
+        self.require(not wrong, "declaration", "; ".join(wrong))
         if not self.searches:
             self.make()  # takes learning_rate=
+
+    def check_options(self) -> None:
+        optimizer = self.make()
+        config = optimizer.config()
+        taken = inspect.signature(type(optimizer)).parameters.values()
+        named = [p.name for p in taken if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        lost = [name for name in named if name not in (*SETTABLE, *config)]
+        self.require(
+            not lost,
+            "options",
+            f"{', '.join(lost)}: what config() lacks is lost when a model is saved; pass it on as "
+            f"an option: super().__init__(..., {', '.join(f'{name}={name}' for name in lost)})",
+        )
+        for name, value in optimizer.options.items():
+            if type(value) is not float:
+                continue
+            other = value / 2 or 0.5
+            try:
+                given, set_later = self.make(**{name: other}), self.make()
+                setattr(set_later, name, other)
+            except (ArgumentError, TypeError):  # no value for it, or no argument of the factory
+                continue
+            ours, theirs = Bowl(given, (3, 5)), Bowl(set_later, (3, 5))
+            ours.step(3)
+            theirs.step(3)
+            self.require(
+                same_bits(ours.values, theirs.values),
+                "options",
+                f"{name}={other:g} moves it otherwise when it is given to the constructor than "
+                f"when it is set afterwards; keep no copy, and read self.options[{name!r}]",
+            )
+
+    def check_slots(self) -> None:
+        bowl = Bowl(self.make(), (3, 5))
+        try:
+            bowl.step(3)
+        except SlotError as error:
+            fail("slots", self.what, str(error))
+
+    def check_gradients(self) -> None:
+        if self.searches:
+            return
+        optimizer = self.make()
+        for name in ("clip_value", "clip_norm"):  # a plan clips them where they are
+            setattr(optimizer, name, None)
+        bowl = Bowl(optimizer, (3, 5))
+        for _ in range(3):
+            _, before = bowl.plan.loss_and_gradients({bowl.noise: 1.0})
+            bowl.step()
+            for p in bowl.parameters:
+                wrong = close(bowl.plan.gradient(p), before[p], 1e-12)
+                if wrong:
+                    fail(
+                        "gradients",
+                        self.what,
+                        f"after its update the gradient of {p.name} {wrong} as before it; "
+                        "gradients are read alone: write g = 2 * gradients, not gradients *= 2, "
+                        "and in a Call 'gradients' among the inputs",
+                    )
 
     def check_config(self) -> None:
         for rate in (None, schedules.Exponential(0.1, decay=0.5)):
@@ -261,7 +333,14 @@ class _Bench:
         falling = schedules.Cosine(self.learning_rate, total_steps=BOWL_STEPS)
         for dtype in ("float32", "float64"):
             bowl = Bowl(self.make(falling), sizes, dtype)
+            before = bowl.values.copy()
             costs = bowl.step(BOWL_STEPS)
+            self.require(
+                not same_bits(before, bowl.values),
+                "bowl",
+                f"{BOWL_STEPS} steps have moved nothing; write into the array that update is given "
+                "(parameters -= ..., not parameters = ...)",
+            )
             last = min(costs) if self.searches else costs[-1]
             left = LEFT_BY_SEARCH if self.searches else LEFT
             self.require(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pyframe import plugins
-from pyframe.errors import ArgumentError
+from pyframe.errors import ArgumentError, raise_if_signalled
 from pyframe.plugins.discovery import normalized
 from pyframe.plugins.registry import BUILT_IN, KINDS, registries
 from pyframe.testing.fits import callback_checks, dataset_checks
@@ -17,6 +17,7 @@ from pyframe.testing.numbers import initializer_checks, schedule_checks
 from pyframe.testing.ops import op_checks
 from pyframe.testing.optimizers import optimizer_checks
 from pyframe.testing.runner import Checks, Expected, checked, known_names, require, run_checks
+from pyframe.testing.subject import ConformanceError
 
 CHECKS: dict[str, Callable[..., Checks]] = {
     "ops": op_checks,
@@ -109,9 +110,28 @@ def plugin_checks(plugin: Any, *, options: Options | None = None) -> Checks:
         arguments = dict(given.get(key, {}))
         subject = arguments.pop("factory", thing)
         kind = key.partition(".")[0]
-        for name, check in CHECKS[kind](subject, **arguments).items():
+        for name, check in _checks_of(kind, key, subject, arguments).items():
             checks[f"{key}:{name}"] = check
     return checks
+
+
+def _checks_of(kind: str, key: str, subject: Any, arguments: Mapping[str, Any]) -> Checks:
+    """Return the checks of one thing; one that fails, where it states what makes no sense."""
+    try:
+        return CHECKS[kind](subject, **arguments)
+    except Exception as error:
+        raise_if_signalled(error)
+        if arguments:  # which may be what is wrong
+            raise
+        cause = error
+
+        def check_declaration() -> None:
+            raise ConformanceError(
+                "declaration",
+                f"{key}: {type(cause).__name__} came out of what it declares: {cause}",
+            ) from cause
+
+        return {"declaration": check_declaration}
 
 
 def _label(plugin: Any) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import NoReturn
 from unittest import SkipTest
 
-from pyframe.errors import ArgumentError
+from pyframe.errors import ArgumentError, raise_if_signalled
 from pyframe.initializers import get_seed, set_seed
 from pyframe.testing.apart import run_apart
 from pyframe.testing.subject import ConformanceError
@@ -44,7 +44,8 @@ def checked(
             check()
         except (ConformanceError, SkipTest):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a plugin that exits ends its check only
+            raise_if_signalled(error)
             raise ConformanceError(
                 name, f"{what}: {type(error).__name__} came out of it: {error}"
             ) from error
@@ -78,7 +79,7 @@ def run_checks(
     *,
     foreign: bool = False,
 ) -> None:
-    """Run checks until one fails that is not expected to, and print what cannot be tried here.
+    """Run all checks, and print what cannot be tried here.
 
     Parameters
     ----------
@@ -93,28 +94,64 @@ def run_checks(
     Raises
     ------
     ConformanceError
-        Of the first check that fails; of kind "expected" if one passes that should not.
+        Of the first check that fails, with what the others say behind it; of kind "expected" if one
+        passes that should not. After a call that did not return no other check of the same thing is
+        begun.
     ArgumentError
         If an expected failure names no check, or has no reason.
     """
     expected = expected_failures or {}
     known_names(expected, checks, what)
+    failed: dict[str, ConformanceError] = {}
+    hung: set[str] = set()
     for name, check in checks.items():
-        run = checked(what, name, check, foreign)
+        thing = name.rpartition(":")[0]
+        if thing in hung:
+            continue
         try:
-            run()
-        except SkipTest as reason:
-            print(f"{what}: {name}: {reason}")
-            continue
-        except ConformanceError:
-            if name not in expected:
-                raise
-            continue
+            _run_check(what, name, check, expected, foreign)
+        except ConformanceError as error:
+            failed[name] = error
+            if error.kind == "hang":
+                hung.add(thing)
+    if failed:
+        raise _together(failed)
+
+
+def _run_check(
+    what: str, name: str, check: Callable[[], None], expected: Expected, foreign: bool
+) -> None:
+    """Run one check, which must fail if that is expected."""
+    run = checked(what, name, check, foreign)
+    try:
+        run()
+    except SkipTest as reason:
+        print(f"{what}: {name}: {reason}")
+        return
+    except ConformanceError:
         if name not in expected:
-            continue
+            raise
+        return
+    if name in expected:
         fail(
             "expected",
             what,
             f"the check {name!r} passes and is expected to fail, since {expected[name]!r}; take "
             "it out of expected_failures",
         )
+
+
+def _together(failed: Mapping[str, ConformanceError]) -> ConformanceError:
+    """Return the first error, with what the others say behind it, each text once."""
+    first, *others = failed.values()
+    if not others:
+        return first
+    texts = dict.fromkeys(str(error) for error in others if str(error) != str(first))
+    text = "\n".join(
+        [first.message, f"{len(failed)} checks fail: {', '.join(failed)}; the others say:", *texts]
+        if texts
+        else [first.message, f"{len(failed)} checks say so: {', '.join(failed)}"]
+    )
+    error = ConformanceError(first.kind, text)
+    error.__cause__ = first.__cause__
+    return error
