@@ -517,6 +517,19 @@ def test_doctor_names_clashes(world: World) -> None:
     assert "layers.same is in pyframe-one and pyframe-two" in doctor.stdout
 
 
+def test_new_plugin_refuses_what_a_plugin_has(world: World) -> None:
+    world.layer("pyframe-one", "slow_mean")
+    world.install("pyframe-bad", "raise RuntimeError", provides=("ops.slow_sum",))
+    for name, said in {
+        "slow-mean": "'slow_mean' is a layer that the plugin pyframe-one 1.2 brings; choose",
+        "SlowSum": "'slow_sum' is an op that the plugin pyframe-bad 1.2 brings, and 'slowsum' is",
+        "pyframe.one": "the name 'pyframe.one' is taken: pyframe.one 1.2 is installed here",
+    }.items():
+        done = world.run("", "new-plugin", name)
+        assert done.returncode == 1 and said in done.stderr, done.stderr
+    assert not [path for path in world.folder.iterdir() if path.name in ("slow-mean", "SlowSum")]
+
+
 # ---- in this process ----
 
 
