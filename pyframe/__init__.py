@@ -13,6 +13,7 @@ Nodes make a graph, a plan runs it in C, layers and a trainer make that convenie
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from pyframe import attributes, errors, ops, plugins
@@ -144,7 +145,14 @@ def __getattr__(name: str) -> Any:
             found = importlib.import_module(f"pyframe.{name}")
         globals()[name] = found
         return found
-    raise AttributeError(f"module 'pyframe' has no attribute {name!r}")
+    hint = ""
+    # `from pyframe import x` asks here first, and what is a module is imported after that.
+    if not name.startswith("_") and importlib.util.find_spec(f"pyframe.{name}") is None:
+        from pyframe.plugins.registry import elsewhere_written
+
+        found = elsewhere_written(name)
+        hint = f"; write {found}" if found else ""
+    raise AttributeError(f"module 'pyframe' has no attribute {name!r}{hint}")
 
 
 def __dir__() -> list[str]:

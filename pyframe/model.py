@@ -25,12 +25,13 @@ from pyframe.errors import (
     check_integer,
 )
 from pyframe.graph.arrays import is_lazy, plain_array
-from pyframe.graph.node import Parameter, Placeholder, State, Value
+from pyframe.graph.node import Node, Parameter, Placeholder, State, Value
 from pyframe.graph.order import Graph
 from pyframe.graph.spec import Array, Shape, check_shape, convert, describe, float_dtype
 from pyframe.layers.base import Layer, layers_of, name_layers, outermost_layer_of, unused_name
 from pyframe.native.building import building
 from pyframe.native.guards import hold_all
+from pyframe.plugins.registry import ops, registries
 from pyframe.strict import FixedList, Strict
 
 BUILT = "the model has been built: make a new one of the layers that it is to have"
@@ -491,11 +492,22 @@ def _checked_layers(layers: Sequence[Layer]) -> list[Layer]:
         raise ArgumentError("a Sequential needs at least one layer")
     for layer in layers:
         if not isinstance(layer, Layer):
-            hint = "; write Dense(1), with parentheses" if isinstance(layer, type) else ""
-            if isinstance(layer, str):
-                hint = f"; write pyframe.layers.get({layer!r})(...), with the layer's arguments"
-            raise ArgumentError(f"{layer!r} is no layer{hint}")
+            raise ArgumentError(f"{layer!r} is no layer{_hint(layer)}")
     return list(layers)
+
+
+def _hint(given: Any) -> str:
+    """Say what to write for something that stands for a layer and is none."""
+    if isinstance(given, str):
+        for name in registries["layers"].alike(given):
+            return f"; write {registries['layers'].written(name)}(...), with the layer's arguments"
+        for name in ops.alike(given):
+            return f"; write pyframe.layers.Activation({name!r})"
+        known = ", ".join(registries["layers"])
+        return f", and none is called that; write pyframe.layers.get(name)(...) with one of {known}"
+    if isinstance(given, type) and issubclass(given, Node):
+        return f"; write pyframe.layers.Activation({given.__name__})"
+    return f"; write {given.__name__}(...), with parentheses" if isinstance(given, type) else ""
 
 
 def load(path: str | os.PathLike[str], custom_ops: Mapping[str, type] | None = None) -> Model:

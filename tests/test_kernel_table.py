@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from kernel_table import TABLE, rows_of, signature
 
 from pyframe.graph.op import Op
 from pyframe.native import core
@@ -16,8 +16,6 @@ from pyframe.optimizers import SGD, Adam, DirectionSearch, RandomSearch
 from pyframe.optimizers.base import Call
 from pyframe.plugins import registry
 from pyframe.testing import Draw
-
-TABLE = (Path(__file__).resolve().parents[1] / "core_c" / "kernels.h").read_text(encoding="utf-8")
 
 
 class Counts(NamedTuple):
@@ -35,27 +33,6 @@ class Operands(NamedTuple):
 
 
 # ---- what the table says ----
-
-
-def rows_of(table: str) -> dict[str, str]:
-    """Return the comment of each row, its lines without what they are indented by."""
-    table = table.split("*/", 1)[1]  # behind the head, which names the macro
-    rows = {}
-    for name, comment in re.findall(
-        r"PF_KERNEL\(\s*(\w+)\s*\)\s*(?:/\*\s*(.*?)\s*\*/)?", table, re.S
-    ):
-        assert name not in rows, f"two rows are of {name}"
-        rows[name] = re.sub(r"\s*\n\s*", "\n", comment)
-    return rows
-
-
-def signature(comment: str) -> str:
-    """Return the operands of a row: what is in front of two spaces or of the end of its line."""
-    text = re.sub(r"\s+->", " ->", comment)
-    inputs, arrow, rest = text.partition(" ->")
-    if not arrow or "  " in inputs or "\n" in inputs:  # an arrow of the formula
-        return re.split(r"  |\n", text)[0]
-    return inputs + arrow + re.split(r"  |\n", rest)[0]
 
 
 def counted(text: str) -> Counts:

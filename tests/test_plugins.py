@@ -240,6 +240,89 @@ print(pf.layers.get("one") is pyframe_one.One)
     refused, kept = world.says(code).splitlines()
     assert "'pyframe_one' has its hooks registered already, by by-hand 3" in refused
     assert kept == "True"
+# ---- how names are written ----
+
+SPELLINGS = """
+import pyframe as pf
+class SlowMean(pf.layers.Layer):
+    def call(self, x):
+        return x
+class Whole(pf.layers.Layer):
+    def call(self, x):
+        return x
+class CumSum(pf.Node):
+    def infer_shape(self, x):
+        return x
+@pf.hookimpl
+def pyframe_register_layers():
+    return {"slow_mean": SlowMean, "total2d": Whole}
+@pf.hookimpl
+def pyframe_register_ops():
+    return {"cum_sum": CumSum}
+"""
+SPELLED = ("layers.slow_mean", "layers.total2d", "ops.cum_sum")
+
+# What is written, and what the answer says; nothing of the plugin is loaded for the first three.
+ANSWERS = {
+    "pf.SlowMean": "'pyframe' has no attribute 'SlowMean'; write pyframe.layers.get('slow_mean')",
+    "pf.Sequential(['SlowMean'])": "write pyframe.layers.get('slow_mean')(...)",
+    "pf.ops.get('SlowMean')": "There is pyframe.layers.get('slow_mean').",
+    "pf.layers.slow_mean": "has no attribute 'slow_mean'; write pyframe.layers.SlowMean",
+    "pf.layers.Slow_Mean": "write pyframe.layers.SlowMean",
+    "pf.layers.Total2D": "write pyframe.layers.get('total2d')",  # its class has another name
+    "pf.layers.SlowMeen": "similar names are 'slow_mean'",
+    "pf.ops.Cumsum": "write pyframe.ops.CumSum",
+    "pf.losses.MSE": "write pyframe.losses.get('mse')",
+    "pf.losses.L2_Loss": "write pyframe.losses.L2Loss",
+    "pf.Dense": "write pyframe.layers.Dense",
+    "pf.relu": "write pyframe.ops.Relu",
+    "pf.layers.get('SlowMean')": "did you mean 'slow_mean'?",
+    "pf.layers.get('pyframe-sums:SlowMean')": "did you mean 'pyframe-sums:slow_mean'?",
+    "pf.layers.get('accuracy')": "There is pyframe.metrics.Accuracy.",
+    "pf.optimizers.get('ADAM')": "did you mean 'adam'?",
+    "pf.plugins.load('sums')": "did you mean 'pyframe-sums'?",
+    "pf.Sequential(['Dense'])": "write pyframe.layers.Dense(...)",
+    "pf.Sequential(['relu'])": "write pyframe.layers.Activation('relu')",
+    "pf.Sequential(['nothing'])": "none is called that",
+    "pf.Sequential([pf.Relu])": "write pyframe.layers.Activation(Relu)",
+    "pf.Sequential([pf.layers.BatchNorm])": "write BatchNorm(...), with parentheses",
+}
+
+
+def test_the_classes_of_a_plugin_are_found_with_their_capitals(world: World) -> None:
+    world.install("pyframe-sums", SPELLINGS, provides=SPELLED)
+    code = """
+from pyframe.layers import SlowMean
+from pyframe.ops import CumSum, Linear
+print(SlowMean is pf.layers.get("slow_mean"), CumSum is pf.ops.CumSum is pf.ops.get("cum_sum"))
+print(Linear is pf.Linear, hasattr(pf.ops, "Nothing"), hasattr(pf, "Nothing"))
+"""
+    assert world.says(code).splitlines() == ["True True", "True False False"]
+
+
+def test_another_spelling_is_answered_with_the_right_one(world: World) -> None:
+    world.install("pyframe-sums", SPELLINGS, provides=SPELLED)
+    code = f"""
+for written in {list(ANSWERS)!r}:
+    try:
+        found = repr(eval(written))
+    except (pf.PyframeError, AttributeError) as error:
+        found = f"{{type(error).__name__}}: {{error}}"
+    print(found)
+"""
+    found = dict(zip(ANSWERS, world.says(code).splitlines(), strict=True))
+    wrong = {
+        written: found[written] for written, said in ANSWERS.items() if said not in found[written]
+    }
+    assert not wrong
+
+
+def test_the_reason_comes_with_whatever_spelling(world: World) -> None:
+    world.install("pyframe-bad", "raise RuntimeError('no luck')", provides=("layers.slow_mean",))
+    for first in ("pf.layers.SlowMean", "pf.layers.slow_mean", "pf.layers.get('slow_mean')"):
+        code = f"{ERROR_OF}\n"
+        code += f"print(error_of(lambda: {first}), error_of(lambda: pf.layers.get('SlowMean')))"
+        assert world.says(code).count("no luck") == 2, first
 
 
 # ---- the broken ones ----
@@ -519,6 +602,19 @@ def test_doctor_names_clashes(world: World) -> None:
     doctor = world.run("", "plugins", "doctor")
     assert doctor.returncode == 1
     assert "layers.same is in pyframe-one and pyframe-two" in doctor.stdout
+
+
+def test_new_plugin_refuses_what_a_plugin_has(world: World) -> None:
+    world.layer("pyframe-one", "slow_mean")
+    world.install("pyframe-bad", "raise RuntimeError", provides=("ops.slow_sum",))
+    for name, said in {
+        "slow-mean": "'slow_mean' is a layer that the plugin pyframe-one 1.2 brings; choose",
+        "SlowSum": "'slow_sum' is an op that the plugin pyframe-bad 1.2 brings, and 'slowsum' is",
+        "pyframe.one": "the name 'pyframe.one' is taken: pyframe.one 1.2 is installed here",
+    }.items():
+        done = world.run("", "new-plugin", name)
+        assert done.returncode == 1 and said in done.stderr, done.stderr
+    assert not [path for path in world.folder.iterdir() if path.name in ("slow-mean", "SlowSum")]
 
 
 # ---- in this process ----

@@ -287,6 +287,50 @@ def test_what_makes_no_sense_is_refused(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("package", "options", "message"),
+    [
+        ("relu", {}, "'relu' is an op that is built in"),
+        (
+            "my-layer",
+            {"layer": "batchnorm"},
+            "'batch_norm' is a layer that is built in, and 'batchnorm' is only",
+        ),
+        ("relu", {"kind": "c", "layer": "slope", "op": "relu"}, "'relu' is an op that is built in"),
+        ("sgd", {"kind": "optimizer"}, "'sgd' is an optimizer that is built in"),
+        ("adam", {"kind": "composed"}, "'adam' is an optimizer that is built in"),
+        ("Pluggy", {}, r"'Pluggy' is taken: Pluggy 1\.\S+ is installed here"),
+        (
+            "changelog",
+            {},
+            r"'changelog' is taken: \S+changelog.py is imported as 'changelog' already",
+        ),
+    ],
+)
+def test_names_that_are_taken(
+    package: str, options: dict[str, str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        new_plugin(package, directory=tmp_path, **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_gradient_of_a_new_op_is_not_that_of_another(tmp_path: Path) -> None:
+    class Mine:
+        @pf.hookimpl
+        def pyframe_register_ops(self):
+            return {"slow_grad": type("SlowGrad", (pf.Node,), {})}
+
+    mine = Mine()
+    pf.plugins.register(mine, "my-package")
+    try:
+        with pytest.raises(ArgumentError, match="'slow_grad' is an op that my-package brings"):
+            new_plugin("slow", "c", tmp_path)
+    finally:
+        pf.plugins.unregister(mine)
+    assert new_plugin("slow", "c", tmp_path)
+
+
 @pytest.mark.parametrize("make", [Path.mkdir, Path.touch], ids=["folder", "file"])
 def test_nothing_is_overwritten(make, tmp_path: Path) -> None:
     make(tmp_path / "my-layer")

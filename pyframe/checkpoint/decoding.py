@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from pyframe._version import __version__
+from pyframe.checkpoint import missing
 from pyframe.checkpoint.document import ODD, Architecture, LostLayer, paths_of, restored
 from pyframe.checkpoint.encoding import new_op
 from pyframe.checkpoint.schema import check_model
-from pyframe.errors import (
-    ArgumentError,
-    CheckpointError,
-    UnknownNameError,
-    raise_if_signalled,
-)
+from pyframe.errors import ArgumentError, CheckpointError, raise_if_signalled
 from pyframe.graph.node import Constant, Node, Parameter, Placeholder, State, Value
 from pyframe.graph.op import Op
 from pyframe.graph.spec import Array, Shape, Spec
 from pyframe.layers import Layer
 from pyframe.layers.base import mark
-from pyframe.plugins.registry import BUILT_IN, registries
 
 
 class Given(NamedTuple):
@@ -168,34 +161,17 @@ class Decoder:
         base = Node if kind == "ops" else Layer
         if isinstance(found, type) and issubclass(found, base):
             return found
-        raise CheckpointError(f"{self.source} needs {name!r}, and {self.missing(kind, name)}")
+        wanted = dict.fromkeys([(kind, name)])
+        if kind == "ops":  # all that are missing are told at once
+            names = [r.get("op") for r in self.description["nodes"] if isinstance(r, dict)]
+            own = [n for n in names if isinstance(n, str) and n not in self.custom]
+            wanted |= dict.fromkeys((kind, n) for n in missing.lacking(self.description, kind, own))
+        raise missing.complaint(self.description, wanted, self.source)
 
     def find(self, kind: str, name: str) -> Any:
         if name in self.custom:
             return self.custom[name]
-        package = self.description["provenance"][kind].get(name, {}).get("distribution")
-        registry = registries[kind]
-        with contextlib.suppress(UnknownNameError):
-            # Another plugin may have the name by now.
-            return registry.get(f"{package}:{name}" if package else name)
-        return None
-
-    def missing(self, kind: str, name: str) -> str:
-        """Say what to do about an op or layer that is not registered."""
-        origin = self.description["provenance"][kind].get(name, {})
-        package = origin.get("distribution")
-        if package == BUILT_IN:
-            return f"it came with pyframe {origin['version']}; this is {__version__}: upgrade it"
-        if package:
-            why = registries[kind].why_missing(name, package)
-            text = f"it came from the package {package} {origin['version']}"
-            if why:
-                return f"{text}. {why}"
-            return f"{text}, which is installed here and does not register it: upgrade it"
-        return (
-            f"it is the class of that name in the module {origin.get('module')!r}: "
-            f'pass custom_ops={{"{name}": {name}}}, or register it'
-        )
+        return missing.find(self.description, kind, name)
 
     def layer(self, record: dict[str, Any]) -> Layer:
         name, config = record["layer"], record["config"]
@@ -204,7 +180,9 @@ class Decoder:
         specs = [_spec(s) for s in record["inputs"]]
         layer: Layer
         if cls is None or config is None:
-            why = "its arguments could not be saved" if cls else self.missing("layers", name)
+            why = "its arguments could not be saved"
+            if cls is None:
+                why = missing.why(self.description, "layers", name)
             origin = self.description["provenance"]["layers"].get(name)
             layer = LostLayer(name, why, name=_name(record["name"]), origin=origin)
             layer.adopt(_path(record["path"]), specs, own, _output_shape(record))

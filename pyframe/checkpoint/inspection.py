@@ -16,6 +16,7 @@ from pyframe.errors import CheckpointError, raise_if_signalled
 from pyframe.graph.spec import describe as shape_text
 from pyframe.plugins.registry import BUILT_IN
 
+SINGULAR = {"losses": "loss"}
 WIDEST_CELL = 100  # characters of a path, kind or shape in the table
 
 
@@ -229,7 +230,7 @@ def as_text(report: Mapping[str, Any]) -> str:
 def _package_lines(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for row in rows:
         things = ", ".join(
-            f"{len(names)} {kind if len(names) > 1 else kind.removesuffix('s')}"
+            f"{len(names)} {kind if len(names) > 1 else SINGULAR.get(kind, kind.removesuffix('s'))}"
             for kind, names in row["provides"].items()
         )
         if row["name"] is None:

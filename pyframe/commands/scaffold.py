@@ -6,6 +6,8 @@ what they become, with the names of an imagined package in the place of the new 
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
 import keyword
 import re
 import sys
@@ -14,7 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pyframe.errors import ArgumentError, raise_if_signalled
-from pyframe.plugins.registry import registries
+from pyframe.plugins import installed
+from pyframe.plugins.registry import BUILT_IN, registries
 
 TEMPLATES = Path(__file__).parent / "templates"
 SUFFIX = ".in"
@@ -72,8 +75,8 @@ def names(package: str, kind: str = "composed", part: str | None = None) -> Name
     Raises
     ------
     ArgumentError
-        If it is no such name, if no module can be called that, or if the name belongs to Python,
-        to pyframe or to something built in.
+        If it is no such name, if no module can be called that, or if a name is taken: by Python, by
+        what is built in, by a plugin or another package that is installed. It says by what.
 
     Examples
     --------
@@ -94,10 +97,8 @@ def names(package: str, kind: str = "composed", part: str | None = None) -> Name
         _check_part(part, KINDS[kind].removesuffix("s"))
     for name in (module, part):
         _check_name(package, name)
-    if part in registries[KINDS[kind]]:
-        raise ArgumentError(
-            f"{package!r} would register {part!r}, which is built in; choose another name"
-        )
+    _check_free(part)
+    _check_not_installed(package, module)
     return Names(package, module, part, _camel(part))
 
 
@@ -117,13 +118,45 @@ def _check_op(package: str, op: str, part: str) -> None:
     """Raise `ArgumentError` for an op that cannot have its name beside the layer."""
     _check_part(op, "op")
     _check_name(package, op)
-    if op in registries["ops"]:
-        raise ArgumentError(f"{op!r} is an op that is built in; choose another name")
     if _camel(part) in (_camel(op), _camel(op) + "Grad"):
         raise ArgumentError(
             f"the layer {part!r} and the op {op!r} would have classes of one name; give one of "
             "them another"
         )
+
+
+def _check_free(name: str) -> None:
+    """Raise `ArgumentError` for the name of what is there already, in whatever spelling."""
+    for kind in ("layers", "ops", "optimizers"):
+        for known in registries[kind].alike(name):
+            what = kind.removesuffix("s")
+            unlike = "" if known == name else f", and {name!r} is only another spelling of it"
+            raise ArgumentError(
+                f"{known!r} is {'an' if what[0] in 'aeiou' else 'a'} {what} that "
+                f"{_whose(kind, known)}{unlike}; choose another name"
+            )
+
+
+def _whose(kind: str, name: str) -> str:
+    for plugin in installed().values():
+        if plugin.found.announces(kind, name):
+            return f"the plugin {plugin.name} {plugin.version} brings"
+    entry = registries[kind].entry(name)
+    return "is built in" if entry.distribution == BUILT_IN else f"{entry.distribution} brings"
+
+
+def _check_not_installed(package: str, module: str) -> None:
+    """Raise `ArgumentError` for a name that an installed package has."""
+    try:
+        version = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        spec = importlib.util.find_spec(module)
+        if spec is None or spec.origin is None:  # the latter is a folder that is no package
+            return
+        why = f"{spec.origin} is imported as {module!r} already"
+    else:
+        why = f"{package} {version} is installed here"
+    raise ArgumentError(f"the name {package!r} is taken: {why}; choose another name")
 
 
 def _check_name(package: str, name: str) -> None:
@@ -173,8 +206,8 @@ def new_plugin(
     Raises
     ------
     ArgumentError
-        If `names` refuses the name, if there is no such directory, if the folder exists, or if
-        there is no `layer` or `op` in a package of that kind.
+        If `names` refuses the name, if there is such an op already, if there is no such directory,
+        if the folder exists, or if there is no `layer` or `op` in a package of that kind.
     OSError
         If something cannot be written; nothing is left behind then.
 
@@ -192,6 +225,9 @@ def new_plugin(
     called = names(package, kind, layer)
     if op is not None:
         _check_op(package, op, called.part)
+    if kind == "c":
+        for one in _ops(called, op):
+            _check_free(one)
     directory = Path(directory)
     if not directory.is_dir():
         raise ArgumentError(f"there is no folder {directory}; make it first")
@@ -214,12 +250,17 @@ def new_plugin(
     return list(files)
 
 
+def _ops(called: Names, op: str | None) -> tuple[str, str]:
+    """Return the names of the ops of a package with kernels: forward and backward."""
+    return op or f"{called.part}_op", f"{op or called.part}_grad"
+
+
 def render(called: Names, kind: str, op: str | None = None) -> Iterator[tuple[str, str]]:
     """Yield the path and the text of each file of a new package, sorted by path."""
     kernel = op or called.part
     words = {
-        "my_op": op or f"{called.part}_op",
-        "MyOp": _camel(op or f"{called.part}_op"),
+        "my_op": _ops(called, op)[0],
+        "MyOp": _camel(_ops(called, op)[0]),
         "my_kernel": kernel,
         "MyKernel": _camel(kernel),
         "my-package": called.package,

@@ -51,6 +51,8 @@ class Op(Node):
     - `defaults`: the values of attributes that may be left out.
     - `integer_inputs`: indices of inputs that are int64; all others share one float dtype.
     - `optional_inputs`: indices of inputs that may be None.
+    - `output_count`: how many outputs there are, 1 unless given; `output_dtype`: theirs, that of
+      the float inputs unless given.
     - `shape_only`: indices of inputs of which only the shape is used: their memory is not kept,
       and they may have any dtype.
     - `constant_inputs`: indices of float inputs that are data, as a loss's sample weights are: no
@@ -61,6 +63,7 @@ class Op(Node):
     - `reads_training`: the kernel does something else while training.
     - `uses_random`: the kernel draws random numbers; `random_source` is the node whose stream it
       draws from, the node itself unless a gradient has to repeat the numbers of another node.
+    - `differentiable`: False for an op that no gradient goes through, as most gradients are.
     - `differentiable_outputs`: the outputs a loss may depend on, when it is not all of them.
     - `gradient(*grads)`: one `Value` or None for each input, given the gradients of the outputs
       (None for an output that the loss does not depend on); it builds nodes, it computes nothing.
@@ -68,7 +71,18 @@ class Op(Node):
       `reads_training` it also takes ``training``; with states `reference_states` is what counts,
       and `magnitude` takes ``states`` too; with `uses_random` it says what happens outside of
       training, when nothing is drawn.
+    - `magnitude(*inputs, **attrs)`: how far a result may be from the reference.
+    - `exact_on_integers`: the op does nothing but sums and products, so that on small whole numbers
+      the kernel's result is that of the reference to the bit.
     - `cases()` and `sample(draw)`: test cases, fixed and random.
+    - `scratch_bytes(specs)`: the memory that a call of the kernel needs for itself.
+    - `flops(specs, outputs, wanted)`: its operations, for the profiler and for tests that must not
+      take long.
+    - `is_elementwise(specs)`, `absorb(index, consumer, specs)`, `alias(specs, training)`: what the
+      planner may do with it: run it piece by piece, join it with what reads it, leave it out.
+    - `lower_attributes(specs)`: what the kernel reads as attributes, if it depends on the shapes.
+    - `keeps`: names of what its constructor puts on the node besides; files do not hold it, and a
+      node that keeps something cannot be saved.
     - `rectifies`: whether an activation cuts off about half of its input, so that the weights in
       front of it are drawn with He's variance, which keeps the size of the signal.
     - `listed_in`: "losses" or "metrics" for a built-in one that is picked by name among those, too;

@@ -6,6 +6,8 @@ kernel, gradient, reference and cases. Each family lists its classes in `OPS`.
 
 from __future__ import annotations
 
+from typing import Any
+
 from pyframe.graph.op import Op
 from pyframe.hookspecs import hookimpl
 from pyframe.ops import (
@@ -64,3 +66,8 @@ def pyframe_register_ops() -> dict[str, type[Op]]:
 def listed_in(kind: str) -> dict[str, type[Op]]:
     """Return the built-in op classes that are also in another registry: "losses" or "metrics"."""
     return {name: cls for name, cls in pyframe_register_ops().items() if cls.listed_in == kind}
+
+
+def __getattr__(name: str) -> Any:
+    """Return the op class of a built-in or of a plugin."""
+    return registries["ops"].attribute(name)

@@ -173,9 +173,14 @@ def load(name: str) -> Plugin:
     """
     plugin = installed().get(normalized(name))
     if plugin is None:
-        others = ", ".join(p.name for p in installed().values()) or "none"
+        import difflib
+
+        others = [p.name for p in installed().values()]
+        near = [one for one in others if one == f"pyframe-{normalized(name)}"]
+        near = near or difflib.get_close_matches(name, others, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ";"
         raise PluginError(
-            f"the plugin {name!r} is not installed; installed: {others}. "
+            f"the plugin {name!r} is not installed{hint} installed: {', '.join(others) or 'none'}. "
             f"Install it with 'pip install {name}'"
         )
     _load(plugin)
@@ -606,6 +611,10 @@ class _Source:
 
     def announced(self, kind: str) -> Mapping[str, Sequence[str]]:
         return announced(kind)
+
+    def withheld(self, kind: str) -> list[str]:
+        plugins = [p for p in installed().values() if p.status in ("set aside", "excluded")]
+        return [name for plugin in plugins for name in plugin.found.manifest.get(kind, ())]
 
     def load(self, kind: str, name: str, distribution: str | None = None) -> None:
         plugins = installed()

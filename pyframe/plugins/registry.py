@@ -30,6 +30,11 @@ ALIASES: dict[str, dict[str, str]] = {
 }
 
 
+def folded(name: str) -> str:
+    """Return a name without what its spellings differ in: `Conv2D`, `conv2d` and `conv_2d`."""
+    return name.replace("_", "").lower()
+
+
 class Entry(NamedTuple):
     """A registered thing and its origin."""
 
@@ -53,6 +58,9 @@ class Source(Protocol):
 
     def announced(self, kind: str) -> Mapping[str, Sequence[str]]:
         """Return the announced names of a kind, with the plugins that announce them."""
+
+    def withheld(self, kind: str) -> list[str]:
+        """Return the announced names of a kind whose plugins are set aside or excluded."""
 
     def load(self, kind: str, name: str, distribution: str | None = None) -> None:
         """Load the plugins that may register a name, or that of one distribution."""
@@ -172,16 +180,34 @@ class Registry:
             self.source.load(self.kind, name)
 
     def _unknown(self, name: Any, bare: str, distribution: str | None) -> UnknownNameError:
-        import difflib
-
         names = sorted({*self._entries, *self._announced()})
-        near = difflib.get_close_matches(str(bare), [*names, *self.aliases()], 3, 0.5)
+        why = ""
+        if isinstance(name, str):
+            alike = self.alike(bare)
+            # Another spelling may be that of a plugin that is set aside, and the reason goes first.
+            why = self.why_missing(alike[0] if alike else bare, distribution)
+        near = [one for one in self._near(bare, distribution) if one != name]
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
-        why = self.why_missing(bare, distribution) if isinstance(name, str) else ""
+        elsewhere = "" if self.alike(bare) or distribution else elsewhere_written(bare)
+        there = f"There is {elsewhere}. " if elsewhere else ""
         return UnknownNameError(
-            f"there is no {name!r} among the {self.kind}{hint} "
+            f"there is no {name!r} among the {self.kind}{hint} {there}"
             f"Registered: {', '.join(names)}{f'. {why}' if why else ''}"
         )
+
+    def _near(self, name: Any, distribution: str | None) -> list[str]:
+        """Return the names that may have been meant: another spelling, or else similar ones."""
+        import difflib
+
+        if not distribution:
+            known = [*self.names(), *self.aliases()]
+            lower = {one.lower(): one for one in reversed(known)}
+            similar = difflib.get_close_matches(str(name).lower(), lower, 3, 0.5)
+            return self.alike(name)[:1] or [lower[one] for one in similar]
+        key = normalized(distribution)
+        own = [one for one, found in self._entries.items() if key in found]
+        alike = [one for one in own if folded(one) == folded(name)]
+        return [f"{distribution}:{one}" for one in alike or difflib.get_close_matches(name, own)]
 
     def why_missing(self, name: str, distribution: str | None = None) -> str:
         """Explain which plugin should register a name and why it does not; empty if none should."""
@@ -223,17 +249,41 @@ class Registry:
         Raises
         ------
         AttributeError
-            If there is none. Names that begin with an underscore are never looked up.
+            If there is none; it says how to write what may have been meant. Names that begin with
+            an underscore are never looked up.
+        UnknownNameError
+            If the plugin that announces it is set aside; it says why.
         """
+        hint = ""
         if not name.startswith("_"):
-            wanted = name.replace("_", "").lower()
-            for known in self.names():
-                if known.replace("_", "") == wanted:
-                    thing = self.get(known)
-                    own = thing.__name__ if isinstance(thing, type) else known
-                    if own == name:
-                        return thing
-        raise AttributeError(f"module 'pyframe.{self.kind}' has no attribute {name!r}")
+            for known in self.alike(name):
+                thing = self.get(known)
+                own = thing.__name__ if isinstance(thing, type) else known
+                if own == name:
+                    return thing
+                hint = hint or f"; write {self.written(known)}"
+            if not hint and (near := self._near(name, None)):
+                hint = f"; similar names are {', '.join(map(repr, near))}"
+        raise AttributeError(f"module 'pyframe.{self.kind}' has no attribute {name!r}{hint}")
+
+    def alike(self, name: Any) -> list[str]:
+        """Return the names and aliases that are another spelling of a name, or the name itself.
+
+        Those of plugins that are set aside or excluded come last; nothing is loaded.
+        """
+        if not isinstance(name, str):
+            return []
+        withheld = [] if self.source is None else self.source.withheld(self.kind)
+        known = dict.fromkeys([*self.names(), *self.aliases(), *withheld])
+        return [one for one in known if folded(one) == folded(name)]
+
+    def written(self, name: str) -> str:
+        """Return what a user writes for a registered name: an attribute, or a call of ``get``."""
+        found = [entry.thing for entry in self._entries.get(name, {}).values()]
+        own = found[0].__name__ if found and isinstance(found[0], type) else name
+        if len(found) == 1 and folded(own) == folded(name):
+            return f"pyframe.{self.kind}.{own}"
+        return f"pyframe.{self.kind}.get({name!r})"
 
     def find(self, thing: Any) -> tuple[str, Entry] | None:
         """Return the name and the entry of a registered thing, or None."""
@@ -284,3 +334,17 @@ KINDS = (
 )
 registries: dict[str, Registry] = {kind: Registry(kind) for kind in KINDS}
 ops = registries["ops"]
+
+
+def elsewhere_written(name: Any) -> str:
+    """Return what a user writes for a name of whatever kind; empty if there is none.
+
+    Examples
+    --------
+    >>> elsewhere_written("dense")
+    'pyframe.layers.Dense'
+    """
+    for kind in (*(k for k in KINDS if k != "ops"), "ops"):  # a loss is an op as well
+        for known in registries[kind].alike(name):
+            return registries[kind].written(known)
+    return ""

@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from pyframe import checkpoint, optimizers
 from pyframe.callbacks import Callback, FittingTrainer
+from pyframe.checkpoint import missing
 from pyframe.checkpoint.container import is_plain_name
 from pyframe.checkpoint.document import ODD, TRAINING, Training, plain, restored
 from pyframe.checkpoint.encoding import array_names, model_graph, origin_of
@@ -27,13 +28,12 @@ from pyframe.errors import (
     BusyError,
     CheckpointError,
     PyframeError,
-    UnknownNameError,
     check_integer,
     raise_if_signalled,
 )
 from pyframe.graph.node import Parameter
 from pyframe.graph.spec import Array
-from pyframe.plugins.registry import registries
+from pyframe.plugins.registry import folded, registries
 from pyframe.schedules import Schedule
 from pyframe.training.fit import Fit, counts
 from pyframe.training.goal import CompiledGoal, Goal
@@ -146,7 +146,7 @@ def collect(
         "fit": None if fit is None or reason else _fit_record(fit, trainer, packer),
         "no_fit": reason,
     }
-    return Training(document, packer.arrays, _provenance(trainer))
+    return Training(document, packer.arrays, _provenance(trainer, fit))
 
 
 def _why_none(fit: Fit | None, trainer: ResumableTrainer) -> str:
@@ -201,13 +201,45 @@ def _by_name(kind: str, value: Any) -> Any:
     return value if found is None else found[0]
 
 
-def _provenance(trainer: ResumableTrainer) -> dict[str, dict[str, Any]]:
-    """Return where the optimizer and its schedule came from."""
-    parts = {"optimizers": trainer.optimizer}
+def _provenance(trainer: ResumableTrainer, fit: Fit | None) -> dict[str, dict[str, Any]]:
+    """Return where the optimizer, its schedule, losses, metrics and callbacks came from."""
+    parts = {"optimizers": [type(trainer.optimizer)]}
     rate = getattr(trainer.optimizer, "learning_rate", None)
     if isinstance(rate, Schedule):
-        parts["schedules"] = rate
-    return {kind: dict([origin_of(kind, type(part))]) for kind, part in parts.items()}
+        parts["schedules"] = [type(rate)]
+    result = {kind: dict(origin_of(kind, part) for part in some) for kind, some in parts.items()}
+    given = trainer.goal.arguments
+    named: dict[str, list[Any]] = {
+        "losses": [*_leaves(given["loss"])],
+        "metrics": [*_leaves(given["metrics"])],
+        "callbacks": [type(c) for c in fit.counting] if fit is not None else [],
+    }
+    for kind, some in named.items():
+        found = [thing for one in some if (thing := _registered(kind, one)) is not None]
+        if found:
+            result[kind] = dict(origin_of(kind, thing) for thing in found)
+    return result
+
+
+def _registered(kind: str, one: Any) -> Any:
+    """Return what is registered under a name, or is registered itself; otherwise None."""
+    registry = registries[kind]
+    if not isinstance(one, str):
+        return None if registry.find(one) is None else one
+    with suppress(PyframeError):  # whatever has become of it since: the file can be written
+        return registry.get(one)
+    return None
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """Yield the losses or metrics in lists and dicts of them."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if not isinstance(value, list | tuple):
+        yield value
+        return
+    for one in value:
+        yield from _leaves(one)
 
 
 def _fit_record(fit: Fit, trainer: ResumableTrainer, packer: _Packer) -> dict[str, Any]:
@@ -253,6 +285,7 @@ class SavedTraining(NamedTuple):
     arrays: dict[str, Array]
     plan: Plan
     snapshot: Snapshot
+    document: Mapping[str, Any]
     width: int  # of the sums of the metrics over an epoch
 
     @property
@@ -277,8 +310,9 @@ class SavedTraining(NamedTuple):
         names = [type(c).__name__ for c in listeners if counts(c)]
         kept = [name for name, _ in self.fit["callbacks"]]
         if names != kept:
+            was = [f"{name}{self._package_of_callback(name)}" for name in kept]
             raise CheckpointError(
-                f"{self.source}: its fit had the callbacks {', '.join(kept) or 'none'} (of those "
+                f"{self.source}: its fit had the callbacks {', '.join(was) or 'none'} (of those "
                 f"that count), and this one has {', '.join(names) or 'none'}; pass the same, in "
                 "the same order"
             )
@@ -295,6 +329,13 @@ class SavedTraining(NamedTuple):
                 f"{self.source} is damaged: the sums of its metrics are {_kind(self.sums)}, and "
                 f"not {wanted}"
             )
+
+    def _package_of_callback(self, name: str) -> str:
+        """Return the package that has brought the callback of a class's name, for messages."""
+        with _complaining(self.source):
+            stated = self.document["provenance"].get("callbacks", {})
+            known = [one for one in stated if folded(one) == folded(name)]
+            return missing.package(self.document, "callbacks", known[0]) if known else ""
 
     @property
     def sums(self) -> Array:
@@ -339,6 +380,7 @@ def arguments(path: str | os.PathLike[str], given: Mapping[str, Any]) -> dict[st
     training = checkpoint.require_training(document, source)
     with _complaining(source):
         result = {key: restored(value) for key, value in training["trainer"].items()}
+        _require(document, training, result, given, source)
         for key in ("loss", "metrics"):
             if key not in result and key not in given:
                 raise CheckpointError(
@@ -352,7 +394,7 @@ def arguments(path: str | os.PathLike[str], given: Mapping[str, Any]) -> dict[st
                     f"{source} holds no learning rate for {config['name']!r}, since it was a "
                     "function: pass optimizer= as to the Trainer"
                 )
-            result["optimizer"] = _optimizer(document, config, source)
+            result["optimizer"] = optimizers.get(config)
         return {**result, **given}
 
 
@@ -370,14 +412,26 @@ def naming(path: str | os.PathLike[str], given: Mapping[str, Any]) -> Iterator[N
         ) from error
 
 
-def _optimizer(document: Mapping[str, Any], config: dict[str, Any], source: str) -> Any:
-    try:
-        return optimizers.get(config)
-    except UnknownNameError as error:
-        origin = document["provenance"]["optimizers"][config["name"]]
-        package = origin["distribution"]
-        remedy = f"pip install {package}" if package else "pass optimizer= as to the Trainer"
-        raise CheckpointError(f"{source} needs {config['name']!r}: {remedy}. {error}") from error
+def _require(
+    document: Mapping[str, Any],
+    training: Mapping[str, Any],
+    arguments: Mapping[str, Any],
+    given: Mapping[str, Any],
+    source: str,
+) -> None:
+    """Raise `CheckpointError` if any part of a training that is not given is not found here."""
+    wanted: dict[str, list[Any]] = {}
+    if "optimizer" not in given:
+        config = restored(training["optimizer"])
+        rate = config.get("learning_rate")
+        wanted["optimizers"] = [config["name"]]
+        wanted["schedules"] = [rate["name"]] if isinstance(rate, Mapping) else []
+    for key, kind in (("loss", "losses"), ("metrics", "metrics")):
+        if key not in given:
+            wanted[kind] = [one for one in _leaves(arguments.get(key)) if isinstance(one, str)]
+    lost = [(k, n) for k, names in wanted.items() for n in missing.lacking(document, k, names)]
+    if lost:
+        raise missing.complaint(document, lost, source)
 
 
 @contextmanager
@@ -414,7 +468,8 @@ def read(
         name = restored(record["optimizer"])["name"]
         if name != trainer.optimizer.name:
             raise CheckpointError(
-                f"{source}: its training had the optimizer {name!r}, and this one has "
+                f"{source}: its training had the optimizer {name!r}"
+                f"{missing.package(document, 'optimizers', name)}, and this one has "
                 f"{trainer.optimizer.name!r}"
             )
         snapshot = plan.snapshot()
@@ -435,7 +490,9 @@ def read(
         snapshot.arrays[-1][0] = check_integer("skipped_steps", skipped, at_least=0, at_most=most)
         width = goal.columns[-1].stop
         step = record["step"]
-        return SavedTraining(source, record, arrays, plan, Snapshot(snapshot.arrays, step), width)
+        return SavedTraining(
+            source, record, arrays, plan, Snapshot(snapshot.arrays, step), document, width
+        )
 
 
 def _kind(array: Array | None) -> str:
