@@ -162,7 +162,7 @@ def test_layers_can_be_changed_until_the_model_is_built() -> None:
     assert model.predict(X).shape == (32, 2)
     model = pf.Sequential([pf.layers.Dense(4)])
     model.layers.append(pf.layers.Dense)  # type: ignore[arg-type]
-    with pytest.raises(ArgumentError, match=r"Dense\(1\), with parentheses"):
+    with pytest.raises(ArgumentError, match=r"Dense\(...\), with parentheses"):
         model.predict(X)
     with pytest.raises(ArgumentError, match="at least one layer"):
         model.layers = []
