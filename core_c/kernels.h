@@ -124,7 +124,7 @@ PF_KERNEL(dropout) /* x (n, ...) -> y                         y = x / (1 - rate)
                                                               outside of training */
 
 /* optimizers.c: p parameters, g gradients, both (n); states are read and written; slots v, m, mask,
- * direction (n); norm, skipped, best, redraw, run one double. */
+ * direction (n); norm, skipped, best, redraw, span one double. */
 PF_KERNEL(sgd_update)            /* g | p             p -= rate (g + decay p) */
 PF_KERNEL(sgd_momentum_update)   /* g | p, v          v = momentum v + g + decay p
                                                       p -= rate v */
@@ -134,7 +134,7 @@ PF_KERNEL(gradient_norm)         /* g | norm          norm = sqrt(norm^2 + sum g
 PF_KERNEL(check_norm)            /* norm | skipped    refuses NaN or infinity, or skips the step */
 PF_KERNEL(scale_by_norm)         /* norm | g          g *= min(1, limit / norm) */
 PF_KERNEL(random_search_propose) /* mask -> c         c uniform in [low, high) */
-PF_KERNEL(direction_search_propose) /* p, mask, run | direction, redraw -> c
+PF_KERNEL(direction_search_propose) /* p, mask, span | direction, redraw -> c
                                        c = p + size direction */
 PF_KERNEL(search_accept)            /* c, cost | p, best, [redraw]   p = c if cost < best */
 

@@ -1,4 +1,4 @@
-/* Optimizers: each kernel is one pass over a run, n consecutive elements of a flat buffer.
+/* Optimizers: each kernel is one pass over a span, n consecutive elements of a flat buffer.
  *
  * p are the parameters, g their gradients; slots are states as well. Between two parameters lies
  * padding, where p and g are 0: every update leaves it at 0. `scalar` slots are one double. */
@@ -59,7 +59,8 @@ typedef struct {
 
 /* h = g + decay p;  m = beta1 m + (1 - beta1) h;  v = beta2 v + (1 - beta2) h^2, and for step t
  * p -= rate m' / (sqrt(v') + epsilon), m' = m / (1 - beta1^t), v' = v / (1 - beta2^t).
- * The corrections are the same for the whole run: they are computed outside the loop, in double. */
+ * The corrections are the same for the whole span: they are computed outside the loop, in double.
+ */
 int PF_NAME(adam_update)(const pf_call *call) {
     const adam_attributes *attributes = call->attributes;
     const real *restrict g = pf_in(call, 0);
@@ -228,7 +229,7 @@ static int is_new(const pf_call *call, int attempt, const real *mask, const real
 
 /* A fair choice among all directions but the present one: draws until the direction is a different
  * one. With k parameters one draw in 2^k is not, so the last attempt is almost never reached. Of
- * several runs only the first must change: if each had to, two runs of one number each could only
+ * several spans only the first must change: if each had to, two spans of one number each could only
  * change sign together. */
 static void draw_direction(const pf_call *call, const real *mask, real *direction, int64_t n) {
     int is_first = *(const double *)call->inputs[2]->data == 0, attempt = 0;

@@ -253,7 +253,7 @@ def search_arrays(optimizer, n, dtype, buffer=None):
     zeros = np.zeros(n)
     arrays = {name: make(zeros) for name in ("parameters", "candidate", "mask")}
     arrays["mask"][: max(n - 2, 0)] = 1  # the last two are padding
-    arrays["cost"], arrays["run"] = np.zeros((), dtype), np.zeros(1)
+    arrays["cost"], arrays["span"] = np.zeros((), dtype), np.zeros(1)
     return arrays | slots_of(optimizer, lambda: make(zeros))
 
 
@@ -389,7 +389,7 @@ def test_a_long_direction_does_not_repeat_itself():
 def test_directions_of_a_later_run_may_stay():
     optimizer = DirectionSearch()
     arrays = search_arrays(optimizer, 3, "float64")
-    arrays["run"][0] = 1
+    arrays["span"][0] = 1
     drawn = []
     for step in range(200):
         arrays["redraw"][0] = 1

@@ -467,9 +467,9 @@ class Engine:
         if self.optimizer is not other.optimizer:
             return snapshot
         kept = other.named(other.held_snapshot())
-        same = [run[1:] for run in self.state.runs] == [run[1:] for run in other.state.runs]
+        same = [span[1:] for span in self.state.spans] == [span[1:] for span in other.state.spans]
         numbers = {
-            f"slots/{n}/{i}" for n in self.optimizer.slots for i in range(len(self.state.runs))
+            f"slots/{n}/{i}" for n in self.optimizer.slots for i in range(len(self.state.spans))
         }
         for key, array in self.named(snapshot).items():
             found = kept.get(key)

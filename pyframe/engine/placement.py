@@ -23,7 +23,7 @@ from pyframe.native.guards import Guard
 def place(parameters: Sequence[Parameter], names: Sequence[str]) -> None:
     """Place all parameters without storage in new flat buffers, one for each dtype.
 
-    Trainable ones of one group lie side by side, so that an update covers them in one run. If
+    Trainable ones of one group lie side by side, so that an update covers them in one span. If
     several threads place the same parameters, only the first one does so.
     """
     with building:
@@ -65,7 +65,7 @@ def _place_together(
     settle([p for p, _ in chosen], [Place(storage, s.offset) for s in segments])
 
 
-class Run(NamedTuple):
+class Span(NamedTuple):
     """A contiguous stretch of one buffer that an optimizer treats alike."""
 
     storage: Storage
@@ -74,9 +74,9 @@ class Run(NamedTuple):
     group: str
 
 
-def runs(parameters: Sequence[Parameter], group_of: Callable[[Parameter], str]) -> list[Run]:
+def spans(parameters: Sequence[Parameter], group_of: Callable[[Parameter], str]) -> list[Span]:
     """Return the stretches that cover exactly these parameters (with the padding between)."""
-    result: list[Run] = []
+    result: list[Span] = []
     where = sorted(((*p.place, p) for p in parameters), key=lambda t: (id(t[0]), t[1]))
     for storage, offset, parameter in where:
         lane = ALIGNMENT // storage.data.itemsize
@@ -90,10 +90,10 @@ def runs(parameters: Sequence[Parameter], group_of: Callable[[Parameter], str]) 
         ):
             result[-1] = last._replace(stop=stop)
         else:
-            result.append(Run(storage, offset, stop, group_of(parameter)))
-    # By the order of the parameters, not of addresses: the same model gives the same runs.
+            result.append(Span(storage, offset, stop, group_of(parameter)))
+    # By the order of the parameters, not of addresses: the same model gives the same spans.
     first = {id(p.place.storage): i for i, p in reversed(list(enumerate(parameters)))}
-    return sorted(result, key=lambda run: (first[id(run.storage)], run.start))
+    return sorted(result, key=lambda span: (first[id(span.storage)], span.start))
 
 
 def views(parameters: Iterable[Parameter]) -> tuple[dict[Parameter, Array], set[Guard]]:

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from pyframe.engine.placement import Run, runs
+from pyframe.engine.placement import Span, spans
 from pyframe.engine.program import COPY_KERNEL, Context, FlatCall, Request
 from pyframe.errors import AnomalyError, ArgumentError, SlotError, raise_if_signalled
 from pyframe.graph.node import Node, Parameter, State, Value
@@ -52,7 +52,7 @@ def _undeclared(optimizer: str, name: object, declared: Sequence[str]) -> SlotEr
 
 
 class Slots(dict[str, Array]):
-    """The arrays that an optimizer keeps for one run, by name.
+    """The arrays that an optimizer keeps for one span, by name.
 
     What is in them may change, and which arrays they are may not: snapshots, files and what an
     interrupted update is undone with know these.
@@ -105,7 +105,7 @@ class TrainState:
         self._masks: dict[int, Array] = {}
         self.trained: list[Parameter] = []
         self.groups: list[str] = []
-        self.runs: list[Run] = []
+        self.spans: list[Span] = []
         self.slots: list[Slots] = []
         self._norm = np.zeros(1)
         self._zero = np.zeros(1)
@@ -133,16 +133,16 @@ class TrainState:
             group_of = getattr(self.optimizer, "group_of", lambda parameter: parameter.group)
             groups = [group_of(p) for p in self.trained]
         self.groups = list(groups)
-        self.runs = runs(
+        self.spans = spans(
             self.trained, dict(zip(self.trained, self.groups, strict=True)).__getitem__
         )
-        for run in self.runs:
-            made = {name: self._new_slot(run, name, kind) for name, kind in self.slot_kinds}
+        for span in self.spans:
+            made = {name: self._new_slot(span, name, kind) for name, kind in self.slot_kinds}
             self.slots.append(Slots(getattr(self.optimizer, "name", ""), made))
 
-    def _new_slot(self, run: Run, name: str, kind: str) -> Array:
+    def _new_slot(self, span: Span, name: str, kind: str) -> Array:
         if kind == "like":
-            slot = empty_aligned(run.stop - run.start, run.storage.data.dtype)
+            slot = empty_aligned(span.stop - span.start, span.storage.data.dtype)
         else:
             slot = np.zeros(1)
         initial = self.optimizer.initial_slot(name)
@@ -199,8 +199,8 @@ class TrainState:
         -------
         dict of str to ndarray
             ``values/<name>`` for each parameter and state, ``slots/<slot>/<name>`` for what the
-            optimizer keeps for each trained parameter, ``slots/<slot>/<run>`` for a number that it
-            keeps for a run.
+            optimizer keeps for each trained parameter, ``slots/<slot>/<span>`` for a number that it
+            keeps for a span.
         """
         buffers = {id(s): array for s, array in zip(self.storages, arrays, strict=False)}
         rest = iter(arrays[len(self.storages) :])
@@ -208,18 +208,18 @@ class TrainState:
         for p in [*self.parameters, *self.states]:
             part = _part(buffers[id(p.place.storage)], p)
             result[f"values/{names[p]}"] = part.reshape(known_shape(p.spec))
-        for i, (run, table) in enumerate(zip(self.runs, self.slots, strict=True)):
+        for i, (span, table) in enumerate(zip(self.spans, self.slots, strict=True)):
             inside = [
                 p
                 for p in self.trained
-                if p.place.storage is run.storage and run.start <= p.place.offset < run.stop
+                if p.place.storage is span.storage and span.start <= p.place.offset < span.stop
             ]
             for name, kind in self.slot_kinds:
                 slot = next(rest)
                 assert slot.shape == table[name].shape
                 if kind == "like":
                     for p in inside:
-                        first = p.place.offset - run.start
+                        first = p.place.offset - span.start
                         part = slot[first : first + p.size]
                         result[f"slots/{name}/{names[p]}"] = part.reshape(known_shape(p.spec))
                 else:
@@ -244,7 +244,7 @@ class TrainState:
         """Add proposals, clipping and the update to a request."""
         optimizer = self.optimizer
         self._names = {p: request.names.get(p, p.label()) for p in self.trained}
-        operands = [self._operands(i, request.cost) for i in range(len(self.runs))]
+        operands = [self._operands(i, request.cost) for i in range(len(self.spans))]
         if optimizer.proposes:
             for parameter in self.trained:
                 candidate = self._like(self._candidates, parameter.place.storage)
@@ -259,22 +259,22 @@ class TrainState:
             request.update += self.shadow_calls(commit=True)
 
     def _operands(self, i: int, cost: Value | None) -> dict[str, Any]:
-        run = self.runs[i]
-        part = slice(run.start, run.stop)
-        operands: dict[str, Any] = {"parameters": run.storage.data[part], **self.slots[i]}
+        span = self.spans[i]
+        part = slice(span.start, span.stop)
+        operands: dict[str, Any] = {"parameters": span.storage.data[part], **self.slots[i]}
         if self.optimizer.needs_gradients:
-            operands["gradients"] = self._like(self._gradients, run.storage)[part]
+            operands["gradients"] = self._like(self._gradients, span.storage)[part]
         if self.optimizer.proposes:
-            operands["candidate"] = self._like(self._candidates, run.storage)[part]
-            operands["mask"] = self._mask(run.storage)[part]
-            operands["run"] = np.full(1, float(i))
+            operands["candidate"] = self._like(self._candidates, span.storage)[part]
+            operands["mask"] = self._mask(span.storage)[part]
+            operands["span"] = np.full(1, float(i))
         operands["cost"] = cost
         return operands
 
     def _calls(self, make: Callable[[str], Any], operands: list[dict[str, Any]]) -> list[FlatCall]:
         result = []
         for i, names in enumerate(operands):
-            for call in make(self.runs[i].group):
+            for call in make(self.spans[i].group):
                 result.append(self._flat(f"{self.optimizer.name}[{i}]", i, call, names))
         return result
 
@@ -289,7 +289,7 @@ class TrainState:
         return FlatCall(
             label,
             call.kernel,
-            self.runs[i].storage.data.dtype,
+            self.spans[i].storage.data.dtype,
             tuple(map(look_up, call.inputs)),
             tuple(map(look_up, call.outputs)),
             tuple(map(look_up, call.states)),
@@ -318,7 +318,7 @@ class TrainState:
         )
 
     def _clip_calls(self, operands: list[dict[str, Any]]) -> list[FlatCall]:
-        """Return the calls that clip all gradients, by value or by their norm over all runs."""
+        """Return the calls that clip all gradients, by value or by their norm over all spans."""
         if not self.optimizer.needs_gradients:
             return []
         result: list[FlatCall] = []
@@ -335,7 +335,7 @@ class TrainState:
         return result
 
     def _python_call(self, operands: list[dict[str, Any]]) -> FlatCall:
-        """Return the update of all runs by an optimizer written in Python, which is atomic."""
+        """Return the update of all spans by an optimizer written in Python, which is atomic."""
         parameters = tuple(names["parameters"] for names in operands)
         slots = tuple(slot for table in self.slots for slot in table.values())
 

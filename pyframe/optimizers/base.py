@@ -1,7 +1,7 @@
 """The base of all optimizers: hyperparameters, slots, and the kernel calls of an update.
 
 An update does not handle single parameters. The planner divides the flat parameter buffers into
-runs, stretches of one dtype and one group, and asks for the calls on each run.
+spans, each of one dtype and one group, and asks for the calls on each span.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ Array = npt.NDArray[Any]
 
 
 class Call(NamedTuple):
-    """One kernel call on the arrays of a run, given by name.
+    """One kernel call on the arrays of a span, given by name.
 
     The names are "parameters", "gradients", the optimizer's slots, and for those that propose
-    also "candidate", "mask" (1 where a parameter lies, 0 in the padding between), "run" (one
-    float64, the number of the run) and "cost", the loss. The kernel reads its learning rate, step
+    also "candidate", "mask" (1 where a parameter lies, 0 in the padding between), "span" (one
+    float64, the number of the span) and "cost", the loss. The kernel reads its learning rate, step
     and seed from the call.
 
     `elementwise` says that element i of all it writes depends on element i of what it reads, and
-    on single numbers: it may then be called on parts of a run, several at a time. `operations` is
+    on single numbers: it may then be called on parts of a span, several at a time. `operations` is
     the arithmetic for each element, for the profiler.
     """
 
@@ -99,7 +99,7 @@ class Optimizer(Strict):
         Fields of the block that its kernels read, as those of an `Op`: ``{"momentum": "f8"}``; in C
         a struct with the same fields in the same order. `pack_attributes` fills it.
     slots : dict of str to {"like", "scalar"}
-        Arrays that the optimizer keeps for each run: "like" is one as long as the run, "scalar"
+        Arrays that the optimizer keeps for each span: "like" is one as long as the span, "scalar"
         one float64 number. `initial_slot` says what they begin with.
 
     Raises
@@ -277,7 +277,7 @@ class Optimizer(Strict):
         return self._block.pack(self.lower_attributes(group))
 
     def calls(self, group: str) -> list[Call]:
-        """Return the kernel calls that update one run of a group, once the gradients are known."""
+        """Return the kernel calls that update one span of a group, once the gradients are known."""
         raise NotImplementedError(f"{type(self).__name__} overrides neither calls nor update")
 
     def proposals(self, group: str) -> list[Call]:
@@ -285,9 +285,9 @@ class Optimizer(Strict):
         raise NotImplementedError(f"{type(self).__name__} proposes but has no proposals")
 
     def clip_calls(self) -> list[list[Call]]:
-        """Return the calls that clip gradients: lists of calls, each applied to every run in turn.
+        """Return the calls that clip gradients: lists of calls, each applied to every span in turn.
 
-        "norm" is one float64 number for all runs, zero in the beginning; "skipped" another one,
+        "norm" is one float64 number for all spans, zero in the beginning; "skipped" another one,
         that counts the steps which were skipped.
         """
         result: list[list[Call]] = []
@@ -321,15 +321,15 @@ class Optimizer(Strict):
         step: int,
         learning_rate: float,
     ) -> None:
-        """Change the parameters of one run in place; overridden instead of `calls`.
+        """Change the parameters of one span in place; overridden instead of `calls`.
 
         Parameters
         ----------
         parameters, gradients : ndarray of shape (n,)
-            Of the run's dtype. The padding between two parameters is 0 in both: keep it so.
+            Of the span's dtype. The padding between two parameters is 0 in both: keep it so.
             Gradients, which are clipped by now, are not to be changed.
         slots : dict of str to ndarray
-            (n,) and of the run's dtype for "like", (1,) and float64 for "scalar"; to be written
+            (n,) and of the span's dtype for "like", (1,) and float64 for "scalar"; to be written
             into. `SlotError` is raised for one that is not declared, and when another array is put
             in the place of one.
         step : int

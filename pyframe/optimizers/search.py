@@ -5,7 +5,7 @@ the best one so far the candidate becomes the parameters. So the parameters are 
 ones found, and the loss that a step returns is the candidate's. Losses must be comparable:
 train on all data at once (``batch_size=None``), not on batches.
 
-Parameters of several groups or dtypes lie in several runs. Each keeps its own best loss and its
+Parameters of several groups or dtypes lie in several spans. Each keeps its own best loss and its
 own part of the direction; as all of them see the same loss, they accept and reject together.
 """
 
@@ -84,7 +84,7 @@ class DirectionSearch(Search):
 
     A direction is +1 or -1 for each element. The candidate is the best so far plus `step_size`
     times the direction; when it is no better, another direction is drawn, any but the present one,
-    each as likely. (With several runs the first one's part always changes, and the others' may.)
+    each as likely. (With several spans the first one's part always changes, and the others' may.)
     The first candidate is always taken: there is no loss to compare it with.
 
     Parameters
@@ -121,5 +121,5 @@ class DirectionSearch(Search):
 
     def proposals(self, group: str) -> list[Call]:
         attributes = self.pack_attributes(group)
-        inputs, states = ("parameters", "mask", "run"), ("direction", "redraw")
+        inputs, states = ("parameters", "mask", "span"), ("direction", "redraw")
         return [Call("direction_search_propose", inputs, states, ("candidate",), attributes)]
