@@ -69,13 +69,18 @@ def infer(order: Sequence[Node], request: Request) -> Specs:
     specs: Specs = {}
     for node in order:
         if isinstance(node, Placeholder):
-            specs[node] = (request.feeds[node],)
+            fed = (request.feeds[node],)
+            specs[node] = node.specs if fed == node.specs else fed
         elif isinstance(node, Leaf):
             specs[node] = node.specs
         else:
+            as_made = all([v is None or specs[v.node] is v.node.specs for v in node.inputs])
+            if as_made and all([spec.is_known for spec in node.specs]):
+                specs[node] = node.specs  # found when it was made: nothing depends on the feeds
+                continue
             specs[node] = node.check(*given_specs(node, specs))
             for spec in specs[node]:
-                if spec.shape is None or None in spec.shape:
+                if not spec.is_known:
                     raise GraphError(
                         f"the shape of {request.name_of(node)} stays unknown ({spec}) though "
                         "everything it needs is fed"

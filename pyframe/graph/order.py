@@ -92,7 +92,8 @@ def with_collector_paused(make: Callable[[], Made]) -> Made:
 
 def input_nodes(node: Node) -> list[Node]:
     """Return the nodes that a node reads: its inputs and its states."""
-    return [v.node for v in node.inputs if v is not None] + list(node.states)
+    nodes = [v.node for v in node.inputs if v is not None]
+    return [*nodes, *node.states] if node.states else nodes
 
 
 def reachable(values: Iterable[Value]) -> list[Node]:

@@ -26,6 +26,11 @@ class Spec(NamedTuple):
     def __str__(self) -> str:
         return f"{self.dtype.name}{describe(self.shape)}"
 
+    @property
+    def is_known(self) -> bool:
+        """Whether every extent is known."""
+        return self.shape is not None and None not in self.shape
+
 
 def describe(shape: Shape | None) -> str:
     """Return a shape as text: ``(?, 13)``; ``(...)`` when not even the rank is known."""
@@ -37,7 +42,7 @@ def describe(shape: Shape | None) -> str:
 
 def known_shape(spec: Spec) -> tuple[int, ...]:
     """Return a shape all of whose extents are known."""
-    assert spec.shape is not None and None not in spec.shape, spec
+    assert spec.is_known, spec
     return spec.shape  # type: ignore[return-value]
 
 
