@@ -66,12 +66,13 @@ static inline float pf_expf(float x) {
     return pf_scale_by(1.0f + e.fraction, e.k);
 }
 
-/* exp(-|x|), which cannot overflow */
+/* exp(-|x|), which cannot overflow: -150 <= k <= 0, so that 2^(k + 64) is a normal number, and only
+ * the factor 2^-64 rounds. */
 static inline float pf_exp_minus_absf(float x) {
     float size = fabsf(x);
     size = size > 104.0f ? 104.0f : size; /* 0 there */
     const pf_exponential e = pf_exponential_of(-size, 0.0f);
-    return pf_scale_by(1.0f + e.fraction, e.k);
+    return (1.0f + e.fraction) * pf_power_of_two(e.k + 64) * 5.42101086e-20f;
 }
 
 /* exp(x) - 1 = 2^k fraction + (2^k - 1) */
@@ -126,7 +127,7 @@ static inline float pf_log1p_unitf(float x) {
  * q(z). */
 static inline float pf_tanhf(float x) {
     const float size = fabsf(x), z = x * x;
-    const float e = pf_expf(-2.0f * size);
+    const float e = pf_exp_minus_absf(2.0f * x); /* as the derivative needs it */
     float large = 1.0f - 2.0f * e / (1.0f + e);
     /* (tanh(x) - x) / x^3 for |x| <= 0.63, z = x^2 */
     float q = 2.27715484e-3f;
