@@ -35,9 +35,9 @@ def describe(shape: Shape | None) -> str:
     return "(" + ", ".join(extents) + ("," if len(extents) == 1 else "") + ")"
 
 
-def known_shape(spec: Spec) -> tuple[int, ...]:
+def known_shape(spec: Spec | None) -> tuple[int, ...]:
     """Return a shape all of whose extents are known."""
-    assert spec.shape is not None and None not in spec.shape, spec
+    assert spec is not None and spec.shape is not None and None not in spec.shape, spec
     return spec.shape  # type: ignore[return-value]
 
 
