@@ -19,7 +19,6 @@
 
 enum {
     ALIGNMENT = 64,
-    UNIT = 16,             /* rows; a block is a multiple of so many, but for the last one */
     WORK_OF_CALL = 1 << 26 /* bytes of operands that one call goes through: some milliseconds */
 };
 
@@ -173,8 +172,9 @@ static int64_t enter(lane *l, const under_way *u, int64_t index) {
 
 /* The first row of a block; that of block number `blocks` is behind the last. */
 static int64_t first_row(const pf_instruction *head, int64_t block) {
-    return block < head->blocks ? head->elements / UNIT * block / head->blocks * UNIT
-                                : head->elements;
+    return block < head->blocks
+               ? head->elements / PF_TILE_UNIT * block / head->blocks * PF_TILE_UNIT
+               : head->elements;
 }
 
 /* Points the operands to the rows of a block, and the sums to `sums`. */

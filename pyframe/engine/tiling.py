@@ -23,7 +23,7 @@ from pyframe.graph.op import Op
 from pyframe.graph.spec import Spec, known_shape
 from pyframe.native.core import lib
 
-UNIT = 16  # rows; blocks are multiples of so many
+UNIT: int = lib.PF_TILE_UNIT  # rows; blocks are multiples of so many
 LEAST_ROWS = 64  # of a block: products of fewer rows run below their speed
 MOST_ROWS = 512
 LANE_BYTES = 1 << 17  # of a block's values: they share the L2 cache with the weights
