@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_fusion import outcome, random_net
 
 import pyframe as pf
 from pyframe.engine import tiling
@@ -448,19 +449,42 @@ def test_random_graphs_in_tiles(first: int, small_tiles: None) -> None:
 
 @pytest.mark.sweep
 def test_random_graphs_have_tiles(small_tiles: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    found: list[tiling.Tile] = []
+    found: list[str] = []
     real = tiling.cut
 
     def watched(*given: Any) -> Any:
         parts = real(*given)
-        found.extend(part for part in parts if isinstance(part, tiling.Tile))
+        for tile in [part for part in parts if isinstance(part, tiling.Tile)]:
+            found.extend(node.op for node in tile.nodes if isinstance(node, Op))
         return parts
 
     monkeypatch.setattr(tiling, "cut", watched)
-    for seed in range(25):
+    with_tiles = 0
+    for seed in range(60):
+        found.clear()
         check_graph(draw_graph(seed), seed)
-    assert len(found) > 20
-    assert {node.op for tile in found for node in tile.nodes if isinstance(node, Op)} >= {"add"}
+        with_tiles += bool(found)
+    assert with_tiles >= 8
+
+
+@pytest.mark.parametrize("seed", range(200, 240))
+def test_random_nets_in_tiles(seed: int, small_tiles: None) -> None:
+    """Residuals, reshapes and sums of long element-wise stretches: see `random_net`."""
+    tiled = outcome(seed, "float64", True)
+    for fuse in ({"tiles"}, PLAIN):
+        for a, b in zip(tiled, outcome(seed, "float64", fuse), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11)
+
+
+def test_random_nets_have_tiles(small_tiles: None) -> None:
+    found = []
+    for seed in range(200, 240):
+        x, _, cost = random_net(seed, "float64")
+        plan = pf.compile(cost)
+        plan.loss_and_gradients({x: RNG.normal(size=(600, 24))})
+        found.append(tiles_of(plan))
+    assert sum(map(bool, found)) >= 20  # others are element-wise alone, which run as groups
+    assert any(len(tiles) > 1 for tiles in found)
 
 
 # ---- wrong declarations ----

@@ -27,6 +27,7 @@ UNIT: int = lib.PF_TILE_UNIT  # rows; blocks are multiples of so many
 LEAST_ROWS = 64  # of a block: products of fewer rows run below their speed
 MOST_ROWS = 512
 LANE_BYTES = 1 << 17  # of a block's values: they share the L2 cache with the weights
+EXTENTS = 2  # tried, where a graph has several: of rows and of what they are reshaped to
 CHUNKS = 16  # sums over the rows that are kept apart, enough to keep several threads busy
 # A tile is chosen if it saves so much traffic to memory: less stays in the outer caches anyway, ...
 SAVED_BYTES = 1 << 20
@@ -87,15 +88,27 @@ def cut(
     parts: list[list[Node] | Tile] = []
     rest = nodes
     while rest:
-        found = _Candidate(rest, values, specs, targets)
-        tile = found.tile()
-        if tile is None:
+        for extent in _extents(rest, values):
+            found = _Candidate(rest, values, specs, targets, extent)
+            tile = found.tile()
+            if tile is not None:
+                parts += [found.before, tile]
+                break
+        else:
             behind = set(found.behind)
             parts.append([node for node in rest if node not in behind])
-        else:
-            parts += [found.before, tile]
         rest = found.behind
     return parts if any(isinstance(part, Tile) for part in parts) else [nodes]
+
+
+def _extents(nodes: Sequence[Node], values: Values) -> list[int]:
+    """Return what may be the number of rows: the first extents of the most bytes."""
+    counts: Counter[int] = Counter()
+    for node in nodes:
+        for value in values.operands[node][1]:
+            shape = known_shape(values.specs[value])
+            counts[shape[0] if shape else 1] += values.bytes[value]
+    return [extent for extent, _ in counts.most_common(EXTENTS)]
 
 
 @dataclass(eq=False, repr=False)
@@ -112,10 +125,14 @@ class _Candidate:
     """The nodes that could be one tile, what has to run before it, and what behind it."""
 
     def __init__(
-        self, nodes: Sequence[Node], values: Values, specs: Specs, targets: set[int]
+        self,
+        nodes: Sequence[Node],
+        values: Values,
+        specs: Specs,
+        targets: set[int],
+        extent: int,
     ) -> None:
-        self.values, self.specs, self.targets = values, specs, targets
-        self.extent = self._most_common_extent(nodes)
+        self.values, self.specs, self.targets, self.extent = values, specs, targets, extent
         self.before: list[Node] = []
         self.members: list[Node] = []
         self.by_row: list[int] = []
@@ -128,15 +145,6 @@ class _Candidate:
                 self.behind.append(node)
                 self.found.late.update(values.operands[node][1])
                 in_order = in_order or has_effects
-
-    def _most_common_extent(self, nodes: Sequence[Node]) -> int:
-        """Return the first extent of the most bytes."""
-        counts: Counter[int] = Counter()
-        for node in nodes:
-            for value in self.values.operands[node][1]:
-                shape = known_shape(self.values.specs[value])
-                counts[shape[0] if shape else 1] += self.values.bytes[value]
-        return counts.most_common(1)[0][0]
 
     def _enter(self, node: Node) -> bool:
         """Put a node into the tile, or in front of it, if that can be."""
