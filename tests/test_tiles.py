@@ -36,7 +36,9 @@ def _restore_count() -> Iterator[None]:
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have everything that can be a tile be one, of as many blocks as possible."""
     monkeypatch.setattr(tiling, "SAVED_BYTES", 0)
-    monkeypatch.setattr(tiling, "SAVED_TO_SPENT", 0)
+    monkeypatch.setattr(tiling, "LEAST_CHUNKS", 0)
+    monkeypatch.setattr(tiling, "SUMS_OF_SAVED", 1e-9)
+    monkeypatch.setattr(tiling, "MOST_LANE_BYTES", 2**60)
     monkeypatch.setattr(tiling, "LEAST_ROWS", tiling.UNIT)
     monkeypatch.setattr(tiling, "MOST_ROWS", 2 * tiling.UNIT)
 
@@ -184,7 +186,7 @@ def test_any_number_of_rows(rows: int, small_tiles: None) -> None:
         feed, same = tiled.feed(rows), plain.feed(rows)
         one, other = tiled.plan.step(feed), plain.plan.step(same)
     np.testing.assert_allclose(one, other, rtol=1e-6)
-    assert bool(tiles_of(tiled.plan)) == (rows > 32)
+    assert bool(tiles_of(tiled.plan)) == (rows >= 32)
     for a, b in zip(tiled.plan.parameters, plain.plan.parameters, strict=True):
         np.testing.assert_allclose(a.value, b.value, rtol=1e-4, atol=1e-6)
 
@@ -210,10 +212,10 @@ def test_what_lies_between_exists_for_one_block_only() -> None:
         net.plan.step(net.feed(10_000))
     one, other = program_of(tiled.plan), program_of(plain.plan)
     assert one.memory(1) * 20 < other.memory(1)
-    assert one.memory(1) < one.memory(2) < one.memory(1) + 2**18
+    assert one.memory(1) < one.memory(2) < 2 * one.memory(1)
     for net in (tiled, plain):
         net.plan.step(net.feed(40_000))
-    assert program_of(tiled.plan).memory(2) == one.memory(2)
+    assert program_of(tiled.plan).memory(2) < 1.5 * one.memory(2)
     assert program_of(plain.plan).memory(1) == 4 * other.memory(1)
     profile = tiled.plan.profile(tiled.feed(10_000), repeats=1)
     assert profile.arena_bytes == one.memory(1)

@@ -24,14 +24,17 @@ from pyframe.graph.spec import Spec, known_shape
 from pyframe.native.core import lib
 
 UNIT: int = lib.PF_TILE_UNIT  # rows; blocks are multiples of so many
-LEAST_ROWS = 64  # of a block: products of fewer rows run below their speed
-MOST_ROWS = 512
-LANE_BYTES = 1 << 17  # of a block's values: they share the L2 cache with the weights
+# Of a block: products of fewer rows run below their speed, and read the weights too often; of more,
+# nothing is gained. In between it is as many as share the L2 cache with the weights.
+LEAST_ROWS, MOST_ROWS = 256, 512
+LANE_BYTES = 1 << 19
+MOST_LANE_BYTES = 1 << 22  # with which even the fewest rows are worth it
 EXTENTS = 2  # tried, where a graph has several: of rows and of what they are reshaped to
-CHUNKS = 16  # sums over the rows that are kept apart, enough to keep several threads busy
-# A tile is chosen if it saves so much traffic to memory: less stays in the outer caches anyway, ...
-SAVED_BYTES = 1 << 20
-SAVED_TO_SPENT = 4  # ... and so many times what it costs to read weights, and add sums, by blocks
+# Sums over the rows are kept for so many chunks: enough to keep several threads busy, and so few
+# that they take an eighth, at most, of the traffic that the tile saves.
+CHUNKS, LEAST_CHUNKS = 32, 4
+SUMS_OF_SAVED = 8
+SAVED_BYTES = 1 << 21  # what stays in the L2 cache anyway is not worth a tile
 
 
 @dataclass(eq=False, repr=False)
@@ -118,7 +121,6 @@ class _Found:
     by_rows: set[int] = field(default_factory=set)  # made in the tile, row by row
     late: set[int] = field(default_factory=set)  # there once the tile is done
     sums: set[int] = field(default_factory=set)
-    whole: set[int] = field(default_factory=set)  # read whole by each block
 
 
 class _Candidate:
@@ -167,7 +169,6 @@ class _Candidate:
         }
         if not found.by_rows.isdisjoint(whole):
             return False
-        found.whole |= whole
         for i, value in enumerate(outputs, start=len(inputs)):
             if mask >> i & 1:
                 found.by_rows.add(value)
@@ -213,15 +214,20 @@ class _Candidate:
         bytes_of_row = self._bytes(inner) // max(self.extent, 1)
         if bytes_of_row == 0:
             return None
-        rows = min(LANE_BYTES // bytes_of_row // UNIT * UNIT, MOST_ROWS)
-        blocks = -(-self.extent // max(rows, UNIT))
-        if rows < LEAST_ROWS or blocks < 2:
-            return None
         saved = 2 * self._bytes(inner)  # each is written and read
-        spent = blocks * (2 * self._bytes(found.whole) + 3 * self._bytes(found.sums & outside))
-        if saved < max(SAVED_BYTES, SAVED_TO_SPENT * spent):
+        sums = self._bytes(found.sums & outside)
+        chunks = min(CHUNKS, int(saved / (SUMS_OF_SAVED * sums)) if sums else CHUNKS)
+        rows = min(max(LANE_BYTES // bytes_of_row // UNIT * UNIT, LEAST_ROWS), MOST_ROWS)
+        too_wide = rows * bytes_of_row > MOST_LANE_BYTES
+        if saved < SAVED_BYTES or too_wide or chunks < LEAST_CHUNKS:
             return None
-        return Tile(self.members, self.by_row, self.extent, blocks, min(blocks, CHUNKS))
+        # A block for each chunk, if that leaves them large enough.
+        blocks = max(-(-self.extent // rows), min(chunks, self.extent // LEAST_ROWS))
+        if blocks < 2:
+            return None
+        if blocks > chunks:  # as many in each
+            blocks = min(-(-blocks // chunks) * chunks, self.extent // UNIT)
+        return Tile(self.members, self.by_row, self.extent, blocks, min(blocks, chunks))
 
     def _bytes(self, roots: Iterable[int]) -> int:
         return sum(self.values.bytes[root] for root in roots)
