@@ -6,10 +6,12 @@
 #include "guard.h"
 #include "plan.h"
 #include "stopwatch.h"
+#include "tiles.h"
 
 struct pf_program {
     pf_program_spec spec;  /* its pointers lead into `memory` */
     int64_t scratch_bytes; /* the largest that an instruction asks for */
+    int64_t tile_bytes;    /* and that a tile does, with any number of threads */
     unsigned char *memory;
 };
 
@@ -26,7 +28,11 @@ struct pf_context {
     int64_t *first_of_base;  /* ... and where each base's begin; base_count + 1 entries */
     void *arena_memory;
     void *scratch_memory;
+    pf_tile *tiles; /* as `groups`, for the heads of tiles; NULL: there are none */
+    void *tile_memory;
     int64_t position;
+    int64_t blocks_done; /* of the tile at the position, see pf_tile */
+    int64_t failed;      /* and which of its members has answered an error */
     int writing, reading, claimed;
     int64_t *step_count; /* incremented at the end of this run; NULL: nothing is */
     pf_step step;

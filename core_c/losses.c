@@ -15,6 +15,13 @@ typedef struct {
     double delta; /* Huber only; the others have no such field */
 } loss_attributes;
 
+/* The last field of each: the elements of the whole batch, of which a call may see some rows only.
+ */
+static int64_t all_elements(const pf_call *call) {
+    const int64_t *fields = call->attributes;
+    return fields[call->attribute_size / sizeof *fields - 1];
+}
+
 /* The batch of a loss: n rows of m elements, and a weight for each row or NULL. */
 typedef struct {
     int64_t rows, row, count;
@@ -59,7 +66,7 @@ static weighted_rows weighted_rows_of(const pf_call *call, const pf_operand *sha
     b.row = b.rows > 0 ? b.count / b.rows : 0;
     b.reduction = ((const loss_attributes *)call->attributes)->reduction;
     b.weight = pf_in(call, weight);
-    b.unit = R(1.0), b.total = (real)b.count;
+    b.unit = R(1.0), b.total = (real)all_elements(call);
     if (b.weight && b.reduction == MEAN) weigh(&b);
     return b;
 }

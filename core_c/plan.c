@@ -5,6 +5,8 @@
  * call. All memory is allocated when a program or a context is made, never while one runs. */
 #include "context.h"
 
+#include "parallel.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,7 +47,7 @@ pf_program *pf_program_new(const pf_program_spec *spec) {
     pf_instruction *kept = (pf_instruction *)at;
     program->spec.instructions = keep(&at, spec->instructions, instructions);
     for (int64_t i = 0; i < spec->instruction_count; i++)
-        if (kept[i].group) kept[i].kernel = pf_run_group;
+        if (kept[i].group) kept[i].kernel = kept[i].blocks ? pf_run_tile : pf_run_group;
     program->spec.dims = keep(&at, spec->dims, dims);
     program->spec.slots = keep(&at, spec->slots, slots);
     program->spec.attributes = keep(&at, spec->attributes, spec->attribute_bytes);
@@ -53,7 +55,19 @@ pf_program *pf_program_new(const pf_program_spec *spec) {
     for (int64_t i = 0; i < spec->instruction_count; i++)
         if (spec->instructions[i].scratch_bytes > program->scratch_bytes)
             program->scratch_bytes = spec->instructions[i].scratch_bytes;
+    program->tile_bytes = pf_program_tile_bytes(program, PF_MAX_THREADS);
     return program;
+}
+
+int64_t pf_program_tile_bytes(const pf_program *program, int threads) {
+    const pf_program_spec *spec = &program->spec;
+    int64_t most = 0;
+    for (int64_t i = 0; i < spec->instruction_count; i++) {
+        if (!spec->instructions[i].blocks) continue;
+        const int64_t bytes = pf_tile_bytes(spec, i, threads);
+        if (bytes > most) most = bytes;
+    }
+    return most;
 }
 
 void pf_program_free(pf_program *program) {
@@ -103,14 +117,25 @@ static void fill_operands(pf_context *context) {
         context->slots[s] = spec->slots[s] < 0 ? &absent : &context->operands[spec->slots[s]];
 }
 
-/* The call of a group's head leads to its members. */
+/* The call of a head leads to the members of its group or tile. */
 static void fill_group(pf_context *context, int64_t head) {
-    context->groups[head] = (pf_group){
+    const pf_group group = {
         .spec = &context->program->spec,
         .operands = context->operands,
         .members = &context->instructions[head + 1],
         .head = head,
     };
+    if (group.spec->instructions[head].blocks) {
+        context->tiles[head] = (pf_tile){
+            .group = group,
+            .memory = aligned(context->tile_memory),
+            .blocks_done = &context->blocks_done,
+            .failed = &context->failed,
+        };
+        context->instructions[head].call.attributes = &context->tiles[head];
+        return;
+    }
+    context->groups[head] = group;
     context->instructions[head].call.attributes = &context->groups[head];
 }
 
@@ -169,6 +194,14 @@ pf_context *pf_context_new(const pf_program *program, pf_guard *const *guards,
         pf_context_free(context);
         return NULL;
     }
+    if (program->tile_bytes) {
+        context->tiles = calloc((size_t)spec->instruction_count, sizeof *context->tiles);
+        context->tile_memory = malloc((size_t)program->tile_bytes + ALIGNMENT);
+        if (!context->tiles || !context->tile_memory) {
+            pf_context_free(context);
+            return NULL;
+        }
+    }
     for (int64_t g = 0; g < guard_count; g++) {
         context->guards[g] = guards[g];
         pf_guard_retain(guards[g]);
@@ -199,6 +232,8 @@ void pf_context_free(pf_context *context) {
     free(context->first_of_base);
     free(context->arena_memory);
     free(context->scratch_memory);
+    free(context->tiles);
+    free(context->tile_memory);
     free(context);
 }
 
@@ -253,11 +288,11 @@ void pf_context_reset(pf_context *context) {
     unlock(context);
     context->step_count = NULL;
     leave(context);
-    context->position = 0;
+    context->position = context->blocks_done = 0;
 }
 
 void pf_context_begin(pf_context *context, uint64_t seed, int64_t step, double learning_rate) {
-    context->position = 0;
+    context->position = context->blocks_done = 0;
     context->step.seed = seed;
     context->step.step = step;
     context->step.learning_rate = learning_rate;
@@ -321,6 +356,11 @@ static int run_locked(pf_context *context, int64_t stop, pf_stopwatch *watch) {
         const int answer = instruction->kernel(&instruction->call);
         if (answer == PF_SKIP_UPDATE) {
             at = context->program->spec.instruction_count;
+            break;
+        }
+        if (answer == PF_MORE) {
+            if (context->writing || !pf_is_over(watch)) continue;
+            status = PF_PAUSED;
             break;
         }
         if (answer != PF_OK) note_status(context, answer);
@@ -414,7 +454,10 @@ int pf_context_launch(pf_context *context, void *const *feeds, int training, uin
     return pf_context_run(context, context->program->spec.instruction_count, seconds);
 }
 
-void pf_context_seek(pf_context *context, int64_t position) { context->position = position; }
+void pf_context_seek(pf_context *context, int64_t position) {
+    context->position = position;
+    context->blocks_done = 0;
+}
 int64_t pf_context_position(const pf_context *context) { return context->position; }
 
 void pf_context_skip(pf_context *context) {
@@ -424,3 +467,8 @@ void pf_context_skip(pf_context *context) {
 int pf_context_updating(const pf_context *context) { return context->writing; }
 const pf_step *pf_context_step(const pf_context *context) { return &context->step; }
 const pf_error *pf_context_error(const pf_context *context) { return &context->error; }
+
+int64_t pf_context_failed(const pf_context *context) {
+    const int64_t at = context->position;
+    return context->program->spec.instructions[at].blocks ? at + 1 + context->failed : at;
+}

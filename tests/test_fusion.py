@@ -76,7 +76,7 @@ def test_fused_and_unfused_agree(seed: int, dtype: str) -> None:
 def test_each_fusion_by_itself(seed: int, fuse: str) -> None:
     plain = outcome(seed, "float64", False)
     for a, b in zip(outcome(seed, "float64", {fuse}), plain, strict=True):
-        if fuse == "epilogue":
+        if fuse in ("epilogue", "tiles"):  # a sum is done elsewhere, or in another order
             np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-11)
         else:  # the same kernels on the same numbers
             np.testing.assert_array_equal(a, b)

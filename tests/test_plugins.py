@@ -240,6 +240,8 @@ print(pf.layers.get("one") is pyframe_one.One)
     refused, kept = world.says(code).splitlines()
     assert "'pyframe_one' has its hooks registered already, by by-hand 3" in refused
     assert kept == "True"
+
+
 # ---- how names are written ----
 
 SPELLINGS = """

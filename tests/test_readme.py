@@ -13,6 +13,14 @@ pytestmark = pytest.mark.docs
 
 ROOT = Path(__file__).resolve().parents[1]
 # The pages of docs/plugins/ that have commands are followed word for word elsewhere.
+ALL_PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    *(
+        p
+        for folder in ("docs", "plugins", "benchmarks")
+        for p in sorted((ROOT / folder).rglob("*.md"))
+    ),
+]
 PAGES = [
     ROOT / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
@@ -81,6 +89,45 @@ def test_links_and_paths_exist(page: Path) -> None:
     paths = re.findall(r"`((?:core_c|pyframe|examples|docs|tests|benchmarks)/[\w/.-]*)`", text)
     missing += [p for p in paths if not (ROOT / p).exists()]
     assert not missing
+
+
+def anchors(page: Path) -> set[str]:
+    """Return what the headings of a page are called in links."""
+    prose = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    headings = re.findall(r"^#+ (.*)$", prose, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+@pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: page.name)
+def test_links_to_sections_lead_to_sections(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    for path, anchor in links:
+        if "://" not in path:
+            target = page.parent / path if path else page
+            assert anchor in anchors(target), f"{path}#{anchor}"
+
+
+def broken_rows(text: str) -> list[str]:
+    """Return the rows of tables that have another number of cells than the head."""
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    prose = re.sub(r"``.*?``|`[^`\n]*`", "code", prose)
+    found = []
+    for table in re.findall(r"(?:^\|.*\n)+", prose, re.MULTILINE):
+        head, *rows = (row.replace("\\|", "") for row in table.splitlines())
+        found += [row for row in (head, *rows) if not row.endswith("|")]
+        found += [row for row in rows if row.count("|") != head.count("|")]
+    return found
+
+
+@pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: page.name)
+def test_tables_are_whole(page: Path) -> None:
+    assert not broken_rows(page.read_text(encoding="utf-8"))
+
+
+def test_a_broken_table_is_found() -> None:
+    assert not broken_rows("| a | b |\n| --- | --- |\n| `x | y` | z |\n")
+    assert broken_rows("| a | b |\n| --- | --- |\n| a cell that\ngoes on | z |\n")
+    assert broken_rows("| a | b |\n| --- | --- |\n| a |\n")
 
 
 def test_the_lines_install_extras_that_exist() -> None:

@@ -24,11 +24,13 @@ from pyframe.engine.program import (
     GROUP,
     NOWHERE,
     PYTHON,
+    TILE,
     FlatCall,
     Instruction,
     Request,
     Row,
 )
+from pyframe.engine.tiling import Tile
 from pyframe.errors import GraphError, ResourceError
 from pyframe.graph.node import Node, Value
 from pyframe.graph.op import Op
@@ -84,9 +86,12 @@ class Emission:
 
     # ---- nodes ----
 
-    def write_groups(self, groups: Sequence[Group]) -> None:
+    def write_groups(self, groups: Sequence[Group | Tile]) -> None:
         """Write the instructions of nodes; of a group its head, and a member for each node."""
         for group in groups:
+            if isinstance(group, Tile):
+                self._write_tile(group)
+                continue
             if not group.elements:
                 self._write_node(group.nodes[0])
                 continue
@@ -99,6 +104,25 @@ class Emission:
             itemsize = self.specs[first][0].dtype.itemsize
             block = block_elements(itemsize, uses_scratch=uses_scratch)
             self._end_group(head, group.elements, block)
+
+    def _write_tile(self, tile: Tile) -> None:
+        first, last = tile.nodes[0], tile.nodes[-1]
+        head = self._begin_group(f"{first.label()} .. {last.label()}", TILE)
+        for m, node in enumerate(tile.nodes):
+            self._write_node(node)
+            assert isinstance(node, Op)
+            given = tile.block_specs(m, given_specs(node, self.specs))
+            self.instructions[-1] = self.instructions[-1]._replace(
+                by_row=tile.by_row[m], scratch_bytes=node.scratch_bytes(given)
+            )
+        scratch = max(member.scratch_bytes for member in self.instructions[head + 1 :])
+        self._end_group(head, tile.extent, tile.block)
+        self.instructions[head] = self.instructions[head]._replace(
+            blocks=tile.blocks,
+            chunks=tile.chunks,
+            lane_bytes=tile.lane_bytes,
+            scratch_bytes=scratch,
+        )
 
     def _write_node(self, node: Node) -> None:
         inputs, outputs = self.values.operands[node]
@@ -116,8 +140,8 @@ class Emission:
         row = Row(name, kernel, node, inputs, outputs, None)
         self._add(row, address, outputs, states, attributes, scratch, stream)
 
-    def _begin_group(self, label: str) -> int:
-        self._add(Row(label, GROUP, None, [], [], None), 0, [], [], b"", 0, 0)
+    def _begin_group(self, label: str, kind: str = GROUP) -> int:
+        self._add(Row(label, kind, None, [], [], None), 0, [], [], b"", 0, 0)
         return len(self.instructions) - 1
 
     def _end_group(self, head: int, elements: int, block: int) -> None:

@@ -161,10 +161,10 @@ def give_up(context: Context) -> bool:
 
 def handle(context: Context, status: int) -> None:
     """Run the Python instruction that the executor stopped at, or raise what a kernel reported."""
-    position = int(lib.pf_context_position(context.pointer))
-    row = context.program.rows[position]
+    rows = context.program.rows
     if status == lib.PF_FAILED:
-        raise_kernel_error(context, row)
+        raise_kernel_error(context, rows[lib.pf_context_failed(context.pointer)])
+    row = rows[lib.pf_context_position(context.pointer)]
     was_inside, reading.in_python_node = reading.in_python_node, True
     try:
         if row.call is not None and row.call.python is not None:

@@ -23,6 +23,7 @@ Specs = dict[Node, tuple[Spec, ...]]
 FUSIONS: dict[str, str] = {
     "constants": "what depends on constants alone is computed once, when the program is made",
     "epilogue": "an op takes over what happens to its result: bias, residual, activation",
+    "tiles": "forward and backward run on one block of rows before the next, in several threads",
     "chains": "neighbouring element-wise ops run block by block, and over several threads",
     "in_place": "an element-wise result takes the memory of an operand that is needed no more",
     "update": "clipping and the optimizer's update are one pass over the flat buffers",

@@ -1,21 +1,23 @@
 """Lowering: from what is asked of a graph to a program for the C executor.
 
 `lower` goes over the ordered nodes several times: to find every shape, to compute what is constant,
-to join neighbours (`fusion`), to number the values (`numbering`), to give each a place (`memory`),
-and to write the instructions (`emission`). What comes out is a table of values and a flat list of
-instructions (see core_c/plan.inc); nothing of the graph is left in it.
+to join neighbours (`fusion`), to number the values (`numbering`), to find what runs by blocks of
+rows (`tiling`), to give each value a place (`memory`), and to write the instructions (`emission`).
+What comes out is a table of values and a flat list of instructions (see core_c/plan.inc); nothing
+of the graph is left in it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pyframe.engine import fusion
+from pyframe.engine import fusion, tiling
 from pyframe.engine.emission import Emission
 from pyframe.engine.fusion import Group, Key, Rewritten, Specs, given_specs, key_of
 from pyframe.engine.memory import Memory
 from pyframe.engine.numbering import Values, number
 from pyframe.engine.program import Context, Program, Request
+from pyframe.engine.tiling import Tile
 from pyframe.errors import GraphError
 from pyframe.graph.node import Leaf, Node, Placeholder
 from pyframe.graph.order import topological_order
@@ -32,7 +34,8 @@ def lower(request: Request) -> Program:
     rewritten = absorb(order, specs, request)
     values = number(rewritten, specs, folded, request)
     nodes = wanted_nodes(rewritten.order, values, request)
-    groups, counts = group(nodes, specs, request)
+    parts = tiling.cut(nodes, values, specs, request)
+    groups, counts = group(parts, specs, request)
     memory = Memory(values, counts, request)
     copies = memory.place_gradients(request.gradients)
     memory.plan(groups, targets)
@@ -143,12 +146,22 @@ def is_run(node: Node, values: Values) -> bool:
 
 
 def group(
-    nodes: Sequence[Node], specs: Specs, request: Request
-) -> tuple[list[Group], Mapping[Node, int | None]]:
-    """Return all nodes in groups, most of them of one, and their `elementwise_count`."""
+    parts: Sequence[Sequence[Node] | Tile], specs: Specs, request: Request
+) -> tuple[list[Group | Tile], Mapping[Node, int | None]]:
+    """Return all nodes in groups, most of them of one, and their `elementwise_count`.
+
+    Tiles stay as they are.
+    """
     counts: dict[Node, int | None] = {}
-    if request.fuse:
-        counts = {node: fusion.elementwise_count(node, specs) for node in nodes}
-    if "chains" in request.fuse:
-        return fusion.grouped(nodes, specs, counts), counts
-    return [Group([node]) for node in nodes], counts
+    groups: list[Group | Tile] = []
+    for part in parts:
+        nodes = part.nodes if isinstance(part, Tile) else part
+        if request.fuse:
+            counts.update({node: fusion.elementwise_count(node, specs) for node in nodes})
+        if isinstance(part, Tile):
+            groups.append(part)
+        elif "chains" in request.fuse:
+            groups += fusion.grouped(part, specs, counts)
+        else:
+            groups += [Group([node]) for node in part]
+    return groups, counts

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 
 from pyframe.engine.fusion import Group
 from pyframe.engine.numbering import Values
-from pyframe.engine.program import ARENA, BLOCK, NOWHERE, Request
+from pyframe.engine.program import ARENA, BLOCK, LANE, NOWHERE, Request
+from pyframe.engine.tiling import Tile
 from pyframe.graph.node import Node, Parameter, Value
 from pyframe.graph.op import Op
 from pyframe.graph.spec import Array
@@ -166,17 +167,19 @@ class Memory:
                 copies.append((gradient, target))
         return copies
 
-    def plan(self, groups: Sequence[Group], targets: Sequence[Value]) -> None:
+    def plan(self, groups: Sequence[Group | Tile], targets: Sequence[Value]) -> None:
         """Place what the groups write, in their order; targets are kept to the end."""
         self._find_uses(groups, targets)
         for position, group in enumerate(groups):
-            if group.elements:
+            if isinstance(group, Tile):
+                self._plan_tile(group, position)
+            elif group.elements:
                 self._plan_group(group, position)
             else:
                 self._plan_node(group.nodes[0], position)
         self.values.place_aliases()
 
-    def _find_uses(self, groups: Sequence[Group], targets: Sequence[Value]) -> None:
+    def _find_uses(self, groups: Sequence[Group | Tile], targets: Sequence[Value]) -> None:
         for position, group in enumerate(groups):
             for node in group.nodes:
                 for root in self.values.read_roots(node):
@@ -253,6 +256,50 @@ class Memory:
         touched = [v for inputs, outputs in members for v in (*inputs, *outputs)]
         self._release(touched, position)
 
+    def _plan_tile(self, tile: Tile, position: int) -> None:
+        """Place what the members of a tile write.
+
+        What goes by rows and only the tile needs exists for one block, in an arena of its own. The
+        others that die here keep their memory to the end of the tile, as in a group.
+        """
+        values, lane = self.values, Arena()
+        last: dict[int, int] = {}  # the last member that reads a value
+        for m, node in enumerate(tile.nodes):
+            last.update(dict.fromkeys(values.read_roots(node), m))
+        touched: list[int] = []
+        for m, node in enumerate(tile.nodes):
+            inputs, outputs = values.operands[node]
+            over = [
+                root
+                for root in {values.roots[v] for v in inputs if v != NOWHERE}
+                if values.bases[root] == LANE and last.get(root) == m
+            ]
+            for i, value in enumerate(outputs, start=len(inputs)):
+                if value not in self.last_use or values.bases[value] != NOWHERE:
+                    continue
+                if self.last_use[value] > position or not tile.by_row[m] >> i & 1:
+                    self._allocate(value)
+                    continue
+                values.bases[value] = LANE
+                heir = self._heir(node, value, over)
+                if heir is None:
+                    values.offsets[value] = lane.allocate(tile.bytes_of_block(values.bytes[value]))
+                else:
+                    over.remove(heir)
+                    values.offsets[value] = values.offsets[heir]
+            for root in over:
+                lane.free(values.offsets[root], tile.bytes_of_block(values.bytes[root]))
+            touched += [*inputs, *outputs]
+        tile.lane_bytes = lane.size
+        self._release(touched, position)
+
+    def _heir(self, node: Node, output: int, over: Sequence[int]) -> int | None:
+        """Return which of the values that end at a node its only output may be written over."""
+        if not self.in_place or self.counts[node] is None or node.output_count > 1:
+            return None
+        size = self.values.bytes[output]
+        return next((root for root in over if self.values.bytes[root] == size), None)
+
     def _release(self, touched: Sequence[int], position: int) -> None:
         """Give back the memory of values that nothing behind a position reads."""
         if self.keep_all:
@@ -272,5 +319,5 @@ class Memory:
         return {
             value
             for value, root in self.values.roots.items()
-            if self.values.bases[root] not in (NOWHERE, BLOCK) and root not in self._freed
+            if self.values.bases[root] not in (NOWHERE, BLOCK, LANE) and root not in self._freed
         }

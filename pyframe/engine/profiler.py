@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,7 +13,7 @@ import numpy as np
 
 from pyframe.engine.engine import Engine
 from pyframe.engine.execution import handle
-from pyframe.engine.program import BLOCK, GROUP, NOWHERE, Context, Program, Row
+from pyframe.engine.program import BLOCK, LANE, NOWHERE, TILE, Context, Program, Row
 from pyframe.errors import ArgumentError, check_integer
 from pyframe.graph.node import Value
 from pyframe.graph.op import Op
@@ -218,7 +218,7 @@ class Profile(Sequence[Record]):
         Time of a whole run, the least of all repeats. The part that is not in the records is the
         time of reading the clock and, between Python nodes, of Python.
     arena_bytes : int
-        Memory for activations and temporaries, shared by liveness.
+        Memory for activations and temporaries, shared by liveness; that of each thread included.
     parameter_bytes : int
         Memory for parameters, states, gradients and optimizer slots.
     """
@@ -405,7 +405,7 @@ def _cost(program: Program, rows: Sequence[Row]) -> _Cost:
         own, places = _row_cost(program, row)
         flops += own
         for place, (size, is_written) in places.items():
-            if place[0] not in (NOWHERE, BLOCK):
+            if place[0] not in (NOWHERE, BLOCK, LANE):
                 kept = moved.get(place, (0, False))
                 moved[place] = (max(size, kept[0]), is_written or kept[1])
     return _Cost(flops, sum(size for size, _ in moved.values()))
@@ -419,6 +419,15 @@ def _shapes(program: Program, row: Row) -> str:
     return f"{text(row.inputs)} -> {text(row.outputs)}"
 
 
+def _kernel_of(row: Row, members: Sequence[Row]) -> str:
+    """Return the kernels of a record; a tile has many, of few kinds."""
+    names = [member.kernel for member in members]
+    if row.kernel != TILE:
+        return " + ".join(names)
+    kinds = Counter(names).items()
+    return "tile: " + " + ".join(f"{n} {name}" if n > 1 else name for name, n in kinds)
+
+
 def _records(
     program: Program, seconds: Sequence[float], peaks: Peaks, threads: int
 ) -> list[Record]:
@@ -426,11 +435,10 @@ def _records(
     at = 0
     while at < len(program.rows):
         row = program.rows[at]
-        members = [row]
-        if row.kernel == GROUP:
-            members = program.rows[at + 1 : at + 1 + program.members[at]]
+        count = program.members.get(at, 0)
+        members = program.rows[at + 1 : at + 1 + count] or [row]
         cost = _cost(program, members)
-        kernel = row.kernel if len(members) == 1 else " + ".join(m.kernel for m in members)
+        kernel = _kernel_of(row, members)
         shapes = _shapes(program, members[0] if len(members) == 1 else members[-1])
         is_double = kernel.endswith("_f64")
         compute = cost.flops / (threads * peaks.flops["float64" if is_double else "float32"])
@@ -440,7 +448,7 @@ def _records(
             bound = "-"
         share = max(compute, memory) / seconds[at] if seconds[at] > 0 and bound != "-" else 0.0
         records.append(Record(row.label, kernel, shapes, seconds[at], *cost, bound, share))
-        at += 1 if row.kernel != GROUP else 1 + program.members[at]
+        at += 1 + count
     return records
 
 
@@ -513,7 +521,7 @@ def profile(
         _records(program, seconds, peaks, threads),
         peaks,
         min(totals[1:]),
-        program.arena_bytes,
+        program.memory(threads),
         sum(arrays.values()),
         threads,
     )

@@ -22,7 +22,9 @@ from pyframe.native.guards import Guard
 ARENA = 0
 NOWHERE = -1
 BLOCK: int = lib.PF_IN_GROUP
-PYTHON, GROUP = "python", "group"  # what a row says instead of the name of a kernel
+LANE: int = lib.PF_IN_TILE
+# What a row says instead of the name of a kernel.
+PYTHON, GROUP, TILE = "python", "group", "tile"
 COPY_KERNEL = "copy"  # moves a gradient to its segment, and states to and from their shadow
 
 
@@ -110,9 +112,13 @@ class Instruction(NamedTuple):
     input_count: int
     output_count: int
     state_count: int
-    group: int = 0  # of its head: how many members follow
-    elements: int = 0  # of a group
+    group: int = 0  # of the head of a group or tile: how many members follow
+    elements: int = 0  # of a group; of a tile its rows
     block: int = 0  # of a group: the elements that are treated at a time
+    blocks: int = 0  # of a tile, as the next two
+    chunks: int = 0
+    lane_bytes: int = 0
+    by_row: int = 0  # of a member of a tile
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -124,7 +130,7 @@ class Program:
 
     pointer: Any
     rows: list[Row]
-    members: dict[int, int]  # of groups: how many there are behind each head
+    members: dict[int, int]  # of groups and tiles: how many there are behind each head
     update_at: int  # the first instruction of the update, or -1
     absorbed: set[Key]  # values that a fusion has removed
     specs: list[Spec]
@@ -143,6 +149,10 @@ class Program:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def memory(self, threads: int) -> int:
+        """Return the bytes that an execution takes, if so many threads work on its tiles."""
+        return self.arena_bytes + int(lib.pf_program_tile_bytes(self.pointer, threads))
 
     @cached_property
     def position(self) -> dict[Node, int]:

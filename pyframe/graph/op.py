@@ -35,6 +35,21 @@ class Case(NamedTuple):
     states: tuple[Array, ...] = ()
 
 
+class Rows(NamedTuple):
+    """How an op treats rows, the entries along the first axis; see `Op.rows`.
+
+    Attributes
+    ----------
+    inputs : tuple of bool
+        Which inputs are read row by row; of the others every row needs all.
+    outputs : tuple of bool
+        Which outputs have a row for each row; the others are sums over the rows.
+    """
+
+    inputs: tuple[bool, ...]
+    outputs: tuple[bool, ...]
+
+
 class Op(Node):
     """A node computed by the kernels ``pf_<kernel>_f32`` and ``pf_<kernel>_f64``.
 
@@ -49,6 +64,8 @@ class Op(Node):
       constructor is skipped for files. An attribute without a rule that goes to the kernel
       unchanged must fit its field. Conditions that involve shapes belong in the shape rule.
     - `defaults`: the values of attributes that may be left out.
+    - `computed`: fields of the block behind the attributes that are none of them, as
+      ``{"elements": "i8"}``: `lower_attributes` finds them from the shapes of a feed.
     - `integer_inputs`: indices of inputs that are int64; all others share one float dtype.
     - `optional_inputs`: indices of inputs that may be None.
     - `output_count`: how many outputs there are, 1 unless given; `output_dtype`: theirs, that of
@@ -96,6 +113,7 @@ class Op(Node):
     attributes: ClassVar[dict[str, str]] = {}
     rules: ClassVar[Mapping[str, Rule]] = {}
     defaults: ClassVar[Mapping[str, Any]] = {}
+    computed: ClassVar[Mapping[str, str]] = {}
     integer_inputs: ClassVar[tuple[int, ...]] = ()
     optional_inputs: ClassVar[tuple[int, ...]] = ()
     shape_only: ClassVar[tuple[int, ...]] = ()
@@ -117,7 +135,7 @@ class Op(Node):
         if "kernel" not in cls.__dict__ and "op" in cls.__dict__:
             cls.kernel = cls.op
         if "attributes" in cls.__dict__:
-            cls._block = Block(cls.attributes)
+            cls._block = Block({**cls.attributes, **cls.computed})
             cls.attribute_dtype = cls._block.dtype
         as_they_are = cls._block.rules if cls.lower_attributes is Op.lower_attributes else {}
         cls._rules = {**as_they_are, **cls.rules}
@@ -301,6 +319,25 @@ class Op(Node):
         is not part of this question.
         """
         return False
+
+    def rows(self, specs: Sequence[Spec | None]) -> Rows | None:
+        """Return how the op treats rows, for inputs of these specs, all shapes known.
+
+        With an answer the planner may call the kernel on some of the rows at a time, two or more,
+        with the attributes that all of them have: of an input or output that goes by rows it gets
+        those rows, and the number of the first one as `first_sample`. What it writes by rows must
+        be what it would write for all of them, to the bit; its other outputs are added up over the
+        calls. None: it looks at several rows together, or does not say. Default: an element-wise
+        op whose operands have one shape, or are single numbers, goes by rows.
+        """
+        if not self.is_elementwise(specs):
+            return None
+        shape = next((s.shape for s in specs if s is not None and s.shape), None)
+        if not shape or any(s is None or s.shape not in ((), shape) for s in specs):
+            return None
+        return Rows(
+            tuple(s is not None and s.shape == shape for s in specs), (True,) * self.output_count
+        )
 
     def absorb(self, index: int, consumer: Op, specs: Sequence[Spec | None]) -> Op | None:
         """Return an op that also does the work of `consumer`, which reads output `index`.

@@ -40,9 +40,9 @@ def describe(shape: Shape | None) -> str:
     return "(" + ", ".join(extents) + ("," if len(extents) == 1 else "") + ")"
 
 
-def known_shape(spec: Spec) -> tuple[int, ...]:
+def known_shape(spec: Spec | None) -> tuple[int, ...]:
     """Return a shape all of whose extents are known."""
-    assert spec.is_known, spec
+    assert spec is not None and spec.is_known, spec
     return spec.shape  # type: ignore[return-value]
 
 

@@ -106,6 +106,10 @@ INSTRUCTION_DTYPE = np.dtype(
         ("group", "u4"),
         ("elements", "i8"),
         ("block", "i8"),
+        ("blocks", "i8"),
+        ("chunks", "i8"),
+        ("lane_bytes", "i8"),
+        ("by_row", "u8"),
     ]
 )
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from pyframe.errors import GraphError
 from pyframe.graph.node import OPERATORS, Value
-from pyframe.graph.op import Case, Op, broadcast_shapes, merge_shapes, same_shape
-from pyframe.graph.spec import Shape, Spec, describe
+from pyframe.graph.op import Case, Op, Rows, broadcast_shapes, merge_shapes, same_shape
+from pyframe.graph.spec import Shape, Spec, describe, known_shape
 from pyframe.ops.activations import ElementwiseGrad, ElementwiseOp
 from pyframe.ops.reductions import SumTo, broadcast_pair
 
@@ -35,11 +35,23 @@ PAIRS: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
 ]
 
 
+def broadcast_rows(specs: Sequence[Spec | None]) -> Rows | None:
+    """Return how an element-wise op of broadcast operands treats rows: those of the result."""
+    shapes = [known_shape(spec) for spec in specs if spec is not None]
+    full = np.broadcast_shapes(*shapes)
+    if not full:
+        return None
+    return Rows(tuple(len(s) == len(full) and s[0] == full[0] for s in shapes), (True,))
+
+
 class BinaryOp(Op):
     """An op of two operands, broadcast as in NumPy."""
 
     def is_elementwise(self, specs: Sequence[Spec | None]) -> bool:
         return True
+
+    def rows(self, specs: Sequence[Spec | None]) -> Rows | None:
+        return broadcast_rows(specs)
 
     def infer_shape(self, *shapes: Any) -> Any:
         result = broadcast_shapes(*shapes)
@@ -189,6 +201,9 @@ class MaximumGrad(Op):
 
     def is_elementwise(self, specs: Sequence[Spec | None]) -> bool:
         return True
+
+    def rows(self, specs: Sequence[Spec | None]) -> Rows | None:
+        return broadcast_rows(specs)
 
     def infer_shape(self, *shapes: Any) -> Any:
         dy, a, b = shapes

@@ -166,6 +166,7 @@ class CrossEntropy(Loss):
     of_values = False
     integer_inputs = (0,)
     match = staticmethod(match_labels)
+    batch = 0
 
     @classmethod
     def operands(cls, y: Any, y_hat: Any) -> tuple[Any, Any]:

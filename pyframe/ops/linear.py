@@ -13,6 +13,7 @@ from pyframe.graph.node import OPERATORS, Value
 from pyframe.graph.op import (
     Case,
     Op,
+    Rows,
     broadcast_shapes,
     known,
     merge_shapes,
@@ -177,6 +178,11 @@ class Linear(_FusedOp):
     def is_elementwise(self, specs: Sequence[Spec | None]) -> bool:
         return specs[1] is not None and specs[1].shape == ()
 
+    def rows(self, specs: Sequence[Spec | None]) -> Rows | None:
+        if specs[0] is None or not specs[0].shape:
+            return None
+        return Rows((True, False, False, True)[: len(specs)], (True,))
+
     def absorb(self, index: int, consumer: Op, specs: Sequence[Spec | None]) -> Op | None:
         x, weight, bias, residual = (*self.inputs, None)[:4]
         assert weight is not None
@@ -298,6 +304,11 @@ class LinearGrad(_FusedOp):
         derivative = dx if len(specs) > 3 else 0
         return wanted[0] * (product + derivative) + wanted[1] * product + wanted[2] * dy
 
+    def rows(self, specs: Sequence[Spec | None]) -> Rows | None:
+        if specs[0] is None or not specs[0].shape:
+            return None
+        return Rows((True, True, False, True)[: len(specs)], (True, False, False))
+
     def absorb(self, index: int, consumer: Op, specs: Sequence[Spec | None]) -> Op | None:
         dy, x, weight, saved = (*self.inputs, None)[:4]
         activation = as_activation(consumer)
@@ -415,6 +426,16 @@ class MatMul(Op):
     ) -> int:
         terms = _known_shape(specs[0])[-2 if self.attrs["transpose_a"] else -1]
         return 2 * terms * math.prod(_known_shape(outputs[0]))
+
+    def rows(self, specs: Sequence[Spec | None]) -> Rows | None:
+        a, b = (_known_shape(spec) for spec in specs)
+        rank = max(len(a), len(b))
+        if rank > 2:  # the rows of the result are matrices, or lists of them
+            first = np.broadcast_shapes(a[:-2], b[:-2])[0]
+            return Rows(tuple(len(s) == rank and s[0] == first for s in (a, b)), (True,))
+        if self.attrs["transpose_a"]:  # the gradient of b: a and b go by rows, and are added up
+            return None if self.attrs["transpose_b"] else Rows((True, True), (False,))
+        return Rows((True, False), (True,))
 
     def gradient(self, *grads: Any) -> Sequence[Value | None]:
         a, b = self.inputs

@@ -17,6 +17,7 @@ The weights count as data and get no gradient; target and prediction both get on
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -24,10 +25,11 @@ import numpy as np
 
 from pyframe.attributes import number, one_of
 from pyframe.graph.node import Constant, Value
-from pyframe.graph.op import Case, Op, known, merge_shapes, same_extent, same_shape
+from pyframe.graph.op import Case, Op, Rows, known, merge_shapes, same_extent, same_shape
 from pyframe.graph.spec import INT64, Shape, Spec
 
 REDUCTIONS = ("mean", "sum", "none")
+COMPUTED = {"elements": "i8"}  # whose mean it is: a kernel may see some rows of the batch only
 
 
 def match_target(op: Op, y: Shape, y_hat: Shape) -> Shape:
@@ -102,6 +104,26 @@ def coefficients(dl: Any, shape: Sequence[int], weight: Any, reduction: str) -> 
     return result * scale_mean(dl, shape, weight, reduction)
 
 
+def _lowered(attrs: dict[str, Any], batch: Spec | None) -> dict[str, Any]:
+    assert batch is not None and batch.shape is not None
+    elements = math.prod(n or 0 for n in batch.shape)
+    return {**attrs, "elements": elements, "reduction": REDUCTIONS.index(attrs["reduction"])}
+
+
+def _rows(reduction: str, specs: Sequence[Spec | None]) -> Rows | None:
+    """Return how a loss of (y, y_hat, weight) treats rows.
+
+    A weighted mean divides by the weight of all rows, which a kernel finds in no part of them.
+    """
+    if not _has_rows(specs[0]) or (reduction == "mean" and specs[2] is not None):
+        return None
+    return Rows((True,) * len(specs), (reduction == "none",))
+
+
+def _has_rows(spec: Spec | None) -> bool:
+    return spec is not None and bool(spec.shape)
+
+
 class Loss(Op):
     """The base of the losses: a shape rule, the reductions, and test cases.
 
@@ -110,6 +132,7 @@ class Loss(Op):
     """
 
     listed_in = "losses"
+    computed = COMPUTED
     attributes = {"reduction": "i8"}
     rules = {"reduction": one_of(REDUCTIONS)}
     of_values: ClassVar[bool] = True
@@ -118,6 +141,7 @@ class Loss(Op):
     constant_inputs = (2,)  # the sample weights
     grad: ClassVar[type[Op]]
     match: ClassVar[Any] = staticmethod(match_target)  # (op, y, y_hat) to the shape of the batch
+    batch: ClassVar[int] = 1  # the input that has an element for each loss
 
     def __init__(
         self,
@@ -144,7 +168,10 @@ class Loss(Op):
         return batch if self.attrs["reduction"] == "none" else ()
 
     def lower_attributes(self, specs: Sequence[Spec | None]) -> dict[str, Any]:
-        return {**self.attrs, "reduction": REDUCTIONS.index(self.attrs["reduction"])}
+        return _lowered(self.attrs, specs[self.batch])
+
+    def rows(self, specs: Sequence[Spec | None]) -> Rows | None:
+        return _rows(self.attrs["reduction"], specs)
 
     def gradient(self, *grads: Any) -> Sequence[Value | None]:
         dy, dy_hat = self.grad(grads[0], *self.inputs, **self.attrs)
@@ -196,6 +223,7 @@ class Loss(Op):
 class LossGrad(Op):
     """dy and dy_hat of a loss, from dl, y, y_hat and the weight."""
 
+    computed = COMPUTED
     attributes = {"reduction": "i8"}
     rules = {"reduction": one_of(REDUCTIONS)}
     optional_inputs = (3,)
@@ -212,7 +240,14 @@ class LossGrad(Op):
         return y, y_hat
 
     def lower_attributes(self, specs: Sequence[Spec | None]) -> dict[str, Any]:
-        return {**self.attrs, "reduction": REDUCTIONS.index(self.attrs["reduction"])}
+        return _lowered(self.attrs, specs[1 + self.loss.batch])
+
+    def rows(self, specs: Sequence[Spec | None]) -> Rows | None:
+        rows = _rows(self.attrs["reduction"], specs[1:])
+        if rows is None:
+            return None
+        flows_by_row = self.attrs["reduction"] == "none"
+        return Rows((flows_by_row, *rows.inputs), (True,) * self.output_count)
 
     @classmethod
     def derivatives(cls, y: Any, y_hat: Any, delta: float) -> tuple[Any, Any]:

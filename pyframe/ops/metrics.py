@@ -15,7 +15,7 @@ import numpy as np
 
 from pyframe.attributes import optional, whole
 from pyframe.graph.node import Value
-from pyframe.graph.op import Case, Op, same_extent
+from pyframe.graph.op import Case, Op, Rows, same_extent
 from pyframe.graph.spec import FLOAT64, Array, Shape, Spec
 from pyframe.ops.logits import binary_logits
 from pyframe.ops.losses import as_labels, by_row, match_labels, match_target, match_weight
@@ -24,6 +24,11 @@ from pyframe.ops.losses import as_labels, by_row, match_labels, match_target, ma
 def _ratio(a: float, b: float) -> float:
     """Return a / b, or NaN if nothing was counted."""
     return float(a) / float(b) if b != 0 else float("nan")
+
+
+def _sums_over_rows(specs: Sequence[Spec | None]) -> Rows | None:
+    has_rows = specs[0] is not None and bool(specs[0].shape)
+    return Rows((True,) * len(specs), (False,)) if has_rows else None
 
 
 class Metric(Op):
@@ -100,6 +105,9 @@ class ElementMetric(Metric):
         match_weight(self, weight, match_target(self, y, y_hat))
         return (self.length,)
 
+    def rows(self, specs: Sequence[Spec | None]) -> Rows | None:
+        return _sums_over_rows(specs)
+
     @classmethod
     def _weighted(cls, *inputs: Any) -> tuple[Any, Any, Any]:
         """Return target, prediction and weight, all in the shape of the prediction."""
@@ -137,6 +145,9 @@ class LabelMetric(Metric):
     ) -> None:
         target = as_labels(y) if self.integer_inputs else y
         super().__init__(target, y_hat, sample_weight, name=name, **attributes)
+
+    def rows(self, specs: Sequence[Spec | None]) -> Rows | None:
+        return _sums_over_rows(specs)
 
     def check_batch(self, shapes: Sequence[Any]) -> None:
         """Raise `ShapeError` unless labels, logits and weight belong together."""
@@ -497,6 +508,9 @@ class R2(ElementMetric):
     higher_is_better = True
     exact_on_integers = True
     length = 9
+
+    def rows(self, specs: Sequence[Spec | None]) -> Rows | None:
+        return None  # sums in several parts, which say how exact the first one is
 
     def finalize(self, sums: Any) -> Any:
         from fractions import Fraction  # slow to import, and only this metric needs it

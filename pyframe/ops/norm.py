@@ -10,8 +10,8 @@ import numpy as np
 from pyframe.attributes import number, one_of
 from pyframe.errors import ArgumentError, DTypeError, GraphError, ShapeError
 from pyframe.graph.node import State, Value
-from pyframe.graph.op import Case, Op, known, merge_shapes, same_extent, same_shape
-from pyframe.graph.spec import Shape, Spec, describe
+from pyframe.graph.op import Case, Op, Rows, known, merge_shapes, same_extent, same_shape
+from pyframe.graph.spec import Shape, Spec, describe, known_shape
 from pyframe.ops.activations import Relu, ReluGrad
 
 # What norm.c needs for a batch: two rows, and three for each of up to 8 parts.
@@ -358,6 +358,12 @@ class LayerNorm(Normalization):
         dx, dscale, dshift = LayerNormGrad(grads[0], x, scale, **self.attrs)
         return dx, dscale, dshift
 
+    def rows(self, specs: Sequence[Spec | None]) -> Rows | None:
+        x = specs[self.x]
+        if x is None or len(known_shape(x)) < 2:
+            return None
+        return Rows((True, False, False), (True,))
+
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
         x, scale, shift = inputs
@@ -422,6 +428,12 @@ class LayerNormGrad(Normalization):
             self.bad_shapes("dy must have the shape of x")
         x = merge_shapes(shapes[0], x)
         return x, x[-1:], x[-1:]
+
+    def rows(self, specs: Sequence[Spec | None]) -> Rows | None:
+        x = specs[self.x]
+        if x is None or len(known_shape(x)) < 2:
+            return None
+        return Rows((True, True, False), (True, False, False))
 
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:

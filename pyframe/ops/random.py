@@ -7,11 +7,19 @@ from typing import Any
 
 from pyframe.attributes import number
 from pyframe.graph.node import Node, Value
-from pyframe.graph.op import Case, Op
+from pyframe.graph.op import Case, Op, Rows
 from pyframe.graph.spec import Spec
 
 
-class Dropout(Op):
+class _Dropping(Op):
+    """What a dropout and its gradient share."""
+
+    def rows(self, specs: Sequence[Spec | None]) -> Rows | None:
+        (x,) = specs
+        return Rows((True,), (True,)) if x is not None and x.shape else None
+
+
+class Dropout(_Dropping):
     """Zeroes random elements in training; the identity otherwise.
 
     Each element is 0 with probability `rate`, else divided by 1 - rate, so that its mean stays the
@@ -74,7 +82,7 @@ class Dropout(Op):
         return Case((draw.normal(draw.shape()),), {"rate": draw.choice([0.2, 0.5, 0.8])})
 
 
-class DropoutGrad(Op):
+class DropoutGrad(_Dropping):
     """dx = dy / (1 - rate) where `Dropout` kept the element, else 0.
 
     It is `Dropout` of dy with the random numbers of `source`, the node that it is the gradient of.

@@ -11,8 +11,8 @@ import numpy as np
 from pyframe.attributes import axes as any_axes
 from pyframe.attributes import flag, optional
 from pyframe.graph.node import Value
-from pyframe.graph.op import Case, Op, broadcast_shapes, same_shape
-from pyframe.graph.spec import Shape, Spec
+from pyframe.graph.op import Case, Op, Rows, broadcast_shapes, same_shape
+from pyframe.graph.spec import Shape, Spec, known_shape
 
 Axis = int | Sequence[int] | None
 
@@ -67,6 +67,14 @@ class Reduction(Op):
         assert spec is not None and spec.shape is not None
         mask = sum(1 << axis for axis in self._axes(spec.shape))
         return {"axis": mask, "keepdims": self.attrs["keepdims"]}
+
+    def _reduces_rows(self, specs: Sequence[Spec | None]) -> bool:
+        """Return whether the first axis is among those that are reduced, or there is none."""
+        shape = known_shape(specs[self.like])
+        return not shape or 0 in self._axes(shape)
+
+    def rows(self, specs: Sequence[Spec | None]) -> Rows | None:
+        return None if self._reduces_rows(specs) else Rows((True,) * len(specs), (True,))
 
     @classmethod
     def cases(cls) -> Sequence[Case]:
@@ -177,6 +185,11 @@ class Sum(Reduction):
     ) -> None:
         super().__init__(x, axis=axis, keepdims=keepdims, name=name)
 
+    def rows(self, specs: Sequence[Spec | None]) -> Rows | None:
+        if not known_shape(specs[0]):
+            return None
+        return Rows((True,), (not self._reduces_rows(specs),))
+
     def gradient(self, *grads: Any) -> Sequence[Value | None]:
         return (SumGrad(grads[0], self.inputs[0], **self.attrs),)
 
@@ -196,6 +209,11 @@ class SumGrad(ReductionGrad):
     op = "sum_grad"
     shape_only = (1,)
     exact_on_integers = True
+
+    def rows(self, specs: Sequence[Spec | None]) -> Rows | None:
+        if not known_shape(specs[1]):
+            return None
+        return Rows((not self._reduces_rows(specs), True), (True,))
 
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
@@ -337,6 +355,9 @@ class SumOfSquares(Op):
         (_,) = shapes
         return ()
 
+    def rows(self, specs: Sequence[Spec | None]) -> Rows | None:
+        return Rows((True,), (False,)) if known_shape(specs[0]) else None
+
     def gradient(self, *grads: Any) -> Sequence[Value | None]:
         (x,) = self.inputs
         assert x is not None
@@ -389,6 +410,13 @@ class SumTo(Op):
         dy, like = specs
         assert dy is not None and like is not None
         return 0 if dy.shape == like.shape else None
+
+    def rows(self, specs: Sequence[Spec | None]) -> Rows | None:
+        dy, like = (known_shape(spec) for spec in specs)
+        if not dy:
+            return None
+        by_row = len(like) == len(dy) and like[0] == dy[0]
+        return Rows((True, by_row), (by_row,))
 
     @staticmethod
     def _axes(dy: Any, like: Any) -> tuple[int, ...]:

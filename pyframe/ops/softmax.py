@@ -9,7 +9,7 @@ import numpy as np
 
 from pyframe.attributes import whole
 from pyframe.graph.node import Value
-from pyframe.graph.op import Case, Op, merge_shapes, same_shape
+from pyframe.graph.op import Case, Op, Rows, merge_shapes, same_shape
 from pyframe.graph.spec import Shape, Spec
 from pyframe.ops.arithmetic import Log
 
@@ -54,6 +54,11 @@ class AxisOp(Op):
     def lower_attributes(self, specs: Sequence[Spec | None]) -> dict[str, Any]:
         assert specs[0] is not None and specs[0].shape is not None
         return {"axis": self.attrs["axis"] % len(specs[0].shape)}
+
+    def rows(self, specs: Sequence[Spec | None]) -> Rows | None:
+        if self.lower_attributes(specs)["axis"] == 0:
+            return None
+        return Rows((True,) * len(specs), (True,))
 
 
 class Softmax(AxisOp):

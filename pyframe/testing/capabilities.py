@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from pyframe.engine.fusion import elementwise_count
-from pyframe.graph.op import Op
+from pyframe.graph.op import Op, Rows
 from pyframe.graph.spec import Array
 from pyframe.native import core
 from pyframe.testing.subject import Kernels, Subject, all_cases
@@ -27,6 +29,8 @@ def check_capabilities(
     - Without `uses_random`, neither do seed, stream and step.
     - Where it `is_elementwise` and the shapes allow it, the kernel gives the same bits for any
       stretch of the elements as a 1-D array, also with its output in the place of an input.
+    - Where it says how it treats `rows`, calls for some of the rows at a time give the same bits
+      in what goes by rows, and sums that add up to those of all rows.
 
     Raises
     ------
@@ -45,6 +49,7 @@ def check_capabilities(
         around = [node, *(v.node for v in node.inputs if v is not None)]
         if elementwise_count(node, {each: tuple(each.specs) for each in around}) is not None:
             _check_stretches(subject)
+        _check_rows(subject)
 
 
 def _check_same(subject: Subject, what: str, options: dict[str, int]) -> None:
@@ -92,19 +97,7 @@ def _compare(
         shared = parts[place]
         assert shared is not None
         parts[place] = outputs[0] = shared.copy()
-    scratch = np.empty(max(subject.node.scratch_bytes(subject.specs), 1), np.uint8)
-    core.call_kernel(
-        subject.node.kernel,
-        8 * subject.dtype.itemsize,
-        parts,
-        outputs,
-        states=[],
-        attributes=subject.node.pack_attributes(subject.specs),
-        scratch=scratch,
-        scratch_bytes=subject.node.scratch_bytes(subject.specs),
-        training=True,
-        kernel=subject.address(),
-    )
+    _call(subject, parts, outputs)
     for o, (got, expected) in enumerate(zip(outputs, wanted, strict=True)):
         if got is not None and got.tobytes() != expected.tobytes():
             where = f"elements {stretch[0]} to {stretch[1] - 1} as a 1-D array"
@@ -114,3 +107,90 @@ def _compare(
                 f"is_elementwise() says yes, and the kernel gives other bits in output {o} for "
                 f"{where}{how} than for all elements",
             )
+
+
+def _call(
+    subject: Subject, inputs: list[Array | None], outputs: list[Array | None], first_sample: int = 0
+) -> None:
+    """Call the kernel on a part of the operands, with what it gets for all of them."""
+    size = subject.node.scratch_bytes(subject.specs)
+    status, *_ = core.call_kernel(
+        subject.node.kernel,
+        8 * subject.dtype.itemsize,
+        inputs,
+        outputs,
+        states=[],
+        attributes=subject.node.pack_attributes(subject.specs),
+        scratch=np.empty(max(size, 1), np.uint8),
+        scratch_bytes=size,
+        training=True,
+        kernel=subject.address(),
+        first_sample=first_sample,
+    )
+    if status != core.lib.PF_OK:
+        raise subject.fail("capability", f"the kernel answers {status} for a part of its operands")
+
+
+def _check_rows(subject: Subject) -> None:
+    """Call the kernel on some of the rows at a time, as the planner's tiles do."""
+    rows = subject.node.rows(subject.specs)
+    if rows is None or subject.case.states:
+        return
+    whole = subject.call_ok().outputs
+    given = [(a, by_row) for a, by_row in zip(subject.arrays, rows.inputs, strict=True)]
+    going = [a for a, by_row in [*given, *zip(whole, rows.outputs, strict=True)] if by_row]
+    extents = {a.shape[:1] for a in going if a is not None}
+    if len(extents) != 1 or () in extents:
+        raise subject.fail(
+            "capability", f"rows() says that operands go by rows whose first extents are {extents}"
+        )
+    ((extent,),) = extents
+    bounds = subject.bounds()
+    for size in {2, 5, extent // 2} - {0, 1}:
+        starts = range(0, extent - 1, size)  # a last row by itself goes with those before it
+        if len(starts) > 1:
+            parts = zip(starts, [*starts[1:], extent], strict=True)
+            _check_parts(subject, rows, whole, bounds, list(parts))
+
+
+def _check_parts(
+    subject: Subject,
+    rows: Rows,
+    whole: Sequence[Array],
+    bounds: Sequence[Array],
+    parts: Sequence[tuple[int, int]],
+) -> None:
+    """Compare calls for some rows each with one for all of them."""
+    sums = [np.zeros(w.shape) for w in whole]
+    for start, stop in parts:
+        outputs: list[Array | None] = [
+            np.full_like(w[start:stop] if by_row else w, np.nan)
+            for w, by_row in zip(whole, rows.outputs, strict=True)
+        ]
+        _call(
+            subject,
+            [
+                a[start:stop].copy() if by_row and a is not None else a
+                for a, by_row in zip(subject.arrays, rows.inputs, strict=True)
+            ],
+            outputs,
+            first_sample=start,
+        )
+        for o, (got, by_row) in enumerate(zip(outputs, rows.outputs, strict=True)):
+            assert got is not None
+            if by_row and got.tobytes() != whole[o][start:stop].tobytes():
+                raise subject.fail(
+                    "capability",
+                    f"rows() says that output {o} goes by rows, and the kernel gives other bits "
+                    f"for rows {start} to {stop - 1} alone than for all {parts[-1][1]}",
+                )
+            if not by_row:
+                sums[o] += got
+    for o, by_row in enumerate(rows.outputs):
+        if not by_row:
+            what = (
+                f"the sum of output {o} over {len(parts)} calls for some rows each, as of rows(),"
+            )
+            # Both have rounded, and so has each part.
+            bound = (2 + len(parts)) * bounds[o]
+            subject.compare(sums[o], np.asarray(whole[o], np.float64), bound, what, "capability")
