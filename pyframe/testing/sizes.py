@@ -31,7 +31,7 @@ ELEMENTS = (
     2**15 + 1,
     2**14 - 1,
 )
-THREADS = (1, 2, 3)
+THREADS: tuple[int, ...] = (1, 2, 3)
 # Of an axis that the first operand has not, such as those of a convolution's kernel.
 LONGEST_ELSEWHERE = 1024
 # What the axes that are not long have, one after the other.
