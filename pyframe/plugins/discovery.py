@@ -116,6 +116,7 @@ def mark_shared(plugins: Iterable[Found]) -> None:
     for module, sharing in owners.items():
         if len(sharing) < 2:
             continue
+        sharing.sort(key=lambda plugin: plugin.key)
         names = [f"{plugin.name} {plugin.version}" for plugin in sharing]
         for plugin in sharing:
             plugin.problem = plugin.problem or (
