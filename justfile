@@ -30,7 +30,7 @@ lint:
     ruff check .
     ruff format --check .
     mypy
-    clang-format --dry-run --Werror core_c/*.[ch] core_c/python/*.c core_c/include/pyframe/*.h plugins/*/kernels/*.[ch]
+    clang-format --dry-run --Werror core_c/*.[ch] core_c/python/*.c core_c/include/pyframe/*.h plugins/*/kernels/*.[ch] pyframe/testing/*.c
 
 # Run the examples and follow the pages of the documentation.
 docs:

@@ -33,6 +33,13 @@ needs_fork = pytest.mark.skipif(
 
 @pytest.fixture(scope="module", autouse=True)
 def opened(tmp_path_factory: pytest.TempPathFactory) -> core.Library:
+    return open_faulty(tmp_path_factory)
+
+
+def open_faulty(tmp_path_factory: pytest.TempPathFactory) -> core.Library:
+    """Return the library of faulty kernels, compiled once in a process."""
+    if "faulty_kernels" in core.open_libraries:
+        return core.open_libraries["faulty_kernels"]
     folder = tmp_path_factory.mktemp("faults")
     path = library(folder, TESTS / "faulty_kernels.c", "-Wno-array-bounds", name="faulty_kernels")
     return core.open_library(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -521,6 +522,25 @@ def test_an_exit_by_a_signal_in_a_hook_ends_the_process(world: World, hook: str)
     )
     run = world.run(code + FIT)
     assert run.returncode == 7 and "Error" not in run.stdout, run.stdout + run.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it has no such signals")
+def test_an_exit_by_a_signal_while_registering_by_hand() -> None:
+    def stop(number: int, frame: object) -> None:
+        raise SystemExit(7)
+
+    class Slow:
+        @pf.hookimpl
+        def pyframe_register_layers(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+            return {}
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        with pytest.raises(SystemExit, match="7"):
+            pf.plugins.register(Slow(), "mine")
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_registering_by_hand_what_exits() -> None:

@@ -13,7 +13,13 @@ from typing import TypeAlias
 
 import pyframe
 from pyframe._version import __version__
-from pyframe.errors import ArgumentError, PyframeError, raise_if_signalled, require_extra
+from pyframe.errors import (
+    ArgumentError,
+    MissingCompilerError,
+    PyframeError,
+    raise_if_signalled,
+    require_extra,
+)
 from pyframe.native import core
 
 NAME, FOREIGN = "pyframe-nn", "pyframe"  # this distribution, and the unrelated one
@@ -21,6 +27,7 @@ REPAIR = f"pip uninstall -y {FOREIGN} {NAME} && pip install {NAME}"
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
+LEFT_OUT = 77  # what test runners take for "not tried here"
 INTERRUPTED = 130  # what a shell reports for a process that Ctrl-C has ended: 128 + SIGINT
 
 
@@ -35,8 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0, or 1 for an error that was reported, or 130 after Ctrl-C. It is 1 for all commands when
-        the unrelated ``pyframe`` has overwritten files of this package or taken them away.
+        0, or 1 for an error that was reported, or 77 where there is no sanitizer to check a plugin
+        under, or 130 after Ctrl-C. It is 1 for all commands when the unrelated ``pyframe`` has
+        overwritten files of this package or taken them away.
 
     Raises
     ------
@@ -187,12 +195,27 @@ def _add_plugins(commands: Commands) -> None:
         "plugins",
         help="show what plugins are installed, what they bring, and what is wrong with them",
         description="'list' loads all installed plugins and shows what became of each, 'show NAME' "
-        "all that is known of one, 'doctor' what is wrong; its exit status is 1 if anything is.",
+        "all that is known of one, 'doctor' what is wrong; its exit status is 1 if anything is. "
+        "'check NAME' runs the conformance kit on all that one registers; with a flag it builds "
+        "the kernels anew from their sources and checks them under a sanitizer.",
     )
-    installed.add_argument("action", choices=("list", "show", "doctor"), nargs="?", default="list")
+    actions = ("list", "show", "doctor", "check")
+    installed.add_argument("action", choices=actions, nargs="?", default="list")
     installed.add_argument(
-        "plugin", metavar="NAME", nargs="?", help="of a distribution, for 'show'"
+        "plugin",
+        metavar="NAME",
+        nargs="?",
+        help="of a distribution, for 'show' and 'check'; under a sanitizer also its folder",
     )
+    sanitizers = installed.add_mutually_exclusive_group()
+    for flag, name, what in (
+        ("--asan", "address", "memory beside what is a kernel's, and undefined behaviour"),
+        ("--leaks", "leaks", "memory that a kernel allocates and loses"),
+        ("--tsan", "threads", "threads that meet in one place"),
+    ):
+        sanitizers.add_argument(
+            flag, dest="sanitizer", action="store_const", const=name, help=f"for 'check': {what}"
+        )
     installed.add_argument("--json", action="store_true", help="print it for programs")
 
 
@@ -213,8 +236,16 @@ def _plugins(arguments: argparse.Namespace) -> int:
 
     from pyframe.commands import inventory
 
-    if (arguments.action == "show") != (arguments.plugin is not None):
-        raise ArgumentError("write 'pyframe plugins show NAME'; 'list' and 'doctor' take no name")
+    takes_name = arguments.action in ("show", "check")
+    if takes_name != (arguments.plugin is not None):
+        raise ArgumentError(
+            "write 'pyframe plugins show NAME' or 'pyframe plugins check NAME'; 'list' and "
+            "'doctor' take no name"
+        )
+    if arguments.sanitizer and arguments.action != "check":
+        raise ArgumentError("--asan, --leaks and --tsan go with 'pyframe plugins check NAME'")
+    if arguments.action == "check":
+        return _check_plugin(arguments.plugin, arguments.sanitizer)
     rows = [inventory.one(arguments.plugin)] if arguments.plugin else inventory.inventory()
     complaints = inventory.complaints(rows) if arguments.action == "doctor" else []
     if arguments.json:
@@ -231,6 +262,27 @@ def _plugins(arguments: argparse.Namespace) -> int:
         print(f"pyframe {versions['pyframe']}, kernel interface {versions['abi']}")
         print(inventory.as_table(rows))
     return 1 if complaints else 0
+
+
+def _check_plugin(plugin: str, sanitizer: str | None) -> int:
+    """Check a plugin, under a sanitizer if one is named; return the exit status."""
+    if sanitizer is not None:
+        from pyframe.testing.sanitizers import check_sanitized
+
+        try:
+            return check_sanitized(plugin, sanitizer)
+        except MissingCompilerError as error:
+            print(f"pyframe: {error}", file=sys.stderr)
+            return LEFT_OUT
+    from pyframe.testing import ConformanceError, check_plugin
+
+    try:
+        check_plugin(plugin)
+    except ConformanceError as error:
+        print(error)
+        return 1
+    print(f"{plugin}: all checks pass")
+    return 0
 
 
 def _inspect(arguments: argparse.Namespace) -> None:

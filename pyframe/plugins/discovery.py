@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from pyframe.errors import PluginError, raise_if_signalled
 
@@ -115,6 +116,7 @@ def mark_shared(plugins: Iterable[Found]) -> None:
     for module, sharing in owners.items():
         if len(sharing) < 2:
             continue
+        sharing.sort(key=lambda plugin: plugin.key)
         names = [f"{plugin.name} {plugin.version}" for plugin in sharing]
         for plugin in sharing:
             plugin.problem = plugin.problem or (
@@ -129,20 +131,39 @@ def editable_folder(name: str) -> str | None:
 
     None if it was installed otherwise, or not at all.
     """
+    origin = _origin(name)
+    is_editable = origin.get("dir_info", {}).get("editable")
+    return _path_of(origin["url"]) if is_editable else None
+
+
+def source_folder(name: str) -> str | None:
+    """Return the folder that a distribution was installed from, editable or not.
+
+    None if it came from elsewhere, such as an index, or is not installed.
+    """
+    origin = _origin(name)
+    return _path_of(origin["url"]) if "dir_info" in origin else None
+
+
+def _origin(name: str) -> dict[str, Any]:
+    """Return what pip has recorded of where a distribution came from; empty if nothing."""
     import json
     from importlib.metadata import PackageNotFoundError, distribution
-    from urllib.parse import urlparse
-    from urllib.request import url2pathname
 
     try:
         text = distribution(name).read_text("direct_url.json")
     except (PackageNotFoundError, ValueError) as error:  # the latter for a name that is none
         raise_if_signalled(error)
-        return None
-    origin = json.loads(text or "{}")
-    if not origin.get("dir_info", {}).get("editable"):
-        return None
-    return url2pathname(urlparse(origin["url"]).path)
+        return {}
+    origin: dict[str, Any] = json.loads(text or "{}")
+    return origin
+
+
+def _path_of(url: str) -> str:
+    from urllib.parse import urlparse
+    from urllib.request import url2pathname
+
+    return url2pathname(urlparse(url).path)
 
 
 def allowed(found: Iterable[Found]) -> set[str]:

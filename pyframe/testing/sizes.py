@@ -31,7 +31,7 @@ ELEMENTS = (
     2**15 + 1,
     2**14 - 1,
 )
-THREADS = (1, 2, 3)
+THREADS: tuple[int, ...] = (1, 2, 3)
 # The longest extent of axes that the first operand does not have, as in a convolution's kernel.
 LONGEST_ELSEWHERE = 1024
 # The extents of the axes that are not long, used in turn.

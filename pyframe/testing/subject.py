@@ -13,6 +13,7 @@ import math
 import mmap
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,8 +46,9 @@ class ConformanceError(AssertionError):
     kind : str
         The check that failed. For a kernel: "value", "exact", "nan", "unwritten", "guard", "input",
         "repeat", "status", "state", "random", "label", "gradient", "shape", "dtype", "absent",
-        "zero", "threads", "crash", "hang" or "declaration". For layers and the rest: the name of
-        the check, as in `pyframe.testing.layer_checks`.
+        "zero", "threads", "crash", "hang" or "declaration", and under a sanitizer "address", "race"
+        or "leak". For layers and the rest: the name of the check, as in
+        `pyframe.testing.layer_checks`.
     """
 
     def __init__(self, kind: str, message: str) -> None:
@@ -133,6 +135,15 @@ def _memory(words: int, data: int) -> Array:
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
     whole = np.frombuffer(mmap.mmap(-1, 8 * (2 * beside + words), flags), np.uint64)
     return whole[beside : beside + words]
+
+
+def unwatched(subject: Subject, operands: Sequence[Guarded]) -> AbstractContextManager[None]:
+    """Return what is done about a call of a kernel on some operands: nothing."""
+    return nullcontext()
+
+
+# What a sanitizer needs to be told about a call; in a process under one it is something else.
+watch: Callable[[Subject, Sequence[Guarded]], AbstractContextManager[None]] = unwatched
 
 
 class Outcome(NamedTuple):
@@ -322,20 +333,21 @@ class Subject:
         )
         before = [None if g is None else g.array.tobytes() for g in inputs]
         witness.begin(f"{self.story}\n  case: {self.origin}")
-        result = core.call_kernel(
-            self.node.kernel,
-            8 * self.dtype.itemsize,
-            [None if g is None else g.array for g in inputs],
-            [g.array for g in outputs],
-            states=[g.array for g in states],
-            attributes=self.node.pack_attributes(self.specs),
-            scratch=scratch.array,
-            scratch_bytes=scratch.array.size,
-            training=training,
-            unwanted=unwanted,
-            kernel=address,
-            **step,
-        )
+        with watch(self, [g for g in (*inputs, *outputs, *states, scratch) if g is not None]):
+            result = core.call_kernel(
+                self.node.kernel,
+                8 * self.dtype.itemsize,
+                [None if g is None else g.array for g in inputs],
+                [g.array for g in outputs],
+                states=[g.array for g in states],
+                attributes=self.node.pack_attributes(self.specs),
+                scratch=scratch.array,
+                scratch_bytes=scratch.array.size,
+                training=training,
+                unwanted=unwanted,
+                kernel=address,
+                **step,
+            )
         witness.end()
         self._check_guards(input=inputs, output=outputs, state=states, scratch=[scratch])
         for i, guarded in enumerate(inputs):
