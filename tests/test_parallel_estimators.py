@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing.process
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -210,37 +211,35 @@ def test_an_error_says_whose_it_is() -> None:
 # ---- Ctrl-C ----
 
 
-def press_soon() -> None:
-    """Press Ctrl-C when fits have begun."""
+def press_when(networks: int) -> Callable[..., Any]:
+    """Return a loss; soon after so many networks have been made with it, Ctrl-C is pressed."""
+    made: list[Any] = []
 
     def press() -> None:
-        began.wait(60)
-        time.sleep(0.05)
-        signal_main()
+        time.sleep(0.1)
+        signal.raise_signal(signal.SIGINT)
 
-    began = threading.Event()
-    threading.Thread(target=press).start()
-    began.set()
+    def loss(y: Any, y_hat: Any, sample_weight: Any = None) -> Any:
+        made.append(y_hat)
+        if len(made) == networks:
+            threading.Thread(target=press).start()
+        return pf.L2Loss(y, y_hat, sample_weight)
 
-
-def signal_main() -> None:
-    import signal
-
-    signal.raise_signal(signal.SIGINT)
+    return loss
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_ctrl_c_stops_all_of_them() -> None:
     pf.set_num_threads(2)
     long: dict[str, Any] = {"max_iter": 10**6, "tol": 0.0, "n_iter_no_change": 10**6}
+    loss = press_when(2)
     nets = [
-        MLPRegressor(random_state=0, **long),
-        NetRegressor(epochs=10**6, random_state=0),
+        MLPRegressor(random_state=0, loss=loss, **long),
+        NetRegressor(epochs=10**6, random_state=0, loss=loss),
         NetRegressor(random_state=0),
     ]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        press_soon()
         fitted = pf.fit_many(nets, X, NUMBERS, verbose=0)
     assert all(one is other for one, other in zip(nets, fitted, strict=True))
     assert sorted(str(w.message) for w in caught) == [
@@ -256,11 +255,11 @@ def test_ctrl_c_stops_all_of_them() -> None:
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_ctrl_c_leaves_an_estimator_that_cannot_stop_half_way_as_it_was() -> None:
     """As it does alone: L-BFGS lets the exception through."""
-    endless = MLPRegressor(solver="lbfgs", max_iter=10**9, max_fun=10**9, tol=0.0, random_state=0)
+    options: dict[str, Any] = {"max_iter": 10**9, "max_fun": 10**9, "tol": 0.0, "random_state": 0}
+    endless = MLPRegressor(solver="lbfgs", loss=press_when(1), **options)
     slow = np.tile(X, (200, 1)), np.tile(NUMBERS, 200)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        press_soon()
         pf.fit_many([endless], *slow, verbose=0)
     (warning,) = caught
     assert str(warning.message) == "fit 0, of a MLPRegressor, was interrupted: it is as it was"
