@@ -30,7 +30,8 @@ RNG = np.random.default_rng(0)
 X = RNG.normal(size=(ROWS, FEATURES)).astype(np.float32)
 Y = np.tanh(X @ RNG.normal(size=(FEATURES, 1))).astype(np.float32)
 
-Pair = tuple[Callable[[], None], Callable[[], None]]
+# One by one and side by side; what is called gets what the first of the three has made.
+Pair = tuple[Callable[[], Any], Callable[[Any], Any], Callable[[Any], Any]]
 
 
 def pure_computing(threads: int) -> Pair:
@@ -41,18 +42,18 @@ def pure_computing(threads: int) -> Pair:
         for _ in range(60):
             hashlib.sha256(block).digest()
 
-    def one_by_one() -> None:
+    def one_by_one(_: Any) -> None:
         for _ in range(threads):
             work()
 
-    def side_by_side() -> None:
+    def side_by_side(_: Any) -> None:
         started = [threading.Thread(target=work) for _ in range(threads)]
         for thread in started:
             thread.start()
         for thread in started:
             thread.join()
 
-    return one_by_one, side_by_side
+    return lambda: None, one_by_one, side_by_side
 
 
 def tabular(seed: int) -> pf.Trainer:
@@ -64,18 +65,17 @@ def tabular(seed: int) -> pf.Trainer:
 
 
 def trainers(models: int, epochs: int, **options: Any) -> Pair:
-    """Return fits of trainers, which are made anew for each call."""
+    """Return fits of trainers that have not been fitted before."""
     options = {"epochs": epochs, "batch_size": 32, "verbose": 0, **options}
 
-    def one_by_one() -> None:
-        for seed in range(models):
-            tabular(seed).fit(X, Y, seed=seed, **options)
+    def one_by_one(made: list[pf.Trainer]) -> None:
+        for seed, trainer in enumerate(made):
+            trainer.fit(X, Y, seed=seed, **options)
 
-    def side_by_side() -> None:
-        seeds = [{"seed": seed} for seed in range(models)]
-        pf.fit_many([tabular(seed) for seed in range(models)], X, Y, each=seeds, **options)
+    def side_by_side(made: list[pf.Trainer]) -> None:
+        pf.fit_many(made, X, Y, each=[{"seed": seed} for seed in range(models)], **options)
 
-    return one_by_one, side_by_side
+    return lambda: [tabular(seed) for seed in range(models)], one_by_one, side_by_side
 
 
 def of_scikit_learn() -> Iterator[tuple[str, Pair]]:
@@ -87,40 +87,38 @@ def of_scikit_learn() -> Iterator[tuple[str, Pair]]:
     from pyframe.estimators import MLPRegressor, NetRegressor
 
     target = Y[:, 0]
-    net = NetRegressor(epochs=100, batch_size=32, random_state=0)
-    mlp = MLPRegressor(max_iter=100, batch_size=32, tol=0.0, random_state=0)
+    net = NetRegressor(epochs=300, batch_size=32, random_state=0)
+    mlp = MLPRegressor(max_iter=300, batch_size=32, tol=0.0, n_iter_no_change=300, random_state=0)
     search = GridSearchCV(mlp, {"alpha": [1e-4, 1e-2]}, cv=5, refit=False)
-    bagging = BaggingRegressor(NetRegressor(epochs=100, batch_size=32), 10, random_state=0)
+    bagging = BaggingRegressor(NetRegressor(epochs=300, batch_size=32), 10, random_state=0)
     calls: dict[str, Callable[[], Any]] = {
         "cross_val_score, 10 folds": lambda: cross_val_score(net, X, target, cv=10),
         "GridSearchCV, 10 fits": lambda: search.fit(X, target),
         "BaggingRegressor, 10 members": lambda: bagging.fit(X, target),
     }
 
-    def beside(call: Callable[[], Any]) -> Callable[[], None]:
-        def run() -> None:
-            with joblib.parallel_config("pyframe"):
-                call()
-
-        return run
+    def side_by_side(call: Callable[[], Any]) -> None:
+        with joblib.parallel_config("pyframe"):
+            call()
 
     for name, call in calls.items():
-        yield name, (call, beside(call))
+        yield name, (lambda call=call: call, lambda call: call(), side_by_side)
 
 
-def seconds(call: Callable[[], Any]) -> float:
+def seconds(make: Callable[[], Any], call: Callable[[Any], Any]) -> float:
+    made = make()
     gc.collect()
     began = time.perf_counter()
-    call()
+    call(made)
     return time.perf_counter() - began
 
 
 def row(name: str, pair: Pair, rounds: int) -> None:
     """Measure both of a pair in turns, and print them."""
-    one_by_one, side_by_side = pair
-    for call in pair:
-        call()
-    measured = [(seconds(one_by_one), seconds(side_by_side)) for _ in range(rounds)]
+    make, one_by_one, side_by_side = pair
+    for call in (one_by_one, side_by_side):
+        call(make())
+    measured = [(seconds(make, one_by_one), seconds(make, side_by_side)) for _ in range(rounds)]
     alone, together = (statistics.median(both[i] for both in measured) for i in (0, 1))
     best = min(both[0] for both in measured) / min(both[1] for both in measured)
     print(
