@@ -70,7 +70,7 @@ typedef struct pool {
 
 static atomic_int thread_count = 1;
 static atomic_int side_count; /* threads that compute beside each other */
-static _Thread_local int is_beside;
+static PF_THREAD_LOCAL int is_beside;
 static atomic_int taken; /* the pool is in use */
 static pool *the_pool;   /* owned by the caller that has taken it */
 /* Statistics of the pool. */

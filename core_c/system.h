@@ -15,6 +15,16 @@
  * never touched costs nothing. */
 enum { PF_STACK_BYTES = 1 << 20 };
 
+/* Of each thread its own. The GNU library keeps some room for that in what every thread has anyway;
+ * otherwise the memory is allocated at the first use and freed by whichever thread comes later,
+ * which the thread sanitizer takes for a race. Other libraries have no such room for what is loaded
+ * late. */
+#ifdef __GLIBC__
+#define PF_THREAD_LOCAL __attribute__((tls_model("initial-exec"))) _Thread_local
+#else
+#define PF_THREAD_LOCAL _Thread_local
+#endif
+
 #ifdef _WIN32
 
 #define WIN32_LEAN_AND_MEAN

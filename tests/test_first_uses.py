@@ -11,6 +11,7 @@ import itertools
 import pickle
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -420,3 +421,34 @@ def test_every_public_name_is_in_a_table_or_known_not_to_be(kind: type) -> None:
     left_out = set(NOT_FIRST_USES[kind].split())
     assert names <= used | left_out
     assert left_out <= names
+
+
+def test_no_thread_that_builds_waits_for_one_that_waits_to_build() -> None:
+    """One is about to differentiate, and another one, which compiles a trainer's goal, as well."""
+    about_to, builds = threading.Event(), threading.Event()
+
+    class Waiting(pf.optimizers.SGD):
+        def check_groups(self, parameters: Any) -> None:
+            about_to.set()
+            builds.wait(60)
+
+    def loss(y: Any, y_hat: Any) -> Any:
+        assert about_to.wait(60)
+        builds.set()
+        time.sleep(0.2)  # the other one gets as far as it can
+        return pf.L2Loss(y, y_hat)
+
+    def compile_a_plan() -> None:
+        w = pf.Parameter(np.ones(3), name="w")
+        pf.compile(pf.SumOfSquares(w), Waiting(0.1))
+
+    def fit() -> None:
+        trainer = pf.Trainer(pf.Sequential([pf.layers.Dense(1)]), loss=loss)
+        trainer.fit(np.ones((4, 2)), np.ones(4), 1, verbose=0)
+
+    threads = [threading.Thread(target=do, daemon=True) for do in (compile_a_plan, fit)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive(), "they wait for each other"

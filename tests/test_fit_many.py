@@ -431,6 +431,7 @@ def test_a_warning_names_the_call_and_the_fit() -> None:
 
 def test_a_warning_that_is_an_error_fails_its_fit() -> None:
     each: list[Any] = [{"schedule": lambda n: 1e30 + 0.0 * n}, {}]
+    warnings.simplefilter("error")
     with pytest.raises(pf.FitManyError, match=r"^fit 0 of 2 .*the others are done") as caught:
         pf.fit_many(two(), X, Y, each=each, epochs=3, verbose=0)
     assert isinstance(caught.value.__cause__, pf.DivergenceWarning)

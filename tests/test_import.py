@@ -13,7 +13,17 @@ import pytest
 pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).resolve().parents[1]
-HEAVY = {"matplotlib", "networkx", "sklearn", "scipy", "torch", "tqdm", "safetensors", "pandas"}
+HEAVY = {
+    "matplotlib",
+    "networkx",
+    "sklearn",
+    "scipy",
+    "torch",
+    "tqdm",
+    "safetensors",
+    "pandas",
+    "joblib",
+}
 
 
 def modules_after(statement: str, cwd: Path) -> set[str]:

@@ -7,7 +7,6 @@ import weakref
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from functools import cached_property
 from itertools import chain, repeat
 from typing import Any, NamedTuple
 
@@ -114,6 +113,8 @@ class Engine:
         self.state = TrainState(self.optimizer, self.parameters, self.states)
         self.specializations: OrderedDict[Any, Specialization] = OrderedDict()
         self._needs: dict[Any, list[Placeholder]] = {}
+        self._gradients: Gradients | None = None
+        self._differentiated = False
         self._lock = threading.Lock()
         # In a list: every step sets it, and setting an attribute takes five times as long.
         self.last: list[Context | None] = [None]
@@ -147,12 +148,17 @@ class Engine:
 
     # ---- gradients ----
 
-    @cached_property
+    @property
     def gradients(self) -> Gradients | None:
         """The gradient nodes; made when they are first needed."""
-        with building:
-            # Another thread may have made them while this one waited.
-            return self.__dict__.get("gradients") or self._differentiate()
+        # No cached_property: before Python 3.12 that has a lock of its own, for all engines, and a
+        # thread that builds would wait for one that has it and waits for the lock to build.
+        if not self._differentiated:
+            with building:
+                if not self._differentiated:  # another thread may have done it meanwhile
+                    self._gradients = self._differentiate()
+                    self._differentiated = True
+        return self._gradients
 
     def _differentiate(self) -> Gradients | None:
         if self.cost is None:

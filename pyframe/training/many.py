@@ -298,9 +298,10 @@ class _Fits:
     running : set of int
         Of those that are under way.
     gone : list of int
-        One entry for each thread that has found nothing left to do.
-    ended : SimpleQueue of int
-        Of those that have ended since somebody looked.
+        The threads that have found nothing left to do.
+    news : SimpleQueue of int
+        The same, for the thread that waits. The end of a fit is no news: to wake that thread would
+        hold up the one that begins the next fit.
     results, errors : dict
         What came of them, by number.
     """
@@ -311,7 +312,7 @@ class _Fits:
         self.left, self._lock = deque(range(len(jobs))), threading.Lock()
         self.running: set[int] = set()
         self.gone: list[int] = []
-        self.ended: SimpleQueue[int] = SimpleQueue()
+        self.news: SimpleQueue[int] = SimpleQueue()
         self.results: dict[int, Any] = {}
         self.errors: dict[int, BaseException] = {}
         self.settings = _scikit_learns_settings()
@@ -355,9 +356,9 @@ class _Fits:
             threads.append(thread)
 
     def _look(self, interrupt: Interrupt) -> None:
-        """Wait a while, or until a fit ends; pass Ctrl-C on, and show how far all are."""
+        """Wait a while, or until a thread ends; pass Ctrl-C on, and show how far all are."""
         with suppress(Empty):
-            self.ended.get(timeout=SECONDS_PER_LOOK)
+            self.news.get(timeout=SECONDS_PER_LOOK)
         if interrupt.pressed:
             self.company.stopped = True
         if self.board.due:
@@ -376,7 +377,7 @@ class _Fits:
         while self.running:
             self.company.stopped = True
             with suppress(Empty):
-                self.ended.get(timeout=SECONDS_PER_LOOK)
+                self.news.get(timeout=SECONDS_PER_LOOK)
         for thread in threads:
             thread.join()
 
@@ -392,9 +393,9 @@ class _Fits:
                         copy_context().run(self._fit, number)
                     finally:
                         self.running.discard(number)
-                        self.ended.put(number)
         finally:
             self.gone.append(threading.get_ident())
+            self.news.put(threading.get_ident())
 
     def _next(self) -> int | None:
         """Return the number of a fit that has not begun, which now runs; None: there is none."""
