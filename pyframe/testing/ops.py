@@ -82,7 +82,8 @@ def check_op(
         For `check_node` alone; an `Op` has cases of its own.
     dtypes : sequence of str
     shapes : int, default 200
-        How many random cases there are for each dtype, besides ``op_class.cases()``.
+        How many random cases there are, spread over the dtypes and instruction sets, besides
+        ``op_class.cases()``, which each of them gets.
     seed : int
         That of the first random case. A failure prints the seed of its case.
     kernels : callable, optional
@@ -143,14 +144,18 @@ def op_checks(
         core.find_kernel(op.kernel, 32)  # opens the library that it is in
 
     def check_empty() -> None:
-        check_zero_extents(op, seed=seed, kernels=kernels)
-        for each in _kernel_sets(op, 64, kernels)[:-1]:  # of the last it has been
-            check_zero_extents(op, seed=seed, kernels=each)
+        sets = _kernel_sets(op, 64, kernels)[:-1] if kernels is None else []
+        check_zero_extents(op, seed=seed, kernels=kernels, besides=sets)  # of the last it has been
 
     def check_all_kernels(check: Callable[..., None], most: int) -> None:
-        for dtype in dtypes:
-            for each in _kernel_sets(op, 8 * np.dtype(dtype).itemsize, kernels):
-                check(op, dtype, shapes=min(shapes, most), seed=seed, kernels=each)
+        every = [
+            (dtype, each)
+            for dtype in dtypes
+            for each in _kernel_sets(op, 8 * np.dtype(dtype).itemsize, kernels)
+        ]
+        share = -(-min(shapes, most) // len(every))
+        for i, (dtype, each) in enumerate(every):  # the fixed cases, and shapes of its own
+            check(op, dtype, shapes=share, seed=seed + i * share, kernels=each)
 
     def check_large() -> None:
         for dtype in dtypes:
