@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -101,7 +100,7 @@ def check_sizes(
     >>> check_sizes(pf.Relu, "float32")
     """
     every = list(kernels) if isinstance(kernels, Sequence) else [kernels]
-    cases = _large_cases(op_class, seed)
+    cases = list(large_cases(op_class, seed))
     sizes = [np.size(a) for case in op_class.cases() for a in case.inputs if a is not None]
     if not cases and max(sizes, default=0) < min(ELEMENTS):
         raise ConformanceError(
@@ -151,12 +150,6 @@ def _check_same(subject: Subject, first: Outcome, again: Outcome, how: str) -> N
         for i, (one, other) in enumerate(zip(ours, others, strict=True)):
             if one.tobytes() != other.tobytes():
                 raise subject.fail("threads", f"{what} {i} has other bits {how}")
-
-
-@functools.lru_cache(maxsize=1)
-def _large_cases(op_class: type[Op], seed: int) -> tuple[tuple[Case, str], ...]:
-    """Return the cases that `check_sizes` tries: the same for each type, which come in turn."""
-    return tuple(large_cases(op_class, seed))
 
 
 def large_cases(op_class: type[Op], seed: int = 0) -> Iterator[tuple[Case, str]]:
