@@ -22,7 +22,7 @@ from pyframe.testing.hostile import check_attributes
 from pyframe.testing.nodes import node_checks
 from pyframe.testing.runner import Checks, Expected, run_checks
 from pyframe.testing.scales import DEFAULT_SHAPES, check_scales
-from pyframe.testing.sizes import check_sizes
+from pyframe.testing.sizes import check_sizes, large_cases
 from pyframe.testing.subject import ConformanceError, Kernels
 from pyframe.testing.zero_extents import check_zero_extents
 
@@ -158,9 +158,10 @@ def op_checks(
             check(op, dtype, shapes=share, seed=seed + i * share, kernels=each)
 
     def check_large() -> None:
+        cases = list(large_cases(op, seed))  # of all types
         for dtype in dtypes:
             every = _kernel_sets(op, 8 * np.dtype(dtype).itemsize, kernels)
-            check_sizes(op, dtype, seed=seed, kernels=every)
+            check_sizes(op, dtype, seed=seed, kernels=every, cases=cases)
 
     checks: Checks = {
         "declaration": lambda: check_declaration(op),
