@@ -6,14 +6,11 @@ import functools
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 import pyframe as pf
-from pyframe import schedules
-from pyframe.callbacks import ModelCheckpoint
 from pyframe.errors import ArgumentError
 from pyframe.graph.op import Op
 from pyframe.optimizers import SGD, Adam
@@ -35,17 +32,6 @@ from pyframe.testing.runner import run_checks
 
 pytestmark = pytest.mark.once
 
-OPTIONS: dict[str, dict[str, Any]] = {
-    "schedules.constant": {"factory": functools.partial(schedules.Constant, 0.1)},
-    "schedules.step": {"factory": functools.partial(schedules.Step, 0.1, every=3)},
-    "schedules.exponential": {"factory": functools.partial(schedules.Exponential, 0.1, decay=0.9)},
-    "schedules.cosine": {
-        "factory": functools.partial(schedules.Cosine, 0.1, total_steps=50, warmup_steps=5)
-    },
-    "callbacks.model_checkpoint": {
-        "factory": functools.partial(ModelCheckpoint, "net-{epoch}.pyframe")
-    },
-}
 # Ops have test_ops.py, where each is checked for every instruction set by itself; the loader of
 # MNIST needs files that are not shipped.
 ELSEWHERE = ("ops.", "datasets.mnist:")
@@ -53,11 +39,7 @@ ELSEWHERE = ("ops.", "datasets.mnist:")
 
 @pytest.mark.parametrize(
     "check",
-    [
-        case
-        for case in conformance("pyframe-nn", options=OPTIONS)
-        if not str(case.id).startswith(ELSEWHERE)
-    ],
+    [case for case in conformance("pyframe-nn") if not str(case.id).startswith(ELSEWHERE)],
 )
 def test_built_in(check, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -77,8 +59,17 @@ def test_what_ops_declare_of_their_kernels(op_class: type[Op]) -> None:
         check_capabilities(op_class, dtype=dtype)
 
 
+def test_no_plugin_is_loaded_for_what_is_built_in() -> None:
+    code = (
+        "import sys, pyframe as pf; from pyframe.testing import conformance\n"
+        "assert len(conformance('pyframe-nn')) > 800\n"
+        "assert not [p for p in pf.plugins.installed().values() if p.status == 'loaded']"
+    )
+    subprocess.run([sys.executable, "-P", "-c", code], check=True, timeout=120)
+
+
 def test_every_kind_of_thing_is_checked() -> None:
-    found = {name.partition(".")[0] for name in plugin_checks("pyframe-nn", options=OPTIONS)}
+    found = {name.partition(".")[0] for name in plugin_checks("pyframe-nn")}
     assert found - {"plugin:names"} == set(registry.KINDS)
 
 

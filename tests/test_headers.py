@@ -143,7 +143,7 @@ static int count(const pf_call *call) {
 static const pf_plugin_kernel kernels[] = {{"count", "baseline", 64, 0, count}};
 static const pf_plugin plugin = {PF_PLUGIN_HEAD, LIBRARY, kernels, 1, sizeof kernels[0]};
 const pf_plugin *pyframe_plugin(const pf_host *host) {
-    return host->size CONDITION sizeof(pf_host) && host->abi_major == 0 ? &plugin : NULL;
+    return host->size CONDITION sizeof(pf_host) && host->abi_major == 1 ? &plugin : NULL;
 }
 """
 
@@ -224,7 +224,7 @@ def test_a_plugin_built_with_newer_headers_runs_here_unless_it_asks_for_more(
         core.open_library(path)
     path = library(tmp_path, asks, target, name="asks", include=headers)
     with pytest.raises(
-        pf.errors.PluginError, match=r"asks.so needs version 0\.1 .* and this pyframe has 0\.0; ins"
+        pf.errors.PluginError, match=r"asks.so needs version 1\.1 .* and this pyframe has 1\.0; ins"
     ):
         core.open_library(path)
 
@@ -246,11 +246,11 @@ def test_what_came_later_is_not_declared_unless_asked_for(tmp_path: Path) -> Non
 @needs_compiler
 def test_a_plugin_of_another_major_version_is_refused(tmp_path: Path) -> None:
     headers = variant(
-        tmp_path / "other", ("pyframe.h", "#define PF_ABI_MAJOR 0", "#define PF_ABI_MAJOR 3")
+        tmp_path / "other", ("pyframe.h", "#define PF_ABI_MAJOR 1", "#define PF_ABI_MAJOR 3")
     )
     path = library(tmp_path, plugin("other"), include=headers)
     with pytest.raises(
-        pf.errors.PluginError, match=r"for version 3\.0 of the .* this pyframe has 0\.0: another ma"
+        pf.errors.PluginError, match=r"for version 3\.0 of the .* this pyframe has 1\.0: another ma"
     ):
         core.open_library(path)
 
@@ -271,8 +271,8 @@ static void in_turn(int64_t parts, int64_t nanoseconds, pf_body body, void *cont
 static int64_t later(int64_t x) { return x; }
 
 int main(int count, char **arguments) {
-    const pf_host host = {.size = sizeof(pf_host), .abi_minor = 1, .fail = fail,
-                          .parallel_for = in_turn, .later = later};
+    const pf_host host = {.size = sizeof(pf_host), .abi_major = PF_ABI_MAJOR,
+                          .abi_minor = 1, .fail = fail, .parallel_for = in_turn, .later = later};
     void *library = dlopen(arguments[count - 1], RTLD_NOW);
     if (!library) return printf("%s", dlerror()), 1;
     void *found = dlsym(library, "pyframe_plugin");
@@ -307,7 +307,7 @@ def test_a_host_table_longer_than_the_plugin_knows(headers: object, tmp_path: Pa
     target = "-DPF_TARGET_MINOR=1"
     host = compile_c(program, tmp_path / "host", target, include=newer(tmp_path / "newer"))
     said = subprocess.run([host, built], capture_output=True, text=True, timeout=60)
-    assert (said.stdout, said.returncode) == ("0.0 guest 0: 5 6 7, 100 -4\n", 0)
+    assert (said.stdout, said.returncode) == ("1.0 guest 0: 5 6 7, 100 -4\n", 0)
 
 
 @needs_compiler

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -45,6 +46,40 @@ def test_the_page_works_word_for_word(page: Path, tmp_path: Path) -> None:
     if page.name in COMPLETE:
         assert files >= 2
         assert passed >= 2
+
+
+def lines_of(name: str) -> list[str]:
+    return (FOLDER / name).read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.slow
+def test_the_first_example_of_the_page_on_tests_passes_as_it_stands(tmp_path: Path) -> None:
+    example = next(b for b in blocks("\n".join(lines_of("testing.md"))) if b.language == "python")
+    workshop = Workshop(tmp_path)
+    workshop.write("test_conformance.py", example.text)
+    said = workshop.run("pytest -q -p no:cacheprovider")
+    assert int(re.search(r"(\d+) passed", said)[1]) > 1000
+    assert "failed" not in said and "error" not in said
+
+
+def test_the_command_of_the_page_on_tests_works(tmp_path: Path) -> None:
+    pytest.importorskip("pyframe_lion")
+    (command,) = (line for line in lines_of("testing.md") if line.startswith("pytest -p "))
+    assert command.endswith(" --pyframe-plugin my-package")
+    workshop = Workshop(tmp_path)
+    workshop.write("test_planted.py", "raise SystemExit('collected')\n")
+    said = workshop.run(command.replace("my-package", "pyframe-lion"))
+    assert re.search(r"\d\d passed", said) and "failed" not in said
+
+
+def test_the_page_on_kernels_tries_all_ways_to_install() -> None:
+    page = lines_of("kernels.md")
+    for line in (
+        'pip install --no-build-isolation -e ".[test]"',
+        "python -m build --no-isolation",
+        "pip install --force-reinstall --no-deps dist/*.whl",
+    ):
+        assert line in page
 
 
 def test_a_page_that_does_not_work_is_found(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -114,6 +115,13 @@ def test_a_package_that_conforms(workshop: Workshop) -> None:
     workshop.write("test_nothing.py", "def test_nothing():\n    pass\n")
     said = workshop.run(f"{OPTION} test_nothing.py -v")
     assert "pyframe-tilt[layers.tilt:gradient]" in said and " failed" not in said
+    assert "test_nothing.py::test_nothing PASSED" in said
+
+    # What nobody has named is left alone, in the folder and among the `testpaths`.
+    workshop.write("test_nothing.py", "raise SystemExit('somebody collects me')\n")
+    for setting in ("", "-o testpaths=test_nothing.py"):
+        said = workshop.run(f"{OPTION} {setting} -q")
+        assert re.search(r"^\d\d passed", said, re.MULTILINE) and "collects" not in said
 
     workshop.write("test_tilt.py", TESTS.replace("EXPECTATION", "{}"))
     said = workshop.run("pytest -v test_tilt.py")

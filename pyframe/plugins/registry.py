@@ -311,6 +311,11 @@ class Registry:
         self._load_built_ins()
         return sorted({*self._entries, *self._announced()})
 
+    def built_ins(self) -> list[str]:
+        """Return the names of what is built in, sorted; plugins are not loaded for it."""
+        self._load_built_ins()
+        return sorted(name for name, found in self._entries.items() if BUILT_IN in found)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())
 

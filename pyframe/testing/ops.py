@@ -22,7 +22,7 @@ from pyframe.testing.hostile import check_attributes
 from pyframe.testing.nodes import node_checks
 from pyframe.testing.runner import Checks, Expected, run_checks
 from pyframe.testing.scales import DEFAULT_SHAPES, check_scales
-from pyframe.testing.sizes import check_sizes
+from pyframe.testing.sizes import check_sizes, large_cases
 from pyframe.testing.subject import ConformanceError, Kernels
 from pyframe.testing.zero_extents import check_zero_extents
 
@@ -85,7 +85,8 @@ def check_op(
         Cases for `check_node`; an `Op` has cases of its own.
     dtypes : sequence of str
     shapes : int, default 200
-        Number of random cases for each dtype, besides ``op_class.cases()``.
+        Number of random cases, spread over the dtypes and instruction sets, besides
+        ``op_class.cases()``, which each of them gets.
     seed : int
         The seed of the first random case. A failure prints the seed of its case.
     kernels : callable, optional
@@ -146,19 +147,24 @@ def op_checks(
         core.find_kernel(op.kernel, 32)  # opens the kernel's library
 
     def check_empty() -> None:
-        check_zero_extents(op, seed=seed, kernels=kernels)
-        for each in _kernel_sets(op, 64, kernels)[:-1]:  # the last has been checked
-            check_zero_extents(op, seed=seed, kernels=each)
+        sets = _kernel_sets(op, 64, kernels)[:-1] if kernels is None else []
+        check_zero_extents(op, seed=seed, kernels=kernels, besides=sets)  # of the last it has been
 
     def check_all_kernels(check: Callable[..., None], most: int) -> None:
-        for dtype in dtypes:
-            for each in _kernel_sets(op, 8 * np.dtype(dtype).itemsize, kernels):
-                check(op, dtype, shapes=min(shapes, most), seed=seed, kernels=each)
+        every = [
+            (dtype, each)
+            for dtype in dtypes
+            for each in _kernel_sets(op, 8 * np.dtype(dtype).itemsize, kernels)
+        ]
+        share = -(-min(shapes, most) // len(every))
+        for i, (dtype, each) in enumerate(every):  # the fixed cases, and shapes of its own
+            check(op, dtype, shapes=share, seed=seed + i * share, kernels=each)
 
     def check_large() -> None:
+        cases = list(large_cases(op, seed))  # of all types
         for dtype in dtypes:
             every = _kernel_sets(op, 8 * np.dtype(dtype).itemsize, kernels)
-            check_sizes(op, dtype, seed=seed, kernels=every)
+            check_sizes(op, dtype, seed=seed, kernels=every, cases=cases)
 
     checks: Checks = {
         "declaration": lambda: check_declaration(op),

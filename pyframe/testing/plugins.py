@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
+from unittest import SkipTest
 
-from pyframe import plugins
+from pyframe import plugins, schedules
+from pyframe.callbacks import ModelCheckpoint
+from pyframe.datasets import load_mnist
 from pyframe.errors import ArgumentError, raise_if_signalled
 from pyframe.plugins.discovery import normalized
-from pyframe.plugins.registry import BUILT_IN, KINDS, registries
+from pyframe.plugins.registry import BUILT_IN, registries
 from pyframe.testing.fits import callback_checks, dataset_checks
 from pyframe.testing.layers import layer_checks
 from pyframe.testing.losses import loss_checks
@@ -32,6 +38,33 @@ CHECKS: dict[str, Callable[..., Checks]] = {
 }
 
 Options = Mapping[str, Mapping[str, Any]]
+
+
+class _Checkpoint(ModelCheckpoint):
+    """A `ModelCheckpoint` that writes into a folder of its own, which goes when it goes."""
+
+    def __init__(self) -> None:
+        folder = tempfile.TemporaryDirectory(prefix="pyframe-")
+        super().__init__(os.path.join(folder.name, "model.pyframe"), every=2)
+        vars(self)["folder"] = folder
+
+
+def _mnist() -> Any:
+    """Return MNIST, or skip the test where its files are not."""
+    if not os.environ.get("PYFRAME_DATA"):
+        raise SkipTest("not tried: PYFRAME_DATA does not name a folder with MNIST's files")
+    return load_mnist()
+
+
+# How the built-in parts are tried that need arguments, or files that not everybody has.
+BUILT_IN_OPTIONS: Options = {
+    "schedules.constant": {"factory": partial(schedules.Constant, 0.1)},
+    "schedules.step": {"factory": partial(schedules.Step, 0.1, every=3)},
+    "schedules.exponential": {"factory": partial(schedules.Exponential, 0.1, decay=0.9)},
+    "schedules.cosine": {"factory": partial(schedules.Cosine, 0.1, total_steps=50, warmup_steps=5)},
+    "callbacks.model_checkpoint": {"factory": _Checkpoint},
+    "datasets.mnist": {"factory": _mnist},
+}
 
 
 def check_plugin(
@@ -91,8 +124,8 @@ def plugin_checks(plugin: Any, *, options: Options | None = None) -> Checks:
     """
     things = dict(_things(plugin))
     require(things, "declaration", str(plugin), "it registers nothing")
-    given = options or {}
-    for key in given:
+    given = {**(BUILT_IN_OPTIONS if plugin == BUILT_IN else {}), **(options or {})}
+    for key in options or {}:
         if key not in things:
             raise ArgumentError(
                 f"options are given for {key!r}, which the plugin does not register; it has "
@@ -142,18 +175,13 @@ def _things(plugin: Any) -> Iterator[tuple[str, Any]]:
     """Yield what a plugin registers as ("<kind>.<name>", thing), in the order of the kinds."""
     if isinstance(plugin, str):
         own = normalized(plugin)
-        if own != BUILT_IN:
-            plugins.load(plugin)
-        for kind in KINDS:
-            for name in registries[kind].names():
-                if own == BUILT_IN:
-                    entry = registries[kind].entry(name)
-                elif name in plugins.load(plugin).things.get(kind, ()):
-                    entry = registries[kind].entry(f"{plugin}:{name}")
-                else:
-                    continue
-                if normalized(entry.distribution) == own:
-                    yield f"{kind}.{name}", entry.thing
+        for kind, registry in registries.items():
+            if own == BUILT_IN:  # and no plugin is loaded
+                names = registry.built_ins()
+            else:
+                names = sorted(plugins.load(plugin).things.get(kind, ()))
+            for name in names:
+                yield f"{kind}.{name}", registry.get(f"{plugin}:{name}")
         return
     if not plugins.manager().is_registered(plugin):
         plugins.register(plugin, _label(plugin))

@@ -5,6 +5,9 @@ of everything that a distribution registers to the session::
 
     pytest -p pyframe.testing.pytest_plugin --pyframe-plugin my-package
 
+Tests of files belong to the session only if the command names them: those in the folder where it
+is given have nothing to do with a plugin that is installed.
+
 It is not an entry point of pytest, which would import pyframe in every session of an environment.
 """
 
@@ -25,6 +28,12 @@ def pytest_addoption(parser: Any) -> None:
         metavar="NAME",
         help="check everything that this distribution registers; may be given several times",
     )
+
+
+def pytest_configure(config: Any) -> None:
+    """Leave out the tests of the present folder, which nobody has named."""
+    if config.getoption("--pyframe-plugin") and config.args_source is not config.ArgsSource.ARGS:
+        config.args = []
 
 
 class CheckItem(pytest.Item):

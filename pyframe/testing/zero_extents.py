@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -34,6 +34,7 @@ def check_zero_extents(
     shapes: int = DEFAULT_SHAPES,
     seed: int = 0,
     kernels: Kernels | None = None,
+    besides: Sequence[Kernels | None] = (),
 ) -> None:
     """Set each axis of each operand to 0, together with those that the shape rule ties to it.
 
@@ -51,6 +52,8 @@ def check_zero_extents(
         The seed of the first random case.
     kernels : callable, optional
         ``kernels(name, bits)`` gives the address of a kernel; default: the built-in ones.
+    besides : sequence of callables
+        More of them, as for other instruction sets: they are called with the same cases.
 
     Raises
     ------
@@ -66,12 +69,14 @@ def check_zero_extents(
     seen = set()
     for case, origin in all_cases(op_class, shapes, seed):
         for empty, what in _empty_cases(op_class, case):
-            key = repr(([None if a is None else a.shape for a in empty.inputs], empty.attributes))
+            # How long an axis is, beside an empty one, is of no matter once it is more than 1.
+            kinds = [None if a is None else [min(n, 2) for n in a.shape] for a in empty.inputs]
+            key = repr((kinds, empty.attributes))
             if key in seen:
                 continue
             seen.add(key)
-            for dtype in ("float32", "float64"):
-                subject = Subject(op_class, empty, dtype, f"{origin} with {what}", kernels)
+            for dtype, each in itertools.product(("float32", "float64"), (kernels, *besides)):
+                subject = Subject(op_class, empty, dtype, f"{origin} with {what}", each)
                 try:
                     _check(subject)
                 except ConformanceError:

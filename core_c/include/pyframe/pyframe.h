@@ -5,7 +5,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define PF_ABI_MAJOR 0 /* 0 promises nothing yet */
+/* What is declared here is frozen: a library that was built for 1.n loads in every later 1.m. */
+#define PF_ABI_MAJOR 1
 #define PF_ABI_MINOR 0
 
 /* The minor version that a plugin is built for: it may use what hosts of that minor have, and older
