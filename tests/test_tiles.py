@@ -36,6 +36,7 @@ def _restore_count() -> Iterator[None]:
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have everything that can be a tile be one, of as many blocks as possible."""
     monkeypatch.setattr(tiling, "SAVED_BYTES", 0)
+    monkeypatch.setattr(tiling, "CHUNKS", 5)
     monkeypatch.setattr(tiling, "LEAST_CHUNKS", 0)
     monkeypatch.setattr(tiling, "SUMS_OF_SAVED", 1e-9)
     monkeypatch.setattr(tiling, "MOST_LANE_BYTES", 2**60)
