@@ -127,7 +127,7 @@ static inline float pf_log1p_unitf(float x) {
  * q(z). */
 static inline float pf_tanhf(float x) {
     const float size = fabsf(x), z = x * x;
-    const float e = pf_expf(-2.0f * size);
+    const float e = pf_exp_minus_absf(2.0f * x); /* as in the slope, which then shares it */
     float large = 1.0f - 2.0f * e / (1.0f + e);
     /* (tanh(x) - x) / x^3 for |x| <= 0.63, z = x^2 */
     float q = 2.27715484e-3f;
