@@ -32,7 +32,7 @@ MOST_LANE_BYTES = 1 << 22  # with which even the fewest rows are worth it
 EXTENTS = 2  # tried, where a graph has several: of rows and of what they are reshaped to
 # Sums over the rows are kept for so many chunks: enough to keep several threads busy, and so few
 # that they take an eighth, at most, of the traffic that the tile saves.
-CHUNKS, LEAST_CHUNKS = 32, 4
+CHUNKS, LEAST_CHUNKS = 32, 8
 SUMS_OF_SAVED = 8
 SAVED_BYTES = 1 << 21  # what stays in the L2 cache anyway is not worth a tile
 
