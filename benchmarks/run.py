@@ -47,6 +47,11 @@ TARGETS = {
     "predict_row": 6,
     "lenet": 3,
     "cifar_cnn": 1.3,
+    "simplechains": 3,
+    "simplechains_200": 2.5,
+    "mlp_7x_32": 1,
+    "mlp_7x_128": 1,
+    "mlp_7x_2048": 1,
 }
 
 CHECK_STEPS = 20

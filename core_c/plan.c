@@ -288,7 +288,7 @@ void pf_context_reset(pf_context *context) {
     unlock(context);
     context->step_count = NULL;
     leave(context);
-    context->position = context->blocks_done = 0;
+    context->position = 0;
 }
 
 void pf_context_begin(pf_context *context, uint64_t seed, int64_t step, double learning_rate) {

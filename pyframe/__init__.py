@@ -21,7 +21,7 @@ from pyframe._version import __version__
 from pyframe.engine.plan import Plan, compile
 from pyframe.errors import *  # noqa: F403
 from pyframe.graph.node import Constant, Node, Parameter, Placeholder, State, Value
-from pyframe.graph.op import Case, Op
+from pyframe.graph.op import Case, Op, Rows
 from pyframe.hookspecs import hookimpl
 from pyframe.native.threads import get_num_threads, num_threads, set_num_threads
 
@@ -58,6 +58,7 @@ __all__ = [
     "Parameter",
     "Placeholder",
     "Plan",
+    "Rows",
     "Sequential",
     "State",
     "Trainer",

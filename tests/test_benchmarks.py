@@ -198,7 +198,7 @@ def test_libraries_run_at_their_best(bench: Any, monkeypatch: pytest.MonkeyPatch
     assert os.environ["OPENBLAS_CORETYPE"] == "Prescott"
 
 
-@pytest.mark.parametrize("name", ["lesson", "tabular", "predict_row"])
+@pytest.mark.parametrize("name", ["lesson", "tabular", "predict_row", "simplechains_200"])
 def test_pyframe_and_numpy_come_to_the_same_loss(
     bench: Any, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -36,6 +37,7 @@ def _restore_count() -> Iterator[None]:
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have everything that can be a tile be one, of as many blocks as possible."""
     monkeypatch.setattr(tiling, "SAVED_BYTES", 0)
+    monkeypatch.setattr(tiling, "CHUNKS", 5)
     monkeypatch.setattr(tiling, "LEAST_CHUNKS", 0)
     monkeypatch.setattr(tiling, "SUMS_OF_SAVED", 1e-9)
     monkeypatch.setattr(tiling, "MOST_LANE_BYTES", 2**60)
@@ -396,6 +398,25 @@ def test_a_long_tile_is_left_for_the_clock_and_gone_on_with() -> None:
     assert float(context.loss[0]) == float(loss)
     for p, gradient in zip(net.plan.parameters, expected, strict=True):
         assert net.plan.engine.state.gradient_array(p).tobytes() == gradient.tobytes()
+
+
+def test_several_threads_of_the_user_predict_at_once(small_tiles: None) -> None:
+    pf.set_num_threads(2)
+    net = NETS["tanh"]()
+    data = net.feed(4000)[net.x]
+    expected = net.plan.run({net.x: data}, outputs=net.y_hat).tobytes()
+    found: list[bytes] = []
+
+    def predict() -> None:
+        found.extend(net.plan.run({net.x: data}, outputs=net.y_hat).tobytes() for _ in range(20))
+
+    users = [threading.Thread(target=predict) for _ in range(3)]
+    for user in users:
+        user.start()
+    for user in users:
+        user.join()
+    assert found == [expected] * 60
+    assert tiles_of(net.plan)
 
 
 def test_a_profile_shows_a_tile_as_one_line_with_what_is_in_it() -> None:

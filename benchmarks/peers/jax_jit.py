@@ -122,7 +122,7 @@ class Jax(Peer):
         if isinstance(self.workload, ConvNet):
             return self._images(parameters, x)
         *hidden, (weight, bias) = parameters
-        bend = self.jax.nn.relu if self.workload.hidden == "relu" else self.jax.nn.sigmoid
+        bend = getattr(self.jax.nn, self.workload.hidden)
         for w, b in hidden:
             x = bend(x * w[0] + b if self.workload.scalar else x @ w + b)
         return x * weight[0] + bias if self.workload.scalar else x @ weight + bias

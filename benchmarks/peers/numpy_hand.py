@@ -68,12 +68,13 @@ class Lesson(Peer):
 
 
 class MLP(Peer):
-    """Layers with relu between them; parameters and gradients lie in one array each."""
+    """Layers with relu or tanh between them; parameters and gradients lie in one array each."""
 
     def __init__(self, task: Task) -> None:
         super().__init__(task)
         workload = task.workload
         sizes, rows = workload.sizes, workload.batch
+        self.is_tanh = workload.hidden == "tanh"
         self.batches = task.batches()
         count = sum(m * n + n for m, n in pairwise(sizes))
         self.flat = np.empty(count, np.float32)
@@ -142,7 +143,9 @@ class MLP(Peer):
             out = self.activations[i]
             np.matmul(h, weight, out=out)
             np.add(out, bias, out=out)
-            if i < last:
+            if i < last and self.is_tanh:
+                np.tanh(out, out=out)
+            elif i < last:
                 np.maximum(out, 0, out=out)
             h = out
         loss, delta = self._loss(h, y)
@@ -154,8 +157,13 @@ class MLP(Peer):
             if i:
                 down, mask = self.deltas[i - 1], self.masks[i - 1]
                 np.matmul(delta, self.layers[i][0].T, out=down)
-                np.greater(below, 0, out=mask)
-                np.multiply(down, mask, out=down)
+                if self.is_tanh:  # the slope is 1 - y^2, and nobody needs y any more
+                    np.multiply(below, below, out=below)
+                    np.subtract(1, below, out=below)
+                    np.multiply(down, below, out=down)
+                else:
+                    np.greater(below, 0, out=mask)
+                    np.multiply(down, mask, out=down)
                 delta = down
         self._update()
         return loss

@@ -35,7 +35,7 @@ class Sklearn(Peer):
             rate *= 2 / workload.sizes[-1]
         self.net = (MLPClassifier if classifies else MLPRegressor)(
             hidden_layer_sizes=workload.sizes[1:-1],
-            activation={"relu": "relu", "sigmoid": "logistic"}[workload.hidden],
+            activation={"sigmoid": "logistic"}.get(workload.hidden, workload.hidden),
             solver=workload.optimizer,
             alpha=0.0,
             batch_size=workload.batch,

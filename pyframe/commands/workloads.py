@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +23,11 @@ Layers = Sequence[tuple[Floats, Floats]]  # weight (in, out) and bias (out,) of 
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # Adam, everywhere
 BATCH_NORM_EPSILON = 1e-5
+ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
+    "relu": lambda h: np.maximum(h, 0),
+    "sigmoid": lambda h: 1 / (1 + np.exp(-h)),
+    "tanh": np.tanh,
+}
 SIGMOID_OPERATIONS = 50  # of one sigmoid: a polynomial for exp, and a division
 
 
@@ -117,7 +122,7 @@ class MLP(Workload):
     ----------
     sizes : tuple of int
         Features in, units of each layer, units out.
-    hidden : {"relu", "sigmoid"}
+    hidden : {"relu", "sigmoid", "tanh"}
         After every layer but the last.
     """
 
@@ -169,7 +174,7 @@ class MLP(Workload):
         for i, (weight, bias) in enumerate(layers):
             h = h @ weight.astype(np.float64) + bias
             if i < len(layers) - 1:
-                h = np.maximum(h, 0) if self.hidden == "relu" else 1 / (1 + np.exp(-h))
+                h = ACTIVATIONS[self.hidden](h)
         return h
 
 
@@ -285,6 +290,35 @@ def _block(filters: int) -> tuple[tuple[Any, ...], ...]:
     return ("conv", 3, filters, "same"), ("batch_norm",), ("relu",)
 
 
+def _many_rows(batch: int, batches: int, name: str = "simplechains") -> MLP:
+    """Return a small network on many rows, as SimpleChains.jl is made for."""
+    return MLP(
+        name=name,
+        title=f"{name}: 4-32-16-4 tanh, L2, batch {batch:,}, Adam",
+        sizes=(4, 32, 16, 4),
+        hidden="tanh",
+        loss="l2",
+        optimizer="adam",
+        rate=1e-3,
+        batch=batch,
+        batches=batches,
+    )
+
+
+def _deep(batch: int, batches: int) -> MLP:
+    return MLP(
+        name=f"mlp_7x_{batch}",
+        title=f"mlp_7x_{batch}: 32-256x6-10 relu, cross entropy, batch {batch:,}, Adam",
+        sizes=(32, *[256] * 6, 10),
+        hidden="relu",
+        loss="cross_entropy",
+        optimizer="adam",
+        rate=1e-3,
+        batch=batch,
+        batches=batches,
+    )
+
+
 WORKLOADS: dict[str, Workload] = {
     w.name: w
     for w in (
@@ -390,6 +424,11 @@ WORKLOADS: dict[str, Workload] = {
             batch=32,
             batches=4,
         ),
+        _many_rows(10_000, 1),
+        _many_rows(200, 20, "simplechains_200"),
+        _deep(32, 20),
+        _deep(128, 10),
+        _deep(2048, 2),
     )
 }
 

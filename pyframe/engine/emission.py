@@ -108,13 +108,8 @@ class Emission:
     def _write_tile(self, tile: Tile) -> None:
         first, last = tile.nodes[0], tile.nodes[-1]
         head = self._begin_group(f"{first.label()} .. {last.label()}", TILE)
-        for m, node in enumerate(tile.nodes):
-            self._write_node(node)
-            assert isinstance(node, Op)
-            given = tile.block_specs(m, given_specs(node, self.specs))
-            self.instructions[-1] = self.instructions[-1]._replace(
-                by_row=tile.by_row[m], scratch_bytes=node.scratch_bytes(given)
-            )
+        for node, by_row in zip(tile.nodes, tile.by_row, strict=True):
+            self._write_node(node, tile, by_row)
         scratch = max(member.scratch_bytes for member in self.instructions[head + 1 :])
         self._end_group(head, tile.extent, tile.block)
         self.instructions[head] = self.instructions[head]._replace(
@@ -124,21 +119,25 @@ class Emission:
             scratch_bytes=scratch,
         )
 
-    def _write_node(self, node: Node) -> None:
+    def _write_node(self, node: Node, tile: Tile | None = None, by_row: int = 0) -> None:
+        """Write the instruction of a node, of a member of a tile with what of it goes by rows."""
         inputs, outputs = self.values.operands[node]
         given = given_specs(node, self.specs)
         states = [self.values.ids[s, 0] for s in node.states]
         name = self.request.name_of(node)
         if isinstance(node, Op):
             kernel, address = self._find(node.kernel, _kernel_dtype(given, self.specs[node]), name)
-            scratch, attributes = node.scratch_bytes(given), node.pack_attributes(given)
+            attributes = node.pack_attributes(given)  # of a tile, too, those for all rows
+            if tile is not None and type(node).scratch_bytes is not Op.scratch_bytes:
+                given = tile.block_specs(by_row, given)
+            scratch = node.scratch_bytes(given)
             stream = 0
             if node.uses_random:
                 stream = stream_of(self.request.name_of(node.random_source))
         else:
             kernel, address, scratch, attributes, stream = PYTHON, 0, 0, b"", 0
         row = Row(name, kernel, node, inputs, outputs, None)
-        self._add(row, address, outputs, states, attributes, scratch, stream)
+        self._add(row, address, outputs, states, attributes, scratch, stream, by_row)
 
     def _begin_group(self, label: str, kind: str = GROUP) -> int:
         self._add(Row(label, kind, None, [], [], None), 0, [], [], b"", 0, 0)
@@ -246,6 +245,7 @@ class Emission:
         attributes: bytes,
         scratch: int,
         stream: int,
+        by_row: int = 0,
     ) -> None:
         slots = [*row.inputs, *outputs, *states]
         work, size = 64, self.values.bytes
@@ -267,6 +267,7 @@ class Emission:
                 input_count=len(row.inputs),
                 output_count=len(outputs),
                 state_count=len(states),
+                by_row=by_row,
             )
         )
         self._slots.extend(slots)

@@ -32,7 +32,7 @@ MOST_LANE_BYTES = 1 << 22  # with which even the fewest rows are worth it
 EXTENTS = 2  # tried, where a graph has several: of rows and of what they are reshaped to
 # Sums over the rows are kept for so many chunks: enough to keep several threads busy, and so few
 # that they take an eighth, at most, of the traffic that the tile saves.
-CHUNKS, LEAST_CHUNKS = 32, 4
+CHUNKS, LEAST_CHUNKS = 32, 8
 SUMS_OF_SAVED = 8
 SAVED_BYTES = 1 << 21  # what stays in the L2 cache anyway is not worth a tile
 
@@ -71,11 +71,12 @@ class Tile:
         """Return the bytes of the rows of one block, of a value of so many bytes in all."""
         return size // self.extent * self.block
 
-    def block_specs(self, number: int, given: Sequence[Spec | None]) -> list[Spec | None]:
-        """Return the specs of the inputs of node `number` for one block."""
+    def block_specs(self, by_row: int, given: Sequence[Spec | None]) -> list[Spec | None]:
+        """Return the specs of a node's inputs for one block; `by_row` is the node's mask."""
+        block = self.block
         return [
-            Spec((self.block, *known_shape(spec)[1:]), spec.dtype)
-            if spec is not None and self.by_row[number] >> i & 1
+            Spec((block, *known_shape(spec)[1:]), spec.dtype)
+            if spec is not None and by_row >> i & 1
             else spec
             for i, spec in enumerate(given)
         ]
@@ -91,27 +92,39 @@ def cut(
     parts: list[list[Node] | Tile] = []
     rest = nodes
     while rest:
+        behind: list[Node] = []
         for extent in _extents(rest, values):
             found = _Candidate(rest, values, specs, targets, extent)
-            tile = found.tile()
+            tile, behind = found.tile(), found.behind
             if tile is not None:
                 parts += [found.before, tile]
                 break
         else:
-            behind = set(found.behind)
-            parts.append([node for node in rest if node not in behind])
-        rest = found.behind
+            late = set(behind)
+            parts.append([node for node in rest if node not in late])
+        rest = behind
     return parts if any(isinstance(part, Tile) for part in parts) else [nodes]
 
 
 def _extents(nodes: Sequence[Node], values: Values) -> list[int]:
-    """Return what may be the number of rows: the first extents of the most bytes."""
+    """Return what may be the number of rows: the first extents of the most bytes.
+
+    Left out is what no tile can come of, before anything is asked of the ops.
+    """
     counts: Counter[int] = Counter()
+    specs, sizes = values.specs, values.bytes
     for node in nodes:
         for value in values.operands[node][1]:
-            shape = known_shape(values.specs[value])
-            counts[shape[0] if shape else 1] += values.bytes[value]
-    return [extent for extent, _ in counts.most_common(EXTENTS)]
+            shape = specs[value].shape
+            if shape:
+                counts[shape[0] or 0] += sizes[value]
+    return [
+        extent
+        for extent, size in counts.most_common(EXTENTS)
+        if extent >= 2 * UNIT
+        and 2 * size >= SAVED_BYTES
+        and size // extent * LEAST_ROWS <= 4 * MOST_LANE_BYTES  # some are needed elsewhere
+    ]
 
 
 @dataclass(eq=False, repr=False)
@@ -185,20 +198,24 @@ class _Candidate:
             return None
         rows = node.rows(given_specs(node, self.specs))
         inputs, outputs = self.values.operands[node]
-        slots = [*inputs, *outputs]
-        if rows is None or not any(rows.inputs) or len(slots) > lib.PF_TILE_SLOTS:
+        if rows is None or len(inputs) + len(outputs) > lib.PF_TILE_SLOTS:
             return None
-        mask = 0
-        for i, (value, by_row) in enumerate(zip(slots, (*rows.inputs, *rows.outputs), strict=True)):
-            if value == NOWHERE:
-                continue
-            spec = self.values.specs[value]
-            if by_row:
-                shape = known_shape(spec)
-                if not shape or shape[0] != self.extent:
+        specs, extent, mask = self.values.specs, self.extent, 0
+        for i, by_row in enumerate(rows.inputs):
+            if by_row and inputs[i] != NOWHERE:
+                shape = specs[inputs[i]].shape
+                if not shape or shape[0] != extent:
                     return None
                 mask |= 1 << i
-            elif i >= len(inputs) and spec.dtype.kind != "f":
+        if mask == 0:
+            return None
+        for i, by_row in enumerate(rows.outputs):
+            shape, dtype = specs[outputs[i]]
+            if by_row:
+                if not shape or shape[0] != extent:
+                    return None
+                mask |= 1 << (len(inputs) + i)
+            elif dtype.kind != "f":
                 return None
         return mask
 

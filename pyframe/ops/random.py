@@ -11,15 +11,11 @@ from pyframe.graph.op import Case, Op, Rows
 from pyframe.graph.spec import Spec
 
 
-class _Dropping(Op):
-    """What a dropout and its gradient share."""
-
-    def rows(self, specs: Sequence[Spec | None]) -> Rows | None:
-        (x,) = specs
-        return Rows((True,), (True,)) if x is not None and x.shape else None
+def _by_row(x: Spec | None) -> Rows | None:
+    return Rows((True,), (True,)) if x is not None and x.shape else None
 
 
-class Dropout(_Dropping):
+class Dropout(Op):
     """Zeroes random elements in training; the identity otherwise.
 
     Each element is 0 with probability `rate`, else divided by 1 - rate, so that its mean stays the
@@ -67,6 +63,9 @@ class Dropout(_Dropping):
         (x,) = shapes
         return x
 
+    def rows(self, specs: Sequence[Spec | None]) -> Rows | None:
+        return _by_row(specs[0])
+
     def alias(self, specs: Sequence[Spec | None], training: bool) -> int | None:
         return 0 if not training or self.attrs["rate"] == 0 else None
 
@@ -82,7 +81,7 @@ class Dropout(_Dropping):
         return Case((draw.normal(draw.shape()),), {"rate": draw.choice([0.2, 0.5, 0.8])})
 
 
-class DropoutGrad(_Dropping):
+class DropoutGrad(Op):
     """dx = dy / (1 - rate) where `Dropout` kept the element, else 0.
 
     It is `Dropout` of dy with the random numbers of `source`, the node that it is the gradient of.
@@ -110,6 +109,9 @@ class DropoutGrad(_Dropping):
     def infer_shape(self, *shapes: Any) -> Any:
         (x,) = shapes
         return x
+
+    def rows(self, specs: Sequence[Spec | None]) -> Rows | None:
+        return _by_row(specs[0])
 
     def alias(self, specs: Sequence[Spec | None], training: bool) -> int | None:
         return 0 if not training or self.attrs["rate"] == 0 else None
