@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextvars import copy_context
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from joblib import register_parallel_backend
@@ -15,6 +18,46 @@ from pyframe.native.threads import beside, threads_left
 from pyframe.training.company import Company
 
 NAME = "pyframe"
+
+
+class _Threads:
+    """Some threads that call functions.
+
+    joblib's own pool has three more, which hand tasks and results on: each of them would wait for
+    the interpreter's lock, and hold up one that fits.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._tasks: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        for _ in range(count):  # as those of joblib: they keep no program from its end
+            threading.Thread(target=self._work, name="pyframe tasks", daemon=True).start()
+
+    def submit(self, function: Callable[[], Any]) -> Future[Any]:
+        """Have a function called, and return what will hold its result."""
+        future: Future[Any] = Future()
+        self._tasks.put((future, function))
+        return future
+
+    def _work(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            future, function = task
+            try:
+                result = function()
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+                del result
+            del task, future, function  # nothing is kept until the next one comes
+
+    def end(self) -> None:
+        """Forget the tasks that have not begun, and end the threads when they are done."""
+        with contextlib.suppress(Empty):
+            while True:
+                self._tasks.get_nowait()
+        for _ in range(self._count):
+            self._tasks.put(None)
 
 
 class Backend(ThreadingBackend):  # type: ignore[misc]
@@ -31,6 +74,7 @@ class Backend(ThreadingBackend):  # type: ignore[misc]
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._company, self._context = Company(), copy_context()
+        self._threads: _Threads | None = None
         self._filters: warnings.catch_warnings[Any] | None = None
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
@@ -48,13 +92,27 @@ class Backend(ThreadingBackend):  # type: ignore[misc]
         count: int = super().configure(*arguments, **options)
         return count
 
-    def submit(self, func: Callable[[], Any], callback: Any = None) -> Any:
-        """Have a task run in one of the threads."""
-        return super().submit(self._task(func), callback)
+    def submit(self, func: Callable[[], Any], callback: Any = None) -> Future[Any]:
+        """Have a task run in one of the threads, and then a callback there."""
+        if self._threads is None:
+            self._threads = _Threads(self._n_jobs)
+        future = self._threads.submit(self._task(func))
+        future.get = future.result  # type: ignore[attr-defined]  # what joblib before 1.3 asks
+        if callback is not None:
+            future.add_done_callback(callback)
+        return future
 
-    def apply_async(self, func: Callable[[], Any], callback: Any = None) -> Any:
-        """Have a task run in one of the threads: what joblib before 1.5 calls."""
-        return super().apply_async(self._task(func), callback)
+    apply_async = submit  # what joblib before 1.5 calls it
+
+    def retrieve_result_callback(self, out: Future[Any]) -> Any:
+        """Return the result of a task, or raise its error."""
+        return out.result()
+
+    def terminate(self) -> None:
+        """End the threads."""
+        threads, self._threads = self._threads, None
+        if threads is not None:
+            threads.end()
 
     def _task(self, func: Callable[[], Any]) -> Callable[[], Any]:
         company, context = self._company, self._context.copy()
