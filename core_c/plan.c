@@ -354,18 +354,21 @@ static int run_locked(pf_context *context, int64_t stop, pf_stopwatch *watch) {
             break;
         }
         const int answer = instruction->kernel(&instruction->call);
-        if (answer == PF_SKIP_UPDATE) {
-            at = context->program->spec.instruction_count;
+        if (answer != PF_OK) {
+            if (answer == PF_SKIP_UPDATE) {
+                at = context->program->spec.instruction_count;
+                break;
+            }
+            if (answer == PF_MORE) {
+                if (context->writing || !pf_is_over(watch)) continue;
+                status = PF_PAUSED;
+                break;
+            }
+            note_status(context, answer);
+            status = PF_FAILED;
             break;
         }
-        if (answer == PF_MORE) {
-            if (context->writing || !pf_is_over(watch)) continue;
-            status = PF_PAUSED;
-            break;
-        }
-        if (answer != PF_OK) note_status(context, answer);
-        if (answer != PF_OK ||
-            (detect_anomaly && check_finite(context, &instruction->call) != PF_DONE)) {
+        if (detect_anomaly && check_finite(context, &instruction->call) != PF_DONE) {
             status = PF_FAILED;
             break;
         }
