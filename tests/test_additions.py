@@ -298,14 +298,15 @@ def test_conformance(check):
 
 def copied(folder: Path) -> Path:
     """Return a copy of the tree with the core that is installed."""
-    skip = shutil.ignore_patterns("__pycache__", "_core*", "build")
+    skip = shutil.ignore_patterns("__pycache__", "_core*", "_launcher*", "build")
     for part in ("pyframe", "tests", "docs"):
         shutil.copytree(ROOT / part, folder / part, ignore=skip)
     shutil.copytree(ROOT / "core_c", folder / "core_c", ignore=skip)
     for file in ("CHANGELOG.md", "README.md", "pyproject.toml"):
         shutil.copy2(ROOT / file, folder / file)
     library = Path(core.CORE_PATH)
-    shutil.copy2(library, folder / "pyframe" / library.name)
+    for extension in library.parent.glob("_*" + "".join(library.suffixes)):
+        shutil.copy2(extension, folder / "pyframe" / extension.name)
     return folder
 
 

@@ -444,6 +444,7 @@ PUBLIC: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "Parameter": (lambda: trained_plan().parameters[0], lambda p: p.value.tobytes()),
     "Placeholder": (lambda: pf.Placeholder("x", (None, 3)), lambda p: (p.name, p.spec)),
     "Plan": (trained_plan, lambda p: [a.tobytes() for a in p.snapshot().arrays]),
+    "Rows": (lambda: pf.Rows((True, False), (True,)), tuple),
     "Sequential": (lambda: pf.Sequential([Dense(2)], input_shape=(3,)), lambda m: m.summary()),
     "State": (lambda: pf.State(np.ones(2), "s"), lambda s: s.value.tobytes()),
     "Trainer": (make, goes_on),

@@ -113,6 +113,7 @@ def follow(page: str, workshop: Workshop) -> tuple[int, int]:
     files = passed = 0
     for block in blocks(page):
         if block.path is not None:
+            assert block.language not in ("sh", "text"), f"{block.path} is taken for a file"
             workshop.write(block.path, block.text)
             files += 1
         elif block.language == "sh":

@@ -97,6 +97,8 @@ class Op(Node):
       take long.
     - `is_elementwise(specs)`, `absorb(index, consumer, specs)`, `alias(specs, training)`: what the
       planner may do with it: run it piece by piece, join it with what reads it, leave it out.
+    - `rows(specs)`: which operands go by rows, so that the kernel may be called on some of the rows
+      at a time, and which outputs are then sums over them.
     - `lower_attributes(specs)`: what the kernel reads as attributes, if it depends on the shapes.
     - `keeps`: names of what its constructor puts on the node besides; files do not hold it, and a
       node that keeps something cannot be saved.
