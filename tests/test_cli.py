@@ -227,3 +227,13 @@ def test_a_ctrl_c_outside_of_a_fit_is_told_too(tmp_path, monkeypatch, capsys):
     assert cli.main(["demo", "--out", str(tmp_path / "p")]) == 130
     assert "no picture was written" in capsys.readouterr().out
     assert list((tmp_path / "p").iterdir()) == []
+
+
+def test_the_name_of_a_plugin_may_follow_a_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    for given in (["show", "--json", "no-such"], ["show", "no-such", "--json"]):
+        assert cli.main(["plugins", *given]) == 1
+        assert "no-such" in capsys.readouterr().err
+    for rest in (["--nonsense"], ["show", "one", "two"]):
+        with pytest.raises(SystemExit):
+            cli.main(["plugins", *rest])
+        assert "unrecognized arguments" in capsys.readouterr().err

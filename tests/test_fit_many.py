@@ -293,6 +293,16 @@ BAD: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
         lambda: {"trainers": two(), "callbacks": EarlyStopping()},
         r"pass a list",
     ),
+    "a trainer alone": (
+        lambda: {"trainers": two()[0]},
+        r"trainers is .*must be a list of trainers",
+    ),
+    "no trainers": (lambda: {"trainers": None}, r"trainers is None; it must be a list of trainers"),
+    "a number for each": (lambda: {"trainers": two(), "each": 3}, r"each is 3; it must be a list"),
+    "a dict for each": (
+        lambda: {"trainers": two(), "each": {"seed": 1}},
+        r"each is \{'seed': 1\}; it must be a list",
+    ),
     "a trainer twice": (lambda: {"trainers": twice()}, r"numbers 0 and 2 .*this Trainer in common"),
     "one model": (lambda: {"trainers": one_model()}, r"numbers 1 and 2 .*the model in common"),
     "one parameter": (
@@ -320,7 +330,8 @@ def test_bad_calls(what: str) -> None:
     given = {"X": X, "Y": Y, "verbose": 0, **make()}
     with pytest.raises(pf.ArgumentError, match=message):
         pf.fit_many(**given)
-    trainers = [t for t in given["trainers"] if isinstance(t, pf.Trainer)]
+    listed = given["trainers"] if isinstance(given["trainers"], list) else []
+    trainers = [t for t in listed if isinstance(t, pf.Trainer)]
     assert [t.epochs_done for t in trainers] == [0] * len(trainers)
 
 

@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not hasattr(pyframe, "get_include"):  # somebody else's __init__.py
         print("\n".join(clashes()) or _overwritten("something"), file=sys.stderr)
         return 1
-    arguments = _parser().parse_args(argv)
+    arguments = _arguments(argv)
     try:
         if arguments.command == "demo":
             from pyframe.commands import demo
@@ -188,6 +188,19 @@ def _add_build_kernels(commands: Commands) -> None:
     build.add_argument(
         "--out", type=Path, metavar="LIBRARY", help="default: lib<FILE>.so, or .dll, beside FILE"
     )
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Return the parsed arguments; the name of a plugin may also follow a flag."""
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    # argparse fills all optional positions at the first of them, with nothing before a flag.
+    has_no_name = arguments.command == "plugins" and arguments.plugin is None
+    if has_no_name and len(rest) == 1 and not rest[0].startswith("-"):
+        arguments.plugin = rest.pop()
+    if rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return arguments
 
 
 def _add_plugins(commands: Commands) -> None:

@@ -109,7 +109,8 @@ def fit_many(
     -----
     Callbacks, and nodes and optimizers in Python, are called in the thread that runs their fit. An
     estimator with ``random_state=None`` draws from NumPy's global state, as it does alone; which
-    one comes first is then anybody's guess.
+    one comes first is then anybody's guess. Trainers may have an optimizer in common, as its slots
+    belong to each trainer; but a callback that changes its settings changes them for all.
 
     Examples
     --------
@@ -133,7 +134,7 @@ def fit_many(
     >>> trainers = [trainer(8) for _ in folds]
     >>> _ = pf.fit_many(trainers, each=folds, epochs=50, verbose=0)
     """
-    jobs = _jobs(list(trainers), each, {"X": X, "Y": Y, **options})
+    jobs = _jobs(_listed("trainers", trainers), each, {"X": X, "Y": Y, **options})
     _refuse_common(jobs)
     board = Board(len(jobs), verbose)
     try:
@@ -167,11 +168,20 @@ class _Job(NamedTuple):
         return history
 
 
+def _listed(name: str, given: Any) -> list[Any]:
+    if isinstance(given, str | Mapping) or not isinstance(given, Iterable):
+        what = {"trainers": "trainers or estimators", "each": "dicts, one for each of them"}[name]
+        raise ArgumentError(
+            f"{name} is {given!r:.80}; it must be a list of {what}, also if there is one only"
+        )
+    return list(given)
+
+
 def _jobs(
     trainers: list[Any], each: Iterable[Mapping[str, Any]] | None, for_all: dict[str, Any]
 ) -> list[_Job]:
     """Return the calls of `fit`, after a check that these could be its arguments."""
-    own: list[Mapping[str, Any]] = [{}] * len(trainers) if each is None else list(each)
+    own: list[Any] = [{}] * len(trainers) if each is None else _listed("each", each)
     if len(own) != len(trainers):
         raise ArgumentError(
             f"each has {len(own)} entries, and there are {len(trainers)} to fit; pass one dict of "
