@@ -362,6 +362,16 @@ def test_a_seed_may_be_an_integer_of_numpy():
         np.testing.assert_array_equal(mask, masks[0])
 
 
+@pytest.mark.parametrize("seed", [-1, 2**64, 1.5, "a", None])
+def test_a_seed_that_is_none_is_refused_where_it_is_set(seed):
+    net = Net()
+    with pytest.raises(ArgumentError, match="seed is"):
+        net.plan.seed = seed
+    assert net.plan.seed == 0
+    with pytest.raises(ArgumentError, match="seed is"):
+        Net(seed=seed)
+
+
 @pytest.mark.parametrize("what", ["step", "run"])
 def test_references_are_neither_lost_nor_kept(what):
     net = Net()

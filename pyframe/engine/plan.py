@@ -60,6 +60,9 @@ class Plan(Strict):
         ),
         **dict.fromkeys(["engine", "graph", "parameters", "states"], COMPILED),
     }
+    _checks: ClassVar[dict[str, Callable[[Any], Any]]] = {
+        "seed": lambda seed: check_integer("seed", seed, at_least=0, at_most=2**64 - 1)
+    }
 
     def __init__(
         self,
@@ -657,7 +660,6 @@ def compile(
             f"optimizer={optimizer!r} is no optimizer; pass one such as "
             "pyframe.optimizers.Adam(1e-3), or pyframe.optimizers.get('adam')"
         )
-    check_integer("seed", seed, at_least=0, at_most=2**64 - 1)
     outputs = _listed(outputs)
     if optimizer is not None and not isinstance(cost, Value):
         raise GraphError("an optimizer needs one loss; add the losses up, or pass the sum")
