@@ -17,8 +17,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 OWN = ("pyframe", "pyframe step")  # no peers of itself
 BEFORE = " before"  # ends the name of what another version of pyframe took
-LOOPS = ("jax loop",)  # peers whose training loop is compiled too
-BEGIN, END = "<!-- benchmark table -->", "<!-- end of benchmark table -->"
+BEGIN, END = "<!-- benchmark table: {} -->", "<!-- end of benchmark table: {} -->"  # of a set
 MEMORY_ABOVE_NUMPY = 10e6  # bytes that pyframe may take more than NumPy by hand
 Result = dict[str, Any]
 
@@ -37,8 +36,8 @@ def is_own(name: str) -> bool:
 
 
 def best_peer(seconds: dict[str, float]) -> str | None:
-    """Return the fastest of those that are called for each step and are not pyframe."""
-    peers = [name for name in seconds if not is_own(name) and name not in LOOPS]
+    """Return the fastest of all that are not pyframe."""
+    peers = [name for name in seconds if not is_own(name)]
     return min(peers, key=seconds.__getitem__) if peers else None
 
 
@@ -85,28 +84,25 @@ def speed_table(result: Result, threads: int) -> str:
     """Return the table of times a step at one thread count."""
     clock, peers = result.get("clock", "wall"), _peers(result)
     judged = threads == 1
-    header = ["workload", "floor", *peers, "ratio to the best peer"]
+    header = ["workload", "floor", "bound by", *peers, "share of the floor", "ratio"]
     header += ["target", "met"] if judged else []
-    looped = [name for name in peers if name in LOOPS]
-    header += [f"ratio to {name}" for name in looped]
     lines = []
     for run in result["runs"]:
         if run["threads"] != threads:
             continue
         seconds, factor = medians(run, clock), ratio(run, clock)
-        best = best_peer(seconds)
-        floor = run["flops"] / (result["peak_gflops"] * 1e9 * threads)
-        line = [run["title"], duration(floor)]
+        best, bound = best_peer(seconds), max(run["floor"], key=run["floor"].__getitem__)
+        floor = run["floor"][bound]
+        line = [run["title"], duration(floor), bound]
         for name in peers:
             text = duration(seconds[name]) if name in seconds else "-"
             line.append(f"**{text}**" if name in ("pyframe", best) else text)
+        line.append(f"{100 * floor / seconds['pyframe']:.0f} %" if "pyframe" in seconds else "-")
         line.append("-" if factor is None else f"{factor:.2f}")
         if judged:
-            met = "-" if factor is None else "yes" if factor >= run["target"] else "no"
-            line += [f"{run['target']:g}", met]
-        for name in looped:
-            both = name in seconds and "pyframe" in seconds
-            line.append(f"{seconds[name] / seconds['pyframe']:.2f}" if both else "-")
+            target = run["target"]
+            met = "yes" if target and factor and factor >= target else "no"
+            line += [f"{target:g}", met] if target and factor else ["-", "-"]
         lines.append(line)
     return table(header, lines)
 
@@ -192,9 +188,10 @@ def markdown(result: Result) -> str:
         "",
         f"`{result['command']}`",
         "",
-        f"Times are medians of {result['rounds']} rounds, {clock} a training step or a prediction. "
-        "The floor is that of the operations at a core's peak of "
-        f"{result['peak_gflops']:.0f} GFLOP/s. "
+        f"Times are medians of {result['rounds']} rounds, {clock} a training step or a prediction, "
+        f"with {result['isa']}. The floor is what the operations take at a core's peak of "
+        f"{result['peak_gflops']:.0f} GFLOP/s, or the bytes at the bandwidth of the cache or "
+        "memory that they fit into, whichever is longer. The ratio is to the best of all peers. "
         f"Not there yet: {', '.join(result['not_yet'])}.",
         *result.get("doubts", []),
         "",
@@ -219,25 +216,26 @@ def markdown(result: Result) -> str:
 def readme_section(result: Result) -> str:
     """Return what stands between the markers in README.md."""
     return (
-        f"{result['machine']}, one thread, float32; seconds a step, medians of "
+        f"{result['machine']}, {result['isa']}, one thread, float32; seconds a step, medians of "
         f"{result['rounds']} rounds, {result['date'].split()[0]}. `{result['command']}`\n\n"
         + speed_table(result, 1)
     )
 
 
-def insert(text: str, section: str) -> str:
-    """Return a page with the section between its markers.
+def insert(text: str, section: str, isa: str) -> str:
+    """Return a page with the section between the markers for an instruction set.
 
     Raises
     ------
     ValueError
-        If the page has no markers.
+        If the page has no such markers.
     """
-    if BEGIN not in text or END not in text:
-        raise ValueError(f"no place for the table: put {BEGIN} and {END} into the page")
-    before, rest = text.split(BEGIN, 1)
-    after = rest.split(END, 1)[1]
-    return f"{before}{BEGIN}\n{section}{END}{after}"
+    begin, end = BEGIN.format(isa), END.format(isa)
+    if begin not in text or end not in text:
+        raise ValueError(f"no place for the table: put {begin} and {end} into the page")
+    before, rest = text.split(begin, 1)
+    after = rest.split(end, 1)[1]
+    return f"{before}{begin}\n{section}{end}{after}"
 
 
 # ---- the picture ----
@@ -281,7 +279,7 @@ def plot(result: Result, path: Path, threads: int = 1) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     count = f"{threads} thread{'s' if threads > 1 else ''}"
     axes.set_xlabel("time a step as a multiple of pyframe's (logarithmic; shorter is faster)")
-    axes.set_title(f"{result['machine']}, {count}, float32", fontsize=10)
+    axes.set_title(f"{result['machine']}, {result['isa']}, {count}, float32", fontsize=10)
     figure.savefig(path, dpi=130)
 
 
@@ -300,7 +298,7 @@ def main() -> None:
         plot(result, given.plot)
     if given.readme:
         page = ROOT / "README.md"
-        text = insert(page.read_text(encoding="utf-8"), readme_section(result))
+        text = insert(page.read_text(encoding="utf-8"), readme_section(result), result["isa"])
         page.write_text(text, encoding="utf-8")
     if not (given.plot or given.readme or given.markdown):
         print(markdown(result))

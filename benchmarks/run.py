@@ -2,6 +2,7 @@
 
     python benchmarks/run.py                               # all of it, on one thread and on two
     python benchmarks/run.py --workloads lesson tabular --peers numpy jax --threads 1 --rounds 5
+    python benchmarks/run.py --isa avx2                    # as on a processor without AVX-512
     python benchmarks/run.py --peers pyframe "pyframe step" --before OTHER/bin/python
 
 Each peer runs each workload in a process of its own. Before anything is timed, all must have come
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import random
@@ -30,7 +32,8 @@ from typing import Any
 
 import numpy as np
 
-from pyframe.engine.profiler import doubts, machine_peaks
+from pyframe.engine.profiler import Peaks, doubts, machine_peaks
+from pyframe.native import core
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
@@ -38,24 +41,45 @@ sys.path.insert(0, str(HERE))
 import report  # noqa: E402
 from workloads import NOT_YET, WORKLOADS, ConvNet, Workload  # noqa: E402
 
-# How many times faster than the best peer pyframe is meant to be, on one thread.
+# How many times faster than the best peer pyframe is meant to be on one thread, by instruction set.
 TARGETS = {
-    "lesson": 20,
-    "tabular": 4,
-    "mnist_mlp": 1.35,
-    "wide_mlp": 1.15,
-    "predict_row": 6,
-    "lenet": 3,
-    "cifar_cnn": 1.3,
-    "simplechains": 3,
-    "simplechains_200": 2.5,
-    "mlp_7x_32": 1,
-    "mlp_7x_128": 1,
-    "mlp_7x_2048": 1,
+    "avx2": {
+        "lesson": 4,
+        "tabular": 1.75,
+        "mnist_mlp": 1.3,
+        "wide_mlp": 1.1,
+        "simplechains": 3,
+        "simplechains_200": 2.5,
+        "predict_row": 8,
+        "lenet": 4.5,
+        "cifar_cnn": 1.6,
+    },
+    "avx512": {
+        "lesson": 4.5,
+        "tabular": 1.9,
+        "mnist_mlp": 1.3,
+        "wide_mlp": 1.15,
+        "simplechains": 3,
+        "simplechains_200": 2.5,
+        "predict_row": 8,
+        "lenet": 5,
+        "cifar_cnn": 1.7,
+    },
 }
-
-CHECK_STEPS = 20
-TOLERANCE = 1e-4  # of the loss after these steps, relative
+# What holds each library to an instruction set.
+HELD_TO = {
+    "avx2": {
+        "PYFRAME_ISA": "avx2",
+        "OPENBLAS_CORETYPE": "Haswell",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
+        # NumPy's own loops, by the names of older and newer versions; others are passed over.
+        "NPY_DISABLE_CPU_FEATURES": "AVX512F AVX512_SKX X86_V4 AVX512_ICL AVX512_SPR",
+    },
+}
+TOLERANCE = 1e-4  # of the loss after the steps of the check, relative
 
 
 @dataclass(frozen=True)
@@ -69,14 +93,15 @@ class PeerKind:
 
 
 IMAGES = tuple(name for name, w in WORKLOADS.items() if isinstance(w, ConvNet))
+PREDICTIONS = tuple(name for name, w in WORKLOADS.items() if w.predict)
 PEERS = {
     "pyframe": PeerKind("pyframe_peer", "fit"),
-    "pyframe step": PeerKind("pyframe_peer", "step", ("predict_row",)),
+    "pyframe step": PeerKind("pyframe_peer", "step", PREDICTIONS),
     "numpy": PeerKind("numpy_hand", skips=IMAGES),
     "torch": PeerKind("torch_eager"),
     "torch.compile": PeerKind("torch_compile"),
     "jax": PeerKind("jax_jit", "step"),
-    "jax loop": PeerKind("jax_jit", "loop", ("predict_row",)),
+    "jax loop": PeerKind("jax_jit", "loop", (*PREDICTIONS, *IMAGES)),
     "sklearn": PeerKind("sklearn_mlp", skips=IMAGES),
 }
 
@@ -92,11 +117,18 @@ class AbsentError(PeerError):
 # ---- a peer's process ----
 
 
-def environment(threads: int) -> dict[str, str]:
-    """Return the environment for a peer: so many threads, and each library at its best."""
+def environment(threads: int, isa: str | None = None) -> dict[str, str]:
+    """Return the environment for a peer: so many threads, and each library at its best.
+
+    At its best on this processor, or within an instruction set of `HELD_TO`.
+    """
     env = dict(os.environ)
     for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "PYFRAME_ISA"):
         env.pop(name, None)  # what slows a library down on purpose
+    env |= HELD_TO[isa] if isa else {}
+    # What torch.compile has made for one set of instructions computes nonsense with another.
+    cache = Path(tempfile.gettempdir()) / f"torchinductor_{isa or 'best'}"
+    env["TORCHINDUCTOR_CACHE_DIR"] = str(cache)
     for name in ("OMP", "OPENBLAS", "MKL", "PYFRAME"):
         env[f"{name}_NUM_THREADS"] = str(threads)
     if threads == 1:
@@ -135,7 +167,9 @@ class Process:
         If it cannot start.
     """
 
-    def __init__(self, command: Sequence[str], threads: int, log: Path) -> None:
+    def __init__(
+        self, command: Sequence[str], threads: int, log: Path, isa: str | None = None
+    ) -> None:
         self.log = log
         pinned = cores(threads)
         with log.open("ab") as file:
@@ -144,7 +178,7 @@ class Process:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=file,
-                env=environment(threads),
+                env=environment(threads, isa),
                 encoding="utf-8",
                 cwd=log.parent,  # a source tree must not hide what is installed
             )
@@ -218,12 +252,13 @@ class Row:
 
 @dataclass
 class Settings:
-    """How to measure."""
+    """How to measure; by default at the best instruction set that there is."""
 
     rounds: int
     seconds: float
     memory: bool
     folder: Path
+    isa: str | None = None
 
 
 def command_of(kind: PeerKind, workload: Workload, folder: Path, threads: int) -> list[str]:
@@ -271,9 +306,9 @@ def measure(
             command = command_of(kind, workload, settings.folder, threads)
             path = settings.folder / "weights.npz"
             try:
-                process = Process(command, threads, settings.folder / f"{name}.log")
+                process = Process(command, threads, settings.folder / f"{name}.log", settings.isa)
                 stack.callback(process.close)
-                process.ask(do="check", steps=CHECK_STEPS, to=str(path))
+                process.ask(do="check", steps=workload.check_steps, to=str(path))
             except PeerError as error:
                 missing[name] = str(error)
                 say(f"  {name}: skipped: {error}")
@@ -282,10 +317,12 @@ def measure(
             rows[name] = Row(about["ready"], loss_in(workload, path))
             running[name], variants[name] = process, about["variant"]
             versions |= about["versions"]
-            say(f"  {name}: loss {rows[name].loss:.6g} after {CHECK_STEPS} steps; {about['ready']}")
+            steps = f"after {workload.check_steps} steps"
+            say(f"  {name}: loss {rows[name].loss:.6g} {steps}; {about['ready']}")
         if not rows:
             return rows, missing, versions
-        reference = statistics.median(row.loss for row in rows.values())
+        finite = [row.loss for row in rows.values() if math.isfinite(row.loss)]
+        reference = statistics.median(finite or [math.nan])
         for name in agree({n: r.loss for n, r in rows.items()}, reference):
             missing[name] = f"loss {rows.pop(name).loss:.6g}, and the others' is {reference:.6g}"
             say(f"  {name}: not timed: {missing[name]}")
@@ -295,8 +332,8 @@ def measure(
         for name, row in rows.items():
             kind = replace(peers[name], variant=variants[name])
             command = command_of(kind, workload, settings.folder, threads)
-            process = Process(command, threads, settings.folder / f"{name}.log")
-            answer = process.ask(do="memory", steps=CHECK_STEPS)
+            process = Process(command, threads, settings.folder / f"{name}.log", settings.isa)
+            answer = process.ask(do="memory", steps=workload.check_steps)
             row.memory, row.imported = answer["peak"], answer["imported"]
             process.close()
     return rows, missing, versions
@@ -341,6 +378,18 @@ def chosen(names: Iterable[str], before: str | None) -> dict[str, PeerKind]:
     return kinds
 
 
+def floor_of(workload: Workload, peaks: Peaks, threads: int) -> dict[str, float]:
+    """Return the seconds that the operations, and the bytes, of a step need at the peaks.
+
+    The bytes come from the first level of the memory that holds all that a step works on.
+    """
+    bandwidth = peaks.bandwidth_for(4 * workload.elements)
+    return {
+        "operations": workload.flops / (threads * peaks.flops["float32"]),
+        "bytes": workload.traffic / (threads * bandwidth),
+    }
+
+
 def run(
     workloads: Iterable[str],
     kinds: dict[str, PeerKind],
@@ -348,7 +397,9 @@ def run(
     settings: Settings,
 ) -> dict[str, Any]:
     """Measure everything and return it as what JSON can hold."""
-    peaks = machine_peaks(0.5)
+    peaks = machine_peaks(0.5, settings.isa)
+    isa = settings.isa or core.instruction_set()
+    targets = TARGETS.get(isa, {})
     result: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "machine": processor(),
@@ -356,6 +407,7 @@ def run(
         "system": platform.platform(),
         "python": platform.python_version(),
         "command": " ".join(["python benchmarks/run.py", *sys.argv[1:]]),
+        "isa": isa,
         "peak_gflops": peaks.flops["float32"] / 1e9,
         "doubts": doubts(peaks.agreement, []),
         "rounds": settings.rounds,
@@ -376,8 +428,8 @@ def run(
                     "workload": name,
                     "title": workload.title,
                     "threads": count,
-                    "flops": workload.flops,
-                    "target": TARGETS[name],
+                    "floor": floor_of(workload, peaks, count),
+                    "target": targets.get(name),
                     "peers": {n: asdict(row) for n, row in rows.items()},
                     "missing": missing,
                 }
@@ -396,6 +448,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--before", metavar="PYTHON", help="measure the pyframe of this interpreter beside this one"
     )
+    parser.add_argument(
+        "--isa", choices=list(HELD_TO), help="hold pyframe and all peers to an instruction set"
+    )
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=0.2, help="of a peer in a round")
@@ -406,7 +461,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--plot", type=Path, metavar="FILE")
     given = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        settings = Settings(given.rounds, given.seconds, not given.no_memory, Path(folder))
+        settings = Settings(
+            given.rounds, given.seconds, not given.no_memory, Path(folder), given.isa
+        )
         peers = chosen(given.peers, given.before)
         result = run(given.workloads, peers, given.threads, settings)
     result["clock"] = given.clock

@@ -102,7 +102,7 @@ class Peer(ABC):
 
     @abstractmethod
     def predictor(self) -> tuple[Callable[[Any], Any], Sequence[Any]]:
-        """Return what predicts one row, and the rows of (1, in) in the form it likes best.
+        """Return what predicts one batch, and the batches in the form it likes best.
 
         It returns when the answer is there, in whatever form suits the peer.
         """
@@ -145,9 +145,8 @@ def run(peer: Peer, steps: int) -> list[Floats]:
     workload = peer.workload
     if workload.predict:
         call, rows = peer.predictor()
-        return [
-            np.concatenate([np.array(call(r), np.float32).reshape(1, -1) for r in rows[:steps]])
-        ]
+        answers = [np.array(call(x), np.float32).ravel() for x in rows[:steps]]
+        return [np.concatenate(answers).reshape(workload.batch * len(answers), -1)]
     epochs, rest = divmod(steps, workload.batches)
     if rest:
         raise ValueError(f"{steps} steps are no whole number of epochs of {workload.batches}")

@@ -74,7 +74,6 @@ class MLP(Peer):
         super().__init__(task)
         workload = task.workload
         sizes, rows = workload.sizes, workload.batch
-        self.is_tanh = workload.hidden == "tanh"
         self.batches = task.batches()
         count = sum(m * n + n for m, n in pairwise(sizes))
         self.flat = np.empty(count, np.float32)
@@ -143,10 +142,8 @@ class MLP(Peer):
             out = self.activations[i]
             np.matmul(h, weight, out=out)
             np.add(out, bias, out=out)
-            if i < last and self.is_tanh:
-                np.tanh(out, out=out)
-            elif i < last:
-                np.maximum(out, 0, out=out)
+            if i < last:
+                self._activate(out)
             h = out
         loss, delta = self._loss(h, y)
         for i in range(last, -1, -1):
@@ -155,18 +152,28 @@ class MLP(Peer):
             np.matmul(below.T, delta, out=weight)
             np.matmul(self.ones, delta, out=bias)
             if i:
-                down, mask = self.deltas[i - 1], self.masks[i - 1]
+                down = self.deltas[i - 1]
                 np.matmul(delta, self.layers[i][0].T, out=down)
-                if self.is_tanh:  # the slope is 1 - y^2, and nobody needs y any more
-                    np.multiply(below, below, out=below)
-                    np.subtract(1, below, out=below)
-                    np.multiply(down, below, out=down)
-                else:
-                    np.greater(below, 0, out=mask)
-                    np.multiply(down, mask, out=down)
+                self._activate_back(i - 1, below, down)
                 delta = down
         self._update()
         return loss
+
+    def _activate(self, out: Floats) -> None:
+        if self.workload.hidden == "relu":
+            np.maximum(out, 0, out=out)
+        else:
+            np.tanh(out, out=out)
+
+    def _activate_back(self, i: int, h: Floats, delta: Floats) -> None:
+        """Multiply a gradient by the derivative of the activation i whose result is h."""
+        if self.workload.hidden == "relu":
+            np.greater(h, 0, out=self.masks[i])
+            np.multiply(delta, self.masks[i], out=delta)
+        else:  # 1 - h^2; h is needed no more, since the layer's gradient has been taken
+            np.multiply(h, h, out=h)
+            np.subtract(1, h, out=h)
+            np.multiply(delta, h, out=delta)
 
     def _loss(self, h: Floats, y: Any) -> tuple[float, Floats]:
         """Return the loss and turn the outputs h into its gradient."""
@@ -218,7 +225,9 @@ class MLP(Peer):
         return self.layers
 
     def predictor(self) -> tuple[Callable[[Any], Any], Sequence[Any]]:
-        layers = [(w, b, o[0]) for (w, b), o in zip(self.layers, self.activations, strict=True)]
+        one = self.workload.batch == 1  # a vector is faster than a row matrix
+        outputs = [out[0] if one else out for out in self.activations]
+        layers = [(w, b, out) for (w, b), out in zip(self.layers, outputs, strict=True)]
         *hidden, (last_weight, last_bias, last_out) = layers
         dot, add, maximum = np.dot, np.add, np.maximum
         zero = np.float32(0)
@@ -233,7 +242,7 @@ class MLP(Peer):
             add(last_out, last_bias, last_out)
             return last_out
 
-        return predict, [x[0] for x, _ in self.batches]  # a vector is faster than a row matrix
+        return predict, [x[0] if one else x for x, _ in self.batches]
 
 
 def load() -> tuple[Callable[[Task], Peer], dict[str, str]]:

@@ -38,10 +38,10 @@ class Torch(Peer):
 
     def _dense(self) -> list[Any]:
         nn, workload = self.torch.nn, self.workload
-        bend = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}[workload.hidden]
         layers: list[Any] = []
+        activation = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}[workload.hidden]
         for m, n in pairwise(workload.sizes):
-            layers += [nn.Linear(m, n), bend()]
+            layers += [nn.Linear(m, n), activation()]
         return layers[:-1]
 
     def _images(self) -> list[Any]:

@@ -127,8 +127,8 @@ def _unit_of_work(workload: Workload, seconds: float) -> tuple[Callable[[], Any]
     trainer = build_trainer(workload, model)
     x, y = workload.data()
     if workload.predict:
-        row = x[:1]
-        return lambda: model.predict(row), 1
+        rows = x[: workload.batch]
+        return lambda: model.predict(rows), 1
 
     def fit(epochs: int) -> None:
         trainer.fit(x, y, epochs=epochs, batch_size=workload.batch, shuffle=False, verbose=0)

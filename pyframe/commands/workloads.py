@@ -23,12 +23,13 @@ Layers = Sequence[tuple[Floats, Floats]]  # weight (in, out) and bias (out,) of 
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # Adam, everywhere
 BATCH_NORM_EPSILON = 1e-5
+SIGMOID_OPERATIONS = 50  # of one sigmoid: a polynomial for exp, and a division
 ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
-    "relu": lambda h: np.maximum(h, 0),
-    "sigmoid": lambda h: 1 / (1 + np.exp(-h)),
+    "relu": lambda x: np.maximum(x, 0),
+    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
     "tanh": np.tanh,
 }
-SIGMOID_OPERATIONS = 50  # of one sigmoid: a polynomial for exp, and a division
+CHECK_STEPS = 20  # after which all peers must have come to the same loss, or some more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +52,7 @@ class Workload(ABC):
     batches : int
         Number of batches in an epoch.
     predict : bool
-        Whether it is a prediction of single rows that is timed, not a training step.
+        Whether predictions of a batch are timed instead of training steps.
     scalar : bool
         Whether the layers are k x + b with numbers k and b, which peers may make use of.
     """
@@ -72,9 +73,46 @@ class Workload(ABC):
         return self.batch * self.batches
 
     @property
+    def check_steps(self) -> int:
+        """The number of steps before losses are compared: whole epochs, of 20 steps or more."""
+        return self.batches * -(-CHECK_STEPS // self.batches)
+
+    @property
     @abstractmethod
     def flops(self) -> int:
         """Floating-point operations of a step, or of one prediction: those of its products."""
+
+    @property
+    @abstractmethod
+    def sizes_of_values(self) -> list[int]:
+        """The number of elements in a row of the input and of each value that a layer makes."""
+
+    @property
+    def elements(self) -> int:
+        """The number of elements of all that a step works on, Adam's averages too."""
+        parameters = self.parameters * (3 if self.optimizer == "adam" and not self.predict else 1)
+        return self.batch * sum(self.sizes_of_values) + parameters
+
+    @property
+    def parameters(self) -> int:
+        """The number of weights and biases."""
+        return sum(weight.size + bias.size for weight, bias in self.first_weights())
+
+    @property
+    def traffic(self) -> int:
+        """The bytes that a step, or a prediction, moves at least: each operand once for each use.
+
+        A prediction reads parameters and input and writes its result. A step reads the input twice,
+        writes each value, reads it for the next layer and once more for the gradients, and does the
+        same for its gradient; it reads the parameters forward and backward, writes and reads their
+        gradients, and the update reads and writes parameters and Adam's two averages. A layer whose
+        activation or normalization is not counted as a value of its own is taken to be fused.
+        """
+        inputs, *values = (self.batch * n for n in self.sizes_of_values)
+        if self.predict:
+            return 4 * (self.parameters + inputs + values[-1])
+        updated = 3 if self.optimizer == "adam" else 1
+        return 4 * (2 * inputs + 5 * sum(values) + self.parameters * (4 + 2 * updated))
 
     @abstractmethod
     def first_weights(self) -> list[tuple[Floats, Floats]]:
@@ -123,7 +161,7 @@ class MLP(Workload):
     sizes : tuple of int
         Features in, units of each layer, units out.
     hidden : {"relu", "sigmoid", "tanh"}
-        After every layer but the last.
+        The activation after every layer but the last.
     """
 
     sizes: tuple[int, ...]
@@ -139,10 +177,15 @@ class MLP(Workload):
         """
         products = [2 * m * n for m, n in pairwise(self.sizes)]
         if self.predict:
-            return sum(products)
+            return self.batch * sum(products)
         if self.scalar:
             return self.batch * (3 * sum(products) + SIGMOID_OPERATIONS + 8)
         return self.batch * (3 * sum(products) - products[0])
+
+    @property
+    def sizes_of_values(self) -> list[int]:
+        """The number of elements in a row of the input and of each value that a layer makes."""
+        return list(self.sizes)
 
     def first_weights(self) -> list[tuple[Floats, Floats]]:
         random = np.random.default_rng(1)
@@ -225,6 +268,13 @@ class ConvNet(Workload):
                 products.append(2 * before[0] * after[0])
         return int(self.batch * (3 * sum(products) - products[0]))
 
+    @property
+    def sizes_of_values(self) -> list[int]:
+        """The number of elements in a row of the input and of each value that a layer makes."""
+        made = ("conv", "max_pool", "mean", "dense")  # the others are fused, or move nothing
+        shapes = [after for layer, _, after in self.shapes() if layer[0] in made]
+        return [math.prod(self.image), *map(math.prod, shapes)]
+
     def first_weights(self) -> list[tuple[Floats, Floats]]:
         random = np.random.default_rng(1)
         found = []
@@ -286,37 +336,54 @@ class ConvNet(Workload):
         return h  # type: ignore[no-any-return]
 
 
-def _block(filters: int) -> tuple[tuple[Any, ...], ...]:
-    return ("conv", 3, filters, "same"), ("batch_norm",), ("relu",)
-
-
-def _many_rows(batch: int, batches: int, name: str = "simplechains") -> MLP:
-    """Return a small network on many rows, as SimpleChains.jl is made for."""
+def _simplechains(name: str, title: str, batch: int) -> MLP:
+    """Return the network that SimpleChains.jl is compared by, with batches of so many rows."""
     return MLP(
         name=name,
-        title=f"{name}: 4-32-16-4 tanh, L2, batch {batch:,}, Adam",
+        title=f"{name}: 4-32-16-4 tanh, L2, {title}, Adam",
         sizes=(4, 32, 16, 4),
         hidden="tanh",
         loss="l2",
         optimizer="adam",
         rate=1e-3,
         batch=batch,
-        batches=batches,
+        batches=10_000 // batch,
     )
 
 
 def _deep(batch: int, batches: int) -> MLP:
+    """Return seven dense layers, trained in batches of so many rows."""
     return MLP(
         name=f"mlp_7x_{batch}",
-        title=f"mlp_7x_{batch}: 32-256x6-10 relu, cross entropy, batch {batch:,}, Adam",
+        title=f"mlp_7x: 32-256x6-10 relu, cross entropy, batch {batch:,}, Adam",
         sizes=(32, *[256] * 6, 10),
         hidden="relu",
         loss="cross_entropy",
         optimizer="adam",
-        rate=1e-3,
+        rate=1e-4,  # larger steps multiply what rounding has left, and no two peers agree
         batch=batch,
         batches=batches,
     )
+
+
+def _predict(name: str, rows: int) -> MLP:
+    """Return the prediction of so many rows at a time."""
+    return MLP(
+        name=name,
+        title=f"prediction of {rows:,} row{'s' if rows > 1 else ''}, 13-64-64-1 relu",
+        sizes=(13, 64, 64, 1),
+        hidden="relu",
+        loss="l2",
+        optimizer="adam",
+        rate=1e-3,
+        batch=rows,
+        batches=20,
+        predict=True,
+    )
+
+
+def _block(filters: int) -> tuple[tuple[Any, ...], ...]:
+    return ("conv", 3, filters, "same"), ("batch_norm",), ("relu",)
 
 
 WORKLOADS: dict[str, Workload] = {
@@ -367,18 +434,11 @@ WORKLOADS: dict[str, Workload] = {
             batch=256,
             batches=2,
         ),
-        MLP(
-            name="predict_row",
-            title="prediction of one row, 13-64-64-1 relu",
-            sizes=(13, 64, 64, 1),
-            hidden="relu",
-            loss="l2",
-            optimizer="adam",
-            rate=1e-3,
-            batch=1,
-            batches=20,
-            predict=True,
-        ),
+        _simplechains("simplechains", "full batch of 10,000", 10_000),
+        _simplechains("simplechains_200", "batch 200", 200),
+        *(_deep(batch, batches) for batch, batches in ((32, 20), (128, 20), (2048, 4))),
+        _predict("predict_row", 1),
+        *(_predict(f"predict_{rows}", rows) for rows in (8, 64, 1024)),
         ConvNet(
             name="lenet",
             title="lenet: 28x28x1, conv5x5 6 and 16, dense 120-84-10, batch 64, SGD",
@@ -424,11 +484,6 @@ WORKLOADS: dict[str, Workload] = {
             batch=32,
             batches=4,
         ),
-        _many_rows(10_000, 1),
-        _many_rows(200, 20, "simplechains_200"),
-        _deep(32, 20),
-        _deep(128, 10),
-        _deep(2048, 2),
     )
 }
 
