@@ -467,7 +467,6 @@ void pf_context_skip(pf_context *context) {
     if (context->position < context->program->spec.instruction_count) context->position++;
 }
 
-int pf_context_updating(const pf_context *context) { return context->writing; }
 const pf_step *pf_context_step(const pf_context *context) { return &context->step; }
 const pf_error *pf_context_error(const pf_context *context) { return &context->error; }
 
