@@ -18,6 +18,7 @@ from typing import Any
 
 from kernel_table import TABLE, families, rows_of, signature
 
+from pyframe.graph.composite import Composite
 from pyframe.graph.op import Case, Op
 from pyframe.plugins.registry import BUILT_IN, registries
 from pyframe.testing import Draw
@@ -122,9 +123,9 @@ def draws() -> Iterator[str]:
 # ---- the list of ops ----
 
 
-def ops() -> dict[str, dict[str, type[Op]]]:
-    """Return the built-in op classes by name, and those by the family's module."""
-    found: dict[str, dict[str, type[Op]]] = {}
+def ops() -> dict[str, dict[str, type[Op] | Composite]]:
+    """Return the built-in ops by name, and those by the family's module."""
+    found: dict[str, dict[str, type[Op] | Composite]] = {}
     for name in registries["ops"].names():
         entry = registries["ops"].entry(name)
         if entry.distribution == BUILT_IN:
@@ -148,12 +149,25 @@ def list_of_ops() -> Iterator[str]:
             shown = f"`{name}`"
             if getattr(pf, cls.__name__, None) is cls and not name.endswith("_grad"):
                 shown = f"`{name}`, `pf.{cls.__name__}`"
-            row = rows.get(cls.kernel, "")
+            row = rows.get(getattr(cls, "kernel", ""), "")
             operands = f"`{' '.join(signature(row).split())}`" if row else "no kernel is called"
+            attributes = list(getattr(cls, "attributes", ()))
+            if isinstance(cls, Composite):
+                taken = inspect.signature(cls).parameters.values()
+                operands = f"of other ops: `{', '.join(p.name for p in taken if _is_input(p))}`"
+                attributes = [p.name for p in taken if not _is_input(p) and p.name != "name"]
             what = " ".join(_code(doc(cls)).split("\n\n")[0].split())
-            if cls.attributes:
-                what += f" Attributes: {', '.join(f'`{a}`' for a in cls.attributes)}."
+            if attributes:
+                what += f" Attributes: {', '.join(f'`{a}`' for a in attributes)}."
             yield f"| {_cell(shown)} | {_cell(operands)} | {_cell(what)} |"
+
+
+def _is_input(parameter: inspect.Parameter) -> bool:
+    """Return whether a parameter of a composite is a node: keywords have a default, or a mark."""
+    return parameter.kind is not parameter.KEYWORD_ONLY and parameter.default in (
+        parameter.empty,
+        None,
+    )
 
 
 def _cell(text: str) -> str:

@@ -20,7 +20,7 @@ ROOMS = (
     ),
     ("plugins.discovery", "plugins.registry", "plugins.loading", "plugins"),
     ("attributes", "graph.arrays", "graph.spec", "graph.storage", "graph.node", "graph.op"),
-    ("graph.order", "graph.autodiff"),
+    ("graph.composite", "graph.order", "graph.autodiff"),
     ("ops",),
     ("engine.placement", "engine.fusion", "engine.program", "engine.numbering", "engine.tiling"),
     ("engine.memory", "engine.emission", "engine.lowering"),

@@ -219,7 +219,7 @@ def test_every_registered_layer_is_found_by_name() -> None:
 
 
 def test_the_rectifiers_get_larger_weights():
-    expected = {"relu", "leaky_relu", "elu", "gelu", "silu", "softplus"}
+    expected = {"relu", "leaky_relu", "elu", "gelu", "silu", "softplus", "mish"}
     ops = pf.plugins.registry.ops
     said = {name for name in ops if getattr(ops.get(name), "rectifies", False)}
     assert said == expected == pf.layers.RECTIFIERS

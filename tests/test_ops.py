@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 
 from pyframe import Parameter, State, compile
+from pyframe.graph.composite import Composite
 from pyframe.graph.op import Op
 from pyframe.native import core
 from pyframe.plugins import registry
 from pyframe.testing import (
     Draw,
     check_bad_calls,
+    check_composite,
     check_declaration,
     check_forward,
     check_gradients,
@@ -30,6 +32,11 @@ OPS: list[type[Op]] = [
     thing
     for thing in (registry.ops.get(name) for name in registry.ops.names())
     if isinstance(thing, type) and issubclass(thing, Op)
+]
+COMPOSITES = [
+    thing
+    for thing in (registry.ops.get(name) for name in registry.ops.names())
+    if isinstance(thing, Composite)
 ]
 # All that the machine has, unless the suite is run for a certain one.
 SETS = [core.instruction_set()] if "PYFRAME_ISA" in os.environ else core.instruction_sets()
@@ -95,3 +102,10 @@ def test_zero_extents(op_class: type[Op]) -> None:
     check_zero_extents(op_class)
     for isa in SETS[:-1]:  # the last is the one that is in use
         check_zero_extents(op_class, kernels=partial(core.find_kernel, isa=isa))
+
+
+@pytest.mark.parametrize("composite", COMPOSITES, ids=lambda c: c.op)
+def test_composite(composite: Composite) -> None:
+    assert registry.ops.get(composite.op) is composite
+    assert composite.op.replace("_", "") == composite.__name__.lower()
+    check_composite(composite)

@@ -20,6 +20,7 @@ from pyframe.errors import (
     check_flag,
     raise_if_signalled,
 )
+from pyframe.graph.composite import Composite
 from pyframe.graph.node import Leaf, Node, Parameter, State, Value, next_serial
 from pyframe.graph.order import input_nodes
 from pyframe.graph.spec import Shape, Spec, check_shape
@@ -516,5 +517,5 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature:
 
 def registered_name(value: Any) -> Any:
     """Return the name of a registered op class; anything else unchanged."""
-    name = getattr(value, "op", None) if isinstance(value, type) else None
+    name = getattr(value, "op", None) if isinstance(value, type | Composite) else None
     return name if name and name in ops and ops.get(name) is value else value

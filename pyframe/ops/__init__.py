@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from pyframe.graph.composite import Composite
 from pyframe.graph.op import Op
 from pyframe.hookspecs import hookimpl
 from pyframe.ops import (
@@ -40,8 +41,8 @@ FAMILIES = (
 )
 
 
-def get(name: str) -> type[Op]:
-    """Return the op class of a name, built-in or from a plugin.
+def get(name: str) -> type[Op] | Composite:
+    """Return the op class or the composite of a name, built-in or from a plugin.
 
     Raises
     ------
@@ -58,13 +59,13 @@ def get(name: str) -> type[Op]:
 
 
 @hookimpl
-def pyframe_register_ops() -> dict[str, type[Op]]:
-    """Return the built-in op classes by name."""
+def pyframe_register_ops() -> dict[str, type[Op] | Composite]:
+    """Return the built-in ops and composites by name."""
     return {cls.op: cls for family in FAMILIES for cls in family.OPS}
 
 
-def listed_in(kind: str) -> dict[str, type[Op]]:
-    """Return the built-in op classes that are also in another registry: "losses" or "metrics"."""
+def listed_in(kind: str) -> dict[str, type[Op] | Composite]:
+    """Return what of it is in another registry, too: "losses" or "metrics"."""
     return {name: cls for name, cls in pyframe_register_ops().items() if cls.listed_in == kind}
 
 

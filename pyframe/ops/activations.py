@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from pyframe.attributes import number, one_of
+from pyframe.graph.composite import Composite, composite
 from pyframe.graph.node import Value
 from pyframe.graph.op import Case, Op, merge_shapes, same_shape
 from pyframe.graph.spec import Spec
@@ -471,6 +472,34 @@ class GeluGrad(ElementwiseGrad):
 # ---- what the references share ----
 
 
+@composite(
+    "mish",
+    reference=lambda x: x * np.tanh(np.logaddexp(0, x)),
+    sample=lambda draw: Case((draw.away_from_zero(draw.shape()),)),
+    cases=ElementwiseOp.cases(),
+    rectifies=True,
+)
+def Mish(x: Value) -> Value:
+    """y = x tanh(log(1 + exp(x))).
+
+    Parameters
+    ----------
+    x : Value, of any shape
+
+    References
+    ----------
+    Misra, "Mish: a self regularized non-monotonic activation function", BMVC 2020, equation 1.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> x = pf.Placeholder("x", shape=(None,))
+    >>> pf.compile(pf.Mish(x)).run({x: [0.0, 20.0]})
+    array([ 0., 20.], dtype=float32)
+    """
+    return x * Tanh(Softplus(x))
+
+
 def logistic(x: Any) -> Any:
     """Return 1 / (1 + exp(-x)) without overflow."""
     e = np.exp(-np.abs(x))
@@ -493,7 +522,7 @@ def within(bound: float, x: Any) -> Any:
     return np.clip(x, -bound, bound)
 
 
-OPS: list[type[Op]] = [
+OPS: list[type[Op] | Composite] = [
     Relu,
     ReluGrad,
     LeakyRelu,
@@ -510,4 +539,5 @@ OPS: list[type[Op]] = [
     SiluGrad,
     Gelu,
     GeluGrad,
+    Mish,
 ]

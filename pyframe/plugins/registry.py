@@ -35,6 +35,12 @@ def folded(name: str) -> str:
     return name.replace("_", "").lower()
 
 
+def own_name(thing: Any, name: str) -> str:
+    """Return how a registered thing is written: a class or composite has a name of its own."""
+    is_named = isinstance(thing, type) or hasattr(thing, "op")
+    return str(thing.__name__) if is_named else name
+
+
 class Entry(NamedTuple):
     """A registered thing and its origin."""
 
@@ -121,8 +127,9 @@ class Registry:
             self._entries.setdefault(name, {})[normalized(distribution)] = entry
             # An op's class is listed among the losses as well, and its aliases are of those. What
             # a subclass inherits is called otherwise; plugins announce each name, and need none.
-            if distribution == BUILT_IN and self.kind != "ops" and isinstance(thing, type):
-                self._aliases |= dict.fromkeys(vars(thing).get("aliases", ()), name)
+            if distribution == BUILT_IN and self.kind != "ops":
+                own = getattr(thing, "__dict__", {})
+                self._aliases |= dict.fromkeys(own.get("aliases", ()), name)
 
     def remove(self, owner: Any) -> None:
         """Remove what an owner has added."""
@@ -258,7 +265,7 @@ class Registry:
         if not name.startswith("_"):
             for known in self.alike(name):
                 thing = self.get(known)
-                own = thing.__name__ if isinstance(thing, type) else known
+                own = own_name(thing, known)
                 if own == name:
                     return thing
                 hint = hint or f"; write {self.written(known)}"
@@ -280,7 +287,7 @@ class Registry:
     def written(self, name: str) -> str:
         """Return what a user writes for a registered name: an attribute, or a call of ``get``."""
         found = [entry.thing for entry in self._entries.get(name, {}).values()]
-        own = found[0].__name__ if found and isinstance(found[0], type) else name
+        own = own_name(found[0], name) if found else name
         if len(found) == 1 and folded(own) == folded(name):
             return f"pyframe.{self.kind}.{own}"
         return f"pyframe.{self.kind}.get({name!r})"

@@ -7,6 +7,7 @@ each with a name and a seed, that pass or say what is wrong; the expected number
 from pyframe.testing.bad_calls import check_bad_calls
 from pyframe.testing.capabilities import check_capabilities
 from pyframe.testing.compiled import compile
+from pyframe.testing.composites import check_composite
 from pyframe.testing.draw import Draw
 from pyframe.testing.fits import (
     callback_checks,
@@ -47,6 +48,7 @@ __all__ = [
     "check_bad_calls",
     "check_callback",
     "check_capabilities",
+    "check_composite",
     "check_dataset",
     "check_declaration",
     "check_forward",
