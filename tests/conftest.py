@@ -17,6 +17,13 @@ ROOT = Path(__file__).resolve().parents[1]
 MADE_BY_TOOLS = {"__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", "build"}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as the same under each instruction set what goes through all of them by itself."""
+    for item in items:
+        if "isa" in getattr(getattr(item, "callspec", None), "params", {}):
+            item.add_marker(pytest.mark.once)
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """Return the folder with the data sets that are too big to ship."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from registered import OPS
 
 import pyframe as pf
 from pyframe.errors import ArgumentError
@@ -44,13 +45,6 @@ ELSEWHERE = ("ops.", "datasets.mnist:")
 def test_built_in(check, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     check()
-
-
-OPS = [
-    thing
-    for thing in (registry.ops.get(name) for name in registry.ops.names())
-    if isinstance(thing, type) and issubclass(thing, Op)
-]
 
 
 @pytest.mark.parametrize("op_class", OPS, ids=lambda c: c.op)

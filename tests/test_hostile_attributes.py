@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from registered import OPS
 from test_checkpoint import rewritten
 
 import pyframe as pf
@@ -30,13 +31,6 @@ from pyframe.testing.hostile import MOST_BYTES, hostile_values, readable
 from pyframe.testing.subject import NODE_NAME, Subject
 
 pytestmark = pytest.mark.once
-
-# Those of plugins that are installed are among them.
-OPS = [
-    thing
-    for thing in (registry.ops.get(name) for name in registry.ops.names())
-    if isinstance(thing, type) and issubclass(thing, Op)
-]
 
 
 @pytest.mark.parametrize("op_class", OPS, ids=lambda c: c.op)

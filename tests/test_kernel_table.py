@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pytest
 from kernel_table import TABLE, rows_of, signature
+from registered import OPS
 
 from pyframe.graph.op import Op
 from pyframe.native import core
@@ -115,10 +116,9 @@ def calls_of_updates() -> list[Call]:
 def called() -> dict[str, Operands]:
     """Return what is known of each built-in kernel, from the registry."""
     ops, calls = defaultdict(list), defaultdict(list)
-    for name in registry.ops.names():
-        thing = registry.ops.get(name)
-        if registry.ops.entry(name).distribution == registry.BUILT_IN:
-            ops[thing.kernel].append(thing)
+    for op_class in OPS:
+        if registry.ops.entry(op_class.op).distribution == registry.BUILT_IN:
+            ops[op_class.kernel].append(op_class)
     for call in calls_of_updates():
         calls[call.kernel].append(call)
     return {

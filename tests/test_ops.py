@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from registered import COMPOSITES, OPS
 
 from pyframe import Parameter, State, compile
 from pyframe.graph.composite import Composite
@@ -28,21 +29,13 @@ from pyframe.testing import (
 
 pytestmark = pytest.mark.sweep
 
-OPS: list[type[Op]] = [
-    thing
-    for thing in (registry.ops.get(name) for name in registry.ops.names())
-    if isinstance(thing, type) and issubclass(thing, Op)
-]
-COMPOSITES = [
-    thing
-    for thing in (registry.ops.get(name) for name in registry.ops.names())
-    if isinstance(thing, Composite)
-]
 # All that the machine has, unless the suite is run for a certain one.
 SETS = [core.instruction_set()] if "PYFRAME_ISA" in os.environ else core.instruction_sets()
 every_op = pytest.mark.parametrize("op_class", OPS, ids=lambda c: c.op)
+once = pytest.mark.once  # what goes through all of them within a test
 
 
+@once
 @every_op
 def test_declaration(op_class: type[Op]) -> None:
     check_declaration(op_class)
@@ -56,6 +49,7 @@ def test_forward(op_class: type[Op], dtype: str, isa: str) -> None:
     check_forward(op_class, dtype, kernels=partial(core.find_kernel, isa=isa))
 
 
+@once
 @every_op
 def test_sizes(op_class: type[Op]) -> None:
     for dtype in ("float32", "float64"):
@@ -97,6 +91,7 @@ def test_bad_calls(op_class: type[Op]) -> None:
     check_bad_calls(op_class)
 
 
+@once
 @every_op
 def test_zero_extents(op_class: type[Op]) -> None:
     check_zero_extents(op_class)
