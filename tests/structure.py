@@ -18,7 +18,7 @@ ROOMS = (
         "native.launcher",
         "native.threads",
     ),
-    ("plugins.discovery", "plugins.registry", "plugins.loading", "plugins"),
+    ("plugins.discovery", "plugins.catalogue", "plugins.registry", "plugins.loading", "plugins"),
     ("attributes", "graph.arrays", "graph.spec", "graph.storage", "graph.node", "graph.op"),
     ("graph.composite", "graph.order", "graph.autodiff"),
     ("ops",),

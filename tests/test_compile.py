@@ -17,6 +17,8 @@ import pyframe as pf
 from pyframe.commands import cli
 from pyframe.testing import ConformanceError, compile, toolchain
 
+pytestmark = pytest.mark.once
+
 SCAN = r"""
 int NAME(scan)(const pf_call *call) {
     const int64_t n = columns(call, 0), m = rows(call, 0);

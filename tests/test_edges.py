@@ -502,6 +502,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> mutants.Workshop:
     return mutants.Workshop(tmp_path_factory.mktemp("core"))
 
 
+@pytest.mark.once
 @mutants.needs_compiler
 @pytest.mark.parametrize(
     ("file", "old", "new", "check"),

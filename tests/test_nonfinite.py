@@ -152,6 +152,7 @@ def test_squares_that_overflow_clip_right(dtype: str, size: float) -> None:
     np.testing.assert_allclose(net.values, [[1, 1, 1], [-2, 1, -3]], rtol=1e-6)
 
 
+@pytest.mark.once
 @mutants.needs_compiler
 def test_without_the_check_it_would_be_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

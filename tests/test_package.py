@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import tomllib
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -52,55 +51,6 @@ def test_the_header_compiles_alone(tmp_path, compiler, suffix, standard):
     flags = [standard, "-Wall", "-Wextra", "-Werror", "-fsyntax-only", "-I", pf.get_include()]
     result = subprocess.run([found, *flags, str(source)], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    if not any(shutil.which(name) for name in ("cc", "gcc", "clang", "cl")):
-        pytest.skip("there is no C compiler to build a wheel with")
-    out = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "build", "--outdir", str(out), str(ROOT)]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
-    assert len(list(out.glob("*.tar.gz"))) == 1
-    (path,) = out.glob("*.whl")
-    return path
-
-
-def test_the_wheel_holds_what_it_must_and_no_more(wheel):
-    assert "-cp311-abi3-" in wheel.name
-    names = zipfile.ZipFile(wheel).namelist()
-    for needed in (
-        "pyframe/include/pyframe/pyframe.h",
-        "pyframe/include/pyframe/abi.inc",
-        "pyframe/include/pyframe/lanes.h",
-        "pyframe/include/pyframe/real.h",
-        "pyframe/include/pyframe/activations.h",
-        "pyframe/include/pyframe/epilogue.h",
-        "pyframe/include/pyframe/instruction_sets.cmake",
-        "pyframe/py.typed",
-        "pyframe/datasets/data/boston_house_prices.csv",
-    ):
-        assert needed in names, names
-    for extension in ("_core", "_launcher"):
-        assert sum(name.startswith(f"pyframe/{extension}.") for name in names) == 1
-    stray = [n for n in names if n.split("/")[0] != "pyframe" and ".dist-info/" not in n]
-    assert not stray
-    assert wheel.stat().st_size < 1_400_000  # the kernels of three instruction sets
-
-
-def test_the_wheel_works_from_another_place(wheel, tmp_path):
-    target = tmp_path / "site"
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(target)]
-    subprocess.run([*pip, str(wheel)], check=True)
-    code = FROM_FOLDER.format(folder=str(target)) + (
-        "x = pf.Placeholder('x', shape=(1,))\n"
-        "print(float(pf.compile(pf.Sigmoid(x)).run({x: [0]})[0]))"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True
-    )
-    assert result.stdout.strip() == "0.5"
 
 
 def test_the_core_needs_five_packages_only():

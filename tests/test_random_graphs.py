@@ -150,6 +150,7 @@ def features_of_nodes(graph: RandomGraph) -> Iterator[str]:
             yield from ["a constant part beside several outputs"] if beside & folded else []
 
 
+@pytest.mark.once
 def test_the_graphs_have_all_that_can_go_wrong() -> None:
     found: Counter[str] = Counter()
     for seed in range(GRAPHS):

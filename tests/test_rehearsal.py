@@ -36,6 +36,8 @@ def dist(tmp_path: Path) -> Path:
             "Requires-Dist: pyframe-cnn; extra == 'cnn'\n",
         )
         archive.writestr("pyframe_nn-1.2.3.dist-info/WHEEL", "Wheel-Version: 1.0\n")
+        for name in (*checks.IN_THE_WHEEL, "pyframe/_core.abi3.so", "pyframe/_launcher.abi3.so"):
+            archive.writestr(name, "")
     sources(folder, checks.IN_THE_SOURCES)
     return folder
 
@@ -108,6 +110,20 @@ def test_the_sources_are_complete_and_without_junk(dist: Path) -> None:
     ]
 
 
+def test_the_wheel_is_complete_and_without_junk(dist: Path) -> None:
+    assert checks.in_wheel(dist / WHEEL) == []
+    for extra, wrong in (
+        ("pyframe_core/x.py", "pyframe_core/x.py has no place in it"),
+        ("pyframe/_core.so", "pyframe/_core is not there once"),
+    ):
+        with zipfile.ZipFile(dist / WHEEL, "a") as archive:
+            archive.writestr(extra, "")
+        assert wrong in checks.in_wheel(dist / WHEEL)
+    with zipfile.ZipFile(dist / "empty.whl", "w"):
+        pass
+    assert len(checks.in_wheel(dist / "empty.whl")) == len(checks.IN_THE_WHEEL) + 2
+
+
 def test_dependencies_are_those_without_an_extra(dist: Path) -> None:
     assert checks.dependencies(dist / WHEEL) == checks.DEPENDENCIES
     assert checks.version_of(dist) == "1.2.3"
@@ -139,7 +155,7 @@ def test_what_is_wrong_stops_the_rehearsal(change, words: str, dist: Path, tmp_p
 
 def padded(dist: Path) -> None:
     with zipfile.ZipFile(dist / WHEEL, "a") as archive:
-        archive.writestr("padding", bytes(checks.CORE_BYTES))
+        archive.writestr("pyframe/padding", bytes(checks.CORE_BYTES))
 
 
 def extra_dependency(dist: Path) -> None:

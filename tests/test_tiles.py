@@ -470,6 +470,7 @@ def test_random_graphs_in_tiles(first: int, small_tiles: None) -> None:
     assert check_graphs(20, seed=first) >= 18
 
 
+@pytest.mark.once
 @pytest.mark.sweep
 def test_random_graphs_have_tiles(small_tiles: None, monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[str] = []

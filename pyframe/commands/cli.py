@@ -210,15 +210,17 @@ def _add_plugins(commands: Commands) -> None:
         description="'list' loads all installed plugins and shows what became of each, 'show NAME' "
         "all that is known of one, 'doctor' what is wrong; its exit status is 1 if anything is. "
         "'check NAME' runs the conformance kit on all that one registers; with a flag it builds "
-        "the kernels anew from their sources and checks them under a sanitizer.",
+        "the kernels anew from their sources and checks them under a sanitizer. 'search WORD' "
+        "looks in the catalogue of known plugins, 'install NAME' says how one is installed.",
     )
-    actions = ("list", "show", "doctor", "check")
+    actions = ("list", "show", "doctor", "check", "search", "install")
     installed.add_argument("action", choices=actions, nargs="?", default="list")
     installed.add_argument(
         "plugin",
         metavar="NAME",
         nargs="?",
-        help="of a distribution, for 'show' and 'check'; under a sanitizer also its folder",
+        help="of a distribution, for 'show', 'check' and 'install'; for 'search' words in quotes "
+        "(without them all are shown), under a sanitizer also its folder",
     )
     sanitizers = installed.add_mutually_exclusive_group()
     for flag, name, what in (
@@ -248,15 +250,21 @@ def _plugins(arguments: argparse.Namespace) -> int:
     import json
 
     from pyframe.commands import inventory
+    from pyframe.plugins import catalogue
 
-    takes_name = arguments.action in ("show", "check")
-    if takes_name != (arguments.plugin is not None):
-        raise ArgumentError(
-            "write 'pyframe plugins show NAME' or 'pyframe plugins check NAME'; 'list' and "
-            "'doctor' take no name"
-        )
     if arguments.sanitizer and arguments.action != "check":
         raise ArgumentError("--asan, --leaks and --tsan go with 'pyframe plugins check NAME'")
+    if arguments.action == "search":
+        return _search(arguments.plugin or "", as_json=arguments.json)
+    takes_name = arguments.action in ("show", "check", "install")
+    if takes_name != (arguments.plugin is not None):
+        raise ArgumentError(
+            "write 'pyframe plugins show NAME', 'pyframe plugins check NAME' or 'pyframe plugins "
+            "install NAME'; 'list' and 'doctor' take no name"
+        )
+    if arguments.action == "install":
+        print(catalogue.find(arguments.plugin).install)
+        return 0
     if arguments.action == "check":
         return _check_plugin(arguments.plugin, arguments.sanitizer)
     rows = [inventory.one(arguments.plugin)] if arguments.plugin else inventory.inventory()
@@ -275,6 +283,22 @@ def _plugins(arguments: argparse.Namespace) -> int:
         print(f"pyframe {versions['pyframe']}, kernel interface {versions['abi']}")
         print(inventory.as_table(rows))
     return 1 if complaints else 0
+
+
+def _search(words: str, *, as_json: bool) -> int:
+    """Print the plugins of the catalogue that have all words; return 1 if there are none."""
+    import json
+
+    from pyframe.plugins import catalogue
+
+    found = catalogue.search(words.split())
+    if as_json:
+        print(json.dumps([plugin._asdict() for plugin in found], indent=2))
+    elif not found:
+        print(f"the catalogue has no plugin for {words!r}", file=sys.stderr)
+    else:
+        print("\n\n".join(f"{p.name}\n  {p.summary}\n  {p.install}" for p in found))
+    return 0 if found else 1
 
 
 def _check_plugin(plugin: str, sanitizer: str | None) -> int:

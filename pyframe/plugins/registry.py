@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from pyframe.errors import ArgumentError, PluginError, UnknownNameError
+from pyframe.plugins.catalogue import folded, providers
 from pyframe.plugins.discovery import normalized
 
 BUILT_IN = "pyframe-nn"
@@ -28,11 +29,6 @@ ALIASES: dict[str, dict[str, str]] = {
         "kaiming_uniform": "he_uniform",
     },
 }
-
-
-def folded(name: str) -> str:
-    """Return a name without what its spellings differ in: `Conv2D`, `conv2d` and `conv_2d`."""
-    return name.replace("_", "").lower()
 
 
 def own_name(thing: Any, name: str) -> str:
@@ -197,6 +193,10 @@ class Registry:
         hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
         elsewhere = "" if self.alike(bare) or distribution else elsewhere_written(bare)
         there = f"There is {elsewhere}. " if elsewhere else ""
+        if not (why or distribution) and isinstance(name, str):
+            there += "".join(
+                f"{plugin.name} has it: {plugin.install}. " for plugin in providers(self.kind, bare)
+            )
         return UnknownNameError(
             f"there is no {name!r} among the {self.kind}{hint} {there}"
             f"Registered: {', '.join(names)}{f'. {why}' if why else ''}"
@@ -269,6 +269,8 @@ class Registry:
                 if own == name:
                     return thing
                 hint = hint or f"; write {self.written(known)}"
+            if not hint and (others := providers(self.kind, name)):
+                hint = f"; {others[0].name} has it: {others[0].install}"
             if not hint and (near := self._near(name, None)):
                 hint = f"; similar names are {', '.join(map(repr, near))}"
         raise AttributeError(f"module 'pyframe.{self.kind}' has no attribute {name!r}{hint}")

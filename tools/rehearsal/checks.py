@@ -32,6 +32,18 @@ IN_THE_SOURCES = (
     "tests/test_readme.py",
     "tools/rehearse.py",
 )
+IN_THE_WHEEL = (
+    "pyframe/datasets/data/boston_house_prices.csv",
+    "pyframe/include/pyframe/abi.inc",
+    "pyframe/include/pyframe/activations.h",
+    "pyframe/include/pyframe/epilogue.h",
+    "pyframe/include/pyframe/instruction_sets.cmake",
+    "pyframe/include/pyframe/lanes.h",
+    "pyframe/include/pyframe/pyframe.h",
+    "pyframe/include/pyframe/real.h",
+    "pyframe/plugins/catalogue.json",
+    "pyframe/py.typed",
+)
 # One library in the sources is built once and for all: plugins of its day must load for ever.
 JUNK = re.compile(
     r"(^|/)(__pycache__|\.git|\.ci|build|dist|\.\w+_cache|\w+\.egg-info|venv)(/|$)"
@@ -70,6 +82,18 @@ def in_sources(archive: Path) -> list[str]:
     return found + [f"{name} has no place in it" for name in junk]
 
 
+def in_wheel(wheel: Path) -> list[str]:
+    """Return what is wrong with the content of a wheel of the core."""
+    with zipfile.ZipFile(wheel) as content:
+        names = content.namelist()
+    found = [f"{name} is missing" for name in IN_THE_WHEEL if name not in names]
+    for extension in ("_core", "_launcher"):
+        if sum(name.startswith(f"pyframe/{extension}.") for name in names) != 1:
+            found.append(f"pyframe/{extension} is not there once")
+    stray = [n for n in names if n.split("/")[0] != "pyframe" and ".dist-info/" not in n]
+    return found + [f"{name} has no place in it" for name in stray]
+
+
 def check(tools: Venv, dist: Path, work: Path, plugins: Sequence[str]) -> Iterator[str]:
     """Check the archives in a folder, and yield what is to be told of them.
 
@@ -99,9 +123,11 @@ def check(tools: Venv, dist: Path, work: Path, plugins: Sequence[str]) -> Iterat
     if needed != DEPENDENCIES:
         raise Failure(f"{CORE} needs {sorted(needed)}, and should need {sorted(DEPENDENCIES)}")
     (sources,) = (path for path in found[CORE] if path.name.endswith(".tar.gz"))
-    wrong = in_sources(sources)
-    if wrong:
-        raise Failure(f"{sources.name}: {'; '.join(wrong)}")
+    contents = {sources: in_sources(sources)}
+    contents |= {path: in_wheel(path) for path in wheels[CORE]}
+    for path, wrong in contents.items():
+        if wrong:
+            raise Failure(f"{path.name}: {'; '.join(wrong)}")
     for name, paths in wheels.items():
         limit = CORE_BYTES if name == CORE else PLUGIN_BYTES
         for path in paths:
