@@ -20,6 +20,7 @@ from kernel_table import TABLE, families, rows_of, signature
 
 from pyframe.graph.composite import Composite
 from pyframe.graph.op import Case, Op
+from pyframe.plugins import catalogue
 from pyframe.plugins.registry import BUILT_IN, registries
 from pyframe.testing import Draw
 
@@ -174,12 +175,23 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
+# ---- the plugins that are known ----
+
+
+def list_of_plugins() -> Iterator[str]:
+    """Yield a table of the catalogue."""
+    yield from ("", "| package | what it brings | how it is installed |", "| --- | --- | --- |")
+    for plugin in catalogue.known():
+        yield f"| `{plugin.name}` | {plugin.summary} | `{plugin.install}` |"
+
+
 # ---- the pages ----
 
 PARTS: dict[str, tuple[Path, Callable[[], Iterator[str]]]] = {
     "op class": (FOLDER / "op-class.md", op_class),
     "case": (FOLDER / "op-class.md", cases),
     "draw": (FOLDER / "op-class.md", draws),
+    "list of plugins": (FOLDER / "index.md", list_of_plugins),
     "list of ops": (FOLDER / "list-of-ops.md", list_of_ops),
 }
 END = "<!-- end -->\n"
