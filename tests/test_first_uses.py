@@ -433,7 +433,6 @@ def test_no_thread_that_builds_waits_for_one_that_waits_to_build() -> None:
             builds.wait(60)
 
     def loss(y: Any, y_hat: Any) -> Any:
-        assert about_to.wait(60)
         builds.set()
         time.sleep(0.2)  # the other one gets as far as it can
         return pf.L2Loss(y, y_hat)
@@ -447,8 +446,9 @@ def test_no_thread_that_builds_waits_for_one_that_waits_to_build() -> None:
         trainer.fit(np.ones((4, 2)), np.ones(4), 1, verbose=0)
 
     threads = [threading.Thread(target=do, daemon=True) for do in (compile_a_plan, fit)]
-    for thread in threads:
-        thread.start()
+    threads[0].start()
+    assert about_to.wait(60)
+    threads[1].start()
     for thread in threads:
         thread.join(60)
         assert not thread.is_alive(), "they wait for each other"
