@@ -105,10 +105,15 @@ PF_KERNEL(binary_cross_entropy)
 PF_KERNEL(binary_cross_entropy_grad)
 /* dl, y, x, [w] -> dy, dx
    dx = v (1 / (1 + exp(-x)) - y), dy = -v x */
+PF_KERNEL(reduce_loss)        /* l (n, ...), [w (n,) or (n, ...)] -> loss */
+PF_KERNEL(reduce_loss_grad)   /* dloss, shape of l, [w] -> dl
+                                 dl = v */
 PF_KERNEL(cross_entropy)      /* labels y (n, ...), x (n, ..., classes), [w] -> loss
-                                 l = log sum_c exp(x_c) - x_y */
+                                 l = log sum_c exp(x_c) - x_y, 0 for the label to be ignored */
 PF_KERNEL(cross_entropy_grad) /* dl, labels y, x, [w] -> dx
                                  dx_c = v (softmax(x)_c - [c = y]) */
+PF_KERNEL(label_weight)       /* labels (...), table (classes,) -> w (...)
+                                 w = table[label], 0 for the label to be ignored */
 
 /* norm.c: x (B, C), scale and shift (C,); x^ = (x - mean) inverse, inverse = (var + eps)^(-1/2);
  * low is what rounding the mean has cut off. */

@@ -66,6 +66,9 @@ static weighted_rows weighted_rows_of(const pf_call *call, const pf_operand *sha
     b.row = b.rows > 0 ? b.count / b.rows : 0;
     b.reduction = ((const loss_attributes *)call->attributes)->reduction;
     b.weight = pf_in(call, weight);
+    /* With a weight for each element, every one is a row. */
+    if (b.weight && shape->ndim > 1 && call->inputs[weight]->ndim == shape->ndim)
+        b.rows = b.count, b.row = 1;
     b.unit = R(1.0), b.total = (real)all_elements(call);
     if (b.weight && b.reduction == MEAN) weigh(&b);
     return b;
@@ -143,12 +146,13 @@ real PF_RARE(great_mean)(weighted_rows b, element_function *f, const real *y, co
 }
 #endif
 
-/* y, y_hat, [weight] -> loss. Inlined into each loss, and f into it; rare(...) is LITTLE f. */
-static inline __attribute__((always_inline)) int loss(const pf_call *call, element_function *f,
-                                                      element_function *rare, real delta) {
-    const weighted_rows b = weighted_rows_of(call, call->inputs[1], 2);
-    const real *restrict y = pf_in(call, 0), *restrict y_hat = pf_in(call, 1);
-    real *restrict out = pf_out(call, 0);
+/* Reduces f(y, y_hat) of a batch to `out`. Inlined into each loss, and f into it; rare(...) is
+ * LITTLE f. */
+static inline __attribute__((always_inline)) int reduce(weighted_rows b, element_function *f,
+                                                        element_function *rare,
+                                                        const real *restrict y,
+                                                        const real *restrict y_hat, real delta,
+                                                        real *restrict out) {
     /* All as one row, unless each row has a weight of its own and several elements. */
     const int as_one = b.weight == NULL || b.row == 1;
     const int64_t rows = as_one ? 1 : b.rows, n = as_one ? b.count : b.row;
@@ -170,6 +174,13 @@ static inline __attribute__((always_inline)) int loss(const pf_call *call, eleme
     if (b.reduction == MEAN && !(r_fabs(out[0]) < INFINITY))
         out[0] = PF_RARE(great_mean)(b, rare, y, y_hat, delta);
     return PF_OK;
+}
+
+/* y, y_hat, [weight] -> loss */
+static inline __attribute__((always_inline)) int loss(const pf_call *call, element_function *f,
+                                                      element_function *rare, real delta) {
+    return reduce(weighted_rows_of(call, call->inputs[1], 2), f, rare, pf_in(call, 0),
+                  pf_in(call, 1), delta, pf_out(call, 0));
 }
 
 /* dl, y, y_hat, [weight] -> dy, dy_hat, from the derivatives with respect to y and y_hat. */
@@ -303,27 +314,70 @@ int PF_NAME(binary_cross_entropy_grad)(const pf_call *call) {
     return loss_grad(call, bce_by_y, bce_by_x, 0);
 }
 
-/* ---- cross-entropy of logits x (..., classes) and labels y (...):
- * l = log sum_c exp(x_c) - x_y ---- */
+/* ---- losses that have been computed: l (n, ...), to which a loss of any formula is reduced ----
+ */
 
-/* Fails at the first label that is not a class. */
-static int check_labels(const pf_call *call, int operand, int64_t classes) {
+static inline real given(real y, real l, real delta) {
+    (void)y, (void)delta;
+    return l;
+}
+
+element_function PF_RARE(given);
+#if PF_DEFINES_RARE
+real PF_RARE(given)(real y, real l, real delta) { return given(y, l, delta) * LITTLE; }
+#endif
+
+int PF_NAME(reduce_loss)(const pf_call *call) {
+    const real *l = pf_in(call, 0);
+    return reduce(weighted_rows_of(call, call->inputs[0], 1), given, PF_RARE(given), l, l, 0,
+                  pf_out(call, 0));
+}
+
+int PF_NAME(reduce_loss_grad)(const pf_call *call) {
+    const weighted_rows b = weighted_rows_of(call, call->inputs[1], 2);
+    const real *dl = pf_in(call, 0);
+    const real scale = b.reduction == NONE ? R(1.0) : reduced(b, dl[0]);
+    real *restrict out = pf_out(call, 0);
+    for (int64_t i = 0; i < b.count; i++) out[i] = scale;
+    weigh_rows(b, b.reduction == NONE ? dl : NULL, out);
+    return PF_OK;
+}
+
+/* ---- cross-entropy of logits x (..., classes) and labels y (...):
+ * l = log sum_c exp(x_c) - x_y, and 0 where y is the label to be ignored ---- */
+
+typedef struct {
+    int64_t label, given; /* `given` is 0 if none is ignored */
+} ignored_label;
+
+static inline int is_ignored(ignored_label ignored, int64_t label) {
+    return ignored.given && label == ignored.label;
+}
+
+typedef struct {
+    int64_t reduction;
+    ignored_label ignored;
+} cross_entropy_attributes;
+
+/* Fails at the first label that is neither a class nor the one to be ignored. */
+static int check_labels(const pf_call *call, int operand, int64_t classes, ignored_label ignored) {
     const int64_t *labels = pf_in_int(call, operand), n = pf_count(call->inputs[operand]);
     for (int64_t i = 0; i < n; i++)
-        if (labels[i] < 0 || labels[i] >= classes)
+        if ((labels[i] < 0 || labels[i] >= classes) && !is_ignored(ignored, labels[i]))
             return call->host->fail(call, PF_ERROR_LABEL, operand, i, labels[i]);
     return PF_OK;
 }
 
 /* The finite mean of cross-entropies when their sum overflows, or single ones do. */
 real PF_RARE(great_cross_entropy)(weighted_rows b, const int64_t *labels, const real *x,
-                                  int64_t classes);
+                                  int64_t classes, ignored_label ignored);
 #if PF_DEFINES_RARE
 real PF_RARE(great_cross_entropy)(weighted_rows b, const int64_t *labels, const real *x,
-                                  int64_t classes) {
+                                  int64_t classes, ignored_label ignored) {
     double total = 0;
     real top, log_sum;
     for (int64_t i = 0; i < b.count; i++, x += classes) {
+        if (is_ignored(ignored, labels[i])) continue;
         pf_log_sum_rows(x, 1, classes, &top, &log_sum);
         const real l = (top * LITTLE - x[labels[i]] * LITTLE) + log_sum * LITTLE;
         total += (double)(weight_of(b, i / b.row) * l);
@@ -334,7 +388,8 @@ real PF_RARE(great_cross_entropy)(weighted_rows b, const int64_t *labels, const 
 
 int PF_NAME(cross_entropy)(const pf_call *call) {
     const int64_t classes = pf_last_dim(call->inputs[1]);
-    const int status = check_labels(call, 0, classes);
+    const ignored_label ignored = ((const cross_entropy_attributes *)call->attributes)->ignored;
+    const int status = check_labels(call, 0, classes, ignored);
     if (status != PF_OK) return status;
     const weighted_rows b = weighted_rows_of(call, call->inputs[0], 2);
     const int64_t *labels = pf_in_int(call, 0);
@@ -347,24 +402,27 @@ int PF_NAME(cross_entropy)(const pf_call *call) {
         pf_log_sum_rows(x, rows, classes, top, log_sum);
         for (int64_t r = 0; r < rows; r++, x += classes) {
             const int64_t i = start + r;
-            const real l = weight_of(b, i / b.row) * ((top[r] - x[labels[i]]) + log_sum[r]);
+            const real l =
+                is_ignored(ignored, labels[i]) ? R(0.0) : (top[r] - x[labels[i]]) + log_sum[r];
+            const real weighted = weight_of(b, i / b.row) * l;
             if (b.reduction == NONE)
-                out[i] = l;
+                out[i] = weighted;
             else
-                lane[i % PF_LANES] += l;
+                lane[i % PF_LANES] += weighted;
         }
     }
     if (b.reduction == NONE) return PF_OK;
     out[0] = reduced(b, pf_fold(lane));
     if (b.reduction == MEAN && !(r_fabs(out[0]) < INFINITY))
-        out[0] = PF_RARE(great_cross_entropy)(b, labels, pf_in(call, 1), classes);
+        out[0] = PF_RARE(great_cross_entropy)(b, labels, pf_in(call, 1), classes, ignored);
     return PF_OK;
 }
 
 /* dx_c = dl w (softmax(x)_c - [c = y]) */
 int PF_NAME(cross_entropy_grad)(const pf_call *call) {
     const int64_t classes = pf_last_dim(call->inputs[2]);
-    const int status = check_labels(call, 1, classes);
+    const ignored_label ignored = ((const cross_entropy_attributes *)call->attributes)->ignored;
+    const int status = check_labels(call, 1, classes, ignored);
     if (status != PF_OK) return status;
     const weighted_rows b = weighted_rows_of(call, call->inputs[1], 3);
     const int64_t *labels = pf_in_int(call, 1);
@@ -377,6 +435,10 @@ int PF_NAME(cross_entropy_grad)(const pf_call *call) {
         const int64_t rows = b.count - start < block ? b.count - start : block;
         pf_exp_rows(x + start * classes, dx, rows, classes, top);
         for (int64_t i = start; i < start + rows; i++, dx += classes) {
+            if (is_ignored(ignored, labels[i])) {
+                for (int64_t c = 0; c < classes; c++) dx[c] = 0;
+                continue;
+            }
             real w = scale * weight_of(b, i / b.row);
             if (b.reduction == NONE) w *= dl[i];
             /* At the label p - 1 is minus the sum of the others: with p near 1 the difference would
@@ -388,5 +450,18 @@ int PF_NAME(cross_entropy_grad)(const pf_call *call) {
             dx[labels[i]] = -w * (others * inverse);
         }
     }
+    return PF_OK;
+}
+
+/* w = table[label], and 0 for the label to be ignored */
+int PF_NAME(label_weight)(const pf_call *call) {
+    const int64_t classes = pf_count(call->inputs[1]), n = pf_count(call->inputs[0]);
+    const ignored_label ignored = *(const ignored_label *)call->attributes;
+    const int64_t *labels = pf_in_int(call, 0);
+    const int status = check_labels(call, 0, classes, ignored);
+    if (status != PF_OK) return status;
+    const real *restrict table = pf_in(call, 1);
+    real *restrict w = pf_out(call, 0);
+    for (int64_t i = 0; i < n; i++) w[i] = is_ignored(ignored, labels[i]) ? 0 : table[labels[i]];
     return PF_OK;
 }

@@ -48,6 +48,8 @@ class Composite:
         rectifies: bool = False,
         listed_in: str = "",
         aliases: Sequence[str] = (),
+        target_domain: str = "",
+        target_shape: Callable[[Any], Any] | None = None,
     ) -> None:
         functools.update_wrapper(self, function)
         self.__name__: str = function.__name__
@@ -59,6 +61,7 @@ class Composite:
         self.optional_inputs = tuple(optional_inputs)
         self.constant_inputs = tuple(constant_inputs)
         self.listed_in, self.aliases = listed_in, tuple(aliases)
+        self.target_domain, self.target_shape = target_domain, target_shape
         self._function, self._cases = function, tuple(cases)
 
     def __call__(self, *inputs: Any, name: str | None = None, **attributes: Any) -> Value:
@@ -103,7 +106,10 @@ def composite(
     **declared
         `cases`, fixed test cases; `magnitude`, `differentiable`, `integer_inputs`,
         `optional_inputs`, `constant_inputs`, `rectifies`, `listed_in` and `aliases`, all as for an
-        `Op`. The magnitude is that of the result unless given.
+        `Op`. The magnitude is that of the result unless given. A loss may say in `target_domain`
+        what its targets have to be: "unit", within [0, 1]; "shares", probabilities along the last
+        axis; "counts", at least 0; or "signs", -1 and 1; and `target_shape` gives their shape for
+        that of the prediction, if it is another one.
 
     Examples
     --------

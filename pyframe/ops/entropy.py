@@ -7,23 +7,32 @@ reductions are those of `pyframe.ops.losses`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from pyframe.graph.node import Value
+from pyframe.attributes import number, optional, whole
+from pyframe.errors import ArgumentError, ShapeError
+from pyframe.graph.node import Constant, Value
 from pyframe.graph.op import Case, Op
+from pyframe.graph.spec import Spec
+from pyframe.ops.arithmetic import Maximum
 from pyframe.ops.logits import binary_logits, class_logits
 from pyframe.ops.losses import (
+    COMPUTED,
     REDUCTIONS,
     Loss,
     LossGrad,
+    ReduceLoss,
     as_labels,
     coefficients,
     match_labels,
     reduce_loss,
+    rows_of,
 )
+from pyframe.ops.reductions import Sum
+from pyframe.ops.softmax import LogSoftmax
 
 
 class BinaryCrossEntropy(Loss):
@@ -135,6 +144,15 @@ class CrossEntropy(Loss):
     reduction : {"mean", "sum", "none"}, default "mean"
         ``sum_ij w_i l_ij / (m sum_i w_i)``, ``sum_ij w_i l_ij`` or ``w_i l_ij``, with m labels a
         row (1 for labels (n,)); see `pyframe.ops.losses`.
+    ignore_index : int, optional
+        A label, usually -1, that stands for "not known": it counts as if it were not there.
+    class_weight : array_like (classes,) or dict of label to weight, optional
+        A factor v_y of the weight of each label; 1 for the labels that a dict leaves out. The mean
+        is sum v_y w l / sum v_y w.
+    label_smoothing : float in [0, 1), default 0.0
+        The target gives this share e evenly to all classes: l = -(1 - e) log p_y - e / classes
+        sum_c log p_c (Szegedy et al., "Rethinking the Inception architecture", CVPR 2016, section
+        7). With class weights the terms of the second sum have those of their classes.
     name : str, optional
 
     Returns
@@ -162,11 +180,59 @@ class CrossEntropy(Loss):
     """
 
     op = "cross_entropy"
-    aliases = ("softmax_cross_entropy", "log_loss")
+    aliases = (
+        *("softmax_cross_entropy", "log_loss"),
+        *("sparse_categorical_crossentropy", "sparse_categorical_cross_entropy"),
+        "CrossEntropyLoss",
+    )
     of_values = False
+    attributes = {"reduction": "i8", "ignore_index": "i8"}
+    computed = {"ignores": "i8", **COMPUTED}
+    rules = {**Loss.rules, "ignore_index": optional(whole())}
+    defaults = {"ignore_index": None}
     integer_inputs = (0,)
     match = staticmethod(match_labels)
     batch = 0
+
+    def __new__(
+        cls,
+        y: Any = None,
+        y_hat: Any = None,
+        sample_weight: Any = None,
+        reduction: str = "mean",
+        *,
+        ignore_index: int | None = None,
+        class_weight: Any = None,
+        label_smoothing: float = 0.0,
+        name: str | None = None,
+    ) -> Any:
+        plain = class_weight is None and label_smoothing == 0
+        if plain and (ignore_index is None or reduction == "none"):
+            return object.__new__(cls)
+        return weighted_cross_entropy(
+            *(y, y_hat, sample_weight, reduction),
+            ignore_index=ignore_index,
+            class_weight=class_weight,
+            label_smoothing=label_smoothing,
+            name=name,
+        )
+
+    def __init__(
+        self,
+        y: Any,
+        y_hat: Any,
+        sample_weight: Any = None,
+        reduction: str = "mean",
+        *,
+        ignore_index: int | None = None,
+        class_weight: Any = None,
+        label_smoothing: float = 0.0,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(y, y_hat, sample_weight, reduction, name=name, ignore_index=ignore_index)
+
+    def lower_attributes(self, specs: Sequence[Spec | None]) -> dict[str, Any]:
+        return lowered_label(super().lower_attributes(specs))
 
     @classmethod
     def operands(cls, y: Any, y_hat: Any) -> tuple[Any, Any]:
@@ -179,13 +245,16 @@ class CrossEntropy(Loss):
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
         y, x, weight = inputs
         top, rest = _log_sum_exp(x)
-        chosen = np.take_along_axis(x, y[..., None], axis=-1)[..., 0] if y.size else y * 0.0
-        return reduce_loss(top - chosen + rest, weight, attributes["reduction"])
+        known = y != attributes.get("ignore_index")
+        labels = np.where(known, y, 0)[..., None]
+        chosen = np.take_along_axis(x, labels, axis=-1)[..., 0] if y.size else y * 0.0
+        losses = np.where(known, top - chosen + rest, 0.0)
+        return reduce_loss(losses, weight, attributes["reduction"])
 
     @classmethod
     def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
         y, x, weight = inputs
-        unweighted = cls.reference(y, x, None, reduction="none")
+        unweighted = cls.reference(y, x, None, **{**attributes, "reduction": "none"})
         # The sum is at least 1 and each of its exponentials is off by a unit: so is the logarithm.
         terms = reduce_loss(unweighted + 1, weight, attributes["reduction"])
         return 16 + y.size + x.shape[-1], np.abs(terms)
@@ -197,9 +266,11 @@ class CrossEntropy(Loss):
         weighted = shape and draw.choice([False, True])
         weight = draw.positive(shape[:1]) if weighted else None
         x = draw.choice([1.0, 8.0]) * draw.normal((*shape, classes))
-        return Case(
-            (draw.labels(shape, classes), x, weight), {"reduction": draw.choice(REDUCTIONS)}
-        )
+        labels, attributes = draw.labels(shape, classes), {"reduction": draw.choice(REDUCTIONS)}
+        if attributes["reduction"] == "none" and draw.choice([False, True]):
+            attributes["ignore_index"] = draw.choice([-100, 0])
+            labels = np.where(draw.uniform(shape) < 0.3, attributes["ignore_index"], labels)
+        return Case((labels, x, weight), attributes)
 
     @classmethod
     def cases(cls) -> Sequence[Case]:
@@ -216,6 +287,10 @@ class CrossEntropyGrad(LossGrad):
     """dx_c = dl w (softmax(x)_c - [c = y])."""
 
     op = "cross_entropy_grad"
+    attributes = CrossEntropy.attributes
+    computed = CrossEntropy.computed
+    rules = CrossEntropy.rules
+    defaults = CrossEntropy.defaults
     integer_inputs = (1,)
     output_count = 1
     loss = CrossEntropy
@@ -223,14 +298,18 @@ class CrossEntropyGrad(LossGrad):
     def infer_shape(self, *shapes: Any) -> Any:
         return super().infer_shape(*shapes)[1]
 
+    def lower_attributes(self, specs: Sequence[Spec | None]) -> dict[str, Any]:
+        return lowered_label(super().lower_attributes(specs))
+
     @classmethod
     def _parts(cls, *inputs: Any, **attributes: Any) -> tuple[Any, Any, Any]:
         dl, y, x, weight = inputs
         e = np.exp(x - _log_sum_exp(x)[0][..., None])
         probabilities = e / e.sum(axis=-1, keepdims=True)
         one_hot = (np.arange(x.shape[-1]) == y[..., None]).astype(float)
-        scale = coefficients(dl, y.shape, weight, attributes["reduction"])[..., None]
-        return scale, probabilities, one_hot
+        scale = coefficients(dl, y.shape, weight, attributes["reduction"])
+        known = y != attributes.get("ignore_index")
+        return (scale * known)[..., None], probabilities, one_hot
 
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
@@ -249,9 +328,130 @@ class CrossEntropyGrad(LossGrad):
 
 CrossEntropy.grad = CrossEntropyGrad
 
+
+def lowered_label(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Return attributes for a kernel: the label to be ignored, and whether there is one."""
+    ignored = attributes["ignore_index"]
+    return {**attributes, "ignore_index": ignored or 0, "ignores": ignored is not None}
+
+
+class LabelWeight(Op):
+    """w = table[y] for labels y, and 0 for the label to be ignored.
+
+    Parameters
+    ----------
+    y : Value of int64, shape (...)
+        Labels in [0, classes).
+    table : Value, shape (classes,)
+    ignore_index : int, optional
+
+    Raises
+    ------
+    ShapeError
+        If the table is no vector.
+    LabelError
+        When a label is not below the number of classes, and not `ignore_index`, at each run.
+    """
+
+    op = "label_weight"
+    integer_inputs = (0,)
+    constant_inputs = (1,)
+    differentiable = False
+    attributes = {"ignore_index": "i8"}
+    computed = {"ignores": "i8"}
+    rules = {"ignore_index": optional(whole())}
+    defaults = {"ignore_index": None}
+
+    def infer_shape(self, *shapes: Any) -> Any:
+        y, table = shapes
+        if len(table) != 1 or table[0] == 0:
+            self.bad_shapes("the table must be (classes,), of one class at least")
+        return y
+
+    def lower_attributes(self, specs: Sequence[Spec | None]) -> dict[str, Any]:
+        return lowered_label(self.attrs)
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        y, table = inputs
+        known = y != attributes.get("ignore_index")
+        return np.where(known, table[np.where(known, y, 0)], 0.0)
+
+    @classmethod
+    def sample(cls, draw: Any) -> Case:
+        classes, shape = draw.size(low=1, high=37), draw.shape(max_ndim=3)
+        labels, ignored = draw.labels(shape, classes), draw.choice([None, -100, 0])
+        if ignored is not None:
+            labels = np.where(draw.uniform(shape) < 0.3, ignored, labels)
+        return Case((labels, draw.normal((classes,))), {"ignore_index": ignored})
+
+
+def weighted_cross_entropy(
+    y: Any,
+    y_hat: Any,
+    sample_weight: Any,
+    reduction: str,
+    *,
+    ignore_index: int | None,
+    class_weight: Any,
+    label_smoothing: float,
+    name: str | None,
+) -> Value:
+    """Return a cross-entropy with what `CrossEntropy` takes beyond labels and logits."""
+    share = number(at_least=0, below=1)(label_smoothing, "CrossEntropy: label_smoothing")
+    labels = as_labels(y)
+    # Of its own class, without the factors that are applied here.
+    plain = CrossEntropy(labels, y_hat, None, "none", ignore_index=ignore_index, name=name)
+    logits = plain.inputs[1]
+    assert logits is not None
+    table = _class_weights(class_weight, logits)
+    weight: Value = LabelWeight(plain.inputs[0], table, ignore_index=ignore_index, name=name)
+    if sample_weight is not None:
+        weight = weight * rows_of(sample_weight, weight)
+    if share == 0:
+        return ReduceLoss(plain, weight, reduction, name=name)
+    every = -1.0 * Sum(LogSoftmax(logits) * table, axis=-1)  # sum_c v_c (-log p_c)
+    ones = Constant(np.ones(table.shape), dtype=table.dtype)
+    known: Value = LabelWeight(plain.inputs[0], ones, ignore_index=ignore_index)
+    if sample_weight is not None:
+        known = known * rows_of(sample_weight, weight)
+    total = weight * plain * (1.0 - share) + known * every * (share / table.shape[0])
+    if reduction != "mean":
+        return ReduceLoss(total, None, reduction, name=name)
+    return Sum(total) / Maximum(Sum(weight), float(np.finfo(weight.dtype).tiny))
+
+
+def _class_weights(given: Any, logits: Value) -> Any:
+    """Return a weight for each class, as a constant in the dtype of the logits."""
+    classes = logits.shape[-1] if logits.shape else None
+    if isinstance(given, Mapping):
+        if classes is None:
+            raise ShapeError(
+                "a dict of class weights needs logits whose number of classes is known"
+            )
+        unknown = [label for label in given if label not in range(classes)]
+        if unknown:
+            raise ArgumentError(f"class_weight: {unknown[0]!r} is none of the {classes} classes")
+        weights = np.array([given.get(label, 1.0) for label in range(classes)], np.float64)
+    elif given is None:
+        if classes is None:
+            raise ShapeError("ignore_index needs logits whose number of classes is known")
+        weights = np.ones(classes)
+    else:
+        weights = np.asarray(given, np.float64)
+    if weights.ndim != 1 or (classes is not None and len(weights) != classes):
+        raise ShapeError(
+            f"class_weight has the shape {weights.shape}, and there are {classes} classes"
+        )
+    if not (np.isfinite(weights).all() and (weights >= 0).all()):
+        raise ArgumentError("class_weight must be numbers of at least 0")
+    return Constant(weights, dtype=logits.dtype, name="class_weight")
+
+
 OPS: tuple[type[Op], ...] = (
     BinaryCrossEntropy,
     BinaryCrossEntropyGrad,
     CrossEntropy,
     CrossEntropyGrad,
+    LabelWeight,
 )

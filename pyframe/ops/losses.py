@@ -27,6 +27,7 @@ from pyframe.attributes import number, one_of
 from pyframe.graph.node import Constant, Value
 from pyframe.graph.op import Case, Op, Rows, known, merge_shapes, same_extent, same_shape
 from pyframe.graph.spec import INT64, Shape, Spec
+from pyframe.ops.shapes import Reshape
 
 REDUCTIONS = ("mean", "sum", "none")
 COMPUTED = {"elements": "i8"}  # whose mean it is: a kernel may see some rows of the batch only
@@ -64,6 +65,12 @@ def match_weight(op: Op, weight: Shape | None, batch: Shape) -> None:
         op.bad_shapes("sample weights need a batch axis, and there is none")
     if len(weight) != 1 or not same_extent(weight[0], batch[0]):
         op.bad_shapes("sample_weight must be (n,), one number for each row")
+
+
+def rows_of(weight: Any, like: Value) -> Any:
+    """Return weights (n,) as (n, 1, ...), with as many axes as another value."""
+    rank = len(like.shape or ())
+    return Reshape(weight, (-1, *[1] * (rank - 1))) if rank > 1 else weight
 
 
 def as_labels(y: Any) -> Value | None:
@@ -110,14 +117,14 @@ def _lowered(attrs: dict[str, Any], batch: Spec | None) -> dict[str, Any]:
     return {**attrs, "elements": elements, "reduction": REDUCTIONS.index(attrs["reduction"])}
 
 
-def _rows(reduction: str, specs: Sequence[Spec | None]) -> Rows | None:
-    """Return how a loss of (y, y_hat, weight) treats rows.
+def _rows(reduction: str, specs: Sequence[Spec | None], count: int = 3) -> Rows | None:
+    """Return how a loss of (y, y_hat, weight), or of the last `count` of them, treats rows.
 
     A weighted mean divides by the weight of all rows, which a kernel finds in no part of them.
     """
     if not _has_rows(specs[0]) or (reduction == "mean" and specs[2] is not None):
         return None
-    return Rows((True,) * len(specs), (reduction == "none",))
+    return Rows((True,) * count, (reduction == "none",))
 
 
 def _has_rows(spec: Spec | None) -> bool:
@@ -243,7 +250,7 @@ class LossGrad(Op):
         return _lowered(self.attrs, specs[1 + self.loss.batch])
 
     def rows(self, specs: Sequence[Spec | None]) -> Rows | None:
-        rows = _rows(self.attrs["reduction"], specs[1:])
+        rows = _rows(self.attrs["reduction"], specs[1:], len(specs) - 1)
         if rows is None:
             return None
         flows_by_row = self.attrs["reduction"] == "none"
@@ -475,7 +482,164 @@ class HuberLossGrad(LossGrad):
         return -d, d
 
 
+class ReduceLoss(Op):
+    """Losses of the elements, reduced to one number: what makes a loss of any formula.
+
+    Parameters
+    ----------
+    losses : Value, shape (n, ...)
+        l_ij, computed by other ops.
+    sample_weight : Value, shape (n,) or that of the losses, optional
+    reduction : {"mean", "sum", "none"}, default "mean"
+        ``sum_ij w_i l_ij / (m sum_i w_i)``, ``sum_ij w_i l_ij`` or ``w_i l_ij``; see the module. A
+        weight for each element makes them w_ij, and the mean sum_ij w_ij l_ij / sum_ij w_ij.
+    name : str, optional
+
+    Returns
+    -------
+    Value, shape (); with reduction "none" that of the losses
+
+    Raises
+    ------
+    ShapeError
+        If the weights are neither (n,) nor of the shape of the losses.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> def quartic(y, y_hat, sample_weight=None, reduction="mean"):
+    ...     return pf.ReduceLoss((y_hat - y) ** 2 * (y_hat - y) ** 2, sample_weight, reduction)
+    >>> y, y_hat = pf.Placeholder("y", shape=(None,)), pf.Placeholder("y_hat", shape=(None,))
+    >>> float(pf.compile(quartic(y, y_hat)).run({y: [0.0, 1.0], y_hat: [2.0, 1.0]}))
+    8.0
+    """
+
+    op = "reduce_loss"
+    computed = COMPUTED
+    attributes = {"reduction": "i8"}
+    rules = {"reduction": one_of(REDUCTIONS)}
+    optional_inputs = (1,)
+    constant_inputs = (1,)
+
+    def __init__(
+        self,
+        losses: Any,
+        sample_weight: Any = None,
+        reduction: str = "mean",
+        *,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(losses, sample_weight, name=name, reduction=reduction)
+
+    def infer_shape(self, *shapes: Any) -> Shape:
+        losses, weight = shapes
+        match_weight_or_each(self, weight, losses)
+        return losses if self.attrs["reduction"] == "none" else ()
+
+    def lower_attributes(self, specs: Sequence[Spec | None]) -> dict[str, Any]:
+        return _lowered(self.attrs, specs[0])
+
+    def rows(self, specs: Sequence[Spec | None]) -> Rows | None:
+        return _rows(self.attrs["reduction"], [specs[0], specs[0], specs[1]], count=2)
+
+    def gradient(self, *grads: Any) -> Sequence[Value | None]:
+        return ReduceLossGrad(grads[0], *self.inputs, **self.attrs), None
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        losses, weight = inputs
+        if weight is not None and weight.ndim == losses.ndim > 1:
+            flat = reduce_loss(losses.ravel(), weight.ravel(), attributes["reduction"])
+            return flat.reshape(losses.shape) if attributes["reduction"] == "none" else flat
+        return reduce_loss(losses, weight, attributes["reduction"])
+
+    @classmethod
+    def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
+        losses, weight = inputs
+        return 16 + losses.size, np.abs(cls.reference(np.abs(losses), weight, **attributes))
+
+    @classmethod
+    def sample(cls, draw: Any) -> Case:
+        losses = draw.normal(draw.shape(max_ndim=3))
+        kind = draw.choice(["none", "row", "each"]) if losses.ndim else "none"
+        shape = {"none": None, "row": losses.shape[:1], "each": losses.shape}[kind]
+        weight = None if shape is None else draw.positive(shape)
+        return Case((losses, weight), {"reduction": draw.choice(REDUCTIONS)})
+
+    @classmethod
+    def cases(cls) -> Sequence[Case]:
+        losses, mean = np.array([[0.5, -1.0], [2.0, 0.25]]), {"reduction": "mean"}
+        return (
+            Case((losses, np.zeros(2)), mean),
+            Case((losses, np.zeros((2, 2))), mean),
+            Case((losses[:0], None), mean),
+            Case((losses[:0], np.zeros(0)), mean),
+        )
+
+
+class ReduceLossGrad(Op):
+    """The gradient of each loss, from that of the result: dl times its weight."""
+
+    op = "reduce_loss_grad"
+    computed = COMPUTED
+    attributes = ReduceLoss.attributes
+    rules = ReduceLoss.rules
+    optional_inputs = (2,)
+    shape_only = (1,)
+    differentiable = False
+
+    def infer_shape(self, *shapes: Any) -> Any:
+        dl, losses, weight = shapes
+        match_weight_or_each(self, weight, losses)
+        if not same_shape(dl, losses if self.attrs["reduction"] == "none" else ()):
+            self.bad_shapes("dl must have the shape of the loss")
+        return losses
+
+    def lower_attributes(self, specs: Sequence[Spec | None]) -> dict[str, Any]:
+        return _lowered(self.attrs, specs[1])
+
+    def rows(self, specs: Sequence[Spec | None]) -> Rows | None:
+        rows = _rows(self.attrs["reduction"], [specs[1], specs[1], specs[2]], count=2)
+        flows_by_row = self.attrs["reduction"] == "none"
+        return None if rows is None else Rows((flows_by_row, *rows.inputs), (True,))
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        dl, losses, weight = inputs
+        if weight is not None and weight.ndim == losses.ndim > 1:
+            flat = np.ravel(dl) if attributes["reduction"] == "none" else dl
+            scale = coefficients(flat, (losses.size,), weight.ravel(), attributes["reduction"])
+            return scale.reshape(losses.shape)
+        return coefficients(dl, losses.shape, weight, attributes["reduction"])
+
+    @classmethod
+    def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
+        return 16 + inputs[1].size, np.abs(cls.reference(*inputs, **attributes))
+
+    @classmethod
+    def sample(cls, draw: Any) -> Case:
+        case = ReduceLoss.sample(draw)
+        dl = draw.normal(np.shape(ReduceLoss.reference(*case.inputs, **case.attributes)))
+        return Case((dl, *case.inputs), case.attributes)
+
+
+def match_weight_or_each(op: Op, weight: Shape | None, losses: Shape) -> None:
+    """Raise `ShapeError` unless weights are absent, one for each row or one for each element."""
+    each = weight is not None and len(weight) == len(losses) > 1 and same_shape(weight, losses)
+    if not each:
+        match_weight(op, weight, losses)
+
+
 for _loss, _grad in ((L1Loss, L1LossGrad), (L2Loss, L2LossGrad), (HuberLoss, HuberLossGrad)):
     _loss.grad = _grad
 
-OPS: tuple[type[Op], ...] = (L1Loss, L1LossGrad, L2Loss, L2LossGrad, HuberLoss, HuberLossGrad)
+OPS: tuple[type[Op], ...] = (
+    L1Loss,
+    L1LossGrad,
+    L2Loss,
+    L2LossGrad,
+    HuberLoss,
+    HuberLossGrad,
+    ReduceLoss,
+    ReduceLossGrad,
+)

@@ -47,6 +47,37 @@ class Column(NamedTuple):
         return [np.asarray(value).tolist() for value in values]
 
 
+def _are_shares(array: Array) -> bool:
+    sums = array.sum(axis=-1, dtype=np.float64)
+    return bool(array.min() >= 0 and np.abs(sums - 1).max() < 1e-3)
+
+
+# What a loss may demand of its targets: a test, and what to say of those that fail it.
+DOMAINS: dict[str, tuple[Callable[[Array], bool], str]] = {
+    "unit": (
+        lambda a: bool(a.min() >= 0 and a.max() <= 1),
+        "binary losses and the accuracy of floats take 0, 1 or a probability between them. For "
+        "real numbers use the loss l2 with the metrics mae, rmse or r2, for several classes "
+        "cross_entropy with integer labels",
+    ),
+    "shares": (
+        _are_shares,
+        "this loss takes probabilities of classes along the last axis, which add up to 1. For "
+        "integer labels use cross_entropy, for labels that do not exclude each other "
+        "binary_cross_entropy",
+    ),
+    "counts": (
+        lambda a: bool(a.min() >= 0),
+        "this loss takes counts, which are at least 0. For real numbers use l2 or l1",
+    ),
+    "signs": (
+        lambda a: bool(np.all(np.abs(a) == 1)),
+        "this loss takes -1 and 1. For targets of 0 and 1 write 2 * y - 1, or use "
+        "binary_cross_entropy",
+    ),
+}
+
+
 class Measured(NamedTuple):
     """A loss or metric before it has its place in a record."""
 
@@ -63,18 +94,16 @@ class CompiledGoal(NamedTuple):
     target_names: list[str]  # those of the outputs that they are for
     weight: Placeholder | None
     columns: list[Column]
-    unit_targets: list[Placeholder]  # those that must lie in [0, 1]
+    domains: list[tuple[Placeholder, str]]  # targets that are not any numbers; see DOMAINS
 
     def check_targets(self, arrays: Mapping[Any, Array]) -> None:
-        """Raise `ArgumentError` for real numbers where 0, 1 or a probability is needed."""
-        for target in self.unit_targets:
-            array = arrays[target]
-            if array.size and (array.min() < 0 or array.max() > 1):
+        """Raise `ArgumentError` for targets that a loss or a metric cannot mean."""
+        for target, domain in self.domains:
+            array, (is_inside, advice) = arrays[target], DOMAINS[domain]
+            if array.size and not is_inside(array):
                 raise ArgumentError(
                     f"the targets {target.label()!r} lie in [{array.min():g}, {array.max():g}]; "
-                    "binary_cross_entropy and the accuracy of floats take 0, 1 or a probability "
-                    "between them. For real numbers use the loss l2 with the metrics mae, rmse or "
-                    "r2, for several classes cross_entropy with integer labels"
+                    f"{advice}"
                 )
 
     def logs(self, record: Array, prefix: str = "") -> dict[str, Any]:
@@ -188,8 +217,12 @@ class Goal:
             for node in plan.graph.order
             if getattr(node, "unit_target", False) and node.inputs
         ]
-        unit_targets = [target for target in targets if target in units]
-        return CompiledGoal(plan, targets, names, weight, _columns(measured), unit_targets)
+        domains = [(target, "unit") for target in targets if target in units]
+        for target, function in zip(targets, self._losses_of(names), strict=True):
+            domain = getattr(getattr(function, "func", function), "target_domain", "")
+            if domain and (target, domain) not in domains:
+                domains.append((target, domain))
+        return CompiledGoal(plan, targets, names, weight, _columns(measured), domains)
 
     def _losses_of(self, names: list[str]) -> list[Function]:
         """Return the loss of each output."""
@@ -236,8 +269,9 @@ def loss_node(
 ) -> tuple[Placeholder, Value]:
     """Return the target's placeholder and the loss; labels if the loss takes no floats there."""
     shape = output.shape
-    kinds = [(shape, output.dtype)]
-    if shape:
+    of_targets = getattr(getattr(function, "func", function), "target_shape", None)
+    kinds = [(shape if of_targets is None else of_targets(shape), output.dtype)]
+    if shape and of_targets is None:
         kinds.append((shape[:-1], INT64))
     refused: DTypeError | None = None
     for target_shape, dtype in kinds:
