@@ -155,4 +155,14 @@ PF_KERNEL(rmse)            /* y, y_hat (n, ...), [w] -> sums (2,)  sum w (y_hat 
 PF_KERNEL(r2)              /* y, y_hat (n, ...), [w] -> sums (9,)
                               the first sum of rmse; then sum w, sum w y and
                               sum w y^2, in 2, 3 and 3 parts */
-PF_KERNEL(mean_of)         /* loss s(), shape of y (n, ...), [w] -> sums (2,)  loss sum w, sum w */
+PF_KERNEL(element_mean)    /* v (n, ...), [w] -> sums (2,)  sum w v, sum w */
+PF_KERNEL(sum_over_count)  /* total (...), count (...) -> sums (2,)  sum total, sum count */
+PF_KERNEL(binary_confusion_matrix)
+/* y, x (n, ...), [w] -> sums (4,)
+   (2, 2), flat: sum w at [y > 1/2][x > 0] */
+PF_KERNEL(top_k_accuracy)   /* labels (n, ...), x (n, ..., classes), [w] -> sums (2,)
+                               sum w [x_label among the k largest], sum w */
+PF_KERNEL(calibration_bins) /* labels (n, ...), p (n, ..., classes), [w] -> sums (3 bins,)
+                               (bins, 3), flat: sum w, sum w max p, sum w [argmax p = label] of the
+                               rows whose max p lies in a bin */
+PF_KERNEL(mean_of)          /* loss s(), shape of y (n, ...), [w] -> sums (2,)  loss sum w, sum w */

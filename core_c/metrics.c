@@ -230,3 +230,85 @@ int PF_NAME(mean_of)(const pf_call *call) {
     sums[1] = weight;
     return PF_OK;
 }
+
+/* v (n, ...), [w] -> sum w v, sum w */
+int PF_NAME(element_mean)(const pf_call *call) {
+    const weighted_rows b = weighted_rows_of(call, 0, 1);
+    const real *v = pf_in(call, 0);
+    double *sums = pf_out_double(call, 0), total = 0;
+    for (int64_t r = 0; r < b.rows; r++) {
+        double sum = 0;
+        for (int64_t i = r * b.row; i < (r + 1) * b.row; i++) sum += (double)v[i];
+        total += weight_of(b, r) * sum;
+    }
+    sums[0] = total, sums[1] = total_weight(b);
+    return PF_OK;
+}
+
+/* y, y_hat (n, ...), [w] -> counts (2, 2): counts[y > 1/2][y_hat > 0] = sum w */
+int PF_NAME(binary_confusion_matrix)(const pf_call *call) {
+    const weighted_rows b = weighted_rows_of(call, 1, 2);
+    const real *y = pf_in(call, 0), *y_hat = pf_in(call, 1);
+    double *counts = pf_out_double(call, 0);
+    for (int i = 0; i < 4; i++) counts[i] = 0;
+    for (int64_t i = 0; i < b.rows * b.row; i++)
+        counts[2 * (y[i] > R(0.5)) + (y_hat[i] > 0)] += weight_of(b, i / b.row);
+    return PF_OK;
+}
+
+/* labels (n, ...), logits (n, ..., classes), [w] -> sum w [the label is among the k largest], sum
+ * w. Of equal logits the last ones count as larger. */
+int PF_NAME(top_k_accuracy)(const pf_call *call) {
+    const int64_t classes = pf_last_dim(call->inputs[1]), k = *(const int64_t *)call->attributes;
+    const int status = check_labels(call, classes);
+    if (status != PF_OK) return status;
+    const weighted_rows b = weighted_rows_of(call, 0, 2);
+    const int64_t *labels = pf_in_int(call, 0);
+    const real *x = pf_in(call, 1);
+    double *sums = pf_out_double(call, 0), correct = 0;
+    for (int64_t i = 0; i < b.rows * b.row; i++, x += classes) {
+        int64_t above = 0;
+        for (int64_t c = 0; c < classes; c++)
+            above += x[c] > x[labels[i]] || (x[c] == x[labels[i]] && c > labels[i]);
+        if (above < k) correct += weight_of(b, i / b.row);
+    }
+    sums[0] = correct, sums[1] = total_weight(b);
+    return PF_OK;
+}
+
+/* labels (n, ...), probabilities p (n, ..., classes), [w] -> sums (bins, 3): of the rows with
+ * max p in a bin sum w, sum w max p, sum w [argmax p = label] */
+int PF_NAME(calibration_bins)(const pf_call *call) {
+    const int64_t classes = pf_last_dim(call->inputs[1]), bins = *(const int64_t *)call->attributes;
+    const int status = check_labels(call, classes);
+    if (status != PF_OK) return status;
+    const weighted_rows b = weighted_rows_of(call, 0, 2);
+    const int64_t *labels = pf_in_int(call, 0);
+    const real *p = pf_in(call, 1);
+    double *sums = pf_out_double(call, 0);
+    for (int64_t i = 0; i < 3 * bins; i++) sums[i] = 0;
+    for (int64_t i = 0; i < b.rows * b.row; i++, p += classes) {
+        const int64_t best = argmax(p, classes);
+        const double weight = weight_of(b, i / b.row), most = (double)p[best];
+        if (!(most >= 0 && most <= 1)) { /* no probability: the result is none either */
+            sums[0] += (double)NAN;
+            continue;
+        }
+        const int64_t bin = most < 1 ? (int64_t)(most * (double)bins) : bins - 1;
+        sums[3 * bin] += weight;
+        sums[3 * bin + 1] += weight * most;
+        sums[3 * bin + 2] += weight * (best == labels[i]);
+    }
+    return PF_OK;
+}
+
+/* total (...), count (...) -> the sum of each */
+int PF_NAME(sum_over_count)(const pf_call *call) {
+    double *sums = pf_out_double(call, 0);
+    for (int k = 0; k < 2; k++) {
+        const real *x = pf_in(call, k);
+        sums[k] = 0;
+        for (int64_t i = 0; i < pf_count(call->inputs[k]); i++) sums[k] += (double)x[i];
+    }
+    return PF_OK;
+}

@@ -46,6 +46,7 @@ __all__ = [
     "ResourceError",
     "ShapeError",
     "SlotError",
+    "UndefinedMetricWarning",
     "UnknownNameError",
     "UnusedParameterWarning",
     "ValueReusedError",
@@ -192,6 +193,13 @@ class PyframeDeprecationWarning(DeprecationWarning):
 
 class DivergenceWarning(RuntimeWarning):
     """A loss has become NaN or infinite, and the fit goes on with it."""
+
+
+class UndefinedMetricWarning(UserWarning):
+    """A metric has no value for what was counted, such as the precision of a class never predicted.
+
+    The message says what was taken instead.
+    """
 
 
 class UnusedParameterWarning(UserWarning):

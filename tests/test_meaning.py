@@ -97,13 +97,42 @@ def true_metric(metric: str, loss: str, activation: str | None, out: Any, y: Any
     }[metric]
 
 
+# What the losses composed of other ops take: classes, of which a softmax makes probabilities;
+# classes that are independent of each other, of which a sigmoid does; or values.
+COMPOSED = {
+    "binary_focal_loss": "independent",
+    "contrastive_loss": "values",
+    "cosine_loss": "values",
+    "dice_loss": "independent",
+    "focal_loss": "classes",
+    "hinge": "values",
+    "kl_divergence": "classes",
+    "log_cosh": "values",
+    "poisson_loss": "values",
+    "quantile_loss": "values",
+    "soft_cross_entropy": "classes",
+    "squared_hinge": "values",
+    "weighted_binary_cross_entropy": "independent",
+}
+# Its prediction has twice as many columns as its target.
+APART = {"gaussian_nll"}
 LOSSES = ["l1_loss", "l2_loss", "huber_loss", "cross_entropy", "binary_cross_entropy"]
 METRICS = ["accuracy", "mae", "rmse", "r2", "confusion_matrix"]
+# Those composed of other ops, or made of a confusion matrix, and what they are of.
+MADE = {
+    **dict.fromkeys(("precision", "recall", "f1", "iou", "balanced_accuracy"), "classes"),
+    **dict.fromkeys(("cohen_kappa", "matthews_corrcoef", "top_k_accuracy"), "classes"),
+    **dict.fromkeys(("cross_entropy_metric", "perplexity", "brier"), "classes"),
+    "calibration_error": "classes",
+    **dict.fromkeys(("mse", "mape"), "values"),
+    **dict.fromkeys(("roc_auc", "average_precision"), "whole"),
+}
 
 
 def test_the_table_knows_every_loss_and_metric() -> None:
     """A new built-in one needs its truth here."""
-    assert set(LOSSES) == set(pf.losses.BUILT_IN) and set(METRICS) == set(pf.metrics.BUILT_IN)
+    assert {*LOSSES, *COMPOSED, *APART} == set(pf.losses.BUILT_IN)
+    assert {*METRICS, *MADE} == set(pf.metrics.BUILT_IN)
     assert {"sigmoid", "softmax", "log_softmax", "relu", "tanh"} < set(activations())
     assert len(registries["losses"].names()) >= len(LOSSES)
 
@@ -314,3 +343,44 @@ def test_without_the_check_of_mixtures_they_are_taken(monkeypatch: pytest.Monkey
     monkeypatch.setattr(logits, "check_not_mixed", lambda *args: None)
     with pytest.raises(pytest.fail.Exception):
         test_mixed_probabilities_are_refused(pf.Sigmoid, lambda a, b: a * 1.0)
+
+
+@pytest.mark.parametrize("loss", COMPOSED)
+@pytest.mark.parametrize("activation", activations())
+def test_a_composed_loss_is_of_what_it_says(activation: str | None, loss: str) -> None:
+    model, z, out, _ = model_and_truth(activation, "l2_loss")
+    if out.shape != (ROWS, 3):
+        pytest.skip("it is no activation")
+    labels, ones = RNG.integers(0, 3, ROWS), RNG.integers(0, 2, (ROWS, 3)).astype(float)
+    function, kind = pf.losses.get(loss), COMPOSED[loss]
+    y: Any = {"signs": 2 * ones - 1, "shares": np.eye(3)[labels]}.get(function.target_domain, ones)
+    y = labels if function.integer_inputs else y
+    refused = {"classes": ("sigmoid",), "independent": ("softmax", "log_softmax"), "values": ()}
+    if activation in refused[kind]:
+        with pytest.raises(ArgumentError, match="end with activation="):
+            pf.Trainer(model, loss).evaluate(X, y)
+        return
+    logits_of = {"classes": "softmax", "independent": "sigmoid", "values": ""}[kind]
+    with np.errstate(all="ignore"):
+        truth = function.reference(y, z if activation == logits_of else out, None, reduction="mean")
+    assert pf.Trainer(model, loss).evaluate(X, y, 7)["loss"] == pytest.approx(
+        float(truth), rel=1e-9, nan_ok=True
+    )
+
+
+@pytest.mark.parametrize("metric", [name for name, kind in MADE.items() if kind == "classes"])
+@pytest.mark.parametrize("activation", [None, "softmax", "tanh", "log_softmax"])
+def test_a_metric_of_classes_is_that_of_its_logits(activation: str | None, metric: str) -> None:
+    model, z, out, y = model_and_truth(activation, "cross_entropy")
+    function = pf.metrics.get(metric)
+    node = function(pf.Placeholder(shape=(None,), dtype="int64"), pf.Placeholder(shape=(None, 3)))
+    sums = function.reference(y, z if activation == "softmax" else out, None)
+    got = pf.Trainer(model, "cross_entropy", metrics=[metric]).evaluate(X, y, 7)[metric]
+    assert got == pytest.approx(node.finalize(sums.tolist()), rel=1e-9)
+
+
+@pytest.mark.parametrize("metric", [name for name, kind in MADE.items() if kind == "classes"])
+def test_a_metric_of_classes_refuses_values(metric: str) -> None:
+    model, _, _, _ = model_and_truth(None, "l2_loss")
+    with pytest.raises(PyframeError):
+        pf.Trainer(model, "l2", metrics=[metric]).evaluate(X, 3 * RNG.normal(size=(ROWS, 3)))

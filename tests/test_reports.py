@@ -17,7 +17,6 @@ from pyframe.callbacks import EarlyStopping, ModelCheckpoint
 from pyframe.graph.spec import Spec
 from pyframe.layers import Dense
 from pyframe.metrics import pyframe_register_metrics
-from pyframe.ops.metrics import LabelMetric, Metric
 from pyframe.plugins.registry import registries
 from pyframe.training.fit import Fit
 from pyframe.training.goal import Column, CompiledGoal
@@ -32,7 +31,8 @@ METRICS = registries["metrics"].names()  # those of plugins too
 
 def metric_fit(metric: Any, **options: Any) -> tuple[pf.Trainer, dict[str, Any]]:
     """Return a trainer with a metric, and the data that it takes."""
-    labels = metric in ("accuracy", "confusion_matrix")
+    found = pf.metrics.get(metric) if isinstance(metric, str) else metric
+    labels = isinstance(found, pf.metrics.WholeEpoch) or bool(getattr(found, "integer_inputs", ()))
     pf.set_seed(0)
     model = pf.Sequential([Dense(2 if labels else 1)], input_shape=(3,))
     work = pf.Trainer(model, "cross_entropy" if labels else "l2", metrics=[metric], **options)
@@ -69,15 +69,17 @@ class Silent(Counted):
     higher_is_better = None
 
 
-def value_of(metric: type[Metric], *, good: bool) -> Any:
+def value_of(metric: Any, *, good: bool) -> Any:
     """Return a metric of a prediction that is right, or wrong."""
-    y: Any = np.arange(6) % 3
-    if issubclass(metric, LabelMetric):
-        y_hat = 9.0 * np.eye(3)[y if good else (y + 1) % 3]
+    y: Any = np.arange(14) % 7  # more classes than the five best
+    if isinstance(metric, pf.metrics.WholeEpoch):
+        return metric(y > 1, (y > 1) == good)
+    if getattr(metric, "integer_inputs", ()):
+        y_hat = 9.0 * np.eye(7)[y if good else (y + 1) % 7]
     else:
         y, y_hat = y + 0.0, y + (0.1 if good else 2.0)
     targets, predictions = (pf.Placeholder(shape=a.shape, dtype=a.dtype) for a in (y, y_hat))
-    node = metric(targets, predictions)
+    node = metric(targets, predictions).node
     return node.finalize(pf.compile(node).run({targets: y, predictions: y_hat}).tolist())
 
 
@@ -132,20 +134,20 @@ def test_a_plugins_metric_is_never_guessed_at(
     class Overlap:
         @pf.hookimpl
         def pyframe_register_metrics(self) -> dict[str, Any]:
-            return {"iou": iou}
+            return {"overlap": iou}
 
     monkeypatch.setattr(iou, "higher_is_better", said, raising=False)
     plugin = Overlap()
     pf.plugins.register(plugin, "overlap")
     try:
         if rises is None:
-            work, given = metric_fit("iou", callbacks=[EarlyStopping("iou")])
-            with pytest.raises(pf.ArgumentError, match="'iou' does not say.*mode='max'"):
+            work, given = metric_fit("overlap", callbacks=[EarlyStopping("overlap")])
+            with pytest.raises(pf.ArgumentError, match="'overlap' does not say.*mode='max'"):
                 work.fit(epochs=1, **given)
-            work.callbacks = [EarlyStopping("iou", mode="max")]
+            work.callbacks = [EarlyStopping("overlap", mode="max")]
             work.fit(epochs=1, **given)
         else:
-            test_the_metric_decides_what_is_best("iou", rises, "val_", tmp_path)
+            test_the_metric_decides_what_is_best("overlap", rises, "val_", tmp_path)
     finally:
         pf.plugins.unregister(plugin)
 

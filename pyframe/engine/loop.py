@@ -110,6 +110,8 @@ class Loop:
         Finished epochs.
     batch_index, batches : int
         Batches done in the present epoch, and in a whole one.
+    arrays : dict of Placeholder to ndarray
+        What it reads.
     records : ndarray of float64, (epoch, width)
         Sums of the metrics' outputs over each finished epoch.
 
@@ -140,8 +142,8 @@ class Loop:
         if stop not in STOPS:
             raise ArgumentError(f"stop={stop!r}; use None, 'epoch' or 'step'")
         self._engine, self._training = engine, training
-        self._arrays = arrays
-        self.samples = len(next(iter(self._arrays.values())))
+        self.arrays = arrays
+        self.samples = len(next(iter(self.arrays.values())))
         self.batch_size = check_batch_size(batch_size, self.samples)
         self.batches = -(-self.samples // self.batch_size)
         self.epochs = check_integer("epochs", epochs, at_least=0)
@@ -193,12 +195,12 @@ class Loop:
 
     def _specialize(self, rows: int) -> tuple[Specialization, Context]:
         engine = self._engine
-        feeds = {p: a[:rows] for p, a in self._arrays.items()}
+        feeds = {p: a[:rows] for p, a in self.arrays.items()}
         mode = "train" if self._training else "evaluate"
         specialization = engine.specialize(mode, [], feeds, self._training)
         context = self._stack.enter_context(engine.context(specialization))
         context.bind(feeds)
-        context.feeds = list(self._arrays.values())
+        context.feeds = list(self.arrays.values())
         return specialization, context
 
     def _prepare(self) -> None:
@@ -226,7 +228,7 @@ class Loop:
         table = ffi.new("pf_feed[]", max(len(bases), 1))
         kept: list[Any] = [table]
         for i, (placeholder, base) in enumerate(bases.items()):
-            array = self._arrays[placeholder]
+            array = self.arrays[placeholder]
             feed = table[i]
             feed.data, feed.base = pointer(array), base
             feed.row_bytes = array.nbytes // len(array)
@@ -393,7 +395,7 @@ class Loop:
 
     def _row_of(self, error: LabelError) -> int | None:
         """Return the row of the data with a wrong label, if it is clear which labels are meant."""
-        labels = [a for a in self._arrays.values() if a.dtype == np.int64]
+        labels = [a for a in self.arrays.values() if a.dtype == np.int64]
         if error.index is None or len(labels) != 1:
             return None
         place = self._loop.batch_index * self.batch_size

@@ -48,6 +48,7 @@ class Composite:
         rectifies: bool = False,
         listed_in: str = "",
         aliases: Sequence[str] = (),
+        higher_is_better: bool | None = None,
         target_domain: str = "",
         target_shape: Callable[[Any], Any] | None = None,
     ) -> None:
@@ -61,6 +62,7 @@ class Composite:
         self.optional_inputs = tuple(optional_inputs)
         self.constant_inputs = tuple(constant_inputs)
         self.listed_in, self.aliases = listed_in, tuple(aliases)
+        self.higher_is_better = higher_is_better
         self.target_domain, self.target_shape = target_domain, target_shape
         self._function, self._cases = function, tuple(cases)
 
@@ -105,11 +107,11 @@ def composite(
         ``sample(draw)`` gives a random `Case`; `draw` is a `pyframe.testing.Draw`.
     **declared
         `cases`, fixed test cases; `magnitude`, `differentiable`, `integer_inputs`,
-        `optional_inputs`, `constant_inputs`, `rectifies`, `listed_in` and `aliases`, all as for an
-        `Op`. The magnitude is that of the result unless given. A loss may say in `target_domain`
-        what its targets have to be: "unit", within [0, 1]; "shares", probabilities along the last
-        axis; "counts", at least 0; or "signs", -1 and 1; and `target_shape` gives their shape for
-        that of the prediction, if it is another one.
+        `optional_inputs`, `constant_inputs`, `rectifies`, `listed_in`, `aliases` and
+        `higher_is_better`, all as for an `Op` or a metric. The magnitude is that of the result
+        unless given. A loss may say in `target_domain` what its targets have to be: "unit", within
+        [0, 1]; "shares", probabilities along the last axis; "counts", at least 0; or "signs", -1
+        and 1; and `target_shape` gives their shape for that of the prediction, if it is another.
 
     Examples
     --------

@@ -73,7 +73,7 @@ class BinaryCrossEntropy(Loss):
     """
 
     op = "binary_cross_entropy"
-    aliases = ("bce",)
+    aliases = ("bce", "binary_crossentropy", "BCEWithLogitsLoss")
     of_values = False
     unit_target = True
 

@@ -19,15 +19,15 @@ from pyframe.attributes import number, one_of
 from pyframe.errors import ArgumentError, ShapeError
 from pyframe.graph.composite import Composite, composite
 from pyframe.graph.node import Constant, Value
-from pyframe.graph.op import Case, same_extent, same_shape
+from pyframe.graph.op import Case
 from pyframe.graph.spec import describe
 from pyframe.ops.activations import Relu, Sigmoid, Softplus, logistic
 from pyframe.ops.arithmetic import Abs, Exp, Log, Maximum, Sqrt, Square
 from pyframe.ops.entropy import CrossEntropy
 from pyframe.ops.logits import binary_logits, class_logits
-from pyframe.ops.losses import REDUCTIONS, ReduceLoss, reduce_loss
+from pyframe.ops.losses import REDUCTIONS, MatchTarget, ReduceLoss, reduce_loss
 from pyframe.ops.reductions import Sum
-from pyframe.ops.shapes import Reshape, Slice
+from pyframe.ops.shapes import Slice
 from pyframe.ops.softmax import LogSoftmax
 
 LEAST = 1e-30  # what a number is raised to before its logarithm is taken
@@ -35,25 +35,24 @@ Formula = Callable[..., Value]
 
 
 def as_pair(y: Any, y_hat: Any, loss: str) -> tuple[Value, Value]:
-    """Return target and prediction in one shape: a target (n,) is a column of predictions (n, 1).
+    """Return target and prediction in one shape; see `MatchTarget`.
 
     Raises
     ------
+    ArgumentError
+        If the prediction is no node.
     ShapeError
-        If they have two shapes: nothing is broadcast.
+        If they differ in shape: nothing is broadcast.
     """
+    prediction = _node(y_hat, loss)
+    target = y if isinstance(y, Value) else Constant(y, dtype=prediction.dtype)
+    return MatchTarget(target, prediction, name=loss), prediction
+
+
+def _node(y_hat: Any, loss: str) -> Value:
     if not isinstance(y_hat, Value):
         raise ArgumentError(f"{loss}: the prediction must be a node, and is {type(y_hat).__name__}")
-    target = y if isinstance(y, Value) else Constant(y, dtype=y_hat.dtype)
-    a, b = target.shape, y_hat.shape
-    if a is None or b is None or same_shape(a, b):
-        return target, y_hat
-    if len(a) == 1 and len(b) == 2 and same_extent(a[0], b[0]) and b[1] in (None, 1):
-        return Reshape(target, (-1, 1)), y_hat
-    raise ShapeError(
-        f"{loss}: target and prediction must have one shape, or the target (n,) and the prediction "
-        f"(n, 1); got {target.node.label()} {describe(a)}, {y_hat.node.label()} {describe(b)}"
-    )
+    return y_hat
 
 
 def loss(
@@ -241,25 +240,22 @@ def PoissonLoss(y: Value, y_hat: Value, log_input: bool = True) -> Value:
 
 
 def _pair_with_variance(y: Any, y_hat: Any, loss: str) -> tuple[Value, Value]:
-    """Return a target (n, ..., k) for predictions (n, ..., 2k)."""
-    if not isinstance(y_hat, Value):
-        raise ArgumentError(f"{loss}: the prediction must be a node, and is {type(y_hat).__name__}")
-    target = y if isinstance(y, Value) else Constant(y, dtype=y_hat.dtype)
-    shape = y_hat.shape
-    if shape is None or not shape or shape[-1] is None or shape[-1] % 2:
+    """Return the target of k means, and a prediction (n, ..., 2k)."""
+    shape = _node(y_hat, loss).shape
+    if not shape or shape[-1] is None or shape[-1] % 2:
         raise ShapeError(
             f"{loss}: the prediction must be (n, ..., 2k), k means and then k logarithms of "
             f"variances; got {describe(shape)}"
         )
-    half = (*shape[:-1], shape[-1] // 2)
-    if target.shape is not None and len(target.shape) == len(shape) - 1 and half[-1] == 1:
-        return Reshape(target, (-1, *half[1:])) if len(half) <= 2 else target, y_hat
-    if target.shape is not None and not same_shape(target.shape, half):
-        raise ShapeError(
-            f"{loss}: a prediction {describe(shape)} goes with a target {describe(half)}, and this "
-            f"one is {describe(target.shape)}"
-        )
-    return target, y_hat
+    return as_pair(y, _part(y_hat, 0), loss)[0], y_hat
+
+
+def _part(y_hat: Value, which: int) -> Value:
+    """Return the first or the second half along the last axis."""
+    assert y_hat.shape is not None and y_hat.shape[-1] is not None
+    k = y_hat.shape[-1] // 2
+    front = (slice(None),) * (len(y_hat.shape) - 1)
+    return Slice(y_hat, (*front, slice(which * k, (which + 1) * k)))
 
 
 def _gaussian(y: Any, y_hat: Any) -> Any:
@@ -306,14 +302,8 @@ def GaussianNll(y: Value, y_hat: Value) -> Value:
     Nix, Weigend, "Estimating the mean and variance of the target probability distribution", ICNN
     1994, equation 5.
     """
-    assert y_hat.shape is not None and y_hat.shape[-1] is not None
-    k = y_hat.shape[-1] // 2
-    front = (slice(None),) * (len(y_hat.shape) - 1)
-    mean, log_variance = (
-        Slice(y_hat, (*front, slice(0, k))),
-        Slice(y_hat, (*front, slice(k, 2 * k))),
-    )
-    return 0.5 * (log_variance + Square(y - mean) * Exp(-log_variance))
+    log_variance = _part(y_hat, 1)
+    return 0.5 * (log_variance + Square(y - _part(y_hat, 0)) * Exp(-log_variance))
 
 
 # ---- margins ----

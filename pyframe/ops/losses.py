@@ -27,7 +27,7 @@ from pyframe.attributes import number, one_of
 from pyframe.graph.node import Constant, Value
 from pyframe.graph.op import Case, Op, Rows, known, merge_shapes, same_extent, same_shape
 from pyframe.graph.spec import INT64, Shape, Spec
-from pyframe.ops.shapes import Reshape
+from pyframe.ops.shapes import Reshape, Reshaped
 
 REDUCTIONS = ("mean", "sum", "none")
 COMPUTED = {"elements": "i8"}  # whose mean it is: a kernel may see some rows of the batch only
@@ -325,7 +325,7 @@ class L1Loss(Loss):
     """
 
     op = "l1_loss"
-    aliases = ("l1", "mae")
+    aliases = ("l1", "mae", "mean_absolute_error", "absolute_error")
 
     @classmethod
     def element(cls, y: Any, y_hat: Any, delta: float) -> Any:
@@ -378,7 +378,14 @@ class L2Loss(Loss):
     """
 
     op = "l2_loss"
-    aliases = ("l2", "mse", "L2_LOSS")  # the last as the lesson spells it
+    aliases = (
+        "l2",
+        "mse",
+        "mean_squared_error",
+        "squared_error",
+        "MSELoss",
+        "L2_LOSS",
+    )  # the last as the lesson spells it
 
     @classmethod
     def element(cls, y: Any, y_hat: Any, delta: float) -> Any:
@@ -437,7 +444,7 @@ class HuberLoss(Loss):
     """
 
     op = "huber_loss"
-    aliases = ("huber",)
+    aliases = ("huber", "smooth_l1")
     attributes = {"reduction": "i8", "delta": "f8"}
     rules = {**Loss.rules, "delta": number(above=0)}
 
@@ -480,6 +487,53 @@ class HuberLossGrad(LossGrad):
     def derivatives(cls, y: Any, y_hat: Any, delta: float) -> tuple[Any, Any]:
         d = np.clip(y_hat - y, -delta, delta)
         return -d, d
+
+
+class MatchTarget(Reshaped):
+    """The target in the shape of its prediction: (n,) as (n, 1), or as it is.
+
+    A loss composed of other ops begins with it: they would broadcast an (n,) against an (n, 1), or
+    one row against several, in silence.
+
+    Parameters
+    ----------
+    y : Value, shape (n, ...)
+    y_hat : Value, shape (n, ...)
+        Only its shape is used.
+    name : str, optional
+
+    Raises
+    ------
+    ShapeError
+        If the two differ in shape, when the node is made or when the plan gets its feed.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> y, y_hat = pf.Placeholder("y", shape=(None,)), pf.Placeholder("y_hat", shape=(None, 1))
+    >>> pf.MatchTarget(y, y_hat).shape
+    (None, 1)
+    """
+
+    op = "match_target"
+    kernel = "copy"
+    shape_only = (1,)
+
+    def infer_shape(self, *shapes: Any) -> Shape:
+        return match_target(self, *shapes)
+
+    def gradient(self, *grads: Any) -> Sequence[Value | None]:
+        return *super().gradient(*grads), None
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        return np.reshape(inputs[0], inputs[1].shape)
+
+    @classmethod
+    def sample(cls, draw: Any) -> Case:
+        shape = draw.shape(max_ndim=3)
+        as_column = len(shape) == 1 and draw.choice([False, True])
+        return Case((draw.normal(shape), np.zeros((*shape, 1) if as_column else shape)))
 
 
 class ReduceLoss(Op):
@@ -640,6 +694,7 @@ OPS: tuple[type[Op], ...] = (
     L2LossGrad,
     HuberLoss,
     HuberLossGrad,
+    MatchTarget,
     ReduceLoss,
     ReduceLossGrad,
 )

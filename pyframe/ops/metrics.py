@@ -8,14 +8,15 @@ Each takes ``(y, y_hat, sample_weight=None)``, the weight with one number for ea
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 
 from pyframe.attributes import optional, whole
 from pyframe.graph.node import Value
-from pyframe.graph.op import Case, Op, Rows, same_extent
+from pyframe.graph.op import Case, Op, Rows, same_extent, same_shape
 from pyframe.graph.spec import FLOAT64, Array, Shape, Spec
 from pyframe.ops.logits import binary_logits
 from pyframe.ops.losses import as_labels, by_row, match_labels, match_target, match_weight
@@ -58,8 +59,8 @@ class Metric(Op):
     higher_is_better: ClassVar[bool | None] = None
     differentiable = False
     output_dtype = FLOAT64
-    optional_inputs = (2,)
-    constant_inputs = (2,)
+    optional_inputs: ClassVar[tuple[int, ...]] = (2,)
+    constant_inputs: ClassVar[tuple[int, ...]] = (2,)
 
     def finalize(self, sums: Any) -> Any:
         """Return the metric for the sum of the outputs of all batches: a number, or an array."""
@@ -219,7 +220,7 @@ class Accuracy(Ratio, LabelMetric):
     higher_is_better = True
 
     def __new__(cls, y: Any = None, y_hat: Any = None, *args: Any, **kwargs: Any) -> Accuracy:
-        binary = cls is Accuracy and _is_binary(y, y_hat)
+        binary = cls is Accuracy and is_binary(y, y_hat)
         return object.__new__(BinaryAccuracy if binary else cls)
 
     def infer_shape(self, *shapes: Any) -> Shape:
@@ -232,7 +233,7 @@ class Accuracy(Ratio, LabelMetric):
         return np.array([np.sum(weight * (predicted == y)), np.sum(weight)])
 
 
-def _is_binary(y: Any, y_hat: Any) -> bool:
+def is_binary(y: Any, y_hat: Any) -> bool:
     """Return whether y holds probabilities of one class, not labels of several."""
     if not isinstance(y, Value) or y.dtype.kind != "f":
         return False
@@ -370,8 +371,8 @@ class ConfusionMatrix(LabelMetric):
         return {"classes": specs[1].shape[-1]}
 
     def finalize(self, sums: Any) -> Any:
-        flat = np.asarray(sums, np.float64)
-        return flat.reshape(round(flat.size**0.5), -1).copy()
+        flat = np.array(sums, np.float64)
+        return flat.reshape(round(flat.size**0.5), -1)
 
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
@@ -420,6 +421,35 @@ class Mae(Ratio, ElementMetric):
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
         y, y_hat, weight = cls._weighted(*inputs)
         return np.array([np.sum(weight * np.abs(y_hat - y)), np.sum(weight)])
+
+
+class Mse(Ratio, ElementMetric):
+    """The mean squared error: sum w (y_hat - y)^2 / sum w over all elements.
+
+    Parameters
+    ----------
+    y : Value, shape (n, ...)
+        The target; (n,) goes with a prediction (n, 1).
+    y_hat : Value, shape (n, ...)
+    sample_weight : Value, shape (n,), optional
+    name : str, optional
+
+    Returns
+    -------
+    Value of float64, shape (2,)
+        The two sums of the formula.
+    """
+
+    op = "mse"
+    kernel = "rmse"
+    aliases = ("mean_squared_error",)
+    higher_is_better = False
+    exact_on_integers = True
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        y, y_hat, weight = cls._weighted(*inputs)
+        return np.array([np.sum(weight * (y_hat - y) ** 2), np.sum(weight)])
 
 
 class Rmse(ElementMetric):
@@ -630,4 +660,335 @@ class MeanOf(Ratio, Metric):
         return (Case((nan, np.zeros((0, 2)), None)), Case((nan, np.zeros(2), np.zeros(2))))
 
 
-OPS: tuple[type[Op], ...] = (Accuracy, BinaryAccuracy, ConfusionMatrix, Mae, Rmse, R2, MeanOf)
+class ElementMean(Ratio, Metric):
+    """The mean of some values over an epoch: sum w v / sum w over all elements.
+
+    What makes a metric of any formula: ``pf.ElementMean(abs(y - y_hat) / abs(y))``.
+
+    Parameters
+    ----------
+    values : Value, shape (n, ...)
+    sample_weight : Value, shape (n,), optional
+    name : str, optional
+
+    Returns
+    -------
+    Value of float64, shape (2,)
+        The two sums of the formula.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.ElementMean(pf.Placeholder("values", shape=(None,))).finalize([10.0, 4.0])
+    2.5
+    """
+
+    op = "element_mean"  # of any formula: the metric made with it says which way is better
+    listed_in = ""
+    optional_inputs = (1,)
+    constant_inputs = (1,)
+    exact_on_integers = True
+
+    def __init__(self, values: Any, sample_weight: Any = None, *, name: str | None = None) -> None:
+        super().__init__(values, sample_weight, name=name)
+
+    def infer_shape(self, *shapes: Any) -> Shape:
+        values, weight = shapes
+        match_weight(self, weight, values)
+        return (2,)
+
+    def rows(self, specs: Sequence[Spec | None]) -> Rows | None:
+        return _sums_over_rows(specs)
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        values, weight = inputs
+        w = np.broadcast_to(by_row(weight, values.shape), values.shape)
+        return np.array([np.sum(w * values), np.sum(w)])
+
+    @classmethod
+    def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
+        return 16 + inputs[0].size, cls.reference(np.abs(inputs[0]), inputs[1])
+
+    @classmethod
+    def sample(cls, draw: Any) -> Case:
+        values = draw.normal(draw.shape(max_ndim=3))
+        weighted = values.ndim > 0 and draw.choice([False, True])
+        return Case((values, draw.positive(values.shape[:1]) if weighted else None))
+
+
+class SumOverCount(Ratio, Metric):
+    """A sum and its divisor, each added up over an epoch before they are divided.
+
+    Parameters
+    ----------
+    total, count : Value, of one shape
+        Numbers of a batch, usually one each, of shape (); several are added up.
+    name : str, optional
+
+    Returns
+    -------
+    Value of float64, shape (2,)
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> x = pf.Placeholder("x", shape=(None,))
+    >>> pf.SumOverCount(pf.Sum(x), pf.Sum(x * x)).finalize([3.0, 4.0])
+    0.75
+    """
+
+    op = "sum_over_count"
+    listed_in = ""
+    optional_inputs = ()
+    constant_inputs = ()
+    exact_on_integers = True
+
+    def __init__(self, total: Any, count: Any, *, name: str | None = None) -> None:
+        super().__init__(total, count, name=name)
+
+    def infer_shape(self, *shapes: Any) -> Shape:
+        total, count = shapes
+        if not same_shape(total, count):
+            self.bad_shapes("the sum and its divisor must have one shape")
+        return (2,)
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        return np.array([np.sum(x) for x in inputs])
+
+    @classmethod
+    def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
+        return 16 + inputs[0].size, np.array([np.sum(np.abs(x)) for x in inputs])
+
+    @classmethod
+    def sample(cls, draw: Any) -> Case:
+        shape = draw.shape(max_ndim=2)
+        return Case((draw.normal(shape), draw.normal(shape)))
+
+
+class BinaryConfusionMatrix(ElementMetric):
+    """How often (class, predicted class) occurs, of two classes and one logit for each element.
+
+    Parameters
+    ----------
+    y : Value of floats, shape (n, ...)
+        The probability of the positive class, usually 0 or 1; above 1/2 it counts as positive.
+    y_hat : Value, shape (n, ...)
+        The logits, or the probabilities that `pyframe.Sigmoid` makes of them.
+    sample_weight : Value, shape (n,), optional
+    name : str, optional
+
+    Returns
+    -------
+    Value of float64, shape (4,)
+        `finalize` gives the matrix (2, 2): rows are true classes, columns predicted ones.
+    """
+
+    op = "binary_confusion_matrix"
+    listed_in = ""  # `Precision` and others make one when needed
+    length = 4
+    unit_target = True
+    exact_on_integers = True
+
+    def __init__(
+        self, y: Any, y_hat: Any, sample_weight: Any = None, *, name: str | None = None
+    ) -> None:
+        logits = binary_logits(y_hat, "a metric of two classes")
+        super().__init__(y, logits, sample_weight, name=name)
+
+    def finalize(self, sums: Any) -> Any:
+        return np.array(sums, np.float64).reshape(2, 2)
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        y, y_hat, weight = cls._weighted(*inputs)
+        counts = np.zeros(4)
+        np.add.at(counts, 2 * (y > 0.5) + (y_hat > 0), weight)
+        return counts
+
+
+class TopKAccuracy(Ratio, LabelMetric):
+    """The share of rows whose label is among the k largest logits.
+
+    Of equal logits those of higher classes count as larger, as in scikit-learn.
+
+    Parameters
+    ----------
+    y : Value of int64, shape (...)
+        Labels in [0, classes).
+    y_hat : Value, shape (..., classes)
+        Logits or probabilities.
+    sample_weight : Value, shape (n,), optional
+    k : int, default 5
+    name : str, optional
+
+    Returns
+    -------
+    Value of float64, shape (2,)
+        The weight of the right ones, and the weight of all.
+
+    Examples
+    --------
+    >>> import functools, pyframe as pf
+    >>> model = pf.Sequential([pf.layers.Dense(100)])
+    >>> top_3 = functools.partial(pf.TopKAccuracy, k=3)
+    >>> trainer = pf.Trainer(model, "cross_entropy", metrics=["top_k_accuracy", top_3])
+    """
+
+    op = "top_k_accuracy"
+    aliases = ("top_k", "top_k_accuracy_score", "sparse_top_k_categorical_accuracy")
+    higher_is_better = True
+    attributes = {"k": "i8"}
+    rules = {"k": whole(at_least=1)}
+    defaults = {"k": 5}
+
+    def __init__(
+        self, y: Any, y_hat: Any, sample_weight: Any = None, k: int = 5, *, name: str | None = None
+    ) -> None:
+        super().__init__(y, y_hat, sample_weight, name=name, k=k)
+
+    def infer_shape(self, *shapes: Any) -> Shape:
+        self.check_batch(shapes)
+        return (2,)
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        y, x, weight = inputs
+        w = np.broadcast_to(by_row(weight, y.shape), y.shape)
+        order = np.argsort(x, axis=-1, kind="stable")[..., ::-1][..., : attributes.get("k", 5)]
+        return np.array([np.sum(w * (order == y[..., None]).any(-1)), np.sum(w)])
+
+    @classmethod
+    def sample(cls, draw: Any) -> Case:
+        return Case(super().sample(draw).inputs, {"k": draw.choice([1, 2, 5, 50])})
+
+
+class CalibrationBins(LabelMetric):
+    """How right the predicted class is beside how certain it is, in bins of certainty.
+
+    Parameters
+    ----------
+    y : Value of int64, shape (...)
+        Labels in [0, classes).
+    probabilities : Value, shape (..., classes)
+    sample_weight : Value, shape (n,), optional
+    bins : int, default 15
+        Of equal width, from 0 to 1.
+    name : str, optional
+
+    Returns
+    -------
+    Value of float64, shape (3 bins,)
+        `finalize` gives sum_b |sum_b w p - sum_b w [right]| / sum w, the calibration error.
+    """
+
+    op = "calibration_bins"
+    listed_in = ""  # of probabilities: `CalibrationError` makes them of logits
+    higher_is_better = False
+    exact_on_integers = False
+    attributes = {"bins": "i8"}
+    rules = {"bins": whole(at_least=1, at_most=10_000)}
+    defaults = {"bins": 15}
+
+    def __init__(
+        self,
+        y: Any,
+        probabilities: Any,
+        sample_weight: Any = None,
+        bins: int = 15,
+        *,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(y, probabilities, sample_weight, name=name, bins=bins)
+
+    def infer_shape(self, *shapes: Any) -> Shape:
+        self.check_batch(shapes)
+        return (3 * int(self.attrs["bins"]),)
+
+    def finalize(self, sums: Any) -> Any:
+        weight, certainty, right = np.array(sums, np.float64).reshape(-1, 3).T
+        return _ratio(float(np.abs(certainty - right).sum()), float(weight.sum()))
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        y, p, weight = inputs
+        bins = attributes.get("bins", 15)
+        sums = np.zeros((bins, 3))
+        if y.size:
+            most, best = p.max(-1), p.argmax(-1)
+            w = np.broadcast_to(by_row(weight, y.shape), y.shape)
+            inside = (most >= 0) & (most <= 1)
+            at = np.minimum((np.where(inside, most, 0) * bins).astype(int), bins - 1)
+            for column, value in enumerate((w, w * most, w * (best == y))):
+                np.add.at(sums[:, column], at[inside], value[inside])
+            if not inside.all():
+                sums[0, 0] = np.nan
+        return sums.ravel()
+
+    @classmethod
+    def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
+        return 16 + inputs[0].size, np.abs(cls.reference(*inputs, **attributes))
+
+    @classmethod
+    def sample(cls, draw: Any) -> Case:
+        y, x, weight = super().sample(draw).inputs
+        assert x is not None
+        bins = draw.choice([1, 4, 15])
+        p = np.exp(x - x.max(-1, keepdims=True, initial=0))
+        p /= p.sum(-1, keepdims=True)
+        # Exact in float32, and not on the edge of a bin.
+        p = (np.floor(p * 2**10) + 0.5) / 2**11
+        return Case((y, p, weight), {"bins": bins})
+
+    @classmethod
+    def cases(cls) -> Sequence[Case]:
+        p = np.array([[0.25, 0.75], [1.0, 0.0]])
+        return (
+            Case((np.array([1, 0]), p, None), {"bins": 4}),
+            Case((np.array([1, 1]), p, np.array([0.5, 2.0])), {"bins": 15}),
+            Case((np.zeros(0, np.int64), p[:0], None), {"bins": 3}),
+        )
+
+
+def scored(node: Metric, score: Callable[[Any], Any]) -> Metric:
+    """Return a metric of which another one makes a number at the end of an epoch.
+
+    Parameters
+    ----------
+    node : Metric
+        It is changed.
+    score : callable
+        From what its `finalize` returns to the metric.
+    """
+    plain = node.finalize
+    vars(node)["finalize"] = partial(_then, plain, score)
+    vars(node)["finalize_all"] = partial(_then_all, plain, score)
+    return node
+
+
+def _then(plain: Callable[[Any], Any], score: Callable[[Any], Any], sums: Any) -> Any:
+    return score(plain(sums))
+
+
+def _then_all(
+    plain: Callable[[Any], Any], score: Callable[[Any], Any], records: Array
+) -> list[Any]:
+    return [score(plain(sums)) for sums in records.tolist()]
+
+
+OPS: tuple[type[Op], ...] = (
+    Accuracy,
+    BinaryAccuracy,
+    TopKAccuracy,
+    ConfusionMatrix,
+    BinaryConfusionMatrix,
+    CalibrationBins,
+    Mae,
+    Mse,
+    Rmse,
+    R2,
+    MeanOf,
+    ElementMean,
+    SumOverCount,
+)

@@ -38,6 +38,28 @@ def classes(draw: Draw, rows: int) -> tuple[Array, Array]:
     return draw.labels((rows,), FEATURES), draw.normal((rows, FEATURES))
 
 
+def signs(draw: Draw, rows: int) -> tuple[Array, Array]:
+    """Return targets of -1 and 1, and predictions."""
+    y, y_hat = values(draw, rows)
+    return np.where(y < 0.5, -1.0, 1.0), y_hat
+
+
+def shares(draw: Draw, rows: int) -> tuple[Array, Array]:
+    """Return targets that add up to 1 along the last axis, and predictions."""
+    y, y_hat = values(draw, rows)
+    return (1 + y) / (1 + y).sum(-1, keepdims=True), y_hat
+
+
+def halves(draw: Draw, rows: int) -> tuple[Array, Array]:
+    """Return targets, and predictions with twice as many columns."""
+    y, y_hat = values(draw, rows)
+    return y, np.concatenate([y_hat, 0.3 * y_hat], axis=1)
+
+
+# What is drawn for a loss that says what its targets have to be; see `composite`.
+DRAWS: dict[str, Pairs] = {"signs": signs, "shares": shares}
+
+
 def check_loss(
     loss: Callable[..., Any],
     *,
@@ -119,6 +141,11 @@ class Pairing:
     @property
     def draw(self) -> Pairs:
         """The function that draws target and prediction: floats, unless the loss refuses them."""
+        of_domain = DRAWS.get(getattr(self.function, "target_domain", ""))
+        if self.given is None and getattr(self.function, "target_shape", None) is not None:
+            self.given = halves
+        if self.given is None and of_domain is not None:
+            self.given = of_domain
         if self.given is None:
             y, y_hat = self._placeholders(*values(Draw(0), 4), "float64")
             try:

@@ -11,9 +11,11 @@ import numpy as np
 import pyframe
 from pyframe.graph.node import Placeholder
 from pyframe.graph.spec import Array, describe
+from pyframe.metrics import WholeEpoch
 from pyframe.native.threads import num_threads
-from pyframe.ops.metrics import BinaryAccuracy
+from pyframe.ops.metrics import BinaryAccuracy, BinaryConfusionMatrix
 from pyframe.testing.behaviour import THREADS, close, repeat, same_bits
+from pyframe.testing.draw import Draw
 from pyframe.testing.losses import BUILDS, MANY, Pairing, Pairs
 from pyframe.testing.runner import Checks, Expected, fail, require, run_checks
 
@@ -65,7 +67,13 @@ def metric_checks(metric: Callable[..., Any], *, draw: Pairs | None = None) -> C
     - broadcast: prediction and target of other shapes are refused.
     - dtype, threads, determinism, leak.
     - training: `Trainer.evaluate` gives the same in batches and at once.
+
+    Of a `pyframe.metrics.WholeEpoch`: shape (one number for classes and probabilities), direction,
+    additive (the order of the rows is of no matter, a weight of 2 counts as a row twice) and
+    training.
     """
+    if isinstance(metric, WholeEpoch):
+        return _whole_checks(metric)
     bench = _Bench(metric, draw)
     checks: Checks = {
         "shape": bench.check_shape,
@@ -79,6 +87,55 @@ def metric_checks(metric: Callable[..., Any], *, draw: Pairs | None = None) -> C
         "leak": bench.check_leak,
     }
     return checks
+
+
+def _whole_checks(metric: WholeEpoch) -> Checks:
+    """Return the checks of a metric of whole epochs, on classes 0 and 1 and probabilities."""
+    what = metric.__name__
+    y = np.array([0, 1, 1, 0, 1, 0, 0, 1])
+    p = np.array([0.1, 0.8, 0.8, 0.8, 0.3, 0.3, 0.2, 0.6])
+    made = (p > 0.5).astype(np.int64) if metric.on == "labels" else p
+
+    def check_shape() -> None:
+        require(np.isfinite(metric(y, made)), "shape", what, "it gives no number for 0 and 1")
+
+    def check_direction() -> None:
+        right = y.astype(made.dtype)
+        better = metric(y, right) - metric(y, 1 - right)
+        said = metric.higher_is_better
+        require(
+            said is None or (better > 0) == said,
+            "direction",
+            what,
+            f"higher_is_better is {said}, and right answers change it by {better!r}",
+        )
+
+    def check_additive() -> None:
+        back = metric(y[::-1], made[::-1])
+        require(np.isclose(back, metric(y, made)), "additive", what, "the order of rows matters")
+        weight = np.array([1.0, 2, 1, 1, 2, 1, 1, 1])
+        twice = metric(np.repeat(y, weight.astype(int)), np.repeat(made, weight.astype(int)))
+        ignores = metric(y, made, np.array([9.0, *[1] * 7])) == metric(y, made)
+        require(
+            ignores or np.isclose(metric(y, made, weight), twice),
+            "additive",
+            what,
+            "a row of weight 2 does not count as two rows",
+        )
+
+    def check_training() -> None:
+        model = pyframe.Sequential([pyframe.layers.Dense(1)])
+        trainer = pyframe.Trainer(model, "binary_cross_entropy", metrics=[metric])
+        x = Draw(0).normal((len(y), 3))
+        whole, parts = (trainer.evaluate(x, y, size)[metric.op] for size in (None, 3))
+        require(whole == parts, "training", what, f"evaluate gives {whole}, in batches {parts}")
+
+    return {
+        "shape": check_shape,
+        "direction": check_direction,
+        "additive": check_additive,
+        "training": check_training,
+    }
 
 
 class _Bench(Pairing):
@@ -183,7 +240,9 @@ class _Bench(Pairing):
         model = pyframe.Sequential([pyframe.layers.Dense(y_hat.shape[-1])])
         x = np.random.default_rng(0).normal(size=(21, 4))
         loss: Any = "cross_entropy" if self.takes_labels else "l2"
-        if isinstance(self.node(), BinaryAccuracy):  # it takes probabilities
+        if isinstance(
+            self.node(), BinaryAccuracy | BinaryConfusionMatrix
+        ):  # it takes probabilities
             loss, y = "binary_cross_entropy", np.clip(y, 0, 1)
         trainer = pyframe.Trainer(model, loss, metrics=[self.function])
         history = trainer.fit(x, y, 2, 8, verbose=0)

@@ -330,6 +330,9 @@ class Fit:
             if loop.epoch > done:
                 record = loop.records[-1:]
                 columns = self.goal.columns
-                return {f"val_{c.key}": c.plain_values(record)[0] for c in columns}
+                values = {f"val_{c.key}": c.plain_values(record)[0] for c in columns}
+                whole = self.goal.whole_logs(loop.arrays)
+                return values | {f"val_{key}": value for key, value in whole.items()}
             if self.interrupt.pressed:
-                return {f"val_{c.key}": float("nan") for c in self.goal.columns}
+                keys = [c.key for c in self.goal.columns] + [c.key for c in self.goal.whole]
+                return {f"val_{key}": float("nan") for key in keys}

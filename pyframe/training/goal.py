@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,11 +16,21 @@ from pyframe.graph.order import topological_order
 from pyframe.graph.spec import INT64, Array, describe
 from pyframe.layers.base import unused_name
 from pyframe.model import Model
-from pyframe.ops.logits import before_sigmoid
+from pyframe.ops.activations import logistic
+from pyframe.ops.logits import before_sigmoid, is_mixed
 from pyframe.ops.losses import Loss
-from pyframe.ops.metrics import BinaryAccuracy, ElementMetric, MeanOf, Ratio
+from pyframe.ops.metrics import (
+    BinaryAccuracy,
+    BinaryConfusionMatrix,
+    ElementMean,
+    ElementMetric,
+    MeanOf,
+    Ratio,
+    SumOverCount,
+)
 
 Function = Callable[..., Any]
+ROWS_AT_ONCE = 4096  # are predicted for the metrics of a whole epoch
 
 
 class Column(NamedTuple):
@@ -86,6 +97,36 @@ class Measured(NamedTuple):
     higher_is_better: bool | None
 
 
+class Whole(NamedTuple):
+    """A metric of a whole epoch: its name in the logs, what it is of, and the kind of output."""
+
+    key: str
+    metric: metrics.WholeEpoch
+    target: Placeholder
+    output: Value
+    gives: str  # "probabilities", "logits" or "values"
+
+    def value(self, given: Array, made: Array, weight: Array | None) -> float:
+        """Return the metric for targets and outputs of all rows."""
+        y, y_hat = (a[:, 0] if a.ndim == 2 and a.shape[1] == 1 else a for a in (given, made))
+        if self.metric.on != "outputs":
+            y_hat = as_probabilities(y_hat.astype(np.float64), self.gives, y)
+        if self.metric.on == "labels":
+            y_hat = y_hat.argmax(-1) if y_hat.ndim > y.ndim else (y_hat > 0.5).astype(np.int64)
+            y = y if y.dtype.kind == "i" else (y > 0.5).astype(np.int64)
+        return self.metric(y, y_hat, weight)
+
+
+def as_probabilities(outputs: Array, gives: str, y: Array) -> Array:
+    """Return outputs as probabilities, of the positive class if there are two."""
+    if gives == "logits" and outputs.ndim > y.ndim:
+        e = np.exp(outputs - outputs.max(-1, keepdims=True))
+        outputs = e / e.sum(-1, keepdims=True)
+    elif gives == "logits":
+        outputs = logistic(outputs)
+    return outputs[..., 1] if outputs.ndim > y.ndim and outputs.shape[-1] == 2 else outputs
+
+
 class CompiledGoal(NamedTuple):
     """A goal for one model: its plan, with the placeholders that targets go to."""
 
@@ -95,6 +136,7 @@ class CompiledGoal(NamedTuple):
     weight: Placeholder | None
     columns: list[Column]
     domains: list[tuple[Placeholder, str]]  # targets that are not any numbers; see DOMAINS
+    whole: list[Whole] = []
 
     def check_targets(self, arrays: Mapping[Any, Array]) -> None:
         """Raise `ArgumentError` for targets that a loss or a metric cannot mean."""
@@ -106,20 +148,41 @@ class CompiledGoal(NamedTuple):
                     f"{advice}"
                 )
 
+    def whole_logs(self, arrays: Mapping[Placeholder, Array]) -> dict[str, float]:
+        """Return the metrics of a whole epoch for some data, which are predicted for it."""
+        if not self.whole:
+            return {}
+        outputs = list(dict.fromkeys(one.output for one in self.whole))
+        given = {*self.targets, self.weight}
+        inputs = {p: a for p, a in arrays.items() if p not in given}
+        rows = len(next(iter(inputs.values())))
+        parts = [
+            self.plan.run(
+                {p: a[start : start + ROWS_AT_ONCE] for p, a in inputs.items()}, outputs=outputs
+            )
+            for start in range(0, rows, ROWS_AT_ONCE)
+        ]
+        made = dict(zip(outputs, map(np.concatenate, zip(*parts, strict=True)), strict=True))
+        weight = None if self.weight is None else arrays[self.weight]
+        return {
+            w.key: w.value(np.asarray(arrays[w.target]), made[w.output], weight) for w in self.whole
+        }
+
     def logs(self, record: Array, prefix: str = "") -> dict[str, Any]:
         """Return the losses and metrics of one record."""
         return {prefix + c.key: c.values(record[None])[0] for c in self.columns}
 
     def higher_is_better(self, name: str) -> bool | None:
         """Return whether more is better of a number in the logs; None if it does not say."""
-        columns = {column.key: column for column in self.columns}
-        key = name if name in columns else name.removeprefix("val_")
-        return columns[key].higher_is_better
+        rises = {column.key: column.higher_is_better for column in self.columns}
+        rises |= {one.key: one.metric.higher_is_better for one in self.whole}
+        return rises[name if name in rises else name.removeprefix("val_")]
 
     def log_names(self, *, validated: bool) -> list[str]:
         """Return the names in the logs of a fit, with validation or without."""
         keys = [column.key for column in self.columns]
-        return [*keys, *(f"val_{key}" for key in keys if validated)]
+        held_out = [*keys, *(one.key for one in self.whole)] if validated else []
+        return [*keys, *(f"val_{key}" for key in held_out)]
 
     def target_feed(self, Y: Any) -> dict[Placeholder, Any]:  # noqa: N803
         """Return targets as a feed: one array, or a list or dict (by name) of several."""
@@ -144,8 +207,8 @@ class Goal:
     Parameters
     ----------
     loss : str, callable, or a list or dict of them
-    metrics : list of str or callable
-    loss_weights : list of float, optional
+    metrics : list of str or callable, or a dict of such lists
+    loss_weights : list or dict of float, optional
 
     Attributes
     ----------
@@ -159,7 +222,10 @@ class Goal:
     """
 
     def __init__(
-        self, loss: Any, measures: Iterable[Any] | None, loss_weights: Sequence[float] | None
+        self,
+        loss: Any,
+        measures: Iterable[Any] | Mapping[str, Any] | None,
+        loss_weights: Sequence[float] | Mapping[str, float] | None,
     ) -> None:
         if isinstance(measures, str):
             raise ArgumentError(f"metrics={measures!r}; pass a list: metrics=[{measures!r}]")
@@ -167,12 +233,21 @@ class Goal:
             measures = ()
         if not isinstance(measures, Iterable):
             raise ArgumentError(f"metrics={measures!r}; pass a list of names or callables")
-        given = list(measures)
+        given = measures if isinstance(measures, Mapping) else list(measures)
         self.arguments = {"loss": loss, "metrics": given, "loss_weights": loss_weights}
         self.loss = _resolve_losses(loss)
-        self.metrics: list[tuple[str, Function]] = [(_name_of(m), metrics.get(m)) for m in given]
-        self.factors: list[float] | None = None
-        if loss_weights is not None:
+        # For every output under None, or for each by its name.
+        self.metrics: dict[str | None, list[tuple[str, Function]]] = {
+            name: [(_name_of(m), metrics.get(m)) for m in some]
+            for name, some in _by_output(given).items()
+        }
+        self.factors: list[float] | dict[str, float] | None = None
+        if isinstance(loss_weights, Mapping):
+            self.factors = {
+                name: check_number(f"loss_weights[{name!r}]", w, at_least=0)
+                for name, w in loss_weights.items()
+            }
+        elif loss_weights is not None:
             self.factors = [check_number("loss_weights", w, at_least=0) for w in loss_weights]
 
     def compile(
@@ -188,19 +263,24 @@ class Goal:
             loss_node(function, output, f"y_{name}" if several else "y", weight)
             for function, output, name in zip(self._losses_of(names), outputs, names, strict=True)
         ]
-        cost = self._cost([term for _, term in pairs])
+        cost = self._cost([term for _, term in pairs], names)
+        whole: list[Whole] = []
+        domains: list[tuple[Placeholder, str]] = []
         targets = [target for target, _ in pairs]
         measured = [Measured("loss", MeanOf(cost, targets[0], weight), False)]
         for name, (target, term), output in zip(names, pairs, outputs, strict=True):
             prefix = f"{name}_" if several else ""
             if several:
                 measured.append(Measured(f"{name}_loss", MeanOf(term, target, weight), False))
-            for key, metric in self.metrics:
-                node = metric(target, output)
-                if not isinstance(node, Node):
-                    raise GraphError(
-                        f"metric {key!r} must give a node, and gave {type(node).__name__}"
-                    )
+            for key, metric in self._metrics_of(name, names):
+                if isinstance(metric, metrics.WholeEpoch):
+                    gives = kind_of_output(output, term)
+                    whole.append(Whole(prefix + key, metric, target, output, gives))
+                    continue
+                node = measure(key, metric(target, output), target)
+                domain = getattr(getattr(metric, "func", metric), "target_domain", "")
+                if domain and target.dtype.kind == "f":
+                    domains.append((target, domain))
                 _check_meaning(key, node, output, term)
                 rises = metrics.higher_is_better(metric, node)
                 measured.append(Measured(prefix + key, node, rises))
@@ -217,12 +297,22 @@ class Goal:
             for node in plan.graph.order
             if getattr(node, "unit_target", False) and node.inputs
         ]
-        domains = [(target, "unit") for target in targets if target in units]
+        domains += [(target, "unit") for target in targets if target in units]
         for target, function in zip(targets, self._losses_of(names), strict=True):
             domain = getattr(getattr(function, "func", function), "target_domain", "")
-            if domain and (target, domain) not in domains:
+            if domain:
                 domains.append((target, domain))
-        return CompiledGoal(plan, targets, names, weight, _columns(measured), domains)
+        domains = list(dict.fromkeys(domains))
+        return CompiledGoal(plan, targets, names, weight, _columns(measured), domains, whole)
+
+    def _metrics_of(self, name: str, names: list[str]) -> list[tuple[str, Function]]:
+        """Return the metrics of an output."""
+        unknown = [one for one in self.metrics if one is not None and one not in names]
+        if unknown:
+            raise ArgumentError(
+                f"there are metrics for {unknown[0]!r}; the outputs are {', '.join(names)}"
+            )
+        return [*self.metrics.get(None, ()), *self.metrics.get(name, ())]
 
     def _losses_of(self, names: list[str]) -> list[Function]:
         """Return the loss of each output."""
@@ -238,12 +328,20 @@ class Goal:
             return self.loss
         return [self.loss] * len(names)
 
-    def _cost(self, terms: list[Value]) -> Value:
+    def _cost(self, terms: list[Value], names: list[str]) -> Value:
         """Return the sum of the losses, each times its factor."""
-        if self.factors is not None:
-            if len(self.factors) != len(terms):
-                raise ArgumentError(f"{len(self.factors)} loss_weights for {len(terms)} outputs")
-            terms = [term * factor for term, factor in zip(terms, self.factors, strict=True)]
+        factors = self.factors
+        if isinstance(factors, dict):
+            if set(factors) != set(names):
+                raise ArgumentError(
+                    f"the loss_weights are for {', '.join(factors)}; the outputs are "
+                    f"{', '.join(names)}"
+                )
+            factors = [factors[name] for name in names]
+        if factors is not None:
+            if len(factors) != len(terms):
+                raise ArgumentError(f"{len(factors)} loss_weights for {len(terms)} outputs")
+            terms = [term * factor for term, factor in zip(terms, factors, strict=True)]
         cost = terms[0]
         for term in terms[1:]:
             cost = cost + term
@@ -258,9 +356,48 @@ def _resolve_losses(loss: Any) -> Any:
     return losses.get(loss)
 
 
+def _by_output(given: Any) -> dict[str | None, list[Any]]:
+    """Return lists of metrics by the output that they are for, None for all."""
+    if not isinstance(given, Mapping):
+        return {None: given}
+    return {
+        name: list(some) if isinstance(some, list | tuple) else [some]
+        for name, some in given.items()
+    }
+
+
+def measure(key: str, made: Any, target: Value) -> Node:
+    """Return the node of a metric for what its function made.
+
+    That is a node whose outputs add up over batches; or a node of one number, the mean over the
+    batch; one of shape (n, ...), to be averaged; or a pair of them, a sum and its divisor.
+    """
+    if isinstance(made, tuple) and len(made) == 2 and all(isinstance(v, Value) for v in made):
+        return SumOverCount(*made)
+    if isinstance(made, Node) and callable(getattr(made, "finalize", None)):
+        return made
+    if isinstance(made, Value) and made.dtype.kind == "f":
+        return MeanOf(made, target) if made.shape == () else ElementMean(made)
+    raise GraphError(
+        f"metric {key!r} must give a node, or a pair of nodes, a sum and its divisor, and gave "
+        f"{type(made).__name__}"
+    )
+
+
+def kind_of_output(output: Value, term: Value) -> str:
+    """Return whether an output is probabilities, logits or values, by its node and its loss."""
+    if is_mixed(output) or before_sigmoid(output) is not None:
+        return "probabilities"
+    found = topological_order([term])
+    of_classes = any(isinstance(node, Loss) and not node.of_values for node in found)
+    return "logits" if of_classes else "values"
+
+
 def _name_of(metric: Any) -> str:
     if isinstance(metric, str):
         return metric
+    if isinstance(metric, partial):
+        return _name_of(metric.func)
     return getattr(metric, "op", "") or getattr(metric, "__name__", type(metric).__name__)
 
 
@@ -298,7 +435,9 @@ def _check_meaning(key: str, metric: Node, output: Value, term: Value) -> None:
     if before_sigmoid(output) is not None:
         return
     found = [node for node in topological_order([term]) if isinstance(node, Loss)]
-    if isinstance(metric, BinaryAccuracy) and any(loss.of_values for loss in found):
+    if isinstance(metric, BinaryAccuracy | BinaryConfusionMatrix):
+        if not any(loss.of_values for loss in found):
+            return
         raise ArgumentError(
             f"metric {key!r} counts how often a class is right, and with the loss {found[0].op} "
             "the output is a real number: use mae, rmse or r2. To classify, use "

@@ -39,13 +39,15 @@ class Trainer(Strict):
         One for all outputs, or one for each (a dict goes by `Model.output_names`); their sum is
         minimized. A callable of (y, y_hat, sample_weight=None) that gives a scalar node.
     optimizer : str, Optimizer or class
-    metrics : list of str or callable, optional
-        Computed for every output, during training and validation. They do not look at sample
-        weights.
+    metrics : list of str or callable, or a dict of such lists, optional
+        Computed for every output, or for those that the dict names, during training and
+        validation. They do not look at sample weights. What a callable may give says
+        `pyframe.metrics.get`; metrics of a `pyframe.metrics.WholeEpoch` are those of validation and
+        `evaluate` alone.
     callbacks : list of Callback
         For every fit.
-    loss_weights : list of float, optional
-        Factors of the outputs' losses.
+    loss_weights : list or dict of float, optional
+        Factors of the outputs' losses; a dict goes by `Model.output_names`.
     detect_anomaly : bool, default False
         Stop with an `AnomalyError` that names the first node to give NaN or infinity.
 
@@ -349,7 +351,7 @@ class Trainer(Strict):
         with loop:
             while loop.run(SECONDS_PER_LOOK) != "done":
                 pass
-            return goal.logs(loop.records[0])
+            return goal.logs(loop.records[0]) | goal.whole_logs(arrays)
 
     def predict(self, X: Any, batch_size: int | None = None) -> Any:  # noqa: N803
         """Return the model's outputs; see `Model.predict`."""
