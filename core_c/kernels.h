@@ -128,7 +128,12 @@ PF_KERNEL(dropout) /* x (n, ...) -> y                         y = x / (1 - rate)
 PF_KERNEL(sgd_update)            /* g | p             p -= rate (g + decay p) */
 PF_KERNEL(sgd_momentum_update)   /* g | p, v          v = momentum v + g + decay p
                                                       p -= rate v */
-PF_KERNEL(adam_update)           /* g | p, m, v       Adam with bias correction */
+PF_KERNEL(nadam_product)         /* | product         1 - product of the momenta of NAdam so far */
+PF_KERNEL(adam_update)           /* g, [product] | p, m, v, [w]   Adam with bias correction; AMSGrad
+                                    with w, NAdam with product, RAdam, AdaMax */
+PF_KERNEL(squares_update)        /* g | p, s_1 .. s_n   RMSProp, Adagrad: p -= rate g / sqrt(s) */
+PF_KERNEL(adadelta_update)       /* g | p, s, d         p -= rate g sqrt(d / s) */
+PF_KERNEL(rprop_update)          /* g | p, b, s         p -= rate s sign(g), s grows or shrinks */
 PF_KERNEL(clip_value)            /* | g               g = min(max(g, -limit), limit) */
 PF_KERNEL(gradient_norm)         /* g | norm          norm = sqrt(norm^2 + sum g^2) */
 PF_KERNEL(check_norm)            /* norm | skipped    refuses NaN or infinity, or skips the step */

@@ -52,34 +52,242 @@ int PF_NAME(sgd_momentum_update)(const pf_call *call) {
     return PF_OK;
 }
 
+/* ---- adaptive rates ---- */
+
+/* Goes before a loop whose cases are constants where it is called: each call is a loop of its own.
+ */
+#define PF_EACH_CASE __attribute__((always_inline))
+
+/* Weight decay is either coupled, a part of the gradient: h = g + decay p; or decoupled: p is
+ * multiplied by `shrink` before anything is subtracted from it. The other of the two has no effect.
+ */
 typedef struct {
-    double learning_rate_factor, weight_decay, beta1, beta2, epsilon;
+    real decay, shrink;
+} weight_decay;
+
+static inline weight_decay decay_of(double decay, int64_t decoupled, double rate) {
+    return decoupled ? (weight_decay){0, (real)(1.0 - rate * decay)}
+                     : (weight_decay){(real)decay, 1};
+}
+
+typedef struct {
+    double learning_rate_factor, weight_decay, beta1, beta2, epsilon, momentum_decay;
     int64_t epsilon_hat; /* epsilon is added to sqrt(v), not to sqrt(v') */
+    int64_t decoupled_weight_decay, rule;
 } adam_attributes;
 
-/* h = g + decay p;  m = beta1 m + (1 - beta1) h;  v = beta2 v + (1 - beta2) h^2, and for step t
- * p -= rate m' / (sqrt(v') + epsilon), m' = m / (1 - beta1^t), v' = v / (1 - beta2^t).
- * The corrections are the same for the whole span: they are computed outside the loop, in double.
- */
+enum { NADAM = 1, RADAM = 2, ADAMAX = 3 };
+
+/* mu_t: the momentum of NAdam in step t, which rises to beta1. */
+static inline double nadam_momentum(const adam_attributes *attributes, double t) {
+    return attributes->beta1 * (1.0 - 0.5 * pow(0.96, t * attributes->momentum_decay));
+}
+
+/* product = mu_1 ... mu_t, of which NAdam keeps 1 - product, at first 0 */
+int PF_NAME(nadam_product)(const pf_call *call) {
+    double t = (double)(call->step->step + 1), *rest = scalar_state(call, 0);
+    *rest = 1.0 - (1.0 - *rest) * nadam_momentum(call->attributes, t);
+    return PF_OK;
+}
+
+/* What the elements of an update by moments have in common. */
+typedef struct {
+    weight_decay decay;
+    real rest1, beta2, rest2, step, look, correction, epsilon;
+} moments;
+
+/* h = g + decay p;  m = beta1 m + (1 - beta1) h;  v = beta2 v + (1 - beta2) h^2;  w = max(w, v)
+ * p = shrink p - (step m + look h) / (correction sqrt(w) + epsilon)
+ * `looks` and `w` are known at compile time, where each combination is a loop of its own. */
+PF_EACH_CASE static inline void update_by_moments(int64_t n, const real *restrict g, real *restrict p,
+                                     real *restrict m, real *restrict v, real *restrict w,
+                                     const moments c, int looks) {
+    for (int64_t i = 0; i < n; i++) {
+        real h = g[i] + c.decay.decay * p[i];
+        m[i] += c.rest1 * (h - m[i]);
+        real square = c.beta2 * v[i] + c.rest2 * h * h;
+        v[i] = square;
+        if (w) w[i] = square = square > w[i] ? square : w[i];
+        real u = c.step * m[i];
+        if (looks) u += c.look * h;
+        p[i] = c.decay.shrink * p[i] - u / (r_sqrt(square) * c.correction + c.epsilon);
+    }
+}
+
+/* u = max(beta2 u, |h| + epsilon);  p = shrink p - step m / u */
+PF_EACH_CASE static inline void update_by_maximum(int64_t n, const real *restrict g, real *restrict p,
+                                     real *restrict m, real *restrict u, const moments c) {
+    for (int64_t i = 0; i < n; i++) {
+        real h = g[i] + c.decay.decay * p[i];
+        m[i] += c.rest1 * (h - m[i]);
+        real kept = c.beta2 * u[i], now = r_fabs(h) + c.epsilon;
+        u[i] = kept > now ? kept : now;
+        p[i] = c.decay.shrink * p[i] - c.step * m[i] / u[i];
+    }
+}
+
+/* Adam and what stands on it: the same loops with other factors. With m' = m / (1 - beta1^t) and
+ * v' = v / (1 - beta2^t)
+ *   Adam    p -= rate m' / (sqrt(v') + epsilon), AMSGrad with the largest v so far
+ *   NAdam   a part of the step is along h, as if m were one step further
+ *   RAdam   the rate is multiplied by how far v can be trusted; p -= rate m' when it cannot
+ *   AdaMax  the maximum of |h|, falling by beta2, instead of sqrt(v')
+ * The factors are the same for the whole span: they are computed outside the loop, in double. */
 int PF_NAME(adam_update)(const pf_call *call) {
     const adam_attributes *attributes = call->attributes;
     const real *restrict g = pf_in(call, 0);
     real *restrict p = pf_state(call, 0);
     real *restrict m = pf_state(call, 1), *restrict v = pf_state(call, 2);
+    const double beta1 = attributes->beta1, beta2 = attributes->beta2;
     double t = (double)(call->step->step + 1);
     double rate = call->step->learning_rate * attributes->learning_rate_factor;
-    real step = (real)(rate / (1.0 - pow(attributes->beta1, t)));
-    real correction = (real)(1.0 / sqrt(1.0 - pow(attributes->beta2, t)));
-    real decay = (real)attributes->weight_decay, epsilon = (real)attributes->epsilon;
+    double rest1 = 1.0 - pow(beta1, t), left2 = pow(beta2, t), look = 0.0;
+    double correction = 1.0 / sqrt(1.0 - left2), epsilon = attributes->epsilon, step = rate / rest1;
     if (attributes->epsilon_hat) epsilon *= correction;
-    real rest1 = (real)(1.0 - attributes->beta1), rest2 = (real)(1.0 - attributes->beta2);
-    real beta2 = (real)attributes->beta2;
+    if (attributes->rule == NADAM) {
+        double rest = *(const double *)call->inputs[1]->data; /* 1 - mu_1 ... mu_t */
+        double next = nadam_momentum(attributes, t + 1);
+        look = rate * (1.0 - nadam_momentum(attributes, t)) / rest;
+        step = rate * next / (1.0 - (1.0 - rest) * next);
+    } else if (attributes->rule == RADAM) {
+        double most = 2.0 / (1.0 - beta2) - 1.0, rho = most - 2.0 * t * left2 / (1.0 - left2);
+        if (rho > 5) {
+            step *= sqrt((rho - 4) * (rho - 2) * most / ((most - 4) * (most - 2) * rho));
+            epsilon *= correction;
+        } else {
+            correction = 0.0, epsilon = 1.0;
+        }
+    }
+    const moments c = {decay_of(attributes->weight_decay, attributes->decoupled_weight_decay, rate),
+                       (real)(1.0 - beta1),
+                       (real)beta2,
+                       (real)(1.0 - beta2),
+                       (real)step,
+                       (real)look,
+                       (real)correction,
+                       (real)epsilon};
+    int64_t n = pf_count(call->states[0]);
+    if (attributes->rule == ADAMAX)
+        update_by_maximum(n, g, p, m, v, c);
+    else if (attributes->rule == NADAM)
+        update_by_moments(n, g, p, m, v, NULL, c, 1);
+    else if (call->state_count > 3)
+        update_by_moments(n, g, p, m, v, pf_state(call, 3), c, 0);
+    else
+        update_by_moments(n, g, p, m, v, NULL, c, 0);
+    return PF_OK;
+}
+
+typedef struct {
+    double learning_rate_factor, weight_decay, rho, epsilon, momentum, learning_rate_decay;
+    int64_t decoupled_weight_decay, centered, sums;
+} squares_attributes;
+
+/* h = g + decay p;  s = keep s + add h^2;  with a mean: a = keep a + add h, q = s - a^2, else q = s
+ * u = h / (sqrt(q) + epsilon), with a velocity: u = v = momentum v + u;  p = shrink p - rate u
+ * `a` and `v` are known at compile time. A q that rounding has made negative is 0. */
+PF_EACH_CASE static inline void update_by_squares(int64_t n, const real *restrict g, real *restrict p,
+                                     real *restrict s, real *restrict a, real *restrict v,
+                                     weight_decay decay, real keep, real add, real epsilon,
+                                     real momentum, real rate) {
+    for (int64_t i = 0; i < n; i++) {
+        real h = g[i] + decay.decay * p[i];
+        real q = keep * s[i] + add * h * h;
+        s[i] = q;
+        if (a) {
+            a[i] += add * (h - a[i]);
+            q -= a[i] * a[i];
+            q = q < 0 ? 0 : q;
+        }
+        real u = h / (r_sqrt(q) + epsilon);
+        if (v) v[i] = u = momentum * v[i] + u;
+        p[i] = decay.shrink * p[i] - rate * u;
+    }
+}
+
+/* RMSProp, where the squares fade; and Adagrad, which sums them and lets the rate fall:
+ * rate / (1 + t learning_rate_decay). */
+int PF_NAME(squares_update)(const pf_call *call) {
+    const squares_attributes *attributes = call->attributes;
+    const real *restrict g = pf_in(call, 0);
+    real *restrict p = pf_state(call, 0), *restrict s = pf_state(call, 1);
+    double rate = call->step->learning_rate * attributes->learning_rate_factor;
+    rate /= 1.0 + (double)call->step->step * attributes->learning_rate_decay;
+    weight_decay decay =
+        decay_of(attributes->weight_decay, attributes->decoupled_weight_decay, rate);
+    real keep = attributes->sums ? 1 : (real)attributes->rho;
+    real add = attributes->sums ? 1 : (real)(1.0 - attributes->rho);
+    real epsilon = (real)attributes->epsilon, momentum = (real)attributes->momentum;
+    int64_t n = pf_count(call->states[0]);
+    int moves = call->state_count > (attributes->centered ? 3 : 2);
+    if (attributes->centered && moves)
+        update_by_squares(n, g, p, s, pf_state(call, 2), pf_state(call, 3), decay, keep, add,
+                          epsilon, momentum, (real)rate);
+    else if (attributes->centered)
+        update_by_squares(n, g, p, s, pf_state(call, 2), NULL, decay, keep, add, epsilon, 0,
+                          (real)rate);
+    else if (moves)
+        update_by_squares(n, g, p, s, NULL, pf_state(call, 2), decay, keep, add, epsilon, momentum,
+                          (real)rate);
+    else
+        update_by_squares(n, g, p, s, NULL, NULL, decay, keep, add, epsilon, 0, (real)rate);
+    return PF_OK;
+}
+
+typedef struct {
+    double learning_rate_factor, weight_decay, rho, epsilon;
+    int64_t decoupled_weight_decay;
+} adadelta_attributes;
+
+/* h = g + decay p;  s = rho s + (1 - rho) h^2;  u = sqrt(d + epsilon) / sqrt(s + epsilon) h
+ * d = rho d + (1 - rho) u^2;  p = shrink p - rate u */
+int PF_NAME(adadelta_update)(const pf_call *call) {
+    const adadelta_attributes *attributes = call->attributes;
+    const real *restrict g = pf_in(call, 0);
+    real *restrict p = pf_state(call, 0);
+    real *restrict s = pf_state(call, 1), *restrict d = pf_state(call, 2);
+    double factor = call->step->learning_rate * attributes->learning_rate_factor;
+    weight_decay decay =
+        decay_of(attributes->weight_decay, attributes->decoupled_weight_decay, factor);
+    real rate = (real)factor, epsilon = (real)attributes->epsilon;
+    real rho = (real)attributes->rho, rest = (real)(1.0 - attributes->rho);
     int64_t n = pf_count(call->states[0]);
     for (int64_t i = 0; i < n; i++) {
-        real h = g[i] + decay * p[i];
-        m[i] += rest1 * (h - m[i]);
-        v[i] = beta2 * v[i] + rest2 * h * h;
-        p[i] -= step * m[i] / (r_sqrt(v[i]) * correction + epsilon);
+        real h = g[i] + decay.decay * p[i];
+        s[i] = rho * s[i] + rest * h * h;
+        real u = r_sqrt((d[i] + epsilon) / (s[i] + epsilon)) * h;
+        d[i] = rho * d[i] + rest * u * u;
+        p[i] = decay.shrink * p[i] - rate * u;
+    }
+    return PF_OK;
+}
+
+typedef struct {
+    double learning_rate_factor, eta_minus, eta_plus, smallest, largest;
+} rprop_attributes;
+
+/* With b the gradient before: where g b > 0 the step s grows, where g b < 0 it shrinks and p rests
+ *   s = s (g b > 0 ? eta_plus : g b < 0 ? eta_minus : 1), rate s within [smallest, largest]
+ *   b = g b < 0 ? 0 : g;  p -= rate s sign(b)
+ * s is in units of the rate, so that it follows a schedule. */
+int PF_NAME(rprop_update)(const pf_call *call) {
+    const rprop_attributes *attributes = call->attributes;
+    const real *restrict g = pf_in(call, 0);
+    real *restrict p = pf_state(call, 0);
+    real *restrict b = pf_state(call, 1), *restrict s = pf_state(call, 2);
+    double factor = call->step->learning_rate * attributes->learning_rate_factor;
+    real rate = (real)factor, up = (real)attributes->eta_plus, down = (real)attributes->eta_minus;
+    if (factor == 0) return PF_OK;
+    real low = (real)(attributes->smallest / factor), high = (real)(attributes->largest / factor);
+    int64_t n = pf_count(call->states[0]);
+    for (int64_t i = 0; i < n; i++) {
+        /* Signs, not numbers: a product of two small gradients is 0. */
+        real now = (real)((g[i] > 0) - (g[i] < 0)), before = (real)((b[i] > 0) - (b[i] < 0));
+        real same = now * before, x = s[i] * (same > 0 ? up : same < 0 ? down : 1);
+        x = x < low ? low : x;
+        s[i] = x = x > high ? high : x;
+        b[i] = same < 0 ? 0 : g[i];
+        p[i] -= rate * x * (same < 0 ? 0 : now);
     }
     return PF_OK;
 }

@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 import pytest
 from kernel_table import TABLE, rows_of, signature
+from updates import UPDATES
 
 from pyframe.graph.op import Op
 from pyframe.native import core
-from pyframe.optimizers import SGD, Adam, DirectionSearch, RandomSearch
+from pyframe.optimizers import DirectionSearch, RandomSearch
 from pyframe.optimizers.base import Call
 from pyframe.plugins import registry
 from pyframe.testing import Draw
@@ -93,9 +94,7 @@ def of_calls(calls: Iterable[Call]) -> Operands:
 def calls_of_updates() -> list[Call]:
     """Return what the built-in optimizers call."""
     instances = [
-        SGD(0.1, clip_value=1.0, clip_norm=1.0),
-        SGD(0.1, momentum=0.9),
-        Adam(0.1),
+        *(update.optimizer(clip_value=1.0, clip_norm=1.0) for update in UPDATES.values()),
         RandomSearch(),
         DirectionSearch(),
     ]

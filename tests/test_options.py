@@ -50,6 +50,8 @@ def changed(optimizer: Any, option: str) -> Any:
         "clip_norm": 1e-3,
         "nonfinite": "skip",
         "betas": (0.5, 0.6),
+        "etas": (0.3, 2.0),
+        "step_sizes": (1e-3, 2e-3),
         "low": -2.0,
         "groups": {"w": {"learning_rate_factor": 0.1}},
     }
