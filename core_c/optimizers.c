@@ -99,9 +99,10 @@ typedef struct {
 /* h = g + decay p;  m = beta1 m + (1 - beta1) h;  v = beta2 v + (1 - beta2) h^2;  w = max(w, v)
  * p = shrink p - (step m + look h) / (correction sqrt(w) + epsilon)
  * `looks` and `w` are known at compile time, where each combination is a loop of its own. */
-PF_EACH_CASE static inline void update_by_moments(int64_t n, const real *restrict g, real *restrict p,
-                                     real *restrict m, real *restrict v, real *restrict w,
-                                     const moments c, int looks) {
+PF_EACH_CASE static inline void update_by_moments(int64_t n, const real *restrict g,
+                                                  real *restrict p, real *restrict m,
+                                                  real *restrict v, real *restrict w,
+                                                  const moments c, int looks) {
     for (int64_t i = 0; i < n; i++) {
         real h = g[i] + c.decay.decay * p[i];
         m[i] += c.rest1 * (h - m[i]);
@@ -115,8 +116,9 @@ PF_EACH_CASE static inline void update_by_moments(int64_t n, const real *restric
 }
 
 /* u = max(beta2 u, |h| + epsilon);  p = shrink p - step m / u */
-PF_EACH_CASE static inline void update_by_maximum(int64_t n, const real *restrict g, real *restrict p,
-                                     real *restrict m, real *restrict u, const moments c) {
+PF_EACH_CASE static inline void update_by_maximum(int64_t n, const real *restrict g,
+                                                  real *restrict p, real *restrict m,
+                                                  real *restrict u, const moments c) {
     for (int64_t i = 0; i < n; i++) {
         real h = g[i] + c.decay.decay * p[i];
         m[i] += c.rest1 * (h - m[i]);
@@ -186,10 +188,11 @@ typedef struct {
 /* h = g + decay p;  s = keep s + add h^2;  with a mean: a = keep a + add h, q = s - a^2, else q = s
  * u = h / (sqrt(q) + epsilon), with a velocity: u = v = momentum v + u;  p = shrink p - rate u
  * `a` and `v` are known at compile time. A q that rounding has made negative is 0. */
-PF_EACH_CASE static inline void update_by_squares(int64_t n, const real *restrict g, real *restrict p,
-                                     real *restrict s, real *restrict a, real *restrict v,
-                                     weight_decay decay, real keep, real add, real epsilon,
-                                     real momentum, real rate) {
+PF_EACH_CASE static inline void update_by_squares(int64_t n, const real *restrict g,
+                                                  real *restrict p, real *restrict s,
+                                                  real *restrict a, real *restrict v,
+                                                  weight_decay decay, real keep, real add,
+                                                  real epsilon, real momentum, real rate) {
     for (int64_t i = 0; i < n; i++) {
         real h = g[i] + decay.decay * p[i];
         real q = keep * s[i] + add * h * h;
@@ -313,45 +316,57 @@ int PF_NAME(clip_value)(const pf_call *call) {
 
 enum { SQUARE_PARTS = 64, SQUARE_PART = 1 << 14 };
 
-/* sums[part] = sum_i g[i]^2 over a part */
+typedef struct {
+    const real *x;
+    double sums[SQUARE_PARTS];
+} squares;
+
+/* sums[part] = sum_i x[i]^2 over a part */
 static void square_sum_part(const pf_call *call, int64_t part, int64_t first, int64_t end,
-                            void *sums) {
-    const real *restrict g = pf_in(call, 0) + first;
+                            void *context) {
+    (void)call;
+    const real *restrict x = ((squares *)context)->x + first;
     const int64_t n = end - first;
     double lane[PF_LANES] = {0};
     int64_t i = 0;
     for (; i + PF_LANES <= n; i += PF_LANES)
         PF_EACH_LANE for (int j = 0; j < PF_LANES; j++) lane[j] +=
-            (double)g[i + j] * (double)g[i + j];
-    for (int j = 0; i < n; i++, j++) lane[j] += (double)g[i] * (double)g[i];
+            (double)x[i + j] * (double)x[i + j];
+    for (int j = 0; i < n; i++, j++) lane[j] += (double)x[i] * (double)x[i];
     for (int width = PF_LANES / 2; width > 0; width /= 2)
         for (int j = 0; j < width; j++) lane[j] += lane[j + width];
-    ((double *)sums)[part] = lane[0];
+    ((squares *)context)->sums[part] = lane[0];
 }
 
 #if PF_REAL_BITS == 64
 /* The norm of numbers whose squares have overflowed: the numbers are scaled down first. */
-__attribute__((noinline, cold)) static double scaled_norm(const double *g, int64_t n) {
+__attribute__((noinline, cold)) static double scaled_norm(const double *x, int64_t n) {
     double total = 0;
-    for (int64_t i = 0; i < n; i++) total += (g[i] * 0x1p-600) * (g[i] * 0x1p-600);
+    for (int64_t i = 0; i < n; i++) total += (x[i] * 0x1p-600) * (x[i] * 0x1p-600);
     return sqrt(total) * 0x1p600;
 }
 #endif
 
-/* norm = sqrt(norm^2 + sum_i g[i]^2), in double, so that float32 neither overflows nor loses the
- * small ones; NaN or infinite if any of them is */
-int PF_NAME(gradient_norm)(const pf_call *call) {
-    const int64_t n = pf_count(call->inputs[0]);
+/* sqrt(sum_i x[i]^2), in double, so that float32 neither overflows nor loses the small ones; NaN or
+ * infinite if any of them is */
+static double norm_of(const pf_call *call, const real *x, int64_t n) {
     int64_t each = (n + SQUARE_PARTS - 1) / SQUARE_PARTS;
     if (each < SQUARE_PART) each = SQUARE_PART;
-    double sums[SQUARE_PARTS] = {0}, total = 0;
-    pf_in_parts(call, n, each, sizeof(real), square_sum_part, sums);
-    for (int64_t part = 0; part * each < n; part++) total += sums[part];
-    double norm = sqrt(total), *so_far = scalar_state(call, 0);
+    squares of = {x, {0}};
+    double total = 0;
+    pf_in_parts(call, n, each, sizeof(real), square_sum_part, &of);
+    for (int64_t part = 0; part * each < n; part++) total += of.sums[part];
+    double norm = sqrt(total);
 #if PF_REAL_BITS == 64
-    if (isinf(norm)) norm = scaled_norm(pf_in(call, 0), n);
+    if (isinf(norm)) norm = scaled_norm(x, n);
 #endif
-    *so_far = hypot(*so_far, norm);
+    return norm;
+}
+
+/* norm = sqrt(norm^2 + sum_i g[i]^2) */
+int PF_NAME(gradient_norm)(const pf_call *call) {
+    double *so_far = scalar_state(call, 0);
+    *so_far = hypot(*so_far, norm_of(call, pf_in(call, 0), pf_count(call->inputs[0])));
     return PF_OK;
 }
 
@@ -380,6 +395,199 @@ int PF_NAME(scale_by_norm)(const pf_call *call) {
     for (int64_t i = 0; i < n; i++) g[i] *= scale;
     return PF_OK;
 }
+
+/* ---- rates for each parameter: these see one parameter at a time, in its own shape ---- */
+
+enum { LAYER_PART = 1 << 13 }; /* elements */
+
+/* What an update by layers does to some elements: u = momentum u + rate (g + decay p), p -= u. Or,
+ * without a momentum, p -= rate u. */
+typedef struct {
+    const real *g;
+    real *p, *u;
+    real decay, momentum, rate;
+} layer_step;
+
+static void layer_part(const pf_call *call, int64_t part, int64_t first, int64_t end,
+                       void *context) {
+    (void)call, (void)part;
+    const layer_step c = *(const layer_step *)context;
+    real *restrict p = c.p, *restrict u = c.u;
+    if (!c.g) {
+        for (int64_t i = first; i < end; i++) p[i] -= c.rate * u[i];
+        return;
+    }
+    const real *restrict g = c.g;
+    for (int64_t i = first; i < end; i++) {
+        u[i] = c.momentum * u[i] + c.rate * (g[i] + c.decay * p[i]);
+        p[i] -= u[i];
+    }
+}
+
+typedef struct {
+    double learning_rate_factor, weight_decay, momentum, trust_coefficient;
+} lars_attributes;
+
+/* local = trust |p| / (|g| + decay |p|), 1 where a norm is 0
+ * v = momentum v + rate local (g + decay p);  p -= v */
+int PF_NAME(lars_update)(const pf_call *call) {
+    const lars_attributes *attributes = call->attributes;
+    int64_t n = pf_count(call->states[0]);
+    double decay = attributes->weight_decay;
+    double rate = call->step->learning_rate * attributes->learning_rate_factor;
+    double of_p = norm_of(call, pf_state(call, 0), n), of_g = norm_of(call, pf_in(call, 0), n);
+    if (of_p > 0 && of_g > 0) rate *= attributes->trust_coefficient * of_p / (of_g + decay * of_p);
+    layer_step step = {pf_in(call, 0), pf_state(call, 0),          pf_state(call, 1),
+                       (real)decay,    (real)attributes->momentum, (real)rate};
+    pf_in_parts(call, n, LAYER_PART, 5 * sizeof(real), layer_part, &step);
+    return PF_OK;
+}
+
+typedef struct {
+    double learning_rate_factor, weight_decay, beta1, beta2, epsilon;
+} lamb_attributes;
+
+typedef struct {
+    real decay, rest1, beta2, rest2, mean, root, epsilon;
+} lamb_factors;
+
+/* m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2
+ * u = m' / (sqrt(v') + epsilon) + decay p */
+static void lamb_part(const pf_call *call, int64_t part, int64_t first, int64_t end,
+                      void *context) {
+    (void)part;
+    const lamb_factors c = *(const lamb_factors *)context;
+    const real *restrict g = pf_in(call, 0), *restrict p = pf_state(call, 0);
+    real *restrict m = pf_state(call, 1), *restrict v = pf_state(call, 2);
+    real *restrict u = call->scratch;
+    for (int64_t i = first; i < end; i++) {
+        m[i] += c.rest1 * (g[i] - m[i]);
+        v[i] = c.beta2 * v[i] + c.rest2 * g[i] * g[i];
+        u[i] = c.mean * m[i] / (r_sqrt(v[i]) * c.root + c.epsilon) + c.decay * p[i];
+    }
+}
+
+/* p -= rate |p| / |u| u, without the norms where one is 0 */
+int PF_NAME(lamb_update)(const pf_call *call) {
+    const lamb_attributes *attributes = call->attributes;
+    int64_t n = pf_count(call->states[0]);
+    double t = (double)(call->step->step + 1);
+    double rate = call->step->learning_rate * attributes->learning_rate_factor;
+    lamb_factors factors = {(real)attributes->weight_decay,
+                            (real)(1.0 - attributes->beta1),
+                            (real)attributes->beta2,
+                            (real)(1.0 - attributes->beta2),
+                            (real)(1.0 / (1.0 - pow(attributes->beta1, t))),
+                            (real)(1.0 / sqrt(1.0 - pow(attributes->beta2, t))),
+                            (real)attributes->epsilon};
+    pf_in_parts(call, n, LAYER_PART, 8 * sizeof(real), lamb_part, &factors);
+    real *u = call->scratch;
+    double of_p = norm_of(call, pf_state(call, 0), n), of_u = norm_of(call, u, n);
+    if (of_p > 0 && of_u > 0) rate *= of_p / of_u;
+    layer_step step = {NULL, pf_state(call, 0), u, 0, 0, (real)rate};
+    pf_in_parts(call, n, LAYER_PART, 3 * sizeof(real), layer_part, &step);
+    return PF_OK;
+}
+
+typedef struct {
+    double learning_rate_factor, weight_decay, beta1, beta2, epsilon, momentum, match_rms;
+    int64_t nesterov, newton_steps;
+} muon_attributes;
+
+int PF_RARE(muon_update)(const pf_call *call);
+#if PF_DEFINES_RARE
+/* c = a b, or with `scale` c += scale a b; a (m, k) and b (k, n), each transposed if its flag is
+ * set
+ */
+static void muon_product(const pf_call *call, int64_t m, int64_t n, int64_t k, const real *a,
+                         int a_transposed, const real *b, int b_transposed, real *c, double scale) {
+    pf_gemm g = {.size = sizeof(pf_gemm),
+                 .m = m,
+                 .n = n,
+                 .k = k,
+                 .a = a,
+                 .a_row = a_transposed ? 1 : k,
+                 .a_step = a_transposed ? m : 1,
+                 .b = b,
+                 .b_row = b_transposed ? k : n,
+                 .b_transposed = b_transposed,
+                 .c = c,
+                 .c_row = n,
+                 .accumulate = scale != 0,
+                 .scale = scale};
+    call->host->gemm(PF_REAL_BITS)->run(&g);
+}
+
+/* The orthogonal matrix nearest to x (rows, columns), roughly: its singular values come near 1, by
+ * some steps of a polynomial, which on x are x = a x + (b s + c s s) x, s = x x^T; from the side on
+ * which s is small. Returns x or `other`, whichever holds it; s and q are (side, side), side the
+ * smaller extent. */
+static real *muon_orthogonal(const pf_call *call, int64_t rows, int64_t columns, int64_t steps,
+                             real *x, real *other, real *s, real *q) {
+    const double a = 3.4445, b = -4.7750, c = 2.0315;
+    const int tall = rows > columns;
+    const int64_t n = rows * columns, side = tall ? columns : rows, along = tall ? rows : columns;
+    double scale = 1.0 / (norm_of(call, x, n) + 1e-7);
+    for (int64_t i = 0; i < n; i++) x[i] = (real)(x[i] * scale);
+    for (int64_t step = 0; step < steps; step++) {
+        muon_product(call, side, side, along, x, tall, x, !tall, s, 0);
+        for (int64_t i = 0; i < side * side; i++) q[i] = (real)b * s[i];
+        muon_product(call, side, side, side, s, 0, s, 0, q, c);
+        for (int64_t i = 0; i < n; i++) other[i] = (real)a * x[i];
+        if (tall)
+            muon_product(call, rows, columns, side, x, 0, q, 0, other, 1);
+        else
+            muon_product(call, rows, columns, side, q, 0, x, 0, other, 1);
+        real *kept = x;
+        x = other, other = kept;
+    }
+    return x;
+}
+
+/* A matrix: m = momentum m + (1 - momentum) g, and p = shrink p - rate size o, where o is m, or
+ * with Nesterov momentum m + (1 - momentum) g, made orthogonal. A vector: as AdamW. */
+int PF_RARE(muon_update)(const pf_call *call) {
+    const muon_attributes *attributes = call->attributes;
+    const pf_operand *shape = call->states[0];
+    const real *restrict g = pf_in(call, 0);
+    real *restrict p = pf_state(call, 0), *restrict m = pf_state(call, 1);
+    int64_t n = pf_count(shape);
+    double rate = call->step->learning_rate * attributes->learning_rate_factor;
+    weight_decay decay = decay_of(attributes->weight_decay, 1, rate);
+    if (n == 0) return PF_OK;
+    if (shape->ndim < 2) {
+        double t = (double)(call->step->step + 1);
+        moments c = {decay,
+                     (real)(1.0 - attributes->beta1),
+                     (real)attributes->beta2,
+                     (real)(1.0 - attributes->beta2),
+                     (real)(rate / (1.0 - pow(attributes->beta1, t))),
+                     0,
+                     (real)(1.0 / sqrt(1.0 - pow(attributes->beta2, t))),
+                     (real)attributes->epsilon};
+        update_by_moments(n, g, p, m, pf_state(call, 2), NULL, c, 0);
+        return PF_OK;
+    }
+    real rest = (real)(1.0 - attributes->momentum);
+    real ahead = attributes->nesterov ? rest : 0, *u = call->scratch;
+    for (int64_t i = 0; i < n; i++) {
+        m[i] += rest * (g[i] - m[i]);
+        u[i] = m[i] + ahead * (g[i] - m[i]);
+    }
+    int64_t columns = pf_last_dim(shape), rows = n / columns;
+    int64_t side = rows < columns ? rows : columns;
+    real *s = u + 2 * n;
+    u = muon_orthogonal(call, rows, columns, attributes->newton_steps, u, u + n, s,
+                        s + side * side);
+    double longer = (double)(rows < columns ? columns : rows);
+    double size = attributes->match_rms > 0 ? attributes->match_rms * sqrt(longer)
+                                            : sqrt(columns > rows ? longer / (double)rows : 1.0);
+    for (int64_t i = 0; i < n; i++) p[i] = decay.shrink * p[i] - (real)(rate * size) * u[i];
+    return PF_OK;
+}
+#endif
+
+int PF_NAME(muon_update)(const pf_call *call) { return PF_RARE(muon_update)(call); }
 
 /* ---- searches, which propose a candidate, look at its loss, and keep it if that is the best ----
  */

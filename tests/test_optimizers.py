@@ -16,10 +16,13 @@ from pyframe.errors import ArgumentError, UnknownNameError
 from pyframe.native.core import call_kernel, random_words
 from pyframe.optimizers import (
     BUILT_IN,
+    LAMB,
+    LARS,
     SGD,
     Adadelta,
     Adam,
     DirectionSearch,
+    Muon,
     Optimizer,
     RandomSearch,
     RMSProp,
@@ -70,6 +73,7 @@ def run_calls(calls, arrays, dtype, **step):
             [arrays[name] for name in call.outputs],
             states=[arrays[name] for name in call.states],
             attributes=call.attributes,
+            scratch_bytes=call.scratch * arrays["parameters"].nbytes,
             **step,
         )
         assert status == 0
@@ -154,6 +158,44 @@ def test_padding_stays_zero(case):
         run_calls(optimizer.calls("any"), arrays, "float64", step=step, learning_rate=0.1)
     assert not arrays["parameters"][3:].any()
     assert (arrays["parameters"][:3] < 1).all()
+
+
+LAYERS = [(), (5,), (3, 4), (40, 3), (3, 40), (33, 31), (2, 3, 5, 7), (0, 3), (1, 1)]
+
+
+def plan_on_given_gradients(optimizer, shapes, dtype, seed=0):
+    """Return a plan whose gradients are what it is fed, its parameters, and their placeholders."""
+    rng = np.random.default_rng(seed)
+    parameters, fed, cost = [], [], None
+    for i, shape in enumerate(shapes):
+        p = pf.Parameter(rng.normal(size=shape), name=f"p{i}", dtype=dtype)
+        g = pf.Placeholder(f"g{i}", shape=shape, dtype=dtype)
+        term = pf.Sum(g * p)
+        cost = term if cost is None else cost + term
+        parameters.append(p)
+        fed.append(g)
+    return pf.compile(cost, optimizer), parameters, fed
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", UPDATES)
+def test_plans_follow_the_formulas_parameter_by_parameter(case, dtype):
+    update = UPDATES[case]
+    plan, parameters, fed = plan_on_given_gradients(update.optimizer(), LAYERS, dtype)
+    rng = np.random.default_rng(1)
+    given = [rng.normal(size=(100, *shape)).astype(dtype) for shape in LAYERS]
+    wanted = [
+        update.reference(
+            p.value.astype(np.float64), g.astype(np.float64), update.rate, **update.options
+        )
+        if p.size
+        else p.value
+        for p, g in zip(parameters, given, strict=True)
+    ]
+    for step in range(100):
+        plan.step({g: values[step] for g, values in zip(fed, given, strict=True)})
+    got = np.concatenate([p.value.ravel() for p in parameters])
+    assert_agree(got, np.concatenate([array.ravel() for array in wanted]), dtype)
 
 
 def test_every_optimizer_that_follows_gradients_is_among_the_updates():
@@ -649,6 +691,9 @@ def c_fields(name):
         ("squares_attributes", RMSProp.attributes),
         ("adadelta_attributes", Adadelta.attributes),
         ("rprop_attributes", Rprop.attributes),
+        ("lars_attributes", LARS.attributes),
+        ("lamb_attributes", LAMB.attributes),
+        ("muon_attributes", Muon.attributes),
         ("random_search_attributes", RandomSearch.attributes),
         ("direction_search_attributes", DirectionSearch.attributes),
         ("clip_attributes", {"limit": "f8"}),

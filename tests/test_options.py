@@ -62,6 +62,8 @@ def changed(optimizer: Any, option: str) -> Any:
         return others[option]
     if isinstance(value, bool):
         return not value
+    if isinstance(value, int):
+        return value + 2
     assert isinstance(value, float), (option, value)
     return value / 2 + 0.01
 

@@ -201,11 +201,77 @@ def rprop(p, gradients, rate, etas=(0.5, 1.2), step_sizes=(1e-6, 50.0)):
     p = p.copy()
     before, s = np.zeros_like(p), np.full_like(p, rate)
     for g in gradients:
-        for i, gradient in enumerate(g):
+        for i, gradient in np.ndenumerate(g):
             sign = np.sign(gradient) * np.sign(before[i])
             s[i] = np.clip(s[i] * {1: etas[1], -1: etas[0], 0: 1.0}[sign], *step_sizes)
             before[i] = 0.0 if sign < 0 else gradient
             p[i] -= s[i] * np.sign(before[i])
+    return p
+
+
+def lars(p, gradients, rate, momentum=0.9, trust_coefficient=1e-3, weight_decay=0.0):
+    """You, Gitman, Ginsburg, 2017, algorithm 1."""
+    v = np.zeros_like(p)
+    for g in gradients:
+        of_p, of_g = np.sqrt(np.sum(p**2)), np.sqrt(np.sum(g**2))
+        local = 1.0
+        if of_p > 0 and of_g > 0:
+            local = trust_coefficient * of_p / (of_g + weight_decay * of_p)
+        v = momentum * v + rate * local * (g + weight_decay * p)
+        p = p - v
+    return p
+
+
+def lamb(p, gradients, rate, betas=(0.9, 0.999), epsilon=1e-6, weight_decay=0.01):
+    """You et al., 2020, algorithm 2."""
+    m, v = np.zeros_like(p), np.zeros_like(p)
+    for t, g in enumerate(gradients, start=1):
+        m = betas[0] * m + (1 - betas[0]) * g
+        v = betas[1] * v + (1 - betas[1]) * g**2
+        r = m / (1 - betas[0] ** t) / (np.sqrt(v / (1 - betas[1] ** t)) + epsilon)
+        u = r + weight_decay * p
+        of_p, of_u = np.sqrt(np.sum(p**2)), np.sqrt(np.sum(u**2))
+        p = p - rate * (of_p / of_u if of_p > 0 and of_u > 0 else 1.0) * u
+    return p
+
+
+def newton_schulz(g, steps):
+    """Jordan et al., 2024: on the wide one of g and its transpose."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = g / (np.sqrt(np.sum(g**2)) + 1e-7)
+    if len(g) > len(g.T):
+        x = x.T
+    for _ in range(steps):
+        s = x @ x.T
+        x = a * x + (b * s + c * s @ s) @ x
+    return x.T if len(g) > len(g.T) else x
+
+
+def muon(
+    p,
+    gradients,
+    rate,
+    momentum=0.95,
+    nesterov=True,
+    match_rms=0.2,
+    newton_steps=5,
+    weight_decay=0.1,
+    betas=(0.9, 0.999),
+    epsilon=1e-8,
+):
+    """Jordan et al., 2024; Liu et al., 2025, equation 4; for vectors AdamW."""
+    if p.ndim < 2:
+        return adamw(p, gradients, rate, weight_decay, betas=betas, epsilon=epsilon)
+    m = np.zeros_like(p)
+    for g in gradients:
+        m = momentum * m + (1 - momentum) * g
+        n = momentum * m + (1 - momentum) * g if nesterov else m
+        o = newton_schulz(n.reshape(-1, p.shape[-1]), newton_steps)
+        rows, columns = o.shape
+        size = math.sqrt(max(1, columns / rows))
+        if match_rms > 0:
+            size = match_rms * math.sqrt(max(rows, columns))
+        p = p - rate * weight_decay * p - rate * size * o.reshape(p.shape)
     return p
 
 
@@ -301,5 +367,29 @@ UPDATES: dict[str, Update] = {
     "rprop": Update(opt.Rprop, rprop, {}, "Rprop", 0.01),
     "rprop, bounds": Update(
         opt.Rprop, rprop, {"etas": (0.8, 1.5), "step_sizes": (0.009, 0.03)}, "Rprop", 0.02
+    ),
+    "lars": Update(opt.LARS, lars, {}, rate=1.0),
+    "lars, decay": Update(
+        opt.LARS,
+        lars,
+        {"weight_decay": 0.05, "momentum": 0.5, "trust_coefficient": 0.02},
+        rate=2.0,
+    ),
+    "lamb": Update(opt.LAMB, lamb, {}),
+    "lamb, no decay": Update(
+        opt.LAMB, lamb, {"weight_decay": 0.0, "betas": (0.8, 0.9), "epsilon": 1e-3}
+    ),
+    "muon": Update(opt.Muon, muon, {}, rate=0.02),
+    "muon, first version": Update(
+        opt.Muon,
+        muon,
+        {
+            "match_rms": 0.0,
+            "nesterov": False,
+            "newton_steps": 3,
+            "weight_decay": 0.0,
+            "momentum": 0.9,
+        },
+        rate=0.02,
     ),
 }

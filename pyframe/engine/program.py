@@ -46,6 +46,7 @@ class FlatCall(NamedTuple):
     operations: int = 1  # for each element
     # Makes the error to raise when the call finds NaN or infinity, from the number of the step.
     explain: Callable[[int], Exception] | None = None
+    scratch: int = 0  # bytes
 
     def is_flat(self, elements: int) -> bool:
         """Return whether each operand has `elements` elements or one, as in a group."""

@@ -134,7 +134,9 @@ class TrainState:
             groups = [group_of(p) for p in self.trained]
         self.groups = list(groups)
         self.spans = spans(
-            self.trained, dict(zip(self.trained, self.groups, strict=True)).__getitem__
+            self.trained,
+            dict(zip(self.trained, self.groups, strict=True)).__getitem__,
+            getattr(self.optimizer, "layerwise", False),
         )
         for span in self.spans:
             made = {name: self._new_slot(span, name, kind) for name, kind in self.slot_kinds}
@@ -143,6 +145,7 @@ class TrainState:
     def _new_slot(self, span: Span, name: str, kind: str) -> Array:
         if kind == "like":
             slot = empty_aligned(span.stop - span.start, span.storage.data.dtype)
+            slot = slot if span.shape is None else slot.reshape(span.shape)
         else:
             slot = np.zeros(1)
         initial = self.optimizer.initial_slot(name)
@@ -220,7 +223,7 @@ class TrainState:
                 if kind == "like":
                     for p in inside:
                         first = p.place.offset - span.start
-                        part = slot[first : first + p.size]
+                        part = slot.reshape(-1)[first : first + p.size]
                         result[f"slots/{name}/{names[p]}"] = part.reshape(known_shape(p.spec))
                 else:
                     result[f"slots/{name}/{i}"] = slot
@@ -260,13 +263,12 @@ class TrainState:
 
     def _operands(self, i: int, cost: Value | None) -> dict[str, Any]:
         span = self.spans[i]
-        part = slice(span.start, span.stop)
-        operands: dict[str, Any] = {"parameters": span.storage.data[part], **self.slots[i]}
+        operands: dict[str, Any] = {"parameters": span.of(span.storage.data), **self.slots[i]}
         if self.optimizer.needs_gradients:
-            operands["gradients"] = self._like(self._gradients, span.storage)[part]
+            operands["gradients"] = span.of(self._like(self._gradients, span.storage))
         if self.optimizer.proposes:
-            operands["candidate"] = self._like(self._candidates, span.storage)[part]
-            operands["mask"] = self._mask(span.storage)[part]
+            operands["candidate"] = span.of(self._like(self._candidates, span.storage))
+            operands["mask"] = span.of(self._mask(span.storage))
             operands["span"] = np.full(1, float(i))
         operands["cost"] = cost
         return operands
@@ -286,10 +288,12 @@ class TrainState:
                 raise SlotError(f"{error}; besides slots a call may name {others}")
             return names[operand]
 
+        span = self.spans[i]
+        dtype = span.storage.data.dtype
         return FlatCall(
             label,
             call.kernel,
-            self.spans[i].storage.data.dtype,
+            dtype,
             tuple(map(look_up, call.inputs)),
             tuple(map(look_up, call.outputs)),
             tuple(map(look_up, call.states)),
@@ -297,6 +301,7 @@ class TrainState:
             elementwise=call.elementwise,
             operations=call.operations,
             explain=self._explain_nonfinite,
+            scratch=call.scratch * (span.stop - span.start) * dtype.itemsize,
         )
 
     def _explain_nonfinite(self, step: int) -> AnomalyError:

@@ -18,11 +18,14 @@ from pyframe.hookspecs import hookimpl
 from pyframe.optimizers.adam import Adam, AdaMax, AdamW, NAdam, RAdam
 from pyframe.optimizers.adaptive import Adadelta, Adagrad, RMSProp, Rprop
 from pyframe.optimizers.base import Call, Optimizer, from_config, get
+from pyframe.optimizers.layerwise import LAMB, LARS, Muon
 from pyframe.optimizers.search import DirectionSearch, RandomSearch, Search
 from pyframe.optimizers.sgd import SGD
 from pyframe.plugins.registry import registries
 
 __all__ = [
+    "LAMB",
+    "LARS",
     "SGD",
     "AdaMax",
     "Adadelta",
@@ -31,6 +34,7 @@ __all__ = [
     "AdamW",
     "Call",
     "DirectionSearch",
+    "Muon",
     "NAdam",
     "Optimizer",
     "RAdam",
@@ -55,6 +59,9 @@ BUILT_IN: tuple[type[Optimizer], ...] = (
     Adagrad,
     Adadelta,
     Rprop,
+    LARS,
+    LAMB,
+    Muon,
     RandomSearch,
     DirectionSearch,
 )

@@ -33,7 +33,8 @@ class Call(NamedTuple):
 
     `elementwise` says that element i of all it writes depends on element i of what it reads, and
     on single numbers: it may then be called on parts of a span, several at a time. `operations` is
-    the arithmetic for each element, for the profiler.
+    the arithmetic for each element, for the profiler. `scratch` is the memory that the kernel works
+    in, as a number of elements for each element of the span.
     """
 
     kernel: str
@@ -43,6 +44,7 @@ class Call(NamedTuple):
     attributes: bytes = b""
     elementwise: bool = False
     operations: int = 1
+    scratch: int = 0
 
 
 OPTIONS = "set the option itself, as in optimizer.weight_decay = 0.1"
@@ -101,6 +103,9 @@ class Optimizer(Strict):
     slots : dict of str to {"like", "scalar"}
         Arrays that the optimizer keeps for each span: "like" is one as long as the span, "scalar"
         one float64 number. `initial_slot` says what they begin with.
+    layerwise : bool, default False
+        Whether the update looks at a parameter as a whole, at its norm or as a matrix: then there
+        is a span for each parameter, and all arrays have its shape instead of (n,).
 
     Raises
     ------
@@ -115,12 +120,26 @@ class Optimizer(Strict):
     ...         parameters -= learning_rate * np.sign(gradients)
     >>> SignDescent(0.1)
     SignDescent(learning_rate=0.1)
+
+    One whose steps have the length of the rate in every parameter:
+
+    >>> class Normalized(pf.optimizers.Optimizer):
+    ...     layerwise = True
+    ...     def update(self, parameters, gradients, slots, *, step, learning_rate):
+    ...         length = np.linalg.norm(gradients)
+    ...         parameters -= learning_rate * gradients / max(length, 1e-12)
+    >>> p = pf.Parameter(np.ones((2, 2)), name="p")
+    >>> loss = pf.compile(pf.Sum(p * p), optimizer=Normalized(1.0)).step({})
+    >>> p.value
+    array([[0.5, 0.5],
+           [0.5, 0.5]], dtype=float32)
     """
 
     name: ClassVar[str] = "optimizer"
     aliases: ClassVar[tuple[str, ...]] = ()  # other names of a built-in one
     needs_gradients: ClassVar[bool] = True
     proposes: ClassVar[bool] = False
+    layerwise: ClassVar[bool] = False
     attributes: ClassVar[Mapping[str, str]] = {}
     slots: dict[str, str] = {}
     _block: ClassVar[Block] = Block({})
@@ -327,7 +346,8 @@ class Optimizer(Strict):
         ----------
         parameters, gradients : ndarray of shape (n,)
             Of the span's dtype. The padding between two parameters is 0 in both: keep it so.
-            Gradients, which are clipped by now, are not to be changed.
+            With `layerwise` there is none, and the shape is that of the parameter. Gradients, which
+            are clipped by now, are not to be changed.
         slots : dict of str to ndarray
             (n,) and of the span's dtype for "like", (1,) and float64 for "scalar"; to be written
             into. `SlotError` is raised for one that is not declared, and when another array is put

@@ -59,6 +59,9 @@ def _mnist() -> Any:
 # How the built-in parts are tried that need arguments, or files that not everybody has.
 BUILT_IN_OPTIONS: Options = {
     "optimizers.adadelta": {"learning_rate": 10.0},
+    "optimizers.lars": {"learning_rate": 20.0, "elementwise": False},
+    "optimizers.lamb": {"elementwise": False},
+    "optimizers.muon": {"elementwise": False},
     "schedules.constant": {"factory": partial(schedules.Constant, 0.1)},
     "schedules.step": {"factory": partial(schedules.Step, 0.1, every=3)},
     "schedules.exponential": {"factory": partial(schedules.Exponential, 0.1, decay=0.9)},
