@@ -302,7 +302,8 @@ def _draw_truncated_normal(
         standard = stream.normal(drawn)
         kept = standard[np.abs(standard) <= 2.0]
         if len(kept) >= count:
-            return mean + std * kept[:count]
+            values: Array = mean + std * kept[:count]
+            return values
         drawn *= 2
 
 
@@ -512,16 +513,12 @@ def variance_scaling(
     >>> pf.initializers.variance_scaling((3, 4), scale=2.0, distribution="uniform").kind
     'variance_scaling'
     """
-    modes, distributions = (
-        ("fan_in", "fan_out", "fan_avg"),
-        ("truncated_normal", "normal", "uniform"),
-    )
-    if mode not in modes:
-        raise ArgumentError(f"variance_scaling: mode={mode!r}; use one of {', '.join(modes)}")
-    if distribution not in distributions:
-        raise ArgumentError(
-            f"variance_scaling: distribution={distribution!r}; use one of {', '.join(distributions)}"
-        )
+    for what, given, known in (
+        ("mode", mode, ("fan_in", "fan_out", "fan_avg")),
+        ("distribution", distribution, ("truncated_normal", "normal", "uniform")),
+    ):
+        if given not in known:
+            raise ArgumentError(f"variance_scaling: {what}={given!r}; use {', '.join(known)}")
     arguments = {
         "scale": check_number("variance_scaling: scale", scale, above=0),
         "mode": mode,
