@@ -421,6 +421,135 @@ class EarlyStopping(_Monitor):
         return max(changes, default=0.0)
 
 
+class ReduceLROnPlateau(_Monitor):
+    """Lower the optimizer's learning rate when nothing gets better any more.
+
+    Once the monitored value has not improved for `patience` epochs, the rate becomes
+    ``max(rate * factor, min_learning_rate)``. Then `cooldown` epochs pass before any are counted
+    again. The rate stays what it became: a second fit goes on with it, while its counting, and
+    what is the best, begin anew. A fit that is resumed goes on with both.
+
+    Parameters
+    ----------
+    monitor : str, default "val_loss"
+        As for `EarlyStopping`.
+    factor : float in (0, 1), default 0.1
+    patience : int, default 10
+    min_delta : float, default 1e-4
+        Only more than this counts as an improvement.
+    cooldown : int, default 0
+    min_learning_rate : float, default 0.0
+    mode : {"auto", "min", "max"}
+        As for `EarlyStopping`.
+
+    Attributes
+    ----------
+    best : float
+    reductions : list of int
+        The epochs of the last fit after which the rate was lowered.
+
+    Raises
+    ------
+    ArgumentError
+        If an argument makes no sense; from the beginning of the fit, if what is monitored does not
+        exist, or the rate is not the optimizer's own number but follows a schedule.
+
+    References
+    ----------
+    As in PyTorch and Keras; the idea is in Krizhevsky, Sutskever, Hinton, "ImageNet classification
+    with deep convolutional neural networks", 2012, section 5.
+
+    Examples
+    --------
+    >>> import numpy as np, pyframe as pf
+    >>> lower = pf.callbacks.ReduceLROnPlateau("loss", factor=0.5, patience=2)
+    >>> trainer = pf.Trainer(pf.Sequential([pf.layers.Dense(1)]), optimizer="sgd")
+    >>> x = np.linspace(-1, 1, 20)
+    >>> _ = trainer.fit(x, 3 * x + 1, 2_000, None, callbacks=[lower], verbose=0)
+    >>> trainer.optimizer.learning_rate < 0.01
+    True
+    """
+
+    _attributes: ClassVar[dict[str, str]] = {
+        **_Monitor._attributes,
+        **dict.fromkeys(["factor", "patience", "min_delta", "cooldown"], ""),
+        **dict.fromkeys(["min_learning_rate", "reductions"], ""),
+    }
+    _checks: ClassVar[dict[str, Callable[[Any], Any]]] = {
+        "factor": lambda given: check_number("factor", given, above=0, below=1),
+        "patience": lambda given: check_integer("patience", given, at_least=1),
+        "min_delta": lambda given: check_number("min_delta", given, at_least=0),
+        "cooldown": lambda given: check_integer("cooldown", given, at_least=0),
+        "min_learning_rate": lambda given: check_number("min_learning_rate", given, at_least=0),
+    }
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        factor: float = 0.1,
+        patience: int = 10,
+        min_delta: float = 1e-4,
+        cooldown: int = 0,
+        min_learning_rate: float = 0.0,
+        mode: str = "auto",
+    ) -> None:
+        super().__init__(monitor, mode)
+        self.factor, self.patience, self.min_delta = factor, patience, min_delta
+        self.cooldown, self.min_learning_rate = cooldown, min_learning_rate
+        self.reductions: list[int] = []
+
+    def on_fit_start(self, trainer: Any) -> None:
+        super().on_fit_start(trainer)
+        self.reductions = []
+        self._waited = self._cooling = 0
+        self._rate(trainer)
+
+    def _rate(self, trainer: Any) -> float:
+        """Return the optimizer's learning rate, which must be a number."""
+        optimizer = trainer.optimizer
+        rate = optimizer.learning_rate
+        if not optimizer.needs_gradients or not isinstance(rate, float):
+            raise ArgumentError(
+                f"ReduceLROnPlateau lowers a learning rate that is a number; that of {optimizer!r} "
+                "is none: use the one or the other"
+            )
+        return rate
+
+    def on_epoch_end(self, trainer: Any, epoch: int, logs: Logs) -> None:
+        value = self.monitored(logs)
+        if self.improves(value, self.min_delta):
+            self.best, self._waited = value, 0
+        elif self._cooling == 0:
+            self._waited += 1
+        self._cooling = max(self._cooling - 1, 0)
+        if self._waited < self.patience:
+            return
+        self._waited, self._cooling = 0, self.cooldown
+        rate = self._rate(trainer)
+        lower = max(rate * self.factor, self.min_learning_rate)
+        if lower < rate:
+            trainer.optimizer.learning_rate = lower
+            self.reductions.append(epoch)
+
+    def training_state(self, trainer: Any) -> dict[str, Any]:
+        return {
+            **super().training_state(trainer),
+            "waited": self._waited,
+            "cooling": self._cooling,
+            "reductions": list(self.reductions),
+            "learning_rate": self._rate(trainer),
+        }
+
+    def restore_training_state(self, trainer: Any, state: dict[str, Any]) -> None:
+        super().restore_training_state(trainer, state)
+        self._waited = check_integer("waited", state["waited"], at_least=0)
+        self._cooling = check_integer("cooling", state["cooling"], at_least=0)
+        self.reductions = [check_integer("an epoch", e, at_least=0) for e in state["reductions"]]
+        trainer.optimizer.learning_rate = check_number(
+            "learning_rate", state["learning_rate"], at_least=0
+        )
+
+
 class ModelCheckpoint(_Monitor):
     """Save the model after epochs.
 
@@ -515,6 +644,7 @@ def pyframe_register_callbacks() -> Mapping[str, type[Callback]]:
         "early_stopping": EarlyStopping,
         "lambda_callback": LambdaCallback,
         "model_checkpoint": ModelCheckpoint,
+        "reduce_lr_on_plateau": ReduceLROnPlateau,
     }
 
 

@@ -338,7 +338,8 @@ def _draw_dirac(stream: Stream, shape: tuple[int, ...], groups: int) -> Array:
 
 
 def _draw_identity(stream: Stream, shape: tuple[int, ...], gain: float) -> Array:
-    return gain * _draw_dirac(stream, shape, 1)
+    values: Array = gain * _draw_dirac(stream, shape, 1)
+    return values
 
 
 def _draw_sparse(stream: Stream, shape: tuple[int, ...], sparsity: float, std: float) -> Array:
@@ -346,7 +347,7 @@ def _draw_sparse(stream: Stream, shape: tuple[int, ...], sparsity: float, std: f
     # Numbers of the same stream, but not the same ones, decide which are left.
     both = stream.normal(2 * rows * columns).reshape(2, rows, columns)
     zeros = math.ceil(sparsity * rows)
-    values = std * both[0]
+    values: Array = std * both[0]
     np.put_along_axis(values, np.argsort(both[1], axis=0, kind="stable")[:zeros], 0.0, axis=0)
     return values
 

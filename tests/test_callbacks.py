@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 
 import pyframe as pf
-from pyframe.callbacks import Callback, EarlyStopping, LambdaCallback, ModelCheckpoint
+from pyframe.callbacks import (
+    Callback,
+    EarlyStopping,
+    LambdaCallback,
+    ModelCheckpoint,
+    ReduceLROnPlateau,
+)
 from pyframe.layers import Dense
 
 RNG = np.random.default_rng(0)
@@ -193,9 +199,93 @@ def test_it_starts_anew_with_every_fit() -> None:
     assert work.fit(X, Y, 9, None, verbose=0).epochs == 2
 
 
+# ---- lower learning rates ----
+
+
+class Fake:
+    """A trainer that a callback sees, and numbers that it hears of."""
+
+    def __init__(self, callback: Callback, rate: float = 1.0) -> None:
+        self.optimizer, self.callback = pf.optimizers.SGD(rate), callback
+        self.log_names = ["loss"]
+        self.epoch = 0
+        callback.on_fit_start(self)
+
+    def higher_is_better(self, name: str) -> bool:
+        return False
+
+    def hear(self, *losses: float) -> list[float]:
+        """Return the rate after each of these epochs."""
+        rates = []
+        for loss in losses:
+            self.callback.on_epoch_end(self, self.epoch, {"loss": loss})
+            self.epoch += 1
+            rates.append(self.optimizer.learning_rate)
+        return rates
+
+
+def test_the_rate_is_lowered_when_nothing_improves() -> None:
+    lower = ReduceLROnPlateau("loss", 0.5, patience=2, min_delta=0.1)
+    fake = Fake(lower)
+    losses = [3.0, 2.0, 1.95, 1.95, 1.95, 1.95, 1.0, 1.0, np.nan, 1.0]
+    assert fake.hear(*losses) == [1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.25, 0.125, 0.125]
+    assert lower.best == 1.0 and lower.reductions == [3, 5, 8]
+
+
+def test_after_a_reduction_some_epochs_do_not_count() -> None:
+    fake = Fake(ReduceLROnPlateau("loss", 0.5, patience=1, cooldown=2))
+    assert fake.hear(*[1.0] * 8) == [1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.125]
+
+
+def test_the_rate_is_not_lowered_beyond_its_least() -> None:
+    lower = ReduceLROnPlateau("loss", 0.1, patience=1, min_learning_rate=0.05)
+    assert Fake(lower).hear(*[1.0] * 5) == [1, 0.1, 0.05, 0.05, 0.05]
+    assert lower.reductions == [1, 2]
+
+
+def test_a_second_fit_counts_anew_and_goes_on_with_the_rate() -> None:
+    lower = ReduceLROnPlateau("loss", 0.5, patience=3, min_delta=1e9)
+    work = trainer(0.08, callbacks=[lower])
+    work.fit(X, Y, 6, None, verbose=0)
+    assert (work.optimizer.learning_rate, lower.reductions) == (0.04, [3])
+    work.fit(X, Y, 3, None, verbose=0)
+    assert (work.optimizer.learning_rate, lower.reductions) == (0.04, [])
+    work.fit(X, Y, 4, None, verbose=0)
+    assert (work.optimizer.learning_rate, lower.reductions) == (0.02, [12])
+
+
+def test_the_lowered_rate_is_what_the_next_epoch_is_trained_with() -> None:
+    lower = ReduceLROnPlateau("loss", 0.5, patience=1, min_delta=1e9)
+    one, other = trainer(0.08), trainer(0.08)
+    one.fit(X, Y, 4, None, callbacks=[lower], verbose=0)
+    other.fit(X, Y, 4, None, schedule=lambda s: 0.08 * 0.5 ** np.maximum(s - 1.0, 0), verbose=0)
+    np.testing.assert_array_equal(weights_of(one.model), weights_of(other.model))
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        pf.optimizers.SGD(pf.schedules.Exponential(0.1, 0.5)),
+        pf.optimizers.Adam(lambda steps: 0.1 + 0 * steps),
+        pf.optimizers.RandomSearch(),
+    ],
+)
+def test_a_rate_that_is_no_number_cannot_be_lowered(optimizer: Any) -> None:
+    work = trainer()
+    work.optimizer = optimizer
+    with pytest.raises(pf.ArgumentError, match="a learning rate that is a number"):
+        work.fit(X, Y, 2, callbacks=[ReduceLROnPlateau("loss")], verbose=0)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: ReduceLROnPlateau(factor=1.0), "factor"),
+        (lambda: ReduceLROnPlateau(factor=float("nan")), "factor"),
+        (lambda: ReduceLROnPlateau(patience=0), "patience"),
+        (lambda: ReduceLROnPlateau(cooldown=-1), "cooldown"),
+        (lambda: ReduceLROnPlateau(min_delta=-0.1), "min_delta"),
+        (lambda: ReduceLROnPlateau(min_learning_rate=-1), "min_learning_rate"),
         (lambda: EarlyStopping(patience=0), "patience"),
         (lambda: EarlyStopping(min_delta=-1), "min_delta"),
         (lambda: EarlyStopping(tol=float("nan")), "tol"),
@@ -215,6 +305,7 @@ def test_what_callbacks_refuse(make: Any, message: str) -> None:
     "callback",
     [
         EarlyStopping("rmse"),
+        ReduceLROnPlateau("rmse"),
         EarlyStopping("val_mae"),
         ModelCheckpoint("m", "rmse", save_best_only=True),
         ModelCheckpoint("{epoch}-{rmse}"),
