@@ -53,7 +53,8 @@ class RateRange:
         if len(finite) < 3:
             return math.nan
         slopes = np.gradient(finite, np.log(self.rates[: len(finite)]))
-        steepest = int(np.argmin(slopes))
+        few = min(10, len(finite) // 4)  # the first means are of too few losses
+        steepest = few + int(np.argmin(slopes[few:]))
         falls = slopes[steepest] < -1e-9 * np.abs(finite).max()  # and is no rounding
         return float(self.rates[steepest]) if falls else math.nan
 
