@@ -2,6 +2,7 @@
  *
  * p are the parameters, g their gradients; slots are states as well. Between two parameters lies
  * padding, where p and g are 0: every update leaves it at 0. `scalar` slots are one double. */
+#include "elementwise.h"
 #include "parts.h"
 #include "plan.h"
 #include "random.h"
@@ -103,6 +104,7 @@ PF_EACH_CASE static inline void update_by_moments(int64_t n, const real *restric
                                                   real *restrict p, real *restrict m,
                                                   real *restrict v, real *restrict w,
                                                   const moments c, int looks) {
+    PF_INDEPENDENT
     for (int64_t i = 0; i < n; i++) {
         real h = g[i] + c.decay.decay * p[i];
         m[i] += c.rest1 * (h - m[i]);
@@ -119,6 +121,7 @@ PF_EACH_CASE static inline void update_by_moments(int64_t n, const real *restric
 PF_EACH_CASE static inline void update_by_maximum(int64_t n, const real *restrict g,
                                                   real *restrict p, real *restrict m,
                                                   real *restrict u, const moments c) {
+    PF_INDEPENDENT
     for (int64_t i = 0; i < n; i++) {
         real h = g[i] + c.decay.decay * p[i];
         m[i] += c.rest1 * (h - m[i]);
@@ -187,20 +190,21 @@ typedef struct {
 
 /* h = g + decay p;  s = keep s + add h^2;  with a mean: a = keep a + add h, q = s - a^2, else q = s
  * u = h / (sqrt(q) + epsilon), with a velocity: u = v = momentum v + u;  p = shrink p - rate u
- * `a` and `v` are known at compile time. A q that rounding has made negative is 0. */
+ * `a` and `v` are known at compile time. Rounding may make q negative: its size counts. */
 PF_EACH_CASE static inline void update_by_squares(int64_t n, const real *restrict g,
                                                   real *restrict p, real *restrict s,
                                                   real *restrict a, real *restrict v,
                                                   weight_decay decay, real keep, real add,
                                                   real epsilon, real momentum, real rate) {
+    PF_INDEPENDENT
     for (int64_t i = 0; i < n; i++) {
         real h = g[i] + decay.decay * p[i];
         real q = keep * s[i] + add * h * h;
         s[i] = q;
         if (a) {
-            a[i] += add * (h - a[i]);
-            q -= a[i] * a[i];
-            q = q < 0 ? 0 : q;
+            const real mean = a[i] + add * (h - a[i]);
+            a[i] = mean;
+            q = r_fabs(q - mean * mean);
         }
         real u = h / (r_sqrt(q) + epsilon);
         if (v) v[i] = u = momentum * v[i] + u;
@@ -255,6 +259,7 @@ int PF_NAME(adadelta_update)(const pf_call *call) {
     real rate = (real)factor, epsilon = (real)attributes->epsilon;
     real rho = (real)attributes->rho, rest = (real)(1.0 - attributes->rho);
     int64_t n = pf_count(call->states[0]);
+    PF_INDEPENDENT
     for (int64_t i = 0; i < n; i++) {
         real h = g[i] + decay.decay * p[i];
         s[i] = rho * s[i] + rest * h * h;
@@ -283,6 +288,7 @@ int PF_NAME(rprop_update)(const pf_call *call) {
     if (factor == 0) return PF_OK;
     real low = (real)(attributes->smallest / factor), high = (real)(attributes->largest / factor);
     int64_t n = pf_count(call->states[0]);
+    PF_INDEPENDENT
     for (int64_t i = 0; i < n; i++) {
         /* Signs, not numbers: a product of two small gradients is 0. */
         real now = (real)((g[i] > 0) - (g[i] < 0)), before = (real)((b[i] > 0) - (b[i] < 0));
@@ -414,10 +420,12 @@ static void layer_part(const pf_call *call, int64_t part, int64_t first, int64_t
     const layer_step c = *(const layer_step *)context;
     real *restrict p = c.p, *restrict u = c.u;
     if (!c.g) {
+        PF_INDEPENDENT
         for (int64_t i = first; i < end; i++) p[i] -= c.rate * u[i];
         return;
     }
     const real *restrict g = c.g;
+    PF_INDEPENDENT
     for (int64_t i = first; i < end; i++) {
         u[i] = c.momentum * u[i] + c.rate * (g[i] + c.decay * p[i]);
         p[i] -= u[i];
@@ -460,6 +468,7 @@ static void lamb_part(const pf_call *call, int64_t part, int64_t first, int64_t 
     const real *restrict g = pf_in(call, 0), *restrict p = pf_state(call, 0);
     real *restrict m = pf_state(call, 1), *restrict v = pf_state(call, 2);
     real *restrict u = call->scratch;
+    PF_INDEPENDENT
     for (int64_t i = first; i < end; i++) {
         m[i] += c.rest1 * (g[i] - m[i]);
         v[i] = c.beta2 * v[i] + c.rest2 * g[i] * g[i];
@@ -528,11 +537,13 @@ static real *muon_orthogonal(const pf_call *call, int64_t rows, int64_t columns,
     const int tall = rows > columns;
     const int64_t n = rows * columns, side = tall ? columns : rows, along = tall ? rows : columns;
     double scale = 1.0 / (norm_of(call, x, n) + 1e-7);
+    PF_INDEPENDENT
     for (int64_t i = 0; i < n; i++) x[i] = (real)(x[i] * scale);
     for (int64_t step = 0; step < steps; step++) {
         muon_product(call, side, side, along, x, tall, x, !tall, s, 0);
         for (int64_t i = 0; i < side * side; i++) q[i] = (real)b * s[i];
         muon_product(call, side, side, side, s, 0, s, 0, q, c);
+        PF_INDEPENDENT
         for (int64_t i = 0; i < n; i++) other[i] = (real)a * x[i];
         if (tall)
             muon_product(call, rows, columns, side, x, 0, q, 0, other, 1);
@@ -570,6 +581,7 @@ int PF_RARE(muon_update)(const pf_call *call) {
     }
     real rest = (real)(1.0 - attributes->momentum);
     real ahead = attributes->nesterov ? rest : 0, *u = call->scratch;
+    PF_INDEPENDENT
     for (int64_t i = 0; i < n; i++) {
         m[i] += rest * (g[i] - m[i]);
         u[i] = m[i] + ahead * (g[i] - m[i]);
@@ -582,6 +594,7 @@ int PF_RARE(muon_update)(const pf_call *call) {
     double longer = (double)(rows < columns ? columns : rows);
     double size = attributes->match_rms > 0 ? attributes->match_rms * sqrt(longer)
                                             : sqrt(columns > rows ? longer / (double)rows : 1.0);
+    PF_INDEPENDENT
     for (int64_t i = 0; i < n; i++) p[i] = decay.shrink * p[i] - (real)(rate * size) * u[i];
     return PF_OK;
 }
