@@ -301,6 +301,60 @@ int PF_NAME(rprop_update)(const pf_call *call) {
     return PF_OK;
 }
 
+/* ---- without a schedule: x = p is the average of the z, whose distance d = z - x is kept ---- */
+
+typedef struct {
+    double learning_rate_factor, weight_decay, beta1, beta2, epsilon;
+} schedule_free_attributes;
+
+/* y = x + (1 - beta1) d, where gradients are taken */
+int PF_NAME(schedule_free_propose)(const pf_call *call) {
+    const schedule_free_attributes *attributes = call->attributes;
+    const real *restrict x = pf_in(call, 0), *restrict d = pf_in(call, 1);
+    real *restrict y = pf_out(call, 0);
+    const real rest = (real)(1.0 - attributes->beta1);
+    const int64_t n = pf_count(call->outputs[0]);
+    PF_INDEPENDENT
+    for (int64_t i = 0; i < n; i++) y[i] = x[i] + rest * d[i];
+    return PF_OK;
+}
+
+/* weight = weight + rate^2 */
+int PF_NAME(schedule_free_weight)(const pf_call *call) {
+    const schedule_free_attributes *attributes = call->attributes;
+    const double rate = call->step->learning_rate * attributes->learning_rate_factor;
+    *scalar_state(call, 0) += rate * rate;
+    return PF_OK;
+}
+
+/* v = beta2 v + (1 - beta2) g^2;  z = z - rate (g / (sqrt(v') + epsilon) + decay y)
+ * x = x + c (z - x), c = rate^2 / weight */
+int PF_NAME(schedule_free_update)(const pf_call *call) {
+    const schedule_free_attributes *attributes = call->attributes;
+    const real *restrict g = pf_in(call, 0), *restrict y = pf_in(call, 1);
+    real *restrict x = pf_state(call, 0), *restrict d = pf_state(call, 1);
+    real *restrict v = pf_state(call, 2);
+    const double factor = call->step->learning_rate * attributes->learning_rate_factor;
+    const double weight = *(const double *)call->inputs[2]->data;
+    const double t = (double)(call->step->step + 1);
+    const real rate = (real)factor, decay = (real)attributes->weight_decay;
+    const real c = (real)(weight > 0 ? factor * factor / weight : 0.0), left = 1 - c;
+    const real beta2 = (real)attributes->beta2, rest2 = (real)(1.0 - attributes->beta2);
+    const real correction = (real)(1.0 / sqrt(1.0 - pow(attributes->beta2, t)));
+    const real epsilon = (real)attributes->epsilon;
+    const int64_t n = pf_count(call->states[0]);
+    PF_INDEPENDENT
+    for (int64_t i = 0; i < n; i++) {
+        const real square = beta2 * v[i] + rest2 * g[i] * g[i];
+        v[i] = square;
+        const real u = g[i] / (r_sqrt(square) * correction + epsilon) + decay * y[i];
+        const real z = d[i] - rate * u;
+        x[i] += c * z;
+        d[i] = left * z;
+    }
+    return PF_OK;
+}
+
 /* ---- clipping ---- */
 
 typedef struct {

@@ -40,7 +40,8 @@ class InPython(pf.optimizers.Optimizer):
 
 
 MAKERS: dict[str, Any] = {
-    **{name: update.optimizer for name, update in UPDATES.items()},
+    # One that proposes takes gradients elsewhere.
+    **{name: u.optimizer for name, u in UPDATES.items() if not u.make.proposes},
     "clipped": lambda: pf.optimizers.Adam(0.1, clip_norm=0.01, clip_value=0.005),
     "groups": lambda: pf.optimizers.Adam(0.1, groups={"bias": {"learning_rate_factor": 3.0}}),
     "scheduled": lambda: pf.optimizers.SGD(pf.schedules.Exponential(0.1, 0.5)),

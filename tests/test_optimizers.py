@@ -27,6 +27,7 @@ from pyframe.optimizers import (
     RandomSearch,
     RMSProp,
     Rprop,
+    ScheduleFreeAdamW,
 )
 
 DTYPES = ["float32", "float64"]
@@ -79,6 +80,14 @@ def run_calls(calls, arrays, dtype, **step):
         assert status == 0
 
 
+def run_step(optimizer, arrays, dtype, **step):
+    """Take a step on gradients that are there."""
+    if optimizer.proposes:
+        arrays.setdefault("candidate", np.zeros_like(arrays["parameters"]))
+        run_calls(optimizer.proposals("any"), arrays, dtype, **step)
+    run_calls(optimizer.calls("any"), arrays, dtype, **step)
+
+
 def slots_of(optimizer, like):
     """Return fresh slots for a run; `like` makes an array between guards."""
     made = {}
@@ -115,9 +124,7 @@ def test_updates_follow_their_formulas(case, dtype):
             arrays |= slots_of(optimizer, lambda buffer=buffer, n=n: buffer(np.zeros(n)))
             for step, g in enumerate(gradients):
                 arrays["gradients"] = buffer(g)
-                run_calls(
-                    optimizer.calls("any"), arrays, dtype, step=step, learning_rate=update.rate
-                )
+                run_step(optimizer, arrays, dtype, step=step, learning_rate=update.rate)
                 np.testing.assert_array_equal(arrays["gradients"], g)
         assert_agree(arrays["parameters"], expected, dtype)
 
@@ -139,7 +146,7 @@ def test_updates_are_those_of_pytorch(case, dtype):
         for step in range(100):
             g = rng.normal(size=37).astype(dtype)
             arrays["gradients"] = g
-            run_calls(ours.calls("any"), arrays, dtype, step=step, learning_rate=update.rate)
+            run_step(ours, arrays, dtype, step=step, learning_rate=update.rate)
             tensor.grad = torch.tensor(g)
             peer.step()
             assert_agree(arrays["parameters"], tensor.detach().numpy(), dtype)
@@ -155,7 +162,7 @@ def test_padding_stays_zero(case):
     arrays["parameters"][:3] = 1.0
     for step in range(20):
         arrays["gradients"][:3] = step + 1.0
-        run_calls(optimizer.calls("any"), arrays, "float64", step=step, learning_rate=0.1)
+        run_step(optimizer, arrays, "float64", step=step, learning_rate=0.1)
     assert not arrays["parameters"][3:].any()
     assert (arrays["parameters"][:3] < 1).all()
 
@@ -196,6 +203,22 @@ def test_plans_follow_the_formulas_parameter_by_parameter(case, dtype):
         plan.step({g: values[step] for g, values in zip(fed, given, strict=True)})
     got = np.concatenate([p.value.ravel() for p in parameters])
     assert_agree(got, np.concatenate([array.ravel() for array in wanted]), dtype)
+
+
+def test_schedule_free_gradients_are_taken_between_the_average_and_its_steps():
+    rate, (beta1, beta2) = 0.1, (0.8, 0.9)
+    p = pf.Parameter([1.0, -3.0], name="p", dtype="float64")
+    plan = pf.compile(pf.Sum(p * p), ScheduleFreeAdamW(rate, betas=(beta1, beta2)))
+    x = z = p.value.copy()
+    v = np.zeros(2)
+    for t in range(1, 30):
+        y = (1 - beta1) * z + beta1 * x
+        g = 2 * y
+        v = beta2 * v + (1 - beta2) * g**2
+        z = z - rate * g / (np.sqrt(v / (1 - beta2**t)) + 1e-8)
+        x = x + (z - x) / t
+        assert plan.step({}) == pytest.approx(np.sum(y * y), rel=1e-12)
+        np.testing.assert_allclose(p.value, x, rtol=1e-11)
 
 
 def test_every_optimizer_that_follows_gradients_is_among_the_updates():
@@ -694,6 +717,7 @@ def c_fields(name):
         ("lars_attributes", LARS.attributes),
         ("lamb_attributes", LAMB.attributes),
         ("muon_attributes", Muon.attributes),
+        ("schedule_free_attributes", ScheduleFreeAdamW.attributes),
         ("random_search_attributes", RandomSearch.attributes),
         ("direction_search_attributes", DirectionSearch.attributes),
         ("clip_attributes", {"limit": "f8"}),

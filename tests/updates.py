@@ -275,6 +275,20 @@ def muon(
     return p
 
 
+def schedule_free_adamw(p, gradients, rate, betas=(0.9, 0.999), epsilon=1e-8, weight_decay=0.0):
+    """Defazio et al., 2024, algorithm 1, with a constant rate."""
+    x, z, v, weight = p, p, np.zeros_like(p), 0.0
+    for t, g in enumerate(gradients, start=1):
+        y = (1 - betas[0]) * z + betas[0] * x
+        v = betas[1] * v + (1 - betas[1]) * g**2
+        root = np.sqrt(v / (1 - betas[1] ** t)) + epsilon
+        z = z - rate * g / root - rate * weight_decay * y
+        weight += rate**2
+        c = rate**2 / weight
+        x = (1 - c) * x + c * z
+    return x
+
+
 # ---- what is run ----
 
 
@@ -391,5 +405,11 @@ UPDATES: dict[str, Update] = {
             "momentum": 0.9,
         },
         rate=0.02,
+    ),
+    "schedule-free": Update(opt.ScheduleFreeAdamW, schedule_free_adamw, {}),
+    "schedule-free, decay": Update(
+        opt.ScheduleFreeAdamW,
+        schedule_free_adamw,
+        {"weight_decay": 0.05, "betas": (0.5, 0.9), "epsilon": 1e-3},
     ),
 }

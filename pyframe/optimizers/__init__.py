@@ -17,6 +17,7 @@ from typing import Any
 from pyframe.hookspecs import hookimpl
 from pyframe.optimizers.adam import Adam, AdaMax, AdamW, NAdam, RAdam
 from pyframe.optimizers.adaptive import Adadelta, Adagrad, RMSProp, Rprop
+from pyframe.optimizers.averaging import ScheduleFreeAdamW
 from pyframe.optimizers.base import Call, Optimizer, from_config, get
 from pyframe.optimizers.layerwise import LAMB, LARS, Muon
 from pyframe.optimizers.search import DirectionSearch, RandomSearch, Search
@@ -41,6 +42,7 @@ __all__ = [
     "RMSProp",
     "RandomSearch",
     "Rprop",
+    "ScheduleFreeAdamW",
     "Search",
     "from_config",
     "get",
@@ -62,6 +64,7 @@ BUILT_IN: tuple[type[Optimizer], ...] = (
     LARS,
     LAMB,
     Muon,
+    ScheduleFreeAdamW,
     RandomSearch,
     DirectionSearch,
 )
