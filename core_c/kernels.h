@@ -140,11 +140,13 @@ PF_KERNEL(schedule_free_update)  /* g, y, weight | p, d, v   d = d - rate g / sq
                                     d goes to p */
 PF_KERNEL(lars_update)           /* g | p, v      p -= v, v = momentum v + rate |p| / |g| g */
 PF_KERNEL(lamb_update)           /* g | p, m, v   p -= rate |p| / |u| u, u Adam's step */
-PF_KERNEL(muon_update)   /* g | p, m, v   p -= rate m, m made orthogonal; a vector as AdamW */
-PF_KERNEL(clip_value)    /* | g               g = min(max(g, -limit), limit) */
-PF_KERNEL(gradient_norm) /* g | norm          norm = sqrt(norm^2 + sum g^2) */
-PF_KERNEL(check_norm)    /* norm | skipped    refuses NaN or infinity, or skips the step */
-PF_KERNEL(scale_by_norm) /* norm | g          g *= min(1, limit / norm) */
+PF_KERNEL(muon_update)    /* g | p, m, v   p -= rate m, m made orthogonal; a vector as AdamW */
+PF_KERNEL(clip_value)     /* | g               g = min(max(g, -limit), limit) */
+PF_KERNEL(gradient_norm)  /* g | norm          norm = sqrt(norm^2 + sum g^2) */
+PF_KERNEL(check_norm)     /* norm | skipped    refuses NaN or infinity, or skips the step */
+PF_KERNEL(scale_by_norm)  /* norm | g          g *= min(1, limit / norm) */
+PF_KERNEL(gradient_noise) /* mask | g          g += sigma n, n normal */
+PF_KERNEL(ascent)         /* g, norm | c       c += sharpness g / norm */
 PF_KERNEL(random_search_propose)    /* mask -> c         c uniform in [low, high) */
 PF_KERNEL(direction_search_propose) /* p, mask, span | direction, redraw -> c
                                        c = p + size direction */

@@ -456,6 +456,60 @@ int PF_NAME(scale_by_norm)(const pf_call *call) {
     return PF_OK;
 }
 
+/* ---- other gradients: with noise, and from where the loss is higher ---- */
+
+typedef struct {
+    double eta, gamma;
+} noise_attributes;
+
+int PF_RARE(gradient_noise)(const pf_call *call);
+#if PF_DEFINES_RARE
+/* g += sigma n, n normal (Box and Muller, 1958), sigma^2 = eta / (1 + step)^gamma; only where the
+ * mask is not 0, which the padding is */
+int PF_RARE(gradient_noise)(const pf_call *call) {
+    const noise_attributes *attributes = call->attributes;
+    const real *restrict mask = pf_in(call, 0);
+    real *restrict g = pf_state(call, 0);
+    const double steps = 1.0 + (double)call->step->step;
+    const double sigma = sqrt(attributes->eta / pow(steps, attributes->gamma));
+    const int64_t n = pf_count(call->states[0]);
+    for (int64_t i = 0; i < n; i += 4) {
+        uint32_t words[4];
+        double normal[4];
+        pf_philox(call->step->seed, call->stream, (uint64_t)(i / 4), (uint64_t)call->step->step,
+                  words);
+        for (int j = 0; j < 4; j += 2) {
+            const double radius = sqrt(-2.0 * log1p(-(double)pf_uniform(words[j])));
+            const double angle = 6.283185307179586 * (double)pf_uniform(words[j + 1]);
+            normal[j] = radius * cos(angle), normal[j + 1] = radius * sin(angle);
+        }
+        for (int64_t j = i; j < n && j < i + 4; j++)
+            if (mask[j] != 0) g[j] += (real)(sigma * normal[j - i]);
+    }
+    return PF_OK;
+}
+#endif
+
+int PF_NAME(gradient_noise)(const pf_call *call) { return PF_RARE(gradient_noise)(call); }
+
+typedef struct {
+    double sharpness;
+} ascent_attributes;
+
+/* c += sharpness g / norm, unless the norm is 0 */
+int PF_NAME(ascent)(const pf_call *call) {
+    const ascent_attributes *attributes = call->attributes;
+    const double norm = *(const double *)call->inputs[1]->data;
+    if (norm == 0) return PF_OK;
+    const real *restrict g = pf_in(call, 0);
+    real *restrict c = pf_state(call, 0);
+    const real scale = (real)(attributes->sharpness / norm);
+    const int64_t n = pf_count(call->states[0]);
+    PF_INDEPENDENT
+    for (int64_t i = 0; i < n; i++) c[i] += scale * g[i];
+    return PF_OK;
+}
+
 /* ---- rates for each parameter: these see one parameter at a time, in its own shape ---- */
 
 enum { LAYER_PART = 1 << 13 }; /* elements */

@@ -40,8 +40,12 @@ class InPython(pf.optimizers.Optimizer):
 
 
 MAKERS: dict[str, Any] = {
-    # One that proposes takes gradients elsewhere.
-    **{name: u.optimizer for name, u in UPDATES.items() if not u.make.proposes},
+    # Some take gradients elsewhere.
+    **{
+        name: update.optimizer
+        for name, update in UPDATES.items()
+        if not update.make.proposes and update.make is not pf.optimizers.SAM
+    },
     "clipped": lambda: pf.optimizers.Adam(0.1, clip_norm=0.01, clip_value=0.005),
     "groups": lambda: pf.optimizers.Adam(0.1, groups={"bias": {"learning_rate_factor": 3.0}}),
     "scheduled": lambda: pf.optimizers.SGD(pf.schedules.Exponential(0.1, 0.5)),
@@ -59,6 +63,14 @@ def test_a_step_on_a_plans_own_gradients_is_its_step(case: str, dtype: str) -> N
         other.apply_gradients(gradients)
         np.testing.assert_array_equal(values(one), values(other))
     assert one.step_count == other.step_count == 4
+
+
+def test_given_gradients_are_taken_from_nowhere_else() -> None:
+    one, other = plan_for(pf.optimizers.SAM(0.1)), plan_for(pf.optimizers.SGD(0.1, momentum=0.9))
+    for plan in (one, other):
+        for step in range(3):
+            plan.apply_gradients({p: np.full(p.shape, step + 1.0) for p in plan.parameters})
+    np.testing.assert_array_equal(values(one), values(other))
 
 
 def test_gradients_of_parts_add_up_to_that_of_the_whole() -> None:

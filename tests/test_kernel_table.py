@@ -91,10 +91,13 @@ def of_calls(calls: Iterable[Call]) -> Operands:
     )
 
 
+CHANGES = {"clip_value": 1.0, "clip_norm": 1.0, "gradient_noise": 0.1, "sharpness": 0.1}
+
+
 def calls_of_updates() -> list[Call]:
     """Return what the built-in optimizers call."""
     instances = [
-        *(update.optimizer(clip_value=1.0, clip_norm=1.0) for update in UPDATES.values()),
+        *(update.optimizer(**CHANGES) for update in UPDATES.values()),
         RandomSearch(),
         DirectionSearch(),
     ]
@@ -106,7 +109,8 @@ def calls_of_updates() -> list[Call]:
     found = []
     for optimizer in instances:
         proposals = optimizer.proposals("any") if optimizer.proposes else []
-        for calls in [optimizer.calls("any"), proposals, *optimizer.clip_calls()]:
+        changes = [optimizer.ascent_calls(), *optimizer.clip_calls()]
+        for calls in [optimizer.calls("any"), proposals, *changes]:
             found += calls
     return found
 

@@ -722,6 +722,8 @@ def c_fields(name):
         ("direction_search_attributes", DirectionSearch.attributes),
         ("clip_attributes", {"limit": "f8"}),
         ("check_norm_attributes", {"skip": "i8"}),
+        ("noise_attributes", {"eta": "f8", "gamma": "f8"}),
+        ("ascent_attributes", {"sharpness": "f8"}),
     ],
 )
 def test_the_declared_fields_are_those_of_the_struct(struct_name, fields):

@@ -49,6 +49,8 @@ def changed(optimizer: Any, option: str) -> Any:
         "clip_value": 1e-3,
         "clip_norm": 1e-3,
         "nonfinite": "skip",
+        "gradient_noise": 0.5,
+        "sharpness": 0.25,
         "betas": (0.5, 0.6),
         "etas": (0.3, 2.0),
         "step_sizes": (1e-3, 2e-3),

@@ -412,4 +412,6 @@ UPDATES: dict[str, Update] = {
         schedule_free_adamw,
         {"weight_decay": 0.05, "betas": (0.5, 0.9), "epsilon": 1e-3},
     ),
+    # On given gradients there is nothing to be aware of.
+    "sam": Update(opt.SAM, sgd, {"momentum": 0.9}),
 }

@@ -330,6 +330,8 @@ class Engine:
             request.gradients = [(p, given[p], train.gradient_array(p)) for p in train.trained]
         if mode in ("train", "apply"):
             train.lower(request)
+        if mode == "apply":
+            request.again.clear()  # wherever they were taken
         return request
 
     def given(self) -> tuple[Placeholder, dict[Parameter, Placeholder]]:

@@ -70,6 +70,7 @@ class Request:
     parameter_arrays: dict[Parameter, Array] = field(default_factory=dict)
     state_arrays: dict[Parameter, Array] = field(default_factory=dict)
     before: list[FlatCall] = field(default_factory=list)
+    again: list[FlatCall] = field(default_factory=list)  # after which all nodes run once more
     after: list[FlatCall] = field(default_factory=list)
     update: list[FlatCall] = field(default_factory=list)
     keep_all: bool = False

@@ -248,11 +248,21 @@ class TrainState:
         optimizer = self.optimizer
         self._names = {p: request.names.get(p, p.label()) for p in self.trained}
         operands = [self._operands(i, request.cost) for i in range(len(self.spans))]
-        if optimizer.proposes:
+        ascent = getattr(optimizer, "sharpness", None) is not None
+        if optimizer.proposes or ascent:
             for parameter in self.trained:
                 candidate = self._like(self._candidates, parameter.place.storage)
                 request.parameter_arrays[parameter] = _part(candidate, parameter)
+        if optimizer.proposes:
             request.before += self._calls(optimizer.proposals, operands)
+        elif ascent:
+            for names in operands:
+                p, c = names["parameters"], names["candidate"]
+                request.before.append(FlatCall("begin", COPY_KERNEL, p.dtype, (p,), (c,)))
+        if ascent:
+            request.again += self._over_all("ascent", optimizer.ascent_calls(), operands)
+            if self.states:
+                request.again += self.shadow_calls()
         request.after += self._clip_calls(operands)
         if optimizer.is_python:
             request.update.append(self._python_call(operands))
@@ -266,9 +276,14 @@ class TrainState:
         operands: dict[str, Any] = {"parameters": span.of(span.storage.data), **self.slots[i]}
         if self.optimizer.needs_gradients:
             operands["gradients"] = span.of(self._like(self._gradients, span.storage))
-        if self.optimizer.proposes:
+        sharpness, noise = (
+            getattr(self.optimizer, name, None) for name in ("sharpness", "gradient_noise")
+        )
+        if self.optimizer.proposes or sharpness is not None:
             operands["candidate"] = span.of(self._like(self._candidates, span.storage))
+        if self.optimizer.proposes or noise is not None:
             operands["mask"] = span.of(self._mask(span.storage))
+        if self.optimizer.proposes:
             operands["span"] = np.full(1, float(i))
         operands["cost"] = cost
         return operands
@@ -327,16 +342,20 @@ class TrainState:
         if not self.optimizer.needs_gradients:
             return []
         result: list[FlatCall] = []
-        names = [{**table, "norm": self._norm, "skipped": self._skipped} for table in operands]
         for calls in self.optimizer.clip_calls():
-            if any("norm" in (*c.inputs, *c.states) for c in calls[:1]) and calls[0].states == (
-                "norm",
-            ):
-                result.append(
-                    FlatCall("zero norm", COPY_KERNEL, FLOAT64, (self._zero,), (self._norm,))
-                )
-            for call in calls:
-                result += [self._flat(f"clip[{i}]", i, call, t) for i, t in enumerate(names)]
+            result += self._over_all("clip", calls, operands)
+        return result
+
+    def _over_all(
+        self, label: str, calls: Sequence[Any], operands: list[dict[str, Any]]
+    ) -> list[FlatCall]:
+        """Return calls each applied to every span in turn, with a norm that begins at 0."""
+        result: list[FlatCall] = []
+        names = [{**table, "norm": self._norm, "skipped": self._skipped} for table in operands]
+        if calls and calls[0].states == ("norm",):
+            result.append(FlatCall("zero norm", COPY_KERNEL, FLOAT64, (self._zero,), (self._norm,)))
+        for call in calls:
+            result += [self._flat(f"{label}[{i}]", i, call, t) for i, t in enumerate(names)]
         return result
 
     def _python_call(self, operands: list[dict[str, Any]]) -> FlatCall:

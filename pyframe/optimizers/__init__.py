@@ -21,12 +21,13 @@ from pyframe.optimizers.averaging import ScheduleFreeAdamW
 from pyframe.optimizers.base import Call, Optimizer, from_config, get
 from pyframe.optimizers.layerwise import LAMB, LARS, Muon
 from pyframe.optimizers.search import DirectionSearch, RandomSearch, Search
-from pyframe.optimizers.sgd import SGD
+from pyframe.optimizers.sgd import SAM, SGD
 from pyframe.plugins.registry import registries
 
 __all__ = [
     "LAMB",
     "LARS",
+    "SAM",
     "SGD",
     "AdaMax",
     "Adadelta",
@@ -65,6 +66,7 @@ BUILT_IN: tuple[type[Optimizer], ...] = (
     LAMB,
     Muon,
     ScheduleFreeAdamW,
+    SAM,
     RandomSearch,
     DirectionSearch,
 )

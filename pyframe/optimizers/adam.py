@@ -98,7 +98,7 @@ class Adam(Moments):
         Adds ``weight_decay / 2 * sum(p**2)`` to the loss, in effect.
     amsgrad : bool, default False
         Divide by the root of the largest v so far, so that no step grows because v has fallen.
-    clip_value, clip_norm, nonfinite, groups
+    clip_value, clip_norm, nonfinite, gradient_noise, sharpness, groups
         As for every `Optimizer`.
 
     See Also
@@ -133,6 +133,8 @@ class Adam(Moments):
         clip_value: float | None = None,
         clip_norm: float | None = None,
         nonfinite: str | None = None,
+        gradient_noise: float | None = None,
+        sharpness: float | None = None,
         groups: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__(
@@ -140,6 +142,8 @@ class Adam(Moments):
             clip_value=clip_value,
             clip_norm=clip_norm,
             nonfinite=nonfinite,
+            gradient_noise=gradient_noise,
+            sharpness=sharpness,
             groups=groups,
             betas=betas,
             epsilon=epsilon,
@@ -179,7 +183,7 @@ class AdamW(Adam):
         Often 0 for biases and norms: ``groups={"bias": {"weight_decay": 0.0}}``.
     amsgrad : bool, default False
         As for `Adam`.
-    clip_value, clip_norm, nonfinite, groups
+    clip_value, clip_norm, nonfinite, gradient_noise, sharpness, groups
         As for every `Optimizer`.
 
     References
@@ -208,6 +212,8 @@ class AdamW(Adam):
         clip_value: float | None = None,
         clip_norm: float | None = None,
         nonfinite: str | None = None,
+        gradient_noise: float | None = None,
+        sharpness: float | None = None,
         groups: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         Optimizer.__init__(
@@ -216,6 +222,8 @@ class AdamW(Adam):
             clip_value=clip_value,
             clip_norm=clip_norm,
             nonfinite=nonfinite,
+            gradient_noise=gradient_noise,
+            sharpness=sharpness,
             groups=groups,
             betas=betas,
             epsilon=epsilon,
@@ -246,7 +254,7 @@ class NAdam(Moments):
     weight_decay : float, at least 0, default 0.0
     decoupled_weight_decay : bool, default False
         Shrink the parameters, as `AdamW` does, instead of adding to the gradient.
-    clip_value, clip_norm, nonfinite, groups
+    clip_value, clip_norm, nonfinite, gradient_noise, sharpness, groups
         As for every `Optimizer`.
 
     References
@@ -279,6 +287,8 @@ class NAdam(Moments):
         clip_value: float | None = None,
         clip_norm: float | None = None,
         nonfinite: str | None = None,
+        gradient_noise: float | None = None,
+        sharpness: float | None = None,
         groups: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__(
@@ -286,6 +296,8 @@ class NAdam(Moments):
             clip_value=clip_value,
             clip_norm=clip_norm,
             nonfinite=nonfinite,
+            gradient_noise=gradient_noise,
+            sharpness=sharpness,
             groups=groups,
             betas=betas,
             epsilon=epsilon,
@@ -328,7 +340,7 @@ class RAdam(Moments):
     weight_decay : float, at least 0, default 0.0
     decoupled_weight_decay : bool, default False
         Shrink the parameters, as `AdamW` does, instead of adding to the gradient.
-    clip_value, clip_norm, nonfinite, groups
+    clip_value, clip_norm, nonfinite, gradient_noise, sharpness, groups
         As for every `Optimizer`.
 
     References
@@ -358,6 +370,8 @@ class RAdam(Moments):
         clip_value: float | None = None,
         clip_norm: float | None = None,
         nonfinite: str | None = None,
+        gradient_noise: float | None = None,
+        sharpness: float | None = None,
         groups: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__(
@@ -365,6 +379,8 @@ class RAdam(Moments):
             clip_value=clip_value,
             clip_norm=clip_norm,
             nonfinite=nonfinite,
+            gradient_noise=gradient_noise,
+            sharpness=sharpness,
             groups=groups,
             betas=betas,
             epsilon=epsilon,
@@ -389,7 +405,7 @@ class AdaMax(Moments):
     weight_decay : float, at least 0, default 0.0
     decoupled_weight_decay : bool, default False
         Shrink the parameters, as `AdamW` does, instead of adding to the gradient.
-    clip_value, clip_norm, nonfinite, groups
+    clip_value, clip_norm, nonfinite, gradient_noise, sharpness, groups
         As for every `Optimizer`.
 
     References
@@ -421,6 +437,8 @@ class AdaMax(Moments):
         clip_value: float | None = None,
         clip_norm: float | None = None,
         nonfinite: str | None = None,
+        gradient_noise: float | None = None,
+        sharpness: float | None = None,
         groups: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__(
@@ -428,6 +446,8 @@ class AdaMax(Moments):
             clip_value=clip_value,
             clip_norm=clip_norm,
             nonfinite=nonfinite,
+            gradient_noise=gradient_noise,
+            sharpness=sharpness,
             groups=groups,
             betas=betas,
             epsilon=epsilon,

@@ -34,7 +34,7 @@ class RMSProp(Optimizer):
     weight_decay : float, at least 0, default 0.0
     decoupled_weight_decay : bool, default False
         Shrink the parameters, as `AdamW` does, instead of adding to the gradient.
-    clip_value, clip_norm, nonfinite, groups
+    clip_value, clip_norm, nonfinite, gradient_noise, sharpness, groups
         As for every `Optimizer`.
 
     References
@@ -78,6 +78,8 @@ class RMSProp(Optimizer):
         clip_value: float | None = None,
         clip_norm: float | None = None,
         nonfinite: str | None = None,
+        gradient_noise: float | None = None,
+        sharpness: float | None = None,
         groups: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__(
@@ -85,6 +87,8 @@ class RMSProp(Optimizer):
             clip_value=clip_value,
             clip_norm=clip_norm,
             nonfinite=nonfinite,
+            gradient_noise=gradient_noise,
+            sharpness=sharpness,
             groups=groups,
             rho=rho,
             momentum=momentum,
@@ -144,7 +148,7 @@ class Adagrad(Optimizer):
     weight_decay : float, at least 0, default 0.0
     decoupled_weight_decay : bool, default False
         Shrink the parameters, as `AdamW` does, instead of adding to the gradient.
-    clip_value, clip_norm, nonfinite, groups
+    clip_value, clip_norm, nonfinite, gradient_noise, sharpness, groups
         As for every `Optimizer`.
 
     References
@@ -176,6 +180,8 @@ class Adagrad(Optimizer):
         clip_value: float | None = None,
         clip_norm: float | None = None,
         nonfinite: str | None = None,
+        gradient_noise: float | None = None,
+        sharpness: float | None = None,
         groups: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__(
@@ -183,6 +189,8 @@ class Adagrad(Optimizer):
             clip_value=clip_value,
             clip_norm=clip_norm,
             nonfinite=nonfinite,
+            gradient_noise=gradient_noise,
+            sharpness=sharpness,
             groups=groups,
             learning_rate_decay=learning_rate_decay,
             initial_accumulator=initial_accumulator,
@@ -238,7 +246,7 @@ class Adadelta(Optimizer):
     weight_decay : float, at least 0, default 0.0
     decoupled_weight_decay : bool, default False
         Shrink the parameters, as `AdamW` does, instead of adding to the gradient.
-    clip_value, clip_norm, nonfinite, groups
+    clip_value, clip_norm, nonfinite, gradient_noise, sharpness, groups
         As for every `Optimizer`.
 
     References
@@ -274,6 +282,8 @@ class Adadelta(Optimizer):
         clip_value: float | None = None,
         clip_norm: float | None = None,
         nonfinite: str | None = None,
+        gradient_noise: float | None = None,
+        sharpness: float | None = None,
         groups: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__(
@@ -281,6 +291,8 @@ class Adadelta(Optimizer):
             clip_value=clip_value,
             clip_norm=clip_norm,
             nonfinite=nonfinite,
+            gradient_noise=gradient_noise,
+            sharpness=sharpness,
             groups=groups,
             rho=rho,
             epsilon=epsilon,
@@ -318,7 +330,7 @@ class Rprop(Optimizer):
         eta_minus and eta_plus.
     step_sizes : pair of float, default (1e-6, 50)
         The smallest and the largest step.
-    clip_value, clip_norm, nonfinite, groups
+    clip_value, clip_norm, nonfinite, gradient_noise, sharpness, groups
         As for every `Optimizer`.
 
     References
@@ -354,6 +366,8 @@ class Rprop(Optimizer):
         clip_value: float | None = None,
         clip_norm: float | None = None,
         nonfinite: str | None = None,
+        gradient_noise: float | None = None,
+        sharpness: float | None = None,
         groups: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__(
@@ -361,6 +375,8 @@ class Rprop(Optimizer):
             clip_value=clip_value,
             clip_norm=clip_norm,
             nonfinite=nonfinite,
+            gradient_noise=gradient_noise,
+            sharpness=sharpness,
             groups=groups,
             etas=etas,
             step_sizes=step_sizes,

@@ -33,7 +33,7 @@ class ScheduleFreeAdamW(Optimizer):
     epsilon : float, above 0, default 1e-8
     weight_decay : float, at least 0, default 0.0
         Decoupled.
-    clip_value, clip_norm, nonfinite, groups
+    clip_value, clip_norm, nonfinite, gradient_noise, sharpness, groups
         As for every `Optimizer`.
 
     References
@@ -70,6 +70,8 @@ class ScheduleFreeAdamW(Optimizer):
         clip_value: float | None = None,
         clip_norm: float | None = None,
         nonfinite: str | None = None,
+        gradient_noise: float | None = None,
+        sharpness: float | None = None,
         groups: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__(
@@ -77,6 +79,8 @@ class ScheduleFreeAdamW(Optimizer):
             clip_value=clip_value,
             clip_norm=clip_norm,
             nonfinite=nonfinite,
+            gradient_noise=gradient_noise,
+            sharpness=sharpness,
             groups=groups,
             betas=betas,
             epsilon=epsilon,

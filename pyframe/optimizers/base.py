@@ -51,9 +51,12 @@ OPTIONS = "set the option itself, as in optimizer.weight_decay = 0.1"
 GROUPS = "set all of them: optimizer.groups = {...}"
 # The attributes of the clipping kernels.
 LIMIT = Block({"limit": "f8"})
+NOISE = Block({"eta": "f8", "gamma": "f8"})
+ASCENT = Block({"sharpness": "f8"})
 SKIP = Block({"skip": "i8"})
 # What can be set besides the options of a subclass.
-SETTABLE = ("learning_rate", "clip_value", "clip_norm", "nonfinite", "groups")
+GRADIENTS = ("clip_value", "clip_norm", "nonfinite", "gradient_noise", "sharpness")
+SETTABLE = ("learning_rate", *GRADIENTS, "groups")
 
 
 class Optimizer(Strict):
@@ -88,6 +91,16 @@ class Optimizer(Strict):
         update of parameters, states and slots, count the step as taken, and add one to
         `Plan.skipped_steps`. Default: "raise" with `clip_value` or `clip_norm`; without them
         there is no check, which would be one more pass over the gradients.
+    gradient_noise : float, above 0, optional
+        Normal noise of variance ``gradient_noise / (1 + step)^0.55`` is added to the gradients
+        before they are clipped (Neelakantan et al., "Adding gradient noise improves learning for
+        very deep networks", 2015, section 3). The seed of the plan, or the fit, decides it.
+    sharpness : float, above 0, optional
+        Gradients are taken where the loss is higher: at the parameters plus ``sharpness g / |g|``,
+        g being the gradient at the parameters, whose norm is that of all together (Foret et al.,
+        "Sharpness-aware minimization for efficiently improving generalization", 2021, algorithm
+        1, where it is called rho). A step runs forward and backward twice; the loss that it
+        returns, its metrics, and the statistics that layers keep are those of the second run.
     groups : dict, optional
         Other options for parameters of a group, and "learning_rate_factor", as in
         ``{"bias": {"weight_decay": 0.0, "learning_rate_factor": 2.0}}``. A key is the group that
@@ -158,6 +171,8 @@ class Optimizer(Strict):
         clip_value: float | None = None,
         clip_norm: float | None = None,
         nonfinite: str | None = None,
+        gradient_noise: float | None = None,
+        sharpness: float | None = None,
         groups: Mapping[str, Mapping[str, Any]] | None = None,
         **options: Any,
     ) -> None:
@@ -165,6 +180,8 @@ class Optimizer(Strict):
         self.clip_value = _limit("clip_value", clip_value)
         self.clip_norm = _limit("clip_norm", clip_norm)
         self.nonfinite = _nonfinite("nonfinite", nonfinite)
+        self.gradient_noise = _limit("gradient_noise", gradient_noise)
+        self.sharpness = _limit("sharpness", sharpness)
         self._on_change: list[Any] = []  # weak references to methods of plans
         self.groups: dict[str, dict[str, Any]] = {}
         self.options: dict[str, Any] = FixedDict({}, OPTIONS)
@@ -212,7 +229,7 @@ class Optimizer(Strict):
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that a plan reads when compiled, to detect later changes."""
-        names = ("clip_value", "clip_norm", "nonfinite", "groups", "slots")
+        names = (*GRADIENTS, "groups", "slots")
         own = {} if self.is_python else self.options  # Python code reads its options at each step
         return {**own, **{name: getattr(self, name) for name in names}}
 
@@ -310,6 +327,9 @@ class Optimizer(Strict):
         that counts the steps which were skipped.
         """
         result: list[list[Call]] = []
+        if self.gradient_noise is not None:
+            noise = NOISE.pack({"eta": self.gradient_noise, "gamma": 0.55})
+            result.append([Call("gradient_noise", ("mask",), ("gradients",), (), noise)])
         skip = SKIP.pack({"skip": self.nonfinite == "skip"})
         look = [
             Call("gradient_norm", ("gradients",), ("norm",)),
@@ -330,6 +350,16 @@ class Optimizer(Strict):
                 ]
             )
         return result
+
+    def ascent_calls(self) -> list[Call]:
+        """Return the calls that move "candidate" to where the loss is higher, as `clip_calls`."""
+        if self.sharpness is None:
+            return []
+        attributes = ASCENT.pack({"sharpness": self.sharpness})
+        return [
+            Call("gradient_norm", ("gradients",), ("norm",)),
+            Call("ascent", ("gradients", "norm"), ("candidate",), (), attributes),
+        ]
 
     def update(
         self,
@@ -378,7 +408,7 @@ class Optimizer(Strict):
                 )
             config["learning_rate"] = rate if isinstance(rate, float) else rate.config()
         config.update(self.options)
-        for name in ("clip_value", "clip_norm", "nonfinite"):
+        for name in GRADIENTS:
             if getattr(self, name) is not None:
                 config[name] = getattr(self, name)
         if self.groups:
@@ -390,7 +420,7 @@ class Optimizer(Strict):
             {"learning_rate": self.learning_rate} if self.needs_gradients else {}
         )
         given |= self.options
-        for name in ("clip_value", "clip_norm", "nonfinite"):
+        for name in GRADIENTS:
             if getattr(self, name) is not None:
                 given[name] = getattr(self, name)
         given |= {"groups": self.groups} if self.groups else {}
@@ -420,6 +450,8 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "clip_value": _limit,
     "clip_norm": _limit,
     "nonfinite": _nonfinite,
+    "gradient_noise": _limit,
+    "sharpness": _limit,
 }
 
 

@@ -33,7 +33,7 @@ class LARS(Optimizer):
     trust_coefficient : float, above 0, default 0.001
         How far a step may go, as a part of the parameter's norm.
     weight_decay : float, at least 0, default 0.0
-    clip_value, clip_norm, nonfinite, groups
+    clip_value, clip_norm, nonfinite, gradient_noise, sharpness, groups
         As for every `Optimizer`.
 
     References
@@ -68,6 +68,8 @@ class LARS(Optimizer):
         clip_value: float | None = None,
         clip_norm: float | None = None,
         nonfinite: str | None = None,
+        gradient_noise: float | None = None,
+        sharpness: float | None = None,
         groups: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__(
@@ -75,6 +77,8 @@ class LARS(Optimizer):
             clip_value=clip_value,
             clip_norm=clip_norm,
             nonfinite=nonfinite,
+            gradient_noise=gradient_noise,
+            sharpness=sharpness,
             groups=groups,
             momentum=momentum,
             trust_coefficient=trust_coefficient,
@@ -111,7 +115,7 @@ class LAMB(Optimizer):
     epsilon : float, above 0, default 1e-6
     weight_decay : float, at least 0, default 0.01
         Decoupled, and a part of the step whose length is set.
-    clip_value, clip_norm, nonfinite, groups
+    clip_value, clip_norm, nonfinite, gradient_noise, sharpness, groups
         As for every `Optimizer`.
 
     References
@@ -148,6 +152,8 @@ class LAMB(Optimizer):
         clip_value: float | None = None,
         clip_norm: float | None = None,
         nonfinite: str | None = None,
+        gradient_noise: float | None = None,
+        sharpness: float | None = None,
         groups: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__(
@@ -155,6 +161,8 @@ class LAMB(Optimizer):
             clip_value=clip_value,
             clip_norm=clip_norm,
             nonfinite=nonfinite,
+            gradient_noise=gradient_noise,
+            sharpness=sharpness,
             groups=groups,
             betas=betas,
             epsilon=epsilon,
@@ -211,7 +219,7 @@ class Muon(Optimizer):
     betas : pair of float in [0, 1), default (0.9, 0.999)
         Of `AdamW` for vectors, as the next.
     epsilon : float, above 0, default 1e-8
-    clip_value, clip_norm, nonfinite, groups
+    clip_value, clip_norm, nonfinite, gradient_noise, sharpness, groups
         As for every `Optimizer`.
 
     References
@@ -256,6 +264,8 @@ class Muon(Optimizer):
         clip_value: float | None = None,
         clip_norm: float | None = None,
         nonfinite: str | None = None,
+        gradient_noise: float | None = None,
+        sharpness: float | None = None,
         groups: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__(
@@ -263,6 +273,8 @@ class Muon(Optimizer):
             clip_value=clip_value,
             clip_norm=clip_norm,
             nonfinite=nonfinite,
+            gradient_noise=gradient_noise,
+            sharpness=sharpness,
             groups=groups,
             momentum=momentum,
             nesterov=nesterov,

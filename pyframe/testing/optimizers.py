@@ -290,7 +290,8 @@ class _Bench:
         if self.searches:
             return
         optimizer = self.make()
-        for name in ("clip_value", "clip_norm"):  # a plan clips them where they are
+        # A plan changes them where they are, or takes them elsewhere.
+        for name in ("clip_value", "clip_norm", "gradient_noise", "sharpness"):
             setattr(optimizer, name, None)
         bowl = Bowl(optimizer, (3, 5))
         # One that proposes begins at the parameters, and later takes gradients elsewhere.

@@ -61,6 +61,7 @@ BUILT_IN_OPTIONS: Options = {
     "optimizers.adadelta": {"learning_rate": 10.0},
     "optimizers.lars": {"learning_rate": 20.0, "elementwise": False},
     "optimizers.lamb": {"elementwise": False},
+    "optimizers.sam": {"elementwise": False},
     "optimizers.muon": {"elementwise": False},
     "schedules.constant": {"factory": partial(schedules.Constant, 0.1)},
     "schedules.step": {"factory": partial(schedules.Step, 0.1, every=3)},
