@@ -15,6 +15,7 @@ from pyframe.callbacks import (
     LambdaCallback,
     ModelCheckpoint,
     ReduceLROnPlateau,
+    WeightAverage,
 )
 from pyframe.layers import Dense
 
@@ -277,9 +278,64 @@ def test_a_rate_that_is_no_number_cannot_be_lowered(optimizer: Any) -> None:
         work.fit(X, Y, 2, callbacks=[ReduceLROnPlateau("loss")], verbose=0)
 
 
+# ---- averages ----
+
+
+@pytest.mark.parametrize("decay", [None, 0.0, 0.75])
+@pytest.mark.parametrize("every", ["epoch", "step"])
+@pytest.mark.parametrize("start", [0, 2])
+def test_the_model_ends_with_the_average(decay: float | None, every: str, start: int) -> None:
+    kept: list[Any] = []
+    event = "on_epoch_end" if every == "epoch" else "on_batch_end"
+    keep = LambdaCallback(**{event: lambda t, i, logs: kept.append(weights_of(t.model))})
+    average = WeightAverage(decay, start, every)
+    work = trainer()
+    work.fit(X, Y, 5, 8, callbacks=[average, keep], verbose=0)
+    counted = kept[start if every == "epoch" else 3 * start :]
+    expected = counted[0]
+    for n, weights in enumerate(counted[1:], start=1):
+        part = 1 / (n + 1) if decay is None else 1 - decay
+        expected = expected + part * (weights - expected)
+    assert average.count == len(counted)
+    np.testing.assert_allclose(weights_of(work.model), expected, rtol=1e-13)
+    if decay is None:
+        np.testing.assert_allclose(expected, np.mean(counted, axis=0), rtol=1e-12)
+    assert (expected != kept[-1]).any() or decay == 0.0
+
+
+def test_an_average_may_be_read_alone_and_begins_anew_with_a_fit() -> None:
+    average, work, plain = WeightAverage(apply=False, start_epoch=1), trainer(), trainer()
+    for each, callbacks in ((work, [average]), (plain, [])):
+        each.fit(X, Y, 3, 8, callbacks=callbacks, verbose=0)
+    np.testing.assert_array_equal(weights_of(work.model), weights_of(plain.model))
+    assert average.count == 2 and set(average.average) == set(work.model.get_weights())
+    work.fit(X, Y, 1, 8, callbacks=[average], verbose=0)
+    assert average.count == 0 and average.average == {}
+
+
+@pytest.mark.parametrize("every", ["epoch", "step"])
+def test_a_resumed_fit_averages_on(every: str, tmp_path: Path) -> None:
+    def fit(epochs: int, **options: Any) -> Any:
+        work, average = trainer(), WeightAverage(0.5, 1, every)
+        save = ModelCheckpoint(tmp_path / "{epoch}.pyframe", training=True)
+        work.fit(X, Y, epochs, 8, callbacks=[average, save], verbose=0, **options)
+        return average.count, weights_of(work.model)
+
+    expected = fit(6)
+    for stopped in (0, 1, 3):
+        count, weights = fit(6, resume=tmp_path / f"{stopped}.pyframe")
+        assert count == expected[0]
+        np.testing.assert_array_equal(weights, expected[1])
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: WeightAverage(1.0), "decay"),
+        (lambda: WeightAverage(float("nan")), "decay"),
+        (lambda: WeightAverage(start_epoch=-1), "start_epoch"),
+        (lambda: WeightAverage(every="batch"), "'batch'"),
+        (lambda: WeightAverage(apply="no"), "apply"),  # type: ignore[arg-type]
         (lambda: ReduceLROnPlateau(factor=1.0), "factor"),
         (lambda: ReduceLROnPlateau(factor=float("nan")), "factor"),
         (lambda: ReduceLROnPlateau(patience=0), "patience"),
