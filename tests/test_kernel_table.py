@@ -13,7 +13,7 @@ from updates import UPDATES
 
 from pyframe.graph.op import Op
 from pyframe.native import core
-from pyframe.optimizers import DirectionSearch, RandomSearch
+from pyframe.optimizers import LBFGS, DirectionSearch, RandomSearch
 from pyframe.optimizers.base import Call
 from pyframe.plugins import registry
 from pyframe.testing import Draw
@@ -100,6 +100,7 @@ def calls_of_updates() -> list[Call]:
         *(update.optimizer(**CHANGES) for update in UPDATES.values()),
         RandomSearch(),
         DirectionSearch(),
+        LBFGS(),
     ]
     optimizers = registry.registries["optimizers"]
     entries = map(optimizers.entry, optimizers.names())
@@ -108,6 +109,8 @@ def calls_of_updates() -> list[Call]:
     }
     found = []
     for optimizer in instances:
+        if optimizer.is_python:
+            continue
         proposals = optimizer.proposals("any") if optimizer.proposes else []
         changes = [optimizer.ascent_calls(), *optimizer.clip_calls()]
         for calls in [optimizer.calls("any"), proposals, *changes]:

@@ -50,6 +50,7 @@ def changed(optimizer: Any, option: str) -> Any:
         "clip_norm": 1e-3,
         "nonfinite": "skip",
         "gradient_noise": 0.5,
+        "max_evaluations": 1,
         "sharpness": 0.25,
         "betas": (0.5, 0.6),
         "etas": (0.3, 2.0),

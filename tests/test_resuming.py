@@ -55,6 +55,7 @@ OPTIMIZERS: dict[str, Any] = {
     "muon": lambda: pf.optimizers.Muon(0.01, clip_value=0.5),
     "schedule-free": lambda: pf.optimizers.ScheduleFreeAdamW(pf.schedules.Warmup(0.02, 5)),
     "sam": lambda: pf.optimizers.SAM(0.02, gradient_noise=0.1),
+    "lbfgs": lambda: pf.optimizers.LBFGS(history=3),
     "random search": lambda: pf.optimizers.RandomSearch(-1, 1),
     "direction search": lambda: pf.optimizers.DirectionSearch(0.1),
     "in python": lambda: Momentum(0.05),

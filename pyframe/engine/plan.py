@@ -302,6 +302,8 @@ class Plan(Strict):
         engine.require_optimizer()
         if not engine.optimizer.needs_gradients:
             raise ArgumentError(f"{engine.optimizer!r} looks at losses, and takes no gradients")
+        if getattr(engine.optimizer, "evaluates", False):
+            raise ArgumentError(f"{engine.optimizer!r} evaluates the loss, and takes no gradients")
         loss, wanted = engine.given()
         names = {engine.graph.names.get(p, p.label()): p for p in wanted}
         if not isinstance(gradients, Mapping):

@@ -41,7 +41,8 @@ class FlatCall(NamedTuple):
     outputs: tuple[Array, ...] = ()
     states: tuple[Array, ...] = ()
     attributes: bytes = b""
-    python: Callable[[Any], None] | None = None  # instead of a kernel
+    # Instead of a kernel: takes the context, and what runs all that is before once more.
+    python: Callable[[Any, Callable[[], None]], None] | None = None
     elementwise: bool = False  # as in `Op.is_elementwise`
     operations: int = 1  # for each element
     # Makes the error to raise when the call finds NaN or infinity, from the number of the step.

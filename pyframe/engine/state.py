@@ -363,14 +363,15 @@ class TrainState:
         parameters = tuple(names["parameters"] for names in operands)
         slots = tuple(slot for table in self.slots for slot in table.values())
 
-        def update(context: Context) -> None:
+        def update(context: Context, again: Callable[[], None]) -> None:
             before = lib.pf_context_position(context.pointer)
             kept = [array.copy() for array in (*parameters, *slots)]
             try:
-                self._run_update(context, operands)
+                self._run_update(context, operands, again)
                 lib.pf_context_skip(context.pointer)  # from here on the step counts as completed
             except BaseException:
-                if lib.pf_context_position(context.pointer) == before:
+                if lib.pf_context_position(context.pointer) <= before:
+                    lib.pf_context_seek(context.pointer, before)  # it may have run again
                     for array, old in zip((*parameters, *slots), kept, strict=True):
                         array[...] = old
                 raise
@@ -386,11 +387,16 @@ class TrainState:
             python=update,
         )
 
-    def _run_update(self, context: Context, operands: list[dict[str, Any]]) -> None:
+    def _run_update(
+        self, context: Context, operands: list[dict[str, Any]], again: Callable[[], None]
+    ) -> None:
         step = lib.pf_context_step(context.pointer)
         for guard in self.guards:
             guard.updating_thread = threading.get_ident()
         try:
+            if getattr(self.optimizer, "evaluates", False):
+                self._minimize(context, operands, again)
+                return
             for names, slots in zip(operands, self.slots, strict=True):
                 self.optimizer.update(
                     names["parameters"],
@@ -402,6 +408,31 @@ class TrainState:
         finally:
             for guard in self.guards:
                 guard.updating_thread = None
+
+    def _minimize(
+        self, context: Context, operands: list[dict[str, Any]], again: Callable[[], None]
+    ) -> None:
+        """Let the optimizer evaluate the loss, and leave loss and gradients as they were."""
+        step = lib.pf_context_step(context.pointer)
+        gradients = [names["gradients"] for names in operands]
+        cost, kept = context.loss[0], [gradient.copy() for gradient in gradients]
+
+        def evaluate() -> float:
+            again()
+            return float(context.loss[0])
+
+        self.optimizer.minimize(
+            evaluate,
+            [names["parameters"] for names in operands],
+            gradients,
+            self.slots,
+            loss=float(cost),
+            step=int(step.step),
+            learning_rate=float(step.learning_rate),
+        )
+        context.loss[0] = cost
+        for gradient, first in zip(gradients, kept, strict=True):
+            gradient[...] = first
 
     def rate_at(self, rate: float | None) -> float:
         """Return the learning rate of the next step."""

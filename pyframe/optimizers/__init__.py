@@ -20,6 +20,7 @@ from pyframe.optimizers.adaptive import Adadelta, Adagrad, RMSProp, Rprop
 from pyframe.optimizers.averaging import ScheduleFreeAdamW
 from pyframe.optimizers.base import Call, Optimizer, from_config, get
 from pyframe.optimizers.layerwise import LAMB, LARS, Muon
+from pyframe.optimizers.lbfgs import LBFGS
 from pyframe.optimizers.search import DirectionSearch, RandomSearch, Search
 from pyframe.optimizers.sgd import SAM, SGD
 from pyframe.plugins.registry import registries
@@ -27,6 +28,7 @@ from pyframe.plugins.registry import registries
 __all__ = [
     "LAMB",
     "LARS",
+    "LBFGS",
     "SAM",
     "SGD",
     "AdaMax",
@@ -67,6 +69,7 @@ BUILT_IN: tuple[type[Optimizer], ...] = (
     Muon,
     ScheduleFreeAdamW,
     SAM,
+    LBFGS,
     RandomSearch,
     DirectionSearch,
 )

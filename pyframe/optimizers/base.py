@@ -7,7 +7,7 @@ spans, each of one dtype and one group, and asks for the calls on each span.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 from weakref import WeakMethod
 
@@ -298,7 +298,12 @@ class Optimizer(Strict):
     @property
     def is_python(self) -> bool:
         """Whether the update is written in Python."""
-        return type(self).update is not Optimizer.update
+        return self.evaluates or type(self).update is not Optimizer.update
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether an update evaluates the loss again: whether `minimize` is overridden."""
+        return type(self).minimize is not Optimizer.minimize
 
     def initial_slot(self, name: str) -> float:
         """Return the initial value of a slot's elements."""
@@ -385,6 +390,33 @@ class Optimizer(Strict):
         step : int
             Completed steps before this one.
         learning_rate : float
+        """
+        raise NotImplementedError
+
+    def minimize(
+        self,
+        evaluate: Callable[[], float],
+        parameters: Sequence[Array],
+        gradients: Sequence[Array],
+        slots: Sequence[dict[str, Array]],
+        *,
+        loss: float,
+        step: int,
+        learning_rate: float,
+    ) -> None:
+        """Change the parameters of all spans in place; overridden by what evaluates the loss again.
+
+        Parameters
+        ----------
+        evaluate : callable
+            Runs forward and backward on the same batch with the parameters as they are by then,
+            writes the new gradients where they are, and returns the loss.
+        parameters, gradients, slots
+            As for `update`, one for each span.
+        loss : float
+            That of the parameters as they are.
+        step, learning_rate
+            As for `update`.
         """
         raise NotImplementedError
 

@@ -62,6 +62,7 @@ BUILT_IN_OPTIONS: Options = {
     "optimizers.lars": {"learning_rate": 20.0, "elementwise": False},
     "optimizers.lamb": {"elementwise": False},
     "optimizers.sam": {"elementwise": False},
+    "optimizers.lbfgs": {"elementwise": False},
     "optimizers.muon": {"elementwise": False},
     "schedules.constant": {"factory": partial(schedules.Constant, 0.1)},
     "schedules.step": {"factory": partial(schedules.Step, 0.1, every=3)},
