@@ -32,6 +32,16 @@ def test_a_group_that_a_parameter_was_given_comes_first() -> None:
     assert pf.optimizers.SGD(0.1).group_of(p) == "slow"
 
 
+def test_default_is_the_group_of_all_that_no_other_one_fits() -> None:
+    still = {"learning_rate_factor": 0.0}
+    assert fit(trainer(pf.optimizers.SGD(0.01, groups={"default": still, "bias": {}}))) == {
+        "a/bias",
+        "b/bias",
+    }
+    groups = {"default": {}, "bias": still}
+    assert fit(trainer(pf.optimizers.SGD(0.01, groups=groups))) == {"a/weight", "b/weight"}
+
+
 def test_an_unknown_group_is_refused() -> None:
     t = trainer(pf.optimizers.SGD(0.01, groups={"biases": {"learning_rate_factor": 0.0}}))
     with pytest.raises(ArgumentError, match="no parameter belongs to the group 'biases'.*'bias'"):

@@ -105,8 +105,8 @@ class Optimizer(Strict):
         Other options for parameters of a group, and "learning_rate_factor", as in
         ``{"bias": {"weight_decay": 0.0, "learning_rate_factor": 2.0}}``. A key is the group that
         a parameter was given, or the last part of its name: "bias" is that of all layers. The
-        group that a parameter was given comes first. A plan refuses a key that fits none of its
-        parameters.
+        group that a parameter was given comes first, then its name; "default" is that of all
+        others. A plan refuses a key that fits none of its parameters.
 
     Attributes
     ----------
@@ -274,7 +274,7 @@ class Optimizer(Strict):
     def group_of(self, parameter: Any) -> str:
         """Return the key of `groups` that applies to a parameter, or the group it was given."""
         group: str = parameter.group
-        if group not in self.groups and parameter.name:
+        if (group == "default" or group not in self.groups) and parameter.name:
             last = parameter.name.rpartition("/")[2]
             if last in self.groups:
                 return str(last)

@@ -232,7 +232,9 @@ class Trainer(Strict):
             For empty data or missing values, a batch size that is not in 1..n, a learning rate
             that makes no sense.
         ShapeError, DTypeError, FeedError
-            If the data do not fit the model. In all these cases nothing has changed.
+            If the data do not fit the model.
+        GraphError
+            If there is nothing to train. In all these cases nothing has changed.
         LabelError
             At the first label outside of the classes.
         BusyError
