@@ -110,7 +110,11 @@ PF_EACH_CASE static inline void update_by_moments(int64_t n, const real *restric
         m[i] += c.rest1 * (h - m[i]);
         real square = c.beta2 * v[i] + c.rest2 * h * h;
         v[i] = square;
-        if (w) w[i] = square = square > w[i] ? square : w[i];
+        if (w) {
+            const real most = w[i];
+            square = square > most ? square : most;
+            w[i] = square;
+        }
         real u = c.step * m[i];
         if (looks) u += c.look * h;
         p[i] = c.decay.shrink * p[i] - u / (r_sqrt(square) * c.correction + c.epsilon);
