@@ -108,6 +108,59 @@ def test_a_gradient_of_zero_leads_nowhere() -> None:
     assert plan.step({}) == 0.0 and not p.value.any()
 
 
+# ---- limits of groups ----
+
+
+def given(optimizer: Any) -> tuple[Any, list[Any], list[Any]]:
+    """Return a plan on gradients that are fed, for parameters of three groups."""
+    parameters, fed, cost = [], [], pf.Constant(0.0, dtype="float64")
+    for i, group in enumerate(("a", "b", "c")):
+        p = pf.Parameter(np.zeros(4), name=f"p{i}", dtype="float64", group=group)
+        g = pf.Placeholder(f"g{i}", shape=(4,), dtype="float64")
+        cost = cost + pf.Sum(p * g)
+        parameters.append(p)
+        fed.append(g)
+    return pf.compile(cost, optimizer), parameters, fed
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+def test_a_group_is_clipped_by_its_own_limits(fuse: bool) -> None:
+    groups = {"b": {"clip_norm": 0.5}, "c": {"clip_norm": None, "clip_value": 0.25}}
+    plan, parameters, fed = given(SGD(1.0, clip_norm=2.0, groups=groups))
+    if not fuse:
+        plan = pf.compile(plan.cost, plan.optimizer, fuse=False)
+    gradients = [RNG.normal(size=4) + 3 for _ in fed]
+    plan.step(dict(zip(fed, gradients, strict=True)))
+    a, b, c = gradients
+    moved = [-p.value for p in parameters]
+    np.testing.assert_allclose(moved[0], 2.0 * a / np.linalg.norm(a), rtol=1e-12)
+    np.testing.assert_allclose(moved[1], 0.5 * b / np.linalg.norm(b), rtol=1e-12)
+    np.testing.assert_allclose(moved[2], np.clip(c, -0.25, 0.25), rtol=1e-12)
+
+
+def test_groups_without_limits_share_one_norm() -> None:
+    plan, parameters, fed = given(SGD(1.0, clip_norm=1.0, groups={"b": {"clip_norm": 1e9}}))
+    gradients = [np.full(4, 3.0), np.full(4, 5.0), np.full(4, 4.0)]
+    plan.step(dict(zip(fed, gradients, strict=True)))
+    moved = [-p.value[0] for p in parameters]
+    np.testing.assert_allclose(moved, [3 / 10, 5.0, 4 / 10], rtol=1e-12)
+
+
+def test_gradients_of_a_group_that_are_no_numbers_are_found() -> None:
+    plan, parameters, fed = given(SGD(1.0, groups={"b": {"clip_norm": 1.0}}))
+    feed = dict.fromkeys(fed, np.ones(4))
+    with pytest.raises(pf.AnomalyError, match="'p1' holds NaN"):
+        plan.step({**feed, fed[1]: np.full(4, np.nan)})
+    assert not any(p.value.any() for p in parameters)
+
+
+@pytest.mark.parametrize("value", [0, -1.0, np.nan, "much"])
+@pytest.mark.parametrize("name", ["clip_value", "clip_norm"])
+def test_limits_of_groups_that_make_no_sense_are_refused(name: str, value: Any) -> None:
+    with pytest.raises(pf.ArgumentError, match=f"group 'b': {name}"):
+        SGD(1.0, groups={"b": {name: value}})
+
+
 # ---- noise ----
 
 

@@ -260,7 +260,9 @@ class TrainState:
                 p, c = names["parameters"], names["candidate"]
                 request.before.append(FlatCall("begin", COPY_KERNEL, p.dtype, (p,), (c,)))
         if ascent:
-            request.again += self._over_all("ascent", optimizer.ascent_calls(), operands)
+            everyone = range(len(operands))
+            calls = optimizer.ascent_calls()
+            request.again += self._over_all("ascent", calls, operands, everyone, self._norm)
             if self.states:
                 request.again += self.shadow_calls()
         request.after += self._clip_calls(operands)
@@ -341,21 +343,35 @@ class TrainState:
         """Return the calls that clip all gradients, by value or by their norm over all spans."""
         if not self.optimizer.needs_gradients:
             return []
+        clips_itself = getattr(self.optimizer, "clips_itself", lambda group: False)
+        together: dict[str | None, list[int]] = {}
+        for i, span in enumerate(self.spans):
+            own = span.group if clips_itself(span.group) else None
+            together.setdefault(own, []).append(i)
         result: list[FlatCall] = []
-        for calls in self.optimizer.clip_calls():
-            result += self._over_all("clip", calls, operands)
+        for group, chosen in together.items():
+            lists = self.optimizer.clip_calls(*([] if group is None else [group]))
+            norm = self._norm if group is None else np.zeros(1)
+            for calls in lists:
+                result += self._over_all("clip", calls, operands, chosen, norm)
         return result
 
     def _over_all(
-        self, label: str, calls: Sequence[Any], operands: list[dict[str, Any]]
+        self,
+        label: str,
+        calls: Sequence[Any],
+        operands: list[dict[str, Any]],
+        chosen: Sequence[int],
+        norm: Array,
     ) -> list[FlatCall]:
-        """Return calls each applied to every span in turn, with a norm that begins at 0."""
+        """Return calls each applied to some spans in turn, with a norm that begins at 0."""
         result: list[FlatCall] = []
-        names = [{**table, "norm": self._norm, "skipped": self._skipped} for table in operands]
         if calls and calls[0].states == ("norm",):
-            result.append(FlatCall("zero norm", COPY_KERNEL, FLOAT64, (self._zero,), (self._norm,)))
+            result.append(FlatCall("zero norm", COPY_KERNEL, FLOAT64, (self._zero,), (norm,)))
         for call in calls:
-            result += [self._flat(f"{label}[{i}]", i, call, t) for i, t in enumerate(names)]
+            for i in chosen:
+                names = {**operands[i], "norm": norm, "skipped": self._skipped}
+                result.append(self._flat(f"{label}[{i}]", i, call, names))
         return result
 
     def _python_call(self, operands: list[dict[str, Any]]) -> FlatCall:

@@ -56,6 +56,7 @@ ASCENT = Block({"sharpness": "f8"})
 SKIP = Block({"skip": "i8"})
 # What can be set besides the options of a subclass.
 GRADIENTS = ("clip_value", "clip_norm", "nonfinite", "gradient_noise", "sharpness")
+CLIPS = ("clip_value", "clip_norm")  # a group may have its own
 SETTABLE = ("learning_rate", *GRADIENTS, "groups")
 
 
@@ -102,7 +103,8 @@ class Optimizer(Strict):
         1, where it is called rho). A step runs forward and backward twice; the loss that it
         returns, its metrics, and the statistics that layers keep are those of the second run.
     groups : dict, optional
-        Other options for parameters of a group, and "learning_rate_factor", as in
+        Other options for parameters of a group, "learning_rate_factor", and limits for its
+        gradients, "clip_value" and "clip_norm" (of the norm of the group alone), as in
         ``{"bias": {"weight_decay": 0.0, "learning_rate_factor": 2.0}}``. A key is the group that
         a parameter was given, or the last part of its name: "bias" is that of all layers. The
         group that a parameter was given comes first, then its name; "default" is that of all
@@ -248,7 +250,8 @@ class Optimizer(Strict):
                 "updates; it takes no groups="
             )
         factor = ["learning_rate_factor"] if self.needs_gradients else []
-        allowed = [*self.options, *factor]
+        clips = CLIPS if self.needs_gradients else ()
+        allowed = [*self.options, *factor, *clips]
         unknown = sorted(set(given) - set(allowed))
         if unknown:
             raise ArgumentError(
@@ -263,6 +266,7 @@ class Optimizer(Strict):
                 result["learning_rate_factor"] = check_number(
                     "learning_rate_factor", given["learning_rate_factor"], at_least=0
                 )
+            result |= {name: _limit(name, given[name]) for name in CLIPS if name in given}
         except ArgumentError as error:
             raise ArgumentError(f"group {group!r}: {error}") from error
         return result
@@ -325,12 +329,20 @@ class Optimizer(Strict):
         """Return the calls that write "candidate", which the forward pass then reads."""
         raise NotImplementedError(f"{type(self).__name__} proposes but has no proposals")
 
-    def clip_calls(self) -> list[list[Call]]:
+    def clips_itself(self, group: str) -> bool:
+        """Return whether a group has limits of its own; then its norm is that of it alone."""
+        return any(name in self.groups.get(group, {}) for name in CLIPS)
+
+    def clip_calls(self, group: str | None = None) -> list[list[Call]]:
         """Return the calls that clip gradients: lists of calls, each applied to every span in turn.
 
-        "norm" is one float64 number for all spans, zero in the beginning; "skipped" another one,
+        They are for the spans of a group that `clips_itself`, or for those of all others. "norm" is
+        one float64 number for all spans, zero in the beginning; "skipped" another one,
         that counts the steps which were skipped.
         """
+        own = self.groups.get(group, {}) if group is not None else {}
+        clip_value = own.get("clip_value", self.clip_value)
+        clip_norm = own.get("clip_norm", self.clip_norm)
         result: list[list[Call]] = []
         if self.gradient_noise is not None:
             noise = NOISE.pack({"eta": self.gradient_noise, "gamma": 0.55})
@@ -341,13 +353,13 @@ class Optimizer(Strict):
             Call("check_norm", ("norm",), ("skipped",), (), skip),
         ]
         # Clipping by value would turn infinity into the limit, so the check comes first.
-        if self.clip_value is not None or (self.clip_norm is None and self.nonfinite is not None):
+        if clip_value is not None or (clip_norm is None and self.nonfinite is not None):
             result.append(look)
-        if self.clip_value is not None:
-            limit = LIMIT.pack({"limit": self.clip_value})
+        if clip_value is not None:
+            limit = LIMIT.pack({"limit": clip_value})
             result.append([Call("clip_value", (), ("gradients",), (), limit, True, 2)])
-        if self.clip_norm is not None:
-            limit = LIMIT.pack({"limit": self.clip_norm})
+        if clip_norm is not None:
+            limit = LIMIT.pack({"limit": clip_norm})
             result.append(
                 [
                     *look,
