@@ -133,12 +133,26 @@ PF_KERNEL(dropout) /* x (n, ...) -> y                         y = x / (1 - rate)
 PF_KERNEL(sgd_update)            /* g | p             p -= rate (g + decay p) */
 PF_KERNEL(sgd_momentum_update)   /* g | p, v          v = momentum v + g + decay p
                                                       p -= rate v */
-PF_KERNEL(adam_update)           /* g | p, m, v       Adam with bias correction */
-PF_KERNEL(clip_value)            /* | g               g = min(max(g, -limit), limit) */
-PF_KERNEL(gradient_norm)         /* g | norm          norm = sqrt(norm^2 + sum g^2) */
-PF_KERNEL(check_norm)            /* norm | skipped    refuses NaN or infinity, or skips the step */
-PF_KERNEL(scale_by_norm)         /* norm | g          g *= min(1, limit / norm) */
-PF_KERNEL(random_search_propose) /* mask -> c         c uniform in [low, high) */
+PF_KERNEL(nadam_product)         /* | product         1 - product of the momenta of NAdam so far */
+PF_KERNEL(adam_update)           /* g, [product] | p, m, v, [w]   Adam with bias correction; AMSGrad
+                                    with w, NAdam with product, RAdam, AdaMax */
+PF_KERNEL(squares_update)        /* g | p, s_1 .. s_n   RMSProp, Adagrad: p -= rate g / sqrt(s) */
+PF_KERNEL(adadelta_update)       /* g | p, s, d         p -= rate g sqrt(d / s) */
+PF_KERNEL(rprop_update)          /* g | p, b, s         p -= rate s sign(g), s grows or shrinks */
+PF_KERNEL(schedule_free_propose) /* p, d -> y                y = p + (1 - beta1) d */
+PF_KERNEL(schedule_free_weight)  /* | weight                 weight = weight + rate^2 */
+PF_KERNEL(schedule_free_update)  /* g, y, weight | p, d, v   d = d - rate g / sqrt(v), and a part of
+                                    d goes to p */
+PF_KERNEL(lars_update)           /* g | p, v      p -= v, v = momentum v + rate |p| / |g| g */
+PF_KERNEL(lamb_update)           /* g | p, m, v   p -= rate |p| / |u| u, u Adam's step */
+PF_KERNEL(muon_update)    /* g | p, m, v   p -= rate m, m made orthogonal; a vector as AdamW */
+PF_KERNEL(clip_value)     /* | g               g = min(max(g, -limit), limit) */
+PF_KERNEL(gradient_norm)  /* g | norm          norm = sqrt(norm^2 + sum g^2) */
+PF_KERNEL(check_norm)     /* norm | skipped    refuses NaN or infinity, or skips the step */
+PF_KERNEL(scale_by_norm)  /* norm | g          g *= min(1, limit / norm) */
+PF_KERNEL(gradient_noise) /* mask | g          g += sigma n, n normal */
+PF_KERNEL(ascent)         /* g, norm | c       c += sharpness g / norm */
+PF_KERNEL(random_search_propose)    /* mask -> c         c uniform in [low, high) */
 PF_KERNEL(direction_search_propose) /* p, mask, span | direction, redraw -> c
                                        c = p + size direction */
 PF_KERNEL(search_accept)            /* c, cost | p, best, [redraw]   p = c if cost < best */

@@ -16,7 +16,13 @@ import numpy as np
 from pyframe.attributes import optional, whole
 from pyframe.engine.placement import views
 from pyframe.engine.plan import Plan
-from pyframe.errors import ArgumentError, check_integer, check_number, raise_if_signalled
+from pyframe.errors import (
+    ArgumentError,
+    check_flag,
+    check_integer,
+    check_number,
+    raise_if_signalled,
+)
 from pyframe.hookspecs import hookimpl
 from pyframe.model import Model
 from pyframe.native.guards import hold_all
@@ -421,6 +427,249 @@ class EarlyStopping(_Monitor):
         return max(changes, default=0.0)
 
 
+class ReduceLROnPlateau(_Monitor):
+    """Lower the optimizer's learning rate when nothing gets better any more.
+
+    Once the monitored value has not improved for `patience` epochs, the rate becomes
+    ``max(rate * factor, min_learning_rate)``. Then `cooldown` epochs pass before any are counted
+    again. The rate stays what it became: a second fit goes on with it, while its counting, and
+    what is the best, begin anew. A fit that is resumed goes on with both.
+
+    Parameters
+    ----------
+    monitor : str, default "val_loss"
+        As for `EarlyStopping`.
+    factor : float in (0, 1), default 0.1
+    patience : int, default 10
+    min_delta : float, default 1e-4
+        Only more than this counts as an improvement.
+    cooldown : int, default 0
+    min_learning_rate : float, default 0.0
+    mode : {"auto", "min", "max"}
+        As for `EarlyStopping`.
+
+    Attributes
+    ----------
+    best : float
+    reductions : list of int
+        The epochs of the last fit after which the rate was lowered.
+
+    Raises
+    ------
+    ArgumentError
+        If an argument makes no sense; from the beginning of the fit, if what is monitored does not
+        exist, or the rate is not the optimizer's own number but follows a schedule.
+
+    References
+    ----------
+    As in PyTorch and Keras; the idea is in Krizhevsky, Sutskever, Hinton, "ImageNet classification
+    with deep convolutional neural networks", 2012, section 5.
+
+    Examples
+    --------
+    >>> import numpy as np, pyframe as pf
+    >>> lower = pf.callbacks.ReduceLROnPlateau("loss", factor=0.5, patience=2)
+    >>> trainer = pf.Trainer(pf.Sequential([pf.layers.Dense(1)]), optimizer="sgd")
+    >>> x = np.linspace(-1, 1, 20)
+    >>> _ = trainer.fit(x, 3 * x + 1, 2_000, None, callbacks=[lower], verbose=0)
+    >>> trainer.optimizer.learning_rate < 0.01
+    True
+    """
+
+    _attributes: ClassVar[dict[str, str]] = {
+        **_Monitor._attributes,
+        **dict.fromkeys(["factor", "patience", "min_delta", "cooldown"], ""),
+        **dict.fromkeys(["min_learning_rate", "reductions"], ""),
+    }
+    _checks: ClassVar[dict[str, Callable[[Any], Any]]] = {
+        "factor": lambda given: check_number("factor", given, above=0, below=1),
+        "patience": lambda given: check_integer("patience", given, at_least=1),
+        "min_delta": lambda given: check_number("min_delta", given, at_least=0),
+        "cooldown": lambda given: check_integer("cooldown", given, at_least=0),
+        "min_learning_rate": lambda given: check_number("min_learning_rate", given, at_least=0),
+    }
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        factor: float = 0.1,
+        patience: int = 10,
+        min_delta: float = 1e-4,
+        cooldown: int = 0,
+        min_learning_rate: float = 0.0,
+        mode: str = "auto",
+    ) -> None:
+        super().__init__(monitor, mode)
+        self.factor, self.patience, self.min_delta = factor, patience, min_delta
+        self.cooldown, self.min_learning_rate = cooldown, min_learning_rate
+        self.reductions: list[int] = []
+
+    def on_fit_start(self, trainer: Any) -> None:
+        super().on_fit_start(trainer)
+        self.reductions = []
+        self._waited = self._cooling = 0
+        self._rate(trainer)
+
+    def _rate(self, trainer: Any) -> float:
+        """Return the optimizer's learning rate, which must be a number."""
+        optimizer = trainer.optimizer
+        rate = optimizer.learning_rate
+        if not optimizer.needs_gradients or not isinstance(rate, float):
+            raise ArgumentError(
+                f"ReduceLROnPlateau lowers a learning rate that is a number; that of {optimizer!r} "
+                "is none: use the one or the other"
+            )
+        return rate
+
+    def on_epoch_end(self, trainer: Any, epoch: int, logs: Logs) -> None:
+        value = self.monitored(logs)
+        if self.improves(value, self.min_delta):
+            self.best, self._waited = value, 0
+        elif self._cooling == 0:
+            self._waited += 1
+        self._cooling = max(self._cooling - 1, 0)
+        if self._waited < self.patience:
+            return
+        self._waited, self._cooling = 0, self.cooldown
+        rate = self._rate(trainer)
+        lower = max(rate * self.factor, self.min_learning_rate)
+        if lower < rate:
+            trainer.optimizer.learning_rate = lower
+            self.reductions.append(epoch)
+
+    def training_state(self, trainer: Any) -> dict[str, Any]:
+        return {
+            **super().training_state(trainer),
+            "waited": self._waited,
+            "cooling": self._cooling,
+            "reductions": list(self.reductions),
+            "learning_rate": self._rate(trainer),
+        }
+
+    def restore_training_state(self, trainer: Any, state: dict[str, Any]) -> None:
+        super().restore_training_state(trainer, state)
+        self._waited = check_integer("waited", state["waited"], at_least=0)
+        self._cooling = check_integer("cooling", state["cooling"], at_least=0)
+        self.reductions = [check_integer("an epoch", e, at_least=0) for e in state["reductions"]]
+        trainer.optimizer.learning_rate = check_number(
+            "learning_rate", state["learning_rate"], at_least=0
+        )
+
+
+class WeightAverage(Callback):
+    """Average the weights of the epochs, and leave the model with the average at the end.
+
+    With p the weights after an epoch, and the average a, at first p, over n epochs before this::
+
+        a = a + (p - a) / (n + 1)             decay None: all epochs alike
+        a = decay a + (1 - decay) p           an exponential moving average
+
+    Training goes on from the weights themselves; a fit that is resumed averages on. States, such as
+    the statistics of `BatchNorm`, are averaged as well.
+
+    Parameters
+    ----------
+    decay : float in [0, 1), optional
+        None is stochastic weight averaging.
+    start_epoch : int, default 0
+        The first epoch of a fit that counts, from 0: averaging begins when training has settled.
+    every : {"epoch", "step"}
+        After what the average is updated. "step" stops the loop after every batch.
+    apply : bool, default True
+        Whether the model has the average when a fit has ended; otherwise read `average`.
+
+    Attributes
+    ----------
+    average : dict of str to ndarray
+        By the names that `Model.get_weights` gives; empty before anything has counted.
+    count : int
+        How many weights are in the average.
+
+    Raises
+    ------
+    ArgumentError
+        If an argument makes no sense.
+
+    References
+    ----------
+    Izmailov et al., "Averaging weights leads to wider optima and better generalization", 2018,
+    algorithm 1. With a decay: Polyak, Juditsky, "Acceleration of stochastic approximation by
+    averaging", 1992, in the form of Tarvainen, Valpola, "Mean teachers", 2017, section 2.
+
+    Examples
+    --------
+    >>> import numpy as np, pyframe as pf
+    >>> average = pf.callbacks.WeightAverage(start_epoch=50)
+    >>> trainer = pf.Trainer(pf.Sequential([pf.layers.Dense(1)]), optimizer="sgd")
+    >>> x = np.linspace(-1, 1, 40)
+    >>> _ = trainer.fit(x, 3 * x + 1, 100, 8, callbacks=[average], verbose=0)
+    >>> average.count
+    50
+    """
+
+    _attributes: ClassVar[dict[str, str]] = {
+        **dict.fromkeys(["decay", "start_epoch", "apply", "average", "count"], ""),
+        "every": "make a new WeightAverage",
+    }
+    _checks: ClassVar[dict[str, Callable[[Any], Any]]] = {
+        "decay": lambda given: (
+            None if given is None else check_number("decay", given, at_least=0, below=1)
+        ),
+        "start_epoch": lambda given: check_integer("start_epoch", given, at_least=0),
+        "apply": lambda given: check_flag("apply", given),
+    }
+
+    def __init__(
+        self,
+        decay: float | None = None,
+        start_epoch: int = 0,
+        every: str = "epoch",
+        apply: bool = True,
+    ) -> None:
+        if every not in ("epoch", "step"):
+            raise ArgumentError(f"every={every!r}; use 'epoch' or 'step'")
+        self.decay, self.start_epoch, self.every, self.apply = decay, start_epoch, every, apply
+        self.average: dict[str, Any] = {}
+        self.count = 0
+        if every == "step":
+            # An instance listens only to what it needs: each step would end the stretch in C.
+            self.on_batch_end = self._on_batch_end  # type: ignore[method-assign]
+
+    def on_fit_start(self, trainer: Any) -> None:
+        self.average, self.count, self._epochs = {}, 0, 0
+
+    def _on_batch_end(self, trainer: Any, step: int, logs: Logs) -> None:
+        if self._epochs >= self.start_epoch:
+            self._add(trainer)
+
+    def on_epoch_end(self, trainer: Any, epoch: int, logs: Logs) -> None:
+        if self.every == "epoch" and self._epochs >= self.start_epoch:
+            self._add(trainer)
+        self._epochs += 1
+
+    def _add(self, trainer: Any) -> None:
+        weights = trainer.model.get_weights()
+        if not self.count:
+            self.average = {name: value.copy() for name, value in weights.items()}
+        else:
+            part = 1.0 / (self.count + 1) if self.decay is None else 1.0 - self.decay
+            for name, value in weights.items():
+                self.average[name] += (part * (value - self.average[name])).astype(value.dtype)
+        self.count += 1
+
+    def on_fit_end(self, trainer: Any, history: History) -> None:
+        if self.apply and self.count:
+            trainer.model.set_weights(self.average)
+
+    def training_state(self, trainer: Any) -> dict[str, Any]:
+        return {"average": dict(self.average), "count": self.count, "epochs": self._epochs}
+
+    def restore_training_state(self, trainer: Any, state: dict[str, Any]) -> None:
+        self.average = {name: np.array(value) for name, value in state["average"].items()}
+        self.count = check_integer("count", state["count"], at_least=0)
+        self._epochs = check_integer("epochs", state["epochs"], at_least=0)
+
+
 class ModelCheckpoint(_Monitor):
     """Save the model after epochs.
 
@@ -515,6 +764,8 @@ def pyframe_register_callbacks() -> Mapping[str, type[Callback]]:
         "early_stopping": EarlyStopping,
         "lambda_callback": LambdaCallback,
         "model_checkpoint": ModelCheckpoint,
+        "reduce_lr_on_plateau": ReduceLROnPlateau,
+        "weight_average": WeightAverage,
     }
 
 

@@ -158,6 +158,8 @@ class Initial:
         The smallest number of axes allowed.
     seed : int, optional
         None until a parameter takes it: `with_seed`.
+    is_random : bool, default True
+        Whether `draw` takes numbers from the stream.
 
     Examples
     --------
@@ -173,6 +175,7 @@ class Initial:
     draw: Draw = field(default=_draw_zeros, repr=False, compare=False)
     min_ndim: int = field(default=0, repr=False, compare=False)
     seed: int | None = field(default=None, repr=False, compare=False)
+    is_random: bool = field(default=True, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.shape is None:
@@ -268,6 +271,14 @@ def _draw_he_normal(stream: Stream, shape: tuple[int, ...], slope: float) -> Arr
     return _draw_normal(stream, shape, 0.0, math.sqrt(_he_variance(shape, slope)))
 
 
+def _draw_lecun_uniform(stream: Stream, shape: tuple[int, ...]) -> Array:
+    return _symmetric(stream, shape, 1.0 / fans(shape)[0])
+
+
+def _draw_lecun_normal(stream: Stream, shape: tuple[int, ...]) -> Array:
+    return _draw_normal(stream, shape, 0.0, math.sqrt(1.0 / fans(shape)[0]))
+
+
 def _draw_orthogonal(stream: Stream, shape: tuple[int, ...], gain: float) -> Array:
     rows, columns = math.prod(shape[:-1]), shape[-1]
     tall = (max(rows, columns), min(rows, columns))
@@ -277,13 +288,77 @@ def _draw_orthogonal(stream: Stream, shape: tuple[int, ...], gain: float) -> Arr
     return gain * (q if rows >= columns else q.T)
 
 
+# The standard deviation of a standard normal number that lies within 2 of 0.
+TRUNCATED_STD = 0.8796256610342398
+
+
+def _draw_truncated_normal(
+    stream: Stream, shape: tuple[int, ...], mean: float, std: float
+) -> Array:
+    """Draw the first numbers of a normal stream that lie within 2 standard deviations."""
+    count = math.prod(shape)
+    drawn = count + count // 8 + 16
+    while True:
+        standard = stream.normal(drawn)
+        kept = standard[np.abs(standard) <= 2.0]
+        if len(kept) >= count:
+            values: Array = mean + std * kept[:count]
+            return values
+        drawn *= 2
+
+
+def _draw_variance_scaling(
+    stream: Stream, shape: tuple[int, ...], scale: float, mode: str, distribution: str
+) -> Array:
+    fan_in, fan_out = fans(shape)
+    fan = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2.0}[mode]
+    variance = scale / fan
+    if distribution == "uniform":
+        return _symmetric(stream, shape, variance)
+    if distribution == "normal":
+        return _draw_normal(stream, shape, 0.0, math.sqrt(variance))
+    return _draw_truncated_normal(stream, shape, 0.0, math.sqrt(variance) / TRUNCATED_STD)
+
+
+def _draw_dirac(stream: Stream, shape: tuple[int, ...], groups: int) -> Array:
+    *window, rows, columns = shape
+    if columns % groups:
+        raise ShapeError(
+            f"initializer dirac: the last extent of {describe(shape)} cannot be divided into "
+            f"groups={groups}"
+        )
+    values = np.zeros(shape)
+    center = tuple(extent // 2 for extent in window)
+    if all(extent > 0 for extent in window):
+        each = columns // groups
+        for group in range(groups):
+            for i in range(min(rows, each)):
+                values[(*center, i, group * each + i)] = 1.0
+    return values
+
+
+def _draw_identity(stream: Stream, shape: tuple[int, ...], gain: float) -> Array:
+    values: Array = gain * _draw_dirac(stream, shape, 1)
+    return values
+
+
+def _draw_sparse(stream: Stream, shape: tuple[int, ...], sparsity: float, std: float) -> Array:
+    rows, columns = math.prod(shape[:-1]), shape[-1]
+    # Numbers of the same stream, but not the same ones, decide which are left.
+    both = stream.normal(2 * rows * columns).reshape(2, rows, columns)
+    zeros = math.ceil(sparsity * rows)
+    values: Array = std * both[0]
+    np.put_along_axis(values, np.argsort(both[1], axis=0, kind="stable")[:zeros], 0.0, axis=0)
+    return values
+
+
 # ---- the initializers ----
 
 
 def constant(value: float = 0.0, shape: Any = None) -> Initial:
     """Every value is `value`, which is the first argument: ``constant(0.1)``."""
     arguments = {"value": check_number("constant: value", value)}
-    return Initial("constant", shape, arguments, _draw_constant)
+    return Initial("constant", shape, arguments, _draw_constant, is_random=False)
 
 
 def zeros(shape: Any = None) -> Initial:
@@ -365,6 +440,174 @@ def he_normal(shape: Any = None, slope: float = 0.0) -> Initial:
     return Initial("he_normal", shape, arguments, _draw_he_normal)
 
 
+def lecun_uniform(shape: Any = None) -> Initial:
+    """Values are uniform in [-a, a), a = sqrt(3 / fan_in); see `lecun_normal`."""
+    return Initial("lecun_uniform", shape, {}, _draw_lecun_uniform)
+
+
+def lecun_normal(shape: Any = None) -> Initial:
+    """Values are normal, of variance 1 / fan_in: a unit's sum varies as its inputs do; for selu.
+
+    References
+    ----------
+    LeCun, Bottou, Orr, Müller, "Efficient backprop", 1998, section 4.6, equation 16. For selu:
+    Klambauer et al., "Self-normalizing neural networks", 2017, section 2.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.initializers.lecun_normal((100, 10)).materialize("w").shape
+    (100, 10)
+    """
+    return Initial("lecun_normal", shape, {}, _draw_lecun_normal)
+
+
+def truncated_normal(shape: Any = None, mean: float = 0.0, std: float = 0.05) -> Initial:
+    """Values are normal, but none is further than 2 `std` from `mean`: such ones are drawn again.
+
+    Their standard deviation is 0.88 `std`, which is that of the numbers before.
+
+    Parameters
+    ----------
+    shape : tuple of int, optional
+    mean : float, default 0.0
+    std : float, at least 0, default 0.05
+
+    Examples
+    --------
+    >>> import numpy as np, pyframe as pf
+    >>> w = pf.initializers.truncated_normal((1000,), std=1.0).materialize("w")
+    >>> bool(np.abs(w).max() <= 2)
+    True
+    """
+    arguments = {
+        "mean": check_number("truncated_normal: mean", mean),
+        "std": check_number("truncated_normal: std", std, at_least=0),
+    }
+    return Initial("truncated_normal", shape, arguments, _draw_truncated_normal)
+
+
+def variance_scaling(
+    shape: Any = None,
+    scale: float = 1.0,
+    mode: str = "fan_in",
+    distribution: str = "truncated_normal",
+) -> Initial:
+    """Values have mean 0 and variance scale / fan: the formula behind LeCun, Xavier and He.
+
+    Parameters
+    ----------
+    shape : tuple of int, optional
+    scale : float, above 0, default 1.0
+        1 for LeCun, 2 for He, with "fan_avg" 1 for Xavier.
+    mode : {"fan_in", "fan_out", "fan_avg"}
+        Which fan, see `fans`; the last is the mean of the two.
+    distribution : {"truncated_normal", "normal", "uniform"}
+
+    References
+    ----------
+    He, Zhang, Ren, Sun, "Delving deep into rectifiers", 2015, section 2.2; as in Keras.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.initializers.variance_scaling((3, 4), scale=2.0, distribution="uniform").kind
+    'variance_scaling'
+    """
+    for what, given, known in (
+        ("mode", mode, ("fan_in", "fan_out", "fan_avg")),
+        ("distribution", distribution, ("truncated_normal", "normal", "uniform")),
+    ):
+        if given not in known:
+            raise ArgumentError(f"variance_scaling: {what}={given!r}; use {', '.join(known)}")
+    arguments = {
+        "scale": check_number("variance_scaling: scale", scale, above=0),
+        "mode": mode,
+        "distribution": distribution,
+    }
+    return Initial("variance_scaling", shape, arguments, _draw_variance_scaling)
+
+
+def identity(shape: Any = None, gain: float = 1.0) -> Initial:
+    """The identity matrix times `gain`: what comes in goes out, as far as both sides reach.
+
+    Of more than two axes it is the kernel of a convolution that passes its input on: see `dirac`.
+
+    References
+    ----------
+    Le, Jaitly, Hinton, "A simple way to initialize recurrent networks of rectified linear units",
+    2015, section 2.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.initializers.identity((2, 3)).materialize("w")
+    array([[1., 0., 0.],
+           [0., 1., 0.]])
+    """
+    arguments = {"gain": check_number("identity: gain", gain)}
+    return Initial("identity", shape, arguments, _draw_identity, 2, is_random=False)
+
+
+def dirac(shape: Any = None, groups: int = 1) -> Initial:
+    """A convolution (..., in, out) that passes channel i on as channel i, at the window's center.
+
+    Parameters
+    ----------
+    shape : tuple of int, optional
+    groups : int, default 1
+        The output channels are divided into so many groups, each of which passes on the inputs.
+
+    Raises
+    ------
+    ShapeError
+        When the values are drawn, if the number of outputs cannot be divided into the groups.
+
+    References
+    ----------
+    Zagoruyko, Komodakis, "DiracNets: training very deep neural networks without skip-connections",
+    2017, section 3.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.initializers.dirac((3, 1, 1)).materialize("w").ravel()
+    array([0., 1., 0.])
+    """
+    arguments = {"groups": check_integer("dirac: groups", groups, at_least=1)}
+    return Initial("dirac", shape, arguments, _draw_dirac, 2, is_random=False)
+
+
+def sparse(shape: Any = None, sparsity: float = 0.9, std: float = 0.01) -> Initial:
+    """Each unit has few incoming weights that are not 0, and these are normal.
+
+    A unit is a column of the matrix that all but the last axis and the last make; of its n weights
+    ``ceil(sparsity n)`` are 0, and which ones is random.
+
+    Parameters
+    ----------
+    shape : tuple of int, optional
+    sparsity : float in [0, 1], default 0.9
+    std : float, at least 0, default 0.01
+
+    References
+    ----------
+    Martens, "Deep learning via Hessian-free optimization", 2010, section 5.
+
+    Examples
+    --------
+    >>> import numpy as np, pyframe as pf
+    >>> w = pf.initializers.sparse((10, 4), sparsity=0.75).materialize("w")
+    >>> np.count_nonzero(w, axis=0)
+    array([2, 2, 2, 2])
+    """
+    arguments = {
+        "sparsity": check_number("sparse: sparsity", sparsity, at_least=0, at_most=1),
+        "std": check_number("sparse: std", std, at_least=0),
+    }
+    return Initial("sparse", shape, arguments, _draw_sparse, min_ndim=2)
+
+
 def orthogonal(shape: Any = None, gain: float = 1.0) -> Initial:
     """Rows or columns, whichever are fewer, are orthogonal and of length `gain`.
 
@@ -432,7 +675,14 @@ def pyframe_register_initializers() -> Mapping[str, Callable[..., Initial]]:
         xavier_normal,
         he_uniform,
         he_normal,
+        lecun_uniform,
+        lecun_normal,
+        truncated_normal,
+        variance_scaling,
         orthogonal,
+        identity,
+        dirac,
+        sparse,
     )
     return {function.__name__: function for function in functions}
 

@@ -21,7 +21,7 @@ from kernel_table import TABLE, families, rows_of, signature
 from pyframe.graph.composite import Composite
 from pyframe.graph.op import Case, Op
 from pyframe.plugins import catalogue
-from pyframe.plugins.registry import BUILT_IN, registries
+from pyframe.plugins.registry import BUILT_IN, KINDS, registries
 from pyframe.testing import Draw
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -185,6 +185,22 @@ def list_of_plugins() -> Iterator[str]:
         yield f"| `{plugin.name}` | {plugin.summary} | `{plugin.install}` |"
 
 
+# ---- other names ----
+
+
+def other_names() -> Iterator[str]:
+    """Yield a table of the aliases of each kind."""
+    for kind in KINDS:
+        registry = registries[kind]
+        others: dict[str, list[str]] = {}
+        for alias in registry.aliases():
+            others.setdefault(registry.canonical(alias), []).append(alias)
+        if others:
+            yield from ("", f"## {kind.capitalize()}", "", "| name | also |", "| --- | --- |")
+        for name, found in sorted(others.items()):
+            yield f"| `{name}` | {', '.join(f'`{alias}`' for alias in sorted(found))} |"
+
+
 # ---- the pages ----
 
 PARTS: dict[str, tuple[Path, Callable[[], Iterator[str]]]] = {
@@ -192,6 +208,7 @@ PARTS: dict[str, tuple[Path, Callable[[], Iterator[str]]]] = {
     "case": (FOLDER / "op-class.md", cases),
     "draw": (FOLDER / "op-class.md", draws),
     "list of plugins": (FOLDER / "index.md", list_of_plugins),
+    "other names": (ROOT / "docs" / "names.md", other_names),
     "list of ops": (FOLDER / "list-of-ops.md", list_of_ops),
 }
 END = "<!-- end -->\n"

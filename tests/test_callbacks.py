@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 import pyframe as pf
-from pyframe.callbacks import Callback, EarlyStopping, LambdaCallback, ModelCheckpoint
+from pyframe.callbacks import (
+    Callback,
+    EarlyStopping,
+    LambdaCallback,
+    ModelCheckpoint,
+    ReduceLROnPlateau,
+    WeightAverage,
+)
 from pyframe.layers import Dense
 
 RNG = np.random.default_rng(0)
@@ -193,9 +200,148 @@ def test_it_starts_anew_with_every_fit() -> None:
     assert work.fit(X, Y, 9, None, verbose=0).epochs == 2
 
 
+# ---- lower learning rates ----
+
+
+class Fake:
+    """A trainer that a callback sees, and numbers that it hears of."""
+
+    def __init__(self, callback: Callback, rate: float = 1.0) -> None:
+        self.optimizer, self.callback = pf.optimizers.SGD(rate), callback
+        self.log_names = ["loss"]
+        self.epoch = 0
+        callback.on_fit_start(self)
+
+    def higher_is_better(self, name: str) -> bool:
+        return False
+
+    def hear(self, *losses: float) -> list[float]:
+        """Return the rate after each of these epochs."""
+        rates = []
+        for loss in losses:
+            self.callback.on_epoch_end(self, self.epoch, {"loss": loss})
+            self.epoch += 1
+            rates.append(self.optimizer.learning_rate)
+        return rates
+
+
+def test_the_rate_is_lowered_when_nothing_improves() -> None:
+    lower = ReduceLROnPlateau("loss", 0.5, patience=2, min_delta=0.1)
+    fake = Fake(lower)
+    losses = [3.0, 2.0, 1.95, 1.95, 1.95, 1.95, 1.0, 1.0, np.nan, 1.0]
+    assert fake.hear(*losses) == [1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.25, 0.125, 0.125]
+    assert lower.best == 1.0 and lower.reductions == [3, 5, 8]
+
+
+def test_after_a_reduction_some_epochs_do_not_count() -> None:
+    fake = Fake(ReduceLROnPlateau("loss", 0.5, patience=1, cooldown=2))
+    assert fake.hear(*[1.0] * 8) == [1, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.125]
+
+
+def test_the_rate_is_not_lowered_beyond_its_least() -> None:
+    lower = ReduceLROnPlateau("loss", 0.1, patience=1, min_learning_rate=0.05)
+    assert Fake(lower).hear(*[1.0] * 5) == [1, 0.1, 0.05, 0.05, 0.05]
+    assert lower.reductions == [1, 2]
+
+
+def test_a_second_fit_counts_anew_and_goes_on_with_the_rate() -> None:
+    lower = ReduceLROnPlateau("loss", 0.5, patience=3, min_delta=1e9)
+    work = trainer(0.08, callbacks=[lower])
+    work.fit(X, Y, 6, None, verbose=0)
+    assert (work.optimizer.learning_rate, lower.reductions) == (0.04, [3])
+    work.fit(X, Y, 3, None, verbose=0)
+    assert (work.optimizer.learning_rate, lower.reductions) == (0.04, [])
+    work.fit(X, Y, 4, None, verbose=0)
+    assert (work.optimizer.learning_rate, lower.reductions) == (0.02, [12])
+
+
+def test_the_lowered_rate_is_what_the_next_epoch_is_trained_with() -> None:
+    lower = ReduceLROnPlateau("loss", 0.5, patience=1, min_delta=1e9)
+    one, other = trainer(0.08), trainer(0.08)
+    one.fit(X, Y, 4, None, callbacks=[lower], verbose=0)
+    other.fit(X, Y, 4, None, schedule=lambda s: 0.08 * 0.5 ** np.maximum(s - 1.0, 0), verbose=0)
+    np.testing.assert_array_equal(weights_of(one.model), weights_of(other.model))
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        pf.optimizers.SGD(pf.schedules.Exponential(0.1, 0.5)),
+        pf.optimizers.Adam(lambda steps: 0.1 + 0 * steps),
+        pf.optimizers.RandomSearch(),
+    ],
+)
+def test_a_rate_that_is_no_number_cannot_be_lowered(optimizer: Any) -> None:
+    work = trainer()
+    work.optimizer = optimizer
+    with pytest.raises(pf.ArgumentError, match="a learning rate that is a number"):
+        work.fit(X, Y, 2, callbacks=[ReduceLROnPlateau("loss")], verbose=0)
+
+
+# ---- averages ----
+
+
+@pytest.mark.parametrize("decay", [None, 0.0, 0.75])
+@pytest.mark.parametrize("every", ["epoch", "step"])
+@pytest.mark.parametrize("start", [0, 2])
+def test_the_model_ends_with_the_average(decay: float | None, every: str, start: int) -> None:
+    kept: list[Any] = []
+    event = "on_epoch_end" if every == "epoch" else "on_batch_end"
+    keep = LambdaCallback(**{event: lambda t, i, logs: kept.append(weights_of(t.model))})
+    average = WeightAverage(decay, start, every)
+    work = trainer()
+    work.fit(X, Y, 5, 8, callbacks=[average, keep], verbose=0)
+    counted = kept[start if every == "epoch" else 3 * start :]
+    expected = counted[0]
+    for n, weights in enumerate(counted[1:], start=1):
+        part = 1 / (n + 1) if decay is None else 1 - decay
+        expected = expected + part * (weights - expected)
+    assert average.count == len(counted)
+    np.testing.assert_allclose(weights_of(work.model), expected, rtol=1e-13)
+    if decay is None:
+        np.testing.assert_allclose(expected, np.mean(counted, axis=0), rtol=1e-12)
+    assert (expected != kept[-1]).any() or decay == 0.0
+
+
+def test_an_average_may_be_read_alone_and_begins_anew_with_a_fit() -> None:
+    average, work, plain = WeightAverage(apply=False, start_epoch=1), trainer(), trainer()
+    for each, callbacks in ((work, [average]), (plain, [])):
+        each.fit(X, Y, 3, 8, callbacks=callbacks, verbose=0)
+    np.testing.assert_array_equal(weights_of(work.model), weights_of(plain.model))
+    assert average.count == 2 and set(average.average) == set(work.model.get_weights())
+    work.fit(X, Y, 1, 8, callbacks=[average], verbose=0)
+    assert average.count == 0 and average.average == {}
+
+
+@pytest.mark.parametrize("every", ["epoch", "step"])
+def test_a_resumed_fit_averages_on(every: str, tmp_path: Path) -> None:
+    def fit(epochs: int, **options: Any) -> Any:
+        work, average = trainer(), WeightAverage(0.5, 1, every)
+        save = ModelCheckpoint(tmp_path / "{epoch}.pyframe", training=True)
+        work.fit(X, Y, epochs, 8, callbacks=[average, save], verbose=0, **options)
+        return average.count, weights_of(work.model)
+
+    expected = fit(6)
+    for stopped in (0, 1, 3):
+        count, weights = fit(6, resume=tmp_path / f"{stopped}.pyframe")
+        assert count == expected[0]
+        np.testing.assert_array_equal(weights, expected[1])
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: WeightAverage(1.0), "decay"),
+        (lambda: WeightAverage(float("nan")), "decay"),
+        (lambda: WeightAverage(start_epoch=-1), "start_epoch"),
+        (lambda: WeightAverage(every="batch"), "'batch'"),
+        (lambda: WeightAverage(apply="no"), "apply"),  # type: ignore[arg-type]
+        (lambda: ReduceLROnPlateau(factor=1.0), "factor"),
+        (lambda: ReduceLROnPlateau(factor=float("nan")), "factor"),
+        (lambda: ReduceLROnPlateau(patience=0), "patience"),
+        (lambda: ReduceLROnPlateau(cooldown=-1), "cooldown"),
+        (lambda: ReduceLROnPlateau(min_delta=-0.1), "min_delta"),
+        (lambda: ReduceLROnPlateau(min_learning_rate=-1), "min_learning_rate"),
         (lambda: EarlyStopping(patience=0), "patience"),
         (lambda: EarlyStopping(min_delta=-1), "min_delta"),
         (lambda: EarlyStopping(tol=float("nan")), "tol"),
@@ -215,6 +361,7 @@ def test_what_callbacks_refuse(make: Any, message: str) -> None:
     "callback",
     [
         EarlyStopping("rmse"),
+        ReduceLROnPlateau("rmse"),
         EarlyStopping("val_mae"),
         ModelCheckpoint("m", "rmse", save_best_only=True),
         ModelCheckpoint("{epoch}-{rmse}"),

@@ -415,6 +415,16 @@ def lottery(shape=None, low=0.0):
     return Initial("lottery", shape, {"low": low}, draw)
 
 
+def pretender(shape=None):
+    """Says that it is not random, and is."""
+    return Initial(
+        "pretender",
+        shape,
+        draw=lambda stream, shape: stream.normal(int(np.prod(shape))),
+        is_random=False,
+    )
+
+
 def forgetful(shape=None, low=0.0):
     """Does not keep what it was given."""
     return Initial(
@@ -429,6 +439,7 @@ def forgetful(shape=None, low=0.0):
         (lambda shape=None: pf.initializers.normal((4, 5)), "values"),
         (lottery, "determinism"),
         (initializer(lambda stream, shape: np.arange(np.prod(shape))), "determinism"),
+        (pretender, "determinism"),
         (forgetful, "config"),
         (lambda shape=None: pf.initializers.normal((4, 5)), "layer"),
     ],

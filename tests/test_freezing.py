@@ -86,6 +86,20 @@ def test_freezing_a_model_freezes_all_of_it() -> None:
     assert all(p.trainable for p in model.parameters)
 
 
+def test_a_model_with_nothing_to_train_is_not_fitted() -> None:
+    model = pf.Sequential([pf.layers.Dense(1)], input_shape=(3,))
+    model.trainable = False
+    t = pf.Trainer(model, "l2")
+    with pytest.raises(pf.GraphError, match="nothing to train: of the 2 parameters"):
+        t.fit(X, Y, 1, verbose=0)
+    assert t.evaluate(X, Y)["loss"] > 0
+    model.trainable = True
+    assert t.fit(X, Y, 1, verbose=0).epochs == 1
+    empty = pf.Sequential([pf.layers.Flatten()], input_shape=(1,))
+    with pytest.raises(pf.GraphError, match="of the 0 parameters"):
+        pf.Trainer(empty).fit(X[:, :1], X[:, :1], 1, verbose=0)
+
+
 def test_freezing_comes_before_building_too() -> None:
     model = pf.Sequential([pf.layers.Dense(2), pf.layers.Dense(1)])
     model.layers[0].trainable = False

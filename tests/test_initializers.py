@@ -32,6 +32,38 @@ MOMENTS = {
         (-math.sqrt(6 / 400), math.sqrt(6 / 400)),
     ),
     "he_normal": (initializers.he_normal(BIG, slope=0.5), 0.0, 2 / (1.25 * 400), None),
+    "lecun_uniform": (
+        initializers.lecun_uniform(BIG),
+        0.0,
+        1 / 400,
+        (-math.sqrt(3 / 400), math.sqrt(3 / 400)),
+    ),
+    "lecun_normal": (initializers.lecun_normal(BIG), 0.0, 1 / 400, None),
+    "truncated_normal": (
+        initializers.truncated_normal(BIG, 1.0, 0.5),
+        1.0,
+        # 1 - 2 a phi(a) / (2 Phi(a) - 1), a = 2
+        0.25 * (1 - 4 * math.exp(-2) / math.sqrt(2 * math.pi) / math.erf(math.sqrt(2))),
+        (0.0, 2.0),
+    ),
+    "scaled uniform": (
+        initializers.variance_scaling(BIG, 3.0, "fan_out", "uniform"),
+        0.0,
+        3 / 250,
+        (-math.sqrt(9 / 250), math.sqrt(9 / 250)),
+    ),
+    "scaled normal": (
+        initializers.variance_scaling(BIG, 1.0, "fan_avg", "normal"),
+        0.0,
+        1 / 325,
+        None,
+    ),
+    "scaled truncated": (
+        initializers.variance_scaling(BIG),
+        0.0,
+        1 / 400,
+        (-2 * math.sqrt(1 / 400) / 0.8796256610342398, 2 * math.sqrt(1 / 400) / 0.8796256610342398),
+    ),
 }
 
 
@@ -102,6 +134,60 @@ def test_orthogonal_has_no_preferred_sign():
     # Without the correction of signs the diagonal of a small Q would be negative most times.
     diagonal = [initializers.orthogonal((2, 2)).materialize(f"w{i}")[0, 0] for i in range(400)]
     assert abs(np.mean(diagonal)) < 5 * math.sqrt(0.5 / 400)
+
+
+def test_a_truncated_normal_has_the_right_distribution():
+    values = np.sort(initializers.truncated_normal((100_000,), 0, 1).materialize("w"))
+    inside = math.erf(math.sqrt(2))
+    expected = 0.5 * (1 + np.vectorize(math.erf)(values / math.sqrt(2)) / inside)
+    got = (np.arange(len(values)) + 0.5) / len(values)
+    assert np.abs(expected - got).max() < 1.95 / math.sqrt(len(values))  # Kolmogorov, 0.1 %
+    assert len(initializers.truncated_normal((0, 3)).materialize("w")) == 0
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (5, 3), (3, 5), (1, 1), (0, 3)])
+def test_the_identity(shape):
+    matrix = initializers.identity(shape, gain=0.5).materialize("w")
+    np.testing.assert_array_equal(matrix, 0.5 * np.eye(*shape))
+
+
+@pytest.mark.parametrize(
+    ("shape", "groups"), [((3, 3, 4, 4), 1), ((5, 2, 6), 1), ((4, 2, 6), 3), ((3, 3, 2, 5, 10), 2)]
+)
+def test_a_dirac_convolution_passes_its_channels_on(shape, groups):
+    kernel = initializers.dirac(shape, groups).materialize("w")
+    *window, rows, columns = shape
+    each = columns // groups
+    for index in np.ndindex(*shape):
+        *at, i, j = index
+        passes = at == [extent // 2 for extent in window] and j % each == i
+        assert kernel[index] == (1.0 if passes else 0.0), index
+
+
+def test_a_dirac_kernel_convolves_to_its_input():
+    x = np.random.default_rng(0).normal(size=(7, 3))
+    kernel = initializers.dirac((5, 3, 3)).materialize("w")
+    padded = np.pad(x, ((2, 2), (0, 0)))
+    y = [np.einsum("ki,kio->o", padded[t : t + 5], kernel) for t in range(7)]
+    np.testing.assert_array_equal(y, x)
+
+
+def test_groups_that_do_not_divide_are_refused():
+    with pytest.raises(ShapeError, match="groups=4"):
+        initializers.dirac((3, 2, 6), 4).materialize("w")
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.1, 0.5, 0.99, 1.0])
+def test_each_unit_of_a_sparse_matrix_has_as_many_zeros(sparsity):
+    values = initializers.sparse((5, 8, 30), sparsity, std=2.0).materialize("w").reshape(40, 30)
+    assert (np.count_nonzero(values == 0, axis=0) == math.ceil(sparsity * 40)).all()
+    left = values[values != 0]
+    if len(left) > 100:
+        assert abs(left.std() - 2.0) < 5 * 2.0 / math.sqrt(2 * len(left))
+        assert abs(left.mean()) < 5 * 2.0 / math.sqrt(len(left))
+    if sparsity == 0.5:  # and not always the same ones, nor those of one size
+        patterns = {tuple(column) for column in (values != 0).T}
+        assert len(patterns) == 30
 
 
 # ---- seeds and names ----
@@ -188,6 +274,13 @@ def test_every_initializer_by_name(name):
         initializers.xavier_normal((2, 3), gain=2.0),
         initializers.he_uniform((2, 3), slope=0.1),
         initializers.orthogonal((2, 3), gain=0.5),
+        initializers.lecun_normal((2, 3)),
+        initializers.lecun_uniform((2, 3)),
+        initializers.truncated_normal((2, 3), 1.0, 0.5),
+        initializers.variance_scaling((2, 3), 2.0, "fan_out", "uniform"),
+        initializers.identity((2, 3), gain=0.5),
+        initializers.dirac((3, 2, 3)),
+        initializers.sparse((2, 3), sparsity=0.5),
     ],
     ids=repr,
 )
@@ -234,6 +327,13 @@ BAD = {
     "range empty": lambda: initializers.uniform((2,), 1, 1),
     "range infinite": lambda: initializers.uniform((2,), -math.inf, 1),
     "constant of an array": lambda: initializers.constant([1.0, 2.0]),
+    "truncated std NaN": lambda: initializers.truncated_normal((2,), std=math.nan),
+    "scale 0": lambda: initializers.variance_scaling((2, 2), 0),
+    "mode": lambda: initializers.variance_scaling((2, 2), mode="fan"),
+    "distribution": lambda: initializers.variance_scaling((2, 2), distribution="cauchy"),
+    "sparsity above 1": lambda: initializers.sparse((2, 2), 1.5),
+    "groups 0": lambda: initializers.dirac((2, 2), 0),
+    "identity NaN": lambda: initializers.identity((2, 2), math.nan),
     "gain 0": lambda: initializers.xavier_normal((2, 2), gain=0),
     "slope infinite": lambda: initializers.he_normal((2, 2), slope=math.inf),
 }

@@ -10,10 +10,11 @@ from typing import NamedTuple
 import pytest
 from kernel_table import TABLE, rows_of, signature
 from registered import OPS
+from updates import UPDATES
 
 from pyframe.graph.op import Op
 from pyframe.native import core
-from pyframe.optimizers import SGD, Adam, DirectionSearch, RandomSearch
+from pyframe.optimizers import LBFGS, DirectionSearch, RandomSearch
 from pyframe.optimizers.base import Call
 from pyframe.plugins import registry
 from pyframe.testing import Draw
@@ -91,14 +92,16 @@ def of_calls(calls: Iterable[Call]) -> Operands:
     )
 
 
+CHANGES = {"clip_value": 1.0, "clip_norm": 1.0, "gradient_noise": 0.1, "sharpness": 0.1}
+
+
 def calls_of_updates() -> list[Call]:
     """Return what the built-in optimizers call."""
     instances = [
-        SGD(0.1, clip_value=1.0, clip_norm=1.0),
-        SGD(0.1, momentum=0.9),
-        Adam(0.1),
+        *(update.optimizer(**CHANGES) for update in UPDATES.values()),
         RandomSearch(),
         DirectionSearch(),
+        LBFGS(),
     ]
     optimizers = registry.registries["optimizers"]
     entries = map(optimizers.entry, optimizers.names())
@@ -107,8 +110,11 @@ def calls_of_updates() -> list[Call]:
     }
     found = []
     for optimizer in instances:
+        if optimizer.is_python:
+            continue
         proposals = optimizer.proposals("any") if optimizer.proposes else []
-        for calls in [optimizer.calls("any"), proposals, *optimizer.clip_calls()]:
+        changes = [optimizer.ascent_calls(), *optimizer.clip_calls()]
+        for calls in [optimizer.calls("any"), proposals, *changes]:
             found += calls
     return found
 

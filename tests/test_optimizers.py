@@ -9,11 +9,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from updates import UPDATES
 
 import pyframe as pf
 from pyframe.errors import ArgumentError, UnknownNameError
 from pyframe.native.core import call_kernel, random_words
-from pyframe.optimizers import SGD, Adam, DirectionSearch, Optimizer, RandomSearch
+from pyframe.optimizers import (
+    BUILT_IN,
+    LAMB,
+    LARS,
+    SGD,
+    Adadelta,
+    Adam,
+    DirectionSearch,
+    Muon,
+    Optimizer,
+    RandomSearch,
+    RMSProp,
+    Rprop,
+    ScheduleFreeAdamW,
+)
 
 DTYPES = ["float32", "float64"]
 SIZES = [0, 1, 2, 3, 7, 15, 16, 17, 31, 64, 97, 100]
@@ -59,9 +74,18 @@ def run_calls(calls, arrays, dtype, **step):
             [arrays[name] for name in call.outputs],
             states=[arrays[name] for name in call.states],
             attributes=call.attributes,
+            scratch_bytes=call.scratch * arrays["parameters"].nbytes,
             **step,
         )
         assert status == 0
+
+
+def run_step(optimizer, arrays, dtype, **step):
+    """Take a step on gradients that are there."""
+    if optimizer.proposes:
+        arrays.setdefault("candidate", np.zeros_like(arrays["parameters"]))
+        run_calls(optimizer.proposals("any"), arrays, dtype, **step)
+    run_calls(optimizer.calls("any"), arrays, dtype, **step)
 
 
 def slots_of(optimizer, like):
@@ -73,109 +97,133 @@ def slots_of(optimizer, like):
     return made
 
 
-# ---- the updates, as one would write them down ----
+# ---- the updates, as updates.py writes them down ----
 
 
-def sgd_reference(p, gradients, rate, momentum=0.0, nesterov=False, weight_decay=0.0):
-    v = np.zeros_like(p)
-    for g in gradients:
-        h = g + weight_decay * p
-        v = momentum * v + h
-        p = p - rate * (h + momentum * v if nesterov else v)
-    return p
-
-
-def adam_reference(
-    p, gradients, rate, betas=(0.9, 0.999), epsilon=1e-8, epsilon_hat=False, weight_decay=0.0
-):
-    m, v = np.zeros_like(p), np.zeros_like(p)
-    for t, g in enumerate(gradients, start=1):
-        h = g + weight_decay * p
-        m = betas[0] * m + (1 - betas[0]) * h
-        v = betas[1] * v + (1 - betas[1]) * h**2
-        right = np.sqrt(1 - betas[1] ** t)
-        root = (np.sqrt(v) + epsilon) / right if epsilon_hat else np.sqrt(v) / right + epsilon
-        p = p - rate * (m / (1 - betas[0] ** t)) / root
-    return p
-
-
-UPDATES = {
-    "sgd": (SGD, sgd_reference, {}),
-    "sgd, decay": (SGD, sgd_reference, {"weight_decay": 0.1}),
-    "momentum": (SGD, sgd_reference, {"momentum": 0.9}),
-    "momentum, decay": (SGD, sgd_reference, {"momentum": 0.5, "weight_decay": 0.01}),
-    "nesterov": (SGD, sgd_reference, {"momentum": 0.9, "nesterov": True}),
-    "nesterov, decay": (
-        SGD,
-        sgd_reference,
-        {"momentum": 0.9, "nesterov": True, "weight_decay": 0.02},
-    ),
-    "adam": (Adam, adam_reference, {}),
-    "adam, decay": (Adam, adam_reference, {"weight_decay": 0.05}),
-    "adam, betas": (Adam, adam_reference, {"betas": (0.0, 0.5), "epsilon": 1e-2}),
-    "adam, epsilon hat": (Adam, adam_reference, {"epsilon": 1e-1, "epsilon_hat": True}),
-}
+def assert_agree(got, wanted, dtype):
+    """1e-5 of the largest in float32, and 1e-12 in float64."""
+    relative = 1e-5 if dtype == "float32" else 1e-12
+    most = np.max(np.abs(wanted), initial=0.0)
+    np.testing.assert_allclose(got, wanted, rtol=relative, atol=relative * most)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("case", UPDATES)
 def test_updates_follow_their_formulas(case, dtype):
-    make, reference, options = UPDATES[case]
-    optimizer = make(0.05, **options)
+    update = UPDATES[case]
+    optimizer = update.optimizer()
     for n in SIZES:
         rng = np.random.default_rng(n)
         start = rng.normal(size=n).astype(dtype)
-        gradients = rng.normal(size=(60, n)).astype(dtype)
-        expected = reference(
-            start.astype(np.float64), gradients.astype(np.float64), 0.05, **options
+        gradients = rng.normal(size=(100, n)).astype(dtype)
+        expected = update.reference(
+            start.astype(np.float64), gradients.astype(np.float64), update.rate, **update.options
         )
         with guarded(dtype) as buffer:
             arrays = {"parameters": buffer(start)}
             arrays |= slots_of(optimizer, lambda buffer=buffer, n=n: buffer(np.zeros(n)))
             for step, g in enumerate(gradients):
                 arrays["gradients"] = buffer(g)
-                run_calls(optimizer.calls("any"), arrays, dtype, step=step, learning_rate=0.05)
+                run_step(optimizer, arrays, dtype, step=step, learning_rate=update.rate)
                 np.testing.assert_array_equal(arrays["gradients"], g)
-        tolerance = 3e-5 if dtype == "float32" else 1e-13
-        np.testing.assert_allclose(arrays["parameters"], expected, rtol=tolerance, atol=tolerance)
+        assert_agree(arrays["parameters"], expected, dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("case", UPDATES)
+@pytest.mark.parametrize("case", [name for name, update in UPDATES.items() if update.peer])
 def test_updates_are_those_of_pytorch(case, dtype):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-    make, _, options = UPDATES[case]
-    ours = make(0.05, **options)
-    theirs = {"eps" if name == "epsilon" else name: value for name, value in options.items()}
+    update = UPDATES[case]
+    ours = update.optimizer()
     rng = np.random.default_rng(3)
     arrays = {"parameters": rng.normal(size=37).astype(dtype)}
-    tensor = torch.tensor(arrays["parameters"].copy(), requires_grad=True)
-    peer = getattr(torch.optim, make.__name__)([tensor], lr=0.05, **theirs)
-    arrays |= slots_of(ours, lambda: np.zeros(37, dtype))
-    tolerance = 2e-5 if dtype == "float32" else 1e-13
-    for step in range(100):
-        g = rng.normal(size=37).astype(dtype)
-        arrays["gradients"] = g
-        run_calls(ours.calls("any"), arrays, dtype, step=step, learning_rate=0.05)
-        tensor.grad = torch.tensor(g)
-        peer.step()
-        np.testing.assert_allclose(
-            arrays["parameters"], tensor.detach().numpy(), rtol=tolerance, atol=tolerance
-        )
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(getattr(torch, dtype))  # NAdam keeps a product of this type
+    try:
+        tensor = torch.tensor(arrays["parameters"].copy(), requires_grad=True)
+        peer = getattr(torch.optim, update.peer)([tensor], lr=update.rate, **update.peers_options())
+        arrays |= slots_of(ours, lambda: np.zeros(37, dtype))
+        for step in range(100):
+            g = rng.normal(size=37).astype(dtype)
+            arrays["gradients"] = g
+            run_step(ours, arrays, dtype, step=step, learning_rate=update.rate)
+            tensor.grad = torch.tensor(g)
+            peer.step()
+            assert_agree(arrays["parameters"], tensor.detach().numpy(), dtype)
+    finally:
+        torch.set_default_dtype(default)
 
 
 @pytest.mark.parametrize("case", UPDATES)
 def test_padding_stays_zero(case):
-    make, _, options = UPDATES[case]
-    optimizer = make(0.1, **options)
+    optimizer = UPDATES[case].optimizer()
     arrays = {"parameters": np.zeros(16), "gradients": np.zeros(16)}
     arrays |= slots_of(optimizer, lambda: np.zeros(16))
     arrays["parameters"][:3] = 1.0
     for step in range(20):
         arrays["gradients"][:3] = step + 1.0
-        run_calls(optimizer.calls("any"), arrays, "float64", step=step, learning_rate=0.1)
+        run_step(optimizer, arrays, "float64", step=step, learning_rate=0.1)
     assert not arrays["parameters"][3:].any()
     assert (arrays["parameters"][:3] < 1).all()
+
+
+LAYERS = [(), (5,), (3, 4), (40, 3), (3, 40), (33, 31), (2, 3, 5, 7), (0, 3), (1, 1)]
+
+
+def plan_on_given_gradients(optimizer, shapes, dtype, seed=0):
+    """Return a plan whose gradients are what it is fed, its parameters, and their placeholders."""
+    rng = np.random.default_rng(seed)
+    parameters, fed, cost = [], [], None
+    for i, shape in enumerate(shapes):
+        p = pf.Parameter(rng.normal(size=shape), name=f"p{i}", dtype=dtype)
+        g = pf.Placeholder(f"g{i}", shape=shape, dtype=dtype)
+        term = pf.Sum(g * p)
+        cost = term if cost is None else cost + term
+        parameters.append(p)
+        fed.append(g)
+    return pf.compile(cost, optimizer), parameters, fed
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", UPDATES)
+def test_plans_follow_the_formulas_parameter_by_parameter(case, dtype):
+    update = UPDATES[case]
+    plan, parameters, fed = plan_on_given_gradients(update.optimizer(), LAYERS, dtype)
+    rng = np.random.default_rng(1)
+    given = [rng.normal(size=(100, *shape)).astype(dtype) for shape in LAYERS]
+    wanted = [
+        update.reference(
+            p.value.astype(np.float64), g.astype(np.float64), update.rate, **update.options
+        )
+        if p.size
+        else p.value
+        for p, g in zip(parameters, given, strict=True)
+    ]
+    for step in range(100):
+        plan.step({g: values[step] for g, values in zip(fed, given, strict=True)})
+    got = np.concatenate([p.value.ravel() for p in parameters])
+    assert_agree(got, np.concatenate([array.ravel() for array in wanted]), dtype)
+
+
+def test_schedule_free_gradients_are_taken_between_the_average_and_its_steps():
+    rate, (beta1, beta2) = 0.1, (0.8, 0.9)
+    p = pf.Parameter([1.0, -3.0], name="p", dtype="float64")
+    plan = pf.compile(pf.Sum(p * p), ScheduleFreeAdamW(rate, betas=(beta1, beta2)))
+    x = z = p.value.copy()
+    v = np.zeros(2)
+    for t in range(1, 30):
+        y = (1 - beta1) * z + beta1 * x
+        g = 2 * y
+        v = beta2 * v + (1 - beta2) * g**2
+        z = z - rate * g / (np.sqrt(v / (1 - beta2**t)) + 1e-8)
+        x = x + (z - x) / t
+        assert plan.step({}) == pytest.approx(np.sum(y * y), rel=1e-12)
+        np.testing.assert_allclose(p.value, x, rtol=1e-11)
+
+
+def test_every_optimizer_that_follows_gradients_is_among_the_updates():
+    made = {update.make for update in UPDATES.values()}
+    assert made == {cls for cls in BUILT_IN if cls.needs_gradients and not cls().is_python}
 
 
 def test_adam_corrects_its_bias_after_many_steps():
@@ -663,10 +711,19 @@ def c_fields(name):
     [
         ("sgd_attributes", SGD.attributes),
         ("adam_attributes", Adam.attributes),
+        ("squares_attributes", RMSProp.attributes),
+        ("adadelta_attributes", Adadelta.attributes),
+        ("rprop_attributes", Rprop.attributes),
+        ("lars_attributes", LARS.attributes),
+        ("lamb_attributes", LAMB.attributes),
+        ("muon_attributes", Muon.attributes),
+        ("schedule_free_attributes", ScheduleFreeAdamW.attributes),
         ("random_search_attributes", RandomSearch.attributes),
         ("direction_search_attributes", DirectionSearch.attributes),
         ("clip_attributes", {"limit": "f8"}),
         ("check_norm_attributes", {"skip": "i8"}),
+        ("noise_attributes", {"eta": "f8", "gamma": "f8"}),
+        ("ascent_attributes", {"sharpness": "f8"}),
     ],
 )
 def test_the_declared_fields_are_those_of_the_struct(struct_name, fields):
@@ -675,8 +732,10 @@ def test_the_declared_fields_are_those_of_the_struct(struct_name, fields):
 
 def test_an_optimizer_with_a_kernel_declares_what_it_reads():
     """One whose kernels read attributes has as many bytes of them as its fields take."""
-    for make in (SGD, Adam, RandomSearch, DirectionSearch):
+    for make in BUILT_IN:
         optimizer = make()
+        if optimizer.is_python:
+            continue
         calls = [*optimizer.calls("any"), *(optimizer.proposals("any") if make.proposes else [])]
         sizes = {len(call.attributes) for call in calls} - {0}
         assert sizes == {8 * len(make.attributes)}
@@ -684,8 +743,9 @@ def test_an_optimizer_with_a_kernel_declares_what_it_reads():
 
 def test_what_a_group_sets_is_in_its_block():
     adam = Adam(betas=(0.5, 0.25), groups={"bias": {"weight_decay": 0.125, "epsilon": 2.0}})
-    assert struct.unpack("5dq", adam.pack_attributes("bias")) == (1.0, 0.125, 0.5, 0.25, 2.0, 0)
-    assert struct.unpack("5dq", adam.pack_attributes("any"))[1] == 0.0
+    expected = (1.0, 0.125, 0.5, 0.25, 2.0, 0.0, 0, 0, 0)
+    assert struct.unpack("6d3q", adam.pack_attributes("bias")) == expected
+    assert struct.unpack("6d3q", adam.pack_attributes("any"))[1] == 0.0
 
 
 def test_an_option_that_its_field_cannot_hold_is_refused():

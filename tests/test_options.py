@@ -32,6 +32,16 @@ def test_a_group_that_a_parameter_was_given_comes_first() -> None:
     assert pf.optimizers.SGD(0.1).group_of(p) == "slow"
 
 
+def test_default_is_the_group_of_all_that_no_other_one_fits() -> None:
+    still = {"learning_rate_factor": 0.0}
+    assert fit(trainer(pf.optimizers.SGD(0.01, groups={"default": still, "bias": {}}))) == {
+        "a/bias",
+        "b/bias",
+    }
+    groups = {"default": {}, "bias": still}
+    assert fit(trainer(pf.optimizers.SGD(0.01, groups=groups))) == {"a/weight", "b/weight"}
+
+
 def test_an_unknown_group_is_refused() -> None:
     t = trainer(pf.optimizers.SGD(0.01, groups={"biases": {"learning_rate_factor": 0.0}}))
     with pytest.raises(ArgumentError, match="no parameter belongs to the group 'biases'.*'bias'"):
@@ -49,7 +59,12 @@ def changed(optimizer: Any, option: str) -> Any:
         "clip_value": 1e-3,
         "clip_norm": 1e-3,
         "nonfinite": "skip",
+        "gradient_noise": 0.5,
+        "max_evaluations": 1,
+        "sharpness": 0.25,
         "betas": (0.5, 0.6),
+        "etas": (0.3, 2.0),
+        "step_sizes": (1e-3, 2e-3),
         "low": -2.0,
         "groups": {"w": {"learning_rate_factor": 0.1}},
     }
@@ -60,6 +75,8 @@ def changed(optimizer: Any, option: str) -> Any:
         return others[option]
     if isinstance(value, bool):
         return not value
+    if isinstance(value, int):
+        return value + 2
     assert isinstance(value, float), (option, value)
     return value / 2 + 0.01
 

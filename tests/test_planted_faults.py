@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 import mutants
 import numpy as np
 import pytest
+import test_changed_gradients
 import test_optimizers
 
 import pyframe as pf
+from pyframe.engine import emission
 from pyframe.graph.node import Value
 from pyframe.native import core
 from pyframe.plugins import registry
@@ -323,8 +325,39 @@ UPDATE_FAULTS = [
     ("p[i] -= rate * (g[i] + decay * p[i]);", "p[i] -= rate * g[i];", "sgd, decay"),
     ("v[i] = momentum * v[i] + (g[i]", "v[i] = momentum * v[i] - (g[i]", "momentum"),
     ("p[i] -= rate * (h + momentum * v[i]);", "p[i] -= rate * v[i];", "nesterov"),
-    ("double t = (double)(call->step->step + 1);", "double t = call->step->step + 2.0;", "adam"),
-    ("v[i] = beta2 * v[i] + rest2 * h * h;", "v[i] = beta2 * v[i] + rest2 * h;", "adam"),
+    (
+        "    double rest1 = 1.0 - pow(beta1, t), left2",
+        "    t += 1;\n    double rest1 = 1.0 - pow(beta1, t), left2",
+        "adam",
+    ),
+    (
+        "real square = c.beta2 * v[i] + c.rest2 * h * h;",
+        "real square = c.beta2 * v[i] + c.rest2 * h;",
+        "adam",
+    ),
+    ("square = square > most ? square : most;", "square = most;", "amsgrad"),
+    ("(weight_decay){0, (real)(1.0 - rate * decay)}", "(weight_decay){0, 1}", "adamw"),
+    ("0.5 * pow(0.96, t *", "0.5 * pow(0.96, (t + 1) *", "nadam, decay"),
+    ("if (looks) u += c.look * h;", "if (looks) u -= c.look * h;", "nadam"),
+    ("if (rho > 5) {", "if (rho > 4) {", "radam"),
+    ("step *= sqrt((rho - 4) * (rho - 2)", "step *= sqrt((rho - 4) * (rho - 4)", "radam"),
+    ("u[i] = kept > now ? kept : now;", "u[i] = now;", "adamax"),
+    ("q = r_fabs(q - mean * mean);", "q = r_fabs(q + mean * mean);", "rmsprop, centered"),
+    (
+        "if (v) v[i] = u = momentum * v[i] + u;",
+        "if (v) v[i] = momentum * v[i] + u;",
+        "rmsprop, momentum",
+    ),
+    ("real keep = attributes->sums ? 1 :", "real keep = attributes->sums ? R(0.99) :", "adagrad"),
+    ("call->step->step * attributes->learning_rate_decay", "0", "adagrad, decay"),
+    ("d[i] = rho * d[i] + rest * u * u;", "d[i] = rho * d[i] + u * u;", "adadelta"),
+    ("b[i] = same < 0 ? 0 : g[i];", "b[i] = g[i];", "rprop"),
+    ("s[i] = x = x > high ? high : x;", "s[i] = x;", "rprop, bounds"),
+    ("(of_g + decay * of_p)", "(of_g)", "lars, decay"),
+    ("rate *= of_p / of_u;", "rate *= of_u / of_p;", "lamb"),
+    ("const real z = d[i] - rate * u;", "const real z = d[i] + rate * u;", "schedule-free"),
+    ("y[i] = x[i] + rest * d[i];", "y[i] = x[i];", "schedule-free, decay"),
+    ("factor * factor / weight : 0.0", "factor / weight : 0.0", "schedule-free"),
 ]
 
 
@@ -337,6 +370,60 @@ def test_a_fault_in_an_update_is_noticed(
     for dtype in ("float32", "float64"):
         with pytest.raises(AssertionError), np.errstate(all="ignore"):
             test_optimizers.test_updates_follow_their_formulas(case, dtype)
+
+
+MATRIX_FAULTS = [
+    ("c = 2.0315;", "c = 2.1;", "muon"),
+    ("const int tall = rows > columns;", "const int tall = 0;", "muon"),
+    ("ahead * (g[i] - m[i])", "ahead * g[i]", "muon"),
+    ("attributes->match_rms * sqrt(longer)", "attributes->match_rms * longer", "muon"),
+    ("sqrt(columns > rows ? longer", "sqrt(columns < rows ? longer", "muon, first version"),
+]
+
+
+@mutants.needs_compiler
+@pytest.mark.parametrize(("old", "new", "case"), MATRIX_FAULTS)
+def test_a_fault_in_an_update_of_a_matrix_is_noticed(
+    old: str, new: str, case: str, workshop: mutants.Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(emission, "find_kernel", workshop.build("optimizers.c", old, new))
+    with pytest.raises(AssertionError), np.errstate(all="ignore"):
+        test_optimizers.test_plans_follow_the_formulas_parameter_by_parameter(case, "float64")
+
+
+CHANGE_FAULTS = [
+    (
+        "attributes->sharpness / norm",
+        "-attributes->sharpness / norm",
+        lambda: test_changed_gradients.test_gradients_are_taken_where_the_loss_is_higher(
+            lambda: pf.optimizers.SAM(0.1, sharpness=0.3),
+            lambda: pf.optimizers.SGD(0.1, momentum=0.9),
+        ),
+    ),
+    (
+        "pow(steps, attributes->gamma)",
+        "steps",
+        test_changed_gradients.test_noise_is_normal_and_fades,
+    ),
+    ("if (mask[j] != 0) g[j] +=", "g[j] +=", test_changed_gradients.test_noise_is_normal_and_fades),
+    (
+        "pf_philox(call->step->seed, call->stream, (uint64_t)(i / 4), (uint64_t)call->step->step,\n"
+        "                  words);\n        for (int j",
+        "pf_philox(call->step->seed, call->stream, (uint64_t)(i / 4), 0,\n"
+        "                  words);\n        for (int j",
+        test_changed_gradients.test_noise_is_normal_and_fades,
+    ),
+]
+
+
+@mutants.needs_compiler
+@pytest.mark.parametrize(("old", "new", "check"), CHANGE_FAULTS)
+def test_a_fault_in_changed_gradients_is_noticed(
+    old: str, new: str, check: Any, workshop: mutants.Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(emission, "find_kernel", workshop.build("optimizers.c", old, new))
+    with pytest.raises(AssertionError), np.errstate(all="ignore"):
+        check()
 
 
 @mutants.needs_compiler

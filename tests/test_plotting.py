@@ -21,6 +21,7 @@ from matplotlib.path import Path
 
 from pyframe import plotting
 from pyframe.plotting import graphs
+from pyframe.training.finding import RateRange
 
 pytestmark = pytest.mark.once
 
@@ -89,6 +90,34 @@ def test_loss_curve_takes_a_history_a_dict_or_a_list():
     assert len(plotting.loss_curve(fitted).axes[0].lines[0].get_xdata()) == 3
     with pytest.raises(ArgumentError, match="'accuracy'"):
         plotting.loss_curve(history, ["accuracy"])
+
+
+def test_schedules_are_drawn_step_by_step():
+    table = {"step": pf.schedules.Step(0.1, 3), "number": 0.05, "function": lambda s: 0.1 / (1 + s)}
+    axes = plotting.schedule(table, 10, log=True).axes[0]
+    assert [line.get_label() for line in axes.lines] == list(table)
+    np.testing.assert_array_equal(axes.lines[0].get_ydata(), table["step"](np.arange(10)))
+    assert axes.get_yscale() == "log"
+    alone = plotting.schedule(0.1, 4).axes[0]
+    assert alone.get_legend() is None and list(alone.lines[0].get_ydata()) == [0.1] * 4
+    with pytest.raises(ArgumentError, match="steps"):
+        plotting.schedule(0.1, 0)
+    with pytest.raises(ArgumentError):
+        plotting.schedule(lambda s: s - 5.0, 10)
+
+
+def test_a_range_test_shows_losses_and_suggestion():
+    rates = np.geomspace(1e-4, 10, 50)
+    losses = np.append(1 / (1 + np.exp(np.log(rates[:-1] * 100))), np.inf)
+    found = RateRange(rates, losses)
+    axes = plotting.learning_rate_finder(found).axes[0]
+    raw, smooth, line = axes.lines
+    np.testing.assert_array_equal(raw.get_ydata(), losses)
+    np.testing.assert_array_equal(smooth.get_xdata(), rates)
+    assert line.get_xdata()[0] == found.suggestion
+    assert axes.get_ylim()[1] < 10
+    flat = plotting.learning_rate_finder(RateRange(rates, np.ones(50))).axes[0]
+    assert len(flat.lines) == 2
 
 
 def test_curves_draws_each_of_them():

@@ -19,7 +19,13 @@ import pytest
 from trainers import Momentum, bits_of, small_network
 
 import pyframe as pf
-from pyframe.callbacks import Callback, EarlyStopping, LambdaCallback, ModelCheckpoint
+from pyframe.callbacks import (
+    Callback,
+    EarlyStopping,
+    LambdaCallback,
+    ModelCheckpoint,
+    ReduceLROnPlateau,
+)
 from pyframe.checkpoint.container import serialize
 from pyframe.layers import BatchNorm, Dense, Dropout
 from pyframe.training.compiled import CompiledGoals
@@ -40,6 +46,16 @@ OPTIMIZERS: dict[str, Any] = {
         pf.schedules.Cosine(0.02, total_steps=60, warmup_steps=7), clip_norm=1.0, weight_decay=0.01
     ),
     "groups": lambda: pf.optimizers.Adam(0.01, groups={"bias": {"learning_rate_factor": 2.0}}),
+    "amsgrad, clipped": lambda: pf.optimizers.Adam(0.02, amsgrad=True, clip_norm=1.0),
+    "nadam": lambda: pf.optimizers.NAdam(
+        pf.schedules.Warmup(pf.schedules.OneCycle(0.02, total_steps=50), 5)
+    ),
+    "rmsprop": lambda: pf.optimizers.RMSProp(0.01, centered=True, momentum=0.5),
+    "lamb": lambda: pf.optimizers.LAMB(0.01, groups={"bias": {"weight_decay": 0.0}}),
+    "muon": lambda: pf.optimizers.Muon(0.01, clip_value=0.5),
+    "schedule-free": lambda: pf.optimizers.ScheduleFreeAdamW(pf.schedules.Warmup(0.02, 5)),
+    "sam": lambda: pf.optimizers.SAM(0.02, gradient_noise=0.1),
+    "lbfgs": lambda: pf.optimizers.LBFGS(history=3),
     "random search": lambda: pf.optimizers.RandomSearch(-1, 1),
     "direction search": lambda: pf.optimizers.DirectionSearch(0.1),
     "in python": lambda: Momentum(0.05),
@@ -157,6 +173,27 @@ def test_callbacks_count_on(stop: int, before: bool, tmp_path: Path) -> None:
         fit(stop)
     assert fit(None, resume=tmp_path / "m") == expected
     assert fit(None, resume=tmp_path / "m")[1] == expected[1]  # from its last epoch: none is run
+
+
+@pytest.mark.parametrize("stop", [2, 5, 7])
+@pytest.mark.parametrize("afresh", [True, False])
+def test_a_lowered_rate_counts_on(stop: int, afresh: bool, tmp_path: Path) -> None:
+    def fit(end: int | None, **options: Any) -> tuple[Any, ...]:
+        work = make(pf.optimizers.SGD(0.2))
+        if "resume" in options and afresh:
+            work = pf.Trainer.load(tmp_path / "m")
+        lower = ReduceLROnPlateau("loss", factor=0.5, patience=1, min_delta=0.2, cooldown=1)
+        called = [lower, ModelCheckpoint(tmp_path / "m", training=True)]
+        ends = [] if end is None else [stop_before(end)]
+        history = work.fit(X, Y, 9, callbacks=[*called, *ends], **{**FIT, **options})
+        rate = work.optimizer.learning_rate
+        return everything(work, history), rate, lower.best, lower.reductions
+
+    expected = fit(None)
+    assert len(expected[3]) > 2 and expected[1] == 0.2 * 0.5 ** len(expected[3])
+    with pytest.raises(Stopped):
+        fit(stop)
+    assert fit(None, resume=tmp_path / "m") == expected
 
 
 def test_a_callback_of_ones_own_counts_on(tmp_path: Path) -> None:

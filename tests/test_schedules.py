@@ -8,7 +8,19 @@ import pytest
 
 import pyframe as pf
 from pyframe.errors import ArgumentError, UnknownNameError
-from pyframe.schedules import Constant, Cosine, Exponential, Step
+from pyframe.schedules import (
+    BUILT_IN,
+    Constant,
+    Cosine,
+    CosineRestarts,
+    Cyclic,
+    Exponential,
+    MultiStep,
+    OneCycle,
+    Polynomial,
+    Step,
+    Warmup,
+)
 
 STEPS = np.arange(1000)
 
@@ -22,6 +34,26 @@ def cosine(step, peak, total, warmup, final):
     return final + (peak - final) * 0.5 * (1 + math.cos(math.pi * done))
 
 
+def restarts(step, peak, period, growth, factor, final):
+    while step >= period:
+        step, period, peak = step - period, period * growth, peak * factor
+    return final + (peak - final) * 0.5 * (1 + math.cos(math.pi * step / period))
+
+
+def one_cycle(step, peak, total, rise, start, end):
+    first, top = peak / start, max(rise * total - 1, 0)
+    if step < top:
+        return first + (peak - first) * 0.5 * (1 - math.cos(math.pi * step / top))
+    done = min((step - top) / (total - 1 - top), 1)
+    return peak + (first / end - peak) * 0.5 * (1 - math.cos(math.pi * done))
+
+
+def cyclic(step, low, high, half, factor):
+    while step >= 2 * half:
+        step, high = step - 2 * half, low + (high - low) * factor
+    return low + (high - low) * (step / half if step <= half else 2 - step / half)
+
+
 FORMULAS = [
     (Constant(0.25), lambda s: 0.25),
     (Step(0.5, 7, 0.3), lambda s: 0.5 * 0.3 ** (s // 7)),
@@ -31,6 +63,36 @@ FORMULAS = [
     (Cosine(0.1, 800), lambda s: cosine(s, 0.1, 800, 0, 0.0)),
     (Cosine(0.1, 800, 50, 0.01), lambda s: cosine(s, 0.1, 800, 50, 0.01)),
     (Cosine(0.1, 5, 4), lambda s: cosine(s, 0.1, 5, 4, 0.0)),
+    (MultiStep(0.5, [3, 4, 500], 0.5), lambda s: 0.5 * 0.5 ** sum(s >= m for m in (3, 4, 500))),
+    (MultiStep(0.5, []), lambda s: 0.5),
+    (Polynomial(0.5, 300), lambda s: 0.5 * max(1 - s / 300, 0)),
+    (
+        Polynomial(0.5, 300, 2.5, 0.1),
+        lambda s: 0.1 + 0.4 * max(1 - s / 300, 0) ** 2.5,
+    ),
+    (CosineRestarts(0.1, 30), lambda s: restarts(s, 0.1, 30, 1, 1.0, 0.0)),
+    (CosineRestarts(0.1, 1, 3, 0.5, 0.01), lambda s: restarts(s, 0.1, 1, 3, 0.5, 0.01)),
+    (CosineRestarts(0.1, 7, 2), lambda s: restarts(s, 0.1, 7, 2, 1.0, 0.0)),
+    (OneCycle(0.1, 900), lambda s: one_cycle(s, 0.1, 900, 0.3, 25, 1e4)),
+    (OneCycle(0.1, 901, 0.77, 3, 10), lambda s: one_cycle(s, 0.1, 901, 0.77, 3, 10)),
+    (OneCycle(0.1, 2, 0.0), lambda s: one_cycle(s, 0.1, 2, 0.0, 25, 1e4)),
+    (Cyclic(0.1, 0.5, 13), lambda s: cyclic(s, 0.1, 0.5, 13, 1.0)),
+    (Cyclic(0.0, 0.5, 1, 0.9), lambda s: cyclic(s, 0.0, 0.5, 1, 0.9)),
+    (Warmup(0.5, 10), lambda s: 0.5 * min((s + 1) / 10, 1)),
+    (
+        Warmup(Step(0.5, 7, 0.3), 9, 0.1),
+        lambda s: 0.1 + 0.4 * (s + 1) / 9 if s < 9 else 0.5 * 0.3 ** ((s - 9) // 7),
+    ),
+    (
+        Warmup(Warmup(Polynomial(0.4, 50), 3), 2),
+        lambda s: (
+            0.4 / 3 * (s + 1) / 2
+            if s < 2
+            else 0.4 * (s - 1) / 3
+            if s < 5
+            else 0.4 * max(1 - (s - 5) / 50, 0)
+        ),
+    ),
 ]
 
 
@@ -56,6 +118,68 @@ def test_config_round_trip(schedule):
     assert schedule != Constant(0.123)
 
 
+def test_every_built_in_has_a_formula():
+    assert {type(schedule) for schedule, _ in FORMULAS} == set(BUILT_IN)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "last"),
+    [
+        (Cosine(0.1, 50, 5, 0.01), 0.01),
+        (Polynomial(0.1, 50, 2, 0.01), 0.01),
+        (OneCycle(0.1, 50, start_divisor=10, final_divisor=5), 0.002),
+        (MultiStep(0.1, [3, 50], 0.5), 0.025),
+        (Warmup(Polynomial(0.1, 40, 2, 0.01), 10), 0.01),
+    ],
+    ids=repr,
+)
+def test_past_its_end_a_schedule_stays_where_it_is(schedule, last):
+    far = schedule(np.array([50, 51, 10**6, 2**53]))
+    np.testing.assert_allclose(far, last, rtol=1e-12)
+
+
+@pytest.mark.parametrize("schedule", [s for s, _ in FORMULAS], ids=repr)
+def test_no_rate_is_ever_below_zero_or_no_number(schedule):
+    rates = schedule(np.concatenate([STEPS, 10 ** np.arange(3, 16)]))
+    assert np.isfinite(rates).all() and (rates >= 0).all()
+
+
+def test_a_warm_up_before_a_cosine_is_that_of_the_cosine():
+    steps = np.arange(60)
+    np.testing.assert_allclose(
+        Warmup(Cosine(0.3, 40), 10)(steps), Cosine(0.3, 50, 10)(steps), rtol=1e-14, atol=1e-16
+    )
+
+
+def test_schedules_are_those_of_pytorch():
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    lr = torch.optim.lr_scheduler
+    rate, count = 0.4, 60
+    for ours, theirs in [
+        (Step(rate, 7, 0.3), lambda o: lr.StepLR(o, 7, 0.3)),
+        (MultiStep(rate, [3, 10, 11], 0.5), lambda o: lr.MultiStepLR(o, [3, 10, 11], 0.5)),
+        (Exponential(rate, 0.9), lambda o: lr.ExponentialLR(o, 0.9)),
+        (Polynomial(rate, 40, 2.0), lambda o: lr.PolynomialLR(o, 40, 2.0)),
+        (
+            CosineRestarts(rate, 5, 2, final=0.1),
+            lambda o: lr.CosineAnnealingWarmRestarts(o, 5, 2, 0.1),
+        ),
+        (OneCycle(rate, count, 0.4), lambda o: lr.OneCycleLR(o, rate, count, pct_start=0.4)),
+        (
+            Cyclic(0.1, rate, 8, 0.5),
+            lambda o: lr.CyclicLR(o, 0.1, rate, 8, mode="triangular2", cycle_momentum=False),
+        ),
+    ]:
+        optimizer = torch.optim.SGD([torch.zeros(1)], lr=rate, momentum=0.9)
+        scheduler, seen = theirs(optimizer), []
+        for i in range(count):
+            seen.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            if i + 1 < count:
+                scheduler.step()
+        np.testing.assert_allclose(ours(np.arange(count)), seen, rtol=1e-10, err_msg=repr(ours))
+
+
 def test_the_table_may_be_written_to():
     rates = Constant(0.5)(STEPS)
     rates[0] = 1.0
@@ -74,6 +198,21 @@ BAD = {
     "all warm-up": lambda: Cosine(0.1, 10, 10),
     "warm-up negative": lambda: Cosine(0.1, 10, -1),
     "final negative": lambda: Cosine(0.1, 10, final=-1),
+    "milestones down": lambda: MultiStep(0.1, [5, 3]),
+    "milestones twice": lambda: MultiStep(0.1, [3, 3]),
+    "milestones a number": lambda: MultiStep(0.1, 3),
+    "milestones text": lambda: MultiStep(0.1, "35"),
+    "power 0": lambda: Polynomial(0.1, 10, 0),
+    "power NaN": lambda: Polynomial(0.1, 10, math.nan),
+    "period 0": lambda: CosineRestarts(0.1, 0),
+    "growth 0": lambda: CosineRestarts(0.1, 3, 0),
+    "cycle of one step": lambda: OneCycle(0.1, 1),
+    "all rise": lambda: OneCycle(0.1, 10, 1.0),
+    "divisor below 1": lambda: OneCycle(0.1, 10, start_divisor=0.5),
+    "high below low": lambda: Cyclic(0.2, 0.1, 3),
+    "no warm-up": lambda: Warmup(0.1, 0),
+    "warm-up of a function": lambda: Warmup(lambda steps: steps, 3),
+    "warm-up of NaN": lambda: Warmup(math.nan, 3),
     "get NaN": lambda: pf.schedules.get(math.nan),
     "get None": lambda: pf.schedules.get(None),
     "get without arguments": lambda: pf.schedules.get("cosine"),

@@ -218,7 +218,7 @@ class Emission:
             kernel, address = PYTHON, 0
         row = Row(call.label, kernel, None, inputs, outputs or states, call)
         stream = stream_of(f"{call.label}/{call.kernel}")
-        self._add(row, address, outputs, states, call.attributes, 0, stream)
+        self._add(row, address, outputs, states, call.attributes, call.scratch, stream)
 
     def _operand(self, x: Array | Value) -> int:
         return self.values.ids[key_of(x)] if isinstance(x, Value) else self.values.of_array(x)

@@ -29,7 +29,7 @@ from pyframe.errors import (
 from pyframe.graph.autodiff import Gradients, differentiate
 from pyframe.graph.node import Node, Parameter, Placeholder, State, Value
 from pyframe.graph.order import Graph, topological_order, with_collector_paused
-from pyframe.graph.spec import Array, Spec
+from pyframe.graph.spec import Array, Spec, known_shape
 from pyframe.native.building import building
 from pyframe.native.core import ffi, lib
 from pyframe.native.guards import already_trained, hold, hold_all, new_hold, refuse_while_reading
@@ -115,6 +115,7 @@ class Engine:
         self._needs: dict[Any, list[Placeholder]] = {}
         self._gradients: Gradients | None = None
         self._differentiated = False
+        self._given: tuple[Placeholder, dict[Parameter, Placeholder]] | None = None
         self._lock = threading.Lock()
         # In a list: every step sets it, and setting an attribute takes five times as long.
         self.last: list[Context | None] = [None]
@@ -257,7 +258,8 @@ class Engine:
 
         Parameters
         ----------
-        mode : {"train", "gradients", "evaluate", "run"}
+        mode : {"train", "apply", "gradients", "evaluate", "run"}
+            "apply" is a step on gradients that are fed; see `given`.
         outputs : list of Value
         feeds : dict of Placeholder to ndarray
         training : bool
@@ -323,9 +325,28 @@ class Engine:
             if self.inspect:
                 extra = [*total.values(), *self.gradients.contributions.values()]
                 request.outputs = outputs + extra
-        if mode == "train":
+        if mode == "apply":
+            request.cost, given = self.given()
+            request.gradients = [(p, given[p], train.gradient_array(p)) for p in train.trained]
+        if mode in ("train", "apply"):
             train.lower(request)
+        if mode == "apply":
+            request.again.clear()  # wherever they were taken
         return request
+
+    def given(self) -> tuple[Placeholder, dict[Parameter, Placeholder]]:
+        """Return what a step on given gradients is fed: a loss, which nothing reads, and those."""
+        if self._given is None:
+            gradients = {
+                p: Placeholder(
+                    f"gradient of {self.graph.names.get(p, p.label())}",
+                    shape=known_shape(p.spec),
+                    dtype=p.dtype,
+                )
+                for p in self.state.trained
+            }
+            self._given = Placeholder("loss", shape=(), dtype="float64"), gradients
+        return self._given
 
     @property
     def latest(self) -> Context | None:

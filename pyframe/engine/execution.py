@@ -168,12 +168,20 @@ def handle(context: Context, status: int) -> None:
     was_inside, reading.in_python_node = reading.in_python_node, True
     try:
         if row.call is not None and row.call.python is not None:
-            row.call.python(context)  # moves the context on by itself
+            row.call.python(context, lambda: _run_again(context))  # moves the context on by itself
         else:
             _run_python_node(context, row)
             lib.pf_context_skip(context.pointer)
     finally:
         reading.in_python_node = was_inside
+
+
+def _run_again(context: Context) -> None:
+    """Run everything in front of the position once more, whatever it reads by now."""
+    position = lib.pf_context_position(context.pointer)
+    lib.pf_context_seek(context.pointer, 0)
+    while (status := lib.pf_context_run(context.pointer, position, -1.0)) != DONE:
+        handle(context, status)
 
 
 class Kept:

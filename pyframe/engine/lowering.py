@@ -43,6 +43,10 @@ def lower(request: Request) -> Program:
     emission.write_calls(request.before)
     emission.write_groups(groups)
     emission.write_copies(copies)
+    if request.again:
+        emission.write_calls(request.again)
+        emission.write_groups(groups)
+        emission.write_copies(copies)
     cost_id = emission.write_cost()
     emission.write_update()
     return Program(

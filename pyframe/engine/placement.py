@@ -13,7 +13,7 @@ import numpy as np
 
 from pyframe.errors import ResourceError, raise_if_signalled
 from pyframe.graph.node import Parameter, Place, settle
-from pyframe.graph.spec import Array
+from pyframe.graph.spec import Array, known_shape
 from pyframe.graph.storage import ALIGNMENT, Segment, Storage
 from pyframe.native.building import building
 from pyframe.native.core import empty_aligned
@@ -66,19 +66,37 @@ def _place_together(
 
 
 class Span(NamedTuple):
-    """A contiguous stretch of one buffer that an optimizer treats alike."""
+    """A contiguous stretch of one buffer that an optimizer treats alike.
+
+    `shape` is that of its one parameter if there is a span for each, which then has no padding.
+    """
 
     storage: Storage
     start: int
     stop: int
     group: str
+    shape: tuple[int, ...] | None = None
+
+    def of(self, buffer: Array) -> Array:
+        """Return its part of a buffer that is laid out like its storage, flat or in its shape."""
+        part = buffer[self.start : self.stop]
+        return part if self.shape is None else part.reshape(self.shape)
 
 
-def spans(parameters: Sequence[Parameter], group_of: Callable[[Parameter], str]) -> list[Span]:
-    """Return the stretches that cover exactly these parameters (with the padding between)."""
+def spans(
+    parameters: Sequence[Parameter], group_of: Callable[[Parameter], str], layerwise: bool = False
+) -> list[Span]:
+    """Return the stretches that cover exactly these parameters (with the padding between).
+
+    Layerwise there is one for each parameter.
+    """
     result: list[Span] = []
     where = sorted(((*p.place, p) for p in parameters), key=lambda t: (id(t[0]), t[1]))
     for storage, offset, parameter in where:
+        if layerwise:
+            shape, end = known_shape(parameter.spec), offset + parameter.size
+            result.append(Span(storage, offset, end, group_of(parameter), shape))
+            continue
         lane = ALIGNMENT // storage.data.itemsize
         stop = offset + -(-parameter.size // lane) * lane
         last = result[-1] if result else None

@@ -8,9 +8,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from pyframe.engine import inspection
 from pyframe.engine.engine import COMPILED, Engine, Snapshot
-from pyframe.engine.execution import drive
+from pyframe.engine.execution import check_feed, drive
 from pyframe.engine.fusion import choose
 from pyframe.engine.launching import form_of, launcher_of
 from pyframe.engine.loop import Loop
@@ -257,6 +259,75 @@ class Plan(Strict):
             return launcher, feeds
         engine.step_launcher = launcher
         return launcher, feed
+
+    def apply_gradients(
+        self, gradients: Mapping[Any, Any], learning_rate: float | None = None
+    ) -> None:
+        """Take one training step on given gradients: clip, update, in one call into C.
+
+        For loops of one's own, with `loss_and_gradients`: gradients that are summed over several
+        batches, come from another process, or are changed before they are used.
+
+        Parameters
+        ----------
+        gradients : dict of Parameter (or its name) to array_like
+            One of its shape for each parameter that is trained.
+        learning_rate : float, optional
+            For this step only; otherwise the optimizer's.
+
+        Raises
+        ------
+        ArgumentError
+            If a gradient is missing or too many, or the optimizer takes none.
+        ShapeError, DTypeError, BusyError, GraphError, AnomalyError
+            Nothing has changed then.
+
+        Examples
+        --------
+        Gradient accumulation:
+
+        >>> import numpy as np, pyframe as pf
+        >>> x = pf.Placeholder("x", shape=(None, 1))
+        >>> w = pf.Parameter(np.ones((1, 1)), name="w")
+        >>> plan = pf.compile(pf.L2Loss(2 * x, x @ w), optimizer=pf.optimizers.SGD(0.1))
+        >>> total = {w: 0.0}
+        >>> for batch in ([[1.0]], [[2.0]]):
+        ...     loss, gradients = plan.loss_and_gradients({x: batch})
+        ...     total = {p: total[p] + g / 2 for p, g in gradients.items()}
+        >>> plan.apply_gradients(total)
+        >>> plan.step_count, w.value
+        (1, array([[1.5]], dtype=float32))
+        """
+        engine = self.engine
+        engine.require_optimizer()
+        if not engine.optimizer.needs_gradients:
+            raise ArgumentError(f"{engine.optimizer!r} looks at losses, and takes no gradients")
+        if getattr(engine.optimizer, "evaluates", False):
+            raise ArgumentError(f"{engine.optimizer!r} evaluates the loss, and takes no gradients")
+        loss, wanted = engine.given()
+        names = {engine.graph.names.get(p, p.label()): p for p in wanted}
+        if not isinstance(gradients, Mapping):
+            raise ArgumentError(
+                f"gradients is a {type(gradients).__name__}; pass a dict of parameters to arrays"
+            )
+        given = {names.get(k, k) if isinstance(k, str) else k: g for k, g in gradients.items()}
+        wrong = [key for key in given if key not in wanted]
+        missing = [name for name, p in names.items() if p not in given]
+        if wrong or missing:
+            of = f"{missing[0]!r} is missing" if missing else f"{wrong[0]!r:.80} is one too many"
+            raise ArgumentError(
+                f"apply_gradients: the gradient of {of}: give one for each of {', '.join(names)}"
+            )
+        feeds = {p: check_feed(p, str(p.name), given[key]) for key, p in wanted.items()}
+        feeds[loss] = np.zeros(())
+        rate = engine.state.rate_at(learning_rate)
+        refuse_while_reading("a training step")
+        with engine.claim():
+            specialization = engine.specialize("apply", [], feeds, True)
+        launcher = launcher_of(
+            specialization, None, feeds, engine.state, engine.last, training=True
+        )
+        launcher.step(feeds, self.seed, rate, True)
 
     def run(
         self,

@@ -41,11 +41,13 @@ class FlatCall(NamedTuple):
     outputs: tuple[Array, ...] = ()
     states: tuple[Array, ...] = ()
     attributes: bytes = b""
-    python: Callable[[Any], None] | None = None  # instead of a kernel
+    # Instead of a kernel: takes the context, and what runs all that is before once more.
+    python: Callable[[Any, Callable[[], None]], None] | None = None
     elementwise: bool = False  # as in `Op.is_elementwise`
     operations: int = 1  # for each element
     # Makes the error to raise when the call finds NaN or infinity, from the number of the step.
     explain: Callable[[int], Exception] | None = None
+    scratch: int = 0  # bytes
 
     def is_flat(self, elements: int) -> bool:
         """Return whether each operand has `elements` elements or one, as in a group."""
@@ -69,6 +71,7 @@ class Request:
     parameter_arrays: dict[Parameter, Array] = field(default_factory=dict)
     state_arrays: dict[Parameter, Array] = field(default_factory=dict)
     before: list[FlatCall] = field(default_factory=list)
+    again: list[FlatCall] = field(default_factory=list)  # after which all nodes run once more
     after: list[FlatCall] = field(default_factory=list)
     update: list[FlatCall] = field(default_factory=list)
     keep_all: bool = False

@@ -134,7 +134,9 @@ class TrainState:
             groups = [group_of(p) for p in self.trained]
         self.groups = list(groups)
         self.spans = spans(
-            self.trained, dict(zip(self.trained, self.groups, strict=True)).__getitem__
+            self.trained,
+            dict(zip(self.trained, self.groups, strict=True)).__getitem__,
+            getattr(self.optimizer, "layerwise", False),
         )
         for span in self.spans:
             made = {name: self._new_slot(span, name, kind) for name, kind in self.slot_kinds}
@@ -143,6 +145,7 @@ class TrainState:
     def _new_slot(self, span: Span, name: str, kind: str) -> Array:
         if kind == "like":
             slot = empty_aligned(span.stop - span.start, span.storage.data.dtype)
+            slot = slot if span.shape is None else slot.reshape(span.shape)
         else:
             slot = np.zeros(1)
         initial = self.optimizer.initial_slot(name)
@@ -220,7 +223,7 @@ class TrainState:
                 if kind == "like":
                     for p in inside:
                         first = p.place.offset - span.start
-                        part = slot[first : first + p.size]
+                        part = slot.reshape(-1)[first : first + p.size]
                         result[f"slots/{name}/{names[p]}"] = part.reshape(known_shape(p.spec))
                 else:
                     result[f"slots/{name}/{i}"] = slot
@@ -245,11 +248,23 @@ class TrainState:
         optimizer = self.optimizer
         self._names = {p: request.names.get(p, p.label()) for p in self.trained}
         operands = [self._operands(i, request.cost) for i in range(len(self.spans))]
-        if optimizer.proposes:
+        ascent = getattr(optimizer, "sharpness", None) is not None
+        if optimizer.proposes or ascent:
             for parameter in self.trained:
                 candidate = self._like(self._candidates, parameter.place.storage)
                 request.parameter_arrays[parameter] = _part(candidate, parameter)
+        if optimizer.proposes:
             request.before += self._calls(optimizer.proposals, operands)
+        elif ascent:
+            for names in operands:
+                p, c = names["parameters"], names["candidate"]
+                request.before.append(FlatCall("begin", COPY_KERNEL, p.dtype, (p,), (c,)))
+        if ascent:
+            everyone = range(len(operands))
+            calls = optimizer.ascent_calls()
+            request.again += self._over_all("ascent", calls, operands, everyone, self._norm)
+            if self.states:
+                request.again += self.shadow_calls()
         request.after += self._clip_calls(operands)
         if optimizer.is_python:
             request.update.append(self._python_call(operands))
@@ -260,13 +275,17 @@ class TrainState:
 
     def _operands(self, i: int, cost: Value | None) -> dict[str, Any]:
         span = self.spans[i]
-        part = slice(span.start, span.stop)
-        operands: dict[str, Any] = {"parameters": span.storage.data[part], **self.slots[i]}
+        operands: dict[str, Any] = {"parameters": span.of(span.storage.data), **self.slots[i]}
         if self.optimizer.needs_gradients:
-            operands["gradients"] = self._like(self._gradients, span.storage)[part]
+            operands["gradients"] = span.of(self._like(self._gradients, span.storage))
+        sharpness, noise = (
+            getattr(self.optimizer, name, None) for name in ("sharpness", "gradient_noise")
+        )
+        if self.optimizer.proposes or sharpness is not None:
+            operands["candidate"] = span.of(self._like(self._candidates, span.storage))
+        if self.optimizer.proposes or noise is not None:
+            operands["mask"] = span.of(self._mask(span.storage))
         if self.optimizer.proposes:
-            operands["candidate"] = self._like(self._candidates, span.storage)[part]
-            operands["mask"] = self._mask(span.storage)[part]
             operands["span"] = np.full(1, float(i))
         operands["cost"] = cost
         return operands
@@ -286,10 +305,12 @@ class TrainState:
                 raise SlotError(f"{error}; besides slots a call may name {others}")
             return names[operand]
 
+        span = self.spans[i]
+        dtype = span.storage.data.dtype
         return FlatCall(
             label,
             call.kernel,
-            self.spans[i].storage.data.dtype,
+            dtype,
             tuple(map(look_up, call.inputs)),
             tuple(map(look_up, call.outputs)),
             tuple(map(look_up, call.states)),
@@ -297,6 +318,7 @@ class TrainState:
             elementwise=call.elementwise,
             operations=call.operations,
             explain=self._explain_nonfinite,
+            scratch=call.scratch * (span.stop - span.start) * dtype.itemsize,
         )
 
     def _explain_nonfinite(self, step: int) -> AnomalyError:
@@ -321,17 +343,35 @@ class TrainState:
         """Return the calls that clip all gradients, by value or by their norm over all spans."""
         if not self.optimizer.needs_gradients:
             return []
+        clips_itself = getattr(self.optimizer, "clips_itself", lambda group: False)
+        together: dict[str | None, list[int]] = {}
+        for i, span in enumerate(self.spans):
+            own = span.group if clips_itself(span.group) else None
+            together.setdefault(own, []).append(i)
         result: list[FlatCall] = []
-        names = [{**table, "norm": self._norm, "skipped": self._skipped} for table in operands]
-        for calls in self.optimizer.clip_calls():
-            if any("norm" in (*c.inputs, *c.states) for c in calls[:1]) and calls[0].states == (
-                "norm",
-            ):
-                result.append(
-                    FlatCall("zero norm", COPY_KERNEL, FLOAT64, (self._zero,), (self._norm,))
-                )
-            for call in calls:
-                result += [self._flat(f"clip[{i}]", i, call, t) for i, t in enumerate(names)]
+        for group, chosen in together.items():
+            lists = self.optimizer.clip_calls(*([] if group is None else [group]))
+            norm = self._norm if group is None else np.zeros(1)
+            for calls in lists:
+                result += self._over_all("clip", calls, operands, chosen, norm)
+        return result
+
+    def _over_all(
+        self,
+        label: str,
+        calls: Sequence[Any],
+        operands: list[dict[str, Any]],
+        chosen: Sequence[int],
+        norm: Array,
+    ) -> list[FlatCall]:
+        """Return calls each applied to some spans in turn, with a norm that begins at 0."""
+        result: list[FlatCall] = []
+        if calls and calls[0].states == ("norm",):
+            result.append(FlatCall("zero norm", COPY_KERNEL, FLOAT64, (self._zero,), (norm,)))
+        for call in calls:
+            for i in chosen:
+                names = {**operands[i], "norm": norm, "skipped": self._skipped}
+                result.append(self._flat(f"{label}[{i}]", i, call, names))
         return result
 
     def _python_call(self, operands: list[dict[str, Any]]) -> FlatCall:
@@ -339,14 +379,15 @@ class TrainState:
         parameters = tuple(names["parameters"] for names in operands)
         slots = tuple(slot for table in self.slots for slot in table.values())
 
-        def update(context: Context) -> None:
+        def update(context: Context, again: Callable[[], None]) -> None:
             before = lib.pf_context_position(context.pointer)
             kept = [array.copy() for array in (*parameters, *slots)]
             try:
-                self._run_update(context, operands)
+                self._run_update(context, operands, again)
                 lib.pf_context_skip(context.pointer)  # from here on the step counts as completed
             except BaseException:
-                if lib.pf_context_position(context.pointer) == before:
+                if lib.pf_context_position(context.pointer) <= before:
+                    lib.pf_context_seek(context.pointer, before)  # it may have run again
                     for array, old in zip((*parameters, *slots), kept, strict=True):
                         array[...] = old
                 raise
@@ -362,11 +403,16 @@ class TrainState:
             python=update,
         )
 
-    def _run_update(self, context: Context, operands: list[dict[str, Any]]) -> None:
+    def _run_update(
+        self, context: Context, operands: list[dict[str, Any]], again: Callable[[], None]
+    ) -> None:
         step = lib.pf_context_step(context.pointer)
         for guard in self.guards:
             guard.updating_thread = threading.get_ident()
         try:
+            if getattr(self.optimizer, "evaluates", False):
+                self._minimize(context, operands, again)
+                return
             for names, slots in zip(operands, self.slots, strict=True):
                 self.optimizer.update(
                     names["parameters"],
@@ -378,6 +424,31 @@ class TrainState:
         finally:
             for guard in self.guards:
                 guard.updating_thread = None
+
+    def _minimize(
+        self, context: Context, operands: list[dict[str, Any]], again: Callable[[], None]
+    ) -> None:
+        """Let the optimizer evaluate the loss, and leave loss and gradients as they were."""
+        step = lib.pf_context_step(context.pointer)
+        gradients = [names["gradients"] for names in operands]
+        cost, kept = context.loss[0], [gradient.copy() for gradient in gradients]
+
+        def evaluate() -> float:
+            again()
+            return float(context.loss[0])
+
+        self.optimizer.minimize(
+            evaluate,
+            [names["parameters"] for names in operands],
+            gradients,
+            self.slots,
+            loss=float(cost),
+            step=int(step.step),
+            learning_rate=float(step.learning_rate),
+        )
+        context.loss[0] = cost
+        for gradient, first in zip(gradients, kept, strict=True):
+            gradient[...] = first
 
     def rate_at(self, rate: float | None) -> float:
         """Return the learning rate of the next step."""

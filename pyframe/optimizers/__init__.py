@@ -5,7 +5,8 @@ step in NumPy, that write the new values of the parameters.
 
 >>> import pyframe as pf
 >>> pf.optimizers.get("adam")
-Adam(learning_rate=0.001, betas=[0.9, 0.999], epsilon=1e-08, epsilon_hat=False, weight_decay=0.0)
+Adam(learning_rate=0.001, betas=[0.9, 0.999], epsilon=1e-08, epsilon_hat=False, \
+weight_decay=0.0, amsgrad=False)
 """
 
 from __future__ import annotations
@@ -14,29 +15,70 @@ from collections.abc import Mapping
 from typing import Any
 
 from pyframe.hookspecs import hookimpl
-from pyframe.optimizers.adam import Adam
+from pyframe.optimizers.adam import Adam, AdaMax, AdamW, NAdam, RAdam
+from pyframe.optimizers.adaptive import Adadelta, Adagrad, RMSProp, Rprop
+from pyframe.optimizers.averaging import ScheduleFreeAdamW
 from pyframe.optimizers.base import Call, Optimizer, from_config, get
+from pyframe.optimizers.layerwise import LAMB, LARS, Muon
+from pyframe.optimizers.lbfgs import LBFGS
 from pyframe.optimizers.search import DirectionSearch, RandomSearch, Search
-from pyframe.optimizers.sgd import SGD
+from pyframe.optimizers.sgd import SAM, SGD
 from pyframe.plugins.registry import registries
 
 __all__ = [
+    "LAMB",
+    "LARS",
+    "LBFGS",
+    "SAM",
     "SGD",
+    "AdaMax",
+    "Adadelta",
+    "Adagrad",
     "Adam",
+    "AdamW",
     "Call",
     "DirectionSearch",
+    "Muon",
+    "NAdam",
     "Optimizer",
+    "RAdam",
+    "RMSProp",
     "RandomSearch",
+    "Rprop",
+    "ScheduleFreeAdamW",
     "Search",
     "from_config",
     "get",
 ]
 
 
+# In the order in which docs list them.
+BUILT_IN: tuple[type[Optimizer], ...] = (
+    SGD,
+    Adam,
+    AdamW,
+    NAdam,
+    RAdam,
+    AdaMax,
+    RMSProp,
+    Adagrad,
+    Adadelta,
+    Rprop,
+    LARS,
+    LAMB,
+    Muon,
+    ScheduleFreeAdamW,
+    SAM,
+    LBFGS,
+    RandomSearch,
+    DirectionSearch,
+)
+
+
 @hookimpl
 def pyframe_register_optimizers() -> Mapping[str, type[Optimizer]]:
     """Name the built-in optimizers."""
-    return {cls.name: cls for cls in (SGD, Adam, RandomSearch, DirectionSearch)}
+    return {cls.name: cls for cls in BUILT_IN}
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,7 @@ spans, each of one dtype and one group, and asks for the calls on each span.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 from weakref import WeakMethod
 
@@ -33,7 +33,8 @@ class Call(NamedTuple):
 
     `elementwise` says that element i of all it writes depends on element i of what it reads, and
     on single numbers: it may then be called on parts of a span, several at a time. `operations` is
-    the arithmetic for each element, for the profiler.
+    the arithmetic for each element, for the profiler. `scratch` is the memory that the kernel works
+    in, as a number of elements for each element of the span.
     """
 
     kernel: str
@@ -43,15 +44,20 @@ class Call(NamedTuple):
     attributes: bytes = b""
     elementwise: bool = False
     operations: int = 1
+    scratch: int = 0
 
 
 OPTIONS = "set the option itself, as in optimizer.weight_decay = 0.1"
 GROUPS = "set all of them: optimizer.groups = {...}"
 # The attributes of the clipping kernels.
 LIMIT = Block({"limit": "f8"})
+NOISE = Block({"eta": "f8", "gamma": "f8"})
+ASCENT = Block({"sharpness": "f8"})
 SKIP = Block({"skip": "i8"})
 # What can be set besides the options of a subclass.
-SETTABLE = ("learning_rate", "clip_value", "clip_norm", "nonfinite", "groups")
+GRADIENTS = ("clip_value", "clip_norm", "nonfinite", "gradient_noise", "sharpness")
+CLIPS = ("clip_value", "clip_norm")  # a group may have its own
+SETTABLE = ("learning_rate", *GRADIENTS, "groups")
 
 
 class Optimizer(Strict):
@@ -86,12 +92,23 @@ class Optimizer(Strict):
         update of parameters, states and slots, count the step as taken, and add one to
         `Plan.skipped_steps`. Default: "raise" with `clip_value` or `clip_norm`; without them
         there is no check, which would be one more pass over the gradients.
+    gradient_noise : float, above 0, optional
+        Normal noise of variance ``gradient_noise / (1 + step)^0.55`` is added to the gradients
+        before they are clipped (Neelakantan et al., "Adding gradient noise improves learning for
+        very deep networks", 2015, section 3). The seed of the plan, or the fit, decides it.
+    sharpness : float, above 0, optional
+        Gradients are taken where the loss is higher: at the parameters plus ``sharpness g / |g|``,
+        g being the gradient at the parameters, whose norm is that of all together (Foret et al.,
+        "Sharpness-aware minimization for efficiently improving generalization", 2021, algorithm
+        1, where it is called rho). A step runs forward and backward twice; the loss that it
+        returns, its metrics, and the statistics that layers keep are those of the second run.
     groups : dict, optional
-        Other options for parameters of a group, and "learning_rate_factor", as in
+        Other options for parameters of a group, "learning_rate_factor", and limits for its
+        gradients, "clip_value" and "clip_norm" (of the norm of the group alone), as in
         ``{"bias": {"weight_decay": 0.0, "learning_rate_factor": 2.0}}``. A key is the group that
         a parameter was given, or the last part of its name: "bias" is that of all layers. The
-        group that a parameter was given comes first. A plan refuses a key that fits none of its
-        parameters.
+        group that a parameter was given comes first, then its name; "default" is that of all
+        others. A plan refuses a key that fits none of its parameters.
 
     Attributes
     ----------
@@ -101,6 +118,9 @@ class Optimizer(Strict):
     slots : dict of str to {"like", "scalar"}
         Arrays that the optimizer keeps for each span: "like" is one as long as the span, "scalar"
         one float64 number. `initial_slot` says what they begin with.
+    layerwise : bool, default False
+        Whether the update looks at a parameter as a whole, at its norm or as a matrix: then there
+        is a span for each parameter, and all arrays have its shape instead of (n,).
 
     Raises
     ------
@@ -115,12 +135,26 @@ class Optimizer(Strict):
     ...         parameters -= learning_rate * np.sign(gradients)
     >>> SignDescent(0.1)
     SignDescent(learning_rate=0.1)
+
+    One whose steps have the length of the rate in every parameter:
+
+    >>> class Normalized(pf.optimizers.Optimizer):
+    ...     layerwise = True
+    ...     def update(self, parameters, gradients, slots, *, step, learning_rate):
+    ...         length = np.linalg.norm(gradients)
+    ...         parameters -= learning_rate * gradients / max(length, 1e-12)
+    >>> p = pf.Parameter(np.ones((2, 2)), name="p")
+    >>> loss = pf.compile(pf.Sum(p * p), optimizer=Normalized(1.0)).step({})
+    >>> p.value
+    array([[0.5, 0.5],
+           [0.5, 0.5]], dtype=float32)
     """
 
     name: ClassVar[str] = "optimizer"
     aliases: ClassVar[tuple[str, ...]] = ()  # other names of a built-in one
     needs_gradients: ClassVar[bool] = True
     proposes: ClassVar[bool] = False
+    layerwise: ClassVar[bool] = False
     attributes: ClassVar[Mapping[str, str]] = {}
     slots: dict[str, str] = {}
     _block: ClassVar[Block] = Block({})
@@ -139,6 +173,8 @@ class Optimizer(Strict):
         clip_value: float | None = None,
         clip_norm: float | None = None,
         nonfinite: str | None = None,
+        gradient_noise: float | None = None,
+        sharpness: float | None = None,
         groups: Mapping[str, Mapping[str, Any]] | None = None,
         **options: Any,
     ) -> None:
@@ -146,6 +182,8 @@ class Optimizer(Strict):
         self.clip_value = _limit("clip_value", clip_value)
         self.clip_norm = _limit("clip_norm", clip_norm)
         self.nonfinite = _nonfinite("nonfinite", nonfinite)
+        self.gradient_noise = _limit("gradient_noise", gradient_noise)
+        self.sharpness = _limit("sharpness", sharpness)
         self._on_change: list[Any] = []  # weak references to methods of plans
         self.groups: dict[str, dict[str, Any]] = {}
         self.options: dict[str, Any] = FixedDict({}, OPTIONS)
@@ -193,7 +231,7 @@ class Optimizer(Strict):
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that a plan reads when compiled, to detect later changes."""
-        names = ("clip_value", "clip_norm", "nonfinite", "groups", "slots")
+        names = (*GRADIENTS, "groups", "slots")
         own = {} if self.is_python else self.options  # Python code reads its options at each step
         return {**own, **{name: getattr(self, name) for name in names}}
 
@@ -212,7 +250,8 @@ class Optimizer(Strict):
                 "updates; it takes no groups="
             )
         factor = ["learning_rate_factor"] if self.needs_gradients else []
-        allowed = [*self.options, *factor]
+        clips = CLIPS if self.needs_gradients else ()
+        allowed = [*self.options, *factor, *clips]
         unknown = sorted(set(given) - set(allowed))
         if unknown:
             raise ArgumentError(
@@ -227,6 +266,7 @@ class Optimizer(Strict):
                 result["learning_rate_factor"] = check_number(
                     "learning_rate_factor", given["learning_rate_factor"], at_least=0
                 )
+            result |= {name: _limit(name, given[name]) for name in CLIPS if name in given}
         except ArgumentError as error:
             raise ArgumentError(f"group {group!r}: {error}") from error
         return result
@@ -238,7 +278,7 @@ class Optimizer(Strict):
     def group_of(self, parameter: Any) -> str:
         """Return the key of `groups` that applies to a parameter, or the group it was given."""
         group: str = parameter.group
-        if group not in self.groups and parameter.name:
+        if (group == "default" or group not in self.groups) and parameter.name:
             last = parameter.name.rpartition("/")[2]
             if last in self.groups:
                 return str(last)
@@ -262,7 +302,12 @@ class Optimizer(Strict):
     @property
     def is_python(self) -> bool:
         """Whether the update is written in Python."""
-        return type(self).update is not Optimizer.update
+        return self.evaluates or type(self).update is not Optimizer.update
+
+    @property
+    def evaluates(self) -> bool:
+        """Whether an update evaluates the loss again: whether `minimize` is overridden."""
+        return type(self).minimize is not Optimizer.minimize
 
     def initial_slot(self, name: str) -> float:
         """Return the initial value of a slot's elements."""
@@ -284,26 +329,37 @@ class Optimizer(Strict):
         """Return the calls that write "candidate", which the forward pass then reads."""
         raise NotImplementedError(f"{type(self).__name__} proposes but has no proposals")
 
-    def clip_calls(self) -> list[list[Call]]:
+    def clips_itself(self, group: str) -> bool:
+        """Return whether a group has limits of its own; then its norm is that of it alone."""
+        return any(name in self.groups.get(group, {}) for name in CLIPS)
+
+    def clip_calls(self, group: str | None = None) -> list[list[Call]]:
         """Return the calls that clip gradients: lists of calls, each applied to every span in turn.
 
-        "norm" is one float64 number for all spans, zero in the beginning; "skipped" another one,
+        They are for the spans of a group that `clips_itself`, or for those of all others. "norm" is
+        one float64 number for all spans, zero in the beginning; "skipped" another one,
         that counts the steps which were skipped.
         """
+        own = self.groups.get(group, {}) if group is not None else {}
+        clip_value = own.get("clip_value", self.clip_value)
+        clip_norm = own.get("clip_norm", self.clip_norm)
         result: list[list[Call]] = []
+        if self.gradient_noise is not None:
+            noise = NOISE.pack({"eta": self.gradient_noise, "gamma": 0.55})
+            result.append([Call("gradient_noise", ("mask",), ("gradients",), (), noise)])
         skip = SKIP.pack({"skip": self.nonfinite == "skip"})
         look = [
             Call("gradient_norm", ("gradients",), ("norm",)),
             Call("check_norm", ("norm",), ("skipped",), (), skip),
         ]
         # Clipping by value would turn infinity into the limit, so the check comes first.
-        if self.clip_value is not None or (self.clip_norm is None and self.nonfinite is not None):
+        if clip_value is not None or (clip_norm is None and self.nonfinite is not None):
             result.append(look)
-        if self.clip_value is not None:
-            limit = LIMIT.pack({"limit": self.clip_value})
+        if clip_value is not None:
+            limit = LIMIT.pack({"limit": clip_value})
             result.append([Call("clip_value", (), ("gradients",), (), limit, True, 2)])
-        if self.clip_norm is not None:
-            limit = LIMIT.pack({"limit": self.clip_norm})
+        if clip_norm is not None:
+            limit = LIMIT.pack({"limit": clip_norm})
             result.append(
                 [
                     *look,
@@ -311,6 +367,16 @@ class Optimizer(Strict):
                 ]
             )
         return result
+
+    def ascent_calls(self) -> list[Call]:
+        """Return the calls that move "candidate" to where the loss is higher, as `clip_calls`."""
+        if self.sharpness is None:
+            return []
+        attributes = ASCENT.pack({"sharpness": self.sharpness})
+        return [
+            Call("gradient_norm", ("gradients",), ("norm",)),
+            Call("ascent", ("gradients", "norm"), ("candidate",), (), attributes),
+        ]
 
     def update(
         self,
@@ -327,7 +393,8 @@ class Optimizer(Strict):
         ----------
         parameters, gradients : ndarray of shape (n,)
             Of the span's dtype. The padding between two parameters is 0 in both: keep it so.
-            Gradients, which are clipped by now, are not to be changed.
+            With `layerwise` there is none, and the shape is that of the parameter. Gradients, which
+            are clipped by now, are not to be changed.
         slots : dict of str to ndarray
             (n,) and of the span's dtype for "like", (1,) and float64 for "scalar"; to be written
             into. `SlotError` is raised for one that is not declared, and when another array is put
@@ -335,6 +402,33 @@ class Optimizer(Strict):
         step : int
             Completed steps before this one.
         learning_rate : float
+        """
+        raise NotImplementedError
+
+    def minimize(
+        self,
+        evaluate: Callable[[], float],
+        parameters: Sequence[Array],
+        gradients: Sequence[Array],
+        slots: Sequence[dict[str, Array]],
+        *,
+        loss: float,
+        step: int,
+        learning_rate: float,
+    ) -> None:
+        """Change the parameters of all spans in place; overridden by what evaluates the loss again.
+
+        Parameters
+        ----------
+        evaluate : callable
+            Runs forward and backward on the same batch with the parameters as they are by then,
+            writes the new gradients where they are, and returns the loss.
+        parameters, gradients, slots
+            As for `update`, one for each span.
+        loss : float
+            That of the parameters as they are.
+        step, learning_rate
+            As for `update`.
         """
         raise NotImplementedError
 
@@ -358,7 +452,7 @@ class Optimizer(Strict):
                 )
             config["learning_rate"] = rate if isinstance(rate, float) else rate.config()
         config.update(self.options)
-        for name in ("clip_value", "clip_norm", "nonfinite"):
+        for name in GRADIENTS:
             if getattr(self, name) is not None:
                 config[name] = getattr(self, name)
         if self.groups:
@@ -370,7 +464,7 @@ class Optimizer(Strict):
             {"learning_rate": self.learning_rate} if self.needs_gradients else {}
         )
         given |= self.options
-        for name in ("clip_value", "clip_norm", "nonfinite"):
+        for name in GRADIENTS:
             if getattr(self, name) is not None:
                 given[name] = getattr(self, name)
         given |= {"groups": self.groups} if self.groups else {}
@@ -400,6 +494,8 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "clip_value": _limit,
     "clip_norm": _limit,
     "nonfinite": _nonfinite,
+    "gradient_noise": _limit,
+    "sharpness": _limit,
 }
 
 

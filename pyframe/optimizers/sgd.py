@@ -28,7 +28,7 @@ class SGD(Optimizer):
         Requires a momentum above 0.
     weight_decay : float, at least 0, default 0.0
         Adds ``weight_decay / 2 * sum(p**2)`` to the loss, in effect.
-    clip_value, clip_norm, nonfinite, groups
+    clip_value, clip_norm, nonfinite, gradient_noise, sharpness, groups
         As for every `Optimizer`.
 
     References
@@ -64,6 +64,8 @@ class SGD(Optimizer):
         clip_value: float | None = None,
         clip_norm: float | None = None,
         nonfinite: str | None = None,
+        gradient_noise: float | None = None,
+        sharpness: float | None = None,
         groups: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__(
@@ -71,6 +73,8 @@ class SGD(Optimizer):
             clip_value=clip_value,
             clip_norm=clip_norm,
             nonfinite=nonfinite,
+            gradient_noise=gradient_noise,
+            sharpness=sharpness,
             groups=groups,
             momentum=momentum,
             nesterov=nesterov,
@@ -99,3 +103,67 @@ class SGD(Optimizer):
         else:
             kernel, states, operations = "sgd_momentum_update", ("parameters", "velocity"), 6
         return [Call(kernel, ("gradients",), states, (), attributes, True, operations)]
+
+
+class SAM(SGD):
+    """Sharpness-aware minimization: gradient descent that looks for flat minima.
+
+    With g the gradient at the parameters p, and its norm that of all parameters together::
+
+        g = the gradient at p + sharpness g / |g|
+
+    and then the update of `SGD`. Any other optimizer does the same with its option `sharpness`:
+    ``Adam(sharpness=0.05)``. A step takes twice as long.
+
+    Parameters
+    ----------
+    learning_rate : float, Schedule, str or callable, default 0.01
+    sharpness : float, above 0, default 0.05
+        Called rho in the paper.
+    momentum : float in [0, 1], default 0.9
+    nesterov : bool, default False
+    weight_decay : float, at least 0, default 0.0
+    clip_value, clip_norm, nonfinite, gradient_noise, groups
+        As for every `Optimizer`.
+
+    References
+    ----------
+    Foret, Kleiner, Mobahi, Neyshabur, "Sharpness-aware minimization for efficiently improving
+    generalization", 2021, algorithm 1.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.optimizers.SAM(0.1).sharpness
+    0.05
+    """
+
+    name = "sam"
+    _attributes = Optimizer._attributes
+
+    def __init__(
+        self,
+        learning_rate: Any = 0.01,
+        *,
+        sharpness: float | None = 0.05,
+        momentum: float = 0.9,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        clip_value: float | None = None,
+        clip_norm: float | None = None,
+        nonfinite: str | None = None,
+        gradient_noise: float | None = None,
+        groups: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        super().__init__(
+            learning_rate,
+            momentum=momentum,
+            nesterov=nesterov,
+            weight_decay=weight_decay,
+            clip_value=clip_value,
+            clip_norm=clip_norm,
+            nonfinite=nonfinite,
+            gradient_noise=gradient_noise,
+            sharpness=sharpness,
+            groups=groups,
+        )

@@ -10,8 +10,10 @@ from pyframe.plotting.charts import (
     curves,
     gradient_norms,
     image_grid,
+    learning_rate_finder,
     loss_curve,
     scatter_with_line,
+    schedule,
 )
 from pyframe.plotting.graphs import backward_steps, draw_graph, forward_steps, graph_layout
 from pyframe.plotting.images import feature_maps, filters
@@ -28,7 +30,9 @@ __all__ = [
     "gradient_norms",
     "graph_layout",
     "image_grid",
+    "learning_rate_finder",
     "loss_curve",
     "roofline",
     "scatter_with_line",
+    "schedule",
 ]

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pyframe.errors import ArgumentError, require_extra
+from pyframe.engine.loop import rates_of
+from pyframe.errors import ArgumentError, check_integer, require_extra
 from pyframe.graph.spec import Array
+from pyframe.schedules import get as get_schedule
+from pyframe.training.finding import RateRange
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -160,6 +163,92 @@ def loss_curve(
     _finish(axes, title, x_label, y_label)
     if len(chosen) > 1:
         axes.legend(frameon=False)
+    return figure
+
+
+def schedule(
+    schedules: Any, steps: int, *, title: str = "Learning rate", log: bool = False
+) -> Figure:
+    """Draw the rates of schedules, step by step.
+
+    Parameters
+    ----------
+    schedules : Schedule, callable, float, or dict of str to these
+        With names for the legend.
+    steps : int, at least 1
+    title : str
+    log : bool, default False
+        A logarithmic axis of rates.
+
+    Returns
+    -------
+    Figure
+
+    Raises
+    ------
+    ArgumentError
+        If a schedule gives what is no rate.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> one_cycle = pf.schedules.OneCycle(0.1, total_steps=100)
+    >>> figure = schedule({"one cycle": one_cycle, "constant": 0.05}, 100)
+    >>> len(figure.axes[0].get_lines())
+    2
+    """
+    table: Mapping[str, Any] = schedules if isinstance(schedules, Mapping) else {"": schedules}
+    numbers = np.arange(check_integer("steps", steps, at_least=1))
+    figure = new_figure(7, 4.2)
+    axes = figure.add_subplot()
+    for (name, one), color in zip(table.items(), LINES * 9, strict=False):
+        axes.plot(numbers, rates_of(get_schedule(one), numbers), color=color, label=name)
+    if log:
+        axes.set_yscale("log")
+    _finish(axes, title, "step", "learning rate")
+    if len(table) > 1:
+        axes.legend(frameon=False)
+    return figure
+
+
+def learning_rate_finder(found: RateRange, *, title: str = "Range test") -> Figure:
+    """Draw the losses of a range test by their rates, smoothed ones and the suggestion too.
+
+    Parameters
+    ----------
+    found : RateRange
+        As `Trainer.find_learning_rate` returns it.
+    title : str
+
+    Returns
+    -------
+    Figure
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pyframe.training.finding import RateRange
+    >>> rates = np.geomspace(1e-3, 1, 20)
+    >>> figure = learning_rate_finder(RateRange(rates, (np.log10(rates) + 1) ** 2))
+    >>> figure.axes[0].get_xscale()
+    'log'
+    """
+    figure = new_figure(7, 4.2)
+    axes = figure.add_subplot()
+    axes.plot(found.rates, found.losses, color=DATA, linewidth=1, label="loss of the batch")
+    axes.plot(found.rates, found.smoothed, color=LINES[0], linewidth=1.8, label="smoothed")
+    if np.isfinite(found.suggestion):
+        text = f"falls fastest at {found.suggestion:.2g}"
+        axes.axvline(found.suggestion, color=LINES[1], linestyle="--", label=text)
+    axes.set_xscale("log")
+    finite = found.losses[np.isfinite(found.losses)]
+    if finite.size and finite.min() < finite.max():
+        # What comes last may be beyond all bounds.
+        top = min(finite.max(), finite.min() + 2.0 * max(finite[0] - finite.min(), 1e-12))
+        room = 0.05 * (top - finite.min())
+        axes.set_ylim(finite.min() - room, top + room)
+    _finish(axes, title, "learning rate", "loss")
+    axes.legend(frameon=False)
     return figure
 
 

@@ -23,6 +23,8 @@ BUILT_IN = "pyframe-nn"
 ALIASES: dict[str, dict[str, str]] = {
     "ops": {"L2_LOSS": "l2_loss"},
     "initializers": {
+        "eye": "identity",
+        "trunc_normal": "truncated_normal",
         "glorot_normal": "xavier_normal",
         "glorot_uniform": "xavier_uniform",
         "kaiming_normal": "he_normal",

@@ -245,13 +245,21 @@ def _check_initializer_determinism(initializer: Callable[..., Any], what: str) -
         "stream that draw() is given, never from numpy.random",
     )
     constant = len(np.unique(found[0])) == 1
+    is_random = getattr(initializer(shape=(4, 5)), "is_random", True)
     for change in ({"name": "v"}, {"seed": 1}):
-        other = _drawn(initializer, (4, 5), **change)  # type: ignore[arg-type]
+        same = same_bits(found[0], _drawn(initializer, (4, 5), **change))  # type: ignore[arg-type]
         require(
-            constant or not same_bits(found[0], other),
+            not same or constant or not is_random,
             "determinism",
             what,
-            f"with another {next(iter(change))} it draws the same values",
+            f"with another {next(iter(change))} it draws the same values; if that is meant, as of "
+            "an identity matrix, say so: Initial(..., is_random=False)",
+        )
+        require(
+            same or is_random,
+            "determinism",
+            what,
+            f"with another {next(iter(change))} it gives other values, and says is_random=False",
         )
 
 

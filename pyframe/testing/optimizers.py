@@ -290,10 +290,12 @@ class _Bench:
         if self.searches:
             return
         optimizer = self.make()
-        for name in ("clip_value", "clip_norm"):  # a plan clips them where they are
+        # A plan changes them where they are, or takes them elsewhere.
+        for name in ("clip_value", "clip_norm", "gradient_noise", "sharpness"):
             setattr(optimizer, name, None)
         bowl = Bowl(optimizer, (3, 5))
-        for _ in range(3):
+        # One that proposes begins at the parameters, and later takes gradients elsewhere.
+        for _ in range(1 if optimizer.proposes else 3):
             _, before = bowl.plan.loss_and_gradients({bowl.noise: 1.0})
             bowl.step()
             for p in bowl.parameters:

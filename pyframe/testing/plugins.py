@@ -58,10 +58,26 @@ def _mnist() -> Any:
 
 # How the built-in parts are tried that need arguments, or files that not everybody has.
 BUILT_IN_OPTIONS: Options = {
+    "optimizers.adadelta": {"learning_rate": 10.0},
+    "optimizers.lars": {"learning_rate": 20.0, "elementwise": False},
+    "optimizers.lamb": {"elementwise": False},
+    "optimizers.sam": {"elementwise": False},
+    "optimizers.lbfgs": {"elementwise": False},
+    "optimizers.muon": {"elementwise": False},
     "schedules.constant": {"factory": partial(schedules.Constant, 0.1)},
     "schedules.step": {"factory": partial(schedules.Step, 0.1, every=3)},
     "schedules.exponential": {"factory": partial(schedules.Exponential, 0.1, decay=0.9)},
     "schedules.cosine": {"factory": partial(schedules.Cosine, 0.1, total_steps=50, warmup_steps=5)},
+    "schedules.multi_step": {"factory": partial(schedules.MultiStep, 0.1, [5, 20])},
+    "schedules.polynomial": {"factory": partial(schedules.Polynomial, 0.1, total_steps=50)},
+    "schedules.cosine_restarts": {
+        "factory": partial(schedules.CosineRestarts, 0.1, period=4, growth=2)
+    },
+    "schedules.one_cycle": {"factory": partial(schedules.OneCycle, 0.1, total_steps=50)},
+    "schedules.cyclic": {"factory": partial(schedules.Cyclic, 0.01, 0.1, half=5)},
+    "schedules.warmup": {
+        "factory": partial(schedules.Warmup, schedules.Exponential(0.1, decay=0.9), steps=5)
+    },
     "callbacks.model_checkpoint": {"factory": _Checkpoint},
     "datasets.mnist": {"factory": _mnist},
 }

@@ -12,7 +12,7 @@ from pyframe import schedules
 from pyframe.callbacks import Callback, listens
 from pyframe.callbacks import get as get_callback
 from pyframe.engine.loop import Loop, check_batch_size, rates_of
-from pyframe.errors import ArgumentError, check_integer, check_number
+from pyframe.errors import ArgumentError, GraphError, check_integer, check_number
 from pyframe.model import Model
 from pyframe.plugins import listens as plugins_listen
 from pyframe.training.feeds import Feeds, validation_feeds
@@ -138,6 +138,12 @@ def request_fit(
         if held_out is not None:
             raise ArgumentError("pass validation_split or validation_data, not both")
         held_out = validation_feeds(data.goal, model, validation_data)
+    if not data.goal.plan.engine.trained_parameters():
+        raise GraphError(
+            f"there is nothing to train: of the {len(model.parameters)} parameters of {model!r} "
+            "the loss depends on none that is trainable; set trainable = True on a layer or a "
+            "parameter"
+        )
     size = min(DEFAULT_BATCH, data.rows) if batch_size == "auto" else batch_size
     return FitRequest(
         data,

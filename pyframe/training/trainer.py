@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pyframe import checkpoint, optimizers
 from pyframe.engine.execution import SECONDS_PER_LOOK
-from pyframe.engine.loop import Loop
+from pyframe.engine.loop import Loop, check_batch_size
 from pyframe.engine.plan import Plan
 from pyframe.errors import ArgumentError, GraphError, check_flag
 from pyframe.model import Model, load
@@ -23,10 +23,17 @@ from pyframe.training import resuming
 from pyframe.training.company import company
 from pyframe.training.compiled import CompiledGoals
 from pyframe.training.feeds import Feeds, feeds_of, input_arrays
+from pyframe.training.finding import RateRange, range_test
 from pyframe.training.fit import Fit
 from pyframe.training.goal import CompiledGoal, Goal
 from pyframe.training.history import History
-from pyframe.training.request import FitRequest, callbacks_of, first_epoch, request_fit
+from pyframe.training.request import (
+    DEFAULT_BATCH,
+    FitRequest,
+    callbacks_of,
+    first_epoch,
+    request_fit,
+)
 
 
 class Trainer(Strict):
@@ -227,7 +234,9 @@ class Trainer(Strict):
             For empty data or missing values, a batch size that is not in 1..n, a learning rate
             that makes no sense.
         ShapeError, DTypeError, FeedError
-            If the data do not fit the model. In all these cases nothing has changed.
+            If the data do not fit the model.
+        GraphError
+            If there is nothing to train. In all these cases nothing has changed.
         LabelError
             At the first label outside of the classes.
         BusyError
@@ -352,6 +361,66 @@ class Trainer(Strict):
             while loop.run(SECONDS_PER_LOOK) != "done":
                 pass
             return goal.logs(loop.records[0]) | goal.whole_logs(arrays)
+
+    def find_learning_rate(
+        self,
+        X: Any,  # noqa: N803
+        Y: Any,  # noqa: N803
+        *,
+        low: float = 1e-6,
+        high: float = 1.0,
+        steps: int = 100,
+        batch_size: int | Literal["auto"] | None = "auto",
+        sample_weight: Any = None,
+        seed: int = 0,
+    ) -> RateRange:
+        """Train for a while on rates that rise from low to high, and put everything back.
+
+        Where the loss falls fastest is a good rate; where it begins to rise, one is too large. The
+        test ends early once the loss has grown far beyond what it was, or is no number. Parameters,
+        states, what the optimizer keeps, and the count of steps are then what they were before.
+
+        Parameters
+        ----------
+        X, Y, batch_size, sample_weight, seed
+            As for `fit`.
+        low, high : float, above 0
+            Step s of n has the rate ``low (high / low)^(s / (n - 1))``.
+        steps : int, at least 3, default 100
+
+        Returns
+        -------
+        RateRange
+            With ``rates``, ``losses`` and a ``suggestion``; `plotting.learning_rate_finder` draws
+            it.
+
+        Raises
+        ------
+        ArgumentError
+            If a number makes no sense, or the optimizer has no learning rate.
+        ShapeError, DTypeError, FeedError, LabelError
+            If the data do not fit the model.
+        BusyError
+            If the parameters are being trained.
+
+        References
+        ----------
+        Smith, "Cyclical learning rates for training neural networks", 2017, section 3.3; with rates
+        that rise exponentially.
+
+        Examples
+        --------
+        >>> import numpy as np, pyframe as pf
+        >>> x = np.linspace(-1, 1, 64).reshape(-1, 1)
+        >>> model = pf.Sequential([pf.layers.Dense(8, activation="tanh"), pf.layers.Dense(1)])
+        >>> found = pf.Trainer(model, optimizer="sgd").find_learning_rate(x, x**2, high=10.0)
+        >>> bool(1e-6 < found.suggestion < 10)
+        True
+        """
+        feeds = self._feeds(X, Y, sample_weight)
+        size = min(DEFAULT_BATCH, feeds.rows) if batch_size == "auto" else batch_size
+        size = None if size is None else check_batch_size(size, feeds.rows)
+        return range_test(feeds, low, high, steps, size, seed)
 
     def predict(self, X: Any, batch_size: int | None = None) -> Any:  # noqa: N803
         """Return the model's outputs; see `Model.predict`."""
