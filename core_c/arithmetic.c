@@ -98,6 +98,97 @@ BINARY(mul, (a * b))
 BINARY(div, a / b)
 BINARY(maximum, a > b || a != a ? a : b)
 
+/* ---- pairs for which one loop does: single numbers are spread out beforehand ---- */
+
+enum { SPREAD = 256 };
+
+/* At most SPREAD elements of y from as many of a and b. */
+typedef void block_function(const pf_call *call, real *y, const real *a, const real *b, int64_t n);
+
+static void row_in_blocks(const pf_call *call, block_function *function, real *y, const real *a,
+                          int64_t a_step, const real *b, int64_t b_step, int64_t n) {
+    if (n == 0) return;
+    real as[SPREAD], bs[SPREAD];
+    const int64_t width = n < SPREAD ? n : SPREAD;
+    for (int64_t i = 0; i < width && !a_step; i++) as[i] = a[0];
+    for (int64_t i = 0; i < width && !b_step; i++) bs[i] = b[0];
+    for (int64_t i = 0; i < n; i += SPREAD)
+        function(call, y + i, a_step ? a + i : as, b_step ? b + i : bs,
+                 n - i < SPREAD ? n - i : SPREAD);
+}
+
+static int in_blocks(const pf_call *call, block_function *function) {
+    const real *a = pf_in(call, 0), *b = pf_in(call, 1);
+    real *y = pf_out(call, 0);
+    const int64_t n = pf_count(call->outputs[0]);
+    const int64_t a_count = pf_count(call->inputs[0]), b_count = pf_count(call->inputs[1]);
+    if ((a_count == n || a_count == 1) && (b_count == n || b_count == 1)) { /* one long row */
+        row_in_blocks(call, function, y, a, a_count == n, b, b_count == n, n);
+        return PF_OK;
+    }
+    pf_walk walk = broadcast(call->inputs[0], call->inputs[1], call->outputs[0]);
+    pf_axis row = pf_walk_pop(&walk);
+    int64_t rows = pf_walk_count(&walk);
+    for (int64_t r = 0; r < rows; r++, y += row.extent, pf_walk_next(&walk))
+        row_in_blocks(call, function, y, a + walk.offset[0], row.strides[0], b + walk.offset[1],
+                      row.strides[1], row.extent);
+    return PF_OK;
+}
+
+typedef struct {
+    double less, equal, greater, unordered; /* unordered: one of them is NaN */
+} compare_attributes;
+
+static void compare_block(const pf_call *call, real *y, const real *a, const real *b, int64_t n) {
+    const compare_attributes *t = call->attributes;
+    const real less = (real)t->less, equal = (real)t->equal, greater = (real)t->greater;
+    const real unordered = (real)t->unordered;
+    PF_INDEPENDENT
+    for (int64_t i = 0; i < n; i++) {
+        const real u = a[i], v = b[i], ordered = u < v ? less : u > v ? greater : equal;
+        y[i] = u != u || v != v ? unordered : ordered;
+    }
+}
+
+/* y = the number that the attributes give for a < b, a = b, a > b, or neither */
+int PF_NAME(compare)(const pf_call *call) { return in_blocks(call, compare_block); }
+
+static void select_block(const pf_call *call, real *y, const real *a, const real *b, int64_t n) {
+    (void)call;
+    PF_INDEPENDENT
+    for (int64_t i = 0; i < n; i++) y[i] = a[i] != 0 ? b[i] : R(0.0);
+}
+
+/* y = b where a is not 0, else 0, whatever b is there */
+int PF_NAME(select)(const pf_call *call) { return in_blocks(call, select_block); }
+
+void PF_SYMBOL(exp_all, f64, PF_ISA)(int64_t n, const void *x, void *y);
+void PF_SYMBOL(log_all, f64, PF_ISA)(int64_t n, const void *x, void *y);
+
+/* a^b for a < 0, from |a|^b: that, or minus that, or NaN where b is not whole */
+static inline double signed_power(double b, double power) {
+    if (fabs(b) >= 0x1p53) return power; /* even */
+    const int64_t whole = (int64_t)b;
+    return (double)whole != b ? (double)NAN : whole & 1 ? -power : power;
+}
+
+/* In double, so that float32 results are right to the last bit or two, however large b log a is. */
+static void pow_block(const pf_call *call, real *y, const real *a, const real *b, int64_t n) {
+    (void)call;
+    double power[SPREAD];
+    for (int64_t i = 0; i < n; i++) power[i] = fabs((double)a[i]);
+    PF_SYMBOL(log_all, f64, PF_ISA)(n, power, power);
+    for (int64_t i = 0; i < n; i++) power[i] *= (double)b[i];
+    PF_SYMBOL(exp_all, f64, PF_ISA)(n, power, power);
+    for (int64_t i = 0; i < n; i++) {
+        const double size = b[i] == 0 || a[i] * a[i] == 1 ? 1.0 : power[i];
+        y[i] = (real)(a[i] < 0 ? signed_power((double)b[i], size) : size);
+    }
+}
+
+/* y = a^b */
+int PF_NAME(pow)(const pf_call *call) { return in_blocks(call, pow_block); }
+
 static inline real share(real dy, real a, real b) {
     return a < b ? R(0.0) : a == b ? R(0.5) * dy : dy;
 }

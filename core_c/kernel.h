@@ -32,6 +32,11 @@
 #define PF_RARE_IN(isa) PF_RARE_IN_OF(isa)
 #define PF_DEFINES_RARE PF_RARE_IN(PF_ISA)
 
+/* The kernel `name` of every instruction set calls the one that PF_RARE(name) is. */
+#define PF_RARE_KERNEL(name)                \
+    int PF_RARE(name)(const pf_call *call); \
+    int PF_NAME(name)(const pf_call *call) { return PF_RARE(name)(call); }
+
 /* PF_OF_REAL(name): what the public headers have for both types. */
 #if PF_REAL_BITS == 32
 typedef float real;

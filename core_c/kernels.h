@@ -35,6 +35,9 @@ PF_KERNEL(sub)          /* a(A), b(B) -> y           y = a - b */
 PF_KERNEL(mul)          /* a(A), b(B) -> y           y = a b */
 PF_KERNEL(div)          /* a(A), b(B) -> y           y = a / b */
 PF_KERNEL(maximum)      /* a(A), b(B) -> y           y = max(a, b); NaN if either is */
+PF_KERNEL(compare)      /* a(A), b(B) -> y           y: one number for each of <, =, >, NaN */
+PF_KERNEL(select)       /* a(A), b(B) -> y           y = a is 0 ? 0 : b */
+PF_KERNEL(pow)          /* a(A), b(B) -> y           y = a^b */
 PF_KERNEL(maximum_grad) /* dy, a(A), b(B) -> dx   dx: dy if a > b, dy / 2 if a = b, else 0 */
 PF_KERNEL(neg)          /* x(...) -> y(...)          y = -x */
 PF_KERNEL(abs)          /* x(...) -> y(...)          y = |x| */
@@ -59,13 +62,17 @@ PF_KERNEL(mean_grad)      /* dy(K), shape of x -> dx(...)  dx = dy / n, repeated
 PF_KERNEL(max)            /* x(...) -> y(K)               y = max x; NaN if any x is */
 PF_KERNEL(max_grad)       /* dy(K), x(...), y(K) -> dx    dx = x = y ? dy / (how many are) : 0 */
 PF_KERNEL(sum_to)         /* dy(...), shape of x(A) -> dx(A)  sums along broadcast axes */
+PF_KERNEL(cumsum)         /* x(...) -> y(...)             y_i = x_0 + .. + x_i along an axis */
+PF_KERNEL(argmax)         /* x(...) -> y(K)               int64: where x is largest along an axis */
 
 /* shapes.c: elements move and keep their values. */
 PF_KERNEL(transpose)   /* x(...) -> y                 y's axis i is x's axis axes[i] */
 PF_KERNEL(concat)      /* x_1 .. x_n -> y             one after the other along an axis */
 PF_KERNEL(concat_grad) /* dy, shape of x_1 .. x_n -> dx_i  the part of dy that came from x_i */
 PF_KERNEL(slice)       /* x(...) -> y                 y[j] = x[start + j step] along each axis */
-PF_KERNEL(slice_grad)  /* dy, shape of x -> dx(...)   dx[start + j step] = dy[j], else 0 */
+PF_KERNEL(slice_grad)  /* dy, [shape of x] -> dx(...)  dx[start + j step] = dy[j], else 0 */
+PF_KERNEL(take)        /* x(n, ...), indices -> y      y[i] = x[indices[i]] */
+PF_KERNEL(take_grad)   /* dy, indices, shape of x -> dx(n, ...)  dx[indices[i]] += dy[i] */
 
 /* linear.c: matrix products. A weight may be a number, s(): then x is of any shape. */
 PF_KERNEL(linear)      /* x (B, in), weight (in, out), [bias (out,)], [residual (B, out)]

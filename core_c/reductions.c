@@ -251,3 +251,54 @@ int PF_NAME(sum_to)(const pf_call *call) {
     sum(pf_in(call, 0), pf_out(call, 0), make_layout(dy, axes));
     return PF_OK;
 }
+
+typedef struct {
+    int64_t axis; /* counted from the front */
+    int64_t reverse;
+} scan_attributes;
+
+PF_RARE_KERNEL(cumsum)
+PF_RARE_KERNEL(argmax)
+#if PF_DEFINES_RARE
+/* The extents before, along and behind an axis. */
+static void extents_around(const pf_operand *x, int64_t axis, int64_t extents[3]) {
+    extents[0] = extents[1] = extents[2] = 1;
+    for (int i = 0; i < x->ndim; i++) extents[i < axis ? 0 : i > axis ? 2 : 1] *= x->dims[i];
+}
+
+/* y_i = x_0 + .. + x_i along the axis; in reverse x_i + .. + x_last */
+int PF_RARE(cumsum)(const pf_call *call) {
+    const scan_attributes *attributes = call->attributes;
+    const real *restrict x = pf_in(call, 0);
+    real *restrict y = pf_out(call, 0);
+    int64_t extents[3];
+    extents_around(call->inputs[0], attributes->axis, extents);
+    const int64_t n = extents[1], inner = extents[2], step = attributes->reverse ? -inner : inner;
+    const int64_t first = attributes->reverse ? (n - 1) * inner : 0;
+    for (int64_t o = 0; o < extents[0] && n > 0; o++) {
+        const int64_t start = o * n * inner + first;
+        for (int64_t j = 0; j < inner; j++) y[start + j] = x[start + j];
+        for (int64_t i = 1, at = start + step; i < n; i++, at += step)
+            for (int64_t j = 0; j < inner; j++) y[at + j] = y[at - step + j] + x[at + j];
+    }
+    return PF_OK;
+}
+
+/* y = the index of the first of the largest x along the axis; of the first NaN, if there is one */
+int PF_RARE(argmax)(const pf_call *call) {
+    const scan_attributes *attributes = call->attributes;
+    const real *restrict x = pf_in(call, 0);
+    int64_t *restrict y = call->outputs[0]->data, extents[3];
+    extents_around(call->inputs[0], attributes->axis, extents);
+    const int64_t n = extents[1], inner = extents[2];
+    for (int64_t o = 0; o < extents[0]; o++, x += n * inner)
+        for (int64_t j = 0; j < inner; j++) {
+            int64_t best = 0;
+            real top = x[j];
+            for (int64_t i = 1; i < n && top == top; i++)
+                if (!(x[i * inner + j] <= top)) top = x[i * inner + j], best = i;
+            *y++ = best;
+        }
+    return PF_OK;
+}
+#endif

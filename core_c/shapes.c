@@ -123,3 +123,48 @@ int PF_NAME(slice_grad)(const pf_call *call) {
         for (int64_t i = 0; i < row.extent; i++) dx[walk.offset[0] + i * row.strides[0]] = dy[i];
     return PF_OK;
 }
+
+PF_RARE_KERNEL(take)
+PF_RARE_KERNEL(take_grad)
+#if PF_DEFINES_RARE
+/* Fails at the first index of input 1 that lies outside of [0, n). */
+static int check_indices(const pf_call *call, int64_t n) {
+    const int64_t *indices = pf_in_int(call, 1), count = pf_count(call->inputs[1]);
+    for (int64_t i = 0; i < count; i++)
+        if (indices[i] < 0 || indices[i] >= n)
+            return call->host->fail(call, PF_ERROR_LABEL, 1, i, indices[i]);
+    return PF_OK;
+}
+
+/* y[i] = x[indices[i]], along the first axis of x */
+int PF_RARE(take)(const pf_call *call) {
+    const pf_operand *x = call->inputs[0];
+    const int status = check_indices(call, x->dims[0]);
+    if (status != PF_OK) return status;
+    const int64_t *indices = pf_in_int(call, 1), count = pf_count(call->inputs[1]);
+    const int64_t row = chunk(x, 1);
+    const real *from = pf_in(call, 0);
+    real *y = pf_out(call, 0);
+    if (row > 0)
+        for (int64_t i = 0; i < count; i++, y += row)
+            memcpy(y, from + indices[i] * row, (size_t)row * sizeof(real));
+    return PF_OK;
+}
+
+/* dx[k] = the sum of dy[i] over all i with indices[i] = k, in the order of i */
+int PF_RARE(take_grad)(const pf_call *call) {
+    const pf_operand *x = call->outputs[0];
+    const int status = check_indices(call, x->dims[0]);
+    if (status != PF_OK) return status;
+    const int64_t *indices = pf_in_int(call, 1), count = pf_count(call->inputs[1]);
+    const int64_t row = chunk(x, 1), n = pf_count(x);
+    const real *restrict dy = pf_in(call, 0);
+    real *restrict dx = pf_out(call, 0);
+    for (int64_t i = 0; i < n; i++) dx[i] = 0;
+    for (int64_t i = 0; i < count; i++, dy += row) {
+        real *to = dx + indices[i] * row;
+        for (int64_t j = 0; j < row; j++) to[j] += dy[j];
+    }
+    return PF_OK;
+}
+#endif

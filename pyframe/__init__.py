@@ -125,7 +125,7 @@ _LAZY = {
 _OPS = {cls.__name__: cls for cls in ops.pyframe_register_ops().values()}
 if "L2Loss" in _OPS:
     _OPS["L2_LOSS"] = _OPS["L2Loss"]
-globals().update(_OPS)
+globals().update(_OPS, **ops.FUNCTIONS)
 
 
 def get_include() -> str:

@@ -276,9 +276,10 @@ def raise_kernel_error(context: Context, row: Row) -> None:
         raise LabelError(f"{row.label}: {message}")
     if error.code == lib.PF_ERROR_LABEL and says_where:
         classes = _class_count(program, row)
+        kind, kinds = ("label", "labels") if _label_axis(row) == -1 else ("index", "indices")
         wrong = LabelError(
-            f"{row.label}: label {error.value} at index {error.index} of input {error.operand} "
-            f"of this batch lies outside of [0, {classes}); labels count from 0"
+            f"{row.label}: {kind} {error.value} at index {error.index} of input {error.operand} "
+            f"of this batch lies outside of [0, {classes}); {kinds} count from 0"
         )
         wrong.index = int(error.index)
         raise wrong
@@ -299,10 +300,14 @@ def _shape_of(program: Program, values: Sequence[int], i: int) -> Any:
     return program.specs[values[i]].shape if 0 <= i < len(values) else None
 
 
+def _label_axis(row: Row) -> int:
+    return getattr(row.node, "label_axis", -1)
+
+
 def _class_count(program: Program, row: Row) -> Any:
     """Return the number of classes: the last extent of the logits."""
     for value in row.inputs:
         spec = program.specs[value]
         if value >= 0 and spec.dtype.kind == "f" and spec.shape:
-            return spec.shape[-1]
+            return spec.shape[_label_axis(row)]
     return "classes"

@@ -167,14 +167,37 @@ class Value:
         return OPERATORS["abs"](self)  # type: ignore[no-any-return]
 
     def __pow__(self, exponent: Any) -> Value:
-        if isinstance(exponent, int | float) and exponent == 2:
-            return OPERATORS["square"](self)  # type: ignore[no-any-return]
-        if isinstance(exponent, int | float) and exponent == 0.5:
-            return OPERATORS["sqrt"](self)  # type: ignore[no-any-return]
-        raise ArgumentError(
-            f"{self!r} ** {exponent!r}: only ** 2 (Square) and ** 0.5 (Sqrt) are built in; "
-            "for others write Exp(c * Log(x))"
-        )
+        return self._binary("pow", exponent)
+
+    def __rpow__(self, base: Any) -> Value:
+        return self._binary("pow", base, swap=True)
+
+    # Elements are compared. `==` and `!=` ask whether two values are one: nodes are keys of feeds.
+
+    def __lt__(self, other: Any) -> Value:
+        return self._binary("lt", other)
+
+    def __le__(self, other: Any) -> Value:
+        return self._binary("le", other)
+
+    def __gt__(self, other: Any) -> Value:
+        return self._binary("gt", other)
+
+    def __ge__(self, other: Any) -> Value:
+        return self._binary("ge", other)
+
+    def __getitem__(self, index: Any) -> Value:
+        """Return a part of the array, indexed as in NumPy; see `pyframe.Slice`.
+
+        A single whole number is not taken: of a node it picks an output.
+        """
+        if isinstance(index, int | np.integer):
+            raise TypeError(
+                f"{self!r}[{index}]: for an entry along the first axis write [{index}, ...]"
+            )
+        return OPERATORS["item"](self, index)  # type: ignore[no-any-return]
+
+    __iter__: Any = None  # the parts of an array are not known before it is computed
 
 
 class Output(Value):
@@ -319,12 +342,10 @@ class Node(Value):
         """Whether this node is computed by Python code."""
         return type(self).forward is not Node.forward
 
-    def __getitem__(self, index: int) -> Value:
-        if not isinstance(index, int | np.integer):
-            raise TypeError(
-                f"{self.label()}[{index!r}]: node[i] is output number i; "
-                "for a part of an array use pyframe.Slice"
-            )
+    def __getitem__(self, index: Any) -> Value:
+        """Return output number `index`, or for any other index that part of the array."""
+        if not isinstance(index, int | np.integer) or isinstance(index, bool):
+            return super().__getitem__(index)
         if not 0 <= index < self.output_count:
             raise GraphError(f"{self.label()} has {self.output_count} output(s), asked for {index}")
         return self if index == 0 else Output(self, int(index))

@@ -14,13 +14,18 @@ from pyframe.hookspecs import hookimpl
 from pyframe.ops import (
     activations,
     arithmetic,
+    arrangement,
+    axes,
+    comparisons,
     entropy,
+    indexing,
     linear,
     loss_formulas,
     losses,
     metric_formulas,
     metrics,
     norm,
+    powers,
     random,
     reductions,
     shapes,
@@ -31,13 +36,18 @@ from pyframe.plugins.registry import registries
 FAMILIES = (
     activations,
     arithmetic,
+    arrangement,
+    axes,
+    comparisons,
     entropy,
+    indexing,
     linear,
     loss_formulas,
     losses,
     metric_formulas,
     metrics,
     norm,
+    powers,
     random,
     reductions,
     shapes,
@@ -66,6 +76,10 @@ def get(name: str) -> type[Op] | Composite:
 def pyframe_register_ops() -> dict[str, type[Op] | Composite]:
     """Return the built-in ops and composites by name."""
     return {cls.op: cls for family in FAMILIES for cls in family.OPS}
+
+
+# Functions that give several nodes, and so are no composites.
+FUNCTIONS = {function.__name__: function for function in arrangement.FUNCTIONS}
 
 
 def listed_in(kind: str) -> dict[str, type[Op] | Composite]:

@@ -479,6 +479,39 @@ class Copy(ElementwiseOp):
         return np.array(inputs[0])
 
 
+class StopGradient(ElementwiseOp):
+    """y = x, and no gradient: differentiation takes it for a constant.
+
+    Parameters
+    ----------
+    x : Value, of any shape
+
+    Examples
+    --------
+    >>> import numpy as np, pyframe as pf
+    >>> w = pf.Parameter(3.0, name="w")
+    >>> plan = pf.compile(w * pf.StopGradient(w))
+    >>> loss, gradients = plan.loss_and_gradients({})
+    >>> float(loss), float(gradients[w])
+    (9.0, 3.0)
+    """
+
+    op = "stop_gradient"
+    kernel = "copy"
+    differentiable = False
+    exact_on_integers = True
+
+    def alias(self, specs: Sequence[Spec | None], training: bool) -> int | None:
+        return 0
+
+    def gradient(self, *grads: Any) -> Sequence[Value | None]:
+        return (None,)
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        return np.array(inputs[0])
+
+
 OPS: list[type[Op]] = [
     Add,
     Sub,
@@ -499,6 +532,7 @@ OPS: list[type[Op]] = [
     ErfGrad,
     AddN,
     Copy,
+    StopGradient,
 ]
 
 OPERATORS.update(add=Add, sub=Sub, mul=Mul, div=Div, neg=Neg, abs=Abs, square=Square, sqrt=Sqrt)
