@@ -84,7 +84,12 @@ class Embedding(Lookup):
     index_into = (1, 0)
 
     def __init__(
-        self, indices: Any, weight: Any, padding_index: int | None = None, *, name: str | None = None
+        self,
+        indices: Any,
+        weight: Any,
+        padding_index: int | None = None,
+        *,
+        name: str | None = None,
     ) -> None:
         super().__init__(indices, weight, name=name, padding_index=padding_index)
 
@@ -153,7 +158,8 @@ class EmbeddingGrad(Lookup):
 
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
-        return cls._added(*inputs, attributes["padding_index"])
+        dy, indices, weight = inputs
+        return cls._added(dy, indices, weight, attributes["padding_index"])
 
     @classmethod
     def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
@@ -168,8 +174,7 @@ class EmbeddingGrad(Lookup):
             assert indices is not None and weight is not None
             dy = np.ones((*indices.shape, weight.shape[1]))
             found.append(Case((dy, indices, weight), case.attributes))
-        dy, indices, weight = found[0].inputs
-        return [*found, Case((dy, indices, weight), {"padding_index": 1})]
+        return [*found, Case(found[0].inputs, {"padding_index": 1})]
 
     @classmethod
     def sample(cls, draw: Any) -> Case:
