@@ -74,6 +74,12 @@ PF_KERNEL(slice_grad)  /* dy, [shape of x] -> dx(...)  dx[start + j step] = dy[j
 PF_KERNEL(take)        /* x(n, ...), indices -> y      y[i] = x[indices[i]] */
 PF_KERNEL(take_grad)   /* dy, indices, shape of x -> dx(n, ...)  dx[indices[i]] += dy[i] */
 
+/* embedding.c: rows of a table, V of d numbers each. */
+PF_KERNEL(embedding)      /* indices (...), weight (V, d) -> y (..., d)
+                             y_i = weight[indices_i] */
+PF_KERNEL(embedding_grad) /* dy (..., d), indices (...), shape of weight (V, d) -> dweight (V, d)
+                             dweight_r = sum of the dy_i with indices_i = r, 0 for the padding */
+
 /* linear.c: matrix products. A weight may be a number, s(): then x is of any shape. */
 PF_KERNEL(linear)      /* x (B, in), weight (in, out), [bias (out,)], [residual (B, out)]
                           -> y (B, out)

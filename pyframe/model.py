@@ -17,6 +17,7 @@ from pyframe.engine.placement import views
 from pyframe.engine.plan import Plan, compile
 from pyframe.errors import (
     ArgumentError,
+    DTypeError,
     FeedError,
     GraphError,
     NoEffectError,
@@ -414,11 +415,14 @@ class Sequential(Model):
         Of one sample, without the batch. Otherwise the first data decide, and the seed that is set
         then.
     dtype : {"float32", "float64"}, default "float32"
+        Of the input, unless the first layer takes indices, as `Embedding` does: that is int64.
 
     Raises
     ------
     ArgumentError
         If there is no layer, or something else stands among them.
+    DTypeError
+        If a layer brings its own dtype, as `Embedding` does, and it is another one.
     ShapeError
         If a layer cannot take what the one before it gives.
 
@@ -458,11 +462,16 @@ class Sequential(Model):
             self._build(check_shape(input_shape, "input_shape"))
 
     def _build(self, shape: Shape) -> None:
-        x = Placeholder("x", shape=(None, *shape), dtype=self.dtype)
-        y: Value = x
         stack = _checked_layers(self._layers)  # they may have been changed since
+        x = Placeholder("x", shape=(None, *shape), dtype=stack[0].input_dtype or self.dtype)
+        y: Value = x
         for layer in stack:
             y = layer(y)
+            if y.dtype.kind == "f" and y.dtype != self.dtype:
+                raise DTypeError(
+                    f"this Sequential has the dtype {self.dtype.name}, and its layer "
+                    f"{layer.path!r} gives {y.dtype.name}; construct both with the same dtype="
+                )
         self._layers = list(dict.fromkeys(stack))
         try:
             self._connect([x], [y], None)
@@ -479,7 +488,10 @@ class Sequential(Model):
             if isinstance(X, Mapping):
                 X = next(iter(X.values()), None)  # noqa: N806
             array = X if is_lazy(X) else plain_array(X, "X")
-            convert(array[:0] if array.ndim else array, self.dtype, "X")  # texts, complex numbers
+            dtype = _checked_layers(self._layers)[0].input_dtype or self.dtype
+            convert(
+                array[:0] if array.ndim else array, np.dtype(dtype), "X"
+            )  # texts, complex numbers
             shape = tuple(array.shape)
             if not shape:
                 raise ShapeError("the data are a single number; rows are needed, one a sample")
@@ -551,6 +563,7 @@ def _from_architecture(architecture: Architecture) -> Model:
     model: Model = Sequential.__new__(Sequential) if sequential else Model.__new__(Model)
     model._reset()
     if isinstance(model, Sequential):
-        model.dtype = architecture.inputs[0].dtype
+        values = (*architecture.inputs, *architecture.outputs)  # the input may be indices
+        model.dtype = next(v.dtype for v in values if v.dtype.kind == "f")
     model._connect(architecture.inputs, architecture.outputs, architecture.layers)
     return model

@@ -22,6 +22,7 @@ from pyframe.errors import (
 )
 from pyframe.graph.autodiff import PythonGradient
 from pyframe.graph.node import Node, Placeholder
+from pyframe.graph.op import Op
 from pyframe.graph.spec import Array, convert, describe
 from pyframe.native.core import ffi, lib
 from pyframe.native.guards import already_trained, reading
@@ -275,12 +276,7 @@ def raise_kernel_error(context: Context, row: Row) -> None:
     if error.code == lib.PF_ERROR_LABEL and message:
         raise LabelError(f"{row.label}: {message}")
     if error.code == lib.PF_ERROR_LABEL and says_where:
-        classes = _class_count(program, row)
-        kind, kinds = ("label", "labels") if _label_axis(row) == -1 else ("index", "indices")
-        wrong = LabelError(
-            f"{row.label}: {kind} {error.value} at index {error.index} of input {error.operand} "
-            f"of this batch lies outside of [0, {classes}); {kinds} count from 0"
-        )
+        wrong = LabelError(f"{row.label}: {_label_problem(program, row, error)}")
         wrong.index = int(error.index)
         raise wrong
     what = f"{row.label} ({row.kernel})"
@@ -300,8 +296,22 @@ def _shape_of(program: Program, values: Sequence[int], i: int) -> Any:
     return program.specs[values[i]].shape if 0 <= i < len(values) else None
 
 
-def _label_axis(row: Row) -> int:
-    return getattr(row.node, "label_axis", -1)
+def _label_problem(program: Program, row: Row, error: Any) -> str:
+    """Say which integer of the batch is out of range, and of what range."""
+    into = row.node.index_into if isinstance(row.node, Op) else None
+    if into is None:
+        classes = _class_count(program, row)
+        return (
+            f"label {error.value} at index {error.index} of input {error.operand} "
+            f"of this batch lies outside of [0, {classes}); labels count from 0"
+        )
+    operand, axis = into
+    count = _shape_of(program, row.inputs, operand)[axis]
+    return (
+        f"index {error.value} at position {error.index} of input {error.operand} of this batch "
+        f"lies outside of [0, {count}), the extent of axis {axis} of input {operand}; indices "
+        "count from 0"
+    )
 
 
 def _class_count(program: Program, row: Row) -> Any:
@@ -309,5 +319,5 @@ def _class_count(program: Program, row: Row) -> Any:
     for value in row.inputs:
         spec = program.specs[value]
         if value >= 0 and spec.dtype.kind == "f" and spec.shape:
-            return spec.shape[_label_axis(row)]
+            return spec.shape[-1]
     return "classes"

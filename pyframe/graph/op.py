@@ -67,8 +67,8 @@ class Op(Node):
     - `computed`: fields of the block behind the attributes that are none of them, as
       ``{"elements": "i8"}``: `lower_attributes` finds them from the shapes of a feed.
     - `integer_inputs`: indices of inputs that are int64; all others share one float dtype.
-    - `label_axis`: the axis of the first float input that these count along, -1 unless given: the
-      classes.
+    - `index_into`: (input, axis) whose extent the integers must stay below; for an error's message.
+      Default: they are labels, and the classes are the last axis of the first float input.
     - `optional_inputs`: indices of inputs that may be None.
     - `output_count`: how many outputs there are, 1 unless given; `output_dtype`: theirs, that of
       the float inputs unless given.
@@ -119,7 +119,7 @@ class Op(Node):
     defaults: ClassVar[Mapping[str, Any]] = {}
     computed: ClassVar[Mapping[str, str]] = {}
     integer_inputs: ClassVar[tuple[int, ...]] = ()
-    label_axis: ClassVar[int] = -1
+    index_into: ClassVar[tuple[int, int] | None] = None
     optional_inputs: ClassVar[tuple[int, ...]] = ()
     shape_only: ClassVar[tuple[int, ...]] = ()
     constant_inputs: ClassVar[tuple[int, ...]] = ()

@@ -12,6 +12,7 @@ from typing import Any
 from pyframe.hookspecs import hookimpl
 from pyframe.layers.base import Layer, activation_function, default_weights
 from pyframe.layers.core import RECTIFIERS, Activation, Dense, Dropout, Flatten
+from pyframe.layers.embedding import Embedding
 from pyframe.layers.norm import BatchNorm, LayerNorm
 from pyframe.plugins.registry import registries
 
@@ -21,6 +22,7 @@ __all__ = [
     "BatchNorm",
     "Dense",
     "Dropout",
+    "Embedding",
     "Flatten",
     "Layer",
     "LayerNorm",
@@ -55,6 +57,7 @@ def pyframe_register_layers() -> Mapping[str, type[Layer]]:
         "batch_norm": BatchNorm,
         "dense": Dense,
         "dropout": Dropout,
+        "embedding": Embedding,
         "flatten": Flatten,
         "layer_norm": LayerNorm,
     }

@@ -72,6 +72,8 @@ class Layer(Strict):
     (None, 3)
     """
 
+    # What a `Sequential` that begins with this layer takes, if it is not floats: "int64".
+    input_dtype: ClassVar[str | None] = None
     _trainable = True
     _options: ClassVar[frozenset[str]] = frozenset()  # the arguments of the constructor
     name: str | None
@@ -93,8 +95,9 @@ class Layer(Strict):
         """Return the cases that the conformance kit tests this layer with.
 
         Each case is the shape of an input, batch included, and the arguments of the constructor,
-        or a `pyframe.testing.PartCase`. None, the default: the usual shapes of rows, sequences,
-        images and volumes that it takes, made without arguments.
+        and perhaps how the input is drawn: the fields of a `pyframe.testing.PartCase`, or one.
+        None, the default: the usual shapes of rows, sequences, images and volumes that it takes,
+        made without arguments.
 
         Examples
         --------

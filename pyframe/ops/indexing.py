@@ -56,7 +56,7 @@ class Take(Op):
     op = "take"
     integer_inputs = (1,)
     exact_on_integers = True
-    label_axis = 0
+    index_into = (0, 0)
 
     def __init__(self, x: Any, indices: Any, *, name: str | None = None) -> None:
         super().__init__(x, as_indices(indices), name=name)
@@ -108,7 +108,7 @@ class TakeGrad(Op):
     shape_only = (2,)
     differentiable = False
     exact_on_integers = True
-    label_axis = 0
+    index_into = (2, 0)
 
     def infer_shape(self, *shapes: Any) -> Any:
         dy, indices, x = shapes

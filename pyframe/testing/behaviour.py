@@ -231,7 +231,7 @@ def _check_large_gradient(part: Part, rows: int, few: int) -> None:
             else Constant(a[start:stop], dtype="int64")
             for i, a in enumerate(arrays)
         ]
-        output = part.make()(*leaves)
+        output = part.make_for("float64")(*leaves)
         shape = np.shape(pyframe.compile(output).run({}))[1:]
         signs = np.random.default_rng(0).choice([-1.0, 1.0, 0.5], (rows, *shape))[start:stop]
         with warnings.catch_warnings():

@@ -47,7 +47,7 @@ def check_file(part: Part, dtype: str) -> pyframe.Model:
     """Save a model of one part, load it, compare the two to the bit, and return the loaded one."""
     pyframe.set_seed(3)
     inputs = part.placeholders(dtype)
-    model = pyframe.Model(inputs, part.make()(*inputs))
+    model = pyframe.Model(inputs, part.make_for(dtype)(*inputs))
     rng = np.random.default_rng(0)
     model.set_weights({k: w + 0.1 * rng.random(w.shape) for k, w in model.get_weights().items()})
     with tempfile.TemporaryDirectory() as folder:

@@ -304,7 +304,10 @@ def _check_model(part: Part) -> None:
     if len(arrays) > 1:
         return
     pyframe.set_seed(0)
-    model = pyframe.Sequential([part.make()], dtype=function.inputs[0].dtype)  # type: ignore[list-item]
+    dtype = function.inputs[0].dtype
+    if dtype.kind == "i":
+        dtype = function.output.dtype
+    model = pyframe.Sequential([part.make()], dtype=dtype)  # type: ignore[list-item]
     got = model.predict(arrays[0])
     require(
         same_bits(got, wanted),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ from pyframe.testing.gradients import WeightedSum
 # Tried one after the other when an author gives no cases: rows, sequences, images, volumes.
 USUAL_SHAPES = ((4, 3), (2, 5, 7), (2, 6, 6, 3), (2, 5, 5, 5, 3))
 
-Make = Callable[[], Callable[..., Any]]
+Make = Callable[..., Callable[..., Any]]
 
 
 class PartCase(NamedTuple):
@@ -128,11 +129,18 @@ class Part:
             for i, a in enumerate(self._examples)
         ]
 
+    def make_for(self, dtype: str) -> Callable[..., Any]:
+        """Return a new part for inputs of a dtype, which it is told if they are all integers."""
+        integers = all(a.dtype.kind == "i" for a in self._examples)
+        if integers and "dtype" in inspect.signature(self.make).parameters:
+            return self.make(dtype=dtype)
+        return self.make()
+
     def build(self, dtype: str = "float32", seed: int = 0) -> Built:
         """Return the part as in a model: named, on placeholders, with weights drawn from a seed."""
         pyframe.set_seed(seed)
         inputs = self.placeholders(dtype)
-        thing = self.make()
+        thing = self.make_for(dtype)
         output = thing(*inputs)
         if isinstance(thing, Layer):
             pyframe.Model(inputs, output)  # gives names, which determine the weights
@@ -150,7 +158,7 @@ class Differentiable:
                 self.leaves.append(Constant(a, dtype="int64"))
             else:
                 self.leaves.append(Parameter(a, name=f"input {i}", dtype="float64"))
-        self.thing = part.make()
+        self.thing = part.make_for("float64")
         self.output: Value = self.thing(*self.leaves)
         rng = np.random.default_rng(seed)
         shape = np.shape(pyframe.compile(self.output).run({}))

@@ -1,0 +1,80 @@
+/* Indexing: rows of a table, picked by their numbers.
+ *
+ * Rows are copied and added as memory delivers them, so wider vectors gain nothing: there is one
+ * copy of these kernels for all instruction sets. */
+#include "parts.h"
+
+typedef struct {
+    int64_t padding_index; /* the row that gets no gradient; -1: there is none */
+} embedding_attributes;
+
+int PF_RARE(embedding)(const pf_call *call);
+int PF_RARE(embedding_grad)(const pf_call *call);
+
+#if PF_DEFINES_RARE
+
+/* Fails at the first index that is no row of the table. */
+static int check_indices(const pf_call *call, int operand, int64_t rows) {
+    const int64_t *indices = pf_in_int(call, operand), n = pf_count(call->inputs[operand]);
+    for (int64_t i = 0; i < n; i++)
+        if (indices[i] < 0 || indices[i] >= rows)
+            return call->host->fail(call, PF_ERROR_LABEL, operand, i, indices[i]);
+    return PF_OK;
+}
+
+static void pick(const pf_call *call, int64_t part, int64_t first, int64_t end, void *none) {
+    (void)part, (void)none;
+    const int64_t *indices = pf_in_int(call, 0), units = call->inputs[1]->dims[1];
+    const real *weight = pf_in(call, 1);
+    real *y = pf_out(call, 0);
+    for (int64_t i = first; i < end; i++)
+        memcpy(y + i * units, weight + indices[i] * units, (size_t)units * sizeof(real));
+}
+
+int PF_RARE(embedding)(const pf_call *call) {
+    const int64_t n = pf_count(call->inputs[0]);
+    const int64_t bytes = call->inputs[1]->dims[1] * (int64_t)sizeof(real);
+    const int status = check_indices(call, 0, call->inputs[1]->dims[0]);
+    if (status != PF_OK || bytes == 0) return status;
+    pf_in_parts(call, n, pf_rows_of_part(bytes), 2 * bytes, pick, NULL);
+    return PF_OK;
+}
+
+/* Each part goes through all indices and adds up the rows that are its own, in the order of the
+ * batch: the bits are the same however the table is cut. */
+static void add_rows(const pf_call *call, int64_t part, int64_t first, int64_t end, void *none) {
+    (void)part, (void)none;
+    const embedding_attributes *attributes = call->attributes;
+    const int64_t *indices = pf_in_int(call, 1), n = pf_count(call->inputs[1]);
+    const int64_t units = call->outputs[0]->dims[1];
+    const real *dy = pf_in(call, 0);
+    real *dweight = pf_out(call, 0);
+    memset(dweight + first * units, 0, (size_t)((end - first) * units) * sizeof(real));
+    for (int64_t i = 0; i < n; i++) {
+        const int64_t row = indices[i];
+        if (row < first || row >= end || row == attributes->padding_index) continue;
+        const real *restrict from = dy + i * units;
+        real *restrict to = dweight + row * units;
+        for (int64_t j = 0; j < units; j++) to[j] += from[j];
+    }
+}
+
+int PF_RARE(embedding_grad)(const pf_call *call) {
+    enum { PARTS = 8 }; /* at most, since each reads all indices */
+    const int64_t rows = call->outputs[0]->dims[0], n = pf_count(call->inputs[1]);
+    const int64_t bytes = call->outputs[0]->dims[1] * (int64_t)sizeof(real);
+    const int status = check_indices(call, 1, rows);
+    if (status != PF_OK || rows == 0 || bytes == 0) return status;
+    const int64_t least = pf_rows_of_part(bytes), each = (rows + PARTS - 1) / PARTS;
+    pf_in_parts(call, rows, each > least ? each : least, bytes + 2 * bytes * n / rows, add_rows,
+                NULL);
+    return PF_OK;
+}
+
+#endif
+
+/* y_i = row indices_i of the table */
+int PF_NAME(embedding)(const pf_call *call) { return PF_RARE(embedding)(call); }
+
+/* dweight_r = the sum of the dy_i whose index is r; 0 for the padding */
+int PF_NAME(embedding_grad)(const pf_call *call) { return PF_RARE(embedding_grad)(call); }
