@@ -353,7 +353,7 @@ class TrainState:
             lists = self.optimizer.clip_calls(*([] if group is None else [group]))
             norm = self._norm if group is None else np.zeros(1)
             for calls in lists:
-                result += self._over_all("clip", calls, operands, chosen, norm)
+                result += self._over_all("clipping", calls, operands, chosen, norm)
         return result
 
     def _over_all(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,13 @@ class Lookup(Op):
     def lower_attributes(self, specs: Sequence[Spec | None]) -> dict[str, Any]:
         padding = self.attrs["padding_index"]
         return {"padding_index": NO_PADDING if padding is None else padding}
+
+    def flops(
+        self, specs: Sequence[Spec | None], outputs: Sequence[Spec], wanted: Sequence[bool]
+    ) -> int:
+        picked = outputs[0] if self.op == "embedding" else specs[0]  # not the whole table
+        assert picked is not None
+        return math.prod(n or 0 for n in picked.shape or ())
 
     def check_table(self, weight: Shape) -> None:
         """Raise a `ShapeError` for a table that is no matrix, or lacks the row of the padding."""
