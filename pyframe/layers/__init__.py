@@ -11,21 +11,56 @@ from typing import Any
 
 from pyframe.hookspecs import hookimpl
 from pyframe.layers.base import Layer, activation_function, default_weights
-from pyframe.layers.core import RECTIFIERS, Activation, Dense, Dropout, Flatten
+from pyframe.layers.core import (
+    RECTIFIERS,
+    Activation,
+    Dense,
+    Dropout,
+    Flatten,
+    Maxout,
+    PReLU,
+)
 from pyframe.layers.embedding import Embedding
-from pyframe.layers.norm import BatchNorm, LayerNorm
+from pyframe.layers.merging import (
+    Add,
+    Average,
+    Concatenate,
+    Dot,
+    Maximum,
+    Multiply,
+    Permute,
+    RepeatVector,
+    Reshape,
+    Subtract,
+)
+from pyframe.layers.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
 from pyframe.plugins.registry import registries
 
 __all__ = [
     "RECTIFIERS",
     "Activation",
+    "Add",
+    "Average",
     "BatchNorm",
+    "Concatenate",
     "Dense",
+    "Dot",
     "Dropout",
     "Embedding",
     "Flatten",
+    "GroupNorm",
+    "InstanceNorm",
     "Layer",
     "LayerNorm",
+    "Maximum",
+    "Maxout",
+    "Multiply",
+    "PReLU",
+    "Permute",
+    "RMSNorm",
+    "RepeatVector",
+    "Reshape",
+    "Subtract",
     "activation_function",
     "default_weights",
     "get",
@@ -54,12 +89,27 @@ def pyframe_register_layers() -> Mapping[str, type[Layer]]:
     """Return the built-in layers by name."""
     return {
         "activation": Activation,
+        "add": Add,
+        "average": Average,
         "batch_norm": BatchNorm,
+        "concatenate": Concatenate,
         "dense": Dense,
+        "dot": Dot,
         "dropout": Dropout,
         "embedding": Embedding,
         "flatten": Flatten,
+        "group_norm": GroupNorm,
+        "instance_norm": InstanceNorm,
         "layer_norm": LayerNorm,
+        "maximum": Maximum,
+        "maxout": Maxout,
+        "multiply": Multiply,
+        "prelu": PReLU,
+        "permute": Permute,
+        "rms_norm": RMSNorm,
+        "repeat_vector": RepeatVector,
+        "reshape": Reshape,
+        "subtract": Subtract,
     }
 
 

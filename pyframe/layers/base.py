@@ -225,6 +225,9 @@ class Layer(Strict):
             self.build(*specs)
         finally:
             del vars(self)["_building"]
+        if not self._trainable:  # the layers that have just been made within it are not, either
+            for layer in self.sublayers.values():
+                layer.trainable = False
         vars(self)["built"] = True
 
     def restore(

@@ -9,12 +9,15 @@ from pyframe.errors import ArgumentError, ShapeError, check_integer, check_numbe
 from pyframe.graph.node import Value
 from pyframe.graph.spec import Spec, describe
 from pyframe.layers.base import VALUE, Layer, activation_function, default_weights
-from pyframe.ops.activations import OPS as ACTIVATIONS
+from pyframe.ops import activation_formulas, activations
+from pyframe.ops.activations import Relu
 from pyframe.ops.linear import Linear
 from pyframe.ops.random import Dropout as DropoutOp
+from pyframe.ops.reductions import Max
 from pyframe.ops.shapes import Flatten as FlattenOp
+from pyframe.ops.shapes import Reshape
 
-RECTIFIERS = {cls.op for cls in ACTIVATIONS if cls.rectifies}
+RECTIFIERS = {cls.op for cls in (*activations.OPS, *activation_formulas.OPS) if cls.rectifies}
 
 
 class Dense(Layer):
@@ -206,3 +209,127 @@ class Flatten(Layer):
 
     def call(self, *inputs: Value) -> Value:
         return FlattenOp(*inputs)
+
+
+class PReLU(Layer):
+    """y = x for x > 0, else slope x, with a slope that is learned for each channel.
+
+    Parameters
+    ----------
+    initializer : float, str or callable, default 0.25
+    shared : bool, default False
+        One slope for all channels.
+    name : str, optional
+
+    Notes
+    -----
+    Input (n, ..., c). Parameter: slope (c,), or (1,).
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.layers.PReLU()(pf.Placeholder("x", shape=(None, 3))).shape
+    (None, 3)
+
+    References
+    ----------
+    He, Zhang, Ren, Sun, "Delving deep into rectifiers", ICCV 2015, equation 1.
+    """
+
+    _attributes = dict.fromkeys(["slope"], VALUE)
+
+    def __init__(
+        self, initializer: Any = 0.25, shared: bool = False, *, name: str | None = None
+    ) -> None:
+        super().__init__(name=name)
+        self.initializer, self.shared = initializer, bool(shared)
+
+    @classmethod
+    def cases(cls) -> Sequence[Any]:
+        return (((4, 3), {}), ((3, 4, 2), {"shared": True, "initializer": 0.1}))
+
+    def build(self, *specs: Spec) -> None:
+        (spec,) = specs
+        channels = _last(self, spec)
+        shape = (1,) if self.shared else (channels,)
+        self.slope = self.add_parameter("slope", shape, self.initializer, dtype=spec.dtype)
+
+    def call(self, *inputs: Value) -> Value:
+        (x,) = inputs
+        return Relu(x) - self.slope * Relu(-1.0 * x)
+
+
+class Maxout(Layer):
+    """y = the largest of several affine maps of x, unit by unit.
+
+    Parameters
+    ----------
+    units : int
+    pieces : int, default 2
+        Of how many maps.
+    weight_initializer, bias_initializer : str, callable or array_like
+        Default: ``"xavier_uniform"`` and ``"zeros"``.
+    name : str, optional
+
+    Notes
+    -----
+    Input of shape (n, ..., in) gives (n, ..., units). Parameters: those of a `Dense` with units
+    times pieces outputs.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.layers.Maxout(8)(pf.Placeholder("x", shape=(None, 3))).shape
+    (None, 8)
+
+    References
+    ----------
+    Goodfellow et al., "Maxout networks", ICML 2013, section 3.
+    """
+
+    _attributes = Layer._attributes
+
+    def __init__(
+        self,
+        units: int,
+        pieces: int = 2,
+        weight_initializer: Any = None,
+        bias_initializer: Any = "zeros",
+        *,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name=name)
+        self.units = check_integer("Maxout: units", units, at_least=1)
+        self.pieces = check_integer("Maxout: pieces", pieces, at_least=1)
+        self.weight_initializer, self.bias_initializer = weight_initializer, bias_initializer
+
+    @classmethod
+    def cases(cls) -> Sequence[Any]:
+        return (((4, 3), {"units": 2}), ((2, 3, 4), {"units": 2, "pieces": 3}))
+
+    def build(self, *specs: Spec) -> None:
+        self.maps = Dense(
+            self.units * self.pieces,
+            weight_initializer=self.weight_initializer,
+            bias_initializer=self.bias_initializer,
+        )
+
+    def call(self, *inputs: Value) -> Value:
+        (x,) = inputs
+        if not x.shape or None in x.shape[1:-1]:
+            raise ShapeError(
+                f"layer {self.path!r} needs an input of known extents but for the first, and got "
+                f"{describe(x.shape)}"
+            )
+        shape = (-1, *(n or 0 for n in x.shape[1:-1]), self.units, self.pieces)
+        return Max(Reshape(self.maps(x), shape), axis=-1)
+
+
+def _last(layer: Layer, spec: Spec) -> int:
+    """Return the last extent, or raise `ShapeError`."""
+    if not spec.shape or spec.shape[-1] is None:
+        raise ShapeError(
+            f"layer {layer.path!r} ({type(layer).__name__}) needs an input whose last extent is "
+            f"known, and got {describe(spec.shape)}"
+        )
+    return spec.shape[-1]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
-from pyframe.errors import ShapeError, check_number
+from pyframe.errors import ShapeError, check_integer, check_number
 from pyframe.graph.node import Value
 from pyframe.graph.spec import Spec, describe
 from pyframe.layers.base import VALUE, Layer
+from pyframe.ops.arithmetic import Sqrt, Square
 from pyframe.ops.norm import BatchNorm as BatchNormOp
 from pyframe.ops.norm import LayerNorm as LayerNormOp
+from pyframe.ops.reductions import Mean
+from pyframe.ops.shapes import Reshape
 
 
 def _channels(layer: Layer, spec: Spec) -> tuple[int]:
@@ -132,3 +136,182 @@ class LayerNorm(Layer):
     def call(self, *inputs: Value) -> Value:
         (x,) = inputs
         return LayerNormOp(x, self.scale, self.shift, epsilon=self.epsilon)
+
+
+class RMSNorm(Layer):
+    """y = scale x / sqrt(mean(x^2) + epsilon), over the last axis of each row.
+
+    Parameters
+    ----------
+    epsilon : float, default 1e-6
+    name : str, optional
+
+    Notes
+    -----
+    Input (..., c). Parameter: scale (c,).
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.layers.RMSNorm()(pf.Placeholder("x", shape=(None, 3))).shape
+    (None, 3)
+
+    References
+    ----------
+    Zhang, Sennrich, "Root mean square layer normalization", NeurIPS 2019, equation 4.
+    """
+
+    _attributes = dict.fromkeys(["scale"], VALUE)
+
+    def __init__(self, epsilon: float = 1e-6, *, name: str | None = None) -> None:
+        super().__init__(name=name)
+        self.epsilon = check_number("RMSNorm: epsilon", epsilon, above=0, at_most=1)
+
+    @classmethod
+    def cases(cls) -> Sequence[Any]:
+        return (((4, 3), {"epsilon": 1e-3}), ((3, 4, 4, 2), {}))
+
+    def build(self, *specs: Spec) -> None:
+        (spec,) = specs
+        self.scale = self.add_parameter("scale", _channels(self, spec), 1.0, dtype=spec.dtype)
+
+    def call(self, *inputs: Value) -> Value:
+        (x,) = inputs
+        size = Sqrt(Mean(Square(x), axis=-1, keepdims=True) + self.epsilon)
+        result: Value = x / size * self.scale
+        return result
+
+
+class Grouped(Layer):
+    """The base of the layers that normalize groups of channels of a sample."""
+
+    _attributes = dict.fromkeys(["scale", "shift"], VALUE)
+    affine: bool
+    epsilon: float
+
+    def group_count(self, channels: int) -> int:
+        """Return how many groups there are."""
+        raise NotImplementedError
+
+    def build(self, *specs: Spec) -> None:
+        (spec,) = specs
+        shape = _channels(self, spec)
+        groups = self.group_count(shape[0])
+        if shape[0] % groups:
+            raise ShapeError(
+                f"layer {self.path!r} makes {groups} groups of {shape[0]} channels, which leaves "
+                "some over; take a number that divides them"
+            )
+        self.scale = self.shift = None
+        if self.affine:
+            self.scale = self.add_parameter("scale", shape, 1.0, dtype=spec.dtype)
+            self.shift = self.add_parameter("shift", shape, 0.0, dtype=spec.dtype)
+
+    def call(self, *inputs: Value) -> Value:
+        (x,) = inputs
+        if not x.shape or len(x.shape) < 2 or None in x.shape[1:]:
+            raise ShapeError(
+                f"layer {self.path!r} needs an input of known extents but for the first, and got "
+                f"{describe(x.shape)}"
+            )
+        channels = x.shape[-1] or 0
+        groups = self.group_count(channels)
+        positions = math.prod(n or 0 for n in x.shape[1:-1])
+        parts = Reshape(x, (-1, positions, groups, channels // groups))
+        centered = parts - Mean(parts, axis=(1, 3), keepdims=True)
+        variance = Mean(Square(centered), axis=(1, 3), keepdims=True)
+        shape = (-1, *(n or 0 for n in x.shape[1:]))
+        y: Value = Reshape(centered / Sqrt(variance + self.epsilon), shape)
+        return y if self.scale is None else y * self.scale + self.shift
+
+
+class GroupNorm(Grouped):
+    """y = scale (x - mean) / sqrt(variance + epsilon) + shift, over groups of channels of a sample.
+
+    Parameters
+    ----------
+    groups : int
+        It divides the number of channels: neighbours are normalized together, over all positions.
+    epsilon : float, default 1e-5
+    affine : bool, default True
+        Whether there are a scale and a shift.
+    name : str, optional
+
+    Notes
+    -----
+    Input (n, ..., c). Parameters: scale (c,), shift (c,).
+
+    Raises
+    ------
+    ShapeError
+        If the groups do not divide the channels.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.layers.GroupNorm(2)(pf.Placeholder("x", shape=(None, 5, 5, 6))).shape
+    (None, 5, 5, 6)
+
+    References
+    ----------
+    Wu, He, "Group normalization", ECCV 2018, equation 7.
+    """
+
+    _attributes = dict.fromkeys(["scale", "shift"], VALUE)
+
+    def __init__(
+        self, groups: int, epsilon: float = 1e-5, affine: bool = True, *, name: str | None = None
+    ) -> None:
+        super().__init__(name=name)
+        self.groups = check_integer("GroupNorm: groups", groups, at_least=1)
+        self.epsilon = check_number("GroupNorm: epsilon", epsilon, above=0, at_most=1)
+        self.affine = bool(affine)
+
+    @classmethod
+    def cases(cls) -> Sequence[Any]:
+        return (((4, 6), {"groups": 2}), ((3, 4, 4, 6), {"groups": 3, "affine": False}))
+
+    def group_count(self, channels: int) -> int:
+        return self.groups
+
+
+class InstanceNorm(Grouped):
+    """y = (x - mean) / sqrt(variance + epsilon), over the positions of each channel of a sample.
+
+    Parameters
+    ----------
+    epsilon : float, default 1e-5
+    affine : bool, default False
+        Whether there are a scale and a shift.
+    name : str, optional
+
+    Notes
+    -----
+    Input (n, ..., c).
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.layers.InstanceNorm()(pf.Placeholder("x", shape=(None, 5, 5, 6))).shape
+    (None, 5, 5, 6)
+
+    References
+    ----------
+    Ulyanov, Vedaldi, Lempitsky, "Instance normalization", arXiv:1607.08022, 2016, equation 2.
+    """
+
+    _attributes = dict.fromkeys(["scale", "shift"], VALUE)
+
+    def __init__(
+        self, epsilon: float = 1e-5, affine: bool = False, *, name: str | None = None
+    ) -> None:
+        super().__init__(name=name)
+        self.epsilon = check_number("InstanceNorm: epsilon", epsilon, above=0, at_most=1)
+        self.affine = bool(affine)
+
+    @classmethod
+    def cases(cls) -> Sequence[Any]:
+        return (((3, 4, 4, 2), {}), ((3, 5, 2), {"affine": True}))
+
+    def group_count(self, channels: int) -> int:
+        return max(channels, 1)

@@ -12,6 +12,7 @@ from pyframe.graph.composite import Composite
 from pyframe.graph.op import Op
 from pyframe.hookspecs import hookimpl
 from pyframe.ops import (
+    activation_formulas,
     activations,
     arithmetic,
     arrangement,
@@ -35,6 +36,7 @@ from pyframe.ops import (
 from pyframe.plugins.registry import registries
 
 FAMILIES = (
+    activation_formulas,
     activations,
     arithmetic,
     arrangement,

@@ -21,7 +21,16 @@ BUILT_IN = "pyframe-nn"
 # kind -> other name -> name, of what is no class of its kind: functions, and the lesson's spelling
 # of an op, whose class states what it is called among the losses.
 ALIASES: dict[str, dict[str, str]] = {
-    "ops": {"L2_LOSS": "l2_loss"},
+    "ops": {
+        "L2_LOSS": "l2_loss",
+        "hard_silu": "hard_swish",
+        "hardsigmoid": "hard_sigmoid",
+        "hardswish": "hard_swish",
+        "hardtanh": "hard_tanh",
+        "logsigmoid": "log_sigmoid",
+        "logsumexp": "log_sum_exp",
+        "swish": "silu",
+    },
     "initializers": {
         "eye": "identity",
         "trunc_normal": "truncated_normal",
