@@ -399,6 +399,57 @@ def test_tables_of_polars() -> None:
         places.trainer.fit(NUMBERS, pl.Series([1, 2, 3, None]), 1, verbose=0)
 
 
+@pytest.mark.parametrize("kind", ["table", "batch"])
+def test_tables_of_arrow(kind: str) -> None:
+    pa = pytest.importorskip("pyarrow")
+    make = pa.table if kind == "table" else pa.RecordBatch.from_pydict
+    places = Places()
+    table = make({"a": NUMBERS[:, 0], "b": NUMBERS[:, 1]})
+    np.testing.assert_array_equal(places.model.predict(table), places.model.predict(NUMBERS))
+    mixed = make({"a": pa.array([False, True, True, False]), "b": pa.array([1, 1, 0, 0], "int8")})
+    np.testing.assert_array_equal(places.model.predict(mixed), places.model.predict(BITS))
+    with pytest.raises(pf.ArgumentError, match="row 1 of column 'b'"):
+        places.model.predict(make({"a": [1, 2], "b": [1.0, None]}))
+    with pytest.raises(pf.DTypeError, match="text 'x' in row 0 of column 'b'"):
+        places.model.predict(make({"a": [1, 2], "b": ["x", "y"]}))
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_columns_of_arrow(chunked: bool) -> None:
+    pa = pytest.importorskip("pyarrow")
+
+    def column(values: list[Any]) -> Any:
+        return pa.chunked_array([values[:1], values[1:]]) if chunked else pa.array(values)
+
+    assert pf.data.as_columns(column([True, False])).tolist() == [[True], [False]]
+    assert pf.data.as_columns(column([1, 2])).tolist() == [[1], [2]]
+    with pytest.raises(pf.ArgumentError, match="missing value .* row 1"):
+        pf.data.as_columns(column([1, None]))
+
+
+class Exported:
+    """An array of another library that gives it by DLPack alone."""
+
+    def __init__(self, values: Any, fails: str = "") -> None:
+        self.values, self.fails = values, fails
+
+    def __dlpack__(self, **kwargs: Any) -> Any:
+        if self.fails:
+            raise BufferError(self.fails)
+        return self.values.__dlpack__(**kwargs)
+
+    def __dlpack_device__(self) -> Any:
+        return self.values.__dlpack_device__()
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_arrays_that_are_exported_by_dlpack(place: str) -> None:
+    got = PLACES[place](Places(), Exported(NUMBERS))
+    np.testing.assert_array_equal(got, PLACES[place](Places(), NUMBERS))
+    with pytest.raises(pf.DTypeError, match="Exported and no array: lies on another device"):
+        PLACES[place](Places(), Exported(NUMBERS, "lies on another device"))
+
+
 # ---- the estimators, which check with scikit-learn ----
 
 # It refuses names that come twice.

@@ -3,7 +3,7 @@
 NumPy accepts almost anything and wraps the rest: a generator becomes a 0-d array that holds one
 object, and a missing value becomes NaN or loses its mask. Here each of them is converted properly,
 or refused with the place of the fault. Tables and columns are recognized by their methods, so that
-neither pandas nor polars is imported.
+none of pandas, polars and pyarrow is imported.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def plain_array(value: Any, what: str) -> Array:
 
 
 def is_table(value: Any) -> bool:
-    """Return whether a value is a data frame, of pandas, polars or the like."""
-    return hasattr(value, "columns") and hasattr(value, "dtypes")
+    """Return whether a value is a data frame of pandas, polars or the like, or an Arrow table."""
+    return hasattr(value, "columns") and (hasattr(value, "dtypes") or _is_arrow(value))
 
 
 def is_lazy(value: Any) -> bool:
@@ -112,13 +112,20 @@ def _hides(kind: type) -> bool:
     return hasattr(kind, "to_numpy") or issubclass(kind, np.ma.MaskedArray)
 
 
+def _is_arrow(value: Any) -> bool:
+    """Return whether a table is one of Arrow, whose columns have types and no dtypes."""
+    return hasattr(value, "column_names") and hasattr(value, "schema")
+
+
 def _asarray(value: Any, place: Place) -> Array:
     try:
+        if hasattr(value, "__dlpack__") and not hasattr(value, "__array__"):
+            return np.from_dlpack(value)
         return np.asarray(value)
     except ValueError as error:
         raise_if_signalled(error)
         raise ShapeError(f"{place.what} got rows of unequal lengths: {error}") from error
-    except (TypeError, RuntimeError) as error:  # raised by an object that cannot be converted
+    except (TypeError, RuntimeError, BufferError) as error:  # it cannot be converted
         raise_if_signalled(error)
         raise DTypeError(
             f"{place.what} is of type {type(value).__name__} and no array: {error}"
@@ -130,6 +137,8 @@ def _asarray(value: Any, place: Place) -> Array:
 
 def _table(frame: Any, place: Place) -> Array:
     """Return a data frame as an array (rows, columns)."""
+    if _is_arrow(frame):
+        return _stacked(frame.column_names, frame.columns, place)
     dtypes = list(frame.dtypes)
     if all(isinstance(d, np.dtype) and d.kind in NUMBERS for d in dtypes):
         array = _asarray(frame, place)
@@ -139,8 +148,13 @@ def _table(frame: Any, place: Place) -> Array:
         columns = [frame.iloc[:, i] for i in range(len(dtypes))]  # names may come twice
     else:
         columns = list(frame.get_columns())
+    return _stacked(frame.columns, columns, place)
+
+
+def _stacked(names: Iterable[Any], columns: Iterable[Any], place: Place) -> Array:
+    """Return the columns of a table side by side, each converted by itself."""
     arrays = []
-    for name, column in zip(frame.columns, columns, strict=True):
+    for name, column in zip(names, columns, strict=True):
         array = _column(column, place._replace(column=f" of column {name!r}"))
         if array.dtype.kind not in NUMBERS:
             raise DTypeError(
@@ -160,7 +174,8 @@ def _column(series: Any, place: Place) -> Array:
         missing = np.asarray(look() if look is not None else False, bool)
         if missing.any():
             _refuse_missing("NA", (missing.argmax(),), place)
-        series = series.to_numpy()
+        if dtype is not None:  # Arrow's to_numpy refuses truth values, its __array__ does not
+            series = series.to_numpy()
     return _objects(_asarray(series, place), series, place)
 
 
