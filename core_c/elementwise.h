@@ -9,7 +9,9 @@
 
 #include "kernel.h"
 
-#ifdef __clang__
+#if PF_SMALL
+#define PF_INDEPENDENT
+#elif defined(__clang__)
 #define PF_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
 #else
 #define PF_INDEPENDENT _Pragma("GCC ivdep")

@@ -36,10 +36,18 @@ typedef void (*tile_function)(const pf_tile *);
     static void cut_##rows##_##vectors(const pf_tile *t) { pf_tile_run(rows, vectors, 1, t); }
 #define PF_PLAIN_TILE(rows, vectors) \
     static void plain_##rows##_##vectors(const pf_tile *t) { pf_tile_run(rows, vectors, 0, t); }
+#if PF_SMALL
+#define PF_TILES(rows) PF_CUT_TILE(rows, 1) PF_CUT_TILE(rows, 2)
+#define PF_ENTRY(rows) {{cut_##rows##_1, cut_##rows##_1}, {cut_##rows##_2, cut_##rows##_2}},
+#else
 #define PF_TILES(rows) PF_CUT_TILE(rows, 1) PF_CUT_TILE(rows, 2) PF_PLAIN_TILE(rows, 2)
 #define PF_ENTRY(rows) {{cut_##rows##_1, cut_##rows##_1}, {plain_##rows##_2, cut_##rows##_2}},
+#endif
 
-#if PF_VECTOR_REGISTERS == 32
+#if PF_SMALL
+#define PF_EACH_ROWS(do) \
+    do (1) do(2)
+#elif PF_VECTOR_REGISTERS == 32
 #define PF_EACH_ROWS(do) \
     do (1) do(2) do(3) do(4) do(5) do(6) do(7) do(8)
 #elif PF_VECTOR_BYTES == 32
@@ -424,9 +432,11 @@ static int run_one_term(const pf_gemm *g) {
 
 void PF_NAME(gemm)(const pf_gemm *g) {
     if (g->m == 0 || g->n == 0) return;
-    if (g->k == 1 && run_one_term(g)) return;
-    if (g->n > 1 && g->n <= FEW_COLUMNS && run_few_columns(g)) return;
-    if ((g->m == 1 || g->n == 1) && run_row(g)) return;
+    if (!PF_SMALL) { /* without these, all products are cut into tiles */
+        if (g->k == 1 && run_one_term(g)) return;
+        if (g->n > 1 && g->n <= FEW_COLUMNS && run_few_columns(g)) return;
+        if ((g->m == 1 || g->n == 1) && run_row(g)) return;
+    }
     cut whole = {.g = g, .blocks = blocks_of(g), .rows = g->m, .row_parts = 1, .column_parts = 1};
     whole.panels = (g->n + COLUMNS - 1) / COLUMNS;
     whole.block_count = whole.blocks.count;

@@ -8,7 +8,10 @@
 
 enum {
     VECTORS = 2, /* of columns; besides the sums, registers hold a row of b and a number of a */
-    ROWS = PF_VECTOR_REGISTERS == 32 ? 8 : (PF_VECTOR_BYTES == 32 ? 6 : 4),
+    ROWS = PF_SMALL             ? 2
+    : PF_VECTOR_REGISTERS == 32 ? 8
+    : PF_VECTOR_BYTES == 32     ? 6
+                                : 4,
     COLUMNS = VECTORS * LANES,
     DEPTH = 512 /* terms of a sum at a time; these partial sums are added up */
 };

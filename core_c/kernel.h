@@ -22,6 +22,20 @@
 #define PF_ISA baseline
 #endif
 
+/* Whether this instruction set is to be small rather than fast (see CMakeLists.txt): a family then
+ * leaves out what only saves time. */
+#ifndef PF_SMALL
+#define PF_SMALL 0
+#endif
+
+/* Goes before a function that is compiled once for each of the functions or constants that it is
+ * called with, or, in a small set, once for all. */
+#if PF_SMALL
+#define PF_FOR_EACH_USE __attribute__((noinline)) static
+#else
+#define PF_FOR_EACH_USE __attribute__((always_inline)) static inline
+#endif
+
 #define PF_SYMBOL_OF(name, type, isa) pf_##name##_##type##_##isa
 #define PF_SYMBOL(name, type, isa) PF_SYMBOL_OF(name, type, isa)
 
@@ -107,7 +121,7 @@ static inline int64_t pf_row_count(const pf_operand *t) {
 enum { PF_LANES = 16, PF_BLOCK = 2048 };
 
 /* Goes before a loop over the lanes: Clang vectorizes it only once it is unrolled. */
-#ifdef __clang__
+#if defined(__clang__) && !PF_SMALL
 #define PF_EACH_LANE _Pragma("clang loop unroll(full)")
 #else
 #define PF_EACH_LANE

@@ -99,10 +99,8 @@ static real reduced(weighted_rows b, real total) {
 typedef real element_function(real y, real y_hat, real delta);
 
 /* sum_i f(y_i, y_hat_i) of at most PF_BLOCK elements, added as they come. */
-static inline __attribute__((always_inline)) real sum_block(element_function *f,
-                                                            const real *restrict y,
-                                                            const real *restrict y_hat, int64_t n,
-                                                            real delta) {
+PF_FOR_EACH_USE real sum_block(element_function *f, const real *restrict y,
+                               const real *restrict y_hat, int64_t n, real delta) {
     real lane[PF_LANES] = {0};
     int64_t i = 0;
     for (; i + PF_LANES <= n; i += PF_LANES)
@@ -113,9 +111,9 @@ static inline __attribute__((always_inline)) real sum_block(element_function *f,
 
 /* sum_i w_i f(y_i, y_hat_i), block by block and in a fixed order; without weights w is 1. If `each`
  * is given, the terms are stored there instead of being added up. */
-static inline __attribute__((always_inline)) real
-sum_elements(element_function *f, const real *restrict y, const real *restrict y_hat,
-             const real *restrict w, real unit, int64_t n, real delta, real *restrict each) {
+PF_FOR_EACH_USE real sum_elements(element_function *f, const real *restrict y,
+                                  const real *restrict y_hat, const real *restrict w, real unit,
+                                  int64_t n, real delta, real *restrict each) {
     real block[PF_BLOCK], total = 0;
     for (int64_t start = 0; start < n; start += PF_BLOCK, y += PF_BLOCK, y_hat += PF_BLOCK) {
         const int64_t size = n - start < PF_BLOCK ? n - start : PF_BLOCK;
@@ -148,11 +146,9 @@ real PF_RARE(great_mean)(weighted_rows b, element_function *f, const real *y, co
 
 /* Reduces f(y, y_hat) of a batch to `out`. Inlined into each loss, and f into it; rare(...) is
  * LITTLE f. */
-static inline __attribute__((always_inline)) int reduce(weighted_rows b, element_function *f,
-                                                        element_function *rare,
-                                                        const real *restrict y,
-                                                        const real *restrict y_hat, real delta,
-                                                        real *restrict out) {
+PF_FOR_EACH_USE int reduce(weighted_rows b, element_function *f, element_function *rare,
+                           const real *restrict y, const real *restrict y_hat, real delta,
+                           real *restrict out) {
     /* All as one row, unless each row has a weight of its own and several elements. */
     const int as_one = b.weight == NULL || b.row == 1;
     const int64_t rows = as_one ? 1 : b.rows, n = as_one ? b.count : b.row;
@@ -177,16 +173,15 @@ static inline __attribute__((always_inline)) int reduce(weighted_rows b, element
 }
 
 /* y, y_hat, [weight] -> loss */
-static inline __attribute__((always_inline)) int loss(const pf_call *call, element_function *f,
-                                                      element_function *rare, real delta) {
+PF_FOR_EACH_USE int loss(const pf_call *call, element_function *f, element_function *rare,
+                         real delta) {
     return reduce(weighted_rows_of(call, call->inputs[1], 2), f, rare, pf_in(call, 0),
                   pf_in(call, 1), delta, pf_out(call, 0));
 }
 
 /* dl, y, y_hat, [weight] -> dy, dy_hat, from the derivatives with respect to y and y_hat. */
-static inline __attribute__((always_inline)) int loss_grad(const pf_call *call,
-                                                           element_function *by_y,
-                                                           element_function *by_y_hat, real delta) {
+PF_FOR_EACH_USE int loss_grad(const pf_call *call, element_function *by_y,
+                              element_function *by_y_hat, real delta) {
     const weighted_rows b = weighted_rows_of(call, call->inputs[2], 3);
     const real *restrict dl = pf_in(call, 0), *restrict y = pf_in(call, 1),
                          *restrict y_hat = pf_in(call, 2);

@@ -12,7 +12,7 @@ enum {
     PF_ROWS = 64, /* of a block */
     PARTS = 8,
     PART_ELEMENTS = 1 << 15, /* of x, enough to be worth waking a thread */
-    WAYS = 4,                /* independent sums, which hide the latency */
+    WAYS = PF_SMALL ? 1 : 4, /* independent sums, which hide the latency */
 };
 
 typedef struct {
@@ -86,8 +86,10 @@ __attribute__((always_inline)) static inline void each_block(const column_statis
         }                                                                                         \
     }
 
-static inline vec total_of(const vec open[WAYS]) {
-    return (open[0] + open[1]) + (open[2] + open[3]);
+static inline vec total_of(vec open[WAYS]) {
+    PF_UNROLL for (int apart = 1; apart < WAYS; apart *= 2)
+        PF_UNROLL for (int i = 0; i < WAYS; i += 2 * apart) open[i] += open[i + apart];
+    return open[0];
 }
 
 /* sum = the sum over r < count of `term`, a vector */

@@ -33,13 +33,15 @@ typedef int64_t ivec __attribute__((vector_size(PF_VECTOR_BYTES)));
 static inline vec splat(real x) { return x - (vec){0}; }
 static inline vec load(const real *p) { return PF_OF_REAL(pf_load)(p); }
 static inline void store(real *p, vec x) { PF_OF_REAL(pf_store)(p, x); }
+/* Without masks, parts of vectors take much code: in a small set they are not inlined. */
+#if PF_SMALL
+#define PF_OF_PARTS __attribute__((noinline, unused)) static
+#else
+#define PF_OF_PARTS static inline
+#endif
 static inline part first_lanes(int64_t count) { return PF_OF_REAL(pf_first_lanes)(count); }
-static inline vec load_part(const real *p, part lanes) {
-    return PF_OF_REAL(pf_load_part)(p, lanes);
-}
-static inline void store_part(real *p, part lanes, vec x) {
-    PF_OF_REAL(pf_store_part)(p, lanes, x);
-}
+PF_OF_PARTS vec load_part(const real *p, part lanes) { return PF_OF_REAL(pf_load_part)(p, lanes); }
+PF_OF_PARTS void store_part(real *p, part lanes, vec x) { PF_OF_REAL(pf_store_part)(p, lanes, x); }
 
 /* max(x, 0), and NaN where x is */
 static inline vec relu(vec x) { return (vec)((ivec)x & ~(x < 0)); }

@@ -197,8 +197,8 @@ ADDITIONS = {
             ("pyframe/layers/norm.py", *before("class LayerNorm(", LAYER)),
             (
                 "pyframe/layers/__init__.py",
-                "BatchNorm, LayerNorm\n",
-                "BatchNorm, LayerNorm, Shift\n",
+                "LayerNorm, RMSNorm\n",
+                "LayerNorm, RMSNorm, Shift\n",
             ),
             (
                 "pyframe/layers/__init__.py",
@@ -226,7 +226,7 @@ ADDITIONS = {
                 ),
             ),
             ("pyframe/optimizers/__init__.py", '    "Call",\n', '    "Call",\n    "Descent",\n'),
-            ("pyframe/optimizers/__init__.py", "(SGD, Adam, R", "(SGD, Adam, Descent, R"),
+            ("pyframe/optimizers/__init__.py", "    SGD,\n    Adam,\n", "    SGD,\n    Descent,\n    Adam,\n"),
             LINE,
         ),
         ("tests/test_options.py",),
@@ -238,8 +238,8 @@ ADDITIONS = {
             ("pyframe/ops/losses.py", *before("class HuberLossGrad(", LOSS)),
             (
                 "pyframe/ops/losses.py",
-                "L2LossGrad, HuberLoss,",
-                "L2LossGrad, SmoothLoss, HuberLoss,",
+                "    HuberLoss,\n    HuberLossGrad,\n",
+                "    SmoothLoss,\n    HuberLoss,\n    HuberLossGrad,\n",
             ),
             (
                 "tests/test_meaning.py",

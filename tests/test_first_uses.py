@@ -404,12 +404,12 @@ def test_a_missing_lock_turns_these_tests_red(monkeypatch: pytest.MonkeyPatch) -
 
 # What the loop, the profiler and files need of a plan, and what reads what never changes.
 NOT_FIRST_USES = {
-    pf.Plan: "backward_node check_feeds claim contributions cost detect_anomaly "
+    pf.Plan: "apply_gradients backward_node check_feeds claim contributions cost detect_anomaly "
     "forward_node fuse gradient graph held_feed inspect metrics named optimizer parameters "
     "prepare_restoring resolve segments skipped_steps states step_count take_over value",
     pf.Model: "architecture build_for built feed graph inputs layers output_names outputs states "
     "trainable",
-    pf.Trainer: "higher_is_better log_names",
+    pf.Trainer: "find_learning_rate higher_is_better log_names",
 }
 TABLES = {pf.Plan: GRAPHS | STEPS, pf.Model: NEW | BUILT, pf.Trainer: TRAINED}
 

@@ -111,7 +111,7 @@ def test_rows_by_their_numbers() -> None:
     loss, gradients = plan.loss_and_gradients({rows: [2, 0, 2]})
     assert float(loss) == (X[0][[2, 0, 2]] ** 2).sum()
     assert (gradients[w] == 2 * X[0] * [[1], [0], [2]]).all()
-    with pytest.raises(pf.LabelError, match=r"take: index 3 at index 1 .*\[0, 3\); indices"):
+    with pytest.raises(pf.LabelError, match=r"take: index 3 at position 1 .*\[0, 3\), .*; indices"):
         plan.loss_and_gradients({rows: [0, 3]})
     with pytest.raises(pf.ArgumentError, match=r"pyframe\.Where"):
         w[w > 0.0]

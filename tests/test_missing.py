@@ -185,13 +185,13 @@ def rewrite(path: Path, change: Any) -> None:
 
 def test_of_what_is_built_in_the_release_is_named(saved: Path) -> None:
     def rename(document: dict[str, Any]) -> None:
-        document["training"]["optimizer"]["dict"]["name"] = "muon"
+        document["training"]["optimizer"]["dict"]["name"] = "sophia"
         origin = {"distribution": "pyframe-nn", "version": "7.0", "module": "pyframe.optimizers"}
-        document["provenance"]["optimizers"] = {"muon": origin}
+        document["provenance"]["optimizers"] = {"sophia": origin}
 
     rewrite(saved, rename)
     said = error(lambda: pf.Trainer.load(saved), *PACKAGES)
-    assert "'muon', and it came with pyframe 7.0; this is" in said
+    assert "'sophia', and it came with pyframe 7.0; this is" in said
     assert "pip install" not in said
 
 

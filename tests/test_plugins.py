@@ -115,23 +115,23 @@ def error_of(call):
 
 
 def test_a_look_up_loads_the_one_plugin_that_answers_it(world: World) -> None:
-    first, second = world.layer("pyframe-one", "one"), world.layer("pyframe-two", "two")
+    first, second = world.layer("pyframe-one", "zone"), world.layer("pyframe-two", "ztwo")
     code = f"""
 print([m in sys.modules for m in ("{first}", "{second}")], "importlib.metadata" in sys.modules)
 pf.layers.get("dense"), pf.layers.Dense, hasattr(pf.layers, "__path_of_nothing__")
 print([m in sys.modules for m in ("{first}", "{second}")])
 registry = pf.plugins.registry.registries["layers"]
-print("two" in registry, registry.names()[-2:])
+print("ztwo" in registry, registry.names()[-2:])
 print([m in sys.modules for m in ("{first}", "{second}")])
-print(pf.layers.get("two").__name__, pf.layers.Two.__name__)
+print(pf.layers.get("ztwo").__name__, pf.layers.Ztwo.__name__)
 print([m in sys.modules for m in ("{first}", "{second}")])
 """
     assert world.says(code).splitlines() == [
         "[False, False] False",
         "[False, False]",
-        "True ['one', 'two']",
+        "True ['zone', 'ztwo']",
         "[False, False]",
-        "Two Two",
+        "Ztwo Ztwo",
         "[False, True]",
     ]
 
@@ -253,7 +253,7 @@ class SlowMean(pf.layers.Layer):
 class Whole(pf.layers.Layer):
     def call(self, x):
         return x
-class CumSum(pf.Node):
+class CumProd(pf.Node):
     def infer_shape(self, x):
         return x
 @pf.hookimpl
@@ -261,9 +261,9 @@ def pyframe_register_layers():
     return {"slow_mean": SlowMean, "total2d": Whole}
 @pf.hookimpl
 def pyframe_register_ops():
-    return {"cum_sum": CumSum}
+    return {"cum_prod": CumProd}
 """
-SPELLED = ("layers.slow_mean", "layers.total2d", "ops.cum_sum")
+SPELLED = ("layers.slow_mean", "layers.total2d", "ops.cum_prod")
 
 # What is written, and what the answer says; nothing of the plugin is loaded for the first three.
 ANSWERS = {
@@ -274,7 +274,7 @@ ANSWERS = {
     "pf.layers.Slow_Mean": "write pyframe.layers.SlowMean",
     "pf.layers.Total2D": "write pyframe.layers.get('total2d')",  # its class has another name
     "pf.layers.SlowMeen": "similar names are 'slow_mean'",
-    "pf.ops.Cumsum": "write pyframe.ops.CumSum",
+    "pf.ops.Cumprod": "write pyframe.ops.CumProd",
     "pf.losses.MSE": "write pyframe.losses.get('mse')",
     "pf.losses.L2_Loss": "write pyframe.losses.L2Loss",
     "pf.Dense": "write pyframe.layers.Dense",
@@ -296,8 +296,8 @@ def test_the_classes_of_a_plugin_are_found_with_their_capitals(world: World) -> 
     world.install("pyframe-sums", SPELLINGS, provides=SPELLED)
     code = """
 from pyframe.layers import SlowMean
-from pyframe.ops import CumSum, Linear
-print(SlowMean is pf.layers.get("slow_mean"), CumSum is pf.ops.CumSum is pf.ops.get("cum_sum"))
+from pyframe.ops import CumProd, Linear
+print(SlowMean is pf.layers.get("slow_mean"), CumProd is pf.ops.CumProd is pf.ops.get("cum_prod"))
 print(Linear is pf.Linear, hasattr(pf.ops, "Nothing"), hasattr(pf, "Nothing"))
 """
     assert world.says(code).splitlines() == ["True True", "True False False"]
