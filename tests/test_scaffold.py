@@ -67,7 +67,7 @@ def test_it_installs_and_passes_its_own_tests(kind: str, package: str, tmp_path:
 
 
 TOOLS = {"c": ("auditwheel", "twine", "scikit_build_core"), "": ("twine", "hatchling")}
-NAMED = "--op cumsum --layer causal_mean"
+NAMED = "--op running_sum --layer causal_mean"
 
 
 @pytest.mark.skipif(shutil.which("sh") is None, reason="needs a POSIX shell")
@@ -94,7 +94,7 @@ def test_every_line_that_is_printed_works(kind: str, tmp_path: Path) -> None:
         inside = {name.partition("/")[2] for name in archive.getnames()}
     assert {"LICENSE", "README.md", "pyproject.toml"} <= inside
     assert not {name.partition("/")[0] for name in inside} & {"build", "dist", "wheelhouse"}
-    assert ("csrc/cumsum.c" in inside) == (kind == "c")
+    assert ("csrc/running_sum.c" in inside) == (kind == "c")
     with zipfile.ZipFile(wheel) as packed:
         assert "pyframe_sums-0.1.0.dist-info/licenses/LICENSE" in packed.namelist()
         libraries = [name for name in packed.namelist() if name.endswith((".so", ".dll"))]
@@ -208,14 +208,14 @@ def test_cibuildwheel_builds_it_for_all_platforms(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"kind": "c", "op": "relu"}, "'relu' is an op that is built in"),
-        ({"kind": "c", "op": "Cumsum"}, "'Cumsum' is no name for an op"),
+        ({"kind": "c", "op": "RunningSum"}, "'RunningSum' is no name for an op"),
         ({"kind": "c", "op": "plugin"}, "means something else"),
         ({"kind": "c", "op": "swish"}, "classes of one name"),
         ({"kind": "c", "op": "a", "layer": "a_grad"}, "classes of one name"),
         ({"kind": "c", "layer": "dense"}, "built in"),
         ({"kind": "python", "layer": "a__b"}, "no name for a layer"),
-        ({"kind": "python", "op": "cumsum"}, "there is no op in a package of kind 'python'"),
-        ({"kind": "optimizer", "layer": "cumsum"}, "has no layer"),
+        ({"kind": "python", "op": "running_sum"}, "there is no op in a package of kind 'python'"),
+        ({"kind": "optimizer", "layer": "running_sum"}, "has no layer"),
     ],
 )
 def test_names_of_layers_and_ops(options: dict[str, str], message: str, tmp_path: Path) -> None:

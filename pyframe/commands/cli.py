@@ -169,7 +169,7 @@ def _add_new_plugin(commands: Commands) -> None:
         "--layer", metavar="LAYER", help="the layer's name, as in causal_mean (default: NAME)"
     )
     new.add_argument(
-        "--op", metavar="OP", help="the op's and its kernels' name, as in cumsum; means --c"
+        "--op", metavar="OP", help="the op's and its kernels' name, as in running_sum; means --c"
     )
     new.add_argument(
         "--directory", type=Path, default=Path(), metavar="DIR", help="where the folder goes"
