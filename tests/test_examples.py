@@ -21,10 +21,6 @@ CALLS = {
 }
 # The lesson has tests of its own, and the files of MNIST are not shipped.
 ELSEWHERE = {"lesson_01.py", "lesson_01_script.py", "mnist_cnn.py"}
-    "lesson_01.py",
-    "lesson_01_script.py",
-    "mnist_cnn.py",
-}  # the lesson has tests of its own, and MNIST is not shipped
 
 
 def test_none_is_left_out() -> None:

@@ -1,6 +1,7 @@
 """Random graphs: what the planner makes of them, against the references of their ops."""
 
 import math
+import os
 import subprocess
 import sys
 import textwrap
