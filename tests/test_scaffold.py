@@ -210,7 +210,7 @@ def test_cibuildwheel_builds_it_for_all_platforms(tmp_path: Path) -> None:
         ({"kind": "c", "op": "relu"}, "'relu' is an op that is built in"),
         ({"kind": "c", "op": "RunningSum"}, "'RunningSum' is no name for an op"),
         ({"kind": "c", "op": "plugin"}, "means something else"),
-        ({"kind": "c", "op": "swish"}, "classes of one name"),
+        ({"kind": "c", "op": "swoosh"}, "classes of one name"),
         ({"kind": "c", "op": "a", "layer": "a_grad"}, "classes of one name"),
         ({"kind": "c", "layer": "dense"}, "built in"),
         ({"kind": "python", "layer": "a__b"}, "no name for a layer"),
@@ -220,7 +220,7 @@ def test_cibuildwheel_builds_it_for_all_platforms(tmp_path: Path) -> None:
 )
 def test_names_of_layers_and_ops(options: dict[str, str], message: str, tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match=message):
-        new_plugin("swish", directory=tmp_path, **options)
+        new_plugin("swoosh", directory=tmp_path, **options)
     assert not list(tmp_path.iterdir())
 
 
@@ -263,15 +263,15 @@ def test_names(package: str, module: str, part: str, class_name: str) -> None:
     ("package", "kind", "message"),
     [
         ("", "c", "no name for a package"),
-        ("-swish", "c", "no name for a package"),
-        ("swish-", "c", "no name for a package"),
-        ("../swish", "c", "no name for a package"),
+        ("-swoosh", "c", "no name for a package"),
+        ("swoosh-", "c", "no name for a package"),
+        ("../swoosh", "c", "no name for a package"),
         ("a/b", "c", "no name for a package"),
         ("a b", "c", "no name for a package"),
         ("schöner", "c", "no name for a package"),
-        ("swish\n", "c", "no name for a package"),
-        ("2swish", "c", "begins with a letter"),
-        ("pyframe-2swish", "c", "begins with a letter"),
+        ("swoosh\n", "c", "no name for a package"),
+        ("2swoosh", "c", "begins with a letter"),
+        ("pyframe-2swoosh", "c", "begins with a letter"),
         ("lambda", "c", "word of the language"),
         ("pyframe-match", "c", "word of the language"),
         ("pyframe-none", "c", "word of the language"),
@@ -284,7 +284,7 @@ def test_names(package: str, module: str, part: str, class_name: str) -> None:
         ("pyframe-dense", "python", "built in"),
         ("pyframe-layer-norm", "c", "built in"),
         ("adam", "optimizer", "built in"),
-        ("swish", "rust", "no plugin of kind"),
+        ("swoosh", "rust", "no plugin of kind"),
     ],
 )
 def test_what_makes_no_sense_is_refused(
