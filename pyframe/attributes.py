@@ -152,14 +152,15 @@ def packed(field: np.dtype[Any]) -> Rule:
     wanted += f", {shape} of them" if shape else ""
 
     is_float = element.kind == "f" and not shape
-    limits = (
-        (0, -1) if element.kind == "f" or shape else (np.iinfo(element).min, np.iinfo(element).max)
+    lowest, highest = (
+        (0, -1) if element.kind == "f" else (np.iinfo(element).min, np.iinfo(element).max)
     )
+    is_integer = element.kind != "f" and not shape
 
     def rule(value: Any, what: str) -> Any:
         kind = type(value)
         if (is_float and kind is float and -LARGEST <= value <= LARGEST) or (
-            (kind is int or kind is bool) and limits[0] <= value <= limits[1]
+            is_integer and (kind is int or kind is bool) and lowest <= value <= highest
         ):
             return value
         try:
@@ -173,7 +174,6 @@ def packed(field: np.dtype[Any]) -> Rule:
         if fits and element.kind == "f":
             fits = bool(np.isfinite(array).all())
         elif fits and array.size:
-            lowest, highest = np.iinfo(element).min, np.iinfo(element).max
             fits = int(array.min()) >= lowest and int(array.max()) <= highest
         if not fits:
             raise ArgumentError(f"{what} is {value!r:.80}; it must be {wanted}")

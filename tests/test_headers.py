@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -354,8 +355,9 @@ SNIPPETS = [
 @pytest.mark.parametrize("compiler", C)
 def test_the_snippets_of_the_page_compile(compiler: str, tmp_path: Path) -> None:
     source = tmp_path / "snippets.c"
-    kernels = ("softsign_f32_baseline", "softsign_f64_baseline", "softsign_f32_avx2")
-    declared = "".join(f"int {name}(const pf_call *call);\n" for name in kernels)
+    named = sorted(set(re.findall(r"\w+_f(?:32|64)_(?:baseline|avx2)\b", "\n".join(SNIPPETS))))
+    assert len(named) == 3
+    declared = "".join(f"int {name}(const pf_call *call);\n" for name in named)
     source.write_text("#include <pyframe/pyframe.h>\n" + declared + "\n".join(SNIPPETS))
     flags = ("-fsyntax-only", "-Wno-unused-function")
     assert len(SNIPPETS) == 3

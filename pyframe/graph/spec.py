@@ -15,6 +15,7 @@ Shape = tuple[int | None, ...]
 Array = npt.NDArray[Any]
 
 FLOAT32, FLOAT64, INT64 = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.int64)
+LARGEST_INT64 = np.uint64(np.iinfo(np.int64).max)
 
 
 class Spec(NamedTuple):
@@ -108,8 +109,7 @@ def convert(value: Any, dtype: np.dtype[Any], what: str) -> Array:
             f"{what} takes {dtype.name} and got {array.dtype.name or array.dtype}; "
             f"pass an array of {'integers' if dtype.kind == 'i' else 'real numbers'}"
         )
-    largest = np.uint64(np.iinfo(np.int64).max)
-    if array.dtype == np.uint64 and dtype.kind == "i" and array.max(initial=0) > largest:
+    if array.dtype == np.uint64 and dtype.kind == "i" and array.max(initial=0) > LARGEST_INT64:
         raise DTypeError(f"{what} got an unsigned integer that int64 cannot hold")
     try:
         return np.require(array, dtype, ["C_CONTIGUOUS", "ALIGNED"])
