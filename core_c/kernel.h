@@ -28,14 +28,6 @@
 #define PF_SMALL 0
 #endif
 
-/* Goes before a function that is compiled once for each of the functions or constants that it is
- * called with, or, in a small set, once for all. */
-#if PF_SMALL
-#define PF_FOR_EACH_USE __attribute__((noinline)) static
-#else
-#define PF_FOR_EACH_USE __attribute__((always_inline)) static inline
-#endif
-
 #define PF_SYMBOL_OF(name, type, isa) pf_##name##_##type##_##isa
 #define PF_SYMBOL(name, type, isa) PF_SYMBOL_OF(name, type, isa)
 

@@ -649,13 +649,14 @@ static real *muon_orthogonal(const pf_call *call, int64_t rows, int64_t columns,
     const int tall = rows > columns;
     const int64_t n = rows * columns, side = tall ? columns : rows, along = tall ? rows : columns;
     double scale = 1.0 / (norm_of(call, x, n) + 1e-7);
-    PF_INDEPENDENT
+    PF_RARE_INDEPENDENT
     for (int64_t i = 0; i < n; i++) x[i] = (real)(x[i] * scale);
     for (int64_t step = 0; step < steps; step++) {
         muon_product(call, side, side, along, x, tall, x, !tall, s, 0);
+        PF_RARE_INDEPENDENT
         for (int64_t i = 0; i < side * side; i++) q[i] = (real)b * s[i];
         muon_product(call, side, side, side, s, 0, s, 0, q, c);
-        PF_INDEPENDENT
+        PF_RARE_INDEPENDENT
         for (int64_t i = 0; i < n; i++) other[i] = (real)a * x[i];
         if (tall)
             muon_product(call, rows, columns, side, x, 0, q, 0, other, 1);
@@ -693,7 +694,7 @@ int PF_RARE(muon_update)(const pf_call *call) {
     }
     real rest = (real)(1.0 - attributes->momentum);
     real ahead = attributes->nesterov ? rest : 0, *u = call->scratch;
-    PF_INDEPENDENT
+    PF_RARE_INDEPENDENT
     for (int64_t i = 0; i < n; i++) {
         m[i] += rest * (g[i] - m[i]);
         u[i] = m[i] + ahead * (g[i] - m[i]);
@@ -706,7 +707,7 @@ int PF_RARE(muon_update)(const pf_call *call) {
     double longer = (double)(rows < columns ? columns : rows);
     double size = attributes->match_rms > 0 ? attributes->match_rms * sqrt(longer)
                                             : sqrt(columns > rows ? longer / (double)rows : 1.0);
-    PF_INDEPENDENT
+    PF_RARE_INDEPENDENT
     for (int64_t i = 0; i < n; i++) p[i] = decay.shrink * p[i] - (real)(rate * size) * u[i];
     return PF_OK;
 }
