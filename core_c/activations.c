@@ -7,6 +7,7 @@
  */
 #include "activation.h"
 #include "elementwise.h"
+#include "pyframe/epilogue.h"
 
 /* y = max(x, 0) */
 PF_MAP(relu, x < 0 ? R(0.0) : x)
@@ -226,4 +227,16 @@ int PF_NAME(gelu_grad)(const pf_call *call) {
         for (int64_t i = 0; i < n; i++) dx[i] = (real)(dy[i] * r_gelu_slope(x[i]));
     }
     return PF_OK;
+}
+
+/* ---- as the end of a product ---- */
+
+void PF_NAME(activate_all)(int activation, real slope, int64_t rows, int64_t n, real *y,
+                           int64_t y_row, const real *saved, int64_t saved_row) {
+    for (int64_t r = 0; r < rows; r++, y += y_row) {
+        if (saved)
+            PF_OF_REAL(pf_activate_grad)(activation, slope, y, saved + r * saved_row, n);
+        else
+            PF_OF_REAL(pf_activate)(&PF_NAME(vector_functions), activation, slope, y, n);
+    }
 }

@@ -413,7 +413,7 @@ __attribute__((noinline, cold)) static double scaled_norm(const double *x, int64
 
 /* sqrt(sum_i x[i]^2), in double, so that float32 neither overflows nor loses the small ones; NaN or
  * infinite if any of them is */
-static double norm_of(const pf_call *call, const real *x, int64_t n) {
+__attribute__((noinline)) static double norm_of(const pf_call *call, const real *x, int64_t n) {
     int64_t each = (n + SQUARE_PARTS - 1) / SQUARE_PARTS;
     if (each < SQUARE_PART) each = SQUARE_PART;
     squares of = {x, {0}};
