@@ -1,5 +1,5 @@
 /* Arithmetic: one or two operands, element by element; two are broadcast as in NumPy. */
-#include "elementwise.h"
+#include "spans.h"
 #include "vector_functions.h"
 #include "walk.h"
 
@@ -21,7 +21,7 @@ static inline double bell(double x) {
     return pf_exp_square(x < -30.0 ? -30.0 : x > 30.0 ? 30.0 : x);
 }
 /* dx = dy 2 / sqrt(pi) exp(-x^2) */
-PF_MAP_GRAD(erf_grad, x, (real)(dy * 1.12837916709551257390 * bell(x)))
+PF_LONG_MAP_GRAD(erf_grad, x, (real)(dy * 1.12837916709551257390 * bell(x)))
 
 /* Walks over y with operands a and b; an operand has stride 0 along an axis it is stretched on. */
 static pf_walk broadcast(const pf_operand *a, const pf_operand *b, const pf_operand *y) {

@@ -7,6 +7,7 @@
  *     none  w_i l_ij, element by element.
  * The weights are data: they get no gradient. */
 #include "rows.h"
+#include "spans.h"
 
 enum { MEAN = 0, SUM = 1, NONE = 2 };
 
@@ -100,35 +101,35 @@ static real reduced(weighted_rows b, real total) {
 /* A loss of one element, or a derivative of it. */
 typedef real element_function(real y, real y_hat, real delta);
 
-/* sum_i f(y_i, y_hat_i) of at most PF_BLOCK elements, added as they come. */
+/* The loops over the elements of a loss or derivative f, delta being p: f_loop gives q f(y, y_hat),
+ * f_sum the sum of at most PF_BLOCK elements, added as they come. */
 typedef real sum_function(const real *restrict y, const real *restrict y_hat, int64_t n,
                           real delta);
-#define PF_SUM_OF(f)                                                                            \
-    static real f##_sum(const real *restrict y, const real *restrict y_hat, int64_t n,          \
-                        real delta) {                                                           \
-        real lane[PF_LANES] = {0};                                                              \
-        int64_t i = 0;                                                                          \
-        for (; i + PF_LANES <= n; i += PF_LANES)                                                \
-            PF_EACH_LANE for (int j = 0; j < PF_LANES; j++) lane[j] +=                          \
-                f(y[i + j], y_hat[i + j], delta);                                               \
-        for (int64_t j = 0; j < n % PF_LANES; j++) lane[j] += f(y[i + j], y_hat[i + j], delta); \
-        return pf_fold(lane);                                                                   \
+#define PF_EACH_OF(f)                                                                           \
+    static void f##_loop(int64_t n, const real *as, const real *bs, real *ys, real *zs, real p, \
+                         real q) {                                                              \
+        (void)zs;                                                                               \
+        PF_INDEPENDENT                                                                          \
+        for (int64_t i = 0; i < n; i++) ys[i] = q * f(as[i], bs[i], p);                         \
     }
-
-/* out_i = scale f(y_i, y_hat_i) */
-typedef void each_function(const real *restrict y, const real *restrict y_hat, int64_t n,
-                           real delta, real scale, real *restrict out);
-#define PF_EACH_OF(f)                                                                   \
-    static void f##_each(const real *restrict y, const real *restrict y_hat, int64_t n, \
-                         real delta, real scale, real *restrict out) {                  \
-        for (int64_t i = 0; i < n; i++) out[i] = scale * f(y[i], y_hat[i], delta);      \
+#define PF_LONG_EACH_OF(f) PF_LOOP(f, ys[i] = q * f(as[i], bs[i], p))
+#define PF_SUM_OF(f)                                                                   \
+    static real f##_sum(const real *restrict y, const real *restrict y_hat, int64_t n, \
+                        real delta) {                                                  \
+        real lane[PF_LANES] = {0}, rest[PF_LANES];                                     \
+        int64_t i = 0;                                                                 \
+        for (; i + PF_LANES <= n; i += PF_LANES)                                       \
+            PF_EACH_LANE for (int j = 0; j < PF_LANES; j++) lane[j] +=                 \
+                f(y[i + j], y_hat[i + j], delta);                                      \
+        f##_loop(n - i, y + i, y_hat + i, rest, NULL, delta, 1);                       \
+        for (int64_t j = 0; j < n % PF_LANES; j++) lane[j] += rest[j];                 \
+        return pf_fold(lane);                                                          \
     }
 
 /* sum_i w_i f(y_i, y_hat_i), block by block and in a fixed order; without weights w is 1. If `out`
  * is given, the terms are stored there instead of being added up. */
-static inline real sum_elements(sum_function *sum, each_function *each, const real *y,
-                                const real *y_hat, const real *w, real unit, int64_t n, real delta,
-                                real *out) {
+static inline real sum_elements(sum_function *sum, pf_loop *each, const real *y, const real *y_hat,
+                                const real *w, real unit, int64_t n, real delta, real *out) {
     real block[PF_BLOCK], total = 0;
     for (int64_t start = 0; start < n; start += PF_BLOCK, y += PF_BLOCK, y_hat += PF_BLOCK) {
         const int64_t size = n - start < PF_BLOCK ? n - start : PF_BLOCK;
@@ -137,7 +138,7 @@ static inline real sum_elements(sum_function *sum, each_function *each, const re
             continue;
         }
         real *restrict l = out ? out + start : block;
-        each(y, y_hat, size, delta, 1, l);
+        each(size, y, y_hat, l, NULL, delta, 1);
         if (w)
             for (int64_t i = 0; i < size; i++) l[i] *= w[start + i] * unit;
         if (!out) total += pf_sum_block(l, size);
@@ -162,7 +163,7 @@ real PF_RARE(great_mean)(weighted_rows b, element_function *f, const real *y, co
 /* y, y_hat, [weight] -> loss, `y_hat` being the number of that input. One function for all losses,
  * with the loops of each; rare(...) is LITTLE times the loss of an element. */
 __attribute__((noinline)) static int loss(const pf_call *call, int y_hat, sum_function *sum,
-                                          each_function *each, element_function *rare, real delta) {
+                                          pf_loop *each, element_function *rare, real delta) {
     const weighted_rows b = weighted_rows_of(call, call->inputs[y_hat], y_hat + 1);
     const real *y = pf_in(call, 0), *h = pf_in(call, y_hat);
     real *out = pf_out(call, 0);
@@ -191,22 +192,21 @@ __attribute__((noinline)) static int loss(const pf_call *call, int y_hat, sum_fu
 
 /* dl, y, y_hat, [weight] -> dy, dy_hat, from the derivatives with respect to y_hat and y; without
  * the second it is minus the first. */
-static int loss_grad(const pf_call *call, each_function *by_y_hat, each_function *by_y,
-                     real delta) {
+static int loss_grad(const pf_call *call, pf_loop *by_y_hat, pf_loop *by_y, real delta) {
     const weighted_rows b = weighted_rows_of(call, call->inputs[2], 3);
     const real *dl = pf_in(call, 0), *y = pf_in(call, 1), *y_hat = pf_in(call, 2);
     real *dy = pf_out(call, 0), *dy_hat = pf_out(call, 1);
     const real scale = b.reduction == NONE ? R(1.0) : reduced(b, dl[0]);
     if (b.reduction != NONE) dl = NULL;
     if (dy_hat) {
-        by_y_hat(y, y_hat, b.count, delta, scale, dy_hat);
+        by_y_hat(b.count, y, y_hat, dy_hat, NULL, delta, scale);
         weigh_rows(b, dl, dy_hat);
     }
     if (dy) {
         if (by_y)
-            by_y(y, y_hat, b.count, delta, scale, dy);
+            by_y(b.count, y, y_hat, dy, NULL, delta, scale);
         else
-            by_y_hat(y, y_hat, b.count, delta, -scale, dy);
+            by_y_hat(b.count, y, y_hat, dy, NULL, delta, -scale);
         weigh_rows(b, dl, dy);
     }
     return PF_OK;
@@ -215,9 +215,8 @@ static int loss_grad(const pf_call *call, each_function *by_y_hat, each_function
 /* The kernel of a loss. */
 #define PF_LOSS(name, f, delta)                                     \
     PF_SUM_OF(f)                                                    \
-    PF_EACH_OF(f)                                                   \
     int PF_NAME(name)(const pf_call *call) {                        \
-        return loss(call, 1, f##_sum, f##_each, PF_RARE(f), delta); \
+        return loss(call, 1, f##_sum, f##_loop, PF_RARE(f), delta); \
     }
 
 /* ---- L1: l = |y_hat - y| ---- */
@@ -238,10 +237,11 @@ element_function PF_RARE(l1);
 real PF_RARE(l1)(real y, real y_hat, real delta) { return l1(y * LITTLE, y_hat * LITTLE, delta); }
 #endif
 
+PF_EACH_OF(l1)
 PF_LOSS(l1_loss, l1, 0)
 PF_EACH_OF(l1_by_y_hat)
 int PF_NAME(l1_loss_grad)(const pf_call *call) {
-    return loss_grad(call, l1_by_y_hat_each, NULL, 0);
+    return loss_grad(call, l1_by_y_hat_loop, NULL, 0);
 }
 
 /* ---- L2: l = (y_hat - y)^2 ---- */
@@ -263,10 +263,11 @@ real PF_RARE(l2)(real y, real y_hat, real delta) {
 }
 #endif
 
+PF_EACH_OF(l2)
 PF_LOSS(l2_loss, l2, 0)
 PF_EACH_OF(l2_by_y_hat)
 int PF_NAME(l2_loss_grad)(const pf_call *call) {
-    return loss_grad(call, l2_by_y_hat_each, NULL, 0);
+    return loss_grad(call, l2_by_y_hat_loop, NULL, 0);
 }
 
 /* ---- Huber: with d = y_hat - y, l = d^2 / 2 for |d| <= delta, else delta (|d| - delta / 2) ----
@@ -294,10 +295,11 @@ static real delta_of(const pf_call *call) {
     return (real)((const loss_attributes *)call->attributes)->delta;
 }
 
+PF_EACH_OF(huber)
 PF_LOSS(huber_loss, huber, delta_of(call))
 PF_EACH_OF(huber_by_y_hat)
 int PF_NAME(huber_loss_grad)(const pf_call *call) {
-    return loss_grad(call, huber_by_y_hat_each, NULL, delta_of(call));
+    return loss_grad(call, huber_by_y_hat_loop, NULL, delta_of(call));
 }
 
 /* ---- binary cross-entropy of the logit x = y_hat, p = sigmoid(x):
@@ -327,11 +329,12 @@ element_function PF_RARE(bce);
 real PF_RARE(bce)(real y, real y_hat, real delta) { return bce(y, y_hat, delta) * LITTLE; }
 #endif
 
+PF_LONG_EACH_OF(bce)
 PF_LOSS(binary_cross_entropy, bce, 0)
-PF_EACH_OF(bce_by_x)
+PF_LONG_EACH_OF(bce_by_x)
 PF_EACH_OF(bce_by_y)
 int PF_NAME(binary_cross_entropy_grad)(const pf_call *call) {
-    return loss_grad(call, bce_by_x_each, bce_by_y_each, 0);
+    return loss_grad(call, bce_by_x_loop, bce_by_y_loop, 0);
 }
 
 /* ---- losses that have been computed: l (n, ...), to which a loss of any formula is reduced ----
@@ -347,10 +350,10 @@ element_function PF_RARE(given);
 real PF_RARE(given)(real y, real l, real delta) { return given(y, l, delta) * LITTLE; }
 #endif
 
-PF_SUM_OF(given)
 PF_EACH_OF(given)
+PF_SUM_OF(given)
 int PF_NAME(reduce_loss)(const pf_call *call) {
-    return loss(call, 0, given_sum, given_each, PF_RARE(given), 0);
+    return loss(call, 0, given_sum, given_loop, PF_RARE(given), 0);
 }
 
 int PF_NAME(reduce_loss_grad)(const pf_call *call) {
