@@ -160,19 +160,19 @@ real PF_RARE(great_mean)(weighted_rows b, element_function *f, const real *y, co
 }
 #endif
 
-/* y, y_hat, [weight] -> loss, `y_hat` being the number of that input. One function for all losses,
+/* y, y_hat, [weight] -> loss; y_hat is input number `second`. One function for all losses,
  * with the loops of each; rare(...) is LITTLE times the loss of an element. */
-__attribute__((noinline)) static int loss(const pf_call *call, int y_hat, sum_function *sum,
+__attribute__((noinline)) static int loss(const pf_call *call, int second, sum_function *sum,
                                           pf_loop *each, element_function *rare, real delta) {
-    const weighted_rows b = weighted_rows_of(call, call->inputs[y_hat], y_hat + 1);
-    const real *y = pf_in(call, 0), *h = pf_in(call, y_hat);
+    const weighted_rows b = weighted_rows_of(call, call->inputs[second], second + 1);
+    const real *y = pf_in(call, 0), *y_hat = pf_in(call, second);
     real *out = pf_out(call, 0);
     /* All as one row, unless each row has a weight of its own and several elements. */
     const int as_one = b.weight == NULL || b.row == 1;
     const int64_t rows = as_one ? 1 : b.rows, n = as_one ? b.count : b.row;
     real total = 0, lane[PF_LANES] = {0};
     for (int64_t r = 0; r < rows; r++) {
-        const real l = sum_elements(sum, each, y + r * n, h + r * n, as_one ? b.weight : NULL,
+        const real l = sum_elements(sum, each, y + r * n, y_hat + r * n, as_one ? b.weight : NULL,
                                     b.unit, n, delta, b.reduction == NONE ? out + r * n : NULL);
         if (as_one)
             total = l;
@@ -186,7 +186,7 @@ __attribute__((noinline)) static int loss(const pf_call *call, int y_hat, sum_fu
     if (!as_one) total = pf_fold(lane);
     out[0] = reduced(b, total);
     if (b.reduction == MEAN && !(r_fabs(out[0]) < INFINITY))
-        out[0] = PF_RARE(great_mean)(b, rare, y, h, delta);
+        out[0] = PF_RARE(great_mean)(b, rare, y, y_hat, delta);
     return PF_OK;
 }
 
