@@ -140,19 +140,19 @@ LOSS = '''class SmoothLoss(HuberLoss):
 
 
 '''
-METRIC = '''class Mse(Rmse):
+METRIC = '''class QuadraticError(Rmse):
     """The mean squared error.
 
     Examples
     --------
     >>> import pyframe as pf
-    >>> pf.metrics.get("mean_squared_error") is pf.Mse
+    >>> pf.metrics.get("quadratic") is pf.QuadraticError
     True
     """
 
-    op = "mse"
+    op = "quadratic_error"
     kernel = "rmse"
-    aliases = ("mean_squared_error",)
+    aliases = ("quadratic",)
 
     def finalize(self, sums: Any) -> Any:
         return _ratio(sums[0], sums[1])
@@ -226,7 +226,11 @@ ADDITIONS = {
                 ),
             ),
             ("pyframe/optimizers/__init__.py", '    "Call",\n', '    "Call",\n    "Descent",\n'),
-            ("pyframe/optimizers/__init__.py", "    SGD,\n    Adam,\n", "    SGD,\n    Descent,\n    Adam,\n"),
+            (
+                "pyframe/optimizers/__init__.py",
+                "    SGD,\n    Adam,\n",
+                "    SGD,\n    Descent,\n    Adam,\n",
+            ),
             LINE,
         ),
         ("tests/test_options.py",),
@@ -252,14 +256,24 @@ ADDITIONS = {
     ),
     "metric": Addition(
         "metrics",
-        "mse",
+        "quadratic_error",
         (
             ("pyframe/ops/metrics.py", *before("class R2(", METRIC)),
-            ("pyframe/ops/metrics.py", "Mae, Rmse, R2,", "Mae, Rmse, Mse, R2,"),
-            ("tests/test_meaning.py", 'METRICS = ["accuracy",', 'METRICS = ["mse", "accuracy",'),
+            (
+                "pyframe/ops/metrics.py",
+                "    R2,\n    MeanOf,",
+                "    QuadraticError,\n    R2,\n    MeanOf,",
+            ),
             (
                 "tests/test_meaning.py",
-                *before('        "mae": np.mean(', '        "mse": np.mean(error**2),\n'),
+                'METRICS = ["accuracy",',
+                'METRICS = ["quadratic_error", "accuracy",',
+            ),
+            (
+                "tests/test_meaning.py",
+                *before(
+                    '        "mae": np.mean(', '        "quadratic_error": np.mean(error**2),\n'
+                ),
             ),
             LINE,
         ),
@@ -351,6 +365,8 @@ def test_one_that_is_wrong_is_found(tmp_path: Path) -> None:
     path = tree / "pyframe" / "ops" / "metrics.py"
     text = path.read_text("utf-8")
     path.write_text(text.replace('    kernel = "rmse"\n', '    kernel = "mae"\n'), "utf-8")
-    (tree / "tests" / "test_there.py").write_text(THERE.format(kind="ops", name="mse"), "utf-8")
+    (tree / "tests" / "test_there.py").write_text(
+        THERE.format(kind="ops", name="quadratic_error"), "utf-8"
+    )
     fine, said = passes(tree, "tests/test_there.py")
-    assert not fine and "FAILED tests/test_there.py::test_conformance[ops.mse:" in said
+    assert not fine and "FAILED tests/test_there.py::test_conformance[ops.quadratic_error:" in said

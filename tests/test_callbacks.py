@@ -19,6 +19,8 @@ from pyframe.callbacks import (
 )
 from pyframe.layers import Dense
 
+pytestmark = pytest.mark.once  # it says nothing of a kernel
+
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(20, 3))
 Y = X @ [1.0, 2.0, 3.0]

@@ -19,6 +19,8 @@ from pyframe import checkpoint
 from pyframe.checkpoint.container import serialize
 from pyframe.layers import BatchNorm, Dense, Dropout, Flatten, Layer, LayerNorm
 
+pytestmark = pytest.mark.once  # it says nothing of a kernel
+
 X = np.random.default_rng(0).normal(size=(11, 2, 3))
 
 

@@ -18,6 +18,8 @@ from pyframe.checkpoint.container import serialize
 from pyframe.commands import cli
 from pyframe.layers import BatchNorm, Dense, Layer
 
+pytestmark = pytest.mark.once  # it says nothing of a kernel
+
 X = np.random.default_rng(0).normal(size=(20, 3))
 
 

@@ -8,6 +8,8 @@ import pytest
 from pyframe import data
 from pyframe.errors import ArgumentError, DTypeError, LabelError, ShapeError
 
+pytestmark = pytest.mark.once  # it says nothing of a kernel
+
 
 def test_columns():
     assert data.as_columns([1, 2, 3]).shape == (3, 1)

@@ -12,6 +12,8 @@ from pyframe.datasets import boston
 from pyframe.datasets.mnist import read_idx
 from pyframe.errors import DatasetError, MissingExtraError, UnknownNameError
 
+pytestmark = pytest.mark.once  # it says nothing of a kernel
+
 
 def test_boston():
     table = datasets.load_boston()

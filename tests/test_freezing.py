@@ -14,6 +14,8 @@ from pyframe.estimators import NetRegressor
 from pyframe.training.compiled import CompiledGoals
 from pyframe.training.goal import Goal
 
+pytestmark = pytest.mark.once  # it says nothing of a kernel
+
 ALL = {"a/weight", "a/bias", "b/weight", "b/bias"}
 A = {"a/weight", "a/bias"}
 

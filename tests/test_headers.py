@@ -16,6 +16,8 @@ from workshop import blocks
 import pyframe as pf
 from pyframe.native import core
 
+pytestmark = pytest.mark.once  # it says nothing of a kernel
+
 RECORD = (TESTS / "abi_layout.txt").read_text(encoding="utf-8")
 FIELDS = [line.split(" ", 3) for line in RECORD.splitlines() if "." in line]
 SIZES = [line.split() for line in RECORD.splitlines() if "." not in line]

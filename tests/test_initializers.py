@@ -11,6 +11,8 @@ from pyframe import initializers
 from pyframe.errors import ArgumentError, ShapeError, UnknownNameError
 from pyframe.initializers import Stream, fans, get_seed
 
+pytestmark = pytest.mark.once  # it says nothing of a kernel
+
 NAMES = sorted(initializers.pyframe_register_initializers())
 BIG = (400, 250)
 

@@ -19,6 +19,8 @@ from pyframe.optimizers.base import Call
 from pyframe.plugins import registry
 from pyframe.testing import Draw
 
+pytestmark = pytest.mark.once  # it says nothing of a kernel
+
 
 class Counts(NamedTuple):
     """How many operands of one kind there are, and which of them may be absent."""

@@ -15,6 +15,8 @@ from pyframe import strict
 from pyframe.errors import ArgumentError, NoEffectError
 from pyframe.layers.base import snake_case
 
+pytestmark = pytest.mark.once  # it says nothing of a kernel
+
 
 def layers() -> dict[str, Any]:
     """Return the layers of pyframe and of its own plugins."""

@@ -16,6 +16,8 @@ import pyframe as pf
 from pyframe.native import core
 from pyframe.native.libraries import read_targets
 
+pytestmark = pytest.mark.once  # it says nothing of a kernel
+
 SOURCE = """
 #include <pyframe/pyframe.h>
 static int kernel(const pf_call *call) { return call->size ? PF_OK : PF_ERROR_KERNEL; }

@@ -5,6 +5,8 @@ import pytest
 import pyframe as pf
 from pyframe.errors import ArgumentError, UnknownNameError
 
+pytestmark = pytest.mark.once  # it says nothing of a kernel
+
 LOSSES = {
     "L2_LOSS": "l2_loss",
     "l2": "l2_loss",

@@ -17,6 +17,8 @@ from pyframe.estimators import NetClassifier, NetRegressor
 from pyframe.ops import entropy, logits
 from pyframe.plugins.registry import ops, registries
 
+pytestmark = pytest.mark.once  # it says nothing of a kernel
+
 RNG = np.random.default_rng(3)
 ROWS = 24
 X = RNG.normal(size=(ROWS, 4))

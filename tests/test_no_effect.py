@@ -13,6 +13,8 @@ import pyframe as pf
 from pyframe import strict
 from pyframe.errors import ArgumentError, NoEffectError
 
+pytestmark = pytest.mark.once  # it says nothing of a kernel
+
 
 @pytest.mark.parametrize("wrong", ["optimiser", "metrics", "loss", "epochs", "learning_rate"])
 def test_an_attribute_that_nothing_reads_is_refused(wrong: str) -> None:

@@ -15,6 +15,8 @@ from fit_small import BUILT_IN, X, Y, fit, freeze_layer, registered, trainer
 import pyframe as pf
 from pyframe.errors import ArgumentError, GraphError, NoEffectError
 
+pytestmark = pytest.mark.once  # it says nothing of a kernel
+
 # ---- groups ----
 
 

@@ -181,7 +181,7 @@ FAULTS = [
     Fault(
         "no check of labels in the backward pass",
         "losses.c",
-        "const int status = check_labels(call, 1, classes);",
+        "const int status = check_labels(call, 1, classes, ignored);",
         "const int status = PF_OK;",
         "cross_entropy_grad",
         ("label",),

@@ -21,6 +21,8 @@ from pyframe.plugins.registry import registries
 from pyframe.training.fit import Fit
 from pyframe.training.goal import Column, CompiledGoal
 
+pytestmark = pytest.mark.once  # it says nothing of a kernel
+
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(24, 3))
 Y = X @ [[1.0], [2.0], [3.0]]

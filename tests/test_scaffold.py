@@ -67,7 +67,7 @@ def test_it_installs_and_passes_its_own_tests(kind: str, package: str, tmp_path:
 
 
 TOOLS = {"c": ("auditwheel", "twine", "scikit_build_core"), "": ("twine", "hatchling")}
-NAMED = "--op cumsum --layer causal_mean"
+NAMED = "--op running_sum --layer causal_mean"
 
 
 @pytest.mark.skipif(shutil.which("sh") is None, reason="needs a POSIX shell")
@@ -94,7 +94,7 @@ def test_every_line_that_is_printed_works(kind: str, tmp_path: Path) -> None:
         inside = {name.partition("/")[2] for name in archive.getnames()}
     assert {"LICENSE", "README.md", "pyproject.toml"} <= inside
     assert not {name.partition("/")[0] for name in inside} & {"build", "dist", "wheelhouse"}
-    assert ("csrc/cumsum.c" in inside) == (kind == "c")
+    assert ("csrc/running_sum.c" in inside) == (kind == "c")
     with zipfile.ZipFile(wheel) as packed:
         assert "pyframe_sums-0.1.0.dist-info/licenses/LICENSE" in packed.namelist()
         libraries = [name for name in packed.namelist() if name.endswith((".so", ".dll"))]
@@ -208,19 +208,19 @@ def test_cibuildwheel_builds_it_for_all_platforms(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"kind": "c", "op": "relu"}, "'relu' is an op that is built in"),
-        ({"kind": "c", "op": "Cumsum"}, "'Cumsum' is no name for an op"),
+        ({"kind": "c", "op": "RunningSum"}, "'RunningSum' is no name for an op"),
         ({"kind": "c", "op": "plugin"}, "means something else"),
-        ({"kind": "c", "op": "swish"}, "classes of one name"),
+        ({"kind": "c", "op": "swoosh"}, "classes of one name"),
         ({"kind": "c", "op": "a", "layer": "a_grad"}, "classes of one name"),
         ({"kind": "c", "layer": "dense"}, "built in"),
         ({"kind": "python", "layer": "a__b"}, "no name for a layer"),
-        ({"kind": "python", "op": "cumsum"}, "there is no op in a package of kind 'python'"),
-        ({"kind": "optimizer", "layer": "cumsum"}, "has no layer"),
+        ({"kind": "python", "op": "running_sum"}, "there is no op in a package of kind 'python'"),
+        ({"kind": "optimizer", "layer": "running_sum"}, "has no layer"),
     ],
 )
 def test_names_of_layers_and_ops(options: dict[str, str], message: str, tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match=message):
-        new_plugin("swish", directory=tmp_path, **options)
+        new_plugin("swoosh", directory=tmp_path, **options)
     assert not list(tmp_path.iterdir())
 
 
@@ -263,15 +263,15 @@ def test_names(package: str, module: str, part: str, class_name: str) -> None:
     ("package", "kind", "message"),
     [
         ("", "c", "no name for a package"),
-        ("-swish", "c", "no name for a package"),
-        ("swish-", "c", "no name for a package"),
-        ("../swish", "c", "no name for a package"),
+        ("-swoosh", "c", "no name for a package"),
+        ("swoosh-", "c", "no name for a package"),
+        ("../swoosh", "c", "no name for a package"),
         ("a/b", "c", "no name for a package"),
         ("a b", "c", "no name for a package"),
         ("schöner", "c", "no name for a package"),
-        ("swish\n", "c", "no name for a package"),
-        ("2swish", "c", "begins with a letter"),
-        ("pyframe-2swish", "c", "begins with a letter"),
+        ("swoosh\n", "c", "no name for a package"),
+        ("2swoosh", "c", "begins with a letter"),
+        ("pyframe-2swoosh", "c", "begins with a letter"),
         ("lambda", "c", "word of the language"),
         ("pyframe-match", "c", "word of the language"),
         ("pyframe-none", "c", "word of the language"),
@@ -284,7 +284,7 @@ def test_names(package: str, module: str, part: str, class_name: str) -> None:
         ("pyframe-dense", "python", "built in"),
         ("pyframe-layer-norm", "c", "built in"),
         ("adam", "optimizer", "built in"),
-        ("swish", "rust", "no plugin of kind"),
+        ("swoosh", "rust", "no plugin of kind"),
     ],
 )
 def test_what_makes_no_sense_is_refused(

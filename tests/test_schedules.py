@@ -22,6 +22,8 @@ from pyframe.schedules import (
     Warmup,
 )
 
+pytestmark = pytest.mark.once  # it says nothing of a kernel
+
 STEPS = np.arange(1000)
 
 

@@ -157,7 +157,7 @@ def _add_new_plugin(commands: Commands) -> None:
         description="Writes a folder NAME with a whole package: source, tests, README and wheel "
         "build. Without a flag it is a layer composed of nodes that are there already.",
     )
-    new.add_argument("name", metavar="NAME", help="of the package, as in pyframe-swish")
+    new.add_argument("name", metavar="NAME", help="of the package, as in pyframe-swoosh")
     kinds = new.add_mutually_exclusive_group()
     for kind, text in (
         ("python", "a node with forward and backward in NumPy"),
@@ -169,7 +169,7 @@ def _add_new_plugin(commands: Commands) -> None:
         "--layer", metavar="LAYER", help="the layer's name, as in causal_mean (default: NAME)"
     )
     new.add_argument(
-        "--op", metavar="OP", help="the op's and its kernels' name, as in cumsum; means --c"
+        "--op", metavar="OP", help="the op's and its kernels' name, as in running_sum; means --c"
     )
     new.add_argument(
         "--directory", type=Path, default=Path(), metavar="DIR", help="where the folder goes"

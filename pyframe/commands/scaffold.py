@@ -46,13 +46,13 @@ class Names(NamedTuple):
     Attributes
     ----------
     package : str
-        The distribution, as ``pip install`` takes it: ``pyframe-swish``.
+        The distribution, as ``pip install`` takes it: ``pyframe-swoosh``.
     module : str
-        What is imported: ``pyframe_swish``.
+        What is imported: ``pyframe_swoosh``.
     part : str
-        The name in the registry, without a leading ``pyframe_``: ``swish``.
+        The name in the registry, without a leading ``pyframe_``: ``swoosh``.
     class_name : str
-        The same in CamelCase: ``Swish``.
+        The same in CamelCase: ``Swoosh``.
     """
 
     package: str
@@ -80,8 +80,8 @@ def names(package: str, kind: str = "composed", part: str | None = None) -> Name
 
     Examples
     --------
-    >>> names("pyframe-swish")
-    Names(package='pyframe-swish', module='pyframe_swish', part='swish', class_name='Swish')
+    >>> names("pyframe-swoosh")
+    Names(package='pyframe-swoosh', module='pyframe_swoosh', part='swoosh', class_name='Swoosh')
     """
     if kind not in KINDS:
         raise ArgumentError(f"there is no plugin of kind {kind!r}; there are {', '.join(KINDS)}")

@@ -300,8 +300,8 @@ def pad_widths(value: Any, what: str) -> tuple[tuple[int, int], ...] | int:
         raise ArgumentError(f"{what} is {value!r:.80}; give a pair (before, after) for each axis")
     pairs = []
     for pair in value:
-        both = (pair, pair) if isinstance(pair, int | np.integer) else tuple(pair)
-        if len(both) != 2:
+        both = (pair, pair) if isinstance(pair, int | np.integer) else pair
+        if isinstance(both, str | bytes) or not isinstance(both, Sequence) or len(both) != 2:
             raise ArgumentError(f"{what} is {value!r:.80}; give a pair (before, after) an axis")
         first, last = (check_integer(what, n, at_least=0) for n in both)
         pairs.append((first, last))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -40,11 +41,24 @@ CHECKS: dict[str, Callable[..., Checks]] = {
 Options = Mapping[str, Mapping[str, Any]]
 
 
+class _Folder:
+    """A folder that goes, without a word, when nobody holds it any more; copies hold the same."""
+
+    def __init__(self) -> None:
+        self.name = tempfile.mkdtemp(prefix="pyframe-")
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Folder:
+        return self
+
+    def __del__(self, remove: Any = shutil.rmtree) -> None:
+        remove(self.name, ignore_errors=True)
+
+
 class _Checkpoint(ModelCheckpoint):
     """A `ModelCheckpoint` that writes into a folder of its own, which goes when it goes."""
 
     def __init__(self) -> None:
-        folder = tempfile.TemporaryDirectory(prefix="pyframe-")
+        folder = _Folder()
         super().__init__(os.path.join(folder.name, "model.pyframe"), every=2)
         vars(self)["folder"] = folder
 
