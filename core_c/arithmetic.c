@@ -105,8 +105,9 @@ enum { SPREAD = 256 };
 /* At most SPREAD elements of y from as many of a and b. */
 typedef void block_function(const pf_call *call, real *y, const real *a, const real *b, int64_t n);
 
-static void row_in_blocks(const pf_call *call, block_function *function, real *y, const real *a,
-                          int64_t a_step, const real *b, int64_t b_step, int64_t n) {
+PF_ONCE static void row_in_blocks(const pf_call *call, block_function *function, real *y,
+                                  const real *a, int64_t a_step, const real *b, int64_t b_step,
+                                  int64_t n) {
     if (n == 0) return;
     real as[SPREAD], bs[SPREAD];
     const int64_t width = n < SPREAD ? n : SPREAD;

@@ -74,7 +74,7 @@ typedef struct {
     int64_t count;
 } k_blocks;
 
-static k_blocks blocks_of(const pf_gemm *g) {
+PF_ONCE static k_blocks blocks_of(const pf_gemm *g) {
     /* With k = 0 there are no taps: `a_rows` would point to no rows. */
     if (g->k == 0 || (g->taps <= 1 && g->k <= DEPTH))
         return (k_blocks){.taps = 1, .depth = g->k, .taps_at_once = 1, .pieces = 1, .count = 1};
@@ -138,8 +138,8 @@ static void pack_columns(const real *b, int64_t b_row, int64_t depth, int64_t wi
     }
 }
 
-static void pack(const pf_gemm *g, int64_t p, int64_t depth, int64_t j, int64_t width,
-                 real *panel) {
+PF_ONCE static void pack(const pf_gemm *g, int64_t p, int64_t depth, int64_t j, int64_t width,
+                         real *panel) {
     const real *b = g->b;
     if (g->b_transposed)
         pack_columns(b + j * g->b_row + p, g->b_row, depth, width, panel,

@@ -28,6 +28,10 @@
 #define PF_SMALL 0
 #endif
 
+/* Goes before a function that is called in several places, in none of them so often that a copy of
+ * it there would pay. */
+#define PF_ONCE __attribute__((noinline, unused))
+
 #define PF_SYMBOL_OF(name, type, isa) pf_##name##_##type##_##isa
 #define PF_SYMBOL(name, type, isa) PF_SYMBOL_OF(name, type, isa)
 

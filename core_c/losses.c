@@ -54,13 +54,14 @@ void PF_RARE(scale_weights)(weighted_rows *b, real sum) {
 }
 #endif
 
-__attribute__((noinline)) static void weigh(weighted_rows *b) {
+PF_ONCE static void weigh(weighted_rows *b) {
     const real sum = pf_sum(b->weight, b->rows);
     b->total = sum * (real)b->row;
     if (!(sum > R(0x1p-16) && sum < R(0x1p16))) PF_RARE(scale_weights)(b, sum);
 }
 
-static weighted_rows weighted_rows_of(const pf_call *call, const pf_operand *shape, int weight) {
+PF_ONCE static weighted_rows weighted_rows_of(const pf_call *call, const pf_operand *shape,
+                                              int weight) {
     weighted_rows b;
     b.count = pf_count(shape);
     b.rows = shape->ndim > 0 ? shape->dims[0] : 1;
@@ -80,7 +81,7 @@ static inline real weight_of(weighted_rows b, int64_t r) {
 }
 
 /* out_ij = w_i dl_ij out_ij; w is 1 without weights, and dl is 1 if it is NULL. */
-static void weigh_rows(weighted_rows b, const real *restrict dl, real *restrict out) {
+PF_ONCE static void weigh_rows(weighted_rows b, const real *restrict dl, real *restrict out) {
     if (!b.weight && !dl) return;
     for (int64_t r = 0; r < b.rows; r++) {
         const real weight = weight_of(b, r);
@@ -162,8 +163,8 @@ real PF_RARE(great_mean)(weighted_rows b, element_function *f, const real *y, co
 
 /* y, y_hat, [weight] -> loss; y_hat is input number `second`. One function for all losses,
  * with the loops of each; rare(...) is LITTLE times the loss of an element. */
-__attribute__((noinline)) static int loss(const pf_call *call, int second, sum_function *sum,
-                                          pf_loop *each, element_function *rare, real delta) {
+PF_ONCE static int loss(const pf_call *call, int second, sum_function *sum, pf_loop *each,
+                        element_function *rare, real delta) {
     const weighted_rows b = weighted_rows_of(call, call->inputs[second], second + 1);
     const real *y = pf_in(call, 0), *y_hat = pf_in(call, second);
     real *out = pf_out(call, 0);
@@ -383,7 +384,8 @@ typedef struct {
 } cross_entropy_attributes;
 
 /* Fails at the first label that is neither a class nor the one to be ignored. */
-static int check_labels(const pf_call *call, int operand, int64_t classes, ignored_label ignored) {
+PF_ONCE static int check_labels(const pf_call *call, int operand, int64_t classes,
+                                ignored_label ignored) {
     const int64_t *labels = pf_in_int(call, operand), n = pf_count(call->inputs[operand]);
     for (int64_t i = 0; i < n; i++)
         if ((labels[i] < 0 || labels[i] >= classes) && !is_ignored(ignored, labels[i]))

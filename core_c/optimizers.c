@@ -413,7 +413,7 @@ __attribute__((noinline, cold)) static double scaled_norm(const double *x, int64
 
 /* sqrt(sum_i x[i]^2), in double, so that float32 neither overflows nor loses the small ones; NaN or
  * infinite if any of them is */
-__attribute__((noinline)) static double norm_of(const pf_call *call, const real *x, int64_t n) {
+PF_ONCE static double norm_of(const pf_call *call, const real *x, int64_t n) {
     int64_t each = (n + SQUARE_PARTS - 1) / SQUARE_PARTS;
     if (each < SQUARE_PART) each = SQUARE_PART;
     squares of = {x, {0}};
@@ -750,7 +750,7 @@ typedef struct {
 enum { SIGNS = 128, ATTEMPTS = 64 };
 
 /* The signs of the elements from SIGNS * block on: each takes one bit of a Philox block. */
-static void draw_signs(const pf_call *call, int attempt, int64_t block, real signs[SIGNS]) {
+PF_ONCE static void draw_signs(const pf_call *call, int attempt, int64_t block, real signs[SIGNS]) {
     uint32_t words[4];
     uint64_t counter = (uint64_t)call->step->step | (uint64_t)attempt << 56;
     pf_philox(call->step->seed, call->stream, (uint64_t)block, counter, words);

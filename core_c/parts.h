@@ -31,8 +31,8 @@ static inline void pf_run_part(void *context, int64_t part) {
 
 /* Runs the body for all rows, `each` rows a part; no part is empty unless there are no rows at all.
  * `row_bytes`: the work on one row, in bytes that a simple loop reads in the same time. */
-static inline void pf_in_parts(const pf_call *call, int64_t rows, int64_t each, int64_t row_bytes,
-                               pf_part_body *body, void *results) {
+PF_ONCE static void pf_in_parts(const pf_call *call, int64_t rows, int64_t each, int64_t row_bytes,
+                                pf_part_body *body, void *results) {
     if (rows <= each) { /* the usual case; avoids the pool */
         body(call, 0, 0, rows, results);
         return;
