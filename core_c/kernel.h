@@ -163,14 +163,17 @@ static inline real pf_sum_block(const real *restrict x, int64_t n) {
     return pf_fold(lane);
 }
 
-/* sum_i x[i] */
-static inline real pf_sum(const real *restrict x, int64_t n) {
-    if (n <= PF_BLOCK) return pf_sum_block(x, n);
+PF_ONCE static real pf_long_sum(const real *restrict x, int64_t n) {
     pf_tree tree = {0};
     for (; n > PF_BLOCK; x += PF_BLOCK, n -= PF_BLOCK)
         pf_tree_add(&tree, pf_sum_block(x, PF_BLOCK));
     pf_tree_add(&tree, pf_sum_block(x, n));
     return pf_tree_total(&tree);
+}
+
+/* sum_i x[i] */
+static inline real pf_sum(const real *restrict x, int64_t n) {
+    return n <= PF_BLOCK ? pf_sum_block(x, n) : pf_long_sum(x, n);
 }
 
 /* pf_dot of at most PF_BLOCK pairs */
@@ -199,14 +202,17 @@ static inline real pf_dot_and_sum_block(const real *restrict a, const real *rest
     return pf_fold(dots);
 }
 
-/* sum_i a[i] b[i] */
-static inline real pf_dot(const real *restrict a, const real *restrict b, int64_t n) {
-    if (n <= PF_BLOCK) return pf_dot_block(a, b, n);
+PF_ONCE static real pf_long_dot(const real *restrict a, const real *restrict b, int64_t n) {
     pf_tree tree = {0};
     for (; n > PF_BLOCK; a += PF_BLOCK, b += PF_BLOCK, n -= PF_BLOCK)
         pf_tree_add(&tree, pf_dot_block(a, b, PF_BLOCK));
     pf_tree_add(&tree, pf_dot_block(a, b, n));
     return pf_tree_total(&tree);
+}
+
+/* sum_i a[i] b[i] */
+static inline real pf_dot(const real *restrict a, const real *restrict b, int64_t n) {
+    return n <= PF_BLOCK ? pf_dot_block(a, b, n) : pf_long_dot(a, b, n);
 }
 
 #endif
