@@ -142,7 +142,7 @@ static inline real sum_elements(sum_function *sum, pf_loop *each, const real *y,
         each(size, y, y_hat, l, NULL, delta, 1);
         if (w)
             for (int64_t i = 0; i < size; i++) l[i] *= w[start + i] * unit;
-        if (!out) total += pf_sum_block(l, size);
+        if (!out) total += PF_NAME(sum_block)(l, size);
     }
     return total;
 }
