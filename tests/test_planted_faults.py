@@ -284,7 +284,7 @@ FAULTS = [
         "the tail of a sum dropped",
         "sums.c",
         "for (int64_t j = 0; j < n % PF_LANES; j++) lane[j] += x[i + j];",
-        "",
+        "for (int64_t j = 0; j < 0; j++) lane[j] += x[i + j];",
         "sum",
     ),
 ]
