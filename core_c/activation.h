@@ -4,7 +4,6 @@
 #ifndef PYFRAME_ACTIVATION_H
 #define PYFRAME_ACTIVATION_H
 
-#include "pyframe/epilogue.h"
 #include "vector_functions.h"
 
 /* 1 / (1 + exp(-x)), without overflow: the exponent is never positive. */
@@ -25,15 +24,9 @@ static inline real pf_tanh_slope(real x) {
     return w * (R(2.0) - w);
 }
 
-/* y = f(y), n elements; activation is one of enum pf_activation. */
-static inline void pf_activate_all(int activation, real slope, real *y, int64_t n) {
-    PF_OF_REAL(pf_activate)(&PF_NAME(vector_functions), activation, slope, y, n);
-}
-
-/* dx = dx f', n elements, from what is saved. */
-static inline void pf_activate_grad_all(int activation, real slope, real *restrict dx,
-                                        const real *restrict saved, int64_t n) {
-    PF_OF_REAL(pf_activate_grad)(activation, slope, dx, saved, n);
-}
+/* rows x n elements, the rows of y and of saved so far apart: y = f(y), or, if what is saved is
+ * given, y = y f'. activation is one of enum pf_activation. */
+void PF_NAME(activate_all)(int activation, real slope, int64_t rows, int64_t n, real *y,
+                           int64_t y_row, const real *saved, int64_t saved_row);
 
 #endif

@@ -6,7 +6,8 @@
  * In float32, gelu, silu and their slopes come from math32.h; in float64 they are written out here.
  */
 #include "activation.h"
-#include "elementwise.h"
+#include "pyframe/epilogue.h"
+#include "spans.h"
 
 /* y = max(x, 0) */
 PF_MAP(relu, x < 0 ? R(0.0) : x)
@@ -14,24 +15,17 @@ PF_MAP(relu, x < 0 ? R(0.0) : x)
 PF_MAP_GRAD(relu_grad, y, y <= 0 ? R(0.0) : dy)
 
 /* The kernel `name`: output 0 is y = f(x), and output 1, if it is wanted, f'(x). */
-#define MAP_WITH_SLOPE(name, value, slope)                              \
-    int PF_NAME(name)(const pf_call *call) {                            \
-        const real *xs = pf_in(call, 0);                                \
-        real *ys = pf_out(call, 0);                                     \
-        real *slopes = call->output_count > 1 ? pf_out(call, 1) : NULL; \
-        int64_t n = pf_count(call->outputs[0]);                         \
-        if (!slopes) {                                                  \
-            PF_NAME(name##_all)(n, xs, ys);                             \
-            return PF_OK;                                               \
-        }                                                               \
-        if (!ys) ys = slopes; /* overwritten by the slopes */           \
-        PF_INDEPENDENT                                                  \
-        for (int64_t i = 0; i < n; i++) {                               \
-            const real x = xs[i], y = value;                            \
-            ys[i] = y;                                                  \
-            slopes[i] = slope;                                          \
-        }                                                               \
-        return PF_OK;                                                   \
+#define MAP_WITH_SLOPE(name, value, slope)                                                    \
+    PF_LOOP(name, const real x = as[i], y = value; ys[i] = y; zs[i] = slope)                  \
+    int PF_NAME(name)(const pf_call *call) {                                                  \
+        const real *x = pf_in(call, 0);                                                       \
+        real *y = pf_out(call, 0), *slopes = call->output_count > 1 ? pf_out(call, 1) : NULL; \
+        const int64_t n = pf_count(call->outputs[0]);                                         \
+        if (!slopes)                                                                          \
+            PF_NAME(name##_all)(n, x, y);                                                     \
+        else /* without y they are written over it */                                         \
+            name##_loop(n, x, NULL, y ? y : slopes, slopes, 0, 0);                            \
+        return PF_OK;                                                                         \
     }
 
 /* y = 1 / (1 + exp(-x)), y' = exp(-x) y^2 */
@@ -45,9 +39,9 @@ MAP_WITH_SLOPE(tanh, r_tanh(x), pf_tanh_slope(x))
 PF_MAP_GRAD(tanh_grad, slope, slope *dy)
 
 /* y = log(1 + exp(x)), without overflow */
-PF_MAP(softplus, (x > 0 ? x : R(0.0)) + r_log1p_unit(r_exp_minus_abs(x)))
+PF_LONG_MAP(softplus, (x > 0 ? x : R(0.0)) + r_log1p_unit(r_exp_minus_abs(x)))
 /* dx = dy / (1 + exp(-x)) */
-PF_MAP_GRAD(softplus_grad, x, pf_sigmoid(x) * dy)
+PF_LONG_MAP_GRAD(softplus_grad, x, pf_sigmoid(x) * dy)
 
 typedef struct {
     double slope;
@@ -81,27 +75,23 @@ typedef struct {
     double alpha;
 } elu_attributes;
 
+static real alpha_of(const pf_call *call) {
+    return (real)((const elu_attributes *)call->attributes)->alpha;
+}
+
 /* y = x for x > 0, else alpha (exp(x) - 1) */
+PF_LOOP(elu, const real x = as[i]; ys[i] = x > 0 ? x : p * r_expm1(x))
 int PF_NAME(elu)(const pf_call *call) {
-    const elu_attributes *attributes = call->attributes;
-    const real *x = pf_in(call, 0);
-    real *y = pf_out(call, 0);
-    real alpha = (real)attributes->alpha;
-    int64_t n = pf_count(call->outputs[0]);
-    PF_INDEPENDENT
-    for (int64_t i = 0; i < n; i++) y[i] = x[i] > 0 ? x[i] : alpha * r_expm1(x[i]);
+    elu_loop(pf_count(call->outputs[0]), pf_in(call, 0), NULL, pf_out(call, 0), NULL,
+             alpha_of(call), 0);
     return PF_OK;
 }
 
 /* dx = dy for x > 0, else dy alpha exp(x); from x, since y + alpha would cancel */
+PF_LOOP(elu_grad, const real dy = as[i], x = bs[i]; ys[i] = x > 0 ? dy : dy * (p * r_exp(x)))
 int PF_NAME(elu_grad)(const pf_call *call) {
-    const elu_attributes *attributes = call->attributes;
-    const real *dy = pf_in(call, 0), *x = pf_in(call, 1);
-    real *dx = pf_out(call, 0);
-    real alpha = (real)attributes->alpha;
-    int64_t n = pf_count(call->outputs[0]);
-    PF_INDEPENDENT
-    for (int64_t i = 0; i < n; i++) dx[i] = x[i] > 0 ? dy[i] : dy[i] * (alpha * r_exp(x[i]));
+    elu_grad_loop(pf_count(call->outputs[0]), pf_in(call, 0), pf_in(call, 1), pf_out(call, 0), NULL,
+                  alpha_of(call), 0);
     return PF_OK;
 }
 
@@ -191,39 +181,41 @@ static inline double r_gelu_tanh_slope(double x) {
 
 #endif
 
-PF_MAP(silu, (real)r_silu(x))
-PF_MAP_GRAD(silu_grad, x, (real)(dy * r_silu_slope(x)))
+PF_LONG_MAP(silu, (real)r_silu(x))
+PF_LONG_MAP_GRAD(silu_grad, x, (real)(dy * r_silu_slope(x)))
 
 typedef struct {
     int64_t approximate; /* 0: erf, 1: tanh */
 } gelu_attributes;
 
+static int is_approximate(const pf_call *call) {
+    return ((const gelu_attributes *)call->attributes)->approximate != 0;
+}
+
+PF_LOOP(gelu_tanh, ys[i] = (real)r_gelu_tanh(as[i]))
+PF_LOOP(gelu, ys[i] = (real)r_gelu(as[i]))
 int PF_NAME(gelu)(const pf_call *call) {
-    const gelu_attributes *attributes = call->attributes;
-    const real *x = pf_in(call, 0);
-    real *y = pf_out(call, 0);
-    int64_t n = pf_count(call->outputs[0]);
-    if (attributes->approximate) {
-        PF_INDEPENDENT
-        for (int64_t i = 0; i < n; i++) y[i] = (real)r_gelu_tanh(x[i]);
-    } else {
-        PF_INDEPENDENT
-        for (int64_t i = 0; i < n; i++) y[i] = (real)r_gelu(x[i]);
-    }
+    pf_loop *loop = is_approximate(call) ? gelu_tanh_loop : gelu_loop;
+    loop(pf_count(call->outputs[0]), pf_in(call, 0), NULL, pf_out(call, 0), NULL, 0, 0);
     return PF_OK;
 }
 
+PF_LOOP(gelu_tanh_grad, ys[i] = (real)(as[i] * r_gelu_tanh_slope(bs[i])))
+PF_LOOP(gelu_grad, ys[i] = (real)(as[i] * r_gelu_slope(bs[i])))
 int PF_NAME(gelu_grad)(const pf_call *call) {
-    const gelu_attributes *attributes = call->attributes;
-    const real *dy = pf_in(call, 0), *x = pf_in(call, 1);
-    real *dx = pf_out(call, 0);
-    int64_t n = pf_count(call->outputs[0]);
-    if (attributes->approximate) {
-        PF_INDEPENDENT
-        for (int64_t i = 0; i < n; i++) dx[i] = (real)(dy[i] * r_gelu_tanh_slope(x[i]));
-    } else {
-        PF_INDEPENDENT
-        for (int64_t i = 0; i < n; i++) dx[i] = (real)(dy[i] * r_gelu_slope(x[i]));
-    }
+    pf_loop *loop = is_approximate(call) ? gelu_tanh_grad_loop : gelu_grad_loop;
+    loop(pf_count(call->outputs[0]), pf_in(call, 0), pf_in(call, 1), pf_out(call, 0), NULL, 0, 0);
     return PF_OK;
+}
+
+/* ---- as the end of a product ---- */
+
+void PF_NAME(activate_all)(int activation, real slope, int64_t rows, int64_t n, real *y,
+                           int64_t y_row, const real *saved, int64_t saved_row) {
+    for (int64_t r = 0; r < rows; r++, y += y_row) {
+        if (saved)
+            PF_OF_REAL(pf_activate_grad)(activation, slope, y, saved + r * saved_row, n);
+        else
+            PF_OF_REAL(pf_activate)(&PF_NAME(vector_functions), activation, slope, y, n);
+    }
 }

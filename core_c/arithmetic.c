@@ -1,5 +1,5 @@
 /* Arithmetic: one or two operands, element by element; two are broadcast as in NumPy. */
-#include "elementwise.h"
+#include "spans.h"
 #include "vector_functions.h"
 #include "walk.h"
 
@@ -21,7 +21,7 @@ static inline double bell(double x) {
     return pf_exp_square(x < -30.0 ? -30.0 : x > 30.0 ? 30.0 : x);
 }
 /* dx = dy 2 / sqrt(pi) exp(-x^2) */
-PF_MAP_GRAD(erf_grad, x, (real)(dy * 1.12837916709551257390 * bell(x)))
+PF_LONG_MAP_GRAD(erf_grad, x, (real)(dy * 1.12837916709551257390 * bell(x)))
 
 /* Walks over y with operands a and b; an operand has stride 0 along an axis it is stretched on. */
 static pf_walk broadcast(const pf_operand *a, const pf_operand *b, const pf_operand *y) {
@@ -105,8 +105,9 @@ enum { SPREAD = 256 };
 /* At most SPREAD elements of y from as many of a and b. */
 typedef void block_function(const pf_call *call, real *y, const real *a, const real *b, int64_t n);
 
-static void row_in_blocks(const pf_call *call, block_function *function, real *y, const real *a,
-                          int64_t a_step, const real *b, int64_t b_step, int64_t n) {
+PF_ONCE static void row_in_blocks(const pf_call *call, block_function *function, real *y,
+                                  const real *a, int64_t a_step, const real *b, int64_t b_step,
+                                  int64_t n) {
     if (n == 0) return;
     real as[SPREAD], bs[SPREAD];
     const int64_t width = n < SPREAD ? n : SPREAD;

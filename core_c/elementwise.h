@@ -9,12 +9,17 @@
 
 #include "kernel.h"
 
+#ifdef __clang__
+#define PF_RARE_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define PF_RARE_INDEPENDENT _Pragma("GCC ivdep")
+#endif
+
+/* A small set has vectors only in its rare functions (PF_RARE), which all sets run. */
 #if PF_SMALL
 #define PF_INDEPENDENT
-#elif defined(__clang__)
-#define PF_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
 #else
-#define PF_INDEPENDENT _Pragma("GCC ivdep")
+#define PF_INDEPENDENT PF_RARE_INDEPENDENT
 #endif
 
 /* The kernel `name`: output 0 is `expression` of the element x of input 0. */

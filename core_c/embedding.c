@@ -2,6 +2,7 @@
  *
  * Rows are copied and added as memory delivers them, so wider vectors gain nothing: there is one
  * copy of these kernels for all instruction sets. */
+#include "elementwise.h"
 #include "parts.h"
 
 typedef struct {
@@ -55,6 +56,7 @@ static void add_rows(const pf_call *call, int64_t part, int64_t first, int64_t e
         if (row < first || row >= end || row == attributes->padding_index) continue;
         const real *restrict from = dy + i * units;
         real *restrict to = dweight + row * units;
+        PF_RARE_INDEPENDENT
         for (int64_t j = 0; j < units; j++) to[j] += from[j];
     }
 }

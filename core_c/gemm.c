@@ -31,12 +31,12 @@ enum {
 typedef void (*tile_function)(const pf_tile *);
 
 /* `cut` is a little slower than `plain`, but also handles a partial last vector and can leave a
- * copy of b. */
+ * copy of b. Where it loses less than 4 %, it is all there is. */
 #define PF_CUT_TILE(rows, vectors) \
     static void cut_##rows##_##vectors(const pf_tile *t) { pf_tile_run(rows, vectors, 1, t); }
 #define PF_PLAIN_TILE(rows, vectors) \
     static void plain_##rows##_##vectors(const pf_tile *t) { pf_tile_run(rows, vectors, 0, t); }
-#if PF_SMALL
+#if PF_SMALL || PF_REAL_BITS == 64 || PF_VECTOR_REGISTERS == 16
 #define PF_TILES(rows) PF_CUT_TILE(rows, 1) PF_CUT_TILE(rows, 2)
 #define PF_ENTRY(rows) {{cut_##rows##_1, cut_##rows##_1}, {cut_##rows##_2, cut_##rows##_2}},
 #else
@@ -74,7 +74,7 @@ typedef struct {
     int64_t count;
 } k_blocks;
 
-static k_blocks blocks_of(const pf_gemm *g) {
+PF_ONCE static k_blocks blocks_of(const pf_gemm *g) {
     /* With k = 0 there are no taps: `a_rows` would point to no rows. */
     if (g->k == 0 || (g->taps <= 1 && g->k <= DEPTH))
         return (k_blocks){.taps = 1, .depth = g->k, .taps_at_once = 1, .pieces = 1, .count = 1};
@@ -138,8 +138,8 @@ static void pack_columns(const real *b, int64_t b_row, int64_t depth, int64_t wi
     }
 }
 
-static void pack(const pf_gemm *g, int64_t p, int64_t depth, int64_t j, int64_t width,
-                 real *panel) {
+PF_ONCE static void pack(const pf_gemm *g, int64_t p, int64_t depth, int64_t j, int64_t width,
+                         real *panel) {
     const real *b = g->b;
     if (g->b_transposed)
         pack_columns(b + j * g->b_row + p, g->b_row, depth, width, panel,
@@ -167,14 +167,9 @@ void PF_NAME(gemm_pack)(const pf_gemm *g, void *panels) {
 /* ---- the rest of the epilogue, run while a stored tile is still in the L1 cache ---- */
 
 static void finish(const pf_gemm *g, int64_t i, int64_t rows, int64_t j, int64_t width) {
-    for (int64_t r = i; r < i + rows; r++) {
-        real *c = (real *)g->c + r * g->c_row + j;
-        if (g->saved)
-            pf_activate_grad_all(g->activation, (real)g->slope, c,
-                                 (const real *)g->saved + r * g->saved_row + j, width);
-        else
-            pf_activate_all(g->activation, (real)g->slope, c, width);
-    }
+    const real *saved = g->saved ? (const real *)g->saved + i * g->saved_row + j : NULL;
+    PF_NAME(activate_all)(g->activation, (real)g->slope, rows, width,
+                          (real *)g->c + i * g->c_row + j, g->c_row, saved, g->saved_row);
 }
 
 /* ---- parts: row blocks times groups of panels ---- */

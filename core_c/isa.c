@@ -69,6 +69,13 @@ static const struct {
 #endif
 };
 
+static const char *const names[] = {
+#define PF_KERNEL(name) #name,
+#include "kernels.h"
+#undef PF_KERNEL
+};
+
+enum { KERNEL_COUNT = sizeof names / sizeof names[0] };
 enum { SET_COUNT = sizeof sets / sizeof sets[0] };
 
 static int selected = 0;
@@ -80,10 +87,9 @@ void pf_select_isa(int isa) { selected = isa; }
 int pf_selected_isa(void) { return selected; }
 
 pf_kernel pf_find_kernel(int isa, const char *name, int bits) {
-    const pf_kernel_table *kernels = sets[isa].kernels;
-    for (int i = 0; i < kernels->count; i++)
-        if (strcmp(kernels->rows[i].name, name) == 0)
-            return bits == 32 ? kernels->rows[i].f32 : kernels->rows[i].f64;
+    const pf_kernel_row *rows = sets[isa].kernels->rows;
+    for (int i = 0; i < KERNEL_COUNT; i++)
+        if (strcmp(names[i], name) == 0) return bits == 32 ? rows[i].f32 : rows[i].f64;
     return NULL;
 }
 
@@ -110,8 +116,8 @@ void pf_repeat_gemm(const pf_gemm_functions *functions, const pf_gemm *const *pr
         for (int64_t i = 0; i < count; i++) functions->run(products[i]);
 }
 
-int pf_kernel_count(void) { return sets[0].kernels->count; }
+int pf_kernel_count(void) { return KERNEL_COUNT; }
 
 const char *pf_kernel_name(int index) {
-    return index >= 0 && index < pf_kernel_count() ? sets[0].kernels->rows[index].name : NULL;
+    return index >= 0 && index < KERNEL_COUNT ? names[index] : NULL;
 }

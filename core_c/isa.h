@@ -5,15 +5,14 @@
 
 #include "plan.h"
 
+/* A kernel's name is in isa.c, once for all sets. */
 typedef struct pf_kernel_row {
-    const char *name;
     pf_kernel f32, f64;
 } pf_kernel_row;
 
 /* The kernels of one set, as kernels.c lists them. */
 typedef struct pf_kernel_table {
     const pf_kernel_row *rows;
-    int count;
     pf_gemm_functions gemm_f32, gemm_f64;
     const pf_vector_functions *vector_f32, *vector_f64;
     pf_peaks peaks_f32, peaks_f64;

@@ -28,13 +28,9 @@
 #define PF_SMALL 0
 #endif
 
-/* Goes before a function that is compiled once for each of the functions or constants that it is
- * called with, or, in a small set, once for all. */
-#if PF_SMALL
-#define PF_FOR_EACH_USE __attribute__((noinline)) static
-#else
-#define PF_FOR_EACH_USE __attribute__((always_inline)) static inline
-#endif
+/* Goes before a function that is called in several places, in none of them so often that a copy of
+ * it there would pay. */
+#define PF_ONCE __attribute__((noinline, unused))
 
 #define PF_SYMBOL_OF(name, type, isa) pf_##name##_##type##_##isa
 #define PF_SYMBOL(name, type, isa) PF_SYMBOL_OF(name, type, isa)
@@ -133,61 +129,18 @@ static inline real pf_fold(real lane[PF_LANES]) {
     return lane[0];
 }
 
-/* A binary tree of sums: for each bit k set in count, partial[] holds the sum of 2^k blocks.
- */
-typedef struct {
-    int64_t count;
-    int depth;
-    real partial[64];
-} pf_tree;
-
-static inline void pf_tree_add(pf_tree *tree, real sum) {
-    for (int64_t c = tree->count++; c & 1; c >>= 1) sum += tree->partial[--tree->depth];
-    tree->partial[tree->depth++] = sum;
-}
-
-static inline real pf_tree_total(const pf_tree *tree) {
-    real total = 0;
-    for (int i = tree->depth - 1; i >= 0; i--) total += tree->partial[i];
-    return total;
-}
-
-/* pf_sum of at most PF_BLOCK numbers */
-static inline real pf_sum_block(const real *restrict x, int64_t n) {
-    if (n < PF_LANES) { /* a few numbers are not worth the folding */
-        real total = 0;
-        for (int64_t i = 0; i < n; i++) total += x[i];
-        return total;
-    }
-    real lane[PF_LANES] = {0};
-    int64_t i = 0;
-    for (; i + PF_LANES <= n; i += PF_LANES)
-        PF_EACH_LANE for (int j = 0; j < PF_LANES; j++) lane[j] += x[i + j];
-    for (int64_t j = 0; j < n % PF_LANES; j++) lane[j] += x[i + j];
-    return pf_fold(lane);
-}
+/* sum_i x[i] and sum_i a[i] b[i]: of at most PF_BLOCK terms, and of more. */
+real PF_NAME(sum_block)(const real *restrict x, int64_t n);
+real PF_NAME(dot_block)(const real *restrict a, const real *restrict b, int64_t n);
+real PF_NAME(long_sum)(const real *restrict x, int64_t n);
+real PF_NAME(long_dot)(const real *restrict a, const real *restrict b, int64_t n);
 
 /* sum_i x[i] */
 static inline real pf_sum(const real *restrict x, int64_t n) {
-    if (n <= PF_BLOCK) return pf_sum_block(x, n);
-    pf_tree tree = {0};
-    for (; n > PF_BLOCK; x += PF_BLOCK, n -= PF_BLOCK)
-        pf_tree_add(&tree, pf_sum_block(x, PF_BLOCK));
-    pf_tree_add(&tree, pf_sum_block(x, n));
-    return pf_tree_total(&tree);
+    return n <= PF_BLOCK ? PF_NAME(sum_block)(x, n) : PF_NAME(long_sum)(x, n);
 }
 
-/* pf_dot of at most PF_BLOCK pairs */
-static inline real pf_dot_block(const real *restrict a, const real *restrict b, int64_t n) {
-    real lane[PF_LANES] = {0};
-    int64_t i = 0;
-    for (; i + PF_LANES <= n; i += PF_LANES)
-        PF_EACH_LANE for (int j = 0; j < PF_LANES; j++) lane[j] += a[i + j] * b[i + j];
-    for (int64_t j = 0; j < n % PF_LANES; j++) lane[j] += a[i + j] * b[i + j];
-    return pf_fold(lane);
-}
-
-/* pf_dot_block(a, b, n), and pf_sum_block(b, n) in *sum, in one pass: neither sum waits for the
+/* pf_dot(a, b, n), and pf_sum(b, n) in *sum, in one pass: neither sum waits for the
  * additions of the other. n is at least PF_LANES. */
 static inline real pf_dot_and_sum_block(const real *restrict a, const real *restrict b, int64_t n,
                                         real *sum) {
@@ -205,12 +158,7 @@ static inline real pf_dot_and_sum_block(const real *restrict a, const real *rest
 
 /* sum_i a[i] b[i] */
 static inline real pf_dot(const real *restrict a, const real *restrict b, int64_t n) {
-    if (n <= PF_BLOCK) return pf_dot_block(a, b, n);
-    pf_tree tree = {0};
-    for (; n > PF_BLOCK; a += PF_BLOCK, b += PF_BLOCK, n -= PF_BLOCK)
-        pf_tree_add(&tree, pf_dot_block(a, b, PF_BLOCK));
-    pf_tree_add(&tree, pf_dot_block(a, b, n));
-    return pf_tree_total(&tree);
+    return n <= PF_BLOCK ? PF_NAME(dot_block)(a, b, n) : PF_NAME(long_dot)(a, b, n);
 }
 
 #endif

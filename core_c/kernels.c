@@ -1,4 +1,4 @@
-/* The kernels of one instruction set, by name; compiled once for each set. */
+/* The kernels of one instruction set, in the order of kernels.h; compiled once for each set. */
 #include "isa.h"
 #include "kernel.h"
 
@@ -12,7 +12,7 @@
 #undef PF_KERNEL
 
 static const pf_kernel_row rows[] = {
-#define PF_KERNEL(name) {#name, PF_F32(name), PF_F64(name)},
+#define PF_KERNEL(name) {PF_F32(name), PF_F64(name)},
 #include "kernels.h"
 #undef PF_KERNEL
 };
@@ -48,7 +48,6 @@ double PF_F64(peak_bytes)(void *to, const void *from, int64_t n, int64_t rounds)
     {symbol(peak_operations), symbol(peak_operations_again), symbol(peak_bytes)}
 
 const pf_kernel_table PF_TABLE(PF_ISA) = {rows,
-                                          sizeof rows / sizeof rows[0],
                                           PF_GEMM(PF_F32),
                                           PF_GEMM(PF_F64),
                                           &PF_F32(vector_functions),

@@ -56,7 +56,9 @@ int PF_NAME(linear)(const pf_call *call) {
         const int64_t n = pf_count(call->outputs[0]);
         PF_INDEPENDENT
         for (int64_t i = 0; i < n; i++) y[i] = slope * x[i] + offset;
-        if (attributes) pf_activate_all((int)attributes->activation, (real)attributes->slope, y, n);
+        if (attributes)
+            PF_NAME(activate_all)((int)attributes->activation, (real)attributes->slope, 1, n, y, n,
+                                  NULL, 0);
         return PF_OK;
     }
     pf_gemm g = product(0, 0, pf_row_count(call->inputs[0]), weights->dims[1], weights->dims[0], x,
@@ -86,8 +88,8 @@ int PF_NAME(linear_grad)(const pf_call *call) {
         if (dx)
             for (int64_t i = 0; i < n; i++) dx[i] = weight[0] * dy[i];
         if (dx && saved && attributes)
-            pf_activate_grad_all((int)attributes->activation, (real)attributes->slope, dx, saved,
-                                 n);
+            PF_NAME(activate_all)((int)attributes->activation, (real)attributes->slope, 1, n, dx, n,
+                                  saved, n);
         if (dweight && dbias && n >= PF_LANES && n <= PF_BLOCK) {
             dweight[0] = pf_dot_and_sum_block(x, dy, n, dbias);
             return PF_OK;

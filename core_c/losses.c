@@ -7,6 +7,7 @@
  *     none  w_i l_ij, element by element.
  * The weights are data: they get no gradient. */
 #include "rows.h"
+#include "spans.h"
 
 enum { MEAN = 0, SUM = 1, NONE = 2 };
 
@@ -53,13 +54,14 @@ void PF_RARE(scale_weights)(weighted_rows *b, real sum) {
 }
 #endif
 
-__attribute__((noinline)) static void weigh(weighted_rows *b) {
+PF_ONCE static void weigh(weighted_rows *b) {
     const real sum = pf_sum(b->weight, b->rows);
     b->total = sum * (real)b->row;
     if (!(sum > R(0x1p-16) && sum < R(0x1p16))) PF_RARE(scale_weights)(b, sum);
 }
 
-static weighted_rows weighted_rows_of(const pf_call *call, const pf_operand *shape, int weight) {
+PF_ONCE static weighted_rows weighted_rows_of(const pf_call *call, const pf_operand *shape,
+                                              int weight) {
     weighted_rows b;
     b.count = pf_count(shape);
     b.rows = shape->ndim > 0 ? shape->dims[0] : 1;
@@ -79,12 +81,14 @@ static inline real weight_of(weighted_rows b, int64_t r) {
 }
 
 /* out_ij = w_i dl_ij out_ij; w is 1 without weights, and dl is 1 if it is NULL. */
-static void weigh_rows(weighted_rows b, const real *restrict dl, real *restrict out) {
+PF_ONCE static void weigh_rows(weighted_rows b, const real *restrict dl, real *restrict out) {
     if (!b.weight && !dl) return;
     for (int64_t r = 0; r < b.rows; r++) {
         const real weight = weight_of(b, r);
-        for (int64_t i = r * b.row; i < (r + 1) * b.row; i++)
-            out[i] *= dl ? weight * dl[i] : weight;
+        if (dl)
+            for (int64_t i = r * b.row; i < (r + 1) * b.row; i++) out[i] *= weight * dl[i];
+        else
+            for (int64_t i = r * b.row; i < (r + 1) * b.row; i++) out[i] *= weight;
     }
 }
 
@@ -98,34 +102,47 @@ static real reduced(weighted_rows b, real total) {
 /* A loss of one element, or a derivative of it. */
 typedef real element_function(real y, real y_hat, real delta);
 
-/* sum_i f(y_i, y_hat_i) of at most PF_BLOCK elements, added as they come. */
-PF_FOR_EACH_USE real sum_block(element_function *f, const real *restrict y,
-                               const real *restrict y_hat, int64_t n, real delta) {
-    real lane[PF_LANES] = {0};
-    int64_t i = 0;
-    for (; i + PF_LANES <= n; i += PF_LANES)
-        PF_EACH_LANE for (int j = 0; j < PF_LANES; j++) lane[j] += f(y[i + j], y_hat[i + j], delta);
-    for (int64_t j = 0; j < n % PF_LANES; j++) lane[j] += f(y[i + j], y_hat[i + j], delta);
-    return pf_fold(lane);
-}
+/* The loops over the elements of a loss or derivative f, delta being p: f_loop gives q f(y, y_hat),
+ * f_sum the sum of at most PF_BLOCK elements, added as they come. */
+typedef real sum_function(const real *restrict y, const real *restrict y_hat, int64_t n,
+                          real delta);
+#define PF_EACH_OF(f)                                                                           \
+    static void f##_loop(int64_t n, const real *as, const real *bs, real *ys, real *zs, real p, \
+                         real q) {                                                              \
+        (void)zs;                                                                               \
+        PF_INDEPENDENT                                                                          \
+        for (int64_t i = 0; i < n; i++) ys[i] = q * f(as[i], bs[i], p);                         \
+    }
+#define PF_LONG_EACH_OF(f) PF_LOOP(f, ys[i] = q * f(as[i], bs[i], p))
+#define PF_SUM_OF(f)                                                                   \
+    static real f##_sum(const real *restrict y, const real *restrict y_hat, int64_t n, \
+                        real delta) {                                                  \
+        real lane[PF_LANES] = {0}, rest[PF_LANES];                                     \
+        int64_t i = 0;                                                                 \
+        for (; i + PF_LANES <= n; i += PF_LANES)                                       \
+            PF_EACH_LANE for (int j = 0; j < PF_LANES; j++) lane[j] +=                 \
+                f(y[i + j], y_hat[i + j], delta);                                      \
+        f##_loop(n - i, y + i, y_hat + i, rest, NULL, delta, 1);                       \
+        for (int64_t j = 0; j < n % PF_LANES; j++) lane[j] += rest[j];                 \
+        return pf_fold(lane);                                                          \
+    }
 
-/* sum_i w_i f(y_i, y_hat_i), block by block and in a fixed order; without weights w is 1. If `each`
+/* sum_i w_i f(y_i, y_hat_i), block by block and in a fixed order; without weights w is 1. If `out`
  * is given, the terms are stored there instead of being added up. */
-PF_FOR_EACH_USE real sum_elements(element_function *f, const real *restrict y,
-                                  const real *restrict y_hat, const real *restrict w, real unit,
-                                  int64_t n, real delta, real *restrict each) {
+static inline real sum_elements(sum_function *sum, pf_loop *each, const real *y, const real *y_hat,
+                                const real *w, real unit, int64_t n, real delta, real *out) {
     real block[PF_BLOCK], total = 0;
     for (int64_t start = 0; start < n; start += PF_BLOCK, y += PF_BLOCK, y_hat += PF_BLOCK) {
         const int64_t size = n - start < PF_BLOCK ? n - start : PF_BLOCK;
-        if (!w && !each) {
-            total += sum_block(f, y, y_hat, size, delta);
+        if (!w && !out) {
+            total += sum(y, y_hat, size, delta);
             continue;
         }
-        real *restrict l = each ? each + start : block;
-        for (int64_t i = 0; i < size; i++) l[i] = f(y[i], y_hat[i], delta);
+        real *restrict l = out ? out + start : block;
+        each(size, y, y_hat, l, NULL, delta, 1);
         if (w)
             for (int64_t i = 0; i < size; i++) l[i] *= w[start + i] * unit;
-        if (!each) total += pf_sum_block(l, size);
+        if (!out) total += PF_NAME(sum_block)(l, size);
     }
     return total;
 }
@@ -144,18 +161,20 @@ real PF_RARE(great_mean)(weighted_rows b, element_function *f, const real *y, co
 }
 #endif
 
-/* Reduces f(y, y_hat) of a batch to `out`. Inlined into each loss, and f into it; rare(...) is
- * LITTLE f. */
-PF_FOR_EACH_USE int reduce(weighted_rows b, element_function *f, element_function *rare,
-                           const real *restrict y, const real *restrict y_hat, real delta,
-                           real *restrict out) {
+/* y, y_hat, [weight] -> loss; y_hat is input number `second`. One function for all losses,
+ * with the loops of each; rare(...) is LITTLE times the loss of an element. */
+PF_ONCE static int loss(const pf_call *call, int second, sum_function *sum, pf_loop *each,
+                        element_function *rare, real delta) {
+    const weighted_rows b = weighted_rows_of(call, call->inputs[second], second + 1);
+    const real *y = pf_in(call, 0), *y_hat = pf_in(call, second);
+    real *out = pf_out(call, 0);
     /* All as one row, unless each row has a weight of its own and several elements. */
     const int as_one = b.weight == NULL || b.row == 1;
     const int64_t rows = as_one ? 1 : b.rows, n = as_one ? b.count : b.row;
     real total = 0, lane[PF_LANES] = {0};
     for (int64_t r = 0; r < rows; r++) {
-        const real l = sum_elements(f, y + r * n, y_hat + r * n, as_one ? b.weight : NULL, b.unit,
-                                    n, delta, b.reduction == NONE ? out + r * n : NULL);
+        const real l = sum_elements(sum, each, y + r * n, y_hat + r * n, as_one ? b.weight : NULL,
+                                    b.unit, n, delta, b.reduction == NONE ? out + r * n : NULL);
         if (as_one)
             total = l;
         else
@@ -172,32 +191,34 @@ PF_FOR_EACH_USE int reduce(weighted_rows b, element_function *f, element_functio
     return PF_OK;
 }
 
-/* y, y_hat, [weight] -> loss */
-PF_FOR_EACH_USE int loss(const pf_call *call, element_function *f, element_function *rare,
-                         real delta) {
-    return reduce(weighted_rows_of(call, call->inputs[1], 2), f, rare, pf_in(call, 0),
-                  pf_in(call, 1), delta, pf_out(call, 0));
-}
-
-/* dl, y, y_hat, [weight] -> dy, dy_hat, from the derivatives with respect to y and y_hat. */
-PF_FOR_EACH_USE int loss_grad(const pf_call *call, element_function *by_y,
-                              element_function *by_y_hat, real delta) {
+/* dl, y, y_hat, [weight] -> dy, dy_hat, from the derivatives with respect to y_hat and y; without
+ * the second it is minus the first. */
+static int loss_grad(const pf_call *call, pf_loop *by_y_hat, pf_loop *by_y, real delta) {
     const weighted_rows b = weighted_rows_of(call, call->inputs[2], 3);
-    const real *restrict dl = pf_in(call, 0), *restrict y = pf_in(call, 1),
-                         *restrict y_hat = pf_in(call, 2);
-    real *restrict dy = pf_out(call, 0), *restrict dy_hat = pf_out(call, 1);
+    const real *dl = pf_in(call, 0), *y = pf_in(call, 1), *y_hat = pf_in(call, 2);
+    real *dy = pf_out(call, 0), *dy_hat = pf_out(call, 1);
     const real scale = b.reduction == NONE ? R(1.0) : reduced(b, dl[0]);
     if (b.reduction != NONE) dl = NULL;
     if (dy_hat) {
-        for (int64_t i = 0; i < b.count; i++) dy_hat[i] = scale * by_y_hat(y[i], y_hat[i], delta);
+        by_y_hat(b.count, y, y_hat, dy_hat, NULL, delta, scale);
         weigh_rows(b, dl, dy_hat);
     }
     if (dy) {
-        for (int64_t i = 0; i < b.count; i++) dy[i] = scale * by_y(y[i], y_hat[i], delta);
+        if (by_y)
+            by_y(b.count, y, y_hat, dy, NULL, delta, scale);
+        else
+            by_y_hat(b.count, y, y_hat, dy, NULL, delta, -scale);
         weigh_rows(b, dl, dy);
     }
     return PF_OK;
 }
+
+/* The kernel of a loss. */
+#define PF_LOSS(name, f, delta)                                     \
+    PF_SUM_OF(f)                                                    \
+    int PF_NAME(name)(const pf_call *call) {                        \
+        return loss(call, 1, f##_sum, f##_loop, PF_RARE(f), delta); \
+    }
 
 /* ---- L1: l = |y_hat - y| ---- */
 
@@ -211,15 +232,18 @@ static inline real l1_by_y_hat(real y, real y_hat, real delta) {
     /* The sign; 0 at 0, and NaN for NaN, for which both comparisons are false. */
     return d > 0 ? R(1.0) : d < 0 ? R(-1.0) : d;
 }
-static inline real l1_by_y(real y, real y_hat, real delta) { return -l1_by_y_hat(y, y_hat, delta); }
 
 element_function PF_RARE(l1);
 #if PF_DEFINES_RARE
 real PF_RARE(l1)(real y, real y_hat, real delta) { return l1(y * LITTLE, y_hat * LITTLE, delta); }
 #endif
 
-int PF_NAME(l1_loss)(const pf_call *call) { return loss(call, l1, PF_RARE(l1), 0); }
-int PF_NAME(l1_loss_grad)(const pf_call *call) { return loss_grad(call, l1_by_y, l1_by_y_hat, 0); }
+PF_EACH_OF(l1)
+PF_LOSS(l1_loss, l1, 0)
+PF_EACH_OF(l1_by_y_hat)
+int PF_NAME(l1_loss_grad)(const pf_call *call) {
+    return loss_grad(call, l1_by_y_hat_loop, NULL, 0);
+}
 
 /* ---- L2: l = (y_hat - y)^2 ---- */
 
@@ -231,7 +255,6 @@ static inline real l2_by_y_hat(real y, real y_hat, real delta) {
     (void)delta;
     return R(2.0) * (y_hat - y);
 }
-static inline real l2_by_y(real y, real y_hat, real delta) { return -l2_by_y_hat(y, y_hat, delta); }
 
 element_function PF_RARE(l2);
 #if PF_DEFINES_RARE
@@ -241,8 +264,12 @@ real PF_RARE(l2)(real y, real y_hat, real delta) {
 }
 #endif
 
-int PF_NAME(l2_loss)(const pf_call *call) { return loss(call, l2, PF_RARE(l2), 0); }
-int PF_NAME(l2_loss_grad)(const pf_call *call) { return loss_grad(call, l2_by_y, l2_by_y_hat, 0); }
+PF_EACH_OF(l2)
+PF_LOSS(l2_loss, l2, 0)
+PF_EACH_OF(l2_by_y_hat)
+int PF_NAME(l2_loss_grad)(const pf_call *call) {
+    return loss_grad(call, l2_by_y_hat_loop, NULL, 0);
+}
 
 /* ---- Huber: with d = y_hat - y, l = d^2 / 2 for |d| <= delta, else delta (|d| - delta / 2) ----
  */
@@ -255,9 +282,6 @@ static inline real huber_by_y_hat(real y, real y_hat, real delta) {
     const real d = y_hat - y;
     return d > delta ? delta : d < -delta ? -delta : d;
 }
-static inline real huber_by_y(real y, real y_hat, real delta) {
-    return -huber_by_y_hat(y, y_hat, delta);
-}
 
 element_function PF_RARE(huber);
 #if PF_DEFINES_RARE
@@ -268,13 +292,15 @@ real PF_RARE(huber)(real y, real y_hat, real delta) {
 }
 #endif
 
-int PF_NAME(huber_loss)(const pf_call *call) {
-    const loss_attributes *attributes = call->attributes;
-    return loss(call, huber, PF_RARE(huber), (real)attributes->delta);
+static real delta_of(const pf_call *call) {
+    return (real)((const loss_attributes *)call->attributes)->delta;
 }
+
+PF_EACH_OF(huber)
+PF_LOSS(huber_loss, huber, delta_of(call))
+PF_EACH_OF(huber_by_y_hat)
 int PF_NAME(huber_loss_grad)(const pf_call *call) {
-    const loss_attributes *attributes = call->attributes;
-    return loss_grad(call, huber_by_y, huber_by_y_hat, (real)attributes->delta);
+    return loss_grad(call, huber_by_y_hat_loop, NULL, delta_of(call));
 }
 
 /* ---- binary cross-entropy of the logit x = y_hat, p = sigmoid(x):
@@ -304,9 +330,12 @@ element_function PF_RARE(bce);
 real PF_RARE(bce)(real y, real y_hat, real delta) { return bce(y, y_hat, delta) * LITTLE; }
 #endif
 
-int PF_NAME(binary_cross_entropy)(const pf_call *call) { return loss(call, bce, PF_RARE(bce), 0); }
+PF_LONG_EACH_OF(bce)
+PF_LOSS(binary_cross_entropy, bce, 0)
+PF_LONG_EACH_OF(bce_by_x)
+PF_EACH_OF(bce_by_y)
 int PF_NAME(binary_cross_entropy_grad)(const pf_call *call) {
-    return loss_grad(call, bce_by_y, bce_by_x, 0);
+    return loss_grad(call, bce_by_x_loop, bce_by_y_loop, 0);
 }
 
 /* ---- losses that have been computed: l (n, ...), to which a loss of any formula is reduced ----
@@ -322,10 +351,10 @@ element_function PF_RARE(given);
 real PF_RARE(given)(real y, real l, real delta) { return given(y, l, delta) * LITTLE; }
 #endif
 
+PF_EACH_OF(given)
+PF_SUM_OF(given)
 int PF_NAME(reduce_loss)(const pf_call *call) {
-    const real *l = pf_in(call, 0);
-    return reduce(weighted_rows_of(call, call->inputs[0], 1), given, PF_RARE(given), l, l, 0,
-                  pf_out(call, 0));
+    return loss(call, 0, given_sum, given_loop, PF_RARE(given), 0);
 }
 
 int PF_NAME(reduce_loss_grad)(const pf_call *call) {
@@ -355,7 +384,8 @@ typedef struct {
 } cross_entropy_attributes;
 
 /* Fails at the first label that is neither a class nor the one to be ignored. */
-static int check_labels(const pf_call *call, int operand, int64_t classes, ignored_label ignored) {
+PF_ONCE static int check_labels(const pf_call *call, int operand, int64_t classes,
+                                ignored_label ignored) {
     const int64_t *labels = pf_in_int(call, operand), n = pf_count(call->inputs[operand]);
     for (int64_t i = 0; i < n; i++)
         if ((labels[i] < 0 || labels[i] >= classes) && !is_ignored(ignored, labels[i]))

@@ -202,11 +202,6 @@ void PF_RARE(scaled_moments)(const real *x, int64_t n, int64_t apart, real *mean
  * smaller mean no deviation does. */
 #define GREAT_MEAN PF_MATH(ldexp)(R(1.0), PF_REAL_BITS == 32 ? 100 : 960)
 
-/* x^ of one number, from halves, whose difference cannot overflow. */
-static inline real normal_of(real x, real mean, real low, real inverse) {
-    return (x * R(0.5) - mean * R(0.5) - low * R(0.5)) * (R(2.0) * inverse);
-}
-
 /* Computes the moments of all rows, stored in place of the first part's. */
 static void all_moments(column_statistics *b) {
     each_part(b, part_moments);
@@ -253,6 +248,11 @@ void PF_RARE(normalize_column)(const column_statistics *b, int64_t c);
 real PF_RARE(column_tilt)(const column_statistics *b, int64_t c);
 void PF_RARE(column_gradient)(const column_statistics *b, int64_t c);
 #if PF_DEFINES_RARE
+/* x^ of one number, from halves, whose difference cannot overflow. */
+static real normal_of(real x, real mean, real low, real inverse) {
+    return (x * R(0.5) - mean * R(0.5) - low * R(0.5)) * (R(2.0) * inverse);
+}
+
 static real normal_at(const column_statistics *b, int64_t r, int64_t c) {
     return normal_of(b->x[r * b->width + c], b->mean[c], b->low[c], b->inverse[c]);
 }

@@ -413,7 +413,7 @@ __attribute__((noinline, cold)) static double scaled_norm(const double *x, int64
 
 /* sqrt(sum_i x[i]^2), in double, so that float32 neither overflows nor loses the small ones; NaN or
  * infinite if any of them is */
-static double norm_of(const pf_call *call, const real *x, int64_t n) {
+PF_ONCE static double norm_of(const pf_call *call, const real *x, int64_t n) {
     int64_t each = (n + SQUARE_PARTS - 1) / SQUARE_PARTS;
     if (each < SQUARE_PART) each = SQUARE_PART;
     squares of = {x, {0}};
@@ -649,13 +649,14 @@ static real *muon_orthogonal(const pf_call *call, int64_t rows, int64_t columns,
     const int tall = rows > columns;
     const int64_t n = rows * columns, side = tall ? columns : rows, along = tall ? rows : columns;
     double scale = 1.0 / (norm_of(call, x, n) + 1e-7);
-    PF_INDEPENDENT
+    PF_RARE_INDEPENDENT
     for (int64_t i = 0; i < n; i++) x[i] = (real)(x[i] * scale);
     for (int64_t step = 0; step < steps; step++) {
         muon_product(call, side, side, along, x, tall, x, !tall, s, 0);
+        PF_RARE_INDEPENDENT
         for (int64_t i = 0; i < side * side; i++) q[i] = (real)b * s[i];
         muon_product(call, side, side, side, s, 0, s, 0, q, c);
-        PF_INDEPENDENT
+        PF_RARE_INDEPENDENT
         for (int64_t i = 0; i < n; i++) other[i] = (real)a * x[i];
         if (tall)
             muon_product(call, rows, columns, side, x, 0, q, 0, other, 1);
@@ -693,7 +694,7 @@ int PF_RARE(muon_update)(const pf_call *call) {
     }
     real rest = (real)(1.0 - attributes->momentum);
     real ahead = attributes->nesterov ? rest : 0, *u = call->scratch;
-    PF_INDEPENDENT
+    PF_RARE_INDEPENDENT
     for (int64_t i = 0; i < n; i++) {
         m[i] += rest * (g[i] - m[i]);
         u[i] = m[i] + ahead * (g[i] - m[i]);
@@ -706,7 +707,7 @@ int PF_RARE(muon_update)(const pf_call *call) {
     double longer = (double)(rows < columns ? columns : rows);
     double size = attributes->match_rms > 0 ? attributes->match_rms * sqrt(longer)
                                             : sqrt(columns > rows ? longer / (double)rows : 1.0);
-    PF_INDEPENDENT
+    PF_RARE_INDEPENDENT
     for (int64_t i = 0; i < n; i++) p[i] = decay.shrink * p[i] - (real)(rate * size) * u[i];
     return PF_OK;
 }
@@ -749,7 +750,7 @@ typedef struct {
 enum { SIGNS = 128, ATTEMPTS = 64 };
 
 /* The signs of the elements from SIGNS * block on: each takes one bit of a Philox block. */
-static void draw_signs(const pf_call *call, int attempt, int64_t block, real signs[SIGNS]) {
+PF_ONCE static void draw_signs(const pf_call *call, int attempt, int64_t block, real signs[SIGNS]) {
     uint32_t words[4];
     uint64_t counter = (uint64_t)call->step->step | (uint64_t)attempt << 56;
     pf_philox(call->step->seed, call->stream, (uint64_t)block, counter, words);

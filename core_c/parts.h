@@ -16,31 +16,10 @@ enum {
 typedef void pf_part_body(const pf_call *call, int64_t part, int64_t first, int64_t end,
                           void *results);
 
-typedef struct {
-    const pf_call *call;
-    pf_part_body *body;
-    void *results;
-    int64_t rows, each;
-} pf_parts;
-
-static inline void pf_run_part(void *context, int64_t part) {
-    const pf_parts *p = context;
-    const int64_t first = part * p->each, end = first + p->each;
-    p->body(p->call, part, first, end < p->rows ? end : p->rows, p->results);
-}
-
 /* Runs the body for all rows, `each` rows a part; no part is empty unless there are no rows at all.
  * `row_bytes`: the work on one row, in bytes that a simple loop reads in the same time. */
-static inline void pf_in_parts(const pf_call *call, int64_t rows, int64_t each, int64_t row_bytes,
-                               pf_part_body *body, void *results) {
-    if (rows <= each) { /* the usual case; avoids the pool */
-        body(call, 0, 0, rows, results);
-        return;
-    }
-    pf_parts parts = {call, body, results, rows, each};
-    call->host->parallel_for((rows + each - 1) / each,
-                             rows * row_bytes / PF_LOOP_BYTES_PER_NANOSECOND, pf_run_part, &parts);
-}
+void pf_in_parts(const pf_call *call, int64_t rows, int64_t each, int64_t row_bytes,
+                 pf_part_body *body, void *results);
 
 /* How many rows make a part. */
 static inline int64_t pf_rows_of_part(int64_t row_bytes) {

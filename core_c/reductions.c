@@ -1,5 +1,6 @@
 /* Reductions over any set of axes. An element of y is the reduction of the elements of x that share
  * its index along the kept axes. */
+#include "elementwise.h"
 #include "walk.h"
 
 typedef struct {
@@ -278,8 +279,10 @@ int PF_RARE(cumsum)(const pf_call *call) {
     for (int64_t o = 0; o < extents[0] && n > 0; o++) {
         const int64_t start = o * n * inner + first;
         for (int64_t j = 0; j < inner; j++) y[start + j] = x[start + j];
-        for (int64_t i = 1, at = start + step; i < n; i++, at += step)
+        for (int64_t i = 1, at = start + step; i < n; i++, at += step) {
+            PF_RARE_INDEPENDENT
             for (int64_t j = 0; j < inner; j++) y[at + j] = y[at - step + j] + x[at + j];
+        }
     }
     return PF_OK;
 }

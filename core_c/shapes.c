@@ -1,4 +1,5 @@
 /* Shapes: elements move and keep their values. */
+#include "elementwise.h"
 #include "walk.h"
 
 typedef struct {
@@ -163,6 +164,7 @@ int PF_RARE(take_grad)(const pf_call *call) {
     for (int64_t i = 0; i < n; i++) dx[i] = 0;
     for (int64_t i = 0; i < count; i++, dy += row) {
         real *to = dx + indices[i] * row;
+        PF_RARE_INDEPENDENT
         for (int64_t j = 0; j < row; j++) to[j] += dy[j];
     }
     return PF_OK;

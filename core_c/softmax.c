@@ -12,7 +12,7 @@ typedef struct {
     int64_t outer, n, inner;
 } split;
 
-static split split_at(const pf_call *call) {
+PF_ONCE static split split_at(const pf_call *call) {
     const pf_operand *x = call->inputs[0];
     const int64_t axis = ((const softmax_attributes *)call->attributes)->axis;
     split s = {1, x->dims[axis], 1};
@@ -42,8 +42,8 @@ static int64_t rows_from(int64_t i, int64_t n, int64_t width) {
 }
 
 /* e_ij = exp(x_ij - top_j), the rows of e one after the other. */
-static void exponentials(int64_t rows, int64_t apart, int64_t width, const real *x, const real *top,
-                         real *e) {
+PF_ONCE static void exponentials(int64_t rows, int64_t apart, int64_t width, const real *x,
+                                 const real *top, real *e) {
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < width; j++) e[i * width + j] = x[i * apart + j] - top[j];
     PF_NAME(exp_all)(rows * width, e, e);
@@ -136,7 +136,7 @@ static int run_columns(const pf_call *call, columns_function *function) {
 /* Along the last axis: `rows` <= PF_BLOCK_ROWS contiguous rows of n elements. */
 typedef void rows_function(int64_t rows, int64_t n, const real *a, const real *b, real *out);
 
-static inline void softmax_rows(int64_t rows, int64_t n, const real *x, const real *b, real *y) {
+static void softmax_rows(int64_t rows, int64_t n, const real *x, const real *b, real *y) {
     (void)b;
     real top[PF_BLOCK_ROWS];
     pf_exp_rows(x, y, rows, n, top);
@@ -146,8 +146,7 @@ static inline void softmax_rows(int64_t rows, int64_t n, const real *x, const re
     }
 }
 
-static inline void softmax_grad_rows(int64_t rows, int64_t n, const real *dy, const real *y,
-                                     real *dx) {
+static void softmax_grad_rows(int64_t rows, int64_t n, const real *dy, const real *y, real *dx) {
     for (int64_t r = 0; r < rows; r++, dy += n, y += n, dx += n) {
         const real sum = pf_dot(dy, y, n);
         PF_INDEPENDENT
@@ -155,8 +154,7 @@ static inline void softmax_grad_rows(int64_t rows, int64_t n, const real *dy, co
     }
 }
 
-static inline void log_softmax_rows(int64_t rows, int64_t n, const real *x, const real *b,
-                                    real *y) {
+static void log_softmax_rows(int64_t rows, int64_t n, const real *x, const real *b, real *y) {
     (void)b;
     real top[PF_BLOCK_ROWS], log_sum[PF_BLOCK_ROWS];
     pf_log_sum_rows(x, rows, n, top, log_sum);
@@ -166,8 +164,8 @@ static inline void log_softmax_rows(int64_t rows, int64_t n, const real *x, cons
     }
 }
 
-static inline void log_softmax_grad_rows(int64_t rows, int64_t n, const real *dy, const real *y,
-                                         real *dx) {
+static void log_softmax_grad_rows(int64_t rows, int64_t n, const real *dy, const real *y,
+                                  real *dx) {
     for (int64_t r = 0; r < rows; r++, dy += n, y += n, dx += n) {
         const real sum = pf_sum(dy, n);
         PF_INDEPENDENT
@@ -176,8 +174,8 @@ static inline void log_softmax_grad_rows(int64_t rows, int64_t n, const real *dy
 }
 
 /* Runs a function over all rows, block by block. */
-static void run_blocks(rows_function *function, int64_t rows, int64_t n, const real *a,
-                       const real *b, real *out) {
+PF_ONCE static void run_blocks(rows_function *function, int64_t rows, int64_t n, const real *a,
+                               const real *b, real *out) {
     if (n == 0) return;
     const int64_t size = pf_block_rows(rows, n);
     for (int64_t r = 0; r < rows; r += size)

@@ -2,17 +2,25 @@
 #include "vector_functions.h"
 
 #include "activation.h"
-#include "elementwise.h"
+#include "spans.h"
 
-#define FUNCTION(name, expression)                                    \
-    void PF_NAME(name##_all)(int64_t n, const void *from, void *to) { \
-        const real *xs = from;                                        \
-        real *ys = to;                                                \
-        PF_INDEPENDENT                                                \
-        for (int64_t i = 0; i < n; i++) {                             \
-            const real x = xs[i];                                     \
-            ys[i] = expression;                                       \
-        }                                                             \
+void PF_NAME(rest_of)(pf_loop *loop, int64_t n, const real *a, const real *b, real *y, real *z,
+                      real p, real q) {
+    const int64_t whole = n & -(int64_t)LANES;
+    const part rest = first_lanes(n - whole);
+    __attribute__((aligned(PF_VECTOR_BYTES))) real of_a[LANES], of_b[LANES], of_y[LANES],
+        of_z[LANES];
+    store(of_a, load_part(a + whole, rest));
+    if (b) store(of_b, load_part(b + whole, rest));
+    loop(LANES, of_a, b ? of_b : NULL, of_y, z ? of_z : NULL, p, q);
+    store_part(y + whole, rest, load(of_y));
+    if (z) store_part(z + whole, rest, load(of_z));
+}
+
+#define FUNCTION(name, expression)                                \
+    PF_LOOP(name, const real x = as[i]; ys[i] = expression)       \
+    void PF_NAME(name##_all)(int64_t n, const void *x, void *y) { \
+        name##_loop(n, x, NULL, y, NULL, 0, 0);                   \
     }
 
 FUNCTION(exp, r_exp(x))

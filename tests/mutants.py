@@ -96,7 +96,7 @@ class Workshop:
                 else:
                     objects.append(self._object(family, bits))
         library = self.folder / f"{name}.so"
-        objects.append(self._object("parallel.c", 32))
+        objects += [self._object(shared, 32) for shared in ("parallel.c", "parts.c")]
         command = [str(COMPILER), "-shared", "-o", str(library), *map(str, objects)]
         command += ["-pthread", "-lm"]
         subprocess.run(command, check=True)

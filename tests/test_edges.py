@@ -563,7 +563,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> mutants.Workshop:
         ),
         (
             "losses.c",
-            "out[0] = PF_RARE(great_cross_entropy)(b, labels, pf_in(call, 1), classes);",
+            "out[0] = PF_RARE(great_cross_entropy)(b, labels, pf_in(call, 1), classes, ignored);",
             ";",
             lambda find: check_scales(pf.CrossEntropy, "float32", shapes=8, kernels=find),
         ),

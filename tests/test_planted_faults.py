@@ -279,12 +279,12 @@ FAULTS = [
         "dropout",
         ("random",),
     ),
-    # kernel.h, which all stand on
+    # sums.c, which all stand on
     Fault(
         "the tail of a sum dropped",
-        "kernel.h",
+        "sums.c",
         "for (int64_t j = 0; j < n % PF_LANES; j++) lane[j] += x[i + j];",
-        "",
+        "for (int64_t j = 0; j < 0; j++) lane[j] += x[i + j];",
         "sum",
     ),
 ]

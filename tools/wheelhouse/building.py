@@ -222,7 +222,10 @@ def wheel(project: Project, sources: Path, out: Path, settings: Sequence[str]) -
 
 
 def pack(made: Path, out: Path) -> Path:
-    """Write a wheel with its files packed by Zopfli, which any zip reads: 3 to 4 % smaller."""
+    """Write a wheel with its files packed by Zopfli, which any zip reads: 3 to 4 % smaller.
+
+    Folders are left out: whatever unpacks a wheel makes those of its files.
+    """
     try:
         import zopfli
     except ImportError:
@@ -230,8 +233,11 @@ def pack(made: Path, out: Path) -> Path:
     target = out / made.name
     with (
         zipfile.ZipFile(made) as archive,
-        zopfli.ZipFile(target, "w", zipfile.ZIP_DEFLATED, iterations=5) as packed,
+        zopfli.ZipFile(
+            target, "w", zipfile.ZIP_DEFLATED, iterations=15, block_splitting_max=0
+        ) as packed,
     ):
         for entry in archive.infolist():
-            packed.writestr(entry, archive.read(entry))
+            if not entry.is_dir():
+                packed.writestr(entry, archive.read(entry))
     return target
