@@ -60,8 +60,7 @@ PF_ONCE static void weigh(weighted_rows *b) {
     if (!(sum > R(0x1p-16) && sum < R(0x1p16))) PF_RARE(scale_weights)(b, sum);
 }
 
-PF_ONCE static weighted_rows weighted_rows_of(const pf_call *call, const pf_operand *shape,
-                                              int weight) {
+static weighted_rows weighted_rows_of(const pf_call *call, const pf_operand *shape, int weight) {
     weighted_rows b;
     b.count = pf_count(shape);
     b.rows = shape->ndim > 0 ? shape->dims[0] : 1;
