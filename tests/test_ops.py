@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from registered import COMPOSITES, OPS
 
-from pyframe import Parameter, State, compile
+from pyframe import Constant, Parameter, State, Value, compile
 from pyframe.graph.composite import Composite
 from pyframe.graph.op import Op
 from pyframe.native import core
@@ -66,7 +66,11 @@ def test_an_output_that_is_wanted_alone_has_the_same_bits(op_class: type[Op], is
     cases = [*op_class.cases(), *(op_class.sample(Draw(seed)) for seed in range(40))]
     for dtype, case in product(("float32", "float64"), cases):
         inputs = [
-            None if a is None else Parameter(a, f"x{i}", dtype="int64" if is_int(a) else dtype)
+            None
+            if a is None
+            else Constant(a, dtype="int64")
+            if is_int(a)
+            else Parameter(a, f"x{i}", dtype=dtype)
             for i, a in enumerate(case.inputs)
         ]
         states = [State(s, name=f"state{i}", dtype=dtype) for i, s in enumerate(case.states)]
@@ -78,6 +82,11 @@ def test_an_output_that_is_wanted_alone_has_the_same_bits(op_class: type[Op], is
             together = plan.run({}, outputs=outputs)
             for output, array in zip(outputs, together, strict=True):
                 assert plan.run({}, outputs=output).tobytes() == array.tobytes()
+
+
+def operand(array: Any, name: str, dtype: str) -> Value:
+    """Return what an op reads without a feed: labels are constants."""
+    return Constant(array, dtype="int64") if is_int(array) else Parameter(array, name, dtype=dtype)
 
 
 def is_int(array: Any) -> bool:

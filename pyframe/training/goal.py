@@ -407,9 +407,10 @@ def loss_node(
     """Return the target's placeholder and the loss; labels if the loss takes no floats there."""
     shape = output.shape
     of_targets = getattr(getattr(function, "func", function), "target_shape", None)
-    kinds = [(shape if of_targets is None else of_targets(shape), output.dtype)]
-    if shape and of_targets is None:
-        kinds.append((shape[:-1], INT64))
+    given = shape if of_targets is None else of_targets(shape)
+    kinds = [(given, output.dtype)]
+    if shape:
+        kinds.append((shape[:-1] if of_targets is None else given, INT64))
     refused: DTypeError | None = None
     for target_shape, dtype in kinds:
         target = Placeholder(name, shape=target_shape, dtype=dtype)
