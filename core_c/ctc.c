@@ -11,8 +11,11 @@
  *     l = -log P,  log P = log(exp a_T(S - 1) + exp a_T(S - 2))
  *     dl/dx_tk = p_tk - sum over places s with label k of exp(a_t(s) + b_t(s) - log P)
  *
- * Sums of logarithms keep what a product of probabilities would lose. There is one copy of it, in
- * double, for all instruction sets. */
+ * Most P are numbers that a double holds, and then so is all that matters for them: a and b are
+ * probabilities themselves, and what is lost below TINY is nothing beside a P of LEAST. Only for a
+ * smaller P all is done once more in logarithms. There is one copy of it, in double, for all
+ * instruction sets. */
+#include "elementwise.h"
 #include "math64.h"
 #include "parts.h"
 
@@ -24,6 +27,27 @@ int PF_RARE(ctc_nll)(const pf_call *call);
 
 #if PF_DEFINES_RARE
 
+#define TINY 1e-300
+#define LEAST 1e-250
+
+/* One target and its frames. A row of a, or b, has two more places, in which nothing is. */
+typedef struct {
+    int64_t frames, classes, places; /* T, C, and S */
+    const real *x, *mask;            /* (T, C), and (T) or NULL */
+    double *p, *lse;                 /* softmax(x_t) (T, C), and log sum_k exp(x_tk) (T) */
+    double *a, *b, *share;           /* (T + 1, 2 + S), (S + 2), and (C) to work in */
+    double *skip;                    /* (S + 2) whether place s is reached from s - 2: 1 or 0 */
+    int64_t *label;                  /* (S) */
+} alignment;
+
+/* How many doubles, or as large integers, that is; the op reserves as much. */
+static int64_t room_of(int64_t frames, int64_t classes, int64_t length) {
+    const int64_t row = 2 * length + 3;
+    return frames * (classes + 1) + (frames + 1) * row + classes + 3 * row;
+}
+
+static int is_there(const alignment *z, int64_t t) { return !z->mask || z->mask[t] != 0; }
+
 /* log(exp(a) + exp(b)) */
 static double add_logs(double a, double b) {
     if (a == -INFINITY) return b;
@@ -31,124 +55,140 @@ static double add_logs(double a, double b) {
     return a > b ? a + pf_log1p_unit(pf_exp(b - a)) : b + pf_log1p_unit(pf_exp(a - b));
 }
 
-/* One target and its frames. */
-typedef struct {
-    int64_t frames, classes, blank, places; /* T, C, and S */
-    const real *x, *mask;                   /* (T, C), and (T) or NULL */
-    const double *lse;                      /* log sum_k exp(x_tk), of each frame */
-    const int64_t *labels;                  /* U, without blanks */
-} alignment;
-
-static int64_t label_of(const alignment *z, int64_t s) {
-    return s & 1 ? z->labels[s / 2] : z->blank;
-}
-
 static double log_p(const alignment *z, int64_t t, int64_t s) {
-    return (double)z->x[t * z->classes + label_of(z, s)] - z->lse[t];
+    return (double)z->x[t * z->classes + z->label[s]] - z->lse[t];
 }
 
-static int is_there(const alignment *z, int64_t t) { return !z->mask || z->mask[t] != 0; }
-
-/* Whether an alignment may go from place s - 2 to s. */
-static int may_skip(const alignment *z, int64_t s) {
-    return s > 2 && (s & 1) && label_of(z, s) != label_of(z, s - 2);
-}
-
-/* Fills a_t (S), one after another for the frames that are there, and returns log P. */
-static double forward(const alignment *z, double *a) {
+/* Fills the rows of a: the first, in front of all frames, and one for each that is there. Returns
+ * P, or, in logarithms, log P. */
+static double forward(const alignment *z, int in_logs) {
     const int64_t places = z->places;
-    const double *before = NULL;
+    const double nothing = in_logs ? -INFINITY : 0;
+    double *a = z->a + 2;
+    for (int64_t s = -2; s < places; s++) a[s] = s ? nothing : in_logs ? 0 : 1;
     for (int64_t t = 0; t < z->frames; t++) {
         if (!is_there(z, t)) continue;
-        for (int64_t s = 0; s < places; s++) {
-            double sum = before ? before[s] : s < 2 ? 0 : -INFINITY;
-            if (before && s > 0) sum = add_logs(sum, before[s - 1]);
-            if (before && may_skip(z, s)) sum = add_logs(sum, before[s - 2]);
-            a[s] = sum == -INFINITY ? sum : sum + log_p(z, t, s);
+        const double *before = a, *p = z->p + t * z->classes;
+        a += places + 2;
+        a[-2] = a[-1] = nothing;
+        if (in_logs) {
+            for (int64_t s = 0; s < places; s++) {
+                double sum = add_logs(before[s], before[s - 1]);
+                if (z->skip[s] != 0) sum = add_logs(sum, before[s - 2]);
+                a[s] = sum + log_p(z, t, s);
+            }
+            continue;
         }
-        before = a;
-        a += places;
+        PF_RARE_INDEPENDENT
+        for (int64_t s = 0; s < places; s++) {
+            const double sum = before[s] + before[s - 1] + z->skip[s] * before[s - 2];
+            const double next = sum * p[z->label[s]];
+            a[s] = next < TINY ? 0 : next;
+        }
     }
-    if (!before) return places == 1 ? 0 : -INFINITY; /* no frames are the empty target */
-    return places == 1 ? before[0] : add_logs(before[places - 1], before[places - 2]);
+    return in_logs ? add_logs(a[places - 1], a[places - 2]) : a[places - 1] + a[places - 2];
 }
 
-/* dx (T, C), from a_t; b (S) and share (C) are memory to work in. */
-static void backward(const alignment *z, const double *a, double log_total, double *b,
-                     double *share, real *dx) {
+/* dx (T, C), from the rows of a and what forward has returned. */
+static void backward(const alignment *z, int in_logs, double total, real *dx) {
     const int64_t places = z->places, classes = z->classes;
-    for (int64_t t = 0; t < z->frames; t++) a += is_there(z, t) ? places : 0;
-    for (int64_t s = 0; s < places; s++) b[s] = s + 2 < places ? -INFINITY : 0;
+    const double nothing = in_logs ? -INFINITY : 0, scale = in_logs ? 0 : 1 / total;
+    const double *a = z->a + 2;
+    double *b = z->b, *share = z->share;
+    for (int64_t t = 0; t < z->frames; t++) a += is_there(z, t) ? places + 2 : 0;
+    for (int64_t s = 0; s < places + 2; s++)
+        b[s] = s == places - 1 || s == places - 2 ? (in_logs ? 0 : 1) : nothing;
     for (int64_t t = z->frames - 1; t >= 0; t--) {
         real *slope = dx + t * classes;
-        if (!is_there(z, t) || log_total == -INFINITY) {
+        if (!is_there(z, t) || total == -INFINITY) {
             for (int64_t k = 0; k < classes; k++) slope[k] = 0;
             continue;
         }
-        a -= places;
-        for (int64_t k = 0; k < classes; k++)
-            share[k] = pf_exp((double)z->x[t * classes + k] - z->lse[t]);
+        const double *p = z->p + t * classes;
+        for (int64_t k = 0; k < classes; k++) share[k] = p[k];
         for (int64_t s = 0; s < places; s++)
-            share[label_of(z, s)] -= pf_exp(a[s] + b[s] - log_total);
+            share[z->label[s]] -= in_logs ? pf_exp(a[s] + b[s] - total) : a[s] * b[s] * scale;
         for (int64_t k = 0; k < classes; k++) slope[k] = (real)share[k];
-        for (int64_t s = 0; s < places; s++) b[s] += b[s] == -INFINITY ? 0 : log_p(z, t, s);
+        a -= places + 2;
+        if (in_logs) {
+            for (int64_t s = 0; s < places; s++) b[s] += log_p(z, t, s);
+            for (int64_t s = 0; s < places; s++) {
+                b[s] = add_logs(b[s], b[s + 1]);
+                if (z->skip[s + 2] != 0) b[s] = add_logs(b[s], b[s + 2]);
+            }
+            continue;
+        }
+        for (int64_t s = 0; s < places; s++) b[s] *= p[z->label[s]];
         for (int64_t s = 0; s < places; s++) {
-            if (s + 1 < places) b[s] = add_logs(b[s], b[s + 1]);
-            if (s + 2 < places && may_skip(z, s + 2)) b[s] = add_logs(b[s], b[s + 2]);
+            const double sum = b[s] + b[s + 1] + z->skip[s + 2] * b[s + 2];
+            b[s] = sum < TINY ? 0 : sum;
         }
     }
 }
 
-static double log_sum_exp(const real *x, int64_t n) {
+static void softmax(const real *x, int64_t n, double *p, double *lse) {
     double top = (double)x[0], sum = 0;
     for (int64_t k = 1; k < n; k++)
         if ((double)x[k] > top) top = (double)x[k];
-    for (int64_t k = 0; k < n; k++) sum += pf_exp((double)x[k] - top);
-    return top + pf_log(sum);
+    PF_RARE_INDEPENDENT
+    for (int64_t k = 0; k < n; k++) p[k] = pf_exp((double)x[k] - top);
+    for (int64_t k = 0; k < n; k++) sum += p[k];
+    for (int64_t k = 0; k < n; k++) p[k] /= sum;
+    *lse = top + pf_log(sum);
 }
 
-/* Doubles, or as large integers, that a sample works in: a, b, lse, share and labels; the op
- * reserves as much. */
-static int64_t room_of(int64_t frames, int64_t classes, int64_t length) {
-    const int64_t places = 2 * length + 1;
-    return frames * places + places + frames + classes + length;
+/* Fills label and skip from a target, which is filled up with blanks, and returns S. */
+static int64_t spread(const int64_t *target, int64_t length, int64_t blank, int64_t *label,
+                      double *skip) {
+    int64_t s = 0;
+    label[0] = blank, skip[0] = 0;
+    for (int64_t u = 0; u < length; u++) {
+        if (target[u] == blank) continue;
+        label[s + 1] = target[u], skip[s + 1] = s > 0 && label[s - 1] != target[u];
+        label[s + 2] = blank, skip[s + 2] = 0;
+        s += 2;
+    }
+    skip[s + 1] = skip[s + 2] = 0;
+    return s + 1;
 }
 
 static void align(const pf_call *call, int64_t part, int64_t first, int64_t end, void *none) {
     (void)part, (void)none;
-    const ctc_attributes *attributes = call->attributes;
     const int64_t length = call->inputs[0]->dims[1], *dims = call->inputs[1]->dims;
-    const int64_t frames = dims[1], classes = dims[2];
+    const int64_t frames = dims[1], classes = dims[2], row = 2 * length + 3;
     const real *mask = call->input_count > 2 ? pf_in(call, 2) : NULL;
     real *loss = pf_out(call, 0), *dx = call->output_count > 1 ? pf_out(call, 1) : NULL;
     for (int64_t i = first; i < end; i++) {
-        double *a = (double *)call->scratch + i * room_of(frames, classes, length);
-        double *b = a + frames * (2 * length + 1), *lse = b + 2 * length + 1;
-        double *share = lse + frames;
-        int64_t *labels = (int64_t *)(share + classes), count = 0;
-        const int64_t *given = pf_in_int(call, 0) + i * length;
-        for (int64_t u = 0; u < length; u++)
-            if (given[u] != attributes->blank) labels[count++] = given[u];
-        const real *x = pf_in(call, 1) + i * frames * classes;
-        const alignment z = {frames,        classes, attributes->blank,
-                             2 * count + 1, x,       mask ? mask + i * frames : NULL,
-                             lse,           labels};
-        for (int64_t t = 0; t < frames; t++) lse[t] = log_sum_exp(x + t * classes, classes);
-        const double log_total = forward(&z, a);
-        if (loss) loss[i] = (real)-log_total;
-        if (dx) backward(&z, a, log_total, b, share, dx + i * frames * classes);
+        alignment z = {frames, classes, 0, pf_in(call, 1) + i * frames * classes,
+                       mask ? mask + i * frames : NULL};
+        z.p = (double *)call->scratch + i * room_of(frames, classes, length);
+        z.lse = z.p + frames * classes;
+        z.a = z.lse + frames;
+        z.b = z.a + (frames + 1) * row;
+        z.skip = z.b + row;
+        z.share = z.skip + row;
+        z.label = (int64_t *)(z.share + classes);
+        z.places = spread(pf_in_int(call, 0) + i * length, length,
+                          ((const ctc_attributes *)call->attributes)->blank, z.label, z.skip);
+        for (int64_t t = 0; t < frames; t++)
+            softmax(z.x + t * classes, classes, z.p + t * classes, z.lse + t);
+        double total = forward(&z, 0);
+        const int in_logs = total < LEAST;
+        if (in_logs) total = forward(&z, 1);
+        if (loss) loss[i] = (real) - (in_logs ? total : pf_log(total));
+        if (dx) backward(&z, in_logs, total, dx + i * frames * classes);
     }
 }
 
 int PF_RARE(ctc_nll)(const pf_call *call) {
-    enum { NANOSECONDS = 50 }; /* about, for a place in a frame */
+    enum { NANOSECONDS = 5 }; /* about, for a place or a class in a frame */
     const int64_t *labels = pf_in_int(call, 0), n = pf_count(call->inputs[0]);
     const int64_t *dims = call->inputs[1]->dims, length = call->inputs[0]->dims[1];
     for (int64_t i = 0; i < n; i++)
         if (labels[i] < 0 || labels[i] >= dims[2])
             return call->host->fail(call, PF_ERROR_LABEL, 0, i, labels[i]);
     const int64_t bytes =
-        (dims[1] + 1) * (2 * length + 1) * NANOSECONDS * PF_LOOP_BYTES_PER_NANOSECOND;
+        (dims[1] + 1) * (2 * length + 1 + dims[2]) * NANOSECONDS * PF_LOOP_BYTES_PER_NANOSECOND;
     pf_in_parts(call, dims[0], pf_rows_of_part(bytes), bytes, align, NULL);
     return PF_OK;
 }

@@ -99,9 +99,10 @@ class CtcNll(Op):
     def scratch_bytes(self, specs: Sequence[Spec | None]) -> int:
         y, x = (spec.shape for spec in specs[:2] if spec is not None and spec.shape is not None)
         (n, length), (_, frames, classes) = y, x
-        places = 2 * (length or 0) + 1
-        room = (frames or 0) * (places + 1) + places + (classes or 0) + (length or 0)
-        return 8 * (n or 0) * room
+        n, length, frames, classes = (extent or 0 for extent in (n, length, frames, classes))
+        row = 2 * length + 3
+        room = frames * (classes + 1) + (frames + 1) * row + classes + 3 * row
+        return 8 * n * room
 
     def flops(
         self, specs: Sequence[Spec | None], outputs: Sequence[Spec], wanted: Sequence[bool]
