@@ -30,33 +30,28 @@ int PF_RARE(ctc_nll)(const pf_call *call);
 #define TINY 1e-300
 #define LEAST 1e-250
 
-/* One target and its frames. A row of a, or b, has two more places, in which nothing is. */
+/* One target and its frames, of which those without mark are not there. A row of a, or b, has two
+ * more places, in which nothing is. */
 typedef struct {
     int64_t frames, classes, places; /* T, C, and S */
-    const real *x, *mask;            /* (T, C), and (T) or NULL */
-    double *p, *lse;                 /* softmax(x_t) (T, C), and log sum_k exp(x_tk) (T) */
-    double *a, *b, *share;           /* (T + 1, 2 + S), (S + 2), and (C) to work in */
+    double *p, *log_p;               /* softmax(x) (T, C), which becomes dl/dx, and its logarithm */
+    double *a, *b;                   /* (T + 1, 2 + S) and (S + 2) to work in */
     double *skip;                    /* (S + 2) whether place s is reached from s - 2: 1 or 0 */
-    int64_t *label;                  /* (S) */
+    int64_t *label, *there;          /* (S) and (T) */
 } alignment;
 
-/* How many doubles, or as large integers, that is; the op reserves as much. */
-static int64_t room_of(int64_t frames, int64_t classes, int64_t length) {
-    const int64_t row = 2 * length + 3;
-    return frames * (classes + 1) + (frames + 1) * row + classes + 3 * row;
-}
+/* Returns l, and leaves dl/dx in p if it is wanted. */
+double pf_ctc_of_sample(const alignment *z, int wants_slope);
 
-static int is_there(const alignment *z, int64_t t) { return !z->mask || z->mask[t] != 0; }
+/* ---- what is the same for both types, and so compiled with one of them ---- */
+
+#if PF_REAL_BITS == 32
 
 /* log(exp(a) + exp(b)) */
 static double add_logs(double a, double b) {
     if (a == -INFINITY) return b;
     if (b == -INFINITY) return a;
     return a > b ? a + pf_log1p_unit(pf_exp(b - a)) : b + pf_log1p_unit(pf_exp(a - b));
-}
-
-static double log_p(const alignment *z, int64_t t, int64_t s) {
-    return (double)z->x[t * z->classes + z->label[s]] - z->lse[t];
 }
 
 /* Fills the rows of a: the first, in front of all frames, and one for each that is there. Returns
@@ -67,7 +62,7 @@ static double forward(const alignment *z, int in_logs) {
     double *a = z->a + 2;
     for (int64_t s = -2; s < places; s++) a[s] = s ? nothing : in_logs ? 0 : 1;
     for (int64_t t = 0; t < z->frames; t++) {
-        if (!is_there(z, t)) continue;
+        if (!z->there[t]) continue;
         const double *before = a, *p = z->p + t * z->classes;
         a += places + 2;
         a[-2] = a[-1] = nothing;
@@ -75,7 +70,7 @@ static double forward(const alignment *z, int in_logs) {
             for (int64_t s = 0; s < places; s++) {
                 double sum = add_logs(before[s], before[s - 1]);
                 if (z->skip[s] != 0) sum = add_logs(sum, before[s - 2]);
-                a[s] = sum + log_p(z, t, s);
+                a[s] = sum + z->log_p[t * z->classes + z->label[s]];
             }
             continue;
         }
@@ -89,52 +84,70 @@ static double forward(const alignment *z, int in_logs) {
     return in_logs ? add_logs(a[places - 1], a[places - 2]) : a[places - 1] + a[places - 2];
 }
 
-/* dx (T, C), from the rows of a and what forward has returned. */
-static void backward(const alignment *z, int in_logs, double total, real *dx) {
+/* p becomes dl/dx, from the rows of a and what forward has returned. */
+static void backward(const alignment *z, int in_logs, double total) {
     const int64_t places = z->places, classes = z->classes;
     const double nothing = in_logs ? -INFINITY : 0, scale = in_logs ? 0 : 1 / total;
-    const double *a = z->a + 2;
-    double *b = z->b, *share = z->share;
-    for (int64_t t = 0; t < z->frames; t++) a += is_there(z, t) ? places + 2 : 0;
+    double *a = z->a + 2, *b = z->b;
+    for (int64_t t = 0; t < z->frames; t++) a += z->there[t] ? places + 2 : 0;
     for (int64_t s = 0; s < places + 2; s++)
         b[s] = s == places - 1 || s == places - 2 ? (in_logs ? 0 : 1) : nothing;
     for (int64_t t = z->frames - 1; t >= 0; t--) {
-        real *slope = dx + t * classes;
-        if (!is_there(z, t) || total == -INFINITY) {
-            for (int64_t k = 0; k < classes; k++) slope[k] = 0;
+        double *p = z->p + t * classes;
+        const double *log_p = z->log_p + t * classes;
+        if (!z->there[t] || total == -INFINITY) {
+            memset(p, 0, (size_t)classes * sizeof *p);
             continue;
         }
-        const double *p = z->p + t * classes;
-        for (int64_t k = 0; k < classes; k++) share[k] = p[k];
-        for (int64_t s = 0; s < places; s++)
-            share[z->label[s]] -= in_logs ? pf_exp(a[s] + b[s] - total) : a[s] * b[s] * scale;
-        for (int64_t k = 0; k < classes; k++) slope[k] = (real)share[k];
+        for (int64_t s = 0; s < places; s++) { /* a becomes the share of the place, b is c */
+            const double log_step = log_p[z->label[s]], step = p[z->label[s]];
+            a[s] = in_logs ? pf_exp(a[s] + b[s] - total) : a[s] * b[s] * scale;
+            b[s] = in_logs ? b[s] + log_step : b[s] * step;
+        }
+        for (int64_t s = 0; s < places; s++) p[z->label[s]] -= a[s];
         a -= places + 2;
-        if (in_logs) {
-            for (int64_t s = 0; s < places; s++) b[s] += log_p(z, t, s);
-            for (int64_t s = 0; s < places; s++) {
+        for (int64_t s = 0; s < places; s++) {
+            if (in_logs) {
                 b[s] = add_logs(b[s], b[s + 1]);
                 if (z->skip[s + 2] != 0) b[s] = add_logs(b[s], b[s + 2]);
+            } else {
+                const double sum = b[s] + b[s + 1] + z->skip[s + 2] * b[s + 2];
+                b[s] = sum < TINY ? 0 : sum;
             }
-            continue;
-        }
-        for (int64_t s = 0; s < places; s++) b[s] *= p[z->label[s]];
-        for (int64_t s = 0; s < places; s++) {
-            const double sum = b[s] + b[s + 1] + z->skip[s + 2] * b[s + 2];
-            b[s] = sum < TINY ? 0 : sum;
         }
     }
 }
 
-static void softmax(const real *x, int64_t n, double *p, double *lse) {
+double pf_ctc_of_sample(const alignment *z, int wants_slope) {
+    double total = forward(z, 0);
+    const int in_logs = total < LEAST;
+    if (in_logs) total = forward(z, 1);
+    if (wants_slope) backward(z, in_logs, total);
+    return -(in_logs ? total : pf_log(total));
+}
+
+#endif
+
+/* ---- what reads and writes arrays ---- */
+
+/* How many doubles, or as large integers, an alignment has; the op reserves as much. */
+static int64_t room_of(int64_t frames, int64_t classes, int64_t length) {
+    const int64_t row = 2 * length + 3;
+    return frames * (2 * classes + 1) + (frames + 1) * row + 3 * row;
+}
+
+static void softmax(const real *x, int64_t n, double *p, double *log_p) {
     double top = (double)x[0], sum = 0;
     for (int64_t k = 1; k < n; k++)
         if ((double)x[k] > top) top = (double)x[k];
     PF_RARE_INDEPENDENT
     for (int64_t k = 0; k < n; k++) p[k] = pf_exp((double)x[k] - top);
     for (int64_t k = 0; k < n; k++) sum += p[k];
-    for (int64_t k = 0; k < n; k++) p[k] /= sum;
-    *lse = top + pf_log(sum);
+    const double lse = top + pf_log(sum);
+    for (int64_t k = 0; k < n; k++) {
+        p[k] /= sum;
+        log_p[k] = (double)x[k] - lse;
+    }
 }
 
 /* Fills label and skip from a target, which is filled up with blanks, and returns S. */
@@ -159,24 +172,26 @@ static void align(const pf_call *call, int64_t part, int64_t first, int64_t end,
     const real *mask = call->input_count > 2 ? pf_in(call, 2) : NULL;
     real *loss = pf_out(call, 0), *dx = call->output_count > 1 ? pf_out(call, 1) : NULL;
     for (int64_t i = first; i < end; i++) {
-        alignment z = {frames, classes, 0, pf_in(call, 1) + i * frames * classes,
-                       mask ? mask + i * frames : NULL};
-        z.p = (double *)call->scratch + i * room_of(frames, classes, length);
-        z.lse = z.p + frames * classes;
-        z.a = z.lse + frames;
+        const real *x = pf_in(call, 1) + i * frames * classes;
+        alignment z = {frames, classes, 0, (double *)call->scratch, 0, 0, 0, 0, 0, 0};
+        z.p += i * room_of(frames, classes, length);
+        z.log_p = z.p + frames * classes;
+        z.a = z.log_p + frames * classes;
         z.b = z.a + (frames + 1) * row;
         z.skip = z.b + row;
-        z.share = z.skip + row;
-        z.label = (int64_t *)(z.share + classes);
+        z.label = (int64_t *)(z.skip + row);
+        z.there = z.label + row;
         z.places = spread(pf_in_int(call, 0) + i * length, length,
                           ((const ctc_attributes *)call->attributes)->blank, z.label, z.skip);
-        for (int64_t t = 0; t < frames; t++)
-            softmax(z.x + t * classes, classes, z.p + t * classes, z.lse + t);
-        double total = forward(&z, 0);
-        const int in_logs = total < LEAST;
-        if (in_logs) total = forward(&z, 1);
-        if (loss) loss[i] = (real) - (in_logs ? total : pf_log(total));
-        if (dx) backward(&z, in_logs, total, dx + i * frames * classes);
+        for (int64_t t = 0; t < frames; t++) {
+            z.there[t] = !mask || mask[i * frames + t] != 0;
+            softmax(x + t * classes, classes, z.p + t * classes, z.log_p + t * classes);
+        }
+        const double l = pf_ctc_of_sample(&z, dx != NULL);
+        if (loss) loss[i] = (real)l;
+        if (dx)
+            for (int64_t k = 0; k < frames * classes; k++)
+                dx[i * frames * classes + k] = (real)z.p[k];
     }
 }
 

@@ -101,7 +101,7 @@ class CtcNll(Op):
         (n, length), (_, frames, classes) = y, x
         n, length, frames, classes = (extent or 0 for extent in (n, length, frames, classes))
         row = 2 * length + 3
-        room = frames * (classes + 1) + (frames + 1) * row + classes + 3 * row
+        room = frames * (2 * classes + 1) + (frames + 1) * row + 3 * row
         return 8 * n * room
 
     def flops(
