@@ -353,7 +353,8 @@ def test_adding_one_touches_few_files(what: str, tmp_path: Path) -> None:
     names = [m.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for m in modules]
     docs = [f"tests/test_docstrings.py::test_examples[{name}]" for name in names]
     there = ("tests/test_there.py", "tests/test_structure.py", "tests/test_changelog.py")
-    fine, said = passes(tree, *there, *docs, *addition.tests)
+    # What is planted in copies of the package is found whatever was added to it.
+    fine, said = passes(tree, "-k", "not planted", *there, *docs, *addition.tests)
     assert fine, said
 
 

@@ -26,6 +26,7 @@ from pyframe.testing import (
     check_sizes,
     check_zero_extents,
 )
+from pyframe.testing.sizes import large_cases
 
 pytestmark = pytest.mark.sweep
 
@@ -46,8 +47,8 @@ def test_declaration(op_class: type[Op]) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @every_op
 def test_forward(op_class: type[Op], dtype: str, isa: str) -> None:
-    # At least 400 random cases an op, others for each type and set.
-    shapes = -(-400 // (2 * len(SETS)))
+    # At least 200 random cases an op, others for each type and set.
+    shapes = -(-200 // (2 * len(SETS)))
     seed = shapes * (2 * SETS.index(isa) + (dtype == "float64"))
     kernels = partial(core.find_kernel, isa=isa)
     check_forward(op_class, dtype, shapes=shapes, seed=seed, kernels=kernels)
@@ -56,8 +57,9 @@ def test_forward(op_class: type[Op], dtype: str, isa: str) -> None:
 @once
 @every_op
 def test_sizes(op_class: type[Op]) -> None:
+    cases, kernels = list(large_cases(op_class)), [partial(core.find_kernel, isa=i) for i in SETS]
     for dtype in ("float32", "float64"):
-        check_sizes(op_class, dtype, kernels=[partial(core.find_kernel, isa=isa) for isa in SETS])
+        check_sizes(op_class, dtype, kernels=kernels, cases=cases)
 
 
 @pytest.mark.parametrize("isa", SETS)
@@ -98,9 +100,8 @@ def test_bad_calls(op_class: type[Op]) -> None:
 @once
 @every_op
 def test_zero_extents(op_class: type[Op]) -> None:
-    check_zero_extents(op_class)
-    for isa in SETS[:-1]:  # the last is the one that is in use
-        check_zero_extents(op_class, kernels=partial(core.find_kernel, isa=isa))
+    others = [partial(core.find_kernel, isa=isa) for isa in SETS[:-1]]  # the last is in use
+    check_zero_extents(op_class, besides=others)
 
 
 @pytest.mark.parametrize("composite", COMPOSITES, ids=lambda c: c.op)
