@@ -87,6 +87,8 @@ def is_int(array: Any) -> bool:
     return bool(np.asarray(array).dtype == np.int64)
 
 
+# Which ops a gradient is made of; what each of them computes, test_forward looks at for every set.
+@once
 @pytest.mark.parametrize("op_class", [c for c in OPS if c.differentiable], ids=lambda c: c.op)
 def test_gradients(op_class: type[Op]) -> None:
     check_gradients(op_class)
@@ -104,6 +106,7 @@ def test_zero_extents(op_class: type[Op]) -> None:
     check_zero_extents(op_class, besides=others)
 
 
+@once  # likewise
 @pytest.mark.parametrize("composite", COMPOSITES, ids=lambda c: c.op)
 def test_composite(composite: Composite) -> None:
     assert registry.ops.get(composite.op) is composite
