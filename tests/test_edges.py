@@ -22,6 +22,8 @@ from pyframe.plugins import registry
 from pyframe.testing import check_scales
 from pyframe.testing.draw import Draw
 
+pytestmark = pytest.mark.sanitize
+
 INF, NAN = np.inf, np.nan
 DTYPES = ["float32", "float64"]
 SETS = core.instruction_sets()

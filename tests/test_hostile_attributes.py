@@ -29,7 +29,7 @@ from pyframe.testing.draw import Draw
 from pyframe.testing.hostile import MOST_BYTES, hostile_values, readable
 from pyframe.testing.subject import NODE_NAME, Subject
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.sanitize]
 
 
 @pytest.mark.parametrize("op_class", OPS, ids=lambda c: c.op)

@@ -28,7 +28,7 @@ from pyframe.testing import (
 )
 from pyframe.testing.sizes import large_cases
 
-pytestmark = pytest.mark.sweep
+pytestmark = [pytest.mark.sweep, pytest.mark.sanitize]
 
 # All that the machine has, unless the suite is run for a certain one.
 SETS = [core.instruction_set()] if "PYFRAME_ISA" in os.environ else core.instruction_sets()

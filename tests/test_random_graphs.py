@@ -33,7 +33,7 @@ from pyframe.testing.graphs import (
     op_names,
 )
 
-pytestmark = pytest.mark.sweep
+pytestmark = [pytest.mark.sweep, pytest.mark.sanitize]
 
 # A third of them under another set, or a sanitizer, than that of the whole suite.
 GRAPHS = 100 if "PYFRAME_ISA" in os.environ else 300
