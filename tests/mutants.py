@@ -41,6 +41,19 @@ def families() -> list[str]:
     return found[1].split()
 
 
+def included(file: str) -> set[str]:
+    """Return the files of the core that one of them includes, or one that it includes."""
+    found: set[str] = set()
+    left = [file]
+    while left:
+        text = (CORE / left.pop()).read_text(encoding="utf-8")
+        names = re.findall(r'^ *# *include "([\w./]+)"', text, re.MULTILINE)
+        new = {name for name in names if (CORE / name).exists()} - found
+        found |= new
+        left += new
+    return found
+
+
 class Workshop:
     """Compiles the families once, and then only the one that a fault is planted in.
 
@@ -84,7 +97,8 @@ class Workshop:
             assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {file}"
             changed = [file]
             if file.endswith(".h"):  # a header is looked for beside the file that includes it
-                changed = families()
+                changed = [family for family in families() if file in included(family)]
+                assert changed, f"no family includes {file}"
                 shutil.copytree(CORE, folder, dirs_exist_ok=True)
             (folder / file).write_text(text.replace(old, new), encoding="utf-8")
         objects = []
