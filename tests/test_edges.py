@@ -501,7 +501,7 @@ def check_r2(find: Any) -> None:
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> mutants.Workshop:
-    return mutants.Workshop(tmp_path_factory.mktemp("core"))
+    return mutants.Workshop(tmp_path_factory)
 
 
 @pytest.mark.once
