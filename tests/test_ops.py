@@ -26,8 +26,9 @@ from pyframe.testing import (
     check_sizes,
     check_zero_extents,
 )
+from pyframe.testing.sizes import large_cases
 
-pytestmark = pytest.mark.sweep
+pytestmark = [pytest.mark.sweep, pytest.mark.sanitize]
 
 # All that the machine has, unless the suite is run for a certain one.
 SETS = [core.instruction_set()] if "PYFRAME_ISA" in os.environ else core.instruction_sets()
@@ -46,8 +47,8 @@ def test_declaration(op_class: type[Op]) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @every_op
 def test_forward(op_class: type[Op], dtype: str, isa: str) -> None:
-    # At least 400 random cases an op, others for each type and set.
-    shapes = -(-400 // (2 * len(SETS)))
+    # At least 200 random cases an op, others for each type and set.
+    shapes = -(-200 // (2 * len(SETS)))
     seed = shapes * (2 * SETS.index(isa) + (dtype == "float64"))
     kernels = partial(core.find_kernel, isa=isa)
     check_forward(op_class, dtype, shapes=shapes, seed=seed, kernels=kernels)
@@ -56,8 +57,9 @@ def test_forward(op_class: type[Op], dtype: str, isa: str) -> None:
 @once
 @every_op
 def test_sizes(op_class: type[Op]) -> None:
+    cases, kernels = list(large_cases(op_class)), [partial(core.find_kernel, isa=i) for i in SETS]
     for dtype in ("float32", "float64"):
-        check_sizes(op_class, dtype, kernels=[partial(core.find_kernel, isa=isa) for isa in SETS])
+        check_sizes(op_class, dtype, kernels=kernels, cases=cases)
 
 
 @pytest.mark.parametrize("isa", SETS)
@@ -94,6 +96,8 @@ def is_int(array: Any) -> bool:
     return bool(np.asarray(array).dtype == np.int64)
 
 
+# Which ops a gradient is made of; what each of them computes, test_forward looks at for every set.
+@once
 @pytest.mark.parametrize("op_class", [c for c in OPS if c.differentiable], ids=lambda c: c.op)
 def test_gradients(op_class: type[Op]) -> None:
     check_gradients(op_class)
@@ -107,11 +111,11 @@ def test_bad_calls(op_class: type[Op]) -> None:
 @once
 @every_op
 def test_zero_extents(op_class: type[Op]) -> None:
-    check_zero_extents(op_class)
-    for isa in SETS[:-1]:  # the last is the one that is in use
-        check_zero_extents(op_class, kernels=partial(core.find_kernel, isa=isa))
+    others = [partial(core.find_kernel, isa=isa) for isa in SETS[:-1]]  # the last is in use
+    check_zero_extents(op_class, besides=others)
 
 
+@once  # likewise
 @pytest.mark.parametrize("composite", COMPOSITES, ids=lambda c: c.op)
 def test_composite(composite: Composite) -> None:
     assert registry.ops.get(composite.op) is composite
