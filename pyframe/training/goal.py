@@ -419,7 +419,10 @@ def measure(key: str, metric: Function, target: Value, output: Value, weight: Va
 
 
 def _takes_weights(metric: Function) -> bool:
-    """Return whether the third argument of a function is for weights."""
+    """Return whether the third argument of a function, or of an op, is for weights."""
+    optional = getattr(getattr(metric, "func", metric), "optional_inputs", None)
+    if optional is not None:
+        return 2 in optional
     return "weight" in "".join([*inspect.signature(metric).parameters][2:3])
 
 
