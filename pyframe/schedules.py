@@ -541,7 +541,7 @@ def get(schedule: Any) -> Any:
         except TypeError as error:
             raise_if_signalled(error)
             raise ArgumentError(
-                f"schedule {schedule!r} needs arguments; pass a {made.__name__}(...) instead"
+                f"schedule {schedule!r} needs arguments; pass {made.__name__}(...) instead"
             ) from error
     if isinstance(schedule, Mapping):
         return from_config(schedule)

@@ -275,7 +275,7 @@ ANSWERS = {
     "pf.layers.Total2D": "write pyframe.layers.get('total2d')",  # its class has another name
     "pf.layers.SlowMeen": "similar names are 'slow_mean'",
     "pf.ops.Cumprod": "write pyframe.ops.CumProd",
-    "pf.losses.MSE": "write pyframe.losses.get('mse')",
+    "pf.losses.MSE": "write pyframe.losses.L2Loss",
     "pf.losses.L2_Loss": "write pyframe.losses.L2Loss",
     "pf.Dense": "write pyframe.layers.Dense",
     "pf.relu": "write pyframe.ops.Relu",

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pyframe.errors import raise_if_signalled
 from pyframe.hookspecs import hookimpl
 from pyframe.layers.base import Layer, activation_function, default_weights
 from pyframe.layers.core import (
+    ACTIVATIONS,
     RECTIFIERS,
     Activation,
     Dense,
@@ -113,6 +115,23 @@ def pyframe_register_layers() -> Mapping[str, type[Layer]]:
     }
 
 
+# What is a layer elsewhere, and stands in pyframe itself.
+ELSEWHERE = {"Input": "Placeholder", "InputLayer": "Placeholder", "Sequential": "Sequential"}
+
+
 def __getattr__(name: str) -> Any:
-    """Return what a plugin has registered."""
-    return registries["layers"].attribute(name)
+    """Return what a plugin has registered; for an activation, say what layer it is."""
+    try:
+        return registries["layers"].attribute(name)
+    except AttributeError as error:
+        raise_if_signalled(error)
+        if name in ELSEWHERE:
+            raise AttributeError(f"{error}; write pyframe.{ELSEWHERE[name]}") from None
+        alike = registries["ops"].alike(name)
+        known = [op for op in alike if registries["ops"].canonical(op) in ACTIVATIONS]
+        if not known:
+            raise
+        raise AttributeError(
+            f"module 'pyframe.layers' has no attribute {name!r}; write "
+            f"pyframe.layers.Activation({known[0]!r})"
+        ) from None

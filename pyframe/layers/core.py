@@ -9,7 +9,7 @@ from pyframe.errors import ArgumentError, ShapeError, check_integer, check_numbe
 from pyframe.graph.node import Value
 from pyframe.graph.spec import Spec, describe
 from pyframe.layers.base import VALUE, Layer, activation_function, default_weights
-from pyframe.ops import activation_formulas, activations
+from pyframe.ops import activation_formulas, activations, softmax
 from pyframe.ops.activations import Relu
 from pyframe.ops.linear import Linear
 from pyframe.ops.random import Dropout as DropoutOp
@@ -17,7 +17,9 @@ from pyframe.ops.reductions import Max
 from pyframe.ops.shapes import Flatten as FlattenOp
 from pyframe.ops.shapes import Reshape
 
-RECTIFIERS = {cls.op for cls in (*activations.OPS, *activation_formulas.OPS) if cls.rectifies}
+KINDS = (*activations.OPS, *activation_formulas.OPS, *softmax.OPS)
+ACTIVATIONS = {cls.op for cls in KINDS if cls.differentiable}  # and not their gradients
+RECTIFIERS = {cls.op for cls in KINDS if cls.rectifies}
 
 
 class Dense(Layer):

@@ -73,7 +73,7 @@ class BinaryCrossEntropy(Loss):
     """
 
     op = "binary_cross_entropy"
-    aliases = ("bce", "binary_crossentropy", "BCEWithLogitsLoss")
+    aliases = ("bce", "binary_crossentropy", "BCEWithLogitsLoss", "BCELoss")
     of_values = False
     unit_target = True
 
@@ -181,7 +181,7 @@ class CrossEntropy(Loss):
 
     op = "cross_entropy"
     aliases = (
-        *("softmax_cross_entropy", "log_loss"),
+        *("softmax_cross_entropy", "log_loss", "nll_loss"),
         *("sparse_categorical_crossentropy", "sparse_categorical_cross_entropy"),
         "CrossEntropyLoss",
     )

@@ -565,7 +565,7 @@ def SoftCrossEntropy(y: Value, y_hat: Value, label_smoothing: float = 0.0) -> Va
     sample=lambda draw: (*_shares(draw), {}),
     size=lambda y, x: 1 + np.abs(x).sum(-1) + x.shape[-1],
     pair=_logits_of,
-    aliases=("kld", "kullback_leibler_divergence"),
+    aliases=("kl_div", "kl_div_loss", "kld", "kullback_leibler_divergence"),
 )
 def KlDivergence(y: Value, y_hat: Value) -> Value:
     """l = sum_c y_c (log y_c - log softmax(x)_c), the divergence of the prediction from the target.

@@ -444,7 +444,7 @@ class HuberLoss(Loss):
     """
 
     op = "huber_loss"
-    aliases = ("huber", "smooth_l1")
+    aliases = ("huber", "smooth_l1", "smooth_l1_loss")
     attributes = {"reduction": "i8", "delta": "f8"}
     rules = {**Loss.rules, "delta": number(above=0)}
 

@@ -217,6 +217,12 @@ class Accuracy(Ratio, LabelMetric):
     """
 
     op = "accuracy"
+    aliases = (
+        "acc",
+        "binary_accuracy",
+        "categorical_accuracy",
+        "sparse_categorical_accuracy",
+    )
     higher_is_better = True
 
     def __new__(cls, y: Any = None, y_hat: Any = None, *args: Any, **kwargs: Any) -> Accuracy:
@@ -837,7 +843,12 @@ class TopKAccuracy(Ratio, LabelMetric):
     """
 
     op = "top_k_accuracy"
-    aliases = ("top_k", "top_k_accuracy_score", "sparse_top_k_categorical_accuracy")
+    aliases = (
+        "top_k",
+        "top_k_accuracy_score",
+        "sparse_top_k_categorical_accuracy",
+        "top_k_categorical_accuracy",
+    )
     higher_is_better = True
     attributes = {"k": "i8"}
     rules = {"k": whole(at_least=1)}

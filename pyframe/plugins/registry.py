@@ -23,16 +23,58 @@ BUILT_IN = "pyframe-nn"
 ALIASES: dict[str, dict[str, str]] = {
     "ops": {
         "L2_LOSS": "l2_loss",
+        "cat": "concat",
+        "clamp": "clip",
+        "clip_by_value": "clip",
+        "concatenate": "concat",
+        "detach": "stop_gradient",
+        "divide": "div",
         "hard_silu": "hard_swish",
         "hardsigmoid": "hard_sigmoid",
         "hardswish": "hard_swish",
         "hardtanh": "hard_tanh",
         "logsigmoid": "log_sigmoid",
         "logsumexp": "log_sum_exp",
+        "multiply": "mul",
+        "permute": "transpose",
+        "power": "pow",
+        "subtract": "sub",
         "swish": "silu",
+        "unsqueeze": "expand_dims",
+    },
+    "layers": {
+        "average_pooling1d": "avg_pool1d",
+        "average_pooling2d": "avg_pool2d",
+        **dict.fromkeys(
+            ("batch_normalization", "batch_norm1d", "batch_norm2d", "batch_norm3d"), "batch_norm"
+        ),
+        "conv1d_transpose": "conv_transpose1d",
+        "conv2d_transpose": "conv_transpose2d",
+        "conv3d_transpose": "conv_transpose3d",
+        "global_average_pooling1d": "global_avg_pool1d",
+        "global_average_pooling2d": "global_avg_pool2d",
+        "global_max_pooling1d": "global_max_pool1d",
+        "global_max_pooling2d": "global_max_pool2d",
+        "group_normalization": "group_norm",
+        **dict.fromkeys(("instance_norm1d", "instance_norm2d", "instance_norm3d"), "instance_norm"),
+        "layer_normalization": "layer_norm",
+        "linear": "dense",
+        "max_pooling1d": "max_pool1d",
+        "max_pooling2d": "max_pool2d",
+        "rms_normalization": "rms_norm",
+        "up_sampling1d": "up_sample1d",
+        "up_sampling2d": "up_sample2d",
+        "zero_padding1d": "zero_pad1d",
+        "zero_padding2d": "zero_pad2d",
     },
     "initializers": {
         "eye": "identity",
+        "kaiming": "he_uniform",
+        "one": "ones",
+        "random_normal": "normal",
+        "random_uniform": "uniform",
+        "xavier": "xavier_uniform",
+        "zero": "zeros",
         "trunc_normal": "truncated_normal",
         "glorot_normal": "xavier_normal",
         "glorot_uniform": "xavier_uniform",
@@ -298,7 +340,8 @@ class Registry:
         return [one for one in known if folded(one) == folded(name)]
 
     def written(self, name: str) -> str:
-        """Return what a user writes for a registered name: an attribute, or a call of ``get``."""
+        """Return what a user writes for a name or alias: an attribute, or a call of ``get``."""
+        name = self.canonical(name)
         found = [entry.thing for entry in self._entries.get(name, {}).values()]
         own = own_name(found[0], name) if found else name
         if len(found) == 1 and folded(own) == folded(name):
