@@ -117,7 +117,8 @@ class Decoder:
             return Constant(array, dtype=record["dtype"], name=name)
         given = Given(array, array.shape)
         if kind == "state":
-            return State(given, name, dtype=record["dtype"])
+            frozen = bool(record.get("frozen"))  # files of before know of none
+            return State(given, name, dtype=record["dtype"], frozen=frozen)
         if kind == "parameter":
             return Parameter(
                 given,

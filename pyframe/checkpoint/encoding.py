@@ -22,7 +22,7 @@ from pyframe.checkpoint.document import (
 )
 from pyframe.engine.placement import views
 from pyframe.errors import CheckpointError
-from pyframe.graph.node import Constant, Leaf, Node, Parameter
+from pyframe.graph.node import Constant, Leaf, Node, Parameter, State
 from pyframe.graph.op import Op
 from pyframe.graph.order import Graph
 from pyframe.graph.spec import Array, Spec
@@ -90,7 +90,9 @@ class Encoder:
             value = self.values[node] if isinstance(node, Parameter) else node.value
             self.tensors[name] = value.copy()
             record["tensor"] = name
-        if isinstance(node, Parameter):
+        if isinstance(node, State):
+            record["frozen"] = node.frozen
+        elif isinstance(node, Parameter):
             record |= {"trainable": node.trainable, "group": node.group}
         return record
 

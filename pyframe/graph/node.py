@@ -733,14 +733,46 @@ def settle(parameters: Sequence[Parameter], places: Sequence[Place]) -> None:
 
 
 class State(Parameter):
-    """An array that a node keeps from step to step, such as a running mean: saved, not trained."""
+    """An array that a node keeps from step to step, such as a running mean: saved, not trained.
 
-    __slots__ = ()
+    Parameters
+    ----------
+    value : array_like or Initial
+    name : str, optional
+    dtype : {"float32", "float64"}, default "float32"
+    frozen : bool, default False
+        True keeps it as it is: an op whose states are all frozen computes in training what it
+        computes otherwise. May be set later; it counts as the `trainable` of a parameter does, and
+        a layer sets it together with that.
+    """
+
+    __slots__ = ("_frozen",)
+    _frozen: bool
     _attributes = LEAF_ATTRIBUTES
     op = "state"
 
-    def __init__(self, value: Any, name: str | None = None, *, dtype: npt.DTypeLike = "float32"):
+    def __init__(
+        self,
+        value: Any,
+        name: str | None = None,
+        *,
+        dtype: npt.DTypeLike = "float32",
+        frozen: bool = False,
+    ):
+        _set(self, "_frozen", check_flag("frozen", frozen))
         super().__init__(value, name, dtype=dtype, trainable=False)
+
+    @property
+    def frozen(self) -> bool:
+        """Whether training leaves it as it is."""
+        return self._frozen
+
+    @frozen.setter
+    def frozen(self, frozen: bool) -> None:
+        frozen = check_flag("frozen", frozen)
+        if frozen is not self._frozen:
+            self._frozen = frozen
+            self._tell()
 
 
 def plan_reference(plan: Any) -> Callable[[], Any]:

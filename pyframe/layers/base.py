@@ -208,7 +208,7 @@ class Layer(Strict):
         if name in self._given:
             return self._take(name, tuple(shape))  # type: ignore[return-value]
         initial = initial_value(value, tuple(shape), f"{self.path}/{name}")
-        state = State(initial, f"{self.path}/{name}", dtype=dtype)
+        state = State(initial, f"{self.path}/{name}", dtype=dtype, frozen=not self._trainable)
         self._own[name] = state
         return state
 
@@ -301,8 +301,8 @@ class Layer(Strict):
         """Whether training changes its parameters; may be set before or after they exist.
 
         Setting it sets `trainable` of every parameter, including those of sublayers, except those
-        that the layer made with ``trainable=False``. States are not affected: a frozen `BatchNorm`
-        still uses, and averages, the statistics of its batches in training.
+        that the layer made with ``trainable=False``. States are frozen with them, as in Keras: in
+        training, too, a frozen `BatchNorm` uses its running statistics, and keeps them.
         """
         if not self._trainable:
             return False
@@ -317,7 +317,9 @@ class Layer(Strict):
         for layer in self.sublayers.values():
             layer.trainable = trainable
         for key, parameter in vars(self).get("_own", {}).items():  # a constructor may set it first
-            if key not in self._fixed and not isinstance(parameter, State):
+            if isinstance(parameter, State):
+                parameter.frozen = not trainable
+            elif key not in self._fixed:
                 parameter.trainable = trainable
 
     @property

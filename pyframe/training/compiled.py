@@ -58,7 +58,8 @@ class CompiledGoals:
         options = {**getattr(optimizer, "options", {})}
         groups = {k: {**v} for k, v in getattr(optimizer, "groups", {}).items()}
         trainable = [(p.trainable, p.group) for p in self.model.parameters]
-        return trainable, settings, options, groups
+        frozen = [s.frozen for s in self.model.states]
+        return trainable, frozen, settings, options, groups
 
     def train_on(self, compiled: CompiledGoal) -> None:
         """Go on with the optimizer's memory of the plan that was trained on before.
