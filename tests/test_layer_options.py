@@ -57,6 +57,9 @@ OPTIONS: dict[str, tuple[Any, Any]] = {
     "shape": ((3, 8), (4, -1)),
     "axes": ((1, 2), (2, 1)),
     "times": (2, 3),
+    "weight_regularizer": (None, pf.regularizers.L2(0.1)),
+    "bias_regularizer": (None, pf.regularizers.L1(0.1)),
+    "weight_constraint": (None, pf.constraints.MaxNorm(0.5)),
 }
 RANKS = {"reshape": 1, "permute": 1, "concatenate": 1}
 

@@ -17,6 +17,7 @@ from pyframe.graph.op import Op
 from pyframe.graph.spec import Array, Shape, Spec
 from pyframe.layers import Layer
 from pyframe.layers.base import mark
+from pyframe.plugins.registry import registries
 
 
 class Given(NamedTuple):
@@ -126,8 +127,21 @@ class Decoder:
                 dtype=record["dtype"],
                 trainable=bool(record["trainable"]),
                 group=str(record["group"]),
+                regularizer=self.penalty(record, "regularizer"),
+                constraint=self.penalty(record, "constraint"),
             )
         raise CheckpointError(f"{self.source} has a leaf of unknown kind {kind!r}")
+
+    def penalty(self, record: dict[str, Any], kind: str) -> Any:
+        """Return a parameter's regularizer or constraint, if it has one."""
+        if kind not in record:
+            return None
+        arguments = restored(record[kind])
+        name = arguments["name"]
+        cls = missing.find(self.description, f"{kind}s", name)
+        if cls is None:
+            raise missing.complaint(self.description, {(f"{kind}s", name): None}, self.source)
+        return registries[f"{kind}s"].made(arguments, kind, such_as="")
 
     def array(self, record: dict[str, Any]) -> Array:
         key = record["tensor"]

@@ -12,6 +12,7 @@ import numpy as np
 from pyframe._version import __version__
 from pyframe.checkpoint.container import FORMAT_VERSION, is_plain_name
 from pyframe.checkpoint.document import (
+    PENALTIES,
     TRAINING,
     Architecture,
     LostLayer,
@@ -94,7 +95,20 @@ class Encoder:
             record["frozen"] = node.frozen
         elif isinstance(node, Parameter):
             record |= {"trainable": node.trainable, "group": node.group}
+            record |= {kind: self.penalty(node, kind) for kind in PENALTIES if getattr(node, kind)}
         return record
+
+    def penalty(self, parameter: Parameter, kind: str) -> Any:
+        """Return the config of a parameter's regularizer or constraint."""
+        given = getattr(parameter, kind)
+        found = registries[f"{kind}s"].config(given)
+        if found is None:
+            raise CheckpointError(
+                f"the {kind} of {parameter.label()!r} is {given!r:.80}, which would be lost; have "
+                f"a plugin register it as a dataclass, or set parameter.{kind} = None"
+            )
+        self.origin(f"{kind}s", type(given))
+        return plain(found)
 
     def operation(self, node: Node) -> tuple[str, dict[str, Any]]:
         """Return the name of a node's class and the arguments that make it anew."""
@@ -120,7 +134,7 @@ class Encoder:
     def origin(self, kind: str, cls: type) -> str:
         """Return the name of a class, and note where it came from."""
         name, record = origin_of(kind, cls)
-        self.provenance[kind][name] = record
+        self.provenance.setdefault(kind, {})[name] = record
         return name
 
     def layer(self, layer: Layer) -> dict[str, Any]:

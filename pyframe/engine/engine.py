@@ -211,6 +211,7 @@ class Engine:
         return {
             "trainable": [p.trainable for p in self.parameters],
             "group": [p.group for p in self.parameters],
+            "constraint": [p.constraint for p in self.parameters],
             "frozen": [s.frozen for s in self.states],
             **(settings() if settings is not None else {}),
         }
@@ -220,7 +221,7 @@ class Engine:
         now, then = self._read_now(), self._read_once
         if now == then:
             return ""
-        for name in ("trainable", "group", "frozen"):
+        for name in ("trainable", "group", "constraint", "frozen"):
             leaves = self.states if name == "frozen" else self.parameters
             for leaf, is_now, was in zip(leaves, now[name], then[name], strict=True):
                 if is_now != was:

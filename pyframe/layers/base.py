@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NoReturn, Self
 import numpy as np
 import numpy.typing as npt
 
-from pyframe import initializers
+from pyframe import constraints, initializers, regularizers
 from pyframe.errors import (
     ArgumentError,
     GraphError,
@@ -167,6 +167,8 @@ class Layer(Strict):
         dtype: npt.DTypeLike,
         trainable: bool = True,
         group: str = "default",
+        regularizer: Any = None,
+        constraint: Any = None,
     ) -> Parameter:
         """Make a parameter of this layer.
 
@@ -181,6 +183,10 @@ class Layer(Strict):
             Usually that of the input.
         trainable, group
             As for `Parameter`.
+        regularizer : str or callable, optional
+            What `pyframe.regularizers.get` takes. That of a loaded model is the one in its file.
+        constraint : str or callable, optional
+            What `pyframe.constraints.get` takes, and the same holds.
 
         Returns
         -------
@@ -197,6 +203,8 @@ class Layer(Strict):
             dtype=dtype,
             trainable=trainable and self._trainable,
             group=group,
+            regularizer=regularizers.get(regularizer),
+            constraint=constraints.get(constraint),
         )
         self._own[name] = parameter
         return parameter

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from pyframe import constraints, regularizers
 from pyframe.errors import ArgumentError, ShapeError, check_integer, check_number
 from pyframe.graph.node import Value
 from pyframe.graph.spec import Spec, describe
@@ -34,6 +35,10 @@ class Dense(Layer):
         Default: ``"he_uniform"`` before a rectifier (relu and its kin), ``"xavier_uniform"``
         otherwise.
     bias_initializer : str, callable or array_like, default "zeros"
+    weight_regularizer, bias_regularizer : str or callable, optional
+        Penalties that a `Trainer` adds to its loss; see `pyframe.regularizers`.
+    weight_constraint : str or callable, optional
+        What the weight is brought to after each update; see `pyframe.constraints`.
     name : str, optional
 
     Notes
@@ -75,12 +80,18 @@ class Dense(Layer):
         weight_initializer: Any = None,
         bias_initializer: Any = "zeros",
         *,
+        weight_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        weight_constraint: Any = None,
         name: str | None = None,
     ) -> None:
         super().__init__(name=name)
         self.units = check_integer("Dense: units", units, at_least=1)
         self.activation, self.bias = activation, bool(bias)
         self.weight_initializer, self.bias_initializer = weight_initializer, bias_initializer
+        self.weight_regularizer = regularizers.get(weight_regularizer)
+        self.bias_regularizer = regularizers.get(bias_regularizer)
+        self.weight_constraint = constraints.get(weight_constraint)
         self._function = activation_function(activation)
 
     @classmethod
@@ -101,11 +112,23 @@ class Dense(Layer):
         if weight is None:
             weight = default_weights(self._function)
         shape = (spec.shape[-1], self.units)
-        self.weight = self.add_parameter("weight", shape, weight, dtype=spec.dtype)
+        self.weight = self.add_parameter(
+            "weight",
+            shape,
+            weight,
+            dtype=spec.dtype,
+            regularizer=self.weight_regularizer,
+            constraint=self.weight_constraint,
+        )
         self.offset = None
         if self.bias:
-            initializer = self.bias_initializer
-            self.offset = self.add_parameter("bias", shape[1:], initializer, dtype=spec.dtype)
+            self.offset = self.add_parameter(
+                "bias",
+                shape[1:],
+                self.bias_initializer,
+                dtype=spec.dtype,
+                regularizer=self.bias_regularizer,
+            )
 
     def call(self, *inputs: Value) -> Value:
         (x,) = inputs
@@ -269,6 +292,8 @@ class Maxout(Layer):
         Of how many maps.
     weight_initializer, bias_initializer : str, callable or array_like
         Default: ``"xavier_uniform"`` and ``"zeros"``.
+    weight_regularizer, bias_regularizer, weight_constraint : str or callable, optional
+        As for `Dense`.
     name : str, optional
 
     Notes
@@ -296,12 +321,18 @@ class Maxout(Layer):
         weight_initializer: Any = None,
         bias_initializer: Any = "zeros",
         *,
+        weight_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        weight_constraint: Any = None,
         name: str | None = None,
     ) -> None:
         super().__init__(name=name)
         self.units = check_integer("Maxout: units", units, at_least=1)
         self.pieces = check_integer("Maxout: pieces", pieces, at_least=1)
         self.weight_initializer, self.bias_initializer = weight_initializer, bias_initializer
+        self.weight_regularizer = regularizers.get(weight_regularizer)
+        self.bias_regularizer = regularizers.get(bias_regularizer)
+        self.weight_constraint = constraints.get(weight_constraint)
 
     @classmethod
     def cases(cls) -> Sequence[Any]:
@@ -312,6 +343,9 @@ class Maxout(Layer):
             self.units * self.pieces,
             weight_initializer=self.weight_initializer,
             bias_initializer=self.bias_initializer,
+            weight_regularizer=self.weight_regularizer,
+            bias_regularizer=self.bias_regularizer,
+            weight_constraint=self.weight_constraint,
         )
 
     def call(self, *inputs: Value) -> Value:

@@ -57,7 +57,9 @@ class CompiledGoals:
         }
         options = {**getattr(optimizer, "options", {})}
         groups = {k: {**v} for k, v in getattr(optimizer, "groups", {}).items()}
-        trainable = [(p.trainable, p.group) for p in self.model.parameters]
+        trainable = [
+            (p.trainable, p.group, p.regularizer, p.constraint) for p in self.model.parameters
+        ]
         frozen = [s.frozen for s in self.model.states]
         return trainable, frozen, settings, options, groups
 
