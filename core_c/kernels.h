@@ -140,6 +140,8 @@ PF_KERNEL(layer_norm_grad) /* dy, x, scale -> dx, dscale (C,), dshift (C,) */
 /* random.c */
 PF_KERNEL(dropout) /* x (n, ...) -> y                         y = x / (1 - rate), or 0; x -> x
                                                               outside of training */
+PF_KERNEL(gaussian_noise) /* x (n, ...) -> y                  y = x + std n, or x (1 + std n), n
+                                                              normal; x -> x as above */
 
 /* optimizers.c: p parameters, g gradients, both (n); states are read and written; slots v, m, mask,
  * direction (n); norm, skipped, best, redraw, span one double. */

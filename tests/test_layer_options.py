@@ -34,6 +34,7 @@ OPTIONS: dict[str, tuple[Any, Any]] = {
     "weight_initializer": (None, "ones"),
     "bias_initializer": ("zeros", 0.5),
     "rate": (0.5, 0.25),
+    "std": (0.5, 0.25),
     "momentum": (0.9, 0.5),
     "epsilon": (1e-5, 0.1),
     "filters": (6, 3),
@@ -61,7 +62,7 @@ OPTIONS: dict[str, tuple[Any, Any]] = {
     "bias_regularizer": (None, pf.regularizers.L1(0.1)),
     "weight_constraint": (None, pf.constraints.MaxNorm(0.5)),
 }
-RANKS = {"reshape": 1, "permute": 1, "concatenate": 1}
+RANKS = {"spatial_dropout": 1, "reshape": 1, "permute": 1, "concatenate": 1}
 
 
 def options(make: Any) -> list[str]:

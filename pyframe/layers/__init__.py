@@ -33,6 +33,7 @@ from pyframe.layers.merging import (
     Reshape,
     Subtract,
 )
+from pyframe.layers.noise import AlphaDropout, GaussianDropout, GaussianNoise, SpatialDropout
 from pyframe.layers.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
 from pyframe.plugins.registry import registries
 
@@ -40,6 +41,7 @@ __all__ = [
     "RECTIFIERS",
     "Activation",
     "Add",
+    "AlphaDropout",
     "Average",
     "BatchNorm",
     "Concatenate",
@@ -48,6 +50,8 @@ __all__ = [
     "Dropout",
     "Embedding",
     "Flatten",
+    "GaussianDropout",
+    "GaussianNoise",
     "GroupNorm",
     "InstanceNorm",
     "Layer",
@@ -60,6 +64,7 @@ __all__ = [
     "RMSNorm",
     "RepeatVector",
     "Reshape",
+    "SpatialDropout",
     "Subtract",
     "activation_function",
     "default_weights",
@@ -90,6 +95,7 @@ def pyframe_register_layers() -> Mapping[str, type[Layer]]:
     return {
         "activation": Activation,
         "add": Add,
+        "alpha_dropout": AlphaDropout,
         "average": Average,
         "batch_norm": BatchNorm,
         "concatenate": Concatenate,
@@ -98,6 +104,8 @@ def pyframe_register_layers() -> Mapping[str, type[Layer]]:
         "dropout": Dropout,
         "embedding": Embedding,
         "flatten": Flatten,
+        "gaussian_dropout": GaussianDropout,
+        "gaussian_noise": GaussianNoise,
         "group_norm": GroupNorm,
         "instance_norm": InstanceNorm,
         "layer_norm": LayerNorm,
@@ -109,6 +117,7 @@ def pyframe_register_layers() -> Mapping[str, type[Layer]]:
         "rms_norm": RMSNorm,
         "repeat_vector": RepeatVector,
         "reshape": Reshape,
+        "spatial_dropout": SpatialDropout,
         "subtract": Subtract,
     }
 

@@ -277,11 +277,10 @@ class Registry:
             arguments = dict(given)
             cls = self.get(arguments.pop("name", ""))
             try:
-                made = cls(**arguments)
+                return cls(**arguments)  # type: ignore[no-any-return]
             except TypeError as error:
                 raise_if_signalled(error)
                 raise ArgumentError(f"{what} {given!r:.80}: {error}") from error
-            return made  # type: ignore[no-any-return]
         found = self.get(given) if isinstance(given, str) else given
         if not callable(found):
             raise ArgumentError(
@@ -289,7 +288,7 @@ class Registry:
                 "node to node"
             )
         # A node class is a function from node to node already.
-        made = found() if isinstance(found, type) and is_dataclass(found) else found
+        made: Any = found() if isinstance(found, type) and is_dataclass(found) else found
         return made  # type: ignore[no-any-return]
 
     def config(self, thing: Any) -> dict[str, Any] | None:
