@@ -47,6 +47,7 @@ __all__ = [
     "ShapeError",
     "SlotError",
     "UndefinedMetricWarning",
+    "UnknownArgumentError",
     "UnknownNameError",
     "UnusedParameterWarning",
     "ValueReusedError",
@@ -90,6 +91,10 @@ class LabelError(PyframeError, IndexError):
 
 class ArgumentError(PyframeError, ValueError):
     """An argument has a value that makes no sense: a negative rate, an empty batch."""
+
+
+class UnknownArgumentError(ArgumentError, TypeError):
+    """A function was given an argument that it has not; it says which one is meant."""
 
 
 class NoEffectError(ArgumentError, AttributeError):

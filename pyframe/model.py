@@ -27,9 +27,19 @@ from pyframe.errors import (
 )
 from pyframe.graph.arrays import is_lazy, plain_array
 from pyframe.graph.node import Node, Parameter, Placeholder, State, Value
-from pyframe.graph.order import Graph
+from pyframe.graph.order import Graph, on_other_inputs
 from pyframe.graph.spec import Array, Shape, check_shape, convert, describe, float_dtype
-from pyframe.layers.base import Layer, layers_of, name_layers, outermost_layer_of, unused_name
+from pyframe.layers.base import (
+    Layer,
+    LayerLike,
+    as_layer,
+    layers_of,
+    name_layers,
+    outermost_layer_of,
+    snake_case,
+    unused_name,
+)
+from pyframe.layers.core import Activation
 from pyframe.native.building import building
 from pyframe.native.guards import hold_all
 from pyframe.plugins.registry import ops, registries
@@ -38,8 +48,11 @@ from pyframe.strict import FixedList, Strict
 BUILT = "the model has been built: make a new one of the layers that it is to have"
 
 
-class Model(Strict):
+class Model(LayerLike, Strict):
     """A graph from placeholders to outputs.
+
+    Called on nodes, it gives the nodes of its outputs for them, with the same parameters, so that
+    it can be a part of other models; called on arrays, it predicts. See `__call__`.
 
     Parameters
     ----------
@@ -85,6 +98,7 @@ class Model(Strict):
         self._connect(sources, results, None)
 
     def _reset(self) -> None:
+        self._nested: Nested | None = None
         self._plan: Plan | None = None
         self._graph: Graph | None = None
         self._inputs: list[Placeholder] = []
@@ -102,6 +116,12 @@ class Model(Strict):
             graph = Graph(outputs)  # with the new names
         self._layers = FixedList(layers, BUILT)
         self._inputs, self._outputs, self._graph = inputs, outputs, graph
+        self._tell_layers()
+
+    def _tell_layers(self) -> None:
+        if self._graph is not None:
+            for layer in self._layers:
+                layer.belong_to(self._graph)
 
     # ---- looking ----
 
@@ -226,6 +246,10 @@ class Model(Strict):
         """Return what a copy is made of: the graph first, and all but the plan."""
         with building:
             return {"_graph": self._graph, **vars(self), "_plan": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._tell_layers()
 
     def __copy__(self) -> Self:
         """Return a model with parameters of its own: two would train the same ones otherwise."""
@@ -375,6 +399,83 @@ class Model(Strict):
                 self._plan = compile(self.outputs)
             return self._plan
 
+    # ---- as a part of others ----
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Return the outputs for some nodes, as nodes; or what is predicted for arrays.
+
+        Parameters
+        ----------
+        *inputs : Value or array_like
+            One for each input; several may be given as one list, too.
+
+        Returns
+        -------
+        Value or ndarray, or a list of them for several outputs
+            Nodes share the parameters of this model: whoever trains them trains it.
+
+        Raises
+        ------
+        GraphError
+            If it takes another number of nodes, or arrays stand among them.
+        ShapeError, DTypeError
+            If a node does not fit the input it is given for.
+
+        Examples
+        --------
+        >>> import numpy as np, pyframe as pf
+        >>> features = pf.Sequential([pf.layers.Dense(8, activation="tanh")], input_shape=(4,))
+        >>> a, b = (pf.Placeholder(name, shape=(None, 4)) for name in "ab")
+        >>> apart = pf.Model([a, b], pf.layers.Dot()(features(a), features(b)))
+        >>> [layer.path for layer in apart.layers]
+        ['nested', 'dot']
+        >>> features(np.ones((3, 4))).shape
+        (3, 8)
+        """
+        if len(inputs) == 1 and isinstance(inputs[0], list | tuple):
+            (group,) = inputs
+            if any(isinstance(x, Value) for x in group):
+                inputs = tuple(group)
+        if any(isinstance(x, Value) for x in inputs):
+            return self.as_layer()(*inputs)
+        return self.predict(inputs[0] if len(inputs) == 1 else list(inputs))
+
+    def as_layer(self) -> Layer:
+        """Return the layer that this model is within others; always the same one."""
+        with building:
+            if self._nested is None:
+                self._nested = Nested(self)
+            return self._nested
+
+    def on(self, inputs: Sequence[Value]) -> list[Value]:
+        """Return the outputs for nodes in place of the inputs; see `__call__`."""
+        self._check_inputs(inputs)
+        given: dict[Node, Value] = dict(zip(self._inputs, inputs, strict=True))
+        return on_other_inputs(self.graph.order, self._outputs, given)
+
+    def _check_inputs(self, inputs: Sequence[Value]) -> None:
+        """Raise unless the values fit the inputs."""
+        wanted = [(self.graph.names[p], p.spec) for p in self._inputs]
+        takes = ", ".join(f"{name!r} {spec}" for name, spec in wanted)
+        if len(inputs) != len(wanted):
+            raise GraphError(
+                f"the model takes {len(wanted)} node(s), {takes}, and got {len(inputs)}"
+            )
+        for x, (name, spec) in zip(inputs, wanted, strict=True):
+            if x.dtype != spec.dtype:
+                raise DTypeError(
+                    f"the model takes {name!r} {spec} and got {x.node.label()} {x.spec}"
+                )
+            fits = x.shape is None or spec.shape is None or len(x.shape) == len(spec.shape)
+            fits = fits and all(
+                wide is None or n == wide
+                for n, wide in zip(x.shape or (), spec.shape or (), strict=False)
+            )
+            if not fits:
+                raise ShapeError(
+                    f"the model takes {name!r} {spec} and got {x.node.label()} {x.spec}"
+                )
+
     # ---- files ----
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -408,12 +509,50 @@ def _graph_between(inputs: list[Placeholder], outputs: list[Value]) -> Graph:
     return graph
 
 
+class Nested(Layer):
+    """A model within another one, or within a layer.
+
+    Parameters
+    ----------
+    model : Model
+    name : str, optional
+    """
+
+    def __init__(self, model: Model, *, name: str | None = None) -> None:
+        super().__init__(name=name)
+        self.model = model
+        if model.built:  # with parameters that belong to no layer
+            held = {p for layer in model.layers for p in [*layer.parameters, *layer.states]}
+            names = model.graph.names
+            own = [p for p in [*model.parameters, *model.states] if p not in held]
+            self._own = {names[p]: p for p in own}
+
+    @property
+    def is_made_anew(self) -> bool:  # type: ignore[override]
+        """A graph has parameters from the beginning, and keeps them."""
+        return isinstance(self.model, Sequential)
+
+    @property
+    def sublayers(self) -> dict[str, Layer]:
+        """The layers of the model, by names that do not depend on other models."""
+        found: dict[str, Layer] = {}
+        for layer in dict.fromkeys(self.model.layers):
+            found[unused_name(layer.name or snake_case(type(layer).__name__), found)] = layer
+        return found
+
+    def call(self, *inputs: Value) -> Any:
+        outputs = self.model.on(inputs)
+        return outputs[0] if len(outputs) == 1 else outputs
+
+
 class Sequential(Model):
     """Layers one after the other.
 
     Parameters
     ----------
-    layers : list of Layer
+    layers : list of Layer, Model, function or class of an op, optional
+        A model takes part as a layer, with its own parameters; a function from node to node, such
+        as the class of an op, does as an `Activation`. Default: none yet; see `add`.
     input_shape : tuple of int, optional
         Of one sample, without the batch. Otherwise the first data decide, and the seed that is set
         then.
@@ -451,18 +590,94 @@ class Sequential(Model):
 
     def __init__(
         self,
-        layers: Sequence[Layer],
+        layers: Sequence[Any] = (),
         *,
         input_shape: Any = None,
         dtype: npt.DTypeLike = "float32",
     ) -> None:
         self._reset()
         self.dtype = float_dtype(dtype)
+        self._shape = None if input_shape is None else check_shape(input_shape, "input_shape")
+        if layers == ():
+            return
         if not isinstance(layers, Iterable):
             raise ArgumentError(f"{layers!r:.80} is no list of layers")
         self.layers = list(layers)
-        if input_shape is not None:
-            self._build(check_shape(input_shape, "input_shape"))
+        if self._shape is not None:
+            self._build(self._shape)
+
+    def add(self, layer: Any) -> None:
+        """Put another layer at the end. What is there keeps its parameters.
+
+        Parameters
+        ----------
+        layer : Layer, Model, function or class of an op
+
+        Raises
+        ------
+        ArgumentError, ShapeError, DTypeError
+            If it is none of these, or does not take what the layer before it gives.
+
+        Examples
+        --------
+        >>> import pyframe as pf
+        >>> model = pf.Sequential(input_shape=(4,))
+        >>> model.add(pf.layers.Dense(8, activation="relu"))
+        >>> model.add(pf.layers.Dense(2))
+        >>> model.outputs[0].shape
+        (None, 2)
+        """
+        self._change([*self._layers, layer])
+
+    def pop(self) -> Layer:
+        """Take the last layer away and return it. The others keep their parameters.
+
+        Raises
+        ------
+        ArgumentError
+            If it is the only one of a model that is built, or there is none.
+
+        Examples
+        --------
+        >>> import pyframe as pf
+        >>> model = pf.Sequential([pf.layers.Dense(8), pf.layers.Dense(2)], input_shape=(4,))
+        >>> model.pop()
+        <Dense 'dense_1', 18 parameters>
+        >>> model.outputs[0].shape
+        (None, 8)
+        """
+        if not self._layers:
+            raise ArgumentError("this Sequential has no layer to take away")
+        *rest, last = self._layers
+        self._change(rest)
+        return last
+
+    def _change(self, layers: list[Any]) -> None:
+        """Have other layers, and a graph of them if the shape of the input is known."""
+        with building:
+            before = dict(vars(self))
+            try:
+                self._layers = _checked_layers(layers) if layers or self.built else []
+                self._plan = self._graph = None
+                if self._shape is not None and self._layers:
+                    self._build(self._shape)
+            except BaseException:
+                vars(self).update(before)
+                raise
+
+    def on(self, inputs: Sequence[Value]) -> list[Value]:
+        if len(inputs) == 1 and not self.built:
+            shape = inputs[0].shape
+            if not shape:
+                raise ShapeError(
+                    f"a Sequential takes rows, and {inputs[0].node.label()} is {inputs[0].spec}"
+                )
+            self._build(shape[1:])
+        self._check_inputs(inputs)
+        (y,) = inputs
+        for layer in self._layers:
+            y = layer(y)
+        return [y]
 
     def _build(self, shape: Shape) -> None:
         stack = _checked_layers(self._layers)  # they may have been changed since
@@ -475,7 +690,7 @@ class Sequential(Model):
                     f"this Sequential has the dtype {self.dtype.name}, and its layer "
                     f"{layer.path!r} gives {y.dtype.name}; construct both with the same dtype="
                 )
-        self._layers = list(dict.fromkeys(stack))
+        self._layers, self._shape = list(dict.fromkeys(stack)), shape
         try:
             self._connect([x], [y], None)
         finally:
@@ -501,14 +716,19 @@ class Sequential(Model):
             self._build(shape[1:] or (1,))
 
 
-def _checked_layers(layers: Sequence[Layer]) -> list[Layer]:
+def _checked_layers(things: Sequence[Any]) -> list[Layer]:
     """Return the layers of a `Sequential`, or raise `ArgumentError`."""
-    if not layers:
+    if not things:
         raise ArgumentError("a Sequential needs at least one layer")
-    for layer in layers:
-        if not isinstance(layer, Layer):
-            raise ArgumentError(f"{layer!r} is no layer{_hint(layer)}")
-    return list(layers)
+    layers = []
+    for thing in things:
+        if isinstance(thing, Layer | LayerLike):
+            layers.append(as_layer(thing))
+        elif callable(thing) and (not isinstance(thing, type) or issubclass(thing, Node)):
+            layers.append(Activation(thing))
+        else:
+            raise ArgumentError(f"{thing!r} is no layer{_hint(thing)}")
+    return layers
 
 
 def _hint(given: Any) -> str:
@@ -520,8 +740,6 @@ def _hint(given: Any) -> str:
             return f"; write pyframe.layers.Activation({name!r})"
         known = ", ".join(registries["layers"])
         return f", and none is called that; write pyframe.layers.get(name)(...) with one of {known}"
-    if isinstance(given, type) and issubclass(given, Node):
-        return f"; write pyframe.layers.Activation({given.__name__})"
     return f"; write {given.__name__}(...), with parentheses" if isinstance(given, type) else ""
 
 
@@ -568,5 +786,7 @@ def _from_architecture(architecture: Architecture) -> Model:
     if isinstance(model, Sequential):
         values = (*architecture.inputs, *architecture.outputs)  # the input may be indices
         model.dtype = next(v.dtype for v in values if v.dtype.kind == "f")
+        shape = architecture.inputs[0].shape
+        model._shape = None if shape is None else shape[1:]
     model._connect(architecture.inputs, architecture.outputs, architecture.layers)
     return model

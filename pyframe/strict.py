@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, NoReturn
 
 from pyframe.errors import NoEffectError
+from pyframe.spelling import ELSEWHERE, answering
 
 
 class Strict:
     """Refuses to set a public attribute that nothing reads, or that has been read already.
 
-    It applies to the classes that define `_attributes` themselves: subclasses may set any
-    attributes.
+    That applies to the classes that define `_attributes` themselves: subclasses may set any
+    attributes. The constructors of all of them answer an argument that they have not with the one
+    that is meant, as `pyframe.spelling` knows it.
 
     Attributes
     ----------
@@ -26,6 +28,11 @@ class Strict:
     __slots__ = ()
     _attributes: ClassVar[dict[str, str]] = {}
     _checks: ClassVar[dict[str, Callable[[Any], Any]]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" in cls.__dict__:
+            cls.__init__ = answering(cls.__init__)  # type: ignore[method-assign]
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not name.startswith("_"):
@@ -51,17 +58,6 @@ class Strict:
             raise NoEffectError(f"{what}: it belongs to the class; {_nearest(name, cls)}")
 
 
-# Names from other frameworks.
-ELSEWHERE = {
-    "frozen": "trainable",
-    "requires_grad": "trainable",
-    "kernel": "weight",
-    "initializer": "weight_initializer",
-    "kernel_initializer": "weight_initializer",
-    "use_bias": "bias",
-}
-
-
 def _nearest(wrong: str, cls: type[Strict]) -> str:
     """Name the attribute that was probably meant, or all that can be set."""
     import difflib  # slow to import, and only messages need it
@@ -71,7 +67,7 @@ def _nearest(wrong: str, cls: type[Strict]) -> str:
     settable += [n for n in properties if getattr(cls, n).fset is not None and n not in settable]
     known = [name for name in {*settable, *cls._attributes, *dir(cls)} if not name.startswith("_")]
     near = [n for n in settable if "".join(word[0] for word in n.split("_")) == wrong]
-    near = near or [n for n in [ELSEWHERE.get(wrong)] if n in known]
+    near = near or [n for n in ELSEWHERE.get(wrong, ()) if n in known]
     near = near or [n for n in difflib.get_close_matches(wrong, sorted(known), 1) if n != wrong]
     if near:
         return f"did you mean {near[0]!r}?"

@@ -22,6 +22,7 @@ from pyframe.graph.composite import Composite
 from pyframe.graph.op import Case, Op
 from pyframe.plugins import catalogue
 from pyframe.plugins.registry import BUILT_IN, KINDS, registries
+from pyframe.spelling import ELSEWHERE
 from pyframe.testing import Draw
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -203,12 +204,22 @@ def other_names() -> Iterator[str]:
 
 # ---- the pages ----
 
+
+def other_arguments() -> Iterator[str]:
+    """Yield the table of what arguments are called elsewhere."""
+    yield "| elsewhere | here |"
+    yield "| --- | --- |"
+    for name, ours in sorted(ELSEWHERE.items(), key=lambda item: item[0].lower()):
+        yield f"| `{name}` | {', '.join(f'`{own}`' for own in ours)} |"
+
+
 PARTS: dict[str, tuple[Path, Callable[[], Iterator[str]]]] = {
     "op class": (FOLDER / "op-class.md", op_class),
     "case": (FOLDER / "op-class.md", cases),
     "draw": (FOLDER / "op-class.md", draws),
     "list of plugins": (FOLDER / "index.md", list_of_plugins),
     "other names": (ROOT / "docs" / "names.md", other_names),
+    "other arguments": (ROOT / "docs" / "names.md", other_arguments),
     "list of ops": (FOLDER / "list-of-ops.md", list_of_ops),
 }
 END = "<!-- end -->\n"

@@ -287,7 +287,6 @@ ANSWERS = {
     "pf.Sequential(['Dense'])": "write pyframe.layers.Dense(...)",
     "pf.Sequential(['relu'])": "write pyframe.layers.Activation('relu')",
     "pf.Sequential(['nothing'])": "none is called that",
-    "pf.Sequential([pf.Relu])": "write pyframe.layers.Activation(Relu)",
     "pf.Sequential([pf.layers.BatchNorm])": "write BatchNorm(...), with parentheses",
 }
 

@@ -12,6 +12,7 @@ from pyframe.errors import ArgumentError, CheckpointError, PyframeError
 from pyframe.graph.node import Parameter, Placeholder, Value
 from pyframe.graph.spec import Array, Shape, Spec
 from pyframe.layers import Layer
+from pyframe.layers.base import unused_name
 from pyframe.plugins.registry import registries
 
 # What a file may ask NumPy to make besides its arrays: numbers, and none larger than complex128.
@@ -157,9 +158,17 @@ def penalty_config(kind: str, value: Any) -> Any:
 
 
 def paths_of(layers: Sequence[Layer]) -> dict[Layer, str]:
-    """Return the paths of some layers and of all that are within them."""
+    """Return the paths of some layers and of all that are within them, each a different one.
+
+    Two layers have the same path if each got it in a model of its own, before one that has both.
+    """
     result: dict[Layer, str] = {}
-    for layer in layers:
-        result[layer] = layer.path
-        result |= paths_of(list(layer.sublayers.values()))
+    taken: set[str] = set()
+    stack = list(reversed(layers))
+    while stack:
+        layer = stack.pop()
+        if layer not in result:
+            result[layer] = unused_name(layer.path, taken)
+            taken.add(result[layer])
+            stack += reversed(layer.sublayers.values())
     return result

@@ -61,7 +61,7 @@ class Encoder:
             "nodes": [self.node(node, paths) for node in self.graph.order],
             "inputs": [self.ids[p] for p in architecture.inputs],
             "outputs": [[self.ids[v.node], v.index] for v in architecture.outputs],
-            "layers": [self.layer(layer) for layer in layers],
+            "layers": [self.layer(layer, paths) for layer in layers],
             "order": [layers.index(layer) for layer in architecture.layers],
             "provenance": self.provenance,
         }
@@ -137,7 +137,7 @@ class Encoder:
         self.provenance.setdefault(kind, {})[name] = record
         return name
 
-    def layer(self, layer: Layer) -> dict[str, Any]:
+    def layer(self, layer: Layer, paths: dict[Layer, str]) -> dict[str, Any]:
         cls = type(layer)
         if isinstance(layer, LostLayer):
             name, config = layer.class_name, None
@@ -145,11 +145,11 @@ class Encoder:
                 self.provenance["layers"].setdefault(name, layer.origin)
         else:
             name = self.origin("layers", cls)
-            config = plain_config(layer.config())
+            config = plain_config(layer.config()) if is_made_anew(layer) else None
         return {
             "layer": name,
             "name": layer.name,
-            "path": layer.path,
+            "path": paths[layer],
             "config": config,
             "inputs": [_spec_record(spec) for spec in layer.input_specs],
             "output_shape": layer.output_shape,
@@ -157,8 +157,13 @@ class Encoder:
             "parameters": {
                 key: self.ids[p] for key, p in layer.own_parameters().items() if p in self.ids
             },
-            "sublayers": {key: self.layer(sub) for key, sub in layer.sublayers.items()},
+            "sublayers": {key: self.layer(sub, paths) for key, sub in layer.sublayers.items()},
         }
+
+
+def is_made_anew(layer: Layer) -> bool:
+    """Return whether the arguments of a layer make all that is within it."""
+    return layer.is_made_anew and all(map(is_made_anew, layer.sublayers.values()))
 
 
 def encode(

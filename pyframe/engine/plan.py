@@ -34,6 +34,7 @@ from pyframe.graph.storage import Segment
 from pyframe.native.core import lib
 from pyframe.native.guards import reading, refuse_while_reading
 from pyframe.native.launcher import Launcher
+from pyframe.spelling import answering
 from pyframe.strict import FixedList, Strict
 
 if TYPE_CHECKING:
@@ -302,7 +303,7 @@ class Plan(Strict):
         engine.require_optimizer()
         if not engine.optimizer.needs_gradients:
             raise ArgumentError(f"{engine.optimizer!r} looks at losses, and takes no gradients")
-        if getattr(engine.optimizer, "evaluates", False):
+        if engine.optimizer is not None and engine.optimizer.evaluates:
             raise ArgumentError(f"{engine.optimizer!r} evaluates the loss, and takes no gradients")
         loss, wanted = engine.given()
         names = {engine.graph.names.get(p, p.label()): p for p in wanted}
@@ -662,6 +663,7 @@ def _listed(nodes: Any) -> list[Any]:
         raise GraphError(f"{nodes!r:.80} is no node, and no list of nodes") from error
 
 
+@answering
 def compile(
     cost: Value | Sequence[Value],
     optimizer: Any = None,

@@ -420,7 +420,7 @@ class TrainState:
         for guard in self.guards:
             guard.updating_thread = threading.get_ident()
         try:
-            if getattr(self.optimizer, "evaluates", False):
+            if self.optimizer is not None and self.optimizer.evaluates:
                 self._minimize(context, operands, again)
                 return
             for names, slots in zip(operands, self.slots, strict=True):

@@ -42,6 +42,7 @@ class PythonGradient(Node):
     """
 
     op = "python_grad"
+    keeps = ("source",)
 
     def __init__(self, source: Node, grads: Sequence[Value | None]) -> None:
         self.source = source

@@ -244,6 +244,8 @@ class Node(Value):
 
     op: ClassVar[str] = ""  # the name in the registry; "" for what is not registered
     output_count: ClassVar[int] = 1
+    # What a constructor keeps that belongs to this one node: there is no other like it.
+    keeps: ClassVar[tuple[str, ...]] = ()
     index = 0
 
     @property
@@ -305,6 +307,18 @@ class Node(Value):
         twin: Node = object.__new__(type(self))
         twin.__setstate__(self.__getstate__())
         twin.serial = next_serial()
+        return twin
+
+    def on(self, *inputs: Value | None) -> Node:
+        """Return another node like this one, on other inputs, and with the same states."""
+        if self.keeps:
+            raise GraphError(
+                f"{self.label()} ({type(self).__name__}) belongs to the gradient of another node "
+                "and cannot be had without it; build the gradient anew, on the other inputs"
+            )
+        twin = copy.copy(self)
+        twin.inputs = inputs
+        twin.specs = twin.check(*[None if i is None else i.spec for i in inputs])
         return twin
 
     def belong_to(self, plan: Callable[[], Any]) -> None:

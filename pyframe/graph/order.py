@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import heapq
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pyframe.errors import GraphError
@@ -168,3 +168,29 @@ def unique_names(order: Iterable[Node]) -> dict[Node, str]:
         taken.add(name)
         names[node] = name
     return {node: names[node] for node in nodes}
+
+
+def on_other_inputs(
+    order: Iterable[Node], outputs: Iterable[Value], given: Mapping[Node, Value]
+) -> list[Value]:
+    """Return the outputs anew, with other values in place of some nodes.
+
+    Parameters
+    ----------
+    order : iterable of Node
+        All that the outputs depend on, inputs first. Parameters, states and constants are shared.
+    outputs : iterable of Value
+    given : dict of Node to Value
+        What stands in place of which node. It has to fit what reads it.
+    """
+    anew = dict(given)
+
+    def moved(value: Value) -> Value:
+        node = anew.get(value.node)
+        return value if node is None else node if value.index == 0 else node.node[value.index]
+
+    for node in order:
+        inputs = [None if i is None else moved(i) for i in node.inputs]
+        if node not in anew and any(i is not j for i, j in zip(inputs, node.inputs, strict=True)):
+            anew[node] = node.on(*inputs)
+    return [moved(value) for value in outputs]

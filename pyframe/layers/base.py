@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import re
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NoReturn, Self
 
@@ -21,8 +22,8 @@ from pyframe.errors import (
     raise_if_signalled,
 )
 from pyframe.graph.composite import Composite
-from pyframe.graph.node import Leaf, Node, Parameter, State, Value, next_serial
-from pyframe.graph.order import input_nodes
+from pyframe.graph.node import Constant, Leaf, Node, Parameter, State, Value, next_serial
+from pyframe.graph.order import Graph, input_nodes
 from pyframe.graph.spec import Shape, Spec, check_shape
 from pyframe.native.building import building
 from pyframe.plugins.registry import ops
@@ -30,6 +31,24 @@ from pyframe.strict import Strict
 
 # What to do instead of replacing a parameter, which the nodes would not notice.
 VALUE = "assign to its value, as in layer.weight.value = ..., or call model.set_weights"
+
+
+class found:  # noqa: N801
+    """A property that gives way to an attribute: a layer may call one of its parts `output`."""
+
+    def __init__(self, find: Callable[[Any], Value]) -> None:
+        self.find, self.__doc__ = find, find.__doc__
+
+    def __get__(self, layer: Any, cls: type) -> Any:
+        return self if layer is None else self.find(layer)
+
+
+class LayerLike:
+    """What can stand for a layer: a model."""
+
+    def as_layer(self) -> Layer:
+        """Return the layer that it is within others; always the same one."""
+        raise NotImplementedError
 
 
 class Layer(Strict):
@@ -72,6 +91,8 @@ class Layer(Strict):
     (None, 3)
     """
 
+    # Whether a layer that holds this one, made of its arguments, has it without its parameters.
+    is_made_anew = True
     # What a `Sequential` that begins with this layer takes, if it is not floats: "int64".
     input_dtype: ClassVar[str | None] = None
     _trainable = True
@@ -273,21 +294,85 @@ class Layer(Strict):
         if not self.built:
             self._build([x.spec for x in inputs])
         result = self.call(*inputs)
-        for node in created_since(result, since):
+        results = [result] if isinstance(result, Value) else list(result)
+        for node in created_since(results, since):
             mark(node, self, self)
         if self.output_shape is None:
-            vars(self)["output_shape"] = result.shape
+            vars(self)["output_shape"] = results[0].shape
         return result
+
+    def belong_to(self, graph: Graph) -> None:
+        """Take `input` and `output` from the graph of a model."""
+        vars(self)["_graph"] = weakref.ref(graph)
+
+    @found
+    def input(self) -> Value:
+        """The node that it reads of others, in the last model that was made with it.
+
+        Raises
+        ------
+        GraphError
+            If it is in no model that is built, or reads several nodes there.
+        """
+        return self._only("reads", [v for v, reader in self._ties() if reader is self])
+
+    @found
+    def output(self) -> Value:
+        """The node that others read of it, in the last model that was made with it.
+
+        Raises
+        ------
+        GraphError
+            If it is in no model that is built, or others read several nodes of it.
+
+        Examples
+        --------
+        >>> import pyframe as pf
+        >>> model = pf.Sequential([pf.layers.Dense(8), pf.layers.Dense(2)], input_shape=(4,))
+        >>> features = pf.Model(model.inputs, model.layers[0].output)
+        >>> features.outputs[0].shape
+        (None, 8)
+        """
+        return self._only("gives", [v for v, reader in self._ties() if reader is not self])
+
+    def _ties(self) -> list[tuple[Value, Layer | None]]:
+        """Return the values that go in or out, each with the layer that reads it."""
+        graph = vars(self).get("_graph", lambda: None)()
+        if graph is None:
+            raise GraphError(f"layer {self.path!r} is in no model that is built, and has no nodes")
+        read = [(v, outermost_layer_of(n)) for n in graph.order for v in n.inputs if v is not None]
+        read += [(v, None) for v in graph.outputs]
+        return [
+            (value, reader)
+            for value, reader in read
+            if (reader is self) != (outermost_layer_of(value.node) is self)
+            and not isinstance(value.node, Parameter | Constant)
+        ]
+
+    def _only(self, does: str, values: list[Value]) -> Value:
+        found = {(v.node, v.index): v for v in values}
+        if len(found) != 1:
+            listed = ", ".join(repr(v) for v in found.values()) or "none"
+            raise GraphError(
+                f"layer {self.path!r} {does} not one value in its model, but {len(found)}: {listed}"
+            )
+        return next(iter(found.values()))
 
     @property
     def sublayers(self) -> dict[str, Layer]:
-        """The layers held as attributes, by the name of the attribute."""
+        """The layers held as attributes, alone or in a list, by the name of the attribute.
+
+        A model that is held is one, too.
+        """
         found: dict[str, Layer] = {}
         for key, held in vars(self).items():
-            if isinstance(held, Layer):
-                found[key] = held
+            if isinstance(held, Layer | LayerLike):
+                found[key] = as_layer(held)
             elif isinstance(held, list | tuple):
-                found |= {f"{key}_{i}": v for i, v in enumerate(held) if isinstance(v, Layer)}
+                parts = enumerate(held)
+                found |= {
+                    f"{key}_{i}": as_layer(v) for i, v in parts if isinstance(v, Layer | LayerLike)
+                }
         return found
 
     def own_parameters(self) -> Mapping[str, Parameter]:
@@ -346,7 +431,7 @@ class Layer(Strict):
 
     def __getstate__(self) -> dict[str, Any]:
         with building:  # another thread may be making its parameters
-            return dict(vars(self))
+            return {key: held for key, held in vars(self).items() if key != "_graph"}
 
     def __copy__(self) -> Self:
         """Return a layer with its own parameters, so that the two are trained separately."""
@@ -368,6 +453,11 @@ class Layer(Strict):
         return f"<{type(self).__name__} {self.path!r}, {state}>"
 
 
+def as_layer(thing: Layer | LayerLike) -> Layer:
+    """Return a layer, or the one that a model stands for."""
+    return thing if isinstance(thing, Layer) else thing.as_layer()
+
+
 # Attributes set by the inputs and the model, and what to do instead of setting them.
 DERIVED = {
     "path": "give the layer a name",
@@ -377,9 +467,10 @@ DERIVED = {
 }
 
 
-def created_since(value: Value, serial: int) -> list[Node]:
-    """Return the nodes above a serial number that a value depends on, without leaves."""
-    stack, seen = [value.node], {value.node}
+def created_since(values: Iterable[Value], serial: int) -> list[Node]:
+    """Return the nodes above a serial number that some values depend on, without leaves."""
+    stack = [value.node for value in values]
+    seen = set(stack)
     while stack:
         for node in input_nodes(stack.pop()):
             if node.serial > serial and node not in seen:

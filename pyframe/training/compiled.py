@@ -26,7 +26,8 @@ class CompiledGoals:
         self.goal, self.model = goal, model
         self.current: CompiledGoal | None = None
         self._made: dict[bool, CompiledGoal] = {}
-        self._made_for: Any = None  # what they depend on, besides the model's graph
+        self._made_for: Any = None  # what they depend on
+        self._trained_on: Any = None  # the model's graph of that moment
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy is made of."""
@@ -49,7 +50,7 @@ class CompiledGoals:
             return self._made[weighted]
 
     def _dependencies(self, optimizer: Any) -> tuple[Any, ...]:
-        """Return what a plan depends on that may be changed, besides the model's graph."""
+        """Return what a plan depends on that may be changed."""
         settings = {
             name: value
             for name, value in vars(optimizer).items()
@@ -61,7 +62,7 @@ class CompiledGoals:
             (p.trainable, p.group, p.regularizer, p.constraint) for p in self.model.parameters
         ]
         frozen = [s.frozen for s in self.model.states]
-        return trainable, frozen, settings, options, groups
+        return self.model.graph, trainable, frozen, settings, options, groups
 
     def train_on(self, compiled: CompiledGoal) -> None:
         """Go on with the optimizer's memory of the plan that was trained on before.
@@ -70,7 +71,7 @@ class CompiledGoals:
         """
         if self.current is not None and self.current is not compiled:
             compiled.plan.take_over(self.current.plan)
-        self.current = compiled
+        self.current, self._trained_on = compiled, self.model.graph
 
     def upcoming(self, optimizer: Any, *, detect_anomaly: bool) -> tuple[CompiledGoal, Snapshot]:
         """Return what the next fit trains on, and the state that it begins with.
@@ -80,7 +81,8 @@ class CompiledGoals:
         """
         current = self.current
         assert current is not None
-        if current.plan.optimizer is optimizer and not current.plan.engine.change():
+        is_same = current.plan.optimizer is optimizer and self._trained_on is self.model.graph
+        if is_same and not current.plan.engine.change():
             return current, current.plan.engine.held_snapshot()
         weighted = current.weight is not None
         compiled = self.get(optimizer, weighted=weighted, detect_anomaly=detect_anomaly)

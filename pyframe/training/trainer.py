@@ -18,6 +18,7 @@ from pyframe.errors import ArgumentError, GraphError, check_flag
 from pyframe.model import Model, load
 from pyframe.native.guards import already_trained
 from pyframe.plugins import notify
+from pyframe.spelling import answering
 from pyframe.strict import Strict
 from pyframe.training import resuming
 from pyframe.training.company import company
@@ -167,6 +168,7 @@ class Trainer(Strict):
 
     # ---- what one calls ----
 
+    @answering
     def fit(
         self,
         X: Any,  # noqa: N803
@@ -322,6 +324,7 @@ class Trainer(Strict):
             callback.on_fit_end(self, fit.history)
         notify("fit_end", trainer=self, history=fit.history)
 
+    @answering
     def evaluate(
         self,
         X: Any,  # noqa: N803

@@ -85,7 +85,8 @@ class WindowOp(Op):
             if count is not None and count < 1:
                 self.bad_shapes(
                     f"the window reaches over {each.reach} pixels of spatial axis {axis}, which "
-                    f"has {extent}, and {each.low} + {each.high} of padding: no output is left"
+                    f"has {extent}, and {each.low} + {each.high} of padding: no output is left "
+                    "(channels are the last axis: numpy.moveaxis(x, 1, -1) puts them there)"
                 )
             result.append(count)
         return tuple(result)
