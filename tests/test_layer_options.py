@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from typing import Any
 
@@ -35,6 +36,8 @@ OPTIONS: dict[str, tuple[Any, Any]] = {
     "bias_initializer": ("zeros", 0.5),
     "rate": (0.5, 0.25),
     "std": (0.5, 0.25),
+    "function": ("square", "relu"),
+    "layers": ([pf.layers.Dense(3)], [pf.layers.Dense(5), pf.layers.Dense(3)]),
     "momentum": (0.9, 0.5),
     "epsilon": (1e-5, 0.1),
     "filters": (6, 3),
@@ -71,7 +74,7 @@ def options(make: Any) -> list[str]:
 
 def arguments(make: Any) -> dict[str, Any]:
     own = {key: p.default for key, p in inspect.signature(make).parameters.items()}
-    given = {option: OPTIONS[option][0] for option in options(make)}
+    given = {option: copy.deepcopy(OPTIONS[option][0]) for option in options(make)}
     needs = {key for key, value in own.items() if isinstance(value, str)}  # None is no default
     return {k: own[k] if v is None and k in needs else v for k, v in given.items()}
 
@@ -105,9 +108,10 @@ OF_LAYERS = [(name, option) for name, make in layers().items() for option in opt
 
 @pytest.mark.parametrize(("name", "option"), OF_LAYERS)
 def test_an_option_set_on_a_layer_is_as_if_given(name: str, option: str) -> None:
-    make, value = layers()[name], OPTIONS[option][1]
-    given = {**arguments(make), option: value}
-    one, two = make(**arguments(make)), make(**given)
+    make, value = layers()[name], copy.deepcopy(OPTIONS[option][1])
+    own = arguments(make)
+    given = {**own, option: value}
+    one, two = make(**own), make(**given)
     one.trainable = False
     setattr(one, option, value)
     assert one.config() == two.config() == given
@@ -122,10 +126,11 @@ def test_an_option_set_on_a_layer_is_as_if_given(name: str, option: str) -> None
 def test_an_option_of_a_layer_that_makes_no_sense_is_refused(name: str, option: str) -> None:
     make = layers()[name]
     for value in (object(), "foo", -1, 1e9, None, (1, 2, 3, 4)):
-        layer = make(**arguments(make))
+        own = arguments(make)
+        layer = make(**own)
         before = vars(layer).copy()
         try:
-            wanted: Any = make(**{**arguments(make), option: value})
+            wanted: Any = make(**{**own, option: value})
         except pf.PyframeError as error:
             with pytest.raises(type(error)) as refused:
                 setattr(layer, option, value)

@@ -8,7 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pyframe.checkpoint import missing
-from pyframe.checkpoint.document import ODD, Architecture, LostLayer, paths_of, restored
+from pyframe.checkpoint.document import (
+    ODD,
+    Architecture,
+    LostLayer,
+    paths_of,
+    restored,
+)
 from pyframe.checkpoint.encoding import new_op
 from pyframe.checkpoint.schema import check_model
 from pyframe.errors import ArgumentError, CheckpointError, raise_if_signalled
@@ -205,12 +211,21 @@ class Decoder:
                 setattr(layer, key, self.layer(sub))
         else:
             layer = self.look_up("layers", name).from_config(
-                {key: restored(value) for key, value in config.items()}
+                {key: self.argument(value) for key, value in config.items()}
             )
             if record["built"]:
                 layer.restore(_path(record["path"]), specs, own, _output_shape(record))
             _restore_sublayers(layer, record, self.layer_parts)
         return layer
+
+    def argument(self, value: Any) -> Any:
+        """Return an argument of a layer, which may be another layer or a list of some."""
+        if isinstance(value, list) and any(isinstance(v, dict) and "layer" in v for v in value):
+            return [self.argument(one) for one in value]
+        if not (isinstance(value, dict) and "layer" in value):
+            return restored(value)
+        arguments = {key: self.argument(one) for key, one in value["config"].items()}
+        return self.look_up("layers", value["layer"]).from_config(arguments)
 
     def layer_parts(self, record: dict[str, Any]) -> tuple[list[Spec], dict[str, Parameter]]:
         own = {key: self.typed(i, Parameter) for key, i in record["parameters"].items()}

@@ -88,6 +88,10 @@ class LostLayer(Layer):
         )
 
 
+class PlainLayer(dict[str, Any]):
+    """What stands for a layer among the arguments of another one: its "layer" and its "config"."""
+
+
 def plain(value: Any) -> Any:
     """Return an attribute as JSON can hold it, or raise `CheckpointError`."""
     if isinstance(value, np.generic):
@@ -101,6 +105,8 @@ def plain(value: Any) -> Any:
         return {"array": items, "shape": list(value.shape), "dtype": value.dtype.str}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
+    if isinstance(value, PlainLayer):
+        return value
     if isinstance(value, dict):
         return {"dict": {str(key): plain(item) for key, item in value.items()}}
     raise CheckpointError(f"{value!r} cannot be saved: use numbers, texts and lists of them")

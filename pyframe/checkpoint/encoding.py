@@ -16,6 +16,7 @@ from pyframe.checkpoint.document import (
     TRAINING,
     Architecture,
     LostLayer,
+    PlainLayer,
     Training,
     paths_of,
     plain,
@@ -145,7 +146,7 @@ class Encoder:
                 self.provenance["layers"].setdefault(name, layer.origin)
         else:
             name = self.origin("layers", cls)
-            config = plain_config(layer.config()) if is_made_anew(layer) else None
+            config = self.arguments(layer) if is_made_anew(layer) else None
         return {
             "layer": name,
             "name": layer.name,
@@ -159,6 +160,27 @@ class Encoder:
             },
             "sublayers": {key: self.layer(sub, paths) for key, sub in layer.sublayers.items()},
         }
+
+    def arguments(self, layer: Layer) -> dict[str, Any] | None:
+        """Return a layer's arguments as JSON can hold them, other layers as theirs; or None."""
+        try:
+            return plain_config({k: self.argument(value) for k, value in layer.config().items()})
+        except _LostError:
+            return None
+
+    def argument(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [self.argument(one) for one in value]
+        if not isinstance(value, Layer):
+            return value
+        config = self.arguments(value)
+        if config is None:
+            raise _LostError
+        return PlainLayer(layer=self.origin("layers", type(value)), config=config)
+
+
+class _LostError(Exception):
+    """A layer among the arguments of another one has some that cannot be saved."""
 
 
 def is_made_anew(layer: Layer) -> bool:

@@ -14,9 +14,11 @@ from pyframe.layers.base import Layer, activation_function, default_weights
 from pyframe.layers.core import (
     RECTIFIERS,
     Activation,
+    Bilinear,
     Dense,
     Dropout,
     Flatten,
+    Lambda,
     Maxout,
     PReLU,
 )
@@ -35,6 +37,7 @@ from pyframe.layers.merging import (
 )
 from pyframe.layers.noise import AlphaDropout, GaussianDropout, GaussianNoise, SpatialDropout
 from pyframe.layers.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
+from pyframe.layers.wrapping import Residual
 from pyframe.plugins.registry import registries
 
 __all__ = [
@@ -44,6 +47,7 @@ __all__ = [
     "AlphaDropout",
     "Average",
     "BatchNorm",
+    "Bilinear",
     "Concatenate",
     "Dense",
     "Dot",
@@ -54,6 +58,7 @@ __all__ = [
     "GaussianNoise",
     "GroupNorm",
     "InstanceNorm",
+    "Lambda",
     "Layer",
     "LayerNorm",
     "Maximum",
@@ -64,6 +69,7 @@ __all__ = [
     "RMSNorm",
     "RepeatVector",
     "Reshape",
+    "Residual",
     "SpatialDropout",
     "Subtract",
     "activation_function",
@@ -98,6 +104,7 @@ def pyframe_register_layers() -> Mapping[str, type[Layer]]:
         "alpha_dropout": AlphaDropout,
         "average": Average,
         "batch_norm": BatchNorm,
+        "bilinear": Bilinear,
         "concatenate": Concatenate,
         "dense": Dense,
         "dot": Dot,
@@ -108,6 +115,7 @@ def pyframe_register_layers() -> Mapping[str, type[Layer]]:
         "gaussian_noise": GaussianNoise,
         "group_norm": GroupNorm,
         "instance_norm": InstanceNorm,
+        "lambda": Lambda,
         "layer_norm": LayerNorm,
         "maximum": Maximum,
         "maxout": Maxout,
@@ -117,6 +125,7 @@ def pyframe_register_layers() -> Mapping[str, type[Layer]]:
         "rms_norm": RMSNorm,
         "repeat_vector": RepeatVector,
         "reshape": Reshape,
+        "residual": Residual,
         "spatial_dropout": SpatialDropout,
         "subtract": Subtract,
     }

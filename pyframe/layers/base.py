@@ -458,6 +458,25 @@ def as_layer(thing: Layer | LayerLike) -> Layer:
     return thing if isinstance(thing, Layer) else thing.as_layer()
 
 
+def unbuilt(layer: Layer) -> Layer:
+    """Return an unbuilt layer with the same arguments, frozen if this one is.
+
+    Layers among its arguments, alone or in lists, are made anew as well.
+    """
+    if not layer.built:
+        return copy.deepcopy(layer)
+    given = {key: _made_anew(value) for key, value in layer.config().items()}
+    fresh = type(layer).from_config(given)
+    fresh.trainable = layer.trainable
+    return fresh
+
+
+def _made_anew(argument: Any) -> Any:
+    if isinstance(argument, list) and any(isinstance(one, Layer) for one in argument):
+        return list(map(_made_anew, argument))
+    return unbuilt(argument) if isinstance(argument, Layer) else copy.deepcopy(argument)
+
+
 # Attributes set by the inputs and the model, and what to do instead of setting them.
 DERIVED = {
     "path": "give the layer a name",
