@@ -37,6 +37,7 @@ OPTIONS: dict[str, tuple[Any, Any]] = {
     "rate": (0.5, 0.25),
     "std": (0.5, 0.25),
     "function": ("square", "relu"),
+    "layer": (pf.layers.Dense(3), pf.layers.Dense(5)),
     "layers": ([pf.layers.Dense(3)], [pf.layers.Dense(5), pf.layers.Dense(3)]),
     "momentum": (0.9, 0.5),
     "epsilon": (1e-5, 0.1),
@@ -116,6 +117,7 @@ def test_an_option_set_on_a_layer_is_as_if_given(name: str, option: str) -> None
     setattr(one, option, value)
     assert one.config() == two.config() == given
     assert one.path == two.path
+    two = copy.deepcopy(two)  # layers among the arguments are those of both
     first, second = model_of(one), model_of(two)
     assert (outcome(first) == outcome(second)).all()
     assert first.summary().splitlines()[:-1] == second.summary().splitlines()[:-1]

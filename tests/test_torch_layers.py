@@ -116,6 +116,13 @@ def bilinear(rng: Any, s: tuple[int, ...], c: int) -> Any:
     )
 
 
+def weight_norm(rng: Any, s: tuple[int, ...], c: int) -> Any:
+    def theirs(x: Any, scale: Any, v: Any, b: Any) -> Any:
+        return nn.linear(x, torch._weight_norm(v.T, scale[:, None], 0), b)
+
+    return pf.layers.WeightNorm(pf.layers.Dense(4)), [s], theirs
+
+
 def batch_norm(rng: Any, s: tuple[int, ...], c: int) -> Any:
     layer = pf.layers.BatchNorm(epsilon=1e-2)
     # The variance of a single row is 0, which PyTorch refuses.
@@ -152,6 +159,7 @@ LAYERS: dict[str, Callable[[Any, tuple[int, ...], int], Any]] = {
     ),
     "bilinear": bilinear,
     "residual": residual,
+    "weight_norm": weight_norm,
     "add": lambda rng, s, c: (pf.layers.Add(), [s, s, s], lambda a, b, d: a + b + d),
     "subtract": lambda rng, s, c: (pf.layers.Subtract(), [s, s], torch.sub),
     "multiply": lambda rng, s, c: (pf.layers.Multiply(), [s, s], torch.mul),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,66 @@ def test_an_estimator_copies_it_without_its_weights() -> None:
     net = NetRegressor([residual()], epochs=2, random_state=0)
     one = net.fit(X, X[:, 0]).predict(X)
     assert (one == net.fit(X, X[:, 0]).predict(X)).all()
+
+
+def test_weight_norm_begins_as_the_layer_would() -> None:
+    m = sequential(pf.layers.WeightNorm(pf.layers.Dense(5, "tanh", name="in")))
+    w = m.get_weights()
+    assert {k: v.shape for k, v in w.items()} == {
+        "weight_norm/scale": (5,),
+        "weight_norm/in/weight": (4, 5),
+        "weight_norm/in/bias": (5,),
+        "dense/weight": (5, 1),
+        "dense/bias": (1,),
+    }
+    h = np.tanh(X @ w["weight_norm/in/weight"] + w["weight_norm/in/bias"])
+    np.testing.assert_allclose(m.predict(X), h @ w["dense/weight"], rtol=1e-12)
+    m.parameters[m.parameters.index(m.layers[0].parameters[0])].value = np.full(5, 2.0)
+    unit = w["weight_norm/in/weight"] / np.linalg.norm(w["weight_norm/in/weight"], axis=0)
+    np.testing.assert_allclose(m.predict(X), np.tanh(X @ unit * 2) @ w["dense/weight"], rtol=1e-12)
+
+
+def test_two_weight_norms_of_one_shape_begin_differently() -> None:
+    m = sequential(*[pf.layers.WeightNorm(pf.layers.Dense(4)) for _ in range(2)])
+    w = m.get_weights()
+    assert (w["weight_norm/layer/weight"] != w["weight_norm_1/layer/weight"]).all()
+    assert (w["weight_norm/scale"] != w["weight_norm_1/scale"]).all()
+
+
+def test_weight_norm_is_trained_saved_copied_and_set_anew(tmp_path: Path) -> None:
+    layer = pf.layers.WeightNorm(pf.layers.Dense(2))
+    layer.layer = pf.layers.Dense(5, weight_regularizer="l2")
+    m = sequential(layer)
+    assert len(layer.parameters) == 3
+    before = m.get_weights()
+    pf.Trainer(m, "l2", "adam").fit(X, X[:, :1], 3, 2, verbose=0)
+    assert all((m.get_weights()[k] != v).any() for k, v in before.items())
+    m.save(tmp_path / "m.pyframe")
+    for twin in (pf.load(tmp_path / "m.pyframe"), copy.deepcopy(m)):
+        assert (twin.predict(X) == m.predict(X)).all()
+        x = pf.Placeholder("x", shape=(None, 4), dtype="float64")
+        again = pf.Model([x], [twin.layers[0](x)])
+        assert len(again.parameters) == 3
+        h = again.predict(X)
+        for p in again.parameters:  # they are those of the twin, and not of the first
+            p.value = 2 * p.value
+        assert not np.allclose(again.predict(X), h) and not (twin.predict(X) == m.predict(X)).all()
+    layer.trainable = False
+    assert sum(p.trainable for p in m.parameters) == 2
+
+
+def test_what_weight_norm_refuses() -> None:
+    x = pf.Placeholder("x", shape=(None, 4))
+    dense = pf.layers.Dense(3)
+    dense(x)
+    with pytest.raises(GraphError, match="not built yet"):
+        pf.layers.WeightNorm(dense)
+    with pytest.raises(ArgumentError, match="takes a layer, and"):
+        pf.layers.WeightNorm(abs)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="the parameters of LayerNorm are: scale, shift"):
+        pf.layers.WeightNorm(pf.layers.LayerNorm())(x)
+    with pytest.raises(GraphError, match="with its 'weight' as it is"):
+        dense.compute_parameter("weight", abs)
 
 
 def test_a_lambda_takes_ops_names_and_functions(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ from pyframe.layers.merging import (
 )
 from pyframe.layers.noise import AlphaDropout, GaussianDropout, GaussianNoise, SpatialDropout
 from pyframe.layers.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
-from pyframe.layers.wrapping import Residual
+from pyframe.layers.wrapping import Residual, WeightNorm
 from pyframe.plugins.registry import registries
 
 __all__ = [
@@ -72,6 +72,7 @@ __all__ = [
     "Residual",
     "SpatialDropout",
     "Subtract",
+    "WeightNorm",
     "activation_function",
     "default_weights",
     "get",
@@ -128,6 +129,7 @@ def pyframe_register_layers() -> Mapping[str, type[Layer]]:
         "residual": Residual,
         "spatial_dropout": SpatialDropout,
         "subtract": Subtract,
+        "weight_norm": WeightNorm,
     }
 
 

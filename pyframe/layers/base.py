@@ -110,6 +110,7 @@ class Layer(Strict):
         vars(self).update(built=False, output_shape=None, input_specs=[])
         self._own: dict[str, Parameter] = {}
         self._given: dict[str, Parameter] = {}  # set by restore()
+        self._computed: dict[str, Callable[[Parameter], Value]] = {}
 
     @classmethod
     def cases(cls) -> Sequence[Any]:
@@ -190,7 +191,7 @@ class Layer(Strict):
         group: str = "default",
         regularizer: Any = None,
         constraint: Any = None,
-    ) -> Parameter:
+    ) -> Any:
         """Make a parameter of this layer.
 
         Parameters
@@ -212,9 +213,10 @@ class Layer(Strict):
         Returns
         -------
         Parameter
+            Or the node that takes its place; see `compute_parameter`.
         """
         if name in self._given:
-            return self._take(name, tuple(shape))
+            return self._computed.get(name, _unchanged)(self._take(name, tuple(shape)))
         if not trainable:
             self._fixed.add(name)
         value = initial_value(initializer, tuple(shape), f"{self.path}/{name}")
@@ -228,7 +230,22 @@ class Layer(Strict):
             constraint=constraints.get(constraint),
         )
         self._own[name] = parameter
-        return parameter
+        return self._computed.get(name, _unchanged)(parameter)
+
+    def compute_parameter(self, name: str, function: Callable[[Parameter], Value]) -> None:
+        """Have a parameter take part as ``function(parameter)``, a node of its shape.
+
+        So a layer that holds this one changes what it computes with: `WeightNorm` does. It is the
+        parameter that is trained, saved and counted.
+
+        Raises
+        ------
+        GraphError
+            If the layer has been built.
+        """
+        if self.built:
+            raise GraphError(f"layer {self.path!r} has been built with its {name!r} as it is")
+        self._computed[name] = function
 
     def add_state(
         self, name: str, shape: Sequence[int], value: float, *, dtype: npt.DTypeLike
@@ -451,6 +468,10 @@ class Layer(Strict):
         count = sum(p.size for p in self.parameters)
         state = f"{count} parameters" if self.built else "not built"
         return f"<{type(self).__name__} {self.path!r}, {state}>"
+
+
+def _unchanged(parameter: Parameter) -> Value:
+    return parameter
 
 
 def as_layer(thing: Layer | LayerLike) -> Layer:

@@ -286,7 +286,8 @@ class PReLU(Layer):
 
     def call(self, *inputs: Value) -> Value:
         (x,) = inputs
-        return Relu(x) - self.slope * Relu(-1.0 * x)
+        y: Value = Relu(x) - self.slope * Relu(-1.0 * x)
+        return y
 
 
 class Maxout(Layer):
@@ -467,7 +468,9 @@ class Bilinear(Layer):
         matrices = Reshape(Linear(Reshape(x1, (-1, first)), maps), (-1, second, units))
         y: Value = MatMul(Reshape(x2, (-1, 1, second)), matrices)
         y = Reshape(y, (-1, *(n or 0 for n in (x1.shape or ())[1:-1]), units))
-        return y if self.offset is None else y + self.offset
+        if self.offset is not None:
+            y = y + self.offset
+        return y
 
 
 class Lambda(Layer):

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pyframe.errors import ArgumentError, ShapeError
-from pyframe.graph.node import Value
-from pyframe.graph.spec import describe
+import numpy as np
+
+from pyframe.errors import ArgumentError, GraphError, ShapeError
+from pyframe.graph.node import Parameter, Value
+from pyframe.graph.spec import Array, describe, known_shape
 from pyframe.layers.base import Layer, LayerLike, as_layer
 from pyframe.layers.core import Dense
+from pyframe.ops.arithmetic import Sqrt, Square
+from pyframe.ops.reductions import Sum
 
 
 class Residual(Layer):
@@ -70,3 +74,105 @@ class Residual(Layer):
                 f"to what they get, {describe(x.shape)}; have the last one bring back its shape"
             )
         return x + y
+
+
+class Reparametrized(Layer):
+    """The base of layers that hold another one, which computes with a function of its weight."""
+
+    _attributes = Layer._attributes
+
+    def __init__(self, layer: Layer, *, name: str | None = None) -> None:
+        super().__init__(name=name)
+        if not isinstance(layer, Layer):
+            raise ArgumentError(f"{type(self).__name__} takes a layer, and {layer!r:.80} is none")
+        if layer.built:
+            raise GraphError(
+                f"{type(self).__name__} takes a layer that is not built yet, and {layer.path!r} "
+                "computes with its weight as it is"
+            )
+        self.layer = layer
+
+    @classmethod
+    def cases(cls) -> Sequence[Any]:
+        return (((4, 3), {"layer": Dense(5, "tanh")}),)
+
+    def weight_of(self, parameter: Parameter) -> Value:
+        """Return the node that takes the place of the weight."""
+        raise NotImplementedError
+
+    def build(self, *specs: Any) -> None:
+        self.layer.compute_parameter("weight", self.weight_of)
+
+    def call(self, *inputs: Value) -> Value:
+        y = self.layer(*inputs)
+        if "weight" not in self.layer.own_parameters():
+            there = ", ".join(self.layer.own_parameters()) or "none"
+            raise ArgumentError(
+                f"layer {self.path!r} ({type(self).__name__}) takes a layer with a weight of its "
+                f"own, and the parameters of {type(self.layer).__name__} are: {there}"
+            )
+        return y
+
+
+class WeightNorm(Reparametrized):
+    """A layer whose weight is w = scale v / |v|, unit by unit: length and direction by themselves.
+
+    v is the parameter "weight" of the layer, and begins as its weight would; the scale begins as
+    |v|, so that at first the layer computes what it would without.
+
+    Parameters
+    ----------
+    layer : Layer
+        One with a weight, not yet built, as `Dense` or a convolution.
+    name : str, optional
+
+    Notes
+    -----
+    Norms are over all axes but the last, as in `pyframe.constraints.MaxNorm`. Parameters: scale
+    (units,) and those of the layer.
+
+    Raises
+    ------
+    GraphError
+        If the layer has been built.
+    ArgumentError
+        If it is none, or has no weight.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> layer = pf.layers.WeightNorm(pf.layers.Dense(5))
+    >>> layer(pf.Placeholder("x", shape=(None, 8))).shape
+    (None, 5)
+    >>> sorted(p.shape for p in layer.parameters)
+    [(5,), (5,), (8, 5)]
+
+    References
+    ----------
+    Salimans, Kingma, "Weight normalization: a simple reparameterization to accelerate training of
+    deep neural networks", NeurIPS 2016, equation 2.
+    """
+
+    _attributes = Layer._attributes
+
+    def weight_of(self, parameter: Parameter) -> Value:
+        units = known_shape(parameter.spec)[-1:]
+        scale = self.add_parameter("scale", units, _Norms(parameter), dtype=parameter.dtype)
+        axes = tuple(range(len(known_shape(parameter.spec)) - 1))
+        w: Value = parameter * (scale / Sqrt(Sum(Square(parameter), axis=axes)))
+        return w
+
+
+class _Norms:
+    """First values: the norms of a parameter's own, unit by unit."""
+
+    def __init__(self, of: Parameter) -> None:
+        self._of = of
+        self.shape = known_shape(of.spec)[-1:]
+
+    def materialize(self, name: str) -> Array:
+        """Return the norms of the values that the parameter has now."""
+        of = self._of
+        values = of.value if of.is_placed else of.initial_array()
+        norms: Array = np.sqrt(np.square(values).reshape(-1, *self.shape).sum(axis=0))
+        return norms
