@@ -52,6 +52,7 @@ PF_KERNEL(erf)          /* x(...) -> y(...)          y = erf(x) */
 PF_KERNEL(erf_grad)     /* dy, x -> dx               dx = dy 2 / sqrt(pi) exp(-x^2) */
 PF_KERNEL(add_n)        /* x_1(...) .. x_n(...) -> y  y = x_1 + .. + x_n, left to right */
 PF_KERNEL(copy)         /* x(...), [shape of y] -> y(...)  y = x, of the same count */
+PF_KERNEL(remember)     /* x(...) | s(...) -> y(...)       y = x and, in training, s = x */
 
 /* reductions.c: over any set of axes, a bit mask in the attributes. K: the axes that are kept. */
 PF_KERNEL(sum)            /* x(...) -> y(K)               y = sum x */

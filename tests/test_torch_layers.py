@@ -123,6 +123,20 @@ def weight_norm(rng: Any, s: tuple[int, ...], c: int) -> Any:
     return pf.layers.WeightNorm(pf.layers.Dense(4)), [s], theirs
 
 
+def spectral_norm(rng: Any, s: tuple[int, ...], c: int) -> Any:
+    layer = pf.layers.SpectralNorm(pf.layers.Dense(4))
+    unit = torch.nn.functional.normalize
+
+    def theirs(x: Any, w: Any, b: Any) -> Any:
+        """Return what `torch.nn.utils.spectral_norm` has, with its matrix (out, in)."""
+        u, matrix = torch.tensor(layer.states[0].value)[:, 0], w.detach().T
+        v = unit(matrix.T @ u, dim=0)
+        u = unit(matrix @ v, dim=0)
+        return nn.linear(x, w.T / torch.dot(u, w.T @ v), b)
+
+    return layer, [s], theirs
+
+
 def batch_norm(rng: Any, s: tuple[int, ...], c: int) -> Any:
     layer = pf.layers.BatchNorm(epsilon=1e-2)
     # The variance of a single row is 0, which PyTorch refuses.
@@ -160,6 +174,7 @@ LAYERS: dict[str, Callable[[Any, tuple[int, ...], int], Any]] = {
     "bilinear": bilinear,
     "residual": residual,
     "weight_norm": weight_norm,
+    "spectral_norm": spectral_norm,
     "add": lambda rng, s, c: (pf.layers.Add(), [s, s, s], lambda a, b, d: a + b + d),
     "subtract": lambda rng, s, c: (pf.layers.Subtract(), [s, s], torch.sub),
     "multiply": lambda rng, s, c: (pf.layers.Multiply(), [s, s], torch.mul),

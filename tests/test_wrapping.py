@@ -156,6 +156,52 @@ def test_what_weight_norm_refuses() -> None:
         dense.compute_parameter("weight", abs)
 
 
+def test_spectral_norm_finds_the_largest_singular_value() -> None:
+    m = sequential(pf.layers.SpectralNorm(pf.layers.Dense(5)))
+    layer = m.layers[0]
+    weight, (state,) = layer.layer.parameters[0], layer.states
+    t = pf.Trainer(m, "l2", pf.optimizers.SGD(0.0))
+    first = state.value.copy()
+    t.fit(X, X[:, :1], 100, 6, verbose=0)
+    u, sizes, _ = np.linalg.svd(weight.value.T)
+    assert abs(state.value[:, 0] @ u[:, 0]) == pytest.approx(1, rel=1e-9)
+    w = m.get_weights()
+    h = X @ (weight.value / sizes[0]) + w["spectral_norm/layer/bias"]
+    np.testing.assert_allclose(m.predict(X), h @ w["dense/weight"], rtol=1e-9)
+    assert (first != state.value).all()
+
+
+def test_spectral_norm_takes_one_step_of_power_iteration_a_step() -> None:
+    m = sequential(pf.layers.SpectralNorm(pf.layers.Dense(5)))
+    weight, (state,) = m.layers[0].layer.parameters[0], m.layers[0].states
+    y = pf.Placeholder("y", shape=(None, 1), dtype="float64")
+    plan = pf.compile(pf.L2Loss(y, m.outputs[0]), optimizer=pf.optimizers.SGD(0.1))
+    for _ in range(3):
+        v = weight.value @ state.value
+        u = weight.value.T @ v
+        plan.step({m.inputs[0]: X, y: X[:, :1]})
+        np.testing.assert_allclose(state.value, u / np.linalg.norm(u), rtol=1e-12)
+    kept = state.value.copy()
+    m.predict(X), plan.run({m.inputs[0]: X}, m.outputs[0], training=True)
+    assert (state.value == kept).all()
+    m.layers[0].trainable = False
+    assert state.frozen
+
+
+def test_spectral_norm_is_saved_with_its_state(tmp_path: Path) -> None:
+    m = sequential(pf.layers.SpectralNorm(pf.layers.Dense(5, "relu")))
+    t = pf.Trainer(m, "l2", "adam")
+    t.fit(X, X[:, :1], 3, 2, seed=1, verbose=0)
+    t.save(tmp_path / "t.pyframe")
+    loaded = pf.Trainer.load(tmp_path / "t.pyframe")
+    assert (loaded.model.states[0].value == m.states[0].value).all()
+    assert (loaded.model.predict(X) == m.predict(X)).all()
+    for one in (t, loaded):
+        one.fit(X, X[:, :1], 2, 2, seed=2, verbose=0)
+    assert (loaded.model.predict(X) == m.predict(X)).all()
+    assert (loaded.model.states[0].value == m.states[0].value).all()
+
+
 def test_a_lambda_takes_ops_names_and_functions(tmp_path: Path) -> None:
     m = sequential(pf.layers.Lambda("square"), pf.layers.Lambda(pf.Mish))
     by_hand = sequential(pf.layers.Activation("square"), pf.layers.Activation("mish"))

@@ -37,7 +37,7 @@ from pyframe.layers.merging import (
 )
 from pyframe.layers.noise import AlphaDropout, GaussianDropout, GaussianNoise, SpatialDropout
 from pyframe.layers.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
-from pyframe.layers.wrapping import Residual, WeightNorm
+from pyframe.layers.wrapping import Residual, SpectralNorm, WeightNorm
 from pyframe.plugins.registry import registries
 
 __all__ = [
@@ -71,6 +71,7 @@ __all__ = [
     "Reshape",
     "Residual",
     "SpatialDropout",
+    "SpectralNorm",
     "Subtract",
     "WeightNorm",
     "activation_function",
@@ -128,6 +129,7 @@ def pyframe_register_layers() -> Mapping[str, type[Layer]]:
         "reshape": Reshape,
         "residual": Residual,
         "spatial_dropout": SpatialDropout,
+        "spectral_norm": SpectralNorm,
         "subtract": Subtract,
         "weight_norm": WeightNorm,
     }

@@ -248,9 +248,12 @@ class Layer(Strict):
         self._computed[name] = function
 
     def add_state(
-        self, name: str, shape: Sequence[int], value: float, *, dtype: npt.DTypeLike
+        self, name: str, shape: Sequence[int], value: Any, *, dtype: npt.DTypeLike
     ) -> State:
-        """Make an array that persists between steps and is saved, but not trained."""
+        """Make an array that persists between steps and is saved, but not trained.
+
+        Its first value is a number, or what `pyframe.initializers.get` takes.
+        """
         if name in self._given:
             return self._take(name, tuple(shape))  # type: ignore[return-value]
         initial = initial_value(value, tuple(shape), f"{self.path}/{name}")

@@ -12,8 +12,10 @@ from pyframe.graph.node import Parameter, Value
 from pyframe.graph.spec import Array, describe, known_shape
 from pyframe.layers.base import Layer, LayerLike, as_layer
 from pyframe.layers.core import Dense
-from pyframe.ops.arithmetic import Sqrt, Square
+from pyframe.ops.arithmetic import Maximum, Remember, Sqrt, Square, StopGradient
+from pyframe.ops.linear import MatMul
 from pyframe.ops.reductions import Sum
+from pyframe.ops.shapes import Reshape
 
 
 class Residual(Layer):
@@ -161,6 +163,73 @@ class WeightNorm(Reparametrized):
         axes = tuple(range(len(known_shape(parameter.spec)) - 1))
         w: Value = parameter * (scale / Sqrt(Sum(Square(parameter), axis=axes)))
         return w
+
+
+class SpectralNorm(Reparametrized):
+    """A layer whose weight is w / sigma, sigma being the largest singular value of w.
+
+    It is found by one step of power iteration in each training step, from where the last one
+    ended: v = w u / |w u|, u = w^T v / |w^T v| and sigma = u^T w^T v, w being taken as a matrix of
+    all but its last axis by the last. No gradient flows through u and v. Outside of training the
+    same is computed, and u is kept.
+
+    Parameters
+    ----------
+    layer : Layer
+        One with a weight, not yet built, as `Dense` or a convolution.
+    name : str, optional
+
+    Notes
+    -----
+    Parameters: those of the layer; state: u (units, 1), which begins with normal numbers.
+
+    Raises
+    ------
+    GraphError
+        If the layer has been built.
+    ArgumentError
+        If it is none, or has no weight.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> layer = pf.layers.SpectralNorm(pf.layers.Dense(5))
+    >>> layer(pf.Placeholder("x", shape=(None, 8))).shape
+    (None, 5)
+    >>> [s.shape for s in layer.states]
+    [(5, 1)]
+
+    References
+    ----------
+    Miyato, Kataoka, Koyama, Yoshida, "Spectral normalization for generative adversarial networks",
+    ICLR 2018, algorithm 1.
+    """
+
+    _attributes = Layer._attributes
+
+    @classmethod
+    def cases(cls) -> Sequence[Any]:
+        # Of one column, or one row, power iteration finds the singular vectors at once; otherwise
+        # its gradient, which takes them as constants, is not yet the derivative.
+        return (((4, 3), {"layer": Dense(1, "tanh")}), ((4, 1), {"layer": Dense(5, "tanh")}))
+
+    def weight_of(self, parameter: Parameter) -> Value:
+        units = known_shape(parameter.spec)[-1]
+        state = self.add_state("u", (units, 1), "normal", dtype=parameter.dtype)
+        matrix = Reshape(parameter, (-1, units))
+        fixed = StopGradient(matrix)
+        v = _unit(MatMul(fixed, StopGradient(state)))
+        u = Remember(_unit(MatMul(fixed, v, transpose_a=True)), state)
+        w: Value = parameter / Sum(u * MatMul(matrix, v, transpose_a=True))
+        return w
+
+
+def _unit(x: Value) -> Value:
+    """Return a column of length 1, or zeros."""
+    return StopGradient(x / Maximum(Sqrt(Sum(Square(x))), SMALLEST))
+
+
+SMALLEST = 1e-18  # that a length is divided by: its square is above 0 in float32
 
 
 class _Norms:
