@@ -205,8 +205,11 @@ def test_many_fits_and_a_resumed_one(tmp_path: Path) -> None:
     half.save(tmp_path / "half.pyframe")
     again = pf.Trainer.load(tmp_path / "half.pyframe")
     again.fit(X, Y, 4, 8, seed=3, verbose=0, resume=tmp_path / "half.pyframe")
-    for name, array in weights(whole.model).items():
-        assert (weights(again.model)[name] == array).all()
+    beside = [trainer(), trainer()]
+    pf.fit_many(beside, X, Y, epochs=4, batch_size=8, seed=3, verbose=0)
+    for other in (again, *beside):
+        for name, array in weights(whole.model).items():
+            assert (weights(other.model)[name] == array).all()
 
 
 def test_a_change_counts_from_the_next_fit_on_and_stops_a_plan() -> None:
