@@ -173,6 +173,11 @@ PF_KERNEL(direction_search_propose) /* p, mask, span | direction, redraw -> c
                                        c = p + size direction */
 PF_KERNEL(search_accept)            /* c, cost | p, best, [redraw]   p = c if cost < best */
 
+/* ctc.c: labels y (n, L) of T frames x (n, T, classes), over all alignments. */
+PF_KERNEL(ctc_nll) /* labels y (n, L), x (n, T, classes), [mask (n, T)]
+                      -> l (n,), slope (n, T, classes)
+                      l = -log P(y | softmax(x)), slope = dl/dx */
+
 /* metrics.c: float64 sums that add up over batches, all in one output; an optional weight w (n,),
  * one a row. */
 PF_KERNEL(accuracy)         /* labels (n, ...), x (n, ..., classes), [w] -> sums (2,)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import shutil
 import subprocess
@@ -41,18 +42,36 @@ def families() -> list[str]:
     return found[1].split()
 
 
+def included(file: str) -> set[str]:
+    """Return the files of the core that one of them includes, or one that it includes."""
+    found: set[str] = set()
+    left = [file]
+    while left:
+        text = (CORE / left.pop()).read_text(encoding="utf-8")
+        names = re.findall(r'^ *# *include "([\w./]+)"', text, re.MULTILINE)
+        new = {name for name in names if (CORE / name).exists()} - found
+        found |= new
+        left += new
+    return found
+
+
 class Workshop:
-    """Compiles the families once, and then only the one that a fault is planted in.
+    """Compiles the families once a run, and then only the one that a fault is planted in.
 
     Parameters
     ----------
-    folder : Path
-        Where objects and libraries go.
+    made : pytest.TempPathFactory
+        Makes the folder where its libraries go, and knows that of the run, where the objects of
+        what has no fault are, for all workshops and workers.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._objects: dict[tuple[str, int], Path] = {}
+    def __init__(self, made: pytest.TempPathFactory) -> None:
+        self.folder = made.mktemp("core")
+        base = made.getbasetemp()
+        is_shared = base.name == f"popen-{os.environ.get('PYTEST_XDIST_WORKER')}"
+        run = base.parent if is_shared else base
+        self._objects = run / "objects"
+        self._objects.mkdir(exist_ok=True)
         self._count = 0
 
     def _compile(self, source: Path, bits: int, target: Path) -> Path:
@@ -64,10 +83,12 @@ class Workshop:
 
     def _object(self, family: str, bits: int) -> Path:
         """Return a family as it is, compiled once."""
-        if (family, bits) not in self._objects:
-            target = self.folder / f"{family}.{bits}.o"
-            self._objects[family, bits] = self._compile(CORE / family, bits, target)
-        return self._objects[family, bits]
+        target = self._objects / f"{family}.{bits}.o"
+        if not target.exists():
+            # Another worker may be at it, and nobody finds half of a file.
+            made = self._compile(CORE / family, bits, self.folder / target.name)
+            made.replace(target)
+        return target
 
     def build(self, file: str | None = None, old: str = "", new: str = "") -> Kernels:
         """Return a finder of the kernels of a core with `old` replaced by `new` in one file.
@@ -84,7 +105,8 @@ class Workshop:
             assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {file}"
             changed = [file]
             if file.endswith(".h"):  # a header is looked for beside the file that includes it
-                changed = families()
+                changed = [family for family in families() if file in included(family)]
+                assert changed, f"no family includes {file}"
                 shutil.copytree(CORE, folder, dirs_exist_ok=True)
             (folder / file).write_text(text.replace(old, new), encoding="utf-8")
         objects = []

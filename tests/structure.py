@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
@@ -97,18 +98,40 @@ def walk(tree: ast.AST) -> Iterator[ast.AST]:
         yield from walk(child)
 
 
+@functools.cache
+def parsed(text: str) -> ast.Module:
+    """Return the syntax tree of a file, which nobody may change; copies of it have the same."""
+    return ast.parse(text)
+
+
+def tree_of(path: Path) -> ast.Module:
+    """Return the syntax tree of a file."""
+    return parsed(path.read_text(encoding="utf-8"))
+
+
 def imports(path: Path, root: Path) -> Iterator[tuple[int, str]]:
     """Yield line and full name of all that a file imports when it runs, in functions too."""
-    return _imported(walk(ast.parse(path.read_text(encoding="utf-8"))), path, root)
+    return _imported(_import_statements(tree_of(path))[0], path, root)
 
 
 def type_imports(path: Path, root: Path) -> Iterator[tuple[int, str]]:
     """Yield line and full name of all that a file imports for a type checker alone."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if _type_checking(node):
-            assert isinstance(node, ast.If)
-            for statement in node.body:
-                yield from _imported(ast.walk(statement), path, root)
+    return _imported(_import_statements(tree_of(path))[1], path, root)
+
+
+@functools.cache
+def _import_statements(tree: ast.Module) -> tuple[list[ast.AST], list[ast.AST]]:
+    """Return the imports of a file that run, and those that only a type checker sees."""
+    kinds = (ast.Import, ast.ImportFrom)
+    seen = [
+        node
+        for check in ast.walk(tree)
+        if isinstance(check, ast.If) and _type_checking(check)
+        for statement in check.body
+        for node in ast.walk(statement)
+        if isinstance(node, kinds)
+    ]
+    return [node for node in walk(tree) if isinstance(node, kinds)], seen
 
 
 def _imported(nodes: Iterable[ast.AST], path: Path, root: Path) -> Iterator[tuple[int, str]]:
@@ -223,7 +246,7 @@ def reaches(root: Path) -> list[str]:
     """Return where a module reaches for an underscored name of another module's object."""
     found = []
     for _, path in modules(root):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = tree_of(path)
         own = set(_defined(tree)) | UNDERSCORED
         bound = set(_in_class_methods(tree))
         where = path.relative_to(root)
@@ -304,7 +327,7 @@ def named_ops(root: Path, names: Collection[str], classes: Collection[str]) -> l
         for line, name in imports(path, root):
             if name.startswith("pyframe.ops"):
                 found.append(f"{where}:{line}: imports {name}")
-        for node in walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in walk(tree_of(path)):
             name = _named(node)
             if name in once:
                 once.remove(name)
@@ -335,7 +358,7 @@ def too_long(root: Path) -> list[str]:
     found = []
     for _, path in modules(root):
         text = path.read_text(encoding="utf-8")
-        tree = ast.parse(text)
+        tree = parsed(text)
         counted = _counted(tree, text.splitlines())
         for node in ast.walk(tree):
             if not isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
@@ -375,8 +398,7 @@ def private_uses(folder: Path, public: Collection[str]) -> list[str]:
     """
     found = []
     for path in sorted(folder.rglob("*.py")):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
+        for node in ast.walk(tree_of(path)):
             names: list[str] = []
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]

@@ -22,6 +22,8 @@ from pyframe.errors import (
     ShapeError,
 )
 
+pytestmark = pytest.mark.sanitize
+
 ROWS, COLUMNS, CLASSES = 6, 4, 3
 
 

@@ -22,6 +22,8 @@ from pyframe.plugins import registry
 from pyframe.testing import check_scales
 from pyframe.testing.draw import Draw
 
+pytestmark = pytest.mark.sanitize
+
 INF, NAN = np.inf, np.nan
 DTYPES = ["float32", "float64"]
 SETS = core.instruction_sets()
@@ -499,7 +501,7 @@ def check_r2(find: Any) -> None:
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> mutants.Workshop:
-    return mutants.Workshop(tmp_path_factory.mktemp("core"))
+    return mutants.Workshop(tmp_path_factory)
 
 
 @pytest.mark.once

@@ -18,6 +18,8 @@ from pyframe.errors import (
     ShapeError,
 )
 
+pytestmark = pytest.mark.sanitize
+
 # ---- the same numbers ----
 
 

@@ -15,6 +15,8 @@ from pyframe.errors import (
     ValueReusedError,
 )
 
+pytestmark = pytest.mark.sanitize
+
 
 def test_a_node_in_python_runs_in_every_step():
     plan, feed, w, mine = touchy_plan()

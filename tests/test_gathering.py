@@ -5,6 +5,8 @@ import pytest
 
 import pyframe as pf
 
+pytestmark = pytest.mark.sanitize
+
 
 class Watch(pf.Node):
     """Passes its input on, and notes the address and a copy of it."""

@@ -13,7 +13,7 @@ from pyframe.native.core import Product, instruction_sets, lib
 from pyframe.ops.linear import LinearGrad
 from pyframe.testing.subject import Guarded
 
-pytestmark = pytest.mark.sweep
+pytestmark = [pytest.mark.sweep, pytest.mark.sanitize]
 
 ISAS = instruction_sets()
 every_isa = pytest.mark.parametrize("isa", ISAS)

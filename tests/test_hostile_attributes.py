@@ -6,7 +6,6 @@ Files are sealed anew after each change, so that their checksums are right. Each
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import os
@@ -30,7 +29,7 @@ from pyframe.testing.draw import Draw
 from pyframe.testing.hostile import MOST_BYTES, hostile_values, readable
 from pyframe.testing.subject import NODE_NAME, Subject
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.sanitize]
 
 
 @pytest.mark.parametrize("op_class", OPS, ids=lambda c: c.op)
@@ -202,17 +201,15 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from places(inner, (*path, key))
 
 
-def changed(document: Any, path: tuple[Any, ...], value: Any) -> Any:
-    """Return a document with another value in one place."""
-    result = copy.deepcopy(document)
-    at = result
+def change_at(document: Any, path: tuple[Any, ...], value: Any) -> None:
+    """Put another value in one place of a document."""
+    at = document
     for key in path[:-1]:
         at = at[key]
     if value is MISSING:
         del at[path[-1]]
     else:
         at[path[-1]] = value
-    return result
 
 
 def odd_files(data: bytes, within: tuple[Any, ...] = ()) -> Iterator[tuple[str, bytes]]:
@@ -228,12 +225,16 @@ def odd_files(data: bytes, within: tuple[Any, ...] = ()) -> Iterator[tuple[str, 
         for value in (*ODD, [here], {"dict": here}):
 
             def change(document: Any, tensors: Any, path: Any = path, value: Any = value) -> None:
-                new = changed(document, path, value)
-                document.clear()
-                document.update(new)
+                change_at(document, path, value)
 
             shown = "nothing" if value is MISSING else json.dumps(value)
             yield f"{path} is {shown:.80}", rewritten(data, change)
+
+
+def write_anew(path: Path, data: bytes) -> None:
+    """Write a file in the place of another: one that is cut short first goes to the disk."""
+    path.unlink(missing_ok=True)
+    path.write_bytes(data)
 
 
 def model() -> pf.Sequential:
@@ -253,7 +254,7 @@ def test_every_field_of_a_model(tmp_path: Path) -> None:
     path = tmp_path / "odd.pyframe"
     loaded = 0
     for what, file in odd_files(checkpoint.to_bytes(model().architecture)):
-        path.write_bytes(file)
+        write_anew(path, file)
         try:
             found = pf.load(path)
             loaded += 1
@@ -284,6 +285,12 @@ def training(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return path.read_bytes()
 
 
+@pytest.fixture(scope="module")
+def odd_trainings(training: bytes) -> list[tuple[str, bytes]]:
+    """Return what `odd_files` makes of the training."""
+    return list(odd_files(training, ("training",)))
+
+
 DATA = (np.ones((16, 3), np.float32), np.ones((16, 2), np.float32))
 
 
@@ -307,13 +314,15 @@ USES: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("use", USES)
-def test_every_field_of_a_training(use: str, training: bytes, tmp_path: Path) -> None:
+def test_every_field_of_a_training(
+    use: str, training: bytes, odd_trainings: list[tuple[str, bytes]], tmp_path: Path
+) -> None:
     path = tmp_path / "odd.pyframe"
     path.write_bytes(training)
     USES[use](path)
     refused = 0
-    for what, file in odd_files(training, ("training",)):
-        path.write_bytes(file)
+    for what, file in odd_trainings:
+        write_anew(path, file)
         try:
             USES[use](path)
         except pf.CheckpointError as error:
@@ -343,7 +352,7 @@ def test_an_edited_training_is_refused(
     path = tmp_path / "odd.pyframe"
 
     def change(document: Any, tensors: Any) -> None:
-        document["training"] = changed(document["training"], place, value)
+        change_at(document["training"], place, value)
 
     path.write_bytes(rewritten(training, change))
     for use in ("load", "resume"):

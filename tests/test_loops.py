@@ -7,6 +7,8 @@ from plans import numpy_gradients, regression
 import pyframe as pf
 from pyframe.native.core import shuffle
 
+pytestmark = pytest.mark.sanitize
+
 
 def test_a_step_is_gradient_descent():
     plan, data, parameters, _ = regression(pf.optimizers.SGD(0.1))

@@ -116,8 +116,8 @@ COMPOSED = {
     "squared_hinge": "values",
     "weighted_binary_cross_entropy": "independent",
 }
-# Its prediction has twice as many columns as its target.
-APART = {"gaussian_nll"}
+# Its prediction has twice as many columns as its target; a target of another length.
+APART = {"gaussian_nll", "ctc_loss"}
 LOSSES = ["l1_loss", "l2_loss", "huber_loss", "cross_entropy", "binary_cross_entropy"]
 METRICS = ["accuracy", "mae", "rmse", "r2", "confusion_matrix"]
 # Those composed of other ops, or made of a confusion matrix, and what they are of.

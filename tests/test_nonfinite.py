@@ -155,9 +155,9 @@ def test_squares_that_overflow_clip_right(dtype: str, size: float) -> None:
 @pytest.mark.once
 @mutants.needs_compiler
 def test_without_the_check_it_would_be_noticed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    workshop = mutants.Workshop(tmp_path)
+    workshop = mutants.Workshop(tmp_path_factory)
     check = "if (isfinite(*(const double *)call->inputs[0]->data)) return PF_OK;"
     kernels = workshop.build("optimizers.c", check, "return PF_OK;")
     monkeypatch.setattr(emission, "find_kernel", kernels)

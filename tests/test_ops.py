@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from registered import COMPOSITES, OPS
 
-from pyframe import Parameter, State, compile
+from pyframe import Constant, Parameter, State, Value, compile
 from pyframe.graph.composite import Composite
 from pyframe.graph.op import Op
 from pyframe.native import core
@@ -26,8 +26,9 @@ from pyframe.testing import (
     check_sizes,
     check_zero_extents,
 )
+from pyframe.testing.sizes import large_cases
 
-pytestmark = pytest.mark.sweep
+pytestmark = [pytest.mark.sweep, pytest.mark.sanitize]
 
 # All that the machine has, unless the suite is run for a certain one.
 SETS = [core.instruction_set()] if "PYFRAME_ISA" in os.environ else core.instruction_sets()
@@ -46,8 +47,8 @@ def test_declaration(op_class: type[Op]) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @every_op
 def test_forward(op_class: type[Op], dtype: str, isa: str) -> None:
-    # At least 400 random cases an op, others for each type and set.
-    shapes = -(-400 // (2 * len(SETS)))
+    # At least 200 random cases an op, others for each type and set.
+    shapes = -(-200 // (2 * len(SETS)))
     seed = shapes * (2 * SETS.index(isa) + (dtype == "float64"))
     kernels = partial(core.find_kernel, isa=isa)
     check_forward(op_class, dtype, shapes=shapes, seed=seed, kernels=kernels)
@@ -56,8 +57,9 @@ def test_forward(op_class: type[Op], dtype: str, isa: str) -> None:
 @once
 @every_op
 def test_sizes(op_class: type[Op]) -> None:
+    cases, kernels = list(large_cases(op_class)), [partial(core.find_kernel, isa=i) for i in SETS]
     for dtype in ("float32", "float64"):
-        check_sizes(op_class, dtype, kernels=[partial(core.find_kernel, isa=isa) for isa in SETS])
+        check_sizes(op_class, dtype, kernels=kernels, cases=cases)
 
 
 @pytest.mark.parametrize("isa", SETS)
@@ -66,7 +68,11 @@ def test_an_output_that_is_wanted_alone_has_the_same_bits(op_class: type[Op], is
     cases = [*op_class.cases(), *(op_class.sample(Draw(seed)) for seed in range(40))]
     for dtype, case in product(("float32", "float64"), cases):
         inputs = [
-            None if a is None else Parameter(a, f"x{i}", dtype="int64" if is_int(a) else dtype)
+            None
+            if a is None
+            else Constant(a, dtype="int64")
+            if is_int(a)
+            else Parameter(a, f"x{i}", dtype=dtype)
             for i, a in enumerate(case.inputs)
         ]
         states = [State(s, name=f"state{i}", dtype=dtype) for i, s in enumerate(case.states)]
@@ -80,11 +86,18 @@ def test_an_output_that_is_wanted_alone_has_the_same_bits(op_class: type[Op], is
                 assert plan.run({}, outputs=output).tobytes() == array.tobytes()
 
 
+def operand(array: Any, name: str, dtype: str) -> Value:
+    """Return what an op reads without a feed: labels are constants."""
+    return Constant(array, dtype="int64") if is_int(array) else Parameter(array, name, dtype=dtype)
+
+
 def is_int(array: Any) -> bool:
     """Return whether an array holds labels."""
     return bool(np.asarray(array).dtype == np.int64)
 
 
+# Which ops a gradient is made of; what each of them computes, test_forward looks at for every set.
+@once
 @pytest.mark.parametrize("op_class", [c for c in OPS if c.differentiable], ids=lambda c: c.op)
 def test_gradients(op_class: type[Op]) -> None:
     check_gradients(op_class)
@@ -98,11 +111,11 @@ def test_bad_calls(op_class: type[Op]) -> None:
 @once
 @every_op
 def test_zero_extents(op_class: type[Op]) -> None:
-    check_zero_extents(op_class)
-    for isa in SETS[:-1]:  # the last is the one that is in use
-        check_zero_extents(op_class, kernels=partial(core.find_kernel, isa=isa))
+    others = [partial(core.find_kernel, isa=isa) for isa in SETS[:-1]]  # the last is in use
+    check_zero_extents(op_class, besides=others)
 
 
+@once  # likewise
 @pytest.mark.parametrize("composite", COMPOSITES, ids=lambda c: c.op)
 def test_composite(composite: Composite) -> None:
     assert registry.ops.get(composite.op) is composite

@@ -30,6 +30,8 @@ from pyframe.optimizers import (
     ScheduleFreeAdamW,
 )
 
+pytestmark = pytest.mark.sanitize
+
 DTYPES = ["float32", "float64"]
 SIZES = [0, 1, 2, 3, 7, 15, 16, 17, 31, 64, 97, 100]
 GUARD = 12345.0

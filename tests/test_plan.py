@@ -17,6 +17,8 @@ from pyframe.errors import (
     ValueReusedError,
 )
 
+pytestmark = pytest.mark.sanitize
+
 # ---- the arena ----
 
 

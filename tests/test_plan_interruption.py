@@ -12,6 +12,8 @@ from pyframe.errors import (
     BusyError,
 )
 
+pytestmark = pytest.mark.sanitize
+
 # ---- interruption ----
 
 

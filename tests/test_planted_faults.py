@@ -308,7 +308,7 @@ FAULTS = [
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> mutants.Workshop:
-    return mutants.Workshop(tmp_path_factory.mktemp("core"))
+    return mutants.Workshop(tmp_path_factory)
 
 
 @mutants.needs_compiler

@@ -6,6 +6,8 @@ from plans import numpy_gradients, regression
 
 import pyframe as pf
 
+pytestmark = pytest.mark.sanitize
+
 
 class Cube(pf.Node):
     def forward(self, ctx, x):

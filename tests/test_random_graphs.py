@@ -33,7 +33,7 @@ from pyframe.testing.graphs import (
     op_names,
 )
 
-pytestmark = pytest.mark.sweep
+pytestmark = [pytest.mark.sweep, pytest.mark.sanitize]
 
 # A third of them under another set, or a sanitizer, than that of the whole suite.
 GRAPHS = 100 if "PYFRAME_ISA" in os.environ else 300
@@ -49,6 +49,7 @@ def test_graphs_of_all_ops_are_what_their_references_say(first: int) -> None:
     assert check_graphs(CHUNK, seed=first) >= CHUNK - 2
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("name", op_names())
 def test_an_op_that_is_off_by_little_turns_it_red(
     name: str, monkeypatch: pytest.MonkeyPatch

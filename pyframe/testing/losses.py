@@ -461,7 +461,7 @@ class _Bench(Pairing):
     def check_training(self) -> None:
         pyframe.set_seed(0)
         y, y_hat = self.pair(21)
-        x = np.random.default_rng(0).normal(size=(21, 4))
+        x = np.random.default_rng(0).normal(size=(*y_hat.shape[:-1], 4))
         weight = np.linspace(0.5, 2.0, 21)
         for weights in (None, weight):
             model = pyframe.Sequential([pyframe.layers.Dense(y_hat.shape[-1])])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -104,6 +105,14 @@ class Measured(NamedTuple):
     higher_is_better: bool | None
 
 
+class Asked(NamedTuple):
+    """A metric that was asked for: its name, its function, and whether it heeds sample weights."""
+
+    key: str
+    function: Function
+    weighted: bool
+
+
 class Whole(NamedTuple):
     """A metric of a whole epoch: its name in the logs, what it is of, and the kind of output."""
 
@@ -112,6 +121,7 @@ class Whole(NamedTuple):
     target: Placeholder
     output: Value
     gives: str  # "probabilities", "logits" or "values"
+    weighted: bool
 
     def value(self, given: Array, made: Array, weight: Array | None) -> float:
         """Return the metric for targets and outputs of all rows."""
@@ -121,7 +131,7 @@ class Whole(NamedTuple):
         if self.metric.on == "labels":
             y_hat = y_hat.argmax(-1) if y_hat.ndim > y.ndim else (y_hat > 0.5).astype(np.int64)
             y = y if y.dtype.kind == "i" else (y > 0.5).astype(np.int64)
-        return self.metric(y, y_hat, weight)
+        return self.metric(y, y_hat, weight if self.weighted else None)
 
 
 def as_probabilities(outputs: Array, gives: str, y: Array) -> Array:
@@ -214,7 +224,8 @@ class Goal:
     Parameters
     ----------
     loss : str, callable, or a list or dict of them
-    metrics : list of str or callable, or a dict of such lists
+    measures, weighted_measures : list of str or callable, or a dict of such lists
+        The metrics, and those that look at sample weights.
     loss_weights : list or dict of float, optional
 
     Attributes
@@ -233,21 +244,18 @@ class Goal:
         loss: Any,
         measures: Iterable[Any] | Mapping[str, Any] | None,
         loss_weights: Sequence[float] | Mapping[str, float] | None,
+        weighted_measures: Iterable[Any] | Mapping[str, Any] | None = (),
     ) -> None:
-        if isinstance(measures, str):
-            raise ArgumentError(f"metrics={measures!r}; pass a list: metrics=[{measures!r}]")
-        if measures is None:
-            measures = ()
-        if not isinstance(measures, Iterable):
-            raise ArgumentError(f"metrics={measures!r}; pass a list of names or callables")
-        given = measures if isinstance(measures, Mapping) else list(measures)
-        self.arguments = {"loss": loss, "metrics": given, "loss_weights": loss_weights}
+        self.arguments: dict[str, Any] = {"loss": loss, "loss_weights": loss_weights}
         self.loss = _resolve_losses(loss)
         # For every output under None, or for each by its name.
-        self.metrics: dict[str | None, list[tuple[str, Function]]] = {
-            name: [(_name_of(m), metrics.get(m)) for m in some]
-            for name, some in _by_output(given).items()
-        }
+        self.metrics: dict[str | None, list[Asked]] = {}
+        for argument, given in (("metrics", measures), ("weighted_metrics", weighted_measures)):
+            listed = self.arguments[argument] = _listed(argument, given)
+            weighted = argument == "weighted_metrics"
+            for name, some in _by_output(listed).items():
+                asked = [Asked(_name_of(m), metrics.get(m), weighted) for m in some]
+                self.metrics.setdefault(name, []).extend(asked)
         self.factors: list[float] | dict[str, float] | None = None
         if isinstance(loss_weights, Mapping):
             self.factors = {
@@ -282,12 +290,13 @@ class Goal:
             prefix = f"{name}_" if several else ""
             if several:
                 measured.append(Measured(f"{name}_loss", MeanOf(term, target, weight), False))
-            for key, metric in self._metrics_of(name, names):
+            for key, metric, heeds in self._metrics_of(name, names):
+                key = f"weighted_{key}" if heeds else key
                 if isinstance(metric, metrics.WholeEpoch):
                     gives = kind_of_output(output, term)
-                    whole.append(Whole(prefix + key, metric, target, output, gives))
+                    whole.append(Whole(prefix + key, metric, target, output, gives, heeds))
                     continue
-                node = measure(key, metric(target, output), target)
+                node = measure(key, metric, target, output, weight if heeds else None)
                 domain = getattr(getattr(metric, "func", metric), "target_domain", "")
                 if domain and target.dtype.kind == "f":
                     domains.append((target, domain))
@@ -315,7 +324,7 @@ class Goal:
         domains = list(dict.fromkeys(domains))
         return CompiledGoal(plan, targets, names, weight, _columns(measured), domains, whole)
 
-    def _metrics_of(self, name: str, names: list[str]) -> list[tuple[str, Function]]:
+    def _metrics_of(self, name: str, names: list[str]) -> list[Asked]:
         """Return the metrics of an output."""
         unknown = [one for one in self.metrics if one is not None and one not in names]
         if unknown:
@@ -381,6 +390,15 @@ def _resolve_losses(loss: Any) -> Any:
     return losses.get(loss)
 
 
+def _listed(argument: str, given: Any) -> Any:
+    """Return metrics as a list, or a dict of them as it is."""
+    if isinstance(given, str):
+        raise ArgumentError(f"{argument}={given!r}; pass a list: {argument}=[{given!r}]")
+    if given is not None and not isinstance(given, Iterable):
+        raise ArgumentError(f"{argument}={given!r}; pass a list of names or callables")
+    return given if isinstance(given, Mapping) else list(given or ())
+
+
 def _by_output(given: Any) -> dict[str | None, list[Any]]:
     """Return lists of metrics by the output that they are for, None for all."""
     if not isinstance(given, Mapping):
@@ -391,22 +409,37 @@ def _by_output(given: Any) -> dict[str | None, list[Any]]:
     }
 
 
-def measure(key: str, made: Any, target: Value) -> Node:
-    """Return the node of a metric for what its function made.
+def measure(key: str, metric: Function, target: Value, output: Value, weight: Value | None) -> Node:
+    """Return the node of a metric of a target and an output, and of sample weights if there are.
 
-    That is a node whose outputs add up over batches; or a node of one number, the mean over the
-    batch; one of shape (n, ...), to be averaged; or a pair of them, a sum and its divisor.
+    Its function gives a node whose outputs add up over batches; or a node of one number, the mean
+    over the batch; one of shape (n, ...), to be averaged; or a pair of them, a sum and its divisor.
     """
-    if isinstance(made, tuple) and len(made) == 2 and all(isinstance(v, Value) for v in made):
+    takes = weight is not None and _takes_weights(metric)
+    made = metric(target, output, weight) if takes else metric(target, output)
+    is_pair = isinstance(made, tuple) and len(made) == 2
+    is_whole = isinstance(made, Node) and callable(getattr(made, "finalize", None))
+    rows = isinstance(made, Value) and made.dtype.kind == "f" and made.shape != ()
+    if weight is not None and not takes and (is_pair or is_whole or not rows):
+        raise ArgumentError(
+            f"metric {key!r} takes no sample weights: give its function a third argument for them, "
+            "or have it give a node of one number for each row"
+        )
+    if is_pair and all(isinstance(v, Value) for v in made):
         return SumOverCount(*made)
-    if isinstance(made, Node) and callable(getattr(made, "finalize", None)):
-        return made
+    if is_whole:
+        return made  # type: ignore[no-any-return]
     if isinstance(made, Value) and made.dtype.kind == "f":
-        return MeanOf(made, target) if made.shape == () else ElementMean(made)
+        return ElementMean(made, weight) if rows else MeanOf(made, target, weight)
     raise GraphError(
         f"metric {key!r} must give a node, or a pair of nodes, a sum and its divisor, and gave "
         f"{type(made).__name__}"
     )
+
+
+def _takes_weights(metric: Function) -> bool:
+    """Return whether the third argument of a function is for weights."""
+    return "weight" in "".join([*inspect.signature(metric).parameters][2:3])
 
 
 def kind_of_output(output: Value, term: Value) -> str:
@@ -432,9 +465,10 @@ def loss_node(
     """Return the target's placeholder and the loss; labels if the loss takes no floats there."""
     shape = output.shape
     of_targets = getattr(getattr(function, "func", function), "target_shape", None)
-    kinds = [(shape if of_targets is None else of_targets(shape), output.dtype)]
-    if shape and of_targets is None:
-        kinds.append((shape[:-1], INT64))
+    given = shape if of_targets is None else of_targets(shape)
+    kinds = [(given, output.dtype)]
+    if shape:
+        kinds.append((shape[:-1] if of_targets is None else given, INT64))
     refused: DTypeError | None = None
     for target_shape, dtype in kinds:
         target = Placeholder(name, shape=target_shape, dtype=dtype)

@@ -178,12 +178,16 @@ def _config(optimizer: Any) -> tuple[Any, bool]:
         return plain({"name": optimizer.name}), False
 
 
+# What is named in which argument of a trainer.
+KINDS = {"loss": "losses", "metrics": "metrics", "weighted_metrics": "metrics"}
+
+
 def _arguments(trainer: ResumableTrainer) -> dict[str, Any]:
     """Return the arguments of a trainer that a file can hold: names, not functions."""
     result = {}
     given = {**trainer.goal.arguments, "detect_anomaly": trainer.detect_anomaly}
     for key, value in given.items():
-        kind = {"loss": "losses", "metrics": "metrics"}.get(key)
+        kind = KINDS.get(key)
         try:
             result[key] = plain(value if kind is None else _by_name(kind, value))
         except CheckpointError:
@@ -211,7 +215,7 @@ def _provenance(trainer: ResumableTrainer, fit: Fit | None) -> dict[str, dict[st
     given = trainer.goal.arguments
     named: dict[str, list[Any]] = {
         "losses": [*_leaves(given["loss"])],
-        "metrics": [*_leaves(given["metrics"])],
+        "metrics": [*_leaves(given["metrics"]), *_leaves(given["weighted_metrics"])],
         "callbacks": [type(c) for c in fit.counting] if fit is not None else [],
     }
     for kind, some in named.items():
@@ -426,9 +430,10 @@ def _require(
         rate = config.get("learning_rate")
         wanted["optimizers"] = [config["name"]]
         wanted["schedules"] = [rate["name"]] if isinstance(rate, Mapping) else []
-    for key, kind in (("loss", "losses"), ("metrics", "metrics")):
+    for key, kind in KINDS.items():
         if key not in given:
-            wanted[kind] = [one for one in _leaves(arguments.get(key)) if isinstance(one, str)]
+            names = [one for one in _leaves(arguments.get(key)) if isinstance(one, str)]
+            wanted[kind] = [*wanted.get(kind, ()), *names]
     lost = [(k, n) for k, names in wanted.items() for n in missing.lacking(document, k, names)]
     if lost:
         raise missing.complaint(document, lost, source)

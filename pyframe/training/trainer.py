@@ -49,13 +49,17 @@ class Trainer(Strict):
     optimizer : str, Optimizer or class
     metrics : list of str or callable, or a dict of such lists, optional
         Computed for every output, or for those that the dict names, during training and
-        validation. They do not look at sample weights. What a callable may give says
-        `pyframe.metrics.get`; metrics of a `pyframe.metrics.WholeEpoch` are those of validation and
-        `evaluate` alone.
+        validation. They do not look at sample weights; `weighted_metrics` do. What a callable may
+        give says `pyframe.metrics.get`; metrics of a `pyframe.metrics.WholeEpoch` are those of
+        validation and `evaluate` alone.
     callbacks : list of Callback
         For every fit.
     loss_weights : list or dict of float, optional
         Factors of the outputs' losses; a dict goes by `Model.output_names`.
+    weighted_metrics : list of str or callable, or a dict of such lists, optional
+        Metrics that look at sample weights, where there are any; in the logs they are called
+        ``weighted_<name>``. A callable takes them as its third argument, ``sample_weight``, or
+        gives one number for each row.
     detect_anomaly : bool, default False
         Stop with an `AnomalyError` that names the first node to give NaN or infinity.
 
@@ -104,12 +108,13 @@ class Trainer(Strict):
         *,
         callbacks: Sequence[Any] | None = (),
         loss_weights: Sequence[float] | None = None,
+        weighted_metrics: Sequence[Any] | None = (),
         detect_anomaly: bool = False,
     ) -> None:
         if not isinstance(model, Model):
             raise ArgumentError(f"a Trainer takes a Model, and got {type(model).__name__}")
         self.model = model
-        self.goal = Goal(loss, metrics, loss_weights)
+        self.goal = Goal(loss, metrics, loss_weights, weighted_metrics)
         self._optimizer = optimizers.get(optimizer)
         self.callbacks: Any = callbacks
         self.detect_anomaly = detect_anomaly
