@@ -502,7 +502,8 @@ class Remember(Op):
     >>> import numpy as np, pyframe as pf
     >>> count = pf.State(np.zeros(()), "count")
     >>> w = pf.Parameter(1.0, name="w")
-    >>> plan = pf.compile(w * pf.Remember(count + 1.0, count), optimizer="sgd")
+    >>> cost = w * pf.Remember(count + 1.0, count)
+    >>> plan = pf.compile(cost, optimizer=pf.optimizers.SGD(0.1))
     >>> _, _ = plan.step({}), plan.step({})
     >>> float(count.value)
     2.0
