@@ -244,3 +244,12 @@ int PF_NAME(copy)(const pf_call *call) {
     if (n > 0 && x != y) memcpy(y, x, (size_t)n * sizeof(real));
     return PF_OK;
 }
+
+/* y = x, which in training becomes the state as well */
+int PF_NAME(remember)(const pf_call *call) {
+    const size_t bytes = (size_t)pf_count(call->outputs[0]) * sizeof(real);
+    if (bytes == 0) return PF_OK;
+    memcpy(pf_out(call, 0), pf_in(call, 0), bytes);
+    if (call->flags & PF_TRAINING) memcpy(pf_state(call, 0), pf_in(call, 0), bytes);
+    return PF_OK;
+}

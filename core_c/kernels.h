@@ -52,6 +52,7 @@ PF_KERNEL(erf)          /* x(...) -> y(...)          y = erf(x) */
 PF_KERNEL(erf_grad)     /* dy, x -> dx               dx = dy 2 / sqrt(pi) exp(-x^2) */
 PF_KERNEL(add_n)        /* x_1(...) .. x_n(...) -> y  y = x_1 + .. + x_n, left to right */
 PF_KERNEL(copy)         /* x(...), [shape of y] -> y(...)  y = x, of the same count */
+PF_KERNEL(remember)     /* x(...) | s(...) -> y(...)       y = x and, in training, s = x */
 
 /* reductions.c: over any set of axes, a bit mask in the attributes. K: the axes that are kept. */
 PF_KERNEL(sum)            /* x(...) -> y(K)               y = sum x */
@@ -140,6 +141,8 @@ PF_KERNEL(layer_norm_grad) /* dy, x, scale -> dx, dscale (C,), dshift (C,) */
 /* random.c */
 PF_KERNEL(dropout) /* x (n, ...) -> y                         y = x / (1 - rate), or 0; x -> x
                                                               outside of training */
+PF_KERNEL(gaussian_noise) /* x (n, ...) -> y                  y = x + std n, or x (1 + std n), n
+                                                              normal; x -> x as above */
 
 /* optimizers.c: p parameters, g gradients, both (n); states are read and written; slots v, m, mask,
  * direction (n); norm, skipped, best, redraw, span one double. */

@@ -468,7 +468,7 @@ typedef struct {
 
 int PF_RARE(gradient_noise)(const pf_call *call);
 #if PF_DEFINES_RARE
-/* g += sigma n, n normal (Box and Muller, 1958), sigma^2 = eta / (1 + step)^gamma; only where the
+/* g += sigma n, n normal, sigma^2 = eta / (1 + step)^gamma; only where the
  * mask is not 0, which the padding is */
 int PF_RARE(gradient_noise)(const pf_call *call) {
     const noise_attributes *attributes = call->attributes;
@@ -482,11 +482,7 @@ int PF_RARE(gradient_noise)(const pf_call *call) {
         double normal[4];
         pf_philox(call->step->seed, call->stream, (uint64_t)(i / 4), (uint64_t)call->step->step,
                   words);
-        for (int j = 0; j < 4; j += 2) {
-            const double radius = sqrt(-2.0 * log1p(-(double)pf_uniform(words[j])));
-            const double angle = 6.283185307179586 * (double)pf_uniform(words[j + 1]);
-            normal[j] = radius * cos(angle), normal[j + 1] = radius * sin(angle);
-        }
+        pf_normal(words, normal);
         for (int64_t j = i; j < n && j < i + 4; j++)
             if (mask[j] != 0) g[j] += (real)(sigma * normal[j - i]);
     }

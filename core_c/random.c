@@ -47,3 +47,45 @@ int PF_NAME(dropout)(const pf_call *call) {
     }
     return PF_OK;
 }
+
+typedef struct {
+    double std;
+    int64_t scales;
+} noise_attributes;
+
+/* Normal noise n on x (n, ...): in training y = x + std n or, if it scales, y = x (1 + std n);
+ * otherwise y = x. Element e, counted within the whole batch, gets number e % 4 of those that
+ * `pf_normal` makes of Philox's block e / 4 of this step. */
+int PF_RARE(gaussian_noise)(const pf_call *call);
+#if PF_DEFINES_RARE
+int PF_RARE(gaussian_noise)(const pf_call *call) {
+    const noise_attributes *attributes = call->attributes;
+    const pf_operand *shape = call->inputs[0];
+    const real *restrict x = pf_in(call, 0);
+    real *restrict y = pf_out(call, 0);
+    const int64_t n = pf_count(shape);
+    if (n == 0) return PF_OK;
+    if (!(call->flags & PF_TRAINING)) {
+        memcpy(y, x, (size_t)n * sizeof(real));
+        return PF_OK;
+    }
+    const int64_t row = shape->ndim > 0 ? n / shape->dims[0] : 1;
+    const int64_t first = call->step->first_sample * row;
+    for (int64_t block = first / 4; 4 * block < first + n; block++) {
+        uint32_t words[4];
+        double normal[4];
+        pf_philox(call->step->seed, call->stream, (uint64_t)block, (uint64_t)call->step->step,
+                  words);
+        pf_normal(words, normal);
+        for (int j = 0; j < 4; j++) {
+            const int64_t i = 4 * block + j - first;
+            if (i < 0 || i >= n) continue;
+            const real noise = (real)(attributes->std * normal[j]);
+            y[i] = attributes->scales ? x[i] * (1 + noise) : x[i] + noise;
+        }
+    }
+    return PF_OK;
+}
+#endif
+
+int PF_NAME(gaussian_noise)(const pf_call *call) { return PF_RARE(gaussian_noise)(call); }

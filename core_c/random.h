@@ -4,6 +4,7 @@
 #ifndef PYFRAME_RANDOM_H
 #define PYFRAME_RANDOM_H
 
+#include <math.h>
 #include <stdint.h>
 
 static inline void pf_philox(uint64_t key_low, uint64_t key_high, uint64_t counter_low,
@@ -25,5 +26,15 @@ static inline void pf_philox(uint64_t key_low, uint64_t key_high, uint64_t count
 
 /* A word as a uniform number in [0, 1): its 24 bits fit float and double alike. */
 static inline float pf_uniform(uint32_t word) { return (float)(word >> 8) * 0x1p-24f; }
+
+/* Four words as normal numbers of mean 0 and variance 1 (Box, Muller, "A note on the generation of
+ * random normal deviates", 1958). */
+static inline void pf_normal(const uint32_t words[4], double normal[4]) {
+    for (int j = 0; j < 4; j += 2) {
+        const double radius = sqrt(-2.0 * log1p(-(double)pf_uniform(words[j])));
+        const double angle = 6.283185307179586 * (double)pf_uniform(words[j + 1]);
+        normal[j] = radius * cos(angle), normal[j + 1] = radius * sin(angle);
+    }
+}
 
 #endif

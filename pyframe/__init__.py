@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pyframe import (
         callbacks,
         checkpoint,
+        constraints,
         data,
         datasets,
         initializers,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         metrics,
         optimizers,
         plotting,
+        regularizers,
         schedules,
         testing,
     )
@@ -68,6 +70,7 @@ __all__ = [
     "callbacks",
     "checkpoint",
     "compile",
+    "constraints",
     "data",
     "datasets",
     "errors",
@@ -87,6 +90,7 @@ __all__ = [
     "optimizers",
     "plotting",
     "plugins",
+    "regularizers",
     "schedules",
     "set_num_threads",
     "set_seed",
@@ -99,6 +103,7 @@ __all__ += errors.__all__
 _LAZY = {
     "callbacks": "",
     "checkpoint": "",
+    "constraints": "",
     "data": "",
     "datasets": "",
     "initializers": "",
@@ -107,6 +112,7 @@ _LAZY = {
     "metrics": "",
     "optimizers": "",
     "plotting": "",
+    "regularizers": "",
     "schedules": "",
     "testing": "",
     "set_seed": "pyframe.initializers",

@@ -134,6 +134,48 @@ def pyframe_register_initializers() -> Mapping[str, Callable[..., Any]]:
 
 
 @hookspec
+def pyframe_register_regularizers() -> Mapping[str, Callable[..., Any]]:
+    """Return regularizers by name: dataclasses whose instances make a number of a parameter.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> import pyframe as pf
+    >>> @dataclass(frozen=True)
+    ... class Cubic:
+    ...     strength: float = 0.01
+    ...     def __call__(self, w):
+    ...         return self.strength * pf.Sum(abs(w) ** 3)
+    >>> class Sketch:
+    ...     @pf.hookimpl
+    ...     def pyframe_register_regularizers(self):
+    ...         return {"cubic": Cubic}
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def pyframe_register_constraints() -> Mapping[str, Callable[..., Any]]:
+    """Return constraints by name: dataclasses whose instances make a new value of a parameter.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> import pyframe as pf
+    >>> @dataclass(frozen=True)
+    ... class Box:
+    ...     size: float = 1.0
+    ...     def __call__(self, w):
+    ...         return pf.Clip(w, -self.size, self.size)
+    >>> class Sketch:
+    ...     @pf.hookimpl
+    ...     def pyframe_register_constraints(self):
+    ...         return {"box": Box}
+    """
+    raise NotImplementedError
+
+
+@hookspec
 def pyframe_register_metrics() -> Mapping[str, Callable[..., Any]]:
     """Return metrics by name: callables of (y, y_hat) that give a metric node.
 

@@ -194,10 +194,13 @@ class Model(LayerLike, Strict):
         for layer in self.layers:
             layer.trainable = trainable
         if self.built:
-            held = {p for layer in self.layers for p in layer.parameters}
+            held = {p for layer in self.layers for p in (*layer.parameters, *layer.states)}
             for parameter in self.parameters:
                 if parameter not in held:
                     parameter.trainable = trainable
+            for state in self.states:
+                if state not in held:
+                    state.frozen = not trainable
 
     @property
     def states(self) -> list[State]:

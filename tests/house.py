@@ -21,7 +21,7 @@ PACKAGE = ROOT / "pyframe"
 # From the machine up to the command line: each room stands on those before it.
 ROOMS = (
     *("native", "plugins", "graph", "ops", "engine"),
-    *("optimizers", "layers", "datasets", "checkpoint", "training"),
+    *("optimizers", "regularizers", "constraints", "layers", "datasets", "checkpoint", "training"),
     *("estimators", "plotting", "testing", "commands"),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from typing import Any
 
@@ -34,6 +35,10 @@ OPTIONS: dict[str, tuple[Any, Any]] = {
     "weight_initializer": (None, "ones"),
     "bias_initializer": ("zeros", 0.5),
     "rate": (0.5, 0.25),
+    "std": (0.5, 0.25),
+    "function": ("square", "relu"),
+    "layer": (pf.layers.Dense(3), pf.layers.Dense(5)),
+    "layers": ([pf.layers.Dense(3)], [pf.layers.Dense(5), pf.layers.Dense(3)]),
     "momentum": (0.9, 0.5),
     "epsilon": (1e-5, 0.1),
     "filters": (6, 3),
@@ -57,8 +62,11 @@ OPTIONS: dict[str, tuple[Any, Any]] = {
     "shape": ((3, 8), (4, -1)),
     "axes": ((1, 2), (2, 1)),
     "times": (2, 3),
+    "weight_regularizer": (None, pf.regularizers.L2(0.1)),
+    "bias_regularizer": (None, pf.regularizers.L1(0.1)),
+    "weight_constraint": (None, pf.constraints.MaxNorm(0.5)),
 }
-RANKS = {"reshape": 1, "permute": 1, "concatenate": 1}
+RANKS = {"spatial_dropout": 1, "reshape": 1, "permute": 1, "concatenate": 1}
 
 
 def options(make: Any) -> list[str]:
@@ -67,7 +75,7 @@ def options(make: Any) -> list[str]:
 
 def arguments(make: Any) -> dict[str, Any]:
     own = {key: p.default for key, p in inspect.signature(make).parameters.items()}
-    given = {option: OPTIONS[option][0] for option in options(make)}
+    given = {option: copy.deepcopy(OPTIONS[option][0]) for option in options(make)}
     needs = {key for key, value in own.items() if isinstance(value, str)}  # None is no default
     return {k: own[k] if v is None and k in needs else v for k, v in given.items()}
 
@@ -101,13 +109,15 @@ OF_LAYERS = [(name, option) for name, make in layers().items() for option in opt
 
 @pytest.mark.parametrize(("name", "option"), OF_LAYERS)
 def test_an_option_set_on_a_layer_is_as_if_given(name: str, option: str) -> None:
-    make, value = layers()[name], OPTIONS[option][1]
-    given = {**arguments(make), option: value}
-    one, two = make(**arguments(make)), make(**given)
+    make, value = layers()[name], copy.deepcopy(OPTIONS[option][1])
+    own = arguments(make)
+    given = {**own, option: value}
+    one, two = make(**own), make(**given)
     one.trainable = False
     setattr(one, option, value)
     assert one.config() == two.config() == given
     assert one.path == two.path
+    two = copy.deepcopy(two)  # layers among the arguments are those of both
     first, second = model_of(one), model_of(two)
     assert (outcome(first) == outcome(second)).all()
     assert first.summary().splitlines()[:-1] == second.summary().splitlines()[:-1]
@@ -118,10 +128,11 @@ def test_an_option_set_on_a_layer_is_as_if_given(name: str, option: str) -> None
 def test_an_option_of_a_layer_that_makes_no_sense_is_refused(name: str, option: str) -> None:
     make = layers()[name]
     for value in (object(), "foo", -1, 1e9, None, (1, 2, 3, 4)):
-        layer = make(**arguments(make))
+        own = arguments(make)
+        layer = make(**own)
         before = vars(layer).copy()
         try:
-            wanted: Any = make(**{**arguments(make), option: value})
+            wanted: Any = make(**{**own, option: value})
         except pf.PyframeError as error:
             with pytest.raises(type(error)) as refused:
                 setattr(layer, option, value)

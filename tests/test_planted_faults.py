@@ -279,6 +279,22 @@ FAULTS = [
         "dropout",
         ("random",),
     ),
+    Fault(
+        "a noise that forgets the step",
+        "random.c",
+        "(uint64_t)block, (uint64_t)call->step->step,",
+        "(uint64_t)block, 0,",
+        "gaussian_noise",
+        ("random",),
+    ),
+    Fault(
+        "a noise that forgets where the batch is",
+        "random.c",
+        "const int64_t first = call->step->first_sample * row;",
+        "const int64_t first = 0 * row;",
+        "gaussian_noise",
+        ("random",),
+    ),
     # sums.c, which all stand on
     Fault(
         "the tail of a sum dropped",
@@ -408,9 +424,9 @@ CHANGE_FAULTS = [
     ("if (mask[j] != 0) g[j] +=", "g[j] +=", test_changed_gradients.test_noise_is_normal_and_fades),
     (
         "pf_philox(call->step->seed, call->stream, (uint64_t)(i / 4), (uint64_t)call->step->step,\n"
-        "                  words);\n        for (int j",
+        "                  words);\n        pf_normal",
         "pf_philox(call->step->seed, call->stream, (uint64_t)(i / 4), 0,\n"
-        "                  words);\n        for (int j",
+        "                  words);\n        pf_normal",
         test_changed_gradients.test_noise_is_normal_and_fades,
     ),
 ]

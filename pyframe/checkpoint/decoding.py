@@ -8,7 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pyframe.checkpoint import missing
-from pyframe.checkpoint.document import ODD, Architecture, LostLayer, paths_of, restored
+from pyframe.checkpoint.document import (
+    ODD,
+    Architecture,
+    LostLayer,
+    paths_of,
+    restored,
+)
 from pyframe.checkpoint.encoding import new_op
 from pyframe.checkpoint.schema import check_model
 from pyframe.errors import ArgumentError, CheckpointError, raise_if_signalled
@@ -17,6 +23,7 @@ from pyframe.graph.op import Op
 from pyframe.graph.spec import Array, Shape, Spec
 from pyframe.layers import Layer
 from pyframe.layers.base import mark
+from pyframe.plugins.registry import registries
 
 
 class Given(NamedTuple):
@@ -117,7 +124,8 @@ class Decoder:
             return Constant(array, dtype=record["dtype"], name=name)
         given = Given(array, array.shape)
         if kind == "state":
-            return State(given, name, dtype=record["dtype"])
+            frozen = bool(record.get("frozen"))  # files of before know of none
+            return State(given, name, dtype=record["dtype"], frozen=frozen)
         if kind == "parameter":
             return Parameter(
                 given,
@@ -125,8 +133,21 @@ class Decoder:
                 dtype=record["dtype"],
                 trainable=bool(record["trainable"]),
                 group=str(record["group"]),
+                regularizer=self.penalty(record, "regularizer"),
+                constraint=self.penalty(record, "constraint"),
             )
         raise CheckpointError(f"{self.source} has a leaf of unknown kind {kind!r}")
+
+    def penalty(self, record: dict[str, Any], kind: str) -> Any:
+        """Return a parameter's regularizer or constraint, if it has one."""
+        if kind not in record:
+            return None
+        arguments = restored(record[kind])
+        name = arguments["name"]
+        cls = missing.find(self.description, f"{kind}s", name)
+        if cls is None:
+            raise missing.complaint(self.description, {(f"{kind}s", name): None}, self.source)
+        return registries[f"{kind}s"].made(arguments, kind, such_as="")
 
     def array(self, record: dict[str, Any]) -> Array:
         key = record["tensor"]
@@ -190,12 +211,21 @@ class Decoder:
                 setattr(layer, key, self.layer(sub))
         else:
             layer = self.look_up("layers", name).from_config(
-                {key: restored(value) for key, value in config.items()}
+                {key: self.argument(value) for key, value in config.items()}
             )
             if record["built"]:
                 layer.restore(_path(record["path"]), specs, own, _output_shape(record))
             _restore_sublayers(layer, record, self.layer_parts)
         return layer
+
+    def argument(self, value: Any) -> Any:
+        """Return an argument of a layer, which may be another layer or a list of some."""
+        if isinstance(value, list) and any(isinstance(v, dict) and "layer" in v for v in value):
+            return [self.argument(one) for one in value]
+        if not (isinstance(value, dict) and "layer" in value):
+            return restored(value)
+        arguments = {key: self.argument(one) for key, one in value["config"].items()}
+        return self.look_up("layers", value["layer"]).from_config(arguments)
 
     def layer_parts(self, record: dict[str, Any]) -> tuple[list[Spec], dict[str, Parameter]]:
         own = {key: self.typed(i, Parameter) for key, i in record["parameters"].items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from pyframe.graph.node import Parameter, Placeholder, Value
 from pyframe.graph.spec import Array, Shape, Spec
 from pyframe.layers import Layer
 from pyframe.layers.base import unused_name
+from pyframe.plugins.registry import registries
 
 # What a file may ask NumPy to make besides its arrays: numbers, and none larger than complex128.
 KINDS, LARGEST_ITEM = "biufc", 16
@@ -87,6 +88,10 @@ class LostLayer(Layer):
         )
 
 
+class PlainLayer(dict[str, Any]):
+    """What stands for a layer among the arguments of another one: its "layer" and its "config"."""
+
+
 def plain(value: Any) -> Any:
     """Return an attribute as JSON can hold it, or raise `CheckpointError`."""
     if isinstance(value, np.generic):
@@ -100,6 +105,8 @@ def plain(value: Any) -> Any:
         return {"array": items, "shape": list(value.shape), "dtype": value.dtype.str}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
+    if isinstance(value, PlainLayer):
+        return value
     if isinstance(value, dict):
         return {"dict": {str(key): plain(item) for key, item in value.items()}}
     raise CheckpointError(f"{value!r} cannot be saved: use numbers, texts and lists of them")
@@ -136,11 +143,24 @@ def plain_config(config: dict[str, Any]) -> dict[str, Any] | None:
     for key, value in config.items():
         if key.endswith("initializer") and not isinstance(value, str | int | float):
             continue
+        for kind in PENALTIES:
+            if key.endswith(kind):
+                value = penalty_config(kind, value)
         try:
             result[key] = plain(value)
         except CheckpointError:
             return None
     return result
+
+
+# What a parameter may have, and the registry that finds it: "regularizers" and so on.
+PENALTIES = ("regularizer", "constraint")
+
+
+def penalty_config(kind: str, value: Any) -> Any:
+    """Return what makes a regularizer or constraint again, unless it is one that has no name."""
+    known = value is None or isinstance(value, str | Mapping)
+    return value if known else registries[f"{kind}s"].config(value) or value
 
 
 def paths_of(layers: Sequence[Layer]) -> dict[Layer, str]:

@@ -12,9 +12,11 @@ import numpy as np
 from pyframe._version import __version__
 from pyframe.checkpoint.container import FORMAT_VERSION, is_plain_name
 from pyframe.checkpoint.document import (
+    PENALTIES,
     TRAINING,
     Architecture,
     LostLayer,
+    PlainLayer,
     Training,
     paths_of,
     plain,
@@ -22,7 +24,7 @@ from pyframe.checkpoint.document import (
 )
 from pyframe.engine.placement import views
 from pyframe.errors import CheckpointError
-from pyframe.graph.node import Constant, Leaf, Node, Parameter
+from pyframe.graph.node import Constant, Leaf, Node, Parameter, State
 from pyframe.graph.op import Op
 from pyframe.graph.order import Graph
 from pyframe.graph.spec import Array, Spec
@@ -90,9 +92,24 @@ class Encoder:
             value = self.values[node] if isinstance(node, Parameter) else node.value
             self.tensors[name] = value.copy()
             record["tensor"] = name
-        if isinstance(node, Parameter):
+        if isinstance(node, State):
+            record["frozen"] = node.frozen
+        elif isinstance(node, Parameter):
             record |= {"trainable": node.trainable, "group": node.group}
+            record |= {kind: self.penalty(node, kind) for kind in PENALTIES if getattr(node, kind)}
         return record
+
+    def penalty(self, parameter: Parameter, kind: str) -> Any:
+        """Return the config of a parameter's regularizer or constraint."""
+        given = getattr(parameter, kind)
+        found = registries[f"{kind}s"].config(given)
+        if found is None:
+            raise CheckpointError(
+                f"the {kind} of {parameter.label()!r} is {given!r:.80}, which would be lost; have "
+                f"a plugin register it as a dataclass, or set parameter.{kind} = None"
+            )
+        self.origin(f"{kind}s", type(given))
+        return plain(found)
 
     def operation(self, node: Node) -> tuple[str, dict[str, Any]]:
         """Return the name of a node's class and the arguments that make it anew."""
@@ -118,7 +135,7 @@ class Encoder:
     def origin(self, kind: str, cls: type) -> str:
         """Return the name of a class, and note where it came from."""
         name, record = origin_of(kind, cls)
-        self.provenance[kind][name] = record
+        self.provenance.setdefault(kind, {})[name] = record
         return name
 
     def layer(self, layer: Layer, paths: dict[Layer, str]) -> dict[str, Any]:
@@ -129,7 +146,7 @@ class Encoder:
                 self.provenance["layers"].setdefault(name, layer.origin)
         else:
             name = self.origin("layers", cls)
-            config = plain_config(layer.config()) if is_made_anew(layer) else None
+            config = self.arguments(layer) if is_made_anew(layer) else None
         return {
             "layer": name,
             "name": layer.name,
@@ -143,6 +160,27 @@ class Encoder:
             },
             "sublayers": {key: self.layer(sub, paths) for key, sub in layer.sublayers.items()},
         }
+
+    def arguments(self, layer: Layer) -> dict[str, Any] | None:
+        """Return a layer's arguments as JSON can hold them, other layers as theirs; or None."""
+        try:
+            return plain_config({k: self.argument(value) for k, value in layer.config().items()})
+        except _LostError:
+            return None
+
+    def argument(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [self.argument(one) for one in value]
+        if not isinstance(value, Layer):
+            return value
+        config = self.arguments(value)
+        if config is None:
+            raise _LostError
+        return PlainLayer(layer=self.origin("layers", type(value)), config=config)
+
+
+class _LostError(Exception):
+    """A layer among the arguments of another one has some that cannot be saved."""
 
 
 def is_made_anew(layer: Layer) -> bool:

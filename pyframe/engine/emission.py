@@ -138,6 +138,8 @@ class Emission:
             kernel, address, scratch, attributes, stream = PYTHON, 0, 0, b"", 0
         row = Row(name, kernel, node, inputs, outputs, None)
         self._add(row, address, outputs, states, attributes, scratch, stream, by_row)
+        if self._flags and isinstance(node, Op) and node.reads_training and node.is_still:
+            self.instructions[-1] = self.instructions[-1]._replace(flags=0)
 
     def _begin_group(self, label: str, kind: str = GROUP) -> int:
         self._add(Row(label, kind, None, [], [], None), 0, [], [], b"", 0, 0)

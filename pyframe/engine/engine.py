@@ -211,6 +211,8 @@ class Engine:
         return {
             "trainable": [p.trainable for p in self.parameters],
             "group": [p.group for p in self.parameters],
+            "constraint": [p.constraint for p in self.parameters],
+            "frozen": [s.frozen for s in self.states],
             **(settings() if settings is not None else {}),
         }
 
@@ -219,10 +221,12 @@ class Engine:
         now, then = self._read_now(), self._read_once
         if now == then:
             return ""
-        for name in ("trainable", "group"):
-            for parameter, is_now, was in zip(self.parameters, now[name], then[name], strict=True):
+        for name in ("trainable", "group", "constraint", "frozen"):
+            leaves = self.states if name == "frozen" else self.parameters
+            for leaf, is_now, was in zip(leaves, now[name], then[name], strict=True):
                 if is_now != was:
-                    return f"{name} of parameter {parameter.label()!r} is {is_now} and was {was}"
+                    kind = "state" if name == "frozen" else "parameter"
+                    return f"{name} of {kind} {leaf.label()!r} is {is_now} and was {was}"
         name = next(name for name in now if now[name] != then[name])
         return f"{name} of {type(self.optimizer).__name__} is {now[name]} and was {then[name]}"
 
@@ -267,7 +271,8 @@ class Engine:
         """
         shapes = tuple((id(p), a.shape) for p, a in feeds.items())
         wanted = tuple((id(v.node), v.index) for v in outputs)
-        key = (mode, training, wanted, frozenset(shapes))
+        still = tuple(s.frozen for s in self.states) if training else ()
+        key = (mode, training, still, wanted, frozenset(shapes))
         found = self._cached(key)
         if found is not None:
             return found

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from pyframe.engine.constraining import constraint_calls
 from pyframe.engine.placement import Span, spans
 from pyframe.engine.program import COPY_KERNEL, Context, FlatCall, Request
 from pyframe.errors import AnomalyError, ArgumentError, SlotError, raise_if_signalled
@@ -255,6 +256,8 @@ class TrainState:
                 request.parameter_arrays[parameter] = _part(candidate, parameter)
         if optimizer.proposes:
             request.before += self._calls(optimizer.proposals, operands)
+            if not optimizer.needs_gradients:  # a search takes what it has tried, as it is
+                request.before += self._constraint_calls(request.parameter_arrays)
         elif ascent:
             for names in operands:
                 p, c = names["parameters"], names["candidate"]
@@ -270,8 +273,15 @@ class TrainState:
             request.update.append(self._python_call(operands))
         else:
             request.update += self._calls(optimizer.calls, operands)
+        if optimizer.needs_gradients or not optimizer.proposes:
+            request.update += self._constraint_calls(self.parameter_arrays())
         if self.states:
             request.update += self.shadow_calls(commit=True)
+
+    def _constraint_calls(self, arrays: Mapping[Parameter, Array]) -> list[FlatCall]:
+        """Return the calls that bring what is trained to what its constraints say."""
+        constrained = [p for p in self.trained if p.constraint is not None]
+        return [call for p in constrained for call in constraint_calls(p, arrays[p])]
 
     def _operands(self, i: int, cost: Value | None) -> dict[str, Any]:
         span = self.spans[i]

@@ -26,6 +26,7 @@ from pyframe.estimators._whole import fitting, twin
 from pyframe.graph.arrays import unmasked
 from pyframe.initializers import seeded
 from pyframe.layers import Dense, Layer
+from pyframe.layers.base import unbuilt
 from pyframe.model import Model, Sequential
 from pyframe.ops.logits import before_sigmoid, behind
 from pyframe.ops.softmax import Softmax
@@ -40,15 +41,6 @@ FLOATS = (np.float64, np.float32)
 def _is(loss: Any, name: str) -> bool:
     """Return whether a loss, given by name or as a callable, is the one of a name."""
     return losses.get(loss) is losses.get(name)
-
-
-def _like(layer: Layer) -> Layer:
-    """Return an unbuilt layer with the same arguments, frozen if this one is."""
-    if not layer.built:
-        return copy.deepcopy(layer)
-    fresh = type(layer).from_config(copy.deepcopy(layer.config()))
-    fresh.trainable = layer.trainable
-    return fresh
 
 
 class _Net(BaseEstimator):
@@ -111,7 +103,7 @@ class _Net(BaseEstimator):
         for layer in given:
             if not isinstance(layer, Layer):
                 raise TypeError(f"layers: {layer!r} is no pyframe layer")
-        return [_like(layer) for layer in given]
+        return [unbuilt(layer) for layer in given]
 
     def _network(self, shape: tuple[int, ...], outputs: int, dtype: Any) -> Model:
         if self.build_fn is None:

@@ -582,6 +582,12 @@ class Parameter(Strict, Leaf):
         from its next fit on, and a plan that trains refuses to go on until it is compiled anew.
     group : str, default "default"
         Optimizers can treat groups differently. May be set later, as `trainable` may.
+    regularizer : callable, optional
+        From the parameter to the node of a number, which a `Trainer` adds to its loss; see
+        `pyframe.regularizers`. May be set later, as `trainable` may.
+    constraint : callable, optional
+        From the parameter to a node of its shape, its value after each update; see
+        `pyframe.constraints`. May be set later, as `trainable` may.
 
     Examples
     --------
@@ -591,7 +597,9 @@ class Parameter(Strict, Leaf):
     (13, 64)
     """
 
-    __slots__ = ("_group", "_initial", "_place", "_trainable")
+    __slots__ = ("_constraint", "_group", "_initial", "_place", "_regularizer", "_trainable")
+    _constraint: Callable[[Value], Value] | None
+    _regularizer: Callable[[Value], Value] | None
     _group: str
     _initial: Initial | Array
     _place: Place | None
@@ -607,8 +615,12 @@ class Parameter(Strict, Leaf):
         dtype: npt.DTypeLike = "float32",
         trainable: bool = True,
         group: str = "default",
+        regularizer: Callable[[Value], Value] | None = None,
+        constraint: Callable[[Value], Value] | None = None,
     ) -> None:
         wanted = float_dtype(dtype)
+        _set(self, "_regularizer", _function_or_none("regularizer", regularizer))
+        _set(self, "_constraint", _function_or_none("constraint", constraint))
         _set(self, "_trainable", check_flag("trainable", trainable))
         _set(self, "_group", group)
         _set(self, "_place", None)
@@ -655,6 +667,26 @@ class Parameter(Strict, Leaf):
     def group(self, group: str) -> None:
         self._group = group
         self._tell(group=group)
+
+    @property
+    def regularizer(self) -> Callable[[Value], Value] | None:
+        """The penalty that a `Trainer` adds to its loss."""
+        return self._regularizer
+
+    @regularizer.setter
+    def regularizer(self, regularizer: Callable[[Value], Value] | None) -> None:
+        self._regularizer = _function_or_none("regularizer", regularizer)
+        self._tell()
+
+    @property
+    def constraint(self) -> Callable[[Value], Value] | None:
+        """What every update of it ends with."""
+        return self._constraint
+
+    @constraint.setter
+    def constraint(self, constraint: Callable[[Value], Value] | None) -> None:
+        self._constraint = _function_or_none("constraint", constraint)
+        self._tell()
 
     def _tell(self, **changes: Any) -> None:
         """Have the table of segments, and the plans, know of a change."""
@@ -732,6 +764,16 @@ class Parameter(Strict, Leaf):
         storage.write(offset, array)
 
 
+def _function_or_none(what: str, given: Any) -> Any:
+    if given is not None and not callable(given):
+        kind = f"pyframe.{what}s"
+        raise ArgumentError(
+            f"{what}={given!r:.80} of a parameter is no function; pass one from node to node, such "
+            f"as those of {kind}: {kind}.get({given!r:.80}) finds it by its name"
+        )
+    return given
+
+
 def settle(parameters: Sequence[Parameter], places: Sequence[Place]) -> None:
     """Give parameters their places, in which their first values are already.
 
@@ -747,14 +789,46 @@ def settle(parameters: Sequence[Parameter], places: Sequence[Place]) -> None:
 
 
 class State(Parameter):
-    """An array that a node keeps from step to step, such as a running mean: saved, not trained."""
+    """An array that a node keeps from step to step, such as a running mean: saved, not trained.
 
-    __slots__ = ()
+    Parameters
+    ----------
+    value : array_like or Initial
+    name : str, optional
+    dtype : {"float32", "float64"}, default "float32"
+    frozen : bool, default False
+        True keeps it as it is: an op whose states are all frozen computes in training what it
+        computes otherwise. May be set later; it counts as the `trainable` of a parameter does, and
+        a layer sets it together with that.
+    """
+
+    __slots__ = ("_frozen",)
+    _frozen: bool
     _attributes = LEAF_ATTRIBUTES
     op = "state"
 
-    def __init__(self, value: Any, name: str | None = None, *, dtype: npt.DTypeLike = "float32"):
+    def __init__(
+        self,
+        value: Any,
+        name: str | None = None,
+        *,
+        dtype: npt.DTypeLike = "float32",
+        frozen: bool = False,
+    ):
+        _set(self, "_frozen", check_flag("frozen", frozen))
         super().__init__(value, name, dtype=dtype, trainable=False)
+
+    @property
+    def frozen(self) -> bool:
+        """Whether training leaves it as it is."""
+        return self._frozen
+
+    @frozen.setter
+    def frozen(self, frozen: bool) -> None:
+        frozen = check_flag("frozen", frozen)
+        if frozen is not self._frozen:
+            self._frozen = frozen
+            self._tell()
 
 
 def plan_reference(plan: Any) -> Callable[[], Any]:

@@ -79,7 +79,8 @@ class Op(Node):
     - `infer_shape(*shapes)`: the shape of the output (a tuple of shapes when there are several).
       Extents may be None (unknown); `self.bad_shapes("why")` raises with node and shapes.
     - `states`: a keyword of the class, for an op whose kernel reads and writes `State` arrays.
-    - `reads_training`: the kernel does something else while training.
+    - `reads_training`: the kernel does something else while training, unless the node `is_still`:
+      all of its states are frozen, or those of the node that a gradient belongs to.
     - `uses_random`: the kernel draws random numbers; `random_source` is the node whose stream it
       draws from, the node itself unless a gradient has to repeat the numbers of another node.
     - `differentiable`: False for an op that no gradient goes through, as most gradients are.
@@ -356,6 +357,11 @@ class Op(Node):
     def scratch_bytes(self, specs: Sequence[Spec | None]) -> int:
         """Return how much scratch memory the kernel needs."""
         return 0
+
+    @property
+    def is_still(self) -> bool:
+        """Whether training leaves its states as they are, so that it runs as it does otherwise."""
+        return bool(self.states) and all(state.frozen for state in self.states)
 
     @property
     def random_source(self) -> Node:

@@ -16,9 +16,11 @@ from pyframe.layers.core import (
     ACTIVATIONS,
     RECTIFIERS,
     Activation,
+    Bilinear,
     Dense,
     Dropout,
     Flatten,
+    Lambda,
     Maxout,
     PReLU,
 )
@@ -35,23 +37,30 @@ from pyframe.layers.merging import (
     Reshape,
     Subtract,
 )
+from pyframe.layers.noise import AlphaDropout, GaussianDropout, GaussianNoise, SpatialDropout
 from pyframe.layers.norm import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, RMSNorm
+from pyframe.layers.wrapping import Residual, SpectralNorm, WeightNorm
 from pyframe.plugins.registry import registries
 
 __all__ = [
     "RECTIFIERS",
     "Activation",
     "Add",
+    "AlphaDropout",
     "Average",
     "BatchNorm",
+    "Bilinear",
     "Concatenate",
     "Dense",
     "Dot",
     "Dropout",
     "Embedding",
     "Flatten",
+    "GaussianDropout",
+    "GaussianNoise",
     "GroupNorm",
     "InstanceNorm",
+    "Lambda",
     "Layer",
     "LayerNorm",
     "Maximum",
@@ -62,7 +71,11 @@ __all__ = [
     "RMSNorm",
     "RepeatVector",
     "Reshape",
+    "Residual",
+    "SpatialDropout",
+    "SpectralNorm",
     "Subtract",
+    "WeightNorm",
     "activation_function",
     "default_weights",
     "get",
@@ -92,16 +105,21 @@ def pyframe_register_layers() -> Mapping[str, type[Layer]]:
     return {
         "activation": Activation,
         "add": Add,
+        "alpha_dropout": AlphaDropout,
         "average": Average,
         "batch_norm": BatchNorm,
+        "bilinear": Bilinear,
         "concatenate": Concatenate,
         "dense": Dense,
         "dot": Dot,
         "dropout": Dropout,
         "embedding": Embedding,
         "flatten": Flatten,
+        "gaussian_dropout": GaussianDropout,
+        "gaussian_noise": GaussianNoise,
         "group_norm": GroupNorm,
         "instance_norm": InstanceNorm,
+        "lambda": Lambda,
         "layer_norm": LayerNorm,
         "maximum": Maximum,
         "maxout": Maxout,
@@ -111,7 +129,11 @@ def pyframe_register_layers() -> Mapping[str, type[Layer]]:
         "rms_norm": RMSNorm,
         "repeat_vector": RepeatVector,
         "reshape": Reshape,
+        "residual": Residual,
+        "spatial_dropout": SpatialDropout,
+        "spectral_norm": SpectralNorm,
         "subtract": Subtract,
+        "weight_norm": WeightNorm,
     }
 
 

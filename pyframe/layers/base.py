@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NoReturn, Self
 import numpy as np
 import numpy.typing as npt
 
-from pyframe import initializers
+from pyframe import constraints, initializers, regularizers
 from pyframe.errors import (
     ArgumentError,
     GraphError,
@@ -110,6 +110,7 @@ class Layer(Strict):
         vars(self).update(built=False, output_shape=None, input_specs=[])
         self._own: dict[str, Parameter] = {}
         self._given: dict[str, Parameter] = {}  # set by restore()
+        self._computed: dict[str, Callable[[Parameter], Value]] = {}
 
     @classmethod
     def cases(cls) -> Sequence[Any]:
@@ -188,7 +189,9 @@ class Layer(Strict):
         dtype: npt.DTypeLike,
         trainable: bool = True,
         group: str = "default",
-    ) -> Parameter:
+        regularizer: Any = None,
+        constraint: Any = None,
+    ) -> Any:
         """Make a parameter of this layer.
 
         Parameters
@@ -202,13 +205,18 @@ class Layer(Strict):
             Usually that of the input.
         trainable, group
             As for `Parameter`.
+        regularizer : str or callable, optional
+            What `pyframe.regularizers.get` takes. That of a loaded model is the one in its file.
+        constraint : str or callable, optional
+            What `pyframe.constraints.get` takes, and the same holds.
 
         Returns
         -------
         Parameter
+            Or the node that takes its place; see `compute_parameter`.
         """
         if name in self._given:
-            return self._take(name, tuple(shape))
+            return self._computed.get(name, _unchanged)(self._take(name, tuple(shape)))
         if not trainable:
             self._fixed.add(name)
         value = initial_value(initializer, tuple(shape), f"{self.path}/{name}")
@@ -218,18 +226,38 @@ class Layer(Strict):
             dtype=dtype,
             trainable=trainable and self._trainable,
             group=group,
+            regularizer=regularizers.get(regularizer),
+            constraint=constraints.get(constraint),
         )
         self._own[name] = parameter
-        return parameter
+        return self._computed.get(name, _unchanged)(parameter)
+
+    def compute_parameter(self, name: str, function: Callable[[Parameter], Value]) -> None:
+        """Have a parameter take part as ``function(parameter)``, a node of its shape.
+
+        So a layer that holds this one changes what it computes with: `WeightNorm` does. It is the
+        parameter that is trained, saved and counted.
+
+        Raises
+        ------
+        GraphError
+            If the layer has been built.
+        """
+        if self.built:
+            raise GraphError(f"layer {self.path!r} has been built with its {name!r} as it is")
+        self._computed[name] = function
 
     def add_state(
-        self, name: str, shape: Sequence[int], value: float, *, dtype: npt.DTypeLike
+        self, name: str, shape: Sequence[int], value: Any, *, dtype: npt.DTypeLike
     ) -> State:
-        """Make an array that persists between steps and is saved, but not trained."""
+        """Make an array that persists between steps and is saved, but not trained.
+
+        Its first value is a number, or what `pyframe.initializers.get` takes.
+        """
         if name in self._given:
             return self._take(name, tuple(shape))  # type: ignore[return-value]
         initial = initial_value(value, tuple(shape), f"{self.path}/{name}")
-        state = State(initial, f"{self.path}/{name}", dtype=dtype)
+        state = State(initial, f"{self.path}/{name}", dtype=dtype, frozen=not self._trainable)
         self._own[name] = state
         return state
 
@@ -386,8 +414,8 @@ class Layer(Strict):
         """Whether training changes its parameters; may be set before or after they exist.
 
         Setting it sets `trainable` of every parameter, including those of sublayers, except those
-        that the layer made with ``trainable=False``. States are not affected: a frozen `BatchNorm`
-        still uses, and averages, the statistics of its batches in training.
+        that the layer made with ``trainable=False``. States are frozen with them, as in Keras: in
+        training, too, a frozen `BatchNorm` uses its running statistics, and keeps them.
         """
         if not self._trainable:
             return False
@@ -402,7 +430,9 @@ class Layer(Strict):
         for layer in self.sublayers.values():
             layer.trainable = trainable
         for key, parameter in vars(self).get("_own", {}).items():  # a constructor may set it first
-            if key not in self._fixed and not isinstance(parameter, State):
+            if isinstance(parameter, State):
+                parameter.frozen = not trainable
+            elif key not in self._fixed:
                 parameter.trainable = trainable
 
     @property
@@ -443,9 +473,32 @@ class Layer(Strict):
         return f"<{type(self).__name__} {self.path!r}, {state}>"
 
 
+def _unchanged(parameter: Parameter) -> Value:
+    return parameter
+
+
 def as_layer(thing: Layer | LayerLike) -> Layer:
     """Return a layer, or the one that a model stands for."""
     return thing if isinstance(thing, Layer) else thing.as_layer()
+
+
+def unbuilt(layer: Layer) -> Layer:
+    """Return an unbuilt layer with the same arguments, frozen if this one is.
+
+    Layers among its arguments, alone or in lists, are made anew as well.
+    """
+    if not layer.built:
+        return copy.deepcopy(layer)
+    given = {key: _made_anew(value) for key, value in layer.config().items()}
+    fresh = type(layer).from_config(given)
+    fresh.trainable = layer.trainable
+    return fresh
+
+
+def _made_anew(argument: Any) -> Any:
+    if isinstance(argument, list) and any(isinstance(one, Layer) for one in argument):
+        return list(map(_made_anew, argument))
+    return unbuilt(argument) if isinstance(argument, Layer) else copy.deepcopy(argument)
 
 
 # Attributes set by the inputs and the model, and what to do instead of setting them.

@@ -5,17 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pyframe.errors import ArgumentError, ShapeError, check_integer, check_number
+from pyframe import constraints, regularizers
+from pyframe.errors import (
+    ArgumentError,
+    GraphError,
+    ShapeError,
+    check_integer,
+    check_number,
+)
 from pyframe.graph.node import Value
-from pyframe.graph.spec import Spec, describe
+from pyframe.graph.spec import Spec, describe, known_shape
 from pyframe.layers.base import VALUE, Layer, activation_function, default_weights
 from pyframe.ops import activation_formulas, activations, softmax
 from pyframe.ops.activations import Relu
-from pyframe.ops.linear import Linear
+from pyframe.ops.linear import Linear, MatMul
 from pyframe.ops.random import Dropout as DropoutOp
 from pyframe.ops.reductions import Max
 from pyframe.ops.shapes import Flatten as FlattenOp
 from pyframe.ops.shapes import Reshape
+from pyframe.plugins.registry import ops
 
 KINDS = (*activations.OPS, *activation_formulas.OPS, *softmax.OPS)
 ACTIVATIONS = {cls.op for cls in KINDS if cls.differentiable}  # and not their gradients
@@ -36,6 +44,10 @@ class Dense(Layer):
         Default: ``"he_uniform"`` before a rectifier (relu and its kin), ``"xavier_uniform"``
         otherwise.
     bias_initializer : str, callable or array_like, default "zeros"
+    weight_regularizer, bias_regularizer : str or callable, optional
+        Penalties that a `Trainer` adds to its loss; see `pyframe.regularizers`.
+    weight_constraint : str or callable, optional
+        What the weight is brought to after each update; see `pyframe.constraints`.
     name : str, optional
 
     Notes
@@ -77,12 +89,18 @@ class Dense(Layer):
         weight_initializer: Any = None,
         bias_initializer: Any = "zeros",
         *,
+        weight_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        weight_constraint: Any = None,
         name: str | None = None,
     ) -> None:
         super().__init__(name=name)
         self.units = check_integer("Dense: units", units, at_least=1)
         self.activation, self.bias = activation, bool(bias)
         self.weight_initializer, self.bias_initializer = weight_initializer, bias_initializer
+        self.weight_regularizer = regularizers.get(weight_regularizer)
+        self.bias_regularizer = regularizers.get(bias_regularizer)
+        self.weight_constraint = constraints.get(weight_constraint)
         self._function = activation_function(activation)
 
     @classmethod
@@ -103,11 +121,23 @@ class Dense(Layer):
         if weight is None:
             weight = default_weights(self._function)
         shape = (spec.shape[-1], self.units)
-        self.weight = self.add_parameter("weight", shape, weight, dtype=spec.dtype)
+        self.weight = self.add_parameter(
+            "weight",
+            shape,
+            weight,
+            dtype=spec.dtype,
+            regularizer=self.weight_regularizer,
+            constraint=self.weight_constraint,
+        )
         self.offset = None
         if self.bias:
-            initializer = self.bias_initializer
-            self.offset = self.add_parameter("bias", shape[1:], initializer, dtype=spec.dtype)
+            self.offset = self.add_parameter(
+                "bias",
+                shape[1:],
+                self.bias_initializer,
+                dtype=spec.dtype,
+                regularizer=self.bias_regularizer,
+            )
 
     def call(self, *inputs: Value) -> Value:
         (x,) = inputs
@@ -258,7 +288,8 @@ class PReLU(Layer):
 
     def call(self, *inputs: Value) -> Value:
         (x,) = inputs
-        return Relu(x) - self.slope * Relu(-1.0 * x)
+        y: Value = Relu(x) - self.slope * Relu(-1.0 * x)
+        return y
 
 
 class Maxout(Layer):
@@ -271,6 +302,8 @@ class Maxout(Layer):
         Of how many maps.
     weight_initializer, bias_initializer : str, callable or array_like
         Default: ``"xavier_uniform"`` and ``"zeros"``.
+    weight_regularizer, bias_regularizer, weight_constraint : str or callable, optional
+        As for `Dense`.
     name : str, optional
 
     Notes
@@ -298,12 +331,18 @@ class Maxout(Layer):
         weight_initializer: Any = None,
         bias_initializer: Any = "zeros",
         *,
+        weight_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        weight_constraint: Any = None,
         name: str | None = None,
     ) -> None:
         super().__init__(name=name)
         self.units = check_integer("Maxout: units", units, at_least=1)
         self.pieces = check_integer("Maxout: pieces", pieces, at_least=1)
         self.weight_initializer, self.bias_initializer = weight_initializer, bias_initializer
+        self.weight_regularizer = regularizers.get(weight_regularizer)
+        self.bias_regularizer = regularizers.get(bias_regularizer)
+        self.weight_constraint = constraints.get(weight_constraint)
 
     @classmethod
     def cases(cls) -> Sequence[Any]:
@@ -314,6 +353,9 @@ class Maxout(Layer):
             self.units * self.pieces,
             weight_initializer=self.weight_initializer,
             bias_initializer=self.bias_initializer,
+            weight_regularizer=self.weight_regularizer,
+            bias_regularizer=self.bias_regularizer,
+            weight_constraint=self.weight_constraint,
         )
 
     def call(self, *inputs: Value) -> Value:
@@ -325,6 +367,162 @@ class Maxout(Layer):
             )
         shape = (-1, *(n or 0 for n in x.shape[1:-1]), self.units, self.pieces)
         return Max(Reshape(self.maps(x), shape), axis=-1)
+
+
+class Bilinear(Layer):
+    """y_k = x1^T W_k x2 + b_k: how two inputs go together, by a matrix for each unit.
+
+    Parameters
+    ----------
+    units : int
+    bias : bool, default True
+    weight_initializer, bias_initializer : str, callable or array_like
+        Default: ``"xavier_uniform"`` and ``"zeros"``.
+    weight_regularizer, bias_regularizer, weight_constraint : str or callable, optional
+        As for `Dense`.
+    name : str, optional
+
+    Notes
+    -----
+    Inputs (n, ..., in1) and (n, ..., in2) give (n, ..., units). Parameters: weight (in1, in2,
+    units), which is PyTorch's with its first axis last; bias (units,).
+
+    Raises
+    ------
+    ShapeError
+        If the inputs differ in more than their last extent, or one is unknown, but for the first.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> x, z = pf.Placeholder("x", shape=(None, 8)), pf.Placeholder("z", shape=(None, 2))
+    >>> pf.layers.Bilinear(4)(x, z).shape
+    (None, 4)
+
+    References
+    ----------
+    Tenenbaum, Freeman, "Separating style and content with bilinear models", Neural Computation 12,
+    2000.
+    """
+
+    _attributes = dict.fromkeys(["weight", "offset"], VALUE)
+
+    def __init__(
+        self,
+        units: int,
+        bias: bool = True,
+        weight_initializer: Any = None,
+        bias_initializer: Any = "zeros",
+        *,
+        weight_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        weight_constraint: Any = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name=name)
+        self.units = check_integer("Bilinear: units", units, at_least=1)
+        self.bias = bool(bias)
+        self.weight_initializer, self.bias_initializer = weight_initializer, bias_initializer
+        self.weight_regularizer = regularizers.get(weight_regularizer)
+        self.bias_regularizer = regularizers.get(bias_regularizer)
+        self.weight_constraint = constraints.get(weight_constraint)
+
+    @classmethod
+    def cases(cls) -> Sequence[Any]:
+        return (
+            (((4, 3), (4, 2)), {"units": 2}),
+            (((2, 3, 4), (2, 3, 1)), {"units": 3, "bias": False}),
+        )
+
+    def build(self, *specs: Spec) -> None:
+        shapes = [spec.shape for spec in specs]
+        known = all(s and len(s) > 1 and None not in s[1:] for s in shapes)
+        if len(shapes) != 2 or not known or (shapes[0] or ())[1:-1] != (shapes[1] or ())[1:-1]:
+            given = ", ".join(map(describe, shapes))
+            raise ShapeError(
+                f"layer {self.path!r} (Bilinear) takes two inputs (n, ..., in) that are alike but "
+                f"for the last extent, known but for the first, and got {given}"
+            )
+        weight = "xavier_uniform" if self.weight_initializer is None else self.weight_initializer
+        self.weight = self.add_parameter(
+            "weight",
+            (_last(self, specs[0]), _last(self, specs[1]), self.units),
+            weight,
+            dtype=specs[0].dtype,
+            regularizer=self.weight_regularizer,
+            constraint=self.weight_constraint,
+        )
+        self.offset = None
+        if self.bias:
+            self.offset = self.add_parameter(
+                "bias",
+                (self.units,),
+                self.bias_initializer,
+                dtype=specs[0].dtype,
+                regularizer=self.bias_regularizer,
+            )
+
+    def call(self, *inputs: Value) -> Value:
+        x1, x2 = inputs
+        first, second, units = known_shape(self.weight.spec)
+        maps = Reshape(self.weight, (first, second * units))
+        # A matrix (in2, units) for each row of x1, which then meets that of x2.
+        matrices = Reshape(Linear(Reshape(x1, (-1, first)), maps), (-1, second, units))
+        y: Value = MatMul(Reshape(x2, (-1, 1, second)), matrices)
+        y = Reshape(y, (-1, *(n or 0 for n in (x1.shape or ())[1:-1]), units))
+        if self.offset is not None:
+            y = y + self.offset
+        return y
+
+
+class Lambda(Layer):
+    """y = function(x1, ...): a function of nodes as a layer without parameters.
+
+    Parameters
+    ----------
+    function : str or callable
+        The name of an op, or a function from nodes to a node, or to several.
+    name : str, optional
+
+    Notes
+    -----
+    A model that holds it is saved with its nodes, so it predicts, and is trained, wherever it is
+    loaded. The layer itself can be called anew there if its function is an op, and not if it is a
+    function of one's own: write a subclass of `Layer` for that.
+
+    Raises
+    ------
+    UnknownNameError
+        If no op has this name.
+    ArgumentError
+        If it is neither a name nor callable.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.layers.Lambda(lambda x: x * x + 1.0)(pf.Placeholder("x", shape=(None, 3))).shape
+    (None, 3)
+    """
+
+    _attributes = Layer._attributes
+
+    def __init__(self, function: Any, *, name: str | None = None) -> None:
+        super().__init__(name=name)
+        found = ops.get(function) if isinstance(function, str) else function
+        if not callable(found):
+            raise ArgumentError(f"Lambda: {function!r:.80} is neither a name nor callable")
+        self.function, self._function = function, found
+
+    @classmethod
+    def cases(cls) -> Sequence[Any]:
+        return (((4, 3), {"function": "square"}),)
+
+    def call(self, *inputs: Value) -> Any:
+        made = self._function(*inputs)
+        several = made if isinstance(made, list | tuple) else (made,)
+        if not several or not all(isinstance(value, Value) for value in several):
+            raise GraphError(f"the function of layer {self.path!r} gives {made!r:.80}, and no node")
+        return made
 
 
 def _last(layer: Layer, spec: Spec) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pyframe import constraints, regularizers
 from pyframe.errors import DTypeError, check_integer
 from pyframe.graph.node import Value
 from pyframe.graph.spec import INT64, Array, Spec, float_dtype
@@ -34,6 +35,8 @@ class Embedding(Layer):
         array is taken as it is, the row of the padding included.
     dtype : {"float32", "float64"}, default "float32"
         Of the table, since indices do not tell it.
+    weight_regularizer, weight_constraint : str or callable, optional
+        As for `Dense`; they treat every row of the table in each step.
     name : str, optional
 
     Notes
@@ -75,6 +78,8 @@ class Embedding(Layer):
         weight_initializer: Any = "uniform",
         dtype: npt.DTypeLike = "float32",
         *,
+        weight_regularizer: Any = None,
+        weight_constraint: Any = None,
         name: str | None = None,
     ) -> None:
         super().__init__(name=name)
@@ -86,6 +91,8 @@ class Embedding(Layer):
             )
         self.padding_index = padding_index
         self.weight_initializer = weight_initializer
+        self.weight_regularizer = regularizers.get(weight_regularizer)
+        self.weight_constraint = constraints.get(weight_constraint)
         self.dtype = float_dtype(dtype).name
 
     @classmethod
@@ -106,7 +113,14 @@ class Embedding(Layer):
         weight = initial_value(self.weight_initializer, shape, f"{self.path}/weight")
         if self.padding_index is not None and isinstance(weight, Initial):
             weight = replace(weight, draw=_Padded(weight.draw, self.padding_index))
-        self.weight = self.add_parameter("weight", shape, weight, dtype=self.dtype)
+        self.weight = self.add_parameter(
+            "weight",
+            shape,
+            weight,
+            dtype=self.dtype,
+            regularizer=self.weight_regularizer,
+            constraint=self.weight_constraint,
+        )
 
     def call(self, *inputs: Value) -> Value:
         (indices,) = inputs

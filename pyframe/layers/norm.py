@@ -43,8 +43,8 @@ class BatchNorm(Layer):
     Notes
     -----
     Input (n, ..., c). Parameters: scale (c,), shift (c,); states: mean (c,), variance (c,).
-    ``trainable = False`` freezes scale and shift only: in training the statistics are still those
-    of the batch, and the running averages are still updated.
+    With ``trainable = False`` it stands still, as in Keras: scale and shift stay, and in training,
+    too, the running averages are used, and not updated.
 
     Examples
     --------

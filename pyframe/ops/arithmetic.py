@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from pyframe.errors import GraphError
-from pyframe.graph.node import OPERATORS, Value
+from pyframe.errors import ArgumentError, DTypeError, GraphError, ShapeError
+from pyframe.graph.node import OPERATORS, State, Value
 from pyframe.graph.op import Case, Op, Rows, broadcast_shapes, merge_shapes, same_shape
 from pyframe.graph.spec import Shape, Spec, describe, known_shape
 from pyframe.ops.activations import ElementwiseGrad, ElementwiseOp
@@ -479,6 +479,95 @@ class Copy(ElementwiseOp):
         return np.array(inputs[0])
 
 
+class Remember(Op):
+    """y = x, and in training a state becomes x, to be read in the next step; no gradient.
+
+    What reads the state in the same step, and is to see its old value, must lie before x.
+
+    Parameters
+    ----------
+    x : Value, of any shape
+    state : State, of the same shape
+    name : str, optional
+
+    Raises
+    ------
+    ShapeError
+        If the shapes differ.
+    ArgumentError
+        If there is no state.
+
+    Examples
+    --------
+    >>> import numpy as np, pyframe as pf
+    >>> count = pf.State(np.zeros(()), "count")
+    >>> w = pf.Parameter(1.0, name="w")
+    >>> cost = w * pf.Remember(count + 1.0, count)
+    >>> plan = pf.compile(cost, optimizer=pf.optimizers.SGD(0.1))
+    >>> _, _ = plan.step({}), plan.step({})
+    >>> float(count.value)
+    2.0
+    """
+
+    op = "remember"
+    differentiable = False
+    reads_training = True
+    exact_on_integers = True
+
+    def __init__(
+        self,
+        x: Any,
+        state: State | None = None,
+        *,
+        name: str | None = None,
+        states: Sequence[State] = (),
+    ) -> None:
+        super().__init__(x, name=name, states=states if state is None else (state,))
+
+    def check(self, *specs: Spec | None) -> tuple[Spec, ...]:
+        if len(self.states) != 1 or not isinstance(self.states[0], State):
+            raise ArgumentError(f"{self.label()}: Remember takes one pyframe.State")
+        result = super().check(*specs)
+        if self.states[0].dtype != result[0].dtype:
+            raise DTypeError(
+                f"{self.label()}: state {self.states[0].label()} is {self.states[0].dtype.name} "
+                f"and x is {result[0].dtype.name}; give both one dtype"
+            )
+        return result
+
+    def infer_shape(self, *shapes: Any) -> Any:
+        (x,) = shapes
+        shape = self.states[0].shape or ()
+        if not same_shape(x, shape):
+            raise ShapeError(
+                f"{self.label()}: x has shape {describe(x)}, and the state {describe(shape)}"
+            )
+        return shape
+
+    def gradient(self, *grads: Any) -> Sequence[Value | None]:
+        return (None,)
+
+    @classmethod
+    def reference_states(
+        cls, *inputs: Any, states: Sequence[Any], training: bool, **attributes: Any
+    ) -> tuple[Any, Sequence[Any]]:
+        x = np.array(inputs[0])
+        return x, (x,) if training else states
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        return np.array(inputs[0])
+
+    @classmethod
+    def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
+        return 0, np.zeros_like(inputs[0])
+
+    @classmethod
+    def sample(cls, draw: Any) -> Case:
+        x = draw.normal(draw.shape())
+        return Case((x,), {}, (draw.normal(x.shape),))
+
+
 class StopGradient(ElementwiseOp):
     """y = x, and no gradient: differentiation takes it for a constant.
 
@@ -532,6 +621,7 @@ OPS: list[type[Op]] = [
     ErfGrad,
     AddN,
     Copy,
+    Remember,
     StopGradient,
 ]
 

@@ -280,6 +280,11 @@ class BatchNormGrad(Normalization):
         x = merge_shapes(shapes[0], x)
         return x, x[-1:], x[-1:]
 
+    @property
+    def is_still(self) -> bool:
+        statistics = self.inputs[3]
+        return statistics is not None and getattr(statistics.node, "is_still", False)
+
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
         dy, x, scale, mean, inverse, low = inputs

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pyframe.attributes import number
+from pyframe.attributes import flag, number
 from pyframe.graph.node import Node, Value
 from pyframe.graph.op import Case, Op, Rows
 from pyframe.graph.spec import Spec
@@ -125,4 +125,127 @@ class DropoutGrad(Op):
         return Dropout.sample(draw)
 
 
-OPS: tuple[type[Op], ...] = (Dropout, DropoutGrad)
+class GaussianNoise(Op):
+    """Adds normal noise in training, or scales by it; the identity otherwise.
+
+    y = x + std n or, with `scales`, y = x (1 + std n), n being normal with mean 0 and variance 1.
+    The noise depends on the seed, the name of the node, the step and the place in the batch, as
+    that of `Dropout` does.
+
+    Parameters
+    ----------
+    x : Value, shape (n, ...)
+    std : float, at least 0
+        The standard deviation.
+    scales : bool, default False
+        Whether the noise is multiplied.
+    name : str, optional
+
+    Returns
+    -------
+    Value, of the shape of x
+
+    Raises
+    ------
+    ArgumentError
+        For a negative standard deviation.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.GaussianNoise(pf.Placeholder("x", shape=(None, 8)), 0.1).shape
+    (None, 8)
+
+    References
+    ----------
+    Bishop, "Training with noise is equivalent to Tikhonov regularization", Neural Computation 7,
+    1995; for the factors Srivastava et al., "Dropout", JMLR 15, 2014, section 10. The numbers are
+    made as in Box, Muller, "A note on the generation of random normal deviates", 1958.
+    """
+
+    op = "gaussian_noise"
+    attributes = {"std": "f8", "scales": "i8"}
+    rules = {"std": number(at_least=0), "scales": flag}
+    defaults = {"scales": False}
+    reads_training = True
+    uses_random = True
+
+    def __init__(
+        self, x: Any, std: float, scales: bool = False, *, name: str | None = None
+    ) -> None:
+        super().__init__(x, name=name, std=std, scales=scales)
+
+    def infer_shape(self, *shapes: Any) -> Any:
+        (x,) = shapes
+        return x
+
+    def lower_attributes(self, specs: Sequence[Spec | None]) -> dict[str, Any]:
+        return {**self.attrs, "scales": int(self.attrs["scales"])}
+
+    def rows(self, specs: Sequence[Spec | None]) -> Rows | None:
+        return _by_row(specs[0])
+
+    def alias(self, specs: Sequence[Spec | None], training: bool) -> int | None:
+        return 0 if not training or self.attrs["std"] == 0 else None
+
+    def gradient(self, *grads: Any) -> Sequence[Value | None]:
+        if not self.attrs["scales"]:
+            return (grads[0],)
+        return (GaussianNoiseGrad(grads[0], self.attrs["std"], source=self),)
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        return inputs[0]
+
+    @classmethod
+    def sample(cls, draw: Any) -> Case:
+        std, scales = draw.choice([0.1, 2.0]), draw.choice([False, True])
+        return Case((draw.normal(draw.shape()),), {"std": std, "scales": scales})
+
+
+class GaussianNoiseGrad(Op):
+    """dx = dy (1 + std n), with the numbers of `source`, the node that it is the gradient of."""
+
+    op = "gaussian_noise_grad"
+    kernel = "gaussian_noise"
+    attributes = {"std": "f8"}
+    computed = {"scales": "i8"}
+    rules = {"std": number(at_least=0)}
+    differentiable = False
+    reads_training = True
+    uses_random = True
+    keeps = ("_source",)
+
+    def __init__(
+        self, dy: Any, std: float, *, source: Node | None = None, name: str | None = None
+    ) -> None:
+        self._source = source
+        super().__init__(dy, name=name, std=std)
+
+    @property
+    def random_source(self) -> Node:
+        return self if self._source is None else self._source
+
+    def infer_shape(self, *shapes: Any) -> Any:
+        (x,) = shapes
+        return x
+
+    def lower_attributes(self, specs: Sequence[Spec | None]) -> dict[str, Any]:
+        return {**self.attrs, "scales": 1}
+
+    def rows(self, specs: Sequence[Spec | None]) -> Rows | None:
+        return _by_row(specs[0])
+
+    def alias(self, specs: Sequence[Spec | None], training: bool) -> int | None:
+        return 0 if not training or self.attrs["std"] == 0 else None
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        return inputs[0]
+
+    @classmethod
+    def sample(cls, draw: Any) -> Case:
+        return Case((draw.normal(draw.shape()),), {"std": draw.choice([0.1, 2.0])})
+
+
+OPS: tuple[type[Op], ...] = (Dropout, DropoutGrad, GaussianNoise, GaussianNoiseGrad)

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
 from typing import Any, NamedTuple, Protocol
 
-from pyframe.errors import ArgumentError, PluginError, UnknownNameError
+from pyframe.errors import ArgumentError, PluginError, UnknownNameError, raise_if_signalled
 from pyframe.plugins.catalogue import folded, providers
 from pyframe.plugins.discovery import normalized
 
@@ -67,6 +68,7 @@ ALIASES: dict[str, dict[str, str]] = {
         "zero_padding1d": "zero_pad1d",
         "zero_padding2d": "zero_pad2d",
     },
+    "constraints": {"maxnorm": "max_norm", "non_neg": "non_negative", "unitnorm": "unit_norm"},
     "initializers": {
         "eye": "identity",
         "kaiming": "he_uniform",
@@ -301,6 +303,43 @@ class Registry:
             )
         return found  # type: ignore[no-any-return]
 
+    def made(self, given: Any, what: str, such_as: str) -> Callable[..., Any] | None:
+        """Return what a name, a class or a saved config stands for; a callable as it is.
+
+        Raises
+        ------
+        UnknownNameError
+            If the name is not registered.
+        ArgumentError
+            If it is none of these, or its arguments make no sense.
+        """
+        if given is None:
+            return None
+        if isinstance(given, Mapping):
+            arguments = dict(given)
+            cls = self.get(arguments.pop("name", ""))
+            try:
+                return cls(**arguments)  # type: ignore[no-any-return]
+            except TypeError as error:
+                raise_if_signalled(error)
+                raise ArgumentError(f"{what} {given!r:.80}: {error}") from error
+        found = self.get(given) if isinstance(given, str) else given
+        if not callable(found):
+            raise ArgumentError(
+                f"{given!r:.80} is no {what}; pass a name such as {such_as!r}, or a function from "
+                "node to node"
+            )
+        # A node class is a function from node to node already.
+        made: Any = found() if isinstance(found, type) and is_dataclass(found) else found
+        return made  # type: ignore[no-any-return]
+
+    def config(self, thing: Any) -> dict[str, Any] | None:
+        """Return what `made` takes to make a registered dataclass again; None if it is none."""
+        found = self.find(type(thing))
+        if found is None or not is_dataclass(thing):
+            return None
+        return {"name": found[0], **asdict(thing)}  # type: ignore[arg-type]
+
     def attribute(self, name: str) -> Any:
         """Return the thing that is an attribute of the module of this kind.
 
@@ -396,6 +435,8 @@ KINDS = (
     "optimizers",
     "schedules",
     "initializers",
+    "regularizers",
+    "constraints",
     "metrics",
     "callbacks",
     "datasets",

@@ -32,6 +32,12 @@ from pyframe.testing.numbers import (
 from pyframe.testing.ops import check_declaration, check_op, op_checks
 from pyframe.testing.optimizers import check_optimizer, optimizer_checks
 from pyframe.testing.parts import PartCase
+from pyframe.testing.penalties import (
+    check_constraint,
+    check_regularizer,
+    constraint_checks,
+    regularizer_checks,
+)
 from pyframe.testing.plugins import check_plugin, conformance, plugin_checks
 from pyframe.testing.scales import check_scales
 from pyframe.testing.sizes import check_sizes
@@ -49,6 +55,7 @@ __all__ = [
     "check_callback",
     "check_capabilities",
     "check_composite",
+    "check_constraint",
     "check_dataset",
     "check_declaration",
     "check_forward",
@@ -62,12 +69,14 @@ __all__ = [
     "check_op",
     "check_optimizer",
     "check_plugin",
+    "check_regularizer",
     "check_scales",
     "check_schedule",
     "check_sizes",
     "check_zero_extents",
     "compile",
     "conformance",
+    "constraint_checks",
     "dataset_checks",
     "initializer_checks",
     "layer_checks",
@@ -77,5 +86,6 @@ __all__ = [
     "op_checks",
     "optimizer_checks",
     "plugin_checks",
+    "regularizer_checks",
     "schedule_checks",
 ]

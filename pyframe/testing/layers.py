@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import json
@@ -143,7 +144,12 @@ def _parts(layer_class: type[Layer], cases: Cases | None) -> list[Part]:
         "there is no case to try it on: it takes none of the usual shapes; pass "
         "cases=[(shape, arguments)], or give it a class method cases() that returns them",
     )
-    return [Part(name, functools.partial(layer_class, **c.arguments), c) for c in given]
+    return [Part(name, functools.partial(_make, layer_class, c.arguments), c) for c in given]
+
+
+def _make(layer_class: type[Layer], arguments: dict[str, Any]) -> Layer:
+    """Return a layer; layers among its arguments belong to it alone."""
+    return layer_class(**copy.deepcopy(arguments))
 
 
 def _check_declaration(layer_class: type[Layer], parts: Callable[[], list[Part]]) -> None:
@@ -181,8 +187,7 @@ def _check_declaration(layer_class: type[Layer], parts: Callable[[], list[Part]]
 def _check_config(part: Part) -> None:
     layer: Layer = part.make()  # type: ignore[assignment]
     before = _config(part, layer)
-    copy = _copy(part, layer)
-    after = _config(part, copy)
+    after = _config(part, _copy(part, layer))
     for key, value in before.items():
         require(
             _same(value, after.get(key)),
@@ -192,7 +197,7 @@ def _check_config(part: Part) -> None:
         )
     text = plain_config(before)
     require(
-        text is not None or any(map(callable, before.values())),
+        text is not None or any(map(callable, before.values())) or layer.sublayers,
         "config",
         part.what,
         f"config() gives {before!r}, which JSON cannot hold; use numbers, texts and lists of them",
@@ -236,7 +241,8 @@ def _config(part: Part, layer: Layer) -> dict[str, Any]:
 def _copy(part: Part, layer: Layer) -> Layer:
     config = layer.config()
     try:
-        return type(layer).from_config(config)
+        # Layers among the arguments are not shared with the first one.
+        return type(layer).from_config(copy.deepcopy(config))
     except Exception as error:
         fail("config", part.what, f"from_config({config!r}) raised {error!r}")
 
@@ -246,6 +252,8 @@ def _same(a: Any, b: Any) -> bool:
         return np.array_equal(a, b)
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
         return len(a) == len(b) and all(map(_same, a, b))
+    if isinstance(a, Layer) and type(a) is type(b):
+        return _same([*a.config().items()], [*b.config().items()])
     return bool(a == b)
 
 

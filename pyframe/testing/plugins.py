@@ -23,6 +23,7 @@ from pyframe.testing.metrics import metric_checks
 from pyframe.testing.numbers import initializer_checks, schedule_checks
 from pyframe.testing.ops import op_checks
 from pyframe.testing.optimizers import optimizer_checks
+from pyframe.testing.penalties import constraint_checks, regularizer_checks
 from pyframe.testing.runner import Checks, Expected, checked, known_names, require, run_checks
 from pyframe.testing.subject import ConformanceError
 
@@ -33,6 +34,8 @@ CHECKS: dict[str, Callable[..., Checks]] = {
     "optimizers": optimizer_checks,
     "schedules": schedule_checks,
     "initializers": initializer_checks,
+    "regularizers": regularizer_checks,
+    "constraints": constraint_checks,
     "metrics": metric_checks,
     "callbacks": callback_checks,
     "datasets": dataset_checks,

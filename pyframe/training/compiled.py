@@ -58,8 +58,11 @@ class CompiledGoals:
         }
         options = {**getattr(optimizer, "options", {})}
         groups = {k: {**v} for k, v in getattr(optimizer, "groups", {}).items()}
-        trainable = [(p.trainable, p.group) for p in self.model.parameters]
-        return self.model.graph, trainable, settings, options, groups
+        trainable = [
+            (p.trainable, p.group, p.regularizer, p.constraint) for p in self.model.parameters
+        ]
+        frozen = [s.frozen for s in self.model.states]
+        return self.model.graph, trainable, frozen, settings, options, groups
 
     def train_on(self, compiled: CompiledGoal) -> None:
         """Go on with the optimizer's memory of the plan that was trained on before.

@@ -16,9 +16,10 @@ from pyframe.errors import (
     DTypeError,
     FeedError,
     GraphError,
+    ShapeError,
     check_number,
 )
-from pyframe.graph.node import Node, Placeholder, Value
+from pyframe.graph.node import Node, Parameter, Placeholder, Value
 from pyframe.graph.order import topological_order
 from pyframe.graph.spec import INT64, Array, describe
 from pyframe.layers.base import unused_name
@@ -278,6 +279,9 @@ class Goal:
             for function, output, name in zip(self._losses_of(names), outputs, names, strict=True)
         ]
         cost = self._cost([term for _, term in pairs], names)
+        for parameter in model.parameters:
+            if parameter.trainable and parameter.regularizer is not None:
+                cost = cost + _penalty(parameter, parameter.regularizer)
         whole: list[Whole] = []
         domains: list[tuple[Placeholder, str]] = []
         targets = [target for target, _ in pairs]
@@ -361,6 +365,21 @@ class Goal:
         for term in terms[1:]:
             cost = cost + term
         return cost
+
+
+def _penalty(parameter: Parameter, regularizer: Callable[[Value], Value]) -> Value:
+    """Return the number that a parameter adds to the loss, or raise if it is none."""
+    penalty = regularizer(parameter)
+    if not isinstance(penalty, Value):
+        raise GraphError(
+            f"the regularizer of {parameter.label()} gives {penalty!r:.80}, which is no node"
+        )
+    if penalty.shape != ():
+        raise ShapeError(
+            f"the regularizer of {parameter.label()} gives {describe(penalty.shape)}; a penalty is "
+            "one number: sum it"
+        )
+    return penalty
 
 
 def _resolve_losses(loss: Any) -> Any:

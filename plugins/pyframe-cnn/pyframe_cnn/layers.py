@@ -90,6 +90,9 @@ class _ConvLayer(_ImageLayer):
         weight_initializer: Any = None,
         bias_initializer: Any = "zeros",
         *,
+        weight_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        weight_constraint: Any = None,
         name: str | None = None,
     ) -> None:
         super().__init__(name=name)
@@ -109,6 +112,9 @@ class _ConvLayer(_ImageLayer):
             )
         self.activation, self.bias = activation, bool(bias)
         self.weight_initializer, self.bias_initializer = weight_initializer, bias_initializer
+        self.weight_regularizer = pf.regularizers.get(weight_regularizer)
+        self.bias_regularizer = pf.regularizers.get(bias_regularizer)
+        self.weight_constraint = pf.constraints.get(weight_constraint)
         self._function = activation_function(activation)
 
     def build(self, *specs: Any) -> None:
@@ -123,11 +129,22 @@ class _ConvLayer(_ImageLayer):
         if weight is None:
             weight = default_weights(self._function)
         shape = self._weight_shape(spec.shape[-1])
-        self.weight = self.add_parameter("weight", shape, weight, dtype=spec.dtype)
+        self.weight = self.add_parameter(
+            "weight",
+            shape,
+            weight,
+            dtype=spec.dtype,
+            regularizer=self.weight_regularizer,
+            constraint=self.weight_constraint,
+        )
         self.offset = None
         if self.bias:
             self.offset = self.add_parameter(
-                "bias", (self.filters,), self.bias_initializer, dtype=spec.dtype
+                "bias",
+                (self.filters,),
+                self.bias_initializer,
+                dtype=spec.dtype,
+                regularizer=self.bias_regularizer,
             )
 
     def _weight_shape(self, channels: int) -> tuple[int, ...]:
@@ -162,6 +179,8 @@ class Conv2D(_ConvLayer):
     weight_initializer : str, callable or array_like, optional
         Default: ``"he_uniform"`` before a rectifier, ``"xavier_uniform"`` otherwise.
     bias_initializer : str, callable or array_like, default "zeros"
+    weight_regularizer, bias_regularizer, weight_constraint : str or callable, optional
+        As for `pyframe.layers.Dense`.
     name : str, optional
 
     Notes
@@ -229,7 +248,8 @@ class DepthwiseConv2D(_ConvLayer):
     Parameters
     ----------
     kernel_size, stride, padding, dilation, activation, bias
-    weight_initializer, bias_initializer, name
+    weight_initializer, bias_initializer
+    weight_regularizer, bias_regularizer, weight_constraint, name
         As for `Conv2D`.
     multiplier : int, default 1
         The number of filters of each channel: filter i belongs to channel i // multiplier.
@@ -261,6 +281,9 @@ class DepthwiseConv2D(_ConvLayer):
         weight_initializer: Any = None,
         bias_initializer: Any = "zeros",
         *,
+        weight_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        weight_constraint: Any = None,
         name: str | None = None,
     ) -> None:
         super().__init__(
@@ -274,6 +297,9 @@ class DepthwiseConv2D(_ConvLayer):
             bias,
             weight_initializer,
             bias_initializer,
+            weight_regularizer=weight_regularizer,
+            bias_regularizer=bias_regularizer,
+            weight_constraint=weight_constraint,
             name=name,
         )
         self.multiplier = whole(multiplier, self._what("multiplier"))
