@@ -7,6 +7,7 @@
 
 typedef struct {
     int64_t padding_index; /* the row that gets no gradient; -1: there is none */
+    int64_t sparse;        /* for the planner; not of embedding_grad_rows */
 } embedding_attributes;
 
 int PF_RARE(embedding)(const pf_call *call);

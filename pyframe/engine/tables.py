@@ -21,8 +21,8 @@ from pyframe.graph.order import topological_order
 from pyframe.graph.spec import known_shape
 
 LEAST_ELEMENTS = 1 << 14  # a smaller table is updated as a whole, with its neighbours
-ROWS_WORTH = 2  # what a row by itself costs, in rows of a table that is updated as a whole
-OTHER_USES = "its gradient is not made of a few look-ups alone"
+ROWS_WORTH = 4  # what a row by itself costs, in rows of a table that is updated as a whole
+OTHER_USES = "its look-ups do not allow less, or it has other uses"
 
 
 def choose(
