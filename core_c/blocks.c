@@ -12,6 +12,8 @@
 #include <stdalign.h>
 #include <stdatomic.h>
 
+#include <string.h>
+
 #include "parallel.h"
 
 enum { PART = 1 << 15 }; /* elements; a multiple of every block */
@@ -104,4 +106,80 @@ int pf_run_group(const pf_call *call) {
     const int64_t parts = (head->elements + PART - 1) / PART;
     pf_parallel_for(parts, head->work / PF_BYTES_PER_NANOSECOND, run_part, &whole);
     return atomic_load(&whole.status);
+}
+
+/* ---- rows ---- */
+
+/* Rows being updated: those of `sums` (n, units) that are not 0, each of which belongs to the row
+ * of a table whose number is at its place in the lists of the head. */
+typedef struct {
+    under_way whole;
+    const pf_operand *const *lists;
+    uint32_t list_count;
+    unsigned char *sums;
+    int64_t n, bytes; /* bytes of a row */
+} row_update;
+
+static int64_t count_of(const pf_operand *operand) {
+    int64_t n = 1;
+    for (int i = 0; i < operand->ndim; i++) n *= operand->dims[i];
+    return n;
+}
+
+/* The number at a place of the lists, taken one after the other. */
+static int64_t number_at(const row_update *update, int64_t at) {
+    uint32_t k = 0;
+    for (int64_t n; k + 1 < update->list_count && at >= (n = count_of(update->lists[k])); k++)
+        at -= n;
+    return ((const int64_t *)update->lists[k]->data)[at];
+}
+
+static int is_zero(const unsigned char *row, int64_t bytes) {
+    return row[0] == 0 && memcmp(row, row + 1, (size_t)bytes - 1) == 0;
+}
+
+/* A table's row is updated once: where its sum is. So no two threads write to one. */
+static void run_rows(void *context, int64_t part) {
+    row_update *update = context;
+    const pf_group *group = update->whole.group;
+    const pf_instruction *head = &group->spec->instructions[group->head];
+    const int64_t first = part * head->block;
+    const int64_t end = update->n - first < head->block ? update->n : first + head->block;
+    view v;
+    unsigned char *origins[PF_GROUP_SLOTS];
+    look(&v, group, 0, NULL);
+    v.length = head->elements;
+    for (int64_t s = 0; s < v.count; s++) origins[s] = v.operands[s].data;
+    for (int64_t i = first; i < end; i++) {
+        if (is_zero(update->sums + i * update->bytes, update->bytes)) continue;
+        const int64_t row = number_at(update, i);
+        for (int64_t s = 0; s < v.count; s++)
+            if (v.step[s])
+                v.operands[s].data =
+                    origins[s] + (origins[s] == update->sums ? i : row) * update->bytes;
+        for (uint32_t m = 0; m < head->group; m++) {
+            const int status = head[1 + m].kernel(&v.calls[m]);
+            if (status != PF_OK) {
+                atomic_store(&update->whole.status, status);
+                return;
+            }
+        }
+    }
+}
+
+int pf_run_rows(const pf_call *call) {
+    const pf_group *group = call->attributes;
+    const pf_instruction *head = &group->spec->instructions[group->head];
+    row_update update = {
+        .whole.group = group,
+        .lists = call->inputs + 1,
+        .list_count = call->input_count - 1,
+        .sums = call->inputs[0]->data,
+        .n = head->elements ? count_of(call->inputs[0]) / head->elements : 0,
+        .bytes = head->elements * call->inputs[0]->type_bits / 8,
+    };
+    atomic_init(&update.whole.status, PF_OK);
+    pf_parallel_for((update.n + head->block - 1) / head->block,
+                    head->work / PF_BYTES_PER_NANOSECOND, run_rows, &update);
+    return atomic_load(&update.whole.status);
 }

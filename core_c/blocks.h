@@ -23,4 +23,7 @@ typedef struct pf_group {
 /* The kernel of a group. */
 int pf_run_group(const pf_call *call);
 
+/* That of a group whose members run on some rows of their operands, row by row. */
+int pf_run_rows(const pf_call *call);
+
 #endif

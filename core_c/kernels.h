@@ -80,6 +80,9 @@ PF_KERNEL(embedding)      /* indices (...), weight (V, d) -> y (..., d)
                              y_i = weight[indices_i] */
 PF_KERNEL(embedding_grad) /* dy (..., d), indices (...), shape of weight (V, d) -> dweight (V, d)
                              dweight_r = sum of the dy_i with indices_i = r, 0 for the padding */
+PF_KERNEL(embedding_grad_rows) /*
+    shape of weight (V, d), dy (..., d), indices (...), [dy_2], [i_2], [dy_3], [i_3], [dy_4], [i_4]
+    -> sums (n, d)  n indices in all: where one occurs first, the sum of its dy; 0 elsewhere */
 
 /* linear.c: matrix products. A weight may be a number, s(): then x is of any shape. */
 PF_KERNEL(linear)      /* x (B, in), weight (in, out), [bias (out,)], [residual (B, out)]

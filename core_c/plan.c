@@ -47,7 +47,10 @@ pf_program *pf_program_new(const pf_program_spec *spec) {
     pf_instruction *kept = (pf_instruction *)at;
     program->spec.instructions = keep(&at, spec->instructions, instructions);
     for (int64_t i = 0; i < spec->instruction_count; i++)
-        if (kept[i].group) kept[i].kernel = kept[i].blocks ? pf_run_tile : pf_run_group;
+        if (kept[i].group)
+            kept[i].kernel = kept[i].blocks        ? pf_run_tile
+                             : kept[i].input_count ? pf_run_rows
+                                                   : pf_run_group;
     program->spec.dims = keep(&at, spec->dims, dims);
     program->spec.slots = keep(&at, spec->slots, slots);
     program->spec.attributes = keep(&at, spec->attributes, spec->attribute_bytes);

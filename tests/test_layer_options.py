@@ -57,6 +57,7 @@ OPTIONS: dict[str, tuple[Any, Any]] = {
     "pieces": (2, 3),
     "initializer": (0.25, 0.5),
     "shared": (False, True),
+    "sparse": (True, False),
     "affine": (True, False),
     "axis": (-1, 1),
     "shape": ((3, 8), (4, -1)),

@@ -15,7 +15,7 @@ from pyframe.engine.fusion import (
     join_updates,
     key_of,
 )
-from pyframe.engine.memory import block_elements
+from pyframe.engine.memory import WIDE_BLOCK_BYTES, block_elements
 from pyframe.engine.numbering import Values
 from pyframe.engine.program import (
     ARENA,
@@ -24,6 +24,7 @@ from pyframe.engine.program import (
     GROUP,
     NOWHERE,
     PYTHON,
+    ROWS,
     TILE,
     FlatCall,
     Instruction,
@@ -196,6 +197,9 @@ class Emission:
 
     def _write_call_group(self, calls: Sequence[FlatCall]) -> None:
         """Write calls on the same elements, as a group when that pays."""
+        if calls[0].rows is not None:
+            self._write_rows(calls[0])
+            return
         elements = max((s.size for s in calls[0].states), default=0)
         alone = len(calls) == 1 and elements < SHARED_ELEMENTS
         flat = calls[0].elementwise and all(call.is_flat(elements) for call in calls)
@@ -206,6 +210,19 @@ class Emission:
         self.write_calls(calls)
         block = block_elements(calls[0].dtype.itemsize, uses_scratch=False)
         self._end_group(head, elements, block)
+
+    def _write_rows(self, call: FlatCall) -> None:
+        """Write a call that is made of each of some rows: what it touches of a table is these."""
+        assert call.rows is not None
+        inputs = [self._operand(v) for v in (call.rows.sums, *call.rows.numbers)]
+        head = len(self.instructions)
+        self._add(Row(call.label, ROWS, None, inputs, [], None), 0, [], [], b"", 0, 0)
+        self._write_call(call)
+        units = known_shape(self.values.specs[inputs[0]])[1]
+        moved = self.values.bytes[inputs[0]] * (1 + 2 * len(call.states))
+        self.instructions[head + 1] = self.instructions[head + 1]._replace(work=moved)
+        row_bytes = max(units * call.dtype.itemsize, 1)
+        self._end_group(head, units, max(WIDE_BLOCK_BYTES // row_bytes, 1))
 
     def _write_copy(self, label: str, source: Value, target: Array) -> None:
         self._write_call(FlatCall(label, COPY_KERNEL, target.dtype, (source,), (target,)))

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pyframe.engine import tables
 from pyframe.engine.execution import check_feed, resolve_feed
 from pyframe.engine.lowering import lower
 from pyframe.engine.placement import place
@@ -101,7 +102,9 @@ class Engine:
                 optimizer.check_groups(self.parameters)
             self._warn_of_unused()
         if optimizer is not None or (inspect and cost is not None):
-            self.state.train(self.trained_parameters())
+            trained = self.trained_parameters()
+            found = tables.choose(self.state, lambda: self.gradients, trained, fuse)
+            self.state.train(trained, None, found)
 
     def _begin(self) -> None:
         """Make what belongs to this engine alone, and is not copied with it."""
@@ -127,24 +130,25 @@ class Engine:
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy is made of; not what was computed last, which it has to run for."""
         snapshot = self.snapshot()
-        names = "cost", "metrics", "optimizer", "inspect", "detect_anomaly", "fuse", "parameters"
+        names = "graph", "cost", "metrics", "optimizer", "inspect", "detect_anomaly", "fuse"
         return {
-            "graph": self.graph,
+            "parameters": self.parameters,
             **{name: getattr(self, name) for name in names},
             "trained": (self.state.slot_kinds, self.state.trained, self.state.groups),
+            "tables": (list(self.state.tables.by_rows), self.state.tables.whole),
             "_read": self._read_once,
             "snapshot": snapshot,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         (kinds, trained, groups), snapshot = state.pop("trained"), state.pop("snapshot")
-        read_once = state.pop("_read")
+        read_once, kept = state.pop("_read"), state.pop("tables")
         self.__dict__.update(state)
         self._begin()
         self._read_once = read_once
         self.state.slot_kinds = kinds  # as they were, whatever was set since
         if trained:
-            self.state.train(trained, groups)
+            self.state.train(trained, groups, tables.chosen(lambda: self.gradients, *kept))
         self.restore(snapshot)
 
     # ---- gradients ----
@@ -326,7 +330,8 @@ class Engine:
             assert self.gradients is not None
             total = self.gradients.total
             trained = train.trained or self.trained_parameters()
-            request.gradients = [(p, total[p, 0], train.gradient_array(p)) for p in trained]
+            rest = tables.take(train.tables, request, trained) if mode == "train" else trained
+            request.gradients = [(p, total[p, 0], train.gradient_array(p)) for p in rest]
             if self.inspect:
                 extra = [*total.values(), *self.gradients.contributions.values()]
                 request.outputs = outputs + extra

@@ -26,6 +26,7 @@ FUSIONS: dict[str, str] = {
     "tiles": "forward and backward run on one block of rows before the next, in several threads",
     "chains": "neighbouring element-wise ops run block by block, and over several threads",
     "in_place": "an element-wise result takes the memory of an operand that is needed no more",
+    "rows": "of a large table only the rows that are looked up get a gradient and an update",
     "update": "clipping and the optimizer's update are one pass over the flat buffers",
 }
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from pyframe.engine.engine import Engine
 from pyframe.engine.execution import drive
 from pyframe.engine.program import Context
@@ -25,12 +27,32 @@ def gradient(engine: Engine, of: Value) -> Array:
     gradients = _gradients_of(engine)
     _require_value(of, "gradient")
     if isinstance(of, Parameter) and of.trainable and (of, 0) in gradients.total:
-        return engine.state.gradient_array(of).reshape(known_shape(of.spec)).copy()
+        return _gradient_of_parameter(engine, of)
     total = gradients.total.get((of.node, of.index))
     if total is None:
         hint = "" if engine.inspect else ", or it is no parameter: compile with inspect=True"
         raise GraphError(f"the loss has no gradient by {of.node.label()}{hint}")
     return _read(engine, total, "gradient", of)
+
+
+def _gradient_of_parameter(engine: Engine, parameter: Parameter) -> Array:
+    array = engine.state.gradient_array(parameter).reshape(known_shape(parameter.spec))
+    if parameter not in engine.state.tables.by_rows:
+        return array.copy()
+    request = None if engine.latest is None else engine.latest.program.request
+    rows = None if request is None else request.row_gradients.get(parameter)
+    if rows is not None:
+        numbers = [_read(engine, v, "gradient", parameter).ravel() for v in rows.numbers]
+        result = np.zeros(array.shape, array.dtype)
+        np.add.at(result, np.concatenate(numbers), _read(engine, rows.sums, "gradient", parameter))
+        return result
+    if request is not None and any(p is parameter for p, _, _ in request.gradients):
+        return array.copy()
+    raise ValueReusedError(
+        f"the gradient of {parameter.label()} was not kept: a step makes that of the rows used "
+        "alone, and the last run made none; ask plan.loss_and_gradients, or compile with "
+        "inspect=True"
+    )
 
 
 def contributions(engine: Engine, node: Node) -> dict[Value, Array]:

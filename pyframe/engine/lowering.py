@@ -67,7 +67,8 @@ def lower(request: Request) -> Program:
         cost_id=cost_id,
         output_ids=[values.ids[key_of(v)] for v in request.outputs],
         record_ids=[values.ids[key_of(v)] for v in request.records],
-        alive=[request, values.arrays],
+        request=request,
+        alive=[values.arrays],
     )
 
 

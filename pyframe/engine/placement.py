@@ -6,7 +6,7 @@ share its memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,13 +84,17 @@ class Span(NamedTuple):
 
 
 def spans(
-    parameters: Sequence[Parameter], group_of: Callable[[Parameter], str], layerwise: bool = False
+    parameters: Sequence[Parameter],
+    group_of: Callable[[Parameter], str],
+    layerwise: bool = False,
+    alone: Container[Parameter] = (),
 ) -> list[Span]:
     """Return the stretches that cover exactly these parameters (with the padding between).
 
-    Layerwise there is one for each parameter.
+    Layerwise there is one for each parameter; otherwise there is for those that are to be alone.
     """
     result: list[Span] = []
+    before: Parameter | None = None
     where = sorted(((*p.place, p) for p in parameters), key=lambda t: (id(t[0]), t[1]))
     for storage, offset, parameter in where:
         if layerwise:
@@ -105,10 +109,13 @@ def spans(
             and last.storage is storage
             and last.stop == offset
             and last.group == group_of(parameter)
+            and parameter not in alone
+            and before not in alone
         ):
             result[-1] = last._replace(stop=stop)
         else:
             result.append(Span(storage, offset, stop, group_of(parameter)))
+        before = parameter
     # By the order of the parameters, not of addresses: the same model gives the same spans.
     first = {id(p.place.storage): i for i, p in reversed(list(enumerate(parameters)))}
     return sorted(result, key=lambda span: (first[id(span.storage)], span.start))

@@ -630,7 +630,8 @@ class Plan(Strict):
 
     def __str__(self) -> str:
         programs = self.engine.programs()
-        return plan_table(repr(self), self.graph, programs[-1] if programs else None)
+        program = programs[-1] if programs else None
+        return plan_table(repr(self), self.graph, program, self.engine.state.tables.whole)
 
 
 def _asked_for(outputs: Any, plan: Plan) -> tuple[bool, list[Value]]:

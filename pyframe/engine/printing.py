@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pyframe.engine.program import Program
+from pyframe.graph.node import Parameter
 from pyframe.graph.order import Graph
 from pyframe.graph.spec import describe
 
 ROWS_SHOWN = 200  # at most; of a longer plan, the first and the last rows
 
 
-def plan_table(head: str, graph: Graph, program: Program | None) -> str:
-    """Return a table of the instructions of a plan's latest program, or of its nodes if None."""
+def plan_table(
+    head: str, graph: Graph, program: Program | None, whole_tables: Mapping[Parameter, str]
+) -> str:
+    """Return a table of the instructions of a plan's latest program, or of its nodes if None.
+
+    If it trains, it says which tables are updated by rows; of others, `whole_tables` says why not.
+    """
     if program is None:
         nodes = "\n".join(f"  {name}: {node!r}" for node, name in graph.names.items())
         return f"{head}\nNothing has been fed yet; the nodes are\n{nodes}"
@@ -34,4 +42,12 @@ def plan_table(head: str, graph: Graph, program: Program | None) -> str:
     lines.append(
         f"{len(program):,} instructions; arena {program.arena_bytes:,} bytes{note}",
     )
+    request = program.request
+    for parameter in request.row_gradients:
+        lines.append(f"{request.name_of(parameter)}: the rows used are updated")
+    if program.update_at >= 0:
+        for parameter, _, _ in request.gradients:
+            if parameter in whole_tables:
+                why = whole_tables[parameter]
+                lines.append(f"{request.name_of(parameter)}: all rows are updated, because {why}")
     return "\n".join(lines)

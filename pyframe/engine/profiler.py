@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -377,18 +378,20 @@ def _row_cost(program: Program, row: Row) -> tuple[int, dict[tuple[int, int], tu
     places: dict[tuple[int, int], tuple[int, bool]] = {}
     shape_only = row.node.shape_only if isinstance(row.node, Op) else ()
     states = len(row.call.states) if row.call is not None else 0
+    most = _most_bytes(program, row)
     for i, value in enumerate(row.inputs):
         if value != NOWHERE and i not in shape_only:
             place = program.places[value]
-            places.setdefault(place, (program.bytes[value], False))
+            places.setdefault(place, (min(program.bytes[value], most[i]), False))
     for value in row.outputs:
         place = program.places[value]
-        size = program.bytes[value]
+        size = min(program.bytes[value], most[-1])
         # A state, like anything written in place, is also read.
         twice = place in places or states > 0
         places[place] = (size * (2 if twice else 1), True)
     if row.call is not None and row.call.python is None:
         largest = max((program.bytes[v] for v in (*row.inputs, *row.outputs) if v >= 0), default=0)
+        largest = min(largest, most[-1])
         return row.call.operations * (largest // row.call.dtype.itemsize), places
     if not isinstance(row.node, Op):
         return 0, places
@@ -396,6 +399,19 @@ def _row_cost(program: Program, row: Row) -> tuple[int, dict[tuple[int, int], tu
     wanted = [program.places[v][0] != NOWHERE for v in row.outputs]
     outputs = [program.specs[v] for v in row.outputs]
     return row.node.flops(given, outputs, wanted), places
+
+
+def _most_bytes(program: Program, row: Row) -> list[int]:
+    """Return how much of each input a row may touch, and of each output: of a table, some rows."""
+    inputs = [sys.maxsize] * len(row.inputs)
+    if row.call is not None and row.call.rows is not None:
+        sums = row.call.rows.sums
+        size = program.bytes[program.value_ids[sums.node, sums.index]]
+        return [*[size] * len(inputs), size]
+    picked = row.node.index_into if isinstance(row.node, Op) else None
+    if picked is not None and picked[0] < len(inputs):
+        inputs[picked[0]] = sum(program.bytes[v] for v in row.outputs)
+    return [*inputs, sys.maxsize]
 
 
 def _cost(program: Program, rows: Sequence[Row]) -> _Cost:

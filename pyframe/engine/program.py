@@ -24,8 +24,15 @@ NOWHERE = -1
 BLOCK: int = lib.PF_IN_GROUP
 LANE: int = lib.PF_IN_TILE
 # What a row says instead of the name of a kernel.
-PYTHON, GROUP, TILE = "python", "group", "tile"
+PYTHON, GROUP, TILE, ROWS = "python", "group", "tile", "rows"
 COPY_KERNEL = "copy"  # moves a gradient to its segment, and states to and from their shadow
+
+
+class Rows(NamedTuple):
+    """Rows of a table: `sums` (n, d), those that are not 0 to be used, and their n numbers."""
+
+    sums: Value
+    numbers: Sequence[Value]
 
 
 class FlatCall(NamedTuple):
@@ -48,6 +55,7 @@ class FlatCall(NamedTuple):
     # Makes the error to raise when the call finds NaN or infinity, from the number of the step.
     explain: Callable[[int], Exception] | None = None
     scratch: int = 0  # bytes
+    rows: Rows | None = None  # of which alone it is made
 
     def is_flat(self, elements: int) -> bool:
         """Return whether each operand has `elements` elements or one, as in a group."""
@@ -68,6 +76,7 @@ class Request:
     cost: Value | None = None
     records: list[Value] = field(default_factory=list)
     gradients: list[tuple[Parameter, Value, Array]] = field(default_factory=list)
+    row_gradients: dict[Parameter, Rows] = field(default_factory=dict)  # instead, of tables
     parameter_arrays: dict[Parameter, Array] = field(default_factory=dict)
     state_arrays: dict[Parameter, Array] = field(default_factory=dict)
     before: list[FlatCall] = field(default_factory=list)
@@ -82,7 +91,8 @@ class Request:
     def targets(self) -> list[Value]:
         """All requested values."""
         cost = [] if self.cost is None else [self.cost]
-        return [*self.outputs, *self.records, *(g for _, g, _ in self.gradients), *cost]
+        rows = [v for sums, numbers in self.row_gradients.values() for v in (sums, *numbers)]
+        return [*self.outputs, *self.records, *(g for _, g, _ in self.gradients), *rows, *cost]
 
     def name_of(self, node: Node) -> str:
         """Return what a node is called in errors and tables."""
@@ -148,6 +158,7 @@ class Program:
     cost_id: int
     output_ids: list[int]
     record_ids: list[int]
+    request: Request
     alive: list[Any]  # what the bases point to
 
     def __len__(self) -> int:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
 from pyframe.engine.constraining import constraint_calls
 from pyframe.engine.placement import Span, spans
-from pyframe.engine.program import COPY_KERNEL, Context, FlatCall, Request
+from pyframe.engine.program import COPY_KERNEL, Context, FlatCall, Request, Rows
 from pyframe.errors import AnomalyError, ArgumentError, SlotError, raise_if_signalled
 from pyframe.graph.node import Node, Parameter, State, Value
 from pyframe.graph.spec import Array, known_shape
@@ -83,6 +83,21 @@ class Slots(dict[str, Array]):
     __delitem__ = clear = pop = popitem = setdefault = update = __ior__ = _refuse  # type: ignore[assignment]
 
 
+class Tables(NamedTuple):
+    """Large tables, whose gradients are made of rows; see `pyframe.engine.tables`.
+
+    Attributes
+    ----------
+    by_rows : dict of Parameter to Rows
+        Those that may be updated by rows, each a span of its own, and their gradients.
+    whole : dict of Parameter to str
+        Those that are updated as a whole, and why.
+    """
+
+    by_rows: dict[Parameter, Rows]
+    whole: dict[Parameter, str]
+
+
 class TrainState:
     """The train state of a plan: gradients, shadows of states, optimizer slots, step count.
 
@@ -106,12 +121,14 @@ class TrainState:
         self._masks: dict[int, Array] = {}
         self.trained: list[Parameter] = []
         self.groups: list[str] = []
+        self.tables = Tables({}, {})
         self.spans: list[Span] = []
         self.slots: list[Slots] = []
         self._norm = np.zeros(1)
         self._zero = np.zeros(1)
         self._skipped = np.zeros(1)
         self._names: Mapping[Node, str] = {}
+        self._rows: list[Rows | None] = []  # of each span, in the request that is being lowered
 
     @property
     def skipped(self) -> int:
@@ -127,21 +144,48 @@ class TrainState:
     def step(self, step: int) -> None:
         self.step_count[0] = step
 
-    def train(self, trained: Sequence[Parameter], groups: Sequence[str] | None = None) -> None:
+    def train(
+        self,
+        trained: Sequence[Parameter],
+        groups: Sequence[str] | None = None,
+        tables: Tables | None = None,
+    ) -> None:
         """Set the parameters and groups that the optimizer updates, and make its slots."""
         self.trained = list(trained)
+        if tables is not None:
+            self.tables = tables
         if groups is None:
-            group_of = getattr(self.optimizer, "group_of", lambda parameter: parameter.group)
-            groups = [group_of(p) for p in self.trained]
+            groups = [self.group_of(p) for p in self.trained]
         self.groups = list(groups)
         self.spans = spans(
             self.trained,
             dict(zip(self.trained, self.groups, strict=True)).__getitem__,
             getattr(self.optimizer, "layerwise", False),
+            self.tables.by_rows,
         )
         for span in self.spans:
             made = {name: self._new_slot(span, name, kind) for name, kind in self.slot_kinds}
             self.slots.append(Slots(getattr(self.optimizer, "name", ""), made))
+
+    def group_of(self, parameter: Parameter) -> str:
+        """Return the group by which the optimizer treats a parameter."""
+        group_of = getattr(self.optimizer, "group_of", lambda parameter: parameter.group)
+        return str(group_of(parameter))
+
+    def need_of_all_rows(self, table: Parameter) -> str:
+        """Return why an update has to see each row of a table; empty: it need not."""
+        optimizer, group = self.optimizer, self.group_of(table)
+        name = type(optimizer).__name__
+        if optimizer.is_python:
+            return f"{name} is written in Python"
+        if optimizer.proposes or getattr(optimizer, "sharpness", None) is not None:
+            return f"{name} takes gradients at other parameters"
+        clips_itself = getattr(optimizer, "clips_itself", lambda group: False)
+        if any(optimizer.clip_calls(*([group] if clips_itself(group) else []))):
+            return f"{name} looks at all gradients first, for its clip or the like"
+        if not all(call.elementwise and call.skips_zeros for call in optimizer.calls(group)):
+            return f"{name}, with these options, changes what has a gradient of 0"
+        return ""
 
     def _new_slot(self, span: Span, name: str, kind: str) -> Array:
         if kind == "like":
@@ -248,6 +292,7 @@ class TrainState:
         """Add proposals, clipping and the update to a request."""
         optimizer = self.optimizer
         self._names = {p: request.names.get(p, p.label()) for p in self.trained}
+        self._rows = [self._rows_of(span, request) for span in self.spans]
         operands = [self._operands(i, request.cost) for i in range(len(self.spans))]
         ascent = getattr(optimizer, "sharpness", None) is not None
         if optimizer.proposes or ascent:
@@ -283,11 +328,21 @@ class TrainState:
         constrained = [p for p in self.trained if p.constraint is not None]
         return [call for p in constrained for call in constraint_calls(p, arrays[p])]
 
+    def _rows_of(self, span: Span, request: Request) -> Rows | None:
+        """Return what there is of the gradient of a span that is a table updated by rows."""
+        for table, rows in request.row_gradients.items():
+            if table.place == (span.storage, span.start):
+                return rows
+        return None
+
     def _operands(self, i: int, cost: Value | None) -> dict[str, Any]:
         span = self.spans[i]
         operands: dict[str, Any] = {"parameters": span.of(span.storage.data), **self.slots[i]}
         if self.optimizer.needs_gradients:
-            operands["gradients"] = span.of(self._like(self._gradients, span.storage))
+            rows = self._rows[i]
+            operands["gradients"] = (
+                span.of(self._like(self._gradients, span.storage)) if rows is None else rows.sums
+            )
         sharpness, noise = (
             getattr(self.optimizer, name, None) for name in ("sharpness", "gradient_noise")
         )
@@ -329,6 +384,7 @@ class TrainState:
             operations=call.operations,
             explain=self._explain_nonfinite,
             scratch=call.scratch * (span.stop - span.start) * dtype.itemsize,
+            rows=self._rows[i],
         )
 
     def _explain_nonfinite(self, step: int) -> AnomalyError:

@@ -102,6 +102,7 @@ class Op(Node):
       planner may do with it: run it piece by piece, join it with what reads it, leave it out.
     - `rows(specs)`: which operands go by rows, so that the kernel may be called on some of the rows
       at a time, and which outputs are then sums over them.
+    - `by_rows(gradients)`: how to compute those rows of the gradient of a table that are not 0.
     - `lower_attributes(specs)`: what the kernel reads as attributes, if it depends on the shapes.
     - `keeps`: names of what its constructor puts on the node besides; files do not hold it, and a
       node that keeps something cannot be saved.
@@ -351,6 +352,16 @@ class Op(Node):
         The planner calls this when nothing else reads that output. `specs` are those of the
         consumer's inputs, all of them known. The new op has the outputs of this one, with the
         consumer's in the place of output `index`. None, the default: the two are not joined.
+        """
+        return None
+
+    @classmethod
+    def by_rows(cls, gradients: Sequence[Op]) -> tuple[Value, Sequence[Value]] | None:
+        """Return the sum of some gradients of this class by one table, as (sums, numbers).
+
+        The sums (n, d) are rows that are added to a table (V, d), each at most one that is not
+        0; `numbers` are values of int64, n in all, that say to which. None, the default: the sum
+        is not made of rows.
         """
         return None
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pyframe import constraints, regularizers
-from pyframe.errors import DTypeError, check_integer
+from pyframe.errors import DTypeError, check_flag, check_integer
 from pyframe.graph.node import Value
 from pyframe.graph.spec import INT64, Array, Spec, float_dtype
 from pyframe.initializers import Initial, Stream
@@ -35,6 +35,9 @@ class Embedding(Layer):
         array is taken as it is, the row of the padding included.
     dtype : {"float32", "float64"}, default "float32"
         Of the table, since indices do not tell it.
+    sparse : bool, default True
+        Whether a step may make and apply the gradient of the rows that it looks up alone. Unlike
+        PyTorch's option it changes no bit of what comes out; see Notes.
     weight_regularizer, weight_constraint : str or callable, optional
         As for `Dense`; they treat every row of the table in each step.
     name : str, optional
@@ -43,7 +46,14 @@ class Embedding(Layer):
     -----
     Input of int64 (n, ...) gives (n, ..., units). Parameter: weight (vocabulary, units), which
     other nodes may use as well: ``pf.MatMul(h, layer.weight, transpose_b=True)`` ties the weights
-    of input and output. The gradient is dense, so a step takes time for every row of the table.
+    of input and output.
+
+    A training step takes time for the rows that it looks up, and not for the whole table, where
+    that has the same result to the bit: with `SGD` without momentum and with `Adagrad`, both
+    without weight decay, if gradients are not clipped or checked, and nothing but up to four
+    look-ups uses the weight. Otherwise, and if a batch has more indices than a quarter of the
+    rows, or the table less than 16,384 numbers, all rows are updated. ``print(trainer.plan)`` says
+    which it is, and why.
 
     Raises
     ------
@@ -77,6 +87,7 @@ class Embedding(Layer):
         padding_index: int | None = None,
         weight_initializer: Any = "uniform",
         dtype: npt.DTypeLike = "float32",
+        sparse: bool = True,
         *,
         weight_regularizer: Any = None,
         weight_constraint: Any = None,
@@ -94,6 +105,7 @@ class Embedding(Layer):
         self.weight_regularizer = regularizers.get(weight_regularizer)
         self.weight_constraint = constraints.get(weight_constraint)
         self.dtype = float_dtype(dtype).name
+        self.sparse = check_flag("Embedding: sparse", sparse)
 
     @classmethod
     def cases(cls) -> Sequence[Any]:
@@ -124,7 +136,7 @@ class Embedding(Layer):
 
     def call(self, *inputs: Value) -> Value:
         (indices,) = inputs
-        return EmbeddingOp(indices, self.weight, self.padding_index)
+        return EmbeddingOp(indices, self.weight, self.padding_index, self.sparse)
 
 
 def _indices(draw: Any, shape: tuple[int, ...]) -> Any:

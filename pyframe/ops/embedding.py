@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from itertools import chain
+from typing import Any, cast
 
 import numpy as np
 
-from pyframe.attributes import optional, whole
+from pyframe.attributes import flag, optional, whole
 from pyframe.graph.node import Value
-from pyframe.graph.op import Case, Op, known, same_extent, same_shape
-from pyframe.graph.spec import Shape, Spec
+from pyframe.graph.op import Case, Op, known, merge_shapes, same_extent, same_shape
+from pyframe.graph.spec import INT64, Shape, Spec, known_shape
 
 NO_PADDING = -1  # as the kernel is told
+LOOKUPS = 4  # in one table, whose gradients can be added up by rows
 
 
 class Lookup(Op):
@@ -26,14 +28,14 @@ class Lookup(Op):
 
     def lower_attributes(self, specs: Sequence[Spec | None]) -> dict[str, Any]:
         padding = self.attrs["padding_index"]
-        return {"padding_index": NO_PADDING if padding is None else padding}
+        return {**self.attrs, "padding_index": NO_PADDING if padding is None else padding}
 
     def flops(
         self, specs: Sequence[Spec | None], outputs: Sequence[Spec], wanted: Sequence[bool]
     ) -> int:
-        picked = outputs[0] if self.op == "embedding" else specs[0]  # not the whole table
+        picked = specs[0] if self.op == "embedding_grad" else outputs[0]  # not the whole table
         assert picked is not None
-        return math.prod(n or 0 for n in picked.shape or ())
+        return _product(picked.shape or ())
 
     def check_table(self, weight: Shape) -> None:
         """Raise a `ShapeError` for a table that is no matrix, or lacks the row of the padding."""
@@ -44,7 +46,15 @@ class Lookup(Op):
             self.bad_shapes(f"padding_index={padding} is none of the {rows} rows of the table")
 
 
-class Embedding(Lookup):
+class Switched(Lookup):
+    """A look-up that says whether the gradient may be made of the rows used alone."""
+
+    attributes = {**Lookup.attributes, "sparse": "i8"}
+    rules = {**Lookup.rules, "sparse": flag}
+    defaults = {**Lookup.defaults, "sparse": True}
+
+
+class Embedding(Switched):
     """Rows of a table: y[...] = weight[indices[...]].
 
     An index that occurs several times adds up its gradients, in the order of the batch, so that
@@ -58,6 +68,12 @@ class Embedding(Lookup):
     padding_index : int, optional
         A row of the table that gets no gradient, as in PyTorch. Its values are looked up like any
         others: they should be zeros, which the layer makes them.
+    sparse : bool, default True
+        Whether a training step may make and apply the gradient of the rows that it has looked up,
+        instead of all. It does where that changes no bit: with `SGD` without momentum, and
+        `Adagrad`, both without weight decay, without limits of gradients, for a table of 16,384
+        numbers or more, four times as many rows as the batch has indices, which at most four nodes
+        look up and nothing else uses. ``print(plan)`` says what is done, and why.
     name : str, optional
 
     Returns
@@ -96,10 +112,11 @@ class Embedding(Lookup):
         indices: Any,
         weight: Any,
         padding_index: int | None = None,
+        sparse: bool = True,
         *,
         name: str | None = None,
     ) -> None:
-        super().__init__(indices, weight, name=name, padding_index=padding_index)
+        super().__init__(indices, weight, name=name, padding_index=padding_index, sparse=sparse)
 
     def infer_shape(self, *shapes: Any) -> Any:
         indices, weight = shapes
@@ -138,8 +155,12 @@ class Embedding(Lookup):
         )
 
 
-class EmbeddingGrad(Lookup):
-    """dweight[r] = the sum of the dy whose index is r, 0 for the padding."""
+class EmbeddingGrad(Switched):
+    """dweight[r] = the sum of the dy whose index is r, 0 for the padding.
+
+    It is as large as the table. `EmbeddingGradRows` has the same sums in as many rows as there are
+    indices.
+    """
 
     op = "embedding_grad"
     integer_inputs = (1,)
@@ -155,6 +176,17 @@ class EmbeddingGrad(Lookup):
         if not same_extent(dy[-1], weight[1]):
             self.bad_shapes("the rows of dy and of the table must have one length")
         return weight[0], known(dy[-1], weight[1])
+
+    @classmethod
+    def by_rows(cls, gradients: Sequence[Op]) -> tuple[Value, Sequence[Value]] | None:
+        paddings = {gradient.attrs["padding_index"] for gradient in gradients}
+        are_sparse = all(gradient.attrs["sparse"] for gradient in gradients)
+        if not are_sparse or len(gradients) > LOOKUPS or len(paddings) > 1:
+            return None
+        pairs = [gradient.inputs[:2] for gradient in gradients]
+        weight = gradients[0].inputs[2]
+        sums = EmbeddingGradRows(weight, *chain(*pairs), padding_index=paddings.pop())
+        return sums, [cast(Value, indices) for _, indices in pairs]
 
     @classmethod
     def _added(cls, dy: Any, indices: Any, weight: Any, padding_index: int | None) -> Any:
@@ -195,4 +227,95 @@ class EmbeddingGrad(Lookup):
         return Case((dy, indices, weight), {"padding_index": padding})
 
 
-OPS: tuple[type[Op], ...] = (Embedding, EmbeddingGrad)
+class EmbeddingGradRows(Lookup):
+    """The rows of a table's gradient that are not 0, for up to four look-ups together.
+
+    The indices, n in all, give n rows. Where one occurs first is its sum over all look-ups, first
+    over each, in the order of the batch, then over these, as `AddN` adds: the rows have the bits of
+    the dense gradient. The rows of other occurrences, and of the padding, are 0.
+    """
+
+    op = "embedding_grad_rows"
+    integer_inputs = tuple(range(2, 1 + 2 * LOOKUPS, 2))
+    optional_inputs = tuple(range(3, 1 + 2 * LOOKUPS))
+    index_into = (0, 0)
+    shape_only = (0,)
+    differentiable = False
+
+    def infer_shape(self, *shapes: Any) -> Any:
+        weight, *pairs = shapes
+        self.check_table(weight)
+        units, rest = weight[1], False
+        count: int | None = 0
+        for dy, indices in zip(pairs[::2], pairs[1::2], strict=True):
+            if (dy is None) != (indices is None) or (rest and dy is not None):
+                self.bad_shapes("look-ups come in pairs of dy and indices, one behind the other")
+            if dy is None:
+                rest = True
+                continue
+            if len(dy) != len(indices) + 1 or not same_shape(dy[:-1], indices):
+                self.bad_shapes("dy must have a row for each index")
+            if not same_extent(dy[-1], units):
+                self.bad_shapes("the rows of dy and of the table must have one length")
+            units = known(units, dy[-1])
+            each = merge_shapes(dy[:-1], indices)
+            count = None if count is None or None in each else count + _product(each)
+        return count, units
+
+    def scratch_bytes(self, specs: Sequence[Spec | None]) -> int:
+        weight, *rest = (() if spec is None else known_shape(spec) for spec in specs)
+        indices = sum(
+            math.prod(shape)
+            for spec, shape in zip(specs[2::2], rest[1::2], strict=True)
+            if spec is not None
+        )
+        return INT64.itemsize * (weight[0] + 2 * indices)
+
+    @classmethod
+    def _summed(cls, *inputs: Any, **attributes: Any) -> Any:
+        weight, *rest = inputs
+        pairs = [p for p in zip(rest[::2], rest[1::2], strict=True) if p[0] is not None]
+        numbers = np.concatenate([indices.ravel() for _, indices in pairs])
+        table = sum(EmbeddingGrad.reference(*pair, weight, **attributes) for pair in pairs)
+        sums = np.zeros((len(numbers), weight.shape[1]))
+        rows, firsts = np.unique(numbers, return_index=True)
+        sums[firsts] = table[rows]
+        return sums
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        return cls._summed(*inputs, **attributes)
+
+    @classmethod
+    def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
+        sizes = [None if a is None else np.abs(a) for a in inputs]
+        counts = [a.size for a in inputs[2::2] if a is not None]
+        return 9 + sum(counts), cls._summed(*sizes, padding_index=None)
+
+    @classmethod
+    def cases(cls) -> Sequence[Case]:
+        found = []
+        for case in EmbeddingGrad.cases():
+            dy, indices, weight = case.inputs
+            found.append(Case((weight, dy, indices, *[None] * 6), case.attributes))
+            found.append(Case((weight, dy, indices, dy, indices, *[None] * 4), case.attributes))
+        return found
+
+    @classmethod
+    def sample(cls, draw: Any) -> Case:
+        case = EmbeddingGrad.sample(draw)
+        dy, indices, weight = case.inputs
+        assert weight is not None
+        inputs: list[Any] = [weight, dy, indices]
+        for _ in range(draw.choice(range(LOOKUPS))):
+            more = draw.labels(draw.shape(max_ndim=2), len(weight))
+            inputs += [draw.normal((*more.shape, weight.shape[1])), more]
+        inputs += [None] * (1 + 2 * LOOKUPS - len(inputs))
+        return Case(tuple(inputs), case.attributes)
+
+
+def _product(shape: Shape) -> int:
+    return math.prod(n or 0 for n in shape)
+
+
+OPS: tuple[type[Op], ...] = (Embedding, EmbeddingGrad, EmbeddingGradRows)

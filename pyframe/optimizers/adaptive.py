@@ -222,7 +222,9 @@ class Adagrad(Optimizer):
 
     def calls(self, group: str) -> list[Call]:
         states, attributes = ("parameters", "squares"), self.pack_attributes(group)
-        return [Call("squares_update", ("gradients",), states, (), attributes, True, 8)]
+        skips = self.for_group(group)["weight_decay"] == 0
+        inputs = ("gradients",)
+        return [Call("squares_update", inputs, states, (), attributes, True, 8, 0, skips)]
 
 
 class Adadelta(Optimizer):

@@ -35,6 +35,8 @@ class Call(NamedTuple):
     on single numbers: it may then be called on parts of a span, several at a time. `operations` is
     the arithmetic for each element, for the profiler. `scratch` is the memory that the kernel works
     in, as a number of elements for each element of the span.
+    `skips_zeros` says of an element-wise call that it leaves an element as it is, states included,
+    whose gradient is 0. Then it is called on the rows of a table that were used, and on no others.
     """
 
     kernel: str
@@ -45,6 +47,7 @@ class Call(NamedTuple):
     elementwise: bool = False
     operations: int = 1
     scratch: int = 0
+    skips_zeros: bool = False
 
 
 OPTIONS = "set the option itself, as in optimizer.weight_decay = 0.1"

@@ -96,13 +96,12 @@ class SGD(Optimizer):
         return {"momentum": momentum, "nesterov": nesterov, "weight_decay": decay}
 
     def calls(self, group: str) -> list[Call]:
-        attributes = self.pack_attributes(group)
-        states: tuple[str, ...]
-        if self.for_group(group)["momentum"] == 0:
-            kernel, states, operations = "sgd_update", ("parameters",), 4
-        else:
-            kernel, states, operations = "sgd_momentum_update", ("parameters", "velocity"), 6
-        return [Call(kernel, ("gradients",), states, (), attributes, True, operations)]
+        attributes, options = self.pack_attributes(group), self.for_group(group)
+        inputs, states = ("gradients",), ("parameters", "velocity")
+        if options["momentum"] == 0:
+            skips = options["weight_decay"] == 0
+            return [Call("sgd_update", inputs, states[:1], (), attributes, True, 4, 0, skips)]
+        return [Call("sgd_momentum_update", inputs, states, (), attributes, True, 6)]
 
 
 class SAM(SGD):
