@@ -71,8 +71,10 @@ static const struct {
 
 static const char *const names[] = {
 #define PF_KERNEL(name) #name,
+#define PF_PLAIN(name) #name,
 #include "kernels.h"
 #undef PF_KERNEL
+#undef PF_PLAIN
 };
 
 enum { KERNEL_COUNT = sizeof names / sizeof names[0] };
