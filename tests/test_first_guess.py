@@ -68,15 +68,15 @@ CLASSES = {
         Dense Linear Conv1D Conv2D Conv2d Conv3D Conv2DTranspose ConvTranspose2d
         DepthwiseConv2D SeparableConv2D MaxPooling2D MaxPool2D MaxPool2d
         AveragePooling2D AvgPool2d GlobalAveragePooling2D AdaptiveAvgPool2d Flatten
-        Reshape Permute RepeatVector Dropout SpatialDropout1D SpatialDropout2D Dropout2d
-        GaussianNoise GaussianDropout AlphaDropout BatchNormalization BatchNorm1d
+        Reshape Permute RepeatVector Dropout
+        BatchNormalization BatchNorm1d
         BatchNorm2d LayerNormalization LayerNorm GroupNormalization GroupNorm
         InstanceNorm2d RMSNormalization RMSNorm UnitNormalization Embedding Activation
         ReLU LeakyReLU PReLU ELU Softmax Sigmoid Tanh GELU SiLU Mish Hardswish Add
-        Subtract Multiply Average Maximum Minimum Concatenate Dot Lambda Masking
-        Bilinear Residual Identity LSTM GRU SimpleRNN RNN MultiHeadAttention Attention
+        Subtract Multiply Average Maximum Minimum Concatenate Dot Masking
+        Identity LSTM GRU SimpleRNN RNN MultiHeadAttention Attention
         Bidirectional TimeDistributed UpSampling2D Upsample ZeroPadding2D ZeroPad2d
-        Cropping2D Maxout GLU SpectralNormalization WeightNorm Input InputLayer
+        Cropping2D Maxout GLU Input InputLayer
         Sequential
     """,
     "optimizers": """
@@ -104,10 +104,10 @@ MISSING = {
             TerminateOnNaN
         """,
         "layers": """
-            AlphaDropout Attention Bidirectional Bilinear Cropping2D Dropout2d GRU GaussianDropout
-            GaussianNoise Identity LSTM Lambda Masking Minimum MultiHeadAttention RNN Residual
-            SeparableConv2D SimpleRNN SpatialDropout1D SpatialDropout2D SpectralNormalization
-            TimeDistributed UnitNormalization Upsample WeightNorm
+            Attention Bidirectional Cropping2D GRU
+            Identity LSTM Masking Minimum MultiHeadAttention RNN
+            SeparableConv2D SimpleRNN
+            TimeDistributed UnitNormalization Upsample
         """,
         "losses": """
             CosineEmbeddingLoss CosineSimilarity MarginRankingLoss MultiLabelSoftMarginLoss

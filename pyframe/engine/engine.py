@@ -59,17 +59,13 @@ class Engine:
     Attributes
     ----------
     graph : Graph
-    cost : Value, optional
-    metrics : list of Value
-    optimizer : Optimizer, optional
-    parameters : list of Parameter
-    states : list of State
+    cost, optimizer : Value and Optimizer, optional
+    metrics, parameters, states : lists of Value, Parameter and State
     inspect, detect_anomaly : bool
     fuse : frozenset of str
     state : TrainState
         Parameters, gradients, states and slots in their flat buffers, and the step count.
-    names : dict of str to Placeholder
-    known : dict of Placeholder to str
+    names, known : dict of str to Placeholder, and back
     specializations : OrderedDict
         Those at hand; the one that was used last stands last.
     last : list of one Context, or of None

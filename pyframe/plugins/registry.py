@@ -63,6 +63,8 @@ ALIASES: dict[str, dict[str, str]] = {
         "max_pooling1d": "max_pool1d",
         "max_pooling2d": "max_pool2d",
         "rms_normalization": "rms_norm",
+        **dict.fromkeys(("spatial_dropout1d", "spatial_dropout2d", "dropout2d"), "spatial_dropout"),
+        "spectral_normalization": "spectral_norm",
         "up_sampling1d": "up_sample1d",
         "up_sampling2d": "up_sample2d",
         "zero_padding1d": "zero_pad1d",
