@@ -17,6 +17,7 @@ CALLS = {
     "autoencoder_digits.py": (["--epochs", "3"], 4, "principal components"),
     "class_imbalance.py": (["--repeats", "1"], 2, "threshold = share"),
     "multi_task.py": (["--repeats", "1"], 4, "both"),
+    "schedules.py": ([], 1, "schedules.svg"),
     "tabular_boston.py": (["--repeats", "1"], 3, "pyframe MLP"),
 }
 # The lesson has tests of its own, and the files of MNIST are not shipped.

@@ -2,12 +2,14 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import pyframe as pf
 from pyframe.errors import ArgumentError, UnknownNameError
+from pyframe.plugins.registry import registries
 from pyframe.schedules import (
     BUILT_IN,
     Constant,
@@ -247,3 +249,14 @@ def test_training_follows_a_schedule():
         plan.step({x: np.ones((1, 1))})
         seen.append(before - w.value.item())
     assert seen == [0.125, 0.125, 0.0625, 0.0625, 0.03125, 0.03125]
+
+
+def test_the_page_and_its_picture_show_every_schedule() -> None:
+    """The picture is made by examples/schedules.py."""
+    docs = Path(__file__).resolve().parents[1] / "docs"
+    page = (docs / "schedules.md").read_text(encoding="utf-8")
+    picture = (docs / "schedules.svg").read_text(encoding="utf-8")
+    for name in registries["schedules"].built_ins():
+        written = registries["schedules"].get(name).__name__
+        assert f"| `{written}` |" in page
+        assert f">{written}(" in picture
