@@ -139,9 +139,10 @@ def answer(kind: str, name: str, *, as_attribute: bool) -> str:
 
 
 def is_answered(name: str, said: str) -> bool:
-    """Return whether it was found, or the answer says what to write."""
+    """Return whether it was found, or the answer says what to write or to install."""
     near = said.partition("did you mean '")[2].partition("'")[0]
-    return not said or "; write pyframe." in said or folded(near) == folded(name)
+    written = "; write pyframe." in said or " has it: pip install" in said
+    return not said or written or folded(near) == folded(name)
 
 
 ASKED = [(kind, name, False) for kind, names in NAMES.items() for name in names.split()]

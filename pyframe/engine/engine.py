@@ -30,7 +30,7 @@ from pyframe.errors import (
 from pyframe.graph.autodiff import Gradients, differentiate
 from pyframe.graph.node import Node, Parameter, Placeholder, State, Value
 from pyframe.graph.order import Graph, topological_order, with_collector_paused
-from pyframe.graph.spec import Array, Spec, known_shape
+from pyframe.graph.spec import Array, Spec
 from pyframe.native.building import building
 from pyframe.native.core import ffi, lib
 from pyframe.native.guards import already_trained, hold, hold_all, new_hold, refuse_while_reading
@@ -48,6 +48,15 @@ class Snapshot(NamedTuple):
 
 
 COMPILED = "compile a new plan with it: pyframe.compile(...)"
+
+
+def _change_of(name: str, leaves: Sequence[Node], now: Sequence[Any], then: Sequence[Any]) -> str:
+    """Return what has changed of some parameters, or states; empty if nothing has."""
+    kind = "state" if name == "frozen" else "parameter"
+    for leaf, is_now, was in zip(leaves, now, then, strict=True):
+        if is_now != was:
+            return f"{name} of {kind} {leaf.label()!r} is {is_now} and was {was}"
+    return ""
 
 
 class Engine:
@@ -223,10 +232,8 @@ class Engine:
             return ""
         for name in ("trainable", "group", "constraint", "frozen"):
             leaves = self.states if name == "frozen" else self.parameters
-            for leaf, is_now, was in zip(leaves, now[name], then[name], strict=True):
-                if is_now != was:
-                    kind = "state" if name == "frozen" else "parameter"
-                    return f"{name} of {kind} {leaf.label()!r} is {is_now} and was {was}"
+            if found := _change_of(name, leaves, now[name], then[name]):
+                return found
         name = next(name for name in now if now[name] != then[name])
         return f"{name} of {type(self.optimizer).__name__} is {now[name]} and was {then[name]}"
 
@@ -343,12 +350,9 @@ class Engine:
     def given(self) -> tuple[Placeholder, dict[Parameter, Placeholder]]:
         """Return what a step on given gradients is fed: a loss, which nothing reads, and those."""
         if self._given is None:
+            names = self.graph.names
             gradients = {
-                p: Placeholder(
-                    f"gradient of {self.graph.names.get(p, p.label())}",
-                    shape=known_shape(p.spec),
-                    dtype=p.dtype,
-                )
+                p: Placeholder(f"gradient of {names.get(p, p.label())}", p.shape, p.dtype)
                 for p in self.state.trained
             }
             self._given = Placeholder("loss", shape=(), dtype="float64"), gradients

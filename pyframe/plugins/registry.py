@@ -357,13 +357,16 @@ class Registry:
         """
         hint = ""
         if not name.startswith("_"):
-            for known in self.alike(name):
+            spelled = self.alike(name)
+            here = [known for known in spelled if known not in self._aliases or known in self]
+            for known in here:
                 thing = self.get(known)
                 own = own_name(thing, known)
                 if own == name:
                     return thing
                 hint = hint or f"; write {self.written(known)}"
-            if not hint and (others := providers(self.kind, name)):
+            meant = self.canonical(spelled[0]) if spelled and not here else name
+            if not hint and (others := providers(self.kind, meant)):
                 hint = f"; {others[0].name} has it: {others[0].install}"
             if not hint and (near := self._near(name, None)):
                 hint = f"; similar names are {', '.join(map(repr, near))}"

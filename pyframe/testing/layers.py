@@ -144,12 +144,17 @@ def _parts(layer_class: type[Layer], cases: Cases | None) -> list[Part]:
         "there is no case to try it on: it takes none of the usual shapes; pass "
         "cases=[(shape, arguments)], or give it a class method cases() that returns them",
     )
-    return [Part(name, functools.partial(_make, layer_class, c.arguments), c) for c in given]
+    return [Part(name, _maker(layer_class, c.arguments), c) for c in given]
 
 
-def _make(layer_class: type[Layer], arguments: dict[str, Any]) -> Layer:
-    """Return a layer; layers among its arguments belong to it alone."""
-    return layer_class(**copy.deepcopy(arguments))
+def _maker(layer_class: type[Layer], arguments: dict[str, Any]) -> Callable[..., Layer]:
+    """Return what makes a layer; layers among its arguments belong to it alone."""
+
+    @functools.wraps(layer_class.__init__)
+    def make(**others: Any) -> Layer:
+        return layer_class(**copy.deepcopy(arguments), **others)
+
+    return make
 
 
 def _check_declaration(layer_class: type[Layer], parts: Callable[[], list[Part]]) -> None:
