@@ -407,8 +407,8 @@ NOT_FIRST_USES = {
     pf.Plan: "apply_gradients backward_node check_feeds claim contributions cost detect_anomaly "
     "forward_node fuse gradient graph held_feed inspect metrics named optimizer parameters "
     "prepare_restoring resolve segments skipped_steps states step_count take_over value",
-    pf.Model: "architecture as_layer build_for built feed graph inputs layers on output_names outputs "
-    "states trainable",
+    pf.Model: "architecture as_layer build_for built feed graph inputs layers on output_names "
+    "outputs states trainable",
     pf.Trainer: "find_learning_rate higher_is_better log_names",
 }
 TABLES = {pf.Plan: GRAPHS | STEPS, pf.Model: NEW | BUILT, pf.Trainer: TRAINED}
