@@ -448,8 +448,9 @@ def check_classes(name: str, dtype: str, find: Any) -> None:
         dy[:, 2] = 3
         if name == "cross_entropy":
             labels, losses = np.full(len(x), 2), np.full(len(x), NAN, dtype)
-            none = np.array([2], np.int64).tobytes()
-            call = functools.partial(core.call_kernel, attributes=none)
+            block = np.zeros((), pf.CrossEntropy.attribute_dtype)
+            block["reduction"] = 2  # none
+            call = functools.partial(core.call_kernel, attributes=block.tobytes())
             inputs = [labels, x, None]
             assert call(name, bits, inputs, [losses], kernel=find(name, bits))[0] == 0
             grad = "cross_entropy_grad"
@@ -466,8 +467,8 @@ def check_classes(name: str, dtype: str, find: Any) -> None:
             continue
         for axis, turn in ((1, lambda a: a), (0, lambda a: np.ascontiguousarray(a.T))):
             out, dx = np.full_like(turn(x), NAN), np.full_like(turn(x), NAN)
-            block = np.array([axis], np.int64).tobytes()
-            call = functools.partial(core.call_kernel, attributes=block)
+            axes = np.array([axis], np.int64).tobytes()
+            call = functools.partial(core.call_kernel, attributes=axes)
             assert call(name, bits, [turn(x)], [out], kernel=find(name, bits))[0] == 0
             grad = f"{name}_grad"
             assert call(grad, bits, [turn(dy), out], [dx], kernel=find(grad, bits))[0] == 0
