@@ -432,6 +432,8 @@ class Model(LayerLike, Strict):
         >>> features(np.ones((3, 4))).shape
         (3, 8)
         """
+        if not inputs:
+            raise ArgumentError("a model is called on nodes or arrays, and was given none")
         if len(inputs) == 1 and isinstance(inputs[0], list | tuple):
             (group,) = inputs
             if any(isinstance(x, Value) for x in group):

@@ -350,3 +350,19 @@ def test_a_layer_may_have_several_outputs() -> None:
     model = pf.Model(x, [b, a])
     assert [layer.path for layer in model.layers] == ["halves"]
     np.testing.assert_array_equal(model(X)[0], X[:, 2:])
+
+
+def test_models_that_come_and_go_leave_a_layer_its_nodes() -> None:
+    model = pf.Sequential([Dense(5), Dense(3), Dense(2)], input_shape=(4,))
+    for _ in range(3):
+        shapes = [pf.Model(model.inputs, layer.output)(X).shape for layer in model.layers]
+        assert shapes == [(6, 5), (6, 3), (6, 2)]
+    with pytest.raises(pf.ArgumentError, match="was given none"):
+        model()
+
+
+def test_a_loaded_model_within_a_model_says_what_it_is(tmp_path: Path) -> None:
+    pf.Sequential([inner(), Dense(1)], input_shape=(4,)).save(tmp_path / "n.pyframe")
+    loaded = pf.load(tmp_path / "n.pyframe")
+    with pytest.raises(pf.CheckpointError, match="a file holds the graph of a model within"):
+        loaded.layers[0](pf.Placeholder("z", shape=(None, 4)))

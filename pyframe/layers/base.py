@@ -323,11 +323,12 @@ class Layer(Strict):
 
     def belong_to(self, graph: Graph) -> None:
         """Take `input` and `output` from the graph of a model."""
-        vars(self)["_graph"] = weakref.ref(graph)
+        living = [held for held in vars(self).get("_graphs", ()) if held() is not None]
+        vars(self)["_graphs"] = [*living, weakref.ref(graph)]
 
     @found
     def input(self) -> Value:
-        """The node that it reads of others, in the last model that was made with it.
+        """The node that it reads of others, in the last model made with it that is still there.
 
         Raises
         ------
@@ -338,7 +339,7 @@ class Layer(Strict):
 
     @found
     def output(self) -> Value:
-        """The node that others read of it, in the last model that was made with it.
+        """The node that others read of it, in the last model made with it that is still there.
 
         Raises
         ------
@@ -357,7 +358,8 @@ class Layer(Strict):
 
     def _ties(self) -> list[tuple[Value, Layer | None]]:
         """Return the values that go in or out, each with the layer that reads it."""
-        graph = vars(self).get("_graph", lambda: None)()
+        graphs = (held() for held in reversed(vars(self).get("_graphs", ())))
+        graph = next((held for held in graphs if held is not None), None)
         if graph is None:
             raise GraphError(f"layer {self.path!r} is in no model that is built, and has no nodes")
         read = [(v, outermost_layer_of(n)) for n in graph.order for v in n.inputs if v is not None]
@@ -451,7 +453,7 @@ class Layer(Strict):
 
     def __getstate__(self) -> dict[str, Any]:
         with building:  # another thread may be making its parameters
-            return {key: held for key, held in vars(self).items() if key != "_graph"}
+            return {key: held for key, held in vars(self).items() if key != "_graphs"}
 
     def __copy__(self) -> Self:
         """Return a layer with its own parameters, so that the two are trained separately."""
