@@ -10,7 +10,7 @@
  * class, or the optimizer.
  *
  * A row of PF_PLAIN is of a kernel that waits for memory, or for divisions, most of the time: its
- * float64 gains nothing from AVX-512, and is that of AVX2 there.
+ * float64 gains little from AVX-512, and is that of AVX2 there.
  *
  * This header has no include guard: kernels.c reads it twice, once to declare, once to list. */
 
