@@ -565,7 +565,8 @@ class WeightAverage(Callback):
         a = decay a + (1 - decay) p           an exponential moving average
 
     Training goes on from the weights themselves; a fit that is resumed averages on. States, such as
-    the statistics of `BatchNorm`, are averaged as well.
+    the statistics of `BatchNorm`, are averaged as well. An average is left as it is: that of
+    weights of `UnitNorm` is shorter than 1.
 
     Parameters
     ----------

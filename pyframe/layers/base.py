@@ -33,7 +33,7 @@ from pyframe.strict import Strict
 VALUE = "assign to its value, as in layer.weight.value = ..., or call model.set_weights"
 
 
-class found:  # noqa: N801
+class yielding_property:  # noqa: N801
     """A property that gives way to an attribute: a layer may call one of its parts `output`."""
 
     def __init__(self, find: Callable[[Any], Value]) -> None:
@@ -326,7 +326,7 @@ class Layer(Strict):
         living = [held for held in vars(self).get("_graphs", ()) if held() is not None]
         vars(self)["_graphs"] = [*living, weakref.ref(graph)]
 
-    @found
+    @yielding_property
     def input(self) -> Value:
         """The node that it reads of others, in the last model made with it that is still there.
 
@@ -337,7 +337,7 @@ class Layer(Strict):
         """
         return self._only("reads", [v for v, reader in self._ties() if reader is self])
 
-    @found
+    @yielding_property
     def output(self) -> Value:
         """The node that others read of it, in the last model made with it that is still there.
 

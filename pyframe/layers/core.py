@@ -207,7 +207,7 @@ class Dropout(Layer):
 
     def __init__(self, rate: float, *, name: str | None = None) -> None:
         super().__init__(name=name)
-        self.rate = check_number("Dropout: the rate", rate, at_least=0, below=1)
+        self.rate = check_number(f"{type(self).__name__}: the rate", rate, at_least=0, below=1)
 
     @classmethod
     def cases(cls) -> Sequence[Any]:

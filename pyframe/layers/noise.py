@@ -10,6 +10,7 @@ from pyframe.errors import ShapeError, check_number
 from pyframe.graph.node import Value
 from pyframe.graph.spec import describe
 from pyframe.layers.base import Layer
+from pyframe.layers.core import Dropout
 from pyframe.ops.comparisons import Where
 from pyframe.ops.random import Dropout as DropoutOp
 from pyframe.ops.random import GaussianNoise as GaussianNoiseOp
@@ -53,7 +54,7 @@ class GaussianNoise(Layer):
         return GaussianNoiseOp(x, self.std)
 
 
-class GaussianDropout(Layer):
+class GaussianDropout(Dropout):
     """While training, y = x (1 + std n), n normal, with the variance that a dropout has.
 
     std = sqrt(rate / (1 - rate)), as in Keras.
@@ -77,20 +78,12 @@ class GaussianDropout(Layer):
 
     _attributes = Layer._attributes
 
-    def __init__(self, rate: float, *, name: str | None = None) -> None:
-        super().__init__(name=name)
-        self.rate = check_number("GaussianDropout: the rate", rate, at_least=0, below=1)
-
-    @classmethod
-    def cases(cls) -> Sequence[Any]:
-        return (((4, 3), {"rate": 0.4}), ((3, 4, 4, 2), {"rate": 0.0}))
-
     def call(self, *inputs: Value) -> Value:
         (x,) = inputs
         return GaussianNoiseOp(x, math.sqrt(self.rate / (1 - self.rate)), scales=True)
 
 
-class AlphaDropout(Layer):
+class AlphaDropout(Dropout):
     """While training, each element becomes SELU's lowest value with probability `rate`.
 
     All are then scaled and shifted, so that numbers of mean 0 and variance 1 keep both: with m =
@@ -116,14 +109,6 @@ class AlphaDropout(Layer):
 
     _attributes = Layer._attributes
 
-    def __init__(self, rate: float, *, name: str | None = None) -> None:
-        super().__init__(name=name)
-        self.rate = check_number("AlphaDropout: the rate", rate, at_least=0, below=1)
-
-    @classmethod
-    def cases(cls) -> Sequence[Any]:
-        return (((4, 3), {"rate": 0.4}), ((3, 4, 4, 2), {"rate": 0.0}))
-
     def call(self, *inputs: Value) -> Value:
         (x,) = inputs
         scale = ((1 - self.rate) * (1 + self.rate * SELU_FLOOR**2)) ** -0.5
@@ -136,7 +121,7 @@ class AlphaDropout(Layer):
         return result
 
 
-class SpatialDropout(Layer):
+class SpatialDropout(Dropout):
     """While training, each channel of a sample becomes 0 as a whole with probability `rate`.
 
     The others are divided by 1 - rate. In images neighbours are alike, and a dropout of single
@@ -165,10 +150,6 @@ class SpatialDropout(Layer):
     """
 
     _attributes = Layer._attributes
-
-    def __init__(self, rate: float, *, name: str | None = None) -> None:
-        super().__init__(name=name)
-        self.rate = check_number("SpatialDropout: the rate", rate, at_least=0, below=1)
 
     @classmethod
     def cases(cls) -> Sequence[Any]:

@@ -120,7 +120,8 @@ class WeightNorm(Reparametrized):
     """A layer whose weight is w = scale v / |v|, unit by unit: length and direction by themselves.
 
     v is the parameter "weight" of the layer, and begins as its weight would; the scale begins as
-    |v|, so that at first the layer computes what it would without.
+    |v|, so that at first the layer computes what it would without. Zeros have no direction: a layer
+    whose weights into a unit all begin as zeros gives NaN.
 
     Parameters
     ----------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from pyframe.attributes import flag, number
 from pyframe.graph.node import Node, Value
@@ -11,11 +11,42 @@ from pyframe.graph.op import Case, Op, Rows
 from pyframe.graph.spec import Spec
 
 
-def _by_row(x: Spec | None) -> Rows | None:
-    return Rows((True,), (True,)) if x is not None and x.shape else None
+class Disturbance(Op):
+    """What draws random numbers in training, and is the identity otherwise."""
+
+    amount: ClassVar[str]  # the attribute that says how much; with 0 it is the identity, too
+    reads_training = True
+    uses_random = True
+
+    def infer_shape(self, *shapes: Any) -> Any:
+        (x,) = shapes
+        return x
+
+    def rows(self, specs: Sequence[Spec | None]) -> Rows | None:
+        x = specs[0]
+        return Rows((True,), (True,)) if x is not None and x.shape else None
+
+    def alias(self, specs: Sequence[Spec | None], training: bool) -> int | None:
+        return 0 if not training or self.attrs[self.amount] == 0 else None
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        return inputs[0]
 
 
-class Dropout(Op):
+class Repeated(Disturbance):
+    """A gradient, which repeats the numbers of `source`, the node that it is the gradient of."""
+
+    differentiable = False
+    keeps = ("_source",)
+    _source: Node | None
+
+    @property
+    def random_source(self) -> Node:
+        return self if self._source is None else self._source
+
+
+class Dropout(Disturbance):
     """Zeroes random elements in training; the identity otherwise.
 
     Each element is 0 with probability `rate`, else divided by 1 - rate, so that its mean stays the
@@ -52,36 +83,21 @@ class Dropout(Op):
 
     op = "dropout"
     attributes = {"rate": "f8"}
+    amount = "rate"
     rules = {"rate": number(at_least=0, below=1)}  # the fraction of zeroed elements
-    reads_training = True
-    uses_random = True
 
     def __init__(self, x: Any, rate: float = 0.5, *, name: str | None = None) -> None:
         super().__init__(x, name=name, rate=rate)
 
-    def infer_shape(self, *shapes: Any) -> Any:
-        (x,) = shapes
-        return x
-
-    def rows(self, specs: Sequence[Spec | None]) -> Rows | None:
-        return _by_row(specs[0])
-
-    def alias(self, specs: Sequence[Spec | None], training: bool) -> int | None:
-        return 0 if not training or self.attrs["rate"] == 0 else None
-
     def gradient(self, *grads: Any) -> Sequence[Value | None]:
         return (DropoutGrad(grads[0], self.attrs["rate"], source=self),)
-
-    @classmethod
-    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
-        return inputs[0]
 
     @classmethod
     def sample(cls, draw: Any) -> Case:
         return Case((draw.normal(draw.shape()),), {"rate": draw.choice([0.2, 0.5, 0.8])})
 
 
-class DropoutGrad(Op):
+class DropoutGrad(Repeated):
     """dx = dy / (1 - rate) where `Dropout` kept the element, else 0.
 
     It is `Dropout` of dy with the random numbers of `source`, the node that it is the gradient of.
@@ -90,11 +106,8 @@ class DropoutGrad(Op):
     op = "dropout_grad"
     kernel = "dropout"
     attributes = {"rate": "f8"}
+    amount = "rate"
     rules = {"rate": number(at_least=0, below=1)}  # the fraction of zeroed elements
-    differentiable = False
-    reads_training = True
-    uses_random = True
-    keeps = ("_source",)
 
     def __init__(
         self, dy: Any, rate: float, *, source: Node | None = None, name: str | None = None
@@ -102,30 +115,12 @@ class DropoutGrad(Op):
         self._source = source
         super().__init__(dy, name=name, rate=rate)
 
-    @property
-    def random_source(self) -> Node:
-        return self if self._source is None else self._source
-
-    def infer_shape(self, *shapes: Any) -> Any:
-        (x,) = shapes
-        return x
-
-    def rows(self, specs: Sequence[Spec | None]) -> Rows | None:
-        return _by_row(specs[0])
-
-    def alias(self, specs: Sequence[Spec | None], training: bool) -> int | None:
-        return 0 if not training or self.attrs["rate"] == 0 else None
-
-    @classmethod
-    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
-        return inputs[0]
-
     @classmethod
     def sample(cls, draw: Any) -> Case:
         return Dropout.sample(draw)
 
 
-class GaussianNoise(Op):
+class GaussianNoise(Disturbance):
     """Adds normal noise in training, or scales by it; the identity otherwise.
 
     y = x + std n or, with `scales`, y = x (1 + std n), n being normal with mean 0 and variance 1.
@@ -165,28 +160,17 @@ class GaussianNoise(Op):
 
     op = "gaussian_noise"
     attributes = {"std": "f8", "scales": "i8"}
+    amount = "std"
     rules = {"std": number(at_least=0), "scales": flag}
     defaults = {"scales": False}
-    reads_training = True
-    uses_random = True
 
     def __init__(
         self, x: Any, std: float, scales: bool = False, *, name: str | None = None
     ) -> None:
         super().__init__(x, name=name, std=std, scales=scales)
 
-    def infer_shape(self, *shapes: Any) -> Any:
-        (x,) = shapes
-        return x
-
     def lower_attributes(self, specs: Sequence[Spec | None]) -> dict[str, Any]:
         return {**self.attrs, "scales": int(self.attrs["scales"])}
-
-    def rows(self, specs: Sequence[Spec | None]) -> Rows | None:
-        return _by_row(specs[0])
-
-    def alias(self, specs: Sequence[Spec | None], training: bool) -> int | None:
-        return 0 if not training or self.attrs["std"] == 0 else None
 
     def gradient(self, *grads: Any) -> Sequence[Value | None]:
         if not self.attrs["scales"]:
@@ -194,27 +178,20 @@ class GaussianNoise(Op):
         return (GaussianNoiseGrad(grads[0], self.attrs["std"], source=self),)
 
     @classmethod
-    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
-        return inputs[0]
-
-    @classmethod
     def sample(cls, draw: Any) -> Case:
         std, scales = draw.choice([0.1, 2.0]), draw.choice([False, True])
         return Case((draw.normal(draw.shape()),), {"std": std, "scales": scales})
 
 
-class GaussianNoiseGrad(Op):
+class GaussianNoiseGrad(Repeated):
     """dx = dy (1 + std n), with the numbers of `source`, the node that it is the gradient of."""
 
     op = "gaussian_noise_grad"
     kernel = "gaussian_noise"
     attributes = {"std": "f8"}
+    amount = "std"
     computed = {"scales": "i8"}
     rules = {"std": number(at_least=0)}
-    differentiable = False
-    reads_training = True
-    uses_random = True
-    keeps = ("_source",)
 
     def __init__(
         self, dy: Any, std: float, *, source: Node | None = None, name: str | None = None
@@ -222,26 +199,8 @@ class GaussianNoiseGrad(Op):
         self._source = source
         super().__init__(dy, name=name, std=std)
 
-    @property
-    def random_source(self) -> Node:
-        return self if self._source is None else self._source
-
-    def infer_shape(self, *shapes: Any) -> Any:
-        (x,) = shapes
-        return x
-
     def lower_attributes(self, specs: Sequence[Spec | None]) -> dict[str, Any]:
         return {**self.attrs, "scales": 1}
-
-    def rows(self, specs: Sequence[Spec | None]) -> Rows | None:
-        return _by_row(specs[0])
-
-    def alias(self, specs: Sequence[Spec | None], training: bool) -> int | None:
-        return 0 if not training or self.attrs["std"] == 0 else None
-
-    @classmethod
-    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
-        return inputs[0]
 
     @classmethod
     def sample(cls, draw: Any) -> Case:
