@@ -11,7 +11,6 @@
 
 #include <stdalign.h>
 #include <stdatomic.h>
-
 #include <string.h>
 
 #include "parallel.h"

@@ -8,13 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pyframe.checkpoint import missing
-from pyframe.checkpoint.document import (
-    ODD,
-    Architecture,
-    LostLayer,
-    paths_of,
-    restored,
-)
+from pyframe.checkpoint.document import ODD, Architecture, LostLayer, paths_of, restored
 from pyframe.checkpoint.encoding import new_op
 from pyframe.checkpoint.schema import check_model
 from pyframe.errors import ArgumentError, CheckpointError, raise_if_signalled

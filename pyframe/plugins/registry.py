@@ -73,17 +73,17 @@ ALIASES: dict[str, dict[str, str]] = {
     "constraints": {"maxnorm": "max_norm", "non_neg": "non_negative", "unitnorm": "unit_norm"},
     "initializers": {
         "eye": "identity",
+        "glorot_normal": "xavier_normal",
+        "glorot_uniform": "xavier_uniform",
         "kaiming": "he_uniform",
+        "kaiming_normal": "he_normal",
+        "kaiming_uniform": "he_uniform",
         "one": "ones",
         "random_normal": "normal",
         "random_uniform": "uniform",
+        "trunc_normal": "truncated_normal",
         "xavier": "xavier_uniform",
         "zero": "zeros",
-        "trunc_normal": "truncated_normal",
-        "glorot_normal": "xavier_normal",
-        "glorot_uniform": "xavier_uniform",
-        "kaiming_normal": "he_normal",
-        "kaiming_uniform": "he_uniform",
     },
 }
 
