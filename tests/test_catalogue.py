@@ -14,7 +14,11 @@ from pyframe.plugins import catalogue
 from pyframe.plugins.registry import Registry
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = {path.parent.name: path for path in sorted((ROOT / "plugins").glob("*/pyproject.toml"))}
+SOURCES = {
+    path.parent.name: path
+    for path in sorted((ROOT / "plugins").glob("*/pyproject.toml"))
+    if "[project.entry-points.pyframe]" in path.read_text("utf-8")
+}
 
 
 def test_every_plugin_that_is_kept_here_is_in_it() -> None:

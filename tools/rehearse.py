@@ -34,6 +34,7 @@ from rehearsal.shell import (
     settings,
     step,
 )
+from wheelhouse.building import read
 from workshop import blocks
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -83,7 +84,8 @@ class Rehearsal:
                 self.clone = sources
             if ready is None:
                 # In isolation: with what the package declares that it is built with, and no more.
-                command = ("python", "-m", "build", "--wheel", "-o", self.dist, sources)
+                published = [f"-C{setting}" for setting in read(sources).settings]
+                command = ("python", "-m", "build", "--wheel", *published, "-o", self.dist, sources)
                 tools.run(*command, cwd=self.work)
 
     def install(self) -> Venv:

@@ -35,12 +35,15 @@ class Project(NamedTuple):
         Whether it has kernels in C, and so one wheel a platform.
     interpreter : str
         The first two parts of its wheels' tags.
+    settings : tuple of str
+        What its wheels are built with wherever they are to be published.
     """
 
     folder: Path
     name: str
     compiled: bool
     interpreter: str
+    settings: tuple[str, ...]
 
     @property
     def stem(self) -> str:
@@ -57,7 +60,14 @@ def read(folder: Path) -> Project:
     compiled = settings["build-system"]["build-backend"].startswith("scikit_build_core")
     api = settings.get("tool", {}).get("scikit-build", {}).get("wheel", {}).get("py-api", "py3")
     interpreter = f"{api}-abi3" if api.startswith("cp") else f"{api}-none"
-    return Project(folder.resolve(), settings["project"]["name"], compiled, interpreter)
+    published = settings.get("tool", {}).get("cibuildwheel", {}).get("config-settings", {})
+    return Project(
+        folder.resolve(),
+        settings["project"]["name"],
+        compiled,
+        interpreter,
+        tuple(f"{name}={value}" for name, value in published.items()),
+    )
 
 
 def projects(folders: Sequence[str | Path] = ()) -> list[Project]:
@@ -119,7 +129,7 @@ def build(
             check_requirements(project)
             sources = source_distribution(project, out, Path(name))
             for platform in platforms if project.compiled else ("any",):
-                settings = list(options)
+                settings = [*project.settings, *options]
                 if project.compiled:
                     work = Path(name, f"{project.stem}-{platform}")
                     settings += cross_settings(project, LINUX[platform], work, sources, include)
