@@ -22,7 +22,7 @@ PACKAGE = ROOT / "pyframe"
 ROOMS = (
     *("native", "plugins", "graph", "ops", "engine"),
     *("optimizers", "regularizers", "constraints", "layers", "datasets", "checkpoint"),
-    *("callbacks", "training", "estimators", "plotting", "testing", "commands"),
+    *("training", "callbacks", "estimators", "plotting", "testing", "commands"),
 )
 
 

@@ -17,7 +17,6 @@ from pyframe.callbacks.base import (
     FittingTrainer,
     LambdaCallback,
     Logs,
-    listens,
 )
 from pyframe.callbacks.checkpoints import ModelCheckpoint
 from pyframe.callbacks.monitoring import EarlyStopping, ReduceLROnPlateau
@@ -36,7 +35,6 @@ __all__ = [
     "ReduceLROnPlateau",
     "WeightAverage",
     "get",
-    "listens",
 ]
 
 

@@ -64,6 +64,10 @@ class WeightAverage(Callback):
     50
     """
 
+    aliases: ClassVar[tuple[str, ...]] = (
+        *("stochastic_weight_averaging", "swa", "ema", "exponential_moving_average"),
+        *("swap_ema_weights", "weight_averaging", "ema_weight_averaging"),
+    )
     _attributes: ClassVar[dict[str, str]] = {
         **dict.fromkeys(["decay", "start_epoch", "apply", "average", "count"], ""),
         "every": "make a new WeightAverage",
@@ -88,15 +92,16 @@ class WeightAverage(Callback):
         self.decay, self.start_epoch, self.every, self.apply = decay, start_epoch, every, apply
         self.average: dict[str, Any] = {}
         self.count = 0
-        if every == "step":
-            # An instance listens only to what it needs: each step would end the stretch in C.
-            self.on_batch_end = self._on_batch_end  # type: ignore[method-assign]
+
+    def listens_to(self, event: str) -> bool:
+        """Return whether it counts steps, if that is the event: each would end a stretch in C."""
+        return super().listens_to(event) and (event != "on_batch_end" or self.every == "step")
 
     def on_fit_start(self, trainer: Any) -> None:
         self.average, self.count, self._epochs = {}, 0, 0
 
-    def _on_batch_end(self, trainer: Any, step: int, logs: Logs) -> None:
-        if self._epochs >= self.start_epoch:
+    def on_batch_end(self, trainer: Any, step: int, logs: Logs) -> None:
+        if self.every == "step" and self._epochs >= self.start_epoch:
             self._add(trainer)
 
     def on_epoch_end(self, trainer: Any, epoch: int, logs: Logs) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol
@@ -31,11 +32,22 @@ class FittingTrainer(Protocol):
         """What the fit runs on."""
 
     @property
+    def optimizer(self) -> Any:
+        """What the parameters are updated by."""
+
+    @property
+    def epochs_done(self) -> int:
+        """Finished epochs, of all fits."""
+
+    @property
     def log_names(self) -> list[str]:
         """The names in the logs of the fit."""
 
     def higher_is_better(self, name: str) -> bool | None:
         """Return whether more is better of a number in the logs; None if it does not say."""
+
+    def sample(self, rows: int) -> dict[Any, Any]:
+        """Return some rows that the fit under way trains on, as a feed of `plan`."""
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model and the state of its training to one file."""
@@ -46,7 +58,9 @@ class Callback(Strict):
 
     What it is given as `trainer` is the `pyframe.Trainer` that calls it. It may set
     ``trainer.stop_training = True``, read and set the model's weights, predict and evaluate, but
-    not fit. An exception that it raises ends the fit and comes out of it.
+    not fit. An exception that it raises ends the fit and comes out of it, with a note that names
+    the callback and the event; the model keeps what it has learnt, and ``trainer.history`` the
+    epochs.
 
     Examples
     --------
@@ -76,6 +90,24 @@ class Callback(Strict):
     def on_fit_end(self, trainer: Any, history: History) -> None:
         """At the end, also of an interrupted fit; not after an exception."""
 
+    def close(self) -> None:
+        """Let go of what is open: called last, whatever ended the fit, also one that never began.
+
+        An exception of another callback does not keep it from being called.
+        """
+
+    def listens_to(self, event: str) -> bool:
+        """Return whether it does anything at an event; without ``on_batch_end`` C goes on.
+
+        By default whether the class, or the object, has a function of its own for it.
+        """
+        method = getattr(self, event)
+        return getattr(method, "__func__", method) is not getattr(Callback, event)
+
+    def __repr__(self) -> str:
+        given = arguments_of(self)
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in given.items())})"
+
     def training_state(self, trainer: Any) -> dict[str, Any]:
         """Return what this has counted in the fit under way: numbers, texts, arrays, dicts.
 
@@ -88,13 +120,18 @@ class Callback(Strict):
         """Take back what `training_state` has returned; called after `on_fit_start`."""
 
 
-def listens(callback: Callback, event: str) -> bool:
-    """Return whether a callback does anything at an event."""
-    if isinstance(callback, LambdaCallback) and event not in vars(callback):
-        return event in callback.functions
-    # Of the object, which may have been given a function of its own.
-    method = getattr(callback, event)
-    return getattr(method, "__func__", method) is not getattr(Callback, event)
+def arguments_of(thing: Any) -> dict[str, Any]:
+    """Return the arguments that would make something like this anew: its attributes of their names.
+
+    Only those that it has, and that differ from their defaults.
+    """
+    parameters = inspect.signature(type(thing).__init__).parameters.values()
+    return {
+        p.name: getattr(thing, p.name)
+        for p in list(parameters)[1:]
+        if hasattr(thing, p.name)
+        and (p.default is p.empty or repr(getattr(thing, p.name)) != repr(p.default))
+    }
 
 
 def counted(state: Mapping[str, Any], key: str) -> float:
@@ -137,6 +174,10 @@ class LambdaCallback(Callback):
             if not callable(function):
                 raise ArgumentError(f"{event}={function!r} is not callable")
         self.functions = FixedDict(functions, self._attributes["functions"])
+
+    def listens_to(self, event: str) -> bool:
+        """Return whether there is a function for an event."""
+        return event in self.functions or event in vars(self)
 
     def _tell(self, event: str, *arguments: Any) -> None:
         if event in self.functions:

@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pyframe.callbacks import Callback, FittingTrainer, ModelCheckpoint, listens
+from pyframe.callbacks import Callback, FittingTrainer, ModelCheckpoint
 from pyframe.engine.execution import SECONDS_PER_LOOK
 from pyframe.engine.loop import Loop
 from pyframe.errors import DivergenceWarning, warn
 from pyframe.graph.spec import Array
+from pyframe.plugins import listens as plugins_listen
 from pyframe.plugins import notify
 from pyframe.training.company import Part, company
 from pyframe.training.goal import CompiledGoal
@@ -125,9 +126,11 @@ class Fit:
         self.listeners = listeners
         self.diverged: tuple[int, str, float] | None = None  # epochs until then, what, to what
         self._has_warned = False
-        self.on_epoch_start = [c for c in listeners if listens(c, "on_epoch_start")]
-        self.on_epoch_end = [c for c in listeners if listens(c, "on_epoch_end")]
-        self.on_batch_end = [c for c in listeners if listens(c, "on_batch_end")]
+        self.on_epoch_start = [c for c in listeners if c.listens_to("on_epoch_start")]
+        self.on_epoch_end = [c for c in listeners if c.listens_to("on_epoch_end")]
+        self.on_batch_end = [c for c in listeners if c.listens_to("on_batch_end")]
+        self.notifies = {e: plugins_listen(e) for e in ("epoch_start", "batch_end")}
+        self.calling: tuple[Callback, str] | None = None  # whom, of what, for messages
         # What a callback counts is whole between two events, once those that count have heard
         # of the last one: up to which epoch and step they have, and which event they are hearing.
         self.counting = [c for c in listeners if counts(c)]
@@ -147,9 +150,32 @@ class Fit:
 
         `resume` is called when the callbacks have begun, to give them back what they had counted.
         """
+        try:
+            self._run(resume)
+        except Exception as error:
+            if self.begun and self.validation is None:
+                self._note_epochs(self.done)
+            self._add_note(error)
+            raise
+
+    def _add_note(self, error: Exception) -> None:
+        """Say of an exception which callback raised it, and what there is in spite of it."""
+        if not self.begun:  # nothing has changed
+            return
+        if self.calling is not None:
+            callback, event = self.calling
+            error.add_note(f"raised in {event} of the callback {type(callback).__name__}")
+        error.add_note(
+            f"the fit ended after {self.history.epochs} epochs: the model keeps what it has "
+            "learnt, and trainer.history has their losses and metrics"
+        )
+
+    def _run(self, resume: Callable[[], None]) -> None:
         trainer, loop, history = self.trainer, self.loop, self.history
         for callback in self.listeners:
+            self.calling = callback, "on_fit_start"
             callback.on_fit_start(trainer)
+        self.calling = None
         resume()
         self.begun = True
         notify("fit_start", trainer=trainer)
@@ -270,8 +296,13 @@ class Fit:
     def _start_epoch(self) -> None:
         if self.loop.epoch < self.loop.epochs:
             self.started = self.done
+            epoch = self._number()
             for callback in self.on_epoch_start:
-                callback.on_epoch_start(self.trainer, self._number())
+                self.calling = callback, "on_epoch_start"
+                callback.on_epoch_start(self.trainer, epoch)
+            self.calling = None
+            if self.notifies["epoch_start"]:
+                notify("epoch_start", trainer=self.trainer, epoch=epoch)
 
     @property
     def done(self) -> int:
@@ -286,9 +317,13 @@ class Fit:
         steps = self.tally.steps
         self.telling = "on_batch_end"
         for callback in self.on_batch_end:
+            self.calling = callback, "on_batch_end"
             callback.on_batch_end(self.trainer, step, {"loss": loss})
+        self.calling = None
         self.heard_steps = steps
         self.telling = ""
+        if self.notifies["batch_end"]:
+            notify("batch_end", trainer=self.trainer, step=step, logs={"loss": loss})
 
     def _end_epoch(self) -> None:
         done = self.done
@@ -309,6 +344,7 @@ class Fit:
         if not left:
             self.heard = done
         for callback in self.on_epoch_end:
+            self.calling = callback, "on_epoch_end"
             if callback not in self.counting:
                 callback.on_epoch_end(self.trainer, epoch, logs)
                 continue
@@ -318,6 +354,7 @@ class Fit:
             if not left:
                 self.heard = done
                 self.telling = ""
+        self.calling = None
         notify("epoch_end", trainer=self.trainer, epoch=epoch, logs=logs)
         if not (self.trainer.stop_training or self.interrupt.pressed):
             self._start_epoch()

@@ -137,6 +137,26 @@ class Trainer(Strict):
         return None if current is None else current.higher_is_better(name)
 
     @property
+    def history(self) -> History | None:
+        """What the last fit reported, or reports; also of one that an exception has ended."""
+        return None if self._last_fit is None else self._last_fit.history
+
+    def sample(self, rows: int) -> dict[Any, Any]:
+        """Return the first rows that the fit under way trains on, as a feed of `plan`.
+
+        For callbacks, which look at gradients and activations.
+
+        Raises
+        ------
+        GraphError
+            If no fit is under way.
+        """
+        fit = self._last_fit
+        if fit is None or not fit.running:
+            raise GraphError("no fit is under way: only a callback may ask for what it trains on")
+        return {p: array[:rows] for p, array in fit.loop.arrays.items()}
+
+    @property
     def plan(self) -> Plan:
         """What the last `fit` ran on."""
         if self._compiled.current is None:
@@ -268,11 +288,14 @@ class Trainer(Strict):
         )
         if resume is not None:
             request = request.going_on(resuming.read(resume, self, request.goal))
-        with request.goal.plan.claim(), ExitStack() as stack:
-            fit = self._prepared(request, epochs_done, verbose, stack)
-            self._run(fit, request.saved)
-        fit.history.seconds += time.perf_counter() - began
-        self._tell_of_end(fit)
+        with ExitStack() as callbacks_to_close:
+            for callback in request.listeners:
+                callbacks_to_close.callback(callback.close)
+            with request.goal.plan.claim(), ExitStack() as stack:
+                fit = self._prepared(request, epochs_done, verbose, stack)
+                self._run(fit, request.saved)
+            fit.history.seconds += time.perf_counter() - began
+            self._tell_of_end(fit)
         return fit.history
 
     def _prepared(
