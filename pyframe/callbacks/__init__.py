@@ -18,21 +18,38 @@ from pyframe.callbacks.base import (
     LambdaCallback,
     Logs,
 )
+from pyframe.callbacks.boards import MLflowLogger, TensorBoard
 from pyframe.callbacks.checkpoints import ModelCheckpoint
+from pyframe.callbacks.display import RichProgressBar
+from pyframe.callbacks.ending import TerminateOnNaN, TimeLimit
+from pyframe.callbacks.health import HealthCheck
+from pyframe.callbacks.logs import CSVLogger, JSONLogger
 from pyframe.callbacks.monitoring import EarlyStopping, ReduceLROnPlateau
+from pyframe.callbacks.rates import GradualUnfreezing, LearningRateFinder, LearningRateScheduler
 from pyframe.errors import ArgumentError, raise_if_signalled
 from pyframe.hookspecs import hookimpl
 from pyframe.plugins.registry import registries
 
 __all__ = [
     "EVENTS",
+    "CSVLogger",
     "Callback",
     "EarlyStopping",
     "FittingTrainer",
+    "GradualUnfreezing",
+    "HealthCheck",
+    "JSONLogger",
     "LambdaCallback",
+    "LearningRateFinder",
+    "LearningRateScheduler",
     "Logs",
+    "MLflowLogger",
     "ModelCheckpoint",
     "ReduceLROnPlateau",
+    "RichProgressBar",
+    "TensorBoard",
+    "TerminateOnNaN",
+    "TimeLimit",
     "WeightAverage",
     "get",
 ]
@@ -68,10 +85,21 @@ def get(callback: Any) -> Callback:
 def pyframe_register_callbacks() -> Mapping[str, type[Callback]]:
     """Return the built-in callbacks by name."""
     return {
+        "csv_logger": CSVLogger,
         "early_stopping": EarlyStopping,
+        "gradual_unfreezing": GradualUnfreezing,
+        "health_check": HealthCheck,
+        "json_logger": JSONLogger,
         "lambda_callback": LambdaCallback,
+        "learning_rate_finder": LearningRateFinder,
+        "learning_rate_scheduler": LearningRateScheduler,
+        "mlflow_logger": MLflowLogger,
         "model_checkpoint": ModelCheckpoint,
         "reduce_lr_on_plateau": ReduceLROnPlateau,
+        "rich_progress_bar": RichProgressBar,
+        "tensor_board": TensorBoard,
+        "terminate_on_nan": TerminateOnNaN,
+        "time_limit": TimeLimit,
         "weight_average": WeightAverage,
     }
 

@@ -40,6 +40,10 @@ class FittingTrainer(Protocol):
         """Finished epochs, of all fits."""
 
     @property
+    def history(self) -> History | None:
+        """What the fit reports."""
+
+    @property
     def log_names(self) -> list[str]:
         """The names in the logs of the fit."""
 
@@ -74,6 +78,7 @@ class Callback(Strict):
     """
 
     _attributes: ClassVar[dict[str, str]] = {}
+    shows_progress: ClassVar[bool] = False  # whether a fit need not do it
 
     def on_fit_start(self, trainer: Any) -> None:
         """Before the first step; nothing has changed yet."""

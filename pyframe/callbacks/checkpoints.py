@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -29,6 +31,14 @@ class ModelCheckpoint(Monitor):
     training : bool, default False
         Save the state of the training as well, as `Trainer.save` does: from such a file a fit can
         be resumed.
+    keep : int, optional
+        Keep the so many best files of a fit, by `monitor`, and remove the others; `path` has to
+        name the epoch.
+
+    Attributes
+    ----------
+    kept : list of (float, str)
+        With `keep`, the monitored values of the last fit and their files, the best first.
 
     Raises
     ------
@@ -49,11 +59,15 @@ class ModelCheckpoint(Monitor):
 
     _attributes: ClassVar[dict[str, str]] = {
         **Monitor._attributes,
-        **dict.fromkeys(["path", "save_best_only", "every", "training"], ""),
+        **dict.fromkeys(["path", "save_best_only", "every", "training", "keep", "kept"], ""),
     }
+    aliases: ClassVar[tuple[str, ...]] = ("checkpoint", "backup_and_restore")
     _checks: ClassVar[dict[str, Callable[[Any], Any]]] = {
         "path": os.fspath,
         "every": lambda given: check_integer("every", given, at_least=1),
+        "keep": lambda given: (
+            None if given is None else check_integer("keep", given, at_least=1, at_most=10**6)
+        ),
     }
 
     def __init__(
@@ -64,35 +78,72 @@ class ModelCheckpoint(Monitor):
         mode: str = "auto",
         every: int = 1,
         training: bool = False,
+        keep: int | None = None,
     ) -> None:
         super().__init__(monitor, mode)
         self.path, self.save_best_only = os.fspath(path), save_best_only
         self.every = every
-        self.training = training
+        self.training, self.keep = training, keep
+        self.kept: list[tuple[float, str]] = []
 
     @property
     def monitors(self) -> bool:
         """Whether a number of the logs is followed."""
-        return self.save_best_only
+        return self.save_best_only or self.keep is not None
 
     def on_fit_start(self, trainer: Any) -> None:
         super().on_fit_start(trainer)
+        self.kept = []
+        numbers = dict.fromkeys(trainer.log_names, 0.0)
         try:
-            self.path.format(epoch=0, **dict.fromkeys(trainer.log_names, 0.0))
+            named = {self.path.format(epoch=e, **numbers) for e in range(2)}
         except (LookupError, ValueError) as error:
             raise_if_signalled(error)
             raise ArgumentError(
                 f"ModelCheckpoint: {self.path!r} cannot be filled in ({error}); there is epoch, "
                 f"{', '.join(trainer.log_names)}"
             ) from error
+        if self.keep is not None and self.keep > 1 and len(named) == 1:
+            raise ArgumentError(
+                f"ModelCheckpoint: {self.path!r} is one file, and keep={self.keep} wants several; "
+                "name the epoch: 'net-{epoch:03d}.pyframe'"
+            )
 
     def on_epoch_end(self, trainer: Any, epoch: int, logs: Logs) -> None:
         if (epoch + 1) % self.every:
+            return
+        path = self.path.format(epoch=epoch, **logs)
+        if self.keep is not None:
+            self._keep(trainer, self.monitored(logs), path)
             return
         if self.save_best_only:
             value = self.monitored(logs)
             if not self.improves(value):
                 return
             self.best = value
-        writer = trainer if self.training else trainer.model
-        writer.save(self.path.format(epoch=epoch, **logs))
+        self._save(trainer, path)
+
+    def _save(self, trainer: Any, path: str) -> None:
+        (trainer if self.training else trainer.model).save(path)
+
+    def _keep(self, trainer: Any, value: float, path: str) -> None:
+        """Write a file if it is among the best, and remove what no longer is."""
+        sign = -1.0 if self.rises else 1.0
+        worst = math.inf  # NaN is worse than all numbers
+        ranked = [*(one for one in self.kept if one[1] != path), (value, path)]
+        ranked.sort(key=lambda one: worst if math.isnan(one[0]) else sign * one[0])
+        self.kept, dropped = ranked[: self.keep], ranked[self.keep :]
+        self.best = self.kept[0][0]
+        if (value, path) in self.kept:
+            self._save(trainer, path)
+        for _, old in dropped:
+            if old != path:
+                with contextlib.suppress(FileNotFoundError):
+                    os.remove(old)
+
+    def training_state(self, trainer: Any) -> dict[str, Any]:
+        return {**super().training_state(trainer), "kept": [list(one) for one in self.kept]}
+
+    def restore_training_state(self, trainer: Any, state: dict[str, Any]) -> None:
+        super().restore_training_state(trainer, state)
+        self.kept = [(float(value), str(path)) for value, path in state.get("kept", ())]

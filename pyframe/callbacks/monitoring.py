@@ -10,6 +10,7 @@ import numpy as np
 
 from pyframe.attributes import optional, whole
 from pyframe.callbacks.base import Callback, FittingTrainer, Logs, counted
+from pyframe.callbacks.rates import rate_of
 from pyframe.engine.placement import views
 from pyframe.errors import ArgumentError, check_integer, check_number
 from pyframe.native.guards import hold_all
@@ -322,18 +323,7 @@ class ReduceLROnPlateau(Monitor):
         super().on_fit_start(trainer)
         self.reductions = []
         self._waited = self._cooling = 0
-        self._rate(trainer)
-
-    def _rate(self, trainer: Any) -> float:
-        """Return the optimizer's learning rate, which must be a number."""
-        optimizer = trainer.optimizer
-        rate = optimizer.learning_rate
-        if not optimizer.needs_gradients or not isinstance(rate, float):
-            raise ArgumentError(
-                f"ReduceLROnPlateau lowers a learning rate that is a number; that of {optimizer!r} "
-                "is none: use the one or the other"
-            )
-        return rate
+        rate_of(trainer, self)
 
     def on_epoch_end(self, trainer: Any, epoch: int, logs: Logs) -> None:
         value = self.monitored(logs)
@@ -345,7 +335,7 @@ class ReduceLROnPlateau(Monitor):
         if self._waited < self.patience:
             return
         self._waited, self._cooling = 0, self.cooldown
-        rate = self._rate(trainer)
+        rate = rate_of(trainer, self)
         lower = max(rate * self.factor, self.min_learning_rate)
         if lower < rate:
             trainer.optimizer.learning_rate = lower
@@ -357,7 +347,7 @@ class ReduceLROnPlateau(Monitor):
             "waited": self._waited,
             "cooling": self._cooling,
             "reductions": list(self.reductions),
-            "learning_rate": self._rate(trainer),
+            "learning_rate": rate_of(trainer, self),
         }
 
     def restore_training_state(self, trainer: Any, state: dict[str, Any]) -> None:

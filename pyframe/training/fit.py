@@ -18,6 +18,7 @@ from pyframe.graph.spec import Array
 from pyframe.plugins import listens as plugins_listen
 from pyframe.plugins import notify
 from pyframe.training.company import Part, company
+from pyframe.training.diagnosis import first_nonfinite
 from pyframe.training.goal import CompiledGoal
 from pyframe.training.history import History
 from pyframe.training.progress import Progress
@@ -71,7 +72,7 @@ def in_order(listeners: Iterable[Callback]) -> list[Callback]:
 
 def counts(callback: Callback) -> bool:
     """Return whether a callback keeps anything that a file must hold."""
-    if isinstance(callback, ModelCheckpoint) and not callback.save_best_only:
+    if isinstance(callback, ModelCheckpoint) and not callback.monitors:
         return False
     return type(callback).training_state is not Callback.training_state
 
@@ -93,7 +94,8 @@ class Fit:
     before : int
         Epochs in the history that came from a file: the loop goes on behind them.
     shuffle : bool
-        What was asked for.
+    epochs : int
+        What was asked for; those from a file count.
     running : bool
         Whether it is under way; afterwards it keeps neither the data nor the loops.
     thread : int
@@ -120,6 +122,7 @@ class Fit:
         self.validation, self.history, self.progress = validation, history, progress
         self.before, self.shuffle, self.running = history.epochs, shuffle, True
         self.begun, self.tally = False, loop.tally
+        self.epochs = loop.epochs + self.before
         self.thread = threading.get_ident()
         self.first_step = goal.plan.step_count
         self.first_skipped = goal.plan.skipped_steps
@@ -284,9 +287,11 @@ class Fit:
             return
         self._has_warned = True
         epochs, what, value = self.diverged
+        data = self.validation if what != "loss" and self.validation is not None else self.loop
+        where = first_nonfinite(self.goal, data.arrays)
         warn(
-            f"the {what} is {value} after {epochs} epoch{'s' if epochs > 1 else ''}: the training "
-            "has diverged, or the data hold NaN or infinity; what helps: numpy.isfinite(X).all() "
+            f"the {what} is {value} after {epochs} epoch{'s' if epochs > 1 else ''}: "
+            f"{where or 'the training has diverged'}; what helps: numpy.isfinite(X).all() "
             "and the same for Y, inputs scaled to about 1, a lower learning rate, clip_norm=1.0 "
             "for the optimizer; Trainer(detect_anomaly=True) stops at the first node that gives "
             "NaN or infinity and names it",

@@ -100,9 +100,7 @@ class FitRequest:
 
     def _stops(self) -> str | None:
         """Return where the loop must come back to Python, besides every 50 ms."""
-        if plugins_listen("batch_end") or any(
-            c.listens_to("on_batch_end") for c in self.listeners
-        ):
+        if plugins_listen("batch_end") or any(c.listens_to("on_batch_end") for c in self.listeners):
             return "step"
         events = ("on_epoch_start", "on_epoch_end")
         if (
