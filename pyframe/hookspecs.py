@@ -238,6 +238,34 @@ def pyframe_fit_start(trainer: Any) -> None:
 
 
 @hookspec
+def pyframe_epoch_start(trainer: Any, epoch: int) -> None:
+    """Called before each epoch.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> class Sketch:
+    ...     @pf.hookimpl
+    ...     def pyframe_epoch_start(self, trainer, epoch):
+    ...         trainer.optimizer.learning_rate = 0.1 / (1 + epoch)
+    """
+
+
+@hookspec
+def pyframe_batch_end(trainer: Any, step: int, logs: dict[str, float]) -> None:
+    """Called after each step with its loss; a plugin that has it stops the loop in C so often.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> class Sketch:
+    ...     @pf.hookimpl
+    ...     def pyframe_batch_end(self, trainer, step, logs):
+    ...         print(step, logs["loss"])
+    """
+
+
+@hookspec
 def pyframe_epoch_end(trainer: Any, epoch: int, logs: dict[str, float]) -> None:
     """Called after each epoch with its losses and metrics.
 

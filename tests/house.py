@@ -21,8 +21,8 @@ PACKAGE = ROOT / "pyframe"
 # From the machine up to the command line: each room stands on those before it.
 ROOMS = (
     *("native", "plugins", "graph", "ops", "engine"),
-    *("optimizers", "regularizers", "constraints", "layers", "datasets", "checkpoint", "training"),
-    *("estimators", "plotting", "testing", "commands"),
+    *("optimizers", "regularizers", "constraints", "layers", "datasets", "checkpoint"),
+    *("training", "callbacks", "estimators", "plotting", "testing", "commands"),
 )
 
 

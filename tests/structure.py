@@ -32,7 +32,7 @@ ROOMS = (
     ("regularizers", "constraints", "layers"),
     ("data", "datasets", "checkpoint", "model"),
     ("training.progress", "training.company", "training.history", "callbacks"),
-    ("training.goal", "training.compiled", "training.feeds", "training.fit"),
+    ("training.goal", "training.compiled", "training.feeds", "training.diagnosis", "training.fit"),
     (
         "training.resuming",
         "training.request",

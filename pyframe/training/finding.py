@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +67,8 @@ def range_test(
     steps: int,
     batch_size: int | None,
     seed: int,
+    *,
+    claimed: bool = False,
 ) -> RateRange:
     """Train on rates from low to high, and put everything back; see `Trainer.find_learning_rate`.
 
@@ -81,7 +84,7 @@ def range_test(
     high = check_number("high", high, above=low)
     steps = check_integer("steps", steps, at_least=3)
     losses: list[float] = []
-    with plan.claim():
+    with nullcontext() if claimed else plan.claim():
         snapshot, first = plan.snapshot(), plan.step_count
 
         def rates(numbers: Any) -> Rates:

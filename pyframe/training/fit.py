@@ -10,13 +10,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pyframe.callbacks import Callback, FittingTrainer, ModelCheckpoint, listens
+from pyframe.callbacks import Callback, FittingTrainer, ModelCheckpoint
 from pyframe.engine.execution import SECONDS_PER_LOOK
 from pyframe.engine.loop import Loop
 from pyframe.errors import DivergenceWarning, warn
 from pyframe.graph.spec import Array
+from pyframe.plugins import listens as plugins_listen
 from pyframe.plugins import notify
 from pyframe.training.company import Part, company
+from pyframe.training.diagnosis import first_nonfinite
 from pyframe.training.goal import CompiledGoal
 from pyframe.training.history import History
 from pyframe.training.progress import Progress
@@ -70,7 +72,7 @@ def in_order(listeners: Iterable[Callback]) -> list[Callback]:
 
 def counts(callback: Callback) -> bool:
     """Return whether a callback keeps anything that a file must hold."""
-    if isinstance(callback, ModelCheckpoint) and not callback.save_best_only:
+    if isinstance(callback, ModelCheckpoint) and not callback.monitors:
         return False
     return type(callback).training_state is not Callback.training_state
 
@@ -92,7 +94,8 @@ class Fit:
     before : int
         Epochs in the history that came from a file: the loop goes on behind them.
     shuffle : bool
-        What was asked for.
+    epochs : int
+        What was asked for; those from a file count.
     running : bool
         Whether it is under way; afterwards it keeps neither the data nor the loops.
     thread : int
@@ -119,15 +122,18 @@ class Fit:
         self.validation, self.history, self.progress = validation, history, progress
         self.before, self.shuffle, self.running = history.epochs, shuffle, True
         self.begun, self.tally = False, loop.tally
+        self.epochs = loop.epochs + self.before
         self.thread = threading.get_ident()
         self.first_step = goal.plan.step_count
         self.first_skipped = goal.plan.skipped_steps
         self.listeners = listeners
         self.diverged: tuple[int, str, float] | None = None  # epochs until then, what, to what
         self._has_warned = False
-        self.on_epoch_start = [c for c in listeners if listens(c, "on_epoch_start")]
-        self.on_epoch_end = [c for c in listeners if listens(c, "on_epoch_end")]
-        self.on_batch_end = [c for c in listeners if listens(c, "on_batch_end")]
+        self.on_epoch_start = [c for c in listeners if c.listens_to("on_epoch_start")]
+        self.on_epoch_end = [c for c in listeners if c.listens_to("on_epoch_end")]
+        self.on_batch_end = [c for c in listeners if c.listens_to("on_batch_end")]
+        self.notifies = {e: plugins_listen(e) for e in ("epoch_start", "batch_end")}
+        self.calling: tuple[Callback, str] | None = None  # whom, of what, for messages
         # What a callback counts is whole between two events, once those that count have heard
         # of the last one: up to which epoch and step they have, and which event they are hearing.
         self.counting = [c for c in listeners if counts(c)]
@@ -147,9 +153,32 @@ class Fit:
 
         `resume` is called when the callbacks have begun, to give them back what they had counted.
         """
+        try:
+            self._run(resume)
+        except Exception as error:
+            if self.begun and self.validation is None:
+                self._note_epochs(self.done)
+            self._add_note(error)
+            raise
+
+    def _add_note(self, error: Exception) -> None:
+        """Say of an exception which callback raised it, and what there is in spite of it."""
+        if not self.begun:  # nothing has changed
+            return
+        if self.calling is not None:
+            callback, event = self.calling
+            error.add_note(f"raised in {event} of the callback {type(callback).__name__}")
+        error.add_note(
+            f"the fit ended after {self.history.epochs} epochs: the model keeps what it has "
+            "learnt, and trainer.history has their losses and metrics"
+        )
+
+    def _run(self, resume: Callable[[], None]) -> None:
         trainer, loop, history = self.trainer, self.loop, self.history
         for callback in self.listeners:
+            self.calling = callback, "on_fit_start"
             callback.on_fit_start(trainer)
+        self.calling = None
         resume()
         self.begun = True
         notify("fit_start", trainer=trainer)
@@ -258,9 +287,11 @@ class Fit:
             return
         self._has_warned = True
         epochs, what, value = self.diverged
+        data = self.validation if what != "loss" and self.validation is not None else self.loop
+        where = first_nonfinite(self.goal, data.arrays)
         warn(
-            f"the {what} is {value} after {epochs} epoch{'s' if epochs > 1 else ''}: the training "
-            "has diverged, or the data hold NaN or infinity; what helps: numpy.isfinite(X).all() "
+            f"the {what} is {value} after {epochs} epoch{'s' if epochs > 1 else ''}: "
+            f"{where or 'the training has diverged'}; what helps: numpy.isfinite(X).all() "
             "and the same for Y, inputs scaled to about 1, a lower learning rate, clip_norm=1.0 "
             "for the optimizer; Trainer(detect_anomaly=True) stops at the first node that gives "
             "NaN or infinity and names it",
@@ -270,8 +301,13 @@ class Fit:
     def _start_epoch(self) -> None:
         if self.loop.epoch < self.loop.epochs:
             self.started = self.done
+            epoch = self._number()
             for callback in self.on_epoch_start:
-                callback.on_epoch_start(self.trainer, self._number())
+                self.calling = callback, "on_epoch_start"
+                callback.on_epoch_start(self.trainer, epoch)
+            self.calling = None
+            if self.notifies["epoch_start"]:
+                notify("epoch_start", trainer=self.trainer, epoch=epoch)
 
     @property
     def done(self) -> int:
@@ -286,9 +322,13 @@ class Fit:
         steps = self.tally.steps
         self.telling = "on_batch_end"
         for callback in self.on_batch_end:
+            self.calling = callback, "on_batch_end"
             callback.on_batch_end(self.trainer, step, {"loss": loss})
+        self.calling = None
         self.heard_steps = steps
         self.telling = ""
+        if self.notifies["batch_end"]:
+            notify("batch_end", trainer=self.trainer, step=step, logs={"loss": loss})
 
     def _end_epoch(self) -> None:
         done = self.done
@@ -309,6 +349,7 @@ class Fit:
         if not left:
             self.heard = done
         for callback in self.on_epoch_end:
+            self.calling = callback, "on_epoch_end"
             if callback not in self.counting:
                 callback.on_epoch_end(self.trainer, epoch, logs)
                 continue
@@ -318,6 +359,7 @@ class Fit:
             if not left:
                 self.heard = done
                 self.telling = ""
+        self.calling = None
         notify("epoch_end", trainer=self.trainer, epoch=epoch, logs=logs)
         if not (self.trainer.stop_training or self.interrupt.pressed):
             self._start_epoch()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pyframe import schedules
-from pyframe.callbacks import Callback, listens
+from pyframe.callbacks import Callback
 from pyframe.callbacks import get as get_callback
 from pyframe.engine.loop import Loop, check_batch_size, rates_of
 from pyframe.errors import ArgumentError, GraphError, check_integer, check_number
@@ -100,13 +100,14 @@ class FitRequest:
 
     def _stops(self) -> str | None:
         """Return where the loop must come back to Python, besides every 50 ms."""
-        if any(listens(c, "on_batch_end") for c in self.listeners):
+        if plugins_listen("batch_end") or any(c.listens_to("on_batch_end") for c in self.listeners):
             return "step"
         events = ("on_epoch_start", "on_epoch_end")
         if (
             self.held_out is not None
             or plugins_listen("epoch_end")
-            or any(listens(c, e) for c in self.listeners for e in events)
+            or plugins_listen("epoch_start")
+            or any(c.listens_to(e) for c in self.listeners for e in events)
         ):
             return "epoch"
         return None

@@ -137,6 +137,31 @@ class Trainer(Strict):
         return None if current is None else current.higher_is_better(name)
 
     @property
+    def history(self) -> History | None:
+        """What the last fit reported, or reports; also of one that an exception has ended."""
+        return None if self._last_fit is None else self._last_fit.history
+
+    @property
+    def epochs_asked(self) -> int:
+        """How many epochs the fit under way, or the last one, was asked for."""
+        return 0 if self._last_fit is None else self._last_fit.epochs
+
+    def sample(self, rows: int) -> dict[Any, Any]:
+        """Return the first rows that the fit under way trains on, as a feed of `plan`.
+
+        For callbacks, which look at gradients and activations.
+
+        Raises
+        ------
+        GraphError
+            If no fit is under way.
+        """
+        fit = self._last_fit
+        if fit is None or not fit.running:
+            raise GraphError("no fit is under way: only a callback may ask for what it trains on")
+        return {p: array[:rows] for p, array in fit.loop.arrays.items()}
+
+    @property
     def plan(self) -> Plan:
         """What the last `fit` ran on."""
         if self._compiled.current is None:
@@ -268,11 +293,14 @@ class Trainer(Strict):
         )
         if resume is not None:
             request = request.going_on(resuming.read(resume, self, request.goal))
-        with request.goal.plan.claim(), ExitStack() as stack:
-            fit = self._prepared(request, epochs_done, verbose, stack)
-            self._run(fit, request.saved)
-        fit.history.seconds += time.perf_counter() - began
-        self._tell_of_end(fit)
+        with ExitStack() as callbacks_to_close:
+            for callback in request.listeners:
+                callbacks_to_close.callback(callback.close)
+            with request.goal.plan.claim(), ExitStack() as stack:
+                fit = self._prepared(request, epochs_done, verbose, stack)
+                self._run(fit, request.saved)
+            fit.history.seconds += time.perf_counter() - began
+            self._tell_of_end(fit)
         return fit.history
 
     def _prepared(
@@ -298,7 +326,8 @@ class Trainer(Strict):
         except GraphError:
             goal.plan.engine.require_unchanged()
             raise
-        progress = company().progress(request.left, loop.samples, verbose)
+        shown = verbose and not any(c.shows_progress for c in request.listeners)
+        progress = company().progress(request.left, loop.samples, shown)
         stack.callback(progress.close)
         fit = Fit(
             self,
@@ -372,8 +401,8 @@ class Trainer(Strict):
 
     def find_learning_rate(
         self,
-        X: Any,  # noqa: N803
-        Y: Any,  # noqa: N803
+        X: Any = None,  # noqa: N803
+        Y: Any = None,  # noqa: N803
         *,
         low: float = 1e-6,
         high: float = 1.0,
@@ -391,7 +420,7 @@ class Trainer(Strict):
         Parameters
         ----------
         X, Y, batch_size, sample_weight, seed
-            As for `fit`.
+            As for `fit`. A callback passes none: those of the fit under way count.
         low, high : float, above 0
             Step s of n has the rate ``low (high / low)^(s / (n - 1))``.
         steps : int, at least 3, default 100
@@ -425,6 +454,12 @@ class Trainer(Strict):
         >>> bool(1e-6 < found.suggestion < 10)
         True
         """
+        fit = self._last_fit
+        if X is None and fit is not None and fit.running:
+            under_way = Feeds(fit.goal, dict(fit.loop.arrays))
+            return range_test(
+                under_way, low, high, steps, fit.batch_size, fit.history.seed, claimed=True
+            )
         feeds = self._feeds(X, Y, sample_weight)
         size = min(DEFAULT_BATCH, feeds.rows) if batch_size == "auto" else batch_size
         size = None if size is None else check_batch_size(size, feeds.rows)

@@ -1,0 +1,132 @@
+"""Averages of the weights that a training passes through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+
+from pyframe.callbacks.base import Callback, Logs
+from pyframe.errors import ArgumentError, check_flag, check_integer, check_number
+from pyframe.training.history import History
+
+
+class WeightAverage(Callback):
+    """Average the weights of the epochs, and leave the model with the average at the end.
+
+    With p the weights after an epoch, and the average a, at first p, over n epochs before this::
+
+        a = a + (p - a) / (n + 1)             decay None: all epochs alike
+        a = decay a + (1 - decay) p           an exponential moving average
+
+    Training goes on from the weights themselves; a fit that is resumed averages on. States, such as
+    the statistics of `BatchNorm`, are averaged as well. An average is left as it is: that of
+    weights of `UnitNorm` is shorter than 1.
+
+    Parameters
+    ----------
+    decay : float in [0, 1), optional
+        None is stochastic weight averaging.
+    start_epoch : int, default 0
+        The first epoch of a fit that counts, from 0: averaging begins when training has settled.
+    every : {"epoch", "step"}
+        After what the average is updated. "step" stops the loop after every batch.
+    apply : bool, default True
+        Whether the model has the average when a fit has ended; otherwise read `average`.
+
+    Attributes
+    ----------
+    average : dict of str to ndarray
+        By the names that `Model.get_weights` gives; empty before anything has counted.
+    count : int
+        How many weights are in the average.
+
+    Raises
+    ------
+    ArgumentError
+        If an argument makes no sense.
+
+    References
+    ----------
+    Izmailov et al., "Averaging weights leads to wider optima and better generalization", 2018,
+    algorithm 1. With a decay: Polyak, Juditsky, "Acceleration of stochastic approximation by
+    averaging", 1992, in the form of Tarvainen, Valpola, "Mean teachers", 2017, section 2.
+
+    Examples
+    --------
+    >>> import numpy as np, pyframe as pf
+    >>> average = pf.callbacks.WeightAverage(start_epoch=50)
+    >>> trainer = pf.Trainer(pf.Sequential([pf.layers.Dense(1)]), optimizer="sgd")
+    >>> x = np.linspace(-1, 1, 40)
+    >>> _ = trainer.fit(x, 3 * x + 1, 100, 8, callbacks=[average], verbose=0)
+    >>> average.count
+    50
+    """
+
+    aliases: ClassVar[tuple[str, ...]] = (
+        *("stochastic_weight_averaging", "swa", "ema", "exponential_moving_average"),
+        *("swap_ema_weights", "weight_averaging", "ema_weight_averaging"),
+    )
+    _attributes: ClassVar[dict[str, str]] = {
+        **dict.fromkeys(["decay", "start_epoch", "apply", "average", "count"], ""),
+        "every": "make a new WeightAverage",
+    }
+    _checks: ClassVar[dict[str, Callable[[Any], Any]]] = {
+        "decay": lambda given: (
+            None if given is None else check_number("decay", given, at_least=0, below=1)
+        ),
+        "start_epoch": lambda given: check_integer("start_epoch", given, at_least=0),
+        "apply": lambda given: check_flag("apply", given),
+    }
+
+    def __init__(
+        self,
+        decay: float | None = None,
+        start_epoch: int = 0,
+        every: str = "epoch",
+        apply: bool = True,
+    ) -> None:
+        if every not in ("epoch", "step"):
+            raise ArgumentError(f"every={every!r}; use 'epoch' or 'step'")
+        self.decay, self.start_epoch, self.every, self.apply = decay, start_epoch, every, apply
+        self.average: dict[str, Any] = {}
+        self.count = 0
+
+    def listens_to(self, event: str) -> bool:
+        """Return whether it counts steps, if that is the event: each would end a stretch in C."""
+        return super().listens_to(event) and (event != "on_batch_end" or self.every == "step")
+
+    def on_fit_start(self, trainer: Any) -> None:
+        self.average, self.count, self._epochs = {}, 0, 0
+
+    def on_batch_end(self, trainer: Any, step: int, logs: Logs) -> None:
+        if self.every == "step" and self._epochs >= self.start_epoch:
+            self._add(trainer)
+
+    def on_epoch_end(self, trainer: Any, epoch: int, logs: Logs) -> None:
+        if self.every == "epoch" and self._epochs >= self.start_epoch:
+            self._add(trainer)
+        self._epochs += 1
+
+    def _add(self, trainer: Any) -> None:
+        weights = trainer.model.get_weights()
+        if not self.count:
+            self.average = {name: value.copy() for name, value in weights.items()}
+        else:
+            part = 1.0 / (self.count + 1) if self.decay is None else 1.0 - self.decay
+            for name, value in weights.items():
+                self.average[name] += (part * (value - self.average[name])).astype(value.dtype)
+        self.count += 1
+
+    def on_fit_end(self, trainer: Any, history: History) -> None:
+        if self.apply and self.count:
+            trainer.model.set_weights(self.average)
+
+    def training_state(self, trainer: Any) -> dict[str, Any]:
+        return {"average": dict(self.average), "count": self.count, "epochs": self._epochs}
+
+    def restore_training_state(self, trainer: Any, state: dict[str, Any]) -> None:
+        self.average = {name: np.array(value) for name, value in state["average"].items()}
+        self.count = check_integer("count", state["count"], at_least=0)
+        self._epochs = check_integer("epochs", state["epochs"], at_least=0)
