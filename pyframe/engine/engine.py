@@ -269,9 +269,11 @@ class Engine:
 
         Parameters
         ----------
-        mode : {"train", "apply", "gradients", "evaluate", "run"}
-            "apply" is a step on gradients that are fed; see `given`.
+        mode : {"train", "accumulate", "apply", "gradients", "evaluate", "run"}
+            "apply" is a step on gradients that are fed; see `given`. "accumulate" is one that runs
+            in parts.
         outputs : list of Value
+            To accumulate: what `TrainState.lower` takes.
         feeds : dict of Placeholder to ndarray
         training : bool
             Whether dropout drops and batch statistics are used.
@@ -325,11 +327,12 @@ class Engine:
         if training and self.states:
             request.state_arrays = train.shadow_arrays()
             request.before += train.shadow_calls()
-        if mode in ("train", "gradients", "evaluate"):
+        trains = mode in ("train", "accumulate")
+        if trains or mode in ("gradients", "evaluate"):
             request.cost = self.cost
-        if mode in ("train", "evaluate"):
+        if trains or mode == "evaluate":
             request.records = list(self.metrics)
-        if mode == "gradients" or (mode == "train" and self.optimizer.needs_gradients):
+        if mode == "gradients" or (trains and self.optimizer.needs_gradients):
             assert self.gradients is not None
             total = self.gradients.total
             trained = train.trained or self.trained_parameters()
@@ -341,8 +344,8 @@ class Engine:
         if mode == "apply":
             request.cost, given = self.given()
             request.gradients = [(p, given[p], train.gradient_array(p)) for p in train.trained]
-        if mode in ("train", "apply"):
-            train.lower(request)
+        if trains or mode == "apply":
+            train.lower(request, outputs[0] if mode == "accumulate" else None)
         if mode == "apply":
             request.again.clear()  # wherever they were taken
         return request

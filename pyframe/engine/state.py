@@ -116,6 +116,9 @@ class TrainState:
         self.storages = _unique([p.place.storage for p in [*parameters, *states]])
         self.guards: list[Guard] = in_order(s.guard for s in self.storages)
         self._gradients: dict[int, Array] = {}
+        # Of the parts of a step, whichever programs these are: sums of gradients, and of weights.
+        self._totals: dict[int, Array] = {}
+        self._weights: list[Array] = []
         self._shadows: dict[int, Array] = {}
         self._candidates: dict[int, Array] = {}
         self._masks: dict[int, Array] = {}
@@ -163,6 +166,7 @@ class TrainState:
             getattr(self.optimizer, "layerwise", False),
             self.tables.by_rows,
         )
+        self._weights = [np.zeros(1) for _ in self.spans]
         for span in self.spans:
             made = {name: self._new_slot(span, name, kind) for name, kind in self.slot_kinds}
             self.slots.append(Slots(getattr(self.optimizer, "name", ""), made))
@@ -288,8 +292,12 @@ class TrainState:
                 calls.append(FlatCall(label, COPY_KERNEL, state.dtype, (source,), (target,)))
         return calls
 
-    def lower(self, request: Request) -> None:
-        """Add proposals, clipping and the update to a request."""
+    def lower(self, request: Request, sums: Value | None = None) -> None:
+        """Add proposals, clipping and the update to a request.
+
+        With `sums`, of which the second number is what a part of a step counts by, gradients are
+        the mean over all parts.
+        """
         optimizer = self.optimizer
         self._names = {p: request.names.get(p, p.label()) for p in self.trained}
         self._rows = [self._rows_of(span, request) for span in self.spans]
@@ -313,6 +321,8 @@ class TrainState:
             request.again += self._over_all("ascent", calls, operands, everyone, self._norm)
             if self.states:
                 request.again += self.shadow_calls()
+        if sums is not None:
+            self._accumulate(request, operands, sums)
         request.after += self._clip_calls(operands)
         if optimizer.is_python:
             request.update.append(self._python_call(operands))
@@ -322,6 +332,18 @@ class TrainState:
             request.update += self._constraint_calls(self.parameter_arrays())
         if self.states:
             request.update += self.shadow_calls(commit=True)
+
+    def _accumulate(self, request: Request, operands: list[dict[str, Any]], sums: Value) -> None:
+        """Add the calls that add up the gradients of the parts of a step, and divide them."""
+        for i, (span, names) in enumerate(zip(self.spans, operands, strict=True)):
+            total = span.of(self._like(self._totals, span.storage))
+            gradients, weight, label = names["gradients"], self._weights[i], f"accumulate[{i}]"
+            inputs: tuple[Any, ...] = (gradients, sums)
+            call = FlatCall(label, "add_gradients", total.dtype, inputs, (), (total, weight))
+            request.add.append(call)
+            inputs = (total, weight)
+            call = FlatCall(label, "mean_gradients", total.dtype, inputs, (), (gradients,))
+            request.after.append(call._replace(elementwise=True))
 
     def _constraint_calls(self, arrays: Mapping[Parameter, Array]) -> list[FlatCall]:
         """Return the calls that bring what is trained to what its constraints say."""

@@ -36,6 +36,7 @@ class FitRequest:
     rates: Any
     listeners: list[Callback]
     history: History
+    accumulate: int = 1
     saved: SavedTraining | None = None
 
     @property
@@ -64,6 +65,7 @@ class FitRequest:
             rows=rows,
             validation_rows=0 if self.held_out is None else self.held_out.rows,
             shuffle=self.shuffle,
+            accumulate=self.accumulate,
             columns=self.goal.log_names(validated=self.held_out is not None),
         )
         return replace(self, saved=saved, history=saved.history())
@@ -81,6 +83,8 @@ class FitRequest:
             first_epoch=self.history.first_epoch + self.history.epochs,
             stop=self._stops(),
             claimed=True,
+            accumulate=self.accumulate,
+            sums=self.goal.columns[0].node,
         )
 
     def validation(self) -> Loop | None:
@@ -124,6 +128,7 @@ def request_fit(
     seed: int,
     callbacks: Sequence[Callback],
     schedule: Any,
+    accumulate: int,
     first_epoch: int,
 ) -> FitRequest:
     """Return what `Trainer.fit` is asked to do; for the arguments see there."""
@@ -154,7 +159,24 @@ def request_fit(
         rates=rates,
         listeners=in_order(callbacks),
         history=History(seed, first_epoch),
+        accumulate=_check_accumulate(accumulate, data.goal.plan.optimizer),
     )
+
+
+def _check_accumulate(accumulate: int, optimizer: Any) -> int:
+    """Return of how many batches a step is, or raise if the optimizer wants to see one alone."""
+    number = check_integer("accumulate", accumulate, at_least=1)
+    why = ""
+    if not optimizer.needs_gradients:
+        why = "looks at the loss of a batch"
+    elif getattr(optimizer, "evaluates", False) or getattr(optimizer, "sharpness", None):
+        why = "runs a batch several times in a step"
+    if number > 1 and why:
+        raise ArgumentError(
+            f"accumulate={number}: {type(optimizer).__name__} {why}; fit with a batch_size "
+            f"{number} times as large instead, or with another optimizer"
+        )
+    return number
 
 
 def first_epoch(initial_epoch: int | None, resume: Any, epochs_done: int) -> int:

@@ -189,6 +189,7 @@ class Trainer(Strict):
         callbacks: Sequence[Any] | None = (),
         verbose: int = 1,
         schedule: Any = None,
+        accumulate: int = 1,
         initial_epoch: int | None = None,
         resume: str | os.PathLike[str] | None = None,
     ) -> History:
@@ -223,6 +224,12 @@ class Trainer(Strict):
             0 shows nothing.
         schedule : Schedule, str or callable, optional
             From step numbers to learning rates, instead of the optimizer's own.
+        accumulate : int, default 1
+            Batches whose gradients are averaged before an update. A step is then on so many, with
+            the memory of one: its result is that of one step on all of their rows at once, weighted
+            as the loss of an epoch is. Statistics of a batch, as `BatchNorm` takes them, are of
+            each batch by itself. Steps are what schedules and callbacks count; the last one of an
+            epoch may be on fewer batches.
         initial_epoch : int, optional
             The number of the first epoch, which the shuffling depends on; default: count on.
         resume : path-like, optional
@@ -264,6 +271,7 @@ class Trainer(Strict):
             seed=seed,
             callbacks=[*self.callbacks, *callbacks_of(callbacks)],
             schedule=schedule,
+            accumulate=accumulate,
             first_epoch=first_epoch(initial_epoch, resume, epochs_done),
         )
         if resume is not None:
@@ -309,6 +317,7 @@ class Trainer(Strict):
             request.history,
             progress,
             request.shuffle,
+            request.accumulate,
         )
         if saved is not None:
             saved.seek(loop)
