@@ -11,6 +11,8 @@ static inline double *scalar_state(const pf_call *call, int i) {
     return (double *)call->states[i]->data;
 }
 
+enum { LAYER_PART = 1 << 13 }; /* elements */
+
 /* ---- gradient descent ---- */
 
 typedef struct {
@@ -393,6 +395,38 @@ int PF_NAME(mean_gradients)(const pf_call *call) {
     return PF_OK;
 }
 
+/* ---- averages of parameters ---- */
+
+typedef struct {
+    const real *p;
+    real *a, part;
+} averaged;
+
+static void average_part(const pf_call *call, int64_t part, int64_t first, int64_t end,
+                         void *context) {
+    (void)call, (void)part;
+    const averaged c = *(const averaged *)context;
+    const real *restrict p = c.p;
+    real *restrict a = c.a;
+    PF_INDEPENDENT
+    for (int64_t i = first; i < end; i++) a[i] += c.part * (p[i] - a[i]);
+}
+
+/* a = a + part (p - a), a = p at count 0, with part = 1 - decay, or 1 / (count + 1) for a decay
+ * below 0; count = count + 1, and below 0 this is all */
+int PF_NAME(average_update)(const pf_call *call) {
+    const double decay = *(const double *)call->inputs[1]->data, count = (*scalar_state(call, 1))++;
+    const int64_t n = pf_count(call->states[0]);
+    averaged of = {pf_in(call, 0), pf_state(call, 0),
+                   (real)(decay < 0 ? 1.0 / (count + 1.0) : 1.0 - decay)};
+    if (count < 0) return PF_OK;
+    if (count == 0)
+        memcpy(of.a, of.p, (size_t)n * sizeof(real));
+    else
+        pf_in_parts(call, n, LAYER_PART, 3 * sizeof(real), average_part, &of);
+    return PF_OK;
+}
+
 /* ---- clipping ---- */
 
 typedef struct {
@@ -545,8 +579,6 @@ int PF_NAME(ascent)(const pf_call *call) {
 }
 
 /* ---- rates for each parameter: these see one parameter at a time, in its own shape ---- */
-
-enum { LAYER_PART = 1 << 13 }; /* elements */
 
 /* What an update by layers does to some elements: u = momentum u + rate (g + decay p), p -= u. Or,
  * without a momentum, p -= rate u. */

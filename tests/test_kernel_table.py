@@ -125,11 +125,13 @@ def calls_of_updates() -> list[Call]:
 
 
 def calls_of_parts() -> list[FlatCall]:
-    """Return what adds up the gradients of a step that runs in parts."""
+    """Return what adds up the gradients of a step that runs in parts, and adds to an average."""
     trainer = pf.Trainer(pf.Sequential([pf.layers.Dense(1)], input_shape=(1,)))
-    trainer.fit(np.ones((2, 1)), np.ones(2), 1, batch_size=1, accumulate=2, verbose=0)
+    average = pf.callbacks.WeightAverage(every="step")
+    fit = {"batch_size": 1, "accumulate": 2, "callbacks": [average], "verbose": 0}
+    trainer.fit(np.ones((2, 1)), np.ones(2), 1, **fit)
     rows = [row for program in trainer.plan.engine.programs() for row in program.rows]
-    return [row.call for row in rows if row.call and row.label.startswith("accumulate")]
+    return [row.call for row in rows if row.call and row.label.startswith(("acc", "average"))]
 
 
 def called() -> dict[str, Operands]:

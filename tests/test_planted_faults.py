@@ -9,6 +9,7 @@ import mutants
 import numpy as np
 import pytest
 import test_accumulation
+import test_callbacks
 import test_changed_gradients
 import test_optimizers
 
@@ -438,6 +439,14 @@ CHANGE_FAULTS = [
             ("total[i] += (real)w * g[i];", "total[i] += g[i];"),
             ("if (call->step->first_sample == 0) {", "if (call->step->step == 0) {"),
             ("g[i] = scale * total[i];", "g[i] = total[i];"),
+        ]
+    ),
+    *(
+        (old, new, lambda: test_callbacks.test_the_model_ends_with_the_average(None, "step", 2))
+        for old, new in [
+            ("1.0 / (count + 1.0)", "1.0 / (count + 2.0)"),
+            ("if (count < 0) return PF_OK;", ""),
+            ("c.part * (p[i] - a[i]);", "c.part * p[i];"),
         ]
     ),
 ]

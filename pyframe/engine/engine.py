@@ -17,7 +17,7 @@ from pyframe.engine.execution import check_feed, resolve_feed
 from pyframe.engine.lowering import lower
 from pyframe.engine.placement import place
 from pyframe.engine.program import Context, Program, Request, Specialization
-from pyframe.engine.state import TrainState
+from pyframe.engine.state import Average, TrainState
 from pyframe.errors import (
     ArgumentError,
     BusyError,
@@ -263,7 +263,12 @@ class Engine:
     # ---- programs ----
 
     def specialize(
-        self, mode: str, outputs: list[Value], feeds: dict[Placeholder, Array], training: bool
+        self,
+        mode: str,
+        outputs: list[Value],
+        feeds: dict[Placeholder, Array],
+        training: bool,
+        averages: Sequence[Average] = (),
     ) -> Specialization:
         """Return the program for the shapes of some feeds, made at the first that needs it.
 
@@ -277,11 +282,13 @@ class Engine:
         feeds : dict of Placeholder to ndarray
         training : bool
             Whether dropout drops and batch statistics are used.
+        averages : list of Average
+            To which a step adds its result.
         """
         shapes = tuple((id(p), a.shape) for p, a in feeds.items())
         wanted = tuple((id(v.node), v.index) for v in outputs)
         still = tuple(s.frozen for s in self.states) if training else ()
-        key = (mode, training, still, wanted, frozenset(shapes))
+        key = (mode, training, still, wanted, frozenset(shapes), *averages)
         found = self._cached(key)
         if found is not None:
             return found
@@ -290,12 +297,10 @@ class Engine:
             if found is not None:
                 return found
             specs = {p: Spec(a.shape, a.dtype) for p, a in feeds.items()}
-            made = with_collector_paused(
-                lambda: Specialization(
-                    lower(self._request(mode, list(outputs), specs, training)),
-                    self.state.guards,
-                )
-            )
+            request = self._request(mode, list(outputs), specs, training)
+            for average in averages:
+                request.update += average.calls()
+            made = with_collector_paused(lambda: Specialization(lower(request), self.state.guards))
             with self._lock:
                 self.specializations[key] = made
                 while len(self.specializations) > SPECIALIZATIONS:

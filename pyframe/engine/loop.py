@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 from pyframe.engine.engine import Engine
 from pyframe.engine.execution import SECONDS_PER_LOOK, give_up, handle
 from pyframe.engine.program import Context, Specialization
-from pyframe.engine.state import check_rate
+from pyframe.engine.state import Average, check_rate
 from pyframe.errors import ArgumentError, CopyError, LabelError, check_integer
 from pyframe.graph.node import Placeholder, Value
 from pyframe.graph.spec import Array, describe
@@ -105,6 +105,8 @@ class Loop:
     sums : Value, optional
         To accumulate: the metric of the plan, (2,), that gives the loss of a batch times its
         weight, and its weight.
+    averages : list of Average
+        To which each step adds parameters and states as they are after it.
     claimed : bool, default False
         Whether the caller has claimed the parameters already, for longer than the loop lives; see
         `Plan.claim`. So an exception from a signal handler, which may come where a block begins or
@@ -144,6 +146,7 @@ class Loop:
         claimed: bool = False,
         accumulate: int = 1,
         sums: Value | None = None,
+        averages: Sequence[Average] = (),
     ) -> None:
         self._loop: Any = None
         if training:
@@ -157,6 +160,7 @@ class Loop:
         parts = check_integer("accumulate", accumulate, at_least=1)
         self.step_rows = min(parts * self.batch_size, self.samples)
         self.batches = -(-self.samples // self.step_rows)
+        self._averages = averages
         self._sums = sums if self.step_rows > self.batch_size else None
         self.epochs = check_integer("epochs", epochs, at_least=0)
         self._seed = check_integer("seed", seed, at_least=0, at_most=2**64 - 1)
@@ -209,10 +213,10 @@ class Loop:
         engine = self._engine
         feeds = {p: a[:rows] for p, a in self.arrays.items()}
         mode = "train" if self._training else "evaluate"
-        if self._sums is None:
-            specialization = engine.specialize(mode, [], feeds, self._training)
-        else:
-            specialization = engine.specialize("accumulate", [self._sums], feeds, True)
+        outputs: list[Value] = []
+        if self._sums is not None:
+            mode, outputs = "accumulate", [self._sums]
+        specialization = engine.specialize(mode, outputs, feeds, self._training, self._averages)
         context = self._stack.enter_context(engine.context(specialization))
         context.bind(feeds)
         context.feeds = list(self.arrays.values())

@@ -98,6 +98,47 @@ class Tables(NamedTuple):
     whole: dict[Parameter, str]
 
 
+class Average:
+    """An average of all parameters and states of a train state, to which each step adds them.
+
+    Made by `TrainState.average`.
+
+    Attributes
+    ----------
+    count : int
+        How many steps are in it; below 0, how many more are not to be.
+    """
+
+    def __init__(self, decay: float | None, storages: Sequence[Storage]) -> None:
+        self._decay = np.full(1, -1.0 if decay is None else decay)
+        self._parts = {
+            id(s): (s, empty_aligned(s.data.size, s.data.dtype), np.zeros(1)) for s in storages
+        }
+
+    @property
+    def count(self) -> int:
+        return int(next(iter(self._parts.values()))[2][0])
+
+    @count.setter
+    def count(self, count: int) -> None:
+        for _, _, counted in self._parts.values():
+            counted[0] = count
+
+    def of(self, parameter: Parameter) -> Array:
+        """Return the average of a parameter or state, as a view."""
+        array = self._parts[id(parameter.place.storage)][1]
+        return _part(array, parameter).reshape(known_shape(parameter.spec))
+
+    def calls(self) -> list[FlatCall]:
+        """Return what adds to it."""
+        return [
+            FlatCall(
+                f"average[{i}]", "average_update", a.dtype, (s.data, self._decay), (), (a, count)
+            )
+            for i, (s, a, count) in enumerate(self._parts.values())
+        ]
+
+
 class TrainState:
     """The train state of a plan: gradients, shadows of states, optimizer slots, step count.
 
@@ -277,6 +318,10 @@ class TrainState:
                 else:
                     result[f"slots/{name}/{i}"] = slot
         return result
+
+    def average(self, decay: float | None) -> Average:
+        """Return a new average, all steps alike or exponentially fading."""
+        return Average(decay, self.storages)
 
     # ---- calls ----
 

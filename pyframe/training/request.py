@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from pyframe import schedules
-from pyframe.callbacks import Callback, listens
+from pyframe.callbacks import Callback, WeightAverage, listens
 from pyframe.callbacks import get as get_callback
 from pyframe.engine.loop import Loop, check_batch_size, rates_of
 from pyframe.errors import ArgumentError, GraphError, check_integer, check_number
@@ -22,6 +22,11 @@ from pyframe.training.history import History
 from pyframe.training.resuming import SavedTraining
 
 DEFAULT_BATCH = 32
+
+
+def averages_steps(callback: Callback) -> TypeGuard[WeightAverage]:
+    """Return whether a callback has each step add to an average, in C."""
+    return isinstance(callback, WeightAverage) and callback.every == "step"
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,8 @@ class FitRequest:
 
     def loop(self) -> Loop:
         """Return the loop over its epochs; the parameters have been claimed."""
+        state, rows = self.goal.plan.engine.state, self.data.rows
+        steps = -(-rows // (min(self.batch_size or rows, rows) * self.accumulate))
         return Loop(
             self.goal.plan.engine,
             self.data.arrays,
@@ -85,6 +92,7 @@ class FitRequest:
             claimed=True,
             accumulate=self.accumulate,
             sums=self.goal.columns[0].node,
+            averages=[c.begin(state, steps) for c in self.listeners if averages_steps(c)],
         )
 
     def validation(self) -> Loop | None:
