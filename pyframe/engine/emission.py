@@ -221,7 +221,9 @@ class Emission:
         head = len(self.instructions)
         self._add(Row(call.label, ROWS, None, inputs, [], None), 0, [], [], b"", 0, 0)
         self._write_call(call)
-        units = known_shape(self.values.specs[inputs[0]])[1]
+        sums = call.rows.sums  # an array may also be known by its address, as a part of a buffer
+        is_array = isinstance(sums, np.ndarray)
+        units = sums.shape[1] if is_array else known_shape(self.values.specs[inputs[0]])[1]
         moved = self.values.bytes[inputs[0]] * (1 + 2 * len(call.states))
         self.instructions[head + 1] = self.instructions[head + 1]._replace(work=moved)
         row_bytes = max(units * call.dtype.itemsize, 1)

@@ -140,7 +140,11 @@ class Engine:
             "parameters": self.parameters,
             **{name: getattr(self, name) for name in names},
             "trained": (self.state.slot_kinds, self.state.trained, self.state.groups),
-            "tables": (list(self.state.tables.by_rows), self.state.tables.whole),
+            "tables": (
+                list(self.state.tables.by_rows),
+                self.state.tables.whole,
+                self.state.tables.lazy,
+            ),
             "_read": self._read_once,
             "snapshot": snapshot,
         }

@@ -31,8 +31,8 @@ COPY_KERNEL = "copy"  # moves a gradient to its segment, and states to and from 
 class Rows(NamedTuple):
     """Rows of a table: `sums` (n, d), those that are not 0 to be used, and their n numbers."""
 
-    sums: Value
-    numbers: Sequence[Value]
+    sums: Any  # a Value, or an array: all rows of a table
+    numbers: Sequence[Any]
 
 
 class FlatCall(NamedTuple):

@@ -92,10 +92,14 @@ class Tables(NamedTuple):
         Those that may be updated by rows, each a span of its own, and their gradients.
     whole : dict of Parameter to str
         Those that are updated as a whole, and why.
+    lazy : frozenset of Parameter
+        Those of whatever size, each a span of its own, of which an update leaves the rows whose
+        gradient is 0 although it would change them.
     """
 
     by_rows: dict[Parameter, Rows]
     whole: dict[Parameter, str]
+    lazy: frozenset[Parameter] = frozenset()
 
 
 class Average:
@@ -205,7 +209,7 @@ class TrainState:
             self.trained,
             dict(zip(self.trained, self.groups, strict=True)).__getitem__,
             getattr(self.optimizer, "layerwise", False),
-            self.tables.by_rows,
+            self.tables.lazy.union(self.tables.by_rows),
         )
         self._weights = [np.zeros(1) for _ in self.spans]
         for span in self.spans:
@@ -216,6 +220,12 @@ class TrainState:
         """Return the group by which the optimizer treats a parameter."""
         group_of = getattr(self.optimizer, "group_of", lambda parameter: parameter.group)
         return str(group_of(parameter))
+
+    def is_lazy(self, table: Parameter) -> bool:
+        """Return whether the update is not to see rows of a table whose gradient is 0."""
+        if self.optimizer.is_python:
+            return False
+        return any(call.lazy for call in self.optimizer.calls(self.group_of(table)))
 
     def need_of_all_rows(self, table: Parameter) -> str:
         """Return why an update has to see each row of a table; empty: it need not."""
@@ -228,7 +238,8 @@ class TrainState:
         clips_itself = getattr(optimizer, "clips_itself", lambda group: False)
         if any(optimizer.clip_calls(*([group] if clips_itself(group) else []))):
             return f"{name} looks at all gradients first, for its clip or the like"
-        if not all(call.elementwise and call.skips_zeros for call in optimizer.calls(group)):
+        calls = optimizer.calls(group)
+        if not all(c.elementwise and (c.skips_zeros or c.lazy) for c in calls):
             return f"{name}, with these options, changes what has a gradient of 0"
         return ""
 
@@ -396,10 +407,14 @@ class TrainState:
         return [call for p in constrained for call in constraint_calls(p, arrays[p])]
 
     def _rows_of(self, span: Span, request: Request) -> Rows | None:
-        """Return what there is of the gradient of a span that is a table updated by rows."""
+        """Return what an update is made of in a span that is a table updated by rows."""
         for table, rows in request.row_gradients.items():
             if table.place == (span.storage, span.start):
                 return rows
+        for table in self.tables.lazy:
+            if table.place == (span.storage, span.start):
+                whole = self.gradient_array(table).reshape(known_shape(table.spec))
+                return Rows(whole, [np.arange(len(whole))])
         return None
 
     def _operands(self, i: int, cost: Value | None) -> dict[str, Any]:
@@ -408,7 +423,9 @@ class TrainState:
         if self.optimizer.needs_gradients:
             rows = self._rows[i]
             operands["gradients"] = (
-                span.of(self._like(self._gradients, span.storage)) if rows is None else rows.sums
+                rows.sums
+                if rows is not None and isinstance(rows.sums, Value)
+                else span.of(self._like(self._gradients, span.storage))
             )
         sharpness, noise = (
             getattr(self.optimizer, name, None) for name in ("sharpness", "gradient_noise")
@@ -425,8 +442,12 @@ class TrainState:
     def _calls(self, make: Callable[[str], Any], operands: list[dict[str, Any]]) -> list[FlatCall]:
         result = []
         for i, names in enumerate(operands):
+            rows = self._rows[i]
+            if rows is not None:
+                names = {**names, "gradients": rows.sums}
             for call in make(self.spans[i].group):
-                result.append(self._flat(f"{self.optimizer.name}[{i}]", i, call, names))
+                flat = self._flat(f"{self.optimizer.name}[{i}]", i, call, names)
+                result.append(flat._replace(rows=rows))
         return result
 
     def _flat(self, label: str, i: int, call: Any, names: dict[str, Any]) -> FlatCall:
@@ -451,7 +472,6 @@ class TrainState:
             operations=call.operations,
             explain=self._explain_nonfinite,
             scratch=call.scratch * (span.stop - span.start) * dtype.itemsize,
-            rows=self._rows[i],
         )
 
     def _explain_nonfinite(self, step: int) -> AnomalyError:
