@@ -379,6 +379,7 @@ class Trainer(Strict):
                 pass
             return goal.logs(loop.records[0]) | goal.whole_logs(arrays)
 
+    @answering
     def find_learning_rate(
         self,
         X: Any,  # noqa: N803
@@ -439,6 +440,7 @@ class Trainer(Strict):
         size = None if size is None else check_batch_size(size, feeds.rows)
         return range_test(feeds, low, high, steps, size, seed)
 
+    @answering
     def predict(self, X: Any, batch_size: int | None = None) -> Any:  # noqa: N803
         """Return the model's outputs; see `Model.predict`."""
         return self.model.predict(X, batch_size)
@@ -456,6 +458,7 @@ class Trainer(Strict):
 
     # ---- files ----
 
+    @answering
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model and the state of its training to one file.
 
@@ -526,6 +529,7 @@ class Trainer(Strict):
             trainer.restore(path)
         return trainer
 
+    @answering
     def restore(self, path: str | os.PathLike[str]) -> None:
         """Go back to what `save` has written: parameters, states, optimizer, step, epoch.
 
