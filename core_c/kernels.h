@@ -168,6 +168,10 @@ PF_PLAIN(schedule_free_update)  /* g, y, weight | p, d, v   d = d - rate g / sqr
 PF_PLAIN(lars_update)           /* g | p, v      p -= v, v = momentum v + rate |p| / |g| g */
 PF_PLAIN(lamb_update)           /* g | p, m, v   p -= rate |p| / |u| u, u Adam's step */
 PF_PLAIN(muon_update)    /* g | p, m, v   p -= rate m, m made orthogonal; a vector as AdamW */
+PF_PLAIN(add_gradients)  /* g, loss | t, weight   t = t + w g, weight = weight + w;
+                             loss (2) of a part times w, and w */
+PF_PLAIN(mean_gradients) /* t, weight | g   g = t / weight */
+PF_PLAIN(average_update) /* p, decay | a, count  a = decay a + (1 - decay) p */
 PF_PLAIN(clip_value)     /* | g               g = min(max(g, -limit), limit) */
 PF_PLAIN(gradient_norm)  /* g | norm          norm = sqrt(norm^2 + sum g^2) */
 PF_PLAIN(check_norm)     /* norm | skipped    refuses NaN or infinity, or skips the step */

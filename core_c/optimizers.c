@@ -11,14 +11,16 @@ static inline double *scalar_state(const pf_call *call, int i) {
     return (double *)call->states[i]->data;
 }
 
+enum { LAYER_PART = 1 << 13 }; /* elements */
+
 /* ---- gradient descent ---- */
 
 typedef struct {
     double learning_rate_factor, weight_decay, momentum;
-    int64_t nesterov;
+    int64_t nesterov, decoupled_weight_decay;
 } sgd_attributes;
 
-/* p -= rate (g + decay p) */
+/* p -= rate (g + decay p), whichever way the decay is meant */
 int PF_NAME(sgd_update)(const pf_call *call) {
     const sgd_attributes *attributes = call->attributes;
     const real *restrict g = pf_in(call, 0);
@@ -30,24 +32,26 @@ int PF_NAME(sgd_update)(const pf_call *call) {
     return PF_OK;
 }
 
-/* h = g + decay p;  v = momentum v + h;  p -= rate v, with Nesterov rate (h + momentum v) */
+/* h = g + decay p;  v = momentum v + h;  p -= rate v, with Nesterov rate (h + momentum v)
+ * Decoupled the decay goes to p at once:  h = g;  p -= rate (v + decay p) */
 int PF_NAME(sgd_momentum_update)(const pf_call *call) {
     const sgd_attributes *attributes = call->attributes;
     const real *restrict g = pf_in(call, 0);
     real *restrict p = pf_state(call, 0), *restrict v = pf_state(call, 1);
     real rate = (real)(call->step->learning_rate * attributes->learning_rate_factor);
-    real decay = (real)attributes->weight_decay, momentum = (real)attributes->momentum;
+    real momentum = (real)attributes->momentum, decay = (real)attributes->weight_decay, shrink = 0;
+    if (attributes->decoupled_weight_decay) shrink = decay, decay = 0;
     int64_t n = pf_count(call->states[0]);
     if (attributes->nesterov) {
         for (int64_t i = 0; i < n; i++) {
             real h = g[i] + decay * p[i];
             v[i] = momentum * v[i] + h;
-            p[i] -= rate * (h + momentum * v[i]);
+            p[i] -= rate * (h + momentum * v[i] + shrink * p[i]);
         }
     } else {
         for (int64_t i = 0; i < n; i++) {
             v[i] = momentum * v[i] + (g[i] + decay * p[i]);
-            p[i] -= rate * v[i];
+            p[i] -= rate * (v[i] + shrink * p[i]);
         }
     }
     return PF_OK;
@@ -359,6 +363,70 @@ int PF_NAME(schedule_free_update)(const pf_call *call) {
     return PF_OK;
 }
 
+/* ---- gradients of a step that runs in parts ---- */
+
+/* total = total + w g, weight = weight + w, both from 0 in the first part of a step; of the two
+ * numbers of the first input w, what a part counts by, is the second */
+int PF_NAME(add_gradients)(const pf_call *call) {
+    const real *restrict g = pf_in(call, 0);
+    real *restrict total = pf_state(call, 0);
+    double *weight = scalar_state(call, 1), w = ((const double *)call->inputs[1]->data)[1];
+    const int64_t n = pf_count(call->states[0]);
+    if (call->step->first_sample == 0) {
+        memset(total, 0, (size_t)n * sizeof(real));
+        *weight = 0;
+    }
+    if (w == 0) return PF_OK; /* whatever g is: a mean over nothing */
+    *weight += w;
+    PF_INDEPENDENT
+    for (int64_t i = 0; i < n; i++) total[i] += (real)w * g[i];
+    return PF_OK;
+}
+
+/* g = total / weight */
+int PF_NAME(mean_gradients)(const pf_call *call) {
+    const real *restrict total = pf_in(call, 0);
+    const double weight = *(const double *)call->inputs[1]->data;
+    real *restrict g = pf_state(call, 0);
+    const real scale = (real)(weight > 0 ? 1.0 / weight : 0.0);
+    const int64_t n = pf_count(call->states[0]);
+    PF_INDEPENDENT
+    for (int64_t i = 0; i < n; i++) g[i] = scale * total[i];
+    return PF_OK;
+}
+
+/* ---- averages of parameters ---- */
+
+typedef struct {
+    const real *p;
+    real *a, part;
+} averaged;
+
+static void average_part(const pf_call *call, int64_t part, int64_t first, int64_t end,
+                         void *context) {
+    (void)call, (void)part;
+    const averaged c = *(const averaged *)context;
+    const real *restrict p = c.p;
+    real *restrict a = c.a;
+    PF_INDEPENDENT
+    for (int64_t i = first; i < end; i++) a[i] += c.part * (p[i] - a[i]);
+}
+
+/* a = a + part (p - a), a = p at count 0, with part = 1 - decay, or 1 / (count + 1) for a decay
+ * below 0; count = count + 1, and below 0 this is all */
+int PF_NAME(average_update)(const pf_call *call) {
+    const double decay = *(const double *)call->inputs[1]->data, count = (*scalar_state(call, 1))++;
+    const int64_t n = pf_count(call->states[0]);
+    averaged of = {pf_in(call, 0), pf_state(call, 0),
+                   (real)(decay < 0 ? 1.0 / (count + 1.0) : 1.0 - decay)};
+    if (count < 0) return PF_OK;
+    if (count == 0)
+        memcpy(of.a, of.p, (size_t)n * sizeof(real));
+    else
+        pf_in_parts(call, n, LAYER_PART, 3 * sizeof(real), average_part, &of);
+    return PF_OK;
+}
+
 /* ---- clipping ---- */
 
 typedef struct {
@@ -511,8 +579,6 @@ int PF_NAME(ascent)(const pf_call *call) {
 }
 
 /* ---- rates for each parameter: these see one parameter at a time, in its own shape ---- */
-
-enum { LAYER_PART = 1 << 13 }; /* elements */
 
 /* What an update by layers does to some elements: u = momentum u + rate (g + decay p), p -= u. Or,
  * without a momentum, p -= rate u. */

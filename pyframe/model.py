@@ -43,6 +43,7 @@ from pyframe.layers.core import Activation
 from pyframe.native.building import building
 from pyframe.native.guards import hold_all
 from pyframe.plugins.registry import ops, registries
+from pyframe.spelling import answering
 from pyframe.strict import FixedList, Strict
 
 BUILT = "the model has been built: make a new one of the layers that it is to have"
@@ -139,7 +140,7 @@ class Model(LayerLike, Strict):
     def layers(self, layers: Sequence[Layer]) -> None:
         if self.built:
             raise NoEffectError(f"setting 'layers' would have no effect; {BUILT}")
-        self._layers = _checked_layers(layers)
+        self._layers = _checked_layers(layers, self)
 
     @property
     def graph(self) -> Graph:
@@ -207,6 +208,19 @@ class Model(LayerLike, Strict):
         """What layers keep from step to step besides parameters, such as running means."""
         return self.graph.states
 
+    # Whether `parts` make all that is in it anew.
+    is_made_anew: ClassVar[bool] = False
+
+    def parts(self) -> dict[str, Any]:
+        """Return what `of_parts` takes to make a model like this one, as a part of others."""
+        return {"model": self}
+
+    @staticmethod
+    def of_parts(parts: Mapping[str, Any]) -> Model:
+        """Return a model, not yet built if it can be made anew, of what `parts` returned."""
+        model: Model = parts["model"]
+        return model
+
     @property
     def architecture(self) -> Architecture:
         """What a file of this model holds."""
@@ -268,6 +282,7 @@ class Model(LayerLike, Strict):
         with hold_all(guards):
             return {name: values[p].copy() for name, p in arrays.items()}
 
+    @answering
     def set_weights(self, weights: Mapping[str, Any]) -> None:
         """Set parameters and states by name; those that are not given stay.
 
@@ -335,6 +350,7 @@ class Model(LayerLike, Strict):
         """Make sure that the graph is there; a `Sequential` takes its input's shape from data."""
         assert self.graph
 
+    @answering
     def predict(self, X: Any, batch_size: int | None = None) -> Any:  # noqa: N803
         """Return the outputs for some data. Many threads may do so at once.
 
@@ -480,6 +496,7 @@ class Model(LayerLike, Strict):
 
     # ---- files ----
 
+    @answering
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model to one file, which `pyframe.load` reads; see `pyframe.checkpoint`.
 
@@ -532,7 +549,13 @@ class Nested(Layer):
     @property
     def is_made_anew(self) -> bool:  # type: ignore[override]
         """A graph has parameters from the beginning, and keeps them."""
-        return isinstance(self.model, Sequential)
+        return self.model.is_made_anew and not self._own
+
+    def config(self) -> dict[str, Any]:
+        return {**self.model.parts(), "name": self.name}
+
+    def anew(self, config: dict[str, Any]) -> Layer:
+        return nested(self.model, config)
 
     @property
     def sublayers(self) -> dict[str, Layer]:
@@ -545,6 +568,13 @@ class Nested(Layer):
     def call(self, *inputs: Value) -> Any:
         outputs = self.model.on(inputs)
         return outputs[0] if len(outputs) == 1 else outputs
+
+
+def nested(kind: Model | type[Model], config: Mapping[str, Any]) -> Layer:
+    """Return the layer that a model is within others, of what `Nested.config` returned."""
+    layer = kind.of_parts(config).as_layer()
+    layer.name = config["name"]
+    return layer
 
 
 class Sequential(Model):
@@ -659,13 +689,25 @@ class Sequential(Model):
         with building:
             before = dict(vars(self))
             try:
-                self._layers = _checked_layers(layers) if layers or self.built else []
+                self._layers = _checked_layers(layers, self) if layers or self.built else []
                 self._plan = self._graph = None
                 if self._shape is not None and self._layers:
                     self._build(self._shape)
             except BaseException:
                 vars(self).update(before)
                 raise
+
+    is_made_anew = True
+
+    def parts(self) -> dict[str, Any]:
+        layers = list(dict.fromkeys(self._layers))  # one may occur twice
+        order = [layers.index(layer) for layer in self._layers]
+        return {"layers": layers, "order": order, "dtype": self.dtype.name}
+
+    @staticmethod
+    def of_parts(parts: Mapping[str, Any]) -> Model:
+        layers = [parts["layers"][i] for i in parts["order"]]
+        return Sequential(layers, dtype=parts["dtype"])
 
     def on(self, inputs: Sequence[Value]) -> list[Value]:
         if len(inputs) == 1 and not self.built:
@@ -682,7 +724,7 @@ class Sequential(Model):
         return [y]
 
     def _build(self, shape: Shape) -> None:
-        stack = _checked_layers(self._layers)  # they may have been changed since
+        stack = _checked_layers(self._layers, self)  # they may have been changed since
         x = Placeholder("x", shape=(None, *shape), dtype=stack[0].input_dtype or self.dtype)
         y: Value = x
         for layer in stack:
@@ -708,7 +750,7 @@ class Sequential(Model):
             if isinstance(X, Mapping):
                 X = next(iter(X.values()), None)  # noqa: N806
             array = X if is_lazy(X) else plain_array(X, "X")
-            dtype = _checked_layers(self._layers)[0].input_dtype or self.dtype
+            dtype = _checked_layers(self._layers, self)[0].input_dtype or self.dtype
             convert(
                 array[:0] if array.ndim else array, np.dtype(dtype), "X"
             )  # texts, complex numbers
@@ -718,7 +760,14 @@ class Sequential(Model):
             self._build(shape[1:] or (1,))
 
 
-def _checked_layers(things: Sequence[Any]) -> list[Layer]:
+def _holds(layer: Layer, model: Model) -> bool:
+    """Return whether a model is within a layer."""
+    if isinstance(layer, Nested) and layer.model is model:
+        return True
+    return any(_holds(inner, model) for inner in layer.sublayers.values())
+
+
+def _checked_layers(things: Sequence[Any], owner: Model) -> list[Layer]:
     """Return the layers of a `Sequential`, or raise `ArgumentError`."""
     if not things:
         raise ArgumentError("a Sequential needs at least one layer")
@@ -730,6 +779,11 @@ def _checked_layers(things: Sequence[Any]) -> list[Layer]:
             layers.append(Activation(thing))
         else:
             raise ArgumentError(f"{thing!r} is no layer{_hint(thing)}")
+        if _holds(layers[-1], owner):
+            raise ArgumentError(
+                f"{thing!r:.80} cannot be a layer of itself, nor of what it holds; for a model "
+                "with parameters of its own write copy.deepcopy(model)"
+            )
     return layers
 
 
@@ -745,6 +799,7 @@ def _hint(given: Any) -> str:
     return f"; write {given.__name__}(...), with parentheses" if isinstance(given, type) else ""
 
 
+@answering
 def load(path: str | os.PathLike[str], custom_ops: Mapping[str, type] | None = None) -> Model:
     """Read a model from a file that `Model.save` has written. Nothing in the file is executed.
 
@@ -776,9 +831,17 @@ def load(path: str | os.PathLike[str], custom_ops: Mapping[str, type] | None = N
     >>> bool((same.predict(np.ones((1, 3))) == model.predict(np.ones((1, 3)))).all())
     True
     """
-    architecture = checkpoint.read(path, custom_ops)
+    architecture = checkpoint.read(path, {Nested.__name__: Stack, **(custom_ops or {})})
     with checkpoint.building(os.fspath(path)):
         return _from_architecture(architecture)
+
+
+class Stack(Nested):
+    """A `Sequential` within a model as a file has it; what is made of it is a `Nested`."""
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Layer:
+        return nested(Sequential, config)
 
 
 def _from_architecture(architecture: Architecture) -> Model:

@@ -17,6 +17,8 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "T_max": ("total_steps",),
     "T_mult": ("growth",),
     "X_train": ("X",),
+    "accumulate_grad_batches": ("accumulate",),
+    "accumulation_steps": ("accumulate",),
     "activation_fn": ("activation",),
     "alpha": ("rho", "slope", "learning_rate"),
     "base_lr": ("low", "learning_rate"),
@@ -40,6 +42,7 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "filepath": ("path",),
     "frozen": ("trainable",),
     "gamma": ("factor", "decay"),
+    "gradient_accumulation_steps": ("accumulate",),
     "global_clipnorm": ("clip_norm",),
     "input_dim": ("vocabulary",),
     "inputs": ("X",),
@@ -116,6 +119,7 @@ INSTEAD = {
     "data_format": CHANNELS_LAST,
     "decay": "give fit a schedule=",
     "device": "everything runs on the CPU",
+    "gradient_accumulation_steps": "give fit accumulate=",
     "in_channels": FROM_THE_INPUT,
     "in_features": FROM_THE_INPUT,
     "input_dim": "give Sequential(..., input_shape=)",
@@ -150,19 +154,38 @@ def answering(function: F) -> F:
             return function(*args, **kwargs)
         except TypeError as error:
             raise_if_signalled(error)
-            parameters = inspect.signature(function).parameters
-            if kwargs.keys() <= parameters.keys() or any(
-                p.kind is p.VAR_KEYWORD for p in parameters.values()
-            ):
+            answer = _answer(function, called, args, kwargs)
+            if not answer:
                 raise
-            wrong = next(key for key in kwargs if key not in parameters)
-            is_constructor = function.__name__ == "__init__"
-            what = type(args[0]).__name__ if is_constructor else function.__name__
-            known = [key for key in parameters if key != "self"]
-            answer = f"{what} has no argument {wrong!r}; {remedy(wrong, known)}"
             raise UnknownArgumentError(answer) from None
 
     return cast(F, called)
+
+
+def _answer(function: Any, called: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """Say what is wrong with the arguments of a call; empty: nothing, as far as names go."""
+    parameters = inspect.signature(function).parameters
+    kinds = {p.kind for p in parameters.values()}
+    known = [key for key in parameters if key != "self"]
+    what = function.__name__
+    if what == "__init__":  # the class that was called, unless another one has handed this on
+        own = type(args[0])
+        what = own.__name__ if own.__init__ is called else function.__qualname__.split(".")[-2]
+    if inspect.Parameter.VAR_KEYWORD not in kinds:
+        for wrong in kwargs:
+            if wrong not in parameters:
+                return f"{what} has no argument {wrong!r}; {remedy(wrong, known)}"
+    places = [k for k in known if parameters[k].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    given = len(args) - ("self" in parameters)
+    if inspect.Parameter.VAR_POSITIONAL not in kinds and given > len(places):
+        hint = "write the others by their names"
+        if places == ["layers"]:
+            hint = "put the layers into one list"
+        return (
+            f"{what} takes {len(places)} arguments by position ({', '.join(places)}) and was given "
+            f"{given}; {hint}"
+        )
+    return ""
 
 
 def remedy(wrong: str, known: Iterable[str]) -> str:

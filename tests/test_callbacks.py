@@ -16,6 +16,7 @@ from pyframe.callbacks import (
     ModelCheckpoint,
     ReduceLROnPlateau,
     WeightAverage,
+    listens,
 )
 from pyframe.layers import Dense
 
@@ -313,6 +314,25 @@ def test_an_average_may_be_read_alone_and_begins_anew_with_a_fit() -> None:
     assert average.count == 2 and set(average.average) == set(work.model.get_weights())
     work.fit(X, Y, 1, 8, callbacks=[average], verbose=0)
     assert average.count == 0 and average.average == {}
+
+
+def test_steps_add_to_an_average_without_a_stop_and_after_whatever_comes_before() -> None:
+    """Constraints and statistics of batches are in it, and a step in several parts adds once."""
+    kept: list[Any] = []
+    keep = LambdaCallback(on_batch_end=lambda t, i, logs: kept.append(weights_of(t.model)))
+    averages = [WeightAverage(0.5, every="step"), WeightAverage(every="step", apply=False)]
+    pf.set_seed(1)
+    layers = [pf.layers.Dense(3, weight_constraint="unit_norm"), pf.layers.BatchNorm()]
+    work = pf.Trainer(pf.Sequential([*layers, pf.layers.Dense(1)], dtype="float64"))
+    assert not any(listens(one, "on_batch_end") for one in averages)
+    work.fit(X, Y, 3, 4, callbacks=[*averages, keep], accumulate=2, verbose=0)
+    fading = kept[0]
+    for weights in kept[1:]:
+        fading = 0.5 * fading + 0.5 * weights
+    np.testing.assert_allclose(weights_of(work.model), fading, rtol=1e-12, atol=1e-15)
+    alike = np.concatenate([a.ravel() for a in averages[1].average.values()])
+    np.testing.assert_allclose(alike, np.mean(kept, axis=0), rtol=1e-12, atol=1e-15)
+    assert averages[0].count == averages[1].count == len(kept)
 
 
 @pytest.mark.parametrize("every", ["epoch", "step"])

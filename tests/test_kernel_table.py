@@ -7,11 +7,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 from kernel_table import TABLE, rows_of, signature
 from registered import OPS
 from updates import UPDATES
 
+import pyframe as pf
+from pyframe.engine.program import FlatCall
 from pyframe.graph.op import Op
 from pyframe.native import core
 from pyframe.optimizers import LBFGS, DirectionSearch, RandomSearch
@@ -84,7 +87,7 @@ def of_ops(classes: Iterable[type[Op]]) -> Operands:
     )
 
 
-def of_calls(calls: Iterable[Call]) -> Operands:
+def of_calls(calls: Iterable[Call | FlatCall]) -> Operands:
     """Return the operands with which these calls of optimizers, of one kernel, call it."""
     calls = list(calls)
     return Operands(
@@ -121,13 +124,23 @@ def calls_of_updates() -> list[Call]:
     return found
 
 
+def calls_of_parts() -> list[FlatCall]:
+    """Return what adds up the gradients of a step that runs in parts, and adds to an average."""
+    trainer = pf.Trainer(pf.Sequential([pf.layers.Dense(1)], input_shape=(1,)))
+    average = pf.callbacks.WeightAverage(every="step")
+    fit = {"batch_size": 1, "accumulate": 2, "callbacks": [average], "verbose": 0}
+    trainer.fit(np.ones((2, 1)), np.ones(2), 1, **fit)
+    rows = [row for program in trainer.plan.engine.programs() for row in program.rows]
+    return [row.call for row in rows if row.call and row.label.startswith(("acc", "average"))]
+
+
 def called() -> dict[str, Operands]:
     """Return what is known of each built-in kernel, from the registry."""
     ops, calls = defaultdict(list), defaultdict(list)
     for op_class in OPS:
         if registry.ops.entry(op_class.op).distribution == registry.BUILT_IN:
             ops[op_class.kernel].append(op_class)
-    for call in calls_of_updates():
+    for call in [*calls_of_updates(), *calls_of_parts()]:
         calls[call.kernel].append(call)
     return {
         **{kernel: of_ops(classes) for kernel, classes in ops.items()},

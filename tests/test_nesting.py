@@ -13,7 +13,7 @@ import pytest
 import pyframe as pf
 from pyframe.graph.autodiff import differentiate
 from pyframe.graph.order import Graph
-from pyframe.layers import BatchNorm, Concatenate, Dense, Dot, Layer, Reshape
+from pyframe.layers import BatchNorm, Concatenate, Dense, Dot, Dropout, Layer, Reshape
 
 pytestmark = pytest.mark.once  # it says nothing of a kernel
 
@@ -361,8 +361,68 @@ def test_models_that_come_and_go_leave_a_layer_its_nodes() -> None:
         model()
 
 
-def test_a_loaded_model_within_a_model_says_what_it_is(tmp_path: Path) -> None:
-    pf.Sequential([inner(), Dense(1)], input_shape=(4,)).save(tmp_path / "n.pyframe")
+def test_a_loaded_sequential_within_a_model_is_one(tmp_path: Path) -> None:
+    """It is called on other nodes and on arrays; the whole is built anew; all of it to the bit."""
+    twice = Dense(4, "tanh")
+    deep = pf.Sequential([twice, Dropout(0.2), pf.Sequential([Dense(4), BatchNorm()]), twice])
+    model = pf.Sequential([deep, Dense(2)], input_shape=(4,))
+    pf.Trainer(model).fit(X, np.tile(Y, 2), epochs=2, verbose=0)
+    model.layers[0].trainable = False
+    model.save(tmp_path / "n.pyframe")
     loaded = pf.load(tmp_path / "n.pyframe")
-    with pytest.raises(pf.CheckpointError, match="a file holds the graph of a model within"):
+    loaded.save(tmp_path / "again.pyframe")
+    for twin in (loaded, pf.load(tmp_path / "again.pyframe")):
+        names = [p.name for p in twin.parameters]
+        assert names == [p.name for p in model.parameters]
+        part = twin.layers[0].model
+        assert isinstance(part, pf.Sequential) and part.as_layer() is twin.layers[0]
+        assert len(part.layers) == 4 and part.layers[0] is part.layers[3]
+        assert not any(p.trainable for p in twin.layers[0].parameters)
+        z = pf.Placeholder("z", shape=(None, 4))
+        features = pf.Model(z, part(z))
+        np.testing.assert_array_equal(features(X), deep(X))
+        np.testing.assert_array_equal(part(X), deep(X))
+        before = twin(X)
+        last = twin.pop()
+        np.testing.assert_array_equal(twin(X), deep(X))
+        twin.add(last)
+        np.testing.assert_array_equal(twin(X), before)
+        assert [p.name for p in twin.parameters] == names
+        pf.Trainer(twin).fit(X, np.tile(Y, 2), epochs=1, verbose=0)
+        np.testing.assert_array_equal(part(X), deep(X))  # it is frozen
+        assert np.abs(twin(X) - before).max() > 0
+
+
+@pytest.mark.parametrize("make", [graph, lambda: pf.Sequential([Dense(4), lambda x: x * 2.0])])
+def test_a_loaded_part_that_no_arguments_make_says_so(make: Any, tmp_path: Path) -> None:
+    around(make()).save(tmp_path / "n.pyframe")
+    loaded = pf.load(tmp_path / "n.pyframe")
+    with pytest.raises(pf.CheckpointError, match="was a Nested, and its arguments could not be"):
         loaded.layers[0](pf.Placeholder("z", shape=(None, 4)))
+
+
+def test_a_nested_sequential_is_made_anew_by_estimators() -> None:
+    part = pf.Sequential([Dense(8, "tanh"), Dense(3)])
+    from pyframe.estimators import NetRegressor
+
+    part(X)  # built, with weights that no estimator takes
+    net = NetRegressor([part.as_layer(), Dense(1)], epochs=2, verbose=0, random_state=0)
+    first = net.fit(X, Y[:, 0]).predict(X)
+    np.testing.assert_array_equal(net.fit(X, Y[:, 0]).predict(X), first)
+
+
+def test_a_layer_with_weights_keeps_the_path_that_they_are_called_by() -> None:
+    model = pf.Sequential([Dense(4), Dense(4), Dense(2)], input_shape=(4,))
+    pf.Trainer(model).fit(X, np.tile(Y, 2), epochs=1, verbose=0)
+    second = model.layers[1]
+    rest = pf.Sequential([Dense(4), second, Dense(1)], input_shape=(4,))
+    rest.predict(X)
+    rest.pop()
+    rest.add(Dense(3))
+    for each in (model, rest):
+        for layer in each.layers:
+            assert all(p.name.startswith(f"{layer.path}/") for p in layer.parameters), layer
+            assert set(layer.parameters) <= set(each.parameters)
+    assert second.path == "dense_1"
+    assert [layer.path for layer in rest.layers] == ["dense", "dense_1", "dense_2"]
+    assert {"dense_1/weight", "dense_1/bias"} <= rest.get_weights().keys()

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import mutants
 import numpy as np
 import pytest
+import test_accumulation
+import test_callbacks
 import test_changed_gradients
 import test_optimizers
 
@@ -337,10 +339,11 @@ def test_the_core_as_it_is_passes(op: str, workshop: mutants.Workshop) -> None:
 # ---- faults in the updates, which have tests of their own ----
 
 UPDATE_FAULTS = [
+    ("p[i] -= rate * (v[i] + shrink * p[i]);", "p[i] -= rate * v[i];", "momentum, decoupled"),
     ("p[i] -= rate * (g[i] + decay * p[i]);", "p[i] += rate * (g[i] + decay * p[i]);", "sgd"),
     ("p[i] -= rate * (g[i] + decay * p[i]);", "p[i] -= rate * g[i];", "sgd, decay"),
     ("v[i] = momentum * v[i] + (g[i]", "v[i] = momentum * v[i] - (g[i]", "momentum"),
-    ("p[i] -= rate * (h + momentum * v[i]);", "p[i] -= rate * v[i];", "nesterov"),
+    ("p[i] -= rate * (h + momentum * v[i] + shrink * p[i]);", "p[i] -= rate * v[i];", "nesterov"),
     (
         "    double rest1 = 1.0 - pow(beta1, t), left2",
         "    t += 1;\n    double rest1 = 1.0 - pow(beta1, t), left2",
@@ -428,6 +431,23 @@ CHANGE_FAULTS = [
         "pf_philox(call->step->seed, call->stream, (uint64_t)(i / 4), 0,\n"
         "                  words);\n        pf_normal",
         test_changed_gradients.test_noise_is_normal_and_fades,
+    ),
+    *(
+        (old, new, test_accumulation.test_batches_of_no_weight_change_nothing)
+        for old, new in [
+            ("*weight += w;", "*weight += 1;"),
+            ("total[i] += (real)w * g[i];", "total[i] += g[i];"),
+            ("if (call->step->first_sample == 0) {", "if (call->step->step == 0) {"),
+            ("g[i] = scale * total[i];", "g[i] = total[i];"),
+        ]
+    ),
+    *(
+        (old, new, lambda: test_callbacks.test_the_model_ends_with_the_average(None, "step", 2))
+        for old, new in [
+            ("1.0 / (count + 1.0)", "1.0 / (count + 2.0)"),
+            ("if (count < 0) return PF_OK;", ""),
+            ("c.part * (p[i] - a[i]);", "c.part * p[i];"),
+        ]
     ),
 ]
 

@@ -329,6 +329,83 @@ def test_the_gradient_of_the_last_step_is_whole() -> None:
         plan.gradient(table)
 
 
+# ---- lazy updates ----
+
+
+def lazy_adam(p: Any, gradients: Any, rate: float, decay: float, betas: Any, amsgrad: bool) -> Any:
+    """Return a table after steps that see its rows alone whose gradient is not 0."""
+    p = p.copy()
+    m, v, largest = np.zeros_like(p), np.zeros_like(p), np.zeros_like(p)
+    for t, g in enumerate(gradients, start=1):
+        for row in np.flatnonzero(g.any(axis=1)):
+            m[row] = betas[0] * m[row] + (1 - betas[0]) * g[row]
+            v[row] = betas[1] * v[row] + (1 - betas[1]) * g[row] ** 2
+            largest[row] = np.maximum(largest[row], v[row]) if amsgrad else v[row]
+            root = np.sqrt(largest[row] / (1 - betas[1] ** t)) + 1e-8
+            p[row] -= rate * (decay * p[row] + m[row] / (1 - betas[0] ** t) / root)
+    return p
+
+
+@pytest.mark.parametrize("amsgrad", [False, True])
+@pytest.mark.parametrize("rows", [6, ROWS])
+@pytest.mark.parametrize(
+    "how", ["by rows", "whole", "clipped", "inspected", "applied", "in parts", "copied"]
+)
+def test_a_lazy_update_leaves_rows_without_a_gradient(how: str, rows: int, amsgrad: bool) -> None:
+    rng = np.random.default_rng(1)
+    first = rng.standard_normal((rows, UNITS))
+    table = pf.Parameter(first, "table", dtype="float64")
+    w = pf.Parameter(np.ones(UNITS), "w", dtype="float64")
+    x = pf.Placeholder("x", shape=(None,), dtype="int64")
+    cost = pf.Mean(pf.Square(pf.Tanh(pf.Embedding(x, table)) * w))
+    options = {"clip_norm": 1e9} if how == "clipped" else {}
+    optimizer = pf.optimizers.AdamW(
+        0.1, weight_decay=0.02, betas=(0.8, 0.9), amsgrad=amsgrad, lazy=True, **options
+    )
+    fuse = WHOLE if how == "whole" else True
+    metric = pf.MeanOf(cost, x)
+    plan = pf.compile(cost, optimizer, metrics=[metric], fuse=fuse, inspect=how == "inspected")
+    gradients = []
+    for step in range(12):
+        feed = {x: rng.integers(0, rows if step % 3 else 3, size=8)}
+        gradients.append(plan.loss_and_gradients(feed)[1][table])
+        if how == "applied":
+            plan.apply_gradients(plan.loss_and_gradients(feed)[1])
+        elif how == "in parts":
+            loop = pf.engine.loop.Loop(
+                plan.engine, feed, batch_size=3, accumulate=9, sums=metric, shuffle=False
+            )
+            with loop:
+                assert loop.run() == "done"
+        else:
+            plan.step(feed)
+        plan = copy.deepcopy(plan) if how == "copied" and step == 5 else plan
+        if plan.parameters[0] is not table and step == 5:
+            table, w = (next(p for p in plan.parameters if p.name == n) for n in ("table", "w"))
+            x = plan.graph.placeholders[0]
+    expected = lazy_adam(first, gradients, 0.1, 0.02, (0.8, 0.9), amsgrad)
+    np.testing.assert_allclose(table.value, expected, rtol=1e-12)
+    assert "rows" in kernels(plan)
+    assert (w.value != 1).all()
+
+
+def test_an_update_is_dense_unless_it_is_asked_to_be_lazy() -> None:
+    plan = network(pf.optimizers.Adam(0.1))
+    plan.step({p: [[1, 2, 3]] for p in plan.graph.placeholders})
+    assert not is_by_rows(plan)
+    with pytest.raises(pf.ArgumentError, match="lazy"):
+        pf.optimizers.Adam(lazy=2)
+
+
+def test_a_table_with_other_uses_is_updated_as_a_whole() -> None:
+    table = pf.Parameter(np.ones((6, UNITS)), "table")
+    x = pf.Placeholder("x", shape=(None,), dtype="int64")
+    cost = pf.Sum(pf.Embedding(x, table)) + pf.Sum(pf.Square(table))
+    plan = pf.compile(cost, pf.optimizers.Adam(0.1, lazy=True))
+    plan.step({x: [1]})
+    assert not is_by_rows(plan) and (table.value != 1).all()
+
+
 def test_given_gradients_are_applied_to_all_rows() -> None:
     plan, whole = (network(OPTIMIZERS["adagrad"](), fuse) for fuse in (True, WHOLE))
     for feed in batches(plan, 12):

@@ -18,11 +18,20 @@ from pyframe import optimizers as opt
 # Each reference gives the parameters after the steps of a list of gradients.
 
 
-def sgd(p, gradients, rate, momentum=0.0, nesterov=False, weight_decay=0.0):
-    """Sutskever et al., 2013, section 2."""
+def sgd(
+    p,
+    gradients,
+    rate,
+    momentum=0.0,
+    nesterov=False,
+    weight_decay=0.0,
+    decoupled_weight_decay=False,
+):
+    """Sutskever et al., 2013, section 2; Loshchilov, Hutter, 2019, algorithm 1."""
     v = np.zeros_like(p)
     for g in gradients:
-        h = g + weight_decay * p
+        h = g if decoupled_weight_decay else g + weight_decay * p
+        p = p - rate * weight_decay * p if decoupled_weight_decay else p
         v = momentum * v + h
         p = p - rate * (h + momentum * v if nesterov else v)
     return p
@@ -333,6 +342,9 @@ UPDATES: dict[str, Update] = {
     "nesterov, decay": Update(
         opt.SGD, sgd, {"momentum": 0.9, "nesterov": True, "weight_decay": 0.02}, "SGD"
     ),
+    "sgd, decoupled": Update(opt.SGD, sgd, DECOUPLED),
+    "momentum, decoupled": Update(opt.SGD, sgd, {**DECOUPLED, "momentum": 0.9}),
+    "nesterov, decoupled": Update(opt.SGD, sgd, {**DECOUPLED, "momentum": 0.9, "nesterov": True}),
     "adam": Update(opt.Adam, adam, {}, "Adam"),
     "adam, decay": Update(opt.Adam, adam, {"weight_decay": 0.05}, "Adam"),
     "adam, betas": Update(opt.Adam, adam, {"betas": (0.0, 0.5), "epsilon": 1e-2}, "Adam"),

@@ -8,7 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pyframe.callbacks.base import Callback, Logs
+from pyframe.engine.state import Average, TrainState
 from pyframe.errors import ArgumentError, check_flag, check_integer, check_number
+from pyframe.model import Model
 from pyframe.training.history import History
 
 
@@ -31,7 +33,8 @@ class WeightAverage(Callback):
     start_epoch : int, default 0
         The first epoch of a fit that counts, from 0: averaging begins when training has settled.
     every : {"epoch", "step"}
-        After what the average is updated. "step" stops the loop after every batch.
+        After what the average is updated. Steps do it in C, and one whose update was skipped does
+        not count.
     apply : bool, default True
         Whether the model has the average when a fit has ended; otherwise read `average`.
 
@@ -64,12 +67,8 @@ class WeightAverage(Callback):
     50
     """
 
-    aliases: ClassVar[tuple[str, ...]] = (
-        *("stochastic_weight_averaging", "swa", "ema", "exponential_moving_average"),
-        *("swap_ema_weights", "weight_averaging", "ema_weight_averaging"),
-    )
     _attributes: ClassVar[dict[str, str]] = {
-        **dict.fromkeys(["decay", "start_epoch", "apply", "average", "count"], ""),
+        **dict.fromkeys(["decay", "start_epoch", "apply"], ""),
         "every": "make a new WeightAverage",
     }
     _checks: ClassVar[dict[str, Callable[[Any], Any]]] = {
@@ -90,19 +89,42 @@ class WeightAverage(Callback):
         if every not in ("epoch", "step"):
             raise ArgumentError(f"every={every!r}; use 'epoch' or 'step'")
         self.decay, self.start_epoch, self.every, self.apply = decay, start_epoch, every, apply
-        self.average: dict[str, Any] = {}
-        self.count = 0
+        self._average: dict[str, Any] = {}
+        self._count = self._epochs = 0
+        # What the steps of a fit that is under way add to, and the model whose weights it is of.
+        self._live: tuple[Average, Model] | None = None
+        self._begun: Average | None = None
 
-    def listens_to(self, event: str) -> bool:
-        """Return whether it counts steps, if that is the event: each would end a stretch in C."""
-        return super().listens_to(event) and (event != "on_batch_end" or self.every == "step")
+    @property
+    def average(self) -> dict[str, Any]:
+        """By the names that `Model.get_weights` gives; empty before anything has counted."""
+        if self._live is None:
+            return self._average
+        average, model = self._live
+        if average.count <= 0:
+            return {}
+        names, leaves = model.graph.names, [*model.parameters, *model.states]
+        return {names[p]: average.of(p).copy() for p in leaves}
+
+    @property
+    def count(self) -> int:
+        """How many weights are in the average."""
+        return max(self._count if self._live is None else self._live[0].count, 0)
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = {"_average": self.average, "_count": self.count, "_live": None, "_begun": None}
+        return {**vars(self), **own}
+
+    def begin(self, state: TrainState, steps: int) -> Average:
+        """Return what each step of a fit that begins adds to; of so many steps is an epoch."""
+        self._begun = state.average(self.decay)
+        self._begun.count = -self.start_epoch * steps
+        return self._begun
 
     def on_fit_start(self, trainer: Any) -> None:
-        self.average, self.count, self._epochs = {}, 0, 0
-
-    def on_batch_end(self, trainer: Any, step: int, logs: Logs) -> None:
-        if self.every == "step" and self._epochs >= self.start_epoch:
-            self._add(trainer)
+        self._average, self._count, self._epochs, self._live = {}, 0, 0, None
+        if self._begun is not None:
+            self._live, self._begun = (self._begun, trainer.model), None
 
     def on_epoch_end(self, trainer: Any, epoch: int, logs: Logs) -> None:
         if self.every == "epoch" and self._epochs >= self.start_epoch:
@@ -111,22 +133,33 @@ class WeightAverage(Callback):
 
     def _add(self, trainer: Any) -> None:
         weights = trainer.model.get_weights()
-        if not self.count:
-            self.average = {name: value.copy() for name, value in weights.items()}
+        if not self._count:
+            self._average = {name: value.copy() for name, value in weights.items()}
         else:
-            part = 1.0 / (self.count + 1) if self.decay is None else 1.0 - self.decay
+            part = 1.0 / (self._count + 1) if self.decay is None else 1.0 - self.decay
             for name, value in weights.items():
-                self.average[name] += (part * (value - self.average[name])).astype(value.dtype)
-        self.count += 1
+                average = self._average[name]
+                average += (part * (value - average)).astype(value.dtype)
+        self._count += 1
 
     def on_fit_end(self, trainer: Any, history: History) -> None:
+        self._average, self._count, self._live = self.average, self.count, None
         if self.apply and self.count:
             trainer.model.set_weights(self.average)
 
     def training_state(self, trainer: Any) -> dict[str, Any]:
-        return {"average": dict(self.average), "count": self.count, "epochs": self._epochs}
+        count = self._count if self._live is None else self._live[0].count
+        return {"average": dict(self.average), "count": count, "epochs": self._epochs}
 
     def restore_training_state(self, trainer: Any, state: dict[str, Any]) -> None:
-        self.average = {name: np.array(value) for name, value in state["average"].items()}
-        self.count = check_integer("count", state["count"], at_least=0)
+        count = check_integer("count", state["count"])
         self._epochs = check_integer("epochs", state["epochs"], at_least=0)
+        average = {name: np.array(value) for name, value in state["average"].items()}
+        if self._live is None:
+            self._average, self._count = average, count
+            return
+        live, model = self._live
+        names = model.graph.names
+        for p in [*model.parameters, *model.states] if count > 0 else ():
+            live.of(p)[...] = average[names[p]]
+        live.count = count

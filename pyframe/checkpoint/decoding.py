@@ -196,9 +196,7 @@ class Decoder:
         layer: Layer
         if cls is None or config is None:
             why = "its arguments could not be saved"
-            if name == "Nested":
-                why = "a file holds the graph of a model within a model, and not the model itself"
-            elif cls is None:
+            if cls is None:
                 why = missing.why(self.description, "layers", name)
             origin = self.description["provenance"]["layers"].get(name)
             layer = LostLayer(name, why, name=_name(record["name"]), origin=origin)

@@ -73,13 +73,16 @@ class Emission:
     instructions : list of Instruction
     update_at : int
         The first instruction of the update, -1 if there is none.
+    begin_at, part_at : int
+        The first instruction that each part of a step runs, and the first that its last part alone
+        does.
     """
 
     def __init__(self, request: Request, specs: Specs, values: Values) -> None:
         self.request, self.specs, self.values = request, specs, values
         self.rows: list[Row] = []
         self.instructions: list[Instruction] = []
-        self.update_at = -1
+        self.update_at, self.begin_at, self.part_at = -1, 0, 0
         self._slots: list[int] = []
         self._attributes = bytearray()
         self._flags = lib.PF_TRAINING if request.training else 0
@@ -218,7 +221,9 @@ class Emission:
         head = len(self.instructions)
         self._add(Row(call.label, ROWS, None, inputs, [], None), 0, [], [], b"", 0, 0)
         self._write_call(call)
-        units = known_shape(self.values.specs[inputs[0]])[1]
+        sums = call.rows.sums  # an array may also be known by its address, as a part of a buffer
+        is_array = isinstance(sums, np.ndarray)
+        units = sums.shape[1] if is_array else known_shape(self.values.specs[inputs[0]])[1]
         moved = self.values.bytes[inputs[0]] * (1 + 2 * len(call.states))
         self.instructions[head + 1] = self.instructions[head + 1]._replace(work=moved)
         row_bytes = max(units * call.dtype.itemsize, 1)
@@ -316,6 +321,7 @@ class Emission:
         spec.arena_bytes, spec.base_count = arena_bytes, self.values.base_count
         spec.feed_count = len(request.feeds)
         spec.update_at, spec.detect_anomaly = self.update_at, int(request.detect_anomaly)
+        spec.begin_at, spec.part_at = self.begin_at, self.part_at
         pointer = lib.pf_program_new(spec)
         if pointer == ffi.NULL:
             raise ResourceError("there is no memory left for the program")

@@ -17,7 +17,7 @@ from pyframe.engine.execution import check_feed, resolve_feed
 from pyframe.engine.lowering import lower
 from pyframe.engine.placement import place
 from pyframe.engine.program import Context, Program, Request, Specialization
-from pyframe.engine.state import TrainState
+from pyframe.engine.state import Average, TrainState
 from pyframe.errors import (
     ArgumentError,
     BusyError,
@@ -140,7 +140,11 @@ class Engine:
             "parameters": self.parameters,
             **{name: getattr(self, name) for name in names},
             "trained": (self.state.slot_kinds, self.state.trained, self.state.groups),
-            "tables": (list(self.state.tables.by_rows), self.state.tables.whole),
+            "tables": (
+                list(self.state.tables.by_rows),
+                self.state.tables.whole,
+                self.state.tables.lazy,
+            ),
             "_read": self._read_once,
             "snapshot": snapshot,
         }
@@ -263,23 +267,32 @@ class Engine:
     # ---- programs ----
 
     def specialize(
-        self, mode: str, outputs: list[Value], feeds: dict[Placeholder, Array], training: bool
+        self,
+        mode: str,
+        outputs: list[Value],
+        feeds: dict[Placeholder, Array],
+        training: bool,
+        averages: Sequence[Average] = (),
     ) -> Specialization:
         """Return the program for the shapes of some feeds, made at the first that needs it.
 
         Parameters
         ----------
-        mode : {"train", "apply", "gradients", "evaluate", "run"}
-            "apply" is a step on gradients that are fed; see `given`.
+        mode : {"train", "accumulate", "apply", "gradients", "evaluate", "run"}
+            "apply" is a step on gradients that are fed; see `given`. "accumulate" is one that runs
+            in parts.
         outputs : list of Value
+            To accumulate: what `TrainState.lower` takes.
         feeds : dict of Placeholder to ndarray
         training : bool
             Whether dropout drops and batch statistics are used.
+        averages : list of Average
+            To which a step adds its result.
         """
         shapes = tuple((id(p), a.shape) for p, a in feeds.items())
         wanted = tuple((id(v.node), v.index) for v in outputs)
         still = tuple(s.frozen for s in self.states) if training else ()
-        key = (mode, training, still, wanted, frozenset(shapes))
+        key = (mode, training, still, wanted, frozenset(shapes), *averages)
         found = self._cached(key)
         if found is not None:
             return found
@@ -288,12 +301,10 @@ class Engine:
             if found is not None:
                 return found
             specs = {p: Spec(a.shape, a.dtype) for p, a in feeds.items()}
-            made = with_collector_paused(
-                lambda: Specialization(
-                    lower(self._request(mode, list(outputs), specs, training)),
-                    self.state.guards,
-                )
-            )
+            request = self._request(mode, list(outputs), specs, training)
+            for average in averages:
+                request.update += average.calls()
+            made = with_collector_paused(lambda: Specialization(lower(request), self.state.guards))
             with self._lock:
                 self.specializations[key] = made
                 while len(self.specializations) > SPECIALIZATIONS:
@@ -325,11 +336,12 @@ class Engine:
         if training and self.states:
             request.state_arrays = train.shadow_arrays()
             request.before += train.shadow_calls()
-        if mode in ("train", "gradients", "evaluate"):
+        trains = mode in ("train", "accumulate")
+        if trains or mode in ("gradients", "evaluate"):
             request.cost = self.cost
-        if mode in ("train", "evaluate"):
+        if trains or mode == "evaluate":
             request.records = list(self.metrics)
-        if mode == "gradients" or (mode == "train" and self.optimizer.needs_gradients):
+        if mode == "gradients" or (trains and self.optimizer.needs_gradients):
             assert self.gradients is not None
             total = self.gradients.total
             trained = train.trained or self.trained_parameters()
@@ -341,8 +353,8 @@ class Engine:
         if mode == "apply":
             request.cost, given = self.given()
             request.gradients = [(p, given[p], train.gradient_array(p)) for p in train.trained]
-        if mode in ("train", "apply"):
-            train.lower(request)
+        if trains or mode == "apply":
+            train.lower(request, outputs[0] if mode == "accumulate" else None)
         if mode == "apply":
             request.again.clear()  # wherever they were taken
         return request

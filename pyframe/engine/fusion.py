@@ -320,7 +320,9 @@ def join_updates(
             (
                 group
                 for group in groups
-                if group[-1].elementwise and any(same(array, x) for x in group[-1].inputs)
+                if group[-1].elementwise
+                and group[-1].rows is None
+                and any(same(array, x) for x in group[-1].inputs)
             ),
             None,
         )

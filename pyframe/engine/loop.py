@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
@@ -14,9 +14,9 @@ import numpy as np
 from pyframe.engine.engine import Engine
 from pyframe.engine.execution import SECONDS_PER_LOOK, give_up, handle
 from pyframe.engine.program import Context, Specialization
-from pyframe.engine.state import check_rate
+from pyframe.engine.state import Average, check_rate
 from pyframe.errors import ArgumentError, CopyError, LabelError, check_integer
-from pyframe.graph.node import Placeholder
+from pyframe.graph.node import Placeholder, Value
 from pyframe.graph.spec import Array, describe
 from pyframe.native.core import ffi, lib, pointer, typed_pointer
 from pyframe.native.guards import reading
@@ -98,6 +98,15 @@ class Loop:
         epoch. A full batch is read in order all the same.
     training : bool
         False evaluates: only loss and metrics are computed, and nothing is claimed.
+    accumulate : int, default 1
+        Batches whose gradients are averaged before an update: a step is on so many, and on the rest
+        at the end of an epoch. Its result is that of one step on all of their rows at once, but for
+        statistics of a batch. The optimizer has to take gradients, of the parameters as they are.
+    sums : Value, optional
+        To accumulate: the metric of the plan, (2,), that gives the loss of a batch times its
+        weight, and its weight.
+    averages : list of Average
+        To which each step adds parameters and states as they are after it.
     claimed : bool, default False
         Whether the caller has claimed the parameters already, for longer than the loop lives; see
         `Plan.claim`. So an exception from a signal handler, which may come where a block begins or
@@ -109,7 +118,7 @@ class Loop:
     epoch : int
         Finished epochs.
     batch_index, batches : int
-        Batches done in the present epoch, and in a whole one.
+        Steps done in the present epoch, and in a whole one.
     arrays : dict of Placeholder to ndarray
         What it reads.
     records : ndarray of float64, (epoch, width)
@@ -135,6 +144,9 @@ class Loop:
         training: bool = True,
         order: Callable[[int], Array] | None = None,
         claimed: bool = False,
+        accumulate: int = 1,
+        sums: Value | None = None,
+        averages: Sequence[Average] = (),
     ) -> None:
         self._loop: Any = None
         if training:
@@ -145,7 +157,11 @@ class Loop:
         self.arrays = arrays
         self.samples = len(next(iter(self.arrays.values())))
         self.batch_size = check_batch_size(batch_size, self.samples)
-        self.batches = -(-self.samples // self.batch_size)
+        parts = check_integer("accumulate", accumulate, at_least=1)
+        self.step_rows = min(parts * self.batch_size, self.samples)
+        self.batches = -(-self.samples // self.step_rows)
+        self._averages = averages
+        self._sums = sums if self.step_rows > self.batch_size else None
         self.epochs = check_integer("epochs", epochs, at_least=0)
         self._seed = check_integer("seed", seed, at_least=0, at_most=2**64 - 1)
         self._first_epoch = check_integer("first_epoch", first_epoch, at_least=0)
@@ -197,7 +213,10 @@ class Loop:
         engine = self._engine
         feeds = {p: a[:rows] for p, a in self.arrays.items()}
         mode = "train" if self._training else "evaluate"
-        specialization = engine.specialize(mode, [], feeds, self._training)
+        outputs: list[Value] = []
+        if self._sums is not None:
+            mode, outputs = "accumulate", [self._sums]
+        specialization = engine.specialize(mode, outputs, feeds, self._training, self._averages)
         context = self._stack.enter_context(engine.context(specialization))
         context.bind(feeds)
         context.feeds = list(self.arrays.values())
@@ -209,6 +228,7 @@ class Loop:
         self._tail_context = self._specialize(rest)[1] if rest else None
         program = self._full.program
         self.width = sum(program.record_widths)
+        self._step_sums = np.zeros(self.width)
         loop = self._loop = ffi.new("pf_loop *")
         self.tally = Tally(loop, np.zeros((min(self.epochs, 1024) + 1, self.width)))
         loop.size, loop.flags = ffi.sizeof("pf_loop"), self._flags
@@ -216,7 +236,8 @@ class Loop:
         loop.tail = self._tail_context.pointer if self._tail_context else ffi.NULL
         self._rows = np.empty(self.samples, np.int64)
         loop.order = typed_pointer("int64_t *", self._rows)
-        loop.samples, loop.batch = self.samples, self.batch_size
+        loop.samples, loop.batch, loop.part = self.samples, self.step_rows, self.batch_size
+        loop.sums = typed_pointer("double *", self._step_sums)
         loop.seed = self._seed
         # Counted in C with the step itself, and an evaluation takes none.
         loop.step_count = self._engine.state.step_count if self._training else self._evaluated
@@ -313,7 +334,7 @@ class Loop:
     @property
     def samples_done(self) -> int:
         """Finished rows, over all epochs."""
-        return self.epoch * self.samples + self.batch_index * self.batch_size
+        return self.epoch * self.samples + self.batch_index * self.step_rows
 
     @property
     def records(self) -> Array:
@@ -328,6 +349,11 @@ class Loop:
     @property
     def loss(self) -> float:
         """The loss of the step that was finished last."""
+        if self._sums is not None:
+            at = self._engine.metrics.index(self._sums)
+            first = sum(self._full.program.record_widths[:at])
+            total, weight = self._step_sums[first : first + 2].tolist()
+            return total / weight if weight else math.nan
         context = self._full_context
         if self._tail_context is not None and self.batch_index == 0 and self.epoch > 0:
             context = self._tail_context
@@ -398,7 +424,7 @@ class Loop:
         labels = [a for a in self.arrays.values() if a.dtype == np.int64]
         if error.index is None or len(labels) != 1:
             return None
-        place = self._loop.batch_index * self.batch_size
+        place = self._loop.batch_index * self.step_rows + self._loop.part_index * self.batch_size
         place += error.index // math.prod(labels[0].shape[1:])
         gathered = self._flags & (lib.PF_LOOP_SHUFFLE | lib.PF_LOOP_GATHER)
         return int(self._rows[place]) if gathered else int(place)
@@ -414,7 +440,7 @@ class Loop:
         if self._loop.in_step:
             if give_up(self._current()):
                 lib.pf_loop_end_step(self._loop)
-            self._loop.in_step = 0
+            self._loop.in_step = self._loop.part_index = 0
 
     def close(self) -> None:
         """Drop the current step and release the parameters."""

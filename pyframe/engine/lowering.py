@@ -41,12 +41,15 @@ def lower(request: Request) -> Program:
     memory.plan(groups, targets)
     emission = Emission(request, specs, values)
     emission.write_calls(request.before)
+    emission.begin_at = len(emission.rows)
     emission.write_groups(groups)
     emission.write_copies(copies)
     if request.again:
         emission.write_calls(request.again)
         emission.write_groups(groups)
         emission.write_copies(copies)
+    emission.write_calls(request.add)
+    emission.part_at = len(emission.rows)
     cost_id = emission.write_cost()
     emission.write_update()
     return Program(

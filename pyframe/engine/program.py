@@ -31,8 +31,8 @@ COPY_KERNEL = "copy"  # moves a gradient to its segment, and states to and from 
 class Rows(NamedTuple):
     """Rows of a table: `sums` (n, d), those that are not 0 to be used, and their n numbers."""
 
-    sums: Value
-    numbers: Sequence[Value]
+    sums: Any  # a Value, or an array: all rows of a table
+    numbers: Sequence[Any]
 
 
 class FlatCall(NamedTuple):
@@ -81,6 +81,7 @@ class Request:
     state_arrays: dict[Parameter, Array] = field(default_factory=dict)
     before: list[FlatCall] = field(default_factory=list)
     again: list[FlatCall] = field(default_factory=list)  # after which all nodes run once more
+    add: list[FlatCall] = field(default_factory=list)  # that end each part of a step
     after: list[FlatCall] = field(default_factory=list)
     update: list[FlatCall] = field(default_factory=list)
     keep_all: bool = False

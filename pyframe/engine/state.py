@@ -92,10 +92,55 @@ class Tables(NamedTuple):
         Those that may be updated by rows, each a span of its own, and their gradients.
     whole : dict of Parameter to str
         Those that are updated as a whole, and why.
+    lazy : frozenset of Parameter
+        Those of whatever size, each a span of its own, of which an update leaves the rows whose
+        gradient is 0 although it would change them.
     """
 
     by_rows: dict[Parameter, Rows]
     whole: dict[Parameter, str]
+    lazy: frozenset[Parameter] = frozenset()
+
+
+class Average:
+    """An average of all parameters and states of a train state, to which each step adds them.
+
+    Made by `TrainState.average`.
+
+    Attributes
+    ----------
+    count : int
+        How many steps are in it; below 0, how many more are not to be.
+    """
+
+    def __init__(self, decay: float | None, storages: Sequence[Storage]) -> None:
+        self._decay = np.full(1, -1.0 if decay is None else decay)
+        self._parts = {
+            id(s): (s, empty_aligned(s.data.size, s.data.dtype), np.zeros(1)) for s in storages
+        }
+
+    @property
+    def count(self) -> int:
+        return int(next(iter(self._parts.values()))[2][0])
+
+    @count.setter
+    def count(self, count: int) -> None:
+        for _, _, counted in self._parts.values():
+            counted[0] = count
+
+    def of(self, parameter: Parameter) -> Array:
+        """Return the average of a parameter or state, as a view."""
+        array = self._parts[id(parameter.place.storage)][1]
+        return _part(array, parameter).reshape(known_shape(parameter.spec))
+
+    def calls(self) -> list[FlatCall]:
+        """Return what adds to it."""
+        return [
+            FlatCall(
+                f"average[{i}]", "average_update", a.dtype, (s.data, self._decay), (), (a, count)
+            )
+            for i, (s, a, count) in enumerate(self._parts.values())
+        ]
 
 
 class TrainState:
@@ -116,6 +161,9 @@ class TrainState:
         self.storages = _unique([p.place.storage for p in [*parameters, *states]])
         self.guards: list[Guard] = in_order(s.guard for s in self.storages)
         self._gradients: dict[int, Array] = {}
+        # Of the parts of a step, whichever programs these are: sums of gradients, and of weights.
+        self._totals: dict[int, Array] = {}
+        self._weights: list[Array] = []
         self._shadows: dict[int, Array] = {}
         self._candidates: dict[int, Array] = {}
         self._masks: dict[int, Array] = {}
@@ -161,8 +209,9 @@ class TrainState:
             self.trained,
             dict(zip(self.trained, self.groups, strict=True)).__getitem__,
             getattr(self.optimizer, "layerwise", False),
-            self.tables.by_rows,
+            self.tables.lazy.union(self.tables.by_rows),
         )
+        self._weights = [np.zeros(1) for _ in self.spans]
         for span in self.spans:
             made = {name: self._new_slot(span, name, kind) for name, kind in self.slot_kinds}
             self.slots.append(Slots(getattr(self.optimizer, "name", ""), made))
@@ -171,6 +220,12 @@ class TrainState:
         """Return the group by which the optimizer treats a parameter."""
         group_of = getattr(self.optimizer, "group_of", lambda parameter: parameter.group)
         return str(group_of(parameter))
+
+    def is_lazy(self, table: Parameter) -> bool:
+        """Return whether the update is not to see rows of a table whose gradient is 0."""
+        if self.optimizer.is_python:
+            return False
+        return any(call.lazy for call in self.optimizer.calls(self.group_of(table)))
 
     def need_of_all_rows(self, table: Parameter) -> str:
         """Return why an update has to see each row of a table; empty: it need not."""
@@ -183,7 +238,8 @@ class TrainState:
         clips_itself = getattr(optimizer, "clips_itself", lambda group: False)
         if any(optimizer.clip_calls(*([group] if clips_itself(group) else []))):
             return f"{name} looks at all gradients first, for its clip or the like"
-        if not all(call.elementwise and call.skips_zeros for call in optimizer.calls(group)):
+        calls = optimizer.calls(group)
+        if not all(c.elementwise and (c.skips_zeros or c.lazy) for c in calls):
             return f"{name}, with these options, changes what has a gradient of 0"
         return ""
 
@@ -274,6 +330,10 @@ class TrainState:
                     result[f"slots/{name}/{i}"] = slot
         return result
 
+    def average(self, decay: float | None) -> Average:
+        """Return a new average, all steps alike or exponentially fading."""
+        return Average(decay, self.storages)
+
     # ---- calls ----
 
     def shadow_calls(self, *, commit: bool = False) -> list[FlatCall]:
@@ -288,8 +348,12 @@ class TrainState:
                 calls.append(FlatCall(label, COPY_KERNEL, state.dtype, (source,), (target,)))
         return calls
 
-    def lower(self, request: Request) -> None:
-        """Add proposals, clipping and the update to a request."""
+    def lower(self, request: Request, sums: Value | None = None) -> None:
+        """Add proposals, clipping and the update to a request.
+
+        With `sums`, of which the second number is what a part of a step counts by, gradients are
+        the mean over all parts.
+        """
         optimizer = self.optimizer
         self._names = {p: request.names.get(p, p.label()) for p in self.trained}
         self._rows = [self._rows_of(span, request) for span in self.spans]
@@ -313,6 +377,8 @@ class TrainState:
             request.again += self._over_all("ascent", calls, operands, everyone, self._norm)
             if self.states:
                 request.again += self.shadow_calls()
+        if sums is not None:
+            self._accumulate(request, operands, sums)
         request.after += self._clip_calls(operands)
         if optimizer.is_python:
             request.update.append(self._python_call(operands))
@@ -323,16 +389,32 @@ class TrainState:
         if self.states:
             request.update += self.shadow_calls(commit=True)
 
+    def _accumulate(self, request: Request, operands: list[dict[str, Any]], sums: Value) -> None:
+        """Add the calls that add up the gradients of the parts of a step, and divide them."""
+        for i, (span, names) in enumerate(zip(self.spans, operands, strict=True)):
+            total = span.of(self._like(self._totals, span.storage))
+            gradients, weight, label = names["gradients"], self._weights[i], f"accumulate[{i}]"
+            inputs: tuple[Any, ...] = (gradients, sums)
+            call = FlatCall(label, "add_gradients", total.dtype, inputs, (), (total, weight))
+            request.add.append(call)
+            inputs = (total, weight)
+            call = FlatCall(label, "mean_gradients", total.dtype, inputs, (), (gradients,))
+            request.after.append(call._replace(elementwise=True))
+
     def _constraint_calls(self, arrays: Mapping[Parameter, Array]) -> list[FlatCall]:
         """Return the calls that bring what is trained to what its constraints say."""
         constrained = [p for p in self.trained if p.constraint is not None]
         return [call for p in constrained for call in constraint_calls(p, arrays[p])]
 
     def _rows_of(self, span: Span, request: Request) -> Rows | None:
-        """Return what there is of the gradient of a span that is a table updated by rows."""
+        """Return what an update is made of in a span that is a table updated by rows."""
         for table, rows in request.row_gradients.items():
             if table.place == (span.storage, span.start):
                 return rows
+        for table in self.tables.lazy:
+            if table.place == (span.storage, span.start):
+                whole = self.gradient_array(table).reshape(known_shape(table.spec))
+                return Rows(whole, [np.arange(len(whole))])
         return None
 
     def _operands(self, i: int, cost: Value | None) -> dict[str, Any]:
@@ -341,7 +423,9 @@ class TrainState:
         if self.optimizer.needs_gradients:
             rows = self._rows[i]
             operands["gradients"] = (
-                span.of(self._like(self._gradients, span.storage)) if rows is None else rows.sums
+                rows.sums
+                if rows is not None and isinstance(rows.sums, Value)
+                else span.of(self._like(self._gradients, span.storage))
             )
         sharpness, noise = (
             getattr(self.optimizer, name, None) for name in ("sharpness", "gradient_noise")
@@ -358,8 +442,12 @@ class TrainState:
     def _calls(self, make: Callable[[str], Any], operands: list[dict[str, Any]]) -> list[FlatCall]:
         result = []
         for i, names in enumerate(operands):
+            rows = self._rows[i]
+            if rows is not None:
+                names = {**names, "gradients": rows.sums}
             for call in make(self.spans[i].group):
-                result.append(self._flat(f"{self.optimizer.name}[{i}]", i, call, names))
+                flat = self._flat(f"{self.optimizer.name}[{i}]", i, call, names)
+                result.append(flat._replace(rows=rows))
         return result
 
     def _flat(self, label: str, i: int, call: Any, names: dict[str, Any]) -> FlatCall:
@@ -384,7 +472,6 @@ class TrainState:
             operations=call.operations,
             explain=self._explain_nonfinite,
             scratch=call.scratch * (span.stop - span.start) * dtype.itemsize,
-            rows=self._rows[i],
         )
 
     def _explain_nonfinite(self, step: int) -> AnomalyError:

@@ -2,7 +2,8 @@
 
 The gradient of a look-up is 0 in all rows that were not used. `Op.by_rows` gives the others, and
 where the optimizer leaves what has a gradient of 0 as it is, nothing else has to be touched: a step
-takes time for the rows used, and the table has the same bits as if it took time for all.
+takes time for the rows used, and the table has the same bits as if it took time for all. A lazy
+optimizer leaves it by decision: then a gradient that is whole is looked through for such rows.
 """
 
 from __future__ import annotations
@@ -33,12 +34,17 @@ def choose(
 ) -> Tables:
     """Return the tables among the parameters that a plan trains."""
     optimizer, whole, candidates = state.optimizer, dict[Parameter, str](), list[Parameter]()
+    lazy: list[Parameter] = []
     if optimizer is None or not optimizer.needs_gradients:
         return Tables({}, {})
     gradients = differentiated()
     assert gradients is not None
     for p in parameters:
-        if p.size < LEAST_ELEMENTS or not any(map(_is_made_of_rows, _parts(gradients, p))):
+        if not any(map(_is_made_of_rows, _parts(gradients, p))):
+            continue
+        if state.is_lazy(p):
+            lazy.append(p)
+        elif p.size < LEAST_ELEMENTS:
             continue
         if "rows" not in fuse:
             whole[p] = "the plan was compiled without the fusion 'rows'"
@@ -47,16 +53,18 @@ def choose(
         else:
             candidates.append(p)
     found = _row_gradients(gradients, candidates)
-    return Tables(found, whole | {p: OTHER_USES for p in candidates if p not in found})
+    whole |= {p: OTHER_USES for p in candidates if p not in found}
+    return Tables(found, whole, frozenset(_row_gradients(gradients, lazy)))
 
 
 def chosen(
     differentiated: Callable[[], Gradients | None],
     by_rows: Sequence[Parameter],
     whole: dict[Parameter, str],
+    lazy: frozenset[Parameter],
 ) -> Tables:
     """Return tables as they were chosen for a plan that this one is a copy of."""
-    return Tables(_row_gradients(differentiated(), by_rows) if by_rows else {}, whole)
+    return Tables(_row_gradients(differentiated(), by_rows) if by_rows else {}, whole, lazy)
 
 
 def _row_gradients(

@@ -465,9 +465,13 @@ class Layer(Strict):
         return {name: registered_name(getattr(self, name)) for name in names}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Self:
+    def from_config(cls, config: dict[str, Any]) -> Layer:
         """Return a new layer, not yet built, from what `config` returned."""
         return cls(**config)
+
+    def anew(self, config: dict[str, Any]) -> Layer:
+        """Return a new layer of this kind, not yet built, from what `config` returned."""
+        return type(self).from_config(config)
 
     def __repr__(self) -> str:
         count = sum(p.size for p in self.parameters)
@@ -492,7 +496,7 @@ def unbuilt(layer: Layer) -> Layer:
     if not layer.built:
         return copy.deepcopy(layer)
     given = {key: _made_anew(value) for key, value in layer.config().items()}
-    fresh = type(layer).from_config(given)
+    fresh = layer.anew(given)
     fresh.trainable = layer.trainable
     return fresh
 
@@ -552,6 +556,8 @@ def layers_of(order: Iterable[Node]) -> list[Layer]:
 def name_layers(layers: Sequence[Layer], order: Sequence[Node]) -> None:
     """Give every layer of a model a unique path, and its nodes the name ``<path>/<name or op>``.
 
+    A layer whose parameters have values already, which are called by its path, keeps it if it can.
+
     Raises
     ------
     ArgumentError
@@ -564,11 +570,17 @@ def name_layers(layers: Sequence[Layer], order: Sequence[Node]) -> None:
                 raise ArgumentError(f"two layers of one model are called {layer.name!r}")
             taken.add(layer.name)
             layer.rename(layer.name)
-    for layer in layers:
-        if layer.name is None:
-            path = unused_name(snake_case(type(layer).__name__), taken)
-            taken.add(path)
-            layer.rename(path)
+    unnamed = [layer for layer in layers if layer.name is None]
+    for layer in list(unnamed):
+        placed = any(p.is_placed for p in [*layer.parameters, *layer.states])
+        if placed and layer.path not in taken:
+            taken.add(layer.path)
+            layer.rename(layer.path)
+            unnamed.remove(layer)
+    for layer in unnamed:
+        path = unused_name(snake_case(type(layer).__name__), taken)
+        taken.add(path)
+        layer.rename(path)
     for node in order:
         owner = layer_of(node)
         if owner is not None:

@@ -37,7 +37,7 @@ class Moments(Optimizer):
         result["betas"] = check_betas(options["betas"])
         result["epsilon"] = check_number("epsilon", options["epsilon"], above=0)
         result["weight_decay"] = check_number("weight_decay", options["weight_decay"], at_least=0)
-        for flag in ("epsilon_hat", "decoupled_weight_decay", "amsgrad"):
+        for flag in ("epsilon_hat", "decoupled_weight_decay", "amsgrad", "lazy"):
             if flag in options:
                 result[flag] = check_flag(flag, options[flag])
         return result
@@ -98,6 +98,10 @@ class Adam(Moments):
         Adds ``weight_decay / 2 * sum(p**2)`` to the loss, in effect.
     amsgrad : bool, default False
         Divide by the root of the largest v so far, so that no step grows because v has fallen.
+    lazy : bool, default False
+        Of a table that is looked up and has no other uses, as that of an `Embedding`, leave the
+        rows whose gradient is 0 as they are, with their moments and without decay. t counts all
+        steps. It is another update, and a step takes time for the rows used alone.
     clip_value, clip_norm, nonfinite, gradient_noise, sharpness, groups
         As for every `Optimizer`.
 
@@ -109,7 +113,8 @@ class Adam(Moments):
     ----------
     Kingma, Ba, "Adam: a method for stochastic optimization", 2015, algorithm 1; its
     end of section 2 for `epsilon_hat`. Reddi, Kale, Kumar, "On the convergence of Adam and
-    beyond", 2018, algorithm 2, for `amsgrad`; with v corrected, as in PyTorch.
+    beyond", 2018, algorithm 2, for `amsgrad`; with v corrected, as in PyTorch. `lazy` is what
+    PyTorch calls SparseAdam, with `epsilon_hat`.
 
     Examples
     --------
@@ -130,6 +135,7 @@ class Adam(Moments):
         epsilon_hat: bool = False,
         weight_decay: float = 0.0,
         amsgrad: bool = False,
+        lazy: bool = False,
         clip_value: float | None = None,
         clip_norm: float | None = None,
         nonfinite: str | None = None,
@@ -150,6 +156,7 @@ class Adam(Moments):
             epsilon_hat=epsilon_hat,
             weight_decay=weight_decay,
             amsgrad=amsgrad,
+            lazy=lazy,
         )
 
     @property
@@ -161,7 +168,9 @@ class Adam(Moments):
 
     def calls(self, group: str) -> list[Call]:
         (call,) = super().calls(group)
-        if self.for_group(group)["amsgrad"]:
+        options = self.for_group(group)
+        call = call._replace(lazy=options["lazy"])
+        if options["amsgrad"]:
             return [call]
         return [call._replace(states=("parameters", *Moments.slots))]
 
@@ -181,7 +190,7 @@ class AdamW(Adam):
     epsilon : float, above 0, default 1e-8
     weight_decay : float, at least 0, default 0.01
         Often 0 for biases and norms: ``groups={"bias": {"weight_decay": 0.0}}``.
-    amsgrad : bool, default False
+    amsgrad, lazy : bool, default False
         As for `Adam`.
     clip_value, clip_norm, nonfinite, gradient_noise, sharpness, groups
         As for every `Optimizer`.
@@ -195,7 +204,8 @@ class AdamW(Adam):
     --------
     >>> import pyframe as pf
     >>> pf.optimizers.AdamW(3e-4, weight_decay=0.1)
-    AdamW(learning_rate=0.0003, betas=[0.9, 0.999], epsilon=1e-08, weight_decay=0.1, amsgrad=False)
+    AdamW(learning_rate=0.0003, betas=[0.9, 0.999], epsilon=1e-08, weight_decay=0.1, \
+amsgrad=False, lazy=False)
     """
 
     name = "adamw"
@@ -209,6 +219,7 @@ class AdamW(Adam):
         epsilon: float = 1e-8,
         weight_decay: float = 0.01,
         amsgrad: bool = False,
+        lazy: bool = False,
         clip_value: float | None = None,
         clip_norm: float | None = None,
         nonfinite: str | None = None,
@@ -229,6 +240,7 @@ class AdamW(Adam):
             epsilon=epsilon,
             weight_decay=weight_decay,
             amsgrad=amsgrad,
+            lazy=lazy,
         )
 
     def lower_attributes(self, group: str) -> Mapping[str, Any]:

@@ -37,6 +37,7 @@ class Call(NamedTuple):
     in, as a number of elements for each element of the span.
     `skips_zeros` says of an element-wise call that it leaves an element as it is, states included,
     whose gradient is 0. Then it is called on the rows of a table that were used, and on no others.
+    `lazy` has it called on these alone although it would change others.
     """
 
     kernel: str
@@ -48,6 +49,7 @@ class Call(NamedTuple):
     operations: int = 1
     scratch: int = 0
     skips_zeros: bool = False
+    lazy: bool = False
 
 
 OPTIONS = "set the option itself, as in optimizer.weight_decay = 0.1"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pyframe.errors import ArgumentError, check_number
+from pyframe.errors import ArgumentError, check_flag, check_number
 from pyframe.optimizers.base import Call, Optimizer
 
 
@@ -19,6 +19,8 @@ class SGD(Optimizer):
         p = p - learning_rate v                  or, with nesterov,
         p = p - learning_rate (h + momentum v)
 
+    Decoupled, h is g alone, and p also loses ``learning_rate weight_decay p`` in the same step.
+
     Parameters
     ----------
     learning_rate : float, Schedule, str or callable, default 0.01
@@ -28,6 +30,9 @@ class SGD(Optimizer):
         Requires a momentum above 0.
     weight_decay : float, at least 0, default 0.0
         Adds ``weight_decay / 2 * sum(p**2)`` to the loss, in effect.
+    decoupled_weight_decay : bool, default False
+        Shrink the parameters, as `AdamW` does, instead of adding to the gradient. Without momentum
+        both are the same.
     clip_value, clip_norm, nonfinite, gradient_noise, sharpness, groups
         As for every `Optimizer`.
 
@@ -35,13 +40,14 @@ class SGD(Optimizer):
     ----------
     Sutskever, Martens, Dahl, Hinton, "On the importance of initialization and momentum in deep
     learning", 2013, section 2; with the learning rate outside of the velocity, as in PyTorch.
+    Decoupled decay: Loshchilov, Hutter, "Decoupled weight decay regularization", 2019, algorithm 1.
 
     Examples
     --------
     >>> import pyframe as pf
     >>> pf.optimizers.SGD(0.05, momentum=0.9, groups={"bias": {"weight_decay": 0.0}})
-    SGD(learning_rate=0.05, momentum=0.9, nesterov=False, weight_decay=0.0, groups=\
-{'bias': {'weight_decay': 0.0}})
+    SGD(learning_rate=0.05, momentum=0.9, nesterov=False, weight_decay=0.0, \
+decoupled_weight_decay=False, groups={'bias': {'weight_decay': 0.0}})
     """
 
     name = "sgd"
@@ -51,6 +57,7 @@ class SGD(Optimizer):
         "weight_decay": "f8",
         "momentum": "f8",
         "nesterov": "i8",
+        "decoupled_weight_decay": "i8",
     }
     _attributes = Optimizer._attributes
 
@@ -61,6 +68,7 @@ class SGD(Optimizer):
         momentum: float = 0.0,
         nesterov: bool = False,
         weight_decay: float = 0.0,
+        decoupled_weight_decay: bool = False,
         clip_value: float | None = None,
         clip_norm: float | None = None,
         nonfinite: str | None = None,
@@ -79,6 +87,7 @@ class SGD(Optimizer):
             momentum=momentum,
             nesterov=nesterov,
             weight_decay=weight_decay,
+            decoupled_weight_decay=decoupled_weight_decay,
         )
 
     @property
@@ -93,7 +102,13 @@ class SGD(Optimizer):
         if nesterov and momentum == 0:
             raise ArgumentError("nesterov=True looks ahead along the momentum, which is 0")
         decay = check_number("weight_decay", options["weight_decay"], at_least=0)
-        return {"momentum": momentum, "nesterov": nesterov, "weight_decay": decay}
+        decoupled = check_flag("decoupled_weight_decay", options["decoupled_weight_decay"])
+        return {
+            "momentum": momentum,
+            "nesterov": nesterov,
+            "weight_decay": decay,
+            "decoupled_weight_decay": decoupled,
+        }
 
     def calls(self, group: str) -> list[Call]:
         attributes, options = self.pack_attributes(group), self.for_group(group)
@@ -122,6 +137,7 @@ class SAM(SGD):
     momentum : float in [0, 1], default 0.9
     nesterov : bool, default False
     weight_decay : float, at least 0, default 0.0
+    decoupled_weight_decay : bool, default False
     clip_value, clip_norm, nonfinite, gradient_noise, groups
         As for every `Optimizer`.
 
@@ -148,6 +164,7 @@ class SAM(SGD):
         momentum: float = 0.9,
         nesterov: bool = False,
         weight_decay: float = 0.0,
+        decoupled_weight_decay: bool = False,
         clip_value: float | None = None,
         clip_norm: float | None = None,
         nonfinite: str | None = None,
@@ -159,6 +176,7 @@ class SAM(SGD):
             momentum=momentum,
             nesterov=nesterov,
             weight_decay=weight_decay,
+            decoupled_weight_decay=decoupled_weight_decay,
             clip_value=clip_value,
             clip_norm=clip_norm,
             nonfinite=nonfinite,

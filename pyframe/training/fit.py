@@ -94,6 +94,7 @@ class Fit:
     before : int
         Epochs in the history that came from a file: the loop goes on behind them.
     shuffle : bool
+    accumulate : int
     epochs : int
         What was asked for; those from a file count.
     running : bool
@@ -117,6 +118,7 @@ class Fit:
         history: History,
         progress: Progress | Part,
         shuffle: bool,
+        accumulate: int = 1,
     ) -> None:
         self.trainer, self.goal, self.loop = trainer, goal, loop
         self.validation, self.history, self.progress = validation, history, progress
@@ -143,6 +145,7 @@ class Fit:
         self.started = -1  # the epoch of whose beginning callbacks were told last
         self.interrupt = Interrupt()
         self.batch_size, self.rows, self.batches = loop.batch_size, loop.samples, loop.batches
+        self.accumulate = accumulate
         self.validation_rows = validation.samples if validation is not None else 0
         self.log_names = goal.log_names(validated=validation is not None)
         for key in self.log_names:

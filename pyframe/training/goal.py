@@ -18,6 +18,7 @@ from pyframe.errors import (
     GraphError,
     ShapeError,
     check_number,
+    raise_if_signalled,
 )
 from pyframe.graph.node import Node, Parameter, Placeholder, Value
 from pyframe.graph.order import topological_order
@@ -416,6 +417,11 @@ def measure(key: str, metric: Function, target: Value, output: Value, weight: Va
     over the batch; one of shape (n, ...), to be averaged; or a pair of them, a sum and its divisor.
     """
     takes = weight is not None and _takes_weights(metric)
+    if not takes and _needs_a_third(metric):
+        raise ArgumentError(
+            f"metric {key!r} needs three arguments, and there are no sample weights: give the "
+            "third a default, as in def metric(y, y_hat, sample_weight=None)"
+        )
     made = metric(target, output, weight) if takes else metric(target, output)
     is_pair = isinstance(made, tuple) and len(made) == 2
     is_whole = isinstance(made, Node) and callable(getattr(made, "finalize", None))
@@ -443,6 +449,16 @@ def _takes_weights(metric: Function) -> bool:
     if optional is not None:
         return 2 in optional
     return "weight" in "".join([*inspect.signature(metric).parameters][2:3])
+
+
+def _needs_a_third(metric: Function) -> bool:
+    """Return whether a function cannot be called with a target and an output alone."""
+    try:
+        third = [*inspect.signature(metric).parameters.values()][2:3]
+    except ValueError as error:  # one in C may have no signature
+        raise_if_signalled(error)
+        return False
+    return any(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in third)
 
 
 def kind_of_output(output: Value, term: Value) -> str:

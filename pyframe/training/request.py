@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from pyframe import schedules
-from pyframe.callbacks import Callback
+from pyframe.callbacks import Callback, WeightAverage
 from pyframe.callbacks import get as get_callback
 from pyframe.engine.loop import Loop, check_batch_size, rates_of
 from pyframe.errors import ArgumentError, GraphError, check_integer, check_number
@@ -24,6 +24,11 @@ from pyframe.training.resuming import SavedTraining
 DEFAULT_BATCH = 32
 
 
+def averages_steps(callback: Callback) -> TypeGuard[WeightAverage]:
+    """Return whether a callback has each step add to an average, in C."""
+    return isinstance(callback, WeightAverage) and callback.every == "step"
+
+
 @dataclass(frozen=True)
 class FitRequest:
     """What a fit is to do, all of it checked; nothing has been changed yet."""
@@ -36,6 +41,7 @@ class FitRequest:
     rates: Any
     listeners: list[Callback]
     history: History
+    accumulate: int = 1
     saved: SavedTraining | None = None
 
     @property
@@ -64,12 +70,15 @@ class FitRequest:
             rows=rows,
             validation_rows=0 if self.held_out is None else self.held_out.rows,
             shuffle=self.shuffle,
+            accumulate=self.accumulate,
             columns=self.goal.log_names(validated=self.held_out is not None),
         )
         return replace(self, saved=saved, history=saved.history())
 
     def loop(self) -> Loop:
         """Return the loop over its epochs; the parameters have been claimed."""
+        state, rows = self.goal.plan.engine.state, self.data.rows
+        steps = -(-rows // (min(self.batch_size or rows, rows) * self.accumulate))
         return Loop(
             self.goal.plan.engine,
             self.data.arrays,
@@ -81,6 +90,9 @@ class FitRequest:
             first_epoch=self.history.first_epoch + self.history.epochs,
             stop=self._stops(),
             claimed=True,
+            accumulate=self.accumulate,
+            sums=self.goal.columns[0].node,
+            averages=[c.begin(state, steps) for c in self.listeners if averages_steps(c)],
         )
 
     def validation(self) -> Loop | None:
@@ -125,6 +137,7 @@ def request_fit(
     seed: int,
     callbacks: Sequence[Callback],
     schedule: Any,
+    accumulate: int,
     first_epoch: int,
 ) -> FitRequest:
     """Return what `Trainer.fit` is asked to do; for the arguments see there."""
@@ -155,7 +168,24 @@ def request_fit(
         rates=rates,
         listeners=in_order(callbacks),
         history=History(seed, first_epoch),
+        accumulate=_check_accumulate(accumulate, data.goal.plan.optimizer),
     )
+
+
+def _check_accumulate(accumulate: int, optimizer: Any) -> int:
+    """Return of how many batches a step is, or raise if the optimizer wants to see one alone."""
+    number = check_integer("accumulate", accumulate, at_least=1)
+    why = ""
+    if not optimizer.needs_gradients:
+        why = "looks at the loss of a batch"
+    elif getattr(optimizer, "evaluates", False) or getattr(optimizer, "sharpness", None):
+        why = "runs a batch several times in a step"
+    if number > 1 and why:
+        raise ArgumentError(
+            f"accumulate={number}: {type(optimizer).__name__} {why}; fit with a batch_size "
+            f"{number} times as large instead, or with another optimizer"
+        )
+    return number
 
 
 def first_epoch(initial_epoch: int | None, resume: Any, epochs_done: int) -> int:

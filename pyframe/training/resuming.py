@@ -46,6 +46,7 @@ FIT_ARGUMENTS = {
     "rows": "number of rows to train on",
     "validation_rows": "number of rows to validate with",
     "shuffle": "shuffle",
+    "accumulate": "number of batches to accumulate",
     "columns": "losses and metrics",
 }
 
@@ -257,6 +258,7 @@ def _fit_record(fit: Fit, trainer: ResumableTrainer, packer: _Packer) -> dict[st
         "rows": fit.rows,
         "validation_rows": fit.validation_rows,
         "shuffle": fit.shuffle,
+        "accumulate": fit.accumulate,
         "columns": fit.log_names,
         "first_epoch": history.first_epoch,
         "epochs": position.epochs,
@@ -321,9 +323,10 @@ class SavedTraining(NamedTuple):
                 "the same order"
             )
         for key, what in FIT_ARGUMENTS.items():
-            if self.fit[key] != given[key]:
+            was = self.fit.get(key, 1)  # no accumulate in files of older releases
+            if was != given[key]:
                 raise CheckpointError(
-                    f"{self.source}: the {what} of its fit was {self.fit[key]!r}, and now it is "
+                    f"{self.source}: the {what} of its fit was {was!r}, and now it is "
                     f"{given[key]!r}; pass the same data and arguments to resume it, or begin a "
                     "new fit after trainer.restore(path)"
                 )

@@ -214,6 +214,7 @@ class Trainer(Strict):
         callbacks: Sequence[Any] | None = (),
         verbose: int = 1,
         schedule: Any = None,
+        accumulate: int = 1,
         initial_epoch: int | None = None,
         resume: str | os.PathLike[str] | None = None,
     ) -> History:
@@ -248,6 +249,12 @@ class Trainer(Strict):
             0 shows nothing.
         schedule : Schedule, str or callable, optional
             From step numbers to learning rates, instead of the optimizer's own.
+        accumulate : int, default 1
+            Batches whose gradients are averaged before an update. A step is then on so many, with
+            the memory of one: its result is that of one step on all of their rows at once, weighted
+            as the loss of an epoch is. Statistics of a batch, as `BatchNorm` takes them, are of
+            each batch by itself. Steps are what schedules and callbacks count; the last one of an
+            epoch may be on fewer batches.
         initial_epoch : int, optional
             The number of the first epoch, which the shuffling depends on; default: count on.
         resume : path-like, optional
@@ -289,6 +296,7 @@ class Trainer(Strict):
             seed=seed,
             callbacks=[*self.callbacks, *callbacks_of(callbacks)],
             schedule=schedule,
+            accumulate=accumulate,
             first_epoch=first_epoch(initial_epoch, resume, epochs_done),
         )
         if resume is not None:
@@ -338,6 +346,7 @@ class Trainer(Strict):
             request.history,
             progress,
             request.shuffle,
+            request.accumulate,
         )
         if saved is not None:
             saved.seek(loop)
@@ -399,6 +408,7 @@ class Trainer(Strict):
                 pass
             return goal.logs(loop.records[0]) | goal.whole_logs(arrays)
 
+    @answering
     def find_learning_rate(
         self,
         X: Any = None,  # noqa: N803
@@ -465,6 +475,7 @@ class Trainer(Strict):
         size = None if size is None else check_batch_size(size, feeds.rows)
         return range_test(feeds, low, high, steps, size, seed)
 
+    @answering
     def predict(self, X: Any, batch_size: int | None = None) -> Any:  # noqa: N803
         """Return the model's outputs; see `Model.predict`."""
         return self.model.predict(X, batch_size)
@@ -482,6 +493,7 @@ class Trainer(Strict):
 
     # ---- files ----
 
+    @answering
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model and the state of its training to one file.
 
@@ -552,6 +564,7 @@ class Trainer(Strict):
             trainer.restore(path)
         return trainer
 
+    @answering
     def restore(self, path: str | os.PathLike[str]) -> None:
         """Go back to what `save` has written: parameters, states, optimizer, step, epoch.
 
