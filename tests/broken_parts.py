@@ -260,6 +260,19 @@ class KeepsOnSelf(pf.Node):
         return 2 * self.x * dy
 
 
+class KeepsOnClass(pf.Node):
+    """Keeps for all of its kind what belongs on ctx."""
+
+    x: ClassVar[Any] = None
+
+    def forward(self, ctx, x):
+        KeepsOnClass.x = x.copy()
+        return x**2
+
+    def backward(self, ctx, dy):
+        return 2 * KeepsOnClass.x * dy
+
+
 class Overwrites(pf.Node):
     """Writes into its input."""
 

@@ -3,6 +3,7 @@
  * itself. */
 #ifndef BITS
 
+#include <fenv.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -120,6 +121,36 @@ static int K(many_rows)(const pf_call *call) {
     return PF_OK;
 }
 
+/* ---- wrong where few samples are ---- */
+
+static int K(at_zero)(const pf_call *call) {
+    const REAL *x = call->inputs[0]->data;
+    REAL *y = call->outputs[0]->data;
+    const int64_t n = count(call->inputs[0]);
+    for (int64_t i = 0; i < n; i++)
+        if (x[i] != 0) y[i] = 2 * x[i];
+    return PF_OK;
+}
+
+static int K(five_axes)(const pf_call *call) {
+    OPERANDS;
+    if (call->inputs[0]->ndim > 5)
+        for (int64_t i = 0; i < n; i++) y[i] = 0;
+    return PF_OK;
+}
+
+static int K(aligned_loads)(const pf_call *call) { /* as compilers make them of whole vectors */
+    OPERANDS;
+    if (n * (int64_t)sizeof *x >= 32 && ((uintptr_t)x | (uintptr_t)y) % 32) abort();
+    return PF_OK;
+}
+
+static int K(rounds_up)(const pf_call *call) {
+    OPERANDS;
+    fesetround(FE_UPWARD);
+    return PF_OK;
+}
+
 /* ---- wrong places ---- */
 
 static int K(before_the_start)(const pf_call *call) {
@@ -223,6 +254,7 @@ static int K(crashes_in_a_plan)(const pf_call *call) {
             of(before_the_start) of(behind_the_end) of(far_behind) of(far_before) of(over_scratch) \
                 of(twice_as_much) of(nowhere) of(all_of_memory) of(divides_by_zero)                \
                     of(null_of_nothing) of(frees_what_is_not_its_own) of(aborts) of(exits)         \
-                        of(never_ends) of(crashes_in_a_plan)
+                        of(never_ends) of(crashes_in_a_plan) of(at_zero) of(five_axes)             \
+                            of(aligned_loads) of(rounds_up)
 
 #endif

@@ -134,6 +134,16 @@ class RaisesOnNan(Descent):
         parameters -= learning_rate * gradients
 
 
+class Hoarder(Descent):
+    """Keeps the gradients of every step."""
+
+    kept: ClassVar[list[Any]] = []
+
+    def update(self, parameters, gradients, slots, *, step, learning_rate):
+        self.kept.append(gradients.copy())
+        parameters -= learning_rate * gradients
+
+
 class KeepsOnSelf(Descent):
     """A momentum that is no slot."""
 
@@ -204,12 +214,14 @@ class AsksForMore(SGD):
         (Noisy, "determinism"),
         (ByThreads, "threads"),
         (Collector, "leak"),
+        (Hoarder, "leak"),
     ],
 )
 def test_a_broken_optimizer_is_caught(optimizer, check) -> None:
     error = caught(optimizer_checks(optimizer), check, optimizer.__name__)
     assert error.kind == check and optimizer.__name__ in str(error), str(error)
     Collector.kept.clear()
+    Hoarder.kept.clear()
 
 
 # ---- the contract ----
@@ -239,11 +251,23 @@ class Velocity(Descent):
     def __init__(self, learning_rate=0.1, *, decay=0.5, **rest):
         super().__init__(learning_rate, decay=decay, **rest)
 
+    def check_options(self, options):
+        if options.keys() != {"decay"}:
+            raise pf.ArgumentError(f"takes decay, and got {options}")
+        return options
+
     def update(self, parameters, gradients, slots, *, step, learning_rate):
         velocity = slots["velocity"]
         velocity *= self.options["decay"]
         velocity += gradients
         parameters -= learning_rate * velocity
+
+
+class AnyOption(Velocity):
+    """Takes options that it does not have."""
+
+    def check_options(self, options):
+        return options
 
 
 class RebindsSlot(Velocity):
@@ -289,6 +313,7 @@ class KeepsCopy(Velocity):
         (RebindsSlot, "slots", "another array in the place of the slot 'velocity'"),
         (UndeclaredSlot, "slots", "uses the slot 'mean', and declares velocity"),
         (RebindsParameters, "bowl", "not parameters = ..."),
+        (AnyOption, "options", "no_such_option=0.5, as it would take any that is misspelt"),
         (ForgetsOptions, "options", r"pass it on as an option: super().__init__(..., factor="),
         (KeepsCopy, "options", "read self.options['decay']"),
     ],

@@ -91,6 +91,10 @@ FAULTS = [
     Fault("whole_parts", "sizes", "value", "1 of"),
     Fault("long_rows", "sizes", "value", "expected"),
     Fault("many_rows", "sizes", "value", "1 of"),
+    Fault("at_zero", "forward", "unwritten", "with 0 at flat index"),
+    Fault("five_axes", "bad_calls", "value", "made (1, 1, "),
+    Fault("aligned_loads", "forward", "crash", "aligned for their dtype alone", True),
+    Fault("rounds_up", "forward", "surroundings", "not rounded to the nearest"),
     Fault("before_the_start", "forward", "guard", "at flat index -1 of"),
     Fault("behind_the_end", "forward", "guard", "0 behind its end, of output 0"),
     Fault("far_behind", "forward", "guard", "100 behind its end, of output 0"),
@@ -124,6 +128,13 @@ def test_a_fault_in_a_kernel_is_named(fault: Fault, monkeypatch: pytest.MonkeyPa
     # The op, its shapes and dtype, and how to get the case again.
     for part in ("Twice(f(", "in float", "Twice.sample(Draw("):
         assert part in said, said
+
+
+def test_numpy_is_left_as_it_was() -> None:
+    before = np.geterr()
+    with pytest.raises(ConformanceError, match=r"numpy.geterr\(\) as .*'raise'") as caught:
+        checked("Mine", "shape", lambda: np.seterr(all="raise"))()
+    assert caught.value.kind == "surroundings" and np.geterr() == before
 
 
 def test_a_kernel_without_a_fault_passes() -> None:

@@ -243,6 +243,16 @@ def test_a_library_that_says_that_it_cannot_run(tmp_path: Path) -> None:
     refused(library(tmp_path, source(kernels='{0, "baseline", 32, 0, kernel}')), "returned NULL")
 
 
+@needs_compiler
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it would stay that way")
+def test_a_library_that_changes_how_the_process_computes(tmp_path: Path) -> None:
+    """As one does that GCC links with -ffast-math."""
+    change = "__attribute__((constructor)) static void run(void) { fesetround(FE_UPWARD); }\n"
+    path = library(tmp_path, f"#include <fenv.h>\n{source()}{change}", "-lm")
+    refused(path, "how the whole process computes: results are not rounded to the nearest")
+    assert core.odd_arithmetic() == ""
+
+
 def row(*fields: str) -> str:
     return f"{ROW}, {{{', '.join(fields)}}}"
 

@@ -429,6 +429,44 @@ def test_a_malformed_manifest(world: World) -> None:
     assert "announces 'layer.odd'" in text and '"layers.conv2d"' in text
 
 
+@pytest.mark.parametrize("name", ["pyframe-odd", "other-odd"])
+def test_entry_points_that_cannot_be_read(world: World, name: str) -> None:
+    """Those of a plugin set it aside; whatever else is installed is of no matter."""
+    world.layer("pyframe-one", "one")
+    world.layer(name, "odd")
+    if name == "other-odd":
+        world.installed.remove(name)  # as no plugin
+    (file,) = world.folder.glob(f"{name.replace('-', '_')}-1.2.dist-info/entry_points.txt")
+    file.write_text(("[pyframe]\n" if name == "pyframe-odd" else "[others]\n") + "no value\n")
+    code = f"""{ERROR_OF}
+print(pf.layers.get("one").__name__, pf.layers.get("dense").__name__)
+print(error_of(lambda: pf.plugins.load("{name}")))
+"""
+    found, said = world.says(code).splitlines()
+    assert found == "One Dense"
+    assert ("its entry points cannot be read" in said) == (name == "pyframe-odd")
+    assert ("is not installed" in said) == (name == "other-odd")
+
+
+def test_a_class_in_the_place_of_its_instance(world: World) -> None:
+    source = GOOD.replace("@pf.hookimpl", "class Plugin:\n  @pf.hookimpl")
+    source = source.replace("def pyframe_register_layers()", "  def pyframe_register_layers(self)")
+    world.install("pyframe-bad", source.replace("    return", "      return"))
+    (file,) = world.folder.glob("*.dist-info/entry_points.txt")
+    file.write_text("[pyframe]\npyframe-bad = pyframe_bad:Plugin\n")
+    said = world.says(f'{ERROR_OF}\nprint(error_of(lambda: pf.plugins.load("pyframe-bad")))')
+    assert "has a parameter 'self'" in said and "name an instance of its class" in said
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="checks have no process of their own there")
+def test_the_kit_survives_a_plugin_that_ends_the_process_when_it_is_loaded(world: World) -> None:
+    world.install("pyframe-bad", "import os\nos._exit(3)\n")
+    checked = world.run("", "plugins", "check", "pyframe-bad")
+    assert checked.returncode == 1
+    assert "pyframe-bad: loading it" in checked.stdout + checked.stderr
+    assert "ended with status 3" in checked.stdout + checked.stderr
+
+
 # ---- which plugins may be loaded ----
 
 

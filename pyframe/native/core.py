@@ -7,6 +7,7 @@ import functools
 import importlib
 import itertools
 import os
+import sys
 import warnings
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
@@ -276,12 +277,18 @@ def open_library(path: str | os.PathLike[str]) -> Library:
         if os.path.exists(path) and same_file(path, library.path):
             return library
     refuse_foreign(path, CORE_PATH)
-    error = ffi.new("char const **")
+    error, before = ffi.new("char const **"), odd_arithmetic()
     handle = lib.pf_library_open(os.fsencode(path), error)
     if handle == ffi.NULL:
         reason = ffi.string(error[0]).decode(errors="replace")
         raise PluginError(f"{path} cannot be opened: {reason}")
     try:
+        if odd := "" if before else odd_arithmetic():
+            restore_arithmetic()
+            raise PluginError(
+                f"{path}: opening it changes how the whole process computes: {odd}. Is it linked "
+                "with -ffast-math? Leave that away"
+            )
         library = _read_plugin(handle, path)
         known = open_libraries.get(library.name)
         if known is not None:
@@ -294,6 +301,26 @@ def open_library(path: str | os.PathLike[str]) -> Library:
         raise
     open_libraries[library.name] = library
     return library
+
+
+_SMALLEST, _SMALL = 2.0**-1022, 2.0**-60  # the smallest normal number, and half an ulp of 1 by far
+
+
+def odd_arithmetic() -> str:
+    """Return how this thread computes otherwise than is usual; empty if it does not."""
+    if _SMALLEST / 2 == 0:
+        return "numbers below the smallest normal one count as 0"
+    if 1 + _SMALL != 1 or 1 - _SMALL != 1:
+        return "results are not rounded to the nearest number"
+    return ""
+
+
+def restore_arithmetic() -> None:
+    """Have this thread compute as is usual, where it is known how to do that."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).fesetenv(ctypes.c_void_p(-1))  # FE_DFL_ENV
 
 
 # The smallest valid sizes: those of the structs in the first version.

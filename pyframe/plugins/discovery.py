@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pyframe.errors import PluginError, raise_if_signalled
+from pyframe.errors import PluginError, forgiving, raise_if_signalled
 
 GROUP, MANIFEST = "pyframe", "pyframe.provides"
 EVENTS = "events"  # the kind under which a manifest announces hooks for training events
@@ -77,15 +77,22 @@ def find_plugins(kinds: Iterable[str]) -> dict[str, Found]:
     found: dict[str, Found] = {}
     seen: set[str] = set()
     for distribution in distributions():
-        name = distribution.metadata["Name"]
-        if not name or normalized(name) in seen:
-            continue
+        problem = ""
+        try:
+            name = distribution.metadata["Name"]
+            if not name or normalized(name) in seen:
+                continue
+            entries = [e for e in distribution.entry_points if e.group in (GROUP, MANIFEST)]
+        except Exception as error:  # other people's files: whatever is in them
+            raise_if_signalled(error)
+            entries, problem = [], f"its entry points cannot be read: {error}"
+            if not _is_ours(distribution):
+                continue
         seen.add(normalized(name))
-        entries = [e for e in distribution.entry_points if e.group in (GROUP, MANIFEST)]
-        if not entries:
+        if not entries and not problem:
             continue
         folder = str(distribution.locate_file(""))
-        plugin = Found(name, distribution.version or "unknown", folder=folder)
+        plugin = Found(name, distribution.version or "unknown", folder=folder, problem=problem)
         for entry in entries:
             if entry.group == GROUP:
                 plugin.modules.append(entry.value)
@@ -98,10 +105,18 @@ def find_plugins(kinds: Iterable[str]) -> dict[str, Found]:
                 )
                 continue
             plugin.manifest.setdefault(kind, set()).add(thing)
-        if not plugin.modules:
+        if not plugin.modules and not problem:
             plugin.problem = f"it has a {MANIFEST!r}, and no module with hooks in {GROUP!r}"
         found[plugin.key] = plugin
     return found
+
+
+def _is_ours(distribution: Any) -> bool:
+    """Return whether a distribution with unreadable metadata means to be a plugin."""
+    with forgiving(Exception):
+        text = distribution.read_text("entry_points.txt") or ""
+        return bool(distribution.metadata["Name"]) and f"[{GROUP}]" in text
+    return False
 
 
 def mark_shared(plugins: Iterable[Found]) -> None:

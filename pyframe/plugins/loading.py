@@ -340,9 +340,12 @@ def check_hooks(thing: Any, distribution: str) -> None:
         takes = list(inspect.signature(getattr(hookspecs, name)).parameters)
         wrong = [p for p in inspect.signature(implementation).parameters if p not in takes]
         if wrong:
+            hint = (
+                "; name an instance of its class in the entry point" if wrong[0] == "self" else ""
+            )
             raise PluginError(
-                f"{distribution}: {name} has a parameter {wrong[0]!r}; "
-                f"a hook gets its arguments by name, and this one has {', '.join(takes) or 'none'}"
+                f"{distribution}: {name} has a parameter {wrong[0]!r}; a hook gets its arguments "
+                f"by name, and this one has {', '.join(takes) or 'none'}{hint}"
             )
 
 

@@ -175,7 +175,8 @@ def _tell(what: str, status: int | None, words: witness.Words) -> NoReturn:
     if words.calling:
         text = (
             f"the kernel ended the process {how}; before this call the guards of all operands were "
-            "whole. Does it write or read far outside of an operand, or divide by an extent of 0?"
+            "whole. Does it write or read far outside of an operand, divide by an extent of 0, or "
+            "load vectors that have to be aligned?"
         )
     elif words.case:
         text = (

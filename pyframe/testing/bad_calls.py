@@ -39,8 +39,8 @@ def check_bad_calls(
 ) -> None:
     """Derive wrong calls from an op's right ones and check that each is refused.
 
-    - The rank of each input plus and minus one, each extent plus and minus one, and zero: a
-      `ShapeError` that names the node and the shape, or exactly the right answer.
+    - The rank of each input plus and minus one, the highest rank, each extent plus and minus one,
+      and zero: a `ShapeError` that names the node and the shape, or exactly the right answer.
     - Floats as labels, integers as floats, float32 beside float64: a `DTypeError`.
     - A required input left out: a `GraphError`.
     - Labels below zero and just past the last class: the kernel refuses them, names the element,
@@ -71,7 +71,8 @@ def _replace(items: Sequence[Any], i: int, item: Any) -> list[Any]:
 
 
 def _wrong_shapes(shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-    """Yield the shapes next to a given one: rank +-1, each extent +-1, each extent zero."""
+    """Yield the shapes next to a given one: rank +-1, the highest, each extent +-1, and zero."""
+    yield (*[1] * (core.MAX_NDIM - len(shape)), *shape)
     yield (1, *shape)
     yield (2, *shape)
     yield (*shape, 1)

@@ -443,6 +443,28 @@ def check_purity(part: Part) -> None:
                 f"forward of {type(node).__name__} sets self.{changed[0]}; keep it on ctx, since "
                 "one node may run in several threads at once",
             )
+    if nodes:
+        _check_two(part)
+
+
+def _check_two(part: Part) -> None:
+    """Two of it in one graph have the gradients that each of them has by itself."""
+    each = [Differentiable(part, seed) for seed in (0, 1)]
+    if any(whole.output.dtype.kind != "f" or _has_modes(whole) for whole in each):
+        return
+    wanted = [whole.plan.loss_and_gradients({})[1] for whole in each]
+    outputs, weights = [w.output for w in each], [w.weights for w in each]
+    _, found = pyframe.compile(WeightedSum(*outputs, weights=weights)).loss_and_gradients({})
+    for gradients in wanted:
+        for parameter, alone in gradients.items():
+            wrong = close(found[parameter], alone, RELATIVE)
+            if wrong:
+                fail(
+                    "purity",
+                    part.what,
+                    f"with another one in the same graph its gradient {wrong} as by itself; does "
+                    "forward keep anything outside of ctx?",
+                )
 
 
 def check_modes(part: Part) -> None:

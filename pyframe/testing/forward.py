@@ -29,8 +29,9 @@ def check_forward(
     - States become what `Op.reference_states` says.
     - Each output is written completely, nothing around it is, and no input is changed.
     - An output that is the only one wanted, or the only one not wanted, is still right.
-    - The same call gives the same bits, whatever the memory held before.
-    - NaN in an input leads to NaN in the same places as in the reference.
+    - The same call gives the same bits, whatever the memory held before, and where operands are
+      aligned for their dtype alone.
+    - NaN in an input leads to NaN in the same places as in the reference, and 0 to its values.
     - An op that draws random numbers draws the same for the same seed, stream, step and sample, and
       different ones otherwise, and their mean is that of the reference.
 
@@ -53,9 +54,12 @@ def check_forward(
     """
     for case, origin in all_cases(op_class, shapes, seed):
         check_case(Subject(op_class, case, dtype, origin, kernels))
-    if op_class.differentiable and not op_class.uses_random:
+    if not op_class.uses_random:
         for case, origin in all_cases(op_class, shapes // 4, seed):
-            _check_nan(Subject(op_class, case, dtype, origin, kernels))
+            subject = Subject(op_class, case, dtype, origin, kernels)
+            if op_class.differentiable:
+                _check_special(subject, np.nan)
+            _check_special(subject, 0.0)
     if op_class.uses_random:
         for case, origin in all_cases(op_class, max(1, shapes // 25), seed):
             _check_random(Subject(op_class, case, dtype, origin, kernels))
@@ -124,8 +128,8 @@ def check_states(
 
 
 def _check_repeatable(subject: Subject, training: bool, first: Outcome) -> None:
-    """Different garbage in and around the outputs and the scratch must give the same bits."""
-    again = subject.call_ok(fill=HUGE_FILL, training=training)
+    """Other garbage in and around the operands, and other addresses, must give the same bits."""
+    again = subject.call_ok(fill=HUGE_FILL, training=training, shifted=True)
     for what, ours, others in (
         ("output", first.outputs, again.outputs),
         ("state", first.states, again.states),
@@ -133,12 +137,14 @@ def _check_repeatable(subject: Subject, training: bool, first: Outcome) -> None:
         for i, (one, other) in enumerate(zip(ours, others, strict=True)):
             if one.tobytes() != other.tobytes():
                 raise subject.fail(
-                    "repeat", f"{what} {i} has other bits when memory held other garbage before"
+                    "repeat",
+                    f"{what} {i} has other bits when memory held other garbage before, or operands "
+                    "lie where they are aligned for their dtype alone",
                 )
 
 
-def _check_nan(subject: Subject) -> None:
-    """NaN in the middle of an input must not get lost, and must not spread."""
+def _check_special(subject: Subject, special: float) -> None:
+    """Put NaN, which must not get lost or spread, or 0, which few samples have, into an input."""
     if subject.is_alias() and not subject.address():
         return
     hidden = {*subject.op_class.integer_inputs, *subject.op_class.shape_only}
@@ -148,14 +154,20 @@ def _check_nan(subject: Subject) -> None:
         if array is None or i in hidden:
             continue
         poisoned = array.copy()
-        poisoned.flat[array.size // 2] = np.nan
+        poisoned.flat[array.size // 2] = special
         inputs = [*subject.arrays[:i], poisoned, *subject.arrays[i + 1 :]]
         case = subject.case._replace(inputs=tuple(inputs))
-        origin = f"{subject.origin} with NaN at flat index {array.size // 2} of input {i}"
+        what = "0" if special == 0 else "NaN"
+        origin = f"{subject.origin} with {what} at flat index {array.size // 2} of input {i}"
         other = Subject(subject.op_class, case, subject.dtype.name, origin, subject.kernels)
         with np.errstate(all="ignore"):
             expected, _ = other.expected()
-        for o, (got, wanted) in enumerate(zip(other.call_ok().outputs, expected, strict=True)):
+            bounds = other.bounds() if special == 0 else expected
+        outputs = zip(other.call_ok().outputs, expected, bounds, strict=True)
+        for o, (got, wanted, bound) in enumerate(outputs):
+            if special == 0:
+                other.compare(got, wanted, bound, f"output {o}", "value")
+                continue
             where = np.argwhere(np.isnan(got) != np.isnan(wanted))
             if len(where):
                 index = tuple(int(n) for n in where[0])

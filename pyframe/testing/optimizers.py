@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import json
@@ -29,6 +30,7 @@ LEFT, LEFT_BY_SEARCH = 0.02, 0.5
 MANY = 200_003  # enough elements for several threads, and a prime
 
 LARGE, FEW = 100_003, 1999  # elements, compared with a few at a time
+NOTICED = 1000  # elements, whose bytes are many when a step leaves them behind
 
 Factory = Callable[..., Any]
 
@@ -81,7 +83,8 @@ def optimizer_checks(
     """Return the checks of an optimizer by name.
 
     - declaration: a docstring, a name in snake_case, an update.
-    - options: every argument is an option, and so is saved; setting it later is as good.
+    - options: every argument is an option, and so is saved; setting it later is as good; others are
+      refused.
     - slots: what is kept from step to step is declared, and stays the same arrays.
     - gradients: they are what they were before the update.
     - config: what `config` returns is JSON and makes the same optimizer again.
@@ -260,6 +263,15 @@ class _Bench:
             f"{', '.join(lost)}: what config() lacks is lost when a model is saved; pass it on as "
             f"an option: super().__init__(..., {', '.join(f'{name}={name}' for name in lost)})",
         )
+        if optimizer.options:
+            with contextlib.suppress(ArgumentError, TypeError):
+                self.make(no_such_option=0.5)
+                fail(
+                    "options",
+                    self.what,
+                    "it takes no_such_option=0.5, as it would take any that is misspelt; "
+                    "check_options raises an ArgumentError for what is no option of its own",
+                )
         for name, value in optimizer.options.items():
             if type(value) is not float:
                 continue
@@ -560,5 +572,5 @@ class _Bench:
                     )
 
     def check_leak(self) -> None:
-        repeat(self.what, lambda: self.trained(1), BUILDS)
+        repeat(self.what, lambda: self.trained(1, (NOTICED,)), BUILDS)
         repeat(self.what, self.factory, 10 * BUILDS)

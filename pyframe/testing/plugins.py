@@ -16,6 +16,7 @@ from pyframe.datasets import load_mnist
 from pyframe.errors import ArgumentError, raise_if_signalled
 from pyframe.plugins.discovery import normalized
 from pyframe.plugins.registry import BUILT_IN, registries
+from pyframe.testing.apart import run_apart
 from pyframe.testing.fits import callback_checks, dataset_checks
 from pyframe.testing.layers import layer_checks
 from pyframe.testing.losses import loss_checks
@@ -214,6 +215,12 @@ def _things(plugin: Any) -> Iterator[tuple[str, Any]]:
     """Yield what a plugin registers as ("<kind>.<name>", thing), in the order of the kinds."""
     if isinstance(plugin, str):
         own = normalized(plugin)
+
+        def load() -> None:
+            plugins.load(plugin)
+
+        if own != BUILT_IN:  # what ends the process, ends that of a child
+            run_apart(f"{plugin}: loading it", load, foreign=True)
         for kind, registry in registries.items():
             if own == BUILT_IN:  # and no plugin is loaded
                 names = registry.built_ins()

@@ -7,11 +7,14 @@ A kit is a dict of check names to functions without arguments. Each function rai
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NoReturn
+from typing import Any, NoReturn
 from unittest import SkipTest
+
+import numpy as np
 
 from pyframe.errors import ArgumentError, raise_if_signalled
 from pyframe.initializers import get_seed, set_seed
+from pyframe.native import core
 from pyframe.testing.apart import run_apart
 from pyframe.testing.subject import ConformanceError
 
@@ -40,8 +43,10 @@ def checked(
     """
 
     def guarded() -> None:
+        before = np.geterr(), core.odd_arithmetic()
         try:
             check()
+            _check_surroundings(what, *before)
         except (ConformanceError, SkipTest):
             raise
         except (Exception, SystemExit) as error:  # a plugin that exits ends its check only
@@ -58,6 +63,21 @@ def checked(
             set_seed(seed)
 
     return run
+
+
+def _check_surroundings(what: str, errors: Any, arithmetic: str) -> None:
+    """Raise if a check has left behind what everything else in the process computes with."""
+    now = np.geterr()
+    if now != errors:
+        np.seterr(**errors)
+        fail("surroundings", what, f"it leaves numpy.geterr() as {now}; use numpy.errstate")
+    odd = core.odd_arithmetic()
+    require(
+        odd == arithmetic,
+        "surroundings",
+        what,
+        f"afterwards {odd}; a kernel leaves the modes of the processor as they are",
+    )
 
 
 def known_names(expected: Expected, names: Mapping[str, object], what: str) -> None:

@@ -30,7 +30,7 @@ from pyframe.plugins.registry import registries
 from pyframe.testing import sizes, subject
 from pyframe.testing.apart import run_apart
 from pyframe.testing.ops import op_checks
-from pyframe.testing.subject import GUARD_BYTES, ConformanceError, Guarded, Subject
+from pyframe.testing.subject import ConformanceError, Guarded, Subject
 
 # Which of an op's checks are worth their time under each sanitizer.
 CHECKS = {
@@ -130,8 +130,8 @@ def watch_memory(reports: Reports) -> Watch:
         beside = []
         for operand in operands:
             start, size = operand.bytes.ctypes.data, len(operand.bytes)
-            end = GUARD_BYTES + operand.array.nbytes
-            beside += [(start, GUARD_BYTES), (start + end, size - end)]
+            end = operand.start + operand.array.nbytes
+            beside += [(start, operand.start), (start + end, size - end)]
         for address, count in beside:
             runtime.__asan_poison_memory_region(ctypes.c_void_p(address), ctypes.c_size_t(count))
         try:

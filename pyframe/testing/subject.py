@@ -46,8 +46,8 @@ class ConformanceError(AssertionError):
     kind : str
         The check that failed. For a kernel: "value", "exact", "nan", "unwritten", "guard", "input",
         "repeat", "status", "state", "random", "label", "gradient", "shape", "dtype", "absent",
-        "zero", "threads", "crash", "hang" or "declaration", and under a sanitizer "address", "race"
-        or "leak". For layers and the rest: the name of the check, as in
+        "zero", "threads", "surroundings", "crash", "hang" or "declaration", and under a sanitizer
+        "address", "race" or "leak". For layers and the rest: the name of the check, as in
         `pyframe.testing.layer_checks`.
     """
 
@@ -62,9 +62,12 @@ class Guarded:
     Parameters
     ----------
     shape, dtype
-        Shape and dtype of the array, which is 64-byte aligned, as in a plan.
+        Shape and dtype of the array.
     fill : int
         The 8-byte pattern of its content and of the guards.
+    shifted : bool, default False
+        Whether it is aligned for its dtype alone, as a feed or some rows of an operand are; it is
+        64-byte aligned otherwise, as most operands of a plan are.
 
     Attributes
     ----------
@@ -73,31 +76,38 @@ class Guarded:
         All of the memory: a guard, the array, the other guard.
     """
 
-    def __init__(self, shape: Sequence[int], dtype: np.dtype[Any], fill: int = NAN_FILL) -> None:
-        count = math.prod(shape)
-        data = count * dtype.itemsize
-        words = 2 * GUARD_BYTES // 8 + -(-data // 8)
+    def __init__(
+        self,
+        shape: Sequence[int],
+        dtype: np.dtype[Any],
+        fill: int = NAN_FILL,
+        shifted: bool = False,
+    ) -> None:
+        data = math.prod(shape) * dtype.itemsize
+        self.start = GUARD_BYTES + shifted * dtype.itemsize
+        words = -(-(self.start + data + GUARD_BYTES) // 8)
         self.fill = fill
         self._memory = _memory(words, data)
         self._memory[:] = fill
         self.bytes = self._memory.view(np.uint8)
-        self._end = GUARD_BYTES + data
+        self._end = self.start + data
         # An empty slice would begin elsewhere.
-        self.array: Array = np.ndarray(tuple(shape), dtype, self.bytes, GUARD_BYTES)
+        self.array: Array = np.ndarray(tuple(shape), dtype, self.bytes, self.start)
 
     def broken(self) -> str | None:
         """Return where a guard was written over, or None."""
         # In bytes, which are compared fastest; there are many calls, and few that write beside.
         whole = _guard(self.fill)
         behind = self.bytes[self._end :].tobytes()
-        if self.bytes[:GUARD_BYTES].tobytes() == whole[8:] and behind == whole[-len(behind) :]:
+        before = self.bytes[: self.start].tobytes()
+        if before == whole[: self.start] and behind == whole[-len(behind) :]:
             return None
         after = np.flatnonzero(self._changed(self._end, len(self.bytes)))
         if len(after):
             return self._place(self._end + int(after[0]))
-        before = np.flatnonzero(self._changed(0, GUARD_BYTES))
-        if len(before):
-            return self._place(int(before[-1]))
+        ahead = np.flatnonzero(self._changed(0, self.start))
+        if len(ahead):
+            return self._place(int(ahead[-1]))
         return None
 
     def _changed(self, start: int, stop: int) -> Array:
@@ -108,7 +118,7 @@ class Guarded:
 
     def _place(self, at: int) -> str:
         """Describe the element that would be at a byte of the memory."""
-        index, count = (at - GUARD_BYTES) // self.array.itemsize, self.array.size
+        index, count = (at - self.start) // self.array.itemsize, self.array.size
         beside = f"{-index} before its start" if index < 0 else f"{index - count} behind its end"
         return f"at flat index {index} of {count} element(s), {beside},"
 
@@ -309,9 +319,12 @@ class Subject:
         fill: int = NAN_FILL,
         unwanted: Collection[int] = (),
         training: bool = True,
+        shifted: bool = False,
         **step: Any,
     ) -> Outcome:
         """Call the kernel and check the memory around it.
+
+        With `shifted` all operands but the scratch are aligned for their dtype alone.
 
         Raises
         ------
@@ -322,20 +335,24 @@ class Subject:
         if not address:
             bits = 8 * self.dtype.itemsize
             raise self.fail("declaration", f"there is no kernel {self.node.kernel!r}, {bits} bits")
-        inputs = [None if a is None else Guarded(a.shape, a.dtype, fill) for a in self.arrays]
+        inputs = [
+            None if a is None else Guarded(a.shape, a.dtype, fill, shifted) for a in self.arrays
+        ]
         for i, (guarded, array) in enumerate(zip(inputs, self.arrays, strict=True)):
             # A kernel may use only the shape of a shape_only input: its data stay the fill.
             if guarded is not None and array is not None and i not in self.op_class.shape_only:
                 guarded.array[...] = array
-        outputs = [Guarded(known_shape(s), s.dtype, fill ^ OTHER) for s in self.node.specs]
-        states = [Guarded(s.shape, s.dtype, fill ^ 2 * OTHER) for s in self.initial_states]
+        outputs = [Guarded(known_shape(s), s.dtype, fill ^ OTHER, shifted) for s in self.node.specs]
+        states = [Guarded(s.shape, s.dtype, fill ^ 2 * OTHER, shifted) for s in self.initial_states]
         for guarded, array in zip(states, self.initial_states, strict=True):
             guarded.array[...] = array
         scratch = Guarded(
             (self.node.scratch_bytes(self.specs),), np.dtype(np.uint8), fill ^ 3 * OTHER
         )
         before = [None if g is None else g.array.tobytes() for g in inputs]
-        witness.begin(f"{self.story}\n  case: {self.origin}")
+        how = ", with operands that are aligned for their dtype alone" if shifted else ""
+        arithmetic = core.odd_arithmetic()
+        witness.begin(f"{self.story}{how}\n  case: {self.origin}")
         with watch(self, [g for g in (*inputs, *outputs, *states, scratch) if g is not None]):
             result = core.call_kernel(
                 self.node.kernel,
@@ -352,6 +369,7 @@ class Subject:
                 **step,
             )
         witness.end()
+        self._check_arithmetic(arithmetic)
         self._check_guards(input=inputs, output=outputs, state=states, scratch=[scratch])
         for i, guarded in enumerate(inputs):
             if guarded is not None and guarded.array.tobytes() != before[i]:
@@ -364,6 +382,15 @@ class Subject:
                         "unwritten", f"output {i} at {list(index)} was not written, or was added to"
                     )
         return Outcome(*result, [g.array for g in outputs], [g.array for g in states])
+
+    def _check_arithmetic(self, before: str) -> None:
+        """Raise when the process computes otherwise than before the call."""
+        if (odd := core.odd_arithmetic()) != before:
+            core.restore_arithmetic()
+            raise self.fail(
+                "surroundings",
+                f"after the call {odd}; a kernel leaves the modes of the processor as they are",
+            )
 
     def _check_guards(self, **groups: Sequence[Guarded | None]) -> None:
         """Raise when a guard around an operand was written over."""
