@@ -16,7 +16,6 @@ from pyframe.callbacks import (
     ModelCheckpoint,
     ReduceLROnPlateau,
     WeightAverage,
-    listens,
 )
 from pyframe.layers import Dense
 
@@ -324,7 +323,7 @@ def test_steps_add_to_an_average_without_a_stop_and_after_whatever_comes_before(
     pf.set_seed(1)
     layers = [pf.layers.Dense(3, weight_constraint="unit_norm"), pf.layers.BatchNorm()]
     work = pf.Trainer(pf.Sequential([*layers, pf.layers.Dense(1)], dtype="float64"))
-    assert not any(listens(one, "on_batch_end") for one in averages)
+    assert not any(one.listens_to("on_batch_end") for one in averages)
     work.fit(X, Y, 3, 4, callbacks=[*averages, keep], accumulate=2, verbose=0)
     fading = kept[0]
     for weights in kept[1:]:
