@@ -18,8 +18,10 @@ from pyframe.plotting.charts import (
 from pyframe.plotting.graphs import backward_steps, draw_graph, forward_steps, graph_layout
 from pyframe.plotting.images import feature_maps, filters
 from pyframe.plotting.roofline import roofline
+from pyframe.plotting.stepper import Page, stepper
 
 __all__ = [
+    "Page",
     "backward_steps",
     "confusion_matrix",
     "curves",
@@ -35,4 +37,5 @@ __all__ = [
     "roofline",
     "scatter_with_line",
     "schedule",
+    "stepper",
 ]
