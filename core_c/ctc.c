@@ -101,7 +101,8 @@ static void backward(const alignment *z, int in_logs, double total) {
         }
         for (int64_t s = 0; s < places; s++) { /* a becomes the share of the place, b is c */
             const double log_step = log_p[z->label[s]], step = p[z->label[s]];
-            a[s] = in_logs ? pf_exp(a[s] + b[s] - total) : a[s] * b[s] * scale;
+            const double log_share = a[s] + b[s] - total; /* at most 0, but for rounding */
+            a[s] = in_logs ? pf_exp(log_share > 0 ? 0 : log_share) : a[s] * b[s] * scale;
             b[s] = in_logs ? b[s] + log_step : b[s] * step;
         }
         for (int64_t s = 0; s < places; s++) p[z->label[s]] -= a[s];

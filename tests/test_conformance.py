@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from registered import OPS
+from registered import COMPOSITES, OPS
 
 import pyframe as pf
 from pyframe.errors import ArgumentError
@@ -48,6 +48,24 @@ def test_built_in(check, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     # As where no plugin is installed, whose kernels have each check run in a process of its own.
     monkeypatch.setenv(apart.VARIABLE, "1")
     check()
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        case
+        for case in conformance("pyframe-nn")
+        if str(case.id).startswith("ops.") and str(case.id).endswith((":declaration", ":scale"))
+    ],
+)
+def test_of_ops_what_no_other_test_asks(check) -> None:
+    check()
+
+
+def test_composites_are_held_to_their_references() -> None:
+    checks = plugin_checks("pyframe-nn")
+    for made in COMPOSITES:
+        assert f"ops.{made.op}:reference" in checks
 
 
 @pytest.mark.parametrize("op_class", OPS, ids=lambda c: c.op)

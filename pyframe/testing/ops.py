@@ -13,10 +13,12 @@ from unittest import SkipTest
 import numpy as np
 
 from pyframe.errors import PyframeError
+from pyframe.graph.composite import Composite
 from pyframe.graph.op import Op
 from pyframe.native import core
 from pyframe.testing import bad_calls, forward, gradients
 from pyframe.testing.capabilities import check_capabilities
+from pyframe.testing.composites import check_composite
 from pyframe.testing.draw import Draw
 from pyframe.testing.hostile import check_attributes
 from pyframe.testing.nodes import node_checks
@@ -79,8 +81,9 @@ def check_op(
     Parameters
     ----------
     op_class : type of Op, or callable
-        A class with `reference` and `sample`; see `pyframe.graph.op.Op`. A node class written in
-        Python, or a function that composes nodes, is checked by `check_node`.
+        A class with `reference` and `sample`; see `pyframe.graph.op.Op`. A composite is checked by
+        `check_composite`, and a node class written in Python, or a function that composes nodes, by
+        `check_node`.
     cases : list of (shape, arguments), optional
         Cases for `check_node`; an `Op` has cases of its own.
     dtypes : sequence of str
@@ -139,7 +142,16 @@ def op_checks(
     - attributes: `check_attributes`.
     - zero_extents: `check_zero_extents`, for each instruction set.
     - capability: `check_capabilities`.
+
+    Of a composite: reference, `check_composite`. Of any other function or node: `node_checks`.
     """
+    if isinstance(op_class, Composite) and cases is None:
+        made = op_class
+        return {
+            "reference": lambda: check_composite(
+                made, tuple(dtypes), shapes=min(shapes, 20), seed=seed
+            )
+        }
     if not (isinstance(op_class, type) and issubclass(op_class, Op)):
         return node_checks(op_class, cases)
     op = op_class

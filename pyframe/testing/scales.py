@@ -124,7 +124,7 @@ def _check(subject: Subject, training: bool) -> None:
         for i, (got, wanted, size) in enumerate(
             zip(outcome.outputs, expected, _tuple(magnitudes), strict=True)
         ):
-            limit, terms = Wide(np.finfo(got.dtype).max) / 2, np.abs(size)
+            limit, terms = Wide(info.max) / 2, np.abs(size)
             fair = np.isfinite(wanted) & (terms < limit)
             off = np.abs(got.astype(Wide) - wanted)
             lost = (wanted == 0) & (terms == 0) & np.isnan(got)
