@@ -171,7 +171,8 @@ def check_training(training: Mapping[str, Any], source: str) -> None:
     try:
         RECORD(training, "training")
         fit = training["fit"]
-        if fit is not None and fit["batch"] > -(-fit["rows"] // fit["batch_size"]):
+        # Of batches that came one by one it is not known how many an epoch has: there are no rows.
+        if fit is not None and fit["rows"] and fit["batch"] > -(-fit["rows"] // fit["batch_size"]):
             raise ArgumentError(
                 f"training.fit.batch is {fit['batch']}, and {fit['rows']} rows have not so many "
                 f"batches of {fit['batch_size']}"

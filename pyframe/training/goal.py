@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pyframe import losses, metrics
+from pyframe.engine.batches import BatchLoop
+from pyframe.engine.loop import Loop
 from pyframe.engine.plan import Plan, compile
 from pyframe.errors import (
     ArgumentError,
@@ -165,25 +167,21 @@ class CompiledGoal(NamedTuple):
                     f"{advice}"
                 )
 
-    def whole_logs(self, arrays: Mapping[Placeholder, Array]) -> dict[str, float]:
-        """Return the metrics of a whole epoch for some data, which are predicted for it."""
+    def collected(self) -> Collected | None:
+        """Return what collects the outputs of an epoch, if any metric wants them."""
+        return Collected(self) if self.whole else None
+
+    def whole_logs(self, loop: Loop) -> dict[str, float]:
+        """Return the metrics of a whole epoch that a loop has run over."""
         if not self.whole:
             return {}
-        outputs = list(dict.fromkeys(one.output for one in self.whole))
-        given = {*self.targets, self.weight}
-        inputs = {p: a for p, a in arrays.items() if p not in given}
-        rows = len(next(iter(inputs.values())))
-        parts = [
-            self.plan.run(
-                {p: a[start : start + ROWS_AT_ONCE] for p, a in inputs.items()}, outputs=outputs
-            )
-            for start in range(0, rows, ROWS_AT_ONCE)
-        ]
-        made = dict(zip(outputs, map(np.concatenate, zip(*parts, strict=True)), strict=True))
-        weight = None if self.weight is None else arrays[self.weight]
-        return {
-            w.key: w.value(np.asarray(arrays[w.target]), made[w.output], weight) for w in self.whole
-        }
+        if isinstance(loop, BatchLoop):
+            assert isinstance(loop.each, Collected)
+            return loop.each.logs()
+        collected = Collected(self)
+        for start in range(0, loop.samples, ROWS_AT_ONCE):
+            collected({p: a[start : start + ROWS_AT_ONCE] for p, a in loop.arrays.items()})
+        return collected.logs()
 
     def logs(self, record: Array, prefix: str = "") -> dict[str, Any]:
         """Return the losses and metrics of one record."""
@@ -216,6 +214,30 @@ class CompiledGoal(NamedTuple):
                 "targets, or a dict"
             )
         return dict(zip(self.targets, Y, strict=True))
+
+
+class Collected:
+    """Outputs, targets and weights of an epoch, for the metrics that need all of them at once."""
+
+    def __init__(self, goal: CompiledGoal) -> None:
+        self.goal = goal
+        self.outputs = list(dict.fromkeys(one.output for one in goal.whole))
+        self.given = [*goal.targets, *([] if goal.weight is None else [goal.weight])]
+        self.parts: list[list[Array]] = []
+
+    def __call__(self, feed: Mapping[Placeholder, Array]) -> None:
+        """Predict a batch, and keep what is needed of it."""
+        inputs = {p: a for p, a in feed.items() if p not in self.given}
+        made = self.goal.plan.run(inputs, outputs=self.outputs)
+        self.parts.append([*made, *(np.array(feed[p]) for p in self.given)])
+
+    def logs(self) -> dict[str, float]:
+        """Return the metrics, and forget what they were made of."""
+        columns = map(np.concatenate, zip(*self.parts, strict=True))
+        found: dict[Any, Array] = dict(zip([*self.outputs, *self.given], columns, strict=True))
+        self.parts.clear()
+        weight = None if self.goal.weight is None else found[self.goal.weight]
+        return {w.key: w.value(found[w.target], found[w.output], weight) for w in self.goal.whole}
 
 
 class Goal:

@@ -6,13 +6,13 @@ import copy
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from itertools import repeat
 from typing import Any, ClassVar, Literal, Self
 
 from pyframe import checkpoint, optimizers
+from pyframe.engine.batches import BYTES_AT_ONCE
 from pyframe.engine.execution import SECONDS_PER_LOOK
-from pyframe.engine.loop import Loop, check_batch_size
 from pyframe.engine.plan import Plan
 from pyframe.errors import ArgumentError, GraphError, check_flag
 from pyframe.model import Model, load
@@ -28,13 +28,8 @@ from pyframe.training.finding import RateRange, range_test
 from pyframe.training.fit import Fit
 from pyframe.training.goal import CompiledGoal, Goal
 from pyframe.training.history import History
-from pyframe.training.request import (
-    DEFAULT_BATCH,
-    FitRequest,
-    callbacks_of,
-    first_epoch,
-    request_fit,
-)
+from pyframe.training.request import FitRequest, callbacks_of, first_epoch, request_fit
+from pyframe.training.streams import Batches, Streamed, parts_of
 
 
 class Trainer(Strict):
@@ -177,7 +172,7 @@ class Trainer(Strict):
     def fit(
         self,
         X: Any,  # noqa: N803
-        Y: Any,  # noqa: N803
+        Y: Any = None,  # noqa: N803
         epochs: int = 10,
         batch_size: int | Literal["auto"] | None = "auto",
         *,
@@ -190,6 +185,7 @@ class Trainer(Strict):
         verbose: int = 1,
         schedule: Any = None,
         initial_epoch: int | None = None,
+        steps_per_epoch: int | None = None,
         resume: str | os.PathLike[str] | None = None,
     ) -> History:
         """Train for some epochs. A second fit goes on from where the first one ended.
@@ -197,7 +193,11 @@ class Trainer(Strict):
         Parameters
         ----------
         X : array_like of n rows, or for several inputs a list or dict of them
-            Data frames too, of numbers: pandas' own dtypes and mixed columns are taken.
+            Data frames too, of numbers: pandas' own dtypes and mixed columns are taken. What is
+            sparse or lies in a file, such as zarr arrays, is read a batch at a time, and a
+            `numpy.memmap` is never copied whole. Without Y, batches: a `pyframe.data.Loader`, a
+            PyTorch DataLoader, a generator, or any iterable of (X, Y), (X, Y, sample_weight) or
+            dicts by the names of inputs and targets; or a function that returns one.
         Y : array_like of n rows, or for several outputs a list or dict of them
             One-dimensional targets count as a column for an output (n, 1); for ``cross_entropy``
             integer labels (n,).
@@ -225,6 +225,8 @@ class Trainer(Strict):
             From step numbers to learning rates, instead of the optimizer's own.
         initial_epoch : int, optional
             The number of the first epoch, which the shuffling depends on; default: count on.
+        steps_per_epoch : int, optional
+            Of batches: how many an epoch has. The next one goes on behind them.
         resume : path-like, optional
             Go on with the fit that this file holds (see `save`), with the same data and arguments:
             parameters, history and callbacks come to the same bits as if it had never stopped.
@@ -253,27 +255,38 @@ class Trainer(Strict):
             If the file to resume from is damaged, or of another model, optimizer or fit.
         """
         began, epochs_done = time.perf_counter(), self.epochs_done
-        request = request_fit(
-            self.model,
-            self._feeds(X, Y, sample_weight),
-            epochs=epochs,
-            batch_size=batch_size,
-            validation_split=validation_split,
-            validation_data=validation_data,
-            shuffle=shuffle,
-            seed=seed,
-            callbacks=[*self.callbacks, *callbacks_of(callbacks)],
-            schedule=schedule,
-            first_epoch=first_epoch(initial_epoch, resume, epochs_done),
-        )
+        first = first_epoch(initial_epoch, resume, epochs_done)
+        with closing(self._data(X, Y, sample_weight, steps_per_epoch, first)) as data:
+            fit = self._fit(
+                data,
+                epochs_done,
+                verbose,
+                resume,
+                epochs=epochs,
+                batch_size=batch_size,
+                validation_split=validation_split,
+                validation_data=validation_data,
+                shuffle=shuffle,
+                seed=seed,
+                callbacks=[*self.callbacks, *callbacks_of(callbacks)],
+                schedule=schedule,
+                first_epoch=first,
+            )
+        fit.history.seconds += time.perf_counter() - began
+        self._tell_of_end(fit)
+        return fit.history
+
+    def _fit(
+        self, data: Feeds | Streamed, epochs_done: int, verbose: int, resume: Any, **options: Any
+    ) -> Fit:
+        """Train on data for what `request_fit` makes of the options."""
+        request = request_fit(self.model, data, **options)
         if resume is not None:
             request = request.going_on(resuming.read(resume, self, request.goal))
         with request.goal.plan.claim(), ExitStack() as stack:
             fit = self._prepared(request, epochs_done, verbose, stack)
             self._run(fit, request.saved)
-        fit.history.seconds += time.perf_counter() - began
-        self._tell_of_end(fit)
-        return fit.history
+        return fit
 
     def _prepared(
         self, request: FitRequest, epochs_done: int, verbose: int, stack: ExitStack
@@ -333,7 +346,7 @@ class Trainer(Strict):
     def evaluate(
         self,
         X: Any,  # noqa: N803
-        Y: Any,  # noqa: N803
+        Y: Any = None,  # noqa: N803
         batch_size: int | None = None,
         *,
         sample_weight: Any = None,
@@ -345,7 +358,7 @@ class Trainer(Strict):
         X, Y, sample_weight
             As for `fit`.
         batch_size : int, optional
-            Rows that are computed at a time, to bound the memory; default: all of them.
+            Rows that are computed at a time; default: all of them, or as many as some 64 MB take.
 
         Returns
         -------
@@ -356,19 +369,16 @@ class Trainer(Strict):
         ------
         ArgumentError, ShapeError, DTypeError, FeedError, LabelError
         """
-        goal, arrays = self._feeds(X, Y, sample_weight)
-        loop = Loop(
-            goal.plan.engine,
-            arrays,
-            epochs=1,
-            batch_size=batch_size,
-            shuffle=False,
-            training=False,
-        )
-        with loop:
-            while loop.run(SECONDS_PER_LOOK) != "done":
-                pass
-            return goal.logs(loop.records[0]) | goal.whole_logs(arrays)
+        with closing(self._data(X, Y, sample_weight, bound=BYTES_AT_ONCE)) as data:
+            goal, size = data.goal, batch_size
+            if isinstance(data, Streamed):
+                size = data.size(size)
+            elif size is None:
+                size = data.rows_at_once()
+            with data.loop(epochs=1, batch_size=size, shuffle=False, training=False) as loop:
+                while loop.run(SECONDS_PER_LOOK) != "done":
+                    pass
+                return goal.logs(loop.records[0]) | goal.whole_logs(loop)
 
     def find_learning_rate(
         self,
@@ -425,18 +435,33 @@ class Trainer(Strict):
         >>> bool(1e-6 < found.suggestion < 10)
         True
         """
-        feeds = self._feeds(X, Y, sample_weight)
-        size = min(DEFAULT_BATCH, feeds.rows) if batch_size == "auto" else batch_size
-        size = None if size is None else check_batch_size(size, feeds.rows)
-        return range_test(feeds, low, high, steps, size, seed)
+        with closing(self._data(X, Y, sample_weight)) as data:
+            return range_test(data, low, high, steps, data.size(batch_size), seed)
 
     def predict(self, X: Any, batch_size: int | None = None) -> Any:  # noqa: N803
         """Return the model's outputs; see `Model.predict`."""
         return self.model.predict(X, batch_size)
 
-    def _feeds(self, X: Any, Y: Any, sample_weight: Any) -> Feeds:  # noqa: N803
-        """Return data as feeds of the goal, which is compiled if it is not yet."""
-        inputs = input_arrays(self.model, X)
+    def _data(
+        self,
+        X: Any,  # noqa: N803
+        Y: Any,  # noqa: N803
+        sample_weight: Any,
+        steps: int | None = None,
+        first_epoch: int = 0,
+        bound: int | None = None,
+    ) -> Feeds | Streamed:
+        """Return data for the goal, which is compiled if it is not yet."""
+        if Y is None:
+            if sample_weight is not None:
+                raise ArgumentError("batches bring their weights: (X, Y, sample_weight)")
+            batches = Batches(X, steps)
+            parts = parts_of(batches.begin(first_epoch), self.model)
+            input_arrays(self.model, parts.X)  # the model is built for them
+            return Streamed(self._goal(parts.weight is not None), self.model, batches)
+        if steps is not None:
+            raise ArgumentError("steps_per_epoch is for batches; of arrays an epoch has all rows")
+        inputs = input_arrays(self.model, X, bound)
         return feeds_of(self._goal(sample_weight is not None), inputs, Y, sample_weight)
 
     def _goal(self, weighted: bool) -> CompiledGoal:
