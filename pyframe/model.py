@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -45,6 +45,7 @@ from pyframe.layers.base import (
 from pyframe.layers.core import Activation
 from pyframe.native.building import building
 from pyframe.native.guards import hold_all
+from pyframe.outcomes import Outcome
 from pyframe.plugins.registry import ops, registries
 from pyframe.strict import FixedList, Strict
 
@@ -107,6 +108,7 @@ class Model(LayerLike, Strict):
         self._inputs: list[Placeholder] = []
         self._outputs: list[Value] = []
         self._layers: list[Layer] = []
+        self._outcomes: list[Outcome] = []
 
     def _connect(
         self, inputs: list[Placeholder], outputs: list[Value], layers: list[Layer] | None
@@ -211,9 +213,44 @@ class Model(LayerLike, Strict):
         return self.graph.states
 
     @property
+    def outcomes(self) -> list[Outcome]:
+        """What each output means, as far as a fit or a file has told it."""
+        return self._outcomes or [Outcome()] * len(self._outputs)
+
+    @outcomes.setter
+    def outcomes(self, outcomes: Sequence[Outcome]) -> None:
+        self._outcomes = list(outcomes)
+
+    @property
+    def classes(self) -> Any:
+        """The names of the classes, in the order of their numbers; a list for several outputs.
+
+        None where labels are numbers. A fit on labels that are texts or other objects finds them;
+        one on batches has to be told before, by setting them.
+        """
+        found = [one.classes for one in self.outcomes] or [None]
+        return found if len(self._outputs) > 1 else found[0]
+
+    @classes.setter
+    def classes(self, classes: Any) -> None:
+        several = self.built and len(self._outputs) > 1
+        given = list(classes) if several else [classes]
+        known = self._outcomes or [Outcome()] * len(given)
+        if len(given) != len(known):
+            raise ArgumentError(
+                f"the model has {len(known)} outputs; pass as many lists of classes"
+            )
+        self._outcomes = [
+            one._replace(classes=None if names is None else tuple(names))
+            for one, names in zip(known, given, strict=True)
+        ]
+
+    @property
     def architecture(self) -> Architecture:
         """What a file of this model holds."""
-        return Architecture(type(self).__name__, self.inputs, self.outputs, self.layers)
+        return Architecture(
+            type(self).__name__, self.inputs, self.outputs, self.layers, self._outcomes
+        )
 
     def summary(self) -> str:
         """Return a table of the layers: name, kind, output shape, number of parameters."""
@@ -380,6 +417,63 @@ class Model(LayerLike, Strict):
         if batch_size is not None:
             size = check_integer("batch_size", batch_size, at_least=1)
         return self._predict_in_parts(plan, feed, size)
+
+    def predict_proba(self, X: Any, batch_size: int | None = None) -> Any:  # noqa: N803
+        """Return the probabilities that the outputs stand for, in their shape.
+
+        The loss that the model was fitted with says how: by a softmax, a sigmoid, or as they are.
+
+        Parameters
+        ----------
+        X, batch_size
+            As for `predict`.
+
+        Returns
+        -------
+        ndarray, or a list of them for several outputs
+
+        Raises
+        ------
+        ArgumentError
+            If it was not fitted with a loss of classes.
+        """
+        return self._meant(Outcome.probabilities, self.predict(X, batch_size))
+
+    def predict_classes(self, X: Any, batch_size: int | None = None) -> Any:  # noqa: N803
+        """Return the most likely class of each row, under the name that it has in the targets.
+
+        Parameters
+        ----------
+        X, batch_size
+            As for `predict`.
+
+        Returns
+        -------
+        ndarray (n,), or a list of them for several outputs
+            Of several labels that do not exclude each other (n, labels), 0 or 1.
+
+        Raises
+        ------
+        ArgumentError
+            If it was not fitted with a loss of classes.
+
+        Examples
+        --------
+        >>> import numpy as np, pyframe as pf
+        >>> X, y = np.array([[-1.0], [1.0]] * 20), ["cold", "warm"] * 20
+        >>> model = pf.Sequential([pf.layers.Dense(2)])
+        >>> trainer = pf.Trainer(model, "cross_entropy", pf.optimizers.Adam(0.1))
+        >>> _ = trainer.fit(X, y, 20, verbose=0)
+        >>> model.save("weather.pyframe")
+        >>> pf.load("weather.pyframe").predict_classes([[3.0], [-2.0]]).tolist()
+        ['warm', 'cold']
+        """
+        return self._meant(Outcome.labels, self.predict(X, batch_size))
+
+    def _meant(self, meaning: Callable[[Outcome, Array], Array], outputs: Any) -> Any:
+        if not isinstance(outputs, list):
+            return meaning(self.outcomes[0], outputs)
+        return [meaning(one, array) for one, array in zip(self.outcomes, outputs, strict=True)]
 
     def _predict_batch(self, batch: Any, batch_size: int | None) -> Any:
         names = [self.graph.names[p] for p in self._inputs] if self.built else ["x"]
@@ -844,4 +938,5 @@ def _from_architecture(architecture: Architecture) -> Model:
         shape = architecture.inputs[0].shape
         model._shape = None if shape is None else shape[1:]
     model._connect(architecture.inputs, architecture.outputs, architecture.layers)
+    model.outcomes = architecture.outcomes
     return model

@@ -30,9 +30,16 @@ ROOMS = (
     ("engine.printing", "engine.profiler", "engine.inspection", "engine.plan"),
     ("initializers", "losses", "metrics", "schedules", "optimizers"),
     ("regularizers", "constraints", "layers"),
-    ("data", "datasets", "checkpoint", "model"),
+    ("data", "datasets", "outcomes", "checkpoint", "model"),
     ("training.progress", "training.company", "training.history", "callbacks"),
-    ("training.goal", "training.compiled", "training.feeds", "training.streams", "training.fit"),
+    (
+        "training.goal",
+        "training.compiled",
+        "training.labels",
+        "training.feeds",
+        "training.streams",
+        "training.fit",
+    ),
     (
         "training.resuming",
         "training.request",

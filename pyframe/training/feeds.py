@@ -18,6 +18,7 @@ from pyframe.graph.spec import Array
 from pyframe.model import Model
 from pyframe.native.core import shuffle as shuffled
 from pyframe.training.goal import CompiledGoal
+from pyframe.training.labels import Labels
 
 DEFAULT_BATCH = 32
 AHEAD = 2  # batches that are made ready before they are wanted
@@ -31,6 +32,7 @@ class Feeds(NamedTuple):
 
     goal: CompiledGoal
     arrays: dict[Placeholder, Any]
+    labels: Labels
 
     @property
     def rows(self) -> int:
@@ -55,8 +57,8 @@ class Feeds(NamedTuple):
                 f"validation_split={part} of {rows} rows leaves {at} to train on and {rows - at} "
                 "to validate with"
             )
-        first = Feeds(self.goal, {p: a[:at] for p, a in self.arrays.items()})
-        return first, Feeds(self.goal, {p: a[at:] for p, a in self.arrays.items()})
+        first = Feeds(self.goal, {p: a[:at] for p, a in self.arrays.items()}, self.labels)
+        return first, Feeds(self.goal, {p: a[at:] for p, a in self.arrays.items()}, self.labels)
 
     def size(self, batch_size: Any) -> int | None:
         """Return the rows of a batch, None for all of them."""
@@ -172,6 +174,7 @@ def feeds_of(
     inputs: dict[Placeholder, Array],
     Y: Any,  # noqa: N803
     sample_weight: Any,
+    labels: Labels,
 ) -> Feeds:
     """Return inputs, targets and sample weights, if the goal takes any, with all of them checked.
 
@@ -182,7 +185,7 @@ def feeds_of(
     ShapeError, DTypeError, FeedError
         If the data do not fit the model, or each other.
     """
-    given = {**inputs, **goal.target_feed(Y)}
+    given = {**inputs, **labels.feed(goal, Y)}
     if goal.weight is not None:
         given[goal.weight] = sample_weight
     arrays = goal.plan.engine.row_feeds(given)
@@ -191,4 +194,4 @@ def feeds_of(
         weights = arrays[goal.weight]
         if not (np.all(np.isfinite(weights)) and np.all(weights >= 0) and np.any(weights)):
             raise ArgumentError("sample weights must be finite, at least 0, and not all 0")
-    return Feeds(goal, arrays)
+    return Feeds(goal, arrays, labels)

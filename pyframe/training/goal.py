@@ -27,7 +27,7 @@ from pyframe.graph.spec import INT64, Array, describe
 from pyframe.layers.base import unused_name
 from pyframe.model import Model
 from pyframe.ops.activations import logistic
-from pyframe.ops.logits import before_sigmoid, is_mixed
+from pyframe.ops.logits import before_sigmoid, behind, is_mixed
 from pyframe.ops.losses import Loss
 from pyframe.ops.metrics import (
     BinaryAccuracy,
@@ -38,6 +38,7 @@ from pyframe.ops.metrics import (
     Ratio,
     SumOverCount,
 )
+from pyframe.ops.softmax import Softmax
 
 Function = Callable[..., Any]
 ROWS_AT_ONCE = 4096  # are predicted for the metrics of a whole epoch
@@ -156,6 +157,7 @@ class CompiledGoal(NamedTuple):
     columns: list[Column]
     domains: list[tuple[Placeholder, str]]  # targets that are not any numbers; see DOMAINS
     whole: list[Whole] = []
+    gives: list[str] = []  # what each output gives: see `pyframe.outcomes`
 
     def check_targets(self, arrays: Mapping[Any, Array]) -> None:
         """Raise `ArgumentError` for targets that a loss or a metric cannot mean."""
@@ -344,7 +346,9 @@ class Goal:
             if domain:
                 domains.append((target, domain))
         domains = list(dict.fromkeys(domains))
-        return CompiledGoal(plan, targets, names, weight, _columns(measured), domains, whole)
+        meant = outcomes_of(outputs, pairs, domains)
+        columns = _columns(measured)
+        return CompiledGoal(plan, targets, names, weight, columns, domains, whole, meant)
 
     def _metrics_of(self, name: str, names: list[str]) -> list[Asked]:
         """Return the metrics of an output."""
@@ -474,6 +478,30 @@ def kind_of_output(output: Value, term: Value) -> str:
     found = topological_order([term])
     of_classes = any(isinstance(node, Loss) and not node.of_values for node in found)
     return "logits" if of_classes else "values"
+
+
+def outcomes_of(
+    outputs: list[Value],
+    pairs: list[tuple[Placeholder, Value]],
+    domains: list[tuple[Placeholder, str]],
+) -> list[str]:
+    """Return what each output gives, by its target, its loss, and the domains of all targets."""
+    return [
+        outcome_of(output, target, term, [domain for other, domain in domains if other is target])
+        for output, (target, term) in zip(outputs, pairs, strict=True)
+    ]
+
+
+def outcome_of(output: Value, target: Placeholder, term: Value, domains: list[str]) -> str:
+    """Return what an output gives, of `pyframe.outcomes.GIVES`."""
+    gives = kind_of_output(output, term)
+    if gives == "values":
+        return gives
+    if target.dtype == INT64 or "shares" in domains or behind(Softmax, output) is not None:
+        return "classes" if gives == "probabilities" else "softmax"
+    if gives == "probabilities":
+        return "labels"
+    return "sigmoid" if "unit" in domains else "margins"
 
 
 def _name_of(metric: Any) -> str:

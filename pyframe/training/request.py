@@ -143,7 +143,7 @@ def request_fit(
     if validation_data is not None:
         if held_out is not None:
             raise ArgumentError("pass validation_split or validation_data, not both")
-        held_out = validation_data_of(data.goal, model, validation_data)
+        held_out = validation_data_of(data.goal, model, validation_data, data.labels)
         held_out.check(epochs)
     if not data.goal.plan.engine.trained_parameters():
         raise GraphError(

@@ -22,6 +22,7 @@ from pyframe.errors import (
 from pyframe.model import Model
 from pyframe.training.feeds import Feeds, feeds_of, input_arrays
 from pyframe.training.goal import CompiledGoal
+from pyframe.training.labels import Labels
 
 WEIGHT = "sample_weight"
 
@@ -199,12 +200,13 @@ class Streamed:
     goal : CompiledGoal
     model : Model
     batches : Batches
+    labels : Labels
     """
 
     rows = 0  # of an epoch: not known
 
-    def __init__(self, goal: CompiledGoal, model: Model, batches: Batches) -> None:
-        self.goal, self.model, self.batches = goal, model, batches
+    def __init__(self, goal: CompiledGoal, model: Model, batches: Batches, labels: Labels) -> None:
+        self.goal, self.model, self.batches, self.labels = goal, model, batches, labels
 
     def feed(self, batch: Any) -> Feed:
         """Return a batch as a feed, checked."""
@@ -214,7 +216,7 @@ class Streamed:
             weight = np.ones(next(iter(inputs.values())).shape[:1])
         if weight is not None and self.goal.weight is None:
             raise ArgumentError("it has sample weights, and the first batch of the fit has none")
-        return feeds_of(self.goal, inputs, Y, weight).taken(slice(None))
+        return feeds_of(self.goal, inputs, Y, weight, self.labels).taken(slice(None))
 
     def check(self, epochs: int) -> None:
         """Raise `ArgumentError` if it is known beforehand that these epochs cannot be had."""
@@ -270,10 +272,12 @@ class Streamed:
         )
 
 
-def validation_data_of(goal: CompiledGoal, model: Model, data: Any) -> Feeds | Streamed:
+def validation_data_of(
+    goal: CompiledGoal, model: Model, data: Any, labels: Labels
+) -> Feeds | Streamed:
     """Return what was given as ``validation_data`` of a fit, checked."""
     if gives_batches(data):
-        return Streamed(goal, model, Batches(data))
+        return Streamed(goal, model, Batches(data), labels)
     if not isinstance(data, list | tuple) or len(data) not in (2, 3):
         raise ArgumentError(
             "validation_data is a tuple (X, Y) or (X, Y, sample_weight), or gives batches of them"
@@ -285,4 +289,4 @@ def validation_data_of(goal: CompiledGoal, model: Model, data: Any) -> Feeds | S
     inputs = input_arrays(model, X)
     if goal.weight is not None and weight is None:
         weight = np.ones(next(iter(inputs.values())).shape[:1])
-    return feeds_of(goal, inputs, Y, weight)
+    return feeds_of(goal, inputs, Y, weight, labels)

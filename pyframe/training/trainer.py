@@ -28,6 +28,7 @@ from pyframe.training.finding import RateRange, range_test
 from pyframe.training.fit import Fit
 from pyframe.training.goal import CompiledGoal, Goal
 from pyframe.training.history import History
+from pyframe.training.labels import Labels
 from pyframe.training.request import FitRequest, callbacks_of, first_epoch, request_fit
 from pyframe.training.streams import Batches, Streamed, parts_of
 
@@ -200,7 +201,8 @@ class Trainer(Strict):
             dicts by the names of inputs and targets; or a function that returns one.
         Y : array_like of n rows, or for several outputs a list or dict of them
             One-dimensional targets count as a column for an output (n, 1); for ``cross_entropy``
-            integer labels (n,).
+            integer labels (n,), or the names of classes, such as texts, in sorted order: the model
+            keeps them (`Model.classes`), and `Model.predict_classes` gives them back.
         epochs : int
             How many to run.
         batch_size : int, None or "auto"
@@ -325,6 +327,7 @@ class Trainer(Strict):
         )
         if saved is not None:
             saved.seek(loop)
+        request.data.labels.keep(goal)
         self.stop_training = False
         return fit
 
@@ -458,11 +461,13 @@ class Trainer(Strict):
             batches = Batches(X, steps)
             parts = parts_of(batches.begin(first_epoch), self.model)
             input_arrays(self.model, parts.X)  # the model is built for them
-            return Streamed(self._goal(parts.weight is not None), self.model, batches)
+            goal, labels = self._goal(parts.weight is not None), Labels(self.model, are_all=False)
+            return Streamed(goal, self.model, batches, labels)
         if steps is not None:
             raise ArgumentError("steps_per_epoch is for batches; of arrays an epoch has all rows")
         inputs = input_arrays(self.model, X, bound)
-        return feeds_of(self._goal(sample_weight is not None), inputs, Y, sample_weight)
+        goal = self._goal(sample_weight is not None)
+        return feeds_of(goal, inputs, Y, sample_weight, Labels(self.model))
 
     def _goal(self, weighted: bool) -> CompiledGoal:
         """Return the goal for data with or without sample weights, as a plan."""
