@@ -86,10 +86,17 @@ void pf_loop_end_step(pf_loop *loop) {
     loop->part_index = 0;
     pf_count_step(loop->step_count);
     loop->steps_done++;
+    loop->steps++;
     if (++loop->batch_index == batch_count(loop)) {
         loop->batch_index = 0;
         loop->epoch++;
     }
+}
+
+void pf_loop_end_epoch(pf_loop *loop) {
+    loop->samples = loop->batch_index;
+    loop->batch_index = 0;
+    loop->epoch++;
 }
 
 int pf_loop_run(pf_loop *loop, double seconds) {

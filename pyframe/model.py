@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -13,6 +14,8 @@ import numpy.typing as npt
 from pyframe import checkpoint
 from pyframe.checkpoint import Architecture
 from pyframe.checkpoint.inspection import layer_table
+from pyframe.data.batches import gives_batches, inputs_of
+from pyframe.engine.batches import FEW_BYTES, rows_at_once
 from pyframe.engine.placement import views
 from pyframe.engine.plan import Plan, compile
 from pyframe.errors import (
@@ -25,7 +28,7 @@ from pyframe.errors import (
     check_flag,
     check_integer,
 )
-from pyframe.graph.arrays import is_lazy, plain_array
+from pyframe.graph.arrays import is_lazy, lazily, plain_array
 from pyframe.graph.node import Node, Parameter, Placeholder, State, Value
 from pyframe.graph.order import Graph, on_other_inputs
 from pyframe.graph.spec import Array, Shape, check_shape, convert, describe, float_dtype
@@ -42,6 +45,7 @@ from pyframe.layers.base import (
 from pyframe.layers.core import Activation
 from pyframe.native.building import building
 from pyframe.native.guards import hold_all
+from pyframe.outcomes import Outcome
 from pyframe.plugins.registry import ops, registries
 from pyframe.spelling import answering
 from pyframe.strict import FixedList, Strict
@@ -105,6 +109,7 @@ class Model(LayerLike, Strict):
         self._inputs: list[Placeholder] = []
         self._outputs: list[Value] = []
         self._layers: list[Layer] = []
+        self._outcomes: list[Outcome] = []
 
     def _connect(
         self, inputs: list[Placeholder], outputs: list[Value], layers: list[Layer] | None
@@ -222,9 +227,44 @@ class Model(LayerLike, Strict):
         return model
 
     @property
+    def outcomes(self) -> list[Outcome]:
+        """What each output means, as far as a fit or a file has told it."""
+        return self._outcomes or [Outcome()] * len(self._outputs)
+
+    @outcomes.setter
+    def outcomes(self, outcomes: Sequence[Outcome]) -> None:
+        self._outcomes = list(outcomes)
+
+    @property
+    def classes(self) -> Any:
+        """The names of the classes, in the order of their numbers; a list for several outputs.
+
+        None where labels are numbers. A fit on labels that are texts or other objects finds them;
+        one on batches has to be told before, by setting them.
+        """
+        found = [one.classes for one in self.outcomes] or [None]
+        return found if len(self._outputs) > 1 else found[0]
+
+    @classes.setter
+    def classes(self, classes: Any) -> None:
+        several = self.built and len(self._outputs) > 1
+        given = list(classes) if several else [classes]
+        known = self._outcomes or [Outcome()] * len(given)
+        if len(given) != len(known):
+            raise ArgumentError(
+                f"the model has {len(known)} outputs; pass as many lists of classes"
+            )
+        self._outcomes = [
+            one._replace(classes=None if names is None else tuple(names))
+            for one, names in zip(known, given, strict=True)
+        ]
+
+    @property
     def architecture(self) -> Architecture:
         """What a file of this model holds."""
-        return Architecture(type(self).__name__, self.inputs, self.outputs, self.layers)
+        return Architecture(
+            type(self).__name__, self.inputs, self.outputs, self.layers, self._outcomes
+        )
 
     def summary(self) -> str:
         """Return a table of the layers: name, kind, output shape, number of parameters."""
@@ -357,8 +397,10 @@ class Model(LayerLike, Strict):
         Parameters
         ----------
         X : array_like of n rows, or for several inputs a list of them or a dict by input name
+            Or batches: an iterable of them as for `Trainer.fit`, whose targets are passed over.
         batch_size : int, optional
-            Rows that are computed at a time, to bound the memory; default: all of them.
+            Rows that are computed at a time; default: all of them, or if their values take more
+            than some 64 MB, as many as do not. The bits of a row are the same in any case.
 
         Returns
         -------
@@ -381,16 +423,80 @@ class Model(LayerLike, Strict):
         """
         plan = self._plan
         is_plain = batch_size is None and isinstance(X, np.ndarray) and len(self._inputs) == 1
-        if plan is not None and is_plain:  # the everyday case: there is nothing to sort out
-            return plan.run({self._inputs[0]: X})
-        feed = self.feed(X)
+        if plan is not None and is_plain and X.nbytes <= FEW_BYTES:
+            return plan.run({self._inputs[0]: X})  # the everyday case: there is nothing to sort out
+        if gives_batches(X):
+            return self._joined(self._predict_batch(batch, batch_size) for batch in X)
+        feed = self.feed(lazily(X))
         plan = self._inference_plan()
-        if batch_size is None:
-            return plan.run(feed)
-        size = check_integer("batch_size", batch_size, at_least=1)
+        size = None
+        if batch_size is not None:
+            size = check_integer("batch_size", batch_size, at_least=1)
         return self._predict_in_parts(plan, feed, size)
 
-    def _predict_in_parts(self, plan: Plan, feed: dict[Placeholder, Any], size: int) -> Any:
+    def predict_proba(self, X: Any, batch_size: int | None = None) -> Any:  # noqa: N803
+        """Return the probabilities that the outputs stand for, in their shape.
+
+        The loss that the model was fitted with says how: by a softmax, a sigmoid, or as they are.
+
+        Parameters
+        ----------
+        X, batch_size
+            As for `predict`.
+
+        Returns
+        -------
+        ndarray, or a list of them for several outputs
+
+        Raises
+        ------
+        ArgumentError
+            If it was not fitted with a loss of classes.
+        """
+        return self._meant(Outcome.probabilities, self.predict(X, batch_size))
+
+    def predict_classes(self, X: Any, batch_size: int | None = None) -> Any:  # noqa: N803
+        """Return the most likely class of each row, under the name that it has in the targets.
+
+        Parameters
+        ----------
+        X, batch_size
+            As for `predict`.
+
+        Returns
+        -------
+        ndarray (n,), or a list of them for several outputs
+            Of several labels that do not exclude each other (n, labels), 0 or 1.
+
+        Raises
+        ------
+        ArgumentError
+            If it was not fitted with a loss of classes.
+
+        Examples
+        --------
+        >>> import numpy as np, pyframe as pf
+        >>> X, y = np.array([[-1.0], [1.0]] * 20), ["cold", "warm"] * 20
+        >>> model = pf.Sequential([pf.layers.Dense(2)])
+        >>> trainer = pf.Trainer(model, "cross_entropy", pf.optimizers.Adam(0.1))
+        >>> _ = trainer.fit(X, y, 20, verbose=0)
+        >>> model.save("weather.pyframe")
+        >>> pf.load("weather.pyframe").predict_classes([[3.0], [-2.0]]).tolist()
+        ['warm', 'cold']
+        """
+        return self._meant(Outcome.labels, self.predict(X, batch_size))
+
+    def _meant(self, meaning: Callable[[Outcome, Array], Array], outputs: Any) -> Any:
+        if not isinstance(outputs, list):
+            return meaning(self.outcomes[0], outputs)
+        return [meaning(one, array) for one, array in zip(self.outcomes, outputs, strict=True)]
+
+    def _predict_batch(self, batch: Any, batch_size: int | None) -> Any:
+        names = [self.graph.names[p] for p in self._inputs] if self.built else ["x"]
+        return self.predict(inputs_of(batch, names), batch_size)
+
+    def _predict_in_parts(self, plan: Plan, feed: dict[Placeholder, Any], size: int | None) -> Any:
+        """Predict some rows after the other; by default as many at a time as few bytes take."""
         arrays = {
             p: value if is_lazy(value) else plain_array(value, f"placeholder {p.label()!r}")
             for p, value in feed.items()
@@ -399,15 +505,45 @@ class Model(LayerLike, Strict):
         if len(rows) > 1:
             raise ShapeError(f"the inputs have different numbers of rows: {sorted(rows)}")
         (count,) = rows
+
+        def part(start: int, stop: int) -> Any:
+            return plan.run({p: a[start:stop] for p, a in arrays.items()})
+
+        few = sum(math.prod(a.shape) * p.dtype.itemsize for p, a in arrays.items()) <= FEW_BYTES
+        if size is None:
+            size = count
+            if not few:
+                sample = plan.check_feeds({p: a[:1] for p, a in arrays.items()}, self._outputs)
+                size = rows_at_once(plan.engine, "run", self._outputs, sample, count)
+                half = max(size // 2, 1)
+                if size < count and not _goes_by_rows(part(0, size), part(0, half), size, half):
+                    size = count
         if count <= size:
             return plan.run(arrays)
-        parts = [
-            plan.run({p: a[start : start + size] for p, a in arrays.items()})
-            for start in range(0, count, size)
-        ]
-        if isinstance(parts[0], list):
-            return [np.concatenate(column) for column in zip(*parts, strict=True)]
-        return np.concatenate(parts)
+        return self._joined(
+            (part(start, start + size) for start in range(0, count, size)), count=count
+        )
+
+    def _joined(self, parts: Iterable[Any], count: int = 0) -> Any:
+        """Return the outputs of parts as those of all of their rows, `count` if that is known."""
+        several = len(self._outputs) > 1
+        columns: list[list[Array]] = [[] for _ in self._outputs]
+        whole: list[Array] = []
+        done = 0
+        for part in parts:
+            outputs = part if several else [part]
+            if count and not whole and all(a.ndim for a in outputs):
+                whole = [np.empty((count, *a.shape[1:]), a.dtype) for a in outputs]
+            for i, array in enumerate(outputs):
+                if whole:
+                    whole[i][done : done + len(array)] = array
+                else:
+                    columns[i].append(array)
+            done += len(outputs[0]) if whole else 0
+        if not whole and not columns[0]:
+            raise ArgumentError("there are no data: not one batch came")
+        results = whole or [np.concatenate(column) for column in columns]
+        return results if several else results[0]
 
     def _inference_plan(self) -> Plan:
         with building:
@@ -503,6 +639,18 @@ class Model(LayerLike, Strict):
         `Trainer.save` writes the state of the training as well.
         """
         checkpoint.save(self, path)
+
+
+def _goes_by_rows(all_: Any, some: Any, rows: int, few: int) -> bool:
+    """Return whether outputs of some rows are the first ones of more rows, to the bit.
+
+    They are not those of a model that looks at several rows together.
+    """
+    pairs = zip(all_, some, strict=True) if isinstance(all_, list) else [(all_, some)]
+    return all(
+        a.shape[:1] == (rows,) and b.shape[:1] == (few,) and a[:few].tobytes() == b.tobytes()
+        for a, b in pairs
+    )
 
 
 def _graph_between(inputs: list[Placeholder], outputs: list[Value]) -> Graph:
@@ -750,10 +898,9 @@ class Sequential(Model):
             if isinstance(X, Mapping):
                 X = next(iter(X.values()), None)  # noqa: N806
             array = X if is_lazy(X) else plain_array(X, "X")
+            array = array[:1] if array.ndim else array
             dtype = _checked_layers(self._layers, self)[0].input_dtype or self.dtype
-            convert(
-                array[:0] if array.ndim else array, np.dtype(dtype), "X"
-            )  # texts, complex numbers
+            convert(array, np.dtype(dtype), "X")  # texts, complex numbers
             shape = tuple(array.shape)
             if not shape:
                 raise ShapeError("the data are a single number; rows are needed, one a sample")
@@ -854,4 +1001,5 @@ def _from_architecture(architecture: Architecture) -> Model:
         shape = architecture.inputs[0].shape
         model._shape = None if shape is None else shape[1:]
     model._connect(architecture.inputs, architecture.outputs, architecture.layers)
+    model.outcomes = architecture.outcomes
     return model

@@ -281,10 +281,6 @@ BAD: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
         lambda: {"trainers": two(), "each": [{}, {"y": Y}]},
         r"number 1 .*unexpected keyword argument 'y'",
     ),
-    "no targets": (
-        lambda: {"trainers": two(), "Y": None},
-        r"number 0 .*missing a required argument: 'Y'",
-    ),
     "a model": (
         lambda: {"trainers": [*two(), small_network()]},
         r"number 2 .* is a Sequential, which has no fit",

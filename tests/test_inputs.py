@@ -285,10 +285,22 @@ def test_what_stands_for_numbers_is_taken_for_them(place: str, kind: str) -> Non
     np.testing.assert_array_equal(np.float32(got), np.float32(expected))
 
 
+ROWS = ("generator", "iterator", "map")
+PREDICTIONS = [place for place in PLACES if "predict" in place]
+LAZY = [place for place in PLACES if place.startswith(("fit X", "evaluate X")) or "ion X" in place]
+TAKEN = {"sparse matrix": [*PREDICTIONS, *LAZY], "data loader": PREDICTIONS}
+
+
 @pytest.mark.parametrize("kind", BAD)
 @pytest.mark.parametrize("place", PLACES)
 def test_anything_else_is_refused_plainly(place: str, kind: str) -> None:
     make, error, says = BAD[kind]
+    if kind in TAKEN and place in TAKEN[kind]:
+        pytest.skip("that is taken: see test_sources.py")
+    if kind in ROWS and "predict" in place:
+        if "new" in place:
+            pytest.skip("rows are taken for batches of one feature")
+        error, says = pf.ShapeError, r"fed \(2,\)|a number|fed \(\)"  # they are taken for batches
     if place == "Constant" and kind == "node":
         pytest.skip("a constant of a node is another mistake")
     with pytest.raises(error, match=says):
@@ -298,7 +310,9 @@ def test_anything_else_is_refused_plainly(place: str, kind: str) -> None:
 def test_a_refused_fit_has_changed_nothing() -> None:
     places = Places()
     before = places.model.get_weights()
-    for make, error, _ in BAD.values():
+    for kind, (make, error, _) in BAD.items():
+        if kind in TAKEN:
+            continue
         with pytest.raises(error):
             places.trainer.fit(make(), NUMBERS, 1, verbose=0)
     assert places.trainer.epochs_done == 1

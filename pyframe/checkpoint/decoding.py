@@ -17,6 +17,7 @@ from pyframe.graph.op import Op
 from pyframe.graph.spec import Array, Shape, Spec
 from pyframe.layers import Layer
 from pyframe.layers.base import mark
+from pyframe.outcomes import Outcome
 from pyframe.plugins.registry import registries
 
 
@@ -70,8 +71,15 @@ class Decoder:
             mark(node, by_path[inner], by_path[outer])
         inputs = [self.typed(i, Placeholder) for i in description["inputs"]]
         outputs = [self.value(pair) for pair in description["outputs"]]
+        outcomes = [
+            Outcome(gives, restored(names)) for gives, names in description.get("outcomes", ())
+        ]
         return Architecture(
-            description["kind"], inputs, outputs, [layers[i] for i in description["order"]]
+            description["kind"],
+            inputs,
+            outputs,
+            [layers[i] for i in description["order"]],
+            outcomes,
         )
 
     def node(self, record: dict[str, Any]) -> Node:

@@ -13,6 +13,7 @@ from pyframe.graph.node import Parameter, Placeholder, Value
 from pyframe.graph.spec import Array, Shape, Spec
 from pyframe.layers import Layer
 from pyframe.layers.base import unused_name
+from pyframe.outcomes import Outcome
 from pyframe.plugins.registry import registries
 
 # What a file may ask NumPy to make besides its arrays: numbers, and none larger than complex128.
@@ -41,6 +42,7 @@ class Architecture(NamedTuple):
     inputs: list[Placeholder]
     outputs: list[Value]
     layers: list[Layer]
+    outcomes: Sequence[Outcome] = ()  # one for each output, or none
 
 
 class Training(NamedTuple):

@@ -64,6 +64,7 @@ class Encoder:
             "outputs": [[self.ids[v.node], v.index] for v in architecture.outputs],
             "layers": [self.layer(layer, paths) for layer in layers],
             "order": [layers.index(layer) for layer in architecture.layers],
+            "outcomes": [[o.gives, plain(o.classes)] for o in architecture.outcomes],
             "provenance": self.provenance,
         }
 

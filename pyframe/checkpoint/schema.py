@@ -7,6 +7,7 @@ from typing import Any
 
 from pyframe.attributes import Rule, flag, number, optional, whole
 from pyframe.errors import ArgumentError, CheckpointError, raise_if_signalled
+from pyframe.outcomes import GIVES
 
 # More than any training has, and far from where sums and products of them leave 64 bits.
 MOST = 2**48 - 1
@@ -18,6 +19,13 @@ def text(value: Any, what: str) -> str:
     if isinstance(value, str):
         return value
     raise ArgumentError(f"{what} is {value!r:.80}; it must be a text")
+
+
+def outcome(value: Any, what: str) -> str:
+    """Return what an output gives: a rule."""
+    if value in GIVES:
+        return str(value)
+    raise ArgumentError(f"{what} is {value!r:.80}; it must be one of {', '.join(GIVES)}")
 
 
 def true_or_false(value: Any, what: str) -> bool:
@@ -162,6 +170,10 @@ def check_model(document: Mapping[str, Any]) -> None:
     MODEL(document, "the document")
     if not document["outputs"]:
         raise ArgumentError("the model has no output")
+    outcomes = document.get("outcomes", [])  # older files have none
+    list_of(pair(outcome, optional(list_of(plain_value))))(outcomes, "outcomes")
+    if len(outcomes) not in (0, len(document["outputs"])):
+        raise ArgumentError(f"there are {len(outcomes)} outcomes of {len(document['outputs'])}")
     if document["kind"] == "Sequential" and len(document["inputs"]) != 1:
         raise ArgumentError(f"a Sequential has one input, and this one {len(document['inputs'])}")
 
@@ -171,7 +183,8 @@ def check_training(training: Mapping[str, Any], source: str) -> None:
     try:
         RECORD(training, "training")
         fit = training["fit"]
-        if fit is not None and fit["batch"] > -(-fit["rows"] // fit["batch_size"]):
+        # Of batches that came one by one it is not known how many an epoch has: there are no rows.
+        if fit is not None and fit["rows"] and fit["batch"] > -(-fit["rows"] // fit["batch_size"]):
             raise ArgumentError(
                 f"training.fit.batch is {fit['batch']}, and {fit['rows']} rows have not so many "
                 f"batches of {fit['batch_size']}"

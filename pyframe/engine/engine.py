@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import chain, repeat
 from typing import Any, NamedTuple
@@ -27,6 +27,7 @@ from pyframe.errors import (
     UnusedParameterWarning,
     warn,
 )
+from pyframe.graph.arrays import LazyRows
 from pyframe.graph.autodiff import Gradients, differentiate
 from pyframe.graph.node import Node, Parameter, Placeholder, State, Value
 from pyframe.graph.order import Graph, topological_order, with_collector_paused
@@ -57,6 +58,15 @@ def _change_of(name: str, leaves: Sequence[Node], now: Sequence[Any], then: Sequ
         if is_now != was:
             return f"{name} of {kind} {leaf.label()!r} is {is_now} and was {was}"
     return ""
+
+
+def _checked_heads(
+    given: dict[Placeholder, Any], check: Callable[[dict[Placeholder, Any]], dict[Placeholder, Any]]
+) -> dict[Placeholder, Any]:
+    """Return checked feeds, and of those that are lazy, whose first row is checked, themselves."""
+    lazy = {p: v for p, v in given.items() if isinstance(v, LazyRows)}
+    found = check({**given, **{p: v[:1] for p, v in lazy.items()}})
+    return {p: lazy.get(p, array) for p, array in found.items()}
 
 
 class Engine:
@@ -408,12 +418,14 @@ class Engine:
     def row_feeds(self, feed: Mapping[Any, Any]) -> dict[Placeholder, Array]:
         """Return the arrays that loss and metrics need, checked, all with one number of rows.
 
+        Of `LazyRows` the first row is checked, and they stay what they are.
+
         Raises
         ------
         ArgumentError, ShapeError, FeedError, DTypeError
         """
         roots = [*([self.cost] if self.cost is not None else []), *self.metrics]
-        arrays = self.feeds_of(feed, roots)
+        arrays = _checked_heads(self.resolve(feed), lambda given: self.check_feeds(given, roots))
         if not arrays:
             raise ArgumentError("a loop needs at least one placeholder to take its rows from")
         rows: dict[str, int] = {}

@@ -40,7 +40,6 @@ class Tally:
 
     def __init__(self, loop: Any, records: Array) -> None:
         self.loop, self.all_records = loop, records
-        self.skipped = 0  # batches that the loop began behind, in a training that goes on
 
     @property
     def epoch(self) -> int:
@@ -55,8 +54,12 @@ class Tally:
     @property
     def steps(self) -> int:
         """Steps taken."""
-        batches = -(-self.loop.samples // self.loop.batch)
-        return int(self.loop.epoch * batches + self.loop.batch_index) - self.skipped
+        return int(self.loop.steps)
+
+    @property
+    def batches(self) -> int:
+        """Batches of an epoch; if they differ, of the last one that is finished."""
+        return int(-(-self.loop.samples // self.loop.batch))
 
     @property
     def records(self) -> Array:
@@ -149,25 +152,14 @@ class Loop:
         averages: Sequence[Average] = (),
     ) -> None:
         self._loop: Any = None
-        if training:
-            engine.require_optimizer()
-        if stop not in STOPS:
-            raise ArgumentError(f"stop={stop!r}; use None, 'epoch' or 'step'")
-        self._engine, self._training = engine, training
         self.arrays = arrays
         self.samples = len(next(iter(self.arrays.values())))
         self.batch_size = check_batch_size(batch_size, self.samples)
         parts = check_integer("accumulate", accumulate, at_least=1)
         self.step_rows = min(parts * self.batch_size, self.samples)
         self.batches = -(-self.samples // self.step_rows)
-        self._averages = averages
         self._sums = sums if self.step_rows > self.batch_size else None
-        self.epochs = check_integer("epochs", epochs, at_least=0)
-        self._seed = check_integer("seed", seed, at_least=0, at_most=2**64 - 1)
-        self._first_epoch = check_integer("first_epoch", first_epoch, at_least=0)
-        self._rates = learning_rates  # None: the optimizer's
-        self._seen_rate: Any = None  # that of the optimizer which the table of rates is made from
-        self._flags = STOPS[stop]
+        self._flags = 0
         if shuffle and training and self.batch_size < self.samples:
             self._flags |= lib.PF_LOOP_SHUFFLE
         self._order, self._ordered = order, -1  # the epoch that the order at hand is for
@@ -177,6 +169,32 @@ class Loop:
             self._flags |= lib.PF_LOOP_STOP_EPOCH
             if self.batch_size < self.samples:
                 self._flags |= lib.PF_LOOP_GATHER
+        self._averages = averages
+        self._begin(engine, epochs, seed, learning_rates, first_epoch, stop, training, claimed)
+
+    def _begin(
+        self,
+        engine: Engine,
+        epochs: int,
+        seed: int,
+        learning_rates: Callable[[Array], Array] | None,
+        first_epoch: int,
+        stop: str | None,
+        training: bool,
+        claimed: bool,
+    ) -> None:
+        """Check what all loops are given, claim the parameters, and prepare the first step."""
+        if training:
+            engine.require_optimizer()
+        if stop not in STOPS:
+            raise ArgumentError(f"stop={stop!r}; use None, 'epoch' or 'step'")
+        self._engine, self._training = engine, training
+        self.epochs = check_integer("epochs", epochs, at_least=0)
+        self._seed = check_integer("seed", seed, at_least=0, at_most=2**64 - 1)
+        self._first_epoch = check_integer("first_epoch", first_epoch, at_least=0)
+        self._rates = learning_rates  # None: the optimizer's
+        self._seen_rate: Any = None  # that of the optimizer which the table of rates is made from
+        self._flags |= STOPS[stop]
         self._alive: list[Any] = []
         self._evaluated = ffi.new("int64_t *")  # batches
         self._stack = ExitStack()
@@ -209,38 +227,47 @@ class Loop:
 
     # ---- preparation ----
 
-    def _specialize(self, rows: int) -> tuple[Specialization, Context]:
+    def _specialize(
+        self, feeds: dict[Placeholder, Array], stack: ExitStack
+    ) -> tuple[Specialization, Context]:
+        """Return what runs feeds of these shapes, until the stack is closed."""
         engine = self._engine
-        feeds = {p: a[:rows] for p, a in self.arrays.items()}
         mode = "train" if self._training else "evaluate"
         outputs: list[Value] = []
         if self._sums is not None:
             mode, outputs = "accumulate", [self._sums]
         specialization = engine.specialize(mode, outputs, feeds, self._training, self._averages)
-        context = self._stack.enter_context(engine.context(specialization))
+        return specialization, stack.enter_context(engine.context(specialization))
+
+    def _rows_of(self, rows: int) -> tuple[Specialization, Context]:
+        feeds = {p: a[:rows] for p, a in self.arrays.items()}
+        specialization, context = self._specialize(feeds, self._stack)
         context.bind(feeds)
         context.feeds = list(self.arrays.values())
         return specialization, context
 
-    def _prepare(self) -> None:
-        self._full, self._full_context = self._specialize(self.batch_size)
-        rest = self.samples % self.batch_size
-        self._tail_context = self._specialize(rest)[1] if rest else None
-        program = self._full.program
-        self.width = sum(program.record_widths)
-        self._step_sums = np.zeros(self.width)
+    def _new_loop(self, width: int) -> Any:
+        """Return C's part of it, which records `width` numbers an epoch."""
+        self.width = width
+        self._step_sums = np.zeros(width)
         loop = self._loop = ffi.new("pf_loop *")
-        self.tally = Tally(loop, np.zeros((min(self.epochs, 1024) + 1, self.width)))
-        loop.size, loop.flags = ffi.sizeof("pf_loop"), self._flags
+        self.tally = Tally(loop, np.zeros((min(self.epochs, 1024) + 1, width)))
+        loop.size, loop.flags, loop.seed = ffi.sizeof("pf_loop"), self._flags, self._seed
+        # Counted in C with the step itself, and an evaluation takes none.
+        loop.step_count = self._engine.state.step_count if self._training else self._evaluated
+        loop.sums = typed_pointer("double *", self._step_sums)
+        return loop
+
+    def _prepare(self) -> None:
+        self._full, self._full_context = self._rows_of(self.batch_size)
+        rest = self.samples % self.batch_size
+        self._tail_context = self._rows_of(rest)[1] if rest else None
+        loop = self._new_loop(sum(self._full.program.record_widths))
         loop.full = self._full_context.pointer
         loop.tail = self._tail_context.pointer if self._tail_context else ffi.NULL
         self._rows = np.empty(self.samples, np.int64)
         loop.order = typed_pointer("int64_t *", self._rows)
         loop.samples, loop.batch, loop.part = self.samples, self.step_rows, self.batch_size
-        loop.sums = typed_pointer("double *", self._step_sums)
-        loop.seed = self._seed
-        # Counted in C with the step itself, and an evaluation takes none.
-        loop.step_count = self._engine.state.step_count if self._training else self._evaluated
         self._alive = [self._feed_table(loop)]
         self._next_job()
 
@@ -313,7 +340,6 @@ class Loop:
             Of the metrics' outputs over them.
         """
         self.partial_record[...] = sums
-        self.tally.skipped = batch
         if batch == self.batches:
             self._loop.epoch = 1
             return

@@ -470,6 +470,8 @@ class NetClassifier(ClassifierMixin, _Net):
             if not _is(self._loss(), "cross_entropy"):
                 targets = np.eye(len(self.classes_))[targets]
         self._train(X, targets, weight, epochs)
+        if not self._multilabel and len(self.classes_) == (self.model_.outputs[0].shape or ())[-1]:
+            self.model_.classes = self.classes_.tolist()  # for its file
 
     def decision_function(self, X: Any) -> Any:  # noqa: N803
         """Return the network's outputs, (n, classes); of two classes their difference, (n,)."""

@@ -9,7 +9,7 @@ none of pandas, polars and pyarrow is imported.
 from __future__ import annotations
 
 import numbers
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -58,6 +58,71 @@ def is_lazy(value: Any) -> bool:
     whole = ("columns", "to_numpy", "toarray", "mask")  # tables, columns, sparse and masked arrays
     has = hasattr(value, "shape") and hasattr(value, "ndim")
     return has and not any(hasattr(value, name) for name in whole)
+
+
+class LazyRows:
+    """Rows that stay where they are, in a file or a sparse matrix, until some of them are wanted.
+
+    Parameters
+    ----------
+    source : ndarray, SciPy sparse matrix, or what has shape, dtype and rows, as zarr arrays do
+    start, stop : int, optional
+        Of the rows that count.
+    """
+
+    def __init__(self, source: Any, start: int = 0, stop: int | None = None) -> None:
+        if hasattr(source, "tocsr"):
+            source = source.tocsr()  # of which rows can be taken
+        # Without the subclass: numpy.memmap is slow to index.
+        self.source = np.asarray(source) if isinstance(source, np.ndarray) else source
+        self.start, self.stop = start, source.shape[0] if stop is None else stop
+        self.shape: tuple[int, ...] = (self.stop - self.start, *source.shape[1:])
+        self.dtype, self.ndim = source.dtype, len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> LazyRows:
+        start, stop, _ = rows.indices(len(self))
+        return LazyRows(self.source, self.start + start, self.start + stop)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        return np.asarray(self.take(slice(0, len(self))), dtype)
+
+    def take(self, rows: slice | Array) -> Array:
+        """Return some rows as an array; of an array in place if they are a slice."""
+        source = self.source
+        if isinstance(rows, slice):
+            start, stop, _ = rows.indices(len(self))
+            found = source[self.start + start : self.start + stop]
+        elif isinstance(source, np.ndarray):
+            return source.take(rows + self.start, axis=0)
+        elif hasattr(source, "toarray"):
+            found = source[rows + self.start]
+        else:  # a file: it is read from its beginning to its end, and each row once
+            places, back = np.unique(rows + self.start, return_inverse=True)
+            return np.asarray(source[places])[back]
+        return np.asarray(found.toarray() if hasattr(found, "toarray") else found)
+
+
+def lazy_rows(value: Any) -> Any:
+    """Return `LazyRows` of what is sparse or lies in a file, and anything else unchanged."""
+    if isinstance(value, np.memmap) or (hasattr(value, "tocsr") and hasattr(value, "toarray")):
+        return LazyRows(value) if len(value.shape) else value
+    is_file = is_lazy(value) and hasattr(value, "dtype") and hasattr(value, "__getitem__")
+    if is_file and len(value.shape) and not isinstance(value, np.ndarray | np.generic | LazyRows):
+        tensor = hasattr(value, "__dlpack__") or not isinstance(value.dtype, np.dtype)
+        return value if tensor else LazyRows(value)
+    return value
+
+
+def lazily(X: Any) -> Any:  # noqa: N803
+    """Return data for one input, or a list or dict for several, with `lazy_rows` of each."""
+    if isinstance(X, Mapping):
+        return {key: lazy_rows(value) for key, value in X.items()}
+    if isinstance(X, list | tuple) and any(hasattr(value, "shape") for value in X[:1]):
+        return [lazy_rows(value) for value in X]
+    return lazy_rows(X)
 
 
 def unmasked(value: Any, what: str) -> Any:
@@ -240,7 +305,7 @@ def _refuse_object(value: Any, what: str) -> NoReturn:
         raise DTypeError(
             f"{what} is of type {name}, which gives its elements one after the other; an array of "
             "all rows is needed: numpy.stack(list(rows)) makes one of rows, "
-            "numpy.concatenate(list(batches)) of batches, and numpy.memmap reads what is larger "
-            "than memory from a file"
+            "numpy.concatenate(list(batches)) of batches. Batches (X, Y) go alone to fit and "
+            "evaluate, and pyframe.data.Loader makes some of rows"
         )
     raise DTypeError(f"{what} is of type {name}, which is no array of numbers")

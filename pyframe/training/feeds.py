@@ -2,29 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from pyframe.data.loading import prefetched
+from pyframe.engine.batches import FEW_BYTES, BatchLoop, rows_at_once
+from pyframe.engine.execution import check_feed
+from pyframe.engine.loop import Loop, check_batch_size
 from pyframe.errors import ArgumentError
-from pyframe.graph.arrays import plain_array
+from pyframe.graph.arrays import LazyRows, lazily, plain_array
 from pyframe.graph.node import Placeholder
 from pyframe.graph.spec import Array
 from pyframe.model import Model
+from pyframe.native.core import shuffle as shuffled
 from pyframe.training.goal import CompiledGoal
+from pyframe.training.labels import Labels
+
+DEFAULT_BATCH = 32
+AHEAD = 2  # batches that are made ready before they are wanted
+NO_PARTS = "accumulate={} is for arrays in memory; make the batches so many times as large instead"
 
 
 class Feeds(NamedTuple):
-    """An array for each placeholder of a goal, all of them with the same number of rows."""
+    """An array for each placeholder of a goal, all of them with the same number of rows.
+
+    Some may be `LazyRows`, of which batches are made while they are trained on.
+    """
 
     goal: CompiledGoal
-    arrays: dict[Placeholder, Array]
+    arrays: dict[Placeholder, Any]
+    labels: Labels
 
     @property
     def rows(self) -> int:
         """How many rows there are."""
         return len(next(iter(self.arrays.values())))
+
+    @property
+    def is_lazy(self) -> bool:
+        """Whether some of it is not in memory as the network takes it."""
+        return any(isinstance(a, LazyRows) for a in self.arrays.values())
 
     def split(self, part: float) -> tuple[Feeds, Feeds | None]:
         """Divide into rows to train on and the last ones, to validate with; as Keras does."""
@@ -39,8 +58,91 @@ class Feeds(NamedTuple):
                 f"validation_split={part} of {rows} rows leaves {at} to train on and {rows - at} "
                 "to validate with"
             )
-        first = Feeds(self.goal, {p: a[:at] for p, a in self.arrays.items()})
-        return first, Feeds(self.goal, {p: a[at:] for p, a in self.arrays.items()})
+        first = Feeds(self.goal, {p: a[:at] for p, a in self.arrays.items()}, self.labels)
+        return first, Feeds(self.goal, {p: a[at:] for p, a in self.arrays.items()}, self.labels)
+
+    def size(self, batch_size: Any) -> int | None:
+        """Return the rows of a batch, None for all of them."""
+        size = min(DEFAULT_BATCH, self.rows) if batch_size == "auto" else batch_size
+        return None if size is None else check_batch_size(size, self.rows)
+
+    def rows_at_once(self) -> int:
+        """Return how many rows to evaluate at a time, to bound the memory."""
+        if not self.is_lazy and sum(a.nbytes for a in self.arrays.values()) <= FEW_BYTES:
+            return self.rows
+        sample = self.taken(slice(0, 1))
+        return rows_at_once(self.goal.plan.engine, "evaluate", [], sample, self.rows)
+
+    def check(self, epochs: int, accumulate: int = 1) -> None:
+        """Raise `ArgumentError` for what goes only with arrays in memory; epochs there are any."""
+        if accumulate > 1 and self.is_lazy:
+            raise ArgumentError(NO_PARTS.format(accumulate))
+
+    def steps(self, batch_size: int | None, accumulate: int) -> int:
+        """Return how many steps an epoch has."""
+        return -(-self.rows // (min(batch_size or self.rows, self.rows) * accumulate))
+
+    def go_on(self, epoch: int) -> None:
+        """Do nothing: any epoch can be the first."""
+
+    def close(self) -> None:
+        """Do nothing: there is nothing open."""
+
+    def taken(self, rows: slice | Array) -> dict[Placeholder, Array]:
+        """Return some rows of each array, checked."""
+        known = self.goal.plan.engine.known
+        return {
+            p: check_feed(p, known[p], a.take(rows)) if isinstance(a, LazyRows) else a[rows]
+            for p, a in self.arrays.items()
+        }
+
+    def loop(
+        self,
+        *,
+        batch_size: int | None,
+        shuffle: bool,
+        seed: int = 0,
+        training: bool = True,
+        accumulate: int = 1,
+        **options: Any,
+    ) -> Loop:
+        """Return the loop over batches of the rows: in C, or if they are lazy, one by one.
+
+        Both take the same rows in the same order; to accumulate is for those in C, see `check`.
+        """
+        engine, rows = self.goal.plan.engine, self.rows
+        if not self.is_lazy:
+            return Loop(
+                engine,
+                self.arrays,
+                batch_size=batch_size,
+                shuffle=shuffle,
+                seed=seed,
+                training=training,
+                accumulate=accumulate,
+                sums=self.goal.columns[0].node,
+                **options,
+            )
+        size = check_batch_size(batch_size, rows)
+
+        def batches(epoch: int, start: int) -> Iterator[dict[Placeholder, Array]]:
+            order = None
+            if shuffle and training and size < rows:
+                order = shuffled(seed, epoch, rows)
+            for first in range(start * size, rows, size):
+                at = slice(first, first + size)
+                yield self.taken(at if order is None else order[at])
+
+        return BatchLoop(
+            engine,
+            lambda epoch, start: prefetched(batches(epoch, start), AHEAD),
+            samples=rows,
+            batch_size=size,
+            each=None if training else self.goal.collected(),
+            seed=seed,
+            training=training,
+            **options,
+        )
 
 
 def rows_to_train_on(rows: int, validation_split: float) -> int:
@@ -48,17 +150,33 @@ def rows_to_train_on(rows: int, validation_split: float) -> int:
     return int(rows * (1 - validation_split) + 1e-9)  # 5 rows, a part of 0.8: one is left
 
 
-def input_arrays(model: Model, X: Any) -> dict[Placeholder, Array]:  # noqa: N803
-    """Return the arrays for the inputs of a model, which is built for them if it is not yet."""
-    if not (model.built or isinstance(X, Mapping)):
+def input_arrays(model: Model, X: Any, bound: int | None = None) -> dict[Placeholder, Any]:  # noqa: N803
+    """Return the arrays for the inputs of a model, which is built for them if it is not yet.
+
+    What is sparse or lies in a file becomes `LazyRows`, unless it is an array that can be read in
+    place; and so do arrays that would take more than `bound` bytes in the dtype of the input.
+    """
+    X = lazily(X)  # noqa: N806
+    if not (model.built or isinstance(X, Mapping | LazyRows)):
         X = plain_array(X, "X")  # noqa: N806  # here, so that building it reads no list again
-    arrays: dict[Placeholder, Array] = {
-        p: plain_array(value, f"placeholder {p.label()!r}") for p, value in model.feed(X).items()
-    }
+    arrays = {p: _input_array(value, p, bound) for p, value in model.feed(X).items()}
     for array in arrays.values():
         if array.shape[:1] == (0,):
             raise ArgumentError("there are no data: X has no rows")
     return arrays
+
+
+def _input_array(value: Any, placeholder: Placeholder, bound: int | None) -> Any:
+    lazy = isinstance(value, LazyRows)
+    if not lazy:
+        value = plain_array(value, f"placeholder {placeholder.label()!r}")
+    array, dtype = value.source if lazy else value, placeholder.dtype
+    if not isinstance(array, np.ndarray):
+        return value
+    if array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned:
+        return array
+    many = bound is not None and array.ndim and array.size * dtype.itemsize > bound
+    return LazyRows(array) if many and not lazy else value
 
 
 def feeds_of(
@@ -66,6 +184,7 @@ def feeds_of(
     inputs: dict[Placeholder, Array],
     Y: Any,  # noqa: N803
     sample_weight: Any,
+    labels: Labels,
 ) -> Feeds:
     """Return inputs, targets and sample weights, if the goal takes any, with all of them checked.
 
@@ -76,7 +195,7 @@ def feeds_of(
     ShapeError, DTypeError, FeedError
         If the data do not fit the model, or each other.
     """
-    given = {**inputs, **goal.target_feed(Y)}
+    given = {**inputs, **labels.feed(goal, Y)}
     if goal.weight is not None:
         given[goal.weight] = sample_weight
     arrays = goal.plan.engine.row_feeds(given)
@@ -85,18 +204,4 @@ def feeds_of(
         weights = arrays[goal.weight]
         if not (np.all(np.isfinite(weights)) and np.all(weights >= 0) and np.any(weights)):
             raise ArgumentError("sample weights must be finite, at least 0, and not all 0")
-    return Feeds(goal, arrays)
-
-
-def validation_feeds(goal: CompiledGoal, model: Model, data: Any) -> Feeds:
-    """Return what was given as ``validation_data`` of a fit, checked."""
-    if not isinstance(data, list | tuple) or len(data) not in (2, 3):
-        raise ArgumentError("validation_data is a tuple (X, Y) or (X, Y, sample_weight)")
-    X, Y, *rest = data  # noqa: N806
-    weight = rest[0] if rest else None
-    if goal.weight is None and weight is not None:
-        raise ArgumentError("validation has sample weights and training has none")
-    inputs = input_arrays(model, X)
-    if goal.weight is not None and weight is None:
-        weight = np.ones(next(iter(inputs.values())).shape[:1])
-    return feeds_of(goal, inputs, Y, weight)
+    return Feeds(goal, arrays, labels)

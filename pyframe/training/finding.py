@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pyframe.engine.loop import Loop
 from pyframe.errors import AnomalyError, ArgumentError, check_integer, check_number
 from pyframe.training.feeds import Feeds
+from pyframe.training.streams import Streamed
 
 Rates = npt.NDArray[np.float64]
 
@@ -61,7 +61,7 @@ class RateRange:
 
 
 def range_test(
-    feeds: Feeds,
+    feeds: Feeds | Streamed,
     low: float,
     high: float,
     steps: int,
@@ -93,13 +93,11 @@ def range_test(
             return np.asarray(low * (high / low) ** done)
 
         try:
-            rows = feeds.rows
-            batches = 1 if batch_size is None else -(-rows // batch_size)
-            loop = Loop(
-                plan.engine,
-                feeds.arrays,
+            batches = 1 if batch_size is None else max(-(-feeds.rows // batch_size), 1)
+            loop = feeds.loop(
                 epochs=-(-steps // batches),
                 batch_size=batch_size,
+                shuffle=True,
                 seed=seed,
                 learning_rates=rates,
                 stop="step",

@@ -144,7 +144,7 @@ class Fit:
         self.telling = ""
         self.started = -1  # the epoch of whose beginning callbacks were told last
         self.interrupt = Interrupt()
-        self.batch_size, self.rows, self.batches = loop.batch_size, loop.samples, loop.batches
+        self.batch_size, self.rows = loop.batch_size, loop.samples
         self.accumulate = accumulate
         self.validation_rows = validation.samples if validation is not None else 0
         self.log_names = goal.log_names(validated=validation is not None)
@@ -233,7 +233,7 @@ class Fit:
                 tally.records[noted - self.before : epochs - self.before]
             )
         if self.done > epochs:
-            return Position(epochs, self.batches, tally.records[-1].copy(), columns)
+            return Position(epochs, tally.batches, tally.records[-1].copy(), columns)
         return Position(epochs, tally.batch_index, tally.partial_record.copy(), columns)
 
     def broken_by(self) -> str:
@@ -376,7 +376,7 @@ class Fit:
                 record = loop.records[-1:]
                 columns = self.goal.columns
                 values = {f"val_{c.key}": c.plain_values(record)[0] for c in columns}
-                whole = self.goal.whole_logs(loop.arrays)
+                whole = self.goal.whole_logs(loop)
                 return values | {f"val_{key}": value for key, value in whole.items()}
             if self.interrupt.pressed:
                 keys = [c.key for c in self.goal.columns] + [c.key for c in self.goal.whole]

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pyframe import losses, metrics
+from pyframe.engine.batches import BatchLoop
+from pyframe.engine.loop import Loop
 from pyframe.engine.plan import Plan, compile
 from pyframe.errors import (
     ArgumentError,
@@ -26,7 +28,7 @@ from pyframe.graph.spec import INT64, Array, describe
 from pyframe.layers.base import unused_name
 from pyframe.model import Model
 from pyframe.ops.activations import logistic
-from pyframe.ops.logits import before_sigmoid, is_mixed
+from pyframe.ops.logits import before_sigmoid, behind, is_mixed
 from pyframe.ops.losses import Loss
 from pyframe.ops.metrics import (
     BinaryAccuracy,
@@ -37,6 +39,7 @@ from pyframe.ops.metrics import (
     Ratio,
     SumOverCount,
 )
+from pyframe.ops.softmax import Softmax
 
 Function = Callable[..., Any]
 ROWS_AT_ONCE = 4096  # are predicted for the metrics of a whole epoch
@@ -155,6 +158,7 @@ class CompiledGoal(NamedTuple):
     columns: list[Column]
     domains: list[tuple[Placeholder, str]]  # targets that are not any numbers; see DOMAINS
     whole: list[Whole] = []
+    gives: list[str] = []  # what each output gives: see `pyframe.outcomes`
 
     def check_targets(self, arrays: Mapping[Any, Array]) -> None:
         """Raise `ArgumentError` for targets that a loss or a metric cannot mean."""
@@ -166,25 +170,21 @@ class CompiledGoal(NamedTuple):
                     f"{advice}"
                 )
 
-    def whole_logs(self, arrays: Mapping[Placeholder, Array]) -> dict[str, float]:
-        """Return the metrics of a whole epoch for some data, which are predicted for it."""
+    def collected(self) -> Collected | None:
+        """Return what collects the outputs of an epoch, if any metric wants them."""
+        return Collected(self) if self.whole else None
+
+    def whole_logs(self, loop: Loop) -> dict[str, float]:
+        """Return the metrics of a whole epoch that a loop has run over."""
         if not self.whole:
             return {}
-        outputs = list(dict.fromkeys(one.output for one in self.whole))
-        given = {*self.targets, self.weight}
-        inputs = {p: a for p, a in arrays.items() if p not in given}
-        rows = len(next(iter(inputs.values())))
-        parts = [
-            self.plan.run(
-                {p: a[start : start + ROWS_AT_ONCE] for p, a in inputs.items()}, outputs=outputs
-            )
-            for start in range(0, rows, ROWS_AT_ONCE)
-        ]
-        made = dict(zip(outputs, map(np.concatenate, zip(*parts, strict=True)), strict=True))
-        weight = None if self.weight is None else arrays[self.weight]
-        return {
-            w.key: w.value(np.asarray(arrays[w.target]), made[w.output], weight) for w in self.whole
-        }
+        if isinstance(loop, BatchLoop):
+            assert isinstance(loop.each, Collected)
+            return loop.each.logs()
+        collected = Collected(self)
+        for start in range(0, loop.samples, ROWS_AT_ONCE):
+            collected({p: a[start : start + ROWS_AT_ONCE] for p, a in loop.arrays.items()})
+        return collected.logs()
 
     def logs(self, record: Array, prefix: str = "") -> dict[str, Any]:
         """Return the losses and metrics of one record."""
@@ -217,6 +217,30 @@ class CompiledGoal(NamedTuple):
                 "targets, or a dict"
             )
         return dict(zip(self.targets, Y, strict=True))
+
+
+class Collected:
+    """Outputs, targets and weights of an epoch, for the metrics that need all of them at once."""
+
+    def __init__(self, goal: CompiledGoal) -> None:
+        self.goal = goal
+        self.outputs = list(dict.fromkeys(one.output for one in goal.whole))
+        self.given = [*goal.targets, *([] if goal.weight is None else [goal.weight])]
+        self.parts: list[list[Array]] = []
+
+    def __call__(self, feed: Mapping[Placeholder, Array]) -> None:
+        """Predict a batch, and keep what is needed of it."""
+        inputs = {p: a for p, a in feed.items() if p not in self.given}
+        made = self.goal.plan.run(inputs, outputs=self.outputs)
+        self.parts.append([*made, *(np.array(feed[p]) for p in self.given)])
+
+    def logs(self) -> dict[str, float]:
+        """Return the metrics, and forget what they were made of."""
+        columns = map(np.concatenate, zip(*self.parts, strict=True))
+        found: dict[Any, Array] = dict(zip([*self.outputs, *self.given], columns, strict=True))
+        self.parts.clear()
+        weight = None if self.goal.weight is None else found[self.goal.weight]
+        return {w.key: w.value(found[w.target], found[w.output], weight) for w in self.goal.whole}
 
 
 class Goal:
@@ -323,7 +347,9 @@ class Goal:
             if domain:
                 domains.append((target, domain))
         domains = list(dict.fromkeys(domains))
-        return CompiledGoal(plan, targets, names, weight, _columns(measured), domains, whole)
+        meant = outcomes_of(outputs, pairs, domains)
+        columns = _columns(measured)
+        return CompiledGoal(plan, targets, names, weight, columns, domains, whole, meant)
 
     def _metrics_of(self, name: str, names: list[str]) -> list[Asked]:
         """Return the metrics of an output."""
@@ -468,6 +494,30 @@ def kind_of_output(output: Value, term: Value) -> str:
     found = topological_order([term])
     of_classes = any(isinstance(node, Loss) and not node.of_values for node in found)
     return "logits" if of_classes else "values"
+
+
+def outcomes_of(
+    outputs: list[Value],
+    pairs: list[tuple[Placeholder, Value]],
+    domains: list[tuple[Placeholder, str]],
+) -> list[str]:
+    """Return what each output gives, by its target, its loss, and the domains of all targets."""
+    return [
+        outcome_of(output, target, term, [domain for other, domain in domains if other is target])
+        for output, (target, term) in zip(outputs, pairs, strict=True)
+    ]
+
+
+def outcome_of(output: Value, target: Placeholder, term: Value, domains: list[str]) -> str:
+    """Return what an output gives, of `pyframe.outcomes.GIVES`."""
+    gives = kind_of_output(output, term)
+    if gives == "values":
+        return gives
+    if target.dtype == INT64 or "shares" in domains or behind(Softmax, output) is not None:
+        return "classes" if gives == "probabilities" else "softmax"
+    if gives == "probabilities":
+        return "labels"
+    return "sigmoid" if "unit" in domains else "margins"
 
 
 def _name_of(metric: Any) -> str:

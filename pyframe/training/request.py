@@ -11,17 +11,16 @@ import numpy as np
 from pyframe import schedules
 from pyframe.callbacks import Callback, WeightAverage
 from pyframe.callbacks import get as get_callback
-from pyframe.engine.loop import Loop, check_batch_size, rates_of
+from pyframe.engine.loop import Loop, rates_of
 from pyframe.errors import ArgumentError, GraphError, check_integer, check_number
 from pyframe.model import Model
 from pyframe.plugins import listens as plugins_listen
-from pyframe.training.feeds import Feeds, validation_feeds
+from pyframe.training.feeds import DEFAULT_BATCH, Feeds
 from pyframe.training.fit import in_order
 from pyframe.training.goal import CompiledGoal
 from pyframe.training.history import History
 from pyframe.training.resuming import SavedTraining
-
-DEFAULT_BATCH = 32
+from pyframe.training.streams import Streamed, validation_data_of
 
 
 def averages_steps(callback: Callback) -> TypeGuard[WeightAverage]:
@@ -29,12 +28,17 @@ def averages_steps(callback: Callback) -> TypeGuard[WeightAverage]:
     return isinstance(callback, WeightAverage) and callback.every == "step"
 
 
+def averages_later(callback: Callback) -> bool:
+    """Return whether it does so from a later epoch on."""
+    return averages_steps(callback) and callback.start_epoch > 0
+
+
 @dataclass(frozen=True)
 class FitRequest:
     """What a fit is to do, all of it checked; nothing has been changed yet."""
 
-    data: Feeds
-    held_out: Feeds | None
+    data: Feeds | Streamed
+    held_out: Feeds | Streamed | None
     epochs: int  # those in a file among them
     batch_size: int | None
     shuffle: bool
@@ -66,22 +70,22 @@ class FitRequest:
         saved.check(
             self.listeners,
             seed=self.history.seed,
-            batch_size=rows if self.batch_size is None else self.batch_size,
+            batch_size=self.batch_size or rows,
             rows=rows,
             validation_rows=0 if self.held_out is None else self.held_out.rows,
             shuffle=self.shuffle,
             accumulate=self.accumulate,
             columns=self.goal.log_names(validated=self.held_out is not None),
         )
-        return replace(self, saved=saved, history=saved.history())
+        history = saved.history()
+        self.data.go_on(history.first_epoch)
+        return replace(self, saved=saved, history=history)
 
     def loop(self) -> Loop:
         """Return the loop over its epochs; the parameters have been claimed."""
-        state, rows = self.goal.plan.engine.state, self.data.rows
-        steps = -(-rows // (min(self.batch_size or rows, rows) * self.accumulate))
-        return Loop(
-            self.goal.plan.engine,
-            self.data.arrays,
+        state = self.goal.plan.engine.state
+        steps = self.data.steps(self.batch_size, self.accumulate)
+        loop: Loop = self.data.loop(
             epochs=self.left,
             batch_size=self.batch_size,
             shuffle=self.shuffle,
@@ -91,24 +95,28 @@ class FitRequest:
             stop=self._stops(),
             claimed=True,
             accumulate=self.accumulate,
-            sums=self.goal.columns[0].node,
             averages=[c.begin(state, steps) for c in self.listeners if averages_steps(c)],
         )
+        return loop
 
     def validation(self) -> Loop | None:
         """Return the loop that evaluates what is held out, once for each epoch of training."""
         if self.held_out is None:
             return None
-        size = self.batch_size
-        return Loop(
-            self.goal.plan.engine,
-            self.held_out.arrays,
+        size = self.validation_size
+        loop: Loop = self.held_out.loop(
             epochs=self.left,
             batch_size=None if size is None else min(size, self.held_out.rows),
             shuffle=False,
             stop="epoch",
             training=False,
         )
+        return loop
+
+    @property
+    def validation_size(self) -> int | None:
+        """Rows that are evaluated at a time: as many as a step has, if that is known."""
+        return self.batch_size if self.data.rows else DEFAULT_BATCH
 
     def _stops(self) -> str | None:
         """Return where the loop must come back to Python, besides every 50 ms."""
@@ -127,7 +135,7 @@ class FitRequest:
 
 def request_fit(
     model: Model,
-    data: Feeds,
+    data: Feeds | Streamed,
     *,
     epochs: int,
     batch_size: Any,
@@ -147,28 +155,36 @@ def request_fit(
     if rates is not None:
         # Before anything changes; the rates of later steps are checked when their table is made.
         rates_of(rates, np.arange(1, dtype=np.int64))
+    data.check(epochs, _check_accumulate(accumulate, data.goal.plan.optimizer))
+    held_out: Feeds | Streamed | None
     data, held_out = data.split(check_number("validation_split", validation_split))
     if validation_data is not None:
         if held_out is not None:
             raise ArgumentError("pass validation_split or validation_data, not both")
-        held_out = validation_feeds(data.goal, model, validation_data)
+        held_out = validation_data_of(data.goal, model, validation_data, data.labels)
+        held_out.check(epochs)
     if not data.goal.plan.engine.trained_parameters():
         raise GraphError(
             f"there is nothing to train: of the {len(model.parameters)} parameters of {model!r} "
             "the loss depends on none that is trainable; set trainable = True on a layer or a "
             "parameter"
         )
-    size = min(DEFAULT_BATCH, data.rows) if batch_size == "auto" else batch_size
+    size = data.size(batch_size)
+    if not data.steps(size, accumulate) and any(averages_later(c) for c in callbacks):
+        raise ArgumentError(
+            "WeightAverage(every='step') begins after some epochs, and it is not known how many "
+            "steps one has: pass steps_per_epoch="
+        )
     return FitRequest(
         data,
         held_out,
         epochs=epochs,
-        batch_size=None if size is None else check_batch_size(size, data.rows),
+        batch_size=size,
         shuffle=bool(shuffle),
         rates=rates,
         listeners=in_order(callbacks),
         history=History(seed, first_epoch),
-        accumulate=_check_accumulate(accumulate, data.goal.plan.optimizer),
+        accumulate=accumulate,
     )
 
 

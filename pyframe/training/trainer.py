@@ -6,13 +6,13 @@ import copy
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from itertools import repeat
 from typing import Any, ClassVar, Literal, Self
 
 from pyframe import checkpoint, optimizers
+from pyframe.engine.batches import BYTES_AT_ONCE, BatchLoop
 from pyframe.engine.execution import SECONDS_PER_LOOK
-from pyframe.engine.loop import Loop, check_batch_size
 from pyframe.engine.plan import Plan
 from pyframe.errors import ArgumentError, GraphError, check_flag
 from pyframe.model import Model, load
@@ -28,13 +28,9 @@ from pyframe.training.finding import RateRange, range_test
 from pyframe.training.fit import Fit
 from pyframe.training.goal import CompiledGoal, Goal
 from pyframe.training.history import History
-from pyframe.training.request import (
-    DEFAULT_BATCH,
-    FitRequest,
-    callbacks_of,
-    first_epoch,
-    request_fit,
-)
+from pyframe.training.labels import Labels
+from pyframe.training.request import FitRequest, callbacks_of, first_epoch, request_fit
+from pyframe.training.streams import Batches, Streamed, parts_of
 
 
 class Trainer(Strict):
@@ -202,7 +198,7 @@ class Trainer(Strict):
     def fit(
         self,
         X: Any,  # noqa: N803
-        Y: Any,  # noqa: N803
+        Y: Any = None,  # noqa: N803
         epochs: int = 10,
         batch_size: int | Literal["auto"] | None = "auto",
         *,
@@ -216,6 +212,7 @@ class Trainer(Strict):
         schedule: Any = None,
         accumulate: int = 1,
         initial_epoch: int | None = None,
+        steps_per_epoch: int | None = None,
         resume: str | os.PathLike[str] | None = None,
     ) -> History:
         """Train for some epochs. A second fit goes on from where the first one ended.
@@ -223,10 +220,15 @@ class Trainer(Strict):
         Parameters
         ----------
         X : array_like of n rows, or for several inputs a list or dict of them
-            Data frames too, of numbers: pandas' own dtypes and mixed columns are taken.
+            Data frames too, of numbers: pandas' own dtypes and mixed columns are taken. What is
+            sparse or lies in a file, such as zarr arrays, is read a batch at a time, and a
+            `numpy.memmap` is never copied whole. Without Y, batches: a `pyframe.data.Loader`, a
+            PyTorch DataLoader, a generator, or any iterable of (X, Y), (X, Y, sample_weight) or
+            dicts by the names of inputs and targets; or a function that returns one.
         Y : array_like of n rows, or for several outputs a list or dict of them
             One-dimensional targets count as a column for an output (n, 1); for ``cross_entropy``
-            integer labels (n,).
+            integer labels (n,), or the names of classes, such as texts, in sorted order: the model
+            keeps them (`Model.classes`), and `Model.predict_classes` gives them back.
         epochs : int
             How many to run.
         batch_size : int, None or "auto"
@@ -257,6 +259,8 @@ class Trainer(Strict):
             epoch may be on fewer batches.
         initial_epoch : int, optional
             The number of the first epoch, which the shuffling depends on; default: count on.
+        steps_per_epoch : int, optional
+            Of batches: how many an epoch has. The next one goes on behind them.
         resume : path-like, optional
             Go on with the fit that this file holds (see `save`), with the same data and arguments:
             parameters, history and callbacks come to the same bits as if it had never stopped.
@@ -285,23 +289,27 @@ class Trainer(Strict):
             If the file to resume from is damaged, or of another model, optimizer or fit.
         """
         began, epochs_done = time.perf_counter(), self.epochs_done
-        request = request_fit(
-            self.model,
-            self._feeds(X, Y, sample_weight),
-            epochs=epochs,
-            batch_size=batch_size,
-            validation_split=validation_split,
-            validation_data=validation_data,
-            shuffle=shuffle,
-            seed=seed,
-            callbacks=[*self.callbacks, *callbacks_of(callbacks)],
-            schedule=schedule,
-            accumulate=accumulate,
-            first_epoch=first_epoch(initial_epoch, resume, epochs_done),
-        )
-        if resume is not None:
-            request = request.going_on(resuming.read(resume, self, request.goal))
-        with ExitStack() as callbacks_to_close:
+        first = first_epoch(initial_epoch, resume, epochs_done)
+        with (
+            closing(self._data(X, Y, sample_weight, steps_per_epoch, first)) as data,
+            ExitStack() as callbacks_to_close,
+        ):
+            request = request_fit(
+                self.model,
+                data,
+                epochs=epochs,
+                batch_size=batch_size,
+                validation_split=validation_split,
+                validation_data=validation_data,
+                shuffle=shuffle,
+                seed=seed,
+                callbacks=[*self.callbacks, *callbacks_of(callbacks)],
+                schedule=schedule,
+                accumulate=accumulate,
+                first_epoch=first,
+            )
+            if resume is not None:
+                request = request.going_on(resuming.read(resume, self, request.goal))
             for callback in request.listeners:
                 callbacks_to_close.callback(callback.close)
             with request.goal.plan.claim(), ExitStack() as stack:
@@ -350,6 +358,7 @@ class Trainer(Strict):
         )
         if saved is not None:
             saved.seek(loop)
+        request.data.labels.keep(goal)
         self.stop_training = False
         return fit
 
@@ -371,7 +380,7 @@ class Trainer(Strict):
     def evaluate(
         self,
         X: Any,  # noqa: N803
-        Y: Any,  # noqa: N803
+        Y: Any = None,  # noqa: N803
         batch_size: int | None = None,
         *,
         sample_weight: Any = None,
@@ -383,7 +392,7 @@ class Trainer(Strict):
         X, Y, sample_weight
             As for `fit`.
         batch_size : int, optional
-            Rows that are computed at a time, to bound the memory; default: all of them.
+            Rows that are computed at a time; default: all of them, or as many as some 64 MB take.
 
         Returns
         -------
@@ -394,19 +403,16 @@ class Trainer(Strict):
         ------
         ArgumentError, ShapeError, DTypeError, FeedError, LabelError
         """
-        goal, arrays = self._feeds(X, Y, sample_weight)
-        loop = Loop(
-            goal.plan.engine,
-            arrays,
-            epochs=1,
-            batch_size=batch_size,
-            shuffle=False,
-            training=False,
-        )
-        with loop:
-            while loop.run(SECONDS_PER_LOOK) != "done":
-                pass
-            return goal.logs(loop.records[0]) | goal.whole_logs(arrays)
+        with closing(self._data(X, Y, sample_weight, bound=BYTES_AT_ONCE)) as data:
+            goal, size = data.goal, batch_size
+            if isinstance(data, Streamed):
+                size = data.size(size)
+            elif size is None:
+                size = data.rows_at_once()
+            with data.loop(epochs=1, batch_size=size, shuffle=False, training=False) as loop:
+                while loop.run(SECONDS_PER_LOOK) != "done":
+                    pass
+                return goal.logs(loop.records[0]) | goal.whole_logs(loop)
 
     @answering
     def find_learning_rate(
@@ -466,24 +472,46 @@ class Trainer(Strict):
         """
         fit = self._last_fit
         if X is None and fit is not None and fit.running:
-            under_way = Feeds(fit.goal, dict(fit.loop.arrays))
+            if isinstance(fit.loop, BatchLoop):
+                raise ArgumentError(
+                    "a fit on batches has no data to try rates on: find the rate before it, by "
+                    "trainer.find_learning_rate(X, Y)"
+                )
+            under_way = Feeds(fit.goal, dict(fit.loop.arrays), Labels(self.model))
             return range_test(
                 under_way, low, high, steps, fit.batch_size, fit.history.seed, claimed=True
             )
-        feeds = self._feeds(X, Y, sample_weight)
-        size = min(DEFAULT_BATCH, feeds.rows) if batch_size == "auto" else batch_size
-        size = None if size is None else check_batch_size(size, feeds.rows)
-        return range_test(feeds, low, high, steps, size, seed)
+        with closing(self._data(X, Y, sample_weight)) as data:
+            return range_test(data, low, high, steps, data.size(batch_size), seed)
 
     @answering
     def predict(self, X: Any, batch_size: int | None = None) -> Any:  # noqa: N803
         """Return the model's outputs; see `Model.predict`."""
         return self.model.predict(X, batch_size)
 
-    def _feeds(self, X: Any, Y: Any, sample_weight: Any) -> Feeds:  # noqa: N803
-        """Return data as feeds of the goal, which is compiled if it is not yet."""
-        inputs = input_arrays(self.model, X)
-        return feeds_of(self._goal(sample_weight is not None), inputs, Y, sample_weight)
+    def _data(
+        self,
+        X: Any,  # noqa: N803
+        Y: Any,  # noqa: N803
+        sample_weight: Any,
+        steps: int | None = None,
+        first_epoch: int = 0,
+        bound: int | None = None,
+    ) -> Feeds | Streamed:
+        """Return data for the goal, which is compiled if it is not yet."""
+        if Y is None:
+            if sample_weight is not None:
+                raise ArgumentError("batches bring their weights: (X, Y, sample_weight)")
+            batches = Batches(X, steps)
+            parts = parts_of(batches.begin(first_epoch), self.model)
+            input_arrays(self.model, parts.X)  # the model is built for them
+            goal, labels = self._goal(parts.weight is not None), Labels(self.model, are_all=False)
+            return Streamed(goal, self.model, batches, labels)
+        if steps is not None:
+            raise ArgumentError("steps_per_epoch is for batches; of arrays an epoch has all rows")
+        inputs = input_arrays(self.model, X, bound)
+        goal = self._goal(sample_weight is not None)
+        return feeds_of(goal, inputs, Y, sample_weight, Labels(self.model))
 
     def _goal(self, weighted: bool) -> CompiledGoal:
         """Return the goal for data with or without sample weights, as a plan."""

@@ -1,4 +1,4 @@
-"""Arrays before training: checks, splits, scaling, one-hot rows."""
+"""Data before training: checks, splits, scaling, one-hot rows, and loaders of batches."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pyframe.data.loading import Loader
 from pyframe.engine.loop import check_batch_size
 from pyframe.errors import (
     ArgumentError,
@@ -21,6 +22,7 @@ from pyframe.native.core import shuffle
 
 __all__ = [
     "Array",
+    "Loader",
     "as_array",
     "as_columns",
     "check_batch_size",
