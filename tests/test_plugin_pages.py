@@ -57,7 +57,7 @@ def test_the_first_example_of_the_page_on_tests_passes_as_it_stands(tmp_path: Pa
     example = next(b for b in blocks("\n".join(lines_of("testing.md"))) if b.language == "python")
     workshop = Workshop(tmp_path)
     workshop.write("test_conformance.py", example.text)
-    said = workshop.run("pytest -q -p no:cacheprovider")
+    said = workshop.run("pytest -q -p no:cacheprovider", timeout=1200)
     assert int(re.search(r"(\d+) passed", said)[1]) > 1000
     assert "failed" not in said and "error" not in said
 

@@ -67,7 +67,7 @@ class Workshop:
         (site / "here.pth").write_text("".join(lines), encoding="utf-8")
         return folder / "bin" / "python"
 
-    def run(self, commands: str) -> str:
+    def run(self, commands: str, timeout: float = 240) -> str:
         """Run shell commands and return what they print; fail with it if one of them fails."""
         script = f'set -eu\n{commands}\npwd > "{self.left}"\n'
         result = subprocess.run(
@@ -77,7 +77,7 @@ class Workshop:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=240,
+            timeout=timeout,
         )
         assert result.returncode == 0, f"{commands}\n\nended with this:\n{result.stdout}"
         self.folder = Path(self.left.read_text(encoding="utf-8").strip())
