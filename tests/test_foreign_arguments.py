@@ -1,4 +1,4 @@
-"""The arguments of Keras and PyTorch, one by one: each is taken, or answered with what to write here.
+"""The arguments of Keras and PyTorch, one by one: each is taken, or answered with what to write.
 
 The names are those of the signatures of Keras 3 and PyTorch 2. An answer that lists all arguments
 there are, or picks one that merely looks alike, is none.
