@@ -66,6 +66,13 @@ OPTIONS: dict[str, tuple[Any, Any]] = {
     "weight_regularizer": (None, pf.regularizers.L2(0.1)),
     "bias_regularizer": (None, pf.regularizers.L1(0.1)),
     "weight_constraint": (None, pf.constraints.MaxNorm(0.5)),
+    "bias_constraint": (None, pf.constraints.MaxNorm(0.5)),
+    "regularizer": (None, pf.regularizers.L2(0.1)),
+    "constraint": (None, pf.constraints.MaxNorm(0.5)),
+    "scale_regularizer": (None, pf.regularizers.L2(0.1)),
+    "shift_regularizer": (None, pf.regularizers.L1(0.1)),
+    "scale_constraint": (None, pf.constraints.MaxNorm(0.5)),
+    "shift_constraint": (None, pf.constraints.MaxNorm(0.5)),
 }
 RANKS = {"spatial_dropout": 1, "reshape": 1, "permute": 1, "concatenate": 1}
 

@@ -340,3 +340,28 @@ def test_the_kit_finds_wrong_ones() -> None:
         check_regularizer(Vector, expected_failures=UNREGISTERED)
     with pytest.raises(ConformanceError, match="applied again"):
         check_constraint(Shrinking, expected_failures=UNREGISTERED)
+
+
+@pytest.mark.parametrize("kind", ["regularizer", "constraint"])
+@pytest.mark.parametrize(
+    ("layer", "arguments"),
+    [
+        (pf.layers.Dense, {"units": 3, "weight": "weight", "bias": "bias"}),
+        (pf.layers.Maxout, {"units": 3, "weight": "weight", "bias": "bias"}),
+        (pf.layers.PReLU, {"": "slope"}),
+        (pf.layers.BatchNorm, {"scale": "scale", "shift": "shift"}),
+        (pf.layers.LayerNorm, {"scale": "scale", "shift": "shift"}),
+        (pf.layers.RMSNorm, {"scale": "scale"}),
+        (pf.layers.GroupNorm, {"groups": 1, "scale": "scale", "shift": "shift"}),
+    ],
+)
+def test_each_parameter_has_its_own(layer: Any, arguments: dict[str, Any], kind: str) -> None:
+    found = {"regularizer": L2(0.5), "constraint": pf.constraints.NonNegative()}[kind]
+    numbers = {key: value for key, value in arguments.items() if isinstance(value, int)}
+    for argument, last in arguments.items():
+        if argument in numbers:
+            continue
+        made = layer(**numbers, **{f"{argument}_{kind}".strip("_"): found})
+        made(pf.Placeholder("x", shape=(None, 4)))
+        have = {p.name.rpartition("/")[2] for p in made.parameters if getattr(p, kind) == found}
+        assert have == {last}

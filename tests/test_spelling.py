@@ -107,7 +107,7 @@ def known_arguments() -> set[str]:
 def test_every_answer_points_to_something() -> None:
     """Some answers belong to the convolutions, which a package of its own brings."""
     of_convolutions = {"dilation", "filters", "kernel_size", "padding", "stride"}
-    attributes = {"weight", "trainable", "weight_constraint", "weight_regularizer"}
+    attributes = {"custom_ops", "weight", "trainable", "weight_constraint", "weight_regularizer"}
     known = known_arguments() | of_convolutions | attributes
     for written, names in ELSEWHERE.items():
         assert set(names) & known, written

@@ -46,8 +46,8 @@ class Dense(Layer):
     bias_initializer : str, callable or array_like, default "zeros"
     weight_regularizer, bias_regularizer : str or callable, optional
         Penalties that a `Trainer` adds to its loss; see `pyframe.regularizers`.
-    weight_constraint : str or callable, optional
-        What the weight is brought to after each update; see `pyframe.constraints`.
+    weight_constraint, bias_constraint : str or callable, optional
+        What the weight, or the bias, is brought to after each update; see `pyframe.constraints`.
     name : str, optional
 
     Notes
@@ -92,6 +92,7 @@ class Dense(Layer):
         weight_regularizer: Any = None,
         bias_regularizer: Any = None,
         weight_constraint: Any = None,
+        bias_constraint: Any = None,
         name: str | None = None,
     ) -> None:
         super().__init__(name=name)
@@ -101,6 +102,7 @@ class Dense(Layer):
         self.weight_regularizer = regularizers.get(weight_regularizer)
         self.bias_regularizer = regularizers.get(bias_regularizer)
         self.weight_constraint = constraints.get(weight_constraint)
+        self.bias_constraint = constraints.get(bias_constraint)
         self._function = activation_function(activation)
 
     @classmethod
@@ -137,6 +139,7 @@ class Dense(Layer):
                 self.bias_initializer,
                 dtype=spec.dtype,
                 regularizer=self.bias_regularizer,
+                constraint=self.bias_constraint,
             )
 
     def call(self, *inputs: Value) -> Value:
@@ -251,6 +254,8 @@ class PReLU(Layer):
     initializer : float, str or callable, default 0.25
     shared : bool, default False
         One slope for all channels.
+    regularizer, constraint : str or callable, optional
+        Of the slope, as those of the weight of a `Dense`.
     name : str, optional
 
     Notes
@@ -271,10 +276,18 @@ class PReLU(Layer):
     _attributes = dict.fromkeys(["slope"], VALUE)
 
     def __init__(
-        self, initializer: Any = 0.25, shared: bool = False, *, name: str | None = None
+        self,
+        initializer: Any = 0.25,
+        shared: bool = False,
+        *,
+        regularizer: Any = None,
+        constraint: Any = None,
+        name: str | None = None,
     ) -> None:
         super().__init__(name=name)
         self.initializer, self.shared = initializer, bool(shared)
+        self.regularizer = regularizers.get(regularizer)
+        self.constraint = constraints.get(constraint)
 
     @classmethod
     def cases(cls) -> Sequence[Any]:
@@ -284,7 +297,14 @@ class PReLU(Layer):
         (spec,) = specs
         channels = _last(self, spec)
         shape = (1,) if self.shared else (channels,)
-        self.slope = self.add_parameter("slope", shape, self.initializer, dtype=spec.dtype)
+        self.slope = self.add_parameter(
+            "slope",
+            shape,
+            self.initializer,
+            dtype=spec.dtype,
+            regularizer=self.regularizer,
+            constraint=self.constraint,
+        )
 
     def call(self, *inputs: Value) -> Value:
         (x,) = inputs
@@ -302,7 +322,8 @@ class Maxout(Layer):
         Of how many maps.
     weight_initializer, bias_initializer : str, callable or array_like
         Default: ``"xavier_uniform"`` and ``"zeros"``.
-    weight_regularizer, bias_regularizer, weight_constraint : str or callable, optional
+    weight_regularizer, bias_regularizer, weight_constraint, bias_constraint : str or callable, \
+optional
         As for `Dense`.
     name : str, optional
 
@@ -334,6 +355,7 @@ class Maxout(Layer):
         weight_regularizer: Any = None,
         bias_regularizer: Any = None,
         weight_constraint: Any = None,
+        bias_constraint: Any = None,
         name: str | None = None,
     ) -> None:
         super().__init__(name=name)
@@ -343,6 +365,7 @@ class Maxout(Layer):
         self.weight_regularizer = regularizers.get(weight_regularizer)
         self.bias_regularizer = regularizers.get(bias_regularizer)
         self.weight_constraint = constraints.get(weight_constraint)
+        self.bias_constraint = constraints.get(bias_constraint)
 
     @classmethod
     def cases(cls) -> Sequence[Any]:
@@ -356,6 +379,7 @@ class Maxout(Layer):
             weight_regularizer=self.weight_regularizer,
             bias_regularizer=self.bias_regularizer,
             weight_constraint=self.weight_constraint,
+            bias_constraint=self.bias_constraint,
         )
 
     def call(self, *inputs: Value) -> Value:
@@ -378,7 +402,8 @@ class Bilinear(Layer):
     bias : bool, default True
     weight_initializer, bias_initializer : str, callable or array_like
         Default: ``"xavier_uniform"`` and ``"zeros"``.
-    weight_regularizer, bias_regularizer, weight_constraint : str or callable, optional
+    weight_regularizer, bias_regularizer, weight_constraint, bias_constraint : str or callable, \
+optional
         As for `Dense`.
     name : str, optional
 
@@ -417,6 +442,7 @@ class Bilinear(Layer):
         weight_regularizer: Any = None,
         bias_regularizer: Any = None,
         weight_constraint: Any = None,
+        bias_constraint: Any = None,
         name: str | None = None,
     ) -> None:
         super().__init__(name=name)
@@ -426,6 +452,7 @@ class Bilinear(Layer):
         self.weight_regularizer = regularizers.get(weight_regularizer)
         self.bias_regularizer = regularizers.get(bias_regularizer)
         self.weight_constraint = constraints.get(weight_constraint)
+        self.bias_constraint = constraints.get(bias_constraint)
 
     @classmethod
     def cases(cls) -> Sequence[Any]:
@@ -460,6 +487,7 @@ class Bilinear(Layer):
                 self.bias_initializer,
                 dtype=specs[0].dtype,
                 regularizer=self.bias_regularizer,
+                constraint=self.bias_constraint,
             )
 
     def call(self, *inputs: Value) -> Value:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from pyframe import constraints, regularizers
 from pyframe.errors import ShapeError, check_integer, check_number
 from pyframe.graph.node import Value
 from pyframe.graph.spec import Spec, describe
@@ -27,7 +28,46 @@ def _channels(layer: Layer, spec: Spec) -> tuple[int]:
     return (spec.shape[-1],)
 
 
-class BatchNorm(Layer):
+class Scaled(Layer):
+    """The base of layers that have a scale and a shift for each channel, or the scale alone."""
+
+    def penalize(
+        self,
+        scale_regularizer: Any,
+        shift_regularizer: Any,
+        scale_constraint: Any,
+        shift_constraint: Any,
+    ) -> None:
+        """Keep the regularizers and constraints, all found by their names."""
+        self.scale_regularizer = regularizers.get(scale_regularizer)
+        self.shift_regularizer = regularizers.get(shift_regularizer)
+        self.scale_constraint = constraints.get(scale_constraint)
+        self.shift_constraint = constraints.get(shift_constraint)
+
+    def add_scale(self, spec: Spec) -> Any:
+        """Return the scale (c,), which begins as 1."""
+        return self.add_parameter(
+            "scale",
+            _channels(self, spec),
+            1.0,
+            dtype=spec.dtype,
+            regularizer=self.scale_regularizer,
+            constraint=self.scale_constraint,
+        )
+
+    def add_shift(self, spec: Spec) -> Any:
+        """Return the shift (c,), which begins as 0."""
+        return self.add_parameter(
+            "shift",
+            _channels(self, spec),
+            0.0,
+            dtype=spec.dtype,
+            regularizer=self.shift_regularizer,
+            constraint=self.shift_constraint,
+        )
+
+
+class BatchNorm(Scaled):
     """y = scale (x - mean) / sqrt(variance + epsilon) + shift, over all axes but the last.
 
     While training, mean and variance are those of the batch, and running averages of them are
@@ -38,6 +78,9 @@ class BatchNorm(Layer):
     momentum : float, in [0, 1], default 0.9
         Weight of the old average: average = momentum average + (1 - momentum) batch.
     epsilon : float, default 1e-5
+    scale_regularizer, shift_regularizer, scale_constraint, shift_constraint : str or callable, \
+optional
+        As those of the weight of a `Dense`.
     name : str, optional
 
     Notes
@@ -63,9 +106,18 @@ class BatchNorm(Layer):
     _attributes = dict.fromkeys(["scale", "shift", "mean", "variance"], VALUE)
 
     def __init__(
-        self, momentum: float = 0.9, epsilon: float = 1e-5, *, name: str | None = None
+        self,
+        momentum: float = 0.9,
+        epsilon: float = 1e-5,
+        *,
+        scale_regularizer: Any = None,
+        shift_regularizer: Any = None,
+        scale_constraint: Any = None,
+        shift_constraint: Any = None,
+        name: str | None = None,
     ) -> None:
         super().__init__(name=name)
+        self.penalize(scale_regularizer, shift_regularizer, scale_constraint, shift_constraint)
         self.momentum = check_number("BatchNorm: momentum", momentum, at_least=0, at_most=1)
         self.epsilon = check_number("BatchNorm: epsilon", epsilon, above=0)
 
@@ -76,8 +128,7 @@ class BatchNorm(Layer):
     def build(self, *specs: Spec) -> None:
         (spec,) = specs
         shape = _channels(self, spec)
-        self.scale = self.add_parameter("scale", shape, 1.0, dtype=spec.dtype)
-        self.shift = self.add_parameter("shift", shape, 0.0, dtype=spec.dtype)
+        self.scale, self.shift = self.add_scale(spec), self.add_shift(spec)
         self.mean = self.add_state("mean", shape, 0.0, dtype=spec.dtype)
         self.variance = self.add_state("variance", shape, 1.0, dtype=spec.dtype)
 
@@ -94,12 +145,15 @@ class BatchNorm(Layer):
         )
 
 
-class LayerNorm(Layer):
+class LayerNorm(Scaled):
     """y = scale (x - mean) / sqrt(variance + epsilon) + shift, over the last axis of each row.
 
     Parameters
     ----------
     epsilon : float, default 1e-5
+    scale_regularizer, shift_regularizer, scale_constraint, shift_constraint : str or callable, \
+optional
+        As those of the weight of a `Dense`.
     name : str, optional
 
     Notes
@@ -119,8 +173,18 @@ class LayerNorm(Layer):
 
     _attributes = dict.fromkeys(["scale", "shift"], VALUE)
 
-    def __init__(self, epsilon: float = 1e-5, *, name: str | None = None) -> None:
+    def __init__(
+        self,
+        epsilon: float = 1e-5,
+        *,
+        scale_regularizer: Any = None,
+        shift_regularizer: Any = None,
+        scale_constraint: Any = None,
+        shift_constraint: Any = None,
+        name: str | None = None,
+    ) -> None:
         super().__init__(name=name)
+        self.penalize(scale_regularizer, shift_regularizer, scale_constraint, shift_constraint)
         self.epsilon = check_number("LayerNorm: epsilon", epsilon, above=0)
 
     @classmethod
@@ -129,21 +193,21 @@ class LayerNorm(Layer):
 
     def build(self, *specs: Spec) -> None:
         (spec,) = specs
-        shape = _channels(self, spec)
-        self.scale = self.add_parameter("scale", shape, 1.0, dtype=spec.dtype)
-        self.shift = self.add_parameter("shift", shape, 0.0, dtype=spec.dtype)
+        self.scale, self.shift = self.add_scale(spec), self.add_shift(spec)
 
     def call(self, *inputs: Value) -> Value:
         (x,) = inputs
         return LayerNormOp(x, self.scale, self.shift, epsilon=self.epsilon)
 
 
-class RMSNorm(Layer):
+class RMSNorm(Scaled):
     """y = scale x / sqrt(mean(x^2) + epsilon), over the last axis of each row.
 
     Parameters
     ----------
     epsilon : float, default 1e-6
+    scale_regularizer, scale_constraint : str or callable, optional
+        As those of the weight of a `Dense`.
     name : str, optional
 
     Notes
@@ -163,8 +227,17 @@ class RMSNorm(Layer):
 
     _attributes = dict.fromkeys(["scale"], VALUE)
 
-    def __init__(self, epsilon: float = 1e-6, *, name: str | None = None) -> None:
+    def __init__(
+        self,
+        epsilon: float = 1e-6,
+        *,
+        scale_regularizer: Any = None,
+        scale_constraint: Any = None,
+        name: str | None = None,
+    ) -> None:
         super().__init__(name=name)
+        self.scale_regularizer = regularizers.get(scale_regularizer)
+        self.scale_constraint = constraints.get(scale_constraint)
         self.epsilon = check_number("RMSNorm: epsilon", epsilon, above=0, at_most=1)
 
     @classmethod
@@ -173,7 +246,7 @@ class RMSNorm(Layer):
 
     def build(self, *specs: Spec) -> None:
         (spec,) = specs
-        self.scale = self.add_parameter("scale", _channels(self, spec), 1.0, dtype=spec.dtype)
+        self.scale = self.add_scale(spec)
 
     def call(self, *inputs: Value) -> Value:
         (x,) = inputs
@@ -182,7 +255,7 @@ class RMSNorm(Layer):
         return result
 
 
-class Grouped(Layer):
+class Grouped(Scaled):
     """The base of the layers that normalize groups of channels of a sample."""
 
     _attributes = dict.fromkeys(["scale", "shift"], VALUE)
@@ -204,8 +277,7 @@ class Grouped(Layer):
             )
         self.scale = self.shift = None
         if self.affine:
-            self.scale = self.add_parameter("scale", shape, 1.0, dtype=spec.dtype)
-            self.shift = self.add_parameter("shift", shape, 0.0, dtype=spec.dtype)
+            self.scale, self.shift = self.add_scale(spec), self.add_shift(spec)
 
     def call(self, *inputs: Value) -> Value:
         (x,) = inputs
@@ -235,6 +307,9 @@ class GroupNorm(Grouped):
     epsilon : float, default 1e-5
     affine : bool, default True
         Whether there are a scale and a shift.
+    scale_regularizer, shift_regularizer, scale_constraint, shift_constraint : str or callable, \
+optional
+        As those of the weight of a `Dense`.
     name : str, optional
 
     Notes
@@ -260,9 +335,19 @@ class GroupNorm(Grouped):
     _attributes = dict.fromkeys(["scale", "shift"], VALUE)
 
     def __init__(
-        self, groups: int, epsilon: float = 1e-5, affine: bool = True, *, name: str | None = None
+        self,
+        groups: int,
+        epsilon: float = 1e-5,
+        affine: bool = True,
+        *,
+        scale_regularizer: Any = None,
+        shift_regularizer: Any = None,
+        scale_constraint: Any = None,
+        shift_constraint: Any = None,
+        name: str | None = None,
     ) -> None:
         super().__init__(name=name)
+        self.penalize(scale_regularizer, shift_regularizer, scale_constraint, shift_constraint)
         self.groups = check_integer("GroupNorm: groups", groups, at_least=1)
         self.epsilon = check_number("GroupNorm: epsilon", epsilon, above=0, at_most=1)
         self.affine = bool(affine)
@@ -283,6 +368,9 @@ class InstanceNorm(Grouped):
     epsilon : float, default 1e-5
     affine : bool, default False
         Whether there are a scale and a shift.
+    scale_regularizer, shift_regularizer, scale_constraint, shift_constraint : str or callable, \
+optional
+        As those of the weight of a `Dense`.
     name : str, optional
 
     Notes
@@ -303,9 +391,18 @@ class InstanceNorm(Grouped):
     _attributes = dict.fromkeys(["scale", "shift"], VALUE)
 
     def __init__(
-        self, epsilon: float = 1e-5, affine: bool = False, *, name: str | None = None
+        self,
+        epsilon: float = 1e-5,
+        affine: bool = False,
+        *,
+        scale_regularizer: Any = None,
+        shift_regularizer: Any = None,
+        scale_constraint: Any = None,
+        shift_constraint: Any = None,
+        name: str | None = None,
     ) -> None:
         super().__init__(name=name)
+        self.penalize(scale_regularizer, shift_regularizer, scale_constraint, shift_constraint)
         self.epsilon = check_number("InstanceNorm: epsilon", epsilon, above=0, at_most=1)
         self.affine = bool(affine)
 

@@ -93,6 +93,7 @@ class _ConvLayer(_ImageLayer):
         weight_regularizer: Any = None,
         bias_regularizer: Any = None,
         weight_constraint: Any = None,
+        bias_constraint: Any = None,
         name: str | None = None,
     ) -> None:
         super().__init__(name=name)
@@ -115,6 +116,7 @@ class _ConvLayer(_ImageLayer):
         self.weight_regularizer = pf.regularizers.get(weight_regularizer)
         self.bias_regularizer = pf.regularizers.get(bias_regularizer)
         self.weight_constraint = pf.constraints.get(weight_constraint)
+        self.bias_constraint = pf.constraints.get(bias_constraint)
         self._function = activation_function(activation)
 
     def build(self, *specs: Any) -> None:
@@ -145,6 +147,7 @@ class _ConvLayer(_ImageLayer):
                 self.bias_initializer,
                 dtype=spec.dtype,
                 regularizer=self.bias_regularizer,
+                constraint=self.bias_constraint,
             )
 
     def _weight_shape(self, channels: int) -> tuple[int, ...]:
@@ -179,7 +182,8 @@ class Conv2D(_ConvLayer):
     weight_initializer : str, callable or array_like, optional
         Default: ``"he_uniform"`` before a rectifier, ``"xavier_uniform"`` otherwise.
     bias_initializer : str, callable or array_like, default "zeros"
-    weight_regularizer, bias_regularizer, weight_constraint : str or callable, optional
+    weight_regularizer, bias_regularizer, weight_constraint, bias_constraint : str or callable, \
+optional
         As for `pyframe.layers.Dense`.
     name : str, optional
 
@@ -249,7 +253,7 @@ class DepthwiseConv2D(_ConvLayer):
     ----------
     kernel_size, stride, padding, dilation, activation, bias
     weight_initializer, bias_initializer
-    weight_regularizer, bias_regularizer, weight_constraint, name
+    weight_regularizer, bias_regularizer, weight_constraint, bias_constraint, name
         As for `Conv2D`.
     multiplier : int, default 1
         The number of filters of each channel: filter i belongs to channel i // multiplier.
@@ -284,6 +288,7 @@ class DepthwiseConv2D(_ConvLayer):
         weight_regularizer: Any = None,
         bias_regularizer: Any = None,
         weight_constraint: Any = None,
+        bias_constraint: Any = None,
         name: str | None = None,
     ) -> None:
         super().__init__(
@@ -300,6 +305,7 @@ class DepthwiseConv2D(_ConvLayer):
             weight_regularizer=weight_regularizer,
             bias_regularizer=bias_regularizer,
             weight_constraint=weight_constraint,
+            bias_constraint=bias_constraint,
             name=name,
         )
         self.multiplier = whole(multiplier, self._what("multiplier"))
