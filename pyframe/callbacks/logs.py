@@ -48,11 +48,10 @@ class FileLogger(Callback):
             return
         try:
             if self._file is None:
-                self._file = open(self.path, "r+b")  # noqa: SIM115
+                self._file = open(self.path, "r+b", buffering=0)  # noqa: SIM115
                 self._file.truncate(self._size)
                 self._file.seek(self._size)
             self._file.write(self.lines(epoch, logs, first=self._size == 0).encode())
-            self._file.flush()
             self._size = self._file.tell()
         except OSError as error:
             raise_if_signalled(error)
