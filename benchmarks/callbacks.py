@@ -3,7 +3,7 @@
     python benchmarks/callbacks.py [ROUNDS]
 
 Each with and without, in turns in one process; the ratio of the medians. MNIST is read from the
-folder that PYFRAME_DATA names, or from ``../shared/data`` beside the repository.
+folder that PYFRAME_DATA names, or from ``shared/data`` beside or above the repository.
 """
 
 from __future__ import annotations
@@ -21,16 +21,13 @@ import numpy as np
 import pyframe as pf
 from pyframe.callbacks import Callback, CSVLogger, ModelCheckpoint, TensorBoard
 
-BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
+FOLDERS = [above / "shared" / "data" for above in Path(__file__).resolve().parents[2:]]
 
 
 def mnist() -> tuple[Any, Any]:
     """Return images as rows in [0, 1], and labels."""
     if "PYFRAME_DATA" not in os.environ:
-        for folder in (BESIDE, BESIDE.parents[2] / "shared" / "data"):
-            if folder.is_dir():
-                os.environ["PYFRAME_DATA"] = str(folder)
-                break
+        os.environ["PYFRAME_DATA"] = next((str(f) for f in FOLDERS if f.is_dir()), "")
     train, _ = pf.datasets.load_mnist()
     images = np.asarray(train.data, np.float32).reshape(len(train.data), -1)
     return images / max(float(images.max()), 1.0), np.asarray(train.target, np.int64)

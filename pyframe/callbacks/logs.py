@@ -104,7 +104,8 @@ class CSVLogger(FileLogger):
     >>> log = pf.callbacks.CSVLogger("log.csv")
     >>> trainer = pf.Trainer(pf.Sequential([pf.layers.Dense(1)]))
     >>> _ = trainer.fit(np.ones((4, 2)), np.ones(4), 2, callbacks=[log], verbose=0)
-    >>> open("log.csv").readline()
+    >>> with open("log.csv") as file:
+    ...     file.readline()
     'epoch,loss\\n'
     """
 
@@ -151,7 +152,8 @@ class JSONLogger(FileLogger):
     >>> log = pf.callbacks.JSONLogger("log.jsonl")
     >>> trainer = pf.Trainer(pf.Sequential([pf.layers.Dense(1)]))
     >>> _ = trainer.fit(np.ones((4, 2)), np.ones(4), 2, callbacks=[log], verbose=0)
-    >>> open("log.jsonl").readline()[:20]
+    >>> with open("log.jsonl") as file:
+    ...     file.readline()[:20]
     '{"epoch": 0, "loss":'
     """
 
