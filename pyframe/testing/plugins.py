@@ -63,7 +63,7 @@ def _writing(cls: Any, needs: str = "", **options: Any) -> Any:
         raise SkipTest(f"not tried: {needs} is not installed")
     folder = _Folder()
     made = cls(os.path.join(folder.name, "written"), **options)
-    vars(made)["_in"] = folder
+    vars(made)["holds"] = folder  # as long as it lives
     return made
 
 
