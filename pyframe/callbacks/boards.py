@@ -106,7 +106,7 @@ class TensorBoard(Callback):
                 self.writer.add_images(placeholder.label(), shown, begun, dataformats="NHWC")
 
     def _write_graph(self, model: Any) -> None:
-        from tensorboardX.proto import (  # type: ignore[import-not-found, unused-ignore]
+        from tensorboardX.proto import (  # type: ignore[import-not-found, import-untyped, unused-ignore]
             event_pb2,
             graph_pb2,
         )

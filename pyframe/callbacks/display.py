@@ -44,13 +44,16 @@ class RichProgressBar(Callback):
         self.close()
         if sys.stderr is None:
             return
+        console = require_extra("rich.console", "rich").Console(stderr=True)
+        # Otherwise rich ends the process, from a thread of its own.
+        console.on_broken_pipe = lambda: setattr(console, "quiet", True)
         bar = rich.Progress(
             rich.TextColumn("epoch {task.completed:.0f}/{task.total:.0f}"),
             rich.BarColumn(),
             rich.TimeElapsedColumn(),
             rich.TimeRemainingColumn(),
             rich.TextColumn("{task.fields[numbers]}"),
-            console=require_extra("rich.console", "rich").Console(stderr=True),
+            console=console,
         )
         with self._quietly():
             bar.start()

@@ -48,11 +48,10 @@ class FileLogger(Callback):
             return
         try:
             if self._file is None:
-                self._file = open(self.path, "r+b")  # noqa: SIM115
+                self._file = open(self.path, "r+b", buffering=0)  # noqa: SIM115
                 self._file.truncate(self._size)
                 self._file.seek(self._size)
             self._file.write(self.lines(epoch, logs, first=self._size == 0).encode())
-            self._file.flush()
             self._size = self._file.tell()
         except OSError as error:
             raise_if_signalled(error)
@@ -105,7 +104,8 @@ class CSVLogger(FileLogger):
     >>> log = pf.callbacks.CSVLogger("log.csv")
     >>> trainer = pf.Trainer(pf.Sequential([pf.layers.Dense(1)]))
     >>> _ = trainer.fit(np.ones((4, 2)), np.ones(4), 2, callbacks=[log], verbose=0)
-    >>> open("log.csv").readline()
+    >>> with open("log.csv") as file:
+    ...     file.readline()
     'epoch,loss\\n'
     """
 
@@ -152,7 +152,8 @@ class JSONLogger(FileLogger):
     >>> log = pf.callbacks.JSONLogger("log.jsonl")
     >>> trainer = pf.Trainer(pf.Sequential([pf.layers.Dense(1)]))
     >>> _ = trainer.fit(np.ones((4, 2)), np.ones(4), 2, callbacks=[log], verbose=0)
-    >>> open("log.jsonl").readline()[:20]
+    >>> with open("log.jsonl") as file:
+    ...     file.readline()[:20]
     '{"epoch": 0, "loss":'
     """
 

@@ -7,11 +7,11 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 from unittest import SkipTest
 
-from pyframe import plugins, schedules
-from pyframe.callbacks import ModelCheckpoint
+from pyframe import callbacks, plugins, schedules
 from pyframe.datasets import load_mnist
 from pyframe.errors import ArgumentError, raise_if_signalled
 from pyframe.plugins.discovery import normalized
@@ -60,13 +60,24 @@ class _Folder:
         remove(self.name, ignore_errors=True)
 
 
-class _Checkpoint(ModelCheckpoint):
-    """A `ModelCheckpoint` that writes into a folder of its own, which goes when it goes."""
+def _writing(cls: Any, needs: str = "", **options: Any) -> Any:
+    """Return a callback that writes into a folder of its own, which goes when it goes."""
+    if needs and find_spec(needs) is None:
+        raise SkipTest(f"not tried: {needs} is not installed")
+    folder = _Folder()
+    made = cls(os.path.join(folder.name, "written"), **options)
+    vars(made)["holds"] = folder  # as long as it lives
+    return made
 
-    def __init__(self) -> None:
-        folder = _Folder()
-        super().__init__(os.path.join(folder.name, "model.pyframe"), every=2)
-        vars(self)["folder"] = folder
+
+def _without_server() -> Any:
+    raise SkipTest("not tried: a run of MLflow would be left behind")
+
+
+def _with_rich() -> Any:
+    if find_spec("rich") is None:
+        raise SkipTest("not tried: rich is not installed")
+    return callbacks.RichProgressBar()
 
 
 def _mnist() -> Any:
@@ -104,7 +115,20 @@ BUILT_IN_OPTIONS: Options = {
     "schedules.warmup": {
         "factory": partial(schedules.Warmup, schedules.Exponential(0.1, decay=0.9), steps=5)
     },
-    "callbacks.model_checkpoint": {"factory": _Checkpoint},
+    "callbacks.model_checkpoint": {
+        "factory": partial(_writing, callbacks.ModelCheckpoint, every=2)
+    },
+    "callbacks.csv_logger": {"factory": partial(_writing, callbacks.CSVLogger)},
+    "callbacks.json_logger": {"factory": partial(_writing, callbacks.JSONLogger)},
+    "callbacks.tensor_board": {
+        "factory": partial(_writing, callbacks.TensorBoard, "tensorboardX", histograms=2)
+    },
+    "callbacks.rich_progress_bar": {"factory": _with_rich},
+    "callbacks.mlflow_logger": {"factory": _without_server},
+    "callbacks.time_limit": {"factory": partial(callbacks.TimeLimit, hours=1)},
+    "callbacks.learning_rate_scheduler": {
+        "factory": partial(callbacks.LearningRateScheduler, lambda epoch: 0.1 / (1 + epoch))
+    },
     "datasets.mnist": {"factory": _mnist},
 }
 

@@ -50,7 +50,7 @@ def first_nonfinite(goal: CompiledGoal, arrays: Mapping[Placeholder, Array]) -> 
             return (
                 f"the first bad node is the parameter {node.label()!r}, which holds "
                 f"{_what(value)}: usually a step was too large, for the learning rate is too high "
-                "or the gradients explode"
+                "or the gradients explode; or its gradient was no number, as of a logarithm of 0"
             )
     nodes = [n for n in order if not isinstance(n, Leaf) and n.dtype.kind == "f"]
     return _first_node(goal, arrays, nodes)

@@ -67,8 +67,12 @@ class Display:
         self._began = time.perf_counter()
         self._next = self._began + SECONDS_PER_LINE
         self._bar: Any = None
-        if not self.silent and _is_terminal(sys.stderr):
-            from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
+        notebook = "ipykernel" in sys.modules
+        if not self.silent and (notebook or _is_terminal(sys.stderr)):
+            if notebook:  # tqdm finds out whether it can show its own bar there
+                from tqdm.auto import tqdm  # type: ignore[import-untyped, unused-ignore]
+            else:
+                from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
 
             size = {} if _has_size() else {"ncols": 80, "nrows": 24}
             with self._quietly():
