@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pyframe.data import transforms
 from pyframe.data.loading import Loader
 from pyframe.engine.loop import check_batch_size
 from pyframe.errors import (
@@ -30,6 +31,7 @@ __all__ = [
     "one_hot",
     "standardize",
     "train_test_split",
+    "transforms",
 ]
 
 Array = npt.NDArray[Any]
