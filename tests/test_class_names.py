@@ -117,3 +117,25 @@ def test_refusals(tmp_path: Path) -> None:
     one.model.classes = [object(), 1, 2]
     with pytest.raises(CheckpointError, match="cannot be saved"):
         one.model.save(tmp_path / "m")
+
+
+def test_estimators_are_saved_and_loaded(tmp_path: Path) -> None:
+    estimators = pytest.importorskip("pyframe.estimators")
+    y = targets(NAMES["texts"]).astype(str)
+    for labels in (y, NUMBERS + 5, np.eye(3, dtype=int)[NUMBERS]):
+        net = estimators.NetClassifier(random_state=0, epochs=20).fit(X, labels)
+        net.save(tmp_path / "net")
+        same = estimators.NetClassifier.load(tmp_path / "net", epochs=3)
+        np.testing.assert_array_equal(same.predict(X), net.predict(X))
+        np.testing.assert_array_equal(same.predict_proba(X), net.predict_proba(X))
+        np.testing.assert_array_equal(same.classes_, net.classes_)
+        assert same.fit(X, labels).n_iter_ == 3
+    with pytest.raises(ValueError, match="was trained to classify"):
+        estimators.NetRegressor.load(tmp_path / "net")
+    for values in (X[:, 0], X):
+        net = estimators.NetRegressor(random_state=0, epochs=2).fit(X, values)
+        net.save(tmp_path / "net")
+        same = estimators.NetRegressor.load(tmp_path / "net")
+        np.testing.assert_array_equal(same.predict(X), net.predict(X))
+    with pytest.raises(ValueError, match="not trained to classify"):
+        estimators.NetClassifier.load(tmp_path / "net")

@@ -159,3 +159,27 @@ def test_labels_are_integers():
         data.one_hot([0.0, 1.0])
     with pytest.raises(ArgumentError, match="classes"):
         data.one_hot([0], 0)
+
+
+@pytest.mark.parametrize("stratify", [False, True])
+def test_folds(stratify):
+    pytest.importorskip("sklearn")
+    x, y = np.arange(40).reshape(20, 2), np.array(["a", "b", "b", "b"] * 5)
+    tested = []
+    for x_train, x_test, y_train, y_test in data.k_fold(x, y, 5, seed=1, stratify=stratify):
+        assert len(x_train) == 16 and len(x_test) == 4
+        np.testing.assert_array_equal(y[x_test[:, 0] // 2], y_test)
+        np.testing.assert_array_equal(y[x_train[:, 0] // 2], y_train)
+        assert not stratify or (y_test == "a").sum() == 1
+        tested += x_test[:, 0].tolist()
+    assert sorted(tested) == x[:, 0].tolist()
+
+
+def test_folds_that_cannot_be():
+    pytest.importorskip("sklearn")
+    with pytest.raises(ArgumentError, match="folds"):
+        list(data.k_fold(np.zeros((9, 1)), np.zeros(9), 1))
+    with pytest.raises(ArgumentError, match="k_fold: .*n_splits=5"):
+        list(data.k_fold(np.zeros((3, 1)), np.zeros(3)))
+    with pytest.raises(ShapeError, match="X has 9 rows"):
+        list(data.k_fold(np.zeros((9, 1)), np.zeros(8)))

@@ -109,6 +109,30 @@ t.fit(X, np.zeros(rows), 1, 512, callbacks=[pf.callbacks.LambdaCallback(
     assert "StopIteration" in done.stderr, done.stderr
 
 
+def frame(kind: str) -> Any:
+    columns = {"a": [1, 2, 3, 4], "b": [0.5, 1.5, 2.5, 3.5], "c": [True, False, True, True]}
+    if kind == "polars":
+        return pytest.importorskip("polars").DataFrame(columns)
+    if kind == "pyarrow":
+        return pytest.importorskip("pyarrow").table(columns)
+    made = pytest.importorskip("pandas").DataFrame(columns)
+    if kind == "pandas, nullable":
+        return made.convert_dtypes()
+    return made.astype({"a": "category", "b": "Float32", "c": "boolean"})
+
+
+@pytest.mark.parametrize("kind", ["polars", "pyarrow", "pandas, nullable", "pandas, categories"])
+def test_frames(kind: str) -> None:
+    plain = np.array([[1, 0.5, 1], [2, 1.5, 0], [3, 2.5, 1], [4, 3.5, 1]])
+    one, known = trainer(), trainer()
+    one.fit(frame(kind), [1.0, 2.0, 3.0, 4.0], 2, verbose=0)
+    known.fit(plain, [1.0, 2.0, 3.0, 4.0], 2, verbose=0)
+    assert bits(one) == bits(known)
+    np.testing.assert_array_equal(one.predict(frame(kind)), known.predict(plain))
+    loaded = next(iter(pf.data.Loader((frame(kind), np.arange(4)), 4)))
+    np.testing.assert_array_equal(loaded[0], plain)
+
+
 # ---- batches ----
 
 

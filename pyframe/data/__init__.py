@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from pyframe.data import transforms
 from pyframe.data.loading import Loader
 from pyframe.engine.loop import check_batch_size
 from pyframe.errors import (
@@ -16,6 +18,8 @@ from pyframe.errors import (
     ShapeError,
     check_integer,
     check_number,
+    raise_if_signalled,
+    require_extra,
 )
 from pyframe.graph.arrays import plain_array
 from pyframe.native.core import shuffle
@@ -27,9 +31,11 @@ __all__ = [
     "as_columns",
     "check_batch_size",
     "check_rows",
+    "k_fold",
     "one_hot",
     "standardize",
     "train_test_split",
+    "transforms",
 ]
 
 Array = npt.NDArray[Any]
@@ -128,6 +134,71 @@ def train_test_split(
     order = shuffle(check_integer("seed", seed, at_least=0, at_most=2**64 - 1), 0, count)
     test, train = order[:test_count], order[test_count:]
     return features[train], features[test], targets[train], targets[test]
+
+
+def k_fold(
+    X: Any,  # noqa: N803
+    y: Any,
+    folds: int = 5,
+    *,
+    seed: int = 0,
+    stratify: bool = False,
+) -> Iterator[tuple[Array, Array, Array, Array]]:
+    """Yield for each fold what to train on and what to test on, by scikit-learn.
+
+    Parameters
+    ----------
+    X, y : array_like of n rows
+        The targets may be names of classes.
+    folds : int, at least 2
+    seed : int, in [0, 2**32)
+        Of the order in which rows are dealt out.
+    stratify : bool, default False
+        Give each fold the classes in the shares that all of the data have.
+
+    Yields
+    ------
+    X_train, X_test, y_train, y_test : ndarray
+        As of `train_test_split`; each row is in one of the tests.
+
+    Raises
+    ------
+    MissingExtraError
+        If scikit-learn is not installed.
+    ArgumentError, ShapeError
+        If there are fewer rows than folds, or fewer of a class, or X and y do not belong together.
+
+    Examples
+    --------
+    >>> import numpy as np, pyframe as pf
+    >>> X, y = np.arange(12.0).reshape(6, 2), ["a", "b"] * 3
+    >>> for X_train, X_test, y_train, y_test in pf.data.k_fold(X, y, 3, stratify=True):
+    ...     print(X_train.shape, sorted(y_test.tolist()))
+    (4, 2) ['a', 'b']
+    (4, 2) ['a', 'b']
+    (4, 2) ['a', 'b']
+    """
+    selection = require_extra("sklearn.model_selection", "sklearn")
+    features, targets = as_array(X, "X"), np.asarray(y)
+    if targets.ndim == 0 or len(features) != len(targets):
+        raise ShapeError(
+            f"X has {len(features)} rows, and y has the shape {targets.shape}; every sample needs "
+            "one of each"
+        )
+    kind = selection.StratifiedKFold if stratify else selection.KFold
+    try:
+        dealt = kind(
+            check_integer("folds", folds, at_least=2),
+            shuffle=True,
+            random_state=check_integer("seed", seed, at_least=0, at_most=2**32 - 1),
+        ).split(features, targets)
+        yield from (
+            (features[train], features[test], targets[train], targets[test])
+            for train, test in dealt
+        )
+    except ValueError as error:
+        raise_if_signalled(error)
+        raise ArgumentError(f"k_fold: {error}") from error
 
 
 def standardize(

@@ -224,18 +224,17 @@ class Loader:
 
     def _plan(self, epoch: int) -> Iterator[Array]:
         """Yield the rows of each batch of an epoch."""
-        rows = np.arange(self.samples)
-        if self.shuffle:
-            rows = shuffled(self.seed, epoch, self.samples)
+        rows = shuffled(self.seed, epoch, self.samples) if self.shuffle else None
         assert self.batch_size is not None
         size = self.batch_size
         if self._keys is None:
             last = self.samples // size * size if self.drop_last else self.samples
             for first in range(0, last, size):
-                yield rows[first : first + size]
+                stop = min(first + size, last)
+                yield np.arange(first, stop) if rows is None else rows[first:stop]
             return
         waiting: dict[Hashable, list[int]] = {}
-        for row in rows.tolist():
+        for row in range(self.samples) if rows is None else rows.tolist():
             group = waiting.setdefault(self._keys[row], [])
             group.append(row)
             if len(group) == size:

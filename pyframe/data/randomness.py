@@ -11,6 +11,7 @@ import numpy.typing as npt
 Words = npt.NDArray[np.uint64]
 Reals = npt.NDArray[np.float64]
 
+ROUNDS = 100  # of a rejection: that it is not over then has a chance below 1e-7 up to alpha 2
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio
 
 
@@ -79,11 +80,13 @@ class Draws:
     def beta(self, alpha: float) -> Reals:
         """Return numbers of the distribution Beta(alpha, alpha), (n,), by Jöhnk's rejection."""
         result, open_ = np.full(len(self), 0.5), np.ones(len(self), bool)
-        for _ in range(100):
+        end = self._used + 2 * ROUNDS  # however many the batch needs
+        for _ in range(ROUNDS):
             u, v = (self.uniform(0.0, 1.0, 1)[:, 0] ** (1.0 / alpha) for _ in range(2))
             taken = open_ & (u + v <= 1.0) & (u + v > 0.0)
             result[taken] = (u / np.where(u + v > 0, u + v, 1.0))[taken]
             open_ &= ~taken
             if not open_.any():
                 break
+        self._used = end
         return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, Self
@@ -27,9 +28,10 @@ from pyframe.graph.arrays import unmasked
 from pyframe.initializers import seeded
 from pyframe.layers import Dense, Layer
 from pyframe.layers.base import unbuilt
-from pyframe.model import Model, Sequential
+from pyframe.model import Model, Sequential, load
 from pyframe.ops.logits import before_sigmoid, behind
 from pyframe.ops.softmax import Softmax
+from pyframe.outcomes import OF_LABELS, named
 from pyframe.training.feeds import rows_to_train_on
 from pyframe.training.trainer import Trainer
 
@@ -231,6 +233,53 @@ class _Net(BaseEstimator):
 
     def _weights(self, sample_weight: Any, X: Any) -> Any:  # noqa: N803
         return None if sample_weight is None else _check_sample_weight(sample_weight, X)
+
+    # ---- files ----
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted network, with its classes, to a file that `load` and `pf.load` read.
+
+        The parameters of the estimator are not in it.
+
+        Parameters
+        ----------
+        path : path-like
+        """
+        check_is_fitted(self)
+        self.model_.save(path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], **parameters: Any) -> Self:
+        """Return a fitted estimator with the network of a file.
+
+        Parameters
+        ----------
+        path : path-like
+        **parameters
+            Of the estimator: what the next fit goes by.
+
+        Raises
+        ------
+        CheckpointError, OSError
+            If the file is damaged or cannot be read.
+        ValueError
+            If it is not of an estimator of this kind.
+        """
+        net, model = cls(**parameters), load(path)
+        if len(model.inputs) != 1 or len(model.outputs) != 1:
+            raise ValueError(f"{os.fspath(path)} has a network of several inputs or outputs")
+        net.model_, net.history_, net.n_iter_ = model, {}, 0
+        net.sample_shape_ = tuple(n or 0 for n in (model.inputs[0].shape or ())[1:])
+        net.n_features_in_ = (net.input_shape or net.sample_shape_ or (1,))[0]
+        if net.input_shape is not None:
+            net.n_features_in_ = int(np.prod(net.input_shape))
+        net._trainer, net._settings, net._seed = None, [], 0
+        net._take_meaning(model)
+        return net
+
+    def _take_meaning(self, model: Model) -> None:
+        """Learn from a model of a file what its outputs mean."""
+        raise NotImplementedError
 
     # ---- scikit-learn's protocol ----
 
@@ -473,6 +522,15 @@ class NetClassifier(ClassifierMixin, _Net):
         if not self._multilabel and len(self.classes_) == (self.model_.outputs[0].shape or ())[-1]:
             self.model_.classes = self.classes_.tolist()  # for its file
 
+    def _take_meaning(self, model: Model) -> None:
+        outcome, units = model.outcomes[0], (model.outputs[0].shape or ())[-1] or 0
+        if outcome.gives == "values":
+            raise ValueError("the network of this file was not trained to classify")
+        self._multilabel = outcome.gives in OF_LABELS and outcome.classes is None
+        names = range(units) if outcome.classes is None else outcome.classes
+        self._encoder = LabelEncoder().fit(named(list(names)))
+        self.classes_ = self._encoder.classes_
+
     def decision_function(self, X: Any) -> Any:  # noqa: N803
         """Return the network's outputs, (n, classes); of two classes their difference, (n,)."""
         net = twin(self)
@@ -635,6 +693,12 @@ class NetRegressor(RegressorMixin, _Net):
         self._start(X, targets.shape[1], go_on=go_on)
         self.n_outputs_ = targets.shape[1]
         self._train(X, targets, weight, epochs)
+
+    def _take_meaning(self, model: Model) -> None:
+        if model.outcomes[0].gives != "values":
+            raise ValueError("the network of this file was trained to classify")
+        self.n_outputs_ = (model.outputs[0].shape or ())[-1]
+        self._column = self.n_outputs_ == 1
 
     def predict(self, X: Any) -> Any:  # noqa: N803
         """Return the network's outputs, (n,) or (n, outputs) as y was."""

@@ -8,6 +8,7 @@ none of pandas, polars and pyarrow is imported.
 
 from __future__ import annotations
 
+import mmap
 import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
@@ -96,13 +97,27 @@ class LazyRows:
             start, stop, _ = rows.indices(len(self))
             found = source[self.start + start : self.start + stop]
         elif isinstance(source, np.ndarray):
-            return source.take(rows + self.start, axis=0)
+            return taken(source, rows + self.start if self.start else rows)
         elif hasattr(source, "toarray"):
             found = source[rows + self.start]
         else:  # a file: it is read from its beginning to its end, and each row once
             places, back = np.unique(rows + self.start, return_inverse=True)
             return np.asarray(source[places])[back]
         return np.asarray(found.toarray() if hasattr(found, "toarray") else found)
+
+
+def taken(array: Array, rows: Array) -> Array:
+    """Return rows by their numbers; of a file that is mapped, without what lies beside long ones.
+
+    Other threads run meanwhile, as they do not while an array is indexed.
+    """
+    base = array.base
+    while isinstance(base, np.ndarray):
+        base = base.base
+    long = array[:1].nbytes >= mmap.PAGESIZE // 8
+    if long and isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_RANDOM"):
+        base.madvise(mmap.MADV_RANDOM)
+    return array.take(rows, axis=0)
 
 
 def lazy_rows(value: Any) -> Any:

@@ -12,7 +12,7 @@ from pyframe.engine.batches import FEW_BYTES, BatchLoop, rows_at_once
 from pyframe.engine.execution import check_feed
 from pyframe.engine.loop import Loop, check_batch_size
 from pyframe.errors import ArgumentError
-from pyframe.graph.arrays import LazyRows, lazily, plain_array
+from pyframe.graph.arrays import LazyRows, lazily, plain_array, taken
 from pyframe.graph.node import Placeholder
 from pyframe.graph.spec import Array
 from pyframe.model import Model
@@ -21,6 +21,7 @@ from pyframe.training.goal import CompiledGoal
 from pyframe.training.labels import Labels
 
 DEFAULT_BATCH = 32
+LARGE_FILE = 1 << 30  # bytes, of which many are not in memory yet: a thread waits for the disk
 AHEAD = 2  # batches that are made ready before they are wanted
 NO_PARTS = "accumulate={} is for arrays in memory; make the batches so many times as large instead"
 
@@ -91,10 +92,13 @@ class Feeds(NamedTuple):
     def taken(self, rows: slice | Array) -> dict[Placeholder, Array]:
         """Return some rows of each array, checked."""
         known = self.goal.plan.engine.known
-        return {
-            p: check_feed(p, known[p], a.take(rows)) if isinstance(a, LazyRows) else a[rows]
-            for p, a in self.arrays.items()
-        }
+
+        def some(p: Placeholder, a: Any) -> Array:
+            if isinstance(a, LazyRows):
+                return check_feed(p, known[p], a.take(rows))
+            return a[rows] if isinstance(rows, slice) else taken(a, rows)
+
+        return {p: some(p, a) for p, a in self.arrays.items()}
 
     def loop(
         self,
@@ -153,8 +157,9 @@ def rows_to_train_on(rows: int, validation_split: float) -> int:
 def input_arrays(model: Model, X: Any, bound: int | None = None) -> dict[Placeholder, Any]:  # noqa: N803
     """Return the arrays for the inputs of a model, which is built for them if it is not yet.
 
-    What is sparse or lies in a file becomes `LazyRows`, unless it is an array that can be read in
-    place; and so do arrays that would take more than `bound` bytes in the dtype of the input.
+    What is sparse or lies in a file becomes `LazyRows`, unless it is an array of no great size
+    that can be read in place; and so do arrays that would take more than `bound` bytes in the
+    dtype of the input.
     """
     X = lazily(X)  # noqa: N806
     if not (model.built or isinstance(X, Mapping | LazyRows)):
@@ -172,6 +177,8 @@ def _input_array(value: Any, placeholder: Placeholder, bound: int | None) -> Any
         value = plain_array(value, f"placeholder {placeholder.label()!r}")
     array, dtype = value.source if lazy else value, placeholder.dtype
     if not isinstance(array, np.ndarray):
+        return value
+    if lazy and array.nbytes > LARGE_FILE:
         return value
     if array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned:
         return array
