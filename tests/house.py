@@ -21,7 +21,7 @@ PACKAGE = ROOT / "pyframe"
 # From the machine up to the command line: each room stands on those before it.
 ROOMS = (
     *("native", "plugins", "graph", "ops", "engine"),
-    *("optimizers", "regularizers", "constraints", "layers", "datasets", "checkpoint"),
+    *("optimizers", "regularizers", "constraints", "layers", "data", "datasets", "checkpoint"),
     *("training", "callbacks", "estimators", "plotting", "testing", "commands"),
 )
 

@@ -1,4 +1,7 @@
-"""Data before training: checks, splits, scaling, one-hot rows, and loaders of batches."""
+"""Data before training: checks, splits, scaling, one-hot rows, and loaders of batches.
+
+In come arrays, tables, files and whatever gives batches. Out go rows and batches as a model takes them.
+"""
 
 from __future__ import annotations
 

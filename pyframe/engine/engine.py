@@ -428,21 +428,7 @@ class Engine:
         arrays = _checked_heads(self.resolve(feed), lambda given: self.check_feeds(given, roots))
         if not arrays:
             raise ArgumentError("a loop needs at least one placeholder to take its rows from")
-        rows: dict[str, int] = {}
-        for placeholder, array in arrays.items():
-            name = self.known[placeholder]
-            if array.ndim == 0:
-                raise ShapeError(
-                    f"placeholder {name!r} was fed a number; a loop takes rows from it"
-                )
-            rows[name] = len(array)
-        if len(set(rows.values())) > 1:
-            text = ", ".join(f"{name!r} {count}" for name, count in rows.items())
-            raise ShapeError(
-                f"the numbers of rows differ: {text}; every sample needs its own row in each"
-            )
-        if not next(iter(rows.values())):
-            raise ArgumentError(f"there are no rows: {', '.join(map(repr, rows))} got empty arrays")
+        _check_rows({self.known[p]: array for p, array in arrays.items()})
         return arrays
 
     def _needed(self, values: tuple[Value, ...]) -> list[Placeholder]:
@@ -544,3 +530,19 @@ class Engine:
         leaves = [*self.parameters, *self.states]
         names = {p: self.graph.names.get(p, p.label()) for p in leaves}
         return self.state.views(snapshot.arrays, names)
+
+
+def _check_rows(arrays: Mapping[str, Array]) -> None:
+    """Raise `ShapeError` or `ArgumentError` unless arrays have the same number of rows, not 0."""
+    rows: dict[str, int] = {}
+    for name, array in arrays.items():
+        if array.ndim == 0:
+            raise ShapeError(f"placeholder {name!r} was fed a number; a loop takes rows from it")
+        rows[name] = len(array)
+    if len(set(rows.values())) > 1:
+        text = ", ".join(f"{name!r} {count}" for name, count in rows.items())
+        raise ShapeError(
+            f"the numbers of rows differ: {text}; every sample needs its own row in each"
+        )
+    if not next(iter(rows.values())):
+        raise ArgumentError(f"there are no rows: {', '.join(map(repr, rows))} got empty arrays")

@@ -143,6 +143,30 @@ class Average:
         ]
 
 
+def _rows_of(state: TrainState, span: Span, request: Request) -> Rows | None:
+    """Return what an update is made of in a span that is a table updated by rows."""
+    for table, rows in request.row_gradients.items():
+        if table.place == (span.storage, span.start):
+            return rows
+    for table in state.tables.lazy:
+        if table.place == (span.storage, span.start):
+            whole = state.gradient_array(table).reshape(known_shape(table.spec))
+            return Rows(whole, [np.arange(len(whole))])
+    return None
+
+
+def add_parts(
+    request: Request, label: str, gradients: Array, total: Array, weight: Array, sums: Any
+) -> None:
+    """Have the parts of a step add up a span's gradients, and the update begin with their mean."""
+    dtype = total.dtype
+    request.add.append(
+        FlatCall(label, "add_gradients", dtype, (gradients, sums), (), (total, weight))
+    )
+    mean = FlatCall(label, "mean_gradients", dtype, (total, weight), (), (gradients,))
+    request.after.append(mean._replace(elementwise=True))
+
+
 class TrainState:
     """The train state of a plan: gradients, shadows of states, optimizer slots, step count.
 
@@ -220,28 +244,6 @@ class TrainState:
         """Return the group by which the optimizer treats a parameter."""
         group_of = getattr(self.optimizer, "group_of", lambda parameter: parameter.group)
         return str(group_of(parameter))
-
-    def is_lazy(self, table: Parameter) -> bool:
-        """Return whether the update is not to see rows of a table whose gradient is 0."""
-        if self.optimizer.is_python:
-            return False
-        return any(call.lazy for call in self.optimizer.calls(self.group_of(table)))
-
-    def need_of_all_rows(self, table: Parameter) -> str:
-        """Return why an update has to see each row of a table; empty: it need not."""
-        optimizer, group = self.optimizer, self.group_of(table)
-        name = type(optimizer).__name__
-        if optimizer.is_python:
-            return f"{name} is written in Python"
-        if optimizer.proposes or getattr(optimizer, "sharpness", None) is not None:
-            return f"{name} takes gradients at other parameters"
-        clips_itself = getattr(optimizer, "clips_itself", lambda group: False)
-        if any(optimizer.clip_calls(*([group] if clips_itself(group) else []))):
-            return f"{name} looks at all gradients first, for its clip or the like"
-        calls = optimizer.calls(group)
-        if not all(c.elementwise and (c.skips_zeros or c.lazy) for c in calls):
-            return f"{name}, with these options, changes what has a gradient of 0"
-        return ""
 
     def _new_slot(self, span: Span, name: str, kind: str) -> Array:
         if kind == "like":
@@ -356,7 +358,7 @@ class TrainState:
         """
         optimizer = self.optimizer
         self._names = {p: request.names.get(p, p.label()) for p in self.trained}
-        self._rows = [self._rows_of(span, request) for span in self.spans]
+        self._rows = [_rows_of(self, span, request) for span in self.spans]
         operands = [self._operands(i, request.cost) for i in range(len(self.spans))]
         ascent = getattr(optimizer, "sharpness", None) is not None
         if optimizer.proposes or ascent:
@@ -377,8 +379,11 @@ class TrainState:
             request.again += self._over_all("ascent", calls, operands, everyone, self._norm)
             if self.states:
                 request.again += self.shadow_calls()
-        if sums is not None:
-            self._accumulate(request, operands, sums)
+        for i, names in enumerate(operands if sums is not None else ()):
+            total = self.spans[i].of(self._like(self._totals, self.spans[i].storage))
+            add_parts(
+                request, f"accumulate[{i}]", names["gradients"], total, self._weights[i], sums
+            )
         request.after += self._clip_calls(operands)
         if optimizer.is_python:
             request.update.append(self._python_call(operands))
@@ -389,33 +394,10 @@ class TrainState:
         if self.states:
             request.update += self.shadow_calls(commit=True)
 
-    def _accumulate(self, request: Request, operands: list[dict[str, Any]], sums: Value) -> None:
-        """Add the calls that add up the gradients of the parts of a step, and divide them."""
-        for i, (span, names) in enumerate(zip(self.spans, operands, strict=True)):
-            total = span.of(self._like(self._totals, span.storage))
-            gradients, weight, label = names["gradients"], self._weights[i], f"accumulate[{i}]"
-            inputs: tuple[Any, ...] = (gradients, sums)
-            call = FlatCall(label, "add_gradients", total.dtype, inputs, (), (total, weight))
-            request.add.append(call)
-            inputs = (total, weight)
-            call = FlatCall(label, "mean_gradients", total.dtype, inputs, (), (gradients,))
-            request.after.append(call._replace(elementwise=True))
-
     def _constraint_calls(self, arrays: Mapping[Parameter, Array]) -> list[FlatCall]:
         """Return the calls that bring what is trained to what its constraints say."""
         constrained = [p for p in self.trained if p.constraint is not None]
         return [call for p in constrained for call in constraint_calls(p, arrays[p])]
-
-    def _rows_of(self, span: Span, request: Request) -> Rows | None:
-        """Return what an update is made of in a span that is a table updated by rows."""
-        for table, rows in request.row_gradients.items():
-            if table.place == (span.storage, span.start):
-                return rows
-        for table in self.tables.lazy:
-            if table.place == (span.storage, span.start):
-                whole = self.gradient_array(table).reshape(known_shape(table.spec))
-                return Rows(whole, [np.arange(len(whole))])
-        return None
 
     def _operands(self, i: int, cost: Value | None) -> dict[str, Any]:
         span = self.spans[i]

@@ -42,19 +42,42 @@ def choose(
     for p in parameters:
         if not any(map(_is_made_of_rows, _parts(gradients, p))):
             continue
-        if state.is_lazy(p):
+        if _is_lazy(state, p):
             lazy.append(p)
         elif p.size < LEAST_ELEMENTS:
             continue
         if "rows" not in fuse:
             whole[p] = "the plan was compiled without the fusion 'rows'"
-        elif why := state.need_of_all_rows(p):
+        elif why := _need_of_all_rows(state, p):
             whole[p] = why
         else:
             candidates.append(p)
     found = _row_gradients(gradients, candidates)
     whole |= {p: OTHER_USES for p in candidates if p not in found}
     return Tables(found, whole, frozenset(_row_gradients(gradients, lazy)))
+
+
+def _is_lazy(state: TrainState, table: Parameter) -> bool:
+    """Return whether the update is not to see rows of a table whose gradient is 0."""
+    optimizer = state.optimizer
+    return not optimizer.is_python and any(c.lazy for c in optimizer.calls(state.group_of(table)))
+
+
+def _need_of_all_rows(state: TrainState, table: Parameter) -> str:
+    """Return why an update has to see each row of a table; empty: it need not."""
+    optimizer, group = state.optimizer, state.group_of(table)
+    name = type(optimizer).__name__
+    if optimizer.is_python:
+        return f"{name} is written in Python"
+    if optimizer.proposes or getattr(optimizer, "sharpness", None) is not None:
+        return f"{name} takes gradients at other parameters"
+    clips_itself = getattr(optimizer, "clips_itself", lambda group: False)
+    if any(optimizer.clip_calls(*([group] if clips_itself(group) else []))):
+        return f"{name} looks at all gradients first, for its clip or the like"
+    calls = optimizer.calls(group)
+    if not all(c.elementwise and (c.skips_zeros or c.lazy) for c in calls):
+        return f"{name}, with these options, changes what has a gradient of 0"
+    return ""
 
 
 def chosen(
