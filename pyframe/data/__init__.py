@@ -1,6 +1,6 @@
 """Data before training: checks, splits, scaling, one-hot rows, and loaders of batches.
 
-In come arrays, tables, files and whatever gives batches. Out go rows and batches as a model takes them.
+In come arrays, tables, files and whatever gives batches. Out go rows and batches for a model.
 """
 
 from __future__ import annotations
