@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -67,6 +67,8 @@ class Model(LayerLike, Strict):
     layers : list of Layer
         In the order of use; fixed once the model is built. Building it gives each its path
         (``dense``, ``dense_1``) and each of their parameters its name (``dense/weight``).
+    extra : dict
+        Whatever else belongs into its file, as plain JSON; nothing here reads it.
 
     Raises
     ------
@@ -87,7 +89,8 @@ class Model(LayerLike, Strict):
     ['dense/weight', 'dense/bias', 'dense_1/weight', 'dense_1/bias']
     """
 
-    _attributes: ClassVar[dict[str, str]] = {}
+    _attributes: ClassVar[dict[str, str]] = {"extra": ""}
+    _checks: ClassVar[dict[str, Callable[[Any], Any]]] = {"extra": checkpoint.plain_json}
 
     def __init__(
         self, inputs: Placeholder | Sequence[Placeholder], outputs: Value | Sequence[Value]
@@ -104,6 +107,7 @@ class Model(LayerLike, Strict):
         self._inputs: list[Placeholder] = []
         self._outputs: list[Value] = []
         self._layers: list[Layer] = []
+        self.extra: Any = {}
 
     def _connect(
         self, inputs: list[Placeholder], outputs: list[Value], layers: list[Layer] | None
@@ -210,7 +214,7 @@ class Model(LayerLike, Strict):
     @property
     def architecture(self) -> Architecture:
         """What a file of this model holds."""
-        return Architecture(type(self).__name__, self.inputs, self.outputs, self.layers)
+        return Architecture(type(self).__name__, self.inputs, self.outputs, self.layers, self.extra)
 
     def summary(self) -> str:
         """Return a table of the layers: name, kind, output shape, number of parameters."""
@@ -588,6 +592,7 @@ class Sequential(Model):
 
     _attributes: ClassVar[dict[str, str]] = {
         "dtype": "make a new Sequential(..., dtype=)",
+        "extra": "",
     }
 
     def __init__(
@@ -790,5 +795,6 @@ def _from_architecture(architecture: Architecture) -> Model:
         model.dtype = next(v.dtype for v in values if v.dtype.kind == "f")
         shape = architecture.inputs[0].shape
         model._shape = None if shape is None else shape[1:]
+    model.extra = architecture.extra
     model._connect(architecture.inputs, architecture.outputs, architecture.layers)
     return model
