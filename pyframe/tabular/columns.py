@@ -24,7 +24,7 @@ IDENTIFIER = re.compile(r"(unnamed: 0|index|row|uuid|guid|(.*[ _-])?id)", re.IGN
 DAY = pd.Timedelta(days=1)
 DATES = ["ISO8601", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%d-%b-%Y", "%d %B %Y"]
 DATE_FORMATS = [*DATES, *(f"{d} {t}" for d in DATES[1:] for t in ("%H:%M", "%H:%M:%S"))]
-PERIODS = {"month": 12.0, "weekday": 7.0, "hour": 24.0}
+PERIODS = {"month": 12.0, "day_of_week": 7.0, "hour": 24.0}
 
 
 def as_frame(data: Any, what: str = "X") -> pd.DataFrame:
@@ -76,7 +76,7 @@ def as_numbers(values: pd.Series) -> Array:
     return array
 
 
-def as_texts(values: pd.Series) -> Array:
+def as_texts(values: pd.Series) -> Any:
     """Return a column as texts, what is missing as None: 3 and 3.0 are "3"."""
     found = values.dropna()
     if pd.api.types.is_float_dtype(found) and (found == found.round()).all():
@@ -99,13 +99,13 @@ def as_times(values: pd.Series, form: str) -> pd.Series:
     return times.dt.tz_convert(None) if times.dt.tz is not None else times
 
 
-def _period(times: pd.Series, part: str) -> Array:
+def _period(times: pd.Series, part: str) -> Any:
     if part == "hour":
         return (times.dt.hour + times.dt.minute / 60).to_numpy(np.float64)
     return getattr(times.dt, part).to_numpy(np.float64)
 
 
-def _days(times: pd.Series) -> Array:
+def _days(times: pd.Series) -> Any:
     return ((times - pd.Timestamp(0)) / DAY).to_numpy(np.float64)
 
 
@@ -121,7 +121,7 @@ def _scale(array: Array) -> dict[str, float]:
     return {"center": float(median), "scale": float(spread) or 1.0}
 
 
-def _squash(array: Array, column: Column) -> Array:
+def _squash(array: Array, column: Column) -> Any:
     """Return z / sqrt(1 + (z / 3)^2) for z = (x - center) / scale; 0 where x is missing."""
     z = (array - column["center"]) / column["scale"]
     return np.nan_to_num(z / np.sqrt(1 + (z / 3) ** 2))
@@ -288,7 +288,7 @@ def learn(frame: pd.DataFrame, kinds: Mapping[str, str], most: int) -> list[Colu
     return columns
 
 
-def encode(frame: pd.DataFrame, columns: Iterable[Column]) -> Array:
+def encode(frame: pd.DataFrame, columns: Iterable[Column]) -> Any:
     """Return a table as the network takes it, float32 (n, inputs).
 
     Raises

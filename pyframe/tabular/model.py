@@ -280,7 +280,7 @@ class TabularModel(BaseEstimator):
         end = Dense(1) if classes is None else Dense(len(classes), activation="softmax")
         with seeded(seed):
             hidden = [Dense(int(units), activation="relu") for units in self.layers]
-            self.model_ = Sequential([*hidden, end], input_shape=inputs.shape[1:])
+            self.model_: Model = Sequential([*hidden, end], input_shape=inputs.shape[1:])
         rows, held = _split(targets, self.validation, seed)
         self._rows = len(targets)
         size = self.batch_size or min(max(32, len(rows) // 128), 256)
@@ -378,7 +378,7 @@ class TabularModel(BaseEstimator):
             raise ArgumentError("this is a regression: there are no probabilities")
         return self._outputs(X)
 
-    def _targets(self, given: pd.Series) -> Array:
+    def _targets(self, given: pd.Series) -> Any:
         """Return true targets as the network has them."""
         classes = self._classes()
         if given.isna().any():
@@ -467,7 +467,8 @@ class TabularModel(BaseEstimator):
             scores = "  ".join(f"{k} {v:.4g}" for k, v in self.scores_.items())
             lines.append(f"on held-out rows: {scores}")
         for column in self.columns_:
-            more = column.get("why") or ", ".join(column.get("values", column.get("parts", []))[:6])
+            listed: list[str] = column.get("values") or column.get("parts") or []
+            more = column.get("why") or ", ".join(listed[:6])
             missing = " (with missing values)" if column.get("missing") else ""
             lines.append(f"  {column['name']:<24} {column['kind']:<9} {more}{missing}".rstrip())
         return "\n".join([*lines, self.model_.summary()])

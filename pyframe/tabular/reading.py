@@ -124,7 +124,7 @@ def _npz(file: BinaryIO, source: str) -> pd.DataFrame:
 
 
 def _json_lines(file: BinaryIO, source: str) -> pd.DataFrame:
-    rows = []
+    rows: list[dict[str, Any]] = []
     for number, line in enumerate(file, 1):
         if line.strip():
             try:
