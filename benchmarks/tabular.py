@@ -2,7 +2,7 @@
 
     python benchmarks/tabular.py [--folds 5] [boston digits california]
 
-For each fold, `pyframe train` reads a CSV and `pyframe evaluate` another one; a script does the same
+For each fold, `pyframe train` reads a CSV and `pyframe evaluate` another one; a script does that
 with scikit-learn and the same layers. Both are whole processes, imports included.
 """
 

@@ -23,7 +23,11 @@ from pyframe.errors import ArgumentError, CheckpointError, DatasetError
 from pyframe.tabular import TabularModel, read_table, reading
 from pyframe.tabular.columns import KINDS, LEFT_OUT, encode, learn
 
-pytestmark = [pytest.mark.sklearn, pytest.mark.once]
+pytestmark = [
+    pytest.mark.sklearn,
+    pytest.mark.once,
+    pytest.mark.filterwarnings("ignore:it was still getting better"),
+]
 
 QUICK = {"layers": (16,), "epochs": 30, "random_state": 1}
 
@@ -414,7 +418,7 @@ def test_train_with_a_closed_output_or_no_home(folder, before, after, tmp_path):
 
 def test_ctrl_c_keeps_the_model_so_far(folder, tmp_path):
     command = [
-        sys.executable, "-m", "pyframe", "train", "t.csv", "--target", "dear", "--epochs", "10000000",
+        sys.executable, "-m", "pyframe", "train", "t.csv", "--target", "dear", "--epochs", "9999999",
         "--validation", "0", "--out", str(tmp_path / "m.pyframe"),
     ]  # fmt: skip
     process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
@@ -444,6 +448,11 @@ def test_completion_knows_every_command_and_option(capsys):
                 ["bash", "-c", asked], capture_output=True, text=True, check=True
             )
             assert found.stdout.split() == ["--target", "--task"]
+
+
+def test_it_says_when_there_were_too_few_epochs():
+    with pytest.warns(UserWarning, match="still getting better after 2 epochs"):
+        TabularModel(epochs=2).fit(FRAME[["size", "open", "price"]], "price")
 
 
 def test_all_kinds_are_tried():
