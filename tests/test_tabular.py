@@ -418,7 +418,7 @@ def test_train_with_a_closed_output_or_no_home(folder, before, after, tmp_path):
 
 def test_ctrl_c_keeps_the_model_so_far(folder, tmp_path):
     command = [
-        sys.executable, "-m", "pyframe", "train", "t.csv", "--target", "dear", "--epochs", "9999999",
+        sys.executable, "-m", "pyframe", "train", "t.csv", "--target", "dear", "--epochs", "999999",
         "--validation", "0", "--out", str(tmp_path / "m.pyframe"),
     ]  # fmt: skip
     process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
