@@ -145,9 +145,12 @@ def _csv(file: BinaryIO, source: str) -> pd.DataFrame:
     file.seek(0)
     if not sample.strip():
         raise DatasetError(f"{source} is empty")
+    _check_width(max(first.count(mark) for mark in (b",", b";", b"\t", b"|")) + 1, source)
     encoding = "utf-8-sig"
     if sample[:2] in (b"\xff\xfe", b"\xfe\xff"):
         encoding = "utf-16"
+    elif b"\0" in sample:
+        raise DatasetError(f"{source} is no table: neither CSV, Parquet, NPZ nor JSON lines")
     else:
         try:
             sample.decode(encoding)
@@ -158,10 +161,7 @@ def _csv(file: BinaryIO, source: str) -> pd.DataFrame:
         file = io.BytesIO(file.read().decode(encoding).encode())
         return _csv(file, source)
     lines = sample.decode(encoding).splitlines()[:200]
-    if "\0" in lines[0]:
-        raise DatasetError(f"{source} is no table: neither CSV, Parquet, NPZ nor JSON lines")
     delimiter = _delimiter(lines[:20])
-    _check_width(lines[0].count(delimiter) + 1, source)
     rows = list(csv.reader(lines, delimiter=delimiter))
     options: dict[str, Any] = {}
     commas = [c for row in rows[1:] for c in row if DECIMAL.fullmatch(c.strip())]
