@@ -72,6 +72,8 @@ class Model(LayerLike, Strict):
     layers : list of Layer
         In the order of use; fixed once the model is built. Building it gives each its path
         (``dense``, ``dense_1``) and each of their parameters its name (``dense/weight``).
+    extra : dict
+        Whatever else belongs into its file, as plain JSON; nothing here reads it.
 
     Raises
     ------
@@ -92,7 +94,8 @@ class Model(LayerLike, Strict):
     ['dense/weight', 'dense/bias', 'dense_1/weight', 'dense_1/bias']
     """
 
-    _attributes: ClassVar[dict[str, str]] = {}
+    _attributes: ClassVar[dict[str, str]] = {"extra": ""}
+    _checks: ClassVar[dict[str, Callable[[Any], Any]]] = {"extra": checkpoint.plain_json}
 
     def __init__(
         self, inputs: Placeholder | Sequence[Placeholder], outputs: Value | Sequence[Value]
@@ -110,6 +113,7 @@ class Model(LayerLike, Strict):
         self._outputs: list[Value] = []
         self._layers: list[Layer] = []
         self._outcomes: list[Outcome] = []
+        self.extra: Any = {}
 
     def _connect(
         self, inputs: list[Placeholder], outputs: list[Value], layers: list[Layer] | None
@@ -263,7 +267,12 @@ class Model(LayerLike, Strict):
     def architecture(self) -> Architecture:
         """What a file of this model holds."""
         return Architecture(
-            type(self).__name__, self.inputs, self.outputs, self.layers, self._outcomes
+            type(self).__name__,
+            self.inputs,
+            self.outputs,
+            self.layers,
+            self._outcomes,
+            self.extra,
         )
 
     def summary(self) -> str:
@@ -766,6 +775,7 @@ class Sequential(Model):
 
     _attributes: ClassVar[dict[str, str]] = {
         "dtype": "make a new Sequential(..., dtype=)",
+        "extra": "",
     }
 
     def __init__(
@@ -1000,6 +1010,7 @@ def _from_architecture(architecture: Architecture) -> Model:
         model.dtype = next(v.dtype for v in values if v.dtype.kind == "f")
         shape = architecture.inputs[0].shape
         model._shape = None if shape is None else shape[1:]
+    model.extra = architecture.extra
     model._connect(architecture.inputs, architecture.outputs, architecture.layers)
     model.outcomes = architecture.outcomes
     return model

@@ -22,7 +22,7 @@ PACKAGE = ROOT / "pyframe"
 ROOMS = (
     *("native", "plugins", "graph", "ops", "engine"),
     *("optimizers", "regularizers", "constraints", "layers", "data", "datasets", "checkpoint"),
-    *("training", "callbacks", "estimators", "plotting", "testing", "commands"),
+    *("training", "callbacks", "estimators", "tabular", "plotting", "testing", "commands"),
 )
 
 

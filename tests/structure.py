@@ -48,9 +48,9 @@ ROOMS = (
         "training.trainer",
         "training.many",
     ),
-    ("lesson", "estimators", "plotting", "testing"),
+    ("lesson", "estimators", "tabular", "plotting", "testing"),
     ("commands.workloads", "commands.bench", "commands.demo", "commands.inventory"),
-    ("commands.scaffold", "commands.cli", "__main__"),
+    ("commands.scaffold", "commands.tables", "commands.completion", "commands.cli", "__main__"),
 )
 LAYERS = [layer for room in ROOMS for layer in room]
 DOORS = ("native", "graph", "engine", "training", "commands")  # they say what a room is for

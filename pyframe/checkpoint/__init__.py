@@ -36,6 +36,7 @@ from pyframe.checkpoint.document import (
     paths_of,
     plain,
     plain_config,
+    plain_json,
     restored,
 )
 from pyframe.checkpoint.encoding import encode
@@ -60,6 +61,7 @@ __all__ = [
     "paths_of",
     "plain",
     "plain_config",
+    "plain_json",
     "read",
     "read_training",
     "require_training",

@@ -8,7 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pyframe.checkpoint import missing
-from pyframe.checkpoint.document import ODD, Architecture, LostLayer, paths_of, restored
+from pyframe.checkpoint.document import (
+    ODD,
+    Architecture,
+    LostLayer,
+    paths_of,
+    plain_json,
+    restored,
+)
 from pyframe.checkpoint.encoding import new_op
 from pyframe.checkpoint.schema import check_model
 from pyframe.errors import ArgumentError, CheckpointError, raise_if_signalled
@@ -80,6 +87,7 @@ class Decoder:
             outputs,
             [layers[i] for i in description["order"]],
             outcomes,
+            plain_json(description.get("extra", {})),
         )
 
     def node(self, record: dict[str, Any]) -> Node:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from pyframe.errors import ArgumentError, CheckpointError, PyframeError
+from pyframe.errors import ArgumentError, CheckpointError, PyframeError, raise_if_signalled
 from pyframe.graph.node import Parameter, Placeholder, Value
 from pyframe.graph.spec import Array, Shape, Spec
 from pyframe.layers import Layer
@@ -43,6 +44,25 @@ class Architecture(NamedTuple):
     outputs: list[Value]
     layers: list[Layer]
     outcomes: Sequence[Outcome] = ()  # one for each output, or none
+    extra: Mapping[str, Any] = {}  # what others keep in the file: plain JSON
+
+
+def plain_json(value: Any, what: str = "extra") -> dict[str, Any]:
+    """Return a copy of a table of names that JSON can hold, NaN and infinity not among it: a rule.
+
+    Raises
+    ------
+    ArgumentError
+        For anything else.
+    """
+    try:
+        result = json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise_if_signalled(error)
+        raise ArgumentError(f"{what} must be plain JSON: {error}") from error
+    if not isinstance(result, dict):
+        raise ArgumentError(f"{what} is {value!r:.80}; it must be a table of names")
+    return result
 
 
 class Training(NamedTuple):

@@ -52,6 +52,7 @@ class Encoder:
 
     def description(self) -> dict[str, Any]:
         architecture = self.architecture
+        extra = {"extra": architecture.extra} if architecture.extra else {}
         layers = list(dict.fromkeys(architecture.layers))  # a layer may occur twice
         paths = paths_of(layers)
         return {
@@ -66,6 +67,7 @@ class Encoder:
             "order": [layers.index(layer) for layer in architecture.layers],
             "outcomes": [[o.gives, plain(o.classes)] for o in architecture.outcomes],
             "provenance": self.provenance,
+            **extra,
         }
 
     def node(self, node: Node, paths: dict[Layer, str]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import os
 import platform
 import shlex
 import sys
@@ -13,6 +14,7 @@ from typing import TypeAlias
 
 import pyframe
 from pyframe._version import __version__
+from pyframe.commands import tables
 from pyframe.errors import (
     ArgumentError,
     MissingCompilerError,
@@ -62,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     arguments = _arguments(argv)
     try:
+        if hasattr(arguments, "run"):
+            return int(arguments.run(arguments))
         if arguments.command == "demo":
             from pyframe.commands import demo
 
@@ -85,6 +89,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         print(info())
         return 0
+    except BrokenPipeError as error:  # whoever reads the output has had enough
+        raise_if_signalled(error)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
     except (PyframeError, OSError) as error:
         raise_if_signalled(error)
         print(f"pyframe: {error}", file=sys.stderr)
@@ -94,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parsers() -> tuple[argparse.ArgumentParser, Commands]:
     parser = argparse.ArgumentParser(
         prog="pyframe", description="A small, fast, CPU-first neural-network framework."
     )
@@ -103,8 +111,10 @@ def _parser() -> argparse.ArgumentParser:
     for add in (_add_demo, _add_bench, _add_new_plugin, _add_build_kernels, _add_plugins):
         add(commands)
     _add_inspect(commands)
+    tables.add(commands)
+    _add_completion(commands)
     commands.add_parser("info", help="show versions, paths and what the C core can do")
-    return parser
+    return parser, commands
 
 
 def _add_demo(commands: Commands) -> None:
@@ -192,7 +202,7 @@ def _add_build_kernels(commands: Commands) -> None:
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the parsed arguments; the name of a plugin may also follow a flag."""
-    parser = _parser()
+    parser, _ = _parsers()
     arguments, rest = parser.parse_known_args(argv)
     # argparse fills all optional positions at the first of them, with nothing before a flag.
     has_no_name = arguments.command == "plugins" and arguments.plugin is None
@@ -243,6 +253,24 @@ def _add_inspect(commands: Commands) -> None:
     seen.add_argument("file", type=Path, metavar="FILE")
     seen.add_argument("--verify", action="store_true", help="read all of it: check the checksum")
     seen.add_argument("--json", action="store_true", help="print it for programs")
+
+
+def _add_completion(commands: Commands) -> None:
+    completion = commands.add_parser(
+        "completion",
+        help="print a script that completes commands and options in a shell",
+        description='For bash: eval "$(pyframe completion bash)"; zsh the same; for fish: pyframe '
+        "completion fish | source.",
+    )
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"))
+    completion.set_defaults(run=_completion)
+
+
+def _completion(arguments: argparse.Namespace) -> int:
+    from pyframe.commands.completion import script
+
+    print(script(arguments.shell, _parsers()[1].choices), end="")
+    return 0
 
 
 def _plugins(arguments: argparse.Namespace) -> int:

@@ -1,0 +1,285 @@
+"""The commands for tables: train, predict, evaluate, explain, plot, summary and export."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from pyframe.errors import ArgumentError, DatasetError, raise_if_signalled, require_extra
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+INTERRUPTED = 130
+DATA = "a CSV, Parquet, NPZ or JSON-lines file; - is the standard input"
+EXAMPLES = {
+    "train": """examples:
+  pyframe train prices.csv --target price
+  pyframe train prices.csv --target price --layers 128,64 --epochs 500 --out prices.pyframe
+  zcat big.csv.gz | pyframe train - --target label --task classification --json""",
+    "predict": """examples:
+  pyframe predict model.pyframe new.csv > predicted.csv
+  pyframe predict model.pyframe new.csv --proba | head""",
+    "export": """examples:
+  pyframe export model.pyframe --out model.npz
+  pyframe export model.pyframe --out model.safetensors""",
+}
+
+
+def add(commands: Commands) -> None:
+    """Add the commands to a parser."""
+    train = _command(
+        commands, "train", _train, "train a network on a table, and save it as one file"
+    )
+    train.add_argument("data", metavar="DATA", help=DATA)
+    train.add_argument("--target", required=True, metavar="COLUMN", help="what is to be predicted")
+    train.add_argument("--task", choices=("auto", "classification", "regression"), default="auto")
+    train.add_argument(
+        "--layers", type=_layers, default=(64, 64), metavar="N,N", help="hidden units: 64,64"
+    )
+    train.add_argument("--epochs", type=int, default=200, metavar="N", help="at most (200)")
+    train.add_argument("--batch-size", type=int, metavar="N", help="rows a step (by their number)")
+    train.add_argument("--learning-rate", type=float, default=3e-3, metavar="RATE", help="(0.003)")
+    train.add_argument("--optimizer", default="adamw", metavar="NAME", help="(adamw)")
+    train.add_argument(
+        "--validation", type=float, default=0.2, metavar="SHARE", help="rows held out (0.2)"
+    )
+    train.add_argument(
+        "--kind", type=_kind, action="append", default=[], metavar="COLUMN=KIND",
+        help="number, boolean, category, date or 'left out', where it is not found out",
+    )  # fmt: skip
+    train.add_argument("--seed", type=int, default=0, metavar="N", help="(0)")
+    train.add_argument("--out", type=Path, default=Path("model.pyframe"), metavar="FILE")
+    train.add_argument("--plot", type=Path, metavar="DIR", help="draw the losses there")
+    train.add_argument("--quiet", action="store_true", help="no progress")
+    predict = _command(commands, "predict", _predict, "predict the target of new rows", data=True)
+    predict.add_argument("--out", type=Path, metavar="FILE", help="default: the standard output")
+    predict.add_argument("--proba", action="store_true", help="a column for each class")
+    for name, function, text in (
+        ("evaluate", _evaluate, "compare predictions with a column that is known"),
+        ("explain", _explain, "show what each column is worth: what shuffling it costs"),
+    ):
+        command = _command(commands, name, function, text, data=True)
+        command.add_argument("--target", metavar="COLUMN", help="default: that of the training")
+    plot = _command(commands, "plot", _plot, "draw the losses and the graph of a model", model=True)
+    plot.add_argument("--out", type=Path, default=Path("plots"), metavar="DIR", help="(plots)")
+    _command(
+        commands, "summary", _summary, "show columns, scores and layers of a model", model=True
+    )
+    export = _command(
+        commands, "export", _export, "write the weights as NPZ or safetensors, the rest as JSON",
+        model=True,
+    )  # fmt: skip
+    export.add_argument("--out", type=Path, required=True, metavar="FILE")
+
+
+def _command(
+    commands: Commands, name: str, function: Any, text: str, model: bool = False, data: bool = False
+) -> argparse.ArgumentParser:
+    made = commands.add_parser(
+        name,
+        help=text,
+        description=text[0].upper() + text[1:] + ".",
+        epilog=EXAMPLES.get(name),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.set_defaults(run=function)
+    if model or data:
+        made.add_argument("model", type=Path, metavar="MODEL", help="that 'train' has written")
+    if data:
+        made.add_argument("data", metavar="DATA", help=DATA)
+    made.add_argument("--json", action="store_true", help="print it for programs")
+    return made
+
+
+def _layers(given: str) -> tuple[int, ...]:
+    return tuple(int(units) for units in given.split(",") if units)
+
+
+def _kind(given: str) -> tuple[str, str]:
+    column, equals, kind = given.rpartition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{given!r} is not COLUMN=KIND")
+    return column, kind
+
+
+def _tabular() -> Any:
+    return require_extra("pyframe.tabular", "tabular")
+
+
+@contextmanager
+def _notices() -> Iterator[None]:
+    """Have warnings be plain lines on the standard error."""
+
+    def show(message: Any, *rest: Any) -> None:
+        print(f"pyframe: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.simplefilter("always", RuntimeWarning)
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
+
+
+def _check_writable(path: Path) -> None:
+    """Raise OSError now rather than after the training if a file cannot be written."""
+    if path.is_dir():
+        raise IsADirectoryError(21, "it is a folder", str(path))
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise_if_signalled(error)
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _shown(result: Mapping[str, Any], as_json: bool) -> str:
+    if as_json:
+        return json.dumps(result, indent=2)
+    numbers = {k: f"{v:.4g}" if isinstance(v, float) else str(v) for k, v in result.items()}
+    width = max(map(len, numbers), default=0)
+    return "\n".join(f"{key:<{width}}  {text}" for key, text in numbers.items())
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    tabular = _tabular()
+    _check_writable(arguments.out)
+    if arguments.plot is not None:
+        require_extra("pyframe.plotting", "plot")
+        arguments.plot.mkdir(parents=True, exist_ok=True)
+        _check_writable(arguments.plot / "loss.png")
+    with _notices():
+        model = tabular.TabularModel(
+            arguments.layers,
+            task=arguments.task,
+            epochs=arguments.epochs,
+            batch_size=arguments.batch_size,
+            learning_rate=arguments.learning_rate,
+            optimizer=arguments.optimizer,
+            validation=arguments.validation,
+            kinds=dict(arguments.kind),
+            random_state=arguments.seed,
+            verbose=0 if arguments.quiet else 1,
+        ).fit(tabular.read_table(arguments.data), arguments.target)
+        model.save(arguments.out)
+    if model.interrupted_:
+        print(f"pyframe: stopped; {arguments.out} has the best so far", file=sys.stderr)
+    if arguments.plot is not None:
+        _draw_losses(model, arguments.plot)
+    kinds = [column["kind"] for column in model.columns_]
+    result = {
+        "model": str(arguments.out),
+        "task": model.task_,
+        "target": model.target_,
+        "columns": len(kinds) - kinds.count("left out"),
+        "epochs": model.n_iter_,
+        "interrupted": model.interrupted_,
+        **(
+            {"validation": model.scores_}
+            if arguments.json
+            else {f"validation {key}": value for key, value in model.scores_.items()}
+        ),
+    }
+    print(_shown(result, arguments.json))
+    return INTERRUPTED if model.interrupted_ else 0
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    tabular = _tabular()
+    if arguments.out is not None:
+        _check_writable(arguments.out)
+    elif sys.stdout is None:
+        raise ArgumentError("the standard output is closed; pass --out FILE")
+    model = tabular.TabularModel.load(arguments.model)
+    table = tabular.read_table(arguments.data)
+    import pandas as pd
+
+    if arguments.proba:
+        result = pd.DataFrame(model.predict_proba(table), columns=model.classes_.astype(str))
+    else:
+        result = pd.DataFrame({"prediction": model.predict(table)})
+    text = (
+        result.to_json(orient="records", lines=True)
+        if arguments.json
+        else result.to_csv(index=False, lineterminator="\n")
+    )
+    if arguments.out is not None:
+        from pyframe.checkpoint import write_atomically
+
+        write_atomically(arguments.out, text.encode())
+        return 0
+    sys.stdout.write(text)
+    sys.stdout.flush()
+    return 0
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    model, table = _model_and_table(arguments)
+    print(_shown(model.evaluate(table, arguments.target), arguments.json))
+    return 0
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    model, table = _model_and_table(arguments)
+    print(_shown(model.explain(table, arguments.target), arguments.json))
+    return 0
+
+
+def _model_and_table(arguments: argparse.Namespace) -> tuple[Any, Any]:
+    tabular = _tabular()
+    model = tabular.TabularModel.load(arguments.model)
+    if arguments.target is None and model.target_ is None:
+        raise DatasetError("the model does not know the name of its target: pass --target COLUMN")
+    return model, tabular.read_table(arguments.data)
+
+
+def _draw_losses(model: Any, folder: Path) -> Path:
+    path = folder / "loss.png"
+    require_extra("pyframe.plotting", "plot").loss_curve(model.history_).savefig(path)
+    return path
+
+
+def _plot(arguments: argparse.Namespace) -> int:
+    model = _tabular().TabularModel.load(arguments.model)
+    plotting = require_extra("pyframe.plotting", "plot")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    paths = [_draw_losses(model, arguments.out), arguments.out / "graph.png"]
+    plotting.draw_graph(model.model_.graph).savefig(paths[1])
+    lines = [str(path) for path in paths]
+    print(json.dumps(lines) if arguments.json else "\n".join(lines))
+    return 0
+
+
+def _summary(arguments: argparse.Namespace) -> int:
+    model = _tabular().TabularModel.load(arguments.model)
+    print(json.dumps(model.as_json(), indent=2) if arguments.json else model.summary())
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    """Write the weights, and beside them what the columns are."""
+    model, out = _tabular().TabularModel.load(arguments.model), arguments.out
+    if out.suffix not in (".npz", ".safetensors"):
+        raise ArgumentError(f"{str(out)!r} ends in neither .npz nor .safetensors; there is no more")
+    _check_writable(out)
+    import numpy as np
+
+    weights = model.model_.get_weights()
+    if out.suffix == ".npz":
+        np.savez(out, **weights)
+    else:
+        from safetensors.numpy import save_file
+
+        save_file({k: np.ascontiguousarray(w) for k, w in weights.items()}, os.fspath(out))
+    beside = out.with_suffix(".json")
+    beside.write_text(json.dumps(model.as_json(), indent=2) + "\n", encoding="utf-8")
+    paths = [str(out), str(beside)]
+    print(json.dumps(paths) if arguments.json else "\n".join(paths))
+    return 0

@@ -1,0 +1,589 @@
+"""`TabularModel`: a network for tables of any columns, as a scikit-learn estimator."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
+
+from pyframe import checkpoint
+from pyframe.attributes import number, one_of, optional, whole
+from pyframe.callbacks import EarlyStopping
+from pyframe.checkpoint.schema import list_of, record, table_of, text
+from pyframe.errors import (
+    ArgumentError,
+    CheckpointError,
+    DatasetError,
+    check_integer,
+    check_number,
+    raise_if_signalled,
+    warn,
+)
+from pyframe.graph.spec import Array
+from pyframe.initializers import seeded
+from pyframe.layers import Dense
+from pyframe.model import Model, Sequential, load
+from pyframe.ops.entropy import CrossEntropy
+from pyframe.optimizers import AdamW
+from pyframe.schedules import Cosine
+from pyframe.tabular.columns import (
+    LEFT_OUT,
+    as_frame,
+    as_numbers,
+    as_texts,
+    check_column,
+    encode,
+    learn,
+    nearest,
+)
+from pyframe.training.history import History
+from pyframe.training.trainer import Trainer
+
+KEY = "tabular"  # of what a model file keeps in its `extra`
+TASKS = ("classification", "regression")
+MOST_CLASSES = 20  # of whole numbers that are taken for classes
+ROWS_AT_ONCE = 8192
+ON_ALL_ROWS = 0.3  # of the epochs: how long training goes on with the validation rows as well
+
+
+def _class(value: Any, what: str) -> Any:
+    if not isinstance(value, bool | int | str):
+        number()(value, what)
+    return value
+
+
+FILE = record(
+    task=one_of(TASKS),
+    target=optional(text),
+    columns=list_of(check_column),
+    classes=optional(list_of(_class)),
+    center=number(),
+    scale=number(above=0),
+    scores=table_of(number()),
+    history=table_of(list_of(number())),
+    rows=whole(at_least=1),
+    batch=whole(at_least=1),
+)
+
+
+class TabularModel(BaseEstimator):
+    """A network for a table: columns of any kind go in as they are, and so does the target.
+
+    Numbers are scaled, booleans and categories become columns of their own, dates their parts; what
+    is missing is filled in, and said. The target's classes come back as they were given, numbers in
+    their own units. Training stops when rows that were held out are predicted no better, and ends
+    with some epochs on all rows.
+
+    Parameters
+    ----------
+    layers : tuple of int, default (64, 64)
+        Units of the hidden layers.
+    task : {"auto", "classification", "regression"}
+        Auto: texts, booleans, and whole numbers of at most 20 values are classes.
+    target : str, optional
+        The target's column, if `fit` is given none.
+    epochs : int, default 200
+        At most.
+    batch_size : int, optional
+        Default: a 128th of the rows, between 32 and 256.
+    learning_rate : float, default 3e-3
+    optimizer : str, default "adamw"
+        A registered name. "adamw" has a weight decay of 0.1.
+    validation : float in [0, 1), default 0.2
+        The share of rows that is held out, drawn at random and in proportion to the target's
+        values; 0 trains for all epochs.
+    patience : int, default 20
+        Epochs without progress before it stops.
+    label_smoothing : float in [0, 1), default 0.1
+        Of classes: fewer errors, and probabilities that are less sure.
+    max_categories : int, default 50
+        Of a column; those that are rarer are "other", as unseen ones are.
+    kinds : dict of str to str, optional
+        Of single columns: "number", "boolean", "category", "date" or "left out".
+    random_state : int, default 0
+    verbose : int, default 0
+
+    Attributes
+    ----------
+    model_ : Sequential
+    task_, target_ : str
+    columns_ : list of dict
+        What each column is, and what was learned of it.
+    classes_ : ndarray
+    scores_ : dict of str to float
+        Of the rows that were held out, before training went on with them.
+    history_ : dict of str to list
+    n_iter_ : int
+    interrupted_ : bool
+        Whether Ctrl-C has ended the training: the best so far was kept.
+    n_features_in_, feature_names_in_
+        As everywhere in scikit-learn.
+
+    Raises
+    ------
+    DatasetError
+        For tables that cannot be learned from.
+    ArgumentError
+        For arguments that make no sense.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pyframe.tabular import TabularModel
+    >>> table = {"rooms": np.arange(200) % 7, "city": ["Ulm", "Bonn"] * 100}
+    >>> price = table["rooms"] * 10.0 + (np.arange(200) % 2) * 30
+    >>> model = TabularModel(layers=(32,)).fit({**table, "price": price}, "price")
+    >>> model.score(table, price) > 0.95
+    True
+    >>> [column["kind"] for column in model.columns_]
+    ['number', 'category']
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[int] = (64, 64),
+        *,
+        task: str = "auto",
+        target: str | None = None,
+        epochs: int = 200,
+        batch_size: int | None = None,
+        learning_rate: float = 3e-3,
+        optimizer: str = "adamw",
+        validation: float = 0.2,
+        patience: int = 20,
+        label_smoothing: float = 0.1,
+        max_categories: int = 50,
+        kinds: Mapping[str, str] | None = None,
+        random_state: int = 0,
+        verbose: int = 0,
+    ) -> None:
+        self.layers = layers
+        self.task = task
+        self.target = target
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.optimizer = optimizer
+        self.validation = validation
+        self.patience = patience
+        self.label_smoothing = label_smoothing
+        self.max_categories = max_categories
+        self.kinds = kinds
+        self.random_state = random_state
+        self.verbose = verbose
+
+    # ---- fitting ----
+
+    def fit(self, X: Any, y: Any = None) -> Self:  # noqa: N803
+        """Learn from a table.
+
+        Parameters
+        ----------
+        X : frame of pandas or polars, Arrow table, dict of columns, list of dicts, or array
+        y : array_like (n,), or str, optional
+            The target, or the name of its column in X. Rows without one are left out.
+
+        Returns
+        -------
+        self
+        """
+        self._check()
+        frame, given = self._parts(X, self.target if y is None else y)
+        labels, self.task_ = self._learn_target(given)
+        kept = given.notna().to_numpy()
+        if not kept.all():
+            warn(f"{np.sum(~kept)} rows have no target and are left out")
+        frame, labels = frame[kept].reset_index(drop=True), labels[kept]
+        if len(frame) < 2:
+            raise DatasetError(f"there is {len(frame)} row with a target; at least 2 are needed")
+        self.columns_ = learn(frame, self.kinds or {}, self.max_categories)
+        left = {c["name"]: c["why"] for c in self.columns_ if c["kind"] == LEFT_OUT}
+        reasons = "; ".join(f"{name!r}: {why}" for name, why in list(left.items())[:8])
+        if len(left) == len(self.columns_):
+            raise DatasetError(f"no column is left to learn from ({reasons})")
+        unsaid = [name for name in left if name not in (self.kinds or {})]
+        if unsaid:
+            more = f"; and {len(left) - 8} more" if len(left) > 8 else ""
+            warn(f"columns left out: {reasons}{more}; kinds= has the last word")
+        self.feature_names_in_ = np.array(frame.columns, object)
+        self.n_features_in_ = len(frame.columns)
+        self._train(encode(frame, self.columns_), labels)
+        return self
+
+    def _check(self) -> None:
+        one_of(("auto", *TASKS))(self.task, "task")
+        for name, least in (("epochs", 1), ("patience", 1), ("max_categories", 1)):
+            check_integer(name, getattr(self, name), at_least=least)
+        check_number("validation", self.validation, at_least=0, below=1)
+        check_number("label_smoothing", self.label_smoothing, at_least=0, below=1)
+        for units in self.layers:
+            check_integer("layers", units, at_least=1)
+
+    def _parts(self, X: Any, y: Any) -> tuple[pd.DataFrame, pd.Series]:  # noqa: N803
+        """Return the columns to learn from, and the target."""
+        frame = as_frame(X)
+        if y is None:
+            raise ArgumentError("there is no target: pass y, or the name of its column")
+        self.target_ = None
+        if isinstance(y, str):
+            if y not in frame.columns:
+                raise DatasetError(f"there is no column {y!r} for a target; {nearest(y, frame)}")
+            self.target_, y = y, frame[y]
+            frame = frame.drop(columns=[self.target_])
+        target = y.reset_index(drop=True) if isinstance(y, pd.Series) else _series(y)
+        if len(target) != len(frame):
+            raise DatasetError(f"X has {len(frame)} rows and y has {len(target)}")
+        return frame.reset_index(drop=True), target
+
+    def _learn_target(self, given: pd.Series) -> tuple[Array, str]:
+        """Return the target as the network takes it, and the task; NaN or -1 is no target."""
+        found = given.dropna()
+        if not len(found):
+            raise DatasetError("the target has no values")
+        is_number = pd.api.types.is_numeric_dtype(found) and found.dtype.kind != "b"
+        few = is_number and found.nunique() <= MOST_CLASSES and (found == found.round()).all()
+        task = self.task if self.task != "auto" else TASKS[int(is_number and not few)]
+        if found.nunique() == 1 and len(found) > 1:
+            raise DatasetError(
+                f"the target is always {found.iloc[0]!r:.80}: there is nothing to learn; at least "
+                "two values are needed"
+            )
+        if task == "classification":
+            if is_number and (found == found.round()).all():
+                found, given = found.astype("int64"), given.astype("Int64")
+            elif not is_number and found.dtype.kind != "b":
+                given = pd.Series(as_texts(given))
+                found = given.dropna()
+            classes = sorted(found.unique().tolist())
+            if len(classes) > max(len(found) / 2, MOST_CLASSES):
+                raise DatasetError(
+                    f"the target has {len(classes)} different values in {len(found)} rows, too "
+                    "many for classes"
+                )
+            self.classes_ = np.array(classes)
+            self._center, self._scale = 0.0, 1.0
+            return pd.Index(classes).get_indexer(pd.Index(given)).astype(np.int64), task
+        values = as_numbers(given)
+        self._center = float(np.nanmean(values))
+        self._scale = float(np.nanstd(values)) or 1.0
+        return ((values - self._center) / self._scale).astype(np.float32), task
+
+    def _train(self, inputs: Array, targets: Array) -> None:
+        classes = self._classes()
+        seed = check_integer("random_state", self.random_state or 0, at_least=0)
+        end = Dense(1) if classes is None else Dense(len(classes), activation="softmax")
+        with seeded(seed):
+            hidden = [Dense(int(units), activation="relu") for units in self.layers]
+            self.model_: Model = Sequential([*hidden, end], input_shape=inputs.shape[1:])
+        rows, held = _split(targets, self.validation, seed)
+        self._rows = len(targets)
+        size = self.batch_size or min(max(32, len(rows) // 128), 256)
+        self._batch = batch = min(check_integer("batch_size", size, at_least=1), len(rows))
+        stop = EarlyStopping("val_loss", self.patience)
+        validation = (inputs[held], targets[held]) if len(held) else None
+        history = self._trainer().fit(
+            inputs[rows],
+            targets[rows],
+            self.epochs,
+            batch,
+            validation_data=validation,
+            callbacks=[stop] if len(held) else [],
+            seed=seed,
+            verbose=self.verbose,
+        )
+        self.history_, self.n_iter_ = dict(history), history.epochs
+        self.interrupted_ = history.interrupted
+        if self.interrupted_ and not history.epochs:
+            raise KeyboardInterrupt
+        self.scores_ = self._scores(inputs[held], targets[held]) if len(held) else {}
+        if len(held) and not self.interrupted_:
+            if history.epochs == self.epochs and stop.best_epoch == history.epochs - 1:
+                warn(f"it was still getting better after {self.epochs} epochs; raise epochs")
+            self._go_on(inputs, targets, (stop.best_epoch or 0) + 1, batch, seed)
+        if not all(np.isfinite(w).all() for w in self.model_.get_weights().values()):
+            raise DatasetError("the training has diverged; lower learning_rate")
+
+    def _go_on(self, inputs: Array, targets: Array, best: int, batch: int, seed: int) -> History:
+        """Train on all rows, at a rate that falls to 0, for a part of the epochs so far."""
+        epochs = max(round(best * ON_ALL_ROWS), 10)
+        steps = epochs * -(-len(inputs) // batch)
+        history = self._trainer().fit(
+            inputs,
+            targets,
+            epochs,
+            batch,
+            schedule=Cosine(self.learning_rate, steps),
+            seed=seed + 1,
+            verbose=self.verbose,
+        )
+        self.interrupted_ = history.interrupted
+        return history
+
+    def _trainer(self) -> Trainer:
+        def smoothed(y: Any, y_hat: Any, sample_weight: Any = None) -> Any:
+            return CrossEntropy(y, y_hat, sample_weight, label_smoothing=self.label_smoothing)
+
+        from pyframe.optimizers import get
+
+        made = get(self.optimizer)
+        if type(made) is AdamW:
+            made = AdamW(self.learning_rate, weight_decay=0.1)
+        else:
+            made.learning_rate = self.learning_rate
+        return Trainer(self.model_, smoothed if self.task_ == TASKS[0] else "l2", made)
+
+    # ---- predicting ----
+
+    def _classes(self) -> Array | None:
+        return self.classes_ if self.task_ == TASKS[0] else None
+
+    def _outputs(self, X: Any) -> Array:  # noqa: N803
+        check_is_fitted(self, "model_")
+        frame = as_frame(X)
+        if not len(frame):
+            raise DatasetError("the table has no rows")
+        parts = [
+            self.model_.predict(encode(frame.iloc[i : i + ROWS_AT_ONCE], self.columns_))
+            for i in range(0, len(frame), ROWS_AT_ONCE)
+        ]
+        return np.concatenate(parts)
+
+    def predict(self, X: Any) -> Array:  # noqa: N803
+        """Return classes as they were given, or numbers in the target's units, (n,).
+
+        Parameters
+        ----------
+        X : any table with the columns of the training, in any order; others are ignored
+        """
+        outputs = self._outputs(X)
+        classes = self._classes()
+        if classes is not None:
+            result: Array = classes[outputs.argmax(axis=1)]
+            return result
+        return outputs[:, 0].astype(np.float64) * self._scale + self._center
+
+    def _is_classifier(self) -> bool:
+        return getattr(self, "task_", self.task) != TASKS[1]
+
+    @available_if(_is_classifier)
+    def predict_proba(self, X: Any) -> Array:  # noqa: N803
+        """Return the probability of each class, in the order of ``classes_``, (n, classes)."""
+        if self._classes() is None:
+            raise ArgumentError("this is a regression: there are no probabilities")
+        return self._outputs(X)
+
+    def _targets(self, given: pd.Series) -> Any:
+        """Return true targets as the network has them."""
+        classes = self._classes()
+        if given.isna().any():
+            raise DatasetError(f"row {int(np.argmax(given.isna()))} has no target")
+        if classes is None:
+            return (as_numbers(given) - self._center) / self._scale
+        texts = as_texts(given) if classes.dtype.kind == "U" else given.to_numpy()
+        found = pd.Index(classes.tolist()).get_indexer(pd.Index(texts))
+        if (found < 0).any():
+            raise DatasetError(f"{texts[np.argmin(found)]!r:.80} is none of the classes")
+        return found
+
+    def _scores(self, inputs: Array, targets: Array) -> dict[str, float]:
+        return self._compare(self.model_.predict(inputs, ROWS_AT_ONCE), targets)
+
+    def _compare(self, outputs: Array, targets: Array) -> dict[str, float]:
+        """Return how good outputs of the network are."""
+        if self._classes() is None:
+            error = (outputs[:, 0] - targets) * self._scale
+            total = np.sum((targets - np.mean(targets)) ** 2) * self._scale**2
+            r2 = 1 - np.sum(error**2) / total if total else 0.0
+            rmse, mae = np.sqrt(np.mean(error**2)), np.mean(np.abs(error))
+            return {"r2": float(r2), "rmse": float(rmse), "mae": float(mae)}
+        right = outputs.argmax(axis=1) == targets
+        balanced = np.mean([right[targets == c].mean() for c in np.unique(targets)])
+        chosen = np.maximum(outputs[np.arange(len(outputs)), targets], 1e-7)
+        return {
+            "accuracy": float(right.mean()),
+            "balanced_accuracy": float(balanced),
+            "log_loss": float(-np.mean(np.log(chosen))),
+        }
+
+    def evaluate(self, X: Any, y: Any = None) -> dict[str, float]:  # noqa: N803
+        """Return accuracy, balanced accuracy and log loss, or R2, RMSE and MAE.
+
+        Parameters
+        ----------
+        X : table
+        y : array_like (n,), or str, optional
+            Default: the column that was the target.
+        """
+        check_is_fitted(self, "model_")
+        before = self.target_
+        try:
+            frame, given = self._parts(X, before if y is None else y)
+        finally:
+            self.target_ = before
+        return self._compare(self._outputs(frame), self._targets(given))
+
+    def score(self, X: Any, y: Any = None) -> float:  # noqa: N803
+        """Return the accuracy, or R2."""
+        return next(iter(self.evaluate(X, y).values()))
+
+    def explain(self, X: Any, y: Any = None, repeats: int = 5) -> dict[str, float]:  # noqa: N803
+        """Return how much of the score each column is worth: what shuffling it costs, most first.
+
+        Permutation importance, by scikit-learn.
+        """
+        from sklearn.inspection import permutation_importance
+
+        check_is_fitted(self, "model_")
+        frame = as_frame(X)
+        if y is None:
+            y = self.target_
+        if isinstance(y, str):
+            if y not in frame.columns:
+                raise DatasetError(f"there is no column {y!r}; {nearest(y, frame)}")
+            y = frame[y]
+        names = [c["name"] for c in self.columns_ if c["kind"] != LEFT_OUT]
+        encode(frame.iloc[:1], self.columns_)  # says what is missing
+        found = permutation_importance(
+            self, frame[names], y, n_repeats=repeats, random_state=self.random_state,
+            scoring=TabularModel.score,
+        )  # fmt: skip
+        order = np.argsort(-found.importances_mean, kind="stable")
+        return {names[i]: float(found.importances_mean[i]) for i in order}
+
+    def summary(self) -> str:
+        """Return the columns, the scores and the layers as a page to read."""
+        check_is_fitted(self, "model_")
+        target = "the target" if self.target_ is None else repr(self.target_)
+        classes = self._classes()
+        what = "numbers" if classes is None else f"{len(classes)} classes"
+        lines = [f"{self.task_} of {target}, {what}, from {self._rows:,} rows"]
+        if self.scores_:
+            scores = "  ".join(f"{k} {v:.4g}" for k, v in self.scores_.items())
+            lines.append(f"on held-out rows: {scores}")
+        for column in self.columns_:
+            listed: list[str] = column.get("values") or column.get("parts") or []
+            more = column.get("why") or ", ".join(listed[:6])
+            missing = " (with missing values)" if column.get("missing") else ""
+            lines.append(f"  {column['name']:<24} {column['kind']:<9} {more}{missing}".rstrip())
+        return "\n".join([*lines, self.model_.summary()])
+
+    # ---- files ----
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write network, columns and classes to one file, as `Model.save` does.
+
+        `pyframe.load` reads the network from it.
+        """
+        check_is_fitted(self, "model_")
+        self.model_.extra = {**self.model_.extra, KEY: self.as_json()}
+        self.model_.save(path)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all but the network as plain JSON: columns, classes, scale, scores."""
+        classes = self._classes()
+        return {
+            "task": self.task_,
+            "target": self.target_,
+            "columns": self.columns_,
+            "classes": None if classes is None else classes.tolist(),
+            "center": self._center,
+            "scale": self._scale,
+            "scores": self.scores_,
+            "history": {
+                key: values for key, values in self.history_.items() if np.ndim(values) == 1
+            },
+            "rows": self._rows,
+            "batch": self._batch,
+        }
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> TabularModel:
+        """Return the model of a file that `save` has written; nothing in it is executed.
+
+        Raises
+        ------
+        CheckpointError
+            If the file is damaged, or holds a network without its table.
+        OSError
+            If it cannot be read.
+        """
+        model, source = load(path), os.fspath(path)
+        if KEY not in model.extra:
+            raise CheckpointError(
+                f"{source} holds a network and nothing of a table; TabularModel.save and "
+                "'pyframe train' write both"
+            )
+        with checkpoint.building(source):
+            return cls._of(model, model.extra[KEY])
+
+    @classmethod
+    def _of(cls, model: Model, kept: dict[str, Any]) -> TabularModel:
+        FILE(kept, KEY)
+        made = cls(task=kept["task"], target=kept["target"], batch_size=kept["batch"])
+        made.model_, made.task_, made.target_ = model, kept["task"], kept["target"]
+        made.columns_, made._rows, made._batch = kept["columns"], kept["rows"], kept["batch"]
+        made._center, made._scale = kept["center"], kept["scale"]
+        made.scores_, made.history_ = kept["scores"], kept["history"]
+        made.n_iter_, made.interrupted_ = max(map(len, made.history_.values()), default=0), False
+        made.feature_names_in_ = np.array([c["name"] for c in made.columns_], object)
+        made.n_features_in_ = len(made.columns_)
+        if (kept["classes"] is None) != (made.task_ == TASKS[1]):
+            raise ArgumentError(f"{KEY} has classes for a regression, or none for a classification")
+        outputs = 1
+        if kept["classes"] is not None:
+            made.classes_ = np.array(kept["classes"])
+            outputs = len(made.classes_)
+        sample = pd.DataFrame({c["name"]: [None] for c in made.columns_}, dtype=object)
+        if model.predict(encode(sample, made.columns_)).shape != (1, outputs):
+            raise ArgumentError(f"{KEY} describes a table that does not fit the network")
+        return made
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import ClassifierTags, RegressorTags
+
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = tags.input_tags.string = tags.input_tags.categorical = True
+        task = getattr(self, "task_", self.task)
+        if task == TASKS[0]:
+            tags.estimator_type, tags.classifier_tags = "classifier", ClassifierTags()
+        elif task == TASKS[1]:
+            tags.estimator_type, tags.regressor_tags = "regressor", RegressorTags()
+        tags.target_tags.required = self.target is None
+        return tags
+
+
+def _series(y: Any) -> pd.Series:
+    """Return a target as a series, (n, 1) too."""
+    try:
+        if hasattr(y, "to_pandas") and not hasattr(y, "to_list"):
+            y = y.to_pandas()
+        elif hasattr(y, "to_list"):
+            y = y.to_list()
+        if np.ndim(y) == 2 and np.shape(y)[1] == 1:
+            y = np.ravel(y)
+        return pd.Series(y)
+    except (TypeError, ValueError) as error:
+        raise_if_signalled(error)
+        raise DatasetError(f"y is no target, one value a row: {error}") from error
+
+
+def _split(targets: Array, share: float, seed: int) -> tuple[Array, Array]:
+    """Return the numbers of the rows to train on, in random order, and of those held out.
+
+    Of the rows in the order of their targets, every so manieth is held out, from a random one on:
+    each class, and each range of values, is there in proportion.
+    """
+    draw, rows = np.random.default_rng(seed), len(targets)
+    held = min(round(rows * share), rows - 1)
+    if held < 1:
+        return draw.permutation(rows), np.arange(0)
+    order = draw.permutation(rows)
+    order = order[np.argsort(targets[order], kind="stable")]
+    chosen = order[((np.arange(held) + draw.random()) * rows / held).astype(np.int64)]
+    return draw.permutation(np.setdiff1d(order, chosen)), chosen

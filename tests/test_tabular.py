@@ -1,0 +1,461 @@
+"""Tables: what columns become, what is refused, and the commands from a CSV to a prediction."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.model_selection import cross_val_score
+
+import pyframe as pf
+from pyframe import checkpoint
+from pyframe.commands import cli
+from pyframe.errors import ArgumentError, CheckpointError, DatasetError
+from pyframe.tabular import TabularModel, read_table, reading
+from pyframe.tabular.columns import KINDS, LEFT_OUT, encode, learn
+
+pytestmark = [
+    pytest.mark.sklearn,
+    pytest.mark.once,
+    pytest.mark.filterwarnings("ignore:it was still getting better"),
+]
+
+QUICK = {"layers": (16,), "epochs": 30, "random_state": 1}
+
+
+def mixed(rows=300, seed=0):
+    draw = np.random.default_rng(seed)
+    size = draw.normal(size=rows)
+    frame = pd.DataFrame(
+        {
+            "id": np.arange(rows) * 3 + 5,
+            "size": np.where(draw.random(rows) < 0.1, np.nan, size),
+            "town": draw.choice(["Ulm", "Bonn", "Kiel", None], rows),
+            "day": pd.date_range("2020-01-01", periods=rows).strftime("%d.%m.%Y"),
+            "open": draw.random(rows) < 0.5,
+            "one": 1,
+        }
+    )
+    frame["price"] = 100 + 20 * size + 30 * (frame["town"] == "Ulm") + 10 * frame["open"]
+    frame["dear"] = np.where(frame["price"] > 115, "yes", "no")
+    return frame
+
+
+FRAME = mixed()
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    with pytest.warns(UserWarning, match="'id': it is an identifier.*'one': it is always 1"):
+        return TabularModel(**QUICK).fit(FRAME.drop(columns="price"), "dear")
+
+
+def test_kinds_of_columns_are_found(fitted):
+    kinds = {column["name"]: column["kind"] for column in fitted.columns_}
+    assert kinds == {
+        "id": LEFT_OUT, "size": "number", "town": "category", "day": "date", "open": "boolean",
+        "one": LEFT_OUT,
+    }  # fmt: skip
+    assert fitted.task_ == "classification" and fitted.target_ == "dear"
+    assert fitted.classes_.tolist() == ["no", "yes"]
+
+
+def test_encoding_of_each_kind():
+    table = pd.DataFrame(
+        {"n": [1.0, 2, 3, None], "b": [True, False, None, True], "c": ["u", "u", None, "v"]}
+    )
+    columns = learn(table, {"b": "boolean"}, 10)
+    inputs = encode(table, columns)
+    z = np.array([-1, 0, 1, 0.0])
+    np.testing.assert_allclose(inputs[:, 0], z / np.sqrt(1 + (z / 3) ** 2), rtol=1e-6)
+    assert inputs[:, 1:].tolist() == [
+        [0, 1, 0, 1, 0, 0],
+        [0, -1, 0, 1, 0, 0],
+        [0, 0, 1, 0, 0, 1],
+        [1, 1, 0, 0, 1, 0],
+    ]
+    unseen = encode(pd.DataFrame({"c": ["w"], "b": ["true"], "n": ["2"]}), columns)
+    assert unseen.tolist() == [[0, 0, 1, 0, 0, 0, 0]]
+
+
+def test_dates_have_parts_and_elapsed_time():
+    table = pd.DataFrame({"d": ["2020-01-31", "2020-04-30", "2020-07-31"]})
+    (column,) = learn(table, {}, 10)
+    assert column["kind"] == "date" and column["parts"] == ["month", "day_of_week"]
+    inputs = encode(table, [column])
+    angle = np.array([1, 4, 7]) * 2 * np.pi / 12
+    np.testing.assert_allclose(inputs[:, 1], np.sin(angle), atol=1e-6)
+    np.testing.assert_allclose(inputs[:, 2], np.cos(angle), atol=1e-6)
+    assert inputs[1, 0] == 0 and inputs[2, 0] > 0 > inputs[0, 0]
+    with pytest.raises(DatasetError, match=r"column 'd', row 0: 'soon' is no date"):
+        encode(pd.DataFrame({"d": ["soon"]}), [column])
+
+
+def test_it_learns_both_tasks(fitted):
+    assert fitted.score(FRAME) > 0.9
+    table = FRAME.drop(columns=["dear", "id", "one"])
+    model = TabularModel(epochs=100).fit(table, "price")
+    assert model.task_ == "regression" and model.score(table) > 0.85
+    found = model.predict(table)
+    assert abs(found.mean() - table["price"].mean()) < 2  # in its own units
+    assert set(model.evaluate(table)) == {"r2", "rmse", "mae"}
+    with pytest.raises(AttributeError):
+        model.predict_proba(table)
+    worth = model.explain(table)
+    assert set(worth) == {"size", "town", "day", "open"} and next(iter(worth)) == "size"
+
+
+def as_polars(frame):
+    return pytest.importorskip("polars").DataFrame(
+        frame.astype({"town": object}).where(frame.notna(), None).to_dict("list")
+    )
+
+
+def as_arrow(frame):
+    return pytest.importorskip("pyarrow").Table.from_pandas(frame)
+
+
+@pytest.mark.parametrize("made", [dict, as_polars, as_arrow, lambda f: f.to_dict("records")])
+def test_every_table_gives_the_same(fitted, made):
+    expected = fitted.predict_proba(FRAME)
+    np.testing.assert_allclose(fitted.predict_proba(made(FRAME)), expected, atol=1e-6)
+
+
+def test_arrays_and_scikit_learn():
+    draw = np.random.default_rng(0)
+    X = draw.normal(size=(200, 3))
+    y = (X[:, 0] > 0).astype(int)
+    model = TabularModel(task="classification", **QUICK)
+    assert cross_val_score(clone(model), X, y, cv=3).mean() > 0.85
+    assert model.fit(X, y).predict(X).dtype == np.int64
+    proba = model.predict_proba(X)
+    np.testing.assert_allclose(proba.sum(axis=1), 1, atol=1e-5)
+    again = TabularModel(task="classification", **QUICK).fit(X, y)
+    assert (again.predict_proba(X) == proba).all()
+
+
+def test_nullable_and_categorical_columns():
+    frame = pd.DataFrame(
+        {
+            "a": pd.array([1, 2, None, 4] * 20, dtype="Int64"),
+            "c": pd.Categorical(["x", "y", "x", "z"] * 20),
+            "y": pd.array(["p", "q", "p", None] * 20, dtype="string"),
+        }
+    )
+    with pytest.warns(UserWarning, match="20 rows have no target"):
+        model = TabularModel(**QUICK).fit(frame, "y")
+    assert model.score(frame.dropna(subset="y")) == 1.0
+
+
+def test_a_file_holds_all_of_it(fitted, tmp_path):
+    path = tmp_path / "m.pyframe"
+    fitted.save(path)
+    same = TabularModel.load(path)
+    assert (same.predict(FRAME) == fitted.predict(FRAME)).all()
+    assert (same.predict_proba(FRAME) == fitted.predict_proba(FRAME)).all()
+    assert same.summary() == fitted.summary()
+    network = pf.load(path)
+    assert isinstance(network, pf.Sequential)
+    network.save(tmp_path / "again.pyframe")  # keeps what belongs to the table
+    assert TabularModel.load(tmp_path / "again.pyframe").classes_.tolist() == ["no", "yes"]
+    pf.Sequential([pf.layers.Dense(1)], input_shape=(2,)).save(path)
+    with pytest.raises(CheckpointError, match="nothing of a table"):
+        TabularModel.load(path)
+
+
+HOSTILE = {
+    "no columns": lambda kept: kept.pop("columns"),
+    "a column without a kind": lambda kept: kept["columns"][1].pop("kind"),
+    "an unknown kind": lambda kept: kept["columns"][1].update(kind="__import__"),
+    "a scale of 0": lambda kept: kept["columns"][1].update(scale=0.0),
+    "a center that is a text": lambda kept: kept["columns"][1].update(center="x"),
+    "a format of its own": lambda kept: kept["columns"][3].update(format="%n" * 9),
+    "categories that are numbers": lambda kept: kept["columns"][2].update(values=[1, 2]),
+    "more categories": lambda kept: kept["columns"][2]["values"].append("x"),
+    "fewer columns": lambda kept: kept["columns"].pop(1),
+    "more classes": lambda kept: kept["classes"].append("perhaps"),
+    "no classes": lambda kept: kept.update(classes=None),
+    "a class that is a list": lambda kept: kept["classes"].__setitem__(0, []),
+    "an unknown task": lambda kept: kept.update(task="clustering"),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_hostile_files_are_refused(fitted, tmp_path, what):
+    kept = json.loads(json.dumps(fitted.as_json()))
+    HOSTILE[what](kept)
+    model = pf.load(_saved(fitted, tmp_path))
+    model.extra = {"tabular": kept}
+    model.save(tmp_path / "m.pyframe")
+    with pytest.raises(CheckpointError, match="tabular|placeholder"):
+        TabularModel.load(tmp_path / "m.pyframe")
+
+
+def _saved(model, folder):
+    model.save(folder / "m.pyframe")
+    return folder / "m.pyframe"
+
+
+@pytest.mark.parametrize(
+    "extra", [[1], {"a": float("nan")}, {"a": object()}, "text", {"a": {1, 2}}]
+)
+def test_extra_of_a_model_is_plain_json(extra):
+    model = pf.Sequential([pf.layers.Dense(1)], input_shape=(2,))
+    with pytest.raises(ArgumentError, match="extra"):
+        model.extra = extra
+    assert checkpoint.plain_json({"a": (1, 2)}) == {"a": [1, 2]}
+
+
+# ---- what cannot be learned from ----
+
+REFUSED = {
+    "one class": (lambda: (FRAME.assign(dear="no"), "dear"), "always 'no'"),
+    "one row": (lambda: (FRAME.head(1), "dear"), "at least 2 are needed"),
+    "no target": (lambda: (FRAME, "Dera"), "did you mean 'dear'"),
+    "an empty target": (lambda: (FRAME.assign(dear=None), "dear"), "no values"),
+    "two columns of one name": (
+        lambda: (pd.DataFrame([[1, 2, 3]], columns=["a", "a", "b"]), "b"), "two columns 'a'",
+    ),
+    "nothing to learn from": (lambda: (FRAME[["one", "dear"]], "dear"), "no column is left"),
+    "infinity": (lambda: (FRAME.assign(size=np.inf * FRAME["size"]), "dear"), "not finite"),
+    "lists in cells": (lambda: (FRAME.assign(size=[[1]] * 300), "dear"), "neither number, text"),
+    "texts without end": (
+        lambda: (FRAME.assign(dear=[f"t{i}" for i in range(300)]), "dear"), "too many",
+    ),
+    "another length": (lambda: (FRAME, np.arange(7)), "300 rows and y has 7"),
+    "a single number": (lambda: (np.float64(3), "y"), "shape|table"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_cannot_be_learned_from(what):
+    made, words = REFUSED[what]
+    with pytest.raises(DatasetError, match=words):
+        TabularModel(**QUICK).fit(*made())
+
+
+def test_other_columns_at_prediction(fitted):
+    with pytest.raises(DatasetError, match="lacks the columns 'town', 'open'; it has .*'Town'"):
+        fitted.predict(FRAME.rename(columns={"town": "Town"}).drop(columns="open"))
+    shuffled = FRAME[sorted(FRAME.columns)].assign(more=3)
+    assert (fitted.predict(shuffled) == fitted.predict(FRAME)).all()
+    with pytest.raises(DatasetError, match="column 'size', row 1: 'wide' is no number"):
+        fitted.predict(FRAME.head(3).assign(size=["1", "wide", "3"]))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"task": "x"},
+        {"validation": 1.0},
+        {"layers": (0,)},
+        {"epochs": 0},
+        {"kinds": {"q": "number"}},
+    ],
+)
+def test_arguments_that_make_no_sense(given):
+    with pytest.raises(ArgumentError):
+        TabularModel(**given).fit(FRAME, "dear")
+
+
+# ---- files ----
+
+TABLE = pd.DataFrame({"a": [1.5, -2.25, 3000.0], "b": ["x", "ü", None], "c": [1, 2, 3]})
+COMMA = b"a;b;c\n1,5;x;1\n-2,25;\xc3\xbc;2\n3000,0;;3\n"
+WRITTEN = {
+    "plain": TABLE.to_csv(index=False).encode(),
+    "byte-order mark": b"\xef\xbb\xbf" + TABLE.to_csv(index=False).encode(),
+    "semicolons and decimal commas": COMMA,
+    "windows": COMMA.decode().replace("\n", "\r\n").encode("cp1252"),
+    "utf-16": COMMA.decode().encode("utf-16"),
+    "tabs": TABLE.to_csv(index=False, sep="\t").encode(),
+    "quoted decimal commas": b'a,b,c\n"1,5",x,1\n"-2,25",\xc3\xbc,2\n"3000,0",,3\n',
+    "json lines": TABLE.to_json(orient="records", lines=True).encode(),
+    "gzip": __import__("gzip").compress(TABLE.to_csv(index=False).encode()),
+}
+
+
+@pytest.mark.parametrize("what", WRITTEN)
+def test_how_a_table_is_written_is_found_by_looking(what, tmp_path):
+    (tmp_path / "t").write_bytes(WRITTEN[what])
+    found = read_table(tmp_path / "t")
+    assert found["a"].tolist() == TABLE["a"].tolist() and found["c"].tolist() == [1, 2, 3]
+    assert found["b"].isna().tolist() == [False, False, True]
+    assert found["b"].tolist()[:2] == ["x", "ü"]
+
+
+def test_parquet_and_npz(tmp_path):
+    pytest.importorskip("pyarrow")
+    TABLE.to_parquet(tmp_path / "t.parquet")
+    pd.testing.assert_frame_equal(read_table(tmp_path / "t.parquet"), TABLE)
+    np.savez(tmp_path / "t.npz", X=np.ones((4, 2)), y=np.arange(4))
+    assert read_table(tmp_path / "t.npz").columns.tolist() == ["X0", "X1", "y"]
+
+
+def test_a_csv_without_a_heading(tmp_path):
+    (tmp_path / "t").write_text("1.5,2\n3.5,4\n")
+    assert read_table(tmp_path / "t").to_dict("list") == {"0": [1.5, 3.5], "1": [2, 4]}
+
+
+BROKEN = {
+    "empty": (b"", "is empty"),
+    "heading alone": (b"a,b\n", "no rows"),
+    "ragged": (b"a,b\n1,2\n1,2,3,4\n", "more fields|Expected 2"),
+    "no table": (bytes(range(256)) * 9, "no table|no rows|fields"),
+    "no JSON": (b'{"a": 1}\n{"a": \n', "line 2 is no JSON"),
+    "a million columns": (b",".join(b"c%d" % i for i in range(10**6)) + b"\n", "1,000,000 columns"),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_files_that_are_no_tables(what, tmp_path):
+    content, words = BROKEN[what]
+    (tmp_path / "t").write_bytes(content)
+    began = time.monotonic()
+    with pytest.raises(DatasetError, match=words):
+        read_table(tmp_path / "t")
+    assert time.monotonic() - began < 60
+
+
+def test_a_description_of_the_widest_table_can_be_saved(tmp_path):
+    width = reading.MOST_COLUMNS
+    columns = [
+        {"name": f"a column with a long name {i}", "kind": "number", "missing": False,
+         "center": 0.123456789012345, "scale": 1.23456789012345}
+        for i in range(width)
+    ]  # fmt: skip
+    model = pf.Sequential([pf.layers.Dense(1)], input_shape=(2,))
+    model.extra = {"tabular": {"columns": columns}}
+    model.save(tmp_path / "m")
+    assert len(pf.load(tmp_path / "m").extra["tabular"]["columns"]) == width
+
+
+# ---- commands ----
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    place = tmp_path_factory.mktemp("tables")
+    FRAME.drop(columns=["id", "one", "price"]).to_csv(place / "t.csv", index=False)
+    assert shell(place, "train t.csv --target dear --layers 16 --epochs 30 --quiet").returncode == 0
+    return place
+
+
+def shell(place, arguments, before="", after="", **options):
+    command = f'{before} "{sys.executable}" -m pyframe {arguments} {after}'
+    return subprocess.run(
+        ["bash", "-c", command], cwd=place, capture_output=True, text=True, timeout=200, **options
+    )
+
+
+def test_from_a_csv_to_a_prediction(folder):
+    found = shell(folder, "predict model.pyframe t.csv")
+    lines = found.stdout.splitlines()
+    assert lines[0] == "prediction" and len(lines) == 301 and set(lines[1:]) == {"yes", "no"}
+    assert shell(folder, "predict model.pyframe - --proba < t.csv").stdout.startswith("no,yes\n")
+    scores = json.loads(shell(folder, "evaluate model.pyframe t.csv --json").stdout)
+    assert scores["accuracy"] > 0.8
+    worth = json.loads(shell(folder, "explain model.pyframe t.csv --json").stdout)
+    assert set(worth) == {"size", "town", "day", "open"}
+    assert "classification of 'dear', 2 classes" in shell(folder, "summary model.pyframe").stdout
+    assert shell(folder, "plot model.pyframe --out p").stdout.split() == [
+        "p/loss.png",
+        "p/graph.png",
+    ]
+    for suffix in ("npz", "safetensors"):
+        assert shell(folder, f"export model.pyframe --out w.{suffix}").returncode == 0
+    weights = np.load(folder / "w.npz")
+    assert set(weights) == set(pf.load(folder / "model.pyframe").get_weights())
+    assert json.loads((folder / "w.json").read_text())["classes"] == ["no", "yes"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ("train t.csv --target Dera --out x", 1, "did you mean 'dear'"),
+        ("train none.csv --target dear --out x", 1, "none.csv"),
+        ("train t.csv --target dear --out no/where.pyframe", 1, "no/where.pyframe"),
+        ("train t.csv --target dear --out .", 1, "folder"),
+        ("train t.csv --target dear --optimizer nonsense --out x", 1, "nonsense"),
+        ("train t.csv", 2, "--target"),
+        ("train t.csv --target dear --layers a", 2, "--layers"),
+        ("predict t.csv t.csv", 1, "no saved model"),
+        ("export model.pyframe --out w.onnx", 1, ".npz"),
+        ("predict model.pyframe t.csv >&-", 1, "--out"),
+        ("predict model.pyframe t.csv > /dev/full", 1, "No space"),
+    ],
+)
+def test_how_mistakes_end(folder, arguments, code, words):
+    found = shell(folder, arguments)
+    assert found.returncode == code and words in found.stderr and "Traceback" not in found.stderr
+    if code == 1:
+        assert len(found.stderr.splitlines()) == 1
+    assert not (folder / "x").exists()
+
+
+@pytest.mark.parametrize("after", ["| head -1", "| true"])
+def test_a_pipe_that_breaks(folder, after):
+    found = shell(
+        folder, "predict model.pyframe t.csv", after=f'{after}; echo "${{PIPESTATUS[0]}}"'
+    )
+    assert found.stdout.splitlines()[-1] == "0" and not found.stderr
+
+
+@pytest.mark.parametrize("before, after", [("", ">&-"), ("env -u HOME", ""), ("", "2>&-")])
+def test_train_with_a_closed_output_or_no_home(folder, before, after, tmp_path):
+    out = tmp_path / "m.pyframe"
+    line = f'train t.csv --target dear --layers 8 --epochs 3 --out "{out}" --plot "{tmp_path}"'
+    found = shell(folder, line, before, after)
+    assert found.returncode == 0 and TabularModel.load(out) and (tmp_path / "loss.png").exists()
+
+
+def test_ctrl_c_keeps_the_model_so_far(folder, tmp_path):
+    command = [
+        sys.executable, "-m", "pyframe", "train", "t.csv", "--target", "dear", "--epochs", "999999",
+        "--validation", "0", "--out", str(tmp_path / "m.pyframe"),
+    ]  # fmt: skip
+    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    line = process.stderr.readline()  # the first line of progress
+    while "epoch" not in line:
+        line = process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    rest = process.stderr.read()
+    assert process.wait(60) == 130
+    assert "has the best so far" in rest
+    assert TabularModel.load(tmp_path / "m.pyframe").n_iter_ > 0
+
+
+def test_completion_knows_every_command_and_option(capsys):
+    for shell_name in ("bash", "zsh", "fish"):
+        assert cli.main(["completion", shell_name]) == 0
+        text = capsys.readouterr().out
+        assert "train" in text and "learning-rate" in text
+        if shell_name == "bash":
+            subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+            asked = (
+                text
+                + "COMP_WORDS=(pyframe train --ta); COMP_CWORD=2; _pyframe; echo ${COMPREPLY[*]}"
+            )
+            found = subprocess.run(
+                ["bash", "-c", asked], capture_output=True, text=True, check=True
+            )
+            assert found.stdout.split() == ["--target", "--task"]
+
+
+def test_it_says_when_there_were_too_few_epochs():
+    with pytest.warns(UserWarning, match="still getting better after 2 epochs"):
+        TabularModel(epochs=2).fit(FRAME[["size", "open", "price"]], "price")
+
+
+def test_all_kinds_are_tried():
+    assert set(KINDS) == {"number", "boolean", "category", "date"} and Path(os.devnull)
