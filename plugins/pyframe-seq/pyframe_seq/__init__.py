@@ -11,11 +11,27 @@ from pathlib import Path
 from types import ModuleType
 
 from pyframe import hookimpl
+from pyframe_seq import recurrent_gru, recurrent_lstm, recurrent_rnn
+from pyframe_seq.recurrent_gru import Gru, GruGrad
+from pyframe_seq.recurrent_lstm import Lstm, LstmGrad
+from pyframe_seq.recurrent_rnn import Rnn, RnnGrad
 
-__all__ = ["library"]
+__all__ = [
+    "Gru",
+    "GruGrad",
+    "Lstm",
+    "LstmGrad",
+    "Rnn",
+    "RnnGrad",
+    "library",
+]
 
 # Modules with ops, and with layers: each has a tuple OPS or LAYERS.
-FAMILIES: tuple[ModuleType, ...] = ()
+FAMILIES: tuple[ModuleType, ...] = (
+    recurrent_rnn,
+    recurrent_gru,
+    recurrent_lstm,
+)
 LAYER_FAMILIES: tuple[ModuleType, ...] = ()
 
 
