@@ -76,12 +76,12 @@ struct recurrence {
     const real *x; /* (total, C), packed */
     matrix input_weight;
     const real *bias;
-    real *z, *y;        /* (total, G H) packed, or NULL in the forward pass; (N, T, W) */
-    real *h, *c;        /* (N, W), (N, H) in order: states, or their gradients */
-    const real *dy;     /* (N, T, W) */
-    const real *keep;   /* (N, W) in order: what h is multiplied with before the product */
-    real *rooms;        /* of all parts */
-    int64_t room;       /* elements of one of them */
+    real *z, *y;      /* (total, G H) packed, or NULL in the forward pass; (N, T, W) */
+    real *h, *c;      /* (N, W), (N, H) in order: states, or their gradients */
+    const real *dy;   /* (N, T, W) */
+    const real *keep; /* (N, W) in order: what h is multiplied with before the product */
+    real *rooms;      /* of all parts */
+    int64_t room;     /* elements of one of them */
     void (*cell)(const recurrence *, const step *);
 };
 

@@ -59,8 +59,7 @@ static void gru_step(const recurrence *r, const step *s) {
             for (int64_t j = 0; j < units; j++) qi[j] = reset[j] * was[j];
     }
     save(l->inner, s, q, units);
-    if (!l->reset_after)
-        NAME(multiply)(r, &l->candidate_weight, m, q, units, n, units, NULL, 1);
+    if (!l->reset_after) NAME(multiply)(r, &l->candidate_weight, m, q, units, n, units, NULL, 1);
     r->vector->tanh(m * units, n, n);
     for (int64_t i = 0; i < m; i++) {
         real *restrict z = s->z + i * gates, *restrict hi = h + i * units;
@@ -83,9 +82,7 @@ static void prepare(gru *l, const real *u, int transposed) {
  * [recurrent bias (H)], [h (N, H)], [lengths (N) or mask (N, T)], [keep (N, H)]
  * outputs: y (N, T, H), h (N, H), gates (T, N, 3 H), inner (T, N, H), hidden (T, N, H) */
 int NAME(gru)(const pf_call *call) {
-    gru l = {.recurrent_bias = input(call, 4),
-             .inner = output(call, 3),
-             .hidden = output(call, 4)};
+    gru l = {.recurrent_bias = input(call, 4), .inner = output(call, 3), .hidden = output(call, 4)};
     recurrence *r = &l.r;
     const int status = begin(&l, call, 0, 2, 6);
     if (status != PF_OK) return status;
@@ -151,8 +148,7 @@ static void gru_step_gradient(const recurrence *r, const step *s) {
         for (int64_t j = 0; j < all; j++) sums[j] += dz[j];
         for (int64_t j = 0; j < units; j++) sums[all + j] += dqi[j];
     }
-    if (l->reset_after)
-        NAME(multiply)(r, &l->candidate_weight, m, dq, units, p, units, NULL, 0);
+    if (l->reset_after) NAME(multiply)(r, &l->candidate_weight, m, dq, units, p, units, NULL, 0);
     NAME(multiply)(r, &l->gates_weight, m, s->z, all, p, units, NULL, 1);
     keep_gradient(r, s, p);
     for (int64_t i = 0; i < m * units; i++) dh[i] += p[i];
@@ -169,7 +165,8 @@ static void add_bias_gradients(const gru *l, real *dbias, real *recurrent) {
 
 /* inputs: [dy (N, T, H)], [dh (N, H)], x, weight, recurrent weight, gates, inner, hidden,
  * [lengths or mask], [keep], as above
- * outputs: dx, dweight, drecurrent weight, dbias, drecurrent bias, dh (from before the first step) */
+ * outputs: dx, dweight, drecurrent weight, dbias, drecurrent bias, dh (from before the first step)
+ */
 int NAME(gru_grad)(const pf_call *call) {
     gru l = {.gates = input(call, 5), .q = input(call, 6), .before = input(call, 7)};
     recurrence *r = &l.r;

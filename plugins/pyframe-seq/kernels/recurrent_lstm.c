@@ -83,7 +83,8 @@ int NAME(lstm)(const pf_call *call) {
     r->y = output(call, 0), r->z = output(call, 3);
     l.cells = output(call, 4), l.hidden = output(call, 5);
     const int64_t room = r->z ? 0 : r->chunk * r->gates;
-    if (!NAME(make_room)(r, room + 2 * r->units + r->width) || !r->h || !r->c) return out_of_scratch(call);
+    if (!NAME(make_room)(r, room + 2 * r->units + r->width) || !r->h || !r->c)
+        return out_of_scratch(call);
     clear_rest(r, l.cells, r->units);
     clear_rest(r, l.hidden, r->width);
     r->cell = lstm_step;
@@ -140,7 +141,8 @@ static void lstm_step_gradient(const recurrence *r, const step *s) {
 
 /* inputs: [dy (N, T, W)], [dh (N, W)], [dc (N, H)], x, weight, recurrent weight, gates, cells,
  * hidden, [projection], [lengths or mask], [keep], as above
- * outputs: dx, dweight, drecurrent weight, dbias, dh, dc (from before the first step), dprojection */
+ * outputs: dx, dweight, drecurrent weight, dbias, dh, dc (from before the first step), dprojection
+ */
 int NAME(lstm_grad)(const pf_call *call) {
     lstm l = {.projects = call->inputs[9]->data != NULL};
     recurrence *r = &l.r;

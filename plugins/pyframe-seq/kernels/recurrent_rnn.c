@@ -13,9 +13,9 @@ typedef struct {
     recurrence r;
     matrix recurrent;
     int is_relu;
-    real *hidden;       /* kept, or NULL: (total, H) */
-    const real *after;  /* of the backward pass: h' (total, H) */
-    real *bias_sums;    /* (parts, H) */
+    real *hidden;      /* kept, or NULL: (total, H) */
+    const real *after; /* of the backward pass: h' (total, H) */
+    real *bias_sums;   /* (parts, H) */
 } rnn;
 
 static int begin(rnn *l, const pf_call *call, int x, int recurrent, int steps) {

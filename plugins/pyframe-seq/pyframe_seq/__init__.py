@@ -11,18 +11,22 @@ from pathlib import Path
 from types import ModuleType
 
 from pyframe import hookimpl
-from pyframe_seq import recurrent_gru, recurrent_lstm, recurrent_rnn
+from pyframe_seq import recurrent_gru, recurrent_layers, recurrent_lstm, recurrent_rnn
 from pyframe_seq.recurrent_gru import Gru, GruGrad
+from pyframe_seq.recurrent_layers import GRU, LSTM, SimpleRNN
 from pyframe_seq.recurrent_lstm import Lstm, LstmGrad
 from pyframe_seq.recurrent_rnn import Rnn, RnnGrad
 
 __all__ = [
+    "GRU",
+    "LSTM",
     "Gru",
     "GruGrad",
     "Lstm",
     "LstmGrad",
     "Rnn",
     "RnnGrad",
+    "SimpleRNN",
     "library",
 ]
 
@@ -32,7 +36,7 @@ FAMILIES: tuple[ModuleType, ...] = (
     recurrent_gru,
     recurrent_lstm,
 )
-LAYER_FAMILIES: tuple[ModuleType, ...] = ()
+LAYER_FAMILIES: tuple[ModuleType, ...] = (recurrent_layers,)
 
 
 def library() -> Path:

@@ -205,7 +205,7 @@ def magnitude_of(x: Any) -> Any:
 
 
 def up_to(x: Any, off: Any) -> Any:
-    """Return how large a gate may be that is off by so many units of the last place of a float32."""
+    """Return how large a gate may be that is off by so many units of a float32's last place."""
     return x + 1e-7 * off
 
 

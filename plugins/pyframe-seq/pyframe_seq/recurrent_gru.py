@@ -47,8 +47,8 @@ class Gru(_Gru):
     steps : Value of int64, shape (N,) or (N, T), optional
         How many steps each sequence has, or a mask: 1 where it has one, 0 where not.
     keep : Value, shape (N, H), optional
-        What h is multiplied with in front of the products with U, the same at all steps: variational
-        dropout. Gets no gradient.
+        What h is multiplied with in front of the products with U, the same at all steps:
+        variational dropout. Gets no gradient.
     reverse : bool, default False
         Whether to begin with the last step that a sequence has.
     reset_after : bool, default True
