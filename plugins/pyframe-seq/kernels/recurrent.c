@@ -282,6 +282,7 @@ static void backward_part(void *context, int64_t part) {
         for (int64_t i = 0; r->dy && i < now.m; i++) {
             real *restrict dh = r->h + (now.place + i) * r->width;
             const real *dy = r->dy + r->at[now.row + i] * r->width;
+            SEQ_INDEPENDENT
             for (int64_t j = 0; j < r->width; j++) dh[j] += dy[j];
         }
         r->cell(r, &now);

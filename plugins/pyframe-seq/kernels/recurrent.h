@@ -15,6 +15,15 @@
 
 #include "pyframe/real.h"
 
+/* Iterations do not touch each other's memory: the compiler may make vectors of them. */
+#if defined(__clang__)
+#define SEQ_INDEPENDENT _Pragma("clang loop vectorize(enable) interleave(enable)")
+#elif defined(__GNUC__)
+#define SEQ_INDEPENDENT _Pragma("GCC ivdep")
+#else
+#define SEQ_INDEPENDENT
+#endif
+
 enum { ALIGNMENT = 64, TERMS_PER_NANOSECOND = 40 };
 
 static inline int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -130,6 +139,7 @@ static inline int out_of_scratch(const pf_call *call) {
 static inline const real *kept(const recurrence *r, const step *s, real *to) {
     const int64_t n = s->m * r->width, at = s->place * r->width;
     if (!r->keep) return r->h + at;
+    SEQ_INDEPENDENT
     for (int64_t i = 0; i < n; i++) to[i] = r->h[at + i] * r->keep[at + i];
     return to;
 }
@@ -137,6 +147,7 @@ static inline const real *kept(const recurrence *r, const step *s, real *to) {
 static inline void keep_gradient(const recurrence *r, const step *s, real *dh) {
     const int64_t n = s->m * r->width, at = s->place * r->width;
     if (!r->keep) return;
+    SEQ_INDEPENDENT
     for (int64_t i = 0; i < n; i++) dh[i] *= r->keep[at + i];
 }
 /* Keeps m rows for the backward pass, if somebody wants them. */

@@ -53,10 +53,13 @@ static void gru_step(const recurrence *r, const step *s) {
     for (int64_t i = 0; i < m; i++) {
         const real *reset = s->z + i * gates, *was = left + i * units;
         real *restrict ni = n + i * units, *restrict qi = q + i * units;
-        if (l->reset_after)
+        if (l->reset_after) {
+            SEQ_INDEPENDENT
             for (int64_t j = 0; j < units; j++) ni[j] += reset[j] * qi[j];
-        else
+        } else {
+            SEQ_INDEPENDENT
             for (int64_t j = 0; j < units; j++) qi[j] = reset[j] * was[j];
+        }
     }
     save(l->inner, s, q, units);
     if (!l->reset_after) NAME(multiply)(r, &l->candidate_weight, m, q, units, n, units, NULL, 1);
@@ -64,6 +67,7 @@ static void gru_step(const recurrence *r, const step *s) {
     for (int64_t i = 0; i < m; i++) {
         real *restrict z = s->z + i * gates, *restrict hi = h + i * units;
         const real *ni = n + i * units;
+        SEQ_INDEPENDENT
         for (int64_t j = 0; j < units; j++) {
             hi[j] = (1 - z[units + j]) * ni[j] + z[units + j] * hi[j];
             z[2 * units + j] = ni[j];
@@ -109,6 +113,7 @@ int NAME(gru)(const pf_call *call) {
 static void blend_gradient(int64_t units, const real *gates, const real *h, real *restrict dh,
                            real *restrict dz) {
     const real *z = gates + units, *n = z + units;
+    SEQ_INDEPENDENT
     for (int64_t j = 0; j < units; j++) {
         dz[units + j] = dh[j] * (h[j] - n[j]) * (z[j] * (1 - z[j]));
         dz[2 * units + j] = dh[j] * (1 - z[j]) * (1 - n[j] * n[j]);
@@ -121,9 +126,11 @@ static void gru_step_gradient(const recurrence *r, const step *s) {
     const int64_t m = s->m, units = r->units, all = r->gates, at = s->row * units;
     const real *gates = l->gates + s->row * all, *h = l->before + at, *left = h;
     real *dh = r->h + s->place * units, *dq = l->dq + at, *restrict p = s->room;
+    const int after = l->reset_after;
     if (r->keep) {
         real *restrict to = l->left + at;
         const real *keep = r->keep + s->place * units;
+        SEQ_INDEPENDENT
         for (int64_t i = 0; i < m * units; i++) to[i] = h[i] * keep[i];
         left = to;
     }
@@ -134,9 +141,10 @@ static void gru_step_gradient(const recurrence *r, const step *s) {
     for (int64_t i = 0; i < m; i++) {
         const real *reset = gates + i * all, *q = l->q + at + i * units, *was = left + i * units;
         real *restrict dz = s->z + i * all, *restrict dqi = dq + i * units;
+        SEQ_INDEPENDENT
         for (int64_t j = 0; j < units; j++) {
             const real slope = reset[j] * (1 - reset[j]);
-            if (l->reset_after) {
+            if (after) {
                 dz[j] = dz[2 * units + j] * q[j] * slope;
                 dqi[j] = dz[2 * units + j] * reset[j];
             } else {
@@ -145,12 +153,15 @@ static void gru_step_gradient(const recurrence *r, const step *s) {
             }
         }
         real *restrict sums = l->bias_sums + s->part * 4 * units;
+        SEQ_INDEPENDENT
         for (int64_t j = 0; j < all; j++) sums[j] += dz[j];
+        SEQ_INDEPENDENT
         for (int64_t j = 0; j < units; j++) sums[all + j] += dqi[j];
     }
     if (l->reset_after) NAME(multiply)(r, &l->candidate_weight, m, dq, units, p, units, NULL, 0);
     NAME(multiply)(r, &l->gates_weight, m, s->z, all, p, units, NULL, 1);
     keep_gradient(r, s, p);
+    SEQ_INDEPENDENT
     for (int64_t i = 0; i < m * units; i++) dh[i] += p[i];
 }
 

@@ -50,6 +50,7 @@ static void lstm_step(const recurrence *r, const step *s) {
     for (int64_t i = 0; i < m; i++) {
         real *restrict z = s->z + i * gates, *restrict to = c + i * units;
         const real *candidate = g + i * units;
+        SEQ_INDEPENDENT
         for (int64_t j = 0; j < units; j++) {
             z[2 * units + j] = candidate[j];
             to[j] = z[units + j] * to[j] + z[j] * candidate[j];
@@ -59,6 +60,7 @@ static void lstm_step(const recurrence *r, const step *s) {
     real *out = l->projects ? t : h;
     for (int64_t i = 0; i < m; i++) {
         const real *o = s->z + i * gates + 3 * units;
+        SEQ_INDEPENDENT
         for (int64_t j = 0; j < units; j++) out[i * units + j] = o[j] * t[i * units + j];
     }
     if (l->projects) NAME(multiply)(r, &l->projection, m, t, units, h, r->width, NULL, 0);
@@ -101,6 +103,7 @@ static void row_gradient(int64_t units, const real *gates, const real *c, const 
                          const real *dm, real *restrict dc, real *restrict dz,
                          real *restrict sums) {
     const real *i = gates, *f = i + units, *g = f + units, *o = g + units;
+    SEQ_INDEPENDENT
     for (int64_t j = 0; j < units; j++) {
         const real d = dc[j] + dm[j] * o[j] * (1 - t[j] * t[j]);
         const real di = d * g[j] * (i[j] * (1 - i[j])), df = d * c[j] * (f[j] * (1 - f[j]));
@@ -119,6 +122,7 @@ static void lstm_step_gradient(const recurrence *r, const step *s) {
     real *restrict t = s->room, *dm = dh;
     for (int64_t i = 0; i < m; i++) {
         const real *z = gates + i * all, *c = before + i * units;
+        SEQ_INDEPENDENT
         for (int64_t j = 0; j < units; j++)
             t[i * units + j] = z[units + j] * c[j] + z[j] * z[2 * units + j];
     }
@@ -128,9 +132,11 @@ static void lstm_step_gradient(const recurrence *r, const step *s) {
         save(l->dh, s, dh, r->width);
         NAME(multiply)(r, &l->projection, m, dh, r->width, dm, units, NULL, 0);
         real *restrict out = l->output + s->row * units;
-        for (int64_t i = 0; i < m; i++)
-            for (int64_t j = 0; j < units; j++)
-                out[i * units + j] = gates[i * all + 3 * units + j] * t[i * units + j];
+        for (int64_t i = 0; i < m; i++) {
+            const real *o = gates + i * all + 3 * units;
+            SEQ_INDEPENDENT
+            for (int64_t j = 0; j < units; j++) out[i * units + j] = o[j] * t[i * units + j];
+        }
     }
     for (int64_t i = 0; i < m; i++)
         row_gradient(units, gates + i * all, before + i * units, t + i * units, dm + i * units,

@@ -35,10 +35,11 @@ static void rnn_step(const recurrence *r, const step *s) {
     const real *left = kept(r, s, s->room);
     save(l->hidden, s, left, units);
     NAME(multiply)(r, &l->recurrent, s->m, left, units, s->z, units, NULL, 1);
-    if (l->is_relu)
+    if (l->is_relu) {
         for (int64_t i = 0; i < n; i++) s->z[i] = s->z[i] < 0 ? 0 : s->z[i];
-    else
+    } else {
         r->vector->tanh(n, s->z, s->z);
+    }
     memcpy(h, s->z, (size_t)n * sizeof(real));
 }
 
@@ -72,10 +73,14 @@ static void rnn_step_gradient(const recurrence *r, const step *s) {
     for (int64_t i = 0; i < s->m; i++) {
         const real *y = l->after + (s->row + i) * units, *d = dh + i * units;
         real *restrict dz = s->z + i * units;
-        if (l->is_relu)
+        if (l->is_relu) {
+            SEQ_INDEPENDENT
             for (int64_t j = 0; j < units; j++) dz[j] = y[j] > 0 ? d[j] : 0;
-        else
+        } else {
+            SEQ_INDEPENDENT
             for (int64_t j = 0; j < units; j++) dz[j] = d[j] * (1 - y[j] * y[j]);
+        }
+        SEQ_INDEPENDENT
         for (int64_t j = 0; j < units; j++) sums[j] += dz[j];
     }
     NAME(multiply)(r, &l->recurrent, s->m, s->z, units, dh, units, NULL, 0);

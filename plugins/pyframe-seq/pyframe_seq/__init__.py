@@ -11,7 +11,21 @@ from pathlib import Path
 from types import ModuleType
 
 from pyframe import hookimpl
-from pyframe_seq import recurrent_gru, recurrent_layers, recurrent_lstm, recurrent_rnn
+from pyframe_seq import (
+    recurrent_cells,
+    recurrent_gru,
+    recurrent_layers,
+    recurrent_lstm,
+    recurrent_rnn,
+)
+from pyframe_seq.recurrent_cells import (
+    Bidirectional,
+    GRUCell,
+    LSTMCell,
+    Recurrent,
+    RecurrentCell,
+    SimpleRNNCell,
+)
 from pyframe_seq.recurrent_gru import Gru, GruGrad
 from pyframe_seq.recurrent_layers import GRU, LSTM, SimpleRNN
 from pyframe_seq.recurrent_lstm import Lstm, LstmGrad
@@ -20,13 +34,19 @@ from pyframe_seq.recurrent_rnn import Rnn, RnnGrad
 __all__ = [
     "GRU",
     "LSTM",
+    "Bidirectional",
+    "GRUCell",
     "Gru",
     "GruGrad",
+    "LSTMCell",
     "Lstm",
     "LstmGrad",
+    "Recurrent",
+    "RecurrentCell",
     "Rnn",
     "RnnGrad",
     "SimpleRNN",
+    "SimpleRNNCell",
     "library",
 ]
 
@@ -36,7 +56,10 @@ FAMILIES: tuple[ModuleType, ...] = (
     recurrent_gru,
     recurrent_lstm,
 )
-LAYER_FAMILIES: tuple[ModuleType, ...] = (recurrent_layers,)
+LAYER_FAMILIES: tuple[ModuleType, ...] = (
+    recurrent_layers,
+    recurrent_cells,
+)
 
 
 def library() -> Path:

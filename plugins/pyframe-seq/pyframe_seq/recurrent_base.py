@@ -204,6 +204,11 @@ def magnitude_of(x: Any) -> Any:
     return None if x is None else np.abs(x)
 
 
+def bounded(off: Any) -> Any:
+    """Return how far something may be off, but finite: over many steps bounds grow without end."""
+    return np.minimum(off, 1.7e308)
+
+
 def up_to(x: Any, off: Any) -> Any:
     """Return how large a gate may be that is off by so many units of a float32's last place."""
     return x + 1e-7 * off

@@ -168,7 +168,7 @@ class Gru(_Gru):
             size = np.abs(left) + left_off
             r, z = np.split(base.sigmoid(a[:, : 2 * units] + left @ u[:, : 2 * units]), 2, axis=1)
             er, ez = np.split((e + size @ np.abs(u))[:, : 2 * units] / 4, 2, axis=1)
-            er, ez = er + r, ez + z
+            er, ez = base.bounded(er) + r, base.bounded(ez) + z
             un = u[:, 2 * units :]
             if attributes.get("reset_after", True):
                 q = base.plus(left @ un, v)
@@ -181,10 +181,11 @@ class Gru(_Gru):
                 eq = np.abs(q) + er * np.abs(left) + base.up_to(r, er) * left_off
                 n = np.tanh(a[:, 2 * units :] + q @ un)
                 en = np.abs(n) + e[:, 2 * units :] + (np.abs(q) + eq) @ np.abs(un)
+            en = base.bounded(en)
             blend = ez * (np.abs(n) + np.abs(h[m])) + np.abs(z * h[m])
             blend += base.up_to(1 - z, ez) * en + base.up_to(z, ez) * off[m]
             h, off = h.copy(), off.copy()
-            off[m] = blend
+            off[m] = base.bounded(blend)
             h[m] = (1 - z) * n + z * h[m]
             after[rows], after_off[rows] = h[m], off[m]
             gates[rows], gates_off[rows] = np.hstack((r, z, n)), np.hstack((er, ez, en))
@@ -200,7 +201,8 @@ class Gru(_Gru):
 
     @classmethod
     def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
-        return 16 + len(inputs[1]) + len(inputs[2]), cls._run(*inputs, **attributes)[1]
+        terms = 16 + len(inputs[1]) + len(inputs[2])
+        return terms, tuple(map(base.bounded, cls._run(*inputs, **attributes)[1]))
 
     @classmethod
     def sample(cls, draw: Any) -> Case:

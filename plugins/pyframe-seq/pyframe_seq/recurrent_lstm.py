@@ -177,18 +177,20 @@ class Lstm(_Lstm):
             terms = np.abs(x[rows]) @ np.abs(w) + (np.abs(left) + left_off) @ np.abs(u)
             e = np.split(base.plus(terms, base.magnitude_of(bias)), 4, axis=1)
             i, f, g, o = *map(base.sigmoid, a[:2]), np.tanh(a[2]), base.sigmoid(a[3])
-            ei, ef, eg, eo = e[0] / 4 + i, e[1] / 4 + f, e[2] + np.abs(g), e[3] / 4 + o
+            slopes = (4, 4, 1, 4)  # at most 1/4 that of a sigmoid
+            e = [base.bounded(each / by) for each, by in zip(e, slopes, strict=True)]
+            ei, ef, eg, eo = e[0] + i, e[1] + f, e[2] + np.abs(g), e[3] + o
             h, c, h_off, c_off = h.copy(), c.copy(), h_off.copy(), c_off.copy()
             fc, ig = f * c[m], i * g
             e_c = ef * np.abs(c[m]) + base.up_to(f, ef) * c_off[m]
             e_c += ei * np.abs(g) + base.up_to(i, ei) * eg
-            c[m], c_off[m] = fc + ig, e_c + np.abs(fc) + np.abs(ig)
+            c[m], c_off[m] = fc + ig, base.bounded(e_c + np.abs(fc) + np.abs(ig))
             t = np.tanh(c[m])
             out, e_out = o * t, eo * np.abs(t) + base.up_to(o, eo) * (np.abs(t) + c_off[m])
             if projection is not None:
                 e_out = (np.abs(out) + e_out) @ np.abs(projection)
                 out = out @ projection
-            h[m], h_off[m] = out, e_out + np.abs(out)
+            h[m], h_off[m] = out, base.bounded(e_out + np.abs(out))
             kept[0][rows], kept_off[0][rows] = h[m], h_off[m]
             kept[1][rows], kept_off[1][rows] = np.hstack((i, f, g, o)), np.hstack((ei, ef, eg, eo))
         outputs = (order.unpack(kept[0]), order.give(h), order.give(c))
@@ -202,7 +204,7 @@ class Lstm(_Lstm):
     @classmethod
     def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
         terms = 20 + len(inputs[1]) + len(inputs[2]) + inputs[2].shape[1] // 4
-        return terms, cls._run(*inputs, **attributes)[1]
+        return terms, tuple(map(base.bounded, cls._run(*inputs, **attributes)[1]))
 
     @classmethod
     def sample(cls, draw: Any) -> Case:

@@ -152,7 +152,8 @@ class Rnn(_Rnn):
             terms = np.abs(x[rows]) @ np.abs(weight) + (np.abs(left) + left_off) @ np.abs(recurrent)
             h, off = h.copy(), off.copy()
             h[m] = np.maximum(a, 0) if is_relu else np.tanh(a)
-            off[m] = np.abs(h[m]) + base.plus(terms, base.magnitude_of(bias))
+            terms = base.plus(terms, base.magnitude_of(bias))
+            off[m] = base.bounded(np.abs(h[m]) + terms)
             after[rows], after_off[rows] = h[m], off[m]
         outputs = (order.unpack(after), order.give(h), order.kept(after), order.kept(hidden))
         offs = (order.unpack(after_off), order.give(off))
@@ -164,7 +165,8 @@ class Rnn(_Rnn):
 
     @classmethod
     def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
-        return 16 + sum(inputs[1].shape) + len(inputs[2]), cls._run(*inputs, **attributes)[1]
+        terms = 16 + sum(inputs[1].shape) + len(inputs[2])
+        return terms, tuple(map(base.bounded, cls._run(*inputs, **attributes)[1]))
 
     @classmethod
     def sample(cls, draw: Any) -> Case:
@@ -175,7 +177,7 @@ class Rnn(_Rnn):
         steps = base.sample_steps(draw, e)
         if is_relu:  # sums are odd multiples of 1/32, far from the kink
             x, weight = (np.round(4 * a) / 4 for a in base.sample_weights(draw, e)[:2])
-            recurrent = 2.0 * (draw.labels((e.units, e.units), 8) < 1)
+            recurrent = 2.0 - 4.0 * draw.labels((e.units, e.units), 2)
             h = np.round(draw.normal((e.samples, e.units)))
             bias = np.round(draw.normal((e.units,))) + 1 / 32
             attributes["activation"] = "relu"
