@@ -2,7 +2,8 @@
 
 A training step (T 50, 32 channels, 128 units, batch 32, Adam), the prediction of one sequence of 50
 steps, and a single step of 32 units whose states are carried, as in streaming. One thread; float32.
-All of a row are measured in turn, in one process; medians, and the best round of each.
+All of a row are measured in turn, in one process, by its processor time, so that others on the
+machine matter less; medians, and in brackets the best round, of which the ratio is.
 
     python benchmarks/recurrent.py [--rounds 15]
 
@@ -141,13 +142,13 @@ def measure(runs: dict[str, Run], rounds: int) -> dict[str, tuple[float, float]]
         run()
     for _ in range(rounds):
         for name, run in runs.items():
-            start = time.perf_counter()
+            start = time.process_time()
             run()
-            count = max(int(0.02 / max(time.perf_counter() - start, 1e-7)), 1)
-            start = time.perf_counter()
+            count = max(int(0.02 / max(time.process_time() - start, 1e-7)), 1)
+            start = time.process_time()
             for _ in range(count):
                 run()
-            times[name].append(1e6 * (time.perf_counter() - start) / count)
+            times[name].append(1e6 * (time.process_time() - start) / count)
     return {name: (statistics.median(t), min(t)) for name, t in times.items()}
 
 

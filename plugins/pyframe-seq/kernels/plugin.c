@@ -2,9 +2,9 @@
 #include "pyframe/pyframe.h"
 
 /* Every kernel, once, a family a line. */
-#define SEQ_RECURRENT(line, isa)                                               \
-    line(rnn, isa) line(rnn_grad, isa) line(gru, isa) line(gru_grad, isa)      \
-        line(lstm, isa) line(lstm_grad, isa)
+#define SEQ_RECURRENT(line, isa)                                                          \
+    line(rnn, isa) line(rnn_grad, isa) line(gru, isa) line(gru_grad, isa) line(lstm, isa) \
+        line(lstm_grad, isa)
 #define SEQ_ATTENTION(line, isa)
 #define SEQ_EACH_KERNEL(line, isa) SEQ_RECURRENT(line, isa) SEQ_ATTENTION(line, isa)
 

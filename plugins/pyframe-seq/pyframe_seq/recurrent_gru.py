@@ -148,7 +148,7 @@ class Gru(_Gru):
     def _run(cls, *inputs: Any, **attributes: Any) -> tuple[Any, Any]:
         """Return the outputs, and how far each may be off in units of the last place."""
         x, w, u, bias, v, h, steps, keep = (*inputs, *[None] * 5)[:8]
-        order = Order(*x.shape[:2], steps, attributes.get("reverse", False))
+        order = Order(x.shape[0], x.shape[1], steps, attributes.get("reverse", False))
         units, x = len(u), order.pack(x)
         h = order.states(h, units, x.dtype)
         keep = None if keep is None else keep[order.sample]
@@ -275,7 +275,7 @@ class GruGrad(_Gru):
     @classmethod
     def _run(cls, minus: Any, *inputs: Any, **attributes: Any) -> Any:
         dy, dh, x, w, u, gates, inner, hidden, steps, keep = (*inputs, None, None)[:10]
-        order = Order(*x.shape[:2], steps, attributes.get("reverse", False))
+        order = Order(x.shape[0], x.shape[1], steps, attributes.get("reverse", False))
         units, x = len(u), order.pack(x)
         dh = order.states(dh, units, x.dtype)
         dy = None if dy is None else order.pack(dy)

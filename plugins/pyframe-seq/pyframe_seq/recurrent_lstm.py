@@ -157,7 +157,7 @@ class Lstm(_Lstm):
     def _run(cls, *inputs: Any, **attributes: Any) -> tuple[Any, Any]:
         """Return the outputs, and how far each may be off in units of the last place."""
         x, w, u, bias, h, c, projection, steps, keep = (*inputs, *[None] * 6)[:9]
-        order = Order(*x.shape[:2], steps, attributes.get("reverse", False))
+        order = Order(x.shape[0], x.shape[1], steps, attributes.get("reverse", False))
         units, width, x = u.shape[1] // 4, len(u), order.pack(x)
         h, c = order.states(h, width, x.dtype), order.states(c, units, x.dtype)
         keep = None if keep is None else keep[order.sample]
@@ -283,7 +283,7 @@ class LstmGrad(_Lstm):
         dy, dh, dc, x, w, u, gates, cells, hidden, projection, steps, keep = (*inputs, *[None] * 3)[
             :12
         ]
-        order = Order(*x.shape[:2], steps, attributes.get("reverse", False))
+        order = Order(x.shape[0], x.shape[1], steps, attributes.get("reverse", False))
         units, width, x = u.shape[1] // 4, len(u), order.pack(x)
         dh, dc = order.states(dh, width, x.dtype), order.states(dc, units, x.dtype)
         dy = None if dy is None else order.pack(dy)

@@ -135,7 +135,7 @@ class Rnn(_Rnn):
     def _run(cls, *inputs: Any, **attributes: Any) -> tuple[Any, Any]:
         """Return the outputs, and how far each may be off in units of the last place."""
         x, weight, recurrent, bias, h, steps, keep = (*inputs, *[None] * 4)[:7]
-        order = Order(*x.shape[:2], steps, attributes.get("reverse", False))
+        order = Order(x.shape[0], x.shape[1], steps, attributes.get("reverse", False))
         units, x = len(recurrent), order.pack(x)
         is_relu = attributes.get("activation") == "relu"
         h = order.states(h, units, x.dtype)
@@ -241,7 +241,7 @@ class RnnGrad(_Rnn):
     @classmethod
     def _run(cls, minus: Any, *inputs: Any, **attributes: Any) -> Any:
         dy, dh, x, weight, recurrent, after, hidden, steps, keep = (*inputs, None, None)[:9]
-        order = Order(*x.shape[:2], steps, attributes.get("reverse", False))
+        order = Order(x.shape[0], x.shape[1], steps, attributes.get("reverse", False))
         units, x = len(recurrent), order.pack(x)
         dh = order.states(dh, units, x.dtype)
         dy = None if dy is None else order.pack(dy)
