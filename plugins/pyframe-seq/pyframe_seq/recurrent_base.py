@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pyframe import Case, Op
-from pyframe.graph.op import known, same_extent
 
 Shape = tuple[int | None, ...]
 
@@ -17,6 +16,16 @@ PRODUCT_ROWS = 64  # of x in one product, if the batch is small
 PART_ROWS, LARGE_PART_ROWS = 16, 64  # sequences that one thread takes, ...
 LARGE_WEIGHTS = 1 << 20  # ... from so many bytes of recurrent weights on
 DEPTH = 512  # terms of a product at a time
+
+
+def same_extent(a: int | None, b: int | None) -> bool:
+    """Return whether two extents can be the same one."""
+    return a is None or b is None or a == b
+
+
+def known(a: int | None, b: int | None) -> int | None:
+    """Return whichever of two equal extents is known."""
+    return b if a is None else a
 
 
 class Extents(NamedTuple):

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 import pyframe as pf
+from pyframe import Value
 from pyframe.attributes import flag, one_of
 from pyframe.errors import ArgumentError, GraphError, ShapeError
-from pyframe.graph.node import Value
-from pyframe.graph.spec import describe
 from pyframe.layers import Layer, activation_function
 from pyframe_seq.recurrent_layers import MERGES, UNITS, VALUE, ForgetBias, RecurrentLayer
 
@@ -81,7 +80,7 @@ class RecurrentCell(Layer):
         if x.shape is None or len(x.shape) != 2 or x.shape[1] is None:
             raise ShapeError(
                 f"layer {self.path!r} ({type(self).__name__}) takes one step (n, channels), whose "
-                f"channels are known, and got {describe(x.shape)}"
+                f"channels are known, and got {x.shape}"
             )
         gates, dtype = self.gate_count * self.units, x.dtype
         shape = (x.shape[1], gates)
@@ -108,8 +107,7 @@ class RecurrentCell(Layer):
         for state in states:
             if state.shape is None or len(state.shape) != 2 or state.shape[1] != self.units:
                 raise ShapeError(
-                    f"layer {self.path!r}: a state must be (n, {self.units}), and is "
-                    f"{describe(state.shape)}"
+                    f"layer {self.path!r}: a state must be (n, {self.units}), and is {state.shape}"
                 )
         following = self.advance(x, *states)
         return following if self.state_count > 1 else following[0]
@@ -199,7 +197,7 @@ class LSTMCell(RecurrentCell):
             self.norms.append(pf.layers.LayerNorm())
 
     def _first_bias(self, shape: tuple[int, ...]) -> Any:
-        return ForgetBias(pf.layers.base.initial_value(self.bias_initializer, shape, self.path))
+        return ForgetBias(self.bias_initializer, shape)
 
     def advance(self, x: Value, *states: Value) -> tuple[Value, ...]:
         h, c = states
@@ -278,7 +276,7 @@ class Recurrent(Layer):
         if x.shape is None or len(x.shape) != 3 or not x.shape[1]:
             raise ShapeError(
                 f"layer {self.path!r} (Recurrent) takes (n, steps, channels) with a known number "
-                f"of steps, one at least, and got {describe(x.shape)}"
+                f"of steps, one at least, and got {x.shape}"
             )
         widths = self.cell.state_widths
         if len(states) not in (0, len(widths)):

@@ -8,12 +8,10 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 import pyframe as pf
+from pyframe import Value
 from pyframe.attributes import flag, number, one_of, optional, whole
 from pyframe.errors import ArgumentError, DTypeError, GraphError, ShapeError
-from pyframe.graph.node import Value
-from pyframe.graph.spec import describe
 from pyframe.layers import Layer
-from pyframe.layers.base import initial_value
 from pyframe_seq.recurrent_gru import Gru
 from pyframe_seq.recurrent_lstm import Lstm
 from pyframe_seq.recurrent_rnn import ACTIVATIONS, Rnn
@@ -37,19 +35,32 @@ class Weights(NamedTuple):
 class ForgetBias:
     """First values of a bias: those of another initializer, and 1 more for the gate f."""
 
-    def __init__(self, base: Any) -> None:
-        self.base, self.shape = base, tuple(base.shape)
+    def __init__(self, initializer: Any, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+        self.given: Any = np.asarray(initializer) if _is_array(initializer) else None
+        if self.given is None:
+            drawn = pf.initializers.get(initializer)
+            self.given = drawn.with_shape(shape) if drawn.shape is None else drawn
+        if tuple(self.given.shape) != shape:
+            raise ShapeError(
+                f"a bias has the shape {shape}, and was given {tuple(self.given.shape)}"
+            )
 
     def with_seed(self) -> ForgetBias:
         """Return the same with the current seed, which it then keeps."""
-        return ForgetBias(self.base.with_seed()) if hasattr(self.base, "with_seed") else self
+        drawn = hasattr(self.given, "with_seed")
+        return ForgetBias(self.given.with_seed(), self.shape) if drawn else self
 
     def materialize(self, name: str) -> Any:
         """Return the values of the parameter of this name."""
-        drawn = hasattr(self.base, "materialize")
-        values = np.array(self.base.materialize(name) if drawn else self.base, np.float64)
+        drawn = hasattr(self.given, "materialize")
+        values = np.array(self.given.materialize(name) if drawn else self.given, np.float64)
         values.reshape(4, -1)[1] += 1
         return values
+
+
+def _is_array(thing: Any) -> bool:
+    return isinstance(thing, np.ndarray | list | tuple)
 
 
 def arguments(given: dict[str, Any], *own: str) -> dict[str, Any]:
@@ -147,7 +158,7 @@ class RecurrentLayer(Layer):
         if x.shape is None or len(x.shape) != 3 or x.shape[2] is None:
             raise ShapeError(
                 f"layer {self.path!r} ({type(self).__name__}) takes sequences (n, steps, channels) "
-                f"whose channels are known, and got {describe(x.shape)}"
+                f"whose channels are known, and got {x.shape}"
             )
         channels, both = x.shape[2], len(self.directions) == 2
         self.weights = []
@@ -177,14 +188,14 @@ class RecurrentLayer(Layer):
         )
         bias = None
         if self.bias:
-            bias = self._add_bias(f"bias{end}", gates, self._first_bias(f"bias{end}"), dtype)
+            bias = self._add_bias(f"bias{end}", gates, self._first_bias(), dtype)
         return Weights(weight, recurrent, bias)
 
     def _add_bias(self, name: str, count: int, initializer: Any, dtype: Any) -> Any:
         regularizer = self.bias_regularizer
         return self.add_parameter(name, (count,), initializer, dtype=dtype, regularizer=regularizer)
 
-    def _first_bias(self, name: str) -> Any:
+    def _first_bias(self) -> Any:
         return self.bias_initializer
 
     # ---- nodes ----
@@ -216,7 +227,7 @@ class RecurrentLayer(Layer):
             if given.shape is not None and len(given.shape) != axes:
                 wanted = "(n,)" if axes == 1 else "(n, steps)"
                 raise ShapeError(
-                    f"layer {self.path!r} takes {what} {wanted}, and got {describe(given.shape)}"
+                    f"layer {self.path!r} takes {what} {wanted}, and got {given.shape}"
                 )
             inputs = (*inputs, given)
         return super().__call__(*inputs)
@@ -547,11 +558,10 @@ class LSTM(RecurrentLayer):
         projection = self.add_parameter(f"projection{end}", shape, initializer, dtype=dtype)
         return made._replace(projection=projection)
 
-    def _first_bias(self, name: str) -> Any:
+    def _first_bias(self) -> Any:
         if not self.unit_forget_bias:
             return self.bias_initializer
-        shape = (4 * self.units,)
-        return ForgetBias(initial_value(self.bias_initializer, shape, f"{self.path}/{name}"))
+        return ForgetBias(self.bias_initializer, (4 * self.units,))
 
     def step(
         self, x: Value, weights: Weights, states: Any, steps: Any, keep: Any, reverse: bool
