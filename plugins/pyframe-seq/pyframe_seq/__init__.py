@@ -1,0 +1,99 @@
+"""Recurrent layers and attention for pyframe.
+
+Importing pyframe finds this package by itself: ``pf.layers.LSTM`` is there as soon as it is
+installed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+
+from pyframe import hookimpl
+from pyframe_seq import (
+    recurrent_cells,
+    recurrent_gru,
+    recurrent_layers,
+    recurrent_lstm,
+    recurrent_rnn,
+)
+from pyframe_seq.recurrent_cells import (
+    Bidirectional,
+    GRUCell,
+    LSTMCell,
+    Recurrent,
+    RecurrentCell,
+    SimpleRNNCell,
+)
+from pyframe_seq.recurrent_gru import Gru, GruGrad
+from pyframe_seq.recurrent_layers import GRU, LSTM, SimpleRNN
+from pyframe_seq.recurrent_lstm import Lstm, LstmGrad
+from pyframe_seq.recurrent_rnn import Rnn, RnnGrad
+
+__all__ = [
+    "GRU",
+    "LSTM",
+    "Bidirectional",
+    "GRUCell",
+    "Gru",
+    "GruGrad",
+    "LSTMCell",
+    "Lstm",
+    "LstmGrad",
+    "Recurrent",
+    "RecurrentCell",
+    "Rnn",
+    "RnnGrad",
+    "SimpleRNN",
+    "SimpleRNNCell",
+    "library",
+]
+
+# Modules with ops, and with layers: each has a tuple OPS or LAYERS.
+FAMILIES: tuple[ModuleType, ...] = (
+    recurrent_rnn,
+    recurrent_gru,
+    recurrent_lstm,
+)
+LAYER_FAMILIES: tuple[ModuleType, ...] = (
+    recurrent_layers,
+    recurrent_cells,
+)
+
+
+def library() -> Path:
+    """Return where the library with the kernels is.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the package is not installed but only lies there.
+    """
+    for folder in __path__:  # of an editable install there are two
+        for suffix in (".so", ".dylib", ".dll"):
+            path = Path(folder) / f"pyframe_seq{suffix}"
+            if path.is_file():
+                return path
+    raise FileNotFoundError(
+        f"{__path__[0]} holds no library with the kernels; install the package: "
+        "pip install pyframe-seq"
+    )
+
+
+@hookimpl
+def pyframe_register_kernels() -> Sequence[Path]:
+    """Return the library with the kernels."""
+    return [library()]
+
+
+@hookimpl
+def pyframe_register_ops() -> Mapping[str, type]:
+    """Return the ops by name."""
+    return {op.op: op for family in FAMILIES for op in family.OPS}
+
+
+@hookimpl
+def pyframe_register_layers() -> Mapping[str, type]:
+    """Return the layers by name: ``lstm`` and so on."""
+    return {name: layer for family in LAYER_FAMILIES for name, layer in family.LAYERS.items()}

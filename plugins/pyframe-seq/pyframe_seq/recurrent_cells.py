@@ -1,0 +1,370 @@
+"""One step of a recurrent network on nodes, and a layer that takes it along all steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+import pyframe as pf
+from pyframe import Value
+from pyframe.attributes import flag, one_of
+from pyframe.errors import ArgumentError, GraphError, ShapeError
+from pyframe.layers import Layer, activation_function
+from pyframe_seq.recurrent_layers import MERGES, UNITS, VALUE, ForgetBias, RecurrentLayer
+
+
+class RecurrentCell(Layer):
+    """One step: ``h, *states = cell(x, h, *states)``, x (n, channels) and each state (n, units).
+
+    A subclass says how many states there are, and in `advance` what they become; the first is what
+    `Recurrent` gives as the output of a step. A layer of one's own with `state_widths` and such a
+    call can take its place.
+
+    Parameters
+    ----------
+    units : int
+    activation : str or callable, default "tanh"
+    bias : bool, default True
+    layer_norm : bool, default False
+        Whether what x and h give to the gates is normalized, each by itself, before it is added up.
+    weight_initializer, recurrent_initializer, bias_initializer
+    name : str, optional
+
+    References
+    ----------
+    Ba, Kiros, Hinton, "Layer normalization", arXiv:1607.06450, section 3.1 and equations 20 to 22.
+    """
+
+    _attributes = dict.fromkeys(["weight", "recurrent_weight", "offset"], VALUE)
+    gate_count = 1
+    state_count = 1
+
+    def __init__(
+        self,
+        units: int,
+        activation: Any = "tanh",
+        *,
+        bias: bool = True,
+        layer_norm: bool = False,
+        weight_initializer: Any = "xavier_uniform",
+        recurrent_initializer: Any = "orthogonal",
+        bias_initializer: Any = "zeros",
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name=name)
+        what = type(self).__name__
+        self.units = UNITS(units, f"{what}: units")
+        self.activation = activation
+        self.bias = flag(bias, f"{what}: bias")
+        self.layer_norm = flag(layer_norm, f"{what}: layer_norm")
+        self.weight_initializer = weight_initializer
+        self.recurrent_initializer = recurrent_initializer
+        self.bias_initializer = bias_initializer
+        function = activation_function(activation)
+        self._function = (lambda x: x) if function is None else function
+
+    @classmethod
+    def cases(cls) -> Sequence[Any]:
+        shapes = ((5, 3), *[(5, 4)] * cls.state_count)
+        return ((shapes, {"units": 4}), (shapes, {"units": 4, "layer_norm": True, "bias": False}))
+
+    @property
+    def state_widths(self) -> tuple[int, ...]:
+        """How many numbers each state has."""
+        return (self.units,) * self.state_count
+
+    def build(self, *specs: Any) -> None:
+        x = specs[0]
+        if x.shape is None or len(x.shape) != 2 or x.shape[1] is None:
+            raise ShapeError(
+                f"layer {self.path!r} ({type(self).__name__}) takes one step (n, channels), whose "
+                f"channels are known, and got {x.shape}"
+            )
+        gates, dtype = self.gate_count * self.units, x.dtype
+        shape = (x.shape[1], gates)
+        self.weight = self.add_parameter("weight", shape, self.weight_initializer, dtype=dtype)
+        self.recurrent_weight = self.add_parameter(
+            "recurrent_weight", (self.units, gates), self.recurrent_initializer, dtype=dtype
+        )
+        self.offset = None
+        if self.bias:
+            first = self._first_bias((gates,))
+            self.offset = self.add_parameter("bias", (gates,), first, dtype=dtype)
+        self.norms = [pf.layers.LayerNorm(), pf.layers.LayerNorm()] if self.layer_norm else []
+
+    def _first_bias(self, shape: tuple[int, ...]) -> Any:
+        return self.bias_initializer
+
+    def call(self, *inputs: Value) -> Any:
+        x, *states = inputs
+        if len(states) != self.state_count:
+            raise GraphError(
+                f"layer {self.path!r} ({type(self).__name__}) takes x and {self.state_count} "
+                f"state(s), and got {len(states)}"
+            )
+        for state in states:
+            if state.shape is None or len(state.shape) != 2 or state.shape[1] != self.units:
+                raise ShapeError(
+                    f"layer {self.path!r}: a state must be (n, {self.units}), and is {state.shape}"
+                )
+        following = self.advance(x, *states)
+        return following if self.state_count > 1 else following[0]
+
+    def advance(self, x: Value, *states: Value) -> tuple[Value, ...]:
+        """Return the states after a step."""
+        raise NotImplementedError
+
+    def _sides(self, x: Value, h: Value) -> tuple[Value, Value]:
+        """Return what x and the bias, and what h, give to the gates."""
+        ours, theirs = x @ self.weight, h @ self.recurrent_weight
+        if self.norms:
+            ours, theirs = self.norms[0](ours), self.norms[1](theirs)
+        return (ours if self.offset is None else ours + self.offset), theirs
+
+    def _gate(self, a: Value, i: int) -> Value:
+        return a[:, i * self.units : (i + 1) * self.units]
+
+
+class SimpleRNNCell(RecurrentCell):
+    """h' = f(x W + h U + b); see `RecurrentCell` for the arguments.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> from pyframe_seq import SimpleRNNCell
+    >>> x, h = pf.Placeholder("x", shape=(None, 3)), pf.Placeholder("h", shape=(None, 8))
+    >>> SimpleRNNCell(8, "relu")(x, h).shape
+    (None, 8)
+    """
+
+    _attributes = RecurrentCell._attributes
+
+    def advance(self, x: Value, *states: Value) -> tuple[Value, ...]:
+        a, b = self._sides(x, states[0])
+        return (self._function(a + b),)
+
+
+class GRUCell(RecurrentCell):
+    """One step of `Gru` with ``reset_after=False``: as in the paper; see `RecurrentCell`.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> from pyframe_seq import GRUCell
+    >>> x, h = pf.Placeholder("x", shape=(None, 3)), pf.Placeholder("h", shape=(None, 8))
+    >>> GRUCell(8, layer_norm=True)(x, h).shape
+    (None, 8)
+    """
+
+    _attributes = RecurrentCell._attributes
+    gate_count = 3
+
+    def advance(self, x: Value, *states: Value) -> tuple[Value, ...]:
+        (h,) = states
+        ours, theirs = self._sides(x, h)
+        r = pf.Sigmoid(self._gate(ours, 0) + self._gate(theirs, 0))
+        z = pf.Sigmoid(self._gate(ours, 1) + self._gate(theirs, 1))
+        inner = (r * h) @ self._gate(self.recurrent_weight, 2)
+        n = self._function(self._gate(ours, 2) + inner)
+        return ((1.0 - z) * n + z * h,)
+
+
+class LSTMCell(RecurrentCell):
+    """One step of `Lstm`: ``h, c = cell(x, h, c)``; see `RecurrentCell`.
+
+    With `layer_norm` c is normalized, too, before h is made of it. The bias of the gate f begins
+    at 1.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> from pyframe_seq import LSTMCell
+    >>> x, h = pf.Placeholder("x", shape=(None, 3)), pf.Placeholder("h", shape=(None, 8))
+    >>> h, c = LSTMCell(8)(x, h, h)
+    >>> h.shape, c.shape
+    ((None, 8), (None, 8))
+    """
+
+    _attributes = RecurrentCell._attributes
+    gate_count = 4
+    state_count = 2
+
+    def build(self, *specs: Any) -> None:
+        super().build(*specs)
+        if self.layer_norm:
+            self.norms.append(pf.layers.LayerNorm())
+
+    def _first_bias(self, shape: tuple[int, ...]) -> Any:
+        return ForgetBias(self.bias_initializer, shape)
+
+    def advance(self, x: Value, *states: Value) -> tuple[Value, ...]:
+        h, c = states
+        ours, theirs = self._sides(x, h)
+        a = ours + theirs
+        i, f, o = (pf.Sigmoid(self._gate(a, k)) for k in (0, 1, 3))
+        c = f * c + i * self._function(self._gate(a, 2))
+        return o * self._function(self.norms[2](c) if self.norms else c), c
+
+
+class Recurrent(Layer):
+    """A cell along all steps of sequences (n, steps, channels), whose number is known.
+
+    Each step becomes nodes of its own, so that the cell may do anything that nodes can; for the
+    usual cells `LSTM`, `GRU` and `SimpleRNN` are several times as fast.
+
+    Parameters
+    ----------
+    cell : Layer
+        A `RecurrentCell`, or a layer with `state_widths`, the widths of its states, that is called
+        with x and the states, and returns the states that follow: one, or several.
+    return_sequences : bool, default False
+        Whether the output is the first state of all steps, or of the last.
+    return_state : bool, default False
+        Whether the final states follow.
+    reverse : bool, default False
+        Whether to begin with the last step. The output stays in the order of x.
+    name : str, optional
+
+    Raises
+    ------
+    ShapeError
+        If x is not of three axes, or its steps are unknown or none.
+    GraphError
+        If some initial states are missing.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> from pyframe_seq import LSTMCell, Recurrent
+    >>> layer = Recurrent(LSTMCell(8, layer_norm=True), return_sequences=True)
+    >>> layer(pf.Placeholder("x", shape=(None, 5, 3))).shape
+    (None, 5, 8)
+    """
+
+    _attributes = Layer._attributes
+
+    def __init__(
+        self,
+        cell: Layer,
+        *,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        reverse: bool = False,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(name=name)
+        if not isinstance(cell, Layer) or not hasattr(cell, "state_widths"):
+            raise ArgumentError(
+                f"Recurrent takes a cell: a layer with state_widths, and {cell!r:.80} is none"
+            )
+        self.cell = cell
+        self.return_sequences = flag(return_sequences, "Recurrent: return_sequences")
+        self.return_state = flag(return_state, "Recurrent: return_state")
+        self.reverse = flag(reverse, "Recurrent: reverse")
+
+    @classmethod
+    def cases(cls) -> Sequence[Any]:
+        return (
+            ((5, 4, 3), {"cell": LSTMCell(4)}),
+            ((5, 4, 3), {"cell": GRUCell(4), "return_sequences": True, "reverse": True}),
+        )
+
+    def call(self, *inputs: Value) -> Any:
+        x, *states = inputs
+        if x.shape is None or len(x.shape) != 3 or not x.shape[1]:
+            raise ShapeError(
+                f"layer {self.path!r} (Recurrent) takes (n, steps, channels) with a known number "
+                f"of steps, one at least, and got {x.shape}"
+            )
+        widths = self.cell.state_widths
+        if len(states) not in (0, len(widths)):
+            raise GraphError(
+                f"layer {self.path!r} (Recurrent) takes x and no state or {len(widths)}, and got "
+                f"{len(states)}"
+            )
+        if not states:
+            zeros = 0.0 * pf.StopGradient(1.0 - (x[:, 0, :1] < x[:, 0, :1]))
+            states = [zeros * np.zeros((1, width), x.dtype) for width in widths]
+        times = range(x.shape[1])
+        found: list[Value] = []
+        for t in reversed(times) if self.reverse else times:
+            following = self.cell(x[:, t], *states)
+            states = [following] if isinstance(following, Value) else list(following)
+            found.append(states[0])
+        found = found[::-1] if self.reverse else found
+        result = pf.Stack(*found, axis=1) if self.return_sequences else states[0]
+        return (result, *states) if self.return_state else result
+
+
+class Bidirectional(Layer):
+    """A recurrent layer in both directions, each with weights of its own.
+
+    `LSTM`, `GRU` and `SimpleRNN` do the same with ``bidirectional="concat"``.
+
+    Parameters
+    ----------
+    layer : LSTM, GRU, SimpleRNN or Recurrent
+        That of the forward direction, without `reverse` and `return_state`; the other one is made
+        with the same arguments.
+    merge : {"concat", "sum"}, default "concat"
+    name : str, optional
+
+    Raises
+    ------
+    ArgumentError
+        If the layer is no recurrent one, or has one of those arguments.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> from pyframe_seq import GRUCell, Bidirectional, Recurrent
+    >>> layer = Bidirectional(Recurrent(GRUCell(8)))
+    >>> layer(pf.Placeholder("x", shape=(None, 5, 3))).shape
+    (None, 16)
+    """
+
+    _attributes = Layer._attributes
+
+    def __init__(self, layer: Layer, merge: str = "concat", *, name: str | None = None) -> None:
+        super().__init__(name=name)
+        if not isinstance(layer, RecurrentLayer | Recurrent):
+            raise ArgumentError(f"Bidirectional takes a recurrent layer, and {layer!r:.80} is none")
+        if layer.reverse or layer.return_state or getattr(layer, "bidirectional", None):
+            raise ArgumentError(
+                "Bidirectional takes a layer without reverse, return_state and bidirectional"
+            )
+        self.layer = layer
+        self.merge = one_of(MERGES)(merge, "Bidirectional: merge")
+
+    @classmethod
+    def cases(cls) -> Sequence[Any]:
+        return (
+            ((5, 4, 3), {"layer": Recurrent(SimpleRNNCell(3), return_sequences=True)}),
+            ((5, 4, 3), {"layer": Recurrent(GRUCell(3)), "merge": "sum"}),
+        )
+
+    def build(self, *specs: Any) -> None:
+        made = {key: _again(value) for key, value in self.layer.config().items()}
+        self.backward = type(self.layer)(**{**made, "reverse": True, "name": None})
+
+    def call(self, *inputs: Value) -> Any:
+        ys = (self.layer(*inputs), self.backward(*inputs))
+        return ys[0] + ys[1] if self.merge == "sum" else pf.Concat(*ys, axis=-1)
+
+
+def _again(value: Any) -> Any:
+    """Return a layer like one, with parameters of its own; anything else as it is."""
+    if not isinstance(value, Layer):
+        return value
+    return type(value)(**{**{k: _again(v) for k, v in value.config().items()}, "name": None})
+
+
+LAYERS = {
+    "simple_rnn_cell": SimpleRNNCell,
+    "gru_cell": GRUCell,
+    "lstm_cell": LSTMCell,
+    "recurrent": Recurrent,
+    "bidirectional": Bidirectional,
+}

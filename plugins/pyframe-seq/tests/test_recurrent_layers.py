@@ -1,0 +1,305 @@
+"""The recurrent layers: the conformance kit, and what is easily done wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyframe_seq as seq
+import pytest
+
+import pyframe as pf
+from pyframe.errors import ArgumentError, DTypeError, GraphError, ShapeError
+from pyframe.testing import check_layer
+
+LAYERS = [seq.SimpleRNN, seq.GRU, seq.LSTM]
+N, T, C, UNITS = 6, 7, 3, 4
+every_layer = pytest.mark.parametrize("layer", LAYERS)
+
+
+def numbers(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def built(layer, *, steps=None, count=T, states=False, dtype="float64", **options):
+    """Return a plan's run with arrays by name, and the layer; `steps` is "lengths" or "mask"."""
+    pf.set_seed(3)
+    made = layer(UNITS, **{"return_sequences": True, "return_state": True, **options})
+    feeds = {"x": pf.Placeholder("x", shape=(None, count, C), dtype=dtype)}
+    given = {}
+    if steps:
+        shape = (None,) if steps == "lengths" else (None, count)
+        given[steps] = feeds[steps] = pf.Placeholder(steps, shape=shape, dtype="int64")
+    inputs = [feeds["x"]]
+    if states:
+        total = made.state_count * len(made.directions) * made.num_layers
+        for i in range(total):
+            feeds[f"s{i}"] = pf.Placeholder(f"s{i}", shape=(None, UNITS), dtype=dtype)
+            inputs.append(feeds[f"s{i}"])
+    outputs = made(*inputs, **given)
+    plan = pf.compile(list(outputs) if isinstance(outputs, tuple) else [outputs])
+    return (lambda **arrays: plan.run({feeds[k]: v for k, v in arrays.items()})), made
+
+
+@every_layer
+def test_conformance(layer):
+    check_layer(layer)
+
+
+@every_layer
+def test_found_by_name(layer):
+    names = {seq.SimpleRNN: "simple_rnn", seq.GRU: "gru", seq.LSTM: "lstm"}
+    assert pf.layers.get(names[layer]) is layer
+    assert getattr(pf.layers, layer.__name__) is layer
+
+
+@every_layer
+@pytest.mark.parametrize("options", [{}, {"reverse": True}, {"bidirectional": "concat"}])
+def test_padding_is_never_read(layer, options):
+    x, lengths = numbers(N, T, C), np.array([7, 3, 0, 1, 5, 7])
+    run, _ = built(layer, steps="lengths", **options)
+    clean = run(x=x, lengths=lengths)
+    padded = np.where(np.arange(T)[:, None] < lengths[:, None, None], x, np.nan)
+    for one, other in zip(clean, run(x=padded, lengths=lengths), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert not clean[0][2].any() and not clean[0][1, 3:].any()  # no step: no output
+    for n, length in enumerate(lengths):  # each sequence is what it is alone, cut to its length
+        if length:
+            alone, _ = built(layer, count=int(length), **options)
+            for got, wanted in zip(clean, alone(x=x[n : n + 1, :length]), strict=True):
+                got = got[n : n + 1, :length] if got.ndim == 3 else got[n : n + 1]
+                np.testing.assert_allclose(got, wanted, rtol=1e-12, atol=1e-12)
+
+
+@every_layer
+def test_gradients_of_padding_are_zero_and_nan_stays_out(layer):
+    x, lengths = numbers(N, T, C), np.array([7, 3, 0, 1, 5, 2])
+    padded = np.where(np.arange(T)[:, None] < lengths[:, None, None], x, np.nan)
+    node = pf.Placeholder("x", shape=(None, T, C), dtype="float64")
+    steps = pf.Placeholder("lengths", shape=(None,), dtype="int64")
+    made = layer(UNITS, return_sequences=True, bidirectional="sum")
+    shift = pf.Parameter(np.zeros((N, T, C)), name="shift", dtype="float64")
+    cost = pf.Sum(pf.Square(made(node + shift, lengths=steps)))
+    plan = pf.compile(cost)
+    _, clean = plan.loss_and_gradients({node: x, steps: lengths})
+    _, padded = plan.loss_and_gradients({node: padded, steps: lengths})
+    for parameter, gradient in clean.items():
+        assert np.isfinite(gradient).all()
+        np.testing.assert_array_equal(gradient, padded[parameter])
+        if parameter is shift:
+            assert not gradient[2].any() and not gradient[1, 3:].any() and gradient[1, 2].any()
+
+
+@every_layer
+@pytest.mark.parametrize("options", [{}, {"bidirectional": "concat", "num_layers": 2}])
+def test_a_row_does_not_depend_on_its_neighbours(layer, options):
+    x, lengths = numbers(40, T, C, seed=4), np.arange(40) % (T + 1)
+    run, _ = built(layer, steps="lengths", **options)
+    whole = run(x=x, lengths=lengths)
+    rng = np.random.default_rng(0)
+    for rows in (rng.permutation(40)[:11], rng.permutation(40)[:17], np.arange(40)[::-1]):
+        for all_rows, some in zip(whole, run(x=x[rows], lengths=lengths[rows]), strict=True):
+            np.testing.assert_array_equal(all_rows[rows], some)
+
+
+@every_layer
+def test_a_mask_of_ones_changes_no_bit(layer):
+    x = numbers(N, T, C)
+    plain, _ = built(layer, bidirectional="concat")
+    masked, _ = built(layer, steps="mask", bidirectional="concat")
+    by_length, _ = built(layer, steps="lengths", bidirectional="concat")
+    for one, *others in zip(
+        plain(x=x),
+        masked(x=x, mask=np.ones((N, T), np.int64)),
+        by_length(x=x, lengths=np.full(N, T)),
+        strict=True,
+    ):
+        for other in others:
+            np.testing.assert_array_equal(one, other)
+
+
+@every_layer
+@pytest.mark.parametrize("reverse", [False, True])
+def test_padding_on_either_side_or_between_is_the_same(layer, reverse):
+    lengths = np.array([7, 3, 0, 1, 5, 2])
+    rng = np.random.default_rng(5)
+    masks = {
+        "right": np.arange(T) < lengths[:, None],
+        "left": np.arange(T)[::-1] < lengths[:, None],
+    }
+    masks["holes"] = np.array([rng.permutation(row) for row in masks["right"]])
+    run, _ = built(layer, steps="mask", reverse=reverse)
+    found = []
+    for mask in masks.values():
+        x = np.full((N, T, C), np.nan)
+        x[mask] = numbers(lengths.sum(), C, seed=6)
+        y, *states = run(x=x, mask=mask.astype(np.int64))
+        assert not y[~mask].any()
+        found.append([y[mask], *states])
+    for others in found[1:]:
+        for one, other in zip(found[0], others, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@every_layer
+def test_chunks_with_carried_state_are_the_whole(layer):
+    x = numbers(N, T, C)
+    whole, _ = built(layer, num_layers=2)
+    y, *finals = whole(x=x)
+    first, _ = built(layer, num_layers=2, count=3)
+    rest, _ = built(layer, num_layers=2, count=T - 3, states=True)
+    y1, *states = first(x=x[:, :3])
+    y2, *ends = rest(x=x[:, 3:], **{f"s{i}": s for i, s in enumerate(states)})
+    np.testing.assert_array_equal(np.concatenate([y1, y2], axis=1), y)
+    for one, other in zip(ends, finals, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@every_layer
+def test_a_sequence_without_steps_keeps_its_state(layer):
+    run, made = built(layer, steps="lengths", states=True)
+    states = [numbers(N, UNITS, seed=i) for i in range(made.state_count)]
+    named = {f"s{i}": s for i, s in enumerate(states)}
+    y, *finals = run(x=numbers(N, T, C), lengths=np.zeros(N, np.int64), **named)
+    assert not y.any()
+    for given, final in zip(states, finals, strict=True):
+        np.testing.assert_array_equal(given, final)
+
+
+@every_layer
+def test_the_last_output_is_the_final_state(layer):
+    x, lengths = numbers(N, T, C), np.array([7, 3, 2, 1, 5, 7])
+    for reverse in (False, True):
+        run, _ = built(layer, steps="lengths", reverse=reverse)
+        y, h, *_ = run(x=x, lengths=lengths)
+        last, _ = built(layer, steps="lengths", reverse=reverse, return_sequences=False)
+        np.testing.assert_array_equal(last(x=x, lengths=lengths)[0], h)
+        np.testing.assert_array_equal(h, y[np.arange(N), 0 if reverse else lengths - 1])
+
+
+@every_layer
+def test_nan_elsewhere_is_not_hidden(layer):
+    x = numbers(N, T, C)
+    x[2, 3, 1] = np.nan
+    run, _ = built(layer)
+    y, h, *_ = run(x=x)
+    assert np.isnan(y[2, 3:]).all() and np.isnan(h[2]).all()
+    assert np.isfinite(np.delete(y, 2, axis=0)).all() and np.isfinite(y[2, :3]).all()
+
+
+@every_layer
+def test_the_same_bits_at_any_number_of_threads(layer):
+    x = numbers(70, 20, C)
+    node = pf.Placeholder("x", shape=(None, 20, C), dtype="float64")
+    made = layer(33, return_sequences=True, bidirectional="concat")
+    plan = pf.compile(pf.Sum(pf.Square(made(node))))
+    found = []
+    for threads in (1, 2, 3):
+        with pf.num_threads(threads):
+            loss, gradients = plan.loss_and_gradients({node: x})
+        found.append([loss, *(g.copy() for g in gradients.values())])
+    for others in found[1:]:
+        for one, other in zip(found[0], others, strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+@every_layer
+def test_dropouts_drop_in_training_only(layer):
+    x = np.ones((64, T, C))
+    options = {"dropout": 0.5, "input_dropout": 0.5, "recurrent_dropout": 0.5, "num_layers": 2}
+    plain, _ = built(layer, num_layers=2)
+    for variational in (False, True):
+        dropping, _ = built(layer, variational=variational, **options)
+        for one, other in zip(plain(x=x), dropping(x=x), strict=True):
+            np.testing.assert_array_equal(one, other)
+        node = pf.Placeholder("x", shape=(None, T, C), dtype="float64")
+        pf.set_seed(3)
+        y = layer(UNITS, input_dropout=0.5, variational=variational, return_sequences=True)(node)
+        loss = pf.compile(pf.Sum(pf.Square(y))).loss_and_gradients({node: x})[0]
+        assert loss != pf.compile(pf.Sum(pf.Square(y))).run({node: x})
+
+
+def test_recurrent_dropout_takes_the_same_units_at_all_steps():
+    node = pf.Placeholder("x", shape=(None, T, 1), dtype="float64")
+    pf.set_seed(1)
+    made = seq.SimpleRNN(
+        50, "relu", recurrent_dropout=0.5, return_sequences=True, bias=False,
+        recurrent_initializer="identity", weight_initializer="ones",
+    )  # fmt: skip
+    y = made(node)
+    target = pf.Parameter(np.zeros((3, T, 50)), name="target", dtype="float64")
+    plan = pf.compile(pf.Sum(target * y), inspect=True)
+    plan.loss_and_gradients({node: np.ones((3, T, 1))})
+    h = plan.loss_and_gradients({node: np.ones((3, T, 1))})[1][target]
+    # h is 1 + keep h: it grows without end, or stays at 1
+    grown = np.ones_like(h)
+    for t in range(1, T):
+        grown[:, t] = 1 + 2 * grown[:, t - 1]
+    kept = h[:, 1] > 1
+    assert 0.3 < kept.mean() < 0.7
+    np.testing.assert_allclose(h, np.where(kept[:, None], grown, 1.0))
+
+
+def test_lstm_begins_with_a_forget_bias_of_one():
+    for unit, wanted in ((True, 1.0), (False, 0.0)):
+        layer = seq.LSTM(3, unit_forget_bias=unit)
+        layer(pf.Placeholder("x", shape=(None, 4, 2)))
+        bias = layer.offset.value.reshape(4, 3)
+        np.testing.assert_array_equal(bias, [[0] * 3, [wanted] * 3, [0] * 3, [0] * 3])
+    drawn = seq.LSTM(3, bias_initializer="normal")
+    drawn(pf.Placeholder("x", shape=(None, 4, 2)))
+    means = drawn.offset.value.reshape(4, 3).mean(axis=1)
+    assert abs(means[1] - 1) < 0.2 and abs(np.delete(means, 1)).max() < 0.2
+
+
+@every_layer
+def test_weights_begin_as_elsewhere(layer):
+    made = layer(16)
+    made(pf.Placeholder("x", shape=(None, 4, 8), dtype="float64"))
+    u = made.recurrent_weight.value
+    np.testing.assert_allclose(u @ u.T, np.eye(16), atol=1e-12)
+    limit = np.sqrt(6 / (8 + u.shape[1]))
+    w = made.weight.value
+    assert 0.9 * limit < np.abs(w).max() <= limit
+
+
+def test_wrong_calls():
+    x = pf.Placeholder("x", shape=(None, T, C))
+    ints = pf.Placeholder("lengths", shape=(None,), dtype="int64")
+    floats = pf.Placeholder("mask", shape=(None, T))
+    state = pf.Placeholder("state", shape=(None, UNITS))
+    with pytest.raises(ArgumentError, match="not both"):
+        seq.LSTM(UNITS)(x, lengths=ints, mask=ints)
+    with pytest.raises(DTypeError, match="int64"):
+        seq.LSTM(UNITS)(x, mask=floats)
+    with pytest.raises(ShapeError, match=r"\(n, steps\)"):
+        seq.LSTM(UNITS)(x, mask=ints)
+    with pytest.raises(GraphError, match="no state or 2"):
+        seq.LSTM(UNITS)(x, state)
+    with pytest.raises(GraphError, match="as a node"):
+        seq.LSTM(UNITS)(x, lengths=[1, 2])
+    with pytest.raises(ArgumentError, match="both directions"):
+        seq.GRU(UNITS, bidirectional="sum", reverse=True)
+    with pytest.raises(ShapeError, match="takes sequences"):
+        seq.GRU(UNITS)(pf.Placeholder("x", shape=(None, T)))
+
+
+@every_layer
+def test_a_model_with_lengths_is_saved_and_loaded(layer, tmp_path):
+    x = pf.Placeholder("x", shape=(None, T, C))
+    lengths = pf.Placeholder("lengths", shape=(None,), dtype="int64")
+    y = layer(UNITS, bidirectional="concat", num_layers=2)(x, lengths=lengths)
+    model = pf.Model([x, lengths], [pf.layers.Dense(1)(y)])
+    data = [numbers(N, T, C).astype("float32"), np.arange(N)]
+    before = model.predict(data)
+    model.save(tmp_path / "m.pyframe")
+    np.testing.assert_array_equal(pf.load(tmp_path / "m.pyframe").predict(data), before)
+
+
+@every_layer
+def test_it_learns(layer):
+    x = numbers(256, 10, 1, seed=8).astype("float32")
+    y = (x[:, :, 0].sum(axis=1, keepdims=True) > 0).astype("float32")
+    pf.set_seed(0)
+    model = pf.Sequential([layer(16), pf.layers.Dense(1)])
+    trainer = pf.Trainer(model, loss="bce", optimizer=pf.optimizers.Adam(1e-2))
+    history = trainer.fit(x, y, epochs=20, batch_size=32, seed=0, verbose=0)
+    assert history["loss"][-1] < 0.3 * history["loss"][0]
