@@ -11,11 +11,13 @@ from pathlib import Path
 from types import ModuleType
 
 from pyframe import hookimpl
+from pyframe_seq import attention
+from pyframe_seq.attention import Attention, AttentionGrad
 
-__all__ = ["library"]
+__all__ = ["Attention", "AttentionGrad", "library"]
 
 # Modules with ops, and with layers: each has a tuple OPS or LAYERS.
-FAMILIES: tuple[ModuleType, ...] = ()
+FAMILIES: tuple[ModuleType, ...] = (attention,)
 LAYER_FAMILIES: tuple[ModuleType, ...] = ()
 
 
