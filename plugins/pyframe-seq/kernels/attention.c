@@ -374,14 +374,19 @@ static void clear_heads(const heads_of *x, int64_t n, int64_t first, int64_t hea
 }
 
 static int is_finite(const heads_of *x, int64_t n, int64_t h, int64_t heads) {
-    vec sums = {0};
+    vec sums = {0}, others = {0};
     real rest = 0;
+    const int64_t size = heads * x->size;
     for (int64_t t = 0; t < x->tokens; t++) {
         const real *row = head_at(x, n, t, h);
         int64_t j = 0;
-        for (; j + LANES <= heads * x->size; j += LANES) sums += 0 * load(row + j);
-        for (; j < heads * x->size; j++) rest += 0 * row[j];
+        for (; j + 2 * LANES <= size; j += 2 * LANES) {
+            sums += 0 * load(row + j);
+            others += 0 * load(row + j + LANES);
+        }
+        for (; j < size; j++) rest += 0 * row[j];
     }
+    sums += others;
     for (int l = 0; l < LANES; l++) rest += sums[l];
     return rest == 0;
 }

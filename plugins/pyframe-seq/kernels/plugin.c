@@ -3,7 +3,9 @@
 
 /* Every kernel, once, a family a line. */
 #define SEQ_RECURRENT(line, isa)
-#define SEQ_ATTENTION(line, isa) line(attention, isa) line(attention_grad, isa)
+#define SEQ_ATTENTION(line, isa)                                                              \
+    line(attention, isa) line(attention_grad, isa) line(rotary, isa) line(position_rows, isa) \
+        line(position_rows_grad, isa)
 #define SEQ_EACH_KERNEL(line, isa) SEQ_RECURRENT(line, isa) SEQ_ATTENTION(line, isa)
 
 #define SEQ_DECLARE(kernel, isa)                 \

@@ -11,14 +11,40 @@ from pathlib import Path
 from types import ModuleType
 
 from pyframe import hookimpl
-from pyframe_seq import attention
+from pyframe_seq import attention, positions, transformer
 from pyframe_seq.attention import Attention, AttentionGrad
+from pyframe_seq.positions import (
+    LearnedPositions,
+    PositionRows,
+    Rotary,
+    SinusoidalPositions,
+    alibi_slopes,
+    sinusoids,
+)
+from pyframe_seq.transformer import (
+    MultiHeadAttention,
+    TransformerDecoderBlock,
+    TransformerEncoderBlock,
+)
 
-__all__ = ["Attention", "AttentionGrad", "library"]
+__all__ = [
+    "Attention",
+    "AttentionGrad",
+    "LearnedPositions",
+    "MultiHeadAttention",
+    "PositionRows",
+    "Rotary",
+    "SinusoidalPositions",
+    "TransformerDecoderBlock",
+    "TransformerEncoderBlock",
+    "alibi_slopes",
+    "library",
+    "sinusoids",
+]
 
 # Modules with ops, and with layers: each has a tuple OPS or LAYERS.
-FAMILIES: tuple[ModuleType, ...] = (attention,)
-LAYER_FAMILIES: tuple[ModuleType, ...] = ()
+FAMILIES: tuple[ModuleType, ...] = (attention, positions)
+LAYER_FAMILIES: tuple[ModuleType, ...] = (positions, transformer)
 
 
 def library() -> Path:

@@ -15,7 +15,9 @@ Shape = tuple[int | None, ...]
 
 # The inputs by their places: those of attention, then what only its gradient reads.
 Q, K, V, BIAS, LENGTHS, START, MASK, SLOPES, Y, LSE, DY = range(11)
-QUERY_BLOCK, KEY_BLOCK, CAUSAL_KEY_BLOCK = 64, 256, 64
+# Small blocks leave out more of what is not seen, large ones make better products.
+LONG = 128  # tokens
+QUERY_BLOCK, KEY_BLOCK, CAUSAL_KEY_BLOCK, SHORT_KEY_BLOCK = 32, 128, 64, 32
 ALIGNMENT, WIDEST = 64, 16  # bytes of a piece of scratch; numbers in the widest vector
 NOTHING: Shape = (0,)  # the shape of the gradient of what is not there
 
@@ -117,6 +119,8 @@ class _AttentionOp(Op):
         heads, groups = self._heads()
         (_, queries, features), keys = _known(specs[Q]), _known(specs[K] or specs[Q])[1]
         depth = features // (heads if specs[K] else heads + 2 * groups)
+        block = CAUSAL_KEY_BLOCK if keys > LONG else SHORT_KEY_BLOCK
+        block = block if self.attrs["causal"] else KEY_BLOCK
         causal, window, scale = (self.attrs[key] for key in ("causal", "window", "scale"))
         return {
             "heads": heads,
@@ -126,7 +130,7 @@ class _AttentionOp(Op):
             "scale": scale or 1 / math.sqrt(max(depth, 1)),
             "depth": depth,
             "query_block": max(1, min(QUERY_BLOCK, queries)),
-            "key_block": max(1, min(CAUSAL_KEY_BLOCK if causal else KEY_BLOCK, keys)),
+            "key_block": max(1, min(block, keys)),
         }
 
     def _sizes(self, specs: Sequence[Any]) -> tuple[int, ...]:
