@@ -13,6 +13,16 @@ from types import ModuleType
 from pyframe import hookimpl
 from pyframe_seq import attention, positions, transformer
 from pyframe_seq.attention import Attention, AttentionGrad
+from pyframe_seq.data import (
+    BytePairTokenizer,
+    CharacterTokenizer,
+    Padded,
+    buckets,
+    pad,
+    teacher_forcing,
+    windows,
+)
+from pyframe_seq.generation import Decoder, draw_token, generate
 from pyframe_seq.positions import (
     LearnedPositions,
     PositionRows,
@@ -30,16 +40,26 @@ from pyframe_seq.transformer import (
 __all__ = [
     "Attention",
     "AttentionGrad",
+    "BytePairTokenizer",
+    "CharacterTokenizer",
+    "Decoder",
     "LearnedPositions",
     "MultiHeadAttention",
+    "Padded",
     "PositionRows",
     "Rotary",
     "SinusoidalPositions",
     "TransformerDecoderBlock",
     "TransformerEncoderBlock",
     "alibi_slopes",
+    "buckets",
+    "draw_token",
+    "generate",
     "library",
+    "pad",
     "sinusoids",
+    "teacher_forcing",
+    "windows",
 ]
 
 # Modules with ops, and with layers: each has a tuple OPS or LAYERS.

@@ -266,7 +266,7 @@ class Attention(_AttentionOp):
 
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
-        q, k, v = split_heads(inputs, attributes)
+        _, _, v = split_heads(inputs, attributes)
         s = scores(inputs, attributes)
         lse = np.logaddexp.reduce(s, axis=-1, initial=-np.inf)
         return merge_heads(_seen_product(s, weights(s, lse), v)), lse
@@ -293,9 +293,9 @@ class AttentionGrad(_AttentionOp):
     """dq, dk, dv and dbias of `Attention`, from its inputs, its outputs and dy.
 
     With P as in `Attention`: dv_j = sum_i P_ij dy_i, ds_ij = P_ij (dy_i v_j - dy_i y_i),
-    dq_i = scale sum_j ds_ij k_j, dk_j = scale sum_i ds_ij q_i, and dbias = ds, summed where the bias
-    is broadcast. Where q, k and v lie side by side, so do their gradients; of what is absent the
-    gradient has the shape (0,).
+    dq_i = scale sum_j ds_ij k_j, dk_j = scale sum_i ds_ij q_i, and dbias = ds, summed where the
+    bias is broadcast. Where q, k and v lie side by side, so do their gradients; of what is absent
+    the gradient has the shape (0,).
     """
 
     op = "attention_grad"
@@ -324,7 +324,7 @@ class AttentionGrad(_AttentionOp):
 
     @classmethod
     def _sums(cls, size: Any, *inputs: Any, **attributes: Any) -> Any:
-        """Return the gradients; of the absolute values of all terms, times `size`, if it is given."""
+        """Return the gradients; with `size`, sums of the absolute values of terms times it."""
         q, k, v = split_heads(inputs, attributes)
         heads, groups = _heads_of(attributes)
         y, dy = (_split(inputs[i], heads) for i in (Y, DY))

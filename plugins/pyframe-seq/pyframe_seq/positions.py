@@ -276,7 +276,9 @@ class _Positions(Layer):
 
     def __init__(self, length: int, *, name: str | None = None) -> None:
         super().__init__(name=name)
-        self.length = check_integer(f"{type(self).__name__}: length", length, at_least=1)
+        self.length = check_integer(
+            f"{type(self).__name__}: length", length, at_least=1, at_most=2**20
+        )
 
     @classmethod
     def cases(cls) -> Sequence[Any]:

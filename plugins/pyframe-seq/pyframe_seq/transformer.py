@@ -94,7 +94,7 @@ class MultiHeadAttention(Layer):
         name: str | None = None,
     ) -> None:
         super().__init__(name=name)
-        self.heads = check_integer("MultiHeadAttention: heads", heads, at_least=1)
+        self.heads = check_integer("MultiHeadAttention: heads", heads, at_least=1, at_most=2**16)
         self.size = _optional("size", size)
         self.kv_heads = _optional("kv_heads", kv_heads)
         if self.heads % (self.kv_heads or self.heads):
@@ -193,6 +193,12 @@ class MultiHeadAttention(Layer):
         wide, narrow = self._sizes
         groups = self.kv_heads or self.heads
         context = given.pop("context", None)
+        if (context is None) != hasattr(self, "projection"):
+            made = "alone" if context is not None else "and another sequence"
+            raise pf.ShapeError(
+                f"layer {self.path!r} (MultiHeadAttention) was built for x {made}, and was given "
+                f"{', '.join(str(each.spec) for each in inputs)}"
+            )
         parts = [self.projection(x)] if context is None else [self.queries(x)]
         if context is not None:
             parts += self._parts(self.context(context), [narrow, 2 * narrow])
@@ -406,13 +412,20 @@ class TransformerDecoderBlock(_Block):
         x, *more = inputs
         if not more or len(more[0].shape or ()) != 3:
             return super().call(*inputs)
+        if not hasattr(self, "cross_attention"):
+            raise pf.ShapeError(
+                f"layer {self.path!r} (TransformerDecoderBlock) was built for x alone, and was "
+                f"given {', '.join(str(each.spec) for each in inputs)}"
+            )
         x = self._around(x, self.first_norm, self.self_attention)
         x = self._around(x, self.cross_norm, lambda y: self.cross_attention(y, *more))
         return self._around(x, self.last_norm, self._feed_forward)
 
 
 def _optional(what: str, value: Any, of: str = "MultiHeadAttention") -> int | None:
-    return None if value is None else check_integer(f"{of}: {what}", value, at_least=1)
+    return (
+        None if value is None else check_integer(f"{of}: {what}", value, at_least=1, at_most=2**24)
+    )
 
 
 LAYERS: dict[str, type[Layer]] = {
