@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import argparse
 import time
+from pydoc_data import topics
 
 import numpy as np
-from pydoc_data import topics
 from pyframe_seq import CharacterTokenizer, TransformerDecoderBlock, generate
 
 import pyframe as pf
@@ -40,7 +40,8 @@ def main() -> None:
     logits = pf.layers.Dense(len(tokenizer))(pf.layers.LayerNorm()(h))
     model = pf.Model([x], [logits])
     y = pf.Placeholder("y", shape=(None, CONTEXT), dtype="int64")
-    plan = pf.compile(pf.CrossEntropy(y, logits), optimizer=pf.optimizers.Adam(2e-3))
+    cost = pf.CrossEntropy(y, logits)
+    plan = pf.compile(cost, optimizer=pf.optimizers.Adam(2e-3))
 
     rng = np.random.default_rng(0)
 
@@ -55,7 +56,7 @@ def main() -> None:
     for step in range(given.steps + 1):
         if step % max(1, given.steps // 4) == 0:
             feed = batch(kept, 64)
-            checks.append((step, float(plan.run(feed, outputs=plan.loss))))
+            checks.append((step, float(plan.run(feed, outputs=cost))))
             sample = tokenizer.decode(generate(model, prompt, 120, temperature=0.7, seed=1))
             print(f"\nstep {step}, loss of text kept back {checks[-1][1]:.3f}:\n{sample}")
         losses.append(float(plan.step(batch(learned, BATCH))))

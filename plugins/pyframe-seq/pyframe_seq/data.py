@@ -69,7 +69,8 @@ def pad(
     length = longest if length is None else check_integer("pad: length", length, at_least=0)
     if longest > length and not truncate:
         raise pf.ArgumentError(
-            f"pad: a sequence has {longest} steps, more than length = {length}; truncate=True cuts it"
+            f"pad: a sequence has {longest} steps, more than length = {length}; truncate=True "
+            "cuts it"
         )
     dtype = np.result_type(*arrays)
     values = np.full((len(arrays), length, *arrays[0].shape[1:]), value, dtype)
@@ -151,8 +152,8 @@ def windows(
     stride = check_integer("windows: stride", stride, at_least=1)
     if data.ndim != 2 or len(data) < length + horizon:
         raise pf.ArgumentError(
-            f"windows of {length} + {horizon} steps need a series (T,) or (T, variables) of as many "
-            f"at least, and it has the shape {np.shape(series)}"
+            f"windows of {length} + {horizon} steps need a series (T,) or (T, variables) of as "
+            f"many at least, and it has the shape {np.shape(series)}"
         )
     starts = np.arange(0, len(data) - length - horizon + 1, stride)[:, None]
     ahead = data if targets is None else data[:, np.asarray(targets)]
@@ -237,7 +238,8 @@ class BytePairTokenizer:
 
     References
     ----------
-    Sennrich, Haddow, Birch, "Neural machine translation of rare words with subword units", ACL 2016.
+    Sennrich, Haddow, Birch, "Neural machine translation of rare words with subword units", ACL
+    2016.
     """
 
     def __init__(self, text: str, vocabulary: int = 1000) -> None:

@@ -179,8 +179,8 @@ class Decoder:
         self.count = 0
         if len(model.inputs) != 1 or len(model.outputs) != 1 or model.inputs[0].dtype != np.int64:
             raise pf.GraphError(
-                "generate takes a model from one int64 input of tokens to one output of logits, and "
-                f"this one has the inputs {model.inputs} and the outputs {model.outputs}"
+                "generate takes a model from one int64 input of tokens to one output of logits, "
+                f"and this one has the inputs {model.inputs} and the outputs {model.outputs}"
             )
         rewritten = _OneToken(model.graph, model.inputs[0], self.capacity)
         logits = rewritten.of(model.outputs[0])
@@ -268,8 +268,8 @@ class _OneToken:
         attrs = dict(node.attrs)
         if not attrs["causal"] or any(inputs[i] is not None for i in (BIAS, LENGTHS, START, MASK)):
             raise pf.GraphError(
-                f"{node.label()}: to generate, attention must be causal, without bias, lengths or a "
-                "mask; TransformerDecoderBlock's is, and so is MultiHeadAttention(causal=True)'s"
+                f"{node.label()}: to generate, attention must be causal, without bias, lengths or "
+                "a mask; TransformerDecoderBlock's is, and so is MultiHeadAttention(causal=True)'s"
             )
         heads, groups = attrs["heads"], attrs["kv_heads"] or attrs["heads"]
         q, k, v = inputs[:3]

@@ -33,7 +33,8 @@ class Rotary(Op):
         How many heads are turned, the first ones; the others stay as they are. Default: all.
     base : float > 0, default 10000.0
     interleaved : bool, default False
-        Whether pairs are neighbours (2 i, 2 i + 1), as in the paper, or (i, i + D / 2), as in Llama.
+        Whether pairs are neighbours (2 i, 2 i + 1), as in the paper, or (i, i + D / 2), as in
+        Llama.
     inverse : bool, default False
         Whether it turns the other way: that is the gradient.
     name : str, optional
@@ -288,8 +289,8 @@ class _Positions(Layer):
         shape = spec.shape
         if shape is None or len(shape) != 3 or shape[2] is None:
             raise pf.ShapeError(
-                f"layer {self.path!r} ({type(self).__name__}) takes (N, T, units) whose last extent "
-                f"is known, and got {shape}"
+                f"layer {self.path!r} ({type(self).__name__}) takes (N, T, units) whose last "
+                f"extent is known, and got {shape}"
             )
         return int(shape[2])
 

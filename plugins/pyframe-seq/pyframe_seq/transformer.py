@@ -168,8 +168,8 @@ class MultiHeadAttention(Layer):
             if kind is None or kind in found:
                 raise pf.ShapeError(
                     f"layer {self.path!r} (MultiHeadAttention) takes x, and one each of another "
-                    f"sequence (N, Tk, d), int64 lengths (N,), a mask (N, Tk) and a bias of rank 4; "
-                    f"it got {given.spec}{' as well' if kind in found else ''}"
+                    f"sequence (N, Tk, d), int64 lengths (N,), a mask (N, Tk) and a bias of rank "
+                    f"4; it got {given.spec}{' as well' if kind in found else ''}"
                 )
             found[kind] = given
         return found
@@ -230,7 +230,7 @@ class MultiHeadAttention(Layer):
 
 
 class _Block(Layer):
-    """What the blocks share: attention and a feed-forward part, each with a norm and a way round."""
+    """What the blocks share: attention and a feed-forward part, each with a norm, and added."""
 
     _causal = False
 
@@ -338,8 +338,8 @@ class TransformerEncoderBlock(_Block):
 
     Notes
     -----
-    Input (N, T, d) gives the same shape; further inputs go to `MultiHeadAttention`: lengths, a mask,
-    a bias.
+    Input (N, T, d) gives the same shape; further inputs go to `MultiHeadAttention`: lengths, a
+    mask, a bias.
 
     Examples
     --------
