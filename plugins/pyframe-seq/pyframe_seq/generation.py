@@ -135,7 +135,7 @@ def draw_token(
     >>> draw_token(np.array([0.0, 3.0, 1.0]), np.random.default_rng(0), temperature=0)
     1
     """
-    x = np.array(logits, np.float64)
+    x = np.array(logits, np.float64)  # a copy
     if seen is not None:
         at = np.unique(seen)
         x[at] = np.where(x[at] > 0, x[at] / repetition_penalty, x[at] * repetition_penalty)
@@ -186,21 +186,21 @@ class Decoder:
         logits = rewritten.of(model.outputs[0])
         if len(logits.shape or ()) != 3:
             raise pf.GraphError(f"the model gives {logits.spec}, and not logits (N, T, vocabulary)")
-        self._plan = pf.compile(logits)
-        self._outputs = [logits, *(new for new, _ in rewritten.caches)]
+        # One output: the logits, and behind them the new rows of keys and values.
+        parts = [logits, *(new for new, _ in rewritten.caches)]
+        joined = pf.Concat(parts, axis=-1) if len(parts) > 1 else logits
+        self._plan = pf.compile(joined)
+        self._ends = np.cumsum([part.shape[2] for part in parts]).tolist()
         self._token, self._place = np.zeros((1, 1), np.int64), np.zeros(1, np.int64)
+        self._turn = np.zeros(1, rewritten.turn.dtype)
         self._arrays = [
             np.zeros((1, self.capacity, new.shape[2]), new.dtype) for new, _ in rewritten.caches
         ]
-        self._feed = {rewritten.token: self._token}
+        feeds = [(rewritten.token, self._token), (rewritten.place, self._place)]
+        feeds += [(rewritten.turn, self._turn)]
+        feeds += [(cache, a) for (_, cache), a in zip(rewritten.caches, self._arrays, strict=True)]
         used = set(self._plan.graph.order)
-        for node, array in (
-            (rewritten.place, self._place),
-            *((cache, a) for (_, cache), a in zip(rewritten.caches, self._arrays, strict=True)),
-        ):
-            if node in used:
-                self._feed[node] = array
-        self._turn = rewritten.turn if rewritten.turn in used else None
+        self._feed = {node: array for node, array in feeds if node in used}
 
     def step(self, token: int) -> Any:
         """Return the logits (vocabulary,) of what follows a token, after all those before it.
@@ -214,14 +214,13 @@ class Decoder:
         """
         if self.count >= self.capacity:
             raise pf.ArgumentError(f"Decoder: there is room for {self.capacity} tokens")
-        self._token[0, 0], self._place[0] = token, self.count
-        if self._turn is not None:
-            self._feed[self._turn] = np.full(1, self.count, self._turn.dtype)
-        logits, *rows = self._plan.run(self._feed, outputs=self._outputs)
-        for array, row in zip(self._arrays, rows, strict=True):
-            array[:, self.count] = row[:, 0]
+        self._token[0, 0] = token
+        self._place[0] = self._turn[0] = self.count
+        row = self._plan.run(self._feed)[0, 0]
+        for array, begin, end in zip(self._arrays, self._ends, self._ends[1:], strict=False):
+            array[0, self.count] = row[begin:end]
         self.count += 1
-        return logits[0, 0]
+        return row[: self._ends[0]]
 
 
 class _OneToken:
