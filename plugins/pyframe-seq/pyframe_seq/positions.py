@@ -122,7 +122,7 @@ class Rotary(Op):
             one, two = slice(0, depth // 2), slice(depth // 2, None)
         a, b = np.array(part[..., one]), np.array(part[..., two])
         if size:
-            both = np.abs(a) + np.abs(b)
+            both = (np.abs(a) + np.abs(b)) * (1 + np.abs(angle))  # an angle is rounded, too
             part[..., one] = part[..., two] = both
             return np.abs(y).reshape(x.shape)
         part[..., one], part[..., two] = a * c - b * s, b * c + a * s
