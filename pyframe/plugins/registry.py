@@ -46,6 +46,9 @@ ALIASES: dict[str, dict[str, str]] = {
     "layers": {
         "average_pooling1d": "avg_pool1d",
         "average_pooling2d": "avg_pool2d",
+        "multihead_attention": "multi_head_attention",
+        "transformer_decoder_layer": "transformer_decoder_block",
+        "transformer_encoder_layer": "transformer_encoder_block",
         **dict.fromkeys(
             ("batch_normalization", "batch_norm1d", "batch_norm2d", "batch_norm3d"), "batch_norm"
         ),

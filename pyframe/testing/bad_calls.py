@@ -267,7 +267,7 @@ def _class_count(subject: Subject, i: int) -> int:
     longest = max(int(n) for a in subject.arrays if a is not None for n in (1, *a.shape))
     array = subject.arrays[i]
     assert array is not None
-    for label in range(longest + 1):
+    for label in range(longest + 2):  # a length may be as large as the extent that it counts
         inputs = _replace(subject.reference_inputs(), i, np.full_like(array, label))
         try:
             subject.expected(inputs=inputs)

@@ -5,7 +5,9 @@
 #define SEQ_RECURRENT(line, isa)                                                          \
     line(rnn, isa) line(rnn_grad, isa) line(gru, isa) line(gru_grad, isa) line(lstm, isa) \
         line(lstm_grad, isa)
-#define SEQ_ATTENTION(line, isa)
+#define SEQ_ATTENTION(line, isa)                                                              \
+    line(attention, isa) line(attention_grad, isa) line(rotary, isa) line(position_rows, isa) \
+        line(position_rows_grad, isa)
 #define SEQ_EACH_KERNEL(line, isa) SEQ_RECURRENT(line, isa) SEQ_ATTENTION(line, isa)
 
 #define SEQ_DECLARE(kernel, isa)                 \

@@ -12,11 +12,33 @@ from types import ModuleType
 
 from pyframe import hookimpl
 from pyframe_seq import (
+    attention,
+    positions,
     recurrent_cells,
     recurrent_gru,
     recurrent_layers,
     recurrent_lstm,
     recurrent_rnn,
+    transformer,
+)
+from pyframe_seq.attention import Attention, AttentionGrad
+from pyframe_seq.data import (
+    BytePairTokenizer,
+    CharacterTokenizer,
+    Padded,
+    buckets,
+    pad,
+    teacher_forcing,
+    windows,
+)
+from pyframe_seq.generation import Decoder, draw_token, generate
+from pyframe_seq.positions import (
+    LearnedPositions,
+    PositionRows,
+    Rotary,
+    SinusoidalPositions,
+    alibi_slopes,
+    sinusoids,
 )
 from pyframe_seq.recurrent_cells import (
     Bidirectional,
@@ -30,35 +52,65 @@ from pyframe_seq.recurrent_gru import Gru, GruGrad
 from pyframe_seq.recurrent_layers import GRU, LSTM, SimpleRNN
 from pyframe_seq.recurrent_lstm import Lstm, LstmGrad
 from pyframe_seq.recurrent_rnn import Rnn, RnnGrad
+from pyframe_seq.transformer import (
+    MultiHeadAttention,
+    TransformerDecoderBlock,
+    TransformerEncoderBlock,
+)
 
 __all__ = [
     "GRU",
     "LSTM",
+    "Attention",
+    "AttentionGrad",
     "Bidirectional",
+    "BytePairTokenizer",
+    "CharacterTokenizer",
+    "Decoder",
     "GRUCell",
     "Gru",
     "GruGrad",
     "LSTMCell",
+    "LearnedPositions",
     "Lstm",
     "LstmGrad",
+    "MultiHeadAttention",
+    "Padded",
+    "PositionRows",
     "Recurrent",
     "RecurrentCell",
     "Rnn",
     "RnnGrad",
+    "Rotary",
     "SimpleRNN",
     "SimpleRNNCell",
+    "SinusoidalPositions",
+    "TransformerDecoderBlock",
+    "TransformerEncoderBlock",
+    "alibi_slopes",
+    "buckets",
+    "draw_token",
+    "generate",
     "library",
+    "pad",
+    "sinusoids",
+    "teacher_forcing",
+    "windows",
 ]
 
-# Modules with ops, and with layers: each has a tuple OPS or LAYERS.
+# Modules with ops, and with layers: each has OPS or LAYERS.
 FAMILIES: tuple[ModuleType, ...] = (
-    recurrent_rnn,
+    attention,
+    positions,
     recurrent_gru,
     recurrent_lstm,
+    recurrent_rnn,
 )
 LAYER_FAMILIES: tuple[ModuleType, ...] = (
-    recurrent_layers,
+    positions,
     recurrent_cells,
+    recurrent_layers,
+    transformer,
 )
 
 

@@ -1,0 +1,210 @@
+"""Attention, a GPT's step and its writing, beside PyTorch and JAX, as Markdown tables.
+
+One thread, float32. Each in turn runs once a round, and the least processor time of the rounds
+counts, so that others on the machine matter little. The floor is the number of operations over the
+peak of this processor that a large product of pyframe reaches in the same run.
+
+    python benchmarks/attention.py [--rounds 10] [--peers /path/to/site-packages]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import pyframe as pf
+
+Step = Callable[[], Any]
+# samples, tokens, heads, size of a head, causal
+SHAPES = [(4, 512, 8, 64, False), (4, 512, 8, 64, True), (16, 64, 4, 32, True)]
+VOCABULARY, UNITS, HEADS, TOKENS, BATCH, BLOCKS, WRITTEN = 65, 128, 4, 64, 16, 2, 200
+
+
+def numbers(count: int, *shape: int) -> list[Any]:
+    rng = np.random.default_rng(0)
+    return [rng.standard_normal(shape).astype(np.float32) for _ in range(count)]
+
+
+def our_attention(n: int, t: int, h: int, d: int, causal: bool) -> Step:
+    import pyframe_seq as seq
+
+    q, k, v, dy = (pf.Placeholder(name, shape=(n, t, h * d)) for name in ("q", "k", "v", "dy"))
+    y = seq.Attention(q, k, v, heads=h, causal=causal)
+    grad = seq.AttentionGrad(*y.inputs, y, y[1], dy, heads=h, causal=causal)
+    plan, outputs = pf.compile(grad[0]), [y, grad[0], grad[1], grad[2]]
+    feed = dict(zip((q, k, v, dy), numbers(4, n, t, h * d), strict=True))
+    return lambda: plan.run(feed, outputs=outputs)
+
+
+def torch_attention(n: int, t: int, h: int, d: int, causal: bool) -> Step:
+    import torch
+
+    q, k, v, dy = (torch.from_numpy(a) for a in numbers(4, n, h, t, d))
+    leaves = [x.requires_grad_() for x in (q, k, v)]
+
+    def step() -> Any:
+        y = torch.nn.functional.scaled_dot_product_attention(*leaves, is_causal=causal)
+        return torch.autograd.grad(y, leaves, dy)
+
+    return step
+
+
+def jax_attention(n: int, t: int, h: int, d: int, causal: bool) -> Step:
+    import jax
+
+    q, k, v, dy = numbers(4, n, t, h, d)
+
+    @jax.jit
+    def both(q: Any, k: Any, v: Any, dy: Any) -> Any:
+        attend = lambda *x: jax.nn.dot_product_attention(*x, is_causal=causal)  # noqa: E731
+        y, back = jax.vjp(attend, q, k, v)
+        return y, back(dy)
+
+    return lambda: jax.block_until_ready(both(q, k, v, dy))
+
+
+def tokens() -> tuple[Any, Any]:
+    both = np.random.default_rng(0).integers(0, VOCABULARY, (2, BATCH, TOKENS))
+    return both[0], both[1]
+
+
+def our_gpt() -> tuple[Step, Step]:
+    import pyframe_seq as seq
+
+    x = pf.Placeholder("x", shape=(None, None), dtype="int64")
+    y = pf.Placeholder("y", shape=(None, None), dtype="int64")
+    h = pf.layers.Embedding(VOCABULARY, UNITS)(x)
+    for _ in range(BLOCKS):
+        h = seq.TransformerDecoderBlock(HEADS, attention={"rotary": True})(h)
+    logits = pf.layers.Dense(VOCABULARY)(pf.layers.LayerNorm()(h))
+    plan = pf.compile(pf.CrossEntropy(y, logits), optimizer=pf.optimizers.Adam(1e-3))
+    feed = dict(zip((x, y), tokens(), strict=True))
+    model = pf.Model([x], [logits])
+    return lambda: plan.step(feed), lambda: seq.generate(model, [1], WRITTEN, seed=0)
+
+
+def torch_gpt() -> tuple[Step, Step]:
+    """The same blocks in PyTorch, with learned positions, which cost less than rotary ones."""
+    import torch
+    from torch import nn
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norms = nn.ModuleList(nn.LayerNorm(UNITS) for _ in range(2))
+            self.qkv, self.merge = nn.Linear(UNITS, 3 * UNITS), nn.Linear(UNITS, UNITS)
+            self.widen, self.narrow = nn.Linear(UNITS, 4 * UNITS), nn.Linear(4 * UNITS, UNITS)
+
+        def forward(self, x: Any, cache: Any = None) -> Any:
+            n, t, _ = x.shape
+            q, k, v = (
+                part.view(n, t, HEADS, -1).transpose(1, 2)
+                for part in self.qkv(self.norms[0](x)).split(UNITS, -1)
+            )
+            if cache is not None:
+                if cache:
+                    k, v = torch.cat([cache[0], k], 2), torch.cat([cache[1], v], 2)
+                cache[:] = k, v
+            y = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=cache is None)
+            x = x + self.merge(y.transpose(1, 2).reshape(n, t, UNITS))
+            return x + self.narrow(nn.functional.gelu(self.widen(self.norms[1](x))))
+
+    class Gpt(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Embedding(VOCABULARY, UNITS)
+            self.places = nn.Embedding(WRITTEN + TOKENS, UNITS)
+            self.blocks = nn.ModuleList(Block() for _ in range(BLOCKS))
+            self.norm, self.head = nn.LayerNorm(UNITS), nn.Linear(UNITS, VOCABULARY)
+
+        def forward(self, x: Any, first: int = 0, caches: Any = None) -> Any:
+            h = self.table(x) + self.places(torch.arange(first, first + x.shape[1]))
+            for i, block in enumerate(self.blocks):
+                h = block(h, None if caches is None else caches[i])
+            return self.head(self.norm(h))
+
+    model = Gpt()
+    adam = torch.optim.Adam(model.parameters(), 1e-3)
+    x, y = (torch.from_numpy(a) for a in tokens())
+
+    def step() -> None:
+        adam.zero_grad()
+        nn.functional.cross_entropy(model(x).flatten(0, 1), y.flatten()).backward()
+        adam.step()
+
+    def write() -> None:
+        caches: list[Any] = [[] for _ in range(BLOCKS)]
+        token = torch.ones(1, 1, dtype=torch.int64)
+        with torch.inference_mode():
+            for at in range(WRITTEN):
+                p = torch.softmax(model(token, at, caches)[0, -1], -1)
+                token = torch.multinomial(p, 1)[None]
+
+    return step, write
+
+
+def best(steps: dict[str, Step], rounds: int) -> dict[str, float]:
+    """Return the least milliseconds of each, taken in turn."""
+    least = dict.fromkeys(steps, np.inf)
+    for step in steps.values():
+        step()
+    for _ in range(rounds):
+        for name, step in steps.items():
+            begin = time.process_time()
+            step()
+            least[name] = min(least[name], 1e3 * (time.process_time() - begin))
+    return least
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--peers", help="a folder of packages to add: those of the peers")
+    given = parser.parse_args()
+    if given.peers:
+        sys.path.append(given.peers)
+    pf.set_num_threads(1)
+    peers: dict[str, Any] = {}
+    try:
+        import torch
+
+        torch.set_num_threads(1)
+        peers["PyTorch"] = torch_attention
+    except ImportError:
+        pass
+    try:
+        import jax  # noqa: F401
+
+        peers["JAX"] = jax_attention
+    except ImportError:
+        pass
+    a = numbers(1, 512, 512)[0]
+    x = pf.Placeholder("x", shape=(512, 512))
+    product = pf.compile(pf.MatMul(x, pf.Constant(a, dtype="float32")))
+    print("| forward and backward, ms | floor | pyframe |", " | ".join(peers), "| best peer |")
+    print("| --- | ---: | ---: |" + " ---: |" * (len(peers) + 1))
+    for shape in SHAPES:
+        n, t, h, d, causal = shape
+        steps = {"floor": lambda: product.run({x: a}), "pyframe": our_attention(*shape)}
+        found = best({**steps, **{k: make(*shape) for k, make in peers.items()}}, given.rounds)
+        pairs = n * h * t * (t + 1) / 2 if causal else n * h * t * t
+        found["floor"] *= 7 * 2 * pairs * d / (2 * 512**3)
+        ratio = min((found[k] for k in peers), default=np.nan) / found["pyframe"]
+        what = f"{n} x {t} tokens, {h} heads of {d}{', causal' if causal else ''}"
+        print(f"| {what} |", " | ".join(f"{v:.2f}" for v in found.values()), f"| {ratio:.2f} |")
+    step, write = our_gpt()
+    for what, index, ours in (("step of a GPT, ms", 0, step), ("200 tokens written, ms", 1, write)):
+        steps = {"pyframe": ours}
+        if "PyTorch" in peers:
+            steps["PyTorch"] = torch_gpt()[index]
+        found = best(steps, given.rounds)
+        print(f"{what}:", ", ".join(f"{k} {v:.2f}" for k, v in found.items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,295 @@
+"""Writing with a causal model, token by token, with the keys and values of before kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import pyframe as pf
+from pyframe.errors import check_integer, check_number
+from pyframe_seq.attention import Attention
+from pyframe_seq.positions import PositionRows, Rotary
+
+BIAS, LENGTHS, START, MASK, SLOPES = range(3, 8)
+
+
+def generate(
+    model: Any,
+    prompt: Any,
+    length: int,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    repetition_penalty: float = 1.0,
+    seed: int | None = None,
+    on_token: Callable[[int], Any] | None = None,
+) -> Any:
+    """Continue a prompt by tokens that a model draws one after the other.
+
+    Parameters
+    ----------
+    model : Model
+        From tokens, int64 (N, T), to logits (N, T, vocabulary); its attention is causal.
+    prompt : array_like of int, shape (t,)
+        At least one token.
+    length : int
+        How many tokens are to be added.
+    temperature : float, default 1.0
+        Logits are divided by it; 0 takes the likeliest token.
+    top_k : int, optional
+        Only the k likeliest tokens may be drawn.
+    top_p : float, optional
+        Only the likeliest tokens that together have at least this probability may be drawn.
+    repetition_penalty : float, default 1.0
+        A token that has been there before has its logit divided by it, multiplied if negative.
+    seed : int, optional
+        One seed draws one text.
+    on_token : callable, optional
+        Called with each token that is added.
+
+    Returns
+    -------
+    ndarray of int64, shape (t + length,)
+        The prompt and what follows.
+
+    Raises
+    ------
+    ArgumentError
+        If the prompt is empty, top_k is 0, top_p is not in (0, 1], or a number is out of range; or
+        if prompt and length are longer than the positions that the model has learned.
+    GraphError
+        If the model does not give logits for tokens, or its attention is not causal.
+    LabelError
+        If a token is none of the vocabulary.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> from pyframe_seq import TransformerDecoderBlock, generate
+    >>> layers = [pf.layers.Embedding(10, 8), TransformerDecoderBlock(2), pf.layers.Dense(10)]
+    >>> model = pf.Sequential(layers, input_shape=(None,))
+    >>> generate(model, [1, 2, 3], 4, temperature=0).shape
+    (7,)
+
+    References
+    ----------
+    Fan, Lewis, Dauphin, "Hierarchical neural story generation", ACL 2018 (top-k). Holtzman et al.,
+    "The curious case of neural text degeneration", ICLR 2020 (top-p). Keskar et al., "CTRL",
+    arXiv:1909.05858, section 4.1 (penalty).
+    """
+    tokens = _checked_prompt(prompt)
+    length = check_integer("generate: length", length, at_least=0, at_most=2**31)
+    temperature = check_number("generate: temperature", temperature, at_least=0)
+    if top_k is not None:
+        top_k = check_integer("generate: top_k", top_k, at_least=1)
+    if top_p is not None:
+        top_p = check_number("generate: top_p", top_p, above=0, at_most=1)
+    penalty = check_number("generate: repetition_penalty", repetition_penalty, above=0)
+    rng = np.random.default_rng(seed)
+    result = np.empty(len(tokens) + length, np.int64)
+    result[: len(tokens)] = tokens
+    decoder = Decoder(model, len(result))
+    logits = None
+    for token in tokens:
+        logits = decoder.step(int(token))
+    for at in range(len(tokens), len(result)):
+        seen = result[:at] if penalty != 1 else None
+        token = draw_token(logits, rng, temperature, top_k, top_p, penalty, seen)
+        result[at] = token
+        if on_token is not None:
+            on_token(token)
+        if at + 1 < len(result):
+            logits = decoder.step(token)
+    return result
+
+
+def _checked_prompt(prompt: Any) -> Any:
+    tokens = np.asarray(prompt)
+    if tokens.ndim != 1 or tokens.size == 0 or tokens.dtype.kind not in "iu":
+        raise pf.ArgumentError(
+            f"generate: the prompt must be whole numbers (t,), one at least, and is "
+            f"{tokens.dtype.name} {tokens.shape}; begin an empty text with a token of its "
+            "own, such as that of a line break"
+        )
+    return tokens.astype(np.int64)
+
+
+def draw_token(
+    logits: Any,
+    rng: np.random.Generator,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    repetition_penalty: float = 1.0,
+    seen: Any = None,
+) -> int:
+    """Return a token drawn by its logits (vocabulary,); arguments as for `generate`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pyframe_seq import draw_token
+    >>> draw_token(np.array([0.0, 3.0, 1.0]), np.random.default_rng(0), temperature=0)
+    1
+    """
+    x = np.array(logits, np.float64)  # a copy
+    if seen is not None:
+        at = np.unique(seen)
+        x[at] = np.where(x[at] > 0, x[at] / repetition_penalty, x[at] * repetition_penalty)
+    if temperature == 0:
+        return int(x.argmax())
+    x /= temperature
+    if top_k is not None and top_k < x.size:
+        x[x < np.partition(x, -top_k)[-top_k]] = -np.inf
+    p = np.exp(x - x.max())
+    p /= p.sum()
+    if top_p is not None and top_p < 1:
+        order = np.argsort(-p, kind="stable")
+        before = np.cumsum(p[order]) - p[order]
+        p[order[before >= top_p]] = 0
+    sums = np.cumsum(p)
+    return int(min(np.searchsorted(sums, rng.random() * sums[-1], side="right"), x.size - 1))
+
+
+class Decoder:
+    """A model that is given one token at a time, and keeps keys and values of those before.
+
+    Parameters
+    ----------
+    model : Model
+        As for `generate`.
+    capacity : int
+        How many tokens it has room for.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> from pyframe_seq import Decoder, TransformerDecoderBlock
+    >>> layers = [pf.layers.Embedding(10, 8), TransformerDecoderBlock(2), pf.layers.Dense(10)]
+    >>> decoder = Decoder(pf.Sequential(layers, input_shape=(None,)), capacity=4)
+    >>> decoder.step(3).shape
+    (10,)
+    """
+
+    def __init__(self, model: Any, capacity: int) -> None:
+        self.capacity = check_integer("Decoder: capacity", capacity, at_least=1, at_most=2**31)
+        self.count = 0
+        if len(model.inputs) != 1 or len(model.outputs) != 1 or model.inputs[0].dtype != np.int64:
+            raise pf.GraphError(
+                "generate takes a model from one int64 input of tokens to one output of logits, "
+                f"and this one has the inputs {model.inputs} and the outputs {model.outputs}"
+            )
+        rewritten = _OneToken(model.graph, model.inputs[0], self.capacity)
+        logits = rewritten.of(model.outputs[0])
+        if len(logits.shape or ()) != 3:
+            raise pf.GraphError(f"the model gives {logits.spec}, and not logits (N, T, vocabulary)")
+        # One output: the logits, and behind them the new rows of keys and values.
+        parts = [logits, *(new for new, _ in rewritten.caches)]
+        joined = pf.Concat(parts, axis=-1) if len(parts) > 1 else logits
+        self._plan = pf.compile(joined)
+        self._ends = np.cumsum([part.shape[2] for part in parts]).tolist()
+        self._token, self._place = np.zeros((1, 1), np.int64), np.zeros(1, np.int64)
+        self._turn = np.zeros(1, rewritten.turn.dtype)
+        self._arrays = [
+            np.zeros((1, self.capacity, new.shape[2]), new.dtype) for new, _ in rewritten.caches
+        ]
+        feeds = [(rewritten.token, self._token), (rewritten.place, self._place)]
+        feeds += [(rewritten.turn, self._turn)]
+        feeds += [(cache, a) for (_, cache), a in zip(rewritten.caches, self._arrays, strict=True)]
+        used = set(self._plan.graph.order)
+        self._feed = {node: array for node, array in feeds if node in used}
+
+    def step(self, token: int) -> Any:
+        """Return the logits (vocabulary,) of what follows a token, after all those before it.
+
+        Raises
+        ------
+        ArgumentError
+            If there is no room for it.
+        LabelError
+            If it is none of the vocabulary.
+        """
+        if self.count >= self.capacity:
+            raise pf.ArgumentError(f"Decoder: there is room for {self.capacity} tokens")
+        self._token[0, 0] = token
+        self._place[0] = self._turn[0] = self.count
+        row = self._plan.run(self._feed)[0, 0]
+        for array, begin, end in zip(self._arrays, self._ends, self._ends[1:], strict=False):
+            array[0, self.count] = row[begin:end]
+        self.count += 1
+        return row[: self._ends[0]]
+
+
+class _OneToken:
+    """A graph over (N, T) tokens made anew for one token, whose place is an input."""
+
+    def __init__(self, graph: Any, tokens: Any, capacity: int) -> None:
+        self.capacity = capacity
+        self.token = pf.Placeholder("token", shape=(None, 1), dtype="int64")
+        self.place = pf.Placeholder("place", shape=(None,), dtype="int64")
+        floats = next((n.dtype for n in graph.order if n.dtype.kind == "f"), np.dtype("float32"))
+        self.turn = pf.Placeholder("turn", shape=(None,), dtype=floats)
+        self.caches: list[tuple[Any, Any]] = []  # new rows, and where those before are fed
+        self._made: dict[Any, Any] = {tokens: self.token}
+        for node in graph.order:
+            if node not in self._made:
+                self._made[node] = self._anew(node) if node.inputs else node
+
+    def of(self, value: Any) -> Any:
+        """Return what stands for a value of the graph."""
+        if value is None:
+            return None
+        node = self._made[value.node]
+        return node if value.index == 0 else node[value.index]
+
+    def _anew(self, node: Any) -> Any:
+        inputs = [self.of(value) for value in node.inputs]
+        if isinstance(node, Attention):
+            return self._attention(node, inputs)
+        if isinstance(node, Rotary):
+            return Rotary(inputs[0], self.turn, **node.attrs)
+        if isinstance(node, PositionRows):
+            if self.capacity > inputs[0].shape[0]:
+                raise pf.ArgumentError(
+                    f"{node.label()}: the model has {inputs[0].shape[0]} positions, and prompt and "
+                    f"length need {self.capacity}; write less, or use rotary=True or alibi=True"
+                )
+            return pf.Embedding(self.place, inputs[0])
+        if all(a is b for a, b in zip(inputs, node.inputs, strict=True)):
+            return node
+        return node.on(*inputs)
+
+    def _attention(self, node: Any, inputs: list[Any]) -> Any:
+        """Return attention to the keys before, joined with that to the token itself."""
+        attrs = dict(node.attrs)
+        if not attrs["causal"] or any(inputs[i] is not None for i in (BIAS, LENGTHS, START, MASK)):
+            raise pf.GraphError(
+                f"{node.label()}: to generate, attention must be causal, without bias, lengths or "
+                "a mask; TransformerDecoderBlock's is, and so is MultiHeadAttention(causal=True)'s"
+            )
+        heads, groups = attrs["heads"], attrs["kv_heads"] or attrs["heads"]
+        q, k, v = inputs[:3]
+        if k is None:
+            size = q.shape[2] // (heads + 2 * groups)
+            ends = [heads * size, (heads + groups) * size, (heads + 2 * groups) * size]
+            q, k, v = (
+                pf.Slice(q, (..., slice(a, b))) for a, b in zip([0, *ends[:-1]], ends, strict=True)
+            )
+        number = len(self.caches)
+        caches = [
+            pf.Placeholder(
+                f"{what}_{number}", shape=(None, self.capacity, x.shape[2]), dtype=x.dtype
+            )
+            for what, x in (("keys", k), ("values", v))
+        ]
+        self.caches += zip((k, v), caches, strict=True)
+        attrs["causal"] = False
+        before = Attention(q, *caches, None, self.place, self.place, None, inputs[SLOPES], **attrs)
+        itself = Attention(q, k, v, **attrs)
+        share = pf.Reshape(pf.Sigmoid(before[1] - itself[1]), (-1, 1, heads, 1))
+        rows = (-1, 1, heads, v.shape[2] // groups)
+        old, new = pf.Reshape(before, rows), pf.Reshape(itself, rows)
+        return pf.Reshape(new + share * (old - new), (-1, 1, heads * rows[-1]))

@@ -1,0 +1,337 @@
+"""Attention, positions, transformer blocks: the conformance kit, PyTorch, what others miss."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pyframe_seq as seq
+import pytest
+from pyframe_seq import attention, positions, transformer
+
+import pyframe as pf
+from pyframe.testing import check_layer, check_op
+
+# Scores of float32 beyond its range are infinite, and infinity less infinity is not a number.
+SCALE = {"attention": {"scale": "scores must lie within the range of the dtype"}}
+OPS = [*attention.OPS, *positions.OPS]
+LAYERS = [*positions.LAYERS.values(), *transformer.LAYERS.values()]
+
+
+@pytest.mark.parametrize("op", OPS, ids=lambda op: op.op)
+def test_op(op: Any) -> None:
+    check_op(op, shapes=60, expected_failures=SCALE.get(op.op, {}))
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.__name__)
+def test_layer(layer: Any) -> None:
+    check_layer(layer)
+
+
+EVERY_OP = """
+from pyframe_seq import attention, positions
+from pyframe.testing import check_forward
+for op in (*attention.OPS, *positions.OPS):
+    for dtype in ("float32", "float64"):
+        check_forward(op, dtype, shapes=30, seed=1000)
+"""
+
+
+@pytest.mark.parametrize("isa", ["baseline", "avx2", "avx512", "neon"])
+def test_kernels_of_an_instruction_set(isa: str) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", EVERY_OP],
+        env={**os.environ, "PYFRAME_ISA": isa, "PYTHONSAFEPATH": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    if run.returncode and f"PYFRAME_ISA={isa}: this machine" in run.stderr:
+        pytest.skip(f"no {isa} here")
+    assert run.returncode == 0, run.stderr
+
+
+# ---- values and gradients of one call ----
+
+
+def numbers(*shape: int, seed: int = 0, dtype: Any = np.float64) -> Any:
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+def run(q: Any, k: Any, v: Any, **given: Any) -> dict[str, Any]:
+    """Return y and the gradients of sum(dy y) by q, k, v and the bias, for a dy of its own."""
+    leaves = {"q": q, "k": k, "v": v, "bias": given.pop("bias", None)}
+    nodes: dict[str, Any] = {
+        name: pf.Parameter(a, name=name, dtype=a.dtype)
+        for name, a in leaves.items()
+        if a is not None
+    }
+    for name in ("mask", "slopes"):
+        if name in given:
+            given[name] = pf.Constant(given[name], dtype=q.dtype)
+    feed = {}
+    for name in ("lengths", "start"):
+        if name in given:
+            nodes[name] = pf.Placeholder(name, shape=(len(q),), dtype="int64")
+            feed[nodes[name]], given[name] = given[name], nodes[name]
+    y = seq.Attention(nodes["q"], nodes["k"], nodes["v"], nodes.get("bias"), **given)
+    dy = given_dy(y.shape, q.dtype)
+    _, found = pf.compile(pf.Sum(y * pf.Constant(dy, dtype=q.dtype))).loss_and_gradients(feed)
+    result = {name: found[nodes[name]] for name in leaves if name in nodes}
+    return {"y": pf.compile(y).run(feed), **result}
+
+
+def given_dy(shape: Any, dtype: Any) -> Any:
+    return numbers(*shape, seed=9, dtype=dtype)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_it_agrees_with_pytorch(seed: int) -> None:
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(seed)
+    groups, shared = rng.integers(1, 4), rng.integers(1, 3)
+    samples, heads, size = rng.integers(1, 4), groups * shared, rng.integers(1, 20)
+    queries, keys = rng.integers(1, 150, 2)
+    causal, window = bool(rng.integers(2)), int(rng.integers(0, 2) * rng.integers(1, 60)) or None
+    q = numbers(samples, queries, heads * size, seed=seed)
+    k = numbers(samples, keys, groups * size, seed=seed + 1)
+    v = numbers(samples, keys, groups * size, seed=seed + 2)
+    bias = numbers(1, heads, queries, keys, seed=seed + 3) if rng.integers(2) else None
+    lengths = rng.integers(1, keys + 1, samples) if rng.integers(2) else None
+    given = {} if lengths is None else {"lengths": lengths}
+    ours = run(
+        q,
+        k,
+        v,
+        heads=int(heads),
+        kv_heads=int(groups),
+        causal=causal,
+        window=window,
+        bias=bias,
+        **given,
+    )
+    apart = np.arange(queries)[:, None] - np.arange(keys)
+    seen = np.ones((samples, 1, queries, keys), bool)
+    if causal:
+        seen &= apart >= 0
+    if window:
+        seen &= (apart if causal else np.abs(apart)) < window
+    if lengths is not None:
+        seen &= np.arange(keys) < lengths[:, None, None, None]
+    blind = ~seen.any(-1)
+    tensors = {
+        name: torch.from_numpy(a).requires_grad_()
+        for name, a in {"q": q, "k": k, "v": v, "bias": bias}.items()
+        if a is not None
+    }
+
+    def split(x: Any, count: Any) -> Any:
+        return x.view(samples, -1, int(count), int(size)).transpose(1, 2)
+
+    k_t, v_t = (split(tensors[n], groups).repeat_interleave(int(shared), 1) for n in "kv")
+    visible = torch.from_numpy(seen | blind[..., None])
+    added = torch.zeros(visible.shape, dtype=torch.float64).masked_fill(~visible, -torch.inf)
+    added = added + tensors["bias"] if bias is not None else added
+    y = torch.nn.functional.scaled_dot_product_attention(
+        split(tensors["q"], heads), k_t, v_t, added
+    )
+    y = y.masked_fill(torch.from_numpy(blind)[..., None], 0)
+    y = y.transpose(1, 2).reshape(samples, queries, -1)
+    (y * torch.from_numpy(given_dy(y.shape, q.dtype))).sum().backward()
+    np.testing.assert_allclose(ours["y"], y.detach().numpy(), rtol=1e-9, atol=1e-9)
+    for name, tensor in tensors.items():
+        np.testing.assert_allclose(ours[name], tensor.grad.numpy(), rtol=1e-9, atol=1e-9)
+
+
+# ---- where others are wrong ----
+
+
+@pytest.fixture
+def three() -> Any:
+    return [numbers(2, 40, 8, seed=i, dtype=np.float32) for i in range(3)]
+
+
+def test_a_row_that_sees_nothing_is_zero(three: Any) -> None:
+    for given in ({"lengths": np.array([0, 40])}, {"mask": np.array([[0.0] * 40, [1.0] * 40])}):
+        found = run(*three, heads=2, **given)
+        assert all((array[0] == 0).all() and (array[1] != 0).any() for array in found.values())
+
+
+@pytest.mark.parametrize("given", ["mask", "lengths"])
+def test_nothing_leaks_from_where_nobody_looks(three: Any, given: str) -> None:
+    options = {
+        "mask": {"mask": np.arange(80).reshape(2, 40) % 3 > 0},
+        "lengths": {"lengths": np.array([11, 40])},
+    }[given]
+    hidden = np.arange(40) % 3 == 0 if given == "mask" else np.arange(40) >= 11
+    q, k, v = three
+    for causal in (False, True):
+        clean = run(q, k, v, heads=2, causal=causal, **options)
+        dirty_k, dirty_v = np.array(k), np.array(v)
+        dirty_k[0, hidden], dirty_v[0, hidden] = np.nan, np.inf
+        dirty = run(q, dirty_k, dirty_v, heads=2, causal=causal, **options)
+        for name, array in clean.items():
+            assert np.isfinite(dirty[name]).all()
+            np.testing.assert_allclose(dirty[name], array, atol=2e-5)
+        assert (dirty["k"][0, hidden] == 0).all() and (dirty["v"][0, hidden] == 0).all()
+
+
+def test_the_future_is_not_seen(three: Any) -> None:
+    q, k, v = three
+    before = run(q, k, v, heads=2, causal=True)["y"]
+    for what in (1.5, np.nan):
+        changed = [np.array(x) for x in three]
+        for x in changed:
+            x[:, 25:] = what
+        after = run(*changed, heads=2, causal=True)["y"]
+        if what == 1.5:
+            assert np.array_equal(before[:, :25], after[:, :25])
+        else:  # by pairs, in another order
+            np.testing.assert_allclose(after[:, :25], before[:, :25], atol=1e-5)
+            assert np.isnan(after[:, 25:]).all()
+
+
+def test_what_is_not_a_number_shows(three: Any) -> None:
+    q, k, v = three
+    v = np.array(v)
+    v[1, 3, 0] = np.nan
+    for options in ({}, {"causal": True}, {"window": 4}):
+        y = run(q, k, v, heads=2, **options)["y"]
+        assert np.isfinite(y[0]).all() and np.isnan(y[1, 3, 0])
+
+
+def test_rows_do_not_depend_on_neighbours(three: Any) -> None:
+    both, alone = run(*three, heads=2), run(*(x[1:] for x in three), heads=2)
+    assert np.array_equal(both["y"][1:], alone["y"])
+
+
+def test_a_mask_of_ones_changes_no_bit(three: Any) -> None:
+    plain = run(*three, heads=2)
+    for given in ({"mask": np.ones((2, 40))}, {"lengths": np.array([40, 40])}, {"window": 200}):
+        for name, array in run(*three, heads=2, **given).items():
+            assert np.array_equal(array, plain[name])
+
+
+def test_the_same_bits_at_any_number_of_threads() -> None:
+    q, k, v = (numbers(4, 130, 32, seed=i, dtype=np.float32) for i in range(3))
+    found = []
+    for threads in (1, 2, 3, 7):
+        with pf.num_threads(threads):
+            found.append(
+                run(q, k, v, heads=4, causal=True, bias=numbers(1, 4, 130, 130).astype("f"))
+            )
+    for other in found[1:]:
+        assert all(np.array_equal(other[name], found[0][name]) for name in found[0])
+
+
+@pytest.mark.parametrize("length", [-1, 41, 2**62])
+def test_a_length_out_of_range_is_refused(three: Any, length: int) -> None:
+    with pytest.raises(pf.LabelError, match=rf"length of sample 1 is {length}"):
+        run(*three, heads=2, lengths=np.array([3, length]))
+
+
+def test_scratch_grows_with_the_tokens_and_not_with_their_square() -> None:
+    sizes = []
+    for tokens in (512, 1024, 2048, 4096):
+        x = pf.Placeholder("x", shape=(1, tokens, 128))
+        y = seq.Attention(x, x, x, heads=2)
+        grad = seq.AttentionGrad(*y.inputs, y, y[1], x, heads=2)
+        both = [
+            n.scratch_bytes([None if v is None else v.spec for v in n.inputs]) for n in (y, grad)
+        ]
+        sizes.append(sum(both))
+    assert all(b < 2.01 * a for a, b in itertools.pairwise(sizes))
+
+
+WRONG = [
+    (lambda x: seq.Attention(x, x, x, heads=3), pf.ShapeError, "do not divide"),
+    (lambda x: seq.Attention(x, x, x, heads=4, kv_heads=3), pf.ShapeError, "kv_heads"),
+    (lambda x: seq.Attention(x, x, heads=4), pf.ShapeError, "both"),
+    (lambda x: seq.Attention(x, heads=3), pf.ShapeError, "side by side"),
+    (lambda x: seq.Attention(x, x, x, heads=0), pf.ArgumentError, "heads"),
+    (lambda x: seq.Attention(x, x, x, heads=2, window=0), pf.ArgumentError, "window"),
+    (lambda x: seq.MultiHeadAttention(3)(x), pf.ShapeError, "does not divide"),
+    (lambda x: seq.MultiHeadAttention(4, kv_heads=3), pf.ArgumentError, "kv_heads"),
+    (lambda x: seq.MultiHeadAttention(8, rotary=True)(x), pf.ShapeError, "even size"),
+    (lambda x: seq.LearnedPositions(3)(x), pf.ShapeError, "3 positions"),
+    (lambda x: seq.TransformerEncoderBlock(2, attention={"hedas": 2}), pf.ArgumentError, "hedas"),
+]
+
+
+@pytest.mark.parametrize(("make", "error", "word"), WRONG)
+def test_wrong_arguments_are_named(make: Any, error: Any, word: str) -> None:
+    with pytest.raises(error, match=word):
+        make(pf.Placeholder("x", shape=(None, 5, 8)))
+
+
+# ---- layers ----
+
+
+def test_the_names_of_others_are_answered() -> None:
+    assert pf.layers.MultiHeadAttention is seq.MultiHeadAttention
+    for theirs, ours in (
+        ("MultiheadAttention", "MultiHeadAttention"),
+        ("TransformerEncoderLayer", "TransformerEncoderBlock"),
+        ("TransformerDecoderLayer", "TransformerDecoderBlock"),
+    ):
+        with pytest.raises(AttributeError, match=f"write pyframe.layers.{ours}"):
+            getattr(pf.layers, theirs)
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_a_block_agrees_with_pytorch(norm_first: bool, activation: str) -> None:
+    torch = pytest.importorskip("torch")
+    for seed in range(13):
+        rng = np.random.default_rng(seed)
+        heads, size = rng.integers(1, 4, 2)
+        units, hidden, tokens = 2 * heads * size, int(rng.integers(3, 20)), int(rng.integers(1, 30))
+        torch.manual_seed(seed)
+        theirs = torch.nn.TransformerEncoderLayer(
+            int(units), int(heads), hidden, 0.0, activation, batch_first=True,
+            norm_first=norm_first, dtype=torch.float64,
+        )  # fmt: skip
+        block = seq.TransformerEncoderBlock(int(heads), hidden, activation, norm_first)
+        x = pf.Placeholder("x", shape=(None, None, int(units)), dtype="float64")
+        lengths = pf.Placeholder("lengths", shape=(None,), dtype="int64")
+        y = block(x, lengths)
+        attention_ = theirs.self_attn
+        for parameter, value in (
+            (block.self_attention.projection.weight, attention_.in_proj_weight.T),
+            (block.self_attention.projection.offset, attention_.in_proj_bias),
+            (block.self_attention.merge.weight, attention_.out_proj.weight.T),
+            (block.self_attention.merge.offset, attention_.out_proj.bias),
+            (block.widen.weight, theirs.linear1.weight.T),
+            (block.widen.offset, theirs.linear1.bias),
+            (block.narrow.weight, theirs.linear2.weight.T),
+            (block.narrow.offset, theirs.linear2.bias),
+        ):
+            parameter.value = value.detach().numpy()
+        data, given = numbers(2, tokens, int(units), seed=seed), rng.integers(1, tokens + 1, 2)
+        hidden_keys = torch.from_numpy(np.arange(tokens) >= given[:, None])
+        theirs.train()
+        wanted = theirs(torch.from_numpy(data), src_key_padding_mask=hidden_keys)
+        got = pf.compile(y).run({x: data, lengths: given})
+        np.testing.assert_allclose(got, wanted.detach().numpy(), rtol=1e-9, atol=1e-9)
+        cost = pf.Sum(y * pf.Constant(given_dy(data.shape, data.dtype), dtype="float64"))
+        _, found = pf.compile(cost).loss_and_gradients({x: data, lengths: given})
+        (wanted * torch.from_numpy(given_dy(data.shape, data.dtype))).sum().backward()
+        gradient = found[block.self_attention.projection.weight]
+        np.testing.assert_allclose(gradient, attention_.in_proj_weight.grad.numpy().T, atol=1e-9)
+        gradient = found[block.widen.weight]
+        np.testing.assert_allclose(gradient, theirs.linear1.weight.grad.numpy().T, atol=1e-9)
+
+
+def test_rotary_scores_depend_on_the_distance_alone() -> None:
+    x = numbers(1, 1, 8)
+    for interleaved in (False, True):
+
+        def turned(place: float, x: Any = x, interleaved: bool = interleaved) -> Any:
+            return seq.Rotary.reference(x, np.array([place]), heads=1, interleaved=interleaved)
+
+        near, far = (turned(a) @ turned(a + 3.0)[0].T for a in (0.0, 50.0))
+        np.testing.assert_allclose(near, far)
