@@ -138,10 +138,10 @@ def test_the_lines_install_extras_that_exist() -> None:
     assert lines == [
         'pip install ".[demo]" && pyframe demo',
         'pip install ".[test]" && pytest -n auto',
-        'pip install "pyframe-nn[cnn,plot,sklearn]"',
+        'pip install "pyframe-nn[cnn,seq,plot,sklearn]"',
         "pip install --no-build-isolation ./plugins/pyframe-cnn && pyframe demo --images",
     ]
-    assert {"cnn", "demo", "plot", "sklearn", "test"} <= set(extras)
+    assert {"cnn", "demo", "plot", "seq", "sklearn", "test"} <= set(extras)
 
 
 def test_each_platform_has_a_state() -> None:

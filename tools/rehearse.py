@@ -39,7 +39,7 @@ from workshop import blocks
 
 ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ("build", "twine", "check-wheel-contents", "abi3audit", "wheel")
-EXTRAS = "cnn,plot,sklearn"
+EXTRAS = "cnn,plot,seq,sklearn"
 FIRST_STEP_SECONDS = 15  # what is aimed at; told, and no reason to fail: machines differ
 
 FIRST_STEP = """
