@@ -22,7 +22,7 @@ PACKAGE = ROOT / "pyframe"
 ROOMS = (
     *("native", "plugins", "graph", "ops", "engine"),
     *("optimizers", "regularizers", "constraints", "layers", "datasets", "checkpoint", "training"),
-    *("estimators", "plotting", "testing", "commands"),
+    *("estimators", "tabular", "plotting", "testing", "commands"),
 )
 
 
