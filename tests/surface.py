@@ -28,7 +28,7 @@ Record = dict[str, Any]
 # ---- the Python interface, as stubs ----
 
 # Public beside what `import pyframe` brings along: they are imported by their own names.
-MODULES = ("estimators", "hookspecs")
+MODULES = ("estimators", "hookspecs", "tabular")
 
 
 def modules(package: griffe.Module, operations: list[str]) -> dict[str, list[str]]:

@@ -423,14 +423,14 @@ def test_ctrl_c_keeps_the_model_so_far(folder, tmp_path):
         sys.executable, "-m", "pyframe", "train", "t.csv", "--target", "dear", "--epochs", "999999",
         "--validation", "0", "--out", str(tmp_path / "m.pyframe"),
     ]  # fmt: skip
-    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    line = process.stderr.readline()  # the first line of progress
-    while "epoch" not in line:
-        line = process.stderr.readline()
-    process.send_signal(signal.SIGINT)
-    rest = process.stderr.read()
-    assert process.wait(60) == 130
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        line = process.stderr.readline()  # the first line of progress
+        while "epoch" not in line:
+            line = process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+        assert process.wait(60) == 130
     assert "has the best so far" in rest
     assert TabularModel.load(tmp_path / "m.pyframe").n_iter_ > 0
 

@@ -1,6 +1,6 @@
-"""Tables: from columns of any kind to a trained network and its predictions.
+"""Tables: networks that learn from columns of any kind, and predict their target.
 
-In come frames, Arrow tables, dicts of columns, arrays, and files of them. Out come classes,
+In come frames, Arrow tables, dicts of columns, arrays, and files of them. Out go classes,
 probabilities and numbers in the target's own units. Needs the extra ``tabular``.
 """
 
