@@ -170,7 +170,8 @@ def _train(arguments: argparse.Namespace) -> int:
         ).fit(tabular.read_table(arguments.data), arguments.target)
         model.save(arguments.out)
     if model.interrupted_:
-        print(f"pyframe: stopped; {arguments.out} has the best so far", file=sys.stderr)
+        what = "the best" if arguments.validation else "what was learnt"
+        print(f"pyframe: stopped; {arguments.out} has {what} so far", file=sys.stderr)
     if arguments.plot is not None:
         _draw_losses(model, arguments.plot)
     kinds = [column["kind"] for column in model.columns_]

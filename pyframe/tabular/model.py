@@ -210,7 +210,7 @@ class TabularModel(BaseEstimator):
         unsaid = [name for name in left if name not in (self.kinds or {})]
         if unsaid:
             more = f"; and {len(left) - 8} more" if len(left) > 8 else ""
-            warn(f"columns left out: {reasons}{more}; kinds= has the last word")
+            warn(f"columns left out: {reasons}{more}; kinds=, or --kind, has the last word")
         self.feature_names_in_ = np.array(frame.columns, object)
         self.n_features_in_ = len(frame.columns)
         self._train(encode(frame, self.columns_), labels)
