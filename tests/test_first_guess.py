@@ -99,15 +99,9 @@ CLASSES = {
 MISSING = {
     kind: set(names.split())
     for kind, names in {
-        "callbacks": """
-            BackupAndRestore CSVLogger LearningRateScheduler SwapEMAWeights TensorBoard
-            TerminateOnNaN
-        """,
+        "callbacks": "",
         "layers": """
-            Attention Bidirectional Cropping2D GRU
-            Identity LSTM Masking Minimum MultiHeadAttention RNN
-            SeparableConv2D SimpleRNN
-            TimeDistributed UnitNormalization Upsample
+            Attention Cropping2D Identity Masking Minimum RNN SeparableConv2D TimeDistributed UnitNormalization Upsample
         """,
         "losses": """
             CosineEmbeddingLoss CosineSimilarity MarginRankingLoss MultiLabelSoftMarginLoss

@@ -402,14 +402,15 @@ def test_a_missing_lock_turns_these_tests_red(monkeypatch: pytest.MonkeyPatch) -
 
 # ---- nothing is left out ----
 
-# What the loop, the profiler and files need of a plan, and what reads what never changes.
+# What the loop, the profiler and files need of a plan, what reads what never changes, and what stands
+# on `predict`.
 NOT_FIRST_USES = {
     pf.Plan: "apply_gradients backward_node check_feeds claim contributions cost detect_anomaly "
     "forward_node fuse gradient graph held_feed inspect metrics named optimizer parameters "
     "prepare_restoring resolve segments skipped_steps states step_count take_over value",
-    pf.Model: "architecture as_layer build_for built feed graph inputs layers on output_names "
-    "outputs states trainable",
-    pf.Trainer: "find_learning_rate higher_is_better log_names",
+    pf.Model: "architecture as_layer build_for built classes feed graph inputs is_made_anew layers "
+    "of_parts on outcomes output_names outputs predict_classes predict_proba states trainable",
+    pf.Trainer: "epochs_asked find_learning_rate higher_is_better history log_names sample",
 }
 TABLES = {pf.Plan: GRAPHS | STEPS, pf.Model: NEW | BUILT, pf.Trainer: TRAINED}
 

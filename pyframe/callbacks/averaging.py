@@ -67,6 +67,10 @@ class WeightAverage(Callback):
     50
     """
 
+    aliases: ClassVar[tuple[str, ...]] = (
+        *("stochastic_weight_averaging", "swa", "ema", "exponential_moving_average"),
+        *("swap_ema_weights", "weight_averaging", "ema_weight_averaging"),
+    )
     _attributes: ClassVar[dict[str, str]] = {
         **dict.fromkeys(["decay", "start_epoch", "apply"], ""),
         "every": "make a new WeightAverage",
