@@ -131,7 +131,7 @@ class Loader:
     >>> X, y = np.arange(10.0).reshape(5, 2), np.arange(5)
     >>> loader = pf.data.Loader((X, y), batch_size=2, shuffle=True, seed=1)
     >>> len(loader), [labels.tolist() for _, labels in loader]
-    (3, [[3, 4], [2, 1], [0]])
+    (3, [[3, 0], [4, 1], [2]])
     """
 
     def __init__(
