@@ -101,7 +101,8 @@ MISSING = {
     for kind, names in {
         "callbacks": "",
         "layers": """
-            Attention Cropping2D Identity Masking Minimum RNN SeparableConv2D TimeDistributed UnitNormalization Upsample
+            Attention Cropping2D Identity Masking Minimum RNN SeparableConv2D TimeDistributed
+            UnitNormalization Upsample
         """,
         "losses": """
             CosineEmbeddingLoss CosineSimilarity MarginRankingLoss MultiLabelSoftMarginLoss

@@ -402,8 +402,8 @@ def test_a_missing_lock_turns_these_tests_red(monkeypatch: pytest.MonkeyPatch) -
 
 # ---- nothing is left out ----
 
-# What the loop, the profiler and files need of a plan, what reads what never changes, and what stands
-# on `predict`.
+# What the loop, the profiler and files need of a plan, what reads what never changes, and what
+# stands on `predict`.
 NOT_FIRST_USES = {
     pf.Plan: "apply_gradients backward_node check_feeds claim contributions cost detect_anomaly "
     "forward_node fuse gradient graph held_feed inspect metrics named optimizer parameters "

@@ -156,7 +156,7 @@ def test_a_position_counted_apart_from_the_steps_is_noticed(
             return original(self)
         return original(self)._replace(
             epochs=noted,
-            batch=self.batches,
+            batch=self.tally.batches,
             history={key: values[:noted] for key, values in self.history.items()},
         )
 

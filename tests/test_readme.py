@@ -55,6 +55,8 @@ def test_python_runs(
         pytest.importorskip("sklearn")
     if "plotting" in code:
         pytest.importorskip("matplotlib")
+    if "pyframe_seq" in code:
+        pytest.importorskip("pyframe_seq", reason="its plugin runs the pages on sequences")
     monkeypatch.chdir(tmp_path)
     padded = "\n" * (line - 1) + code  # so that a traceback names the line of the page
     exec(compile(padded, str(page), "exec"), {"__name__": "example"})
