@@ -445,7 +445,6 @@ CHANGE_FAULTS = [
         (old, new, lambda: test_callbacks.test_the_model_ends_with_the_average(None, "step", 2))
         for old, new in [
             ("1.0 / (count + 1.0)", "1.0 / (count + 2.0)"),
-            ("if (count < 0) return PF_OK;", ""),
             ("c.part * (p[i] - a[i]);", "c.part * p[i];"),
         ]
     ),

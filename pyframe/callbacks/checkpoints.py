@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 from collections.abc import Callable
@@ -138,8 +137,10 @@ class ModelCheckpoint(Monitor):
             self._save(trainer, path)
         for _, old in dropped:
             if old != path:
-                with contextlib.suppress(FileNotFoundError):
+                try:
                     os.remove(old)
+                except FileNotFoundError as error:
+                    raise_if_signalled(error)
 
     def training_state(self, trainer: Any) -> dict[str, Any]:
         return {**super().training_state(trainer), "kept": [list(one) for one in self.kept]}

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from pyframe.callbacks.base import Callback, Logs, counted
-from pyframe.errors import ArgumentError, check_integer, check_number
+from pyframe.errors import ArgumentError, check_integer, check_number, raise_if_signalled
 from pyframe.training.history import History
 
 
@@ -71,7 +71,8 @@ class LearningRateScheduler(Callback):
         rate_of(trainer, self)
         try:  # classes of C have no signature
             self._takes_rate = len(inspect.signature(self.schedule).parameters) > 1
-        except ValueError:
+        except ValueError as error:
+            raise_if_signalled(error)
             self._takes_rate = False
 
     def on_epoch_start(self, trainer: Any, epoch: int) -> None:

@@ -15,7 +15,7 @@ import pandas as pd
 
 from pyframe.attributes import flag, number, one_of
 from pyframe.checkpoint.schema import list_of, record, text
-from pyframe.errors import ArgumentError, DatasetError
+from pyframe.errors import ArgumentError, DatasetError, raise_if_signalled
 from pyframe.graph.spec import Array
 
 Column = dict[str, Any]
@@ -49,6 +49,7 @@ def as_frame(data: Any, what: str = "X") -> pd.DataFrame:
         try:
             data = pd.DataFrame(data)
         except (TypeError, ValueError) as error:
+            raise_if_signalled(error)
             raise DatasetError(f"{what} is no table: {error}") from error
         if isinstance(data.columns, pd.RangeIndex):
             data = data.infer_objects().set_axis([f"x{i}" for i in data.columns], axis=1)
@@ -231,6 +232,7 @@ def _kind(values: pd.Series, most: int) -> tuple[str, str]:
     try:
         distinct = found.nunique()
     except TypeError as error:
+        raise_if_signalled(error)
         raise _wrong(values, values.notna(), "neither number, text nor date") from error
     if distinct == 1 and len(found) == len(values):
         return LEFT_OUT, f"it is always {found.iloc[0]!s:.40}"

@@ -130,6 +130,7 @@ def _json_lines(file: BinaryIO, source: str) -> pd.DataFrame:
             try:
                 row = json.loads(line)
             except ValueError as error:
+                raise_if_signalled(error)
                 raise DatasetError(f"{source}, line {number} is no JSON: {error}") from error
             if not isinstance(row, dict):
                 raise DatasetError(f"{source}, line {number} is no object with columns")

@@ -158,13 +158,13 @@ class Fit:
         """
         try:
             self._run(resume)
-        except Exception as error:
+        except BaseException as error:
             if self.begun and self.validation is None:
                 self._note_epochs(self.done)
             self._add_note(error)
             raise
 
-    def _add_note(self, error: Exception) -> None:
+    def _add_note(self, error: BaseException) -> None:
         """Say of an exception which callback raised it, and what there is in spite of it."""
         if not self.begun:  # nothing has changed
             return
