@@ -37,7 +37,7 @@ def found(name: str) -> Any:
 
 def test_there_are_rows_and_an_honest_no() -> None:
     assert len(ROWS) > 70 and len(NAMES) > 90
-    assert sum(row[1] == "no" for row in ROWS) > 3
+    assert sum(row[1] == "no" for row in ROWS) > 5
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if not n.startswith("pyframe-")])
@@ -56,6 +56,6 @@ def test_a_no_is_a_no() -> None:
     """What is said to be missing is not found under the names that one would guess."""
     from pyframe.plugins.registry import registries
 
-    missing = {"lstm", "gru", "multi_head_attention"}
+    missing = {"lstm", "gru", "multi_head_attention", "separable_conv2d", "adafactor"}
     everything = {name for registry in registries.values() for name in registry.built_ins()}
     assert not missing & everything

@@ -529,3 +529,13 @@ def test_a_model_that_looks_at_several_rows_together_is_not_cut(
     whole = model.predict(big)
     monkeypatch.setattr(batches, "BYTES_AT_ONCE", 1 << 16)
     np.testing.assert_array_equal(model.predict(big), whole)
+
+
+def test_what_is_wrong_with_a_batch_is_told_by_its_row() -> None:
+    x = np.ones((4, 2))
+    x[2, 1] = np.nan
+    trainer = pf.Trainer(pf.Sequential([pf.layers.Dense(1)]), optimizer="sgd")
+    with pytest.warns(pf.DivergenceWarning, match="in row 2 of the last batch"):
+        trainer.fit([(x, np.ones(4))], epochs=1, verbose=0)
+    with pytest.warns(pf.DivergenceWarning, match="in row 2 of the data"):
+        trainer.fit(x, np.ones(4), epochs=1, verbose=0)

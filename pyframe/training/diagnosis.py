@@ -28,8 +28,12 @@ OVERFLOW = (
 )
 
 
-def first_nonfinite(goal: CompiledGoal, arrays: Mapping[Placeholder, Array]) -> str:
+def first_nonfinite(
+    goal: CompiledGoal, arrays: Mapping[Placeholder, Array], of: str = "the data"
+) -> str:
     """Say what holds NaN or infinity first, and why; empty if nothing is found.
+
+    `of` says what the arrays are rows of.
 
     Looked at, in this order: the data, the parameters, and each node on the way to the loss, for
     the first rows of the data.
@@ -40,7 +44,7 @@ def first_nonfinite(goal: CompiledGoal, arrays: Mapping[Placeholder, Array]) -> 
             kind = "targets" if placeholder in goal.targets else "data"
             return (
                 f"the first bad node is {placeholder.label()!r}: the {kind} hold "
-                f"{_what(array[rows[0]])} in row {rows[0]}"
+                f"{_what(array[rows[0]])} in row {rows[0]} of {of}"
                 + (f", and in {len(rows) - 1} rows more" if len(rows) > 1 else "")
             )
     order = topological_order([goal.plan.cost] if goal.plan.cost is not None else [])

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pyframe.callbacks import Callback, FittingTrainer, ModelCheckpoint
+from pyframe.engine.batches import BatchLoop
 from pyframe.engine.execution import SECONDS_PER_LOOK
 from pyframe.engine.loop import Loop
 from pyframe.errors import DivergenceWarning, warn
@@ -291,7 +292,8 @@ class Fit:
         self._has_warned = True
         epochs, what, value = self.diverged
         data = self.validation if what != "loss" and self.validation is not None else self.loop
-        where = first_nonfinite(self.goal, data.arrays)
+        of = "the last batch" if isinstance(data, BatchLoop) else "the data"
+        where = first_nonfinite(self.goal, data.arrays, of)
         warn(
             f"the {what} is {value} after {epochs} epoch{'s' if epochs > 1 else ''}: "
             f"{where or 'the training has diverged'}; what helps: numpy.isfinite(X).all() "

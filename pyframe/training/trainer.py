@@ -145,6 +145,8 @@ class Trainer(Strict):
     def sample(self, rows: int) -> dict[Any, Any]:
         """Return the first rows that the fit under way trains on, as a feed of `plan`.
 
+        Of a fit on batches they are those of the batch at hand.
+
         For callbacks, which look at gradients and activations.
 
         Raises
