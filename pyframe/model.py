@@ -31,7 +31,15 @@ from pyframe.errors import (
 from pyframe.graph.arrays import is_lazy, lazily, plain_array
 from pyframe.graph.node import Node, Parameter, Placeholder, State, Value
 from pyframe.graph.order import Graph, on_other_inputs
-from pyframe.graph.spec import Array, Shape, check_shape, convert, describe, float_dtype
+from pyframe.graph.spec import (
+    Array,
+    Shape,
+    check_shape,
+    convert,
+    describe,
+    empty_rows,
+    float_dtype,
+)
 from pyframe.layers.base import (
     Layer,
     LayerLike,
@@ -542,7 +550,7 @@ class Model(LayerLike, Strict):
         for part in parts:
             outputs = part if several else [part]
             if count and not whole and all(a.ndim for a in outputs):
-                whole = [np.empty((count, *a.shape[1:]), a.dtype) for a in outputs]
+                whole = [empty_rows(count, a, "the outputs") for a in outputs]
             for i, array in enumerate(outputs):
                 if whole:
                     whole[i][done : done + len(array)] = array

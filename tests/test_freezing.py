@@ -184,7 +184,7 @@ def test_a_new_optimizer_counts_and_begins_anew() -> None:
 # ---- planted faults ----
 
 
-@pytest.mark.parametrize("moment", [(pf.Trainer, "_feeds"), (CompiledGoals, "train_on")])
+@pytest.mark.parametrize("moment", [(pf.Trainer, "_data"), (CompiledGoals, "train_on")])
 @pytest.mark.parametrize("change", ["trainable", "option"])
 def test_a_change_while_a_fit_begins_asks_for_another_fit(
     moment: tuple[type, str], change: str, monkeypatch: pytest.MonkeyPatch

@@ -390,6 +390,12 @@ CALLS: dict[str, tuple[Callable[[Calls], Any], type[Exception]]] = {
     "the value of a number": (lambda c: c.plan.value(1), pf.GraphError),
     "rows without end": (lambda c: pf.compile(c.out).run({c.x: c.many}), pf.ResourceError),
     "rows to predict": (lambda c: c.model.predict(c.many), pf.ResourceError),
+    "rows to evaluate": (lambda c: c.trainer.evaluate(c.many, c.many[:, :2]), pf.ResourceError),
+    "rows to fit": (lambda c: c.trainer.fit(c.many, c.many[:, :2], 1), pf.ResourceError),
+    "rows of a batch": (
+        lambda c: c.trainer.fit(c.many, c.many[:, :2], 1, None, shuffle=False),
+        pf.ResourceError,
+    ),
     "save": (lambda c: c.model.save("a\0b"), pf.ArgumentError),
     "load": (lambda c: pf.load("a\0b"), pf.ArgumentError),
     "trainer.save": (lambda c: c.trainer.save("a\0b"), pf.ArgumentError),

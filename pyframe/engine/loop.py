@@ -17,7 +17,7 @@ from pyframe.engine.program import Context, Specialization
 from pyframe.engine.state import Average, check_rate
 from pyframe.errors import ArgumentError, CopyError, LabelError, check_integer
 from pyframe.graph.node import Placeholder, Value
-from pyframe.graph.spec import Array, describe
+from pyframe.graph.spec import Array, describe, empty_rows
 from pyframe.native.core import ffi, lib, pointer, typed_pointer
 from pyframe.native.guards import reading
 
@@ -265,7 +265,7 @@ class Loop:
         loop = self._new_loop(sum(self._full.program.record_widths))
         loop.full = self._full_context.pointer
         loop.tail = self._tail_context.pointer if self._tail_context else ffi.NULL
-        self._rows = np.empty(self.samples, np.int64)
+        self._rows = empty_rows(self.samples, np.zeros(1, np.int64), "the order")
         loop.order = typed_pointer("int64_t *", self._rows)
         loop.samples, loop.batch, loop.part = self.samples, self.step_rows, self.batch_size
         self._alive = [self._feed_table(loop)]
@@ -282,7 +282,7 @@ class Loop:
             feed.row_bytes = array.nbytes // len(array)
             feed.full_rows = ffi.NULL
             if self._flags & (lib.PF_LOOP_SHUFFLE | lib.PF_LOOP_GATHER):
-                rows = np.empty((self.batch_size, *array.shape[1:]), array.dtype)
+                rows = empty_rows(self.batch_size, array, "a batch")
                 feed.full_rows = pointer(rows)
                 kept.append(rows)
         loop.feeds, loop.feed_count = table, len(bases)

@@ -121,6 +121,17 @@ def convert(value: Any, dtype: np.dtype[Any], what: str) -> Array:
         ) from error
 
 
+def empty_rows(count: int, like: Array, what: str) -> Array:
+    """Return an array for `count` rows like those of another one, or raise `ResourceError`."""
+    try:
+        return np.empty((count, *like.shape[1:]), like.dtype)
+    except (MemoryError, ValueError) as error:  # the latter of more than can be counted
+        raise_if_signalled(error)
+        raise ResourceError(
+            f"there is no memory for {what} of {count:,} rows; give fewer at a time: {error}"
+        ) from error
+
+
 def check_shape(shape: Any, what: str) -> Shape:
     """Return a shape as a tuple, or raise `ShapeError`."""
     if isinstance(shape, int | np.integer):
