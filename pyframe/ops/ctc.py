@@ -164,19 +164,16 @@ def _aligned(labels: Any, log_p: Any, blank: int) -> tuple[float, Any]:
     places = np.full(2 * len(labels) + 1, blank)
     places[1::2] = labels
     count = len(places)
-    skips = [s > 2 and s % 2 == 1 and places[s] != places[s - 2] for s in range(count)]
+    skips = np.zeros(count, bool)  # blanks are not passed over, nor what divides two equal labels
+    skips[3::2] = places[3::2] != places[1:-2:2]
 
     def sums(start: Any, rows: Any, skip: Any) -> list[Any]:
         """Return the sums over all beginnings of alignments, frame by frame."""
         result = [start]
         for row in rows:
-            before, now = result[-1], np.full(count, -np.inf)
-            for s in range(count):
-                now[s] = before[s]
-                if s > 0:
-                    now[s] = np.logaddexp(now[s], before[s - 1])
-                if skip[s]:
-                    now[s] = np.logaddexp(now[s], before[s - 2])
+            before, now = result[-1], result[-1].copy()
+            now[1:] = np.logaddexp(now[1:], before[:-1])
+            now[2:][skip[2:]] = np.logaddexp(now[2:], before[:-2])[skip[2:]]
             result.append(now + row)
         return result
 
@@ -188,9 +185,8 @@ def _aligned(labels: Any, log_p: Any, blank: int) -> tuple[float, Any]:
     a = np.array(sums(first, emitted[1:], skips))
     last = np.full(count, -np.inf)
     last[-2:] = emitted[-1, -2:]
-    turned = [False] * count  # backwards, place s is reached from s + 2 if s + 2 may skip
-    for s in range(count - 2):
-        turned[count - 1 - s] = skips[s + 2]
+    turned = np.zeros(count, bool)  # backwards, place s is reached from s + 2 if s + 2 may skip
+    turned[2:] = skips[:1:-1]
     b = np.array(sums(last[::-1], emitted[-2::-1, ::-1], turned))[::-1, ::-1]
     log_total = np.logaddexp.reduce(a[-1, -2:])
     if log_total == -np.inf:

@@ -24,7 +24,7 @@ from pyframe.testing.behaviour import THREADS, close, repeat, same_bits
 from pyframe.testing.runner import Checks, Expected, fail, require, run_checks
 
 BOWL_STEPS = 400
-BUILDS = 100
+BUILDS = 25
 # The share of a bowl's initial cost that may be left; more for a search without gradients.
 LEFT, LEFT_BY_SEARCH = 0.02, 0.5
 MANY = 200_003  # enough elements for several threads, and a prime
