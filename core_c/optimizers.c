@@ -679,26 +679,53 @@ typedef struct {
 
 int PF_RARE(muon_update)(const pf_call *call);
 #if PF_DEFINES_RARE
-/* c = a b, or with `scale` c += scale a b; a (m, k) and b (k, n), each transposed if its flag is
- * set
- */
+/* c += a b; a (m, k), b (k, n) */
 static void muon_product(const pf_call *call, int64_t m, int64_t n, int64_t k, const real *a,
-                         int a_transposed, const real *b, int b_transposed, real *c, double scale) {
+                         const real *b, real *c) {
     pf_gemm g = {.size = sizeof(pf_gemm),
                  .m = m,
                  .n = n,
                  .k = k,
                  .a = a,
-                 .a_row = a_transposed ? 1 : k,
-                 .a_step = a_transposed ? m : 1,
+                 .a_row = k,
+                 .a_step = 1,
                  .b = b,
-                 .b_row = b_transposed ? k : n,
-                 .b_transposed = b_transposed,
+                 .b_row = n,
                  .c = c,
                  .c_row = n,
-                 .accumulate = scale != 0,
-                 .scale = scale};
+                 .accumulate = 1,
+                 .scale = 1};
     call->host->gemm(PF_REAL_BITS)->run(&g);
+}
+
+/* Rows of a symmetric product that are computed at a time, up to the diagonal. */
+enum { MUON_ROWS = 64 };
+
+/* c = a a^T (side, side), or with `scale` c += scale a a^T for a symmetric c; a is (side, k), or
+ * the transpose of what is there. Half of it is computed, and the other half is its mirror image.
+ */
+static void muon_square(const pf_call *call, int64_t side, int64_t k, const real *a,
+                        int a_transposed, real *c, double scale) {
+    for (int64_t i = 0; i < side; i += MUON_ROWS) {
+        const int64_t m = side - i < MUON_ROWS ? side - i : MUON_ROWS;
+        pf_gemm g = {.size = sizeof(pf_gemm),
+                     .m = m,
+                     .n = i + m,
+                     .k = k,
+                     .a = a + (a_transposed ? i : i * k),
+                     .a_row = a_transposed ? 1 : k,
+                     .a_step = a_transposed ? side : 1,
+                     .b = a,
+                     .b_row = a_transposed ? side : k,
+                     .b_transposed = !a_transposed,
+                     .c = c + i * side,
+                     .c_row = side,
+                     .accumulate = scale != 0,
+                     .scale = scale};
+        call->host->gemm(PF_REAL_BITS)->run(&g);
+    }
+    for (int64_t i = 0; i < side; i++)
+        for (int64_t j = 0; j < i; j++) c[j * side + i] = c[i * side + j];
 }
 
 /* The orthogonal matrix nearest to x (rows, columns), roughly: its singular values come near 1, by
@@ -714,16 +741,16 @@ static real *muon_orthogonal(const pf_call *call, int64_t rows, int64_t columns,
     PF_RARE_INDEPENDENT
     for (int64_t i = 0; i < n; i++) x[i] = (real)(x[i] * scale);
     for (int64_t step = 0; step < steps; step++) {
-        muon_product(call, side, side, along, x, tall, x, !tall, s, 0);
+        muon_square(call, side, along, x, tall, s, 0);
         PF_RARE_INDEPENDENT
         for (int64_t i = 0; i < side * side; i++) q[i] = (real)b * s[i];
-        muon_product(call, side, side, side, s, 0, s, 0, q, c);
+        muon_square(call, side, side, s, 0, q, c);
         PF_RARE_INDEPENDENT
         for (int64_t i = 0; i < n; i++) other[i] = (real)a * x[i];
         if (tall)
-            muon_product(call, rows, columns, side, x, 0, q, 0, other, 1);
+            muon_product(call, rows, columns, side, x, q, other);
         else
-            muon_product(call, rows, columns, side, q, 0, x, 0, other, 1);
+            muon_product(call, rows, columns, side, q, x, other);
         real *kept = x;
         x = other, other = kept;
     }
