@@ -39,9 +39,9 @@ def check_zero_extents(
     """Set each axis of each operand to 0, together with those that the shape rule ties to it.
 
     What the shape rule refuses with a `PyframeError` is not legal. Everything else is called, in
-    both dtypes, with guard words around every operand, and is compared with the reference as in
-    `check_forward`, unless there are labels but no classes. So are the gradients, as in
-    `check_gradients`, if `kernels` is not given.
+    both dtypes (those of `besides` in float32), with guard words around every operand, and is
+    compared with the reference as in `check_forward`, unless there are labels but no classes. So
+    are the gradients, as in `check_gradients`, if `kernels` is not given.
 
     Parameters
     ----------
@@ -69,7 +69,8 @@ def check_zero_extents(
     seen: dict[str, bool] = {}
     for case, origin in all_cases(op_class, shapes, seed):
         for empty, what in _empty_cases(op_class, case, seen):
-            for dtype, each in itertools.product(("float32", "float64"), (kernels, *besides)):
+            every = [("float32", each) for each in (*besides, kernels)] + [("float64", kernels)]
+            for dtype, each in every:
                 subject = Subject(op_class, empty, dtype, f"{origin} with {what}", each)
                 try:
                     _check(subject)
