@@ -98,6 +98,49 @@ def test_probabilities_that_no_float_holds() -> None:
     np.testing.assert_allclose(slope, exact, rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("share", [0.3, 1.0])
+@pytest.mark.parametrize("length", [1, 2, 40])
+def test_logits_near_the_largest_number(dtype: str, share: float, length: int) -> None:
+    """Where the loss is a number it is right, as that of `CrossEntropy` is; there is no NaN."""
+    most = float(np.finfo(dtype).max)
+    rng = np.random.default_rng(length)
+    y, frames = rng.integers(1, 3, (2, length)), 2 * length + 1
+    x = rng.choice([-share, share], (2, frames, 3)) * most
+    x = x.astype(dtype)
+    labels = pf.Placeholder("labels", shape=y.shape, dtype="int64")
+    logits = pf.Parameter(x, "logits", dtype=dtype)
+    for reduction in ("none", "mean"):
+        for weight in (None, np.array([1.0, 0.0])):
+            loss = pf.CtcLoss(labels, logits, weight, reduction)
+            total = pf.Sum(loss)
+            value = pf.compile(loss).run({labels: y})
+            _, slopes = pf.compile(total).loss_and_gradients({labels: y})
+            assert not np.isnan(value).any() and (value >= 0).all()
+            assert not np.isnan(slopes[logits]).any()
+            assert np.abs(slopes[logits]).max() <= 1
+    _, slope = pf.compile(list(pf.CtcNll(labels, logits))).run({labels: y})
+    for i in range(2):  # in units of the largest number: the dearest logit decides everything
+        wide = pf.CtcNll.reference(y[i : i + 1], x[i : i + 1].astype(np.longdouble), blank=0)
+        if dtype == "float32" or np.isfinite(float(wide[0][0])):
+            assert np.abs(slope[i].sum(-1)).max() < 1e-6
+            assert np.abs(slope[i]).max() > 0.4
+
+
+@pytest.mark.parametrize(("frames", "length"), [(30_000, 10), (4000, 1500)])
+def test_very_long_targets(frames: int, length: int) -> None:
+    """Each frame gives out the whole of its probability, as far into the sequence as it is."""
+    rng = np.random.default_rng(0)
+    y, x = rng.integers(1, 4, (1, length)), 30 * rng.normal(size=(1, frames, 4))
+    loss, slope = computed(y, x)
+    assert 1e4 < loss[0] < np.inf
+    np.testing.assert_allclose(slope.sum(-1), 0, atol=1e-14)
+    assert np.abs(slope).max() <= 1
+    wanted, exact = pf.CtcNll.reference(y, x, None, blank=0)
+    np.testing.assert_allclose(loss, wanted, rtol=1e-12)
+    np.testing.assert_allclose(slope, exact, atol=1e-7)
+
+
 def test_too_few_frames_cost_infinity_and_move_nothing() -> None:
     loss, slope = computed(np.array([[1, 1], [1, 2]]), RNG.normal(size=(2, 2, 3)))
     assert np.isinf(loss[0])

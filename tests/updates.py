@@ -184,6 +184,15 @@ def adagrad(
     return p
 
 
+def adagrad_of_keras(p, gradients, rate, initial_accumulator_value=0.1, epsilon=1e-7):
+    """Keras 3, keras/src/optimizers/adagrad.py: epsilon within the root."""
+    s = np.full_like(p, initial_accumulator_value)
+    for g in gradients:
+        s = s + g**2
+        p = p - rate * g / np.sqrt(s + epsilon)
+    return p
+
+
 def adadelta(
     p,
     gradients,
@@ -333,6 +342,13 @@ NAMES = {
 }
 DECOUPLED = {"weight_decay": 0.05, "decoupled_weight_decay": True}
 
+
+def adagrad_like_keras(rate, initial_accumulator_value=0.1, epsilon=1e-7, **more):
+    """Return what the docstring of `Adagrad` says that Keras' is."""
+    begun = initial_accumulator_value + epsilon
+    return opt.Adagrad(rate, initial_accumulator=begun, epsilon=1e-30, **more)
+
+
 UPDATES: dict[str, Update] = {
     "sgd": Update(opt.SGD, sgd, {}, "SGD"),
     "sgd, decay": Update(opt.SGD, sgd, {"weight_decay": 0.1}, "SGD"),
@@ -383,6 +399,15 @@ UPDATES: dict[str, Update] = {
         adagrad,
         {"weight_decay": 0.05, "learning_rate_decay": 0.1, "initial_accumulator": 0.5},
         "Adagrad",
+    ),
+    "adagrad, begun": Update(
+        opt.Adagrad, adagrad, {"initial_accumulator": 0.1, "epsilon": 1e-3}, "Adagrad"
+    ),
+    "adagrad, Keras": Update(adagrad_like_keras, adagrad_of_keras, {}),
+    "adagrad, Keras, great epsilon": Update(
+        adagrad_like_keras,
+        adagrad_of_keras,
+        {"initial_accumulator_value": 0.0, "epsilon": 1e-2},
     ),
     "adagrad, decoupled": Update(opt.Adagrad, adagrad, DECOUPLED),
     "adadelta": Update(opt.Adadelta, adadelta, {}, "Adadelta", 1.0),
