@@ -157,10 +157,10 @@ static void softmax(const real *x, int64_t n, double *p, double *log_p) {
     PF_RARE_INDEPENDENT
     for (int64_t k = 0; k < n; k++) p[k] = pf_exp((double)x[k] - top);
     for (int64_t k = 0; k < n; k++) sum += p[k];
-    const double lse = top + pf_log(sum);
+    const double log_sum = pf_log(sum);
     for (int64_t k = 0; k < n; k++) {
         p[k] /= sum;
-        log_p[k] = (double)x[k] - lse;
+        log_p[k] = (double)x[k] - top - log_sum; /* top + log_sum is top, of great numbers */
     }
 }
 

@@ -111,20 +111,30 @@ def test_logits_near_the_largest_number(dtype: str, share: float, length: int) -
     labels = pf.Placeholder("labels", shape=y.shape, dtype="int64")
     logits = pf.Parameter(x, "logits", dtype=dtype)
     for reduction in ("none", "mean"):
-        for weight in (None, np.array([1.0, 0.0])):
-            loss = pf.CtcLoss(labels, logits, weight, reduction)
-            total = pf.Sum(loss)
-            value = pf.compile(loss).run({labels: y})
-            _, slopes = pf.compile(total).loss_and_gradients({labels: y})
-            assert not np.isnan(value).any() and (value >= 0).all()
-            assert not np.isnan(slopes[logits]).any()
-            assert np.abs(slopes[logits]).max() <= 1
-    _, slope = pf.compile(list(pf.CtcNll(labels, logits))).run({labels: y})
-    for i in range(2):  # in units of the largest number: the dearest logit decides everything
-        wide = pf.CtcNll.reference(y[i : i + 1], x[i : i + 1].astype(np.longdouble), blank=0)
-        if dtype == "float32" or np.isfinite(float(wide[0][0])):
-            assert np.abs(slope[i].sum(-1)).max() < 1e-6
-            assert np.abs(slope[i]).max() > 0.4
+        value = pf.compile(pf.CtcLoss(labels, logits, None, reduction)).run({labels: y})
+        total = pf.Sum(pf.CtcLoss(labels, logits, None, reduction))
+        _, slopes = pf.compile(total).loss_and_gradients({labels: y})
+        assert (value >= 0).all()  # and so no NaN
+        assert np.abs(slopes[logits]).max() <= 1
+    loss, slope = pf.compile(list(pf.CtcNll(labels, logits))).run({labels: y})
+    assert np.abs(slope.sum(-1)).max() < 1e-6
+    # Beside differences of 1e6 nothing else counts either, and so all is as with these.
+    wanted, exact = pf.CtcNll.reference(y, x / most * 1e6, None, blank=0)
+    with np.errstate(over="ignore"):
+        np.testing.assert_allclose(loss, (wanted * (most / 1e6)).astype(dtype), rtol=1e-5)
+    if dtype == "float32":  # of float64 sums of logits are not exact, nor finite
+        p = (x == x.max(-1, keepdims=True)) / (x == x.max(-1, keepdims=True)).sum(-1, keepdims=True)
+        got, right = p - slope, p - exact  # the share of the alignments that pass here
+        for share in (0, 1):  # how many are alike is nothing beside what they cost
+            np.testing.assert_allclose(got[np.abs(right - share) < 1e-9], share, atol=1e-6)
+
+
+def test_large_logits_that_are_alike() -> None:
+    """What they have in common changes nothing: not a bit of them is lost."""
+    y, x = np.array([[1, 2, 1]]), RNG.integers(-9, 9, (1, 40, 3)).astype(float)
+    near, far = computed(y, x), computed(y, x + 2.0**49)
+    np.testing.assert_allclose(far[0], near[0], rtol=1e-14)
+    np.testing.assert_allclose(far[1], near[1], rtol=1e-12)
 
 
 @pytest.mark.parametrize(("frames", "length"), [(30_000, 10), (4000, 1500)])

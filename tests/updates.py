@@ -6,6 +6,7 @@ follow, and what PyTorch calls them.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -184,12 +185,12 @@ def adagrad(
     return p
 
 
-def adagrad_of_keras(p, gradients, rate, initial_accumulator_value=0.1, epsilon=1e-7):
-    """Keras 3, keras/src/optimizers/adagrad.py: epsilon within the root."""
-    s = np.full_like(p, initial_accumulator_value)
+def adagrad_of_keras(p, gradients, rate, a=0.1, e=1e-7, **ours):
+    """Keras 3, keras/src/optimizers/adagrad.py: begun at a, with an epsilon e within the root."""
+    s = np.full_like(p, a)
     for g in gradients:
         s = s + g**2
-        p = p - rate * g / np.sqrt(s + epsilon)
+        p = p - rate * g / np.sqrt(s + e)
     return p
 
 
@@ -342,13 +343,6 @@ NAMES = {
 }
 DECOUPLED = {"weight_decay": 0.05, "decoupled_weight_decay": True}
 
-
-def adagrad_like_keras(rate, initial_accumulator_value=0.1, epsilon=1e-7, **more):
-    """Return what the docstring of `Adagrad` says that Keras' is."""
-    begun = initial_accumulator_value + epsilon
-    return opt.Adagrad(rate, initial_accumulator=begun, epsilon=1e-30, **more)
-
-
 UPDATES: dict[str, Update] = {
     "sgd": Update(opt.SGD, sgd, {}, "SGD"),
     "sgd, decay": Update(opt.SGD, sgd, {"weight_decay": 0.1}, "SGD"),
@@ -403,11 +397,14 @@ UPDATES: dict[str, Update] = {
     "adagrad, begun": Update(
         opt.Adagrad, adagrad, {"initial_accumulator": 0.1, "epsilon": 1e-3}, "Adagrad"
     ),
-    "adagrad, Keras": Update(adagrad_like_keras, adagrad_of_keras, {}),
+    # with the options that the docstring of `Adagrad` gives for this
+    "adagrad, Keras": Update(
+        opt.Adagrad, adagrad_of_keras, {"initial_accumulator": 0.1 + 1e-7, "epsilon": 1e-30}
+    ),
     "adagrad, Keras, great epsilon": Update(
-        adagrad_like_keras,
-        adagrad_of_keras,
-        {"initial_accumulator_value": 0.0, "epsilon": 1e-2},
+        opt.Adagrad,
+        functools.partial(adagrad_of_keras, a=0.0, e=1e-2),
+        {"initial_accumulator": 0.0 + 1e-2, "epsilon": 1e-30},
     ),
     "adagrad, decoupled": Update(opt.Adagrad, adagrad, DECOUPLED),
     "adadelta": Update(opt.Adadelta, adadelta, {}, "Adadelta", 1.0),
