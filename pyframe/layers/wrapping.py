@@ -226,11 +226,11 @@ class SpectralNorm(Reparametrized):
         matrix = Reshape(parameter, (-1, units))
         fixed = StopGradient(matrix)
         before = StopGradient(state)
-        v = MatMul(fixed, before)
-        v = StopGradient(v / _length(v))
-        new = MatMul(fixed, v, transpose_a=True)
-        new = Where(Sum(Square(new)) > SMALLEST, new / _length(new), before)
-        u = Remember(StopGradient(new), state)
+        along = MatMul(fixed, before)
+        v = StopGradient(along / _length(along))
+        back = MatMul(fixed, v, transpose_a=True)
+        found = Where(Sum(Square(back)) > SMALLEST, back / _length(back), before)
+        u = Remember(StopGradient(found), state)
         w: Value = parameter / _or_one(Sum(u * MatMul(matrix, v, transpose_a=True)), SMALLEST**0.5)
         return w
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from pyframe.graph.spec import Array, empty_rows
 
 
 def predicted(
-    plan: Plan, feed: Mapping[Placeholder, Any], outputs: Sequence[Value], size: int | None
+    plan: Plan, feed: Mapping[Placeholder, Any], outputs: list[Value], size: int | None
 ) -> Any:
     """Return the outputs for a feed, computed so many rows at a time; None: as few bytes take."""
     arrays = {
