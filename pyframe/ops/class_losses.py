@@ -1,4 +1,4 @@
-"""Losses of classes and masks, composed of other ops; see `pyframe.ops.loss_base`."""
+"""Losses of classes and masks, composed of other ops; see `pyframe.ops.loss_formulas`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pyframe.ops.activations import Sigmoid, Softplus, logistic
 from pyframe.ops.arithmetic import Exp, Log, Maximum
 from pyframe.ops.entropy import CrossEntropy
 from pyframe.ops.logits import binary_logits, class_logits
-from pyframe.ops.loss_base import LEAST, as_pair, loss
+from pyframe.ops.loss_formulas import LEAST, as_pair, loss
 from pyframe.ops.losses import REDUCTIONS, ReduceLoss, reduce_loss
 from pyframe.ops.reductions import Sum
 from pyframe.ops.softmax import LogSoftmax

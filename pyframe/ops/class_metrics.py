@@ -13,7 +13,7 @@ from pyframe.graph.op import Case, Op, same_extent
 from pyframe.graph.spec import Shape, Spec
 from pyframe.ops.logits import binary_logits
 from pyframe.ops.losses import by_row, match_target, match_weight
-from pyframe.ops.metric_base import ElementMetric, LabelMetric, Ratio, ratio
+from pyframe.ops.metrics import ElementMetric, LabelMetric, Ratio, ratio
 
 
 class Accuracy(Ratio, LabelMetric):

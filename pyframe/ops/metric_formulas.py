@@ -28,10 +28,9 @@ from pyframe.ops.class_metrics import (
 )
 from pyframe.ops.entropy import BinaryCrossEntropy, CrossEntropy
 from pyframe.ops.logits import binary_logits, class_logits
-from pyframe.ops.loss_base import as_pair
+from pyframe.ops.loss_formulas import as_pair
 from pyframe.ops.losses import as_labels, by_row
-from pyframe.ops.metric_base import ElementMetric, LabelMetric, scored
-from pyframe.ops.metrics import ElementMean
+from pyframe.ops.metrics import ElementMean, ElementMetric, LabelMetric, scored
 from pyframe.ops.reductions import Sum
 from pyframe.ops.softmax import Softmax
 

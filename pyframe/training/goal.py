@@ -31,8 +31,7 @@ from pyframe.ops.activations import logistic
 from pyframe.ops.class_metrics import BinaryAccuracy, BinaryConfusionMatrix
 from pyframe.ops.logits import before_sigmoid, behind, is_mixed
 from pyframe.ops.losses import Loss
-from pyframe.ops.metric_base import ElementMetric, Ratio
-from pyframe.ops.metrics import ElementMean, MeanOf, SumOverCount
+from pyframe.ops.metrics import ElementMean, ElementMetric, MeanOf, Ratio, SumOverCount
 from pyframe.ops.softmax import Softmax
 
 Function = Callable[..., Any]
