@@ -213,7 +213,7 @@ def _draw_counts(draw: Any) -> tuple[Any, Any, dict[str, Any]]:
     size=lambda y, y_hat, log_input=True: (
         np.exp(y_hat) + np.abs(y * y_hat) if log_input else y_hat + y * (1 + np.abs(np.log(y_hat)))
     ),
-    aliases=("poisson", "poisson_nll"),
+    aliases=("poisson", "poisson_nll", "poisson_nll_loss"),
 )
 def PoissonLoss(y: Value, y_hat: Value, log_input: bool = True) -> Value:
     """l = rate - y log(rate): counts whose rate is predicted, up to a constant of the target.
