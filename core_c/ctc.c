@@ -84,6 +84,18 @@ static double forward(const alignment *z, int in_logs) {
     return in_logs ? add_logs(a[places - 1], a[places - 2]) : a[places - 1] + a[places - 2];
 }
 
+/* a becomes the shares of the places of a frame, from logarithms whose sums a + b may be so large,
+ * with long targets and large logits, that only their sum in this frame is sure to make them 1. */
+static void log_shares(double *a, const double *b, int64_t places) {
+    double top = -INFINITY, sum = 0;
+    for (int64_t s = 0; s < places; s++) {
+        a[s] += b[s];
+        if (a[s] > top) top = a[s];
+    }
+    for (int64_t s = 0; s < places; s++) sum += a[s] = pf_exp(a[s] - top);
+    for (int64_t s = 0; s < places; s++) a[s] /= sum;
+}
+
 /* p becomes dl/dx, from the rows of a and what forward has returned. */
 static void backward(const alignment *z, int in_logs, double total) {
     const int64_t places = z->places, classes = z->classes;
@@ -99,10 +111,11 @@ static void backward(const alignment *z, int in_logs, double total) {
             memset(p, 0, (size_t)classes * sizeof *p);
             continue;
         }
-        for (int64_t s = 0; s < places; s++) { /* a becomes the share of the place, b is c */
+        /* a becomes the share of the place, b is c */
+        if (in_logs) log_shares(a, b, places);
+        for (int64_t s = 0; s < places; s++) {
             const double log_step = log_p[z->label[s]], step = p[z->label[s]];
-            const double log_share = a[s] + b[s] - total; /* at most 0, but for rounding */
-            a[s] = in_logs ? pf_exp(log_share > 0 ? 0 : log_share) : a[s] * b[s] * scale;
+            if (!in_logs) a[s] *= b[s] * scale;
             b[s] = in_logs ? b[s] + log_step : b[s] * step;
         }
         for (int64_t s = 0; s < places; s++) p[z->label[s]] -= a[s];
@@ -144,10 +157,10 @@ static void softmax(const real *x, int64_t n, double *p, double *log_p) {
     PF_RARE_INDEPENDENT
     for (int64_t k = 0; k < n; k++) p[k] = pf_exp((double)x[k] - top);
     for (int64_t k = 0; k < n; k++) sum += p[k];
-    const double lse = top + pf_log(sum);
+    const double log_sum = pf_log(sum);
     for (int64_t k = 0; k < n; k++) {
         p[k] /= sum;
-        log_p[k] = (double)x[k] - lse;
+        log_p[k] = (double)x[k] - top - log_sum; /* top + log_sum is top, of great numbers */
     }
 }
 

@@ -68,12 +68,11 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "lr": ("learning_rate",),
     "lr_decay": ("learning_rate_decay",),
     "lr_scheduler": ("schedule",),
-    "mask_zero": ("padding_index",),
     "max_epochs": ("epochs",),
     "max_grad_norm": ("clip_norm",),
     "max_iter": ("epochs", "max_evaluations"),
     "max_lr": ("learning_rate", "high"),
-    "max_norm": ("weight_constraint",),
+    "max_norm": ("clip_norm",),
     "maxval": ("high",),
     "metric": ("metrics",),
     "min_lr": ("min_learning_rate",),
@@ -86,7 +85,6 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "num_embeddings": ("vocabulary",),
     "num_epochs": ("epochs",),
     "num_groups": ("groups",),
-    "num_parameters": ("shared",),
     "out_channels": ("filters",),
     "out_features": ("units",),
     "output_dim": ("units",),
@@ -99,7 +97,6 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "scale_factor": ("factor",),
     "scheduler": ("schedule",),
     "sequence": ("layers",),
-    "shared_axes": ("shared",),
     "size": ("factor", "shape"),
     "solver": ("optimizer",),
     "stddev": ("std",),
@@ -138,14 +135,11 @@ NONE = "there is no such choice here; leave it out"
 DTYPE = "it is that of the input: Sequential(..., dtype=)"
 INSTEAD = {
     **dict.fromkeys(["compile", "safe_mode", "overwrite", "foreach", "fused", "zipped"], ALWAYS),
-    **dict.fromkeys(["affine", "bias", "center", "elementwise_affine", "return_dict"], ALWAYS),
-    **dict.fromkeys(["scale", "track_running_stats", "validation_freq"], ALWAYS),
+    **dict.fromkeys(["affine", "bias", "center", "elementwise_affine"], ALWAYS),
+    **dict.fromkeys(["scale", "track_running_stats"], ALWAYS),
     **dict.fromkeys(["auto_scale_loss", "capturable", "differentiable", "jit_compile"], NONE),
     **dict.fromkeys(["dampening", "inplace", "loss_scale_factor", "run_eagerly"], NONE),
-    **dict.fromkeys(["norm_type", "scale_grad_by_freq", "steps_per_execution", "steps"], NONE),
-    **dict.fromkeys(["baseline", "start_from_epoch", "staircase", "synchronized"], NONE),
-    **dict.fromkeys(["steps_per_epoch", "validation_steps", "validation_batch_size"], NONE),
-    **dict.fromkeys(["name", "last_epoch", "warmup_target"], NONE),
+    **dict.fromkeys(["steps_per_execution", "start_from_epoch", "synchronized", "name"], NONE),
     **dict.fromkeys(["ema_momentum", "ema_overwrite_frequency", "use_ema"], AVERAGE),
     **dict.fromkeys(["batch_size", "callbacks", "epochs", "verbose"], FIT),
     **dict.fromkeys(["loss", "metrics", "optimizer"], TRAINER),
@@ -187,6 +181,49 @@ INSTEAD = {
     "seed": "give fit a seed=",
 }
 
+SHOWS_NOTHING = {
+    "callbacks": "callbacks take part in fit; leave it out",
+    "steps": "it takes all rows, or all batches, that it is given: give it fewer",
+    "verbose": "it shows nothing; leave it out",
+}
+
+# The same for one method, or one class and those derived from it, where it means something else.
+THERE: dict[str, dict[str, str]] = {
+    "Cosine": {
+        "alpha": "write final=, a rate: alpha * learning_rate",
+        "warmup_target": "it warms up to learning_rate; leave it out",
+    },
+    "EarlyStopping": {"baseline": "the first value is what others are measured by; leave it out"},
+    "Embedding": {
+        "mask_zero": "write padding_index=0",
+        "max_norm": "write weight_constraint=pyframe.constraints.MaxNorm(max_norm, axis=-1): all "
+        "rows keep to it, not only those that are used",
+        "norm_type": "pyframe.constraints.MaxNorm has the Euclidean norm, norm_type=2",
+        "scale_grad_by_freq": "the gradient of a row is the sum over its uses; leave it out",
+    },
+    "Exponential": {"staircase": "pyframe.schedules.Step falls in steps"},
+    "Model": {
+        "name": "within others its layer has one: model.as_layer().name = ...",
+        "trainable": "set it afterwards: model.trainable = False",
+    },
+    "Model.predict": SHOWS_NOTHING,
+    "PReLU": {
+        "num_parameters": "write shared=True for num_parameters=1; else it is found from the input",
+        "shared_axes": "each channel has a slope; with shared=True all have the same",
+    },
+    "Schedule": {
+        "last_epoch": "a fit that is resumed goes on at its step; leave it out",
+        "optimizer": "give the optimizer the schedule, as in pyframe.optimizers.SGD(schedule)",
+    },
+    "Trainer.evaluate": {**SHOWS_NOTHING, "return_dict": "it always returns a dict; leave it out"},
+    "Trainer.fit": {
+        "validation_batch_size": "it is found from what memory takes; leave it out",
+        "validation_freq": "validation follows each epoch; leave it out",
+        "validation_steps": "all of validation_data is used: give it fewer rows",
+    },
+    "Trainer.predict": SHOWS_NOTHING,
+}
+
 
 def answering(function: F) -> F:
     """Have a function answer an argument that it has not with the name of the one that is meant.
@@ -224,14 +261,15 @@ def _answer(function: Any, called: Any, args: tuple[Any, ...], kwargs: dict[str,
     parameters = inspect.signature(function).parameters
     kinds = {p.kind for p in parameters.values()}
     known = [key for key in parameters if key != "self"]
-    what = function.__name__
+    what, owners = function.__name__, [function.__qualname__]
     if what == "__init__":  # the class that was called, unless another one has handed this on
         own = type(args[0])
+        owners = [base.__name__ for base in own.__mro__]
         what = own.__name__ if own.__init__ is called else function.__qualname__.split(".")[-2]
     if inspect.Parameter.VAR_KEYWORD not in kinds:
         for wrong in kwargs:
             if wrong not in parameters:
-                return f"{what} has no argument {wrong!r}; {remedy(wrong, known)}"
+                return f"{what} has no argument {wrong!r}; {remedy(wrong, known, owners)}"
     places = [k for k in known if parameters[k].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
     given = len(args) - ("self" in parameters)
     if inspect.Parameter.VAR_POSITIONAL not in kinds and given > len(places):
@@ -245,8 +283,11 @@ def _answer(function: Any, called: Any, args: tuple[Any, ...], kwargs: dict[str,
     return ""
 
 
-def remedy(wrong: str, known: Iterable[str]) -> str:
-    """Say what to write instead of an argument that there is not."""
+def remedy(wrong: str, known: Iterable[str], owners: Iterable[str] = ()) -> str:
+    """Say what to write instead of an argument that a method, or a class and its bases, has not."""
+    told = [THERE[owner][wrong] for owner in owners if wrong in THERE.get(owner, ())]
+    if told:
+        return told[0]
     known = list(known)
     named = [name for name in ELSEWHERE.get(wrong, ()) if name in known]
     if not named and wrong in INSTEAD:

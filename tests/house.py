@@ -22,6 +22,7 @@ PACKAGE = ROOT / "pyframe"
 ROOMS = (
     *("native", "plugins", "graph", "ops", "engine"),
     *("optimizers", "regularizers", "constraints", "layers", "data", "datasets", "checkpoint"),
+    "model",
     *("training", "callbacks", "estimators", "tabular", "plotting", "testing", "commands"),
 )
 

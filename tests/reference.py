@@ -142,7 +142,7 @@ def list_of_ops() -> Iterator[str]:
     rows, heads = rows_of(TABLE), families(TABLE)
     for module, classes in sorted(ops().items()):
         family = module.rpartition(".")[2]
-        yield from ("", f"## {family.capitalize()}", "")
+        yield from ("", f"## {family.replace('_', ' ').capitalize()}", "")
         head = heads.get(f"{family}.c")
         if head:
             yield from (f"{head[0].upper()}{head[1:]}", "")

@@ -155,7 +155,7 @@ METRIC = '''class QuadraticError(Rmse):
     aliases = ("quadratic",)
 
     def finalize(self, sums: Any) -> Any:
-        return _ratio(sums[0], sums[1])
+        return ratio(sums[0], sums[1])
 
 
 '''

@@ -328,10 +328,33 @@ def test_steps_add_to_an_average_without_a_stop_and_after_whatever_comes_before(
     fading = kept[0]
     for weights in kept[1:]:
         fading = 0.5 * fading + 0.5 * weights
-    np.testing.assert_allclose(weights_of(work.model), fading, rtol=1e-12, atol=1e-15)
+    given = np.concatenate([a.ravel() for a in averages[0].average.values()])
+    np.testing.assert_allclose(given, fading, rtol=1e-12, atol=1e-15)
     alike = np.concatenate([a.ravel() for a in averages[1].average.values()])
     np.testing.assert_allclose(alike, np.mean(kept, axis=0), rtol=1e-12, atol=1e-15)
     assert averages[0].count == averages[1].count == len(kept)
+
+
+@pytest.mark.parametrize("every", ["epoch", "step"])
+def test_the_model_has_an_average_that_keeps_to_its_constraints(every: str) -> None:
+    """The mean of unit vectors is shorter than 1; what is frozen, or not constrained, stays."""
+    layers = [
+        pf.layers.Dense(3, weight_constraint="unit_norm", name="unit"),
+        pf.layers.Dense(3, weight_constraint="unit_norm", name="still"),
+        pf.layers.Dense(1, bias_constraint="non_negative"),
+    ]
+    model = pf.Sequential(layers, input_shape=X.shape[1:], dtype="float64")
+    layers[1].trainable = False
+    first, average = model.get_weights(), WeightAverage(every=every)
+    pf.Trainer(model, optimizer="sgd").fit(X, Y, 4, 4, callbacks=[average], verbose=0)
+    raw, weights = average.average, model.get_weights()
+    lengths = np.linalg.norm(raw["unit/weight"], axis=0)
+    assert (lengths < 0.9999).any()
+    np.testing.assert_allclose(weights["unit/weight"], raw["unit/weight"] / lengths, rtol=1e-14)
+    assert (np.linalg.norm(first["still/weight"], axis=0) != 1).all()
+    for name in ("still/weight", "dense/weight", "dense/bias"):
+        np.testing.assert_array_equal(weights[name], raw[name])
+    np.testing.assert_array_equal(weights["still/weight"], first["still/weight"])
 
 
 @pytest.mark.parametrize("every", ["epoch", "step"])

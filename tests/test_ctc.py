@@ -98,6 +98,60 @@ def test_probabilities_that_no_float_holds() -> None:
     np.testing.assert_allclose(slope, exact, rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("share", [0.3, 1.0])
+@pytest.mark.parametrize("length", [1, 2, 40])
+def test_logits_near_the_largest_number(dtype: str, share: float, length: int) -> None:
+    """Where the loss is a number it is right, as that of `CrossEntropy` is; there is no NaN."""
+    most = float(np.finfo(dtype).max)
+    rng = np.random.default_rng(length)
+    y, frames = rng.integers(1, 3, (2, length)), 2 * length + 1
+    x = rng.choice([-share, share], (2, frames, 3)) * most
+    x = x.astype(dtype)
+    labels = pf.Placeholder("labels", shape=y.shape, dtype="int64")
+    logits = pf.Parameter(x, "logits", dtype=dtype)
+    for reduction in ("none", "mean"):
+        value = pf.compile(pf.CtcLoss(labels, logits, None, reduction)).run({labels: y})
+        total = pf.Sum(pf.CtcLoss(labels, logits, None, reduction))
+        _, slopes = pf.compile(total).loss_and_gradients({labels: y})
+        assert (value >= 0).all()  # and so no NaN
+        assert np.abs(slopes[logits]).max() <= 1
+    loss, slope = pf.compile(list(pf.CtcNll(labels, logits))).run({labels: y})
+    assert np.abs(slope.sum(-1)).max() < 1e-6
+    # Beside differences of 1e6 nothing else counts either, and so all is as with these.
+    wanted, exact = pf.CtcNll.reference(y, x / most * 1e6, None, blank=0)
+    with np.errstate(over="ignore"):
+        np.testing.assert_allclose(loss, (wanted * (most / 1e6)).astype(dtype), rtol=1e-5)
+    if dtype == "float32":  # of float64 sums of logits are not exact, nor finite
+        p = (x == x.max(-1, keepdims=True)) / (x == x.max(-1, keepdims=True)).sum(-1, keepdims=True)
+        got, right = p - slope, p - exact  # the share of the alignments that pass here
+        for share in (0, 1):  # how many are alike is nothing beside what they cost
+            np.testing.assert_allclose(got[np.abs(right - share) < 1e-9], share, atol=1e-6)
+
+
+def test_large_logits_that_are_alike() -> None:
+    """What they have in common changes nothing: not a bit of them is lost."""
+    y, x = np.array([[1, 2, 1]]), RNG.integers(-9, 9, (1, 400, 3)).astype(float)
+    near, far = computed(y, x), computed(y, x + 2.0**49)
+    assert near[0] > 600  # so that it is computed in logarithms
+    np.testing.assert_allclose(far[0], near[0], rtol=1e-14)
+    np.testing.assert_allclose(far[1], near[1], rtol=1e-12)
+
+
+@pytest.mark.parametrize(("frames", "length"), [(30_000, 10), (4000, 1500)])
+def test_very_long_targets(frames: int, length: int) -> None:
+    """Each frame gives out the whole of its probability, as far into the sequence as it is."""
+    rng = np.random.default_rng(0)
+    y, x = rng.integers(1, 4, (1, length)), 30 * rng.normal(size=(1, frames, 4))
+    loss, slope = computed(y, x)
+    assert 1e4 < loss[0] < np.inf
+    np.testing.assert_allclose(slope.sum(-1), 0, atol=1e-14)
+    assert np.abs(slope).max() <= 1
+    wanted, exact = pf.CtcNll.reference(y, x, None, blank=0)
+    np.testing.assert_allclose(loss, wanted, rtol=1e-12)
+    np.testing.assert_allclose(slope, exact, atol=1e-7)
+
+
 def test_too_few_frames_cost_infinity_and_move_nothing() -> None:
     loss, slope = computed(np.array([[1, 1], [1, 2]]), RNG.normal(size=(2, 2, 3)))
     assert np.isinf(loss[0])

@@ -120,7 +120,8 @@ def test_an_argument_from_elsewhere_is_taken_or_answered(made: Any, name: str) -
     known = [key for key in inspect.signature(function).parameters if key != "self"]
     if name in known:
         return
-    told = remedy(name, known)
+    owners = [c.__name__ for c in made.__mro__] if isinstance(made, type) else [made.__qualname__]
+    told = remedy(name, known, owners)
     assert not re.match("its arguments are|it takes none", told), told
     if found := re.fullmatch(r"write (\w+)=", told):
         assert found[1] in known

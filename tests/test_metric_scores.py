@@ -97,7 +97,7 @@ def test_scores_of_the_confusion_matrix(count: int, weighted: bool) -> None:
         ):
             wanted = theirs(y, guess, sample_weight=w)
             got = value(pf.metrics.get(name), y, x, w)
-            assert got == pytest.approx(wanted, rel=1e-11, abs=1e-12, nan_ok=True), (name, seed)
+            assert got == pytest.approx(wanted, rel=1e-12, abs=1e-12, nan_ok=True), (name, seed)
         for k in (1, 2, count):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -131,7 +131,7 @@ def test_means(weighted: bool) -> None:
             ("r2", sk.r2_score),
         ):
             wanted = theirs(real, guess, sample_weight=w)
-            assert value(pf.metrics.get(name), real, guess, w) == pytest.approx(wanted, rel=1e-11)
+            assert value(pf.metrics.get(name), real, guess, w) == pytest.approx(wanted, rel=1e-12)
         ones = (y > 1).astype(float)
         odds = x[:, 0]
         wanted = sk.brier_score_loss(ones, 1 / (1 + np.exp(-odds)), sample_weight=w)

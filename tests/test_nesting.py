@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import pyframe as pf
+from pyframe.checkpoint.container import read_arrays, read_header, serialize
 from pyframe.graph.autodiff import differentiate
 from pyframe.graph.order import Graph
 from pyframe.layers import BatchNorm, Concatenate, Dense, Dot, Dropout, Layer, Reshape
@@ -393,12 +394,102 @@ def test_a_loaded_sequential_within_a_model_is_one(tmp_path: Path) -> None:
         assert np.abs(twin(X) - before).max() > 0
 
 
-@pytest.mark.parametrize("make", [graph, lambda: pf.Sequential([Dense(4), lambda x: x * 2.0])])
-def test_a_loaded_part_that_no_arguments_make_says_so(make: Any, tmp_path: Path) -> None:
-    around(make()).save(tmp_path / "n.pyframe")
+def deep() -> pf.Model:
+    """Return a graph that holds a graph, a layer twice, and statistics."""
+    a = pf.Placeholder("a", shape=(None, 4))
+    twice = Dense(4, "tanh")
+    h = Concatenate()(*graph()(twice(a)))
+    return pf.Model(a, [twice(Dense(4)(BatchNorm()(h))), h])
+
+
+HELD = {
+    "graph": graph,
+    "function": lambda: pf.Sequential([Dense(4), lambda x: x * 2.0]),
+    "deep": deep,
+    "graph in a sequential": lambda: pf.Sequential([Dense(4), deep_of_one(), Dense(3)]),
+}
+
+
+def deep_of_one() -> pf.Model:
+    model = deep()
+    return pf.Model(model.inputs, model.outputs[0])
+
+
+@pytest.mark.parametrize("kind", HELD)
+def test_a_loaded_model_of_nodes_within_a_model_is_one(kind: str, tmp_path: Path) -> None:
+    """Called on other nodes and on arrays, trained and saved once more; its weights by name."""
+    part = HELD[kind]()
+    model = around(part)
+    pf.Trainer(model).fit(X, model(X) * 0.5, epochs=2, verbose=0)
+    model.save(tmp_path / "n.pyframe")
     loaded = pf.load(tmp_path / "n.pyframe")
-    with pytest.raises(pf.CheckpointError, match="was a Nested, and its arguments could not be"):
-        loaded.layers[0](pf.Placeholder("z", shape=(None, 4)))
+    loaded.save(tmp_path / "again.pyframe")
+    z = pf.Placeholder("z", shape=(None, 4))
+    wanted = around(part)(X)
+    for twin in (loaded, pf.load(tmp_path / "again.pyframe"), copy.deepcopy(loaded)):
+        assert [p.name for p in twin.parameters] == [p.name for p in model.parameters]
+        held = twin.layers[0].model
+        assert held.as_layer() is twin.layers[0] and set(held.parameters) <= set(twin.parameters)
+        for got, expected in zip(as_list(held(X)), as_list(part(X)), strict=True):
+            np.testing.assert_array_equal(got, expected)
+        for got, expected in zip(as_list(held(z)), as_list(part(X)), strict=True):
+            np.testing.assert_array_equal(pf.Model(z, got)(X), expected)
+        weights = part.get_weights()
+        assert held.get_weights().keys() == weights.keys()
+        held.set_weights({name: value * 0 for name, value in weights.items()})
+        assert not any(as_list(held(X))[0].ravel())
+        held.set_weights(weights)
+        np.testing.assert_array_equal(twin(X), model(X))
+        held.trainable = False
+        trained = [p.name for p in twin.parameters if p.trainable]
+        assert len(trained) == len(model.parameters) - len(part.parameters)
+        held.trainable = True
+    assert wanted.shape[0] == 6
+    trainer = pf.Trainer(loaded)
+    before = [array.copy() for array in as_list(loaded.layers[0].model(X))]
+    trainer.fit(X, model(X) * 0.25, epochs=3, verbose=0)
+    after = as_list(loaded.layers[0].model(X))
+    assert any((a != b).any() for a, b in zip(before, after, strict=True))
+    trainer.save(tmp_path / "t.pyframe")
+    resumed = pf.Trainer.load(tmp_path / "t.pyframe")
+    for one in (trainer, resumed):
+        one.fit(X, model(X), epochs=2, verbose=0)
+    np.testing.assert_array_equal(resumed.model(X), loaded(X))
+    assert pf.checkpoint.inspect(tmp_path / "n.pyframe")["parameters"] == sum(
+        p.size for p in model.parameters
+    )
+
+
+def as_list(outputs: Any) -> list[Any]:
+    return outputs if isinstance(outputs, list) else [outputs]
+
+
+def test_a_file_that_describes_no_model_within_is_refused(tmp_path: Path) -> None:
+    around(graph()).save(tmp_path / "n.pyframe")
+    document = pf.checkpoint.describe(tmp_path / "n.pyframe")
+    held = document["layers"][0]["model"]
+    for change in [
+        {"inputs": []},
+        {"inputs": [99]},
+        {"outputs": []},
+        {"outputs": [[0, 7]]},
+        {"layers": ["nothing"]},
+        {"layers": [0]},
+        {"kind": 3},
+        {"kind": "Sequential", "inputs": held["inputs"] * 2},
+        {"outcomes": [["labels", None]]},
+    ]:
+        document["layers"][0]["model"] = {**held, **change}
+        with open(tmp_path / "n.pyframe", "rb") as file:
+            arrays = read_arrays(file, read_header(file, "n"), "n")
+        (tmp_path / "odd.pyframe").write_bytes(serialize(document, arrays))
+        with pytest.raises(pf.CheckpointError):
+            pf.load(tmp_path / "odd.pyframe")
+
+
+def test_a_sequential_that_is_not_built_predicts_batches() -> None:
+    model = pf.Sequential([Dense(3)])
+    assert model.predict(iter([(X[:4],), (X[4:],)])).shape == (6, 3)
 
 
 def test_a_nested_sequential_is_made_anew_by_estimators() -> None:

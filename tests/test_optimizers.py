@@ -496,6 +496,11 @@ def test_values_that_make_no_sense_are_refused(case):
 def test_errors_say_what_is_wrong():
     with pytest.raises(ArgumentError, match=r"group 'bias': momentum is 2; .* at most 1"):
         SGD(groups={"bias": {"momentum": 2}})
+    for rate in ("learning_rate", "lr"):
+        with pytest.raises(
+            ArgumentError, match="'bias' sets a rate; give it learning_rate_factor="
+        ):
+            pf.optimizers.SGD(0.1, groups={"bias": {rate: 0.2}})
     with pytest.raises(ArgumentError, match="sets betas, which SGD does not have; it has momentum"):
         SGD(groups={"bias": {"betas": (0, 0)}})
 

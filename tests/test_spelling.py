@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pyframe as pf
 from pyframe import callbacks, layers, schedules
 from pyframe.optimizers import SGD, Adam
 from pyframe.plugins.registry import registries
-from pyframe.spelling import ELSEWHERE, INSTEAD
+from pyframe.spelling import ELSEWHERE, INSTEAD, THERE
 
 pytestmark = pytest.mark.once  # it says nothing of a kernel
 
@@ -113,3 +114,47 @@ def test_every_answer_points_to_something() -> None:
         assert set(names) & known, written
         assert written not in names
     assert all(INSTEAD.values())
+
+
+def owner(name: str) -> Any:
+    """Return the function that takes the arguments of a class or method."""
+    rooms = (pf.layers, pf.callbacks, pf.schedules, pf)
+    made, _, method = name.partition(".")
+    found = next(getattr(room, made) for room in rooms if hasattr(room, made))
+    return getattr(found, method or "__init__")
+
+
+@pytest.mark.parametrize("name", THERE)
+def test_an_answer_of_one_thing_is_of_an_argument_that_it_has_not(name: str) -> None:
+    known = inspect.signature(owner(name)).parameters
+    for written, told in THERE[name].items():
+        assert written not in known
+        for own in re.findall(r"write (\w+)=", told):
+            assert own in known, told
+
+
+def test_an_answer_is_of_the_thing_that_was_given_the_argument() -> None:
+    """What the same name means elsewhere is not told, and what is told does as it says."""
+    x = pf.Placeholder("x", shape=(None,), dtype="int64")
+    answers = [
+        (lambda: layers.Embedding(9, 2, max_norm=1.0), r"MaxNorm\(max_norm, axis=-1\)"),
+        (lambda: Adam(max_norm=1.0), "write clip_norm="),
+        (lambda: trainer().evaluate(X, Y, return_dict=False), "always returns a dict"),
+        (lambda: trainer().evaluate(X, Y, verbose=0), "it shows nothing"),
+        (lambda: callbacks.EarlyStopping(verbose=1), "give it to fit"),
+        (lambda: schedules.OneCycle(0.1, 10, optimizer=None), "give the optimizer the schedule"),
+        (lambda: trainer().fit(X, Y, optimizer="sgd"), "give it to the Trainer"),
+        (lambda: schedules.Cosine(0.1, 10, alpha=0.1), r"alpha \* learning_rate"),
+        (lambda: pf.optimizers.RMSProp(alpha=0.9), "write rho="),
+        (lambda: pf.Sequential(trainable=False), "model.trainable = False"),
+        (lambda: layers.Dense(2, trainable=False), "layer.trainable = False"),
+    ]
+    for call, told in answers:
+        with pytest.raises(pf.UnknownArgumentError, match=told):
+            call()
+    limit = pf.constraints.MaxNorm(0.03, axis=-1)
+    layer = layers.Embedding(9, 2, weight_constraint=limit)
+    model = pf.Model(x, layer(x))
+    pf.Trainer(model, optimizer="sgd").fit(np.arange(9), np.ones((9, 2)), 3, verbose=0)
+    lengths = np.linalg.norm(layer.parameters[0].value, axis=1)
+    assert (lengths < 0.03 + 1e-6).all() and (lengths > 0.029).any()

@@ -188,6 +188,55 @@ def test_spectral_norm_takes_one_step_of_power_iteration_a_step() -> None:
     assert state.frozen
 
 
+def value_and_slopes(m: pf.Model) -> tuple[Any, dict[str, Any]]:
+    """Return the outputs, and the gradients of their sum of squares from 1, by name."""
+    plan = pf.compile(pf.L2Loss(np.ones((6, 1)), m.outputs[0]))
+    _, slopes = plan.loss_and_gradients({m.inputs[0]: X})
+    return m.predict(X), {p.name: slopes[p] for p in m.parameters}
+
+
+@pytest.mark.parametrize("kind", ["WeightNorm", "SpectralNorm"])
+@pytest.mark.parametrize("tiny", [0.0, 1e-200])
+def test_weights_of_zeros_are_those_of_the_layer_itself(kind: str, tiny: float) -> None:
+    """No NaN in values, gradients, states, nor after updates, in which they grow."""
+    zeros = np.full((4, 1), tiny)
+    inner, plain = (pf.layers.Dense(1, weight_initializer=zeros, name="in") for _ in range(2))
+    wrapped, plain = (
+        pf.Sequential([layer], input_shape=(4,), dtype="float64")
+        for layer in (getattr(pf.layers, kind)(inner), plain)
+    )
+    path = pf.layers.base.snake_case(kind)
+    (value, slopes), (wanted, gradients) = value_and_slopes(wrapped), value_and_slopes(plain)
+    np.testing.assert_array_equal(value, wanted)
+    np.testing.assert_array_equal(slopes[f"{path}/in/weight"], gradients["in/weight"])
+    assert np.abs(gradients["in/weight"]).min() > 0.01
+    assert all(np.isfinite(slope).all() for slope in slopes.values())
+    states = [s.value.copy() for s in wrapped.states]
+    trainer = pf.Trainer(wrapped, "l2", pf.optimizers.SGD(0.1))
+    trainer.fit(X, X[:, :1], 1, 6, verbose=0)
+    for state, before in zip(wrapped.states, states, strict=True):
+        np.testing.assert_array_equal(state.value, before)  # there was nothing to find
+    trainer.fit(X, X[:, :1], 3, 6, verbose=0)
+    weight = wrapped.get_weights()[f"{path}/in/weight"]
+    assert np.isfinite(wrapped.predict(X)).all() and np.abs(weight).max() > 0.01
+
+
+def test_weight_norm_of_one_unit_of_zeros() -> None:
+    """The others are as ever; a scale that is set to 0 lets w grow from there."""
+    weight = np.array([[1.0, 0.0], [2.0, 0.0], [0.5, 0.0], [3.0, 0.0]])
+    dense = pf.layers.Dense(2, weight_initializer=weight, name="in")
+    m = pf.Sequential([pf.layers.WeightNorm(dense)], input_shape=(4,), dtype="float64")
+    np.testing.assert_allclose(m.predict(X), X @ weight, rtol=1e-12)
+    weights = m.get_weights()
+    np.testing.assert_allclose(
+        weights["weight_norm/scale"], [np.linalg.norm(weight[:, 0]), 1.0], rtol=1e-12
+    )
+    m.set_weights({"weight_norm/scale": np.zeros(2), "weight_norm/in/weight": weight + 1})
+    assert (m.predict(X) == 0).all()
+    pf.Trainer(m, "l2", pf.optimizers.SGD(0.01)).fit(X, X[:, :2], 1, 6, verbose=0)
+    assert 0 < np.abs(m.predict(X)).max() < 0.2
+
+
 def test_spectral_norm_is_saved_with_its_state(tmp_path: Path) -> None:
     m = sequential(pf.layers.SpectralNorm(pf.layers.Dense(5, "relu")))
     t = pf.Trainer(m, "l2", "adam")

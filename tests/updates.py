@@ -6,6 +6,7 @@ follow, and what PyTorch calls them.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -181,6 +182,15 @@ def adagrad(
         p = p - now * weight_decay * p if decoupled_weight_decay else p
         s = s + h**2
         p = p - now * h / (np.sqrt(s) + epsilon)
+    return p
+
+
+def adagrad_of_keras(p, gradients, rate, a=0.1, e=1e-7, **ours):
+    """Keras 3, keras/src/optimizers/adagrad.py: begun at a, with an epsilon e within the root."""
+    s = np.full_like(p, a)
+    for g in gradients:
+        s = s + g**2
+        p = p - rate * g / np.sqrt(s + e)
     return p
 
 
@@ -383,6 +393,18 @@ UPDATES: dict[str, Update] = {
         adagrad,
         {"weight_decay": 0.05, "learning_rate_decay": 0.1, "initial_accumulator": 0.5},
         "Adagrad",
+    ),
+    "adagrad, begun": Update(
+        opt.Adagrad, adagrad, {"initial_accumulator": 0.1, "epsilon": 1e-3}, "Adagrad"
+    ),
+    # with the options that the docstring of `Adagrad` gives for this
+    "adagrad, Keras": Update(
+        opt.Adagrad, adagrad_of_keras, {"initial_accumulator": 0.1 + 1e-7, "epsilon": 1e-30}
+    ),
+    "adagrad, Keras, great epsilon": Update(
+        opt.Adagrad,
+        functools.partial(adagrad_of_keras, a=0.0, e=1e-2),
+        {"initial_accumulator": 0.0 + 1e-2, "epsilon": 1e-30},
     ),
     "adagrad, decoupled": Update(opt.Adagrad, adagrad, DECOUPLED),
     "adadelta": Update(opt.Adadelta, adadelta, {}, "Adadelta", 1.0),

@@ -8,8 +8,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from pyframe.callbacks.base import Callback, Logs
+from pyframe.engine.plan import compile
 from pyframe.engine.state import Average, TrainState
 from pyframe.errors import ArgumentError, check_flag, check_integer, check_number
+from pyframe.graph.node import Placeholder
 from pyframe.model import Model
 from pyframe.training.history import History
 
@@ -23,8 +25,9 @@ class WeightAverage(Callback):
         a = decay a + (1 - decay) p           an exponential moving average
 
     Training goes on from the weights themselves; a fit that is resumed averages on. States, such as
-    the statistics of `BatchNorm`, are averaged as well. An average is left as it is: that of
-    weights of `UnitNorm` is shorter than 1.
+    the statistics of `BatchNorm`, are averaged as well. An average of weights that keep to a
+    constraint need not: that of vectors of `UnitNorm` is shorter than 1. The model has it with its
+    constraints applied once more, of norm 1; `average` is as the formula says.
 
     Parameters
     ----------
@@ -149,7 +152,12 @@ class WeightAverage(Callback):
     def on_fit_end(self, trainer: Any, history: History) -> None:
         self._average, self._count, self._live = self.average, self.count, None
         if self.apply and self.count:
-            trainer.model.set_weights(self.average)
+            names, weights = trainer.model.graph.names, dict(self.average)
+            for p in trainer.model.parameters:
+                if p.constraint is not None and p.trainable:
+                    w = Placeholder("w", p.shape, p.dtype)
+                    weights[names[p]] = compile(p.constraint(w)).run({w: weights[names[p]]})
+            trainer.model.set_weights(weights)
 
     def training_state(self, trainer: Any) -> dict[str, Any]:
         count = self._count if self._live is None else self._live[0].count

@@ -17,7 +17,7 @@ from pyframe.checkpoint.document import (
     restored,
 )
 from pyframe.checkpoint.encoding import new_op
-from pyframe.checkpoint.schema import check_model
+from pyframe.checkpoint.schema import check_held, check_model
 from pyframe.errors import ArgumentError, CheckpointError, raise_if_signalled
 from pyframe.graph.node import Constant, Node, Parameter, Placeholder, State, Value
 from pyframe.graph.op import Op
@@ -76,18 +76,17 @@ class Decoder:
         by_path = {path: layer for layer, path in paths_of(layers).items()}
         for node, (inner, outer) in owned:
             mark(node, by_path[inner], by_path[outer])
-        inputs = [self.typed(i, Placeholder) for i in description["inputs"]]
-        outputs = [self.value(pair) for pair in description["outputs"]]
-        outcomes = [
-            Outcome(gives, restored(names)) for gives, names in description.get("outcomes", ())
-        ]
+        return self.model(description, [layers[i] for i in description["order"]])
+
+    def model(self, record: dict[str, Any], layers: list[Layer]) -> Architecture:
+        """Return a model, of what a record says of its ends."""
         return Architecture(
-            description["kind"],
-            inputs,
-            outputs,
-            [layers[i] for i in description["order"]],
-            outcomes,
-            plain_json(description.get("extra", {})),
+            record["kind"],
+            [self.typed(i, Placeholder) for i in record["inputs"]],
+            [self.value(pair) for pair in record["outputs"]],
+            layers,
+            [Outcome(gives, restored(names)) for gives, names in record.get("outcomes", ())],
+            plain_json(record.get("extra", {})),
         )
 
     def node(self, record: dict[str, Any]) -> Node:
@@ -210,7 +209,14 @@ class Decoder:
         own = {key: self.typed(i, Parameter) for key, i in record["parameters"].items()}
         specs = [_spec(s) for s in record["inputs"]]
         layer: Layer
-        if cls is None or config is None:
+        if hasattr(cls, "of_model") and "model" in record:
+            check_held(record)
+            held = {key: self.layer(sub) for key, sub in record["sublayers"].items()}
+            model = self.model(record["model"], [held[key] for key in record["model"]["layers"]])
+            layer = cls.of_model(model, _path(record["path"]))
+            layer.name = _name(record["name"])
+            layer.restore(_path(record["path"]), specs, own, _output_shape(record))
+        elif cls is None or config is None:
             why = "its arguments could not be saved"
             if cls is None:
                 why = missing.why(self.description, "layers", name)

@@ -80,6 +80,8 @@ class LostLayer(Layer):
     possible.
     """
 
+    is_made_anew = False
+
     def __init__(
         self,
         class_name: str,

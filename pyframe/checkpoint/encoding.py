@@ -52,21 +52,27 @@ class Encoder:
 
     def description(self) -> dict[str, Any]:
         architecture = self.architecture
-        extra = {"extra": architecture.extra} if architecture.extra else {}
         layers = list(dict.fromkeys(architecture.layers))  # a layer may occur twice
         paths = paths_of(layers)
         return {
             "format_version": FORMAT_VERSION,
             "pyframe_version": __version__,
             "versions": versions(),
-            "kind": architecture.kind,
             "nodes": [self.node(node, paths) for node in self.graph.order],
-            "inputs": [self.ids[p] for p in architecture.inputs],
-            "outputs": [[self.ids[v.node], v.index] for v in architecture.outputs],
             "layers": [self.layer(layer, paths) for layer in layers],
             "order": [layers.index(layer) for layer in architecture.layers],
-            "outcomes": [[o.gives, plain(o.classes)] for o in architecture.outcomes],
             "provenance": self.provenance,
+            **self.ends(architecture),
+        }
+
+    def ends(self, architecture: Architecture) -> dict[str, Any]:
+        """Return what a model is besides its nodes and layers."""
+        extra = {"extra": architecture.extra} if architecture.extra else {}
+        return {
+            "kind": architecture.kind,
+            "inputs": [self.ids[p] for p in architecture.inputs],
+            "outputs": [[self.ids[v.node], v.index] for v in architecture.outputs],
+            "outcomes": [[o.gives, plain(o.classes)] for o in architecture.outcomes],
             **extra,
         }
 
@@ -149,7 +155,11 @@ class Encoder:
                 self.provenance["layers"].setdefault(name, layer.origin)
         else:
             name = self.origin("layers", cls)
-            config = self.arguments(layer) if is_made_anew(layer) else None
+            config = arguments_of(layer)
+        model: dict[str, Any] = {}
+        if config is None and (held := model_of(layer)) is not None:
+            keys = {sub: key for key, sub in layer.sublayers.items()}
+            model = {"model": {**self.ends(held), "layers": [keys[sub] for sub in held.layers]}}
         return {
             "layer": name,
             "name": layer.name,
@@ -162,33 +172,47 @@ class Encoder:
                 key: self.ids[p] for key, p in layer.own_parameters().items() if p in self.ids
             },
             "sublayers": {key: self.layer(sub, paths) for key, sub in layer.sublayers.items()},
+            **model,
         }
-
-    def arguments(self, layer: Layer) -> dict[str, Any] | None:
-        """Return a layer's arguments as JSON can hold them, other layers as theirs; or None."""
-        try:
-            return plain_config({k: self.argument(value) for k, value in layer.config().items()})
-        except _LostError:
-            return None
-
-    def argument(self, value: Any) -> Any:
-        if isinstance(value, list):
-            return [self.argument(one) for one in value]
-        if not isinstance(value, Layer):
-            return value
-        config = self.arguments(value)
-        if config is None:
-            raise _LostError
-        return PlainLayer(layer=self.origin("layers", type(value)), config=config)
 
 
 class _LostError(Exception):
     """A layer among the arguments of another one has some that cannot be saved."""
 
 
+def arguments_of(layer: Layer) -> dict[str, Any] | None:
+    """Return the arguments that make a layer and all within it, as JSON can hold them; or None.
+
+    Other layers among them are held as theirs.
+    """
+    if not is_made_anew(layer):
+        return None
+    try:
+        return plain_config({key: _argument(value) for key, value in layer.config().items()})
+    except _LostError:
+        return None
+
+
+def _argument(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_argument(one) for one in value]
+    if not isinstance(value, Layer):
+        return value
+    config = arguments_of(value)
+    if config is None:
+        raise _LostError
+    return PlainLayer(layer=origin_of("layers", type(value))[0], config=config)
+
+
 def is_made_anew(layer: Layer) -> bool:
     """Return whether the arguments of a layer make all that is within it."""
     return layer.is_made_anew and all(map(is_made_anew, layer.sublayers.values()))
+
+
+def model_of(layer: Layer) -> Architecture | None:
+    """Return the model that a layer is, if it is one and its graph is there."""
+    held = getattr(layer, "architecture", None)
+    return held if isinstance(held, Architecture) else None
 
 
 def encode(
@@ -216,8 +240,10 @@ def encode(
 
 
 def model_graph(architecture: Architecture) -> Graph:
-    """Return the graph that a file holds."""
-    return Graph([*architecture.inputs, *architecture.outputs])
+    """Return the graph that a file holds: that of the model, and of models within that are one."""
+    found = ((layer, model_of(layer)) for layer in paths_of(architecture.layers))
+    held = [model for layer, model in found if model is not None and arguments_of(layer) is None]
+    return Graph([v for model in (architecture, *held) for v in (*model.inputs, *model.outputs)])
 
 
 def array_names(graph: Graph) -> dict[Node, str]:

@@ -122,18 +122,20 @@ def table(value: Any, what: str) -> Any:
 count = whole(at_least=0, at_most=MOST)
 epochs = whole(at_least=0, at_most=MOST_EPOCHS)
 
+ENDS = {"kind": text, "inputs": list_of(count), "outputs": list_of(pair(count, count))}
+
 # The nodes and layers are looked at when they are built, one by one.
 MODEL = record(
-    kind=text,
+    **ENDS,
     nodes=list_of(table),
-    inputs=list_of(count),
-    outputs=list_of(pair(count, count)),
     layers=list_of(table),
     order=list_of(count),
     provenance=table_of(
         table_of(record(distribution=optional(text), version=optional(text), module=text))
     ),
 )
+
+HELD = record(sublayers=table_of(table), model=record(**ENDS, layers=list_of(text)))
 
 FIT = record(
     seed=whole(at_least=0, at_most=2**64 - 1),
@@ -168,14 +170,24 @@ RECORD = record(
 def check_model(document: Mapping[str, Any]) -> None:
     """Raise `ArgumentError` unless the document of a model has all its parts."""
     MODEL(document, "the document")
-    if not document["outputs"]:
+    _check_ends(document)
+
+
+def check_held(layer: Mapping[str, Any]) -> None:
+    """Raise `ArgumentError` unless the record of a layer that is a model has all its parts."""
+    HELD(layer, "the layer")
+    _check_ends(layer["model"])
+
+
+def _check_ends(model: Mapping[str, Any]) -> None:
+    if not model["outputs"]:
         raise ArgumentError("the model has no output")
-    outcomes = document.get("outcomes", [])  # older files have none
+    outcomes = model.get("outcomes", [])  # older files have none
     list_of(pair(outcome, optional(list_of(plain_value))))(outcomes, "outcomes")
-    if len(outcomes) not in (0, len(document["outputs"])):
-        raise ArgumentError(f"there are {len(outcomes)} outcomes of {len(document['outputs'])}")
-    if document["kind"] == "Sequential" and len(document["inputs"]) != 1:
-        raise ArgumentError(f"a Sequential has one input, and this one {len(document['inputs'])}")
+    if len(outcomes) not in (0, len(model["outputs"])):
+        raise ArgumentError(f"there are {len(outcomes)} outcomes of {len(model['outputs'])}")
+    if model["kind"] == "Sequential" and len(model["inputs"]) != 1:
+        raise ArgumentError(f"a Sequential has one input, and this one {len(model['inputs'])}")
 
 
 def check_training(training: Mapping[str, Any], source: str) -> None:

@@ -12,7 +12,8 @@ from pyframe.graph.node import Parameter, Value
 from pyframe.graph.spec import Array, describe, known_shape
 from pyframe.layers.base import Layer, LayerLike, as_layer
 from pyframe.layers.core import Dense
-from pyframe.ops.arithmetic import Maximum, Remember, Sqrt, Square, StopGradient
+from pyframe.ops.arithmetic import Remember, Sqrt, Square, StopGradient
+from pyframe.ops.comparisons import Where
 from pyframe.ops.linear import MatMul
 from pyframe.ops.reductions import Sum
 from pyframe.ops.shapes import Reshape
@@ -120,8 +121,10 @@ class WeightNorm(Reparametrized):
     """A layer whose weight is w = scale v / |v|, unit by unit: length and direction by themselves.
 
     v is the parameter "weight" of the layer, and begins as its weight would; the scale begins as
-    |v|, so that at first the layer computes what it would without. Zeros have no direction: a layer
-    whose weights into a unit all begin as zeros gives NaN.
+    |v|, so that at first the layer computes what it would without. Zeros have no direction: a unit
+    all of whose weights are zeros (up to 1e-18) has w = scale v, with the gradients of that, and
+    its scale begins as 1. So it learns, and the first update takes its |w| from 0 to 1; where w is
+    to grow from 0, set the scale to 0 instead. PyTorch has NaN there.
 
     Parameters
     ----------
@@ -162,7 +165,7 @@ class WeightNorm(Reparametrized):
         units = known_shape(parameter.spec)[-1:]
         scale = self.add_parameter("scale", units, _Norms(parameter), dtype=parameter.dtype)
         axes = tuple(range(len(known_shape(parameter.spec)) - 1))
-        w: Value = parameter * (scale / Sqrt(Sum(Square(parameter), axis=axes)))
+        w: Value = parameter * (scale / _length(parameter, axes))
         return w
 
 
@@ -173,6 +176,9 @@ class SpectralNorm(Reparametrized):
     ended: v = w u / |w u|, u = w^T v / |w^T v| and sigma = u^T w^T v, w being taken as a matrix of
     all but its last axis by the last. No gradient flows through u and v. Outside of training the
     same is computed, and u is kept.
+
+    A weight of zeros has no singular vector: w is the weight itself then, with the gradient of
+    that, and u is kept. PyTorch has NaN there.
 
     Parameters
     ----------
@@ -219,22 +225,31 @@ class SpectralNorm(Reparametrized):
         state = self.add_state("u", (units, 1), "normal", dtype=parameter.dtype)
         matrix = Reshape(parameter, (-1, units))
         fixed = StopGradient(matrix)
-        v = _unit(MatMul(fixed, StopGradient(state)))
-        u = Remember(_unit(MatMul(fixed, v, transpose_a=True)), state)
-        w: Value = parameter / Sum(u * MatMul(matrix, v, transpose_a=True))
+        before = StopGradient(state)
+        along = MatMul(fixed, before)
+        v = StopGradient(along / _length(along))
+        back = MatMul(fixed, v, transpose_a=True)
+        found = Where(Sum(Square(back)) > SMALLEST, back / _length(back), before)
+        u = Remember(StopGradient(found), state)
+        w: Value = parameter / _or_one(Sum(u * MatMul(matrix, v, transpose_a=True)), SMALLEST**0.5)
         return w
 
 
-def _unit(x: Value) -> Value:
-    """Return a column of length 1, or zeros."""
-    return StopGradient(x / Maximum(Sqrt(Sum(Square(x))), SMALLEST))
+def _length(x: Value, axis: Any = None) -> Value:
+    """Return the root of the sum of squares along some axes, and 1 where there are but zeros."""
+    return Sqrt(_or_one(Sum(Square(x), axis=axis), SMALLEST))
 
 
-SMALLEST = 1e-18  # that a length is divided by: its square is above 0 in float32
+def _or_one(x: Value, least: float) -> Value:
+    """Return what is above a least number, and 1 in place of anything else, without a gradient."""
+    return Where(x > least, x, 1.0)
+
+
+SMALLEST = 1e-36  # that the square of a length is above: 0 is near in float32
 
 
 class _Norms:
-    """First values: the norms of a parameter's own, unit by unit."""
+    """First values: the norms of a parameter's own, unit by unit; 1 for zeros."""
 
     def __init__(self, of: Parameter) -> None:
         self._of = of
@@ -244,5 +259,6 @@ class _Norms:
         """Return the norms of the values that the parameter has now."""
         of = self._of
         values = of.value if of.is_placed else of.initial_array()
-        norms: Array = np.sqrt(np.square(values).reshape(-1, *self.shape).sum(axis=0))
+        squares = np.square(values).reshape(-1, *self.shape).sum(axis=0)
+        norms: Array = np.sqrt(np.where(squares > SMALLEST, squares, 1))
         return norms

@@ -73,7 +73,10 @@ class BinaryCrossEntropy(Loss):
     """
 
     op = "binary_cross_entropy"
-    aliases = ("bce", "binary_crossentropy", "BCEWithLogitsLoss", "BCELoss")
+    aliases = (
+        *("bce", "binary_crossentropy", "BCEWithLogitsLoss", "BCELoss"),
+        "multi_label_soft_margin_loss",
+    )
     of_values = False
     unit_target = True
 

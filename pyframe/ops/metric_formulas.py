@@ -20,20 +20,17 @@ from pyframe.graph.op import Case
 from pyframe.ops import scores
 from pyframe.ops.activations import Sigmoid
 from pyframe.ops.arithmetic import Abs, Exp, Maximum, Square
+from pyframe.ops.class_metrics import (
+    BinaryConfusionMatrix,
+    CalibrationBins,
+    ConfusionMatrix,
+    is_binary,
+)
 from pyframe.ops.entropy import BinaryCrossEntropy, CrossEntropy
 from pyframe.ops.logits import binary_logits, class_logits
 from pyframe.ops.loss_formulas import as_pair
 from pyframe.ops.losses import as_labels, by_row
-from pyframe.ops.metrics import (
-    BinaryConfusionMatrix,
-    CalibrationBins,
-    ConfusionMatrix,
-    ElementMean,
-    ElementMetric,
-    LabelMetric,
-    is_binary,
-    scored,
-)
+from pyframe.ops.metrics import ElementMean, ElementMetric, LabelMetric, scored
 from pyframe.ops.reductions import Sum
 from pyframe.ops.softmax import Softmax
 

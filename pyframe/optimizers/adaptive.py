@@ -151,6 +151,13 @@ class Adagrad(Optimizer):
     clip_value, clip_norm, nonfinite, gradient_noise, sharpness, groups
         As for every `Optimizer`.
 
+    Notes
+    -----
+    The defaults are those of PyTorch. Keras adds its epsilon within the root, and begins at 0.1:
+    what it has by ``Adagrad(rate, initial_accumulator_value=a, epsilon=e)`` is here
+    ``Adagrad(rate, initial_accumulator=a + e, epsilon=1e-30)``, with a = 0.1 and e = 1e-7 its
+    defaults, and its default rate 0.001.
+
     References
     ----------
     Duchi, Hazan, Singer, "Adaptive subgradient methods for online learning and stochastic

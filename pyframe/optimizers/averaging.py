@@ -48,7 +48,7 @@ class ScheduleFreeAdamW(Optimizer):
     """
 
     name = "schedule_free_adamw"
-    aliases = ("AdamWScheduleFree",)
+    aliases = ("AdamWScheduleFree", "schedule_free")
     proposes = True
     attributes = {
         "learning_rate_factor": "f8",

@@ -258,6 +258,11 @@ class Optimizer(Strict):
         clips = CLIPS if self.needs_gradients else ()
         allowed = [*self.options, *factor, *clips]
         unknown = sorted(set(given) - set(allowed))
+        if factor and {"learning_rate", "lr"} & set(unknown):
+            raise ArgumentError(
+                f"group {group!r} sets a rate; give it learning_rate_factor=, by which the "
+                "optimizer's rate, or that of its schedule, is multiplied"
+            )
         if unknown:
             raise ArgumentError(
                 f"group {group!r} sets {', '.join(unknown)}, which {type(self).__name__} does not "

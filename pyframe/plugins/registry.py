@@ -29,6 +29,7 @@ ALIASES: dict[str, dict[str, str]] = {
         "clip_by_value": "clip",
         "concatenate": "concat",
         "detach": "stop_gradient",
+        "gather": "take",
         "divide": "div",
         "hard_silu": "hard_swish",
         "hardsigmoid": "hard_sigmoid",
@@ -461,7 +462,23 @@ def elsewhere_written(name: Any) -> str:
     >>> elsewhere_written("dense")
     'pyframe.layers.Dense'
     """
+    if isinstance(name, str) and folded(name) in UNDER_ANOTHER:
+        return UNDER_ANOTHER[folded(name)]
     for kind in (*(k for k in KINDS if k != "ops"), "ops"):  # a loss is an op as well
         for known in registries[kind].alike(name):
             return registries[kind].written(known)
     return ""
+
+
+# What is an option here, or goes by another name and takes other arguments.
+UNDER_ANOTHER = {
+    "amsgrad": "pyframe.optimizers.Adam(amsgrad=True)",
+    "cosinesimilarity": "pyframe.losses.CosineLoss",
+    "exponential": "pyframe.Exp",
+    "indexselect": "pyframe.ops.Take",
+    "momentum": "pyframe.optimizers.SGD(momentum=0.9)",
+    "nesterov": "pyframe.optimizers.SGD(momentum=0.9, nesterov=True)",
+    "split": "pyframe.Split",
+    "triplet": "pyframe.ops.TripletLoss",
+    "tripletmarginloss": "pyframe.ops.TripletLoss",
+}

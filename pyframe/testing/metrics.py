@@ -13,7 +13,7 @@ from pyframe.graph.node import Placeholder
 from pyframe.graph.spec import Array, describe
 from pyframe.metrics import WholeEpoch
 from pyframe.native.threads import num_threads
-from pyframe.ops.metrics import BinaryAccuracy, BinaryConfusionMatrix
+from pyframe.ops.class_metrics import BinaryAccuracy, BinaryConfusionMatrix
 from pyframe.testing.behaviour import THREADS, close, repeat, same_bits
 from pyframe.testing.draw import Draw
 from pyframe.testing.losses import BUILDS, MANY, Pairing, Pairs

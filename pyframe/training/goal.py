@@ -28,17 +28,10 @@ from pyframe.graph.spec import INT64, Array, describe
 from pyframe.layers.base import unused_name
 from pyframe.model import Model
 from pyframe.ops.activations import logistic
+from pyframe.ops.class_metrics import BinaryAccuracy, BinaryConfusionMatrix
 from pyframe.ops.logits import before_sigmoid, behind, is_mixed
 from pyframe.ops.losses import Loss
-from pyframe.ops.metrics import (
-    BinaryAccuracy,
-    BinaryConfusionMatrix,
-    ElementMean,
-    ElementMetric,
-    MeanOf,
-    Ratio,
-    SumOverCount,
-)
+from pyframe.ops.metrics import ElementMean, ElementMetric, MeanOf, Ratio, SumOverCount
 from pyframe.ops.softmax import Softmax
 
 Function = Callable[..., Any]

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import copy
-import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from pyframe import checkpoint
 from pyframe.checkpoint import Architecture
 from pyframe.checkpoint.inspection import layer_table
 from pyframe.data.batches import gives_batches, inputs_of
-from pyframe.engine.batches import FEW_BYTES, rows_at_once
+from pyframe.engine.batches import FEW_BYTES
 from pyframe.engine.placement import views
 from pyframe.engine.plan import Plan, compile
 from pyframe.errors import (
@@ -28,33 +26,28 @@ from pyframe.errors import (
     check_flag,
     check_integer,
 )
-from pyframe.graph.arrays import is_lazy, lazily, plain_array
+from pyframe.graph.arrays import lazily
 from pyframe.graph.node import Node, Parameter, Placeholder, State, Value
 from pyframe.graph.order import Graph, on_other_inputs
 from pyframe.graph.spec import (
     Array,
-    Shape,
-    check_shape,
+    Spec,
     convert,
     describe,
-    empty_rows,
-    float_dtype,
 )
 from pyframe.layers.base import (
     Layer,
     LayerLike,
-    as_layer,
     layers_of,
     name_layers,
     outermost_layer_of,
     snake_case,
     unused_name,
 )
-from pyframe.layers.core import Activation
+from pyframe.model.prediction import joined, predicted
 from pyframe.native.building import building
 from pyframe.native.guards import hold_all
 from pyframe.outcomes import Outcome
-from pyframe.plugins.registry import ops, registries
 from pyframe.spelling import answering
 from pyframe.strict import FixedList, Strict
 
@@ -157,7 +150,10 @@ class Model(LayerLike, Strict):
     def layers(self, layers: Sequence[Layer]) -> None:
         if self.built:
             raise NoEffectError(f"setting 'layers' would have no effect; {BUILT}")
-        self._layers = _checked_layers(layers, self)
+        self._layers = self._checked(layers)
+
+    def _checked(self, layers: Sequence[Any]) -> list[Layer]:
+        return list(layers)
 
     @property
     def graph(self) -> Graph:
@@ -270,6 +266,16 @@ class Model(LayerLike, Strict):
             one._replace(classes=None if names is None else tuple(names))
             for one, names in zip(known, given, strict=True)
         ]
+
+    @classmethod
+    def of_architecture(cls, architecture: Architecture) -> Self:
+        """Return the model that a file holds."""
+        model = cls.__new__(cls)
+        model._reset()
+        model.extra = architecture.extra
+        model._connect(architecture.inputs, architecture.outputs, architecture.layers)
+        model.outcomes = architecture.outcomes
+        return model
 
     @property
     def architecture(self) -> Architecture:
@@ -443,13 +449,14 @@ class Model(LayerLike, Strict):
         if plan is not None and is_plain and X.nbytes <= FEW_BYTES:
             return plan.run({self._inputs[0]: X})  # the everyday case: there is nothing to sort out
         if gives_batches(X):
-            return self._joined(self._predict_batch(batch, batch_size) for batch in X)
+            parts = (self._predict_batch(batch, batch_size) for batch in X)
+            return joined(parts, len(self._outputs) or 1)  # a Sequential may not be built yet
         feed = self.feed(lazily(X))
         plan = self._inference_plan()
         size = None
         if batch_size is not None:
             size = check_integer("batch_size", batch_size, at_least=1)
-        return self._predict_in_parts(plan, feed, size)
+        return predicted(plan, feed, self._outputs, size)
 
     def predict_proba(self, X: Any, batch_size: int | None = None) -> Any:  # noqa: N803
         """Return the probabilities that the outputs stand for, in their shape.
@@ -511,56 +518,6 @@ class Model(LayerLike, Strict):
     def _predict_batch(self, batch: Any, batch_size: int | None) -> Any:
         names = [self.graph.names[p] for p in self._inputs] if self.built else ["x"]
         return self.predict(inputs_of(batch, names), batch_size)
-
-    def _predict_in_parts(self, plan: Plan, feed: dict[Placeholder, Any], size: int | None) -> Any:
-        """Predict some rows after the other; by default as many at a time as few bytes take."""
-        arrays = {
-            p: value if is_lazy(value) else plain_array(value, f"placeholder {p.label()!r}")
-            for p, value in feed.items()
-        }
-        rows = {len(a) if a.ndim else 0 for a in arrays.values()}
-        if len(rows) > 1:
-            raise ShapeError(f"the inputs have different numbers of rows: {sorted(rows)}")
-        (count,) = rows
-
-        def part(start: int, stop: int) -> Any:
-            return plan.run({p: a[start:stop] for p, a in arrays.items()})
-
-        few = sum(math.prod(a.shape) * p.dtype.itemsize for p, a in arrays.items()) <= FEW_BYTES
-        if size is None:
-            size = count
-            if not few:
-                sample = plan.check_feeds({p: a[:1] for p, a in arrays.items()}, self._outputs)
-                size = rows_at_once(plan.engine, "run", self._outputs, sample, count)
-                half = max(size // 2, 1)
-                if size < count and not _goes_by_rows(part(0, size), part(0, half), size, half):
-                    size = count
-        if count <= size:
-            return plan.run(arrays)
-        return self._joined(
-            (part(start, start + size) for start in range(0, count, size)), count=count
-        )
-
-    def _joined(self, parts: Iterable[Any], count: int = 0) -> Any:
-        """Return the outputs of parts as those of all of their rows, `count` if that is known."""
-        several = len(self._outputs) > 1
-        columns: list[list[Array]] = [[] for _ in self._outputs]
-        whole: list[Array] = []
-        done = 0
-        for part in parts:
-            outputs = part if several else [part]
-            if count and not whole and all(a.ndim for a in outputs):
-                whole = [empty_rows(count, a, "the outputs") for a in outputs]
-            for i, array in enumerate(outputs):
-                if whole:
-                    whole[i][done : done + len(array)] = array
-                else:
-                    columns[i].append(array)
-            done += len(outputs[0]) if whole else 0
-        if not whole and not columns[0]:
-            raise ArgumentError("there are no data: not one batch came")
-        results = whole or [np.concatenate(column) for column in columns]
-        return results if several else results[0]
 
     def _inference_plan(self) -> Plan:
         with building:
@@ -658,18 +615,6 @@ class Model(LayerLike, Strict):
         checkpoint.save(self, path)
 
 
-def _goes_by_rows(all_: Any, some: Any, rows: int, few: int) -> bool:
-    """Return whether outputs of some rows are the first ones of more rows, to the bit.
-
-    They are not those of a model that looks at several rows together.
-    """
-    pairs = zip(all_, some, strict=True) if isinstance(all_, list) else [(all_, some)]
-    return all(
-        a.shape[:1] == (rows,) and b.shape[:1] == (few,) and a[:few].tobytes() == b.tobytes()
-        for a, b in pairs
-    )
-
-
 def _graph_between(inputs: list[Placeholder], outputs: list[Value]) -> Graph:
     """Return the graph from inputs to outputs, or raise `GraphError` if it is not whole."""
     for source in inputs:
@@ -716,6 +661,15 @@ class Nested(Layer):
         """A graph has parameters from the beginning, and keeps them."""
         return self.model.is_made_anew and not self._own
 
+    @property
+    def architecture(self) -> Architecture | None:
+        """What a file holds of the model, if its arguments do not make it."""
+        return self.model.architecture if self.model.built else None
+
+    def build(self, *specs: Spec) -> None:
+        if self._given:  # those of a file
+            self._own = self._given
+
     def config(self) -> dict[str, Any]:
         return {**self.model.parts(), "name": self.name}
 
@@ -740,285 +694,3 @@ def nested(kind: Model | type[Model], config: Mapping[str, Any]) -> Layer:
     layer = kind.of_parts(config).as_layer()
     layer.name = config["name"]
     return layer
-
-
-class Sequential(Model):
-    """Layers one after the other.
-
-    Parameters
-    ----------
-    layers : list of Layer, Model, function or class of an op, optional
-        A model takes part as a layer, with its own parameters; a function from node to node, such
-        as the class of an op, does as an `Activation`. Default: none yet; see `add`.
-    input_shape : tuple of int, optional
-        Of one sample, without the batch. Otherwise the first data decide, and the seed that is set
-        then.
-    dtype : {"float32", "float64"}, default "float32"
-        Of the input, unless the first layer takes indices, as `Embedding` does: that is int64.
-
-    Raises
-    ------
-    ArgumentError
-        If there is no layer, or something else stands among them.
-    DTypeError
-        If a layer brings its own dtype, as `Embedding` does, and it is another one.
-    ShapeError
-        If a layer cannot take what the one before it gives.
-
-    Examples
-    --------
-    >>> import pyframe as pf
-    >>> model = pf.Sequential(
-    ...     [pf.layers.Dense(64, activation="relu"), pf.layers.Dense(1)], input_shape=(13,)
-    ... )
-    >>> print(model.summary())
-    layer    kind   output shape  parameters
-    ----------------------------------------
-    x        input  (?, 13)
-    dense    Dense  (?, 64)              896
-    dense_1  Dense  (?, 1)                65
-    ----------------------------------------
-    961 parameters, 961 of them trained
-    """
-
-    _attributes: ClassVar[dict[str, str]] = {
-        "dtype": "make a new Sequential(..., dtype=)",
-        "extra": "",
-    }
-
-    def __init__(
-        self,
-        layers: Sequence[Any] = (),
-        *,
-        input_shape: Any = None,
-        dtype: npt.DTypeLike = "float32",
-    ) -> None:
-        self._reset()
-        self.dtype = float_dtype(dtype)
-        self._shape = None if input_shape is None else check_shape(input_shape, "input_shape")
-        if layers == ():
-            return
-        if not isinstance(layers, Iterable):
-            raise ArgumentError(f"{layers!r:.80} is no list of layers")
-        self.layers = list(layers)
-        if self._shape is not None:
-            self._build(self._shape)
-
-    def add(self, layer: Any) -> None:
-        """Put another layer at the end. What is there keeps its parameters.
-
-        Parameters
-        ----------
-        layer : Layer, Model, function or class of an op
-
-        Raises
-        ------
-        ArgumentError, ShapeError, DTypeError
-            If it is none of these, or does not take what the layer before it gives.
-
-        Examples
-        --------
-        >>> import pyframe as pf
-        >>> model = pf.Sequential(input_shape=(4,))
-        >>> model.add(pf.layers.Dense(8, activation="relu"))
-        >>> model.add(pf.layers.Dense(2))
-        >>> model.outputs[0].shape
-        (None, 2)
-        """
-        self._change([*self._layers, layer])
-
-    def pop(self) -> Layer:
-        """Take the last layer away and return it. The others keep their parameters.
-
-        Raises
-        ------
-        ArgumentError
-            If it is the only one of a model that is built, or there is none.
-
-        Examples
-        --------
-        >>> import pyframe as pf
-        >>> model = pf.Sequential([pf.layers.Dense(8), pf.layers.Dense(2)], input_shape=(4,))
-        >>> model.pop()
-        <Dense 'dense_1', 18 parameters>
-        >>> model.outputs[0].shape
-        (None, 8)
-        """
-        if not self._layers:
-            raise ArgumentError("this Sequential has no layer to take away")
-        *rest, last = self._layers
-        self._change(rest)
-        return last
-
-    def _change(self, layers: list[Any]) -> None:
-        """Have other layers, and a graph of them if the shape of the input is known."""
-        with building:
-            before = dict(vars(self))
-            try:
-                self._layers = _checked_layers(layers, self) if layers or self.built else []
-                self._plan = self._graph = None
-                if self._shape is not None and self._layers:
-                    self._build(self._shape)
-            except BaseException:
-                vars(self).update(before)
-                raise
-
-    is_made_anew = True
-
-    def parts(self) -> dict[str, Any]:
-        layers = list(dict.fromkeys(self._layers))  # one may occur twice
-        order = [layers.index(layer) for layer in self._layers]
-        return {"layers": layers, "order": order, "dtype": self.dtype.name}
-
-    @staticmethod
-    def of_parts(parts: Mapping[str, Any]) -> Model:
-        layers = [parts["layers"][i] for i in parts["order"]]
-        return Sequential(layers, dtype=parts["dtype"])
-
-    def on(self, inputs: Sequence[Value]) -> list[Value]:
-        if len(inputs) == 1 and not self.built:
-            shape = inputs[0].shape
-            if not shape:
-                raise ShapeError(
-                    f"a Sequential takes rows, and {inputs[0].node.label()} is {inputs[0].spec}"
-                )
-            self._build(shape[1:])
-        self._check_inputs(inputs)
-        (y,) = inputs
-        for layer in self._layers:
-            y = layer(y)
-        return [y]
-
-    def _build(self, shape: Shape) -> None:
-        stack = _checked_layers(self._layers, self)  # they may have been changed since
-        x = Placeholder("x", shape=(None, *shape), dtype=stack[0].input_dtype or self.dtype)
-        y: Value = x
-        for layer in stack:
-            y = layer(y)
-            if y.dtype.kind == "f" and y.dtype != self.dtype:
-                raise DTypeError(
-                    f"this Sequential has the dtype {self.dtype.name}, and its layer "
-                    f"{layer.path!r} gives {y.dtype.name}; construct both with the same dtype="
-                )
-        self._layers, self._shape = list(dict.fromkeys(stack)), shape
-        try:
-            self._connect([x], [y], None)
-        finally:
-            self._layers = FixedList(stack, BUILT) if self.built else stack
-
-    def build_for(self, X: Any) -> None:  # noqa: N803
-        """Take the shape of a sample from data, unless the graph is there already."""
-        if self.built:
-            return
-        with building:
-            if self.built:  # another thread has come first
-                return
-            if isinstance(X, Mapping):
-                X = next(iter(X.values()), None)  # noqa: N806
-            array = X if is_lazy(X) else plain_array(X, "X")
-            array = array[:1] if array.ndim else array
-            dtype = _checked_layers(self._layers, self)[0].input_dtype or self.dtype
-            convert(array, np.dtype(dtype), "X")  # texts, complex numbers
-            shape = tuple(array.shape)
-            if not shape:
-                raise ShapeError("the data are a single number; rows are needed, one a sample")
-            self._build(shape[1:] or (1,))
-
-
-def _holds(layer: Layer, model: Model) -> bool:
-    """Return whether a model is within a layer."""
-    if isinstance(layer, Nested) and layer.model is model:
-        return True
-    return any(_holds(inner, model) for inner in layer.sublayers.values())
-
-
-def _checked_layers(things: Sequence[Any], owner: Model) -> list[Layer]:
-    """Return the layers of a `Sequential`, or raise `ArgumentError`."""
-    if not things:
-        raise ArgumentError("a Sequential needs at least one layer")
-    layers = []
-    for thing in things:
-        if isinstance(thing, Layer | LayerLike):
-            layers.append(as_layer(thing))
-        elif callable(thing) and (not isinstance(thing, type) or issubclass(thing, Node)):
-            layers.append(Activation(thing))
-        else:
-            raise ArgumentError(f"{thing!r} is no layer{_hint(thing)}")
-        if _holds(layers[-1], owner):
-            raise ArgumentError(
-                f"{thing!r:.80} cannot be a layer of itself, nor of what it holds; for a model "
-                "with parameters of its own write copy.deepcopy(model)"
-            )
-    return layers
-
-
-def _hint(given: Any) -> str:
-    """Say what to write for something that stands for a layer and is none."""
-    if isinstance(given, str):
-        for name in registries["layers"].alike(given):
-            return f"; write {registries['layers'].written(name)}(...), with the layer's arguments"
-        for name in ops.alike(given):
-            return f"; write pyframe.layers.Activation({name!r})"
-        known = ", ".join(registries["layers"])
-        return f", and none is called that; write pyframe.layers.get(name)(...) with one of {known}"
-    return f"; write {given.__name__}(...), with parentheses" if isinstance(given, type) else ""
-
-
-@answering
-def load(path: str | os.PathLike[str], custom_ops: Mapping[str, type] | None = None) -> Model:
-    """Read a model from a file that `Model.save` has written. Nothing in the file is executed.
-
-    Parameters
-    ----------
-    path : path-like
-    custom_ops : dict of str to type, optional
-        Classes of nodes and layers that are not registered, by the name of the class.
-
-    Returns
-    -------
-    Model
-        A `Sequential` if it was one. It predicts, to the bit, what the saved one did.
-
-    Raises
-    ------
-    CheckpointError
-        If the file is no model, is damaged or of a later format, or if it needs an op that is not
-        there; then the message names the package to install.
-    OSError
-        If the file cannot be read.
-
-    Examples
-    --------
-    >>> import numpy as np, pyframe as pf
-    >>> model = pf.Sequential([pf.layers.Dense(2)], input_shape=(3,))
-    >>> model.save("model.pyframe")
-    >>> same = pf.load("model.pyframe")
-    >>> bool((same.predict(np.ones((1, 3))) == model.predict(np.ones((1, 3)))).all())
-    True
-    """
-    architecture = checkpoint.read(path, {Nested.__name__: Stack, **(custom_ops or {})})
-    with checkpoint.building(os.fspath(path)):
-        return _from_architecture(architecture)
-
-
-class Stack(Nested):
-    """A `Sequential` within a model as a file has it; what is made of it is a `Nested`."""
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Layer:
-        return nested(Sequential, config)
-
-
-def _from_architecture(architecture: Architecture) -> Model:
-    sequential = architecture.kind == Sequential.__name__
-    model: Model = Sequential.__new__(Sequential) if sequential else Model.__new__(Model)
-    model._reset()
-    if isinstance(model, Sequential):
-        values = (*architecture.inputs, *architecture.outputs)  # the input may be indices
-        model.dtype = next(v.dtype for v in values if v.dtype.kind == "f")
-        shape = architecture.inputs[0].shape
-        model._shape = None if shape is None else shape[1:]
-    model.extra = architecture.extra
-    model._connect(architecture.inputs, architecture.outputs, architecture.layers)
-    model.outcomes = architecture.outcomes
-    return model
