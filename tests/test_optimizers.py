@@ -186,13 +186,11 @@ def plan_on_given_gradients(optimizer, shapes, dtype, seed=0):
     return pf.compile(cost, optimizer), parameters, fed
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("case", UPDATES)
-def test_plans_follow_the_formulas_parameter_by_parameter(case, dtype):
+def follow_the_formulas(case, dtype, layers, steps):
     update = UPDATES[case]
-    plan, parameters, fed = plan_on_given_gradients(update.optimizer(), LAYERS, dtype)
+    plan, parameters, fed = plan_on_given_gradients(update.optimizer(), layers, dtype)
     rng = np.random.default_rng(1)
-    given = [rng.normal(size=(100, *shape)).astype(dtype) for shape in LAYERS]
+    given = [rng.normal(size=(steps, *shape)).astype(dtype) for shape in layers]
     wanted = [
         update.reference(
             p.value.astype(np.float64), g.astype(np.float64), update.rate, **update.options
@@ -201,10 +199,21 @@ def test_plans_follow_the_formulas_parameter_by_parameter(case, dtype):
         else p.value
         for p, g in zip(parameters, given, strict=True)
     ]
-    for step in range(100):
+    for step in range(steps):
         plan.step({g: values[step] for g, values in zip(fed, given, strict=True)})
     got = np.concatenate([p.value.ravel() for p in parameters])
     assert_agree(got, np.concatenate([array.ravel() for array in wanted]), dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", UPDATES)
+def test_plans_follow_the_formulas_parameter_by_parameter(case, dtype):
+    follow_the_formulas(case, dtype, LAYERS, 100)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_matrices_are_made_orthogonal_block_by_block(dtype):
+    follow_the_formulas("muon", dtype, [(64, 65), (65, 64), (130, 200), (201, 129)], 20)
 
 
 def test_schedule_free_gradients_are_taken_between_the_average_and_its_steps():
