@@ -19,6 +19,7 @@ from pyframe_seq import (
     recurrent_layers,
     recurrent_lstm,
     recurrent_rnn,
+    rows,
     transformer,
 )
 from pyframe_seq.attention import Attention, AttentionGrad
@@ -52,6 +53,7 @@ from pyframe_seq.recurrent_gru import Gru, GruGrad
 from pyframe_seq.recurrent_layers import GRU, LSTM, SimpleRNN
 from pyframe_seq.recurrent_lstm import Lstm, LstmGrad
 from pyframe_seq.recurrent_rnn import Rnn, RnnGrad
+from pyframe_seq.rows import Carry, MaskRows
 from pyframe_seq.transformer import (
     MultiHeadAttention,
     TransformerDecoderBlock,
@@ -65,6 +67,7 @@ __all__ = [
     "AttentionGrad",
     "Bidirectional",
     "BytePairTokenizer",
+    "Carry",
     "CharacterTokenizer",
     "Decoder",
     "GRUCell",
@@ -74,6 +77,7 @@ __all__ = [
     "LearnedPositions",
     "Lstm",
     "LstmGrad",
+    "MaskRows",
     "MultiHeadAttention",
     "Padded",
     "PositionRows",
@@ -105,6 +109,7 @@ FAMILIES: tuple[ModuleType, ...] = (
     recurrent_gru,
     recurrent_lstm,
     recurrent_rnn,
+    rows,
 )
 LAYER_FAMILIES: tuple[ModuleType, ...] = (
     positions,
