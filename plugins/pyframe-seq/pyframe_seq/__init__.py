@@ -6,9 +6,10 @@ installed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from pyframe import hookimpl
 from pyframe_seq import (
@@ -21,6 +22,7 @@ from pyframe_seq import (
     recurrent_rnn,
     rows,
     transformer,
+    vocabulary,
 )
 from pyframe_seq.attention import Attention, AttentionGrad
 from pyframe_seq.data import (
@@ -59,6 +61,11 @@ from pyframe_seq.transformer import (
     TransformerDecoderBlock,
     TransformerEncoderBlock,
 )
+from pyframe_seq.vocabulary import (
+    LinearCrossEntropy,
+    LinearCrossEntropyGrad,
+    linear_cross_entropy,
+)
 
 __all__ = [
     "GRU",
@@ -75,6 +82,8 @@ __all__ = [
     "GruGrad",
     "LSTMCell",
     "LearnedPositions",
+    "LinearCrossEntropy",
+    "LinearCrossEntropyGrad",
     "Lstm",
     "LstmGrad",
     "MaskRows",
@@ -96,6 +105,7 @@ __all__ = [
     "draw_token",
     "generate",
     "library",
+    "linear_cross_entropy",
     "pad",
     "sinusoids",
     "teacher_forcing",
@@ -110,6 +120,7 @@ FAMILIES: tuple[ModuleType, ...] = (
     recurrent_lstm,
     recurrent_rnn,
     rows,
+    vocabulary,
 )
 LAYER_FAMILIES: tuple[ModuleType, ...] = (
     positions,
@@ -154,3 +165,9 @@ def pyframe_register_ops() -> Mapping[str, type]:
 def pyframe_register_layers() -> Mapping[str, type]:
     """Return the layers by name: ``lstm`` and so on."""
     return {name: layer for family in LAYER_FAMILIES for name, layer in family.LAYERS.items()}
+
+
+@hookimpl
+def pyframe_register_losses() -> Mapping[str, Callable[..., Any]]:
+    """Return the losses by name."""
+    return {"linear_cross_entropy": linear_cross_entropy}
