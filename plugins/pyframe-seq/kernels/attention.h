@@ -165,7 +165,7 @@ tile NAME(tile_of)(const attention *a, const key_block *b, int64_t n, int64_t h,
 void NAME(scores)(const attention *a, const key_block *b, const tile *t, real *s);
 
 /* Whether a tile of one pair has nothing to add, although the key is in reach: a bias of -inf. */
-static int is_hidden(const tile *t, const key_block *b, const real *s) {
+static inline int is_hidden(const tile *t, const key_block *b, const real *s) {
     return t->rows == 1 && b->count == 1 && s[0] == -INFINITY;
 }
 
