@@ -153,15 +153,28 @@ static void share(vocabulary *v, int64_t count, pf_body body) {
 
 /* ---- forward ---- */
 
+/* The largest of some numbers and `least`; NaN counts for nothing. */
+static real largest(int64_t n, const real *x, real least) {
+    enum { LANES = 16 }; /* each with a maximum of its own, so that they are compared at once */
+    real lane[LANES];
+    int64_t j = 0;
+    for (int l = 0; l < LANES; l++) lane[l] = least;
+    for (; j + LANES <= n; j += LANES)
+        for (int l = 0; l < LANES; l++) lane[l] = x[j + l] > lane[l] ? x[j + l] : lane[l];
+    for (; j < n; j++) least = x[j] > least ? x[j] : least;
+    for (int l = 0; l < LANES; l++) least = lane[l] > least ? lane[l] : least;
+    return least;
+}
+
 static void forward_part(void *context, int64_t part) {
     const vocabulary *v = context;
     const int64_t from = part * PART, m = min_of(v->rows - from, PART), n = v->columns;
     real *z = part_logits(v, from, m);
     for (int64_t r = 0; r < m; r++) {
         const int64_t i = from + r, at = v->labels[v->row + i] - v->column;
-        real *restrict zr = z + r * n, top = v->top[i];
+        real *restrict zr = z + r * n;
+        const real top = largest(n, zr, v->top[i]);
         if (at >= 0 && at < n) v->chosen[i] = zr[at];
-        for (int64_t j = 0; j < n; j++) top = zr[j] > top ? zr[j] : top;
         const real shift = top == -INFINITY ? 0 : top; /* infinity less infinity is no number */
         for (int64_t j = 0; j < n; j++) zr[j] -= shift;
         v->sum[i] *= (real)exp((double)(v->top[i] - shift));
