@@ -168,13 +168,15 @@ class LinearCrossEntropy(_Vocabulary):
         x, w, b = rng.standard_normal((66, 2)), rng.standard_normal((2, 9)), np.ones(9)
         y = rng.integers(0, 9, 66)
         known, empty = np.where(y == 3, -100, y), Case((y[:0], x[:0], w, None), {})
-        return Case((y, x, w, b), {}), Case((known, x, w, None), {"ignore_index": -100}), empty
+        rising = np.linspace(-2, 6, 600)[None]  # the largest logits are in the second tile
+        late = Case((np.array([3, 599]), np.array([[1.0], [-1.0]]), rising, None), {})
+        ignored = Case((known, x, w, None), {"ignore_index": -100})
+        return Case((y, x, w, b), {}), ignored, late, empty
 
     @classmethod
     def sample(cls, draw: Any) -> Case:
         shape = draw.shape(max_ndim=2) or (draw.size(high=70),)
-        depth, words = draw.size(high=20, low=1), draw.choice([1, 2, 7, 33, 530])
-        depth = 1 if words > COLUMNS else depth  # two tiles, and yet few weights
+        depth, words = draw.size(high=20, low=1), draw.choice([1, 2, 7, 33, 100])
         x, y = draw.normal((*shape, depth)), draw.labels(shape, words)
         ignored = draw.choice([None, -100, 0])
         if ignored is not None:
