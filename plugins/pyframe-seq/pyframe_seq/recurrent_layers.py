@@ -37,7 +37,7 @@ from pyframe_seq.rows import Carry, MaskRows
 RATE = number(at_least=0, below=1)
 
 
-def SEQUENCES(value: Any, what: str) -> bool | int:  # noqa: N802
+def stateful_rule(value: Any, what: str) -> bool | int:
     """Return whether states are carried, or of how many sequences."""
     if isinstance(value, bool | np.bool_):
         return bool(value)
@@ -94,7 +94,7 @@ class RecurrentLayer(SequenceLayer):
         self.reverse = flag(reverse, f"{what}: reverse")
         self.bidirectional = optional(one_of(MERGES))(bidirectional, f"{what}: bidirectional")
         self.num_layers = whole(at_least=1, at_most=1000)(num_layers, f"{what}: num_layers")
-        self.stateful = SEQUENCES(stateful, f"{what}: stateful")
+        self.stateful = stateful_rule(stateful, f"{what}: stateful")
         self.layer_norm = flag(layer_norm, f"{what}: layer_norm")
         self.bias = flag(bias, f"{what}: bias")
         self.dropout = RATE(dropout, f"{what}: dropout")
