@@ -336,6 +336,17 @@ def test_a_fit_carries_states_from_batch_to_batch(layer):
     assert not any(state.value.any() for state in made.carried)
 
 
+def test_a_callback_resets_states_between_epochs():
+    x, y = numbers(2 * N, 3, C), numbers(2 * N, 3, 1, seed=1)
+    model, made = carrying(seq.GRU, 3)
+    anew = pf.callbacks.LambdaCallback(on_epoch_start=lambda *_: made.reset_states())
+    trainer = pf.Trainer(model, loss="l2", optimizer=pf.optimizers.SGD(0.0))
+    options = {"batch_size": N, "shuffle": False, "verbose": 0}
+    reset = trainer.fit(x, y, epochs=3, callbacks=[anew], **options)["loss"]
+    carried = trainer.fit(x, y, epochs=2, **options)["loss"]
+    assert len(set(reset)) == 1 and len({*reset, *carried}) == 3
+
+
 def test_no_gradient_goes_beyond_a_chunk():
     x, rows = numbers(N, 6, C), pf.Placeholder("x", shape=(N, 3, C), dtype="float64")
     pf.set_seed(3)
