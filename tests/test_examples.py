@@ -23,7 +23,7 @@ CALLS = {
 # The lesson has tests of its own, and the files of MNIST are not shipped.
 ELSEWHERE = {"lesson_01.py", "lesson_01_script.py", "mnist_cnn.py"}
 # Those need the package of sequences, which is tested with them.
-OF_SEQUENCES = {"char_gpt.py", "text_classifier.py"}
+OF_SEQUENCES = {"char_gpt.py", "lstm_forecast.py", "sine_rnn.py", "text_classifier.py"}
 
 
 def test_none_is_left_out() -> None:

@@ -8,7 +8,11 @@
 #define SEQ_ATTENTION(line, isa)                                                              \
     line(attention, isa) line(attention_grad, isa) line(rotary, isa) line(position_rows, isa) \
         line(position_rows_grad, isa)
-#define SEQ_EACH_KERNEL(line, isa) SEQ_RECURRENT(line, isa) SEQ_ATTENTION(line, isa)
+#define SEQ_ROWS_AND_WORDS(line, isa)                                     \
+    line(mask_rows, isa) line(carry, isa) line(linear_cross_entropy, isa) \
+        line(linear_cross_entropy_grad, isa)
+#define SEQ_EACH_KERNEL(line, isa) \
+    SEQ_RECURRENT(line, isa) SEQ_ATTENTION(line, isa) SEQ_ROWS_AND_WORDS(line, isa)
 
 #define SEQ_DECLARE(kernel, isa)                 \
     int kernel##_f32_##isa(const pf_call *call); \

@@ -6,9 +6,10 @@ installed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from pyframe import hookimpl
 from pyframe_seq import (
@@ -19,7 +20,9 @@ from pyframe_seq import (
     recurrent_layers,
     recurrent_lstm,
     recurrent_rnn,
+    rows,
     transformer,
+    vocabulary,
 )
 from pyframe_seq.attention import Attention, AttentionGrad
 from pyframe_seq.data import (
@@ -52,10 +55,16 @@ from pyframe_seq.recurrent_gru import Gru, GruGrad
 from pyframe_seq.recurrent_layers import GRU, LSTM, SimpleRNN
 from pyframe_seq.recurrent_lstm import Lstm, LstmGrad
 from pyframe_seq.recurrent_rnn import Rnn, RnnGrad
+from pyframe_seq.rows import Carry, MaskRows
 from pyframe_seq.transformer import (
     MultiHeadAttention,
     TransformerDecoderBlock,
     TransformerEncoderBlock,
+)
+from pyframe_seq.vocabulary import (
+    LinearCrossEntropy,
+    LinearCrossEntropyGrad,
+    linear_cross_entropy,
 )
 
 __all__ = [
@@ -65,6 +74,7 @@ __all__ = [
     "AttentionGrad",
     "Bidirectional",
     "BytePairTokenizer",
+    "Carry",
     "CharacterTokenizer",
     "Decoder",
     "GRUCell",
@@ -72,8 +82,11 @@ __all__ = [
     "GruGrad",
     "LSTMCell",
     "LearnedPositions",
+    "LinearCrossEntropy",
+    "LinearCrossEntropyGrad",
     "Lstm",
     "LstmGrad",
+    "MaskRows",
     "MultiHeadAttention",
     "Padded",
     "PositionRows",
@@ -92,6 +105,7 @@ __all__ = [
     "draw_token",
     "generate",
     "library",
+    "linear_cross_entropy",
     "pad",
     "sinusoids",
     "teacher_forcing",
@@ -105,6 +119,8 @@ FAMILIES: tuple[ModuleType, ...] = (
     recurrent_gru,
     recurrent_lstm,
     recurrent_rnn,
+    rows,
+    vocabulary,
 )
 LAYER_FAMILIES: tuple[ModuleType, ...] = (
     positions,
@@ -149,3 +165,9 @@ def pyframe_register_ops() -> Mapping[str, type]:
 def pyframe_register_layers() -> Mapping[str, type]:
     """Return the layers by name: ``lstm`` and so on."""
     return {name: layer for family in LAYER_FAMILIES for name, layer in family.LAYERS.items()}
+
+
+@hookimpl
+def pyframe_register_losses() -> Mapping[str, Callable[..., Any]]:
+    """Return the losses by name."""
+    return {"linear_cross_entropy": linear_cross_entropy}

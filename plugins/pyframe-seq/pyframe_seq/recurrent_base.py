@@ -43,6 +43,8 @@ class RecurrentOp(Op):
     """An op over whole sequences (N, T, C); `gate_count` weights belong to each unit."""
 
     gate_count = 1
+    first = 0  # the input that is x; behind it come both weights
+    passes = 1  # over the data: the gradient has twice the products
     computed = {"part_rows": "i8", "chunk": "i8"}
 
     # ---- shapes ----
@@ -111,9 +113,51 @@ class RecurrentOp(Op):
         pieces = 32 * 64  # what filling up to 64 bytes costs
         return sum(elements) * self.specs[0].dtype.itemsize + 8 * words + pieces
 
-    def _work(self, e: Extents) -> int:
-        """Return the operations of the products, and of the gates."""
-        return e.samples * e.steps * (2 * (e.channels + e.width) + 10) * e.gates
+    def flops(self, specs: Sequence[Any], outputs: Sequence[Any], wanted: Sequence[bool]) -> int:
+        e = self._extents(specs)  # the products, and the gates
+        return self.passes * e.samples * e.steps * (2 * (e.channels + e.width) + 10) * e.gates
+
+    # ---- of the tests ----
+
+    @classmethod
+    def _run(cls, *inputs: Any, **attributes: Any) -> Any:
+        """Return what the kernel computes; see `Forward` and `Backward`."""
+        raise NotImplementedError
+
+    @classmethod
+    def terms_of(cls, *inputs: Any) -> int:
+        """Return how many terms an output is a sum of; of a gradient, what a step adds to that."""
+        raise NotImplementedError
+
+
+class Forward(RecurrentOp):
+    """`_run` gives the outputs, and how far each may be off in units of the last place."""
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        return cls._run(*inputs, **attributes)[0]
+
+    @classmethod
+    def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
+        off = cls._run(*inputs, **attributes)[1]
+        return cls.terms_of(*inputs), tuple(map(bounded, off))
+
+
+class Backward(RecurrentOp):
+    """`_run` gives the gradients for `np.subtract`; for `np.add`, and sizes, those of the terms."""
+
+    passes = 2
+    differentiable = False
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        return cls._run(np.subtract, *inputs, **attributes)
+
+    @classmethod
+    def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
+        n, t, _ = inputs[cls.first].shape
+        sizes = cls._run(np.add, *map(size_of, inputs), **attributes)
+        return 16 + n * t + (t + 1) * cls.terms_of(*inputs), sizes
 
 
 def packed(k: int, n: int) -> int:

@@ -12,7 +12,16 @@ from pyframe import Value
 from pyframe.attributes import flag, one_of
 from pyframe.errors import ArgumentError, GraphError, ShapeError
 from pyframe.layers import Layer, activation_function
-from pyframe_seq.recurrent_layers import MERGES, UNITS, VALUE, ForgetBias, RecurrentLayer
+from pyframe_seq.recurrent_parts import (
+    MERGES,
+    UNITS,
+    VALUE,
+    ForgetBias,
+    SequenceLayer,
+    hands_on_to,
+    ones_like,
+)
+from pyframe_seq.rows import MaskRows
 
 
 class RecurrentCell(Layer):
@@ -30,6 +39,7 @@ class RecurrentCell(Layer):
     layer_norm : bool, default False
         Whether what x and h give to the gates is normalized, each by itself, before it is added up.
     weight_initializer, recurrent_initializer, bias_initializer
+    weight_regularizer, recurrent_regularizer, bias_regularizer : optional
     name : str, optional
 
     References
@@ -51,6 +61,9 @@ class RecurrentCell(Layer):
         weight_initializer: Any = "xavier_uniform",
         recurrent_initializer: Any = "orthogonal",
         bias_initializer: Any = "zeros",
+        weight_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
+        bias_regularizer: Any = None,
         name: str | None = None,
     ) -> None:
         super().__init__(name=name)
@@ -62,6 +75,9 @@ class RecurrentCell(Layer):
         self.weight_initializer = weight_initializer
         self.recurrent_initializer = recurrent_initializer
         self.bias_initializer = bias_initializer
+        self.weight_regularizer = pf.regularizers.get(weight_regularizer)
+        self.recurrent_regularizer = pf.regularizers.get(recurrent_regularizer)
+        self.bias_regularizer = pf.regularizers.get(bias_regularizer)
         function = activation_function(activation)
         self._function = (lambda x: x) if function is None else function
 
@@ -83,16 +99,28 @@ class RecurrentCell(Layer):
                 f"channels are known, and got {x.shape}"
             )
         gates, dtype = self.gate_count * self.units, x.dtype
-        shape = (x.shape[1], gates)
-        self.weight = self.add_parameter("weight", shape, self.weight_initializer, dtype=dtype)
+        self.weight = self.add_parameter(
+            "weight",
+            (x.shape[1], gates),
+            self.weight_initializer,
+            dtype=dtype,
+            regularizer=self.weight_regularizer,
+        )
         self.recurrent_weight = self.add_parameter(
-            "recurrent_weight", (self.units, gates), self.recurrent_initializer, dtype=dtype
+            "recurrent_weight",
+            (self.units, gates),
+            self.recurrent_initializer,
+            dtype=dtype,
+            regularizer=self.recurrent_regularizer,
         )
         self.offset = None
         if self.bias:
-            first = self._first_bias((gates,))
-            self.offset = self.add_parameter("bias", (gates,), first, dtype=dtype)
+            self.offset = self._add_bias("bias", gates, self._first_bias((gates,)), dtype)
         self.norms = [pf.layers.LayerNorm(), pf.layers.LayerNorm()] if self.layer_norm else []
+
+    def _add_bias(self, name: str, count: int, initializer: Any, dtype: Any) -> Any:
+        regularizer = self.bias_regularizer
+        return self.add_parameter(name, (count,), initializer, dtype=dtype, regularizer=regularizer)
 
     def _first_bias(self, shape: tuple[int, ...]) -> Any:
         return self.bias_initializer
@@ -147,7 +175,16 @@ class SimpleRNNCell(RecurrentCell):
 
 
 class GRUCell(RecurrentCell):
-    """One step of `Gru` with ``reset_after=False``: as in the paper; see `RecurrentCell`.
+    """One step of `Gru`; see `RecurrentCell` for the other arguments.
+
+    Parameters
+    ----------
+    units : int
+    activation : str or callable, default "tanh"
+    reset_after : bool, default False
+        Whether r is applied behind the product with U; without, in front of it, as in the paper.
+        Then v, `recurrent_offset`, is inside of the brackets that r multiplies, unless the cell has
+        no bias or is normalized.
 
     Examples
     --------
@@ -158,24 +195,53 @@ class GRUCell(RecurrentCell):
     (None, 8)
     """
 
-    _attributes = RecurrentCell._attributes
+    _attributes = {**RecurrentCell._attributes, "recurrent_offset": VALUE}
     gate_count = 3
+
+    @hands_on_to(RecurrentCell)
+    def __init__(
+        self, units: int, activation: Any = "tanh", reset_after: bool = False, **common: Any
+    ) -> None:
+        super().__init__(units, activation, **common)
+        self.reset_after = flag(reset_after, "GRUCell: reset_after")
+
+    @classmethod
+    def cases(cls) -> Sequence[Any]:
+        return (*super().cases(), (((5, 3), (5, 4)), {"units": 4, "reset_after": True}))
+
+    def build(self, *specs: Any) -> None:
+        super().build(*specs)
+        self.recurrent_offset = None
+        if self.bias and self.reset_after and not self.layer_norm:
+            self.recurrent_offset = self._add_bias(
+                "recurrent_bias", self.units, "zeros", specs[0].dtype
+            )
 
     def advance(self, x: Value, *states: Value) -> tuple[Value, ...]:
         (h,) = states
         ours, theirs = self._sides(x, h)
         r = pf.Sigmoid(self._gate(ours, 0) + self._gate(theirs, 0))
         z = pf.Sigmoid(self._gate(ours, 1) + self._gate(theirs, 1))
-        inner = (r * h) @ self._gate(self.recurrent_weight, 2)
+        if self.reset_after:
+            q = self._gate(theirs, 2)
+            inner = r * (q if self.recurrent_offset is None else q + self.recurrent_offset)
+        else:
+            inner = (r * h) @ self._gate(self.recurrent_weight, 2)
         n = self._function(self._gate(ours, 2) + inner)
         return ((1.0 - z) * n + z * h,)
 
 
 class LSTMCell(RecurrentCell):
-    """One step of `Lstm`: ``h, c = cell(x, h, c)``; see `RecurrentCell`.
+    """One step of `Lstm`: ``h, c = cell(x, h, c)``; see `RecurrentCell` for the other arguments.
 
-    With `layer_norm` c is normalized, too, before h is made of it. The bias of the gate f begins
-    at 1.
+    With `layer_norm` c is normalized, too, before h is made of it.
+
+    Parameters
+    ----------
+    units : int
+    activation : str or callable, default "tanh"
+    unit_forget_bias : bool, default True
+        Whether the bias of the gate f begins 1 higher.
 
     Examples
     --------
@@ -191,12 +257,21 @@ class LSTMCell(RecurrentCell):
     gate_count = 4
     state_count = 2
 
+    @hands_on_to(RecurrentCell)
+    def __init__(
+        self, units: int, activation: Any = "tanh", unit_forget_bias: bool = True, **common: Any
+    ) -> None:
+        super().__init__(units, activation, **common)
+        self.unit_forget_bias = flag(unit_forget_bias, "LSTMCell: unit_forget_bias")
+
     def build(self, *specs: Any) -> None:
         super().build(*specs)
         if self.layer_norm:
             self.norms.append(pf.layers.LayerNorm())
 
     def _first_bias(self, shape: tuple[int, ...]) -> Any:
+        if not self.unit_forget_bias:
+            return self.bias_initializer
         return ForgetBias(self.bias_initializer, shape)
 
     def advance(self, x: Value, *states: Value) -> tuple[Value, ...]:
@@ -208,11 +283,58 @@ class LSTMCell(RecurrentCell):
         return o * self._function(self.norms[2](c) if self.norms else c), c
 
 
-class Recurrent(Layer):
+def along(
+    cell: Layer, x: Value, states: Sequence[Value], steps: Value | None, reverse: bool
+) -> tuple[list[Value], list[Value]]:
+    """Return the first state after each step, in the order of x, and the final states.
+
+    A step that a sequence does not have leaves its states as they are.
+
+    Parameters
+    ----------
+    cell : Layer
+        As for `Recurrent`.
+    x : Value, shape (N, T, C), T known
+    states : sequence of Value, shapes (N, W)
+        The initial ones; none: zeros.
+    steps : Value of int64, shape (N,) or (N, T), or None
+        Lengths or a mask.
+    reverse : bool
+    """
+    widths = cell.state_widths  # type: ignore[attr-defined]
+    if not states:
+        zeros = 0.0 * ones_like(x[:, 0, :1])
+        states = [zeros * np.zeros((1, width), x.dtype) for width in widths]
+    seen = None
+    if steps is not None:
+        x, seen = MaskRows(x, steps), MaskRows(ones_like(x[:, :, :1]), steps)
+    times = range(x.shape[1])  # type: ignore[index,arg-type]
+    found: list[Value] = []
+    for t in reversed(times) if reverse else times:
+        following = cell(x[:, t], *states)
+        new = [following] if isinstance(following, Value) else list(following)
+        if seen is not None:
+            new = [pf.Where(seen[:, t], a, b) for a, b in zip(new, states, strict=True)]
+        states = new
+        found.append(states[0])
+    return (found[::-1] if reverse else found), list(states)
+
+
+def known_steps(layer: Layer, x: Value) -> None:
+    """Raise `ShapeError` unless x is (n, steps, channels) with a known number of steps."""
+    if x.shape is None or len(x.shape) != 3 or not x.shape[1]:
+        raise ShapeError(
+            f"layer {layer.path!r} ({type(layer).__name__}) takes (n, steps, channels) with a "
+            f"known number of steps, one at least, and got {x.shape}"
+        )
+
+
+class Recurrent(SequenceLayer):
     """A cell along all steps of sequences (n, steps, channels), whose number is known.
 
     Each step becomes nodes of its own, so that the cell may do anything that nodes can; for the
-    usual cells `LSTM`, `GRU` and `SimpleRNN` are several times as fast.
+    usual cells `LSTM`, `GRU` and `SimpleRNN` are several times as fast. ``lengths=``, ``mask=`` and
+    initial states are as for those.
 
     Parameters
     ----------
@@ -272,33 +394,17 @@ class Recurrent(Layer):
         )
 
     def call(self, *inputs: Value) -> Any:
-        x, *states = inputs
-        if x.shape is None or len(x.shape) != 3 or not x.shape[1]:
-            raise ShapeError(
-                f"layer {self.path!r} (Recurrent) takes (n, steps, channels) with a known number "
-                f"of steps, one at least, and got {x.shape}"
-            )
-        widths = self.cell.state_widths
-        if len(states) not in (0, len(widths)):
-            raise GraphError(
-                f"layer {self.path!r} (Recurrent) takes x and no state or {len(widths)}, and got "
-                f"{len(states)}"
-            )
-        if not states:
-            zeros = 0.0 * pf.StopGradient(1.0 - (x[:, 0, :1] < x[:, 0, :1]))
-            states = [zeros * np.zeros((1, width), x.dtype) for width in widths]
-        times = range(x.shape[1])
-        found: list[Value] = []
-        for t in reversed(times) if self.reverse else times:
-            following = self.cell(x[:, t], *states)
-            states = [following] if isinstance(following, Value) else list(following)
-            found.append(states[0])
-        found = found[::-1] if self.reverse else found
-        result = pf.Stack(*found, axis=1) if self.return_sequences else states[0]
+        known_steps(self, inputs[0])
+        x, states, steps = self.sorted_inputs(inputs, len(self.cell.state_widths))  # type: ignore[attr-defined]
+        found, states = along(self.cell, x, states, steps, self.reverse)
+        result = states[0]
+        if self.return_sequences:
+            result = pf.Stack(*found, axis=1)
+            result = result if steps is None else MaskRows(result, steps)
         return (result, *states) if self.return_state else result
 
 
-class Bidirectional(Layer):
+class Bidirectional(SequenceLayer):
     """A recurrent layer in both directions, each with weights of its own.
 
     `LSTM`, `GRU` and `SimpleRNN` do the same with ``bidirectional="concat"``.
@@ -329,7 +435,7 @@ class Bidirectional(Layer):
 
     def __init__(self, layer: Layer, merge: str = "concat", *, name: str | None = None) -> None:
         super().__init__(name=name)
-        if not isinstance(layer, RecurrentLayer | Recurrent):
+        if not isinstance(layer, SequenceLayer) or isinstance(layer, Bidirectional):
             raise ArgumentError(f"Bidirectional takes a recurrent layer, and {layer!r:.80} is none")
         if layer.reverse or layer.return_state or getattr(layer, "bidirectional", None):
             raise ArgumentError(

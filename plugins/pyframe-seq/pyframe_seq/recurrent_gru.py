@@ -10,7 +10,7 @@ import numpy as np
 from pyframe import Case
 from pyframe.attributes import flag
 from pyframe_seq import recurrent_base as base
-from pyframe_seq.recurrent_base import Extents, Order, RecurrentOp
+from pyframe_seq.recurrent_base import Backward, Extents, Forward, Order, RecurrentOp
 
 
 class _Gru(RecurrentOp):
@@ -20,7 +20,6 @@ class _Gru(RecurrentOp):
     attributes = {"reverse": "i8", "reset_after": "i8"}
     rules = {"reverse": flag, "reset_after": flag}
     defaults = {"reverse": False, "reset_after": True}
-    first = 0  # the input that is x
 
     def _extents(self, specs: Sequence[Any]) -> Extents:
         n, t, c = base.extents(specs[self.first])
@@ -28,7 +27,7 @@ class _Gru(RecurrentOp):
         return Extents(n, t, c, h, h, gates)
 
 
-class Gru(_Gru):
+class Gru(_Gru, Forward):
     """The gated recurrent unit, over whole sequences; gates in the order r, z, n.
 
     r, z = sigmoid(x_t W + h_{t-1} U + b); with `reset_after` n = tanh(x_t W + b + r (h_{t-1} U +
@@ -37,20 +36,13 @@ class Gru(_Gru):
     Parameters
     ----------
     x : Value, shape (N, T, C)
-    weight : Value, shape (C, 3 H)
-    recurrent_weight : Value, shape (H, 3 H)
+    weight, recurrent_weight : Value, shapes (C, 3 H), (H, 3 H)
     bias : Value, shape (3 H,), optional
     recurrent_bias : Value, shape (H,), optional
         v, with `reset_after` only. For r and z a second bias would be no more than the first.
     initial_state : Value, shape (N, H), optional
-        h before the first step; default: zeros.
-    steps : Value of int64, shape (N,) or (N, T), optional
-        How many steps each sequence has, or a mask: 1 where it has one, 0 where not.
-    keep : Value, shape (N, H), optional
-        What h is multiplied with in front of the products with U, the same at all steps:
-        variational dropout. Gets no gradient.
-    reverse : bool, default False
-        Whether to begin with the last step that a sequence has.
+    steps, keep, reverse
+        As for `Lstm`.
     reset_after : bool, default True
         Whether r is applied behind the product, as PyTorch, cuDNN and Keras do it, or in front of
         it, as in the paper.
@@ -65,10 +57,8 @@ class Gru(_Gru):
 
     Raises
     ------
-    ShapeError
-        If extents do not fit, or v is given without `reset_after`.
-    LabelError
-        At each run, for a length below 0 or above T, and for a mask of other numbers than 0 and 1.
+    ShapeError, LabelError
+        As `Lstm`; a ShapeError, too, if v is given without `reset_after`.
 
     Examples
     --------
@@ -141,9 +131,6 @@ class Gru(_Gru):
         )
         return self._scratch(specs, *matrices, per_row=0, per_sample=2 * e.units)
 
-    def flops(self, specs: Sequence[Any], outputs: Sequence[Any], wanted: Sequence[bool]) -> int:
-        return self._work(self._extents(specs))
-
     @classmethod
     def _run(cls, *inputs: Any, **attributes: Any) -> tuple[Any, Any]:
         """Return the outputs, and how far each may be off in units of the last place."""
@@ -196,13 +183,8 @@ class Gru(_Gru):
         return (*outputs, *map(order.kept, kept)), (*offs, *map(order.kept, kept_off))
 
     @classmethod
-    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
-        return cls._run(*inputs, **attributes)[0]
-
-    @classmethod
-    def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
-        terms = 16 + len(inputs[1]) + len(inputs[2])
-        return terms, tuple(map(base.bounded, cls._run(*inputs, **attributes)[1]))
+    def terms_of(cls, *inputs: Any) -> int:
+        return 16 + len(inputs[1]) + len(inputs[2])
 
     @classmethod
     def sample(cls, draw: Any) -> Case:
@@ -230,7 +212,7 @@ class Gru(_Gru):
         )
 
 
-class GruGrad(_Gru):
+class GruGrad(_Gru, Backward):
     """The gradients of `Gru`: of x, both weights, both biases and the initial state.
 
     With d = dy_t + dh_t, and the gradients da in front of the activations:
@@ -243,7 +225,6 @@ class GruGrad(_Gru):
     op = "gru_grad"
     kernel = "pyframe_seq:gru_grad"
     output_count = 6
-    differentiable = False
     integer_inputs = (8,)
     optional_inputs = (0, 1, 8, 9)
     index_into = (2, 1)
@@ -268,9 +249,6 @@ class GruGrad(_Gru):
         matrices = (base.packed(2 * e.units, e.units), base.packed(e.units, e.units))
         rows = e.channels + e.gates + 2 * e.units
         return self._scratch(specs, *matrices, per_row=rows, per_sample=2 * e.units)
-
-    def flops(self, specs: Sequence[Any], outputs: Sequence[Any], wanted: Sequence[bool]) -> int:
-        return 2 * self._work(self._extents(specs))
 
     @classmethod
     def _run(cls, minus: Any, *inputs: Any, **attributes: Any) -> Any:
@@ -302,14 +280,8 @@ class GruGrad(_Gru):
         return order.unpack(da @ w.T), x.T @ da, du, *sums, order.give(dh)
 
     @classmethod
-    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
-        return cls._run(np.subtract, *inputs, **attributes)
-
-    @classmethod
-    def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
-        n, t, _ = inputs[2].shape
-        sizes = cls._run(np.add, *map(base.size_of, inputs), **attributes)
-        return 16 + n * t + (t + 1) * (3 * len(inputs[4]) + 12), sizes
+    def terms_of(cls, *inputs: Any) -> int:
+        return 3 * len(inputs[4]) + 12
 
     @classmethod
     def sample(cls, draw: Any) -> Case:

@@ -8,18 +8,41 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 import pyframe as pf
-from pyframe import Value
+from pyframe import State, Value
 from pyframe.attributes import flag, number, one_of, optional, whole
-from pyframe.errors import ArgumentError, DTypeError, GraphError, ShapeError
+from pyframe.errors import ArgumentError, GraphError, ShapeError
 from pyframe.layers import Layer
+from pyframe_seq.recurrent_cells import (
+    GRUCell,
+    LSTMCell,
+    RecurrentCell,
+    SimpleRNNCell,
+    along,
+    known_steps,
+)
 from pyframe_seq.recurrent_gru import Gru
 from pyframe_seq.recurrent_lstm import Lstm
+from pyframe_seq.recurrent_parts import (
+    MERGES,
+    UNITS,
+    VALUE,
+    ForgetBias,
+    SequenceLayer,
+    hands_on_to,
+    ones_like,
+)
 from pyframe_seq.recurrent_rnn import ACTIVATIONS, Rnn
+from pyframe_seq.rows import Carry, MaskRows
 
-VALUE = "assign to its value, as in layer.weight.value = ..., or call model.set_weights"
-MERGES = ("concat", "sum")
-UNITS = whole(at_least=1, at_most=2**24)
 RATE = number(at_least=0, below=1)
+
+
+def stateful_rule(value: Any, what: str) -> bool | int:
+    """Return whether states are carried, or of how many sequences."""
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    count: int = whole(at_least=1, at_most=2**31)(value, what)
+    return count
 
 
 class Weights(NamedTuple):
@@ -32,43 +55,7 @@ class Weights(NamedTuple):
     projection: Any = None
 
 
-class ForgetBias:
-    """First values of a bias: those of another initializer, and 1 more for the gate f."""
-
-    def __init__(self, initializer: Any, shape: tuple[int, ...]) -> None:
-        self.shape = shape
-        self.given: Any = np.asarray(initializer) if _is_array(initializer) else None
-        if self.given is None:
-            drawn = pf.initializers.get(initializer)
-            self.given = drawn.with_shape(shape) if drawn.shape is None else drawn
-        if tuple(self.given.shape) != shape:
-            raise ShapeError(
-                f"a bias has the shape {shape}, and was given {tuple(self.given.shape)}"
-            )
-
-    def with_seed(self) -> ForgetBias:
-        """Return the same with the current seed, which it then keeps."""
-        drawn = hasattr(self.given, "with_seed")
-        return ForgetBias(self.given.with_seed(), self.shape) if drawn else self
-
-    def materialize(self, name: str) -> Any:
-        """Return the values of the parameter of this name."""
-        drawn = hasattr(self.given, "materialize")
-        values = np.array(self.given.materialize(name) if drawn else self.given, np.float64)
-        values.reshape(4, -1)[1] += 1
-        return values
-
-
-def _is_array(thing: Any) -> bool:
-    return isinstance(thing, np.ndarray | list | tuple)
-
-
-def arguments(given: dict[str, Any], *own: str) -> dict[str, Any]:
-    """Return the arguments of a constructor that it hands on: all but its own."""
-    return {key: v for key, v in given.items() if key not in ("self", "__class__", *own)}
-
-
-class RecurrentLayer(Layer):
+class RecurrentLayer(SequenceLayer):
     """What `SimpleRNN`, `GRU` and `LSTM` share; see `LSTM` for the arguments."""
 
     _attributes = dict.fromkeys(["weight", "recurrent_weight", "offset"], VALUE)
@@ -84,6 +71,8 @@ class RecurrentLayer(Layer):
         reverse: bool = False,
         bidirectional: str | None = None,
         num_layers: int = 1,
+        stateful: bool | int = False,
+        layer_norm: bool = False,
         bias: bool = True,
         dropout: float = 0.0,
         input_dropout: float = 0.0,
@@ -105,6 +94,8 @@ class RecurrentLayer(Layer):
         self.reverse = flag(reverse, f"{what}: reverse")
         self.bidirectional = optional(one_of(MERGES))(bidirectional, f"{what}: bidirectional")
         self.num_layers = whole(at_least=1, at_most=1000)(num_layers, f"{what}: num_layers")
+        self.stateful = stateful_rule(stateful, f"{what}: stateful")
+        self.layer_norm = flag(layer_norm, f"{what}: layer_norm")
         self.bias = flag(bias, f"{what}: bias")
         self.dropout = RATE(dropout, f"{what}: dropout")
         self.input_dropout = RATE(input_dropout, f"{what}: input_dropout")
@@ -116,9 +107,22 @@ class RecurrentLayer(Layer):
         self.weight_regularizer = pf.regularizers.get(weight_regularizer)
         self.recurrent_regularizer = pf.regularizers.get(recurrent_regularizer)
         self.bias_regularizer = pf.regularizers.get(bias_regularizer)
+        self._check_together(what)
+
+    def _check_together(self, what: str) -> None:
+        """Refuse arguments that do not go together."""
         if self.bidirectional is not None and self.reverse:
             raise ArgumentError(
                 f"{what}: with bidirectional there are both directions; leave reverse out"
+            )
+        if self.stateful and (self.reverse or self.bidirectional is not None):
+            raise ArgumentError(
+                f"{what}: stateful layers go forward: what is carried backwards comes too late"
+            )
+        if self.layer_norm and self.recurrent_dropout:
+            raise ArgumentError(
+                f"{what}: layer_norm goes without recurrent_dropout; use dropout, or a cell of "
+                "your own in Recurrent"
             )
 
     @classmethod
@@ -139,6 +143,7 @@ class RecurrentLayer(Layer):
                 },
             ),
             ((5, 4, 3), {"units": 3, "bidirectional": "sum", "num_layers": 2}),
+            ((5, 4, 3), {"units": 4, "bidirectional": "concat", "layer_norm": True}),
         )
 
     @property
@@ -153,6 +158,11 @@ class RecurrentLayer(Layer):
         """For each direction, whether it begins with the last step."""
         return (False, True) if self.bidirectional is not None else (self.reverse,)
 
+    @property
+    def state_widths(self) -> tuple[int, ...]:
+        """How many numbers each state of one level and direction has; the first is h."""
+        return (self.width, *[self.units] * (self.state_count - 1))
+
     def build(self, *specs: Any) -> None:
         x = specs[0]
         if x.shape is None or len(x.shape) != 3 or x.shape[2] is None:
@@ -161,13 +171,59 @@ class RecurrentLayer(Layer):
                 f"whose channels are known, and got {x.shape}"
             )
         channels, both = x.shape[2], len(self.directions) == 2
-        self.weights = []
+        self.weights: list[Weights] = []
+        self.cells: list[Layer] = []
         for level in range(self.num_layers):
             for backward in self.directions:
                 end = (f"_{level}" if level else "") + ("_reverse" if both and backward else "")
-                self.weights.append(self._add_weights(channels, end, x.dtype))
+                if self.layer_norm:
+                    self.cells.append(self._cell())
+                else:
+                    self.weights.append(self._add_weights(channels, end, x.dtype))
             channels = self.width * (2 if self.bidirectional == "concat" else 1)
-        self.weight, self.recurrent_weight, self.offset = self.weights[0][:3]
+        first = self.weights[0] if self.weights else Weights(None, None, None)
+        self.weight, self.recurrent_weight, self.offset = first[:3]
+        self.carried: list[State] = self._add_carried(x) if self.stateful else []
+
+    def _add_carried(self, x: Any) -> list[State]:
+        """Make the states that are carried from call to call: those of each level."""
+        count = x.shape[0] if self.stateful is True else self.stateful
+        if count is None or x.shape[0] not in (None, count):
+            raise ShapeError(
+                f"layer {self.path!r} ({type(self).__name__}), stateful={self.stateful}: x is "
+                f"{x.shape}, and the number of sequences must be known, and be one; write it, as "
+                "in stateful=8"
+            )
+        widths = self.state_widths * self.num_layers
+        return [
+            self.add_state(f"state_{i}", (count, width), 0.0, dtype=x.dtype)
+            for i, width in enumerate(widths)
+        ]
+
+    def reset_states(self) -> None:
+        """Have the next call begin with zeros, as the first one did.
+
+        Raises
+        ------
+        GraphError
+            If the layer is not stateful, or has not been built.
+        """
+        if not (self.built and self.stateful):
+            raise GraphError(
+                f"layer {self.path!r} ({type(self).__name__}) carries no states: it is not "
+                f"{'stateful' if self.built else 'built'}"
+            )
+        for state in self.carried:
+            state.value = np.zeros(state.shape, state.dtype)
+
+    def _cell(self) -> RecurrentCell:
+        """Return the cell of one level and direction, with layer normalization."""
+        raise NotImplementedError
+
+    def _cell_options(self) -> dict[str, Any]:
+        kinds = ("weight", "recurrent", "bias")
+        found = {f"{kind}_{what}" for kind in kinds for what in ("initializer", "regularizer")}
+        return {**{key: getattr(self, key) for key in found}, "bias": self.bias, "layer_norm": True}
 
     def _add_weights(self, channels: int, end: str, dtype: Any) -> Weights:
         """Make the parameters of one level and direction; `end` is that of their names."""
@@ -200,65 +256,44 @@ class RecurrentLayer(Layer):
 
     # ---- nodes ----
 
-    def __call__(self, *inputs: Value, lengths: Any = None, mask: Any = None) -> Any:
-        """Return the node of the output, or several; see the class.
-
-        Raises
-        ------
-        ArgumentError
-            If both lengths and a mask are given.
-        DTypeError
-            If one of them is not int64.
-        """
-        if lengths is not None and mask is not None:
-            raise ArgumentError(f"layer {self.path!r} takes lengths or a mask, not both")
-        for what, given, axes in (("lengths", lengths, 1), ("mask", mask, 2)):
-            if given is None:
-                continue
-            if not isinstance(given, Value):
-                raise GraphError(
-                    f"layer {self.path!r} takes {what} as a node, and got {type(given).__name__}"
-                )
-            if given.dtype != np.int64:
-                raise DTypeError(
-                    f"layer {self.path!r} takes {what} of int64, and got {given.dtype.name}; "
-                    "declare the placeholder with dtype='int64'"
-                )
-            if given.shape is not None and len(given.shape) != axes:
-                wanted = "(n,)" if axes == 1 else "(n, steps)"
-                raise ShapeError(
-                    f"layer {self.path!r} takes {what} {wanted}, and got {given.shape}"
-                )
-            inputs = (*inputs, given)
-        return super().__call__(*inputs)
-
     def call(self, *inputs: Value) -> Any:
-        x, *rest = inputs
-        steps = [v for v in rest if v.dtype == np.int64]
-        states = [v for v in rest if v.dtype != np.int64]
         each, count = self.state_count, len(self.directions)
-        wanted = each * count * self.num_layers
-        if len(steps) > 1 or len(states) not in (0, wanted):
-            raise GraphError(
-                f"layer {self.path!r} ({type(self).__name__}) takes x, then no state or {wanted}, "
-                f"and lengths or a mask; it got {len(states)} and {len(steps)} besides x"
-            )
+        x, states, steps = self.sorted_inputs(inputs, each * count * self.num_layers)
+        if self.layer_norm:
+            known_steps(self, x)
+        if self.stateful:
+            if states:
+                raise GraphError(
+                    f"layer {self.path!r} ({type(self).__name__}) is stateful, and takes no "
+                    "initial states: it begins with those of the call before"
+                )
+            states = list(self.carried)
         finals: list[Value] = []
         ys, y = [], self._drop(x, self.input_dropout)
-        for i, weights in enumerate(self.weights):
-            given = states[each * i : each * (i + 1)] or [None] * each
-            keep = self._keep(x)
-            backward = self.directions[i % count]
-            sequence, *last = self.step(
-                y, weights, given, steps[0] if steps else None, keep, backward
-            )
+        for i in range(self.num_layers * count):
+            given = states[each * i : each * (i + 1)]
+            sequence, *last = self._level(i, x, y, given, steps)
             finals += last
             ys.append(sequence)
-            if len(ys) == count and i + 1 < len(self.weights):
+            if len(ys) == count and i + 1 < self.num_layers * count:
                 y, ys = self._drop(self._merge(ys), self.dropout), []
         ends = [finals[each * i] for i in range(len(finals) // each)][-count:]
         result = self._merge(ys if self.return_sequences else ends)
+        if self.stateful:
+            result = Carry(result, *finals, states=self.carried)
         return (result, *finals) if self.return_state else result
+
+    def _level(
+        self, i: int, x: Value, y: Value, states: list[Value], steps: Value | None
+    ) -> Sequence[Value]:
+        """Return all h of a level and direction, for its input y, and its final states."""
+        backward = self.directions[i % len(self.directions)]
+        if not self.cells:
+            given = states or [None] * self.state_count
+            return self.step(y, self.weights[i], given, steps, self._keep(x), backward)
+        found, finals = along(self.cells[i], y, states, steps, backward)
+        stacked = pf.Stack(*found, axis=1)
+        return (stacked if steps is None else MaskRows(stacked, steps), *finals)
 
     def step(
         self, x: Value, weights: Weights, states: Any, steps: Any, keep: Any, reverse: bool
@@ -283,20 +318,15 @@ class RecurrentLayer(Layer):
             dropped: Value = pf.Dropout(x, rate)
             return dropped
         first = x[:, :1]
-        return x * pf.Dropout(_ones_like(first), rate)
+        return x * pf.Dropout(ones_like(first), rate)
 
     def _keep(self, x: Value) -> Value | None:
         """Return what h is multiplied with at all steps: 0 or 1 / (1 - rate)."""
         if self.recurrent_dropout == 0:
             return None
-        ones = _ones_like(pf.Sum(x, axis=(1, 2)))[:, None] * np.ones((1, self.width), x.dtype)
+        ones = ones_like(pf.Sum(x, axis=(1, 2)))[:, None] * np.ones((1, self.width), x.dtype)
         kept: Value = pf.Dropout(ones, self.recurrent_dropout)
         return kept
-
-
-def _ones_like(x: Value) -> Value:
-    """Return ones of a shape that a feed decides; no gradient flows through them."""
-    return 1.0 - (x < x)
 
 
 class SimpleRNN(RecurrentLayer):
@@ -324,31 +354,13 @@ class SimpleRNN(RecurrentLayer):
 
     _attributes = RecurrentLayer._attributes
 
-    def __init__(
-        self,
-        units: int,
-        activation: str = "tanh",
-        *,
-        return_sequences: bool = False,
-        return_state: bool = False,
-        reverse: bool = False,
-        bidirectional: str | None = None,
-        num_layers: int = 1,
-        bias: bool = True,
-        dropout: float = 0.0,
-        input_dropout: float = 0.0,
-        recurrent_dropout: float = 0.0,
-        variational: bool = False,
-        weight_initializer: Any = "xavier_uniform",
-        recurrent_initializer: Any = "orthogonal",
-        bias_initializer: Any = "zeros",
-        weight_regularizer: Any = None,
-        recurrent_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        name: str | None = None,
-    ) -> None:
-        super().__init__(**arguments(locals(), "units", "activation"), units=units)
+    @hands_on_to(RecurrentLayer)
+    def __init__(self, units: int, activation: str = "tanh", **common: Any) -> None:
+        super().__init__(units, **common)
         self.activation = one_of(ACTIVATIONS)(activation, "SimpleRNN: activation")
+
+    def _cell(self) -> RecurrentCell:
+        return SimpleRNNCell(self.units, self.activation, **self._cell_options())
 
     def step(
         self, x: Value, weights: Weights, states: Any, steps: Any, keep: Any, reverse: bool
@@ -386,30 +398,9 @@ class GRU(RecurrentLayer):
     _attributes = RecurrentLayer._attributes
     gate_count = 3
 
-    def __init__(
-        self,
-        units: int,
-        reset_after: bool = True,
-        *,
-        return_sequences: bool = False,
-        return_state: bool = False,
-        reverse: bool = False,
-        bidirectional: str | None = None,
-        num_layers: int = 1,
-        bias: bool = True,
-        dropout: float = 0.0,
-        input_dropout: float = 0.0,
-        recurrent_dropout: float = 0.0,
-        variational: bool = False,
-        weight_initializer: Any = "xavier_uniform",
-        recurrent_initializer: Any = "orthogonal",
-        bias_initializer: Any = "zeros",
-        weight_regularizer: Any = None,
-        recurrent_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        name: str | None = None,
-    ) -> None:
-        super().__init__(**arguments(locals(), "units", "reset_after"), units=units)
+    @hands_on_to(RecurrentLayer)
+    def __init__(self, units: int, reset_after: bool = True, **common: Any) -> None:
+        super().__init__(units, **common)
         self.reset_after = flag(reset_after, "GRU: reset_after")
 
     @classmethod
@@ -422,6 +413,9 @@ class GRU(RecurrentLayer):
             return made
         bias = self._add_bias(f"recurrent_bias{end}", self.units, "zeros", dtype)
         return made._replace(recurrent_bias=bias)
+
+    def _cell(self) -> RecurrentCell:
+        return GRUCell(self.units, reset_after=self.reset_after, **self._cell_options())
 
     def step(
         self, x: Value, weights: Weights, states: Any, steps: Any, keep: Any, reverse: bool
@@ -448,6 +442,16 @@ class LSTM(RecurrentLayer):
         Two directions, with weights of their own, and what becomes of their outputs.
     num_layers : int, default 1
         Levels: each takes all outputs of the one below.
+    stateful : bool or int, default False
+        Whether a call begins with the final states of the call before, from batch to batch in `fit`
+        as in `predict` and `evaluate`: row i goes on where row i was. It is the number of sequences
+        that every batch has; another batch is refused. True: that of x, if its placeholder says it.
+        `reset_states` begins anew. Give `fit` ``shuffle=False``; do not predict in several threads.
+    layer_norm : bool, default False
+        Whether what x and h give to the gates is normalized, each by itself, and the c of an LSTM
+        before h is made of it. The steps, whose number must then be known, are those of a cell in
+        `Recurrent`, several times as slow as the kernel; parameters are those of ``layer.cells``.
+        Not with recurrent_dropout or projection.
     bias : bool, default True
     unit_forget_bias : bool, default True
         Whether the bias of the gate f begins 1 higher, so that at first little is forgotten.
@@ -485,7 +489,7 @@ class LSTM(RecurrentLayer):
     ShapeError
         If x is not of three axes with known channels, or a state does not fit.
     GraphError
-        If some of the states are missing.
+        If some of the states are missing, or the layer is stateful and given any.
     LabelError
         At each run, for a length below 0 or above that of x, or a mask that is not 0 or 1.
 
@@ -511,35 +515,20 @@ class LSTM(RecurrentLayer):
     gate_count = 4
     state_count = 2
 
+    @hands_on_to(RecurrentLayer)
     def __init__(
         self,
         units: int,
         *,
-        return_sequences: bool = False,
-        return_state: bool = False,
-        reverse: bool = False,
-        bidirectional: str | None = None,
-        num_layers: int = 1,
-        bias: bool = True,
         unit_forget_bias: bool = True,
         projection: int | None = None,
-        dropout: float = 0.0,
-        input_dropout: float = 0.0,
-        recurrent_dropout: float = 0.0,
-        variational: bool = False,
-        weight_initializer: Any = "xavier_uniform",
-        recurrent_initializer: Any = "orthogonal",
-        bias_initializer: Any = "zeros",
-        weight_regularizer: Any = None,
-        recurrent_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        name: str | None = None,
+        **common: Any,
     ) -> None:
-        super().__init__(
-            **arguments(locals(), "units", "unit_forget_bias", "projection"), units=units
-        )
+        super().__init__(units, **common)
         self.unit_forget_bias = flag(unit_forget_bias, "LSTM: unit_forget_bias")
         self.projection = optional(UNITS)(projection, "LSTM: projection")
+        if self.layer_norm and self.projection is not None:
+            raise ArgumentError("LSTM: layer_norm goes without projection; use Dense behind it")
 
     @classmethod
     def cases(cls) -> Sequence[Any]:
@@ -562,6 +551,10 @@ class LSTM(RecurrentLayer):
         if not self.unit_forget_bias:
             return self.bias_initializer
         return ForgetBias(self.bias_initializer, (4 * self.units,))
+
+    def _cell(self) -> RecurrentCell:
+        forget = {"unit_forget_bias": self.unit_forget_bias}
+        return LSTMCell(self.units, **forget, **self._cell_options())
 
     def step(
         self, x: Value, weights: Weights, states: Any, steps: Any, keep: Any, reverse: bool

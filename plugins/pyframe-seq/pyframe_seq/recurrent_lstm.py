@@ -10,7 +10,7 @@ import numpy as np
 from pyframe import Case
 from pyframe.attributes import flag
 from pyframe_seq import recurrent_base as base
-from pyframe_seq.recurrent_base import Extents, Order, RecurrentOp
+from pyframe_seq.recurrent_base import Backward, Extents, Forward, Order, RecurrentOp
 
 
 class _Lstm(RecurrentOp):
@@ -20,7 +20,6 @@ class _Lstm(RecurrentOp):
     attributes = {"reverse": "i8"}
     rules = {"reverse": flag}
     defaults = {"reverse": False}
-    first = 0  # the input that is x
 
     def _extents(self, specs: Sequence[Any]) -> Extents:
         n, t, c = base.extents(specs[self.first])
@@ -36,7 +35,7 @@ class _Lstm(RecurrentOp):
         return base.known(units, projection[0]), base.known(width, projection[1])
 
 
-class Lstm(_Lstm):
+class Lstm(_Lstm, Forward):
     """Long short-term memory, over whole sequences; gates in the order i, f, g, o.
 
     i, f, o = sigmoid(x_t W + h_{t-1} U + b), g = tanh(x_t W + h_{t-1} U + b), each of its own
@@ -150,9 +149,6 @@ class Lstm(_Lstm):
             matrices.append(base.packed(e.units, e.width))
         return self._scratch(specs, *matrices, per_row=0, per_sample=2 * e.width + e.units)
 
-    def flops(self, specs: Sequence[Any], outputs: Sequence[Any], wanted: Sequence[bool]) -> int:
-        return self._work(self._extents(specs))
-
     @classmethod
     def _run(cls, *inputs: Any, **attributes: Any) -> tuple[Any, Any]:
         """Return the outputs, and how far each may be off in units of the last place."""
@@ -198,13 +194,8 @@ class Lstm(_Lstm):
         return (*outputs, *map(order.kept, kept[1:])), (*offs, *map(order.kept, kept_off[1:]))
 
     @classmethod
-    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
-        return cls._run(*inputs, **attributes)[0]
-
-    @classmethod
-    def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
-        terms = 20 + len(inputs[1]) + len(inputs[2]) + inputs[2].shape[1] // 4
-        return terms, tuple(map(base.bounded, cls._run(*inputs, **attributes)[1]))
+    def terms_of(cls, *inputs: Any) -> int:
+        return 20 + len(inputs[1]) + len(inputs[2]) + inputs[2].shape[1] // 4
 
     @classmethod
     def sample(cls, draw: Any) -> Case:
@@ -233,7 +224,7 @@ class Lstm(_Lstm):
         )
 
 
-class LstmGrad(_Lstm):
+class LstmGrad(_Lstm, Backward):
     """The gradients of `Lstm`: of x, both weights, the bias, both initial states, the projection.
 
     With d = dy_t + dh_t (times P^T), t = tanh(c_t), and the gradients da in front of the
@@ -244,7 +235,6 @@ class LstmGrad(_Lstm):
     op = "lstm_grad"
     kernel = "pyframe_seq:lstm_grad"
     output_count = 7
-    differentiable = False
     integer_inputs = (10,)
     optional_inputs = (0, 1, 2, 9, 10, 11)
     index_into = (3, 1)
@@ -274,9 +264,6 @@ class LstmGrad(_Lstm):
             matrices.append(base.packed(e.width, e.units))
             rows += e.units + e.width
         return self._scratch(specs, *matrices, per_row=rows, per_sample=2 * e.width + e.units)
-
-    def flops(self, specs: Sequence[Any], outputs: Sequence[Any], wanted: Sequence[bool]) -> int:
-        return 2 * self._work(self._extents(specs))
 
     @classmethod
     def _run(cls, minus: Any, *inputs: Any, **attributes: Any) -> Any:
@@ -311,14 +298,8 @@ class LstmGrad(_Lstm):
         return order.unpack(da @ w.T), *weights, order.give(dh), order.give(dc), dp
 
     @classmethod
-    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
-        return cls._run(np.subtract, *inputs, **attributes)
-
-    @classmethod
-    def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
-        n, t, _ = inputs[3].shape
-        sizes = cls._run(np.add, *map(base.size_of, inputs), **attributes)
-        return 16 + n * t + (t + 1) * (2 * inputs[5].shape[1] + 12), sizes
+    def terms_of(cls, *inputs: Any) -> int:
+        return 2 * inputs[5].shape[1] + 12
 
     @classmethod
     def sample(cls, draw: Any) -> Case:

@@ -10,7 +10,7 @@ import numpy as np
 from pyframe import Case
 from pyframe.attributes import flag, one_of
 from pyframe_seq import recurrent_base as base
-from pyframe_seq.recurrent_base import Extents, Order, RecurrentOp
+from pyframe_seq.recurrent_base import Backward, Extents, Forward, Order, RecurrentOp
 
 ACTIVATIONS = ("tanh", "relu")
 
@@ -21,7 +21,6 @@ class _Rnn(RecurrentOp):
     attributes = {"reverse": "i8", "activation": "i8"}
     rules = {"reverse": flag, "activation": one_of(ACTIVATIONS)}
     defaults = {"reverse": False, "activation": "tanh"}
-    first = 0  # the input that is x
 
     def _extents(self, specs: Sequence[Any]) -> Extents:
         n, t, c = base.extents(specs[self.first])
@@ -33,24 +32,17 @@ class _Rnn(RecurrentOp):
         return {**block, "activation": ACTIVATIONS.index(self.attrs["activation"])}
 
 
-class Rnn(_Rnn):
+class Rnn(_Rnn, Forward):
     """h_t = f(x_t W + h_{t-1} U + b), f being tanh or relu, over whole sequences.
 
     Parameters
     ----------
     x : Value, shape (N, T, C)
-    weight : Value, shape (C, H)
-    recurrent_weight : Value, shape (H, H)
+    weight, recurrent_weight : Value, shapes (C, H), (H, H)
     bias : Value, shape (H,), optional
     initial_state : Value, shape (N, H), optional
-        h before the first step; default: zeros.
-    steps : Value of int64, shape (N,) or (N, T), optional
-        How many steps each sequence has, or a mask: 1 where it has one, 0 where not.
-    keep : Value, shape (N, H), optional
-        What h is multiplied with in front of the product with U, the same at all steps: variational
-        dropout. Gets no gradient.
-    reverse : bool, default False
-        Whether to begin with the last step that a sequence has.
+    steps, keep, reverse
+        As for `Lstm`.
     activation : {"tanh", "relu"}, default "tanh"
     name : str, optional
 
@@ -63,10 +55,8 @@ class Rnn(_Rnn):
 
     Raises
     ------
-    ShapeError
-        If extents do not fit.
-    LabelError
-        At each run, for a length below 0 or above T, and for a mask of other numbers than 0 and 1.
+    ShapeError, LabelError
+        As `Lstm`.
 
     Examples
     --------
@@ -128,9 +118,6 @@ class Rnn(_Rnn):
         matrices = (base.packed(e.channels, e.gates), base.packed(e.width, e.gates))
         return self._scratch(specs, *matrices, per_row=0, per_sample=2 * e.width)
 
-    def flops(self, specs: Sequence[Any], outputs: Sequence[Any], wanted: Sequence[bool]) -> int:
-        return self._work(self._extents(specs))
-
     @classmethod
     def _run(cls, *inputs: Any, **attributes: Any) -> tuple[Any, Any]:
         """Return the outputs, and how far each may be off in units of the last place."""
@@ -160,13 +147,8 @@ class Rnn(_Rnn):
         return outputs, (*offs, order.kept(after_off), order.kept(hidden_off))
 
     @classmethod
-    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
-        return cls._run(*inputs, **attributes)[0]
-
-    @classmethod
-    def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
-        terms = 16 + sum(inputs[1].shape) + len(inputs[2])
-        return terms, tuple(map(base.bounded, cls._run(*inputs, **attributes)[1]))
+    def terms_of(cls, *inputs: Any) -> int:
+        return 16 + sum(inputs[1].shape) + len(inputs[2])
 
     @classmethod
     def sample(cls, draw: Any) -> Case:
@@ -198,7 +180,7 @@ class Rnn(_Rnn):
         )
 
 
-class RnnGrad(_Rnn):
+class RnnGrad(_Rnn, Backward):
     """The gradients of `Rnn`: of x, both weights, the bias and the initial state.
 
     dz_t = (dy_t + dh_t) f'(a_t),  dh_{t-1} = dz_t U^T (times what keep kept),
@@ -208,7 +190,6 @@ class RnnGrad(_Rnn):
     op = "rnn_grad"
     kernel = "pyframe_seq:rnn_grad"
     output_count = 5
-    differentiable = False
     integer_inputs = (7,)
     optional_inputs = (0, 1, 7, 8)
     index_into = (2, 1)
@@ -235,9 +216,6 @@ class RnnGrad(_Rnn):
             per_sample=2 * e.width,
         )
 
-    def flops(self, specs: Sequence[Any], outputs: Sequence[Any], wanted: Sequence[bool]) -> int:
-        return 2 * self._work(self._extents(specs))
-
     @classmethod
     def _run(cls, minus: Any, *inputs: Any, **attributes: Any) -> Any:
         dy, dh, x, weight, recurrent, after, hidden, steps, keep = (*inputs, None, None)[:9]
@@ -259,14 +237,8 @@ class RnnGrad(_Rnn):
         return dx, x.T @ dz, hidden.T @ dz, dz.sum(axis=0), order.give(dh)
 
     @classmethod
-    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
-        return cls._run(np.subtract, *inputs, **attributes)
-
-    @classmethod
-    def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
-        n, t, _ = inputs[2].shape
-        sizes = cls._run(np.add, *map(base.size_of, inputs), **attributes)
-        return 16 + n * t + (t + 1) * (len(inputs[4]) + 4), sizes
+    def terms_of(cls, *inputs: Any) -> int:
+        return len(inputs[4]) + 4
 
     @classmethod
     def sample(cls, draw: Any) -> Case:

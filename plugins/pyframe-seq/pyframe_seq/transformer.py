@@ -12,6 +12,7 @@ from pyframe.errors import check_flag, check_integer, check_number
 from pyframe.layers import Layer
 from pyframe_seq.attention import Attention
 from pyframe_seq.positions import Rotary, alibi_slopes
+from pyframe_seq.rows import MaskRows
 
 PART = "it is made when the layer sees its first input"
 
@@ -201,7 +202,8 @@ class MultiHeadAttention(Layer):
             )
         parts = [self.projection(x)] if context is None else [self.queries(x)]
         if context is not None:
-            parts += self._parts(self.context(context), [narrow, 2 * narrow])
+            seen = _without_hidden(context, given)
+            parts += self._parts(self.context(seen), [narrow, 2 * narrow])
         elif self.qk_norm:
             parts = self._parts(parts[0], [wide, wide + narrow, wide + 2 * narrow])
         if self.qk_norm:
@@ -420,6 +422,15 @@ class TransformerDecoderBlock(_Block):
         x = self._around(x, self.first_norm, self.self_attention)
         x = self._around(x, self.cross_norm, lambda y: self.cross_attention(y, *more))
         return self._around(x, self.last_norm, self._feed_forward)
+
+
+def _without_hidden(context: Any, given: Any) -> Any:
+    """Return a context with zeros where nobody looks: NaN there would get into the weights."""
+    if "lengths" in given:
+        context = MaskRows(context, given["lengths"])
+    if "mask" in given:
+        context = pf.Select(pf.ExpandDims(given["mask"], axis=-1), context)
+    return context
 
 
 def _optional(what: str, value: Any, of: str = "MultiHeadAttention") -> int | None:

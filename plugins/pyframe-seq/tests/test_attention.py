@@ -33,9 +33,9 @@ def test_layer(layer: Any) -> None:
 
 
 EVERY_OP = """
-from pyframe_seq import attention, positions
+from pyframe_seq import attention, positions, rows, vocabulary
 from pyframe.testing import check_forward
-for op in (*attention.OPS, *positions.OPS):
+for op in (*attention.OPS, *positions.OPS, *rows.OPS, *vocabulary.OPS):
     for dtype in ("float32", "float64"):
         check_forward(op, dtype, shapes=30, seed=1000)
 """
@@ -282,48 +282,87 @@ def test_the_names_of_others_are_answered() -> None:
             getattr(pf.layers, theirs)
 
 
+@pytest.mark.parametrize("given", ["mask", "lengths"])
+def test_a_sample_that_sees_nothing_is_zero_in_training_too(given: str) -> None:
+    x = pf.Parameter(numbers(2, 6, 8), name="x", dtype="float64")
+    context = pf.Parameter(numbers(2, 5, 8, seed=1), name="context", dtype="float64")
+    hides, shape, dtype = {
+        "mask": (np.array([[0.0] * 5, [1.0] * 5]), (2, 5), "float64"),
+        "lengths": (np.array([0, 5]), (2,), "int64"),
+    }[given]
+    what = pf.Placeholder(given, shape=shape, dtype=dtype)
+    y = seq.MultiHeadAttention(2, bias=False)(x, context, what)
+    # The gradient of `target` is y, as a step of training computes it.
+    target = pf.Parameter(numbers(2, 6, 8, seed=2), name="target", dtype="float64")
+    _, found = pf.compile(pf.Sum(target * y)).loss_and_gradients({what: hides})
+    inference = pf.compile(y).run({what: hides})
+    for array in (inference, found[target], found[x], found[context]):
+        assert (array[0] == 0).all() and (array[1] != 0).any()
+    np.testing.assert_array_equal(found[target], inference)
+
+
+@pytest.mark.parametrize("given", ["mask", "lengths"])
+def test_hidden_rows_of_a_context_do_not_leak_into_weights(given: str) -> None:
+    x, context = (pf.Placeholder(n, shape=(2, 5, 8), dtype="float64") for n in ("x", "context"))
+    seen = np.arange(5) < np.array([[3], [5]])
+    hides = seen.astype(float) if given == "mask" else seen.sum(1)
+    dtype = "float64" if given == "mask" else "int64"
+    what = pf.Placeholder(given, shape=hides.shape, dtype=dtype)
+    pf.set_seed(0)
+    block = seq.TransformerDecoderBlock(2)
+    plan = pf.compile(pf.Sum(pf.Square(block(x, context, what))))
+    feed = {x: numbers(2, 5, 8), what: hides}
+    rows = numbers(2, 5, 8, seed=1)
+    dirty = np.where(seen[..., None], rows, np.nan)
+    clean = plan.loss_and_gradients({**feed, context: rows})
+    loss, gradients = plan.loss_and_gradients({**feed, context: dirty})
+    assert loss == clean[0]
+    for parameter, gradient in gradients.items():
+        np.testing.assert_array_equal(gradient, clean[1][parameter])
+
+
+def test_a_length_of_a_context_out_of_range_is_refused() -> None:
+    x, context = (pf.Placeholder(n, shape=(2, 5, 8)) for n in ("x", "context"))
+    lengths = pf.Placeholder("lengths", shape=(2,), dtype="int64")
+    plan = pf.compile(seq.MultiHeadAttention(2)(x, context, lengths))
+    some = np.ones((2, 5, 8))
+    with pytest.raises(pf.LabelError, match="6"):
+        plan.run({x: some, context: some, lengths: [5, 6]})
+
+
+SIDES = [{}, {"causal": True}, {"rotary": True}, {"alibi": True}, {"window": 3, "causal": True}]
+
+
+@pytest.mark.parametrize("options", SIDES, ids=str)
+def test_left_and_right_padding_agree(options: Any) -> None:
+    lengths, tokens = np.array([9, 4, 1]), 9
+    x = pf.Placeholder("x", shape=(None, tokens, 8), dtype="float64")
+    mask = pf.Placeholder("mask", shape=(None, tokens), dtype="float64")
+    pf.set_seed(0)
+    plan = pf.compile(seq.MultiHeadAttention(2, **options)(x, mask))
+    rows = [numbers(n, 8, seed=n) for n in lengths]
+    found = []
+    for side in ("left", "right"):
+        values, _, seen = seq.pad(rows, side=side)
+        y = plan.run({x: values, mask: seen})
+        found.append(y[seen > 0])
+    np.testing.assert_allclose(*found, rtol=1e-12, atol=1e-12)
+
+
 @pytest.mark.parametrize("norm_first", [False, True])
-@pytest.mark.parametrize("activation", ["relu", "gelu"])
-def test_a_block_agrees_with_pytorch(norm_first: bool, activation: str) -> None:
-    torch = pytest.importorskip("torch")
-    for seed in range(13):
-        rng = np.random.default_rng(seed)
-        heads, size = rng.integers(1, 4, 2)
-        units, hidden, tokens = 2 * heads * size, int(rng.integers(3, 20)), int(rng.integers(1, 30))
-        torch.manual_seed(seed)
-        theirs = torch.nn.TransformerEncoderLayer(
-            int(units), int(heads), hidden, 0.0, activation, batch_first=True,
-            norm_first=norm_first, dtype=torch.float64,
-        )  # fmt: skip
-        block = seq.TransformerEncoderBlock(int(heads), hidden, activation, norm_first)
-        x = pf.Placeholder("x", shape=(None, None, int(units)), dtype="float64")
-        lengths = pf.Placeholder("lengths", shape=(None,), dtype="int64")
-        y = block(x, lengths)
-        attention_ = theirs.self_attn
-        for parameter, value in (
-            (block.self_attention.projection.weight, attention_.in_proj_weight.T),
-            (block.self_attention.projection.offset, attention_.in_proj_bias),
-            (block.self_attention.merge.weight, attention_.out_proj.weight.T),
-            (block.self_attention.merge.offset, attention_.out_proj.bias),
-            (block.widen.weight, theirs.linear1.weight.T),
-            (block.widen.offset, theirs.linear1.bias),
-            (block.narrow.weight, theirs.linear2.weight.T),
-            (block.narrow.offset, theirs.linear2.bias),
-        ):
-            parameter.value = value.detach().numpy()
-        data, given = numbers(2, tokens, int(units), seed=seed), rng.integers(1, tokens + 1, 2)
-        hidden_keys = torch.from_numpy(np.arange(tokens) >= given[:, None])
-        theirs.train()
-        wanted = theirs(torch.from_numpy(data), src_key_padding_mask=hidden_keys)
-        got = pf.compile(y).run({x: data, lengths: given})
-        np.testing.assert_allclose(got, wanted.detach().numpy(), rtol=1e-9, atol=1e-9)
-        cost = pf.Sum(y * pf.Constant(given_dy(data.shape, data.dtype), dtype="float64"))
-        _, found = pf.compile(cost).loss_and_gradients({x: data, lengths: given})
-        (wanted * torch.from_numpy(given_dy(data.shape, data.dtype))).sum().backward()
-        gradient = found[block.self_attention.projection.weight]
-        np.testing.assert_allclose(gradient, attention_.in_proj_weight.grad.numpy().T, atol=1e-9)
-        gradient = found[block.widen.weight]
-        np.testing.assert_allclose(gradient, theirs.linear1.weight.grad.numpy().T, atol=1e-9)
+def test_a_decoder_block_does_not_see_the_future(norm_first: bool) -> None:
+    x = pf.Placeholder("x", shape=(None, 40, 8))
+    context = pf.Placeholder("context", shape=(None, 6, 8))
+    pf.set_seed(0)
+    block = seq.TransformerDecoderBlock(2, norm_first=norm_first, attention={"rotary": True})
+    plan = pf.compile(block(x, context))
+    before = numbers(2, 40, 8, dtype=np.float32)
+    after = np.array(before)
+    after[:, 25:] += 1
+    other = numbers(2, 6, 8, dtype=np.float32)
+    one, two = (plan.run({x: some, context: other}) for some in (before, after))
+    assert np.array_equal(one[:, :25], two[:, :25])
+    assert (one[:, 25:] != two[:, 25:]).all()
 
 
 def test_rotary_scores_depend_on_the_distance_alone() -> None:

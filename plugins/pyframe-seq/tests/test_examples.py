@@ -11,6 +11,8 @@ import pytest
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 SHORT = {
     "char_gpt.py": (["--steps", "4"], "characters"),
+    "lstm_forecast.py": (["--epochs", "3"], "seasonal naive"),
+    "sine_rnn.py": (["--steps", "3"], "LSTM"),
     "text_classifier.py": ([], "%"),
 }
 

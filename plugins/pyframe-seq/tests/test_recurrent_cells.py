@@ -80,6 +80,18 @@ def test_a_cell_of_ones_own():
     np.testing.assert_allclose(plan.run({x: some}), some.cumsum(axis=1), rtol=1e-12)
 
 
+@pytest.mark.parametrize("inner", [seq.LSTM(UNITS), seq.Recurrent(seq.LSTMCell(UNITS))], ids=repr)
+def test_bidirectional_never_reads_padding(inner):
+    x = pf.Placeholder("x", shape=(None, T, C), dtype="float64")
+    lengths = pf.Placeholder("lengths", shape=(None,), dtype="int64")
+    plan = pf.compile(seq.Bidirectional(inner)(x, lengths=lengths))
+    some, given = numbers(N, T, C), np.array([6, 0, 3, 1, 2])
+    padded = np.where(np.arange(T)[:, None] < given[:, None, None], some, np.nan)
+    whole, cut = (plan.run({x: a, lengths: given}) for a in (some, padded))
+    np.testing.assert_array_equal(whole, cut)
+    assert not cut[1].any() and cut[2].all()
+
+
 @pytest.mark.parametrize("merge", ["concat", "sum"])
 def test_bidirectional_is_the_argument(merge):
     x = pf.Placeholder("x", shape=(None, T, C), dtype="float64")

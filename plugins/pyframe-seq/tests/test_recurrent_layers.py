@@ -176,6 +176,35 @@ def test_the_last_output_is_the_final_state(layer):
 
 
 @every_layer
+@pytest.mark.parametrize("steps", ["lengths", "mask"])
+def test_a_sequence_that_is_masked_wholly_is_zero_in_training_too(layer, steps):
+    x = pf.Parameter(numbers(N, T, C), name="x", dtype="float64")
+    hides = np.array([T, 0, 3, 0, 1, T])
+    if steps == "mask":
+        hides = (np.arange(T) < hides[:, None]).astype(np.int64)
+    given = pf.Placeholder(steps, shape=hides.shape, dtype="int64")
+    made = layer(
+        UNITS, return_sequences=True, bidirectional="concat", num_layers=2, dropout=0.3,
+        recurrent_dropout=0.3,
+    )  # fmt: skip
+    y = made(x, **{steps: given})
+    # The gradient of `target` is y, as a step of training computes it.
+    target = pf.Parameter(numbers(N, T, 2 * UNITS, seed=1), name="target", dtype="float64")
+    _, found = pf.compile(pf.Sum(target * y)).loss_and_gradients({given: hides})
+    for array in (pf.compile(y).run({given: hides}), found[target], found[x]):
+        assert not array[[1, 3]].any() and array[[0, 5]].all(axis=(1, 2)).any()
+
+
+@every_layer
+def test_states_have_a_row_for_each_sequence(layer):
+    for n, count in ((1, 5), (5, 1), (3, 3)):
+        run, made = built(layer, count=count, num_layers=2, bidirectional="concat")
+        y, *finals = run(x=numbers(n, count, C))
+        assert y.shape == (n, count, 2 * UNITS)
+        assert [a.shape for a in finals] == [(n, UNITS)] * (4 * made.state_count)
+
+
+@every_layer
 def test_nan_elsewhere_is_not_hidden(layer):
     x = numbers(N, T, C)
     x[2, 3, 1] = np.nan
@@ -259,6 +288,187 @@ def test_weights_begin_as_elsewhere(layer):
     limit = np.sqrt(6 / (8 + u.shape[1]))
     w = made.weight.value
     assert 0.9 * limit < np.abs(w).max() <= limit
+
+
+# ---- states that are carried ----
+
+
+def carrying(layer, count, **options):
+    """Return a model over chunks of so many steps, and its layer."""
+    pf.set_seed(3)
+    made = layer(UNITS, return_sequences=True, stateful=N, num_layers=2, **options)
+    x = pf.Placeholder("x", shape=(None, count, C), dtype="float64")
+    return pf.Model([x], [pf.layers.Dense(1)(made(x))]), made
+
+
+@every_layer
+@pytest.mark.parametrize("options", [{}, {"layer_norm": True}], ids=str)
+def test_chunks_of_a_stateful_layer_are_the_whole(layer, options):
+    x = numbers(N, 9, C)
+    whole, _ = carrying(layer, 9, **options)
+    chunks, made = carrying(layer, 3, **options)
+    wanted = whole.predict(x)
+    for _ in range(2):
+        found = [chunks.predict(x[:, t : t + 3]) for t in (0, 3, 6)]
+        np.testing.assert_allclose(np.concatenate(found, axis=1), wanted, rtol=1e-13, atol=1e-13)
+        made.reset_states()
+    rows = np.concatenate([x[:, t : t + 3] for t in (0, 3, 6)])  # three batches in one call
+    found = chunks.predict(rows, batch_size=N)
+    np.testing.assert_allclose(np.concatenate(np.split(found, 3), axis=1), wanted, rtol=1e-13)
+
+
+@every_layer
+def test_a_fit_carries_states_from_batch_to_batch(layer):
+    x, y = numbers(N, 6, C), numbers(N, 6, 1, seed=1)
+    model, made = carrying(layer, 3)
+    trainer = pf.Trainer(model, loss="l2", optimizer=pf.optimizers.SGD(0.0))
+    rows, targets = (np.concatenate([a[:, :3], a[:, 3:]]) for a in (x, y))
+    history = trainer.fit(rows, targets, epochs=1, batch_size=N, shuffle=False, verbose=0)
+    whole, _ = carrying(layer, 6)
+    np.testing.assert_allclose(history["loss"][0], np.mean((whole.predict(x) - y) ** 2))
+    ends = [state.value.copy() for state in made.carried]
+    assert all(end.any() for end in ends)
+    again, other = carrying(layer, 6)
+    again.predict(x)
+    for end, wanted in zip(ends, other.carried, strict=True):
+        np.testing.assert_allclose(end, wanted.value, rtol=1e-13, atol=1e-13)
+    made.reset_states()
+    assert not any(state.value.any() for state in made.carried)
+
+
+def test_a_callback_resets_states_between_epochs():
+    x, y = numbers(2 * N, 3, C), numbers(2 * N, 3, 1, seed=1)
+    model, made = carrying(seq.GRU, 3)
+    anew = pf.callbacks.LambdaCallback(on_epoch_start=lambda *_: made.reset_states())
+    trainer = pf.Trainer(model, loss="l2", optimizer=pf.optimizers.SGD(0.0))
+    options = {"batch_size": N, "shuffle": False, "verbose": 0}
+    reset = trainer.fit(x, y, epochs=3, callbacks=[anew], **options)["loss"]
+    carried = trainer.fit(x, y, epochs=2, **options)["loss"]
+    assert len(set(reset)) == 1 and len({*reset, *carried}) == 3
+
+
+def test_no_gradient_goes_beyond_a_chunk():
+    x, rows = numbers(N, 6, C), pf.Placeholder("x", shape=(N, 3, C), dtype="float64")
+    pf.set_seed(3)
+    made = seq.LSTM(UNITS, stateful=True)
+    plan = pf.compile(pf.Sum(pf.Square(made(rows))))
+    plan.run({rows: x[:, :3]})
+    states = [state.value.copy() for state in made.carried]
+    _, found = plan.loss_and_gradients({rows: x[:, 3:]})
+    for before, state in zip(states, made.carried, strict=True):  # only a step would commit them
+        np.testing.assert_array_equal(before, state.value)
+    pf.set_seed(3)
+    plain = seq.LSTM(UNITS)
+    given = [pf.Placeholder(f"s{i}", shape=(N, UNITS), dtype="float64") for i in range(2)]
+    plan = pf.compile(pf.Sum(pf.Square(plain(rows, *given))))
+    _, wanted = plan.loss_and_gradients({rows: x[:, 3:], **dict(zip(given, states, strict=True))})
+    for name, parameter in plain.own_parameters().items():
+        np.testing.assert_array_equal(found[made.own_parameters()[name]], wanted[parameter])
+
+
+def test_a_stateful_model_is_saved_with_its_states(tmp_path):
+    model, _ = carrying(seq.GRU, 3)
+    x = numbers(N, 6, C)
+    model.predict(x[:, :3])
+    model.save(tmp_path / "m.pyframe")
+    loaded = pf.load(tmp_path / "m.pyframe")
+    np.testing.assert_array_equal(loaded.predict(x[:, 3:]), model.predict(x[:, 3:]))
+    loaded.layers[0].reset_states()
+    fresh, _ = carrying(seq.GRU, 3)
+    np.testing.assert_array_equal(loaded.predict(x[:, :3]), fresh.predict(x[:, :3]))
+
+
+def test_what_stateful_layers_refuse():
+    model, _ = carrying(seq.GRU, 3)
+    with pytest.raises(ShapeError, match="6"):
+        model.predict(numbers(N - 1, 3, C))
+    trainer = pf.Trainer(model, loss="l2")
+    with pytest.raises(ShapeError, match="6"):
+        trainer.fit(numbers(N + 2, 3, C), numbers(N + 2, 3, 1), batch_size=N, verbose=0)
+    x, known = (pf.Placeholder("x", shape=(n, T, C)) for n in (None, N))
+    with pytest.raises(ShapeError, match="number of sequences must be known"):
+        seq.GRU(UNITS, stateful=True)(x)
+    with pytest.raises(ShapeError, match="be one"):
+        seq.GRU(UNITS, stateful=N + 1)(known)
+    with pytest.raises(ArgumentError, match="stateful"):
+        seq.GRU(UNITS, stateful=0)
+    with pytest.raises(GraphError, match="no initial states"):
+        seq.GRU(UNITS, stateful=True)(known, pf.Placeholder("h", shape=(N, UNITS)))
+    with pytest.raises(ArgumentError, match="forward"):
+        seq.GRU(UNITS, stateful=True, reverse=True)
+    with pytest.raises(GraphError, match="not stateful"):
+        layer = seq.GRU(UNITS)
+        layer(known)
+        layer.reset_states()
+    with pytest.raises(GraphError, match="not built"):
+        seq.GRU(UNITS, stateful=True).reset_states()
+
+
+# ---- layer normalization inside ----
+
+
+def seen_steps(steps):
+    lengths = np.array([T, 3, 0, 1, 5, 2])
+    mask = np.arange(T) < lengths[:, None]
+    return lengths if steps == "lengths" else mask[:, ::-1].astype(np.int64)
+
+
+@every_layer
+@pytest.mark.parametrize("steps", [None, "lengths", "mask"])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_layer_of_cells_is_the_layer_with_a_kernel(layer, steps, reverse):
+    """Without the normalization, which no kernel has, both compute the same."""
+    x, hides = numbers(N, T, C), None if steps is None else seen_steps(steps)
+    run, made = built(layer, steps=steps, states=True, reverse=reverse)
+    states = {f"s{i}": numbers(N, UNITS, seed=i + 1) for i in range(made.state_count)}
+    feed = {"x": x, **states, **({} if steps is None else {steps: hides})}
+    wanted = run(**feed)
+    cell = {
+        seq.SimpleRNN: seq.SimpleRNNCell(UNITS),
+        seq.GRU: seq.GRUCell(UNITS, reset_after=True),
+        seq.LSTM: seq.LSTMCell(UNITS),
+    }[layer]
+    nodes = {name: pf.Placeholder(name, shape=a.shape, dtype=a.dtype) for name, a in feed.items()}
+    given = {key: nodes[key] for key in nodes if key == steps}
+    unrolled = seq.Recurrent(cell, return_sequences=True, return_state=True, reverse=reverse)
+    outputs = unrolled(nodes["x"], *(nodes[key] for key in states), **given)
+    for name, parameter in cell.own_parameters().items():
+        parameter.value = made.own_parameters()[name].value
+    found = pf.compile(list(outputs)).run({nodes[key]: a for key, a in feed.items()})
+    for one, other in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12)
+
+
+@every_layer
+def test_layer_norm_makes_the_size_of_x_no_matter(layer):
+    run, made = built(layer, layer_norm=True, bias=False, num_layers=2, bidirectional="concat")
+    x = numbers(N, T, C)
+    for one, other in zip(run(x=10 * x), run(x=1000 * x), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-3)
+    assert len(made.cells) == 4 and made.weight is None
+
+
+@every_layer
+def test_layer_norm_never_reads_padding(layer):
+    x, lengths = numbers(N, T, C), seen_steps("lengths")
+    run, _ = built(layer, steps="lengths", layer_norm=True, bidirectional="sum")
+    padded = np.where(np.arange(T)[:, None] < lengths[:, None, None], x, np.nan)
+    for one, other in zip(run(x=x, lengths=lengths), run(x=padded, lengths=lengths), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_what_layer_norm_refuses():
+    with pytest.raises(ArgumentError, match="projection"):
+        seq.LSTM(UNITS, layer_norm=True, projection=2)
+    with pytest.raises(ArgumentError, match="recurrent_dropout"):
+        seq.GRU(UNITS, layer_norm=True, recurrent_dropout=0.1)
+    with pytest.raises(ShapeError, match="known number of steps"):
+        seq.GRU(UNITS, layer_norm=True)(pf.Placeholder("x", shape=(None, None, C)))
+
+
+def test_an_argument_that_there_is_not_is_answered():
+    with pytest.raises(TypeError, match=r"LSTM has no argument 'num_units'"):
+        seq.LSTM(3, num_units=4)
 
 
 def test_wrong_calls():
