@@ -20,7 +20,7 @@ import pyframe as pf
 from pyframe import checkpoint
 from pyframe.commands import cli
 from pyframe.errors import ArgumentError, CheckpointError, DatasetError
-from pyframe.tabular import TabularModel, read_table, reading
+from pyframe.tabular import TabularModel, read_table, reading, resuming
 from pyframe.tabular.columns import KINDS, LEFT_OUT, encode, learn
 
 pytestmark = [
@@ -459,3 +459,90 @@ def test_it_says_when_there_were_too_few_epochs():
 
 def test_all_kinds_are_tried():
     assert set(KINDS) == {"number", "boolean", "category", "date"} and Path(os.devnull)
+
+
+# ---- stopping and going on ----
+
+RESUMED = {"first epochs": ("early stopping", 3), "on all rows": ("all rows", 4)}
+PRICES = FRAME.drop(columns=["dear", "id", "one"])
+
+
+def stopping_at(monkeypatch, fit, epoch):
+    """Have Ctrl-C come at the end of an epoch of the first or the second fit of a training."""
+
+    def on_epoch_end(self, trainer, number, logs):
+        if self.stage.fit == fit and number == epoch:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(resuming.Interruption, "on_epoch_end", on_epoch_end, raising=False)
+
+
+def everything(model):
+    return [model.predict(PRICES), *model.model_.get_weights().values()], model.history_
+
+
+@pytest.mark.parametrize("target", ["price", "open"])
+@pytest.mark.parametrize("where", RESUMED)
+def test_a_training_goes_on_to_the_same_bits(where, target, tmp_path, monkeypatch):
+    given = {"layers": (16,), "epochs": 40, "patience": 5, "random_state": 3}
+    whole = TabularModel(**given).fit(PRICES, target)
+    path = tmp_path / "m.training"
+    with monkeypatch.context() as patch:
+        stopping_at(patch, *RESUMED[where])
+        stopped = TabularModel(**given).fit(PRICES, target, training=path)
+    assert stopped.interrupted_ and path.exists()
+    stopped.predict(PRICES)
+    again = TabularModel(**given).fit(PRICES, target, training=path, resume=True)
+    assert not again.interrupted_ and not path.exists()
+    (ours, history), (theirs, wanted) = everything(again), everything(whole)
+    assert all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    assert history == wanted and again.scores_ == whole.scores_ and again.n_iter_ == whole.n_iter_
+    assert again.summary() == whole.summary()
+
+
+def test_what_cannot_go_on_says_why(tmp_path, monkeypatch):
+    path = tmp_path / "m.training"
+    with monkeypatch.context() as patch:
+        stopping_at(patch, "early stopping", 3)
+        TabularModel(**QUICK).fit(PRICES, "price", training=path)
+    with pytest.raises(CheckpointError, match=r"had layers=\[16\], and now it is \[8\]"):
+        TabularModel(**{**QUICK, "layers": (8,)}).fit(PRICES, "price", training=path, resume=True)
+    with pytest.raises(CheckpointError, match="was on other data"):
+        TabularModel(**QUICK).fit(PRICES[::-1], "price", training=path, resume=True)
+    more = {**QUICK, "epochs": 60}
+    assert TabularModel(**more).fit(PRICES, "price", training=path, resume=True).n_iter_ > 4
+    with pytest.raises(OSError, match=r"m\.training"):
+        TabularModel(**QUICK).fit(PRICES, "price", training=path, resume=True)
+    TabularModel(**QUICK).fit(PRICES, "price").save(path)
+    with pytest.raises(CheckpointError, match="no training of a table"):
+        TabularModel(**QUICK).fit(PRICES, "price", training=path, resume=True)
+
+
+def test_the_command_goes_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    PRICES.to_csv("t.csv", index=False)
+    train = [
+        "train",
+        "t.csv",
+        "--target",
+        "price",
+        "--layers",
+        "16",
+        "--epochs",
+        "30",
+        "--quiet",
+        "--out",
+    ]
+    assert cli.main([*train, "whole.pyframe"]) == 0
+    assert cli.main([*train, "m.pyframe", "--resume"]) == 1
+    assert "nothing to resume: no m.pyframe.training" in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        stopping_at(patch, "early stopping", 3)
+        assert cli.main([*train, "m.pyframe"]) == 130
+    assert "--resume goes on from m.pyframe.training" in capsys.readouterr().err
+    assert cli.main([*train, "m.pyframe", "--resume"]) == 0
+    capsys.readouterr()
+    for name in ("whole", "m"):
+        assert cli.main(["predict", f"{name}.pyframe", "t.csv"]) == 0
+    one, other = capsys.readouterr().out.split("prediction\n")[1:]
+    assert one == other and not Path("m.pyframe.training").exists()
