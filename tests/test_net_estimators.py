@@ -575,3 +575,11 @@ def test_reprs_can_be_read():
     shown = "".join(repr(net).split())
     assert "layers=[Dense(units=16,activation='relu')]" in shown
     assert "callbacks=[EarlyStopping(patience=3)]" in shown and "optimizer=SGD(learning_r" in shown
+
+
+@pytest.mark.parametrize("dtype", ["string", "category", object])
+def test_a_missing_label_is_named(dtype):
+    pandas = pytest.importorskip("pandas")
+    y = pandas.Series(["p", None, *["q"] * 148], dtype=dtype)
+    with pytest.raises(ValueError, match="missing label .* in row 1: leave it out"):
+        NetClassifier(epochs=1).fit(X, y)

@@ -156,6 +156,39 @@ def test_nullable_and_categorical_columns():
     assert model.score(frame.dropna(subset="y")) == 1.0
 
 
+def test_columns_of_arrow_in_pandas_and_periods():
+    pytest.importorskip("pyarrow")
+    plain = pd.DataFrame(
+        {
+            "n": pd.array([1, 2, None, 4] * 20, dtype="Int64"),
+            "f": [0.5, None, 1.5, 2.0] * 20,
+            "t": pd.array(["u", "v", None, "v"] * 20, dtype="string"),
+            "b": pd.array([True, None, False, True] * 20, dtype="boolean"),
+            "d": pd.date_range("2020-01-01", periods=80),
+            "y": pd.array(["p", "q", "p", "q"] * 20, dtype="string"),
+        }
+    )
+    arrow = plain.convert_dtypes(dtype_backend="pyarrow")
+    assert all(isinstance(dtype, pd.ArrowDtype) for dtype in arrow.dtypes)
+    one, other = (TabularModel(**QUICK).fit(f, "y") for f in (plain, arrow))
+    kinds = [c["kind"] for c in other.columns_]
+    assert kinds == ["number", "number", "category", "boolean", "date"]
+    assert one.columns_ == other.columns_
+    assert (one.predict_proba(plain) == other.predict_proba(arrow)).all()
+    assert (other.fit(arrow.drop(columns="y"), arrow["y"]).predict(arrow) == plain["y"]).all()
+    months = pd.DataFrame({"m": pd.period_range("2020-01", periods=80, freq="M"), "y": plain["y"]})
+    (column,) = TabularModel(**QUICK).fit(months, "y").columns_
+    assert column["kind"] == "date" and column["parts"] == ["month", "day_of_week"]
+
+
+def test_a_lazy_frame_of_polars_is_collected(fitted):
+    lazy = as_polars(FRAME).lazy()
+    np.testing.assert_allclose(fitted.predict_proba(lazy), fitted.predict_proba(FRAME), atol=1e-6)
+    model = pf.Sequential([pf.layers.Dense(1)])
+    with pytest.raises(pf.DTypeError, match=r"X is a LazyFrame.*; pass frame.collect\(\)"):
+        pf.Trainer(model).fit(lazy, np.ones(300), 1, verbose=0)
+
+
 def test_a_file_holds_all_of_it(fitted, tmp_path):
     path = tmp_path / "m.pyframe"
     fitted.save(path)

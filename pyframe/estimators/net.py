@@ -36,7 +36,7 @@ from pyframe.model import Model, Sequential
 from pyframe.ops.logits import before_sigmoid, behind
 from pyframe.ops.softmax import Softmax
 from pyframe.optimizers import AdamW
-from pyframe.outcomes import OF_CLASSES, OF_LABELS, Outcome, named
+from pyframe.outcomes import OF_CLASSES, OF_LABELS, Outcome, classes_of, labels_in, named
 from pyframe.training.trainer import Trainer
 
 AUTO_BATCH = 32
@@ -599,6 +599,9 @@ class NetClassifier(ClassifierMixin, _Net):
         return self
 
     def _check_data(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:  # noqa: N803
+        labels = labels_in(y)
+        if labels is not None:
+            classes_of(labels)  # says which is missing
         X, y = self._checked(X, y, reset=reset, multi_output=True)  # noqa: N806
         check_classification_targets(y)
         if y.ndim == 2 and y.shape[1] == 1:

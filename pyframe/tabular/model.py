@@ -37,6 +37,7 @@ from pyframe.tabular.columns import (
     LEFT_OUT,
     as_frame,
     as_numbers,
+    as_series,
     as_texts,
     check_column,
     encode,
@@ -257,6 +258,7 @@ class TabularModel(BaseEstimator):
             self.target_, y = y, frame[y]
             frame = frame.drop(columns=[self.target_])
         target = y.reset_index(drop=True) if isinstance(y, pd.Series) else _series(y)
+        target = as_series(target)
         if len(target) != len(frame):
             raise DatasetError(f"X has {len(frame)} rows and y has {len(target)}")
         return frame.reset_index(drop=True), target
