@@ -349,14 +349,17 @@ class _Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
         if not layers or not all(isinstance(layer, Dense) and layer.bias for layer in layers):
             raise ValueError(f"{os.fspath(path)} has a network that is no multilayer perceptron")
         coefs = [layer.own_parameters()["weight"].value.copy() for layer in layers]
-        units = [coefs[0].shape[0], *(w.shape[1] for w in coefs)]
-        net._take_meaning(model.outcomes[0], units[-1])
-        net.n_features_in_ = units[0]
-        net._random_state = check_random_state(net.random_state)
-        net._initialize(np.empty((1, units[-1])), units, coefs[0].dtype)
-        net.coefs_ = coefs
-        net.intercepts_ = [layer.own_parameters()["bias"].value.copy() for layer in layers]
+        net._take_meaning(model.outcomes[0], coefs[-1].shape[1])
+        net._begin_at(coefs, [layer.own_parameters()["bias"].value.copy() for layer in layers])
         return net
+
+    def _begin_at(self, coefs: list[Any], intercepts: list[Any]) -> None:
+        """Set the attributes of an estimator that is to be trained from some weights on."""
+        units = [coefs[0].shape[0], *(w.shape[1] for w in coefs)]
+        self.n_features_in_ = units[0]
+        self._random_state: Any = check_random_state(self.random_state)
+        self._initialize(np.empty((1, units[-1])), units, coefs[0].dtype)
+        self.coefs_, self.intercepts_ = coefs, intercepts
 
     # ---- predictions ----
 

@@ -234,6 +234,18 @@ class _Net(Reaching):
                 f"the targets need {outputs} outputs; the network to go on with has {before}"
             )
 
+    def _present_trainer(self) -> Trainer:
+        """Return the trainer, a new one if what it was made with has been set anew."""
+        settings = [self.loss, self.optimizer, self.metrics, self.callbacks]
+        if self._trainer is None or any(
+            now is not then and not (isinstance(now, str) and now == then)
+            for now, then in zip(settings, self._settings, strict=True)
+        ):
+            self._trainer, self._settings = self._new_trainer(), settings
+        if self.learning_rate is not None:
+            self._trainer.optimizer.learning_rate = self.learning_rate
+        return self._trainer
+
     def _train(
         self,
         X: Any,  # noqa: N803
@@ -243,14 +255,7 @@ class _Net(Reaching):
         epochs: int | None = None,
     ) -> None:
         """Train for some epochs, or until the loss falls no more; rows are held out by strata."""
-        settings = [self.loss, self.optimizer, self.metrics, self.callbacks]
-        if self._trainer is None or any(
-            now is not then and not (isinstance(now, str) and now == then)
-            for now, then in zip(settings, self._settings, strict=True)
-        ):
-            self._trainer, self._settings = self._new_trainer(), settings
-        if self.learning_rate is not None:
-            self._trainer.optimizer.learning_rate = self.learning_rate
+        trainer = self._present_trainer()
         rows, validation = self._dense(X), None
         if self.validation_split:
             kept, held = held_out(strata, self.validation_split, self._seed)
@@ -268,7 +273,7 @@ class _Net(Reaching):
         if epochs is None and self.tol is not None:
             relative, alone = not is_classifier(self), not self.callbacks_
             stop.append(_Convergence(self.tol, self.n_iter_no_change, relative, alone))
-        history = self._trainer.fit(
+        history = trainer.fit(
             rows,
             targets,
             epochs or self.epochs,
@@ -288,7 +293,7 @@ class _Net(Reaching):
                 "Solver produced non-finite parameter weights. The input data may contain large "
                 "values and need to be preprocessed."
             )
-        if stop and not (self._trainer.stop_training or history.interrupted):
+        if stop and not (trainer.stop_training or history.interrupted):
             warn(
                 f"{type(self).__name__} has not converged in {self.epochs} epochs: its loss was "
                 "still falling. Raise epochs or learning_rate, scale the features "

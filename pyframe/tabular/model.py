@@ -446,24 +446,8 @@ class TabularModel(BaseEstimator):
         return found
 
     def _scores(self, inputs: Array, targets: Array) -> dict[str, float]:
-        return self._compare(self.model_.predict(inputs, ROWS_AT_ONCE), targets)
-
-    def _compare(self, outputs: Array, targets: Array) -> dict[str, float]:
-        """Return how good outputs of the network are."""
-        if self._classes() is None:
-            error = (outputs[:, 0] - targets) * self._scale
-            total = np.sum((targets - np.mean(targets)) ** 2) * self._scale**2
-            r2 = 1 - np.sum(error**2) / total if total else 0.0
-            rmse, mae = np.sqrt(np.mean(error**2)), np.mean(np.abs(error))
-            return {"r2": float(r2), "rmse": float(rmse), "mae": float(mae)}
-        right = outputs.argmax(axis=1) == targets
-        balanced = np.mean([right[targets == c].mean() for c in np.unique(targets)])
-        chosen = np.maximum(outputs[np.arange(len(outputs)), targets], 1e-7)
-        return {
-            "accuracy": float(right.mean()),
-            "balanced_accuracy": float(balanced),
-            "log_loss": float(-np.mean(np.log(chosen))),
-        }
+        found = self.model_.predict(inputs, ROWS_AT_ONCE)
+        return _quality(found, targets, self._classes(), self._scale)
 
     def evaluate(self, X: Any, y: Any = None) -> dict[str, float]:  # noqa: N803
         """Return accuracy, balanced accuracy and log loss, or R2, RMSE and MAE.
@@ -480,7 +464,8 @@ class TabularModel(BaseEstimator):
             frame, given = self._parts(X, before if y is None else y)
         finally:
             self.target_ = before
-        return self._compare(self._outputs(frame), self._targets(given))
+        found, true = self._outputs(frame), self._targets(given)
+        return _quality(found, true, self._classes(), self._scale)
 
     def score(self, X: Any, y: Any = None) -> float:  # noqa: N803
         """Return the accuracy, or R2."""
@@ -513,19 +498,7 @@ class TabularModel(BaseEstimator):
     def summary(self) -> str:
         """Return the columns, the scores and the layers as a page to read."""
         check_is_fitted(self, "model_")
-        target = "the target" if self.target_ is None else repr(self.target_)
-        classes = self._classes()
-        what = "numbers" if classes is None else f"{len(classes)} classes"
-        lines = [f"{self.task_} of {target}, {what}, from {self._rows:,} rows"]
-        if self.scores_:
-            scores = "  ".join(f"{k} {v:.4g}" for k, v in self.scores_.items())
-            lines.append(f"on held-out rows: {scores}")
-        for column in self.columns_:
-            listed: list[str] = column.get("values") or column.get("parts") or []
-            more = column.get("why") or ", ".join(listed[:6])
-            missing = " (with missing values)" if column.get("missing") else ""
-            lines.append(f"  {column['name']:<24} {column['kind']:<9} {more}{missing}".rstrip())
-        return "\n".join([*lines, self.model_.summary()])
+        return _page(self)
 
     # ---- files ----
 
@@ -623,3 +596,39 @@ def _series(y: Any) -> pd.Series:
     except (TypeError, ValueError) as error:
         raise_if_signalled(error)
         raise DatasetError(f"y is no target, one value a row: {error}") from error
+
+
+def _quality(
+    outputs: Array, targets: Array, classes: Array | None, scale: float
+) -> dict[str, float]:
+    """Return how good outputs of a network are."""
+    if classes is None:
+        error = (outputs[:, 0] - targets) * scale
+        total = np.sum((targets - np.mean(targets)) ** 2) * scale**2
+        r2 = 1 - np.sum(error**2) / total if total else 0.0
+        rmse, mae = np.sqrt(np.mean(error**2)), np.mean(np.abs(error))
+        return {"r2": float(r2), "rmse": float(rmse), "mae": float(mae)}
+    right = outputs.argmax(axis=1) == targets
+    balanced = np.mean([right[targets == c].mean() for c in np.unique(targets)])
+    chosen = np.maximum(outputs[np.arange(len(outputs)), targets], 1e-7)
+    return {
+        "accuracy": float(right.mean()),
+        "balanced_accuracy": float(balanced),
+        "log_loss": float(-np.mean(np.log(chosen))),
+    }
+
+
+def _page(model: TabularModel) -> str:
+    """Return the columns, the scores and the layers of a fitted model as text."""
+    target = "the target" if model.target_ is None else repr(model.target_)
+    what = "numbers" if model.task_ == TASKS[1] else f"{len(model.classes_)} classes"
+    lines = [f"{model.task_} of {target}, {what}, from {model._rows:,} rows"]
+    if model.scores_:
+        scores = "  ".join(f"{k} {v:.4g}" for k, v in model.scores_.items())
+        lines.append(f"on held-out rows: {scores}")
+    for column in model.columns_:
+        listed: list[str] = column.get("values") or column.get("parts") or []
+        more = column.get("why") or ", ".join(listed[:6])
+        missing = " (with missing values)" if column.get("missing") else ""
+        lines.append(f"  {column['name']:<24} {column['kind']:<9} {more}{missing}".rstrip())
+    return "\n".join([*lines, model.model_.summary()])
