@@ -288,7 +288,8 @@ class _Net(Reaching):
         )
         if history.interrupted:
             warn("Training interrupted by user.")
-        if not all(np.isfinite(w).all() for w in self.model_.get_weights().values()):
+        last = [np.asarray(history["loss"][-1:]), *self.model_.get_weights().values()]
+        if not all(np.isfinite(numbers).all() for numbers in last):
             raise ValueError(  # scikit-learn's own words
                 "Solver produced non-finite parameter weights. The input data may contain large "
                 "values and need to be preprocessed."
