@@ -175,6 +175,7 @@ def _with_features(x, scale, shift):
     return x
 
 
+@pytest.mark.skipif(shutil.which("sed") is None, reason="needs sed")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_repository_tests_the_oldest_and_the_newest_pyframe(kind: str, tmp_path: Path) -> None:
     plain = new_plugin("my-layer", kind, tmp_path)
@@ -184,21 +185,13 @@ def test_a_repository_tests_the_oldest_and_the_newest_pyframe(kind: str, tmp_pat
     more = {f.relative_to(folder) for f in files} - {
         f.relative_to(tmp_path / "my-layer") for f in plain
     }
-    assert {path.as_posix() for path in more} == {
-        ".github/constraints.py", ".github/dependabot.yml", ".github/workflows/compatibility.yml",
-        "CHANGELOG.md",
-    }  # fmt: skip
+    assert [path.as_posix() for path in more] == [".github/workflows/compatibility.yml"]
     workflow = (folder / ".github/workflows/compatibility.yml").read_text(encoding="utf-8")
     asked = re.findall(r"pyframe: (\w+), python", workflow)
     assert asked == ["oldest", "newest", "next"] and "schedule:" in workflow
-    said = [
-        subprocess.run(
-            [sys.executable, ".github/constraints.py", which],
-            cwd=folder, capture_output=True, text=True, check=True,
-        ).stdout
-        for which in asked
-    ]  # fmt: skip
-    assert said == ["pyframe-nn==0.1\n", "", ""]
+    (line,) = re.findall(r"run: (sed .*)", workflow)
+    said = subprocess.run(line, shell=True, cwd=folder, capture_output=True, text=True, check=True)
+    assert said.stdout == "pyframe-nn==0.1\n"
 
 
 @pytest.mark.parametrize("kind", ["composed", "c"])

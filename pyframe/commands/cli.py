@@ -183,7 +183,7 @@ def _add_new_plugin(commands: Commands) -> None:
     )
     new.add_argument(
         "--repository", action="store_true",
-        help="with what a repository on GitHub wants: tests on the oldest and the newest pyframe",
+        help="with a workflow for GitHub that tests on the oldest and the newest pyframe",
     )  # fmt: skip
     new.add_argument(
         "--directory", type=Path, default=Path(), metavar="DIR", help="where the folder goes"

@@ -199,8 +199,7 @@ def new_plugin(
     op : str, optional
         For kind "c": the name of the op and of its kernels; default: the layer's with ``_op``.
     repository : bool, default False
-        Add what a repository on GitHub wants: tests on the oldest and the newest pyframe, each week
-        too, updates of the actions, a changelog.
+        Add a workflow for GitHub that tests on the oldest and the newest pyframe, each week too.
 
     Returns
     -------
