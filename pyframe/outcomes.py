@@ -12,10 +12,11 @@ from pyframe.errors import ArgumentError, LabelError, raise_if_signalled
 from pyframe.graph.arrays import MISSING, Array
 from pyframe.ops.activations import logistic
 
-# What an output gives. Of one class out of several: logits before a softmax, or probabilities. Of
-# labels that do not exclude each other, or of two classes in one number: logits before a sigmoid,
-# probabilities, or numbers whose sign decides. Anything else: values.
-OF_CLASSES, OF_LABELS = ("softmax", "classes"), ("sigmoid", "labels", "margins")
+# What an output gives. Of one class out of several: logits before a softmax, probabilities, or
+# numbers of which the greatest decides. Of labels that do not exclude each other, or of two classes
+# in one number: logits before a sigmoid, probabilities, or numbers whose sign decides. Anything
+# else: values.
+OF_CLASSES, OF_LABELS = ("softmax", "classes", "scores"), ("sigmoid", "labels", "margins")
 GIVES = (*OF_CLASSES, *OF_LABELS, "values")
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import inspect
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any, ClassVar, NoReturn
 
 from pyframe.errors import NoEffectError
@@ -72,6 +73,21 @@ def _nearest(wrong: str, cls: type[Strict]) -> str:
     if near:
         return f"did you mean {near[0]!r}?"
     return f"what can be set is {', '.join(settable) or 'nothing'}"
+
+
+def arguments_of(thing: Any) -> dict[str, Any]:
+    """Return the arguments of something's constructor: its attributes of their names, if it has."""
+    names = list(inspect.signature(type(thing).__init__).parameters)[1:]
+    return {name: getattr(thing, name) for name in names if hasattr(thing, name)}
+
+
+def as_call(thing: Any, given: Mapping[str, Any], always: Container[str] = ()) -> str:
+    """Return the call of something's constructor, without arguments that are the defaults."""
+    known = {
+        k: repr(p.default) for k, p in inspect.signature(type(thing).__init__).parameters.items()
+    }
+    shown = (f"{k}={v!r}" for k, v in given.items() if k in always or repr(v) != known.get(k))
+    return f"{type(thing).__name__}({', '.join(shown)})"
 
 
 def _refused(fixed: FixedList | FixedDict, *arguments: Any, **options: Any) -> NoReturn:

@@ -139,3 +139,99 @@ def test_estimators_are_saved_and_loaded(tmp_path: Path) -> None:
         np.testing.assert_array_equal(same.predict(X), net.predict(X))
     with pytest.raises(ValueError, match="not trained to classify"):
         estimators.NetClassifier.load(tmp_path / "net")
+
+
+MLP_TARGETS = {
+    "texts": ("MLPClassifier", {}, lambda: targets(NAMES["texts"]).astype(str)),
+    "two classes": ("MLPClassifier", {}, lambda: np.where(NUMBERS == 2, "yes", "no")),
+    "several labels": ("MLPClassifier", {}, lambda: np.eye(3, dtype=int)[NUMBERS]),
+    "other arguments": (
+        "MLPClassifier",
+        {"activation": "gelu", "hidden_layer_sizes": (5, 4), "early_stopping": True},
+        lambda: NUMBERS + 5,
+    ),
+    "numbers": ("MLPRegressor", {"activation": "logistic"}, lambda: X[:, 0] * 3),
+    "counts": ("MLPRegressor", {"loss": "poisson"}, lambda: NUMBERS + 1.0),
+    "several outputs": ("MLPRegressor", {"activation": "identity"}, lambda: X),
+}
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("kind", MLP_TARGETS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_perceptrons_are_saved_and_loaded(kind: str, dtype: str, tmp_path: Path) -> None:
+    estimators = pytest.importorskip("pyframe.estimators")
+    name, given, make = MLP_TARGETS[kind]
+    x, y, cls = X.astype(dtype), make(), getattr(estimators, name)
+    net = cls(random_state=0, max_iter=30, **given).fit(x, y)
+    net.save(tmp_path / "net")
+    same, model = cls.load(tmp_path / "net"), pf.load(tmp_path / "net")
+    np.testing.assert_array_equal(same.predict(x), net.predict(x))
+    assert same.predict(x).dtype == net.predict(x).dtype
+    if name == "MLPClassifier":
+        np.testing.assert_array_equal(same.classes_, net.classes_)
+        np.testing.assert_array_equal(same.predict_proba(x), net.predict_proba(x))
+        np.testing.assert_array_equal(model.predict_classes(x), net.predict(x))
+    else:
+        np.testing.assert_allclose(np.squeeze(model.predict(x)), net.predict(x), rtol=1e-5)
+    kept = {k: list(v) if isinstance(v, tuple) else v for k, v in net.get_params().items()}
+    kept["hidden_layer_sizes"] = list(net.hidden_layer_sizes)
+    found = {**same.get_params(), "hidden_layer_sizes": list(same.hidden_layer_sizes)}
+    assert found == kept and cls.load(tmp_path / "net", max_iter=3).max_iter == 3
+    if not net.early_stopping:
+        assert same.partial_fit(x, y).n_iter_ == 1  # goes on
+        assert np.abs(same.coefs_[0] - net.coefs_[0]).max() < 0.01
+    other = "MLPRegressor" if name == "MLPClassifier" else "MLPClassifier"
+    with pytest.raises(ValueError, match="trained to classify"):
+        getattr(estimators, other).load(tmp_path / "net")
+
+
+def test_what_files_of_estimators_keep(tmp_path: Path) -> None:
+    estimators = pytest.importorskip("pyframe.estimators")
+    pd = pytest.importorskip("pandas")
+    net = estimators.NetClassifier(
+        [pf.layers.Dense(4)], epochs=3, optimizer="sgd", learning_rate=0.05, input_shape=(3,)
+    )
+    net.fit(pd.DataFrame(X, columns=list("abc")), targets(NAMES["texts"]).astype(str))
+    net.save(tmp_path / "net")
+    same = estimators.NetClassifier.load(tmp_path / "net", epochs=5)
+    assert (same.epochs, same.optimizer, same.learning_rate) == (5, "sgd", 0.05)
+    assert list(same.feature_names_in_) == list("abc") and same.layers is None
+    with pytest.raises(ValueError, match="no multilayer perceptron"):
+        estimators.NetClassifier([pf.layers.Dropout(0.1)], epochs=1).fit(X, NUMBERS).save(
+            tmp_path / "net"
+        )
+        estimators.MLPClassifier.load(tmp_path / "net")
+    model = pf.load(tmp_path / "net")
+    for extra in ({"parameters": 3}, {"parameters": {"epochs": {}}, "features": None}):
+        model.extra = {"estimator": extra}
+        model.save(tmp_path / "bad")
+        with pytest.raises(CheckpointError, match="estimator"):
+            estimators.NetClassifier.load(tmp_path / "bad")
+
+
+ANY_LABELS = {
+    "booleans": (lambda: NUMBERS == 2, {}),
+    "floats": (lambda: np.array([1.0, -2.0, 7.0])[NUMBERS], {}),
+    "one-hot by another loss": (lambda: np.array(["p", "q", "r"])[NUMBERS], {"loss": "l2"}),
+    "by a sigmoid": (
+        lambda: np.array(["p", "q", "r"])[NUMBERS], {"loss": "binary_cross_entropy"},
+    ),
+    "a softmax at the end": (
+        lambda: NUMBERS * 10,
+        {"layers": [pf.layers.Dense(3, activation="softmax")], "head": False},
+    ),
+    "several": (lambda: np.eye(3, dtype=int)[NUMBERS], {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ANY_LABELS)
+def test_a_loaded_model_predicts_what_its_classifier_does(kind: str, tmp_path: Path) -> None:
+    estimators = pytest.importorskip("pyframe.estimators")
+    make, given = ANY_LABELS[kind]
+    net = estimators.NetClassifier(random_state=0, learning_rate=0.02, epochs=40, **given)
+    net.fit(X, make()).save(tmp_path / "net")
+    model, same = pf.load(tmp_path / "net"), estimators.NetClassifier.load(tmp_path / "net")
+    for found in (model.predict_classes(X), same.predict(X)):
+        np.testing.assert_array_equal(found, net.predict(X))
+    assert (net.predict(X) == make()).mean() > 0.9

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import struct
 import subprocess
 import sys
+import tokenize
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("sklearn")
@@ -24,10 +28,62 @@ CALLS = {
 ELSEWHERE = {"lesson_01.py", "lesson_01_script.py", "mnist_cnn.py"}
 # Those need the package of sequences, which is tested with them.
 OF_SEQUENCES = {"char_gpt.py", "lstm_forecast.py", "sine_rnn.py", "text_classifier.py"}
+# Tutorials of others, written for pyframe: the lines of code there, whether it takes the files of
+# MNIST, the least accuracy on small digits in their place, and the file that it leaves.
+TUTORIALS = {
+    "keras_beginner.py": (26, True, r"test: .*'accuracy': ([\d.]+)", 0.85, None),
+    "pytorch_quickstart.py": (
+        100, True, r"epoch 5, test: .*'accuracy': ([\d.]+)", 0.9, "model.pyframe",
+    ),
+    "sklearn_mlp_alpha.py": (58, False, r"alpha 0.10: score ([\d.]+)", 0.85, "alpha.png"),
+    "sklearn_mlp_training_curves.py": (
+        65, False, r"digits, adam: score ([\d.]+)", 0.97, "training_curves.png",
+    ),
+    "sklearn_mlp_weights.py": (22, True, r"test score: ([\d.]+)", 0.85, "weights.png"),
+}  # fmt: skip
 
 
 def test_none_is_left_out() -> None:
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {*CALLS, *ELSEWHERE, *OF_SEQUENCES}
+    known = {*CALLS, *ELSEWHERE, *OF_SEQUENCES, *TUTORIALS}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == known
+
+
+def lines_of_code(path: Path) -> int:
+    """Return the number of lines without blank ones, comments and the docstring."""
+    none = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.ENCODING, tokenize.ENDMARKER)
+    with open(path, "rb") as file:
+        tokens = [t for t in tokenize.tokenize(file.readline) if t.type not in none]
+    return len({n for t in tokens[1:] for n in range(t.start[0], t.end[0] + 1)})
+
+
+@pytest.fixture(scope="module")
+def small_mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the four files of MNIST, that hold scikit-learn's digits made larger."""
+    from sklearn.datasets import load_digits
+
+    digits, folder = load_digits(), tmp_path_factory.mktemp("mnist")
+    images = np.kron(digits.images * (255 / 16), np.ones((3, 3)))
+    images = np.pad(images, ((0, 0), (2, 2), (2, 2))).astype(np.uint8)
+    for name, rows in (("train", slice(300, None)), ("t10k", slice(300))):
+        shown, labels = images[rows], digits.target[rows].astype(np.uint8)
+        head = struct.pack(">4i", 2051, len(shown), 28, 28)
+        (folder / f"{name}-images-idx3-ubyte").write_bytes(head + shown.tobytes())
+        head = struct.pack(">2i", 2049, len(labels))
+        (folder / f"{name}-labels-idx1-ubyte").write_bytes(head + labels.tobytes())
+    return folder
+
+
+@pytest.mark.parametrize("name", TUTORIALS)
+def test_a_tutorial(name: str, tmp_path: Path, small_mnist: Path) -> None:
+    lines, takes_files, result, least, left = TUTORIALS[name]
+    assert lines_of_code(EXAMPLES / name) <= lines
+    command = [sys.executable, "-W", "error", "-W", "ignore:Stochastic", str(EXAMPLES / name)]
+    command += [str(small_mnist)] * takes_files
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = re.search(result, done.stdout)
+    assert found is not None and float(found[1]) >= least, done.stdout
+    assert left is None or (tmp_path / left).stat().st_size > 5000
 
 
 @pytest.mark.parametrize(

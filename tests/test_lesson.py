@@ -159,3 +159,105 @@ def test_the_last_script_of_the_lesson_runs(capsys):
     expected = np.sum(-2 / len(y) * (y - y_hat) * s)
     w2 = names["w2"]
     np.testing.assert_allclose(w2.gradients[w2], expected, rtol=1e-4)
+
+
+# ---- nodes as the lesson writes them ----
+
+
+class LessonLinear(pf.Node):
+    def __init__(self, x, weight, bias):
+        pf.Node.__init__(self, [x, weight, bias])
+
+    def forward(self):
+        k, x, b = self.inputs[1], self.inputs[0], self.inputs[2]
+        self.value = k.value * x.value + b.value
+
+    def backward(self):
+        k, x, b = self.inputs[1], self.inputs[0], self.inputs[2]
+        for n in self.outputs:
+            grad_cost = n.gradients[self]
+            self.gradients[k] = np.sum(grad_cost * x.value)
+            self.gradients[x] = grad_cost * k.value
+            self.gradients[b] = np.sum(grad_cost)
+
+
+class LessonSigmoid(pf.Node):
+    def __init__(self, x):
+        pf.Node.__init__(self, [x])
+        self.rate = 1.0
+
+    def _sigmoid(self, x):
+        return 1 / (1 + np.exp(-x * self.rate))
+
+    def forward(self):
+        self.value = self._sigmoid(self.inputs[0].value)
+
+    def backward(self):
+        x = self.inputs[0]
+        self.partial = self._sigmoid(x.value) * (1 - self._sigmoid(x.value))
+        for n in self.outputs:
+            self.gradients[x] = n.gradients[self] * self.partial
+
+
+class LessonLoss(pf.Node):
+    def __init__(self, y, y_hat):
+        pf.Node.__init__(self, [y, y_hat])
+        self.y, self.y_hat = y, y_hat
+
+    def forward(self):
+        self.value = np.mean((self.inputs[0].value - self.inputs[1].value) ** 2)
+
+    def backward(self):
+        y, y_hat = self.inputs
+        slope = 2 * (y.value - y_hat.value) / np.size(y.value)
+        for n in self.outputs:
+            self.gradients[y] = n.gradients[self] * slope
+            self.gradients[y_hat] = -n.gradients[self] * slope
+
+
+def test_the_lessons_own_classes_work():
+    p, _, feed = lesson_network()
+    output1 = LessonLinear(p["x"], p["w1"], p["b1"])
+    output2 = LessonSigmoid(output1)
+    y_hat = LessonLinear(output2, p["w2"], p["b2"])
+    nodes = [output1, output2, y_hat, LessonLoss(p["y"], y_hat)]
+    order = node_computing_sort(feed, nodes)
+    forward_and_backward(order)
+    check(p, nodes, feed)
+    for node in order:  # and one by one
+        node.forward()
+    for node in reversed(order):
+        node.backward()
+    check(p, nodes, feed)
+
+
+def test_the_lessons_classes_among_layers():
+    x = np.random.default_rng(0).normal(size=(64, 2))
+    ours = [pf.layers.Dense(3), LessonSigmoid, pf.layers.Dense(1)]
+    theirs = [pf.layers.Dense(3, activation="sigmoid"), pf.layers.Dense(1)]
+    found = []
+    for layers in (ours, theirs):
+        model = pf.Sequential(layers, input_shape=(2,), dtype="float64")
+        trainer = pf.Trainer(model, optimizer="sgd")
+        trainer.fit(x, x[:, 0], 3, seed=0, verbose=0)
+        found.append([trainer.evaluate(x, x[:, 0])["loss"], model.predict(x)])
+    np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-12)
+    np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-10)
+
+
+def test_what_the_lessons_way_lacks_is_said():
+    class Silent(pf.Node):
+        def forward(self):
+            pass
+
+    class OneWay(pf.Node):
+        def forward(self):
+            return 2 * self.inputs[0].value
+
+    x, w = Placeholder("x"), pf.Parameter(1.0, name="w")
+    with pytest.raises(GraphError, match=r"forward\(self\) must set self.value"):
+        pf.compile(Silent([x])).run({x: [1.0]})
+    once = pf.compile(pf.Sum(OneWay([x * w])), optimizer=pf.optimizers.SGD(0.1))
+    assert once.run({x: [1.0, 2.0]}) == 6.0
+    with pytest.raises(GraphError, match=r"has no backward: .* backward\(self, ctx, \*grads\)"):
+        once.step({x: [1.0, 2.0]})

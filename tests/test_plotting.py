@@ -395,3 +395,22 @@ def test_the_extra_is_asked_for(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
     with pytest.raises(MissingExtraError, match=r"pyframe-nn\[plot\]"):
         plotting.curves([1, 2], [[1, 2]])
+
+
+def test_models_and_dictionaries_are_drawn():
+    def names(graph):
+        return sorted(text.get_text() for text in plotting.draw_graph(graph).axes[0].texts)
+
+    model = pf.Sequential([pf.layers.Dense(2, activation="relu")], input_shape=(3,))
+    expected = names(model.outputs[0])
+    assert names(model) == expected and names(pf.Trainer(model)) == expected
+    lesson = {"x": ["linear"], "k": ["linear"], "linear": ["sigmoid"], "sigmoid": ["loss"]}
+    assert names({**lesson, "y": ["loss"]}) == ["k", "linear", "loss", "sigmoid", "x", "y"]
+    x, y = pf.Placeholder("x"), pf.Placeholder("y")
+    product = x * y
+    assert names({x: [product], y: [product]}) == names(product)
+    for wrong in (None, 3, "x", [1, 2]):
+        with pytest.raises(ArgumentError, match="is no graph; pass a model, a plan"):
+            plotting.draw_graph(wrong)
+    with pytest.raises(GraphError, match="cycle"):
+        plotting.draw_graph({"a": ["b"], "b": ["a"]})

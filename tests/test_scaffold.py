@@ -175,15 +175,34 @@ def _with_features(x, scale, shift):
     return x
 
 
+@pytest.mark.skipif(shutil.which("sed") is None, reason="needs sed")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_repository_tests_the_oldest_and_the_newest_pyframe(kind: str, tmp_path: Path) -> None:
+    plain = new_plugin("my-layer", kind, tmp_path)
+    (tmp_path / "r").mkdir()
+    files = new_plugin("my-layer", kind, tmp_path / "r", repository=True)
+    folder = tmp_path / "r" / "my-layer"
+    more = {f.relative_to(folder) for f in files} - {
+        f.relative_to(tmp_path / "my-layer") for f in plain
+    }
+    assert [path.as_posix() for path in more] == [".github/workflows/compatibility.yml"]
+    workflow = (folder / ".github/workflows/compatibility.yml").read_text(encoding="utf-8")
+    asked = re.findall(r"pyframe: (\w+), python", workflow)
+    assert asked == ["oldest", "newest", "next"] and "schedule:" in workflow
+    (line,) = re.findall(r"run: (sed .*)", workflow)
+    said = subprocess.run(line, shell=True, cwd=folder, capture_output=True, text=True, check=True)
+    assert said.stdout == "pyframe-nn==0.1\n"
+
+
 @pytest.mark.parametrize("kind", ["composed", "c"])
 def test_its_workflows_are_what_github_reads(kind: str, tmp_path: Path) -> None:
     checker = shutil.which("check-jsonschema")
     if checker is None:
         pytest.skip("check-jsonschema is not installed")
-    new_plugin("my-layer", kind, tmp_path)
+    new_plugin("my-layer", kind, tmp_path, repository=True)
     folder = tmp_path / "my-layer" / ".github" / "workflows"
     files = sorted(folder.glob("*.yml"))
-    assert [file.name for file in files] == ["publish.yml", "test.yml"]
+    assert [file.name for file in files] == ["compatibility.yml", "publish.yml", "test.yml"]
     schema = [checker, "--builtin-schema", "vendor.github-workflows", *map(str, files)]
     subprocess.run(schema, check=True, capture_output=True)
     zizmor = shutil.which("zizmor")
@@ -244,7 +263,7 @@ def test_no_placeholder_is_left(kind: str, tmp_path: Path) -> None:
 
 
 def test_the_templates_come_with_the_package() -> None:
-    assert {path.name for path in scaffold.TEMPLATES.iterdir()} == {"package", *KINDS}
+    assert {path.name for path in scaffold.TEMPLATES.iterdir()} == {"package", "repository", *KINDS}
 
 
 @pytest.mark.parametrize(

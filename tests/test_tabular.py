@@ -20,7 +20,7 @@ import pyframe as pf
 from pyframe import checkpoint
 from pyframe.commands import cli
 from pyframe.errors import ArgumentError, CheckpointError, DatasetError
-from pyframe.tabular import TabularModel, read_table, reading
+from pyframe.tabular import TabularModel, read_table, reading, resuming
 from pyframe.tabular.columns import KINDS, LEFT_OUT, encode, learn
 
 pytestmark = [
@@ -154,6 +154,39 @@ def test_nullable_and_categorical_columns():
     with pytest.warns(UserWarning, match="20 rows have no target"):
         model = TabularModel(**QUICK).fit(frame, "y")
     assert model.score(frame.dropna(subset="y")) == 1.0
+
+
+def test_columns_of_arrow_in_pandas_and_periods():
+    pytest.importorskip("pyarrow")
+    plain = pd.DataFrame(
+        {
+            "n": pd.array([1, 2, None, 4] * 20, dtype="Int64"),
+            "f": [0.5, None, 1.5, 2.0] * 20,
+            "t": pd.array(["u", "v", None, "v"] * 20, dtype="string"),
+            "b": pd.array([True, None, False, True] * 20, dtype="boolean"),
+            "d": pd.date_range("2020-01-01", periods=80),
+            "y": pd.array(["p", "q", "p", "q"] * 20, dtype="string"),
+        }
+    )
+    arrow = plain.convert_dtypes(dtype_backend="pyarrow")
+    assert all(isinstance(dtype, pd.ArrowDtype) for dtype in arrow.dtypes)
+    one, other = (TabularModel(**QUICK).fit(f, "y") for f in (plain, arrow))
+    kinds = [c["kind"] for c in other.columns_]
+    assert kinds == ["number", "number", "category", "boolean", "date"]
+    assert one.columns_ == other.columns_
+    assert (one.predict_proba(plain) == other.predict_proba(arrow)).all()
+    assert (other.fit(arrow.drop(columns="y"), arrow["y"]).predict(arrow) == plain["y"]).all()
+    months = pd.DataFrame({"m": pd.period_range("2020-01", periods=80, freq="M"), "y": plain["y"]})
+    (column,) = TabularModel(**QUICK).fit(months, "y").columns_
+    assert column["kind"] == "date" and column["parts"] == ["month", "day_of_week"]
+
+
+def test_a_lazy_frame_of_polars_is_collected(fitted):
+    lazy = as_polars(FRAME).lazy()
+    np.testing.assert_allclose(fitted.predict_proba(lazy), fitted.predict_proba(FRAME), atol=1e-6)
+    model = pf.Sequential([pf.layers.Dense(1)])
+    with pytest.raises(pf.DTypeError, match=r"X is a LazyFrame.*; pass frame.collect\(\)"):
+        pf.Trainer(model).fit(lazy, np.ones(300), 1, verbose=0)
 
 
 def test_a_file_holds_all_of_it(fitted, tmp_path):
@@ -459,3 +492,90 @@ def test_it_says_when_there_were_too_few_epochs():
 
 def test_all_kinds_are_tried():
     assert set(KINDS) == {"number", "boolean", "category", "date"} and Path(os.devnull)
+
+
+# ---- stopping and going on ----
+
+RESUMED = {"first epochs": ("early stopping", 3), "on all rows": ("all rows", 4)}
+PRICES = FRAME.drop(columns=["dear", "id", "one"])
+
+
+def stopping_at(monkeypatch, fit, epoch):
+    """Have Ctrl-C come at the end of an epoch of the first or the second fit of a training."""
+
+    def on_epoch_end(self, trainer, number, logs):
+        if self.stage.fit == fit and number == epoch:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(resuming.Interruption, "on_epoch_end", on_epoch_end, raising=False)
+
+
+def everything(model):
+    return [model.predict(PRICES), *model.model_.get_weights().values()], model.history_
+
+
+@pytest.mark.parametrize("target", ["price", "open"])
+@pytest.mark.parametrize("where", RESUMED)
+def test_a_training_goes_on_to_the_same_bits(where, target, tmp_path, monkeypatch):
+    given = {"layers": (16,), "epochs": 40, "patience": 5, "random_state": 3}
+    whole = TabularModel(**given).fit(PRICES, target)
+    path = tmp_path / "m.training"
+    with monkeypatch.context() as patch:
+        stopping_at(patch, *RESUMED[where])
+        stopped = TabularModel(**given).fit(PRICES, target, training=path)
+    assert stopped.interrupted_ and path.exists()
+    stopped.predict(PRICES)
+    again = TabularModel(**given).fit(PRICES, target, training=path, resume=True)
+    assert not again.interrupted_ and not path.exists()
+    (ours, history), (theirs, wanted) = everything(again), everything(whole)
+    assert all(np.array_equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    assert history == wanted and again.scores_ == whole.scores_ and again.n_iter_ == whole.n_iter_
+    assert again.summary() == whole.summary()
+
+
+def test_what_cannot_go_on_says_why(tmp_path, monkeypatch):
+    path = tmp_path / "m.training"
+    with monkeypatch.context() as patch:
+        stopping_at(patch, "early stopping", 3)
+        TabularModel(**QUICK).fit(PRICES, "price", training=path)
+    with pytest.raises(CheckpointError, match=r"had layers=\[16\], and now it is \[8\]"):
+        TabularModel(**{**QUICK, "layers": (8,)}).fit(PRICES, "price", training=path, resume=True)
+    with pytest.raises(CheckpointError, match="was on other data"):
+        TabularModel(**QUICK).fit(PRICES[::-1], "price", training=path, resume=True)
+    more = {**QUICK, "epochs": 60}
+    assert TabularModel(**more).fit(PRICES, "price", training=path, resume=True).n_iter_ > 4
+    with pytest.raises(OSError, match=r"m\.training"):
+        TabularModel(**QUICK).fit(PRICES, "price", training=path, resume=True)
+    TabularModel(**QUICK).fit(PRICES, "price").save(path)
+    with pytest.raises(CheckpointError, match="no training of a table"):
+        TabularModel(**QUICK).fit(PRICES, "price", training=path, resume=True)
+
+
+def test_the_command_goes_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    PRICES.to_csv("t.csv", index=False)
+    train = [
+        "train",
+        "t.csv",
+        "--target",
+        "price",
+        "--layers",
+        "16",
+        "--epochs",
+        "30",
+        "--quiet",
+        "--out",
+    ]
+    assert cli.main([*train, "whole.pyframe"]) == 0
+    assert cli.main([*train, "m.pyframe", "--resume"]) == 1
+    assert "nothing to resume: no m.pyframe.training" in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        stopping_at(patch, "early stopping", 3)
+        assert cli.main([*train, "m.pyframe"]) == 130
+    assert "--resume goes on from m.pyframe.training" in capsys.readouterr().err
+    assert cli.main([*train, "m.pyframe", "--resume"]) == 0
+    capsys.readouterr()
+    for name in ("whole", "m"):
+        assert cli.main(["predict", f"{name}.pyframe", "t.csv"]) == 0
+    one, other = capsys.readouterr().out.split("prediction\n")[1:]
+    assert one == other and not Path("m.pyframe.training").exists()

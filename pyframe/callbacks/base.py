@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol
@@ -10,7 +9,7 @@ from typing import Any, ClassVar, Protocol
 from pyframe.engine.plan import Plan
 from pyframe.errors import ArgumentError
 from pyframe.model import Model
-from pyframe.strict import FixedDict, Strict
+from pyframe.strict import FixedDict, Strict, arguments_of, as_call
 from pyframe.training.history import History
 
 Logs = dict[str, Any]
@@ -110,8 +109,7 @@ class Callback(Strict):
         return getattr(method, "__func__", method) is not getattr(Callback, event)
 
     def __repr__(self) -> str:
-        given = arguments_of(self)
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in given.items())})"
+        return as_call(self, arguments_of(self))
 
     def training_state(self, trainer: Any) -> dict[str, Any]:
         """Return what this has counted in the fit under way: numbers, texts, arrays, dicts.
@@ -123,20 +121,6 @@ class Callback(Strict):
 
     def restore_training_state(self, trainer: Any, state: dict[str, Any]) -> None:
         """Take back what `training_state` has returned; called after `on_fit_start`."""
-
-
-def arguments_of(thing: Any) -> dict[str, Any]:
-    """Return the arguments that would make something like this anew: its attributes of their names.
-
-    Only those that it has, and that differ from their defaults.
-    """
-    parameters = inspect.signature(type(thing).__init__).parameters.values()
-    return {
-        p.name: getattr(thing, p.name)
-        for p in list(parameters)[1:]
-        if hasattr(thing, p.name)
-        and (p.default is p.empty or repr(getattr(thing, p.name)) != repr(p.default))
-    }
 
 
 def counted(state: Mapping[str, Any], key: str) -> float:

@@ -182,6 +182,10 @@ def _add_new_plugin(commands: Commands) -> None:
         "--op", metavar="OP", help="the op's and its kernels' name, as in running_sum; means --c"
     )
     new.add_argument(
+        "--repository", action="store_true",
+        help="with a workflow for GitHub that tests on the oldest and the newest pyframe",
+    )  # fmt: skip
+    new.add_argument(
         "--directory", type=Path, default=Path(), metavar="DIR", help="where the folder goes"
     )
 
@@ -393,7 +397,12 @@ def _new_plugin(arguments: argparse.Namespace) -> None:
 
     kind = arguments.kind or ("composed" if arguments.op is None else "c")
     files = new_plugin(
-        arguments.name, kind, arguments.directory, layer=arguments.layer, op=arguments.op
+        arguments.name,
+        kind,
+        arguments.directory,
+        layer=arguments.layer,
+        op=arguments.op,
+        repository=arguments.repository,
     )
     for path in files:
         print(path)

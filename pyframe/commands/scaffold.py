@@ -182,6 +182,7 @@ def new_plugin(
     *,
     layer: str | None = None,
     op: str | None = None,
+    repository: bool = False,
 ) -> list[Path]:
     """Write a whole package: it installs and passes its own tests as it is.
 
@@ -197,6 +198,8 @@ def new_plugin(
         The layer's name in the registry; default: that of the package, without ``pyframe-``.
     op : str, optional
         For kind "c": the name of the op and of its kernels; default: the layer's with ``_op``.
+    repository : bool, default False
+        Add a workflow for GitHub that tests on the oldest and the newest pyframe, each week too.
 
     Returns
     -------
@@ -232,7 +235,7 @@ def new_plugin(
     if not directory.is_dir():
         raise ArgumentError(f"there is no folder {directory}; make it first")
     folder = directory / package
-    files = {folder / path: text for path, text in render(called, kind, op)}
+    files = {folder / path: text for path, text in render(called, kind, op, repository)}
     try:
         folder.mkdir()  # fails if the folder exists, so that nothing is ever overwritten
     except FileExistsError as error:
@@ -255,7 +258,9 @@ def _ops(called: Names, op: str | None) -> tuple[str, str]:
     return op or f"{called.part}_op", f"{op or called.part}_grad"
 
 
-def render(called: Names, kind: str, op: str | None = None) -> Iterator[tuple[str, str]]:
+def render(
+    called: Names, kind: str, op: str | None = None, repository: bool = False
+) -> Iterator[tuple[str, str]]:
     """Yield the path and the text of each file of a new package, sorted by path."""
     kernel = op or called.part
     words = {
@@ -271,7 +276,7 @@ def render(called: Names, kind: str, op: str | None = None) -> Iterator[tuple[st
     }
     pattern = re.compile("|".join(words))
     found: dict[str, Path] = {}
-    for root in (TEMPLATES / "package", TEMPLATES / kind):
+    for root in (TEMPLATES / name for name in ("package", kind, *["repository"] * repository)):
         for path in root.rglob("*" + SUFFIX):
             relative = path.relative_to(root).as_posix().removesuffix(SUFFIX)
             found["." + relative if relative.startswith("git") else relative] = path

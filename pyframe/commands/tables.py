@@ -23,6 +23,7 @@ EXAMPLES = {
     "train": """examples:
   pyframe train prices.csv --target price
   pyframe train prices.csv --target price --layers 128,64 --epochs 500 --out prices.pyframe
+  pyframe train prices.csv --target price --resume    # after Ctrl-C
   zcat big.csv.gz | pyframe train - --target label --task classification --json""",
     "predict": """examples:
   pyframe predict model.pyframe new.csv > predicted.csv
@@ -57,6 +58,10 @@ def add(commands: Commands) -> None:
     )  # fmt: skip
     train.add_argument("--seed", type=int, default=0, metavar="N", help="(0)")
     train.add_argument("--out", type=Path, default=Path("model.pyframe"), metavar="FILE")
+    train.add_argument(
+        "--resume", action="store_true",
+        help="go on with a training that Ctrl-C has stopped, from FILE.training",
+    )  # fmt: skip
     train.add_argument("--plot", type=Path, metavar="DIR", help="draw the losses there")
     train.add_argument("--quiet", action="store_true", help="no progress")
     predict = _command(commands, "predict", _predict, "predict the target of new rows", data=True)
@@ -155,6 +160,11 @@ def _train(arguments: argparse.Namespace) -> int:
         require_extra("pyframe.plotting", "plot")
         arguments.plot.mkdir(parents=True, exist_ok=True)
         _check_writable(arguments.plot / "loss.png")
+    state = arguments.out.with_name(arguments.out.name + ".training")
+    if arguments.resume and not state.exists():
+        raise ArgumentError(
+            f"there is nothing to resume: no {state}, which Ctrl-C leaves; train without --resume"
+        )
     with _notices():
         model = tabular.TabularModel(
             arguments.layers,
@@ -167,11 +177,17 @@ def _train(arguments: argparse.Namespace) -> int:
             kinds=dict(arguments.kind),
             random_state=arguments.seed,
             verbose=0 if arguments.quiet else 1,
-        ).fit(tabular.read_table(arguments.data), arguments.target)
+        ).fit(
+            tabular.read_table(arguments.data),
+            arguments.target,
+            training=state,
+            resume=arguments.resume,
+        )
         model.save(arguments.out)
     if model.interrupted_:
         what = "the best" if arguments.validation else "what was learnt"
-        print(f"pyframe: stopped; {arguments.out} has {what} so far", file=sys.stderr)
+        more = f"; the same command with --resume goes on from {state}" if state.exists() else ""
+        print(f"pyframe: stopped; {arguments.out} has {what} so far{more}", file=sys.stderr)
     if arguments.plot is not None:
         _draw_losses(model, arguments.plot)
     kinds = [column["kind"] for column in model.columns_]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
 import sys
 from numbers import Real
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from scipy.sparse import issparse
@@ -14,19 +15,32 @@ from sklearn.base import is_classifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.neural_network._multilayer_perceptron import BaseMultilayerPerceptron
-from sklearn.utils import check_consistent_length
+from sklearn.preprocessing import LabelBinarizer
+from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
-from sklearn.utils.validation import _check_sample_weight, _check_y, validate_data
+from sklearn.utils.validation import (
+    _check_sample_weight,
+    _check_y,
+    check_is_fitted,
+    validate_data,
+)
 
 from pyframe.errors import warn
+from pyframe.estimators import _files
 from pyframe.estimators._epochs import Epochs, Schedule
 from pyframe.estimators._multilayer import Multilayer
 from pyframe.estimators._weights import sample_weights
 from pyframe.estimators._whole import fitting, twin
 from pyframe.graph.arrays import unmasked
+from pyframe.layers import Dense
+from pyframe.model import Sequential
 from pyframe.optimizers import SGD, Adam, Optimizer
+from pyframe.outcomes import Outcome, named
 from pyframe.plugins.registry import registries
 from pyframe.training.progress import say
+
+# What scikit-learn calls them, and what they are called here.
+ACTIVATIONS = {"identity": None, "logistic": "sigmoid", "softmax": "softmax", "exp": "exp"}
 
 
 class _Networks:
@@ -284,6 +298,69 @@ class _Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
             right = right.all(axis=1)
         return float(np.average(right, weights=sample_weight))
 
+    # ---- files ----
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted network, with its classes, to a file that `load` and `pf.load` read.
+
+        Of the parameters those are in it that are numbers, texts or lists of them.
+
+        Parameters
+        ----------
+        path : path-like
+
+        Raises
+        ------
+        CheckpointError
+            If the activation is a function, of which a file cannot hold the code.
+        """
+        check_is_fitted(self)
+        hidden = ACTIVATIONS.get(self.activation, self.activation)
+        ends = [hidden] * (len(self.coefs_) - 1) + [ACTIVATIONS[self.out_activation_]]
+        dtype = self.coefs_[0].dtype
+        layers = [Dense(w.shape[1], activation=f) for w, f in zip(self.coefs_, ends, strict=True)]
+        model = Sequential(layers, input_shape=(self.coefs_[0].shape[0],), dtype=dtype)
+        for layer, weight, bias in zip(model.layers, self.coefs_, self.intercepts_, strict=True):
+            made = layer.own_parameters()
+            made["weight"].value, made["bias"].value = weight, bias
+        model.outcomes = [self._outcome()]
+        _files.save(self, model, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], **parameters: Any) -> Self:
+        """Return a fitted estimator with the network of a file that `save` has written.
+
+        Parameters
+        ----------
+        path : path-like
+        **parameters
+            Of the estimator, in place of those in the file: what the next fit goes by.
+
+        Raises
+        ------
+        CheckpointError, OSError
+            If the file is damaged or cannot be read.
+        ValueError
+            If it is not of an estimator of this kind.
+        """
+        net: Self
+        net, model = _files.read(cls, path, parameters)
+        layers = getattr(model, "layers", ())
+        if not layers or not all(isinstance(layer, Dense) and layer.bias for layer in layers):
+            raise ValueError(f"{os.fspath(path)} has a network that is no multilayer perceptron")
+        coefs = [layer.own_parameters()["weight"].value.copy() for layer in layers]
+        net._take_meaning(model.outcomes[0], coefs[-1].shape[1])
+        net._begin_at(coefs, [layer.own_parameters()["bias"].value.copy() for layer in layers])
+        return net
+
+    def _begin_at(self, coefs: list[Any], intercepts: list[Any]) -> None:
+        """Set the attributes of an estimator that is to be trained from some weights on."""
+        units = [coefs[0].shape[0], *(w.shape[1] for w in coefs)]
+        self.n_features_in_ = units[0]
+        self._random_state: Any = check_random_state(self.random_state)
+        self._initialize(np.empty((1, units[-1])), units, coefs[0].dtype)
+        self.coefs_, self.intercepts_ = coefs, intercepts
+
     # ---- predictions ----
 
     def _forward_pass_fast(self, X: Any, check_input: bool = True) -> Any:  # noqa: N803
@@ -429,6 +506,19 @@ class MLPClassifier(_Trained, neural_network.MLPClassifier):  # type: ignore[mis
             sample_weight = weight
         return super()._fit(X, y, sample_weight=sample_weight, incremental=incremental)
 
+    def _outcome(self) -> Outcome:
+        gives = "classes" if self.out_activation_ == "softmax" else "labels"
+        several = self._label_binarizer.y_type_.startswith("multilabel")
+        return Outcome(gives, None if several else tuple(self.classes_.tolist()))
+
+    def _take_meaning(self, outcome: Outcome, units: int) -> None:
+        if outcome.gives not in ("classes", "labels"):
+            raise ValueError("the network of this file was not trained to classify")
+        several = outcome.classes is None
+        labels = np.eye(units, dtype=int) if several else named(outcome.classes or ())
+        self._label_binarizer = LabelBinarizer().fit(labels)
+        self.classes_ = self._label_binarizer.classes_
+
     def _all_classes(self, incremental: bool, labels: Any) -> Any:
         """Return the possible labels of each column, if a batch may lack some."""
         if not incremental:
@@ -535,3 +625,10 @@ class MLPRegressor(_Trained, neural_network.MLPRegressor):  # type: ignore[misc]
         )
         self.dropout = dropout
         self.optimizer = optimizer
+
+    def _outcome(self) -> Outcome:
+        return Outcome()
+
+    def _take_meaning(self, outcome: Outcome, units: int) -> None:
+        if outcome.gives != "values":
+            raise ValueError("the network of this file was trained to classify")

@@ -10,7 +10,8 @@ from typing import Any, Self
 
 import numpy as np
 from scipy.sparse import issparse
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, _fit_context
+from sklearn.base import ClassifierMixin, RegressorMixin, _fit_context, is_classifier
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import LabelEncoder
 from sklearn.utils import assert_all_finite, check_random_state, column_or_1d
 from sklearn.utils._param_validation import Hidden, Interval, Options, StrOptions
@@ -21,23 +22,27 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from pyframe import losses
 from pyframe.callbacks import Callback
 from pyframe.callbacks import get as get_callback
+from pyframe.data.held_out import held_out
 from pyframe.errors import warn
+from pyframe.estimators import _files
+from pyframe.estimators._reach import Reaching
 from pyframe.estimators._weights import sample_weights
 from pyframe.estimators._whole import fitting, twin
 from pyframe.graph.arrays import unmasked
 from pyframe.initializers import seeded
-from pyframe.layers import Dense, Layer
+from pyframe.layers import BatchNorm, Dense, Layer
 from pyframe.layers.base import unbuilt
-from pyframe.model import Model, Sequential, load
+from pyframe.model import Model, Sequential
 from pyframe.ops.logits import before_sigmoid, behind
 from pyframe.ops.softmax import Softmax
-from pyframe.outcomes import OF_LABELS, named
-from pyframe.training.feeds import rows_to_train_on
+from pyframe.optimizers import AdamW
+from pyframe.outcomes import OF_CLASSES, OF_LABELS, Outcome, classes_of, labels_in, named
 from pyframe.training.trainer import Trainer
 
-AUTO_BATCH = 200
+AUTO_BATCH = 32
 ROWS_AT_ONCE = 4096  # of a prediction: it bounds the memory, also for sparse input
 FLOATS = (np.float64, np.float32)
+IN_UNITS = ("l2", "l1", "huber", "log_cosh")  # losses of predictions in the targets' unit
 
 
 def _is(loss: Any, name: str) -> bool:
@@ -45,7 +50,37 @@ def _is(loss: Any, name: str) -> bool:
     return losses.get(loss) is losses.get(name)
 
 
-class _Net(BaseEstimator):
+class _Convergence(Callback):
+    """Stops a fit whose loss has fallen by no more than `tol` in each of some epochs.
+
+    Of numbers, whose loss has a unit, `tol` is a part of the loss. With `restores` the fit ends
+    where the loss was least: steps of a great rate end anywhere.
+    """
+
+    def __init__(self, tol: float, patience: int, relative: bool, restores: bool) -> None:
+        self.tol, self.patience, self.relative, self.restores = tol, patience, relative, restores
+
+    def on_fit_start(self, trainer: Any) -> None:
+        self.best, self.waited = np.inf, 0
+        self.snapshot: Any = None
+
+    def on_epoch_end(self, trainer: Any, epoch: int, logs: Mapping[str, Any]) -> None:
+        loss = logs["loss"]
+        least = self.tol * min(abs(self.best), 1e300) if self.relative else self.tol
+        self.waited = self.waited + 1 if loss > self.best - least else 0
+        if loss < self.best:
+            self.best = loss
+            self.snapshot = trainer.plan.snapshot() if self.restores else None
+        if self.waited >= self.patience:
+            trainer.stop_training = True
+
+    def on_fit_end(self, trainer: Any, history: Any) -> None:
+        if self.snapshot is not None:
+            trainer.plan.restore(self.snapshot)
+        self.snapshot = None
+
+
+class _Net(Reaching):
     """The base of classifiers and regressors: the network, its data and its training."""
 
     _parameter_constraints: dict[str, Any] = {
@@ -55,9 +90,12 @@ class _Net(BaseEstimator):
         "head": ["boolean"],
         "loss": [str, callable],
         "optimizer": [object],
+        "learning_rate": [object],
         "metrics": ["array-like"],
         "callbacks": ["array-like"],
         "epochs": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left"), None],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left"), None],
         "validation_split": [Interval(Real, 0, 1, closed="left")],
         "shuffle": ["boolean"],
@@ -101,11 +139,18 @@ class _Net(BaseEstimator):
 
     def _layers(self) -> list[Layer]:
         """Return fresh layers: those given are a description, and are never trained."""
-        given = [Dense(100, activation="relu")] if self.layers is None else list(self.layers)
+        given = self._described()
         for layer in given:
             if not isinstance(layer, Layer):
                 raise TypeError(f"layers: {layer!r} is no pyframe layer")
-        return [unbuilt(layer) for layer in given]
+        layers = [unbuilt(layer) for layer in given]
+        if self.layers is None:
+            layers.insert(0, BatchNorm(name="features"))
+            layers[0].trainable = False
+        return layers
+
+    def _described(self) -> Sequence[Any]:
+        return [Dense(100, activation="relu")] if self.layers is None else self.layers
 
     def _network(self, shape: tuple[int, ...], outputs: int, dtype: Any) -> Model:
         if self.build_fn is None:
@@ -155,7 +200,7 @@ class _Net(BaseEstimator):
         return Trainer(
             self.model_,
             loss=self._loss(),
-            optimizer=copy.deepcopy(self.optimizer),
+            optimizer=copy.deepcopy(self._optimizer()),
             metrics=list(self.metrics),
             callbacks=self.callbacks_,
         )
@@ -166,6 +211,11 @@ class _Net(BaseEstimator):
 
     def _loss(self) -> Any:
         return self.loss
+
+    def _optimizer(self) -> Any:
+        if not isinstance(self.optimizer, str) or self.optimizer != "auto":
+            return self.optimizer
+        return AdamW(2e-3, weight_decay=1.0) if is_classifier(self) else "adam"
 
     def _start(self, X: Any, outputs: int, *, go_on: bool) -> None:  # noqa: N803
         """Make the network, unless an existing one is to be trained further."""
@@ -184,37 +234,87 @@ class _Net(BaseEstimator):
                 f"the targets need {outputs} outputs; the network to go on with has {before}"
             )
 
-    def _train(self, X: Any, targets: Any, weight: Any, epochs: int) -> None:  # noqa: N803
+    def _present_trainer(self) -> Trainer:
+        """Return the trainer, a new one if what it was made with has been set anew."""
         settings = [self.loss, self.optimizer, self.metrics, self.callbacks]
         if self._trainer is None or any(
             now is not then and not (isinstance(now, str) and now == then)
             for now, then in zip(settings, self._settings, strict=True)
         ):
             self._trainer, self._settings = self._new_trainer(), settings
-        rows = self._dense(X)
-        kept = rows_to_train_on(len(rows), self.validation_split)
-        batch = min(AUTO_BATCH, kept) if self.batch_size == "auto" else self.batch_size
-        history = self._trainer.fit(
+        if self.learning_rate is not None:
+            self._trainer.optimizer.learning_rate = self.learning_rate
+        return self._trainer
+
+    def _train(
+        self,
+        X: Any,  # noqa: N803
+        targets: Any,
+        weight: Any,
+        strata: Any,
+        epochs: int | None = None,
+    ) -> None:
+        """Train for some epochs, or until the loss falls no more; rows are held out by strata."""
+        trainer = self._present_trainer()
+        rows, validation = self._dense(X), None
+        if self.validation_split:
+            kept, held = held_out(strata, self.validation_split, self._seed)
+            if not len(held):
+                raise ValueError(
+                    f"validation_split={self.validation_split} of {len(rows)} rows is none"
+                )
+            parts = [rows, targets, *([] if weight is None else [weight])]
+            validation = tuple(part[held] for part in parts)
+            rows, targets, weight = (*(part[kept] for part in parts), None)[:3]
+        if not self.n_iter_:
+            self._begin(rows, targets, weight)
+        batch = AUTO_BATCH if self.batch_size == "auto" else self.batch_size
+        stop = []
+        if epochs is None and self.tol is not None:
+            relative, alone = not is_classifier(self), not self.callbacks_
+            stop.append(_Convergence(self.tol, self.n_iter_no_change, relative, alone))
+        history = trainer.fit(
             rows,
             targets,
-            epochs,
-            min(batch, kept) if batch is not None else None,
-            validation_split=self.validation_split,
+            epochs or self.epochs,
+            min(batch, len(rows)) if batch is not None else None,
+            validation_data=validation,
             shuffle=self.shuffle,
             seed=self._seed,
             sample_weight=weight,
+            callbacks=stop,
             schedule=self.schedule,
             verbose=int(self.verbose),
         )
         if history.interrupted:
             warn("Training interrupted by user.")
-        if not all(np.isfinite(w).all() for w in self.model_.get_weights().values()):
+        last = [np.asarray(history["loss"][-1:]), *self.model_.get_weights().values()]
+        if not all(np.isfinite(numbers).all() for numbers in last):
             raise ValueError(  # scikit-learn's own words
                 "Solver produced non-finite parameter weights. The input data may contain large "
                 "values and need to be preprocessed."
             )
+        if stop and not (trainer.stop_training or history.interrupted):
+            warn(
+                f"{type(self).__name__} has not converged in {self.epochs} epochs: its loss was "
+                "still falling. Raise epochs or learning_rate, scale the features "
+                "(StandardScaler), or pass tol=None, which trains for all epochs and says nothing",
+                ConvergenceWarning,
+            )
         self.history_ = {k: [*self.history_.get(k, ()), *v] for k, v in history.items()}
         self.n_iter_ += history.epochs
+
+    def _begin(self, rows: Any, targets: Any, weight: Any) -> None:
+        """Set what depends on the data: how the network that stands for none scales features."""
+        if self.layers is not None or self.build_fn is not None:
+            return
+        weight = weight if weight is None or np.any(weight) else None
+        mean = np.average(rows, axis=0, weights=weight)
+        variance = np.average((rows - mean) ** 2, axis=0, weights=weight)
+        wide = variance > 1
+        scaling: Any = self.model_.layers[0]
+        scaling.mean.value = np.where(wide, mean, 0)
+        scaling.variance.value = np.where(wide, variance, 1)
 
     def _outputs(self, X: Any) -> Any:  # noqa: N803
         """Return the outputs of the network, computed part by part."""
@@ -239,14 +339,14 @@ class _Net(BaseEstimator):
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted network, with its classes, to a file that `load` and `pf.load` read.
 
-        The parameters of the estimator are not in it.
+        Of the parameters those are in it that are numbers, texts or lists of them.
 
         Parameters
         ----------
         path : path-like
         """
         check_is_fitted(self)
-        self.model_.save(path)
+        _files.save(self, self.model_, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], **parameters: Any) -> Self:
@@ -256,7 +356,7 @@ class _Net(BaseEstimator):
         ----------
         path : path-like
         **parameters
-            Of the estimator: what the next fit goes by.
+            Of the estimator, in place of those in the file: what the next fit goes by.
 
         Raises
         ------
@@ -265,7 +365,8 @@ class _Net(BaseEstimator):
         ValueError
             If it is not of an estimator of this kind.
         """
-        net, model = cls(**parameters), load(path)
+        net: Self
+        net, model = _files.read(cls, path, parameters)
         if len(model.inputs) != 1 or len(model.outputs) != 1:
             raise ValueError(f"{os.fspath(path)} has a network of several inputs or outputs")
         net.model_, net.history_, net.n_iter_ = model, {}, 0
@@ -296,8 +397,9 @@ class NetClassifier(ClassifierMixin, _Net):
     Parameters
     ----------
     layers : list of Layer, optional
-        The layers before the output layer; default: ``[Dense(100, activation="relu")]``. Each fit
-        builds fresh ones like these.
+        The layers before the output layer. Each fit builds fresh ones like these. Default:
+        ``[Dense(100, activation="relu")]``, behind a `BatchNorm` that stands still: it centers and
+        scales features whose standard deviation is above 1.
     build_fn : callable, optional
         Instead of layers: ``build_fn(shape, outputs, **build_args)`` with the shape of a sample
         and the number of outputs returns all layers of the network, or a `Model`; called in every
@@ -309,16 +411,26 @@ class NetClassifier(ClassifierMixin, _Net):
     loss : str or callable, default "auto"
         ``"cross_entropy"``, or ``"binary_cross_entropy"`` for several labels a sample. Losses that
         take no labels get one-hot targets.
-    optimizer : str, Optimizer or class, default "adam"
-        An instance is copied for each fit.
+    optimizer : str, Optimizer or class, default "auto"
+        ``AdamW(2e-3, weight_decay=1.0)`` for classes, ``"adam"`` for numbers. An instance is copied
+        for each fit.
+    learning_rate : float, Schedule, str or callable, optional
+        In place of the optimizer's.
     metrics : list of str or callable
     callbacks : list of Callback
         Each fit copies them; see ``callbacks_``.
-    epochs : int, default 100
+    epochs : int, default 200
+        At most; a `ConvergenceWarning` says when they were not enough.
+    tol : float, optional, default 1e-4
+        Training ends once the loss has not fallen by more than this, for numbers by this part of
+        it, in any of `n_iter_no_change` epochs, and goes back to the least loss if there are no
+        callbacks. None trains for all epochs, and ends with the last.
+    n_iter_no_change : int, default 10
     batch_size : int, None or "auto"
-        "auto" is 200, or all rows when there are fewer; None all of them.
+        "auto" is 32, or all rows when there are fewer; None all of them.
     validation_split : float in [0, 1), default 0.0
-        The last part of the data, evaluated after each epoch, not trained on.
+        A part of the data that is not trained on, but evaluated after each epoch: drawn at random,
+        in proportion to the classes, or to the targets' values.
     shuffle : bool, default True
     schedule : Schedule, str or callable, optional
     class_weight : dict or "balanced", optional
@@ -350,6 +462,11 @@ class NetClassifier(ClassifierMixin, _Net):
     ValueError, TypeError
         scikit-learn's own, for data and parameters that do not fit.
 
+    Notes
+    -----
+    Parameters of the optimizer, the layers and the callbacks are parameters too:
+    ``optimizer__learning_rate``, ``layers__0__units``, ``callbacks__early_stopping__patience``.
+
     Examples
     --------
     >>> import pyframe as pf
@@ -378,10 +495,13 @@ class NetClassifier(ClassifierMixin, _Net):
         build_args: Mapping[str, Any] | None = None,
         head: bool = True,
         loss: Any = "auto",
-        optimizer: Any = "adam",
+        optimizer: Any = "auto",
+        learning_rate: Any = None,
         metrics: Sequence[Any] = (),
         callbacks: Sequence[Any] = (),
-        epochs: int = 100,
+        epochs: int = 200,
+        tol: float | None = 1e-4,
+        n_iter_no_change: int = 10,
         batch_size: Any = "auto",
         validation_split: float = 0.0,
         shuffle: bool = True,
@@ -399,9 +519,12 @@ class NetClassifier(ClassifierMixin, _Net):
         self.head = head
         self.loss = loss
         self.optimizer = optimizer
+        self.learning_rate = learning_rate
         self.metrics = metrics
         self.callbacks = callbacks
         self.epochs = epochs
+        self.tol = tol
+        self.n_iter_no_change = n_iter_no_change
         self.batch_size = batch_size
         self.validation_split = validation_split
         self.shuffle = shuffle
@@ -437,7 +560,7 @@ class NetClassifier(ClassifierMixin, _Net):
             X, y = net._check_data(X, y, reset=not go_on)  # noqa: N806
             if not go_on:
                 net._learn_classes(y)
-            net._fit(X, y, sample_weight, net.epochs, go_on)
+            net._fit(X, y, sample_weight, None, go_on)
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -482,6 +605,9 @@ class NetClassifier(ClassifierMixin, _Net):
         return self
 
     def _check_data(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Any]:  # noqa: N803
+        labels = labels_in(y)
+        if labels is not None:
+            classes_of(labels)  # says which is missing
         X, y = self._checked(X, y, reset=reset, multi_output=True)  # noqa: N806
         check_classification_targets(y)
         if y.ndim == 2 and y.shape[1] == 1:
@@ -498,7 +624,7 @@ class NetClassifier(ClassifierMixin, _Net):
             self._encoder = LabelEncoder().fit(y if classes is None else np.asarray(classes))
             self.classes_ = self._encoder.classes_
 
-    def _fit(self, X: Any, y: Any, weight: Any, epochs: int, go_on: bool) -> None:  # noqa: N803
+    def _fit(self, X: Any, y: Any, weight: Any, epochs: int | None, go_on: bool) -> None:  # noqa: N803
         weight = self._weights(weight, X)
         self._start(X, len(self.classes_), go_on=go_on)
         if self._multilabel:
@@ -507,20 +633,23 @@ class NetClassifier(ClassifierMixin, _Net):
                     "class_weight is for one label a sample, and y has several: pass sample_weight"
                 )
             targets = np.asarray(y, self.model_.inputs[0].dtype)
+            strata = np.zeros(len(targets))
         else:
             unseen = np.setdiff1d(y, self.classes_)
             if len(unseen):
                 raise ValueError(f"y contains previously unseen labels: {unseen.tolist()}")
-            targets = self._encoder.transform(y)
+            targets = strata = self._encoder.transform(y)
             if self.class_weight is not None:
                 balanced = isinstance(self.class_weight, str)
                 of_class = sample_weights(self.class_weight, y, None if balanced else self.classes_)
                 weight = of_class if weight is None else weight * of_class
             if not _is(self._loss(), "cross_entropy"):
                 targets = np.eye(len(self.classes_))[targets]
-        self._train(X, targets, weight, epochs)
-        if not self._multilabel and len(self.classes_) == (self.model_.outputs[0].shape or ())[-1]:
-            self.model_.classes = self.classes_.tolist()  # for its file
+        self._train(X, targets, weight, strata, epochs)
+        if not self._multilabel:  # for the file
+            gives = self.model_.outcomes[0].gives
+            gives = gives if gives in OF_CLASSES else "scores"
+            self.model_.outcomes = [Outcome(gives, tuple(self.classes_.tolist()))]
 
     def _take_meaning(self, model: Model) -> None:
         outcome, units = model.outcomes[0], (model.outputs[0].shape or ())[-1] or 0
@@ -589,10 +718,12 @@ class NetRegressor(RegressorMixin, _Net):
 
     Parameters
     ----------
-    layers, build_fn, build_args, head, optimizer, metrics, callbacks, epochs, batch_size,
-    validation_split, shuffle, schedule, input_shape, dtype, warm_start, random_state, verbose
+    layers, build_fn, build_args, head, optimizer, learning_rate, metrics, callbacks, epochs, tol,
+    n_iter_no_change, batch_size, validation_split, shuffle, schedule, input_shape, dtype,
+    warm_start, random_state, verbose
         As for `NetClassifier`.
     loss : str or callable, default "l2"
+        With "l2", "l1", "huber" and "log_cosh" outputs begin at the mean of the targets.
 
     Attributes
     ----------
@@ -623,10 +754,13 @@ class NetRegressor(RegressorMixin, _Net):
         build_args: Mapping[str, Any] | None = None,
         head: bool = True,
         loss: Any = "l2",
-        optimizer: Any = "adam",
+        optimizer: Any = "auto",
+        learning_rate: Any = None,
         metrics: Sequence[Any] = (),
         callbacks: Sequence[Any] = (),
-        epochs: int = 100,
+        epochs: int = 200,
+        tol: float | None = 1e-4,
+        n_iter_no_change: int = 10,
         batch_size: Any = "auto",
         validation_split: float = 0.0,
         shuffle: bool = True,
@@ -643,9 +777,12 @@ class NetRegressor(RegressorMixin, _Net):
         self.head = head
         self.loss = loss
         self.optimizer = optimizer
+        self.learning_rate = learning_rate
         self.metrics = metrics
         self.callbacks = callbacks
         self.epochs = epochs
+        self.tol = tol
+        self.n_iter_no_change = n_iter_no_change
         self.batch_size = batch_size
         self.validation_split = validation_split
         self.shuffle = shuffle
@@ -672,7 +809,7 @@ class NetRegressor(RegressorMixin, _Net):
         """
         with fitting(self) as net:
             go_on = net.warm_start and hasattr(net, "model_")
-            net._fit(X, y, sample_weight, net.epochs, go_on)
+            net._fit(X, y, sample_weight, None, go_on)
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -682,7 +819,7 @@ class NetRegressor(RegressorMixin, _Net):
             net._fit(X, y, sample_weight, 1, hasattr(net, "model_"))
         return self
 
-    def _fit(self, X: Any, y: Any, weight: Any, epochs: int, go_on: bool) -> None:  # noqa: N803
+    def _fit(self, X: Any, y: Any, weight: Any, epochs: int | None, go_on: bool) -> None:  # noqa: N803
         X, y = self._checked(X, y, reset=not go_on, multi_output=True, y_numeric=True)  # noqa: N806
         assert_all_finite(y, input_name="y")  # None among objects is NaN only now
         if y.ndim == 2 and y.shape[1] == 1:
@@ -692,7 +829,16 @@ class NetRegressor(RegressorMixin, _Net):
         targets = y.reshape(len(y), -1)
         self._start(X, targets.shape[1], go_on=go_on)
         self.n_outputs_ = targets.shape[1]
-        self._train(X, targets, weight, epochs)
+        self._train(X, targets, weight, targets[:, 0], epochs)
+
+    def _begin(self, rows: Any, targets: Any, weight: Any) -> None:
+        """Have the outputs begin at the mean of the targets, if they are in its unit."""
+        super()._begin(rows, targets, weight)
+        if self.build_fn is None and self.head and any(_is(self.loss, n) for n in IN_UNITS):
+            if weight is not None and not np.any(weight):
+                weight = None
+            bias = self.model_.layers[-1].own_parameters()["bias"]
+            bias.value = np.average(targets, axis=0, weights=weight)
 
     def _take_meaning(self, model: Model) -> None:
         if model.outcomes[0].gives != "values":

@@ -51,6 +51,8 @@ def plain_array(value: Any, what: str) -> Array:
 
 def is_table(value: Any) -> bool:
     """Return whether a value is a data frame of pandas, polars or the like, or an Arrow table."""
+    if hasattr(type(value), "collect_schema"):  # polars; its lazy frames warn when asked for more
+        return True
     return hasattr(value, "columns") and (hasattr(value, "dtypes") or _is_arrow(value))
 
 
@@ -217,6 +219,11 @@ def _asarray(value: Any, place: Place) -> Array:
 
 def _table(frame: Any, place: Place) -> Array:
     """Return a data frame as an array (rows, columns)."""
+    if hasattr(frame, "collect"):
+        raise DTypeError(
+            f"{place.what} is a {type(frame).__name__}, of which there are no rows yet; pass "
+            "frame.collect()"
+        )
     if _is_arrow(frame):
         return _stacked(frame.column_names, frame.columns, place)
     dtypes = list(frame.dtypes)
@@ -303,7 +310,10 @@ def _refuse_element(item: Any, index: Sequence[Any], place: Place) -> NoReturn:
     if name in MISSING:
         _refuse_missing(repr(item), index, place)
     if isinstance(item, str | bytes):
-        found, hint = f"the text {item!r}", "encode categories, as pandas.get_dummies does"
+        found, hint = (
+            f"the text {item!r}",
+            "encode categories, as pandas.get_dummies and TabularModel do",
+        )
     else:
         found, hint = f"an object of type {name}", "pass numbers"
     raise DTypeError(f"{place.what} has {found} in {place.of(index)}; {hint}")

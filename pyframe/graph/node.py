@@ -27,6 +27,7 @@ from pyframe.errors import (
     ShapeError,
     check_flag,
 )
+from pyframe.graph import stepwise
 from pyframe.graph.spec import (
     FLOAT32,
     FLOAT64,
@@ -217,7 +218,9 @@ class Node(Value):
     A node in Python is a subclass with ``forward(self, ctx, *inputs)``, which returns an array (or
     a tuple of them, for `output_count` above 1), and ``backward(self, ctx, *grads)``, which
     returns one gradient for each input, or None. Arrays may be kept on ``ctx`` from one to the
-    other; ``ctx.inputs`` and ``ctx.outputs`` are there in backward too.
+    other; ``ctx.inputs`` and ``ctx.outputs`` are there in backward too. The lesson's way works as
+    well: ``Node.__init__(self, [x])``, and ``forward(self)`` and ``backward(self)`` that set
+    ``self.value`` and ``self.gradients[x]``.
 
     Parameters
     ----------
@@ -248,6 +251,10 @@ class Node(Value):
     keeps: ClassVar[tuple[str, ...]] = ()
     index = 0
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        stepwise.adapt(cls)
+
     @property
     def node(self) -> Node:
         """The node itself, which it does not keep: it would wait for the cyclic collector."""
@@ -262,6 +269,8 @@ class Node(Value):
         self.serial = next_serial()
         self.name = name
         self._plan: Callable[[], Any] | None = None
+        if len(inputs) == 1 and isinstance(inputs[0], list | tuple) and self.is_python:
+            inputs = tuple(inputs[0])  # as the lesson writes it
         for i in inputs:
             if i is not None and not isinstance(i, Value):
                 inputs = _with_constants(inputs)

@@ -27,7 +27,7 @@ from pyframe.graph.order import Graph, input_nodes
 from pyframe.graph.spec import Shape, Spec, check_shape
 from pyframe.native.building import building
 from pyframe.plugins.registry import ops
-from pyframe.strict import Strict
+from pyframe.strict import Strict, arguments_of, as_call
 
 # What to do instead of replacing a parameter, which the nodes would not notice.
 VALUE = "assign to its value, as in layer.weight.value = ..., or call model.set_weights"
@@ -474,9 +474,11 @@ class Layer(Strict):
         return type(self).from_config(config)
 
     def __repr__(self) -> str:
+        if not self.built:
+            given = {k: registered_name(v) for k, v in arguments_of(self).items()}
+            return as_call(self, given)
         count = sum(p.size for p in self.parameters)
-        state = f"{count} parameters" if self.built else "not built"
-        return f"<{type(self).__name__} {self.path!r}, {state}>"
+        return f"<{type(self).__name__} {self.path!r}, {count} parameters>"
 
 
 def _unchanged(parameter: Parameter) -> Value:

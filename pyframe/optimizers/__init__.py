@@ -5,8 +5,7 @@ step in NumPy, that write the new values of the parameters.
 
 >>> import pyframe as pf
 >>> pf.optimizers.get("adam")
-Adam(learning_rate=0.001, betas=[0.9, 0.999], epsilon=1e-08, epsilon_hat=False, \
-weight_decay=0.0, amsgrad=False, lazy=False)
+Adam(learning_rate=0.001)
 """
 
 from __future__ import annotations

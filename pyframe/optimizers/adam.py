@@ -204,8 +204,7 @@ class AdamW(Adam):
     --------
     >>> import pyframe as pf
     >>> pf.optimizers.AdamW(3e-4, weight_decay=0.1)
-    AdamW(learning_rate=0.0003, betas=[0.9, 0.999], epsilon=1e-08, weight_decay=0.1, \
-amsgrad=False, lazy=False)
+    AdamW(learning_rate=0.0003, weight_decay=0.1)
     """
 
     name = "adamw"

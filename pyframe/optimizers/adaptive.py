@@ -352,7 +352,7 @@ class Rprop(Optimizer):
     --------
     >>> import pyframe as pf
     >>> pf.optimizers.Rprop(etas=(0.5, 1.1))
-    Rprop(learning_rate=0.01, etas=[0.5, 1.1], step_sizes=[1e-06, 50.0])
+    Rprop(learning_rate=0.01, etas=(0.5, 1.1))
     """
 
     name = "rprop"

@@ -18,7 +18,7 @@ from pyframe.attributes import Block
 from pyframe.engine.state import check_rate
 from pyframe.errors import ArgumentError, check_number, raise_if_signalled
 from pyframe.plugins.registry import registries
-from pyframe.strict import FixedDict, Strict
+from pyframe.strict import FixedDict, Strict, as_call
 
 Array = npt.NDArray[Any]
 
@@ -470,16 +470,11 @@ class Optimizer(Strict):
         return config
 
     def __repr__(self) -> str:
-        given: dict[str, Any] = (
-            {"learning_rate": self.learning_rate} if self.needs_gradients else {}
-        )
-        given |= self.options
-        for name in GRADIENTS:
-            if getattr(self, name) is not None:
-                given[name] = getattr(self, name)
-        given |= {"groups": self.groups} if self.groups else {}
-        text = ", ".join(f"{name}={value!r}" for name, value in given.items())
-        return f"{type(self).__name__}({text})"
+        rate = {"learning_rate": self.learning_rate} if self.needs_gradients else {}
+        given = {k: tuple(v) if isinstance(v, list) else v for k, v in self.options.items()}
+        given |= {name: getattr(self, name) for name in (*GRADIENTS, "groups")}
+        given = {k: v for k, v in given.items() if v is not None and v != {}}
+        return as_call(self, rate | given, always=rate)
 
 
 def _rate(rate: Any) -> Any:

@@ -127,7 +127,7 @@ class LAMB(Optimizer):
     --------
     >>> import pyframe as pf
     >>> pf.optimizers.LAMB(0.01)
-    LAMB(learning_rate=0.01, betas=[0.9, 0.999], epsilon=1e-06, weight_decay=0.01)
+    LAMB(learning_rate=0.01)
     """
 
     name = "lamb"

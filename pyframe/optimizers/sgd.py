@@ -46,8 +46,7 @@ class SGD(Optimizer):
     --------
     >>> import pyframe as pf
     >>> pf.optimizers.SGD(0.05, momentum=0.9, groups={"bias": {"weight_decay": 0.0}})
-    SGD(learning_rate=0.05, momentum=0.9, nesterov=False, weight_decay=0.0, \
-decoupled_weight_decay=False, groups={'bias': {'weight_decay': 0.0}})
+    SGD(learning_rate=0.05, momentum=0.9, groups={'bias': {'weight_decay': 0.0}})
     """
 
     name = "sgd"

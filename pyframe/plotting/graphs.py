@@ -11,7 +11,11 @@ from pyframe.engine.plan import Plan
 from pyframe.errors import ArgumentError, GraphError, require_extra
 from pyframe.graph.node import Constant, Node, Parameter, Placeholder, Value
 from pyframe.graph.order import Graph, input_nodes
+from pyframe.graph.spec import FLOAT32, Spec
+from pyframe.lesson import toplogic
+from pyframe.model import Model
 from pyframe.plotting.layout import Box, Layout, layered
+from pyframe.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,7 +64,7 @@ def graph_layout(graph: Plan | Graph | Value | Sequence[Value]) -> dict[Node, tu
 
 
 def draw_graph(
-    graph: Plan | Graph | Value | Sequence[Value],
+    graph: Model | Trainer | Plan | Graph | Value | Sequence[Value] | Mapping[Any, Any],
     *,
     values: bool = False,
     gradients: bool = False,
@@ -70,7 +74,8 @@ def draw_graph(
 
     Parameters
     ----------
-    graph : Plan, Graph, or the node(s) at its end
+    graph : Model, Trainer, Plan, Graph, the node(s) at its end, or dict
+        A dict says of each node, or of each name, what it leads to, as `toplogic` has it.
     values, gradients : bool
         Write them below the nodes; takes a plan compiled with ``inspect=True`` that has run.
     title : str
@@ -93,6 +98,9 @@ def draw_graph(
     >>> figure = draw_graph(pf.L2Loss(y, pf.Sigmoid(x)))
     >>> sorted(text.get_text() for text in figure.axes[0].texts)
     ['l2_loss', 'sigmoid', 'x', 'y']
+    >>> figure = draw_graph({"x": ["linear"], "k": ["linear"], "linear": ["loss"]})
+    >>> len(figure.axes[0].texts)
+    4
     """
     plan = graph if isinstance(graph, Plan) else None
     if plan is None and (values or gradients):
@@ -195,12 +203,39 @@ def _steps(
 # ---- what stands where ----
 
 
+class _Named(Node):
+    """A node of which nothing is known but its name."""
+
+    def infer(self, *specs: Spec | None) -> Spec:
+        return Spec(None, FLOAT32)
+
+
 def _as_graph(graph: Any) -> Graph:
-    if isinstance(graph, Plan):
-        return graph.graph
+    if isinstance(graph, Plan | Model | Trainer):
+        return graph.model.graph if isinstance(graph, Trainer) else graph.graph
     if isinstance(graph, Graph):
         return graph
-    return Graph([graph] if isinstance(graph, Value) else list(graph))
+    if isinstance(graph, Mapping):
+        return Graph(_ends_of(graph))
+    ends = [graph] if isinstance(graph, Value) else graph
+    if not isinstance(ends, Sequence) or not all(isinstance(end, Value) for end in ends):
+        raise ArgumentError(
+            f"{graph!r:.80} is no graph; pass a model, a plan, the node at the end of a graph, or "
+            "a dictionary of names, such as {'x': ['linear'], 'linear': ['loss']}"
+        )
+    return Graph(ends)
+
+
+def _ends_of(graph: Mapping[Any, Any]) -> list[Value]:
+    """Return the nodes of a dictionary graph, which says of each what it leads to."""
+    order = toplogic(graph)
+    made: dict[Any, Value] = {name: name for name in order if isinstance(name, Value)}
+    for name in order:
+        if name not in made:
+            before = [made[other] for other in graph if name in graph[other]]
+            node = _Named(*before, name=str(name)) if before else Placeholder(str(name))
+            made[name] = node
+    return list(made.values())
 
 
 def _shown(graph: Graph) -> list[Node]:

@@ -36,6 +36,8 @@ def as_frame(data: Any, what: str = "X") -> pd.DataFrame:
         If it is no table.
     """
     if not isinstance(data, pd.DataFrame):
+        if hasattr(data, "collect_schema") and hasattr(data, "collect"):
+            data = data.collect()  # a lazy frame of polars
         if hasattr(data, "to_dict") and type(data).__module__.startswith("polars"):
             data = data.to_dict(as_series=False)  # to_pandas would need pyarrow
         elif hasattr(data, "to_pandas"):
@@ -54,10 +56,24 @@ def as_frame(data: Any, what: str = "X") -> pd.DataFrame:
         if isinstance(data.columns, pd.RangeIndex):
             data = data.infer_objects().set_axis([f"x{i}" for i in data.columns], axis=1)
     frame = data.set_axis([str(name) for name in data.columns], axis=1)
+    odd = [n for n, t in enumerate(frame.dtypes) if isinstance(t, ODD_DTYPES)]
+    if odd:
+        frame = pd.concat([as_series(frame.iloc[:, n]) for n in range(frame.shape[1])], axis=1)
     if not frame.columns.is_unique:
         twice = frame.columns[frame.columns.duplicated()][0]
         raise DatasetError(f"{what} has two columns {twice!r}; rename one")
     return frame
+
+
+ODD_DTYPES = (pd.ArrowDtype, pd.PeriodDtype)
+
+
+def as_series(values: pd.Series) -> pd.Series:
+    """Return a column of Arrow's as pandas' own, and periods as the times when they begin."""
+    if isinstance(values.dtype, pd.ArrowDtype):
+        array = values.array.__arrow_array__().to_pandas().array
+        return pd.Series(array, values.index, name=values.name)
+    return values.dt.to_timestamp() if isinstance(values.dtype, pd.PeriodDtype) else values
 
 
 def _wrong(values: pd.Series, bad: Any, wanted: str) -> DatasetError:

@@ -16,6 +16,7 @@ from pyframe import checkpoint
 from pyframe.attributes import number, one_of, optional, whole
 from pyframe.callbacks import EarlyStopping
 from pyframe.checkpoint.schema import list_of, record, table_of, text
+from pyframe.data.held_out import held_out
 from pyframe.errors import (
     ArgumentError,
     CheckpointError,
@@ -36,13 +37,14 @@ from pyframe.tabular.columns import (
     LEFT_OUT,
     as_frame,
     as_numbers,
+    as_series,
     as_texts,
     check_column,
     encode,
     learn,
     nearest,
 )
-from pyframe.training.history import History
+from pyframe.tabular.resuming import EARLY, LAST, Resumption, Stage
 from pyframe.training.trainer import Trainer
 
 KEY = "tabular"  # of what a model file keeps in its `extra`
@@ -180,7 +182,14 @@ class TabularModel(BaseEstimator):
 
     # ---- fitting ----
 
-    def fit(self, X: Any, y: Any = None) -> Self:  # noqa: N803
+    def fit(
+        self,
+        X: Any,  # noqa: N803
+        y: Any = None,
+        *,
+        training: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+    ) -> Self:
         """Learn from a table.
 
         Parameters
@@ -188,6 +197,11 @@ class TabularModel(BaseEstimator):
         X : frame of pandas or polars, Arrow table, dict of columns, list of dicts, or array
         y : array_like (n,), or str, optional
             The target, or the name of its column in X. Rows without one are left out.
+        training : path-like, optional
+            A file that Ctrl-C writes the state of the training to; it is removed at the end.
+        resume : bool, default False
+            Go on with the training in that file, on the same table with the same arguments
+            (`epochs` may be more): it comes to the same bits as if it had never stopped.
 
         Returns
         -------
@@ -213,7 +227,14 @@ class TabularModel(BaseEstimator):
             warn(f"columns left out: {reasons}{more}; kinds=, or --kind, has the last word")
         self.feature_names_in_ = np.array(frame.columns, object)
         self.n_features_in_ = len(frame.columns)
-        self._train(encode(frame, self.columns_), labels)
+        inputs = encode(frame, self.columns_)
+        arguments = {
+            name: value
+            for name, value in self.get_params().items()
+            if name not in ("epochs", "verbose", "target", "task")
+        }
+        kept = Resumption(training, {**arguments, "task": self.task_}, inputs, labels)
+        self._train(inputs, labels, kept, kept.stage() if resume else None)
         return self
 
     def _check(self) -> None:
@@ -237,6 +258,7 @@ class TabularModel(BaseEstimator):
             self.target_, y = y, frame[y]
             frame = frame.drop(columns=[self.target_])
         target = y.reset_index(drop=True) if isinstance(y, pd.Series) else _series(y)
+        target = as_series(target)
         if len(target) != len(frame):
             raise DatasetError(f"X has {len(frame)} rows and y has {len(target)}")
         return frame.reset_index(drop=True), target
@@ -274,56 +296,88 @@ class TabularModel(BaseEstimator):
         self._scale = float(np.nanstd(values)) or 1.0
         return ((values - self._center) / self._scale).astype(np.float32), task
 
-    def _train(self, inputs: Array, targets: Array) -> None:
+    def _train(self, inputs: Array, targets: Array, kept: Resumption, stage: Stage | None) -> None:
+        """Train on a part of the rows until the others are predicted no better, then on all."""
         classes = self._classes()
         seed = check_integer("random_state", self.random_state or 0, at_least=0)
         end = Dense(1) if classes is None else Dense(len(classes), activation="softmax")
         with seeded(seed):
             hidden = [Dense(int(units), activation="relu") for units in self.layers]
             self.model_: Model = Sequential([*hidden, end], input_shape=inputs.shape[1:])
-        rows, held = _split(targets, self.validation, seed)
+        rows, held = held_out(targets, self.validation, seed)
         self._rows = len(targets)
         size = self.batch_size or min(max(32, len(rows) // 128), 256)
-        self._batch = batch = min(check_integer("batch_size", size, at_least=1), len(rows))
+        self._batch = min(check_integer("batch_size", size, at_least=1), len(rows))
+        if stage is None or stage.fit == EARLY:
+            best = self._stop_early(inputs, targets, rows, held, seed, kept, stage is not None)
+            self.scores_ = self._scores(inputs[held], targets[held]) if len(held) else {}
+            resume = False
+        else:
+            best, self.history_ = stage.best, dict(stage.history or {})
+            self.scores_, self.interrupted_, resume = dict(stage.scores or {}), False, True
+            self.n_iter_ = max(map(len, self.history_.values()), default=0)
+        if len(held) and not self.interrupted_:
+            now = Stage(LAST, best, self._history(), self.scores_)
+            self._go_on(inputs, targets, seed, kept, now, resume)
+        if not all(np.isfinite(w).all() for w in self.model_.get_weights().values()):
+            raise DatasetError("the training has diverged; lower learning_rate")
+        if not self.interrupted_:
+            kept.remove()
+
+    def _stop_early(
+        self,
+        inputs: Array,
+        targets: Array,
+        rows: Array,
+        held: Array,
+        seed: int,
+        kept: Resumption,
+        resume: bool,
+    ) -> int:
+        """Train until the rows held out are predicted no better; return how long that took."""
         stop = EarlyStopping("val_loss", self.patience)
-        validation = (inputs[held], targets[held]) if len(held) else None
         history = self._trainer().fit(
             inputs[rows],
             targets[rows],
             self.epochs,
-            batch,
-            validation_data=validation,
-            callbacks=[stop] if len(held) else [],
+            self._batch,
+            validation_data=(inputs[held], targets[held]) if len(held) else None,
+            callbacks=[*kept.callbacks(Stage()), *([stop] if len(held) else [])],
             seed=seed,
             verbose=self.verbose,
+            resume=kept.path if resume else None,
         )
         self.history_, self.n_iter_ = dict(history), history.epochs
         self.interrupted_ = history.interrupted
         if self.interrupted_ and not history.epochs:
             raise KeyboardInterrupt
-        self.scores_ = self._scores(inputs[held], targets[held]) if len(held) else {}
-        if len(held) and not self.interrupted_:
-            if history.epochs == self.epochs and stop.best_epoch == history.epochs - 1:
-                warn(f"it was still getting better after {self.epochs} epochs; raise epochs")
-            self._go_on(inputs, targets, (stop.best_epoch or 0) + 1, batch, seed)
-        if not all(np.isfinite(w).all() for w in self.model_.get_weights().values()):
-            raise DatasetError("the training has diverged; lower learning_rate")
+        last = history.epochs == self.epochs and stop.best_epoch == history.epochs - 1
+        if len(held) and last and not self.interrupted_:
+            warn(f"it was still getting better after {self.epochs} epochs; raise epochs")
+        return (stop.best_epoch or 0) + 1
 
-    def _go_on(self, inputs: Array, targets: Array, best: int, batch: int, seed: int) -> History:
+    def _go_on(
+        self, inputs: Array, targets: Array, seed: int, kept: Resumption, stage: Stage, resume: bool
+    ) -> None:
         """Train on all rows, at a rate that falls to 0, for a part of the epochs so far."""
-        epochs = max(round(best * ON_ALL_ROWS), 10)
-        steps = epochs * -(-len(inputs) // batch)
+        epochs = max(round(stage.best * ON_ALL_ROWS), 10)
+        steps = epochs * -(-len(inputs) // self._batch)
         history = self._trainer().fit(
             inputs,
             targets,
             epochs,
-            batch,
+            self._batch,
             schedule=Cosine(self.learning_rate, steps),
+            callbacks=kept.callbacks(stage),
             seed=seed + 1,
             verbose=self.verbose,
+            resume=kept.path if resume else None,
         )
         self.interrupted_ = history.interrupted
-        return history
+
+    def _history(self) -> dict[str, Any]:
+        """Return the numbers of the epochs, as JSON has them."""
+        return {key: values for key, values in self.history_.items() if np.ndim(values) == 1}
 
     def _trainer(self) -> Trainer:
         def smoothed(y: Any, y_hat: Any, sample_weight: Any = None) -> Any:
@@ -392,24 +446,8 @@ class TabularModel(BaseEstimator):
         return found
 
     def _scores(self, inputs: Array, targets: Array) -> dict[str, float]:
-        return self._compare(self.model_.predict(inputs, ROWS_AT_ONCE), targets)
-
-    def _compare(self, outputs: Array, targets: Array) -> dict[str, float]:
-        """Return how good outputs of the network are."""
-        if self._classes() is None:
-            error = (outputs[:, 0] - targets) * self._scale
-            total = np.sum((targets - np.mean(targets)) ** 2) * self._scale**2
-            r2 = 1 - np.sum(error**2) / total if total else 0.0
-            rmse, mae = np.sqrt(np.mean(error**2)), np.mean(np.abs(error))
-            return {"r2": float(r2), "rmse": float(rmse), "mae": float(mae)}
-        right = outputs.argmax(axis=1) == targets
-        balanced = np.mean([right[targets == c].mean() for c in np.unique(targets)])
-        chosen = np.maximum(outputs[np.arange(len(outputs)), targets], 1e-7)
-        return {
-            "accuracy": float(right.mean()),
-            "balanced_accuracy": float(balanced),
-            "log_loss": float(-np.mean(np.log(chosen))),
-        }
+        found = self.model_.predict(inputs, ROWS_AT_ONCE)
+        return _quality(found, targets, self._classes(), self._scale)
 
     def evaluate(self, X: Any, y: Any = None) -> dict[str, float]:  # noqa: N803
         """Return accuracy, balanced accuracy and log loss, or R2, RMSE and MAE.
@@ -426,7 +464,8 @@ class TabularModel(BaseEstimator):
             frame, given = self._parts(X, before if y is None else y)
         finally:
             self.target_ = before
-        return self._compare(self._outputs(frame), self._targets(given))
+        found, true = self._outputs(frame), self._targets(given)
+        return _quality(found, true, self._classes(), self._scale)
 
     def score(self, X: Any, y: Any = None) -> float:  # noqa: N803
         """Return the accuracy, or R2."""
@@ -459,19 +498,7 @@ class TabularModel(BaseEstimator):
     def summary(self) -> str:
         """Return the columns, the scores and the layers as a page to read."""
         check_is_fitted(self, "model_")
-        target = "the target" if self.target_ is None else repr(self.target_)
-        classes = self._classes()
-        what = "numbers" if classes is None else f"{len(classes)} classes"
-        lines = [f"{self.task_} of {target}, {what}, from {self._rows:,} rows"]
-        if self.scores_:
-            scores = "  ".join(f"{k} {v:.4g}" for k, v in self.scores_.items())
-            lines.append(f"on held-out rows: {scores}")
-        for column in self.columns_:
-            listed: list[str] = column.get("values") or column.get("parts") or []
-            more = column.get("why") or ", ".join(listed[:6])
-            missing = " (with missing values)" if column.get("missing") else ""
-            lines.append(f"  {column['name']:<24} {column['kind']:<9} {more}{missing}".rstrip())
-        return "\n".join([*lines, self.model_.summary()])
+        return _page(self)
 
     # ---- files ----
 
@@ -495,9 +522,7 @@ class TabularModel(BaseEstimator):
             "center": self._center,
             "scale": self._scale,
             "scores": self.scores_,
-            "history": {
-                key: values for key, values in self.history_.items() if np.ndim(values) == 1
-            },
+            "history": self._history(),
             "rows": self._rows,
             "batch": self._batch,
         }
@@ -573,17 +598,37 @@ def _series(y: Any) -> pd.Series:
         raise DatasetError(f"y is no target, one value a row: {error}") from error
 
 
-def _split(targets: Array, share: float, seed: int) -> tuple[Array, Array]:
-    """Return the numbers of the rows to train on, in random order, and of those held out.
+def _quality(
+    outputs: Array, targets: Array, classes: Array | None, scale: float
+) -> dict[str, float]:
+    """Return how good outputs of a network are."""
+    if classes is None:
+        error = (outputs[:, 0] - targets) * scale
+        total = np.sum((targets - np.mean(targets)) ** 2) * scale**2
+        r2 = 1 - np.sum(error**2) / total if total else 0.0
+        rmse, mae = np.sqrt(np.mean(error**2)), np.mean(np.abs(error))
+        return {"r2": float(r2), "rmse": float(rmse), "mae": float(mae)}
+    right = outputs.argmax(axis=1) == targets
+    balanced = np.mean([right[targets == c].mean() for c in np.unique(targets)])
+    chosen = np.maximum(outputs[np.arange(len(outputs)), targets], 1e-7)
+    return {
+        "accuracy": float(right.mean()),
+        "balanced_accuracy": float(balanced),
+        "log_loss": float(-np.mean(np.log(chosen))),
+    }
 
-    Of the rows in the order of their targets, every so manieth is held out, from a random one on:
-    each class, and each range of values, is there in proportion.
-    """
-    draw, rows = np.random.default_rng(seed), len(targets)
-    held = min(round(rows * share), rows - 1)
-    if held < 1:
-        return draw.permutation(rows), np.arange(0)
-    order = draw.permutation(rows)
-    order = order[np.argsort(targets[order], kind="stable")]
-    chosen = order[((np.arange(held) + draw.random()) * rows / held).astype(np.int64)]
-    return draw.permutation(np.setdiff1d(order, chosen)), chosen
+
+def _page(model: TabularModel) -> str:
+    """Return the columns, the scores and the layers of a fitted model as text."""
+    target = "the target" if model.target_ is None else repr(model.target_)
+    what = "numbers" if model.task_ == TASKS[1] else f"{len(model.classes_)} classes"
+    lines = [f"{model.task_} of {target}, {what}, from {model._rows:,} rows"]
+    if model.scores_:
+        scores = "  ".join(f"{k} {v:.4g}" for k, v in model.scores_.items())
+        lines.append(f"on held-out rows: {scores}")
+    for column in model.columns_:
+        listed: list[str] = column.get("values") or column.get("parts") or []
+        more = column.get("why") or ", ".join(listed[:6])
+        missing = " (with missing values)" if column.get("missing") else ""
+        lines.append(f"  {column['name']:<24} {column['kind']:<9} {more}{missing}".rstrip())
+    return "\n".join([*lines, model.model_.summary()])

@@ -46,7 +46,7 @@ class Lion(pf.optimizers.Optimizer):
     --------
     >>> import pyframe_lion
     >>> pyframe_lion.Lion(3e-4, weight_decay=0.1)
-    Lion(learning_rate=0.0003, betas=[0.9, 0.99], weight_decay=0.1)
+    Lion(learning_rate=0.0003, weight_decay=0.1)
     """
 
     name = "lion"

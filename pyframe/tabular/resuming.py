@@ -1,0 +1,127 @@
+"""Trainings that Ctrl-C has ended, in a file from which they go on to the same bits."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pyframe import checkpoint
+from pyframe.attributes import one_of, whole
+from pyframe.callbacks import Callback
+from pyframe.checkpoint.schema import list_of, optional, record, table_of
+from pyframe.errors import CheckpointError
+from pyframe.graph.spec import Array
+from pyframe.model import load
+
+KEY = "tabular_training"  # of what the file keeps in the model's `extra`
+EARLY, LAST = "early stopping", "all rows"  # the two fits of a training
+
+
+class Stage(NamedTuple):
+    """Which fit of a training is under way, and what came out of the one before it."""
+
+    fit: str = EARLY
+    best: int = 0  # epochs up to the best
+    history: Mapping[str, Any] | None = None
+    scores: Mapping[str, float] | None = None
+
+
+def _anything(value: Any, what: str) -> Any:
+    return value
+
+
+NOTES = record(
+    fit=one_of((EARLY, LAST)),
+    best=whole(at_least=0),
+    history=optional(table_of(list_of(_anything))),
+    scores=optional(table_of(_anything)),
+    data=whole(at_least=0),
+    arguments=table_of(_anything),
+)
+
+
+class Resumption:
+    """The file of a training: written after Ctrl-C, read to go on.
+
+    Parameters
+    ----------
+    path : path-like or None
+        None keeps nothing.
+    arguments : dict
+        Of the estimator, those that decide the training, as JSON has them.
+    arrays : ndarray
+        What it learns from.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str] | None, arguments: Mapping[str, Any], *arrays: Array
+    ) -> None:
+        self.path, self.data = path, 0
+        self.arguments: dict[str, Any] = {}
+        if path is not None:
+            self.arguments = checkpoint.plain_json(arguments, "the arguments")
+            for array in arrays:
+                self.data = zlib.crc32(np.ascontiguousarray(array).data, self.data)
+
+    def stage(self) -> Stage:
+        """Return where the training in the file was.
+
+        Raises
+        ------
+        CheckpointError
+            If it is of other data or arguments, or none of a table.
+        OSError
+            If there is no such file.
+        """
+        assert self.path is not None
+        source = os.fspath(self.path)
+        notes = load(source).extra.get(KEY)
+        if notes is None:
+            raise CheckpointError(f"{source} holds no training of a table to go on with")
+        with checkpoint.building(source):
+            NOTES(notes, KEY)
+        for name, now in self.arguments.items():
+            then = notes["arguments"].get(name)
+            if then != now:
+                raise CheckpointError(
+                    f"{source}: its training had {name}={then!r}, and now it is {now!r}; pass the "
+                    "same to go on, or begin anew without resuming"
+                )
+        if notes["data"] != self.data:
+            raise CheckpointError(
+                f"{source}: its training was on other data; pass the same table to go on, or begin "
+                "anew without resuming"
+            )
+        return Stage(*(notes[name] for name in Stage._fields))
+
+    def callbacks(self, stage: Stage) -> list[Callback]:
+        """Return what has to be first among the callbacks of a fit."""
+        return [] if self.path is None else [Interruption(self, stage)]
+
+    def remove(self) -> None:
+        """Remove the file of a training that has ended."""
+        if self.path is not None and os.path.exists(self.path):
+            os.remove(self.path)
+
+
+class Interruption(Callback):
+    """Writes the state of a fit that Ctrl-C has ended, before others go back to the best epoch."""
+
+    def __init__(self, resumption: Resumption, stage: Stage) -> None:
+        self.resumption, self.stage = resumption, stage
+
+    def on_fit_end(self, trainer: Any, history: Any) -> None:
+        if not history.interrupted:
+            return
+        to, model = self.resumption, trainer.model
+        before = model.extra
+        notes = {**self.stage._asdict(), "data": to.data, "arguments": to.arguments}
+        model.extra = {**before, KEY: notes}
+        try:
+            trainer.save(to.path)
+        finally:
+            model.extra = before
