@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import tracemalloc
 import warnings
@@ -13,7 +14,7 @@ import numpy as np
 
 import pyframe
 from pyframe.errors import UnusedParameterWarning
-from pyframe.graph.node import Constant, Node, Parameter
+from pyframe.graph.node import Node, Parameter, Placeholder
 from pyframe.graph.spec import FLOAT64, Array, describe
 from pyframe.layers import Layer
 from pyframe.native.threads import num_threads
@@ -223,25 +224,37 @@ def _check_large_gradient(part: Part, rows: int, few: int) -> None:
     arrays = part.cast(part.case.arrays(rows), "float64")
     floats = [i for i, a in enumerate(arrays) if a.dtype.kind == "f"]
 
-    def gradients(start: int, stop: int) -> tuple[list[Array], dict[str, Array]]:
+    @functools.cache
+    def compiled(count: int) -> tuple[list[Any], pyframe.Plan]:
         pyframe.set_seed(0)
         leaves: list[Any] = [
-            Parameter(a[start:stop], f"input {i}", dtype="float64")
+            Parameter(a[:count], f"input {i}", dtype="float64")
             if i in floats
-            else Constant(a[start:stop], dtype="int64")
+            else Placeholder(f"input {i}", shape=(None, *a.shape[1:]), dtype="int64")
             for i, a in enumerate(arrays)
         ]
         output = part.make_for("float64")(*leaves)
-        shape = np.shape(pyframe.compile(output).run({}))[1:]
-        signs = np.random.default_rng(0).choice([-1.0, 1.0, 0.5], (rows, *shape))[start:stop]
+        feed = {leaf: arrays[i][:count] for i, leaf in enumerate(leaves) if i not in floats}
+        shape = np.shape(pyframe.compile(output).run(feed))[1:]
+        signs = np.random.default_rng(0).choice([-1.0, 1.0, 0.5], (few, *shape))
+        weights = np.resize(signs, (count, *shape))  # the same for each few rows
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UnusedParameterWarning)
-            plan = pyframe.compile(WeightedSum(output, weights=[signs]))
-        _, found = plan.loss_and_gradients({}, training=False)
+            return leaves, pyframe.compile(WeightedSum(output, weights=[weights]))
+
+    def gradients(start: int, stop: int) -> tuple[list[Array], dict[str, Array]]:
+        leaves, plan = compiled(stop - start)
+        feed = {}
+        for i, leaf in enumerate(leaves):
+            if i in floats:
+                leaf.value = arrays[i][start:stop]
+            else:
+                feed[leaf] = arrays[i][start:stop]
+        _, found = plan.loss_and_gradients(feed, training=False)
         given = [leaves[i] for i in floats]
-        of_inputs = [np.asarray(found.get(p, np.zeros(p.value.shape))) for p in given]
+        of_inputs = [np.array(found.get(p, np.zeros(p.value.shape))) for p in given]
         own = [p for p in plan.graph.parameters if p.trainable and p not in given]
-        of_own = {p.label(): np.asarray(found.get(p, np.zeros(p.value.shape))) for p in own}
+        of_own = {p.label(): np.array(found.get(p, np.zeros(p.value.shape))) for p in own}
         return of_inputs, of_own
 
     whole, whole_own = gradients(0, rows)

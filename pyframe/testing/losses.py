@@ -176,18 +176,28 @@ class Pairing:
 
     def compute(self, y: Array, y_hat: Array, weight: Array | None = None, **options: Any) -> Array:
         """Return the result of the function for arrays."""
+        return self._compiled(y, y_hat, weight, **options)(y, y_hat)
+
+    def _compiled(
+        self, y: Array, y_hat: Array, weight: Array | None, **options: Any
+    ) -> Callable[[Array, Array], Array]:
+        """Return the function for target and prediction like these."""
         dtype = y_hat.dtype.name
         nodes = self._placeholders(y, y_hat, dtype)
-        feed: dict[Any, Array] = dict(zip(nodes, (y, y_hat), strict=True))
+        given: dict[Any, Array] = {}
         if weight is not None:
             options["sample_weight"] = Placeholder("weight", shape=(None,), dtype=dtype)
-            feed[options["sample_weight"]] = weight.astype(dtype)
+            given[options["sample_weight"]] = weight.astype(dtype)
         node = self.function(*nodes, **options)
         if not isinstance(node, Value):
             fail("shape", self.what, f"it gives {node!r}, which is no node")
-        with np.errstate(all="ignore"):
-            result: Array = np.asarray(pyframe.compile(node).run(feed))
-        return result
+        plan = pyframe.compile(node)
+
+        def run(y: Array, y_hat: Array) -> Array:
+            with np.errstate(all="ignore"):
+                return np.asarray(plan.run({**given, nodes[0]: y, nodes[1]: y_hat}))
+
+        return run
 
     def check_refused(self, y: Array, y_hat: Array, what: str) -> None:
         """Fail unless these are refused with a `PyframeError`."""
@@ -368,10 +378,12 @@ class _Bench(Pairing):
         _, found = pyframe.compile(cost).loss_and_gradients({})
         got = found[prediction]
 
+        function = self._compiled(y, y_hat, weight, reduction=reduction)
+
         def at(flat: int, t: float) -> float:
             moved = y_hat.copy()
             moved.flat[flat] += t
-            return float(self.compute(y, moved, weight, reduction=reduction).sum())
+            return float(function(y, moved).sum())
 
         for flat in range(y_hat.size):
             near, far = (at(flat, STEP), at(flat, -STEP)), (at(flat, 2 * STEP), at(flat, -2 * STEP))
@@ -421,16 +433,10 @@ class _Bench(Pairing):
         for rows, reduction in zip(LARGE, ("none", "sum", "mean"), strict=True):
             y, y_hat = self.pair(rows)
             weight = Draw(1).uniform((rows,)) if reduction == "mean" else None
-            got, slope = self._with_gradient(y, y_hat, weight, reduction)
-            few = [
-                self._with_gradient(
-                    y[i : i + FEW],
-                    y_hat[i : i + FEW],
-                    None if weight is None else weight[i : i + FEW],
-                    "none" if reduction == "none" else "sum",
-                )
-                for i in range(0, rows, FEW)
-            ]
+            got, slope = self._with_gradient(y, y_hat, weight, reduction)(0, rows)
+            kind = "none" if reduction == "none" else "sum"
+            by_few = self._with_gradient(y, y_hat, weight, kind)
+            few = [by_few(i, min(i + FEW, rows)) for i in range(0, rows, FEW)]
             slopes = np.concatenate([slope for _, slope in few])
             wanted = np.asarray(np.sum([loss for loss, _ in few]) if reduction != "none" else 0.0)
             if reduction == "none":
@@ -446,17 +452,34 @@ class _Bench(Pairing):
 
     def _with_gradient(
         self, y: Array, y_hat: Array, weight: Array | None, reduction: str
-    ) -> tuple[Array, Array]:
-        """Return the loss, and the gradient of its sum with respect to the prediction."""
-        options: dict[str, Any] = {"reduction": reduction}
-        if weight is not None:
-            options["sample_weight"] = pyframe.Constant(weight, dtype="float64")
-        prediction = Parameter(y_hat, "y_hat", dtype="float64")
-        loss = self.function(pyframe.Constant(y, dtype=y.dtype), prediction, **options)
-        cost = pyframe.Sum(loss) if reduction == "none" else loss
-        plan = pyframe.compile(cost, outputs=[loss])
-        _, found = plan.loss_and_gradients({})
-        return np.asarray(plan.run({}, outputs=loss)), np.asarray(found[prediction])
+    ) -> Callable[[int, int], tuple[Array, Array]]:
+        """Return a function of the first row and the one behind the last, which gives the loss of
+        these rows, and the gradient of its sum with respect to the prediction."""
+        made: dict[int, Any] = {}
+
+        def make(rows: int) -> Any:
+            options: dict[str, Any] = {"reduction": reduction}
+            target, _ = self._placeholders(y, y_hat, "float64")
+            if weight is not None:
+                options["sample_weight"] = Placeholder("weight", shape=(None,), dtype="float64")
+            prediction = Parameter(y_hat[:rows], "y_hat", dtype="float64")
+            loss = self.function(target, prediction, **options)
+            cost = pyframe.Sum(loss) if reduction == "none" else loss
+            plan = pyframe.compile(cost, outputs=[loss])
+            return target, options.get("sample_weight"), prediction, loss, plan
+
+        def of_rows(start: int, stop: int) -> tuple[Array, Array]:
+            if stop - start not in made:
+                made[stop - start] = make(stop - start)
+            target, weights, prediction, loss, plan = made[stop - start]
+            prediction.value = y_hat[start:stop]
+            feed = {target: y[start:stop]}
+            if weight is not None:
+                feed[weights] = weight[start:stop]
+            _, found = plan.loss_and_gradients(feed)
+            return np.asarray(plan.run(feed, outputs=loss)), np.asarray(found[prediction]).copy()
+
+        return of_rows
 
     def check_training(self) -> None:
         pyframe.set_seed(0)
