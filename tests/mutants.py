@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import re
 import shutil
@@ -90,10 +91,14 @@ class Workshop:
             made.replace(target)
         return target
 
-    def build(self, file: str | None = None, old: str = "", new: str = "") -> Kernels:
+    @functools.cache  # noqa: B019 (it lives as long as the module that tests with it)
+    def build(
+        self, file: str | None = None, old: str = "", new: str = "", only: str | None = None
+    ) -> Kernels:
         """Return a finder of the kernels of a core with `old` replaced by `new` in one file.
 
-        Without a file: of the core as it is.
+        Without a file: of the core as it is. A fault in a header that all include is planted in
+        `only` one of the families, if one is named.
         """
         self._count += 1
         name = f"core_{self._count}"
@@ -105,7 +110,8 @@ class Workshop:
             assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {file}"
             changed = [file]
             if file.endswith(".h"):  # a header is looked for beside the file that includes it
-                changed = [family for family in families() if file in included(family)]
+                looked_at = families() if only is None else [only]
+                changed = [family for family in looked_at if file in included(family)]
                 assert changed, f"no family includes {file}"
                 shutil.copytree(CORE, folder, dirs_exist_ok=True)
             (folder / file).write_text(text.replace(old, new), encoding="utf-8")

@@ -588,5 +588,7 @@ def test_a_planted_fault_is_noticed(
     file: str, old: str, new: str, check: Any, workshop: mutants.Workshop
 ) -> None:
     check(workshop.build())
+    # All families include the header; the kernel that is looked at is in this one.
+    only = "activations.c" if file == "math32.h" else None
     with pytest.raises(AssertionError), np.errstate(all="ignore"):
-        check(workshop.build(file, old, new))
+        check(workshop.build(file, old, new, only))
