@@ -6,6 +6,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+# NumPy's and SciPy's BLAS would else start a thread for each core in each of pytest's workers: they
+# wait for one another in busy loops, over matrices of a few kilobytes.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 import pytest
 
 import pyframe
