@@ -37,6 +37,12 @@ def has(tool: str) -> bool:
     return importlib.util.find_spec(tool) is not None
 
 
+@pytest.fixture(scope="module")
+def mypy_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return where mypy keeps what it knows of NumPy and pyframe, which it reads once."""
+    return tmp_path_factory.mktemp("mypy")
+
+
 @pytest.mark.skipif(shutil.which("sh") is None, reason="needs a POSIX shell")
 @pytest.mark.parametrize(
     ("kind", "package"),
@@ -48,7 +54,9 @@ def has(tool: str) -> bool:
         ("optimizer", "pyframe-squeeze-excitation"),
     ],
 )
-def test_it_installs_and_passes_its_own_tests(kind: str, package: str, tmp_path: Path) -> None:
+def test_it_installs_and_passes_its_own_tests(
+    kind: str, package: str, tmp_path: Path, mypy_cache: Path
+) -> None:
     if kind == "c" and not C:
         pytest.skip("its kernels need a C compiler")
     pytest.importorskip(BACKENDS.get(kind, "hatchling"))
@@ -63,7 +71,7 @@ def test_it_installs_and_passes_its_own_tests(kind: str, package: str, tmp_path:
             "python -m ruff check --no-cache .\npython -m ruff format --no-cache --check ."
         )
     if has("mypy"):
-        workshop.run(f"python -m mypy --strict --cache-dir={tmp_path}/mypy src tests")
+        workshop.run(f"python -m mypy --strict --cache-dir={mypy_cache} src tests")
 
 
 TOOLS = {"c": ("auditwheel", "twine", "scikit_build_core"), "": ("twine", "hatchling")}
