@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pyframe.errors import GraphError
+from pyframe.errors import GraphError, raise_if_signalled
 from pyframe.graph.spec import FLOAT32, Spec
 
 
@@ -93,7 +93,8 @@ def infer(own: Callable[[Any], Any]) -> Callable[..., Any]:
             return Spec(None, dtype)
         try:
             one, other = shape(self, specs, 2), shape(self, specs, 3)
-        except AttributeError:
+        except AttributeError as error:
+            raise_if_signalled(error)
             if hasattr(self, "specs") or not known:
                 raise
             return known[0]  # its constructor has yet to set what forward reads
