@@ -25,7 +25,7 @@ from pyframe.testing.runner import fail, require
 THREADS = (1, 2, 3, 7)
 ROWS = (0, 1, 7)
 COORDINATES = 5  # per array whose gradient is checked
-BUILDS = 250
+BUILDS = 200
 # Elements that make an input large enough for several threads.
 SHARED_WORK = 60_000
 # Elements of the large inputs, which are compared with a few rows at a time.

@@ -151,7 +151,7 @@ def op_checks(
         made = op_class
         return {
             "reference": lambda: check_composite(
-                made, tuple(dtypes), shapes=min(shapes, 12), seed=seed
+                made, tuple(dtypes), shapes=min(shapes, 8), seed=seed
             )
         }
     if not (isinstance(op_class, type) and issubclass(op_class, Op)):
@@ -192,7 +192,7 @@ def op_checks(
         "attributes": lambda: check_attributes(op, seed=seed, kernels=kernels),
         "zero_extents": check_empty,
         "capability": lambda: check_capabilities(
-            op, shapes=min(shapes, 20), seed=seed, kernels=kernels
+            op, shapes=min(shapes, 10), seed=seed, kernels=kernels
         ),
     }
     if kernels is None and ":" in op.kernel:
