@@ -25,7 +25,7 @@ from pyframe.testing.runner import fail, require
 THREADS = (1, 2, 3, 7)
 ROWS = (0, 1, 7)
 COORDINATES = 5  # per array whose gradient is checked
-BUILDS = 200
+BUILDS = 150
 # Elements that make an input large enough for several threads.
 SHARED_WORK = 60_000
 # Elements of the large inputs, which are compared with a few rows at a time.
@@ -225,7 +225,7 @@ def _check_large_gradient(part: Part, rows: int, few: int) -> None:
     floats = [i for i, a in enumerate(arrays) if a.dtype.kind == "f"]
 
     @functools.cache
-    def compiled(count: int) -> tuple[list[Any], pyframe.Plan]:
+    def compiled(count: int) -> tuple[list[Any], Placeholder, tuple[int, ...], pyframe.Plan]:
         pyframe.set_seed(0)
         leaves: list[Any] = [
             Parameter(a[:count], f"input {i}", dtype="float64")
@@ -236,15 +236,15 @@ def _check_large_gradient(part: Part, rows: int, few: int) -> None:
         output = part.make_for("float64")(*leaves)
         feed = {leaf: arrays[i][:count] for i, leaf in enumerate(leaves) if i not in floats}
         shape = np.shape(pyframe.compile(output).run(feed))[1:]
-        signs = np.random.default_rng(0).choice([-1.0, 1.0, 0.5], (few, *shape))
-        weights = np.resize(signs, (count, *shape))  # the same for each few rows
+        slope = Placeholder("slope", shape=(None, *shape), dtype="float64")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UnusedParameterWarning)
-            return leaves, pyframe.compile(WeightedSum(output, weights=[weights]))
+            return leaves, slope, shape, pyframe.compile(pyframe.Sum(output * slope))
 
     def gradients(start: int, stop: int) -> tuple[list[Array], dict[str, Array]]:
-        leaves, plan = compiled(stop - start)
-        feed = {}
+        leaves, slope, shape, plan = compiled(stop - start)
+        signs = np.random.default_rng(0).choice([-1.0, 1.0, 0.5], (rows, *shape))
+        feed = {slope: signs[start:stop]}
         for i, leaf in enumerate(leaves):
             if i in floats:
                 leaf.value = arrays[i][start:stop]
@@ -397,8 +397,8 @@ def _alone() -> Iterator[None]:
 
 def repeat(what: str, action: Callable[[], Any], count: int) -> None:
     """Do something `count` times, and fail if nodes, layers, plans or bytes are left behind."""
-    for _ in range(10):
-        action()  # fills caches
+    for _ in range(count):
+        action()  # fills caches, up to their limits
     with _alone():
         _repeat(what, action, count)
 

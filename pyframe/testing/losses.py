@@ -20,7 +20,7 @@ FEATURES = 3
 MANY = 20_011  # rows: enough for several threads
 LARGE = (5462, 2**15 + 1, 43_691)  # rows, compared with a few at a time
 FEW = 1000
-BUILDS = 200
+BUILDS = 150
 STEP = 1e-3
 
 # ``draw(d, rows)`` gives target and prediction; `d` is a `Draw`.

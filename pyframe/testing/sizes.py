@@ -75,9 +75,9 @@ def check_sizes(
     ``op_class.cases()`` can have a large case of that kind.
 
     Outputs and states are compared as in `check_forward`, but may be off four times as far, with
-    guards around all operands. By the last of `kernels` they must have the same bits with 1, 2 and
-    3 threads, and with the parts of `parallel_for` in the opposite order. Random numbers must be
-    the same in the second half of a batch, run by itself, as in the whole.
+    guards around all operands. They must have the same bits with the parts of `parallel_for` in the
+    opposite order, and those of the last of `kernels` with 1, 2 and 3 threads. Random numbers must
+    be the same in the second half of a batch, run by itself, as in the whole.
 
     Parameters
     ----------
@@ -138,12 +138,12 @@ def _check(subject: Subject, training: bool, every: Sequence[Kernels | None]) ->
             ):
                 subject.compare(got, wanted, SLACK * bound, f"output {i}", "value")
             check_states(subject, first, new_states, training, SLACK)
+        again = subject.call_ok(training=training, backwards=True)
+        _check_same(subject, first, again, "when the parts of its parallel_for run backwards")
     for count in THREADS[1:]:
         with num_threads(count):
             again = subject.call_ok(training=training)
         _check_same(subject, first, again, f"by {count} threads than by one")
-    again = subject.call_ok(training=training, backwards=True)
-    _check_same(subject, first, again, "when the parts of its parallel_for run backwards")
 
 
 def _check_same(subject: Subject, first: Outcome, again: Outcome, how: str) -> None:
