@@ -583,3 +583,22 @@ def test_a_missing_label_is_named(dtype):
     y = pandas.Series(["p", None, *["q"] * 148], dtype=dtype)
     with pytest.raises(ValueError, match="missing label .* in row 1: leave it out"):
         NetClassifier(epochs=1).fit(X, y)
+
+
+def test_a_loaded_network_goes_on_from_where_it_was(tmp_path):
+    X, y = load_iris(return_X_y=True)
+    net = NetClassifier(random_state=0).fit(100 * X, y)
+    net.save(tmp_path / "net")
+    again = NetClassifier.load(tmp_path / "net").partial_fit(100 * X[:5], y[:5])
+    assert again.score(100 * X, y) > net.score(100 * X, y) - 0.1
+    layers = [Dense(16, activation="tanh")]
+    net = NetClassifier(layers, random_state=0).fit(X, y)
+    net.save(tmp_path / "net")
+    assert NetClassifier.load(tmp_path / "net").partial_fit(X, y).n_iter_ == 1
+
+
+def test_a_network_of_one_output_for_two_classes_is_refused(tmp_path):
+    X, y = load_breast_cancer(return_X_y=True)
+    MLPClassifier(tol=1e9).fit(X, y).save(tmp_path / "mlp")
+    with pytest.raises(ValueError, match="1 output.* for 2 classes"):
+        NetClassifier.load(tmp_path / "mlp")

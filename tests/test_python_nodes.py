@@ -203,3 +203,39 @@ def test_a_slot_that_a_call_names_and_nobody_declares():
     message = "optimizer kernel uses the slot 'mean', and declares none; .*gradients, parameters"
     with pytest.raises(pf.errors.SlotError, match=message):
         pf.compile(pf.Sum(w * w), Kernel()).step({})
+
+
+class KeepsItsInput(pf.Node):
+    """As the lesson writes it, with names of its own for its inputs."""
+
+    def __init__(self, x):
+        pf.Node.__init__(self, [x])
+        self.x, self.all = self.inputs[0], [self.inputs[0], 3.0]
+
+    def forward(self):
+        assert self.all[0] is self.x and self.all[1] == 3.0
+        self.value = self.x.value**2
+
+    def backward(self):
+        for n in self.outputs:
+            self.gradients[self.x] = n.gradients[self] * 2 * self.x.value
+
+
+def test_inputs_that_a_constructor_has_kept_have_values_and_gradients():
+    w = pf.Parameter([[0.3, -1.0]], name="w", dtype="float64")
+    x = pf.Placeholder("x", shape=(None, 2), dtype="float64")
+    for cost in (pf.Sum(KeepsItsInput(w)), pf.Sum(KeepsItsInput(x * w))):
+        given = {x: np.ones((1, 2))} if cost.inputs[0].inputs[0] is not w else {}
+        loss, gradients = pf.compile(cost).loss_and_gradients(given)
+        assert loss == (w.value**2).sum()
+        assert (gradients[w] == 2 * w.value).all()
+
+
+def test_gradients_of_what_is_no_input_are_refused():
+    class Lost(KeepsItsInput):
+        def backward(self):
+            self.gradients["x"] = 1.0
+
+    w = pf.Parameter([[0.3, -1.0]], name="w")
+    with pytest.raises(pf.GraphError, match="'x', which is none of self.inputs"):
+        pf.compile(pf.Sum(Lost(w))).loss_and_gradients({})

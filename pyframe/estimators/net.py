@@ -39,6 +39,7 @@ from pyframe.optimizers import AdamW
 from pyframe.outcomes import OF_CLASSES, OF_LABELS, Outcome, classes_of, labels_in, named
 from pyframe.training.trainer import Trainer
 
+ROWS_OF_PRIOR = 150  # that the weight decay of a classifier counts as much as
 AUTO_BATCH = 32
 ROWS_AT_ONCE = 4096  # of a prediction: it bounds the memory, also for sparse input
 FLOATS = (np.float64, np.float32)
@@ -192,6 +193,7 @@ class _Net(Reaching):
         self.model_ = model
         self.history_: dict[str, list[Any]] = {}
         self.n_iter_ = 0
+        self._begun = False  # what depends on the data is still to be set
         self._trainer: Trainer | None = None
         self._settings: list[Any] = []  # that it was made with
 
@@ -213,9 +215,18 @@ class _Net(Reaching):
         return self.loss
 
     def _optimizer(self) -> Any:
-        if not isinstance(self.optimizer, str) or self.optimizer != "auto":
-            return self.optimizer
-        return AdamW(2e-3, weight_decay=1.0) if is_classifier(self) else "adam"
+        if self._is_auto():
+            return AdamW(2e-3, weight_decay=0.1)
+        return (
+            "adam"
+            if isinstance(self.optimizer, str) and self.optimizer == "auto"
+            else self.optimizer
+        )
+
+    def _is_auto(self) -> bool:
+        """Return whether the optimizer is the one for classes that nobody has asked for."""
+        auto = isinstance(self.optimizer, str) and self.optimizer == "auto"
+        return auto and bool(is_classifier(self))
 
     def _start(self, X: Any, outputs: int, *, go_on: bool) -> None:  # noqa: N803
         """Make the network, unless an existing one is to be trained further."""
@@ -266,8 +277,11 @@ class _Net(Reaching):
             parts = [rows, targets, *([] if weight is None else [weight])]
             validation = tuple(part[held] for part in parts)
             rows, targets, weight = (*(part[kept] for part in parts), None)[:3]
-        if not self.n_iter_:
+        if not self._begun:
             self._begin(rows, targets, weight)
+            if self._is_auto() and epochs is None:  # a prior weighs less the more rows there are
+                trainer.optimizer.weight_decay = min(1.0, ROWS_OF_PRIOR / len(rows))
+            self._begun = True
         batch = AUTO_BATCH if self.batch_size == "auto" else self.batch_size
         stop = []
         if epochs is None and self.tol is not None:
@@ -374,7 +388,7 @@ class _Net(Reaching):
         net.n_features_in_ = (net.input_shape or net.sample_shape_ or (1,))[0]
         if net.input_shape is not None:
             net.n_features_in_ = int(np.prod(net.input_shape))
-        net._trainer, net._settings, net._seed = None, [], 0
+        net._trainer, net._settings, net._seed, net._begun = None, [], 0, True
         net._take_meaning(model)
         return net
 
@@ -412,8 +426,9 @@ class NetClassifier(ClassifierMixin, _Net):
         ``"cross_entropy"``, or ``"binary_cross_entropy"`` for several labels a sample. Losses that
         take no labels get one-hot targets.
     optimizer : str, Optimizer or class, default "auto"
-        ``AdamW(2e-3, weight_decay=1.0)`` for classes, ``"adam"`` for numbers. An instance is copied
-        for each fit.
+        For classes ``AdamW(2e-3)`` with a weight decay of 150 / rows, at most 1, as a prior weighs
+        less the more rows there are (0.1 for `partial_fit`); for numbers ``"adam"``. An instance is
+        copied for each fit.
     learning_rate : float, Schedule, str or callable, optional
         In place of the optimizer's.
     metrics : list of str or callable
@@ -656,6 +671,12 @@ class NetClassifier(ClassifierMixin, _Net):
         if outcome.gives == "values":
             raise ValueError("the network of this file was not trained to classify")
         self._multilabel = outcome.gives in OF_LABELS and outcome.classes is None
+        if outcome.classes is not None and units != len(outcome.classes):
+            raise ValueError(
+                f"the network of this file has {units} output(s) for {len(outcome.classes)} "
+                "classes, and this estimator one for each; pyframe.load(...).predict_classes, or "
+                "the kind of estimator that wrote it, reads it"
+            )
         names = range(units) if outcome.classes is None else outcome.classes
         self._encoder = LabelEncoder().fit(named(list(names)))
         self.classes_ = self._encoder.classes_

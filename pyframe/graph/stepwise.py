@@ -28,7 +28,13 @@ class Seen:
 
     def __getattr__(self, name: str) -> Any:
         own = inspect.getattr_static(type(self.node), name, None)
-        return MethodType(own, self) if isinstance(own, FunctionType) else getattr(self.node, name)
+        if isinstance(own, FunctionType):
+            return MethodType(own, self)
+        kept = getattr(self.node, name)
+        seen = {id(one.node): one for one in self.inputs}  # also as self.x, or in a list
+        if isinstance(kept, list | tuple) and any(id(each) in seen for each in kept):
+            return [seen.get(id(each), each) for each in kept]
+        return seen.get(id(kept), kept)
 
 
 def _seen(node: Any, arrays: Sequence[Any]) -> Seen:
@@ -71,7 +77,15 @@ def backward(own: Callable[[Any], Any]) -> Callable[..., Any]:
             one.value = array
         seen.outputs = [SimpleNamespace(gradients={seen: grads[0]})]
         returned = own(seen)
-        return [seen.gradients.get(i) for i in seen.inputs] if returned is None else returned
+        if returned is not None:
+            return returned
+        for key in seen.gradients:
+            if key not in seen.inputs:
+                raise GraphError(
+                    f"{self.label()}: backward(self) sets self.gradients of {key!r:.60}, which is "
+                    "none of self.inputs"
+                )
+        return [seen.gradients.get(i) for i in seen.inputs]
 
     return method
 

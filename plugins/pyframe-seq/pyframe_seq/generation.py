@@ -11,6 +11,8 @@ import pyframe as pf
 from pyframe.errors import check_integer, check_number
 from pyframe_seq.attention import Attention
 from pyframe_seq.positions import PositionRows, Rotary
+from pyframe_seq.recurrent_base import RecurrentOp
+from pyframe_seq.rows import Carry
 
 BIAS, LENGTHS, START, MASK, SLOPES = range(3, 8)
 
@@ -247,6 +249,11 @@ class _OneToken:
 
     def _anew(self, node: Any) -> Any:
         inputs = [self.of(value) for value in node.inputs]
+        if isinstance(node, RecurrentOp | Carry):
+            raise pf.GraphError(
+                f"{node.label()}: generate keeps what attention has seen, and no states; use a "
+                "cell in a loop, or predict on all tokens so far"
+            )
         if isinstance(node, Attention):
             return self._attention(node, inputs)
         if isinstance(node, Rotary):

@@ -184,7 +184,8 @@ class GRUCell(RecurrentCell):
     reset_after : bool, default False
         Whether r is applied behind the product with U; without, in front of it, as in the paper.
         Then v, `recurrent_offset`, is inside of the brackets that r multiplies, unless the cell has
-        no bias or is normalized.
+        no bias or is normalized. With `layer_norm` and r in front, what h gives to the gates r and
+        z is normalized, and the product of r h that the candidate takes is not.
 
     Examples
     --------

@@ -100,6 +100,9 @@ def test_what_cannot_be_written_is_refused() -> None:
         seq.generate(model_of({}), [11], 3)
     with pytest.raises(pf.ArgumentError, match="5 positions"):
         seq.generate(model_of({}, seq.LearnedPositions(5)), [1, 2, 3], 3)
+    recurrent = [pf.layers.Embedding(5, 8), seq.GRU(4, return_sequences=True), pf.layers.Dense(5)]
+    with pytest.raises(pf.GraphError, match="no states"):
+        seq.generate(pf.Sequential(recurrent, input_shape=(None,)), [1, 2, 3], 3)
     layers = [pf.layers.Embedding(5, 8), seq.TransformerEncoderBlock(2), pf.layers.Dense(5)]
     with pytest.raises(pf.GraphError, match="causal"):
         seq.generate(pf.Sequential(layers, input_shape=(None,)), [1], 3)
