@@ -239,3 +239,15 @@ def test_gradients_of_what_is_no_input_are_refused():
     w = pf.Parameter([[0.3, -1.0]], name="w")
     with pytest.raises(pf.GraphError, match="'x', which is none of self.inputs"):
         pf.compile(pf.Sum(Lost(w))).loss_and_gradients({})
+
+
+def test_a_list_of_numbers_is_a_constant_and_not_a_list_of_inputs():
+    class Square(pf.Node):
+        def infer(self, x):
+            return x
+
+        def forward(self, ctx, x):
+            return x**2
+
+    assert pf.compile(Square([5.0])).run({}).tolist() == [25.0]
+    assert pf.compile(Square([1.0, 2.0, 3.0])).run({}).tolist() == [1.0, 4.0, 9.0]

@@ -269,8 +269,9 @@ class Node(Value):
         self.serial = next_serial()
         self.name = name
         self._plan: Callable[[], Any] | None = None
-        if len(inputs) == 1 and isinstance(inputs[0], list | tuple) and self.is_python:
-            inputs = tuple(inputs[0])  # as the lesson writes it
+        given = inputs[0] if len(inputs) == 1 and self.is_python else None
+        if isinstance(given, list | tuple) and any(isinstance(i, Value) for i in given):
+            inputs = tuple(given)  # as the lesson writes it; numbers are a constant
         for i in inputs:
             if i is not None and not isinstance(i, Value):
                 inputs = _with_constants(inputs)

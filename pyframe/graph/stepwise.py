@@ -80,7 +80,7 @@ def backward(own: Callable[[Any], Any]) -> Callable[..., Any]:
         if returned is not None:
             return returned
         for key in seen.gradients:
-            if key not in seen.inputs:
+            if all(key is not one for one in seen.inputs):
                 raise GraphError(
                     f"{self.label()}: backward(self) sets self.gradients of {key!r:.60}, which is "
                     "none of self.inputs"
