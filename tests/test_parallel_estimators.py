@@ -235,7 +235,7 @@ def test_ctrl_c_stops_all_of_them() -> None:
     loss = press_when(2)
     nets = [
         MLPRegressor(random_state=0, loss=loss, **long),
-        NetRegressor(epochs=10**6, random_state=0, loss=loss),
+        NetRegressor(epochs=10**6, tol=None, random_state=0, loss=loss),
         NetRegressor(random_state=0),
     ]
     with warnings.catch_warnings(record=True) as caught:
@@ -435,6 +435,7 @@ def test_an_error_comes_out_and_the_others_stop() -> None:
     net = NetRegressor(
         build_fn=build,
         epochs=10**6,
+        tol=None,
         random_state=0,
         callbacks=[LambdaCallback(on_fit_end=lambda trainer, history: ended.set())],
     )

@@ -1,4 +1,4 @@
-"""Shared memory in which a check in a process of its own leaves notes, for its parent if it dies.
+"""The file in which a check in a process of its own leaves notes, for its parent if it dies.
 
 It writes the case there before each call of a kernel, and immediately what guards have found. In a
 process that is not watched, all of this does nothing.
@@ -6,7 +6,8 @@ process that is not watched, all of this does nothing.
 
 from __future__ import annotations
 
-import mmap
+import os
+import tempfile
 from typing import NamedTuple
 
 ROOM = 8000  # bytes of a text
@@ -35,22 +36,24 @@ class Words(NamedTuple):
 
 
 class Witness:
-    """A block of memory that a process shares with those that it forks afterwards."""
+    """A file that a process shares with those that it forks afterwards.
+
+    It has no name and is not in memory, where a kernel that writes anywhere could reach it.
+    """
 
     def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, 8 + 3 * ROOM)
+        self._file = tempfile.TemporaryFile(buffering=0)
 
     def _write(self, place: int, text: str) -> None:
         data = text.encode()[: ROOM - 1]
-        start = 8 + place * ROOM
-        self._memory[start : start + len(data) + 1] = data + b"\0"
+        os.pwrite(self._file.fileno(), data + b"\0", 8 + place * ROOM)
 
     def _text(self, place: int) -> str:
-        start = 8 + place * ROOM
-        return self._memory[start : start + ROOM].partition(b"\0")[0].decode(errors="replace")
+        data = os.pread(self._file.fileno(), ROOM, 8 + place * ROOM)
+        return data.partition(b"\0")[0].decode(errors="replace")
 
     def _count(self) -> int:
-        return int.from_bytes(self._memory[:8], "little")
+        return int.from_bytes(os.pread(self._file.fileno(), 8, 0), "little")
 
     def step(self, case: str | None) -> None:
         """Note that a call on a case begins, or, without a case, that it has ended."""
@@ -58,7 +61,7 @@ class Witness:
             self._write(0, case)
         count = self._count() + 1
         count += count % 2 != (case is not None)  # odd while a kernel is called
-        self._memory[:8] = count.to_bytes(8, "little")
+        os.pwrite(self._file.fileno(), count.to_bytes(8, "little"), 0)
 
     def found(self, kind: str, message: str) -> None:
         """Write an error."""
@@ -71,8 +74,8 @@ class Witness:
         return Words(count, count % 2 == 1, *map(self._text, range(3)))
 
     def close(self) -> None:
-        """Free the memory."""
-        self._memory.close()
+        """Give the file back."""
+        self._file.close()
 
 
 current: Witness | None = None  # that of this process
