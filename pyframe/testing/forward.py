@@ -78,9 +78,7 @@ def check_case(subject: Subject) -> None:
 
 
 def _check_one(subject: Subject, training: bool) -> None:
-    with np.errstate(all="ignore"):
-        expected, new_states = subject.expected(training)
-        bounds = subject.bounds(training)
+    expected, new_states, bounds = subject.wanted(training)
     count = len(subject.node.specs)
     if len(expected) != count or len(bounds) != count:
         raise subject.fail(

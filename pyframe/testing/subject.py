@@ -229,6 +229,7 @@ class Subject:
         self.case = case._replace(inputs=tuple(self.arrays))
         self.specs = [None if a is None else Spec(a.shape, a.dtype) for a in self.arrays]
         self.node = build(op_class, self.specs, case)
+        self._wanted: dict[bool, Any] = {}
 
     def fail(self, kind: str, message: str) -> ConformanceError:
         """Return the error to raise, with all that is needed to reproduce the failure."""
@@ -292,6 +293,15 @@ class Subject:
         # Below the smallest normal number a result has fewer digits.
         unit, smallest = sides * float(info.eps) * (1 + float(np.sqrt(k))), float(info.tiny)
         return tuple(unit * m + smallest for m in magnitudes)
+
+    def wanted(
+        self, training: bool
+    ) -> tuple[tuple[Array, ...], tuple[Array, ...], tuple[Array, ...]]:
+        """Return the reference's outputs and new states, and the bounds, for all kernels alike."""
+        if training not in self._wanted:
+            with np.errstate(all="ignore"):
+                self._wanted[training] = *self.expected(training), self.bounds(training)
+        return self._wanted[training]  # type: ignore[no-any-return]
 
     def address(self) -> int:
         """Return the address of the kernel, 0 when there is none."""

@@ -42,7 +42,7 @@ class Witness:
     """
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(buffering=0)
+        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  until close()
 
     def _write(self, place: int, text: str) -> None:
         data = text.encode()[: ROOM - 1]

@@ -71,10 +71,11 @@ def check_zero_extents(
     seen: dict[str, bool] = {}
     for case, origin in all_cases(op_class, shapes, seed):
         for number, (empty, what) in enumerate(_empty_cases(op_class, case, seen)):
-            for dtype, each in itertools.product(("float32", "float64"), (kernels, *besides)):
-                subject = Subject(op_class, empty, dtype, f"{origin} with {what}", each)
+            for dtype in ("float32", "float64"):
+                subject = Subject(op_class, empty, dtype, f"{origin} with {what}")
                 try:
-                    _check(subject, number < MOST_GRADIENTS)
+                    for subject.kernels in (kernels, *besides):
+                        _check(subject, number < MOST_GRADIENTS)
                 except ConformanceError:
                     raise
                 except Exception as error:
