@@ -525,6 +525,7 @@ def test_ctrl_c_leaves_every_trainer_as_an_interrupted_fit_does() -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.once
 def test_a_second_ctrl_c_does_what_it_used_to() -> None:
     pf.set_num_threads(2)
     handler = signal.getsignal(signal.SIGINT)
@@ -741,6 +742,7 @@ def test_lines_come_a_while_apart(
     assert not lines[0].startswith("6/6")
 
 
+@pytest.mark.once
 def test_one_bar_on_a_terminal() -> None:
     pty = pytest.importorskip("pty")
     script = """

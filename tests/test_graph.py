@@ -61,6 +61,7 @@ def test_names_are_unique_and_given_ones_go_first():
 
 
 @pytest.mark.sweep
+@pytest.mark.once
 def test_a_chain_of_100000_nodes_compiles_runs_and_is_differentiated():
     w = pf.Parameter(np.ones(2), name="w", dtype="float64")
     node = w

@@ -221,6 +221,7 @@ def two_operands(shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> RandomGraph
     return RandomGraph("float32", steps, ((3, 0),))
 
 
+@pytest.mark.once
 def test_groups_formed_by_the_operands_alone_turn_it_red(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = two_operands(((128, 1), (128,)))
     check_graph(graph)
@@ -238,6 +239,7 @@ def test_groups_formed_by_the_operands_alone_turn_it_red(monkeypatch: pytest.Mon
         check_graph(graph)
 
 
+@pytest.mark.once
 def test_a_constant_part_taken_for_a_node_turns_it_red(monkeypatch: pytest.MonkeyPatch) -> None:
     x = Step("placeholder", array=np.linspace(-1, 1, 12, dtype="float32").reshape(4, 3))
     two = Step("constant", array=np.array(2.0, "float32"))
@@ -262,6 +264,7 @@ def test_a_constant_part_taken_for_a_node_turns_it_red(monkeypatch: pytest.Monke
         check_graphs(100, ops=["batch_norm"], shrink_seconds=0)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("planted", [False, True])
 def test_a_node_that_is_run_for_its_shape_turns_it_red(planted: bool) -> None:
     # It has no memory to write to, and ends the process.
@@ -290,6 +293,7 @@ def test_a_node_that_is_run_for_its_shape_turns_it_red(planted: bool) -> None:
     assert (done.returncode != 0) == planted, done.stderr
 
 
+@pytest.mark.once
 def test_results_in_the_place_of_what_is_still_read_turn_it_red(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

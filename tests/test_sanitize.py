@@ -13,6 +13,9 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 import sanitize
 
+# It runs programs of its own, which have no kernels.
+pytestmark = pytest.mark.once
+
 # One thing that is right and one that is not; what another thread writes to is not locked.
 SOURCE = """
 #include <pthread.h>

@@ -14,6 +14,9 @@ from pyframe.commands import cli
 from pyframe.commands.scaffold import new_plugin
 from pyframe.testing import sanitizers
 
+# It builds a package anew and runs it in processes of their own.
+pytestmark = pytest.mark.once
+
 KERNEL = "csrc/planted.c"
 TOP = '#include "kernels.h"\n'
 LOOP = "    for (int64_t r = 0; r < m; r++)\n"

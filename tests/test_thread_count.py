@@ -18,6 +18,8 @@ import pyframe as pf
 from pyframe.errors import ArgumentError
 from pyframe.native import threads
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(autouse=True)
 def _restore_count() -> Iterator[None]:

@@ -20,6 +20,9 @@ import pytest
 import pyframe as pf
 from pyframe.native import core, threads
 
+# The pool is compiled once, for all of them.
+pytestmark = pytest.mark.once
+
 TESTS = Path(__file__).parent
 CORE = TESTS.parent / "core_c"
 COMPILER = shutil.which("cc")

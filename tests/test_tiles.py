@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -462,6 +463,10 @@ def test_epochs_with_batches_short_last_ones_and_metrics(
 # ---- random graphs ----
 
 
+# A third of them under another set than that of the whole suite, as of those that are not cut.
+GRAPHS = 20 if "PYFRAME_ISA" in os.environ else 60
+
+
 @pytest.mark.sweep
 def test_random_graphs_in_tiles(small_tiles: None, monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[str] = []
@@ -475,12 +480,12 @@ def test_random_graphs_in_tiles(small_tiles: None, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(tiling, "cut", watched)
     usable = with_tiles = 0
-    for seed in range(60):
+    for seed in range(GRAPHS):
         found.clear()
         usable += check_graphs(1, seed=seed)
         with_tiles += bool(found)
-    assert usable >= 54
-    assert with_tiles >= 8
+    assert usable >= 0.9 * GRAPHS
+    assert with_tiles >= (8 if GRAPHS == 60 else 1)
 
 
 @pytest.mark.parametrize("seed", range(200, 240))

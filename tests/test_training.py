@@ -439,6 +439,7 @@ INTERRUPTED = """
 """
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     "options",
     [
@@ -464,6 +465,7 @@ def test_ctrl_c_ends_a_fit_and_leaves_the_model_usable(options: str) -> None:
     assert result["falls"]
 
 
+@pytest.mark.once
 def test_the_second_ctrl_c_does_what_it_used_to() -> None:
     script = """
         import os, signal
@@ -535,6 +537,7 @@ def test_lines_come_a_while_apart(
     assert 2 <= len(capsys.readouterr().err.splitlines()) <= 5
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("columns", [0, 100])
 def test_a_bar_on_a_terminal(columns: int) -> None:
     pty, fcntl, termios = (pytest.importorskip(name) for name in ("pty", "fcntl", "termios"))
@@ -648,6 +651,7 @@ def test_a_seed_out_of_range_is_refused():
         trainer.fit(np.ones((5, 2)), np.ones(5), seed=2**64, verbose=0)
 
 
+@pytest.mark.once
 def test_ctrl_c_leaves_no_nan_in_the_last_validation():
     code = """
 import os, signal, threading, numpy as np, pyframe as pf

@@ -48,8 +48,8 @@ def find_library(name: str) -> Path | None:
 
 def build(sanitizer: str) -> None:
     """Install the core, and for `address` the plugins, compiled with a sanitizer."""
-    # Not as a release: to compile checks with -O3 takes five times as long.
-    flags = f"{FLAGS[sanitizer]} -O1 -g -fno-omit-frame-pointer"
+    # Not as a release: to compile checks with -O3 takes five times as long. A report needs lines.
+    flags = f"{FLAGS[sanitizer]} -O1 -g1 -fno-omit-frame-pointer"
     environment = {**os.environ, "CC": "cc", "CFLAGS": flags}
     options = {
         "cmake.build-type": "Debug",
