@@ -196,7 +196,7 @@ def test_what_files_of_estimators_keep(tmp_path: Path) -> None:
     net.save(tmp_path / "net")
     same = estimators.NetClassifier.load(tmp_path / "net", epochs=5)
     assert (same.epochs, same.optimizer, same.learning_rate) == (5, "sgd", 0.05)
-    assert list(same.feature_names_in_) == list("abc") and same.layers is None
+    assert list(same.feature_names_in_) == list("abc") and same.layers[0].units == 4
     with pytest.raises(ValueError, match="no multilayer perceptron"):
         estimators.NetClassifier([pf.layers.Dropout(0.1)], epochs=1).fit(X, NUMBERS).save(
             tmp_path / "net"
