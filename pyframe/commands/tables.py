@@ -165,7 +165,14 @@ def _train(arguments: argparse.Namespace) -> int:
         raise ArgumentError(
             f"there is nothing to resume: no {state}, which Ctrl-C leaves; train without --resume"
         )
-    with _notices():
+    if not arguments.resume and state.exists():
+        raise ArgumentError(
+            f"{state} is there, of a training that was stopped: --resume goes on with it; remove "
+            "the file, or choose another --out, to begin anew"
+        )
+    _check_writable(state)
+    table = tabular.read_table(arguments.data)
+    with _notices(), tabular.holding():  # so that Ctrl-C before the file is written loses nothing
         model = tabular.TabularModel(
             arguments.layers,
             task=arguments.task,
@@ -177,13 +184,14 @@ def _train(arguments: argparse.Namespace) -> int:
             kinds=dict(arguments.kind),
             random_state=arguments.seed,
             verbose=0 if arguments.quiet else 1,
-        ).fit(
-            tabular.read_table(arguments.data),
-            arguments.target,
-            training=state,
-            resume=arguments.resume,
-        )
-        model.save(arguments.out)
+        ).fit(table, arguments.target, training=state, resume=arguments.resume)
+        _save(model, arguments.out)
+        _tell(model, arguments, state)
+    return INTERRUPTED if model.interrupted_ else 0
+
+
+def _tell(model: Any, arguments: argparse.Namespace, state: Path) -> None:
+    """Say what came of a training."""
     if model.interrupted_:
         what = "the best" if arguments.validation else "what was learnt"
         more = f"; the same command with --resume goes on from {state}" if state.exists() else ""
@@ -205,7 +213,18 @@ def _train(arguments: argparse.Namespace) -> int:
         ),
     }
     print(_shown(result, arguments.json))
-    return INTERRUPTED if model.interrupted_ else 0
+
+
+def _save(model: Any, out: Path) -> None:
+    """Write a model; if its place has become unwritable meanwhile, to another one."""
+    try:
+        model.save(out)
+    except OSError as error:
+        raise_if_signalled(error)
+        other = Path(tempfile.gettempdir()) / f"{out.stem}-{os.getpid()}{out.suffix}"
+        model.save(other)
+        what = f"{error.strerror}; the model is in {other} instead"
+        raise OSError(error.errno, what, str(out)) from error
 
 
 def _predict(arguments: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from pyframe import checkpoint
 from pyframe.attributes import number, one_of, optional, whole
 from pyframe.callbacks import EarlyStopping
+from pyframe.checkpoint.arguments import pack, require, unpack
 from pyframe.checkpoint.schema import list_of, record, table_of, text
 from pyframe.data.held_out import held_out
 from pyframe.errors import (
@@ -44,7 +45,15 @@ from pyframe.tabular.columns import (
     learn,
     nearest,
 )
-from pyframe.tabular.resuming import EARLY, LAST, Resumption, Stage
+from pyframe.tabular.resuming import (
+    EARLY,
+    LAST,
+    Interruption,
+    Resumption,
+    Stage,
+    check_free,
+    holding,
+)
 from pyframe.training.trainer import Trainer
 
 KEY = "tabular"  # of what a model file keeps in its `extra`
@@ -198,7 +207,8 @@ class TabularModel(BaseEstimator):
         y : array_like (n,), or str, optional
             The target, or the name of its column in X. Rows without one are left out.
         training : path-like, optional
-            A file that Ctrl-C writes the state of the training to; it is removed at the end.
+            A file that Ctrl-C writes the state of the training to; it is removed at the end. One
+            that is there already is refused, unless it is to be resumed from.
         resume : bool, default False
             Go on with the training in that file, on the same table with the same arguments
             (`epochs` may be more): it comes to the same bits as if it had never stopped.
@@ -208,6 +218,8 @@ class TabularModel(BaseEstimator):
         self
         """
         self._check()
+        if training is not None and not resume:
+            check_free(training)
         frame, given = self._parts(X, self.target if y is None else y)
         labels, self.task_ = self._learn_target(given)
         kept = given.notna().to_numpy()
@@ -233,11 +245,16 @@ class TabularModel(BaseEstimator):
             for name, value in self.get_params().items()
             if name not in ("epochs", "verbose", "target", "task")
         }
-        kept = Resumption(training, {**arguments, "task": self.task_}, inputs, labels)
-        self._train(inputs, labels, kept, kept.stage() if resume else None)
+        with holding() as hold:
+            named = {**arguments, "task": self.task_}
+            to = Resumption(training, named, inputs, labels, hold=hold)
+            stage = to.stage() if resume else None
+            hold.active = True
+            self._train(inputs, labels, to, stage)
         return self
 
     def _check(self) -> None:
+        require(self)
         one_of(("auto", *TASKS))(self.task, "task")
         for name, least in (("epochs", 1), ("patience", 1), ("max_categories", 1)):
             check_integer(name, getattr(self, name), at_least=least)
@@ -342,7 +359,7 @@ class TabularModel(BaseEstimator):
             self.epochs,
             self._batch,
             validation_data=(inputs[held], targets[held]) if len(held) else None,
-            callbacks=[*kept.callbacks(Stage()), *([stop] if len(held) else [])],
+            callbacks=[Interruption(kept, Stage()), *([stop] if len(held) else [])],
             seed=seed,
             verbose=self.verbose,
             resume=kept.path if resume else None,
@@ -368,7 +385,7 @@ class TabularModel(BaseEstimator):
             epochs,
             self._batch,
             schedule=Cosine(self.learning_rate, steps),
-            callbacks=kept.callbacks(stage),
+            callbacks=[Interruption(kept, stage)],
             seed=seed + 1,
             verbose=self.verbose,
             resume=kept.path if resume else None,
@@ -525,6 +542,7 @@ class TabularModel(BaseEstimator):
             "history": self._history(),
             "rows": self._rows,
             "batch": self._batch,
+            "arguments": pack(self.get_params()),
         }
 
     @classmethod
@@ -550,7 +568,10 @@ class TabularModel(BaseEstimator):
     @classmethod
     def _of(cls, model: Model, kept: dict[str, Any]) -> TabularModel:
         FILE(kept, KEY)
-        made = cls(task=kept["task"], target=kept["target"], batch_size=kept["batch"])
+        names = cls().get_params()
+        given = unpack(kept.get("arguments", {"task": kept["task"], "batch_size": kept["batch"]}))
+        made = cls(**{name: value for name, value in given.items() if name in names})
+        made.target = kept["target"] if made.target is None else made.target
         made.model_, made.task_, made.target_ = model, kept["task"], kept["target"]
         made.columns_, made._rows, made._batch = kept["columns"], kept["rows"], kept["batch"]
         made._center, made._scale = kept["center"], kept["scale"]
