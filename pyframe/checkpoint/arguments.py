@@ -84,8 +84,8 @@ def _packed(value: Any, kind: str) -> Any:
             _registered(registry, type(value))
             return {registry: _packed(value.config(), "")}
     for penalty in PENALTIES:
-        if (config := registries[f"{penalty}s"].config(value)) is not None:
-            return _packed(config, "")
+        if (made := registries[f"{penalty}s"].config(value)) is not None:
+            return _packed(made, "")
     if isinstance(value, type) and value in (float, np.float32, np.float64):
         return np.dtype(value).name
     if kind and callable(value):

@@ -59,6 +59,7 @@ class NetworkEstimator(Filed, Reaching):
     """The base of classifiers and regressors: the network, its data and its training."""
 
     kind = "network"
+    layers: Any
     _parameter_constraints: dict[str, Any] = {
         "layers": ["array-like", None],
         "build_fn": [callable, None],

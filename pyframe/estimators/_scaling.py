@@ -20,7 +20,9 @@ class Scaling:
     """
 
     def __init__(self) -> None:
-        self.total, self.mean, self.squares = 0.0, 0.0, 0.0
+        self.total = 0.0
+        self.mean: Any = 0.0
+        self.squares: Any = 0.0
 
     def add(self, rows: Any, weight: Any = None) -> None:
         """Take some more rows into account; weights are (n,).

@@ -22,6 +22,7 @@ from pyframe.estimators._whole import fitting, twin
 from pyframe.layers import Layer
 from pyframe.model import Model
 from pyframe.outcomes import GIVES, OF_CLASSES, OF_LABELS, Outcome, classes_of, labels_in, named
+from pyframe.training.goal import loss_node
 
 IN_UNITS = ("l2", "l1", "huber", "log_cosh")  # losses of predictions in the targets' unit
 PROBABLE = ("softmax", "classes", "sigmoid", "labels")  # what gives probabilities
@@ -68,7 +69,8 @@ class NetClassifier(ClassifierMixin, NetworkEstimator):
         Training ends once the loss has not fallen by more than this, for numbers by this part of
         it, in any of `n_iter_no_change` epochs, and goes back to the least loss if there are no
         callbacks. None trains for all epochs, and ends with the last.
-    n_iter_no_change : int, default 10
+    n_iter_no_change : int, default 20
+        scikit-learn has 10, in greater batches, whose loss is less noisy.
     batch_size : int, None or "auto"
         "auto" is 32, or all rows when there are fewer; None all of them.
     validation_split : float in [0, 1), default 0.0
@@ -146,7 +148,7 @@ class NetClassifier(ClassifierMixin, NetworkEstimator):
         callbacks: Sequence[Any] = (),
         epochs: int = 200,
         tol: float | None = 1e-4,
-        n_iter_no_change: int = 10,
+        n_iter_no_change: int = 20,
         batch_size: Any = "auto",
         validation_split: float = 0.0,
         shuffle: bool = True,
@@ -296,7 +298,8 @@ class NetClassifier(ClassifierMixin, NetworkEstimator):
                 balanced = isinstance(self.class_weight, str)
                 of_class = sample_weights(self.class_weight, y, None if balanced else self.classes_)
                 weight = of_class if weight is None else weight * of_class
-            if not is_named(self._loss(), "cross_entropy"):
+            takes, _ = loss_node(losses.get(self._loss()), self.model_.outputs[0], "y", None)
+            if takes.dtype != np.int64:
                 targets = np.eye(len(self.classes_))[targets]
         self._train(X, targets, weight, strata, epochs)
         # In the model's own words, which are of its outputs one by one: not of two classes in two.
@@ -422,7 +425,7 @@ schedule, input_shape, dtype, warm_start, random_state, verbose
         callbacks: Sequence[Any] = (),
         epochs: int = 200,
         tol: float | None = 1e-4,
-        n_iter_no_change: int = 10,
+        n_iter_no_change: int = 20,
         batch_size: Any = "auto",
         validation_split: float = 0.0,
         shuffle: bool = True,
