@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -550,6 +551,52 @@ def test_what_cannot_go_on_says_why(tmp_path, monkeypatch):
     TabularModel(**QUICK).fit(PRICES, "price").save(path)
     with pytest.raises(CheckpointError, match="no training of a table"):
         TabularModel(**QUICK).fit(PRICES, "price", training=path, resume=True)
+
+
+def commands_of_the_readme():
+    """Return the commands of the README that begin with "pyframe train" or go on from there."""
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    section = text[text.index("**From a CSV.**") : text.index("**Your own nodes.**")]
+    lines = re.findall(r"^\$ (.+)$", section, re.M)
+    return [shlex.split(line) for line in lines if line.startswith("pyframe ")]
+
+
+def test_the_readme_from_a_csv_to_predictions(tmp_path, monkeypatch, capsys):
+    """Train, predict; train and watch, stop, resume."""
+    pytest.importorskip("tensorboardX")
+    monkeypatch.chdir(tmp_path)
+    PRICES.to_csv("prices.csv", index=False)
+    PRICES.drop(columns="price").to_csv("new.csv", index=False)
+    train, predict, watched, resumed = commands_of_the_readme()
+    assert cli.main([*train[1:], "--quiet"]) == 0
+    capsys.readouterr()
+    assert predict[-2] == ">" and cli.main(predict[1:-2]) == 0
+    predicted = capsys.readouterr().out.splitlines()
+    assert predicted[0] == "prediction" and len(predicted) == len(PRICES) + 1
+    with monkeypatch.context() as patch:
+        stopping_at(patch, "early stopping", 3)
+        assert cli.main([*watched[1:], "--log", "log.csv"]) == 130
+    assert "--resume goes on" in capsys.readouterr().err and "--resume" in resumed
+    assert list(Path("runs").glob("events*")) and len(Path("log.csv").read_text().split()) == 5
+    assert cli.main([*resumed[1:], "--log", "log.csv"]) == 0
+    history = TabularModel.load("watched.pyframe").history_
+    assert len(Path("log.csv").read_text().split()) == 1 + len(history["val_loss"])
+    assert TabularModel.load("watched.pyframe").history_ == TabularModel.load(train[-1]).history_
+
+
+def test_logs_of_the_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    PRICES.to_csv("t.csv", index=False)
+    train = ["train", "t.csv", "--target", "price", "--layers", "8", "--epochs", "2", "--quiet"]
+    assert cli.main([*train, "--log", "log.jsonl"]) == 0
+    first = json.loads(Path("log.jsonl").read_text().splitlines()[0])
+    assert "val_loss" in first
+    assert cli.main([*train, "--log", "log.txt"]) == 1
+    assert "must end in .csv or .jsonl" in capsys.readouterr().err
+    Path("file").touch()
+    for option in (["--log", "file/log.csv"], ["--tensorboard", "file/runs"]):
+        assert cli.main([*train, *option]) == 1
+        assert "file" in capsys.readouterr().err
 
 
 BETWEEN = ["_scores", "_history", "_trainer", "_go_on"]

@@ -24,6 +24,7 @@ EXAMPLES = {
   pyframe train prices.csv --target price
   pyframe train prices.csv --target price --layers 128,64 --epochs 500 --out prices.pyframe
   pyframe train prices.csv --target price --resume    # after Ctrl-C
+  pyframe train prices.csv --target price --tensorboard runs
   zcat big.csv.gz | pyframe train - --target label --task classification --json""",
     "predict": """examples:
   pyframe predict model.pyframe new.csv > predicted.csv
@@ -62,6 +63,10 @@ def add(commands: Commands) -> None:
         "--resume", action="store_true",
         help="go on with a training that Ctrl-C has stopped, from FILE.training",
     )  # fmt: skip
+    train.add_argument(
+        "--tensorboard", type=Path, metavar="DIR", help="for TensorBoard: tensorboard --logdir DIR"
+    )
+    train.add_argument("--log", type=Path, metavar="FILE", help="a line an epoch: .csv or .jsonl")
     train.add_argument("--plot", type=Path, metavar="DIR", help="draw the losses there")
     train.add_argument("--quiet", action="store_true", help="no progress")
     predict = _command(commands, "predict", _predict, "predict the target of new rows", data=True)
@@ -171,6 +176,7 @@ def _train(arguments: argparse.Namespace) -> int:
             "the file, or choose another --out, to begin anew"
         )
     _check_writable(state)
+    callbacks = _callbacks(arguments)
     table = tabular.read_table(arguments.data)
     with _notices(), tabular.holding():  # so that Ctrl-C before the file is written loses nothing
         model = tabular.TabularModel(
@@ -184,10 +190,32 @@ def _train(arguments: argparse.Namespace) -> int:
             kinds=dict(arguments.kind),
             random_state=arguments.seed,
             verbose=0 if arguments.quiet else 1,
-        ).fit(table, arguments.target, training=state, resume=arguments.resume)
+        ).fit(
+            table,
+            arguments.target,
+            training=state,
+            resume=arguments.resume,
+            callbacks=callbacks,
+        )
         _save(model, arguments.out)
         _tell(model, arguments, state)
     return INTERRUPTED if model.interrupted_ else 0
+
+
+def _callbacks(arguments: argparse.Namespace) -> list[Any]:
+    """Return what writes down the epochs of a training."""
+    from pyframe.callbacks import CSVLogger, JSONLogger, TensorBoard
+
+    made: list[Any] = []
+    if arguments.tensorboard is not None:
+        require_extra("tensorboardX", "tensorboard")
+        made.append(TensorBoard(arguments.tensorboard))
+    if arguments.log is not None:
+        if arguments.log.suffix not in (".csv", ".jsonl"):
+            raise ArgumentError(f"--log {arguments.log}: it must end in .csv or .jsonl")
+        logger = CSVLogger if arguments.log.suffix == ".csv" else JSONLogger
+        made.append(logger(arguments.log))
+    return made
 
 
 def _tell(model: Any, arguments: argparse.Namespace, state: Path) -> None:

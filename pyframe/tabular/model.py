@@ -198,6 +198,7 @@ class TabularModel(BaseEstimator):
         *,
         training: str | os.PathLike[str] | None = None,
         resume: bool = False,
+        callbacks: Sequence[Any] = (),
     ) -> Self:
         """Learn from a table.
 
@@ -212,6 +213,9 @@ class TabularModel(BaseEstimator):
         resume : bool, default False
             Go on with the training in that file, on the same table with the same arguments
             (`epochs` may be more): it comes to the same bits as if it had never stopped.
+        callbacks : list of Callback, optional
+            Such as `pyframe.callbacks.TensorBoard`: called while rows are held out, and no more
+            in the epochs on all rows.
 
         Returns
         -------
@@ -250,7 +254,7 @@ class TabularModel(BaseEstimator):
             to = Resumption(training, named, inputs, labels, hold=hold)
             stage = to.stage() if resume else None
             hold.active = True
-            self._train(inputs, labels, to, stage)
+            self._train(inputs, labels, to, stage, callbacks)
         return self
 
     def _check(self) -> None:
@@ -313,7 +317,14 @@ class TabularModel(BaseEstimator):
         self._scale = float(np.nanstd(values)) or 1.0
         return ((values - self._center) / self._scale).astype(np.float32), task
 
-    def _train(self, inputs: Array, targets: Array, kept: Resumption, stage: Stage | None) -> None:
+    def _train(
+        self,
+        inputs: Array,
+        targets: Array,
+        kept: Resumption,
+        stage: Stage | None,
+        callbacks: Sequence[Any],
+    ) -> None:
         """Train on a part of the rows until the others are predicted no better, then on all."""
         classes = self._classes()
         seed = check_integer("random_state", self.random_state or 0, at_least=0)
@@ -326,7 +337,9 @@ class TabularModel(BaseEstimator):
         size = self.batch_size or min(max(32, len(rows) // 128), 256)
         self._batch = min(check_integer("batch_size", size, at_least=1), len(rows))
         if stage is None or stage.fit == EARLY:
-            best = self._stop_early(inputs, targets, rows, held, seed, kept, stage is not None)
+            listening = [Interruption(kept, Stage()), *callbacks]
+            resume_from = kept.path if stage is not None else None
+            best = self._stop_early(inputs, targets, rows, held, seed, listening, resume_from)
             self.scores_ = self._scores(inputs[held], targets[held]) if len(held) else {}
             resume = False
         else:
@@ -348,8 +361,8 @@ class TabularModel(BaseEstimator):
         rows: Array,
         held: Array,
         seed: int,
-        kept: Resumption,
-        resume: bool,
+        callbacks: list[Any],
+        resume: Any,
     ) -> int:
         """Train until the rows held out are predicted no better; return how long that took."""
         stop = EarlyStopping("val_loss", self.patience)
@@ -359,10 +372,10 @@ class TabularModel(BaseEstimator):
             self.epochs,
             self._batch,
             validation_data=(inputs[held], targets[held]) if len(held) else None,
-            callbacks=[Interruption(kept, Stage()), *([stop] if len(held) else [])],
+            callbacks=[*callbacks, *([stop] if len(held) else [])],
             seed=seed,
             verbose=self.verbose,
-            resume=kept.path if resume else None,
+            resume=resume,
         )
         self.history_, self.n_iter_ = dict(history), history.epochs
         self.interrupted_ = history.interrupted
