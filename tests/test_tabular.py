@@ -561,6 +561,7 @@ def commands_of_the_readme():
     return [shlex.split(line) for line in lines if line.startswith("pyframe ")]
 
 
+@pytest.mark.docs
 def test_the_readme_from_a_csv_to_predictions(tmp_path, monkeypatch, capsys):
     """Train, predict; train and watch, stop, resume."""
     pytest.importorskip("tensorboardX")

@@ -21,10 +21,10 @@ FILE = record(parameters=table, features=optional(list_of(text)))
 class Filed:
     """An estimator that is saved to files and loaded from them.
 
-    `kind` is that of its parameters: those of another kind mean something else.
+    `_kind` is that of its parameters: those of another kind mean something else.
     """
 
-    kind = ""
+    _kind = ""
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted network, with its classes, to a file that `load` and `pf.load` read.
@@ -48,7 +48,7 @@ class Filed:
         features = getattr(self, "feature_names_in_", None)
         names = None if features is None else [str(name) for name in features]
         parameters = pack(self.get_params(deep=False))  # type: ignore[attr-defined]
-        notes = {"kind": self.kind, "parameters": parameters, "features": names, **self._notes()}
+        notes = {"kind": self._kind, "parameters": parameters, "features": names, **self._notes()}
         model.extra = {**model.extra, KEY: notes}
         model.save(path)
 
@@ -74,7 +74,7 @@ class Filed:
         with checkpoint.building(source):
             given = {} if notes is None else unpack(FILE(notes, KEY)["parameters"])
             features = None if notes is None else notes["features"]
-        if notes is not None and notes.get("kind", cls.kind) != cls.kind:
+        if notes is not None and notes.get("kind", cls._kind) != cls._kind:
             given, notes = {}, None
         known = cls().get_params(deep=False)  # type: ignore[attr-defined]
         held = {name: value for name, value in given.items() if name in known}

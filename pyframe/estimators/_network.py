@@ -58,7 +58,7 @@ def is_text(value: Any, text: str) -> bool:
 class NetworkEstimator(Filed, Reaching):
     """The base of classifiers and regressors: the network, its data and its training."""
 
-    kind = "network"
+    _kind = "network"
     layers: Any
     _parameter_constraints: dict[str, Any] = {
         "layers": ["array-like", None],
@@ -367,7 +367,7 @@ class NetworkEstimator(Filed, Reaching):
         # What a whole fit has learned rests on its scale.
         self._scaling = None if is_whole else scaling
 
-    def _outputs(self, X: Any) -> Any:  # noqa: N803
+    def outputs_of(self, X: Any) -> Any:  # noqa: N803
         """Return the outputs of the network, computed part by part."""
         check_is_fitted(self)
         X = self._checked(X, reset=False)  # noqa: N806

@@ -66,7 +66,7 @@ class _Networks:
 class _Trained(Filed, BaseMultilayerPerceptron):  # type: ignore[misc]
     """The part of both estimators that is pyframe's; the rest is scikit-learn's."""
 
-    kind = "perceptron"
+    _kind = "perceptron"
     _networks: _Networks | None = None
     _is_training = False
     _no_improvement_count: int

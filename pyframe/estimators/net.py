@@ -333,7 +333,7 @@ class NetClassifier(ClassifierMixin, NetworkEstimator):
     def decision_function(self, X: Any) -> Any:  # noqa: N803
         """Return the network's outputs, (n, classes); of two classes their difference, (n,)."""
         net = twin(self)
-        outputs = net._outputs(X)
+        outputs = net.outputs_of(X)
         if not net._multilabel and len(net.classes_) == 2:
             return outputs[:, 1] - outputs[:, 0]
         return outputs
@@ -350,7 +350,7 @@ class NetClassifier(ClassifierMixin, NetworkEstimator):
     def predict_proba(self, X: Any) -> Any:  # noqa: N803
         """Return the probability of each class, or label, (n, classes)."""
         net = twin(self)
-        outputs = net._outputs(X)
+        outputs = net.outputs_of(X)
         probabilities = Outcome(net._gives).probabilities(outputs)
         if net._multilabel or net._gives in OF_CLASSES:
             return probabilities
@@ -365,7 +365,7 @@ class NetClassifier(ClassifierMixin, NetworkEstimator):
     def predict(self, X: Any) -> Any:  # noqa: N803
         """Return the most likely class (n,), or which labels are likely (n, labels)."""
         net = twin(self)
-        outputs = net._outputs(X)
+        outputs = net.outputs_of(X)
         if net._multilabel:
             return (outputs > (0.0 if net._gives in ("sigmoid", "margins") else 0.5)).astype(int)
         return net.classes_[outputs.argmax(axis=1)]
@@ -516,7 +516,7 @@ schedule, input_shape, dtype, warm_start, random_state, verbose
     def predict(self, X: Any) -> Any:  # noqa: N803
         """Return the network's outputs, (n,) or (n, outputs) as y was."""
         net = twin(self)
-        outputs = net._outputs(X)
+        outputs = net.outputs_of(X)
         return outputs[:, 0] if net._column else outputs
 
     def __sklearn_tags__(self) -> Any:

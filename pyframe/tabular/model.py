@@ -576,32 +576,7 @@ class TabularModel(BaseEstimator):
                 "'pyframe train' write both"
             )
         with checkpoint.building(source):
-            return cls._of(model, model.extra[KEY])
-
-    @classmethod
-    def _of(cls, model: Model, kept: dict[str, Any]) -> TabularModel:
-        FILE(kept, KEY)
-        names = cls().get_params()
-        given = unpack(kept.get("arguments", {"task": kept["task"], "batch_size": kept["batch"]}))
-        made = cls(**{name: value for name, value in given.items() if name in names})
-        made.target = kept["target"] if made.target is None else made.target
-        made.model_, made.task_, made.target_ = model, kept["task"], kept["target"]
-        made.columns_, made._rows, made._batch = kept["columns"], kept["rows"], kept["batch"]
-        made._center, made._scale = kept["center"], kept["scale"]
-        made.scores_, made.history_ = kept["scores"], kept["history"]
-        made.n_iter_, made.interrupted_ = max(map(len, made.history_.values()), default=0), False
-        made.feature_names_in_ = np.array([c["name"] for c in made.columns_], object)
-        made.n_features_in_ = len(made.columns_)
-        if (kept["classes"] is None) != (made.task_ == TASKS[1]):
-            raise ArgumentError(f"{KEY} has classes for a regression, or none for a classification")
-        outputs = 1
-        if kept["classes"] is not None:
-            made.classes_ = np.array(kept["classes"])
-            outputs = len(made.classes_)
-        sample = pd.DataFrame({c["name"]: [None] for c in made.columns_}, dtype=object)
-        if model.predict(encode(sample, made.columns_)).shape != (1, outputs):
-            raise ArgumentError(f"{KEY} describes a table that does not fit the network")
-        return made
+            return _restored(cls, model, model.extra[KEY])
 
     def __sklearn_tags__(self) -> Any:
         from sklearn.utils import ClassifierTags, RegressorTags
@@ -615,6 +590,32 @@ class TabularModel(BaseEstimator):
             tags.estimator_type, tags.regressor_tags = "regressor", RegressorTags()
         tags.target_tags.required = self.target is None
         return tags
+
+
+def _restored(cls: type[TabularModel], model: Model, kept: dict[str, Any]) -> TabularModel:
+    """Return the model of a file, of its network and of what it holds besides."""
+    FILE(kept, KEY)
+    names = cls().get_params()
+    given = unpack(kept.get("arguments", {"task": kept["task"], "batch_size": kept["batch"]}))
+    made = cls(**{name: value for name, value in given.items() if name in names})
+    made.target = kept["target"] if made.target is None else made.target
+    made.model_, made.task_, made.target_ = model, kept["task"], kept["target"]
+    made.columns_, made._rows, made._batch = kept["columns"], kept["rows"], kept["batch"]
+    made._center, made._scale = kept["center"], kept["scale"]
+    made.scores_, made.history_ = kept["scores"], kept["history"]
+    made.n_iter_, made.interrupted_ = max(map(len, made.history_.values()), default=0), False
+    made.feature_names_in_ = np.array([c["name"] for c in made.columns_], object)
+    made.n_features_in_ = len(made.columns_)
+    if (kept["classes"] is None) != (made.task_ == TASKS[1]):
+        raise ArgumentError(f"{KEY} has classes for a regression, or none for a classification")
+    outputs = 1
+    if kept["classes"] is not None:
+        made.classes_ = np.array(kept["classes"])
+        outputs = len(made.classes_)
+    sample = pd.DataFrame({c["name"]: [None] for c in made.columns_}, dtype=object)
+    if model.predict(encode(sample, made.columns_)).shape != (1, outputs):
+        raise ArgumentError(f"{KEY} describes a table that does not fit the network")
+    return made
 
 
 def _series(y: Any) -> pd.Series:

@@ -304,12 +304,7 @@ class Goal:
         domains: list[tuple[Placeholder, str]] = []
         targets = [target for target, _ in pairs]
         measured = [Measured("loss", MeanOf(cost, targets[0], weight), False)]
-        kinds = [
-            kind_of_output(output, term, function)
-            for output, (_, term), function in zip(
-                outputs, pairs, self._losses_of(names), strict=True
-            )
-        ]
+        kinds = kinds_of(outputs, [term for _, term in pairs], self._losses_of(names))
         for name, (target, term), output, gives in zip(names, pairs, outputs, kinds, strict=True):
             prefix = f"{name}_" if several else ""
             if several:
@@ -493,6 +488,11 @@ def kind_of_output(output: Value, term: Value, loss: Any) -> str:
     losses = [getattr(loss, "func", loss), *(n for n in found if isinstance(n, Loss))]
     of_classes = not all(getattr(one, "of_values", True) for one in losses)
     return "logits" if of_classes else "values"
+
+
+def kinds_of(outputs: list[Value], terms: list[Value], losses: list[Function]) -> list[str]:
+    """Return the kind of each output."""
+    return [kind_of_output(*each) for each in zip(outputs, terms, losses, strict=True)]
 
 
 def outcomes_of(
