@@ -101,6 +101,28 @@ def test_batches_need_to_be_told() -> None:
     assert one.model.predict_classes(X).tolist() == y.tolist()
 
 
+@pytest.mark.parametrize("loss", ["cross_entropy", "focal"])
+@pytest.mark.parametrize("dtype", [float, int])
+def test_one_hot_rows_for_labels_are_refused_with_the_remedy(loss: str, dtype: Any) -> None:
+    rows = np.eye(3, dtype=dtype)[NUMBERS]
+    with pytest.raises(pf.ShapeError, match=r"Y.argmax\(axis=-1\).*soft_cross_entropy"):
+        trainer(loss).fit(X, rows, verbose=0)
+    trainer("soft_cross_entropy").fit(X, rows, verbose=0)
+
+
+@pytest.mark.parametrize("loss", ["binary_focal", "dice", "weighted_binary_cross_entropy"])
+def test_losses_made_of_other_ops_give_classes_too(loss: str) -> None:
+    y = np.where(NUMBERS == 2, "yes", "no")
+    one = pf.Trainer(pf.Sequential([pf.layers.Dense(1)]), loss, pf.optimizers.Adam(0.1))
+    one.fit(X, y, 60, verbose=0)
+    assert one.model.predict_classes(X).tolist() == y.tolist()
+    assert ((one.model.predict_proba(X)[:, 0] > 0.5) == (y == "yes")).all()
+    pair = pf.Trainer(pf.Sequential([pf.layers.Dense(1)]), "contrastive")
+    pair.fit(X, (y == "yes").astype(float)[:, None], 1, verbose=0)
+    with pytest.raises(ArgumentError, match="gives values"):
+        pair.model.predict_proba(X)
+
+
 def test_refusals(tmp_path: Path) -> None:
     y, one = targets(NAMES["texts"]), trainer()
     with pytest.raises(LabelError, match="Y has 3 classes .* is for 2"):
@@ -196,7 +218,7 @@ def test_what_files_of_estimators_keep(tmp_path: Path) -> None:
     net.save(tmp_path / "net")
     same = estimators.NetClassifier.load(tmp_path / "net", epochs=5)
     assert (same.epochs, same.optimizer, same.learning_rate) == (5, "sgd", 0.05)
-    assert list(same.feature_names_in_) == list("abc") and same.layers is None
+    assert list(same.feature_names_in_) == list("abc") and same.layers[0].units == 4
     with pytest.raises(ValueError, match="no multilayer perceptron"):
         estimators.NetClassifier([pf.layers.Dropout(0.1)], epochs=1).fit(X, NUMBERS).save(
             tmp_path / "net"

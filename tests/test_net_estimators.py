@@ -537,6 +537,205 @@ def test_parameters_of_parts_are_parameters():
     assert deep.layers[0].layer.units == 6
 
 
+def scores_of(net, x, y):
+    return cross_val_score(net, x, y, cv=StratifiedKFold(5, shuffle=True, random_state=0)).mean()
+
+
+SAME = {
+    "layers__0__units": 100,
+    "layers__0__activation": "relu",
+    "optimizer__learning_rate": 2e-3,
+    "optimizer__epsilon": 1e-8,
+}
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_setting_a_part_of_the_defaults_leaves_the_other_defaults(name):
+    """The scaling of the features, and the weight decay that goes by the rows."""
+    x, y = load_wine(return_X_y=True)
+    wanted = NetClassifier(random_state=0, epochs=20, tol=None).fit(x, y).predict_proba(x)
+    net = NetClassifier(random_state=0, epochs=20, tol=None).set_params(**{name: SAME[name]})
+    assert np.array_equal(net.fit(x, y).predict_proba(x), wanted)
+    assert np.array_equal(clone(net).fit(x, y).predict_proba(x), wanted)
+    search = GridSearchCV(NetClassifier(random_state=0, epochs=20, tol=None), {name: [SAME[name]]})
+    assert np.array_equal(search.fit(x, y).best_estimator_.predict_proba(x), wanted)
+    everything = NetClassifier(random_state=0, epochs=20, tol=None)
+    everything.set_params(**everything.get_params())
+    assert np.array_equal(everything.fit(x, y).predict_proba(x), wanted)
+
+
+def test_raw_features_are_scaled_also_before_other_default_layers():
+    x, y = load_wine(return_X_y=True)
+    assert scores_of(NetClassifier(random_state=0).set_params(layers__0__units=50), x, y) > 0.93
+    scaled = NetClassifier([Dense(50, activation="relu")], scale_features=True, random_state=0)
+    assert scores_of(scaled, x, y) > 0.93
+    plain = NetClassifier(scale_features=False).set_params(layers__0__units=50)
+    assert not plain.scale_features and len(plain.set_params(epochs=1).fit(x, y).model_.layers) == 2
+
+
+def test_layers_that_build_fn_makes_are_nobodys_parameters():
+    net = NetClassifier(build_fn=small)
+    assert not [name for name in net.get_params() if name.startswith("layers__")]
+    with pytest.raises(ValueError, match="there are 0 of them"):
+        net.set_params(layers__0__units=5)
+    scaled = NetClassifier(build_fn=small, scale_features=True, epochs=1, tol=None).fit(100 * X, Y)
+    assert type(scaled.model_.layers[0]).__name__ == "BatchNorm"
+
+
+def test_weight_decay_in_place_of_the_optimizers():
+    def decay(net):
+        return net.set_params(epochs=1, tol=None).fit(X, Y)._trainer.optimizer.weight_decay
+
+    assert decay(NetClassifier()) == 1.0  # 150 rows
+    assert decay(NetClassifier(weight_decay=0.3)) == 0.3
+    assert decay(NetClassifier(weight_decay=None)) == 0.1
+    assert decay(NetClassifier(optimizer="adamw")) == pf.optimizers.AdamW().weight_decay
+    assert decay(NetClassifier(optimizer="adamw", weight_decay="prior")) == 1.0
+    assert decay(NetClassifier().set_params(optimizer__weight_decay=0.2)) == 0.2
+    both = {"optimizer__weight_decay": 0.2, "optimizer__epsilon": 1e-7}
+    assert decay(NetClassifier().set_params(**both)) == 0.2
+    assert decay(NetClassifier().set_params(**dict(reversed(both.items())))) == 0.2
+    warm = NetClassifier(weight_decay=0.3, warm_start=True)
+    assert [decay(warm), decay(warm.set_params(weight_decay=None))] == [0.3, 0.1]
+    with pytest.raises(ValueError, match="weight_decay=0.1: Rprop has none"):
+        NetClassifier(optimizer="rprop", weight_decay=0.1).fit(X, Y)
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "weight_decay"])
+def test_what_another_parameter_stands_for_is_not_set_in_vain(name):
+    net = NetClassifier(optimizer=pf.optimizers.AdamW(0.01), **{name: 0.5})
+    with pytest.raises(ValueError, match=f"optimizer__{name} would have no effect.*{name}=0.5"):
+        net.set_params(**{f"optimizer__{name}": 0.25})
+    net.set_params(**{name: None, f"optimizer__{name}": 0.25})
+    assert getattr(net.optimizer, name) == 0.25
+    kept = NetClassifier(optimizer=pf.optimizers.AdamW(0.01), **{name: 0.5})
+    kept.set_params(**kept.get_params())
+    assert getattr(kept, name) == 0.5
+
+
+@pytest.mark.parametrize("optimizer", ["auto", "adam", pf.optimizers.SGD(0.1)])
+def test_a_learning_rate_that_is_set_back_is_the_optimizers_own(optimizer):
+    def steps(net, *rates):
+        for rate in rates:
+            net.set_params(learning_rate=rate).fit(X, Y)
+        return net.predict_proba(X)
+
+    given = {"optimizer": optimizer, "warm_start": True, "random_state": 0}
+    given |= {"epochs": 2, "tol": None}
+    once = steps(NetClassifier(**given), 0.0, None)
+    assert not np.array_equal(once, steps(NetClassifier(**given), 0.0, 0.0))
+    own = pf.optimizers.get(NetClassifier(**given)._optimizer()).learning_rate
+    assert np.array_equal(once, steps(NetClassifier(**given), 0.0, own))
+
+
+def test_lists_that_are_changed_in_place_count():
+    net = quick(epochs=2, warm_start=True, callbacks=[], metrics=[], tol=None).fit(X, Y)
+    net.metrics.append("accuracy")
+    net.callbacks.append(pf.callbacks.EarlyStopping("loss"))
+    net.fit(X, Y)
+    assert len(net.callbacks_) == 1 and "accuracy" in net.history_
+
+
+WRONG_RATES = ["fast", "warmup", [0.1], -1.0, float("nan"), {}]
+
+
+@pytest.mark.parametrize("rate", WRONG_RATES, ids=map(str, WRONG_RATES))
+def test_learning_rates_that_are_none(rate):
+    with pytest.raises(pf.PyframeError):
+        quick(learning_rate=rate, epochs=1).fit(X, Y)
+    with pytest.raises(pf.PyframeError):
+        pf.optimizers.Adam().learning_rate = rate
+
+
+def test_scaling_does_not_jump_at_a_deviation_of_one():
+    x = np.random.default_rng(0).normal(size=(100, 2)) * [1.0, 0.3] + [1000.0, 5.0]
+    y = (x[:, 1] > 5).astype(int)
+    found = []
+    for factor in (0.999, 1.001):
+        spread = (x - x.mean(0)) / x.std(0) * [factor, 0.3] + x.mean(0)
+        net = NetClassifier(epochs=1, tol=None, random_state=0).fit(spread, y)
+        inside = net.model_.layers[0].output
+        found.append(pf.compile(inside).run({net.model_.inputs[0]: spread}))
+    np.testing.assert_allclose(found[0], found[1], atol=0.02)
+    assert abs(found[0].mean(0)).max() < 5  # also of the mean of 1000
+
+
+def test_partial_fit_scales_by_all_batches_so_far():
+    x, y = load_wine(return_X_y=True)
+    parts = NetClassifier(random_state=0)
+    for rows in np.array_split(np.arange(len(x)), 9):  # sorted by class
+        parts.partial_fit(x[rows], y[rows], classes=[0, 1, 2])
+    scaling = parts.model_.layers[0]
+    kept = np.maximum(1 - x.std(0), 0) * np.minimum(x.mean(0), 10)
+    np.testing.assert_allclose(scaling.mean.value, x.mean(0) - kept, rtol=1e-9)
+    np.testing.assert_allclose(scaling.variance.value, np.maximum(x.var(0), 1), rtol=1e-9)
+    wide = x.std(0) > 1
+
+    def centers(net):
+        return net.model_.layers[0].mean.value[wide]
+
+    again = pickle.loads(pickle.dumps(parts)).partial_fit(x + 10, y)
+    np.testing.assert_allclose(centers(again), x.mean(0)[wide] + 5, rtol=1e-9)
+    whole = NetClassifier(epochs=1, tol=None).fit(x, y).partial_fit(x + 10, y)
+    np.testing.assert_allclose(centers(whole), x.mean(0)[wide], rtol=1e-9)
+    weights = np.r_[np.zeros(100), np.ones(len(x) - 100)]
+    weighted = NetClassifier(epochs=1, tol=None).fit(x, y, weights)
+    still_wide = x[100:].std(0)[wide] > 1
+    np.testing.assert_allclose(
+        centers(weighted)[still_wide], x[100:].mean(0)[wide][still_wide], rtol=1e-9
+    )
+
+
+def test_a_fit_that_fails_leaves_the_scaling_as_it_was():
+    net = NetClassifier(random_state=0).partial_fit(X, Y, classes=[0, 1, 2])
+    before = net._scaling.total
+    with pytest.raises(ValueError, match="unseen"):
+        net.partial_fit(X, Y + 9)
+    assert net._scaling.total == before == 150
+
+
+MIXED = [[1, "a"] * 75, np.array([1, "a"] * 75, object), [True, "a"] * 75, [1.5, "a"] * 75]
+
+
+@pytest.mark.parametrize("labels", MIXED, ids=["list", "objects", "booleans", "floats"])
+def test_labels_of_several_types_are_refused_with_words(labels):
+    if isinstance(labels, list) and labels[0] == 1:
+        labels = np.array(labels, object)
+    labels = np.array(labels, object)
+    with pytest.raises(pf.PyframeError, match=r"labels of several types.*str"):
+        NetClassifier(epochs=1).fit(X, labels)
+    with pytest.raises(pf.PyframeError, match=r"labels of several types.*str"):
+        NetClassifier(epochs=1).partial_fit(X, labels, classes=["a"])
+
+
+def two_spirals(rows, turns, seed=0):
+    radius = np.linspace(0.2, 1, rows)
+    angle = radius * turns * 2 * np.pi
+    one = np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1)
+    noise = np.random.default_rng(seed).normal(size=(2 * rows, 2)) * 0.01
+    return np.r_[one, -one] + noise, np.arange(2 * rows) // rows
+
+
+def test_a_plateau_is_not_taken_for_the_end():
+    """scikit-learn's MLPClassifier gets 0.67 of these right with its defaults."""
+    (x, y), unseen = two_spirals(200, 1.5), two_spirals(500, 1.5, seed=1)
+    assert NetClassifier(random_state=0).fit(x, y).score(*unseen) > 0.9
+    layers = [Dense(64, activation="relu"), Dense(64, activation="relu")]
+    (x, y), unseen = two_spirals(500, 2), two_spirals(500, 2, seed=1)
+    assert NetClassifier(layers, random_state=0).fit(x, y).score(*unseen) > 0.99
+
+
+def test_a_deep_network_has_the_time_to_leave_its_plateau():
+    """With 10 epochs to wait, this ends after 25, at 0.56."""
+    draw = np.random.default_rng(0)
+    angle = np.sqrt(draw.random(250)) * 780 * 2 * np.pi / 360
+    one = np.stack([-np.cos(angle) * angle, np.sin(angle) * angle], 1) + draw.random((250, 2)) * 0.5
+    x, y = np.r_[one, -one], np.arange(500) // 250
+    layers = [Dense(64, activation="relu") for _ in range(3)]
+    found = [NetClassifier(layers, random_state=seed).fit(x, y).score(x, y) for seed in (0, 1)]
+    assert min(found) > 0.95
+
+
 WRONG_PARTS = {
     "optimizer__rate": "'rate' for AdamW.* It has learning_rate, ",
     "layers__7__units": "layers__7: there are 0 of them; there is 0, dense, 1, dense",

@@ -224,6 +224,12 @@ def test_a_graph_that_cannot_be_read_is_refused():
 # ---- steps ----
 
 
+@pytest.mark.parametrize("nothing", [{}, [], ()])
+def test_a_graph_of_no_nodes_is_refused(nothing):
+    with pytest.raises(pf.errors.ArgumentError, match="nothing to draw"):
+        plotting.draw_graph(nothing)
+
+
 def test_forward_steps_colour_one_more_node_each():
     order = lesson_order()
     figure = plotting.forward_steps(order.plan)

@@ -231,6 +231,118 @@ def test_inputs_that_a_constructor_has_kept_have_values_and_gradients():
         assert (gradients[w] == 2 * w.value).all()
 
 
+class Squared(pf.Node):
+    def __init__(self, x):
+        pf.Node.__init__(self, [x])
+        self.x = x
+
+    def forward(self):
+        self.value = self.x.value**2
+
+    def backward(self):
+        for n in self.outputs:
+            self.gradients[self.x] = n.gradients[self] * 2 * self.x.value
+
+
+class Thrice(Squared):
+    """3 x^2, of what it is derived from."""
+
+    def forward(self):
+        assert isinstance(self, Squared)
+        super().forward()
+        self.value = 3 * self.value
+
+    def backward(self):
+        super().backward()
+        self.gradients[self.x] = 3 * self.gradients[self.x]
+
+
+class TakesAList(pf.Node):
+    def __init__(self, nodes):
+        pf.Node.__init__(self, nodes)
+
+    def forward(self):
+        self.value = self.inputs[0].value * self.inputs[1].value
+
+    def backward(self):
+        one, other = self.inputs
+        for n in self.outputs:
+            self.gradients[one] = n.gradients[self] * other.value
+            self.gradients[other] = n.gradients[self] * one.value
+
+
+class OneByOne(TakesAList):
+    def __init__(self, x, k):
+        pf.Node.__init__(self, [x, k])
+        self.x, self.k, self.both = x, k, [x, k]
+
+
+def test_super_in_a_node_of_the_lessons():
+    w = pf.Parameter([[0.3, -1.0]], name="w", dtype="float64")
+    loss, gradients = pf.compile(pf.Sum(Thrice(w))).loss_and_gradients({})
+    assert np.isclose(loss, 3 * (w.value**2).sum())
+    np.testing.assert_allclose(gradients[w], 6 * w.value)
+
+
+@pytest.mark.parametrize("method", ["forward", "backward"])
+def test_super_that_gets_to_nothing_says_so(method):
+    class Base(pf.Node):
+        def forward(self):
+            if method == "forward":
+                super().forward()
+            self.value = self.inputs[0].value
+
+        def backward(self):
+            super().backward()
+
+    w = pf.Parameter([[0.3, -1.0]], name="w")
+    with pytest.raises(pf.GraphError, match=rf"super\(\).{method}\(\) gets to pyframe.Node"):
+        pf.compile(pf.Sum(Base(w))).loss_and_gradients({})
+
+
+def model_of(cls):
+    x = pf.Placeholder("x", shape=(None, 2))
+    k = pf.layers.Dense(2)(x)
+    node = cls(x) if cls in (KeepsItsInput, Thrice) else None
+    if node is None:
+        node = cls([x, k]) if cls is TakesAList else cls(x, k)
+    return pf.Model(inputs=[x], outputs=[pf.layers.Dense(1)(node)])
+
+
+@pytest.mark.parametrize("cls", [Thrice, TakesAList, OneByOne])
+def test_nodes_of_the_lesson_in_files(cls, tmp_path):
+    model, x = model_of(cls), np.ones((3, 2))
+    pf.Trainer(model).fit(x, x[:, 0], 2, verbose=0)
+    model.save(tmp_path / "m")
+    with pytest.raises(pf.errors.CheckpointError, match=f'custom_ops={{"{cls.__name__}"'):
+        pf.load(tmp_path / "m")
+    loaded = pf.load(tmp_path / "m", custom_ops={cls.__name__: cls})
+    np.testing.assert_array_equal(loaded.predict(x), model.predict(x))
+    pf.Trainer(loaded).fit(x, x[:, 0], 2, verbose=0)
+    loaded.save(tmp_path / "again")
+    names = [node.name for node in loaded.graph.order]
+    assert names == [node.name for node in model.graph.order]
+
+
+def test_what_a_node_keeps_besides_its_inputs_is_still_refused(tmp_path):
+    with pytest.raises(pf.errors.CheckpointError, match="keeps all, which would be lost"):
+        model_of(KeepsItsInput).save(tmp_path / "m")
+
+
+def test_a_constructor_that_changes_the_inputs_is_refused(tmp_path):
+    class Swapped(OneByOne):
+        pass
+
+    model_of(Swapped).save(tmp_path / "m")
+
+    class Other(OneByOne):
+        def __init__(self, x, k):
+            pf.Node.__init__(self, [k, x])
+
+    with pytest.raises(pf.errors.CheckpointError, match="gives it other inputs"):
+        pf.load(tmp_path / "m", custom_ops={"Swapped": Other})
+
+
 def test_gradients_of_what_is_no_input_are_refused():
     class Lost(KeepsItsInput):
         def backward(self):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -569,6 +571,187 @@ def test_what_cannot_go_on_says_why(tmp_path, monkeypatch):
     TabularModel(**QUICK).fit(PRICES, "price").save(path)
     with pytest.raises(CheckpointError, match="no training of a table"):
         TabularModel(**QUICK).fit(PRICES, "price", training=path, resume=True)
+
+
+def commands_of_the_readme():
+    """Return the commands of the README that begin with "pyframe train" or go on from there."""
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    section = text[text.index("**From a CSV.**") : text.index("**Your own nodes.**")]
+    lines = re.findall(r"^\$ (.+)$", section, re.M)
+    return [shlex.split(line) for line in lines if line.startswith("pyframe ")]
+
+
+@pytest.mark.docs
+def test_the_readme_from_a_csv_to_predictions(tmp_path, monkeypatch, capsys):
+    """Train, predict; train and watch, stop, resume."""
+    pytest.importorskip("tensorboardX")
+    monkeypatch.chdir(tmp_path)
+    PRICES.to_csv("prices.csv", index=False)
+    PRICES.drop(columns="price").to_csv("new.csv", index=False)
+    train, predict, watched, resumed = commands_of_the_readme()
+    assert cli.main([*train[1:], "--quiet"]) == 0
+    capsys.readouterr()
+    assert predict[-2] == ">" and cli.main(predict[1:-2]) == 0
+    predicted = capsys.readouterr().out.splitlines()
+    assert predicted[0] == "prediction" and len(predicted) == len(PRICES) + 1
+    with monkeypatch.context() as patch:
+        stopping_at(patch, "early stopping", 3)
+        assert cli.main([*watched[1:], "--log", "log.csv"]) == 130
+    assert "--resume goes on" in capsys.readouterr().err and "--resume" in resumed
+    assert list(Path("runs").glob("events*")) and len(Path("log.csv").read_text().split()) == 5
+    assert cli.main([*resumed[1:], "--log", "log.csv"]) == 0
+    history = TabularModel.load("watched.pyframe").history_
+    assert len(Path("log.csv").read_text().split()) == 1 + len(history["val_loss"])
+    assert TabularModel.load("watched.pyframe").history_ == TabularModel.load(train[-1]).history_
+
+
+def test_logs_of_the_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    PRICES.to_csv("t.csv", index=False)
+    train = ["train", "t.csv", "--target", "price", "--layers", "8", "--epochs", "2", "--quiet"]
+    assert cli.main([*train, "--log", "log.jsonl"]) == 0
+    first = json.loads(Path("log.jsonl").read_text().splitlines()[0])
+    assert "val_loss" in first
+    assert cli.main([*train, "--log", "log.txt"]) == 1
+    assert "must end in .csv or .jsonl" in capsys.readouterr().err
+    Path("file").touch()
+    for option in (["--log", "file/log.csv"], ["--tensorboard", "file/runs"]):
+        assert cli.main([*train, *option]) == 1
+        assert "file" in capsys.readouterr().err
+
+
+BETWEEN = ["_scores", "_history", "_trainer", "_go_on"]
+
+
+@pytest.mark.parametrize("name", BETWEEN)
+@pytest.mark.parametrize("kept", [True, False])
+def test_ctrl_c_between_the_two_fits_loses_no_epoch(name, kept, tmp_path, monkeypatch):
+    given = {"layers": (16,), "epochs": 40, "patience": 5, "random_state": 3}
+    whole = TabularModel(**given).fit(PRICES, "price")
+    path = tmp_path / "m.training" if kept else None
+    once, calls = getattr(TabularModel, name), []
+
+    def pressed(self, *arguments):
+        calls.append(name)
+        if len(calls) == (2 if name == "_trainer" else 1):
+            signal.raise_signal(signal.SIGINT)
+        return once(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TabularModel, name, pressed)
+        stopped = TabularModel(**given).fit(PRICES, "price", training=path)
+    assert stopped.interrupted_ and stopped.scores_ == whole.scores_
+    stopped.predict(PRICES)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if kept:
+        again = TabularModel(**given).fit(PRICES, "price", training=path, resume=True)
+        assert np.array_equal(again.predict(PRICES), whole.predict(PRICES))
+
+
+def test_ctrl_c_at_the_very_end_comes_out_when_all_is_there(tmp_path, monkeypatch):
+    def removed(self):
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(resuming.Resumption, "remove", removed)
+    model = TabularModel(**QUICK)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(PRICES, "price")
+    assert not model.interrupted_ and len(model.predict(PRICES)) == len(PRICES)
+
+
+@pytest.mark.parametrize("when", ["save", "read_table"])
+def test_ctrl_c_while_the_command_saves(when, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    PRICES.to_csv("t.csv", index=False)
+    once = TabularModel.save
+
+    def pressed(self, path):
+        signal.raise_signal(signal.SIGINT)
+        once(self, path)
+
+    monkeypatch.setattr(TabularModel, "save", pressed)
+    train = ["train", "t.csv", "--target", "price", "--layers", "8", "--epochs", "3", "--quiet"]
+    assert cli.main(train) == 130
+    assert TabularModel.load("model.pyframe").n_iter_ == 3
+    assert '"epochs"' in capsys.readouterr().out or Path("model.pyframe").exists()
+
+
+def test_a_state_that_cannot_be_written_loses_nothing(tmp_path, monkeypatch):
+    def full(self, path):
+        raise OSError(28, "No space left on device", str(path))
+
+    path = tmp_path / "m.training"
+    stopping_at(monkeypatch, "early stopping", 3)
+    monkeypatch.setattr(pf.Trainer, "save", full)
+    with pytest.warns(UserWarning, match="cannot be resumed.*No space left"):
+        stopped = TabularModel(**QUICK).fit(PRICES, "price", training=path)
+    assert stopped.interrupted_ and stopped.n_iter_ == 4 and stopped.scores_
+    stopped.save(tmp_path / "m")
+
+
+def test_a_model_that_cannot_be_written_where_it_should_is_somewhere(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    PRICES.to_csv("t.csv", index=False)
+    once = TabularModel.save
+
+    def full(self, path):
+        if Path(path).name == "model.pyframe":
+            raise OSError(28, "No space left on device", str(path))
+        once(self, path)
+
+    monkeypatch.setattr(TabularModel, "save", full)
+    train = ["train", "t.csv", "--target", "price", "--layers", "8", "--epochs", "3", "--quiet"]
+    assert cli.main(train) == 1
+    said = capsys.readouterr().err
+    where = re.search(r"the model is in (\S+) instead", said)
+    assert where is not None and TabularModel.load(where[1]).n_iter_ == 3
+
+
+def test_the_state_of_a_stopped_training_is_not_overwritten(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    PRICES.to_csv("t.csv", index=False)
+    train = ["train", "t.csv", "--target", "price", "--layers", "16", "--epochs", "9", "--quiet"]
+    state = Path("model.pyframe.training")
+    with monkeypatch.context() as patch:
+        stopping_at(patch, "early stopping", 3)
+        assert cli.main(train) == 130
+    before = state.read_bytes()
+    assert cli.main(train) == 1 and state.read_bytes() == before
+    assert "--resume goes on with it" in capsys.readouterr().err
+    with pytest.raises(ArgumentError, match=r"model.pyframe.training is there"):
+        TabularModel(**QUICK).fit(PRICES, "price", training=state)
+    with pytest.raises(ArgumentError, match=r"t.csv is there"):  # it would be removed at the end
+        TabularModel(**QUICK).fit(PRICES, "price", training="t.csv")
+    assert cli.main([*train, "--resume"]) == 0 and not state.exists()
+
+
+def test_a_folder_in_the_place_of_the_state_is_found_before_the_training(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    PRICES.to_csv("t.csv", index=False)
+    Path("model.pyframe.training").mkdir()
+    assert cli.main(["train", "t.csv", "--target", "price", "--epochs", "1"]) == 1
+    assert "model.pyframe.training" in capsys.readouterr().err
+
+
+def test_a_fit_after_loading_is_the_fit_of_before(tmp_path):
+    given = {"layers": (16,), "epochs": 12, "patience": 2, "random_state": 3, "validation": 0.3}
+    given |= {"optimizer": "sgd", "learning_rate": 0.02, "max_categories": 2}
+    given |= {"kinds": {"open": "left out"}, "label_smoothing": 0.0}
+    model = TabularModel(**given).fit(PRICES, "price")
+    model.save(tmp_path / "m")
+    again = TabularModel.load(tmp_path / "m")
+    assert again.get_params() == {**model.get_params(), "target": "price"}
+    assert np.array_equal(again.fit(PRICES).predict(PRICES), model.predict(PRICES))
+
+    class Own(pf.optimizers.SGD):
+        pass
+
+    TabularModel(**{**given, "optimizer": Own(0.1)}).fit(PRICES, "price").save(tmp_path / "m")
+    with pytest.raises(CheckpointError, match="does not hold its optimizer"):
+        TabularModel.load(tmp_path / "m").fit(PRICES)
 
 
 def test_the_command_goes_on(tmp_path, monkeypatch, capsys):

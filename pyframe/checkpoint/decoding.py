@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -183,7 +184,7 @@ class Decoder:
                 )
             node: Node = new_op(cls, inputs, states, attributes, _name(record["name"]))
         else:
-            node = cls(*inputs, name=_name(record["name"]), **attributes)
+            node = _python_node(cls, inputs, _name(record["name"]), attributes)
         return node
 
     def look_up(self, kind: str, name: str) -> Any:
@@ -246,6 +247,28 @@ class Decoder:
     def layer_parts(self, record: dict[str, Any]) -> tuple[list[Spec], dict[str, Parameter]]:
         own = {key: self.typed(i, Parameter) for key, i in record["parameters"].items()}
         return [_spec(s) for s in record["inputs"]], own
+
+
+def _python_node(
+    cls: type[Node], inputs: list[Any], name: str | None, attributes: dict[str, Any]
+) -> Node:
+    """Return a node written in Python, whose constructor may be the lesson's.
+
+    It takes the inputs one by one, or as a list, and maybe a name.
+    """
+    parameters = list(inspect.signature(cls).parameters.values())
+    kinds = {p.kind for p in parameters}
+    if "name" in [p.name for p in parameters] or inspect.Parameter.VAR_KEYWORD in kinds:
+        attributes = {**attributes, "name": name}
+    places = [
+        p for p in parameters if p.kind <= p.POSITIONAL_OR_KEYWORD and p.name not in attributes
+    ]
+    in_list = len(places) == 1 < len(inputs) and inspect.Parameter.VAR_POSITIONAL not in kinds
+    node = cls(*([inputs] if in_list else inputs), **attributes)
+    if list(node.inputs) != inputs:
+        raise ArgumentError(f"the constructor of {cls.__name__} gives it other inputs")
+    node.name = name
+    return node
 
 
 def _output_shape(record: dict[str, Any]) -> Shape | None:

@@ -131,7 +131,7 @@ class Encoder:
         else:
             config = getattr(node, "config", None)
             attributes = dict(config()) if callable(config) else {}
-            kept = set() if callable(config) else set(vars(node))
+            kept = set() if callable(config) else _kept(node)
         kept -= INCIDENTAL
         if kept:
             raise CheckpointError(
@@ -178,6 +178,18 @@ class Encoder:
 
 class _LostError(Exception):
     """A layer among the arguments of another one has some that cannot be saved."""
+
+
+def _kept(node: Node) -> set[str]:
+    """Return the attributes of a node but those that are its inputs, which it gets anew."""
+    inputs = [given for v in node.inputs if v is not None for given in (v, v.node)]
+
+    def is_input(value: Any) -> bool:
+        if isinstance(value, list | tuple):
+            return bool(value) and all(map(is_input, value))
+        return any(value is given for given in inputs)
+
+    return {name for name, value in vars(node).items() if not is_input(value)}
 
 
 def arguments_of(layer: Layer) -> dict[str, Any] | None:

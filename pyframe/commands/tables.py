@@ -24,6 +24,7 @@ EXAMPLES = {
   pyframe train prices.csv --target price
   pyframe train prices.csv --target price --layers 128,64 --epochs 500 --out prices.pyframe
   pyframe train prices.csv --target price --resume    # after Ctrl-C
+  pyframe train prices.csv --target price --tensorboard runs
   zcat big.csv.gz | pyframe train - --target label --task classification --json""",
     "predict": """examples:
   pyframe predict model.pyframe new.csv > predicted.csv
@@ -62,6 +63,10 @@ def add(commands: Commands) -> None:
         "--resume", action="store_true",
         help="go on with a training that Ctrl-C has stopped, from FILE.training",
     )  # fmt: skip
+    train.add_argument(
+        "--tensorboard", type=Path, metavar="DIR", help="for TensorBoard: tensorboard --logdir DIR"
+    )
+    train.add_argument("--log", type=Path, metavar="FILE", help="a line an epoch: .csv or .jsonl")
     train.add_argument("--plot", type=Path, metavar="DIR", help="draw the losses there")
     train.add_argument("--quiet", action="store_true", help="no progress")
     predict = _command(commands, "predict", _predict, "predict the target of new rows", data=True)
@@ -165,7 +170,15 @@ def _train(arguments: argparse.Namespace) -> int:
         raise ArgumentError(
             f"there is nothing to resume: no {state}, which Ctrl-C leaves; train without --resume"
         )
-    with _notices():
+    if not arguments.resume and state.exists():
+        raise ArgumentError(
+            f"{state} is there, of a training that was stopped: --resume goes on with it; remove "
+            "the file, or choose another --out, to begin anew"
+        )
+    _check_writable(state)
+    callbacks = _callbacks(arguments)
+    table = tabular.read_table(arguments.data)
+    with _notices(), tabular.holding():  # so that Ctrl-C before the file is written loses nothing
         model = tabular.TabularModel(
             arguments.layers,
             task=arguments.task,
@@ -178,12 +191,35 @@ def _train(arguments: argparse.Namespace) -> int:
             random_state=arguments.seed,
             verbose=0 if arguments.quiet else 1,
         ).fit(
-            tabular.read_table(arguments.data),
+            table,
             arguments.target,
             training=state,
             resume=arguments.resume,
+            callbacks=callbacks,
         )
-        model.save(arguments.out)
+        _save(model, arguments.out)
+        _tell(model, arguments, state)
+    return INTERRUPTED if model.interrupted_ else 0
+
+
+def _callbacks(arguments: argparse.Namespace) -> list[Any]:
+    """Return what writes down the epochs of a training."""
+    from pyframe.callbacks import CSVLogger, JSONLogger, TensorBoard
+
+    made: list[Any] = []
+    if arguments.tensorboard is not None:
+        require_extra("tensorboardX", "tensorboard")
+        made.append(TensorBoard(arguments.tensorboard))
+    if arguments.log is not None:
+        if arguments.log.suffix not in (".csv", ".jsonl"):
+            raise ArgumentError(f"--log {arguments.log}: it must end in .csv or .jsonl")
+        logger = CSVLogger if arguments.log.suffix == ".csv" else JSONLogger
+        made.append(logger(arguments.log))
+    return made
+
+
+def _tell(model: Any, arguments: argparse.Namespace, state: Path) -> None:
+    """Say what came of a training."""
     if model.interrupted_:
         what = "the best" if arguments.validation else "what was learnt"
         more = f"; the same command with --resume goes on from {state}" if state.exists() else ""
@@ -205,7 +241,18 @@ def _train(arguments: argparse.Namespace) -> int:
         ),
     }
     print(_shown(result, arguments.json))
-    return INTERRUPTED if model.interrupted_ else 0
+
+
+def _save(model: Any, out: Path) -> None:
+    """Write a model; if its place has become unwritable meanwhile, to another one."""
+    try:
+        model.save(out)
+    except OSError as error:
+        raise_if_signalled(error)
+        other = Path(tempfile.gettempdir()) / f"{out.stem}-{os.getpid()}{out.suffix}"
+        model.save(other)
+        what = f"{error.strerror}; the model is in {other} instead"
+        raise OSError(error.errno, what, str(out)) from error
 
 
 def _predict(arguments: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator
 
 from pyframe import callbacks, optimizers
 from pyframe.callbacks import Callback
+from pyframe.checkpoint.arguments import require
 from pyframe.layers import Layer
 from pyframe.layers.base import snake_case, unbuilt
 from pyframe.optimizers import Optimizer
@@ -54,6 +55,8 @@ class Reaching(BaseEstimator):  # type: ignore[misc]
     """
 
     optimizer: Any
+    weight_decay: Any
+    scale_features: Any
     callbacks: Sequence[Any]
 
     def _optimizer(self) -> Any:
@@ -62,6 +65,14 @@ class Reaching(BaseEstimator):  # type: ignore[misc]
 
     def _described(self) -> Sequence[Layer]:
         """Return the layers that were given, or stand for none."""
+        raise NotImplementedError
+
+    def _scales(self) -> bool:
+        """Return whether the network begins with a scaling of the features."""
+        raise NotImplementedError
+
+    def _has_prior(self) -> bool:
+        """Return whether the weight decay goes by the number of rows."""
         raise NotImplementedError
 
     def _parts(self) -> Iterator[tuple[str, Any]]:
@@ -79,6 +90,8 @@ class Reaching(BaseEstimator):  # type: ignore[misc]
         if deep:
             for prefix, part in self._parts():
                 params |= {f"{prefix}__{name}": value for name, value in settings(part).items()}
+            if self._has_prior():  # that of the optimizer is not it
+                params.pop("optimizer__weight_decay", None)
         return params
 
     def set_params(self, **params: Any) -> Self:
@@ -87,8 +100,9 @@ class Reaching(BaseEstimator):  # type: ignore[misc]
         super().set_params(**{key: value for key, value in params.items() if key not in deep})
         for key, value in deep.items():
             part, _, rest = key.partition("__")
+            require(self, part)
             if part == "optimizer":
-                self.optimizer = changed(optimizers.get(self._optimizer()), rest, value)
+                self._set_optimizer(rest, value)
                 continue
             parts = list(self._described() if part == "layers" else self.callbacks)
             which, deeper, rest = rest.partition("__")
@@ -96,10 +110,32 @@ class Reaching(BaseEstimator):  # type: ignore[misc]
             if deeper:
                 value = changed(_instance(parts[at]), rest, value)
             parts[at] = value
+            if part == "layers" and self.scale_features == "auto":
+                self.scale_features = self._scales()  # as before: the layers are still these
             setattr(self, part, parts)
         return self
 
+    def _set_optimizer(self, name: str, value: Any) -> None:
+        """Set a parameter of the optimizer, and have the others be what they were."""
+        before = optimizers.get(self._optimizer())
+        made = changed(before, name, value)
+        if name in INSTEAD:
+            own = getattr(self, name)
+            if own not in ("auto", "prior", None):
+                if getattr(made, name) == getattr(before, name):
+                    return
+                raise ValueError(
+                    f"optimizer__{name} would have no effect, since {name}={own!r} stands for it: "
+                    f"set that, or {name}=None as well"
+                )
+        if name == "weight_decay":
+            self.weight_decay = None
+        elif self.weight_decay == "auto" and self._has_prior():
+            self.weight_decay = "prior"
+        self.optimizer = made
 
+
+INSTEAD = ("learning_rate", "weight_decay")  # of an estimator, in place of the optimizer's
 LISTS = ("layers__", "callbacks__")
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-import os
 import sys
+from collections.abc import Mapping
 from numbers import Real
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from scipy.sparse import issparse
@@ -21,19 +21,19 @@ from sklearn.utils._param_validation import Interval, StrOptions, validate_param
 from sklearn.utils.validation import (
     _check_sample_weight,
     _check_y,
-    check_is_fitted,
     validate_data,
 )
 
+from pyframe.checkpoint.arguments import Lost, require
 from pyframe.errors import warn
-from pyframe.estimators import _files
 from pyframe.estimators._epochs import Epochs, Schedule
+from pyframe.estimators._files import Filed
 from pyframe.estimators._multilayer import Multilayer
 from pyframe.estimators._weights import sample_weights
 from pyframe.estimators._whole import fitting, twin
 from pyframe.graph.arrays import unmasked
 from pyframe.layers import Dense
-from pyframe.model import Sequential
+from pyframe.model import Model, Sequential
 from pyframe.optimizers import SGD, Adam, Optimizer
 from pyframe.outcomes import Outcome, named
 from pyframe.plugins.registry import registries
@@ -41,6 +41,7 @@ from pyframe.training.progress import say
 
 # What scikit-learn calls them, and what they are called here.
 ACTIVATIONS = {"identity": None, "logistic": "sigmoid", "softmax": "softmax", "exp": "exp"}
+ENDS = {"classes": "softmax", "labels": "sigmoid", "values": None}  # by what an output gives
 
 
 class _Networks:
@@ -62,9 +63,10 @@ class _Networks:
         self.fits = 0
 
 
-class _Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
+class _Trained(Filed, BaseMultilayerPerceptron):  # type: ignore[misc]
     """The part of both estimators that is pyframe's; the rest is scikit-learn's."""
 
+    _kind = "perceptron"
     _networks: _Networks | None = None
     _is_training = False
     _no_improvement_count: int
@@ -72,6 +74,7 @@ class _Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
 
     def _validate_params(self) -> None:
         """Check the parameters as scikit-learn does; registered names are accepted too."""
+        require(self)
         names = {
             kind: {*registries[kind].names(), *registries[kind].aliases()}
             for kind in ("ops", "losses", "optimizers")
@@ -110,7 +113,8 @@ class _Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
         return {
             "activation": self.activation,
             "link": self.out_activation_,
-            "loss": self.loss,
+            # Without that of a file, predictions are the same.
+            "loss": type(self)().loss if isinstance(self.loss, Lost) else self.loss,
             "alpha": self.alpha,
             "dropout": self.dropout,
             "sparse": sparse,
@@ -134,7 +138,7 @@ class _Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
     def _new_optimizer(self) -> Any:
         if isinstance(self.optimizer, str):
             return registries["optimizers"].get(self.optimizer)(self.learning_rate_init)
-        if self.optimizer is not None:
+        if self.optimizer is not None and not isinstance(self.optimizer, Lost):
             return copy.deepcopy(self.optimizer)
         if self.solver == "adam":
             return Adam(
@@ -152,6 +156,7 @@ class _Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
     # ---- fitting ----
 
     def _fit(self, X: Any, y: Any, sample_weight: Any = None, incremental: bool = False) -> Any:  # noqa: N803
+        require(self)  # also of partial_fit, whose parameters nobody checks
         X, y = unmasked(X, "X"), unmasked(y, "y")  # noqa: N806
         with fitting(self) as worker:
             if not incremental or worker._networks is None:
@@ -300,21 +305,7 @@ class _Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
 
     # ---- files ----
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the fitted network, with its classes, to a file that `load` and `pf.load` read.
-
-        Of the parameters those are in it that are numbers, texts or lists of them.
-
-        Parameters
-        ----------
-        path : path-like
-
-        Raises
-        ------
-        CheckpointError
-            If the activation is a function, of which a file cannot hold the code.
-        """
-        check_is_fitted(self)
+    def _as_model(self) -> Model:
         hidden = ACTIVATIONS.get(self.activation, self.activation)
         ends = [hidden] * (len(self.coefs_) - 1) + [ACTIVATIONS[self.out_activation_]]
         dtype = self.coefs_[0].dtype
@@ -324,34 +315,29 @@ class _Trained(BaseMultilayerPerceptron):  # type: ignore[misc]
             made = layer.own_parameters()
             made["weight"].value, made["bias"].value = weight, bias
         model.outcomes = [self._outcome()]
-        _files.save(self, model, path)
+        return model
 
-    @classmethod
-    def load(cls, path: str | os.PathLike[str], **parameters: Any) -> Self:
-        """Return a fitted estimator with the network of a file that `save` has written.
-
-        Parameters
-        ----------
-        path : path-like
-        **parameters
-            Of the estimator, in place of those in the file: what the next fit goes by.
-
-        Raises
-        ------
-        CheckpointError, OSError
-            If the file is damaged or cannot be read.
-        ValueError
-            If it is not of an estimator of this kind.
-        """
-        net: Self
-        net, model = _files.read(cls, path, parameters)
-        layers = getattr(model, "layers", ())
+    def _take(self, model: Model, notes: Mapping[str, Any] | None, source: str) -> None:
+        layers: Any = getattr(model, "layers", ())
         if not layers or not all(isinstance(layer, Dense) and layer.bias for layer in layers):
-            raise ValueError(f"{os.fspath(path)} has a network that is no multilayer perceptron")
+            raise ValueError(f"{source} has a network that is no multilayer perceptron")
         coefs = [layer.own_parameters()["weight"].value.copy() for layer in layers]
-        net._take_meaning(model.outcomes[0], coefs[-1].shape[1])
-        net._begin_at(coefs, [layer.own_parameters()["bias"].value.copy() for layer in layers])
-        return net
+        self._take_meaning(model.outcomes[0], coefs[-1].shape[1])
+        if notes is None:
+            self._take_layers(layers, ENDS[model.outcomes[0].gives], source)
+        self._begin_at(coefs, [layer.own_parameters()["bias"].value.copy() for layer in layers])
+
+    def _take_layers(self, layers: list[Any], end: str | None, source: str) -> None:
+        """Have the parameters that describe the layers of a network."""
+        used = [layer.config()["activation"] for layer in layers]
+        hidden = {*used[:-1]} or {None}
+        if used[-1] != end or len(hidden) > 1:
+            raise ValueError(
+                f"{source} has a network with the activations {used}; this estimator has one kind "
+                f"of hidden layers, and ends in {end or 'none'}"
+            )
+        self.hidden_layer_sizes = tuple(layer.units for layer in layers[:-1])
+        self.activation = hidden.pop() or "identity"
 
     def _begin_at(self, coefs: list[Any], intercepts: list[Any]) -> None:
         """Set the attributes of an estimator that is to be trained from some weights on."""
@@ -515,6 +501,13 @@ class MLPClassifier(_Trained, neural_network.MLPClassifier):  # type: ignore[mis
         if outcome.gives not in ("classes", "labels"):
             raise ValueError("the network of this file was not trained to classify")
         several = outcome.classes is None
+        fits = several or (units == 1 if outcome.gives == "labels" else units > 2)
+        if not fits:
+            raise ValueError(
+                f"the network of this file has {units} output(s) for {len(outcome.classes or ())} "
+                "classes, and this estimator one for two and otherwise one for each; "
+                "pyframe.load(...).predict_classes, or the estimator that wrote it, reads it"
+            )
         labels = np.eye(units, dtype=int) if several else named(outcome.classes or ())
         self._label_binarizer = LabelBinarizer().fit(labels)
         self.classes_ = self._label_binarizer.classes_

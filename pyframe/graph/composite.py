@@ -51,6 +51,7 @@ class Composite:
         higher_is_better: bool | None = None,
         target_domain: str = "",
         target_shape: Callable[[Any], Any] | None = None,
+        of_values: bool = True,
     ) -> None:
         functools.update_wrapper(self, function)
         self.__name__: str = function.__name__
@@ -64,6 +65,7 @@ class Composite:
         self.listed_in, self.aliases = listed_in, tuple(aliases)
         self.higher_is_better = higher_is_better
         self.target_domain, self.target_shape = target_domain, target_shape
+        self.of_values = of_values
         self._function, self._cases = function, tuple(cases)
 
     def __call__(self, *inputs: Any, name: str | None = None, **attributes: Any) -> Value:
@@ -112,6 +114,7 @@ def composite(
         unless given. A loss may say in `target_domain` what its targets have to be: "unit", within
         [0, 1]; "shares", probabilities along the last axis; "counts", at least 0; or "signs", -1
         and 1; and `target_shape` gives their shape for that of the prediction, if it is another.
+        One of logits has `of_values` False, as a `Loss`.
 
     Examples
     --------

@@ -410,15 +410,25 @@ class Node(Value):
 
     def forward(self, *args: Any) -> Any:
         """Compute this node alone, from the values that its inputs have now."""
+        self._require_node("forward")
         if args:  # a plan calls it so
             raise self.lacks("forward(self, ctx, *inputs)")
         self.last_plan().forward_node(self)
 
     def backward(self, *args: Any) -> Any:
         """Compute the gradients that flow through this node alone."""
+        self._require_node("backward")
         if args:
             raise self.lacks("backward(self, ctx, *grads)")
         self.last_plan().backward_node(self)
+
+    def _require_node(self, method: str) -> None:
+        """Raise `GraphError` in a run of the lesson's forward or backward, by their super()."""
+        if stepwise.is_seen(self):
+            raise GraphError(
+                f"{self.label()}: super().{method}() gets to pyframe.Node, which computes nothing: "
+                "leave the call out"
+            )
 
     def lacks(self, method: str) -> GraphError:
         """Return the error for a method that a node written in Python has to define."""

@@ -43,6 +43,7 @@ def _logits_of(y: Any, y_hat: Any, loss: str) -> tuple[Value, Value]:
 
 @loss(
     "soft_cross_entropy",
+    of_values=False,
     target_domain="shares",
     element=_soft,
     sample=lambda draw: (*_shares(draw), {"label_smoothing": draw.choice([0.0, 0.1])}),
@@ -85,6 +86,7 @@ def SoftCrossEntropy(y: Value, y_hat: Value, label_smoothing: float = 0.0) -> Va
 
 @loss(
     "kl_divergence",
+    of_values=False,
     target_domain="shares",
     element=lambda y, x: _soft(y, x) + (y * np.log(np.maximum(y, LEAST))).sum(-1),
     sample=lambda draw: (*_shares(draw), {}),
@@ -136,6 +138,7 @@ def _draw_focal(draw: Any) -> tuple[Any, Any, dict[str, Any]]:
 
 @loss(
     "binary_focal_loss",
+    of_values=False,
     target_domain="unit",
     element=_focal,
     sample=_draw_focal,
@@ -182,6 +185,7 @@ def _positive_weight(y: Any, x: Any, pos_weight: Any = 1.0) -> Any:
 
 @loss(
     "weighted_binary_cross_entropy",
+    of_values=False,
     target_domain="unit",
     element=_positive_weight,
     sample=lambda draw: (*_zeros_and_ones(draw), {"pos_weight": draw.choice([1.0, 0.5, 4.0])}),
@@ -235,6 +239,7 @@ def _masks(y: Any, y_hat: Any, loss: str) -> tuple[Value, Value]:
 
 @loss(
     "dice_loss",
+    of_values=False,
     target_domain="unit",
     element=_dice,
     sample=_draw_dice,

@@ -164,6 +164,7 @@ class Optimizer(Strict):
     slots: dict[str, str] = {}
     _block: ClassVar[Block] = Block({})
     _attributes = dict.fromkeys(SETTABLE, "")
+    _checks = {"learning_rate": lambda rate: _rate(rate)}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

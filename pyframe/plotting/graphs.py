@@ -241,6 +241,11 @@ def _ends_of(graph: Mapping[Any, Any]) -> list[Value]:
 def _shown(graph: Graph) -> list[Node]:
     """Return the nodes that are drawn, in the order of computing."""
     order = [n for n in graph.order if not isinstance(n, Constant)]
+    if not order:
+        raise ArgumentError(
+            "there is nothing to draw: the graph has no nodes; pass a model, a plan, the node at "
+            "its end, or a dictionary such as {'x': ['linear'], 'linear': ['loss']}"
+        )
     if len(order) > MOST_NODES:
         raise ArgumentError(
             f"a picture of {len(order)} nodes cannot be read; draw a part of at most {MOST_NODES}"

@@ -11,5 +11,6 @@ require_extra("sklearn", "tabular")
 
 from pyframe.tabular.model import TabularModel  # noqa: E402
 from pyframe.tabular.reading import read_table  # noqa: E402
+from pyframe.tabular.resuming import holding  # noqa: E402
 
-__all__ = ["TabularModel", "read_table"]
+__all__ = ["TabularModel", "holding", "read_table"]

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from pyframe import checkpoint
 from pyframe.attributes import number, one_of, optional, whole
 from pyframe.callbacks import EarlyStopping
+from pyframe.checkpoint.arguments import pack, require, unpack
 from pyframe.checkpoint.schema import list_of, record, table_of, text
 from pyframe.data.held_out import held_out
 from pyframe.errors import (
@@ -44,7 +45,15 @@ from pyframe.tabular.columns import (
     learn,
     nearest,
 )
-from pyframe.tabular.resuming import EARLY, LAST, Resumption, Stage
+from pyframe.tabular.resuming import (
+    EARLY,
+    LAST,
+    Interruption,
+    Resumption,
+    Stage,
+    check_free,
+    holding,
+)
 from pyframe.training.trainer import Trainer
 
 KEY = "tabular"  # of what a model file keeps in its `extra`
@@ -189,6 +198,7 @@ class TabularModel(BaseEstimator):
         *,
         training: str | os.PathLike[str] | None = None,
         resume: bool = False,
+        callbacks: Sequence[Any] = (),
     ) -> Self:
         """Learn from a table.
 
@@ -198,16 +208,22 @@ class TabularModel(BaseEstimator):
         y : array_like (n,), or str, optional
             The target, or the name of its column in X. Rows without one are left out.
         training : path-like, optional
-            A file that Ctrl-C writes the state of the training to; it is removed at the end.
+            A file that Ctrl-C writes the state of the training to; it is removed at the end. One
+            that is there already is refused, unless it is to be resumed from.
         resume : bool, default False
             Go on with the training in that file, on the same table with the same arguments
             (`epochs` may be more): it comes to the same bits as if it had never stopped.
+        callbacks : list of Callback, optional
+            Such as `pyframe.callbacks.TensorBoard`: called while rows are held out, and no more
+            in the epochs on all rows.
 
         Returns
         -------
         self
         """
         self._check()
+        if training is not None and not resume:
+            check_free(training)
         frame, given = self._parts(X, self.target if y is None else y)
         labels, self.task_ = self._learn_target(given)
         kept = given.notna().to_numpy()
@@ -233,11 +249,16 @@ class TabularModel(BaseEstimator):
             for name, value in self.get_params().items()
             if name not in ("epochs", "verbose", "target", "task")
         }
-        kept = Resumption(training, {**arguments, "task": self.task_}, inputs, labels)
-        self._train(inputs, labels, kept, kept.stage() if resume else None)
+        with holding() as hold:
+            named = {**arguments, "task": self.task_}
+            to = Resumption(training, named, inputs, labels, hold=hold)
+            stage = to.stage() if resume else None
+            hold.active = True
+            self._train(inputs, labels, to, stage, callbacks)
         return self
 
     def _check(self) -> None:
+        require(self)
         one_of(("auto", *TASKS))(self.task, "task")
         for name, least in (("epochs", 1), ("patience", 1), ("max_categories", 1)):
             check_integer(name, getattr(self, name), at_least=least)
@@ -296,7 +317,14 @@ class TabularModel(BaseEstimator):
         self._scale = float(np.nanstd(values)) or 1.0
         return ((values - self._center) / self._scale).astype(np.float32), task
 
-    def _train(self, inputs: Array, targets: Array, kept: Resumption, stage: Stage | None) -> None:
+    def _train(
+        self,
+        inputs: Array,
+        targets: Array,
+        kept: Resumption,
+        stage: Stage | None,
+        callbacks: Sequence[Any],
+    ) -> None:
         """Train on a part of the rows until the others are predicted no better, then on all."""
         classes = self._classes()
         seed = check_integer("random_state", self.random_state or 0, at_least=0)
@@ -309,7 +337,9 @@ class TabularModel(BaseEstimator):
         size = self.batch_size or min(max(32, len(rows) // 128), 256)
         self._batch = min(check_integer("batch_size", size, at_least=1), len(rows))
         if stage is None or stage.fit == EARLY:
-            best = self._stop_early(inputs, targets, rows, held, seed, kept, stage is not None)
+            listening = [Interruption(kept, Stage()), *callbacks]
+            resume_from = kept.path if stage is not None else None
+            best = self._stop_early(inputs, targets, rows, held, seed, listening, resume_from)
             self.scores_ = self._scores(inputs[held], targets[held]) if len(held) else {}
             resume = False
         else:
@@ -331,8 +361,8 @@ class TabularModel(BaseEstimator):
         rows: Array,
         held: Array,
         seed: int,
-        kept: Resumption,
-        resume: bool,
+        callbacks: list[Any],
+        resume: Any,
     ) -> int:
         """Train until the rows held out are predicted no better; return how long that took."""
         stop = EarlyStopping("val_loss", self.patience)
@@ -342,10 +372,10 @@ class TabularModel(BaseEstimator):
             self.epochs,
             self._batch,
             validation_data=(inputs[held], targets[held]) if len(held) else None,
-            callbacks=[*kept.callbacks(Stage()), *([stop] if len(held) else [])],
+            callbacks=[*callbacks, *([stop] if len(held) else [])],
             seed=seed,
             verbose=self.verbose,
-            resume=kept.path if resume else None,
+            resume=resume,
         )
         self.history_, self.n_iter_ = dict(history), history.epochs
         self.interrupted_ = history.interrupted
@@ -368,7 +398,7 @@ class TabularModel(BaseEstimator):
             epochs,
             self._batch,
             schedule=Cosine(self.learning_rate, steps),
-            callbacks=kept.callbacks(stage),
+            callbacks=[Interruption(kept, stage)],
             seed=seed + 1,
             verbose=self.verbose,
             resume=kept.path if resume else None,
@@ -525,6 +555,7 @@ class TabularModel(BaseEstimator):
             "history": self._history(),
             "rows": self._rows,
             "batch": self._batch,
+            "arguments": pack(self.get_params()),
         }
 
     @classmethod
@@ -545,29 +576,7 @@ class TabularModel(BaseEstimator):
                 "'pyframe train' write both"
             )
         with checkpoint.building(source):
-            return cls._of(model, model.extra[KEY])
-
-    @classmethod
-    def _of(cls, model: Model, kept: dict[str, Any]) -> TabularModel:
-        FILE(kept, KEY)
-        made = cls(task=kept["task"], target=kept["target"], batch_size=kept["batch"])
-        made.model_, made.task_, made.target_ = model, kept["task"], kept["target"]
-        made.columns_, made._rows, made._batch = kept["columns"], kept["rows"], kept["batch"]
-        made._center, made._scale = kept["center"], kept["scale"]
-        made.scores_, made.history_ = kept["scores"], kept["history"]
-        made.n_iter_, made.interrupted_ = max(map(len, made.history_.values()), default=0), False
-        made.feature_names_in_ = np.array([c["name"] for c in made.columns_], object)
-        made.n_features_in_ = len(made.columns_)
-        if (kept["classes"] is None) != (made.task_ == TASKS[1]):
-            raise ArgumentError(f"{KEY} has classes for a regression, or none for a classification")
-        outputs = 1
-        if kept["classes"] is not None:
-            made.classes_ = np.array(kept["classes"])
-            outputs = len(made.classes_)
-        sample = pd.DataFrame({c["name"]: [None] for c in made.columns_}, dtype=object)
-        if model.predict(encode(sample, made.columns_)).shape != (1, outputs):
-            raise ArgumentError(f"{KEY} describes a table that does not fit the network")
-        return made
+            return _restored(cls, model, model.extra[KEY])
 
     def __sklearn_tags__(self) -> Any:
         from sklearn.utils import ClassifierTags, RegressorTags
@@ -581,6 +590,32 @@ class TabularModel(BaseEstimator):
             tags.estimator_type, tags.regressor_tags = "regressor", RegressorTags()
         tags.target_tags.required = self.target is None
         return tags
+
+
+def _restored(cls: type[TabularModel], model: Model, kept: dict[str, Any]) -> TabularModel:
+    """Return the model of a file, of its network and of what it holds besides."""
+    FILE(kept, KEY)
+    names = cls().get_params()
+    given = unpack(kept.get("arguments", {"task": kept["task"], "batch_size": kept["batch"]}))
+    made = cls(**{name: value for name, value in given.items() if name in names})
+    made.target = kept["target"] if made.target is None else made.target
+    made.model_, made.task_, made.target_ = model, kept["task"], kept["target"]
+    made.columns_, made._rows, made._batch = kept["columns"], kept["rows"], kept["batch"]
+    made._center, made._scale = kept["center"], kept["scale"]
+    made.scores_, made.history_ = kept["scores"], kept["history"]
+    made.n_iter_, made.interrupted_ = max(map(len, made.history_.values()), default=0), False
+    made.feature_names_in_ = np.array([c["name"] for c in made.columns_], object)
+    made.n_features_in_ = len(made.columns_)
+    if (kept["classes"] is None) != (made.task_ == TASKS[1]):
+        raise ArgumentError(f"{KEY} has classes for a regression, or none for a classification")
+    outputs = 1
+    if kept["classes"] is not None:
+        made.classes_ = np.array(kept["classes"])
+        outputs = len(made.classes_)
+    sample = pd.DataFrame({c["name"]: [None] for c in made.columns_}, dtype=object)
+    if model.predict(encode(sample, made.columns_)).shape != (1, outputs):
+        raise ArgumentError(f"{KEY} describes a table that does not fit the network")
+    return made
 
 
 def _series(y: Any) -> pd.Series:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,12 +16,53 @@ from pyframe import checkpoint
 from pyframe.attributes import one_of, whole
 from pyframe.callbacks import Callback
 from pyframe.checkpoint.schema import list_of, optional, record, table_of
-from pyframe.errors import CheckpointError
+from pyframe.errors import ArgumentError, CheckpointError, raise_if_signalled, warn
 from pyframe.graph.spec import Array
 from pyframe.model import load
+from pyframe.training.fit import Interrupt
 
 KEY = "tabular_training"  # of what the file keeps in the model's `extra`
 EARLY, LAST = "early stopping", "all rows"  # the two fits of a training
+
+
+class Hold(Interrupt):
+    """While it is `active` it keeps Ctrl-C until there is a fit that this can end.
+
+    Between two fits, and before their result is in a file, it would lose all epochs.
+    """
+
+    waits = False
+
+    def _handle(self, number: int, frame: Any) -> None:
+        self.waits = self.active
+        super()._handle(number, frame)
+
+    def let_go(self) -> None:
+        """Have Ctrl-C do now what it does by now, if it was pressed."""
+        if self.waits:
+            self.waits = False
+            signal.raise_signal(signal.SIGINT)
+
+
+_hold: ContextVar[Hold | None] = ContextVar("hold", default=None)
+
+
+@contextmanager
+def holding() -> Iterator[Hold]:
+    """Provide what keeps Ctrl-C: that of the block around this one, if there is one."""
+    if (outer := _hold.get()) is not None:
+        yield outer
+        return
+    hold = Hold()
+    hold.listen()
+    token = _hold.set(hold)
+    try:
+        yield hold
+    finally:
+        _hold.reset(token)
+        hold.active = False
+        hold.give_back()
+    hold.let_go()
 
 
 class Stage(NamedTuple):
@@ -55,12 +99,18 @@ class Resumption:
         Of the estimator, those that decide the training, as JSON has them.
     arrays : ndarray
         What it learns from.
+    hold : Hold
+        What keeps Ctrl-C while there is no fit.
     """
 
     def __init__(
-        self, path: str | os.PathLike[str] | None, arguments: Mapping[str, Any], *arrays: Array
+        self,
+        path: str | os.PathLike[str] | None,
+        arguments: Mapping[str, Any],
+        *arrays: Array,
+        hold: Hold,
     ) -> None:
-        self.path, self.data = path, 0
+        self.path, self.data, self.hold = path, 0, hold
         self.arguments: dict[str, Any] = {}
         if path is not None:
             self.arguments = checkpoint.plain_json(arguments, "the arguments")
@@ -98,30 +148,44 @@ class Resumption:
             )
         return Stage(*(notes[name] for name in Stage._fields))
 
-    def callbacks(self, stage: Stage) -> list[Callback]:
-        """Return what has to be first among the callbacks of a fit."""
-        return [] if self.path is None else [Interruption(self, stage)]
-
     def remove(self) -> None:
         """Remove the file of a training that has ended."""
         if self.path is not None and os.path.exists(self.path):
             os.remove(self.path)
 
 
+def check_free(path: str | os.PathLike[str]) -> None:
+    """Raise `ArgumentError` if a file is there that a training would overwrite or remove."""
+    if os.path.lexists(path):
+        raise ArgumentError(
+            f"{os.fspath(path)} is there: the state of a training that was stopped. Resume it "
+            "(resume=True, or --resume), or remove the file to begin anew"
+        )
+
+
 class Interruption(Callback):
-    """Writes the state of a fit that Ctrl-C has ended, before others go back to the best epoch."""
+    """Writes the state of a fit that Ctrl-C has ended, before others go back to the best epoch.
+
+    It has to be the first of the callbacks.
+    """
 
     def __init__(self, resumption: Resumption, stage: Stage) -> None:
         self.resumption, self.stage = resumption, stage
 
+    def on_epoch_start(self, trainer: Any, epoch: int) -> None:
+        self.resumption.hold.let_go()  # this fit listens by now
+
     def on_fit_end(self, trainer: Any, history: Any) -> None:
-        if not history.interrupted:
-            return
         to, model = self.resumption, trainer.model
+        if not history.interrupted or to.path is None:
+            return
         before = model.extra
         notes = {**self.stage._asdict(), "data": to.data, "arguments": to.arguments}
         model.extra = {**before, KEY: notes}
         try:
             trainer.save(to.path)
+        except (OSError, CheckpointError) as error:
+            raise_if_signalled(error)
+            warn(f"this training cannot be resumed, since its state was not written: {error}")
         finally:
             model.extra = before

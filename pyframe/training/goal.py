@@ -304,14 +304,14 @@ class Goal:
         domains: list[tuple[Placeholder, str]] = []
         targets = [target for target, _ in pairs]
         measured = [Measured("loss", MeanOf(cost, targets[0], weight), False)]
-        for name, (target, term), output in zip(names, pairs, outputs, strict=True):
+        kinds = kinds_of(outputs, [term for _, term in pairs], self._losses_of(names))
+        for name, (target, term), output, gives in zip(names, pairs, outputs, kinds, strict=True):
             prefix = f"{name}_" if several else ""
             if several:
                 measured.append(Measured(f"{name}_loss", MeanOf(term, target, weight), False))
             for key, metric, heeds in self._metrics_of(name, names):
                 key = f"weighted_{key}" if heeds else key
                 if isinstance(metric, metrics.WholeEpoch):
-                    gives = kind_of_output(output, term)
                     whole.append(Whole(prefix + key, metric, target, output, gives, heeds))
                     continue
                 node = measure(key, metric, target, output, weight if heeds else None)
@@ -340,7 +340,7 @@ class Goal:
             if domain:
                 domains.append((target, domain))
         domains = list(dict.fromkeys(domains))
-        meant = outcomes_of(outputs, pairs, domains)
+        meant = outcomes_of(outputs, targets, kinds, domains)
         columns = _columns(measured)
         return CompiledGoal(plan, targets, names, weight, columns, domains, whole, meant)
 
@@ -480,30 +480,36 @@ def _needs_a_third(metric: Function) -> bool:
     return any(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in third)
 
 
-def kind_of_output(output: Value, term: Value) -> str:
+def kind_of_output(output: Value, term: Value, loss: Any) -> str:
     """Return whether an output is probabilities, logits or values, by its node and its loss."""
     if is_mixed(output) or before_sigmoid(output) is not None:
         return "probabilities"
     found = topological_order([term])
-    of_classes = any(isinstance(node, Loss) and not node.of_values for node in found)
+    losses = [getattr(loss, "func", loss), *(n for n in found if isinstance(n, Loss))]
+    of_classes = not all(getattr(one, "of_values", True) for one in losses)
     return "logits" if of_classes else "values"
+
+
+def kinds_of(outputs: list[Value], terms: list[Value], losses: list[Function]) -> list[str]:
+    """Return the kind of each output."""
+    return [kind_of_output(*each) for each in zip(outputs, terms, losses, strict=True)]
 
 
 def outcomes_of(
     outputs: list[Value],
-    pairs: list[tuple[Placeholder, Value]],
+    targets: list[Placeholder],
+    kinds: list[str],
     domains: list[tuple[Placeholder, str]],
 ) -> list[str]:
-    """Return what each output gives, by its target, its loss, and the domains of all targets."""
+    """Return what each output gives, by its target, its kind, and the domains of all targets."""
     return [
-        outcome_of(output, target, term, [domain for other, domain in domains if other is target])
-        for output, (target, term) in zip(outputs, pairs, strict=True)
+        outcome_of(output, target, kind, [domain for other, domain in domains if other is target])
+        for output, target, kind in zip(outputs, targets, kinds, strict=True)
     ]
 
 
-def outcome_of(output: Value, target: Placeholder, term: Value, domains: list[str]) -> str:
+def outcome_of(output: Value, target: Placeholder, gives: str, domains: list[str]) -> str:
     """Return what an output gives, of `pyframe.outcomes.GIVES`."""
-    gives = kind_of_output(output, term)
     if gives == "values":
         return gives
     if target.dtype == INT64 or "shares" in domains or behind(Softmax, output) is not None:

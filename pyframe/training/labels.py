@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyframe.errors import ArgumentError, LabelError
+from pyframe.errors import ArgumentError, LabelError, ShapeError
 from pyframe.graph.node import Placeholder
-from pyframe.graph.spec import INT64
+from pyframe.graph.spec import INT64, describe
 from pyframe.model import Model
 from pyframe.outcomes import OF_CLASSES, Outcome, classes_of, encode, labels_in
 from pyframe.training.goal import CompiledGoal
@@ -32,6 +32,7 @@ class Labels:
         """Return targets as a feed, with numbers for the names of classes."""
         feed = goal.target_feed(Y)
         for i, target in enumerate(goal.targets):
+            _check_one_hot(target, feed[target], goal.target_names[i])
             gives = goal.gives[i]
             shape = self.model.outputs[i].shape or ()
             width = shape[-1] if shape else None
@@ -61,3 +62,17 @@ class Labels:
         self.model.outcomes = [
             Outcome(gives, self._found.get(i)) for i, gives in enumerate(goal.gives)
         ]
+
+
+def _check_one_hot(target: Placeholder, Y: Any, name: str) -> None:  # noqa: N803
+    """Raise `ShapeError` if there is a row for each label that the loss takes."""
+    shape = getattr(Y, "shape", None)
+    wanted = target.shape
+    if target.dtype != INT64 or wanted is None or not isinstance(shape, tuple):
+        return
+    if len(shape) == len(wanted) + 1 and shape[-1] > 1:
+        raise ShapeError(
+            f"the targets of {name!r} have the shape {describe(shape)}, and the loss takes labels, "
+            f"{describe(wanted)}: of one-hot rows pass Y.argmax(axis=-1), and for probabilities "
+            "use the loss soft_cross_entropy"
+        )
