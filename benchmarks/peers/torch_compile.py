@@ -31,6 +31,7 @@ class TorchCompile(Torch):
         super().__init__(task)
         torch = self.torch
         torch._dynamo.config.suppress_errors = False
+        torch._dynamo.config.allow_rnn = True
         if self.workload.predict:
             self._choose_forward()
             return
@@ -82,7 +83,8 @@ class TorchCompile(Torch):
 
     def _optimizer_way(self) -> Callable[[Any, Any], Any]:
         torch, optim, rate = self.torch, self.torch.optim, self.workload.rate
-        loss_of, parameters = self._compiled_loss(), list(self.model.parameters())
+        loss_of = self._compiled_loss()
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
         if self.workload.optimizer == "sgd":
             optimizer: Any = optim.SGD(parameters, rate)
         else:
@@ -104,7 +106,8 @@ class TorchCompile(Torch):
 
     def _whole_way(self) -> Callable[[Any, Any], Any]:
         torch, rate = self.torch, self.workload.rate
-        parameters = {n: p.detach() for n, p in self.model.named_parameters()}
+        named = self.model.named_parameters()
+        parameters = {n: p.detach() for n, p in named if p.requires_grad}
         adam = self.workload.optimizer == "adam"
         self.m = {n: torch.zeros_like(p) for n, p in parameters.items()} if adam else {}
         self.v = {n: torch.zeros_like(p) for n, p in parameters.items()} if adam else {}
