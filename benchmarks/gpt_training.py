@@ -43,8 +43,8 @@ def windows(of: np.ndarray) -> list[Pair]:
 
 def mean_loss(loss_of: Step, batches: Iterable[Pair]) -> float:
     """Return the mean loss of a character over batches."""
-    found = [(loss_of(x, y), x.size) for x, y in batches]
-    return float(np.average(*zip(*found, strict=True)))
+    losses, sizes = zip(*[(loss_of(x, y), x.size) for x, y in batches], strict=True)
+    return float(np.average(losses, weights=sizes))
 
 
 def ours(model: pf.Model) -> tuple[Step, Step]:
