@@ -5,14 +5,17 @@ counts, so that others on the machine matter little. The floor is the number of 
 peak of this processor that a large product of pyframe reaches in the same run.
 
     python benchmarks/attention.py [--rounds 10] [--peers /path/to/site-packages]
+    python benchmarks/attention.py --memory   # of both directions, for 512 to 4,096 tokens
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +26,10 @@ Step = Callable[[], Any]
 # samples, tokens, heads, size of a head, causal
 SHAPES = [(4, 512, 8, 64, False), (4, 512, 8, 64, True), (16, 64, 4, 32, True)]
 VOCABULARY, UNITS, HEADS, TOKENS, BATCH, BLOCKS, WRITTEN = 65, 128, 4, 64, 16, 2, 200
+
+
+LENGTHS = (512, 1024, 2048, 4096)
+ONE_SAMPLE = (8, 64)  # heads, and the size of one
 
 
 def numbers(count: int, *shape: int) -> list[Any]:
@@ -161,14 +168,53 @@ def best(steps: dict[str, Step], rounds: int) -> dict[str, float]:
     return least
 
 
+def resident(what: str) -> int:
+    """Return bytes of this process: VmRSS, those in use, or VmHWM, the most of them."""
+    status = Path("/proc/self/status").read_text("ascii")
+    return int(status.partition(f"{what}:")[2].split()[0]) * 1024
+
+
+def growth(tokens: int) -> int:
+    """Return the bytes that attention, forward and backward, needs beside its operands."""
+    step = our_attention(1, tokens, *ONE_SAMPLE, causal=False)
+    Path("/proc/self/clear_refs").write_text("5", "ascii")  # VmHWM begins anew
+    before = resident("VmRSS")
+    step()
+    return resident("VmHWM") - before
+
+
+def memory() -> None:
+    """Print what is resident for sequences of several lengths, each in a process of its own."""
+    heads, size = ONE_SAMPLE
+    print("| tokens | y, dq, dk and dv | all that is added | beside half of it | T x T matrices |")
+    print("| ---: | ---: | ---: | ---: | ---: |")
+    last = 0
+    for tokens in LENGTHS:
+        command = [sys.executable, __file__, "--tokens", str(tokens)]
+        found = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        results, whole = 4 * tokens * heads * size * 4, heads * tokens**2 * 4
+        ratio = f"{found / last:.2f}" if last else ""
+        cells = [f"{tokens:,}", *(f"{n / 2**20:.1f} MiB" for n in (results, found))]
+        print("|", " | ".join([*cells, ratio, f"{whole / 2**20:.0f} MiB"]), "|")
+        last = found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--tokens", type=int, help=argparse.SUPPRESS)  # of a process of `memory`
     parser.add_argument("--peers", help="a folder of packages to add: those of the peers")
     given = parser.parse_args()
     if given.peers:
         sys.path.append(given.peers)
     pf.set_num_threads(1)
+    if given.tokens:
+        print(growth(given.tokens))
+        return
+    if given.memory:
+        memory()
+        return
     peers: dict[str, Any] = {}
     try:
         import torch

@@ -3,6 +3,7 @@
 python benchmarks/report.py results.json               # the tables
 python benchmarks/report.py results.json --plot p.png  # and the picture
 python benchmarks/report.py results.json --readme      # put the first table into README.md
+python benchmarks/report.py results.json --add new.json   # take over what was measured later
 """
 
 from __future__ import annotations
@@ -191,8 +192,7 @@ def markdown(result: Result) -> str:
         f"Times are medians of {result['rounds']} rounds, {clock} a training step or a prediction, "
         f"with {result['isa']}. The floor is what the operations take at a core's peak of "
         f"{result['peak_gflops']:.0f} GFLOP/s, or the bytes at the bandwidth of the cache or "
-        "memory that they fit into, whichever is longer. The ratio is to the best of all peers. "
-        f"Not there yet: {', '.join(result['not_yet'])}.",
+        "memory that they fit into, whichever is longer. The ratio is to the best of all peers.",
         *result.get("doubts", []),
         "",
     ]
@@ -208,6 +208,24 @@ def markdown(result: Result) -> str:
             lines += ["", "In brackets what came on top of the imports.", "", text]
     lines += ["## Set-up, and half the distance between the quartiles", "", *_setups(result), ""]
     return "\n".join(lines)
+
+
+def add(result: Result, other: Result) -> Result:
+    """Return a result with the runs of another one, which take the place of those of their name.
+
+    Raises
+    ------
+    ValueError
+        If they are of different processors or instruction sets.
+    """
+    for key in ("machine", "isa"):
+        if result[key] != other[key]:
+            raise ValueError(f"{key}: {result[key]} and {other[key]} do not belong into one table")
+    runs = {(r["workload"], r["threads"]): r for r in [*result["runs"], *other["runs"]]}
+    names = ", ".join(dict.fromkeys(r["workload"] for r in other["runs"]))
+    command = f"{result['command']}`, {names} by `{other['command']}"
+    versions = {**result["versions"], **other["versions"]}
+    return {**result, "runs": list(runs.values()), "versions": versions, "command": command}
 
 
 # ---- the README ----
@@ -290,8 +308,12 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, metavar="FILE")
     parser.add_argument("--markdown", type=Path, metavar="FILE")
     parser.add_argument("--readme", action="store_true")
+    parser.add_argument("--add", type=Path, metavar="FILE", help="put the runs of this one in, too")
     given = parser.parse_args()
     result = json.loads(given.json.read_text(encoding="utf-8"))
+    if given.add:
+        result = add(result, json.loads(given.add.read_text(encoding="utf-8")))
+        given.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     if given.markdown:
         given.markdown.write_text(markdown(result), encoding="utf-8")
     if given.plot:

@@ -85,3 +85,13 @@ def test_node_equality_is_identity_and_numpy_leaves_operators_to_nodes():
         bool(x)
     with pytest.raises(TypeError, match="not an array"):
         np.asarray(x)
+
+
+def test_a_sole_writer_has_its_states_to_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = pf.layers.BatchNorm()
+    first, second = (layer(pf.Placeholder(name, shape=(None, 3))) for name in ("a", "b"))
+    pf.compile([first, second])  # running statistics may be written twice
+    monkeypatch.setattr(type(first.node), "sole_writer", True)
+    pf.compile(first)
+    with pytest.raises(pf.GraphError, match="carried twice in one graph.*called twice"):
+        pf.compile([first, second])

@@ -34,7 +34,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 import numpy as np
-from workloads import WORKLOADS, Floats, Workload
+from sequences import WORKLOADS
+from workloads import Floats, Workload
 
 
 class Task(NamedTuple):

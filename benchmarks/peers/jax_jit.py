@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from sequences import LAYER_NORM_EPSILON, Gpt, Recurrent
 from workloads import BATCH_NORM_EPSILON, BETA1, BETA2, EPSILON, ConvNet, Floats
 
 from peers.common import Peer, Task, fastest, serve
@@ -119,8 +120,9 @@ class Jax(Peer):
         self._train(epochs)
 
     def _forward(self, parameters: Any, x: Any) -> Any:
-        if isinstance(self.workload, ConvNet):
-            return self._images(parameters, x)
+        kinds = {ConvNet: self._images, Recurrent: self._recurrent, Gpt: self._gpt}
+        if type(self.workload) in kinds:
+            return kinds[type(self.workload)](parameters, x)
         *hidden, (weight, bias) = parameters
         bend = getattr(self.jax.nn, self.workload.hidden)
         for w, b in hidden:
@@ -156,12 +158,52 @@ class Jax(Peer):
                     x = x @ weight + bias
         return x
 
+    def _recurrent(self, parameters: Any, x: Any) -> Any:
+        """The product of all inputs is one, and the steps are a scan."""
+        jax, jnp, ((w, b), (u, _), (out, offset)) = self.jax, self.jnp, parameters
+        is_lstm, sigmoid = self.workload.kind == "lstm", jax.nn.sigmoid
+
+        def step(states: Any, ours: Any) -> Any:
+            h, theirs = states[0], states[0] @ u
+            if is_lstm:
+                i, f, g, o = jnp.split(ours + theirs, 4, axis=1)
+                c = sigmoid(f) * states[1] + sigmoid(i) * jnp.tanh(g)
+                return (sigmoid(o) * jnp.tanh(c), c), None
+            (a_r, a_z, a_n), (q_r, q_z, q_n) = (jnp.split(s, 3, axis=1) for s in (ours, theirs))
+            z = sigmoid(a_z + q_z)
+            return ((1 - z) * jnp.tanh(a_n + sigmoid(a_r + q_r) * q_n) + z * h,), None
+
+        states = (jnp.zeros((len(x), self.workload.units)),) * (2 if is_lstm else 1)
+        (h, *_), _ = jax.lax.scan(step, states, (x @ w + b).swapaxes(0, 1))
+        return h @ out + offset
+
+    def _gpt(self, parameters: Any, x: Any) -> Any:
+        jax, jnp, pairs, heads = self.jax, self.jnp, iter(parameters), self.workload.heads
+
+        def norm(h: Any) -> Any:
+            scale, shift = next(pairs)
+            mean, variance = h.mean(-1, keepdims=True), h.var(-1, keepdims=True)
+            return (h - mean) * jax.lax.rsqrt(variance + LAYER_NORM_EPSILON) * scale + shift
+
+        def dense(h: Any) -> Any:
+            weight, bias = next(pairs)
+            return h @ weight + bias
+
+        h = next(pairs)[0][x] + next(pairs)[0]
+        for _ in range(self.workload.blocks):
+            parts = jnp.split(dense(norm(h)), 3, axis=2)
+            q, k, v = (part.reshape(*part.shape[:2], heads, -1) for part in parts)
+            y = jax.nn.dot_product_attention(q, k, v, is_causal=True)
+            h = h + dense(y.reshape(h.shape))
+            h = h + dense(jax.nn.gelu(dense(norm(h)), approximate=False))
+        return dense(norm(h))
+
     def _loss(self, parameters: Any, x: Any, y: Any) -> Any:
         jnp, outputs = self.jnp, self._forward(parameters, x)
         if self.workload.loss == "l2":
             return jnp.mean((outputs - y) ** 2)
         logs = self.jax.nn.log_softmax(outputs)
-        return -jnp.mean(jnp.take_along_axis(logs, y[:, None], axis=1))
+        return -jnp.mean(jnp.take_along_axis(logs, y[..., None], axis=-1))
 
     def _step(self, state: Any, x: Any, y: Any) -> Any:
         parameters, memory = state

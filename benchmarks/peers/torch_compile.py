@@ -6,7 +6,9 @@
     That, and the optimizer's step is compiled as well.
 ``whole``
     One compiled function for loss, gradients (`torch.func.grad_and_value`) and update; not for
-    images, for which the other two are tried with the channels first and last instead.
+    images, for which the other two are tried with the channels first and last instead, nor for
+    recurrent networks, whose layers PyTorch 2.13 compiles for predictions alone: in training they
+    run as they are, between what is compiled.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+from sequences import Recurrent
 from workloads import BETA1, BETA2, EPSILON, ConvNet
 
 from peers.common import Peer, Task, fastest, serve
@@ -31,14 +34,16 @@ class TorchCompile(Torch):
         super().__init__(task)
         torch = self.torch
         torch._dynamo.config.suppress_errors = False
+        torch._dynamo.config.allow_rnn = self.workload.predict
         if self.workload.predict:
             self._choose_forward()
             return
         self.ways = {"loss": self._loss_way(), "optimizer": self._optimizer_way()}
         layouts = ["channels_first", "channels_last"]
         if not isinstance(self.workload, ConvNet):
-            self.ways["whole"] = self._whole_way()
             layouts = [""]
+        if not isinstance(self.workload, ConvNet | Recurrent):
+            self.ways["whole"] = self._whole_way()
         names = [f"{way} {layout}".strip() for way in self.ways for layout in layouts]
         self.variant = fastest({name: partial(self._try, name) for name in names}, task.variant)
         self._choose(self.variant)
@@ -66,7 +71,10 @@ class TorchCompile(Torch):
     # ---- the ways to a step ----
 
     def _compiled_loss(self) -> Any:
-        return self.torch.compile(lambda x, y: self.loss_function(self.model(x), y), fullgraph=True)
+        whole = not isinstance(self.workload, Recurrent)
+        return self.torch.compile(
+            lambda x, y: self.loss_function(self.model(x), y), fullgraph=whole
+        )
 
     def _loss_way(self) -> Callable[[Any, Any], Any]:
         loss_of, optimizer = self._compiled_loss(), self.optimizer
@@ -82,7 +90,8 @@ class TorchCompile(Torch):
 
     def _optimizer_way(self) -> Callable[[Any, Any], Any]:
         torch, optim, rate = self.torch, self.torch.optim, self.workload.rate
-        loss_of, parameters = self._compiled_loss(), list(self.model.parameters())
+        loss_of = self._compiled_loss()
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
         if self.workload.optimizer == "sgd":
             optimizer: Any = optim.SGD(parameters, rate)
         else:
@@ -104,7 +113,8 @@ class TorchCompile(Torch):
 
     def _whole_way(self) -> Callable[[Any, Any], Any]:
         torch, rate = self.torch, self.workload.rate
-        parameters = {n: p.detach() for n, p in self.model.named_parameters()}
+        named = self.model.named_parameters()
+        parameters = {n: p.detach() for n, p in named if p.requires_grad}
         adam = self.workload.optimizer == "adam"
         self.m = {n: torch.zeros_like(p) for n, p in parameters.items()} if adam else {}
         self.v = {n: torch.zeros_like(p) for n, p in parameters.items()} if adam else {}

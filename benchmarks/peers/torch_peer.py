@@ -7,8 +7,10 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from sequences import Gpt, Recurrent
 from workloads import BATCH_NORM_EPSILON, BETA1, BETA2, EPSILON, ConvNet, Floats
 
+from peers import torch_sequences
 from peers.common import Peer, Task
 
 
@@ -22,19 +24,31 @@ class Torch(Peer):
         self.torch = torch
         torch.set_num_threads(task.threads)
         self.of_flat: dict[Any, tuple[int, ...]] = {}  # linear layers behind a flattened image
-        layers = self._images() if isinstance(self.workload, ConvNet) else self._dense()
-        self.model = torch.nn.Sequential(*layers)
-        self.weighted = [layer for layer in self.model if hasattr(layer, "weight")]
+        self.model, self.weighted = self._network()
         self.batches = [(torch.from_numpy(x), torch.from_numpy(y)) for x, y in task.batches()]
         self.format = torch.contiguous_format
         if isinstance(self.workload, ConvNet):
             self.set_format("channels_first")
         functional = torch.nn.functional
-        self.loss_function = (
+        self.loss_function: Any = (
             functional.mse_loss if self.workload.loss == "l2" else functional.cross_entropy
         )
+        if isinstance(self.workload, Gpt):
+            self.loss_function = lambda outputs, y: functional.cross_entropy(
+                outputs.flatten(0, 1), y.flatten()
+            )
         self._set_weights()
         self.optimizer = self._new_optimizer()
+
+    def _network(self) -> tuple[Any, list[Any]]:
+        """Return the model, and its layers that have a weight, in order."""
+        if isinstance(self.workload, Gpt):
+            return torch_sequences.gpt(self.torch, self.workload)
+        if isinstance(self.workload, Recurrent):
+            return torch_sequences.recurrent(self.torch, self.workload)
+        layers = self._images() if isinstance(self.workload, ConvNet) else self._dense()
+        model = self.torch.nn.Sequential(*layers)
+        return model, [layer for layer in model if hasattr(layer, "weight")]
 
     def _dense(self) -> list[Any]:
         nn, workload = self.torch.nn, self.workload
@@ -105,7 +119,8 @@ class Torch(Peer):
         return weight.copy()
 
     def _new_optimizer(self) -> Any:
-        optim, parameters, rate = self.torch.optim, self.model.parameters(), self.workload.rate
+        optim, rate = self.torch.optim, self.workload.rate
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
         if self.workload.optimizer == "sgd":
             return optim.SGD(parameters, rate, fused=True)
         return optim.Adam(parameters, rate, betas=(BETA1, BETA2), eps=EPSILON, fused=True)

@@ -486,6 +486,3 @@ WORKLOADS: dict[str, Workload] = {
         ),
     )
 }
-
-# Their layers are still to be built; until then they are named, and not run.
-NOT_YET = ("lstm", "transformer")

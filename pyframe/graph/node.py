@@ -249,6 +249,7 @@ class Node(Value):
     output_count: ClassVar[int] = 1
     # What a constructor keeps that belongs to this one node: there is no other like it.
     keeps: ClassVar[tuple[str, ...]] = ()
+    sole_writer: ClassVar[bool] = False  # of its states: no other such node of a graph has them
     index = 0
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -78,7 +78,8 @@ class Op(Node):
       gradient flows to them.
     - `infer_shape(*shapes)`: the shape of the output (a tuple of shapes when there are several).
       Extents may be None (unknown); `self.bad_shapes("why")` raises with node and shapes.
-    - `states`: a keyword of the class, for an op whose kernel reads and writes `State` arrays.
+    - `states`: a keyword of the class, for an op whose kernel reads and writes `State` arrays;
+      `sole_writer`: a graph in which two such nodes have one state is refused.
     - `reads_training`: the kernel does something else while training, unless the node `is_still`:
       all of its states are frozen, or those of the node that a gradient belongs to.
     - `uses_random`: the kernel draws random numbers; `random_source` is the node whose stream it

@@ -128,11 +128,17 @@ class Graph:
         A unique name for each node: its own, or its op's, with a number where two would clash.
     placeholders, parameters, states : list
         In topological order.
+
+    Raises
+    ------
+    GraphError
+        If there is a cycle, or two nodes of which each is to be the only writer of one state.
     """
 
     def __init__(self, outputs: Sequence[Value]) -> None:
         self.outputs = list(outputs)
         self.order = topological_order(outputs)
+        _check_writers(self.order)
         self.names = unique_names(self.order)
         self.placeholders = [n for n in self.order if isinstance(n, Placeholder)]
         self.states = [n for n in self.order if isinstance(n, State)]
@@ -151,6 +157,18 @@ class Graph:
             for source in dict.fromkeys(input_nodes(node)):
                 result[source].append(node)
         return result
+
+
+def _check_writers(order: Iterable[Node]) -> None:
+    writers: dict[Node, Node] = {}
+    for node in order:
+        for state in node.states if node.sole_writer else ():
+            if writers.setdefault(state, node) is not node:
+                raise GraphError(
+                    f"{state.label()!r} would be carried twice in one graph: a layer that keeps "
+                    "its states for the next call was called twice. Call it once, use a layer for "
+                    "each, or hand states from one call to the next yourself, without stateful="
+                )
 
 
 def unique_names(order: Iterable[Node]) -> dict[Node, str]:

@@ -63,8 +63,8 @@ typedef struct {
     const pf_vector_functions *vector;
     int64_t samples, queries, keys, group; /* group: query heads that share a key head */
     heads_of q, k, v;
-    const real *bias, *mask, *slopes;
-    const int64_t *lengths, *start;
+    const real *bias, *slopes;
+    const int64_t *lengths, *start, *mask;
     int64_t bias_sample, bias_head, bias_row; /* strides; 0 where the bias is broadcast */
     char *scratch;                            /* a piece for each part of the work */
     int64_t piece;

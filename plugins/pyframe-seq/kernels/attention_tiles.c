@@ -1,8 +1,6 @@
 /* What attention and its gradient share: see attention.h. */
 #include "attention.h"
-
-#include <inttypes.h>
-#include <stdio.h>
+#include "steps.h"
 
 /* ---- products ---- */
 
@@ -105,7 +103,7 @@ void NAME(scores)(const attention *a, const key_block *b, const tile *t, real *s
     NAME(times_rows)(a, head_at(&a->q, t->n, t->i, t->h), a->q.row, t->rows, b->k, b->k_row,
                      b->packed_k, b->count, a->k.size, a->attributes->scale, s, t->stride);
     const real *bias = a->bias ? a->bias + t->n * a->bias_sample + t->h * a->bias_head : NULL;
-    const real *mask = a->mask ? a->mask + t->n * a->keys + b->first : NULL;
+    const int64_t *mask = a->mask ? a->mask + t->n * a->keys + b->first : NULL;
     for (int64_t r = 0; r < t->rows; r++, s += t->stride) {
         const int64_t i = t->i + r;
         if (bias) {
@@ -153,10 +151,10 @@ attention NAME(open_attention)(const pf_call *call) {
                    .samples = call->inputs[Q]->dims[0],
                    .group = of->heads / of->kv_heads,
                    .bias = input(call, BIAS),
-                   .mask = input(call, MASK),
                    .slopes = input(call, SLOPES),
                    .lengths = call->inputs[LENGTHS]->data,
                    .start = call->inputs[START]->data,
+                   .mask = call->inputs[MASK]->data,
                    .scratch = call->scratch};
     NAME(open_heads)(of, call->inputs, !call->inputs[K]->data, &a.q, &a.k, &a.v);
     a.queries = a.q.tokens, a.keys = a.k.tokens;
@@ -185,8 +183,9 @@ static int check_numbers(const pf_call *call, const attention *a, int which, con
 }
 
 int NAME(check_input)(const pf_call *call, const attention *a) {
-    const int status = check_numbers(call, a, LENGTHS, "length");
-    return status != PF_OK ? status : check_numbers(call, a, START, "start");
+    int status = check_numbers(call, a, LENGTHS, "length");
+    if (status == PF_OK) status = check_numbers(call, a, START, "start");
+    return status == PF_OK ? check_steps(call, MASK, a->keys) : status;
 }
 
 void NAME(clear_heads)(const heads_of *x, int64_t n, int64_t first, int64_t heads) {

@@ -1,7 +1,7 @@
 /* What the recurrent kernels share; see recurrent.h. */
 #include "recurrent.h"
 
-#include <stdio.h>
+#include "steps.h"
 
 enum {
     FEW_ROWS = 4,     /* a batch so small that packing weights costs more than it gains */
@@ -11,37 +11,15 @@ enum {
 
 /* ---- the order of the steps ---- */
 
-/* An error that says which length, or number of a mask, is wrong. */
-static int refuse(const recurrence *r, int which, int64_t index, int64_t value, int64_t sample,
-                  int64_t most) {
-    const int status = r->call->host->fail(r->call, PF_ERROR_LABEL, which, index, value);
-    pf_error *error = r->call->error;
-    snprintf(error->message, sizeof error->message,
-             "%s %lld of sequence %lld of this batch lies outside of [0, %lld]",
-             r->call->inputs[which]->ndim == 1 ? "length" : "mask", (long long)value,
-             (long long)sample, (long long)most);
-    return status;
-}
-
 /* How long each sequence is, from lengths (N,) or a mask (N, T) of 0 and 1. */
 static int read_lengths(const recurrence *r, int which, int64_t *length) {
     const pf_operand *given = r->call->inputs[which];
     const int64_t *value = given->data, steps = r->steps;
-    if (given->ndim == 1) {
-        for (int64_t n = 0; n < r->samples; n++) {
-            if (value[n] < 0 || value[n] > steps) return refuse(r, which, n, value[n], n, steps);
-            length[n] = value[n];
-        }
-        return PF_OK;
-    }
+    const int status = check_steps(r->call, which, steps);
+    if (status != PF_OK) return status;
     for (int64_t n = 0; n < r->samples; n++) {
-        length[n] = 0;
-        for (int64_t t = 0; t < steps; t++) {
-            const int64_t is_there = value[n * steps + t];
-            if (is_there < 0 || is_there > 1)
-                return refuse(r, which, n * steps + t, is_there, n, 1);
-            length[n] += is_there;
-        }
+        length[n] = given->ndim == 1 ? value[n] : 0;
+        for (int64_t t = 0; given->ndim == 2 && t < steps; t++) length[n] += value[n * steps + t];
     }
     return PF_OK;
 }

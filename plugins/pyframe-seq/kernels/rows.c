@@ -1,17 +1,15 @@
 /* Rows of sequences that are hidden, and states that are carried from one call to the next. */
 #include <string.h>
 
-#include "pyframe/real.h"
+#include "steps.h"
 
 /* x (N, T, C), lengths (N) or a mask (N, T) of 0 and 1 -> y (N, T, C): x, and zeros in the rows
  * that are hidden, whatever stands there */
 int NAME(mask_rows)(const pf_call *call) {
     const int64_t *dims = call->inputs[0]->dims, *steps = call->inputs[1]->data;
     const int by_length = call->inputs[1]->ndim == 1;
-    const int64_t most = by_length ? dims[1] : 1;
-    for (int64_t i = 0; i < elements(call, 1); i++)
-        if (steps[i] < 0 || steps[i] > most)
-            return call->host->fail(call, PF_ERROR_LABEL, 1, i, steps[i]);
+    const int status = check_steps(call, 1, dims[1]);
+    if (status != PF_OK) return status;
     const real *x = input(call, 0);
     real *y = output(call, 0);
     const size_t bytes = (size_t)dims[2] * sizeof(real);
@@ -25,10 +23,13 @@ int NAME(mask_rows)(const pf_call *call) {
     return PF_OK;
 }
 
-/* y, final states (N, W) ... -> y; the states of the call become the final ones, outside of
+/* y, final states (N, W) ... -> the same; the states of the call become the final ones, outside of
  * training, too */
 int NAME(carry)(const pf_call *call) {
-    memcpy(output(call, 0), input(call, 0), (size_t)elements(call, 0) * sizeof(real));
+    for (uint32_t i = 0; i < call->input_count; i++) {
+        const size_t bytes = (size_t)elements(call, (int)i) * sizeof(real);
+        if (output(call, (int)i)) memcpy(output(call, (int)i), input(call, (int)i), bytes);
+    }
     for (uint32_t i = 0; i < call->state_count; i++)
         memcpy(call->states[i]->data, input(call, (int)i + 1),
                (size_t)elements(call, (int)i + 1) * sizeof(real));

@@ -28,8 +28,10 @@ from pyframe_seq.attention import Attention, AttentionGrad
 from pyframe_seq.data import (
     BytePairTokenizer,
     CharacterTokenizer,
+    Packed,
     Padded,
     buckets,
+    pack,
     pad,
     teacher_forcing,
     windows,
@@ -55,7 +57,7 @@ from pyframe_seq.recurrent_gru import Gru, GruGrad
 from pyframe_seq.recurrent_layers import GRU, LSTM, SimpleRNN
 from pyframe_seq.recurrent_lstm import Lstm, LstmGrad
 from pyframe_seq.recurrent_rnn import Rnn, RnnGrad
-from pyframe_seq.rows import Carry, MaskRows
+from pyframe_seq.rows import Carry, MaskRows, pack_rows, pad_rows
 from pyframe_seq.transformer import (
     MultiHeadAttention,
     TransformerDecoderBlock,
@@ -88,6 +90,7 @@ __all__ = [
     "LstmGrad",
     "MaskRows",
     "MultiHeadAttention",
+    "Packed",
     "Padded",
     "PositionRows",
     "Recurrent",
@@ -106,7 +109,10 @@ __all__ = [
     "generate",
     "library",
     "linear_cross_entropy",
+    "pack",
+    "pack_rows",
     "pad",
+    "pad_rows",
     "sinusoids",
     "teacher_forcing",
     "windows",

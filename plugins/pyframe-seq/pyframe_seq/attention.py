@@ -44,8 +44,8 @@ class _AttentionOp(Op):
         "scale": optional(number(above=0)),
     }
     defaults: Mapping[str, Any] = {"kv_heads": None, "causal": False, "window": None, "scale": None}
-    integer_inputs = (LENGTHS, START)
-    constant_inputs = (MASK, SLOPES)
+    integer_inputs = (LENGTHS, START, MASK)
+    constant_inputs = (SLOPES,)
 
     inputs_taken = SLOPES + 1
 
@@ -184,8 +184,8 @@ class Attention(_AttentionOp):
         How many keys there are of each sample, from 0 to Tk; those behind are not seen.
     start : Value of int64, shape (N,), optional
         The place of the first query among the keys, from 0 to Tk; 0 unless given.
-    mask : Value, shape (N, Tk), optional
-        0 for a key that no query sees. Gets no gradient.
+    mask : Value of int64, shape (N, Tk), optional
+        1 for a key that is there, 0 for one that no query sees.
     slopes : Value, shape (heads,), optional
         ALiBi: what a score loses for each place between query and key. Gets no gradient.
     heads : int
@@ -213,7 +213,8 @@ class Attention(_AttentionOp):
     ArgumentError
         If heads, kv_heads, window or scale is not positive.
     LabelError
-        When a length or a start is negative or larger than Tk, at each run.
+        At each run, for a length or a start that is negative or larger than Tk, and for a mask of
+        other numbers than 0 and 1.
 
     Examples
     --------
@@ -435,6 +436,8 @@ def scores(inputs: Any, attributes: Any) -> Any:
     for numbers in (lengths, inputs[START]):
         if numbers is not None and not np.all((numbers >= 0) & (numbers <= s.shape[3])):
             raise IndexError(f"not all of {numbers} lie in [0, {s.shape[3]}]")
+    if mask is not None and not np.isin(mask, (0, 1)).all():
+        raise IndexError("a mask of other numbers than 0 and 1")
     s = s if bias is None else s + bias
     s = s if slopes is None else s - slopes[:, None, None] * np.abs(apart)
     seen = np.ones(np.broadcast_shapes(s.shape, apart.shape), bool)
@@ -504,7 +507,7 @@ def _fixed() -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
     large[LENGTHS], large[START] = np.array([300, 130]), np.array([230, 11])
     biased[BIAS] = np.cos(np.arange(40.0)).reshape(1, 2, 5, 4)
     biased[BIAS][0, 1, 2] = -np.inf
-    biased[MASK] = np.array([[1.0, 0, 1, 1], [0, 0, 0, 0]])
+    biased[MASK] = np.array([[1, 0, 1, 1], [0, 0, 0, 0]])
     packed[K] = packed[V] = None
     packed[SLOPES] = np.array([0.5, 0.25, 0.1, 0.0])
     empty, blind = _case(0, 3, 4, 2, 2, 3, 3), _case(2, 3, 0, 2, 2, 3, 3)
@@ -542,7 +545,7 @@ def _drawn(draw: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if draw.choice(some):
         inputs[START] = draw.labels((samples,), keys + 1)
     if draw.choice(some):
-        inputs[MASK] = draw.labels((samples, keys), 2).astype(float)
+        inputs[MASK] = draw.labels((samples, keys), 2)
     if draw.choice(some):
         inputs[SLOPES] = draw.positive((heads,)) / 8
     return tuple(inputs), {

@@ -15,7 +15,7 @@ SIDE = one_of(("left", "right"))
 
 
 class Padded(NamedTuple):
-    """Sequences in one array (N, T, ...), how long they are (N,), and 1.0 where they are (N, T)."""
+    """Sequences in one array (N, T, ...), how long they are (N,), and 1 where they are (N, T)."""
 
     values: Any
     lengths: Any
@@ -61,10 +61,7 @@ def pad(
     array([3, 1])
     """
     SIDE(side, "pad: side")
-    arrays = [np.asarray(s) for s in sequences]
-    if not arrays or any(a.ndim == 0 or a.shape[1:] != arrays[0].shape[1:] for a in arrays):
-        shapes = [a.shape for a in arrays[:5]]
-        raise pf.ArgumentError(f"pad takes arrays (t, ...) alike but for t, and got {shapes}")
+    arrays = _alike("pad", sequences)
     longest = max(len(a) for a in arrays)
     length = longest if length is None else check_integer("pad: length", length, at_least=0)
     if longest > length and not truncate:
@@ -74,13 +71,69 @@ def pad(
         )
     dtype = np.result_type(*arrays)
     values = np.full((len(arrays), length, *arrays[0].shape[1:]), value, dtype)
-    mask = np.zeros((len(arrays), length), np.float32)
+    mask = np.zeros((len(arrays), length), np.int64)
     lengths = np.array([min(len(a), length) for a in arrays], np.int64)
     for i, (a, n) in enumerate(zip(arrays, lengths, strict=True)):
         where = slice(0, n) if side == "right" else slice(length - n, length)
         values[i, where] = a[:n] if side == "right" else a[len(a) - n :]
         mask[i, where] = 1
     return Padded(values, lengths, mask)
+
+
+def _alike(what: str, sequences: Sequence[Any]) -> list[Any]:
+    """Return sequences as arrays that differ in their first extent alone."""
+    arrays = [np.asarray(s) for s in sequences]
+    if not arrays or any(a.ndim == 0 or a.shape[1:] != arrays[0].shape[1:] for a in arrays):
+        shapes = [a.shape for a in arrays[:5]]
+        raise pf.ArgumentError(f"{what} takes arrays (t, ...) alike but for t, and got {shapes}")
+    return arrays
+
+
+class Packed(NamedTuple):
+    """Sequences one behind the other, without padding, and where their steps are.
+
+    Attributes
+    ----------
+    values : ndarray (total, ...)
+    lengths : ndarray of int64 (N,)
+    places : ndarray of int64 (N, T)
+        Which of the values a step is; 0 where a sequence has none. For `pad_rows`.
+    rows : ndarray of int64 (total,)
+        Which step n T + t each of the values is. For `pack_rows`.
+    """
+
+    values: Any
+    lengths: Any
+    places: Any
+    rows: Any
+
+
+def pack(sequences: Sequence[Any]) -> Packed:
+    """Put sequences of different lengths one behind the other.
+
+    What is computed for each step by itself, as by `Embedding` or `Dense`, is then computed for
+    those that there are; `pad_rows` and `pack_rows` lead to layers along the steps and back.
+
+    Raises
+    ------
+    ArgumentError
+        If there is no sequence, or they differ in more than their first extent.
+
+    Examples
+    --------
+    >>> from pyframe_seq import pack
+    >>> packed = pack([[5, 6, 7], [8]])
+    >>> packed.values, packed.lengths
+    (array([5, 6, 7, 8]), array([3, 1]))
+    >>> packed.places.tolist(), packed.rows.tolist()
+    ([[0, 1, 2], [3, 0, 0]], [0, 1, 2, 3])
+    """
+    arrays = _alike("pack", sequences)
+    lengths = np.array([len(a) for a in arrays], np.int64)
+    seen = np.arange(lengths.max()) < lengths[:, None]
+    places = np.zeros(seen.shape, np.int64)
+    places[seen] = np.arange(lengths.sum())
+    return Packed(np.concatenate(arrays), lengths, places, np.flatnonzero(seen))
 
 
 def buckets(

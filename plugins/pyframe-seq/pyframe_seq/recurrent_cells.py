@@ -50,6 +50,7 @@ class RecurrentCell(Layer):
     _attributes = dict.fromkeys(["weight", "recurrent_weight", "offset"], VALUE)
     gate_count = 1
     state_count = 1
+    norm_count = 2  # with layer_norm: of what x gives, of what h gives, and further ones
 
     def __init__(
         self,
@@ -116,7 +117,8 @@ class RecurrentCell(Layer):
         self.offset = None
         if self.bias:
             self.offset = self._add_bias("bias", gates, self._first_bias((gates,)), dtype)
-        self.norms = [pf.layers.LayerNorm(), pf.layers.LayerNorm()] if self.layer_norm else []
+        count = self.norm_count if self.layer_norm else 0
+        self.norms = [pf.layers.LayerNorm() for _ in range(count)]
 
     def _add_bias(self, name: str, count: int, initializer: Any, dtype: Any) -> Any:
         regularizer = self.bias_regularizer
@@ -146,10 +148,15 @@ class RecurrentCell(Layer):
 
     def _sides(self, x: Value, h: Value) -> tuple[Value, Value]:
         """Return what x and the bias, and what h, give to the gates."""
-        ours, theirs = x @ self.weight, h @ self.recurrent_weight
-        if self.norms:
-            ours, theirs = self.norms[0](ours), self.norms[1](theirs)
+        ours, theirs = (
+            self._normalized(i, product)
+            for i, product in enumerate((x @ self.weight, h @ self.recurrent_weight))
+        )
         return (ours if self.offset is None else ours + self.offset), theirs
+
+    def _normalized(self, i: int, a: Value) -> Value:
+        """Return a, normalized by norm number i if there are any."""
+        return self.norms[i](a) if self.norms else a
 
     def _gate(self, a: Value, i: int) -> Value:
         return a[:, i * self.units : (i + 1) * self.units]
@@ -184,8 +191,14 @@ class GRUCell(RecurrentCell):
     reset_after : bool, default False
         Whether r is applied behind the product with U; without, in front of it, as in the paper.
         Then v, `recurrent_offset`, is inside of the brackets that r multiplies, unless the cell has
-        no bias or is normalized. With `layer_norm` and r in front, what h gives to the gates r and
-        z is normalized, and the product of r h that the candidate takes is not.
+        no bias or is normalized.
+
+    Notes
+    -----
+    With `layer_norm` what x gives, and what h gives, is normalized for r and z together, and for n
+    by itself: n = f(LN(x W_n) + b + r LN(h U_n)), as in the paper of layer normalization
+    (arXiv:1607.06450, supplement, "Layer normalized GRU"), or, with r in front,
+    n = f(LN(x W_n) + b + LN((r h) U_n)).
 
     Examples
     --------
@@ -198,6 +211,7 @@ class GRUCell(RecurrentCell):
 
     _attributes = {**RecurrentCell._attributes, "recurrent_offset": VALUE}
     gate_count = 3
+    norm_count = 4
 
     @hands_on_to(RecurrentCell)
     def __init__(
@@ -220,15 +234,19 @@ class GRUCell(RecurrentCell):
 
     def advance(self, x: Value, *states: Value) -> tuple[Value, ...]:
         (h,) = states
-        ours, theirs = self._sides(x, h)
-        r = pf.Sigmoid(self._gate(ours, 0) + self._gate(theirs, 0))
-        z = pf.Sigmoid(self._gate(ours, 1) + self._gate(theirs, 1))
+        ours, u, both = x @ self.weight, self.recurrent_weight, 2 * self.units  # of r and z
+        a, n = self._normalized(0, ours[:, :both]), self._normalized(1, ours[:, both:])
+        if self.offset is not None:
+            a, n = a + self.offset[:both], n + self.offset[both:]
+        theirs = h @ (u if self.reset_after else u[:, :both])
+        a = a + self._normalized(2, theirs[:, :both])
+        r, z = pf.Sigmoid(self._gate(a, 0)), pf.Sigmoid(self._gate(a, 1))
         if self.reset_after:
-            q = self._gate(theirs, 2)
+            q = self._normalized(3, theirs[:, both:])
             inner = r * (q if self.recurrent_offset is None else q + self.recurrent_offset)
         else:
-            inner = (r * h) @ self._gate(self.recurrent_weight, 2)
-        n = self._function(self._gate(ours, 2) + inner)
+            inner = self._normalized(3, (r * h) @ u[:, both:])
+        n = self._function(n + inner)
         return ((1.0 - z) * n + z * h,)
 
 
@@ -257,6 +275,7 @@ class LSTMCell(RecurrentCell):
     _attributes = RecurrentCell._attributes
     gate_count = 4
     state_count = 2
+    norm_count = 3
 
     @hands_on_to(RecurrentCell)
     def __init__(
@@ -264,11 +283,6 @@ class LSTMCell(RecurrentCell):
     ) -> None:
         super().__init__(units, activation, **common)
         self.unit_forget_bias = flag(unit_forget_bias, "LSTMCell: unit_forget_bias")
-
-    def build(self, *specs: Any) -> None:
-        super().build(*specs)
-        if self.layer_norm:
-            self.norms.append(pf.layers.LayerNorm())
 
     def _first_bias(self, shape: tuple[int, ...]) -> Any:
         if not self.unit_forget_bias:
@@ -281,7 +295,7 @@ class LSTMCell(RecurrentCell):
         a = ours + theirs
         i, f, o = (pf.Sigmoid(self._gate(a, k)) for k in (0, 1, 3))
         c = f * c + i * self._function(self._gate(a, 2))
-        return o * self._function(self.norms[2](c) if self.norms else c), c
+        return o * self._function(self._normalized(2, c)), c
 
 
 def along(
@@ -304,21 +318,38 @@ def along(
     """
     widths = cell.state_widths  # type: ignore[attr-defined]
     if not states:
-        zeros = 0.0 * ones_like(x[:, 0, :1])
+        zeros = 0.0 * ones_like(pf.Sum(x[:, 0], axis=1))[:, None]  # there may be no channel
         states = [zeros * np.zeros((1, width), x.dtype) for width in widths]
     seen = None
     if steps is not None:
-        x, seen = MaskRows(x, steps), MaskRows(ones_like(x[:, :, :1]), steps)
+        x, seen = MaskRows(x, steps), MaskRows(ones_like(pf.Sum(x, axis=2))[:, :, None], steps)
     times = range(x.shape[1])  # type: ignore[index,arg-type]
     found: list[Value] = []
     for t in reversed(times) if reverse else times:
         following = cell(x[:, t], *states)
         new = [following] if isinstance(following, Value) else list(following)
+        _check_states(cell, new, widths)
         if seen is not None:
             new = [pf.Where(seen[:, t], a, b) for a, b in zip(new, states, strict=True)]
         states = new
         found.append(states[0])
     return (found[::-1] if reverse else found), list(states)
+
+
+def _check_states(cell: Layer, states: Sequence[Value], widths: Sequence[int]) -> None:
+    """Raise an error unless what a cell has returned are states of these widths."""
+    what = f"cell {cell.path!r} ({type(cell).__name__})"
+    if len(states) != len(widths):
+        raise GraphError(
+            f"{what} returned {len(states)} state(s), and its state_widths are {tuple(widths)}: it "
+            "must return one for each"
+        )
+    for i, (state, width) in enumerate(zip(states, widths, strict=True)):
+        shape = state.shape
+        if shape is not None and (len(shape) != 2 or shape[1] not in (None, width)):
+            raise ShapeError(
+                f"{what} returned {shape} as state {i}; by its state_widths it must be (n, {width})"
+            )
 
 
 def known_steps(layer: Layer, x: Value) -> None:
@@ -353,9 +384,9 @@ class Recurrent(SequenceLayer):
     Raises
     ------
     ShapeError
-        If x is not of three axes, or its steps are unknown or none.
+        If x is not of three axes, its steps are unknown or none, or a state is of another width.
     GraphError
-        If some initial states are missing.
+        If some initial states are missing, or the cell returns more or fewer than it has widths.
 
     Examples
     --------
@@ -394,9 +425,13 @@ class Recurrent(SequenceLayer):
             ((5, 4, 3), {"cell": GRUCell(4), "return_sequences": True, "reverse": True}),
         )
 
+    @property
+    def states_taken(self) -> int:
+        return len(self.cell.state_widths)  # type: ignore[attr-defined]
+
     def call(self, *inputs: Value) -> Any:
         known_steps(self, inputs[0])
-        x, states, steps = self.sorted_inputs(inputs, len(self.cell.state_widths))  # type: ignore[attr-defined]
+        x, states, steps = self.sorted_inputs(inputs)
         found, states = along(self.cell, x, states, steps, self.reverse)
         result = states[0]
         if self.return_sequences:
@@ -408,7 +443,8 @@ class Recurrent(SequenceLayer):
 class Bidirectional(SequenceLayer):
     """A recurrent layer in both directions, each with weights of its own.
 
-    `LSTM`, `GRU` and `SimpleRNN` do the same with ``bidirectional="concat"``.
+    `LSTM`, `GRU` and `SimpleRNN` do the same with ``bidirectional="concat"``. Initial states are
+    those of the forward direction, then those of the reverse one.
 
     Parameters
     ----------
@@ -422,6 +458,8 @@ class Bidirectional(SequenceLayer):
     ------
     ArgumentError
         If the layer is no recurrent one, or has one of those arguments.
+    GraphError
+        If some initial states are missing.
 
     Examples
     --------
@@ -456,8 +494,15 @@ class Bidirectional(SequenceLayer):
         made = {key: _again(value) for key, value in self.layer.config().items()}
         self.backward = type(self.layer)(**{**made, "reverse": True, "name": None})
 
+    @property
+    def states_taken(self) -> int:
+        assert isinstance(self.layer, SequenceLayer)
+        return 2 * self.layer.states_taken
+
     def call(self, *inputs: Value) -> Any:
-        ys = (self.layer(*inputs), self.backward(*inputs))
+        x, states, steps = self.sorted_inputs(inputs)
+        half, last = len(states) // 2, () if steps is None else (steps,)
+        ys = self.layer(x, *states[:half], *last), self.backward(x, *states[half:], *last)
         return ys[0] + ys[1] if self.merge == "sum" else pf.Concat(*ys, axis=-1)
 
 

@@ -163,6 +163,10 @@ class RecurrentLayer(SequenceLayer):
         """How many numbers each state of one level and direction has; the first is h."""
         return (self.width, *[self.units] * (self.state_count - 1))
 
+    @property
+    def states_taken(self) -> int:
+        return self.state_count * len(self.directions) * self.num_layers
+
     def build(self, *specs: Any) -> None:
         x = specs[0]
         if x.shape is None or len(x.shape) != 3 or x.shape[2] is None:
@@ -258,7 +262,7 @@ class RecurrentLayer(SequenceLayer):
 
     def call(self, *inputs: Value) -> Any:
         each, count = self.state_count, len(self.directions)
-        x, states, steps = self.sorted_inputs(inputs, each * count * self.num_layers)
+        x, states, steps = self.sorted_inputs(inputs)
         if self.layer_norm:
             known_steps(self, x)
         if self.stateful:
@@ -280,7 +284,7 @@ class RecurrentLayer(SequenceLayer):
         ends = [finals[each * i] for i in range(len(finals) // each)][-count:]
         result = self._merge(ys if self.return_sequences else ends)
         if self.stateful:
-            result = Carry(result, *finals, states=self.carried)
+            result, *finals = Carry(result, *finals, states=self.carried)
         return (result, *finals) if self.return_state else result
 
     def _level(

@@ -115,11 +115,15 @@ class SequenceLayer(Layer):
             inputs = (*inputs, given)
         return super().__call__(*inputs)
 
-    def sorted_inputs(
-        self, inputs: Sequence[Value], wanted: int
-    ) -> tuple[Value, list[Value], Value | None]:
-        """Return x, the initial states, none or as many as wanted, and lengths or a mask."""
+    @property
+    def states_taken(self) -> int:
+        """How many initial states it takes, unless it is given none."""
+        raise NotImplementedError
+
+    def sorted_inputs(self, inputs: Sequence[Value]) -> tuple[Value, list[Value], Value | None]:
+        """Return x, the initial states, none or all of them, and lengths or a mask."""
         x, *rest = inputs
+        wanted = self.states_taken
         steps = [v for v in rest if v.dtype == np.int64]
         states = [v for v in rest if v.dtype != np.int64]
         if len(steps) > 1 or len(states) not in (0, wanted):

@@ -1,4 +1,4 @@
-"""Rows that are hidden, and states that are carried from call to call. Kernels: rows.c."""
+"""Rows that are hidden or packed, and states carried from call to call. Kernels: rows.c."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from pyframe import Case, Op
+import pyframe as pf
+from pyframe import Case, Op, Value
 
 
 class MaskRows(Op):
@@ -19,8 +20,7 @@ class MaskRows(Op):
     ----------
     x : Value, shape (N, T, C)
     steps : Value of int64, shape (N,) or (N, T)
-        How many rows of each sequence are seen, the first ones, or 1 for each that is, else 0. For
-        a mask of floats there is `pyframe.Select`.
+        How many rows of each sequence are seen, the first ones, or 1 for each that is, else 0.
     name : str, optional
 
     Raises
@@ -52,7 +52,8 @@ class MaskRows(Op):
             self.bad_shapes("x must be (N, T, C)")
         extents = zip(steps, x, strict=False)
         if len(steps) not in (1, 2) or any(None not in (n, m) and n != m for n, m in extents):
-            self.bad_shapes("steps must be (N,) or (N, T)")
+            n, t = ("?" if extent is None else extent for extent in x[:2])
+            self.bad_shapes(f"steps must be ({n},), lengths, or a mask ({n}, {t})")
         return x
 
     def gradient(self, *grads: Any) -> Sequence[Any]:
@@ -79,25 +80,38 @@ class MaskRows(Op):
 
 
 class Carry(Op):
-    """y as it is; the states of the node become the final ones, for the next call to begin with.
+    """Its inputs as they are; the states of the node become all but the first of them.
+
+    The next call begins with those. A layer hands on what this node gives and nothing else, so that
+    its states are carried whatever of it somebody reads.
 
     Parameters
     ----------
     y : Value
-        What depends on it, so that the states are carried when it is computed.
     *finals : Value
-        As many as there are states, of their shapes. They get no gradient from here.
+        As many as there are states, of their shapes.
     states : sequence of State
-        In training they are written when the step is complete; otherwise at once.
+        In training they are written when the step is complete; otherwise at once. In a graph no
+        other node may carry them.
+
+    Returns
+    -------
+    Node with an output for each input
     """
 
     op = "carry"
     kernel = "pyframe_seq:carry"
+    output_count = 2  # at least
+    sole_writer = True
     exact_on_integers = True
 
+    def check(self, *specs: Any) -> Any:
+        self.output_count = len(specs)  # type: ignore[misc]
+        return super().check(*specs)
+
     def infer_shape(self, *shapes: Any) -> Any:
-        y, *finals = shapes
-        if len(finals) != len(self.states):
+        finals = shapes[1:]
+        if len(finals) != len(self.states) or not finals:
             self.bad_shapes(f"there are {len(self.states)} states, and {len(finals)} final ones")
         for state, final in zip(self.states, finals, strict=True):
             wanted = state.shape or ()
@@ -105,24 +119,24 @@ class Carry(Op):
                 n is not None and n != m for n, m in zip(final, wanted, strict=True)
             ):
                 self.bad_shapes(f"final states must have the shape of those carried, {wanted}")
-        return y
+        return shapes
 
     def gradient(self, *grads: Any) -> Sequence[Any]:
-        return [grads[0], *[None] * len(self.states)]
+        return grads
 
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
-        return np.array(inputs[0])
+        return tuple(map(np.array, inputs))
 
     @classmethod
     def reference_states(
         cls, *inputs: Any, states: Any, training: bool, **attributes: Any
     ) -> tuple[Any, Any]:
-        return np.array(inputs[0]), [np.array(final) for final in inputs[1:]]
+        return tuple(map(np.array, inputs)), [np.array(final) for final in inputs[1:]]
 
     @classmethod
     def magnitude(cls, *inputs: Any, states: Any = (), **attributes: Any) -> tuple[int, Any]:
-        return 1, np.abs(inputs[0])
+        return 1, tuple(map(np.abs, inputs))
 
     @classmethod
     def sample(cls, draw: Any) -> Case:
@@ -130,6 +144,55 @@ class Carry(Op):
         finals = [draw.normal(shape) for shape in shapes]
         y = draw.normal(draw.shape(max_ndim=3))
         return Case((y, *finals), {}, tuple(draw.normal(shape) for shape in shapes))
+
+
+def pad_rows(values: Value, places: Value) -> Value:
+    """Return packed rows as sequences (N, T, C), for a layer along the steps.
+
+    Where a sequence has no step there is a row of another one, which nobody reads who is given the
+    lengths.
+
+    Parameters
+    ----------
+    values : Value, shape (total, C)
+        Such as the values of `pack`, or what is computed of them row by row.
+    places : Value of int64, shape (N, T)
+        As `pack` gives them.
+
+    Raises
+    ------
+    LabelError
+        At each run, for a place that there is not.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> from pyframe_seq import LSTM, pack, pack_rows, pad_rows
+    >>> packed = pack([[[1.0], [2.0]], [[3.0]]])
+    >>> values = pf.Placeholder("values", shape=(None, 1))
+    >>> lengths = pf.Placeholder("lengths", shape=(None,), dtype="int64")
+    >>> places = pf.Placeholder("places", shape=(None, None), dtype="int64")
+    >>> rows = pf.Placeholder("rows", shape=(None,), dtype="int64")
+    >>> y = LSTM(4, return_sequences=True)(pad_rows(values, places), lengths=lengths)
+    >>> y = pack_rows(y, rows)
+    >>> pf.compile(y).run(dict(zip((values, lengths, places, rows), packed))).shape
+    (3, 4)
+    """
+    return pf.Embedding(places, values, sparse=False)
+
+
+def pack_rows(x: Value, rows: Value) -> Value:
+    """Return the rows of sequences (N, T, C) that there are, (total, C); see `pad_rows`.
+
+    Parameters
+    ----------
+    x : Value, shape (N, T, C)
+    rows : Value of int64, shape (total,)
+        As `pack` gives them.
+    """
+    if x.shape is None or x.shape[-1] is None:
+        raise pf.ShapeError(f"pack_rows takes (N, T, C) whose C is known, and got {x.spec}")
+    return pf.Embedding(rows, pf.Reshape(x, (-1, x.shape[-1])), sparse=False)
 
 
 OPS: tuple[type[Op], ...] = (MaskRows, Carry)

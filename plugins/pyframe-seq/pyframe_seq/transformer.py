@@ -48,11 +48,13 @@ class MultiHeadAttention(Layer):
     Notes
     -----
     Inputs: x (N, T, d); then, if wanted, c (N, Tk, d') for cross-attention, and in any order, told
-    apart by rank and dtype: lengths, int64 (N,), how many keys there are; a mask, floats (N, Tk),
-    0 for keys that are not seen; a bias of the scores, (N or 1, heads or 1, T or 1, Tk). The result
-    is (N, T, d). A row that sees no key gives the bias of the last product. Self-attention has one
-    product for queries, keys and values: `projection`, a Dense of (heads + 2 kv_heads) size units;
-    cross-attention has `queries` and `context`; both have `merge`.
+    apart by rank and dtype: lengths, int64 (N,), how many keys there are; a mask, int64 (N, Tk), 1
+    for keys that are seen and 0 for others; a bias of the scores, floats (N or 1, heads or 1, T or
+    1, Tk). The result is (N, T, d). It is 0 for a row that sees no key, and so is its gradient. In
+    self-attention lengths and a mask are those of x: what it holds in hidden rows is not read, NaN
+    or not, and the result is 0 there. Self-attention has one product for queries, keys and values:
+    `projection`, a Dense of (heads + 2 kv_heads) size units; cross-attention has `queries` and
+    `context`; both have `merge`.
 
     Raises
     ------
@@ -60,6 +62,10 @@ class MultiHeadAttention(Layer):
         If kv_heads does not divide heads, or a number is out of range.
     ShapeError
         If heads do not divide the features, or an input is of another rank.
+    DTypeError
+        If a mask is one of floats.
+    LabelError
+        At each run, for a length below 0 or above Tk, and for a mask of other numbers than 0 and 1.
 
     Examples
     --------
@@ -160,17 +166,24 @@ class MultiHeadAttention(Layer):
             ]
         self.merge = self._dense(units)
 
-    def _sorted(self, inputs: Sequence[Any]) -> dict[str, Any]:
-        """Return the optional inputs by what they are."""
+    def sorted_inputs(self, inputs: Sequence[Any]) -> dict[str, Any]:
+        """Return the inputs behind x by what they are: context, lengths, mask or bias."""
         found: dict[str, Any] = {}
-        kinds = {("f", 3): "context", ("i", 1): "lengths", ("f", 2): "mask", ("f", 4): "bias"}
+        kinds = {("f", 3): "context", ("i", 1): "lengths", ("i", 2): "mask", ("f", 4): "bias"}
         for given in inputs:
-            kind = kinds.get((given.dtype.kind, len(given.shape or ())))
+            what = (given.dtype.kind, len(given.shape or ()))
+            if what == ("f", 2):
+                raise pf.DTypeError(
+                    f"layer {self.path!r} (MultiHeadAttention) takes a mask of int64, 1 for a key "
+                    f"that is seen and 0 for others, and got {given.spec}; declare the placeholder "
+                    "with dtype='int64'"
+                )
+            kind = kinds.get(what)
             if kind is None or kind in found:
                 raise pf.ShapeError(
                     f"layer {self.path!r} (MultiHeadAttention) takes x, and one each of another "
-                    f"sequence (N, Tk, d), int64 lengths (N,), a mask (N, Tk) and a bias of rank "
-                    f"4; it got {given.spec}{' as well' if kind in found else ''}"
+                    "sequence (N, Tk, d), int64 lengths (N,), an int64 mask (N, Tk) and a bias of "
+                    f"rank 4; it got {given.spec}{' as well' if kind in found else ''}"
                 )
             found[kind] = given
         return found
@@ -190,7 +203,8 @@ class MultiHeadAttention(Layer):
         return x * share * pf.Reshape(pf.MatMul(pf.Reshape(scale, (1, size)), spread), (-1,))
 
     def call(self, *inputs: Any) -> Any:
-        x, given = inputs[0], self._sorted(inputs[1:])
+        x, given = inputs[0], self.sorted_inputs(inputs[1:])
+        own = own_steps(given)
         wide, narrow = self._sizes
         groups = self.kv_heads or self.heads
         context = given.pop("context", None)
@@ -200,11 +214,12 @@ class MultiHeadAttention(Layer):
                 f"layer {self.path!r} (MultiHeadAttention) was built for x {made}, and was given "
                 f"{', '.join(str(each.spec) for each in inputs)}"
             )
-        parts = [self.projection(x)] if context is None else [self.queries(x)]
-        if context is not None:
-            seen = _without_hidden(context, given)
-            parts += self._parts(self.context(seen), [narrow, 2 * narrow])
-        elif self.qk_norm:
+        if context is None:
+            parts = [self.projection(without_hidden(x, own))]
+        else:
+            seen = without_hidden(context, given)
+            parts = [self.queries(x), *self._parts(self.context(seen), [narrow, 2 * narrow])]
+        if self.qk_norm and len(parts) == 1:
             parts = self._parts(parts[0], [wide, wide + narrow, wide + 2 * narrow])
         if self.qk_norm:
             parts[0] = self._normalized(parts[0], self._scales[0], self.heads)
@@ -219,7 +234,7 @@ class MultiHeadAttention(Layer):
                 parts[1] = Rotary(parts[1], heads=groups, **base)
         if self.alibi:
             given["slopes"] = pf.Constant(alibi_slopes(self.heads), dtype=x.dtype)
-        y = Attention(
+        attention = Attention(
             *parts,
             **given,
             heads=self.heads,
@@ -227,7 +242,10 @@ class MultiHeadAttention(Layer):
             causal=self.causal,
             window=self.window,
         )
-        y = self.merge(y)
+        y = self.merge(attention)
+        if given.keys() & {"lengths", "mask", "bias"}:
+            y = _where_seen(y, attention[1])
+        y = without_hidden(y, own)
         return pf.Dropout(y, self.dropout) if self.dropout else y
 
 
@@ -314,8 +332,10 @@ class _Block(Layer):
 
     def call(self, *inputs: Any) -> Any:
         x, *more = inputs
+        own = own_steps(self.self_attention.sorted_inputs(more))
+        x = without_hidden(x, own)
         x = self._around(x, self.first_norm, lambda y: self.self_attention(y, *more))
-        return self._around(x, self.last_norm, self._feed_forward)
+        return without_hidden(self._around(x, self.last_norm, self._feed_forward), own)
 
 
 class TransformerEncoderBlock(_Block):
@@ -341,7 +361,8 @@ class TransformerEncoderBlock(_Block):
     Notes
     -----
     Input (N, T, d) gives the same shape; further inputs go to `MultiHeadAttention`: lengths, a
-    mask, a bias.
+    mask, a bias. What x holds in rows that lengths or a mask hide is not read, and the result is 0
+    there.
 
     Examples
     --------
@@ -424,13 +445,23 @@ class TransformerDecoderBlock(_Block):
         return self._around(x, self.last_norm, self._feed_forward)
 
 
-def _without_hidden(context: Any, given: Any) -> Any:
-    """Return a context with zeros where nobody looks: NaN there would get into the weights."""
-    if "lengths" in given:
-        context = MaskRows(context, given["lengths"])
-    if "mask" in given:
-        context = pf.Select(pf.ExpandDims(given["mask"], axis=-1), context)
-    return context
+def own_steps(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the lengths or the mask of x itself: with a context, they are those of that."""
+    return {} if "context" in given else {k: given[k] for k in ("lengths", "mask") if k in given}
+
+
+def without_hidden(x: Any, given: dict[str, Any]) -> Any:
+    """Return x with zeros where nobody looks: NaN there would get into the weights."""
+    for what in ("lengths", "mask"):
+        x = MaskRows(x, given[what]) if what in given else x
+    return x
+
+
+def _where_seen(y: Any, lse: Any) -> Any:
+    """Return y (N, T, d), and 0 in a row in which no head sees a key: lse (N, heads, T) is -inf."""
+    lowest = float(np.finfo(lse.dtype).min)
+    is_blind = pf.Max(lse, axis=1) < lowest  # not so where it is NaN
+    return pf.Select(pf.ExpandDims(1.0 - is_blind, axis=-1), y)
 
 
 def _optional(what: str, value: Any, of: str = "MultiHeadAttention") -> int | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pyframe_seq as seq
 import pytest
@@ -20,6 +22,55 @@ def test_padding() -> None:
         seq.pad([[1], [[2, 3]]])
     with pytest.raises(pf.ArgumentError, match="side"):
         seq.pad([[1]], side="front")
+
+
+@pytest.mark.parametrize("layer", [seq.SimpleRNN, seq.GRU, seq.LSTM])
+def test_packed_batches_are_padded_ones_without_the_padding(layer: Any) -> None:
+    """Outputs, states and all gradients, to the bit; what goes by rows runs on real ones alone."""
+    lengths, rng = [4, 0, 7, 1], np.random.default_rng(0)
+    sequences = [rng.standard_normal((n, 3)) for n in lengths]
+    packed, padded = seq.pack(sequences), seq.pad(sequences)
+    assert packed.values.shape == (12, 3) and packed.lengths.tolist() == lengths
+    ints = {"dtype": "int64"}
+    nodes = (
+        pf.Placeholder("values", shape=(None, 3), dtype="float64"),
+        pf.Placeholder("lengths", shape=(None,), **ints),
+        pf.Placeholder("places", shape=(None, None), **ints),
+        pf.Placeholder("rows", shape=(None,), **ints),
+    )
+    whole = pf.Placeholder("x", shape=(None, 7, 3), dtype="float64")
+    pf.set_seed(0)
+    net, head = layer(5, return_sequences=True, return_state=True), pf.layers.Dense(2)
+    one, *states = net(seq.pad_rows(nodes[0], nodes[2]), lengths=nodes[1])
+    other, *others = net(whole, lengths=nodes[1])
+    ours = dict(zip(nodes, packed, strict=True))
+    theirs = {whole: padded.values, nodes[1]: padded.lengths}
+    narrow, wide = head(seq.pack_rows(one, nodes[3])), head(other)
+    costs, feeds = [], [ours, theirs]
+    found = pf.compile([narrow, *states]).run(ours)
+    wanted = pf.compile([wide, *others]).run(theirs)
+    np.testing.assert_allclose(found[0], wanted[0][padded.mask > 0], rtol=1e-12)
+    for state, there in zip(found[1:], wanted[1:], strict=True):
+        np.testing.assert_array_equal(state, there)
+    mask = pf.Constant(padded.mask[..., None], dtype="float64")
+    for y, factor in ((narrow, 1.0), (wide, mask)):
+        plan = pf.compile(pf.Sum(pf.Square(y * factor)))
+        feed = {n: a for n, a in feeds[len(costs)].items() if n in plan.graph.order}
+        costs.append(plan.loss_and_gradients(feed)[1])
+    assert costs[0].keys() == costs[1].keys()
+    for parameter, gradient in costs[0].items():
+        np.testing.assert_allclose(gradient, costs[1][parameter], rtol=1e-9, atol=1e-12)
+
+
+def test_what_cannot_be_packed() -> None:
+    with pytest.raises(pf.ArgumentError, match=r"pack takes arrays .* alike"):
+        seq.pack([[1.0], [[2.0]]])
+    with pytest.raises(pf.ArgumentError, match="pack takes"):
+        seq.pack([])
+    values = pf.Placeholder("values", shape=(None, 1))
+    places = pf.Placeholder("places", shape=(None, None), dtype="int64")
+    with pytest.raises(pf.LabelError, match="3"):
+        pf.compile(seq.pad_rows(values, places)).run({values: np.ones((3, 1)), places: [[3]]})
 
 
 def test_every_sequence_is_in_one_bucket() -> None:

@@ -70,6 +70,7 @@ class Hidden(NamedTuple):
     node: Any  # None: all are seen
     array: Any
     added: Any  # (N, Tk)
+    seen: Any  # (N, Tk)
 
 
 def draw_hidden(draw: Draw, samples: int, keys: int) -> Hidden:
@@ -84,9 +85,9 @@ def draw_hidden(draw: Draw, samples: int, keys: int) -> Hidden:
     elif kind == "mask":
         seen = draw.labels((samples, keys), 2) > 0
         seen[:, 0] = True
-        array = seen.astype(float)
-        node = pf.Placeholder("mask", shape=(None, keys), dtype="float64")
-    return Hidden(node, array, added(seen))
+        array = seen.astype(np.int64)
+        node = pf.Placeholder("mask", shape=(None, keys), dtype="int64")
+    return Hidden(node, array, added(seen), seen)
 
 
 def added(seen: Any) -> Any:
@@ -121,16 +122,23 @@ def scatter(net: Any, seed: int) -> Any:
     return net.double().train()
 
 
-def agree(y: Any, feed: Any, wanted: Any, pairs: Sequence[Pair], draw: Draw) -> None:
-    """Compare outputs, and the gradients of sum(dy y) by every leaf and parameter."""
-    dy = draw.normal(tuple(wanted.shape))
+def agree(
+    y: Any, feed: Any, wanted: Any, pairs: Sequence[Pair], draw: Draw, seen: Any = True
+) -> None:
+    """Compare outputs, and the gradients of sum(dy y) by every leaf and parameter.
+
+    Where rows of x are hidden, `seen` (N, T), the output there is no matter.
+    """
+    seen = np.broadcast_to(np.asarray(seen)[..., None], wanted.shape)
+    dy = np.where(seen, draw.normal(tuple(wanted.shape)), 0)
     (wanted * torch.tensor(dy)).sum().backward()
     cost = pf.Sum(y * pf.Constant(dy, dtype="float64"))
     plan = pf.compile(cost)
     feed = {node: array for node, array in feed.items() if node is not None}
     _, gradients = plan.loss_and_gradients(feed)
     assert len(gradients) == len(pairs)
-    found = [(pf.compile(y).run(feed), wanted.detach().numpy())]
+    outputs = (pf.compile(y).run(feed), wanted.detach().numpy())
+    found = [tuple(np.where(seen, output, 0) for output in outputs)]
     found += [(gradients[pair.ours], pair.gradient()) for pair in pairs]
     for ours, theirs in found:
         size = np.abs(theirs).max(initial=1.0)
@@ -205,7 +213,8 @@ def test_an_encoder_block_is_torchs(seed: int) -> None:
     own = common_pairs(block, net, net.norm2)
     for pair in own:
         pair.copy()
-    agree(y, {hidden.node: hidden.array}, wanted, [*own, *sequences.pairs], draw)
+    feed, seen = {hidden.node: hidden.array}, hidden.seen
+    agree(y, feed, wanted, [*own, *sequences.pairs], draw, seen)
 
 
 @every_seed

@@ -80,6 +80,87 @@ def test_a_cell_of_ones_own():
     np.testing.assert_allclose(plan.run({x: some}), some.cumsum(axis=1), rtol=1e-12)
 
 
+class Faulty(pf.layers.Layer):
+    """A cell that returns something else than `state_widths` says."""
+
+    state_widths = (C, C)
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+
+    def call(self, *inputs):
+        x, h, c = inputs
+        if self.kind == "fewer":
+            return h + x
+        if self.kind == "more":
+            return h + x, c, c
+        return h + x, pf.Concat(c, c, axis=1)
+
+
+@pytest.mark.parametrize("steps", [None, "lengths"])
+@pytest.mark.parametrize(
+    ("kind", "error", "words"),
+    [
+        ("fewer", GraphError, r"Faulty.* returned 1 state.*\(3, 3\)"),
+        ("more", GraphError, r"Faulty.* returned 3 state.*\(3, 3\)"),
+        ("wider", ShapeError, r"Faulty.* returned \(.*6\) as state 1.*\(n, 3\)"),
+    ],
+)
+def test_a_cell_that_returns_something_else(kind, error, words, steps):
+    x = pf.Placeholder("x", shape=(None, T, C))
+    lengths = pf.Placeholder("lengths", shape=(None,), dtype="int64")
+    with pytest.raises(error, match=words):
+        seq.Recurrent(Faulty(kind))(x, **({} if steps is None else {"lengths": lengths}))
+
+
+def layer_normalized(a, eps=1e-5):
+    return (a - a.mean(-1, keepdims=True)) / np.sqrt(a.var(-1, keepdims=True) + eps)
+
+
+@pytest.mark.parametrize("reset_after", [False, True])
+def test_a_normalized_gru_is_that_of_the_paper(reset_after):
+    """Ba, Kiros, Hinton, arXiv:1607.06450: r and z together, and n by itself, on each side."""
+    cell = seq.GRUCell(UNITS, reset_after=reset_after, layer_norm=True, bias_initializer="normal")
+    x, h = (
+        pf.Placeholder(n, shape=(None, k), dtype="float64") for n, k in (("x", C), ("h", UNITS))
+    )
+    plan = pf.compile(cell(x, h))
+    some, before = numbers(N, C), numbers(N, UNITS, seed=1)
+    w, u, b = (cell.own_parameters()[k].value for k in ("weight", "recurrent_weight", "bias"))
+    both, ours = 2 * UNITS, some @ w
+    gates = layer_normalized(ours[:, :both]) + b[:both] + layer_normalized(before @ u[:, :both])
+    r, z = np.split(1 / (1 + np.exp(-gates)), 2, axis=1)
+    inner = (
+        r * layer_normalized(before @ u[:, both:])
+        if reset_after
+        else layer_normalized((r * before) @ u[:, both:])
+    )
+    n = np.tanh(layer_normalized(ours[:, both:]) + b[both:] + inner)
+    wanted = (1 - z) * n + z * before
+    np.testing.assert_allclose(plan.run({x: some, h: before}), wanted, rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+def test_bidirectional_takes_the_states_of_both_directions(kind):
+    layer_of = PAIRS[kind][1]
+    inner = layer_of(UNITS, return_sequences=True)
+    x = pf.Placeholder("x", shape=(None, T, C), dtype="float64")
+    count = 2 * inner.states_taken
+    nodes = [pf.Placeholder(f"s{i}", shape=(None, UNITS), dtype="float64") for i in range(count)]
+    wrapped = seq.Bidirectional(inner)
+    inside = layer_of(UNITS, return_sequences=True, bidirectional="concat")
+    outputs = [wrapped(x, *nodes), inside(x, *nodes)]
+    for layer, end in ((wrapped.layer, ""), (wrapped.backward, "_reverse")):
+        for name, parameter in layer.own_parameters().items():
+            parameter.value = inside.own_parameters()[name + end].initial_array()
+    feed = {node: numbers(N, UNITS, seed=i) for i, node in enumerate(nodes)}
+    one, other = pf.compile(outputs).run({x: numbers(N, T, C), **feed})
+    np.testing.assert_array_equal(one, other)
+    with pytest.raises(GraphError, match=rf"no state or {count}.* got 1 "):
+        seq.Bidirectional(layer_of(UNITS))(x, nodes[0])
+
+
 @pytest.mark.parametrize("inner", [seq.LSTM(UNITS), seq.Recurrent(seq.LSTMCell(UNITS))], ids=repr)
 def test_bidirectional_never_reads_padding(inner):
     x = pf.Placeholder("x", shape=(None, T, C), dtype="float64")

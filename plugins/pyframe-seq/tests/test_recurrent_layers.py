@@ -7,7 +7,7 @@ import pyframe_seq as seq
 import pytest
 
 import pyframe as pf
-from pyframe.errors import ArgumentError, DTypeError, GraphError, ShapeError
+from pyframe.errors import ArgumentError, DTypeError, GraphError, LabelError, ShapeError
 from pyframe.testing import check_layer
 
 LAYERS = [seq.SimpleRNN, seq.GRU, seq.LSTM]
@@ -69,23 +69,41 @@ def test_padding_is_never_read(layer, options):
                 np.testing.assert_allclose(got, wanted, rtol=1e-12, atol=1e-12)
 
 
+INSIDE = [
+    {"bidirectional": "sum"},
+    {"num_layers": 2, "dropout": 0.3, "input_dropout": 0.3, "recurrent_dropout": 0.3},
+    {"input_dropout": 0.3, "variational": True, "reverse": True},
+    {"bidirectional": "concat", "layer_norm": True},
+]
+
+
 @every_layer
-def test_gradients_of_padding_are_zero_and_nan_stays_out(layer):
+@pytest.mark.parametrize("steps", ["lengths", "mask"])
+@pytest.mark.parametrize("options", INSIDE, ids=str)
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_gradients_of_padding_are_zero_and_nan_stays_out(layer, steps, options, bad):
     x, lengths = numbers(N, T, C), np.array([7, 3, 0, 1, 5, 2])
-    padded = np.where(np.arange(T)[:, None] < lengths[:, None, None], x, np.nan)
+    seen = np.arange(T) < lengths[:, None]
+    if steps == "mask":
+        seen = np.roll(seen, 2, axis=1)  # in front, behind and between
     node = pf.Placeholder("x", shape=(None, T, C), dtype="float64")
-    steps = pf.Placeholder("lengths", shape=(None,), dtype="int64")
-    made = layer(UNITS, return_sequences=True, bidirectional="sum")
+    hides = lengths if steps == "lengths" else seen.astype(np.int64)
+    given = pf.Placeholder(steps, shape=hides.shape, dtype="int64")
+    made = layer(UNITS, return_sequences=True, return_state=True, **options)
     shift = pf.Parameter(np.zeros((N, T, C)), name="shift", dtype="float64")
-    cost = pf.Sum(pf.Square(made(node + shift, lengths=steps)))
-    plan = pf.compile(cost)
-    _, clean = plan.loss_and_gradients({node: x, steps: lengths})
-    _, padded = plan.loss_and_gradients({node: padded, steps: lengths})
+    outputs = made(node + shift, **{steps: given})
+    cost = sum((pf.Sum(pf.Square(value)) for value in outputs), start=0.0)
+    found = []
+    for rows in (x, np.where(seen[..., None], x, bad)):
+        plan = pf.compile(cost, seed=5)
+        found.append(plan.loss_and_gradients({node: rows, given: hides}))
+    (loss, clean), (padded_loss, padded) = found
+    assert loss == padded_loss
     for parameter, gradient in clean.items():
         assert np.isfinite(gradient).all()
         np.testing.assert_array_equal(gradient, padded[parameter])
         if parameter is shift:
-            assert not gradient[2].any() and not gradient[1, 3:].any() and gradient[1, 2].any()
+            assert not gradient[~seen].any() and gradient[seen].any()
 
 
 @every_layer
@@ -165,14 +183,63 @@ def test_a_sequence_without_steps_keeps_its_state(layer):
 
 
 @every_layer
-def test_the_last_output_is_the_final_state(layer):
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("options", [{}, {"layer_norm": True}], ids=str)
+def test_the_last_output_is_the_final_state(layer, reverse, options):
+    """Backwards that is the output of the first real step, wherever that is."""
     x, lengths = numbers(N, T, C), np.array([7, 3, 2, 1, 5, 7])
-    for reverse in (False, True):
-        run, _ = built(layer, steps="lengths", reverse=reverse)
-        y, h, *_ = run(x=x, lengths=lengths)
-        last, _ = built(layer, steps="lengths", reverse=reverse, return_sequences=False)
-        np.testing.assert_array_equal(last(x=x, lengths=lengths)[0], h)
-        np.testing.assert_array_equal(h, y[np.arange(N), 0 if reverse else lengths - 1])
+    run, _ = built(layer, steps="lengths", reverse=reverse, **options)
+    y, h, *_ = run(x=x, lengths=lengths)
+    last, _ = built(layer, steps="lengths", reverse=reverse, return_sequences=False, **options)
+    np.testing.assert_array_equal(last(x=x, lengths=lengths)[0], h)
+    np.testing.assert_array_equal(h, y[np.arange(N), 0 if reverse else lengths - 1])
+    run, _ = built(layer, steps="mask", reverse=reverse, **options)
+    masks = {
+        "left": np.arange(T)[::-1] < lengths[:, None],
+        "holes": np.array([[0, 1, 0, 1, 1, 0, 0]] * N),
+    }
+    for mask in masks.values():
+        padded = np.where(mask[..., None], x, np.nan)
+        y, h, *_ = run(x=padded, mask=mask.astype(np.int64))
+        first, end = mask.argmax(axis=1), T - 1 - mask[:, ::-1].argmax(axis=1)
+        np.testing.assert_array_equal(h, y[np.arange(N), first if reverse else end])
+
+
+@every_layer
+@pytest.mark.parametrize("options", [{}, {"layer_norm": True}, {"reverse": True}], ids=str)
+def test_lengths_of_nothing_of_all_and_of_more(layer, options):
+    run, _ = built(layer, steps="lengths", **options)
+    plain, _ = built(layer, **options)
+    x = numbers(N, T, C)
+    for one, other in zip(run(x=x, lengths=np.full(N, T)), plain(x=x), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert not any(value.any() for value in run(x=x, lengths=np.zeros(N, np.int64)))
+    for length in (T + 1, -1):
+        with pytest.raises(LabelError, match=rf"length {length} of sequence 2 .*\[0, {T}\]"):
+            run(x=x, lengths=np.array([0, 1, length, 3, 4, 5]))
+    run, _ = built(layer, steps="mask", **options)
+    with pytest.raises(LabelError, match=r"mask 2 of sequence 1, step 3, .* neither 1"):
+        mask = np.ones((N, T), np.int64)
+        mask[1, 3] = 2
+        run(x=x, mask=mask)
+
+
+@every_layer
+def test_more_steps_than_a_sequence_has_cost_nothing(layer):
+    """A ragged batch is packed: padding changes neither a bit of what is there, nor a gradient."""
+    lengths, x = np.array([7, 3, 0, 1, 5, 2]), numbers(N, T, C)
+    found = []
+    for more in (0, 9):
+        pf.set_seed(3)
+        node = pf.Placeholder("x", shape=(None, T + more, C), dtype="float64")
+        steps = pf.Placeholder("lengths", shape=(None,), dtype="int64")
+        y = layer(UNITS, return_sequences=True, num_layers=2, bidirectional="concat")
+        plan = pf.compile(pf.Sum(pf.Square(y(node, lengths=steps))))
+        rows = np.concatenate([x, np.full((N, more, C), np.nan)], axis=1)
+        loss, gradients = plan.loss_and_gradients({node: rows, steps: lengths})
+        found.append([loss, *gradients.values()])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @every_layer
@@ -318,6 +385,68 @@ def test_chunks_of_a_stateful_layer_are_the_whole(layer, options):
 
 
 @every_layer
+@pytest.mark.parametrize("options", [{}, {"layer_norm": True}], ids=str)
+@pytest.mark.parametrize("read", ["output", "states", "first state", "last state"])
+def test_states_are_carried_whatever_of_a_call_is_read(layer, options, read):
+    x = numbers(N, 6, C)
+
+    def calls(count, stateful):
+        pf.set_seed(3)
+        made = layer(UNITS, stateful=stateful, num_layers=2, return_state=True, **options)
+        node = pf.Placeholder("x", shape=(N, count, C), dtype="float64")
+        y, *states = made(node)
+        wanted = {
+            "output": [y],
+            "states": states,
+            "first state": states[:1],
+            "last state": states[-1:],
+        }[read]
+        return pf.compile(wanted), node, made
+
+    whole, node, _ = calls(6, False)
+    wanted = whole.run({node: x})
+    chunks, node, made = calls(3, True)
+    chunks.run({node: x[:, :3]})
+    assert all(state.value.any() for state in made.carried)
+    for one, other in zip(chunks.run({node: x[:, 3:]}), wanted, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-13, atol=1e-13)
+
+
+@every_layer
+def test_gradients_flow_through_states_that_are_carried_and_returned(layer):
+    x, found = numbers(N, T, C), []
+    for stateful in (False, True):
+        pf.set_seed(3)
+        made = layer(UNITS, stateful=stateful, return_state=True)
+        node = pf.Placeholder("x", shape=(N, T, C), dtype="float64")
+        _, *states = made(node)
+        cost = sum((pf.Sum(pf.Square(state)) for state in states), start=0.0)
+        plan = pf.compile(cost, optimizer=pf.optimizers.SGD(0.1))
+        plan.step({node: x})
+        found.append([p.value.copy() for p in made.own_parameters().values()])
+    assert len(found[1]) == len(found[0]) + made.state_count
+    for one, other in zip(*found, strict=False):
+        np.testing.assert_array_equal(one, other)
+
+
+@every_layer
+def test_a_stateful_layer_is_called_once_in_a_graph(layer):
+    one, other = (pf.Placeholder(name, shape=(N, T, C)) for name in ("one", "other"))
+    made = layer(UNITS, stateful=True, return_sequences=True)
+    first, second = made(one), made(other)
+    for outputs in ([first, second], pf.Concat(first, second, axis=1)):
+        with pytest.raises(GraphError, match=r"state_0.*carried twice.*called twice"):
+            pf.compile(outputs)
+    with pytest.raises(GraphError, match="called twice"):
+        pf.Model([one, other], [first, second])
+    chained = layer(C, stateful=True, return_sequences=True)
+    with pytest.raises(GraphError, match="called twice"):
+        pf.compile(chained(chained(one)))
+    for output, node in ((first, one), (second, other)):  # in graphs of their own it may be
+        assert pf.compile(output).run({node: np.ones((N, T, C))}).shape == (N, T, UNITS)
+
+
+@every_layer
 def test_a_fit_carries_states_from_batch_to_batch(layer):
     x, y = numbers(N, 6, C), numbers(N, 6, 1, seed=1)
     model, made = carrying(layer, 3)
@@ -455,6 +584,22 @@ def test_layer_norm_never_reads_padding(layer):
     padded = np.where(np.arange(T)[:, None] < lengths[:, None, None], x, np.nan)
     for one, other in zip(run(x=x, lengths=lengths), run(x=padded, lengths=lengths), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@every_layer
+@pytest.mark.parametrize("steps", [None, "lengths"])
+def test_layer_norm_of_sequences_without_channels(layer, steps):
+    pf.set_seed(3)
+    x = pf.Placeholder("x", shape=(None, T, 0), dtype="float64")
+    lengths = pf.Placeholder("lengths", shape=(None,), dtype="int64")
+    made = layer(UNITS, layer_norm=True, return_sequences=True, bias_initializer="normal")
+    y = made(x, **({} if steps is None else {"lengths": lengths}))
+    plan = pf.compile(pf.Sum(pf.Square(y)))
+    feed = {x: np.zeros((N, T, 0)), lengths: np.full(N, 2)}
+    feed = {node: array for node, array in feed.items() if node in plan.graph.order}
+    assert pf.compile(y).run(feed).shape == (N, T, UNITS)
+    loss, gradients = plan.loss_and_gradients(feed)
+    assert loss > 0 and all(np.isfinite(g).all() for g in gradients.values())
 
 
 def test_what_layer_norm_refuses():
