@@ -569,6 +569,8 @@ def test_raw_features_are_scaled_also_before_other_default_layers():
     assert scores_of(NetClassifier(random_state=0).set_params(layers__0__units=50), x, y) > 0.93
     scaled = NetClassifier([Dense(50, activation="relu")], scale_features=True, random_state=0)
     assert scores_of(scaled, x, y) > 0.93
+    given = NetClassifier([Dense(4)]).set_params(layers__0__units=5)
+    assert given.scale_features == "auto"
     plain = NetClassifier(scale_features=False).set_params(layers__0__units=50)
     assert not plain.scale_features and len(plain.set_params(epochs=1).fit(x, y).model_.layers) == 2
 

@@ -110,8 +110,8 @@ class Reaching(BaseEstimator):  # type: ignore[misc]
             if deeper:
                 value = changed(_instance(parts[at]), rest, value)
             parts[at] = value
-            if part == "layers" and self.scale_features == "auto":
-                self.scale_features = self._scales()  # as before: the layers are still these
+            if part == "layers" and self._scales():
+                self.scale_features = True  # as before: the layers are still the default ones
             setattr(self, part, parts)
         return self
 
