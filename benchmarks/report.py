@@ -4,6 +4,9 @@ python benchmarks/report.py results.json               # the tables
 python benchmarks/report.py results.json --plot p.png  # and the picture
 python benchmarks/report.py results.json --readme      # put the first table into README.md
 python benchmarks/report.py results.json --add new.json   # take over what was measured later
+
+The name of the file says where in README.md its table goes: that of results/avx2.json between the
+markers of avx2, that of results/sequences_avx2.json between those of sequences_avx2.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 OWN = ("pyframe", "pyframe step")  # no peers of itself
 BEFORE = " before"  # ends the name of what another version of pyframe took
-BEGIN, END = "<!-- benchmark table: {} -->", "<!-- end of benchmark table: {} -->"  # of a set
+BEGIN, END = "<!-- benchmark table: {} -->", "<!-- end of benchmark table: {} -->"  # of a file
 MEMORY_ABOVE_NUMPY = 10e6  # bytes that pyframe may take more than NumPy by hand
 Result = dict[str, Any]
 
@@ -240,15 +243,15 @@ def readme_section(result: Result) -> str:
     )
 
 
-def insert(text: str, section: str, isa: str) -> str:
-    """Return a page with the section between the markers for an instruction set.
+def insert(text: str, section: str, name: str) -> str:
+    """Return a page with the section between the markers for a file of results.
 
     Raises
     ------
     ValueError
         If the page has no such markers.
     """
-    begin, end = BEGIN.format(isa), END.format(isa)
+    begin, end = BEGIN.format(name), END.format(name)
     if begin not in text or end not in text:
         raise ValueError(f"no place for the table: put {begin} and {end} into the page")
     before, rest = text.split(begin, 1)
@@ -320,7 +323,7 @@ def main() -> None:
         plot(result, given.plot)
     if given.readme:
         page = ROOT / "README.md"
-        text = insert(page.read_text(encoding="utf-8"), readme_section(result), result["isa"])
+        text = insert(page.read_text(encoding="utf-8"), readme_section(result), given.json.stem)
         page.write_text(text, encoding="utf-8")
     if not (given.plot or given.readme or given.markdown):
         print(markdown(result))

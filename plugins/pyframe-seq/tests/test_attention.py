@@ -33,9 +33,9 @@ def test_layer(layer: Any) -> None:
 
 
 EVERY_OP = """
-from pyframe_seq import attention, positions, rows, vocabulary
+from pyframe_seq import FAMILIES
 from pyframe.testing import check_forward
-for op in (*attention.OPS, *positions.OPS, *rows.OPS, *vocabulary.OPS):
+for op in (op for family in FAMILIES for op in family.OPS):
     for dtype in ("float32", "float64"):
         check_forward(op, dtype, shapes=30, seed=1000)
 """

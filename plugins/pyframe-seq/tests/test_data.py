@@ -107,3 +107,13 @@ def test_byte_pairs() -> None:
     tokenizer = seq.BytePairTokenizer(text, 300)
     tokens = tokenizer.encode("the thing")
     assert tokenizer.decode(tokens) == "the thing" and len(tokens) < 5
+
+
+def test_teacher_forcing_shifts_by_a_token() -> None:
+    tokens = np.arange(12).reshape(2, 6)
+    inputs, targets = seq.teacher_forcing(tokens)
+    assert np.array_equal(inputs, tokens[:, :5]) and np.array_equal(targets, tokens[:, 1:])
+    assert np.array_equal(inputs[:, 1:], targets[:, :-1])
+    for rows in (np.zeros((2, 1), int), np.zeros(())):
+        with pytest.raises(pf.ArgumentError, match="two tokens"):
+            seq.teacher_forcing(rows)
