@@ -72,9 +72,11 @@ static const struct {
 static const char *const names[] = {
 #define PF_KERNEL(name) #name,
 #define PF_PLAIN(name) #name,
+#define PF_SHARED(name) #name,
 #include "kernels.h"
 #undef PF_KERNEL
 #undef PF_PLAIN
+#undef PF_SHARED
 };
 
 enum { KERNEL_COUNT = sizeof names / sizeof names[0] };

@@ -4,7 +4,8 @@
 
 #define PF_F32(name) PF_SYMBOL(name, f32, PF_ISA)
 #define PF_F64(name) PF_SYMBOL(name, f64, PF_ISA)
-#define PF_PLAIN_F64(name) PF_SYMBOL(name, f64, PF_PLAIN_ISA) /* see kernels.h */
+#define PF_PLAIN_F32(name) PF_SYMBOL(name, f32, PF_PLAIN_ISA) /* see kernels.h */
+#define PF_PLAIN_F64(name) PF_SYMBOL(name, f64, PF_PLAIN_ISA)
 
 #define PF_KERNEL(name)                    \
     int PF_F32(name)(const pf_call *call); \
@@ -12,16 +13,22 @@
 #define PF_PLAIN(name)                     \
     int PF_F32(name)(const pf_call *call); \
     int PF_PLAIN_F64(name)(const pf_call *call);
+#define PF_SHARED(name)                          \
+    int PF_PLAIN_F32(name)(const pf_call *call); \
+    int PF_PLAIN_F64(name)(const pf_call *call);
 #include "kernels.h"
 #undef PF_KERNEL
 #undef PF_PLAIN
+#undef PF_SHARED
 
 static const pf_kernel_row rows[] = {
 #define PF_KERNEL(name) {PF_F32(name), PF_F64(name)},
 #define PF_PLAIN(name) {PF_F32(name), PF_PLAIN_F64(name)},
+#define PF_SHARED(name) {PF_PLAIN_F32(name), PF_PLAIN_F64(name)},
 #include "kernels.h"
 #undef PF_KERNEL
 #undef PF_PLAIN
+#undef PF_SHARED
 };
 
 #define PF_TABLE_OF(isa) pf_kernels_##isa

@@ -10,7 +10,8 @@
  * class, or the optimizer.
  *
  * A row of PF_PLAIN is of a kernel that waits for memory, or for divisions, most of the time: its
- * float64 gains little from AVX-512, and is that of AVX2 there.
+ * float64 gains little from AVX-512, and is that of AVX2 there. A row of PF_SHARED gains nothing
+ * from AVX-512 in either type.
  *
  * This header has no include guard: kernels.c reads it twice, once to declare, once to list. */
 
@@ -184,30 +185,30 @@ PF_PLAIN(direction_search_propose) /* p, mask, span | direction, redraw -> c
 PF_PLAIN(search_accept)            /* c, cost | p, best, [redraw]   p = c if cost < best */
 
 /* ctc.c: labels y (n, L) of T frames x (n, T, classes), over all alignments. */
-PF_KERNEL(ctc_nll) /* labels y (n, L), x (n, T, classes), [mask (n, T)]
+PF_SHARED(ctc_nll) /* labels y (n, L), x (n, T, classes), [mask (n, T)]
                       -> l (n,), slope (n, T, classes)
                       l = -log P(y | softmax(x)), slope = dl/dx */
 
 /* metrics.c: float64 sums that add up over batches, all in one output; an optional weight w (n,),
  * one a row. */
-PF_PLAIN(accuracy)         /* labels (n, ...), x (n, ..., classes), [w] -> sums (2,)
+PF_SHARED(accuracy)         /* labels (n, ...), x (n, ..., classes), [w] -> sums (2,)
                                sum w [argmax x = label], sum w */
-PF_PLAIN(confusion_matrix) /* labels (n, ...), x (n, ..., classes), [w] -> sums (classes^2,)
+PF_SHARED(confusion_matrix) /* labels (n, ...), x (n, ..., classes), [w] -> sums (classes^2,)
                                (classes, classes), flat: sum w at [label][argmax x] */
-PF_PLAIN(binary_accuracy)  /* y, x (n, ...), [w] -> sums (2,)  sum w [(x > 0) = (y > 1/2)], sum w */
-PF_PLAIN(mae)              /* y, y_hat (n, ...), [w] -> sums (2,)  sum w |y_hat - y|, sum w */
-PF_PLAIN(rmse)             /* y, y_hat (n, ...), [w] -> sums (2,)  sum w (y_hat - y)^2, sum w */
-PF_PLAIN(r2)               /* y, y_hat (n, ...), [w] -> sums (9,)
-                               the first sum of rmse; then sum w, sum w y and
-                               sum w y^2, in 2, 3 and 3 parts */
-PF_PLAIN(element_mean)     /* v (n, ...), [w] -> sums (2,)  sum w v, sum w */
-PF_PLAIN(sum_over_count)   /* total (...), count (...) -> sums (2,)  sum total, sum count */
-PF_PLAIN(binary_confusion_matrix)
+PF_SHARED(binary_accuracy) /* y, x (n, ...), [w] -> sums (2,)  sum w [(x > 0) = (y > 1/2)], sum w */
+PF_SHARED(mae)             /* y, y_hat (n, ...), [w] -> sums (2,)  sum w |y_hat - y|, sum w */
+PF_SHARED(rmse)            /* y, y_hat (n, ...), [w] -> sums (2,)  sum w (y_hat - y)^2, sum w */
+PF_SHARED(r2)              /* y, y_hat (n, ...), [w] -> sums (9,)
+                              the first sum of rmse; then sum w, sum w y and
+                              sum w y^2, in 2, 3 and 3 parts */
+PF_SHARED(element_mean)    /* v (n, ...), [w] -> sums (2,)  sum w v, sum w */
+PF_SHARED(sum_over_count)  /* total (...), count (...) -> sums (2,)  sum total, sum count */
+PF_SHARED(binary_confusion_matrix)
 /* y, x (n, ...), [w] -> sums (4,)
    (2, 2), flat: sum w at [y > 1/2][x > 0] */
-PF_PLAIN(top_k_accuracy)   /* labels (n, ...), x (n, ..., classes), [w] -> sums (2,)
+PF_SHARED(top_k_accuracy)   /* labels (n, ...), x (n, ..., classes), [w] -> sums (2,)
                                sum w [x_label among the k largest], sum w */
-PF_PLAIN(calibration_bins) /* labels (n, ...), p (n, ..., classes), [w] -> sums (3 bins,)
+PF_SHARED(calibration_bins) /* labels (n, ...), p (n, ..., classes), [w] -> sums (3 bins,)
                                (bins, 3), flat: sum w, sum w max p, sum w [argmax p = label] of the
                                rows whose max p lies in a bin */
-PF_PLAIN(mean_of)          /* loss s(), shape of y (n, ...), [w] -> sums (2,)  loss sum w, sum w */
+PF_SHARED(mean_of)          /* loss s(), shape of y (n, ...), [w] -> sums (2,)  loss sum w, sum w */

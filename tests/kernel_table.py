@@ -13,7 +13,7 @@ def rows_of(table: str) -> dict[str, str]:
     table = table.split("*/", 1)[1]  # behind the head, which names the macro
     rows = {}
     for name, comment in re.findall(
-        r"PF_(?:KERNEL|PLAIN)\(\s*(\w+)\s*\)\s*(?:/\*\s*(.*?)\s*\*/)?", table, re.S
+        r"PF_(?:KERNEL|PLAIN|SHARED)\(\s*(\w+)\s*\)\s*(?:/\*\s*(.*?)\s*\*/)?", table, re.S
     ):
         assert name not in rows, f"two rows are of {name}"
         rows[name] = re.sub(r"\s*\n\s*", "\n", comment)
