@@ -1,4 +1,4 @@
-"""Settings of the site. `tools/build_site.py` calls Sphinx with them, and makes the pages it adds."""
+"""Settings of the site. `tools/build_site.py` calls Sphinx with them, and makes more pages."""
 
 from __future__ import annotations
 

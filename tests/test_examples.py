@@ -8,7 +8,6 @@ import sys
 import tokenize
 from pathlib import Path
 
-import numpy as np
 import pytest
 from small_mnist import write_small_mnist
 

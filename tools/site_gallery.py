@@ -59,15 +59,18 @@ def docstring(name: str) -> tuple[str, str]:
     return " ".join(first.split()), rest
 
 
-def page(name: str, about: dict[str, Any], printed: str, drawn: dict[str, str]) -> str:
+def page(name: str, about: dict[str, Any], printed: str | None, drawn: dict[str, str]) -> str:
     """Return the text of the page of one example."""
     first, rest = docstring(name)
     parts = [f"# {about['title']}", first, "```text\n" + rest.rstrip() + "\n```" if rest else ""]
     parts += [f"![{alt}]({file})" for file, alt in drawn.items()]
     given = ["FOLDER"] if about.get("mnist") else about.get("arguments", [])
     line = " ".join(["python", f"examples/{name}.py", *given])
-    shown = f"```text\n{printed.rstrip()}\n```"
-    parts.append(f"What `{line}` prints:\n\n:::{{div}} gallery-output\n{shown}\n:::")
+    if printed is None:
+        parts.append(f"It is not run here: {about['not_run']}.")
+    else:
+        shown = f"```text\n{printed.rstrip()}\n```"
+        parts.append(f"What `{line}` prints:\n\n:::{{div}} gallery-output\n{shown}\n:::")
     if about.get("mnist"):
         parts.append("The files here hold scikit-learn's digits, made larger, instead of MNIST's.")
     source = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
@@ -80,8 +83,9 @@ def gallery(folder: Path, results: Path, jobs: int = 1) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     table = listed()
     with ThreadPoolExecutor(jobs) as pool:
-        texts = pool.map(lambda name: run(name, table[name], results / name), table)
-        printed = dict(zip(table, texts, strict=True))
+        ran = [name for name, about in table.items() if "not_run" not in about]
+        texts = pool.map(lambda name: run(name, table[name], results / name), ran)
+        printed = dict(zip(ran, texts, strict=True))
     cards = []
     for name, about in table.items():
         drawn = {}
@@ -90,7 +94,7 @@ def gallery(folder: Path, results: Path, jobs: int = 1) -> None:
             (folder / flat).write_bytes((results / name / file).read_bytes())
             drawn[flat] = alt
         (folder / f"{name}.md").write_text(
-            page(name, about, printed[name], drawn), encoding="utf-8"
+            page(name, about, printed.get(name), drawn), encoding="utf-8"
         )
         first = docstring(name)[0]
         shown = next(iter(drawn.items()), None)

@@ -123,7 +123,8 @@ def reference(folder: Path) -> None:
         (folder / f"{module}.rst").write_text(page(module, names), encoding="utf-8")
     modules = [m for m in TITLES if m in pages]
     families = sorted(m for m in pages if m.startswith("pyframe.ops."))
-    text = "Reference\n=========\n\nEvery public name, with its docstring. All examples are run as tests.\n\n"
+    text = "Reference\n=========\n\n"
+    text += "Every public name, with its docstring. All examples are run as tests.\n\n"
     for caption, listed in (("Modules", modules), ("Ops", families)):
         text += f".. toctree::\n   :caption: {caption}\n   :maxdepth: 1\n\n"
         text += "".join(f"   {name}\n" for name in listed) + "\n"
