@@ -455,6 +455,9 @@ def test_an_embedding_has_the_distances_of_the_first_components():
     np.testing.assert_allclose(np.linalg.norm(places - places[0], axis=1),
                                np.linalg.norm(flat - flat[0], axis=1))  # fmt: skip
     assert labels_of(plotting.embedding(turned, [0, 1, 2] * 3).axes[0]) == ["0", "1", "2"]
+    ten = plotting.embedding(rng.normal(size=(20, 3)), [*range(10)] * 2).axes[0].collections
+    looks = {(to_hex(c.get_facecolor()[0]), len(c.get_paths()[0])) for c in ten}
+    assert len(looks) == 10  # no two classes look alike
     words = plotting.embedding(rng.normal(size=(30, 4)), [f"w{i}" for i in range(30)])
     assert len(words.axes[0].texts) == 30
     with pytest.raises(ShapeError, match="at least 2"):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # Of classes: they differ for all kinds of colour vision (Okabe, Ito, "Color universal design",
 # 2008), and so do their markers.
 COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#555555")
-MARKERS = "os^Dv*Pp"
+MARKERS = "os^Dv*P"  # one less than there are colours, so that no pair comes twice
 
 
 def confusion(y_true: Any, y_pred: Any, names: Sequence[str] | None = None) -> Figure:
