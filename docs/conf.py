@@ -24,7 +24,8 @@ extensions = [
     "sphinx_design",
 ]
 exclude_patterns = ["index-page.md"]  # a part of index.md
-suppress_warnings = ["myst.header"]  # a page that is brought in may begin with "##"
+# A page that is brought in may begin with "##"; a word in a type may be the name of several things.
+suppress_warnings = ["myst.header", "ref.python"]
 
 # Pages are written in MyST; links to sections are those of GitHub.
 myst_heading_anchors = 4
@@ -34,6 +35,7 @@ myst_enable_extensions = ["colon_fence", "deflist"]
 default_role = "py:obj"
 napoleon_google_docstring = False
 napoleon_use_ivar = True
+napoleon_use_param = False  # a type is prose, as "shape (n, m)"
 napoleon_use_rtype = False
 autodoc_typehints = "none"  # the docstrings say them, with shapes
 autodoc_member_order = "bysource"

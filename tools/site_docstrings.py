@@ -8,6 +8,7 @@ from typing import Any
 CODE = re.compile(r"(``.+?``|`[^`]+`)", re.DOTALL)
 NAME = re.compile(r"`(?=[a-z_])([^`.]+)`")  # of an argument, which has no entry
 MARKUP = re.compile(r"[*|]|(?<=\w)_(?!\w)")
+NAMES = re.compile(r"\w+(, \w+){3,},")
 HEADER = re.compile(r"^\s*[*\w, ]+_? :( |$)")  # of a parameter: napoleon sees to its name
 
 
@@ -24,6 +25,9 @@ def escape(app: Any, what: str, name: str, of: Any, options: Any, lines: list[st
             kept.extend("".join(pieces).split("\n"))
         prose.clear()
 
+    for i in range(len(lines) - 1, 0, -1):  # names of arguments that go on in the next line
+        if NAMES.fullmatch(lines[i - 1]) and re.match(r"\w+,? *", lines[i]):
+            lines[i - 1 : i + 1] = [f"{lines[i - 1]} {lines[i]}"]
     in_session, block = False, None  # the indentation of the line that ended in "::"
     for line in lines:
         indent = len(line) - len(line.lstrip())

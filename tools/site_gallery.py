@@ -90,8 +90,9 @@ def gallery(folder: Path, results: Path, jobs: int = 1) -> None:
     for name, about in table.items():
         drawn = {}
         for file, alt in about.get("pictures", {}).items():
-            flat = f"{name}-{Path(file).name}"
-            (folder / flat).write_bytes((results / name / file).read_bytes())
+            (found,) = (results / name).glob(file)
+            flat = f"{name}-{found.name}"
+            (folder / flat).write_bytes(found.read_bytes())
             drawn[flat] = alt
         (folder / f"{name}.md").write_text(
             page(name, about, printed.get(name), drawn), encoding="utf-8"

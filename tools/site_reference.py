@@ -39,7 +39,8 @@ TITLES = {
     "pyframe.hookspecs": "Hooks",
     "pyframe.testing": "The conformance kit",
 }
-ADDED = ("set_fit_request", "set_partial_fit_request", "set_score_request")
+# Methods that scikit-learn adds, with references to its own pages.
+ADDED = "set_fit_request, set_partial_fit_request, set_predict_request, set_score_request"
 
 
 def public() -> dict[str, list[str]]:
@@ -87,9 +88,9 @@ def entry(full: str) -> str:
     if inspect.isclass(of):
         kind = "autoexception" if issubclass(of, BaseException) else "autoclass"
         is_op = getattr(of, "__module__", "").startswith("pyframe.ops.")
-        members = "" if is_op else "   :members:\n   :show-inheritance:\n"
-        if module == "pyframe.estimators":  # scikit-learn adds them
-            members += f"   :exclude-members: {', '.join(ADDED)}\n"
+        members = (
+            "" if is_op else f"   :members:\n   :exclude-members: {ADDED}\n   :show-inheritance:\n"
+        )
         return f".. {kind}:: {full}\n{members}\n"
     if inspect.isroutine(of):
         return f".. autofunction:: {full}\n\n"

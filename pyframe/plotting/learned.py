@@ -9,6 +9,7 @@ import numpy as np
 
 from pyframe.engine.plan import Plan
 from pyframe.errors import ArgumentError, ShapeError, check_integer
+from pyframe.graph.node import Parameter
 from pyframe.graph.spec import Array, describe
 from pyframe.model import Model
 from pyframe.plotting.charts import LINES, confusion_matrix, finish, new_figure
@@ -170,7 +171,7 @@ def embedding(vectors: Any, labels: Any = None, *, title: str = "") -> Figure:
     figure = new_figure(6.4, 5)
     axes = figure.add_subplot()
     if labels is None:
-        axes.scatter(*places.T, s=18, color=COLORS[0])
+        axes.scatter(places[:, 0], places[:, 1], s=18, color=COLORS[0])
     else:
         named = np.ravel(labels)
         _same_length(rows, named, "labels")
@@ -178,7 +179,7 @@ def embedding(vectors: Any, labels: Any = None, *, title: str = "") -> Figure:
         if len(classes) <= 20:
             _classes(axes, places, named, classes)
         else:
-            axes.scatter(*places.T, s=6, color=COLORS[0])
+            axes.scatter(places[:, 0], places[:, 1], s=6, color=COLORS[0])
             for place, text in zip(places, named, strict=True):
                 axes.annotate(str(text), place, fontsize=7)
     names = [f"{n} component, {100 * s:.0f} % of the variance" for n, s in
@@ -339,11 +340,10 @@ def attention(
         axes = figure.add_subplot(rows, columns, i + 1)
         axes.imshow(head, cmap="Blues", vmin=0.0, vmax=max(float(heads.max()), 1e-12))
         axes.set_title(f"head {i}" if len(heads) > 1 else "", fontsize=9)
-        for names, ticks, turn in (
-            (keys, axes.set_xticks, {"rotation": 90}), (queries, axes.set_yticks, {}),
-        ):  # fmt: skip
-            if names is not None:
-                ticks(range(len(names)), list(names), fontsize=8, **turn)
+        if keys is not None:
+            axes.set_xticks(range(len(keys)), list(keys), fontsize=8, rotation=90)
+        if queries is not None:
+            axes.set_yticks(range(len(queries)), list(queries), fontsize=8)
     figure.supxlabel("attends to", fontsize=9)
     figure.suptitle(title)
     return figure
@@ -428,7 +428,7 @@ def gradient_flow(gradients: Mapping[Any, Any], *, title: str = "Gradients") -> 
     axes = figure.add_subplot()
     axes.barh(np.flatnonzero(shown), sizes[shown], color=COLORS[0])
     axes.set_xscale("log")
-    for place in np.flatnonzero(~shown):
+    for place in map(int, np.flatnonzero(~shown)):
         axes.text(0.01, place, f" {sizes[place]:g}", transform=axes.get_yaxis_transform(),
                   va="center", color=COLORS[5])  # fmt: skip
     axes.set_yticks(range(len(names)), names, fontsize=8)
@@ -486,12 +486,11 @@ def loss_surface(
     """
     rng, places = np.random.default_rng(seed), np.linspace(-reach, reach, _steps(steps))
     before = {p: np.array(p.value) for p in plan.parameters}
-    ways = []
+    ways: list[dict[Parameter, Array]] = []
     for _ in range(2):
         drawn = {p: rng.normal(size=v.shape) for p, v in before.items()}
-        norms = {p: np.linalg.norm(before[p]) / max(np.linalg.norm(d), 1e-300)
-                 for p, d in drawn.items()}  # fmt: skip
-        ways.append({p: d * norms[p] for p, d in drawn.items()})
+        lengths = {p: float(np.linalg.norm(d)) or 1.0 for p, d in drawn.items()}
+        ways.append({p: d * (np.linalg.norm(before[p]) / lengths[p]) for p, d in drawn.items()})
 
     def at(a: float, b: float) -> float:
         for p, value in before.items():
@@ -506,8 +505,8 @@ def loss_surface(
     middle = float(plan.loss_and_gradients(feed)[0])
     figure = new_figure(6, 5)
     axes = figure.add_subplot()
-    drawn = axes.contourf(places, places, losses, 24, cmap="viridis")
-    figure.colorbar(drawn, label="loss")
+    surface = axes.contourf(places, places, losses, 24, cmap="viridis")
+    figure.colorbar(surface, label="loss")
     axes.plot(0, 0, "o", color="white", markeredgecolor="black")
     finish(axes, f"{title}, {middle:.4g} at the middle", "one direction", "another")
     return figure
