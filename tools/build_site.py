@@ -126,7 +126,8 @@ def build(out: Path, *, jobs: int = 2) -> Path:
         If a block or an example fails, or Sphinx has an error or a warning.
     """
     source, html = out / "source", out / "html"
-    shutil.rmtree(source, ignore_errors=True)
+    for folder in (source, html):
+        shutil.rmtree(folder, ignore_errors=True)
     source.mkdir(parents=True)
     bring(source)
     reference(source / "reference")

@@ -94,7 +94,7 @@ def entry(full: str) -> str:
         return f".. {kind}:: {full}\n{members}\n"
     if inspect.isroutine(of):
         return f".. autofunction:: {full}\n\n"
-    return f".. py:data:: {full}\n\n   A {type(of).__name__}.\n\n"
+    return f".. py:data:: {name}\n\n   A {type(of).__name__}.\n\n"
 
 
 def page(module: str, names: list[tuple[str, str | None]]) -> str:
