@@ -33,9 +33,10 @@ lint:
     mypy
     clang-format --dry-run --Werror core_c/*.[ch] core_c/python/*.c core_c/include/pyframe/*.h plugins/*/kernels/*.[ch] pyframe/testing/*.c
 
-# Run the examples and follow the pages of the documentation.
+# Follow the pages of the documentation, and build its site without a warning.
 docs:
     pytest -n auto -m "docs and not slow"
+    python tools/build_site.py
 
 # Check random graphs for so many seconds, under every instruction set of this machine.
 fuzz seconds="3600" seed=`date +%s`:

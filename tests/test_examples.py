@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import struct
 import subprocess
 import sys
 import tokenize
 from pathlib import Path
 
-import numpy as np
 import pytest
+from small_mnist import write_small_mnist
 
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
@@ -59,18 +58,7 @@ def lines_of_code(path: Path) -> int:
 @pytest.fixture(scope="module")
 def small_mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with the four files of MNIST, that hold scikit-learn's digits made larger."""
-    from sklearn.datasets import load_digits
-
-    digits, folder = load_digits(), tmp_path_factory.mktemp("mnist")
-    images = np.kron(digits.images * (255 / 16), np.ones((3, 3)))
-    images = np.pad(images, ((0, 0), (2, 2), (2, 2))).astype(np.uint8)
-    for name, rows in (("train", slice(300, None)), ("t10k", slice(300))):
-        shown, labels = images[rows], digits.target[rows].astype(np.uint8)
-        head = struct.pack(">4i", 2051, len(shown), 28, 28)
-        (folder / f"{name}-images-idx3-ubyte").write_bytes(head + shown.tobytes())
-        head = struct.pack(">2i", 2049, len(labels))
-        (folder / f"{name}-labels-idx1-ubyte").write_bytes(head + labels.tobytes())
-    return folder
+    return write_small_mnist(tmp_path_factory.mktemp("mnist"))
 
 
 @pytest.mark.parametrize("name", TUTORIALS)

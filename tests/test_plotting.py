@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import pyframe as pf
-from pyframe.errors import ArgumentError, GraphError, MissingExtraError
+from pyframe.errors import ArgumentError, GraphError, MissingExtraError, ShapeError
 from pyframe.plotting import layout as layout_module
 
 pytest.importorskip("matplotlib")
@@ -420,3 +420,118 @@ def test_models_and_dictionaries_are_drawn():
             plotting.draw_graph(wrong)
     with pytest.raises(GraphError, match="cycle"):
         plotting.draw_graph({"a": ["b"], "b": ["a"]})
+
+
+# ---- what a model has learned ----
+
+
+def labels_of(axes):
+    return [t.get_text() for t in axes.get_legend().get_texts()]
+
+
+def test_confusion_counts_labels():
+    axes = plotting.confusion(["b", "a", "b", "c"], ["b", "b", "b", "a"]).axes[0]
+    cells = {tuple(t.get_position()): t.get_text() for t in axes.texts}
+    assert cells[1, 1] == "2" and cells[1, 0] == "1" and cells[0, 2] == "1" and cells[2, 2] == "0"
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["a", "b", "c"]
+    with pytest.raises(ShapeError, match="y_pred has 1 rows, where there are 2"):
+        plotting.confusion([0, 1], [0])
+
+
+def test_a_decision_boundary_lies_where_the_class_changes():
+    X = np.array([[0.0, 0.0], [1.0, 2.0], [0.9, 0.1]])
+    axes = plotting.decision_boundary(lambda rows: rows[:, 0] > 0.25, X, [0, 1, 1]).axes[0]
+    regions, *points = axes.collections
+    left, right = (path.get_extents() for path in regions.get_paths())
+    assert left.x1 == pytest.approx(0.25, abs=0.01) == right.x0
+    assert [len(p.get_offsets()) for p in points] == [1, 2]
+    model = pf.Sequential([pf.layers.Dense(2)])
+    trainer = pf.Trainer(model, "cross_entropy", pf.optimizers.Adam(0.1))
+    trainer.fit(X, [0, 1, 1], 50, verbose=0)
+    assert labels_of(plotting.decision_boundary(model, X, [0, 1, 1]).axes[0]) == ["0", "1"]
+    with pytest.raises(ShapeError, match=r"\(n, 2\), these are \(4, 3\)"):
+        plotting.decision_boundary(model, np.ones((4, 3)))
+
+
+def test_an_embedding_has_the_distances_of_the_first_components():
+    rng = np.random.default_rng(0)
+    flat = rng.normal(size=(9, 2)) * [3.0, 1.0]
+    turned = flat @ np.linalg.qr(rng.normal(size=(5, 5)))[0][:2]
+    places = plotting.embedding(turned).axes[0].collections[0].get_offsets()
+    np.testing.assert_allclose(np.linalg.norm(places - places[0], axis=1),
+                               np.linalg.norm(flat - flat[0], axis=1))  # fmt: skip
+    assert labels_of(plotting.embedding(turned, [0, 1, 2] * 3).axes[0]) == ["0", "1", "2"]
+    ten = plotting.embedding(rng.normal(size=(20, 3)), [*range(10)] * 2).axes[0].collections
+    looks = {(to_hex(c.get_facecolor()[0]), len(c.get_paths()[0])) for c in ten}
+    assert len(looks) == 10  # no two classes look alike
+    words = plotting.embedding(rng.normal(size=(30, 4)), [f"w{i}" for i in range(30)])
+    assert len(words.axes[0].texts) == 30
+    with pytest.raises(ShapeError, match="at least 2"):
+        plotting.embedding([[1.0], [2.0]])
+
+
+def test_roc_has_the_area_of_scikit_learn():
+    metrics = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 200)
+    scores = np.round(y + rng.normal(size=200), 1)  # with ties
+    axes = plotting.roc(y, {"net": scores, "inverse": -scores}).axes[0]
+    area = metrics.roc_auc_score(y, scores)
+    assert labels_of(axes) == [f"net area {area:.3f}", f"inverse area {1 - area:.3f}"]
+    x, h, _ = metrics.roc_curve(y, scores, drop_intermediate=False)
+    np.testing.assert_allclose(axes.lines[1].get_data(), (x, h))
+    with pytest.raises(ArgumentError, match="0 and 1"):
+        plotting.roc([1, 1], [0.1, 0.2])
+
+
+def test_calibration_counts_what_happens():
+    figure = plotting.calibration([0, 1, 1, 1, 0], [0.1, 0.1, 0.9, 0.95, 1.0], bins=2)
+    np.testing.assert_allclose(figure.axes[0].lines[1].get_data(), [[0.1, 0.95], [0.5, 2 / 3]])
+    assert [bar.get_height() for bar in figure.axes[1].patches] == [2, 3]
+    with pytest.raises(ArgumentError, match="predict_proba"):
+        plotting.calibration([0, 1], [-1.0, 2.0])
+
+
+def test_attention_has_a_picture_for_each_head():
+    heads = np.random.default_rng(0).dirichlet(np.ones(3), size=(5, 3))
+    figure = plotting.attention(heads, ["the", "cat", "sat"])
+    np.testing.assert_array_equal(figure.axes[4].images[0].get_array(), heads[4])
+    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["the", "cat", "sat"]
+    with pytest.raises(ShapeError, match="2 names for 3"):
+        plotting.attention(heads, ["a", "b"])
+
+
+def test_weights_are_those_of_the_model():
+    model = pf.Sequential([pf.layers.Dense(40)], input_shape=(10,))
+    model.set_weights({"dense/bias": np.linspace(0, 2, 40)})
+    weight, bias = plotting.weights(model).axes
+    assert sum(bar.get_height() for bar in weight.patches) == 400
+    assert bias.get_title() == f"dense/bias: 1 ± {np.linspace(0, 2, 40).std():.2g}"
+    with pytest.raises(ArgumentError, match="no parameters"):
+        plotting.weights(pf.Sequential([pf.layers.Flatten()], input_shape=(3,)))
+
+
+def test_gradient_flow_names_what_is_dead():
+    x, w = pf.Placeholder("x", shape=(2,)), pf.Parameter(np.array([1.0, -1.0]), name="w")
+    dead = pf.Parameter(np.array([-1.0, -1.0]), name="dead")
+    plan = pf.compile(pf.Sum(x * w) + pf.Sum(pf.Relu(x * dead)))
+    axes = plotting.gradient_flow(plan.loss_and_gradients({x: [3.0, 4.0]})[1]).axes[0]
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["w", "dead"]
+    (bar,) = axes.patches
+    assert bar.get_width() == pytest.approx(np.sqrt(12.5))
+    assert [t.get_text().strip() for t in axes.texts] == ["0"]
+    with pytest.raises(ArgumentError, match="no gradients"):
+        plotting.gradient_flow({})
+
+
+def test_a_loss_surface_leaves_the_parameters_alone():
+    w = pf.Parameter(np.array([3.0, 4.0]), name="w", dtype="float64")
+    plan = pf.compile(pf.Sum(w * w))
+    axes = plotting.loss_surface(plan, {}, steps=5, seed=1).axes[0]
+    assert w.value.tolist() == [3.0, 4.0]
+    assert axes.get_title() == "Loss around here, 25 at the middle"
+    with pytest.raises(ArgumentError, match="steps"):
+        plotting.loss_surface(plan, {}, steps=1)
+    with pytest.raises(GraphError):
+        plotting.loss_surface(pf.compile(w * 2.0), {})
+    assert w.value.tolist() == [3.0, 4.0]

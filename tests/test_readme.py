@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import importlib.util
 import re
 import tomllib
 from pathlib import Path
@@ -23,9 +24,20 @@ ALL_PAGES = [
 ]
 PAGES = [
     ROOT / "README.md",
-    *sorted((ROOT / "docs").glob("*.md")),
-    *(p for p in sorted((ROOT / "docs" / "plugins").glob("*.md")) if "```sh" not in p.read_text()),
+    *(
+        p
+        for p in sorted((ROOT / "docs").rglob("*.md"))
+        if p.parent.name != "plugins" or "```sh" not in p.read_text(encoding="utf-8")
+    ),
 ]
+# On these a block goes on where the one before it ended.
+ONE_AFTER_ANOTHER = {
+    ROOT / "docs" / "sequences.md",
+    ROOT / "docs" / "guides" / "class-imbalance.md",
+    ROOT / "docs" / "guides" / "transfer.md",
+    *(ROOT / "docs" / "tutorial").glob("*.md"),
+}
+COMING_FROM = sorted((ROOT / "docs" / "coming-from").glob("[!i]*.md"))
 
 
 def blocks(page: Path, language: str) -> list[tuple[int, str]]:
@@ -35,19 +47,21 @@ def blocks(page: Path, language: str) -> list[tuple[int, str]]:
     return [(text.count("\n", 0, m.start(1)) + 1, m.group(1)) for m in found]
 
 
-def whole(page: Path) -> list[tuple[int, str]]:
-    """Return all Python of a page whose blocks build on each other, each at its line."""
-    code = ""
-    for line, block in blocks(page, "python"):
-        code += "\n" * (line - 1 - code.count("\n")) + block
-    return [(1, code)]
+def programs(page: Path) -> list[tuple[int, str]]:
+    """Return what of a page runs by itself, with the lines where it begins."""
+    found = blocks(page, "python")
+    if page not in ONE_AFTER_ANOTHER or not found:
+        return found
+    text = ""
+    for line, code in found:
+        text += "\n" * (line - 1 - text.count("\n")) + code
+    return [(1, text)]
 
 
-TOLD = {"sequences.md"}  # in the order of its blocks
 PYTHON = [
     pytest.param(page, line, code, id=f"{page.name}:{line}")
     for page in PAGES
-    for line, code in (whole(page) if page.name in TOLD else blocks(page, "python"))
+    for line, code in programs(page)
 ]
 
 
@@ -69,6 +83,34 @@ def test_python_runs(
     monkeypatch.chdir(tmp_path)
     padded = "\n" * (line - 1) + code  # so that a traceback names the line of the page
     exec(compile(padded, str(page), "exec"), {"__name__": "example"})
+
+
+def rows_of(page: Path) -> list[tuple[str, str]]:
+    """Return what is said there and here, of each row of the tables."""
+    text = page.read_text(encoding="utf-8")
+    return re.findall(r"^\| (?:`(.*)`|\(.*\)) \| `(.*)` \|$", text, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", COMING_FROM, ids=lambda page: page.stem)
+def test_forty_calls_have_a_counterpart_that_runs(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("sklearn")
+    monkeypatch.chdir(tmp_path)
+    (_, setup), *_ = blocks(page, "python")
+    found = rows_of(page)
+    lines = re.findall(r"^\| [`(].* \|$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert len(found) == len(lines) and len({there for there, _ in found}) >= 40
+    plugins = {"pyframe_cnn": "Conv2D|Pool2D", "pyframe_seq": "LSTM|GRU|MultiHead"}
+    for _, here in found:
+        needs = [p for p, words in plugins.items() if re.search(words, here)]
+        if all(importlib.util.find_spec(plugin) for plugin in needs):
+            names: dict[str, object] = {"__name__": "example"}
+            exec(setup, names)
+            try:
+                exec(here, names)
+            except Exception as error:
+                raise AssertionError(f"{here}: {error!r}") from error
 
 
 def test_the_readme_shows_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,7 +138,9 @@ def test_the_page_on_nodes_has_a_session() -> None:
 def test_links_and_paths_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     links = [t for t in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in t]
-    missing = [t for t in links if not (page.parent / t).exists()]
+    drawn = re.findall(r"save(?:fig)?\(\"([^\"]+)\"\)", text)  # by a block of the page
+    made = {*drawn, "gallery/index", "reference/index"}
+    missing = [t for t in links if t not in made and not (page.parent / t).exists()]
     paths = re.findall(r"`((?:core_c|pyframe|examples|docs|tests|benchmarks)/[\w/.-]*)`", text)
     missing += [p for p in paths if not (ROOT / p).exists()]
     assert not missing

@@ -17,25 +17,45 @@ from pyframe.plotting.charts import (
 )
 from pyframe.plotting.graphs import backward_steps, draw_graph, forward_steps, graph_layout
 from pyframe.plotting.images import feature_maps, filters
+from pyframe.plotting.learned import (
+    attention,
+    calibration,
+    confusion,
+    decision_boundary,
+    embedding,
+    gradient_flow,
+    loss_surface,
+    roc,
+    weights,
+)
 from pyframe.plotting.roofline import roofline
 from pyframe.plotting.stepper import Page, stepper
 
 __all__ = [
     "Page",
+    "attention",
     "backward_steps",
+    "calibration",
+    "confusion",
     "confusion_matrix",
     "curves",
+    "decision_boundary",
     "draw_graph",
+    "embedding",
     "feature_maps",
     "filters",
     "forward_steps",
+    "gradient_flow",
     "gradient_norms",
     "graph_layout",
     "image_grid",
     "learning_rate_finder",
     "loss_curve",
+    "loss_surface",
+    "roc",
     "roofline",
     "scatter_with_line",
     "schedule",
     "stepper",
+    "weights",
 ]

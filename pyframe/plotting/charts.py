@@ -30,7 +30,8 @@ def new_figure(width: float, height: float) -> Figure:
     return result
 
 
-def _finish(axes: Axes, title: str, x: str, y: str) -> None:
+def finish(axes: Axes, title: str, x: str, y: str) -> None:
+    """Write title and names of the axes, and leave out the upper and the right line."""
     axes.set_title(title)
     axes.set_xlabel(x)
     axes.set_ylabel(y)
@@ -75,7 +76,7 @@ def scatter_with_line(
     grid = np.linspace(x.min(), x.max(), 400)
     for (text, function), color in zip((lines or {}).items(), LINES * 9, strict=False):
         axes.plot(grid, np.ravel(function(grid)), color=color, linewidth=2, label=text)
-    _finish(axes, title, x_label, y_label)
+    finish(axes, title, x_label, y_label)
     if lines:
         axes.legend(frameon=False)
     return figure
@@ -105,7 +106,7 @@ def curves(
     axes = figure.add_subplot()
     for y, color in zip(ys, LINES * (1 + len(ys) // len(LINES)), strict=False):
         axes.plot(np.ravel(x), np.ravel(y), color=color, linewidth=1.4, alpha=0.85)
-    _finish(axes, title, x_label, y_label)
+    finish(axes, title, x_label, y_label)
     return figure
 
 
@@ -160,7 +161,7 @@ def loss_curve(
         log = bool(positive.size and positive.min() > 0 and positive.max() > 30 * positive.min())
     if log:
         axes.set_yscale("log")
-    _finish(axes, title, x_label, y_label)
+    finish(axes, title, x_label, y_label)
     if len(chosen) > 1:
         axes.legend(frameon=False)
     return figure
@@ -205,7 +206,7 @@ def schedule(
         axes.plot(numbers, rates_of(get_schedule(one), numbers), color=color, label=name)
     if log:
         axes.set_yscale("log")
-    _finish(axes, title, "step", "learning rate")
+    finish(axes, title, "step", "learning rate")
     if len(table) > 1:
         axes.legend(frameon=False)
     return figure
@@ -247,7 +248,7 @@ def learning_rate_finder(found: RateRange, *, title: str = "Range test") -> Figu
         top = min(finite.max(), finite.min() + 2.0 * max(finite[0] - finite.min(), 1e-12))
         room = 0.05 * (top - finite.min())
         axes.set_ylim(finite.min() - room, top + room)
-    _finish(axes, title, "learning rate", "loss")
+    finish(axes, title, "learning rate", "loss")
     axes.legend(frameon=False)
     return figure
 
@@ -278,7 +279,7 @@ def gradient_norms(norms: Mapping[str, Sequence[float]], *, title: str = "") -> 
     axes.set_yscale("log")
     ticker = require_extra("matplotlib.ticker", "plot")
     axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
-    _finish(axes, title, "layer (1 is next to the input)", "norm of the weight's gradient")
+    finish(axes, title, "layer (1 is next to the input)", "norm of the weight's gradient")
     axes.legend(frameon=False)
     return figure
 
