@@ -16,12 +16,13 @@
 #include "parallel.h"
 
 enum {
-    PART_ROWS = 256,   /* with DEPTH terms each: 384 kB, for the L2 cache */
-    PACK_TILES = 3,    /* from so many tiles of rows on copying a panel of b pays, ... */
-    FAR_ROW = 2048,    /* ... or from one less if its rows lie a multiple of so many bytes apart */
-    FEW_TERMS = 1024,  /* of few columns */
-    ROWS_AT_ONCE = 64, /* of a, packed as one part */
-    PARTS = 16,        /* enough to keep several threads busy */
+    PART_ROWS = 256,  /* with DEPTH terms each: 384 kB, for the L2 cache */
+    PACK_TILES = 3,   /* from so many tiles of rows on copying a panel of b pays, ... */
+    FAR_ROW = 2048,   /* ... or from one less if its rows lie a multiple of so many bytes apart */
+    FEW_TERMS = 1024, /* of few columns */
+    FEW_TILE_ROWS = 5,
+    ROWS_AT_ONCE = 64,    /* of a, packed as one part */
+    PARTS = 16,           /* enough to keep several threads busy */
     PART_TERMS = 1 << 20, /* below so many products a part is not worth a thread */
     TERMS_PER_NANOSECOND = PF_VECTOR_TERMS_PER_NANOSECOND * LANES
 };
@@ -31,7 +32,8 @@ enum {
 typedef void (*tile_function)(const pf_tile *);
 
 /* `cut` is a little slower than `plain`, but also handles a partial last vector and can leave a
- * copy of b. Where it loses less than 4 %, it is all there is. */
+ * copy of b. Where it loses less than 4 %, it is all there is, and where rows are few, which only
+ * the smallest products have. */
 #define PF_CUT_TILE(rows, vectors) \
     static void cut_##rows##_##vectors(const pf_tile *t) { pf_tile_run(rows, vectors, 1, t); }
 #define PF_PLAIN_TILE(rows, vectors) \
@@ -41,7 +43,9 @@ typedef void (*tile_function)(const pf_tile *);
 #define PF_ENTRY(rows) {{cut_##rows##_1, cut_##rows##_1}, {cut_##rows##_2, cut_##rows##_2}},
 #else
 #define PF_TILES(rows) PF_CUT_TILE(rows, 1) PF_CUT_TILE(rows, 2) PF_PLAIN_TILE(rows, 2)
-#define PF_ENTRY(rows) {{cut_##rows##_1, cut_##rows##_1}, {plain_##rows##_2, cut_##rows##_2}},
+#define PF_ENTRY(rows)                 \
+    {{cut_##rows##_1, cut_##rows##_1}, \
+     {rows < FEW_TILE_ROWS ? cut_##rows##_2 : plain_##rows##_2, cut_##rows##_2}},
 #endif
 
 #if PF_SMALL
