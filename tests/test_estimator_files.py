@@ -245,6 +245,9 @@ ODD = [
      "features": None},
     {"parameters": {"epochs": {"pairs": 4}}, "features": None},
     {"parameters": {"epochs": {"array": [1], "dtype": "O", "shape": [1]}}, "features": None},
+    *({"parameters": {"input_shape": odd}, "features": None} for odd in (-1, True, "x", [[]])),
+    *({"parameters": {}, "features": None, "rows": odd} for odd in ("x", [], 0)),
+    {"parameters": {}, "features": None, "gives": 3},
 ]  # fmt: skip
 
 
@@ -257,6 +260,18 @@ def test_odd_notes_are_refused(notes: Any, tmp_path: Path) -> None:
     model.save(tmp_path / "odd")
     with pytest.raises(CheckpointError, match="odd"):
         NetClassifier.load(tmp_path / "odd")
+
+
+def test_an_input_shape_that_is_not_there_is_asked_for_by_a_fit_alone(tmp_path: Path) -> None:
+    net = NetClassifier([Dense(3)], epochs=1, tol=None).fit(X, Y)
+    net.save(tmp_path / "net")
+    model = pf.load(tmp_path / "net")
+    model.extra["estimator"]["parameters"]["input_shape"] = {"lost": "of a plugin"}
+    model.save(tmp_path / "lost")
+    loaded = NetClassifier.load(tmp_path / "lost")
+    assert_equal(answers(loaded), answers(net))
+    with pytest.raises(CheckpointError, match="input_shape"):
+        loaded.fit(X, Y)
 
 
 def test_layers_of_a_plugin_that_is_not_there_are_asked_for(tmp_path: Path) -> None:

@@ -463,6 +463,15 @@ def test_a_fit_ends_when_it_has_converged_and_warns_when_it_has_not():
     quick().partial_fit(X, Y, classes=[0, 1, 2])
 
 
+def test_targets_too_great_to_be_learned_are_told_of() -> None:
+    """Steps are short in their unit: the loss hardly falls, and the fit stops early."""
+    features = np.random.default_rng(0).standard_normal((200, 4))
+    great = 1e5 * features[:, 0] + 2e5
+    with pytest.warns(ConvergenceWarning, match="TransformedTargetRegressor"):
+        NetRegressor(random_state=0).fit(features, great)
+
+
+@pytest.mark.filterwarnings("ignore:NetRegressor has learned next to nothing")  # of great ones
 def test_of_numbers_convergence_does_not_depend_on_their_unit():
     y = np.random.default_rng(0).normal(size=150)
     given = {"random_state": 0, "tol": 1e-2, "epochs": 1000}

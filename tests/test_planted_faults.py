@@ -308,8 +308,7 @@ FAULTS = [
 ]
 
 
-# Every fault shows in a fifth of the cases that the suite tries: what is right passes as many.
-SHAPES = 40
+SHAPES = 200  # as many cases as the suite tries
 
 
 @pytest.fixture(scope="module")

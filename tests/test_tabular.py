@@ -793,3 +793,31 @@ def test_the_command_goes_on(tmp_path, monkeypatch, capsys):
         assert cli.main(["predict", f"{name}.pyframe", "t.csv"]) == 0
     one, other = capsys.readouterr().out.split("prediction\n")[1:]
     assert one == other and not Path("m.pyframe.training").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--out", "t.csv"],
+        ["--log", "t.csv"],
+        ["--tensorboard", "t.csv"],
+        ["--out", "v.csv", "--log", "./v.csv"],
+        ["--out", "v", "--log", "v.training"],
+    ],
+)
+def test_no_file_is_written_over_another(options, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    TABLE.to_csv("t.csv", index=False)
+    before = Path("t.csv").read_bytes()
+    assert cli.main(["train", "t.csv", "--target", "a", *options]) == 1
+    assert "choose another file" in capsys.readouterr().err
+    assert Path("t.csv").read_bytes() == before and os.listdir() == ["t.csv"]
+
+
+def test_an_optimizer_that_is_given_is_used_and_left_as_it_was():
+    given = pf.optimizers.Adam(0.5)
+    one, other = (
+        TabularModel(optimizer=optimizer, epochs=2).fit(PRICES, "price").predict(PRICES)
+        for optimizer in (given, pf.optimizers.Adam(0.01))
+    )
+    assert given.learning_rate == 0.5 and one.tobytes() != other.tobytes()

@@ -364,7 +364,7 @@ def test_what_a_trainer_refuses(
     ("labels", "error"),
     [
         (LABELS.astype(float), pf.DTypeError),
-        (np.eye(3)[LABELS], pf.DTypeError),
+        (np.eye(3)[LABELS], pf.ShapeError),
         (LABELS + 1, pf.LabelError),
         (LABELS - 1, pf.LabelError),
     ],

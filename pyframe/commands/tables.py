@@ -176,6 +176,7 @@ def _train(arguments: argparse.Namespace) -> int:
             "the file, or choose another --out, to begin anew"
         )
     _check_writable(state)
+    _check_apart(arguments, state)
     callbacks = _callbacks(arguments)
     table = tabular.read_table(arguments.data)
     with _notices(), tabular.holding():  # so that Ctrl-C before the file is written loses nothing
@@ -200,6 +201,19 @@ def _train(arguments: argparse.Namespace) -> int:
         _save(model, arguments.out)
         _tell(model, arguments, state)
     return INTERRUPTED if model.interrupted_ else 0
+
+
+def _check_apart(arguments: argparse.Namespace, state: Path) -> None:
+    """Raise `ArgumentError` if a training would write over its data, or one file over another."""
+    files = {"DATA": arguments.data, "--out": arguments.out, "--log": arguments.log}
+    files |= {"the state of the training": state, "--tensorboard": arguments.tensorboard}
+    seen: dict[Path, str] = {}
+    for what, path in files.items():
+        if path is None or path == "-":
+            continue
+        before = seen.setdefault(Path(path).resolve(), what)
+        if before != what:
+            raise ArgumentError(f"{before} and {what} are both {path}: choose another file")
 
 
 def _callbacks(arguments: argparse.Namespace) -> list[Any]:

@@ -9,6 +9,8 @@ import numpy as np
 
 from pyframe.callbacks import Callback
 
+LEARNED = 0.99  # of the first loss: below it something was learned
+
 
 class Convergence(Callback):
     """Stops a fit whose loss has fallen by no more than `tol` in each of some epochs.
@@ -22,6 +24,7 @@ class Convergence(Callback):
 
     def on_fit_start(self, trainer: Any) -> None:
         self.best, self.waited = np.inf, 0
+        self.first: float | None = None
         self.snapshot: Any = None
 
     def on_epoch_end(self, trainer: Any, epoch: int, logs: Mapping[str, Any]) -> None:
@@ -31,8 +34,13 @@ class Convergence(Callback):
         if loss < self.best:
             self.best = loss
             self.snapshot = trainer.plan.snapshot() if self.restores else None
+        self.first = loss if self.first is None else self.first
         if self.waited >= self.patience:
             trainer.stop_training = True
+
+    def has_learned(self) -> bool:
+        """Return whether the loss, of numbers, has fallen at all worth mentioning."""
+        return not self.relative or self.first is None or self.best < LEARNED * self.first
 
     def on_fit_end(self, trainer: Any, history: Any) -> None:
         if self.snapshot is not None:

@@ -81,7 +81,8 @@ class Filed:
         net = cls(**{**held, **parameters})
         if features is not None:
             net.feature_names_in_ = np.array(features, object)  # type: ignore[attr-defined]
-        net._take(model, notes, source)
+        with checkpoint.building(source):
+            net._take(model, notes, source)
         return net
 
     def _as_model(self) -> Model:

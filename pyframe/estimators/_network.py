@@ -16,6 +16,7 @@ from sklearn.utils._param_validation import Hidden, Interval, Options, StrOption
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from pyframe import losses, optimizers
+from pyframe.attributes import optional, whole
 from pyframe.callbacks import Callback
 from pyframe.callbacks import get as get_callback
 from pyframe.checkpoint.arguments import Lost, require
@@ -107,7 +108,8 @@ class NetworkEstimator(Filed, Reaching):
         """Return the shape of a sample for the network."""
         if self.input_shape is None or X.ndim > 2:
             return tuple(X.shape[1:])
-        shape = tuple(int(n) for n in self.input_shape)
+        lost = isinstance(self.input_shape, Lost)  # not in the file, whose network has it
+        shape = tuple(int(n) for n in (self.sample_shape_ if lost else self.input_shape))
         if int(np.prod(shape)) != X.shape[1]:
             raise ValueError(
                 f"input_shape {shape} needs {int(np.prod(shape))} features a sample, and X has "
@@ -336,15 +338,27 @@ class NetworkEstimator(Filed, Reaching):
         if history.interrupted:
             warn("Training interrupted by user.")
         self._check_finite(history)
-        if stop and not (trainer.stop_training or history.interrupted):
-            warn(
-                f"{type(self).__name__} has not converged in {self.epochs} epochs: its loss was "
-                "still falling. Raise epochs or learning_rate, scale the features "
-                "(StandardScaler), or pass tol=None, which trains for all epochs and says nothing",
-                ConvergenceWarning,
-            )
+        if stop and not history.interrupted:
+            self._tell_whether_converged(stop[0], trainer.stop_training)
         self.history_ = {k: [*self.history_.get(k, ()), *v] for k, v in history.items()}
         self.n_iter_ += history.epochs
+
+    def _tell_whether_converged(self, convergence: Convergence, stopped: bool) -> None:
+        name = type(self).__name__
+        if not stopped:
+            warn(
+                f"{name} has not converged in {self.epochs} epochs: its loss was still falling. "
+                "Raise epochs or learning_rate, scale the features (StandardScaler), or pass "
+                "tol=None, which trains for all epochs and says nothing",
+                ConvergenceWarning,
+            )
+        elif not convergence.has_learned():
+            warn(
+                f"{name} has learned next to nothing: its loss has fallen by less than a "
+                "hundredth. If the targets are great numbers, scale them "
+                "(TransformedTargetRegressor with a StandardScaler), or raise learning_rate",
+                ConvergenceWarning,
+            )
 
     def _check_finite(self, history: Mapping[str, Any]) -> None:
         last = [np.asarray(history["loss"][-1:]), *self.model_.get_weights().values()]
@@ -397,11 +411,13 @@ class NetworkEstimator(Filed, Reaching):
         if "layers" not in notes["parameters"] and self.layers is None and self.build_fn is None:
             self.layers = Lost(f"no {type(self).__name__} has saved it")
         self._have(model, begun=True)
-        self._rows = notes.get("rows")
+        self._rows = optional(whole(at_least=1))(notes.get("rows"), "estimator.rows")
         self.sample_shape_ = tuple(n or 0 for n in (model.inputs[0].shape or ())[1:])
-        self.n_features_in_ = (self.input_shape or self.sample_shape_ or (1,))[0]
+        self.n_features_in_ = (self.sample_shape_ or (1,))[0]
         if self.input_shape is not None:
-            self.n_features_in_ = int(np.prod(self.input_shape))
+            lost = isinstance(self.input_shape, Lost)
+            shape = self.sample_shape_ if lost else tuple(int(n) for n in self.input_shape)
+            self.n_features_in_ = int(np.prod(shape))
         self._seed = 0
         self._take_meaning(model, notes)
 

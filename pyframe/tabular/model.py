@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
@@ -32,7 +33,7 @@ from pyframe.initializers import seeded
 from pyframe.layers import Dense
 from pyframe.model import Model, Sequential, load
 from pyframe.ops.entropy import CrossEntropy
-from pyframe.optimizers import AdamW
+from pyframe.optimizers import AdamW, Optimizer
 from pyframe.schedules import Cosine
 from pyframe.tabular.columns import (
     LEFT_OUT,
@@ -104,8 +105,8 @@ class TabularModel(BaseEstimator):
     batch_size : int, optional
         Default: a 128th of the rows, between 32 and 256.
     learning_rate : float, default 3e-3
-    optimizer : str, default "adamw"
-        A registered name. "adamw" has a weight decay of 0.1.
+    optimizer : str or Optimizer, default "adamw"
+        A registered name, "adamw" with a weight decay of 0.1; or an object, with its own rate.
     validation : float in [0, 1), default 0.2
         The share of rows that is held out, drawn at random and in proportion to the target's
         values; 0 trains for all epochs.
@@ -165,7 +166,7 @@ class TabularModel(BaseEstimator):
         epochs: int = 200,
         batch_size: int | None = None,
         learning_rate: float = 3e-3,
-        optimizer: str = "adamw",
+        optimizer: str | Optimizer = "adamw",
         validation: float = 0.2,
         patience: int = 20,
         label_smoothing: float = 0.1,
@@ -415,11 +416,12 @@ class TabularModel(BaseEstimator):
 
         from pyframe.optimizers import get
 
-        made = get(self.optimizer)
-        if type(made) is AdamW:
-            made = AdamW(self.learning_rate, weight_decay=0.1)
-        else:
-            made.learning_rate = self.learning_rate
+        made = copy.deepcopy(get(self.optimizer))
+        if isinstance(self.optimizer, str):
+            if type(made) is AdamW:
+                made = AdamW(self.learning_rate, weight_decay=0.1)
+            else:
+                made.learning_rate = self.learning_rate
         return Trainer(self.model_, smoothed if self.task_ == TASKS[0] else "l2", made)
 
     # ---- predicting ----
