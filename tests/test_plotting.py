@@ -482,6 +482,9 @@ def test_roc_has_the_area_of_scikit_learn():
     np.testing.assert_allclose(axes.lines[1].get_data(), (x, h))
     with pytest.raises(ArgumentError, match="0 and 1"):
         plotting.roc([1, 1], [0.1, 0.2])
+    for draw in (plotting.roc, plotting.calibration):
+        with pytest.raises(ArgumentError, match="row 1 has no score: it is NaN"):
+            draw([0, 1, 1], [0.1, np.nan, 0.3])
 
 
 def test_calibration_counts_what_happens():

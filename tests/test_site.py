@@ -10,7 +10,6 @@ import functools
 import http.server
 import os
 import re
-import shutil
 import sys
 import threading
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import chromium
 
 pytestmark = [pytest.mark.docs, pytest.mark.once]
 
@@ -153,23 +153,9 @@ def address(site: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    driver, chrome = shutil.which("chromedriver"), shutil.which("chromium")
-    if driver is None or chrome is None:
-        pytest.skip("chromium and chromedriver are not installed")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chrome
-    for flag in ("headless", "no-sandbox", "disable-gpu", "no-first-run"):
-        options.add_argument(f"--{flag}")
-    options.add_argument("--disable-background-networking")
-    options.add_argument("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1")
-    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('chrome')}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    made = webdriver.Chrome(options, webdriver.ChromeService(driver))
-    try:
+    offline = "host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+    with chromium(tmp_path_factory.mktemp("chrome"), offline) as made:
         yield made
-    finally:
-        made.quit()
 
 
 def look(browser: Any, url: str, width: int, theme: str) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import html
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from browser import chromium
 
 import pyframe as pf
 from pyframe.errors import ArgumentError, GraphError
@@ -163,22 +163,8 @@ def test_it_is_saved_and_shown_in_notebooks(tmp_path: Path) -> None:
 
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[Any]:
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    driver, chrome = shutil.which("chromedriver"), shutil.which("chromium")
-    if driver is None or chrome is None:
-        pytest.skip("chromium and chromedriver are not installed")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chrome
-    for flag in ("headless", "no-sandbox", "disable-gpu", "no-first-run", "window-size=1100,700"):
-        options.add_argument(f"--{flag}")
-    options.add_argument("--disable-background-networking")
-    options.add_argument(f"--user-data-dir={tmp_path / 'chrome'}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    made = webdriver.Chrome(options, webdriver.ChromeService(driver))
-    try:
+    with chromium(tmp_path / "chrome", "window-size=1100,700") as made:
         yield made
-    finally:
-        made.quit()
 
 
 def test_in_a_browser(browser: Any, tmp_path: Path) -> None:

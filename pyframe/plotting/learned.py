@@ -196,6 +196,8 @@ def _two_classes(y: Any, scores: Any) -> tuple[Array, Array]:
     _same_length(true, given, "scores")
     if set(np.unique(true)) != {0, 1}:
         raise ArgumentError(f"the classes are 0 and 1, both; these are {np.unique(true)[:5]}")
+    if np.isnan(given).any():
+        raise ArgumentError(f"row {np.flatnonzero(np.isnan(given))[0]} has no score: it is NaN")
     return true.astype(bool), given
 
 
@@ -217,7 +219,7 @@ def roc(y: Any, scores: Mapping[str, Any] | Any, *, title: str = "") -> Figure:
     Raises
     ------
     ArgumentError
-        If there are other classes than 0 and 1.
+        If there are other classes than 0 and 1, or a score is NaN.
     ShapeError
         If the two are not as long as each other.
 
@@ -484,7 +486,10 @@ def loss_surface(
     >>> figure.axes[0].get_title()
     'Loss around here, 25 at the middle'
     """
-    rng, places = np.random.default_rng(seed), np.linspace(-reach, reach, _steps(steps))
+    rng, places = (
+        np.random.default_rng(seed),
+        np.linspace(-reach, reach, check_integer("steps", steps, at_least=2)),
+    )
     before = {p: np.array(p.value) for p in plan.parameters}
     ways: list[dict[Parameter, Array]] = []
     for _ in range(2):
@@ -510,7 +515,3 @@ def loss_surface(
     axes.plot(0, 0, "o", color="white", markeredgecolor="black")
     finish(axes, f"{title}, {middle:.4g} at the middle", "one direction", "another")
     return figure
-
-
-def _steps(steps: int) -> int:
-    return check_integer("steps", steps, at_least=2)
