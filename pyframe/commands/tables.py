@@ -180,7 +180,7 @@ def _train(arguments: argparse.Namespace) -> int:
     callbacks = _callbacks(arguments)
     table = tabular.read_table(arguments.data)
     with _notices(), tabular.holding():  # so that Ctrl-C before the file is written loses nothing
-        model = tabular.TabularModel(
+        model = tabular.TableNetwork(
             arguments.layers,
             task=arguments.task,
             epochs=arguments.epochs,
@@ -275,7 +275,7 @@ def _predict(arguments: argparse.Namespace) -> int:
         _check_writable(arguments.out)
     elif sys.stdout is None:
         raise ArgumentError("the standard output is closed; pass --out FILE")
-    model = tabular.TabularModel.load(arguments.model)
+    model = tabular.TableNetwork.load(arguments.model)
     table = tabular.read_table(arguments.data)
     import pandas as pd
 
@@ -312,7 +312,7 @@ def _explain(arguments: argparse.Namespace) -> int:
 
 def _model_and_table(arguments: argparse.Namespace) -> tuple[Any, Any]:
     tabular = _tabular()
-    model = tabular.TabularModel.load(arguments.model)
+    model = tabular.TableNetwork.load(arguments.model)
     if arguments.target is None and model.target_ is None:
         raise DatasetError("the model does not know the name of its target: pass --target COLUMN")
     return model, tabular.read_table(arguments.data)
@@ -325,7 +325,7 @@ def _draw_losses(model: Any, folder: Path) -> Path:
 
 
 def _plot(arguments: argparse.Namespace) -> int:
-    model = _tabular().TabularModel.load(arguments.model)
+    model = _tabular().TableNetwork.load(arguments.model)
     plotting = require_extra("pyframe.plotting", "plot")
     arguments.out.mkdir(parents=True, exist_ok=True)
     paths = [_draw_losses(model, arguments.out), arguments.out / "graph.png"]
@@ -336,14 +336,14 @@ def _plot(arguments: argparse.Namespace) -> int:
 
 
 def _summary(arguments: argparse.Namespace) -> int:
-    model = _tabular().TabularModel.load(arguments.model)
+    model = _tabular().TableNetwork.load(arguments.model)
     print(json.dumps(model.as_json(), indent=2) if arguments.json else model.summary())
     return 0
 
 
 def _export(arguments: argparse.Namespace) -> int:
     """Write the weights, and beside them what the columns are."""
-    model, out = _tabular().TabularModel.load(arguments.model), arguments.out
+    model, out = _tabular().TableNetwork.load(arguments.model), arguments.out
     if out.suffix not in (".npz", ".safetensors"):
         raise ArgumentError(f"{str(out)!r} ends in neither .npz nor .safetensors; there is no more")
     _check_writable(out)

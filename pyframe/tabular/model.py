@@ -1,17 +1,15 @@
-"""`TabularModel`: a network for tables of any columns, as a scikit-learn estimator."""
+"""`TableNetwork`: a network for tables of any columns."""
 
 from __future__ import annotations
 
 import copy
 import os
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator
-from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
 
 from pyframe import checkpoint
 from pyframe.attributes import number, one_of, optional, whole
@@ -84,77 +82,10 @@ FILE = record(
 )
 
 
-class TabularModel(BaseEstimator):
-    """A network for a table: columns of any kind go in as they are, and so does the target.
+class TableNetwork:
+    """What `TabularModel` does, without scikit-learn: importing that takes longer than training.
 
-    Numbers are scaled, booleans and categories become columns of their own, dates their parts; what
-    is missing is filled in, and said. The target's classes come back as they were given, numbers in
-    their own units. Training stops when rows that were held out are predicted no better, and ends
-    with some epochs on all rows.
-
-    Parameters
-    ----------
-    layers : tuple of int, default (64, 64)
-        Units of the hidden layers.
-    task : {"auto", "classification", "regression"}
-        Auto: texts, booleans, and whole numbers of at most 20 values are classes.
-    target : str, optional
-        The target's column, if `fit` is given none.
-    epochs : int, default 200
-        At most.
-    batch_size : int, optional
-        Default: a 128th of the rows, between 32 and 256.
-    learning_rate : float, default 3e-3
-    optimizer : str or Optimizer, default "adamw"
-        A registered name, "adamw" with a weight decay of 0.1; or an object, with its own rate.
-    validation : float in [0, 1), default 0.2
-        The share of rows that is held out, drawn at random and in proportion to the target's
-        values; 0 trains for all epochs.
-    patience : int, default 20
-        Epochs without progress before it stops.
-    label_smoothing : float in [0, 1), default 0.1
-        Of classes: fewer errors, and probabilities that are less sure.
-    max_categories : int, default 50
-        Of a column; those that are rarer are "other", as unseen ones are.
-    kinds : dict of str to str, optional
-        Of single columns: "number", "boolean", "category", "date" or "left out".
-    random_state : int, default 0
-    verbose : int, default 0
-
-    Attributes
-    ----------
-    model_ : Sequential
-    task_, target_ : str
-    columns_ : list of dict
-        What each column is, and what was learned of it.
-    classes_ : ndarray
-    scores_ : dict of str to float
-        Of the rows that were held out, before training went on with them.
-    history_ : dict of str to list
-    n_iter_ : int
-    interrupted_ : bool
-        Whether Ctrl-C has ended the training: the best so far was kept.
-    n_features_in_, feature_names_in_
-        As everywhere in scikit-learn.
-
-    Raises
-    ------
-    DatasetError
-        For tables that cannot be learned from.
-    ArgumentError
-        For arguments that make no sense.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from pyframe.tabular import TabularModel
-    >>> table = {"rooms": np.arange(200) % 7, "city": ["Ulm", "Bonn"] * 100}
-    >>> price = table["rooms"] * 10.0 + (np.arange(200) % 2) * 30
-    >>> model = TabularModel((32,), epochs=800).fit({**table, "price": price}, "price")
-    >>> model.score(table, price) > 0.95
-    True
-    >>> [column["kind"] for column in model.columns_]
-    ['number', 'category']
+    Parameters, attributes and errors are those of `TabularModel`.
     """
 
     def __init__(
@@ -189,6 +120,16 @@ class TabularModel(BaseEstimator):
         self.kinds = kinds
         self.random_state = random_state
         self.verbose = verbose
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the arguments by name."""
+        return {name: getattr(self, name) for name in signature(type(self)).parameters}
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "model_"):
+            from sklearn.exceptions import NotFittedError
+
+            raise NotFittedError(f"this {type(self).__name__} is not fitted yet; call fit first")
 
     # ---- fitting ----
 
@@ -430,7 +371,7 @@ class TabularModel(BaseEstimator):
         return self.classes_ if self.task_ == TASKS[0] else None
 
     def _outputs(self, X: Any) -> Array:  # noqa: N803
-        check_is_fitted(self, "model_")
+        self._check_fitted()
         frame = as_frame(X)
         if not len(frame):
             raise DatasetError("the table has no rows")
@@ -454,10 +395,6 @@ class TabularModel(BaseEstimator):
             return result
         return outputs[:, 0].astype(np.float64) * self._scale + self._center
 
-    def _is_classifier(self) -> bool:
-        return getattr(self, "task_", self.task) != TASKS[1]
-
-    @available_if(_is_classifier)
     def predict_proba(self, X: Any) -> Array:  # noqa: N803
         """Return the probability of each class, in the order of ``classes_``, (n, classes)."""
         if self._classes() is None:
@@ -490,7 +427,7 @@ class TabularModel(BaseEstimator):
         y : array_like (n,), or str, optional
             Default: the column that was the target.
         """
-        check_is_fitted(self, "model_")
+        self._check_fitted()
         before = self.target_
         try:
             frame, given = self._parts(X, before if y is None else y)
@@ -510,7 +447,7 @@ class TabularModel(BaseEstimator):
         """
         from sklearn.inspection import permutation_importance
 
-        check_is_fitted(self, "model_")
+        self._check_fitted()
         frame = as_frame(X)
         if y is None:
             y = self.target_
@@ -522,14 +459,14 @@ class TabularModel(BaseEstimator):
         encode(frame.iloc[:1], self.columns_)  # says what is missing
         found = permutation_importance(
             self, frame[names], y, n_repeats=repeats, random_state=self.random_state,
-            scoring=TabularModel.score,
+            scoring=TableNetwork.score,
         )  # fmt: skip
         order = np.argsort(-found.importances_mean, kind="stable")
         return {names[i]: float(found.importances_mean[i]) for i in order}
 
     def summary(self) -> str:
         """Return the columns, the scores and the layers as a page to read."""
-        check_is_fitted(self, "model_")
+        self._check_fitted()
         return _page(self)
 
     # ---- files ----
@@ -539,7 +476,7 @@ class TabularModel(BaseEstimator):
 
         `pyframe.load` reads the network from it.
         """
-        check_is_fitted(self, "model_")
+        self._check_fitted()
         self.model_.extra = {**self.model_.extra, KEY: self.as_json()}
         self.model_.save(path)
 
@@ -561,7 +498,7 @@ class TabularModel(BaseEstimator):
         }
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> TabularModel:
+    def load(cls, path: str | os.PathLike[str]) -> Self:
         """Return the model of a file that `save` has written; nothing in it is executed.
 
         Raises
@@ -578,23 +515,11 @@ class TabularModel(BaseEstimator):
                 "'pyframe train' write both"
             )
         with checkpoint.building(source):
-            return _restored(cls, model, model.extra[KEY])
-
-    def __sklearn_tags__(self) -> Any:
-        from sklearn.utils import ClassifierTags, RegressorTags
-
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = tags.input_tags.string = tags.input_tags.categorical = True
-        task = getattr(self, "task_", self.task)
-        if task == TASKS[0]:
-            tags.estimator_type, tags.classifier_tags = "classifier", ClassifierTags()
-        elif task == TASKS[1]:
-            tags.estimator_type, tags.regressor_tags = "regressor", RegressorTags()
-        tags.target_tags.required = self.target is None
-        return tags
+            made: Self = _restored(cls, model, model.extra[KEY])
+        return made
 
 
-def _restored(cls: type[TabularModel], model: Model, kept: dict[str, Any]) -> TabularModel:
+def _restored(cls: type[Any], model: Model, kept: dict[str, Any]) -> Any:
     """Return the model of a file, of its network and of what it holds besides."""
     FILE(kept, KEY)
     names = cls().get_params()
@@ -655,7 +580,7 @@ def _quality(
     }
 
 
-def _page(model: TabularModel) -> str:
+def _page(model: TableNetwork) -> str:
     """Return the columns, the scores and the layers of a fitted model as text."""
     target = "the target" if model.target_ is None else repr(model.target_)
     what = "numbers" if model.task_ == TASKS[1] else f"{len(model.classes_)} classes"
