@@ -195,6 +195,7 @@ class Loop:
         self._rates = learning_rates  # None: the optimizer's
         self._seen_rate: Any = None  # that of the optimizer which the table of rates is made from
         self._flags |= STOPS[stop]
+        self._stops = self._flags & (lib.PF_LOOP_STOP_EPOCH | lib.PF_LOOP_STOP_STEP)
         self._alive: list[Any] = []
         self._evaluated = ffi.new("int64_t *")  # batches
         self._stack = ExitStack()
@@ -410,28 +411,29 @@ class Loop:
         {"done", "paused", "epoch", "step"}
             "paused": the time is over; "epoch" and "step": what `stop` asked for is reached.
         """
-        reading.resume(self)
-        end = time.monotonic() + seconds
+        if not self._training:
+            reading.resume(self)
+        left, end = seconds, time.monotonic() + seconds
         try:
             if self._optimizers_rate() is not self._seen_rate:
                 self._follow_optimizer()
             while True:
-                self._take_order()
-                status = lib.pf_loop_run(self._loop, max(end - time.monotonic(), 0.0))
+                if self._order is not None:
+                    self._take_order()
+                status = lib.pf_loop_run(self._loop, left)
+                if status in STATUS:
+                    if not self._stops and self.epoch >= self.epochs:
+                        return "done"
+                    return STATUS[status]
                 if status == lib.PF_DONE:
                     if self.epoch >= self.epochs:
                         return "done"
                     self._next_job()
-                    continue
-                if status in STATUS:
-                    if self.epoch >= self.epochs and not self._flags & (
-                        lib.PF_LOOP_STOP_EPOCH | lib.PF_LOOP_STOP_STEP
-                    ):
-                        return "done"
-                    return STATUS[status]
-                handle(self._current(), status)
-                if time.monotonic() > end:
-                    return "paused"
+                else:
+                    handle(self._current(), status)
+                    if time.monotonic() > end:
+                        return "paused"
+                left = max(end - time.monotonic(), 0.0)
         except LabelError as error:
             row = self._row_of(error)
             self._abandon()

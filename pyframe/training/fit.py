@@ -198,7 +198,9 @@ class Fit:
                 status = loop.run(SECONDS_PER_LOOK)
                 if status == "step":
                     self._end_batch()
-                if status in ("epoch", "step") and self.done > history.epochs:
+                    if not loop.batch_index and self.done > history.epochs:
+                        self._end_epoch()
+                elif status == "epoch" and self.done > history.epochs:
                     self._end_epoch()
                 elif status == "paused":
                     self._note_epochs(self.done)  # now, so that none pile up for the end
@@ -324,11 +326,11 @@ class Fit:
 
     def _end_batch(self) -> None:
         step, loss = self.goal.plan.step_count, self.loop.loss
-        steps = self.tally.steps
+        steps, trainer = self.tally.steps, self.trainer
         self.telling = "on_batch_end"
         for callback in self.on_batch_end:
             self.calling = callback, "on_batch_end"
-            callback.on_batch_end(self.trainer, step, {"loss": loss})
+            callback.on_batch_end(trainer, step, {"loss": loss})
         self.calling = None
         self.heard_steps = steps
         self.telling = ""
