@@ -27,7 +27,7 @@ def _soft(y: Any, x: Any, label_smoothing: float = 0.0) -> Any:
     if x.shape[-1] == 0:
         return np.zeros(x.shape[:-1])
     logs = x - np.logaddexp.reduce(x, axis=-1, keepdims=True)
-    target = (1 - label_smoothing) * y + label_smoothing / x.shape[-1]
+    target = (1 - label_smoothing) * y + label_smoothing / max(x.shape[-1], 1)
     return -(target * logs).sum(-1)
 
 
@@ -80,7 +80,7 @@ def SoftCrossEntropy(y: Value, y_hat: Value, label_smoothing: float = 0.0) -> Va
     if share:
         if not y_hat.shape or y_hat.shape[-1] is None:
             raise ShapeError("label_smoothing needs logits whose number of classes is known")
-        y = (1.0 - share) * y + share / y_hat.shape[-1]
+        y = (1.0 - share) * y + share / max(y_hat.shape[-1], 1)
     return -1.0 * Sum(y * LogSoftmax(y_hat), axis=-1)
 
 

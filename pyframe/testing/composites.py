@@ -11,8 +11,10 @@ from pyframe.graph.composite import Composite
 from pyframe.graph.node import Placeholder
 from pyframe.testing.gradients import check_case_gradients
 from pyframe.testing.subject import Subject, all_cases
+from pyframe.testing.zero_extents import empty_cases
 
 DEFAULT_SHAPES = 60
+EMPTIED = 3  # random cases whose axes are set to 0
 FUSED: tuple[Any, ...] = (True, False)
 
 
@@ -35,7 +37,8 @@ def check_composite(
     """Compare a composite with its reference: its values, and its gradients with differences of it.
 
     The values are those of a plan, with neighbours joined and each op by itself; they may be off by
-    ``eps (1 + sqrt(k)) m``, `k` and `m` being those of the composite's `magnitude`.
+    ``eps (1 + sqrt(k)) m``, `k` and `m` being those of the composite's `magnitude`. Axes are set to
+    0, too, as by `check_zero_extents`.
 
     Parameters
     ----------
@@ -59,6 +62,10 @@ def check_composite(
     >>> check_composite(pf.Mish, shapes=5)
     """
     like_an_op: Any = composite
+    seen: dict[str, bool] = {}
+    for case, origin in all_cases(like_an_op, EMPTIED, seed):
+        for empty, what in empty_cases(like_an_op, case, seen):
+            _check_values(CompositeSubject(like_an_op, empty, "float64", f"{origin} with {what}"))
     for case, origin in all_cases(like_an_op, shapes, seed):
         for dtype in dtypes:
             _check_values(CompositeSubject(like_an_op, case, dtype, origin))

@@ -98,6 +98,7 @@ def _check_one(
     gradients = graph.gradients(training)
     drawn = subject.op_class.uses_random and training
     evaluate = graph.outputs if drawn else functools.partial(_reference, subject, training)
+    magnitudes = subject.magnitudes()[1]
     for i, array in enumerate(subject.arrays):
         if i not in gradients or array is None:
             continue
@@ -106,12 +107,21 @@ def _check_one(
             raise subject.fail(
                 "gradient", f"the gradient of input {i} has shape {got.shape}, not {array.shape}"
             )
+        if not any(w.size for w in weights.values()):
+            if np.any(got != 0):
+                raise subject.fail(
+                    "gradient", f"no output has an element, and d cost / d input {i} is not 0"
+                )
+            continue
+        if not array.size:
+            continue
+        here = evaluate(i, array), magnitudes
         directions = [rng.choice([-1.0, 1.0], array.shape)]
         for flat in rng.permutation(array.size)[:COORDINATES]:
             directions.append(np.zeros(array.shape))
             directions[-1].flat[flat] = 1.0
         for direction in directions:
-            _check_direction(subject, i, got, direction, weights, evaluate)
+            _check_direction(subject, i, got, direction, weights, evaluate, here)
 
 
 def _check_direction(
@@ -121,8 +131,9 @@ def _check_direction(
     direction: Array,
     weights: dict[int, Array],
     evaluate: Evaluate,
+    here: tuple[Sequence[Array], Sequence[Array]],
 ) -> None:
-    difference = _difference(subject, i, direction, weights, evaluate)
+    difference = _difference(subject, i, direction, weights, evaluate, here)
     if difference is None:
         return
     slope, allowed = difference
@@ -140,19 +151,26 @@ def _check_direction(
 
 
 def _difference(
-    subject: Subject, i: int, direction: Array, weights: dict[int, Array], evaluate: Evaluate
+    subject: Subject,
+    i: int,
+    direction: Array,
+    weights: dict[int, Array],
+    evaluate: Evaluate,
+    here: tuple[Sequence[Array], Sequence[Array]],
 ) -> tuple[float, float] | None:
-    """Return the derivative along a direction, and its possible error; None at a kink."""
+    """Return the derivative along a direction, and its possible error; None at a kink.
+
+    `here` has the outputs of the case as it is, and their magnitudes.
+    """
     center = np.asarray(subject.arrays[i])
+    center_outputs, magnitudes = here
 
     def outputs(t: float) -> Sequence[Array]:
         return evaluate(i, center + t * direction)
 
-    _, magnitudes = subject.magnitudes()
     # The error of a step once it is added to the largest element.
     eps = float(np.finfo(np.float64).eps)
     relative = RELATIVE + eps * float(np.abs(center).max(initial=0)) / STEP
-    center_outputs = outputs(0.0)
     near, far = (outputs(STEP), outputs(-STEP)), (outputs(2 * STEP), outputs(-2 * STEP))
     slope = allowed = 0.0
     for o, w in weights.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -22,9 +23,12 @@ from pyframe.testing.subject import (
     describe_case,
 )
 
+Axis: TypeAlias = tuple[int, int]  # the number of an input, and of its axis
+
 DEFAULT_SHAPES = 5
-# The limits on the sets of axes of a case that are tried, and on the legal ones; small sets first.
-MOST_SETS = 3000
+# The limits on the sets of axes of a case that are tried, and on the legal ones.
+MOST_UNIONS = 256  # of all axes with one extent
+MOST_SETS = 300  # of any axes, small ones first
 MOST_LEGAL = 40
 # Gradients go through a plan of their own, and their ops are checked by themselves, too.
 MOST_GRADIENTS = 10  # of a case
@@ -70,7 +74,7 @@ def check_zero_extents(
     """
     seen: dict[str, bool] = {}
     for case, origin in all_cases(op_class, shapes, seed):
-        for number, (empty, what) in enumerate(_empty_cases(op_class, case, seen)):
+        for number, (empty, what) in enumerate(empty_cases(op_class, case, seen)):
             for dtype in ("float32", "float64"):
                 subject = Subject(op_class, empty, dtype, f"{origin} with {what}")
                 try:
@@ -94,7 +98,7 @@ def _check(subject: Subject, with_gradients: bool) -> None:
         check_case_gradients(subject, np.random.default_rng(0))
 
 
-def _empty_cases(
+def empty_cases(
     op_class: type[Op], case: Case, seen: dict[str, bool]
 ) -> Iterator[tuple[Case, str]]:
     """Yield the legal cases with axes set to 0 that are new, each with a description of the axes.
@@ -109,11 +113,8 @@ def _empty_cases(
         for axis in range(np.ndim(array))
         if np.shape(array)[axis]
     ]
-    sets = itertools.chain.from_iterable(
-        itertools.combinations(axes, count) for count in range(1, len(axes) + 1)
-    )
     found = 0
-    for chosen in itertools.islice(sets, MOST_SETS):
+    for chosen in _sets_of(case, axes):
         key = _pattern(case, _emptied_shapes(case, chosen))
         is_new = key not in seen
         if is_new:
@@ -126,6 +127,28 @@ def _empty_cases(
             return
 
 
+def _sets_of(case: Case, axes: list[Axis]) -> Iterator[tuple[Axis, ...]]:
+    """Yield sets of axes: single ones, those with the same extents, which a rule may tie, others.
+
+    That rules tie axes of other extents too, as 4 h and h of an LSTM, unions of them are for.
+    """
+    same: dict[int, list[Axis]] = {}
+    for i, axis in axes:
+        same.setdefault(np.shape(np.asarray(case.inputs[i]))[axis], []).append((i, axis))
+    unions = (
+        tuple(sorted(itertools.chain.from_iterable(groups)))
+        for groups in itertools.islice(_subsets(list(same.values())), MOST_UNIONS)
+    )
+    others = itertools.islice(_subsets(axes), MOST_SETS)
+    yield from dict.fromkeys(itertools.chain(zip(axes), unions, others))
+
+
+def _subsets(things: list[Any]) -> Iterator[tuple[Any, ...]]:
+    """Yield all but the empty one, small ones first."""
+    for count in range(1, len(things) + 1):
+        yield from itertools.combinations(things, count)
+
+
 def _pattern(case: Case, shapes: list[list[int] | None]) -> str:
     """Return what two cases have in common whose extents above 1 are equal in the same places."""
     names = {0: 0, 1: 1}
@@ -135,7 +158,7 @@ def _pattern(case: Case, shapes: list[list[int] | None]) -> str:
     return repr(([s and [names[n] for n in s] for s in shapes], case.attributes))
 
 
-def _emptied(case: Case, chosen: tuple[tuple[int, int], ...]) -> Case:
+def _emptied(case: Case, chosen: tuple[Axis, ...]) -> Case:
     """Return a case with some axes of its inputs emptied."""
     inputs = list(case.inputs)
     for i, axis in chosen:
@@ -143,7 +166,7 @@ def _emptied(case: Case, chosen: tuple[tuple[int, int], ...]) -> Case:
     return case._replace(inputs=tuple(inputs))
 
 
-def _emptied_shapes(case: Case, chosen: tuple[tuple[int, int], ...]) -> list[list[int] | None]:
+def _emptied_shapes(case: Case, chosen: tuple[Axis, ...]) -> list[list[int] | None]:
     """Return the shapes of a case's inputs with some axes set to 0."""
     shapes = [None if a is None else list(np.shape(a)) for a in case.inputs]
     for i, axis in chosen:
@@ -153,7 +176,7 @@ def _emptied_shapes(case: Case, chosen: tuple[tuple[int, int], ...]) -> list[lis
     return shapes
 
 
-def _is_legal(op_class: type[Op], case: Case, chosen: tuple[tuple[int, int], ...]) -> bool:
+def _is_legal(op_class: type[Op], case: Case, chosen: tuple[Axis, ...]) -> bool:
     """Return whether the shape rule accepts a case with some axes set to 0."""
     specs = [
         None
