@@ -22,7 +22,7 @@ import pyframe as pf
 from pyframe import checkpoint
 from pyframe.commands import cli
 from pyframe.errors import ArgumentError, CheckpointError, DatasetError
-from pyframe.tabular import TabularModel, read_table, reading, resuming
+from pyframe.tabular import TableNetwork, TabularModel, read_table, reading, resuming
 from pyframe.tabular.columns import KINDS, LEFT_OUT, encode, learn
 
 pytestmark = [
@@ -662,13 +662,13 @@ def test_ctrl_c_at_the_very_end_comes_out_when_all_is_there(tmp_path, monkeypatc
 def test_ctrl_c_while_the_command_saves(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     PRICES.to_csv("t.csv", index=False)
-    once = TabularModel.save
+    once = TableNetwork.save
 
     def pressed(self, path):
         signal.raise_signal(signal.SIGINT)
         once(self, path)
 
-    monkeypatch.setattr(TabularModel, "save", pressed)
+    monkeypatch.setattr(TableNetwork, "save", pressed)
     train = ["train", "t.csv", "--target", "price", "--layers", "8", "--epochs", "3", "--quiet"]
     assert cli.main(train) == 130
     assert TabularModel.load("model.pyframe").n_iter_ == 3
@@ -704,14 +704,14 @@ def test_a_model_that_cannot_be_written_where_it_should_is_somewhere(tmp_path, m
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     PRICES.to_csv("t.csv", index=False)
-    once = TabularModel.save
+    once = TableNetwork.save
 
     def full(self, path):
         if Path(path).name == "model.pyframe":
             raise OSError(28, "No space left on device", str(path))
         once(self, path)
 
-    monkeypatch.setattr(TabularModel, "save", full)
+    monkeypatch.setattr(TableNetwork, "save", full)
     train = ["train", "t.csv", "--target", "price", "--layers", "8", "--epochs", "3", "--quiet"]
     assert cli.main(train) == 1
     said = capsys.readouterr().err
