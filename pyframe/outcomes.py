@@ -29,10 +29,19 @@ class Outcome(NamedTuple):
         One of `GIVES`.
     classes : tuple, optional
         The names of the classes, in the order of their numbers; None: they are numbers.
+    dtype : str, optional
+        Of an array of them, ``numpy.dtype.str``; None: that of their type.
     """
 
     gives: str = "values"
     classes: tuple[Any, ...] | None = None
+    dtype: str | None = None
+
+    @property
+    def names(self) -> Array:
+        """The classes as an array."""
+        found = named(self.classes or ())
+        return found if self.dtype is None else found.astype(self.dtype)
 
     def probabilities(self, outputs: Array) -> Array:
         """Return the probabilities that outputs stand for, in their shape."""
@@ -60,7 +69,7 @@ class Outcome(NamedTuple):
                 "this model gives values, not classes: fit it with a loss of classes, such as "
                 "cross_entropy"
             )
-        return found if self.classes is None else np.asarray(named(self.classes)[found])
+        return found if self.classes is None else np.asarray(self.names[found])
 
 
 def named(classes: Sequence[Any]) -> Array:

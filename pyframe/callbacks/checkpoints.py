@@ -60,6 +60,7 @@ class ModelCheckpoint(Monitor):
         **Monitor._attributes,
         **dict.fromkeys(["path", "save_best_only", "every", "training", "keep", "kept"], ""),
     }
+    only_watches: ClassVar[bool] = True
     aliases: ClassVar[tuple[str, ...]] = ("checkpoint", "backup_and_restore")
     _checks: ClassVar[dict[str, Callable[[Any], Any]]] = {
         "path": os.fspath,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from pyframe.attributes import Rule, flag, number, optional, whole
 from pyframe.errors import ArgumentError, CheckpointError, raise_if_signalled
 from pyframe.outcomes import GIVES
@@ -12,6 +14,7 @@ from pyframe.outcomes import GIVES
 # More than any training has, and far from where sums and products of them leave 64 bits.
 MOST = 2**48 - 1
 MOST_EPOCHS = 2**31 - 1
+LONGEST_LABEL = 1 << 12  # bytes of one of them in an array
 
 
 def text(value: Any, what: str) -> str:
@@ -26,6 +29,18 @@ def outcome(value: Any, what: str) -> str:
     if value in GIVES:
         return str(value)
     raise ArgumentError(f"{what} is {value!r:.80}; it must be one of {', '.join(GIVES)}")
+
+
+def label_dtype(value: Any, what: str) -> str:
+    """Return the dtype of an array of classes, as `numpy.dtype.str` has it: a rule."""
+    try:
+        dtype = np.dtype(text(value, what))
+    except (TypeError, ValueError) as error:
+        raise_if_signalled(error)
+        raise ArgumentError(f"{what} is {value!r:.80}, which is no dtype") from error
+    if dtype.kind not in "biufUO" or dtype.itemsize > LONGEST_LABEL:
+        raise ArgumentError(f"{what} is {value!r:.80}, which no labels have")
+    return dtype.str
 
 
 def true_or_false(value: Any, what: str) -> bool:
@@ -186,6 +201,7 @@ def _check_ends(model: Mapping[str, Any]) -> None:
     list_of(pair(outcome, optional(list_of(plain_value))))(outcomes, "outcomes")
     if len(outcomes) not in (0, len(model["outputs"])):
         raise ArgumentError(f"there are {len(outcomes)} outcomes of {len(model['outputs'])}")
+    list_of(optional(label_dtype))(model.get("label_dtypes", []), "label_dtypes")
     if model["kind"] == "Sequential" and len(model["inputs"]) != 1:
         raise ArgumentError(f"a Sequential has one input, and this one {len(model['inputs'])}")
 
@@ -195,6 +211,8 @@ def check_training(training: Mapping[str, Any], source: str) -> None:
     try:
         RECORD(training, "training")
         fit = training["fit"]
+        if fit is not None:
+            list_of(pair(text, plain_value))(fit.get("watchers", []), "training.fit.watchers")
         # Of batches that came one by one it is not known how many an epoch has: there are no rows.
         if fit is not None and fit["rows"] and fit["batch"] > -(-fit["rows"] // fit["batch_size"]):
             raise ArgumentError(
