@@ -679,7 +679,7 @@ def test_partial_fit_scales_by_all_batches_so_far():
     scaling = parts.model_.layers[0]
     kept = np.maximum(1 - x.std(0), 0) * np.minimum(x.mean(0), 10)
     np.testing.assert_allclose(scaling.mean.value, x.mean(0) - kept, rtol=1e-9)
-    np.testing.assert_allclose(scaling.variance.value, np.maximum(x.var(0), 1), rtol=1e-9)
+    np.testing.assert_allclose(scaling.scale.value, 1 / np.maximum(x.std(0), 1), rtol=1e-9)
     wide = x.std(0) > 1
 
     def centers(net):

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from pyframe.data import transforms
 from pyframe.data.loading import Loader
+from pyframe.data.moments import moments
 from pyframe.engine.loop import check_batch_size
 from pyframe.errors import (
     ArgumentError,
@@ -217,8 +218,8 @@ def standardize(
     ----------
     X : array_like of shape (n, ...)
     mean, std : array_like of shape (...), optional
-        Computed from `X` when not given. A constant column has a std of 0, which is replaced by
-        1, so that the column becomes 0.
+        Computed from `X` when not given. A column that is constant, but for rounding, has a std of
+        0, which is replaced by 1, so that the column becomes 0.
 
     Returns
     -------
@@ -236,14 +237,11 @@ def standardize(
     array = as_array(X, "X")
     if not len(array) and (mean is None or std is None):
         raise ArgumentError("X has no rows to take mean and std from; pass both")
-    centre = array.mean(axis=0, dtype=np.float64) if mean is None else np.asarray(mean, np.float64)
-    if std is None:
-        spread = array.std(axis=0, dtype=np.float64)
-        # Rounding may leave the std of equal numbers just above 0.
-        still = (array == array[:1]).all(axis=0)
-        scale = np.where(still | (spread == 0), 1.0, spread)
-    else:
-        scale = np.asarray(std, np.float64)
+    if mean is None or std is None:
+        floats = array if array.dtype.kind == "f" else array.astype(np.float64)
+        own = moments(floats)
+    centre = own[0] if mean is None else np.asarray(mean, np.float64)
+    scale = np.where(own[1] == 0, 1.0, own[1]) if std is None else np.asarray(std, np.float64)
     for name, given in (("mean", centre), ("std", scale)):
         if given.shape not in ((), array.shape[1:]):
             raise ShapeError(
