@@ -1,4 +1,4 @@
-"""Class weights as sample weights."""
+"""Weights of samples and classes, checked."""
 
 from __future__ import annotations
 
@@ -6,6 +6,19 @@ from typing import Any
 
 import numpy as np
 from sklearn.utils import compute_sample_weight
+from sklearn.utils.validation import _check_sample_weight
+
+from pyframe.errors import ArgumentError, check_number
+
+
+def weights_of(sample_weight: Any, X: Any) -> Any:  # noqa: N803
+    """Return sample weights, (n,), or raise ValueError for odd ones: a loss takes none below 0."""
+    if sample_weight is None:
+        return None
+    weight = _check_sample_weight(sample_weight, X, ensure_non_negative=True)
+    if not np.any(weight):
+        raise ValueError("sample_weight is 0 for all rows: there is nothing to learn")
+    return weight
 
 
 def sample_weights(class_weight: Any, y: Any, classes: Any = None) -> Any:
@@ -23,6 +36,11 @@ def sample_weights(class_weight: Any, y: Any, classes: Any = None) -> Any:
     classes : array_like (classes,), optional
         All that may come, in each column of y.
     """
+    if not isinstance(class_weight, str | dict | list):
+        raise ArgumentError(f"class_weight={class_weight!r:.80}; pass a dict, or 'balanced'")
+    for one in class_weight if isinstance(class_weight, list) else [class_weight]:
+        for label, weight in one.items() if isinstance(one, dict) else ():
+            check_number(f"class_weight[{label!r:.80}]", weight, at_least=0)
     if classes is None:
         return compute_sample_weight(class_weight, y)
     all_of_them = np.asarray(classes)

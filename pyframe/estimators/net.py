@@ -21,7 +21,7 @@ from pyframe.estimators._weights import sample_weights
 from pyframe.estimators._whole import fitting, twin
 from pyframe.layers import Layer
 from pyframe.model import Model
-from pyframe.outcomes import GIVES, OF_CLASSES, OF_LABELS, Outcome, classes_of, labels_in, named
+from pyframe.outcomes import GIVES, OF_CLASSES, OF_LABELS, Outcome, classes_of, labels_in
 from pyframe.training.goal import loss_node
 
 IN_UNITS = ("l2", "l1", "huber", "log_cosh")  # losses of predictions in the targets' unit
@@ -46,7 +46,8 @@ class NetClassifier(ClassifierMixin, NetworkEstimator):
         outputs as there are classes.
     scale_features : bool or "auto", default "auto"
         Begin with a `BatchNorm` that stands still: it centers features and divides them by their
-        standard deviation s where that is above 1; below, they keep 1 - s of a mean of up to 10.
+        standard deviation s where that is above 1; below, they keep 1 - s of a mean of up to 10,
+        and where it is below 0.1 it becomes 0.1.
         Of `partial_fit` all batches so far decide. "auto": if the layers are the default ones, also
         with other parameters.
     loss : str or callable, default "auto"
@@ -307,7 +308,7 @@ class NetClassifier(ClassifierMixin, NetworkEstimator):
         if not self._multilabel:
             classes = tuple(self.classes_.tolist())
             gives = gives if gives in OF_CLASSES else "scores"
-            self.model_.outcomes = [Outcome(gives, classes)]
+            self.model_.outcomes = [Outcome(gives, classes, self.classes_.dtype.str)]
 
     def _notes(self) -> dict[str, Any]:
         return {**super()._notes(), "gives": self._gives, "labels": self._multilabel}
@@ -326,8 +327,8 @@ class NetClassifier(ClassifierMixin, NetworkEstimator):
                 "classes, and this estimator one for each; pyframe.load(...).predict_classes, or "
                 "the kind of estimator that wrote it, reads it"
             )
-        names = range(units) if outcome.classes is None else outcome.classes
-        self._encoder = LabelEncoder().fit(named(list(names)))
+        names = np.arange(units) if outcome.classes is None else outcome.names
+        self._encoder = LabelEncoder().fit(names)
         self.classes_ = self._encoder.classes_
 
     def decision_function(self, X: Any) -> Any:  # noqa: N803
