@@ -107,3 +107,24 @@ def test_weights_below_0_are_refused_by_all() -> None:
     for make, given in (KINDS["net"], KINDS["perceptron"]):
         with pytest.raises(ValueError, match=r"class_weight\[1\] is -2.0"):
             make(**given, class_weight={0: 1.0, 1: -2.0, 2: 1.0}).fit(X, Y)
+
+
+@pytest.mark.parametrize("path", [3, None, "", "a\0b", ["x"]])
+@pytest.mark.parametrize("name", ["CSVLogger", "JSONLogger", "TensorBoard", "ModelCheckpoint"])
+def test_what_is_no_file_is_refused_by_a_callback(name: str, path: Any) -> None:
+    with pytest.raises(pf.ArgumentError, match="the name of no file"):
+        getattr(pf.callbacks, name)(path)
+
+
+@pytest.mark.parametrize("separator", ["", "ab", None, 3, "\n", '"'])
+def test_a_separator_is_one_character(separator: Any) -> None:
+    with pytest.raises(pf.ArgumentError, match="one character"):
+        pf.callbacks.CSVLogger("log.csv", separator=separator)
+
+
+def test_a_function_that_gives_no_batches_is_named() -> None:
+    def nothing() -> None:
+        pass
+
+    with pytest.raises(pf.DTypeError, match="'nothing' gave None"):
+        pf.Trainer(pf.Sequential([Dense(1)])).fit(nothing, epochs=1, verbose=0)

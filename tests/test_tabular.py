@@ -410,8 +410,8 @@ def test_from_a_csv_to_a_prediction(folder, monkeypatch, capsys):
     assert said("plot model.pyframe --out p").split() == ["p/loss.png", "p/graph.png"]
     for suffix in ("npz", "safetensors"):
         said(f"export model.pyframe --out w.{suffix}")
-    weights = np.load(folder / "w.npz")
-    assert set(weights) == set(pf.load(folder / "model.pyframe").get_weights())
+    with np.load(folder / "w.npz") as weights:
+        assert set(weights) == set(pf.load(folder / "model.pyframe").get_weights())
     assert json.loads((folder / "w.json").read_text())["classes"] == ["no", "yes"]
 
 

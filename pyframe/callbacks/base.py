@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol
 
+from pyframe.checkpoint.writing import check_path
 from pyframe.engine.plan import Plan
 from pyframe.errors import ArgumentError, check_integer, raise_if_signalled, warn
 from pyframe.model import Model
@@ -168,6 +169,12 @@ class Watcher(Callback):
     def restore_training_state(self, trainer: Any, state: dict[str, Any]) -> None:
         done = trainer.history.epochs
         self._reported = check_integer("reported", state["reported"], at_least=0, at_most=done)
+
+
+def file_name(path: Any) -> str:
+    """Return the name of a file or folder, or raise `ArgumentError`."""
+    check_path(path)
+    return os.fsdecode(path)
 
 
 def counted(state: Mapping[str, Any], key: str) -> float:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pyframe.callbacks.base import Logs, Watcher
+from pyframe.callbacks.base import Logs, Watcher, file_name
 from pyframe.errors import ValueReusedError, check_flag, check_integer, require_extra
 from pyframe.training.history import History
 
@@ -71,7 +71,7 @@ class TensorBoard(Watcher):
         ["folder", "histograms", "graph", "images", "steps", "writer"], ""
     )
     _checks: ClassVar[dict[str, Callable[[Any], Any]]] = {
-        "folder": os.fspath,
+        "folder": file_name,
         "histograms": lambda given: check_integer("histograms", given, at_least=0),
         "graph": lambda given: check_flag("graph", given),
         "images": lambda given: check_integer("images", given, at_least=0),
@@ -86,7 +86,7 @@ class TensorBoard(Watcher):
         images: int = 0,
         steps: int = 0,
     ) -> None:
-        self.folder, self.histograms, self.graph = os.fspath(folder), histograms, graph
+        self.folder, self.histograms, self.graph = folder, histograms, graph
         self.images, self.steps = images, steps
         self.writer: Any = None
 

@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pyframe.callbacks.base import Logs, Watcher
-from pyframe.errors import check_flag, check_integer
+from pyframe.callbacks.base import Logs, Watcher, file_name
+from pyframe.errors import ArgumentError, check_flag, check_integer
 
 
 class FileLogger(Watcher):
@@ -24,12 +24,12 @@ class FileLogger(Watcher):
 
     _attributes: ClassVar[dict[str, str]] = {"path": "", "append": ""}
     _checks: ClassVar[dict[str, Callable[[Any], Any]]] = {
-        "path": os.fspath,
+        "path": file_name,
         "append": lambda given: check_flag("append", given),
     }
 
     def __init__(self, path: str | os.PathLike[str], append: bool = False) -> None:
-        self.path, self.append = os.fspath(path), append
+        self.path, self.append = path, append
         self._file: Any = None
         self._size = 0
 
@@ -103,6 +103,10 @@ class CSVLogger(FileLogger):
 
     aliases: ClassVar[tuple[str, ...]] = ("csv",)
     _attributes: ClassVar[dict[str, str]] = {**FileLogger._attributes, "separator": ""}
+    _checks: ClassVar[dict[str, Callable[[Any], Any]]] = {
+        **FileLogger._checks,
+        "separator": lambda given: _one_character(given),
+    }
 
     def __init__(
         self, path: str | os.PathLike[str], append: bool = False, separator: str = ","
@@ -155,6 +159,14 @@ class JSONLogger(FileLogger):
     def lines(self, epoch: int, logs: Logs, *, first: bool) -> str:
         """Return the line of an epoch."""
         return json.dumps({"epoch": epoch, **{k: _plain(v) for k, v in logs.items()}}) + "\n"
+
+
+def _one_character(separator: Any) -> str:
+    if isinstance(separator, str) and len(separator) == 1 and separator not in '\r\n"':
+        return separator
+    raise ArgumentError(
+        f"separator={separator!r:.80}; it must be one character, such as ',' or ';'"
+    )
 
 
 def _plain(value: Any) -> Any:

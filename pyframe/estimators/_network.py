@@ -215,7 +215,8 @@ class NetworkEstimator(Filed, Reaching):
 
     def _start(self, X: Any, outputs: int, *, go_on: bool) -> None:  # noqa: N803
         """Make the network, unless an existing one is to be trained further."""
-        self._validate_params(*OF_TRAINING)  # also of a second partial_fit, which nobody checks
+        if go_on:  # also a second partial_fit, whose parameters nobody else checks
+            self._validate_params(*OF_TRAINING)
         shape = self._shape_of(X)
         if not go_on:
             self._seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))

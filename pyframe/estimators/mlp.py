@@ -155,7 +155,10 @@ class _Trained(Filed, BaseMultilayerPerceptron):  # type: ignore[misc]
     # ---- fitting ----
 
     def _fit(self, X: Any, y: Any, sample_weight: Any = None, incremental: bool = False) -> Any:  # noqa: N803
-        self._validate_params()  # also of a second partial_fit, which nobody checks
+        if incremental:  # also the second one, whose parameters nobody else checks
+            self._validate_params()
+        else:
+            require(self)
         X, y = unmasked(X, "X"), unmasked(y, "y")  # noqa: N806
         sample_weight = weights_of(sample_weight, X)
         with fitting(self) as worker:

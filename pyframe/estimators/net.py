@@ -481,6 +481,7 @@ schedule, input_shape, dtype, warm_start, random_state, verbose
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:  # noqa: N803
         """Train for one more epoch; the arguments are those of `fit`."""
         with fitting(self) as net:

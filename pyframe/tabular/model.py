@@ -24,6 +24,7 @@ from pyframe.errors import (
     ArgumentError,
     CheckpointError,
     DatasetError,
+    check_integer,
     raise_if_signalled,
     warn,
 )
@@ -75,7 +76,7 @@ def _class(value: Any, what: str) -> Any:
 def _layers(value: Any, what: str) -> Any:
     if not isinstance(value, Sequence | np.ndarray) or isinstance(value, str | bytes):
         raise ArgumentError(f"{what} is {value!r:.80}; it must be a tuple of units, (64, 64)")
-    return [whole(at_least=1)(units, f"{what}[{i}]") for i, units in enumerate(value)]
+    return [COUNT(units, f"{what}[{i}]") for i, units in enumerate(value)]
 
 
 def _optimizer(value: Any, what: str) -> Any:
@@ -90,7 +91,9 @@ def _kinds(value: Any, what: str) -> Any:
     return {name: one_of(FIELDS)(kind, f"{what}[{name!r:.80}]") for name, kind in value.items()}
 
 
-SHARE, COUNT, MANY = number(at_least=0, below=1), whole(at_least=1), whole(at_least=0)
+SHARE = number(at_least=0, below=1)
+COUNT: Rule = lambda value, what: check_integer(what, value, at_least=1)  # noqa: E731
+MANY: Rule = lambda value, what: check_integer(what, value, at_least=0, at_most=2**63)  # noqa: E731
 ARGUMENTS: dict[str, Rule] = {
     "layers": _layers,
     "task": one_of(("auto", *TASKS)),
@@ -355,7 +358,7 @@ class TabularModel(BaseEstimator):
             if len(classes) > max(len(found) / 2, MOST_CLASSES):
                 raise DatasetError(
                     f"the target has {len(classes)} different values in {len(found)} rows, too "
-                    "many for classes"
+                    f"many for classes, such as {classes[0]!r:.80}"
                 )
             self.classes_ = np.array(classes)
             self._center, self._scale = 0.0, 1.0
@@ -674,7 +677,8 @@ def _made(optimizer: Any, rate: float) -> Optimizer:
     if isinstance(optimizer, str):
         if type(made) is AdamW:
             return AdamW(rate, weight_decay=0.1)
-        made.learning_rate = rate
+        if made.needs_gradients:
+            made.learning_rate = rate
     return made
 
 

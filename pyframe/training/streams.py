@@ -170,7 +170,14 @@ class Batches:
             return self.source.epoch(number, start)
         if self.is_one_pass or isinstance(self.source, Iterable):
             return iter(self.source)
-        return iter(self.source())
+        made = self.source()
+        if not isinstance(made, Iterable):
+            name = getattr(self.source, "__name__", type(self.source).__name__)
+            raise DTypeError(
+                f"the function {name!r} gave {made!r:.80}, where batches are needed: yield or "
+                "return them"
+            )
+        return iter(made)
 
     def _endless(self, first: int) -> Iterator[Any]:
         """Yield the batches of one pass after the other."""
