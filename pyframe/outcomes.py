@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +19,8 @@ from pyframe.ops.activations import logistic
 # else: values.
 OF_CLASSES, OF_LABELS = ("softmax", "classes", "scores"), ("sigmoid", "labels", "margins")
 GIVES = (*OF_CLASSES, *OF_LABELS, "values")
+# What a file has of the dtype of their names, ``numpy.dtype.str``.
+DTYPES = re.compile(r"[<>|](b1|[iuf]\d|O|U\d{1,3})")
 
 
 class Outcome(NamedTuple):
@@ -30,7 +33,7 @@ class Outcome(NamedTuple):
     classes : tuple, optional
         The names of the classes, in the order of their numbers; None: they are numbers.
     dtype : str, optional
-        Of an array of them, ``numpy.dtype.str``; None: that of their type.
+        Of an array of them, one of `DTYPES`; None: that of their type.
     """
 
     gives: str = "values"
@@ -70,6 +73,12 @@ class Outcome(NamedTuple):
                 "cross_entropy"
             )
         return found if self.classes is None else np.asarray(self.names[found])
+
+
+def outcome_of(gives: str, classes: Array) -> Outcome:
+    """Return what an output means that gives one of these classes, with their dtype."""
+    dtype = classes.dtype.str
+    return Outcome(gives, tuple(classes.tolist()), dtype if DTYPES.fullmatch(dtype) else None)
 
 
 def named(classes: Sequence[Any]) -> Array:

@@ -68,8 +68,9 @@ class Encoder:
     def ends(self, architecture: Architecture) -> dict[str, Any]:
         """Return what a model is besides its nodes and layers."""
         extra: dict[str, Any] = {"extra": architecture.extra} if architecture.extra else {}
-        if any(o.dtype for o in architecture.outcomes):
-            extra["label_dtypes"] = [o.dtype for o in architecture.outcomes]
+        dtypes = [o.dtype for o in architecture.outcomes]
+        if any(dtypes):
+            extra["label_dtypes"] = dtypes
         return {
             "kind": architecture.kind,
             "inputs": [self.ids[p] for p in architecture.inputs],

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from pyframe.attributes import Rule, flag, number, optional, whole
 from pyframe.errors import ArgumentError, CheckpointError, raise_if_signalled
-from pyframe.outcomes import GIVES
+from pyframe.outcomes import DTYPES, GIVES
 
 # More than any training has, and far from where sums and products of them leave 64 bits.
 MOST = 2**48 - 1
 MOST_EPOCHS = 2**31 - 1
-LONGEST_LABEL = 1 << 12  # bytes of one of them in an array
 
 
 def text(value: Any, what: str) -> str:
@@ -32,15 +29,10 @@ def outcome(value: Any, what: str) -> str:
 
 
 def label_dtype(value: Any, what: str) -> str:
-    """Return the dtype of an array of classes, as `numpy.dtype.str` has it: a rule."""
-    try:
-        dtype = np.dtype(text(value, what))
-    except (TypeError, ValueError) as error:
-        raise_if_signalled(error)
-        raise ArgumentError(f"{what} is {value!r:.80}, which is no dtype") from error
-    if dtype.kind not in "biufUO" or dtype.itemsize > LONGEST_LABEL:
-        raise ArgumentError(f"{what} is {value!r:.80}, which no labels have")
-    return dtype.str
+    """Return the dtype of an array of classes: a rule."""
+    if DTYPES.fullmatch(text(value, what)):
+        return str(value)
+    raise ArgumentError(f"{what} is {value!r:.80}, which no labels have")
 
 
 def true_or_false(value: Any, what: str) -> bool:
@@ -89,7 +81,7 @@ def table_of(rule: Rule) -> Rule:
         if not isinstance(value, dict):
             raise ArgumentError(f"{what} is {value!r:.80}; it must be a table of names")
         for key, item in value.items():
-            rule(item, f"{what}.{key:.80}")
+            rule(item, f"{what}.{key!s:.80}")
         return value
 
     return each

@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from pyframe.data import transforms
 from pyframe.data.loading import Loader
-from pyframe.data.moments import moments
 from pyframe.engine.loop import check_batch_size
 from pyframe.errors import (
     ArgumentError,
@@ -238,8 +237,7 @@ def standardize(
     if not len(array) and (mean is None or std is None):
         raise ArgumentError("X has no rows to take mean and std from; pass both")
     if mean is None or std is None:
-        floats = array if array.dtype.kind == "f" else array.astype(np.float64)
-        own = moments(floats)
+        own = _moments(array if array.dtype.kind == "f" else array.astype(np.float64))
     centre = own[0] if mean is None else np.asarray(mean, np.float64)
     scale = np.where(own[1] == 0, 1.0, own[1]) if std is None else np.asarray(std, np.float64)
     for name, given in (("mean", centre), ("std", scale)):
@@ -252,6 +250,19 @@ def standardize(
         raise ArgumentError("std has a 0; pass 1 for a column that never changes")
     dtype = np.float32 if array.dtype == np.float32 else np.float64
     return ((array - centre) / scale).astype(dtype), np.asarray(centre), np.asarray(scale)
+
+
+def _moments(array: Array) -> tuple[Array, Array]:
+    """Return mean and standard deviation of each column; 0 if it is constant but for rounding.
+
+    Squares of very large or small numbers are out of range: they are taken of x / 2^e.
+    """
+    exponent = np.frexp(np.abs(array).max(axis=0))[1]
+    scaled = np.ldexp(array.astype(np.float64), -exponent)
+    least = scaled.min(axis=0)  # so equal numbers have their own value as their mean
+    mean, deviation = (scaled - least).mean(axis=0) + least, (scaled - least).std(axis=0)
+    still = deviation <= np.finfo(array.dtype).eps * np.abs(mean)
+    return np.ldexp(mean, exponent), np.ldexp(np.where(still, 0.0, deviation), exponent)
 
 
 def one_hot(labels: Any, classes: int | None = None, dtype: npt.DTypeLike = "float32") -> Array:

@@ -31,7 +31,7 @@ from pyframe.graph.arrays import unmasked
 from pyframe.layers import Dense
 from pyframe.model import Model, Sequential
 from pyframe.optimizers import SGD, Adam, Optimizer
-from pyframe.outcomes import Outcome
+from pyframe.outcomes import Outcome, outcome_of
 from pyframe.plugins.registry import registries
 from pyframe.training.progress import say
 
@@ -498,8 +498,7 @@ class MLPClassifier(_Trained, neural_network.MLPClassifier):  # type: ignore[mis
     def _outcome(self) -> Outcome:
         gives = "classes" if self.out_activation_ == "softmax" else "labels"
         several = self._label_binarizer.y_type_.startswith("multilabel")
-        names, dtype = tuple(self.classes_.tolist()), self.classes_.dtype.str
-        return Outcome(gives) if several else Outcome(gives, names, dtype)
+        return Outcome(gives) if several else outcome_of(gives, self.classes_)
 
     def _take_meaning(self, outcome: Outcome, units: int) -> None:
         if outcome.gives not in ("classes", "labels"):

@@ -21,7 +21,15 @@ from pyframe.estimators._weights import sample_weights
 from pyframe.estimators._whole import fitting, twin
 from pyframe.layers import Layer
 from pyframe.model import Model
-from pyframe.outcomes import GIVES, OF_CLASSES, OF_LABELS, Outcome, classes_of, labels_in
+from pyframe.outcomes import (
+    GIVES,
+    OF_CLASSES,
+    OF_LABELS,
+    Outcome,
+    classes_of,
+    labels_in,
+    outcome_of,
+)
 from pyframe.training.goal import loss_node
 
 IN_UNITS = ("l2", "l1", "huber", "log_cosh")  # losses of predictions in the targets' unit
@@ -306,9 +314,8 @@ class NetClassifier(ClassifierMixin, NetworkEstimator):
         # In the model's own words, which are of its outputs one by one: not of two classes in two.
         self._gives = gives = self.model_.outcomes[0].gives
         if not self._multilabel:
-            classes = tuple(self.classes_.tolist())
             gives = gives if gives in OF_CLASSES else "scores"
-            self.model_.outcomes = [Outcome(gives, classes, self.classes_.dtype.str)]
+            self.model_.outcomes = [outcome_of(gives, self.classes_)]
 
     def _notes(self) -> dict[str, Any]:
         return {**super()._notes(), "gives": self._gives, "labels": self._multilabel}

@@ -18,8 +18,8 @@ from pyframe.attributes import Rule, number, one_of, optional, whole
 from pyframe.callbacks import EarlyStopping
 from pyframe.checkpoint.arguments import Lost, pack, require, unpack
 from pyframe.checkpoint.schema import list_of, record, table_of, text
+from pyframe.data import standardize
 from pyframe.data.held_out import held_out
-from pyframe.data.moments import moments
 from pyframe.errors import (
     ArgumentError,
     CheckpointError,
@@ -85,12 +85,6 @@ def _optimizer(value: Any, what: str) -> Any:
     return value
 
 
-def _kinds(value: Any, what: str) -> Any:
-    if not isinstance(value, Mapping):
-        raise ArgumentError(f"{what} is {value!r:.80}; it must be a dict of columns to kinds")
-    return {name: one_of(FIELDS)(kind, f"{what}[{name!r:.80}]") for name, kind in value.items()}
-
-
 SHARE = number(at_least=0, below=1)
 COUNT: Rule = lambda value, what: check_integer(what, value, at_least=1)  # noqa: E731
 MANY: Rule = lambda value, what: check_integer(what, value, at_least=0, at_most=2**63)  # noqa: E731
@@ -106,7 +100,7 @@ ARGUMENTS: dict[str, Rule] = {
     "patience": COUNT,
     "label_smoothing": SHARE,
     "max_categories": COUNT,
-    "kinds": optional(_kinds),
+    "kinds": optional(table_of(one_of(FIELDS))),
     "random_state": optional(MANY),
     "verbose": lambda value, what: value if isinstance(value, bool) else MANY(value, what),
 }
@@ -364,8 +358,8 @@ class TabularModel(BaseEstimator):
             self._center, self._scale = 0.0, 1.0
             return pd.Index(classes).get_indexer(pd.Index(given)).astype(np.int64), task
         values = as_numbers(given)
-        self._center, self._scale = map(float, moments(values))
-        self._scale = self._scale or 1.0
+        _, center, scale = standardize(values[~np.isnan(values)])
+        self._center, self._scale = float(center), float(scale)
         return ((values - self._center) / self._scale).astype(np.float32), task
 
     def _train(
