@@ -14,7 +14,7 @@ from pyframe.training.history import History
 
 
 def is_now(trainer: Any, epoch: int) -> bool:
-    """Return whether an epoch has just ended, and is none of those before a fit was resumed."""
+    """Return whether an epoch has just ended."""
     return bool(epoch == trainer.epochs_done - 1)
 
 

@@ -54,9 +54,13 @@ def pack(arguments: Mapping[str, Any]) -> dict[str, Any]:
         try:
             packed[name] = _packed(value, KINDS.get(name, ""))
             check_depth([packed[name]], name, MOST_DEEP // 2)
-        except (PyframeError, TypeError, RecursionError) as error:
+        except (PyframeError, TypeError) as error:
             raise_if_signalled(error)
-            packed[name] = {"lost": " ".join(_look(value).split())[:80]}
+            was = value.was if isinstance(value, Lost) else repr(value)
+            packed[name] = {"lost": " ".join(was.split())[:80]}
+        except RecursionError as error:
+            raise_if_signalled(error)
+            packed[name] = {"lost": "nested too deeply"}
     return packed
 
 
@@ -69,14 +73,6 @@ def unpack(packed: Mapping[str, Any]) -> dict[str, Any]:
         except UnknownNameError as error:  # of a plugin that is not there
             arguments[name] = Lost(str(error))
     return arguments
-
-
-def _look(value: Any) -> str:
-    try:
-        return value.was if isinstance(value, Lost) else repr(value)
-    except RecursionError as error:
-        raise_if_signalled(error)
-        return f"a {type(value).__name__}, too deep to be shown"
 
 
 def _packed(value: Any, kind: str) -> Any:
