@@ -17,6 +17,7 @@ from pyframe.estimators import MLPClassifier, MLPRegressor, NetClassifier, NetRe
 from pyframe.layers import Dense
 
 pytestmark = [
+    pytest.mark.sklearn,
     pytest.mark.once,
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
 ]

@@ -16,6 +16,7 @@ from pyframe.estimators import NetClassifier
 from pyframe.estimators._scaling import Scaling
 
 pytestmark = [
+    pytest.mark.sklearn,
     pytest.mark.once,
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
     pytest.mark.filterwarnings("ignore:it was still getting better"),

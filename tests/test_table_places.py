@@ -22,7 +22,7 @@ from pyframe.commands import cli
 from pyframe.errors import ArgumentError, CheckpointError
 from pyframe.tabular import TabularModel, resuming
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.sklearn, pytest.mark.once]
 
 RNG = np.random.default_rng(0)
 TABLE = pd.DataFrame(RNG.normal(size=(120, 3)), columns=["a", "b", "c"])
