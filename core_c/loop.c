@@ -11,8 +11,8 @@ static int64_t first_row(const pf_loop *loop) {
 }
 
 static int is_last_part(const pf_loop *loop) {
-    return (loop->part_index + 1) * loop->part >= loop->batch ||
-           first_row(loop) + loop->part >= loop->samples;
+    return !(loop->flags & PF_LOOP_MORE) && ((loop->part_index + 1) * loop->part >= loop->batch ||
+                                             first_row(loop) + loop->part >= loop->samples);
 }
 
 static int64_t record_width(const pf_program_spec *spec) {
@@ -48,7 +48,7 @@ static void begin_part(pf_loop *loop) {
     }
     pf_context_begin(context, loop->seed, pf_steps(loop->step_count),
                      loop->learning_rates[loop->steps_done]);
-    context->step.first_sample = loop->part_index * loop->part;
+    context->step.first_sample = loop->part_rows;
     if (loop->part_index) context->position = spec->begin_at;
     for (int64_t i = 0; i < record_width(spec) && !loop->part_index; i++) loop->sums[i] = 0;
     loop->in_step = 1;
@@ -75,6 +75,17 @@ static void end_part(pf_loop *loop) {
         sums += add_record(&spec->values[record], context->operands[record].data, sums);
     }
     loop->part_index++;
+    loop->part_rows += loop->part;
+}
+
+void pf_loop_drop_step(pf_loop *loop) {
+    loop->in_step = 0;
+    loop->part_index = loop->part_rows = 0;
+}
+
+void pf_loop_end_part(pf_loop *loop) {
+    end_part(loop);
+    loop->in_step = 0;
 }
 
 void pf_loop_end_step(pf_loop *loop) {
@@ -82,8 +93,7 @@ void pf_loop_end_step(pf_loop *loop) {
     const int64_t width = record_width(&loop->full->program->spec);
     double *records = loop->records + loop->epoch * width;
     for (int64_t i = 0; i < width; i++) records[i] += loop->sums[i];
-    loop->in_step = 0;
-    loop->part_index = 0;
+    pf_loop_drop_step(loop);
     pf_count_step(loop->step_count);
     loop->steps_done++;
     loop->steps++;
@@ -112,6 +122,8 @@ int pf_loop_run(pf_loop *loop, double seconds) {
             pf_loop_end_step(loop);
             if (loop->flags & PF_LOOP_STOP_STEP) return PF_STEP_END;
             if (loop->batch_index == 0 && loop->flags & PF_LOOP_STOP_EPOCH) return PF_EPOCH_END;
+        } else if (loop->flags & PF_LOOP_MORE) {
+            return PF_PART_END;
         } else {
             end_part(loop);
             begin_part(loop);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +19,8 @@ from pyframe.ops.activations import logistic
 # else: values.
 OF_CLASSES, OF_LABELS = ("softmax", "classes", "scores"), ("sigmoid", "labels", "margins")
 GIVES = (*OF_CLASSES, *OF_LABELS, "values")
+# What a file has of the dtype of their names, ``numpy.dtype.str``.
+DTYPES = re.compile(r"[<>|](b1|[iuf]\d|O|U\d{1,3})")
 
 
 class Outcome(NamedTuple):
@@ -29,10 +32,19 @@ class Outcome(NamedTuple):
         One of `GIVES`.
     classes : tuple, optional
         The names of the classes, in the order of their numbers; None: they are numbers.
+    dtype : str, optional
+        Of an array of them, one of `DTYPES`; None: that of their type.
     """
 
     gives: str = "values"
     classes: tuple[Any, ...] | None = None
+    dtype: str | None = None
+
+    @property
+    def names(self) -> Array:
+        """The classes as an array."""
+        found = named(self.classes or ())
+        return found if self.dtype is None else found.astype(self.dtype)
 
     def probabilities(self, outputs: Array) -> Array:
         """Return the probabilities that outputs stand for, in their shape."""
@@ -60,7 +72,13 @@ class Outcome(NamedTuple):
                 "this model gives values, not classes: fit it with a loss of classes, such as "
                 "cross_entropy"
             )
-        return found if self.classes is None else np.asarray(named(self.classes)[found])
+        return found if self.classes is None else np.asarray(self.names[found])
+
+
+def outcome_of(gives: str, classes: Array) -> Outcome:
+    """Return what an output means that gives one of these classes, with their dtype."""
+    dtype = classes.dtype.str
+    return Outcome(gives, tuple(classes.tolist()), dtype if DTYPES.fullmatch(dtype) else None)
 
 
 def named(classes: Sequence[Any]) -> Array:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +173,122 @@ def test_a_step_without_finite_gradients_is_skipped_as_a_whole() -> None:
     assert trainers[0].plan.skipped_steps == 1
     for a, b in zip(*(t.model.parameters for t in trainers), strict=True):
         np.testing.assert_array_equal(a.value, b.value)
+
+
+# ---- of batches that come one by one ----
+
+UNEQUAL = (8, 5, 11, 24, 14)  # steps on 24 and 38
+
+
+def batches_of(sizes: Sequence[int], weighted: bool = False) -> list[tuple[Any, ...]]:
+    parts = (X, Y, WEIGHTS) if weighted else (X, Y)
+    ends = np.cumsum(sizes)
+    return [tuple(p[a:b] for p in parts) for a, b in zip([0, *ends], ends, strict=False)]
+
+
+def overwritten(made: Any) -> Iterator[Any]:
+    """Yield batches that are lost once the next one is asked for, as those in one buffer are."""
+    for parts in made:
+        batch = [part.copy() for part in parts]
+        yield tuple(batch)
+        for part in batch:
+            part[...] = np.nan
+
+
+SOURCES: dict[str, tuple[Callable[[Any], Any], dict[str, Any]]] = {
+    "a list": (list, {}),
+    "a function": (lambda made: lambda: iter(made), {}),
+    "one buffer": (lambda made: lambda: overwritten(made), {}),
+    "a loader": (lambda made: pf.data.Loader(lambda: iter(made), None), {}),
+    "without end": (itertools.cycle, {"steps_per_epoch": 5}),
+}
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("source", SOURCES)
+def test_unequal_batches_come_to_a_step_on_all_their_rows(source: str, weighted: bool) -> None:
+    make_source, options = SOURCES[source]
+    one, other = make("adam"), make("adam")
+    given = make_source(batches_of(UNEQUAL, weighted))
+    history = one.fit(given, accumulate=3, **options, **FIT)
+    expected = other.fit(batches_of((24, 38), weighted), **FIT)
+    close(one, other)
+    assert one.plan.step_count == other.plan.step_count == 6
+    for name, values in expected.items():
+        np.testing.assert_allclose(history[name], values, rtol=1e-10)
+
+
+def test_rows_that_are_read_batch_by_batch_are_those_in_memory() -> None:
+    sparse = pytest.importorskip("scipy.sparse")
+    results = []
+    for rows in (X, sparse.csr_matrix(X)):
+        trainer = make("adam")
+        results.append(bits_of(trainer, trainer.fit(rows, Y, batch_size=8, accumulate=3, **FIT)))
+    assert results[0] == results[1]
+
+
+def test_a_batch_may_have_no_weight_at_all() -> None:
+    parts = batches_of((8, 8, 24), weighted=True)
+    parts[1] = (*parts[1][:2], np.zeros(8))
+    one, other = (make("sgd", "l2", Dense(2)) for _ in range(2))
+    one.fit(parts, accumulate=3, **FIT)
+    other.fit([parts[0], parts[2]], accumulate=3, **FIT)
+    close(one, other)
+
+
+def test_a_callback_hears_of_steps_on_batches_too() -> None:
+    heard: list[tuple[int, float]] = []
+    hear = LambdaCallback(on_batch_end=lambda t, step, logs: heard.append((step, logs["loss"])))
+    trainer = make("sgd", "l2", Dense(2))
+    history = trainer.fit(batches_of(UNEQUAL), accumulate=3, callbacks=[hear], **FIT)
+    assert [step for step, _ in heard] == list(range(1, 7))
+    first, second = (loss for _, loss in heard[:2])
+    np.testing.assert_allclose((24 * first + 38 * second) / 62, history["loss"][0], rtol=1e-10)
+
+
+@pytest.mark.parametrize("source", ["a list", "a loader", "without end"])
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_a_fit_on_batches_goes_on_to_the_same_bits(source: str, batch: int, tmp_path: Path) -> None:
+    make_source, options = SOURCES[source]
+
+    def fit(trainer: pf.Trainer, **more: Any) -> dict[str, Any]:
+        given = make_source(batches_of(UNEQUAL))
+        return bits_of(trainer, trainer.fit(given, accumulate=3, **options, **FIT, **more))
+
+    def save(trainer: Any, step: int, logs: Any) -> None:
+        if step == batch:
+            trainer.save(tmp_path / "m")
+            raise Stopped
+
+    expected = fit(make("adam"))
+    with pytest.raises(Stopped):
+        fit(make("adam"), callbacks=[LambdaCallback(on_batch_end=save)])
+    assert fit(make("adam"), resume=tmp_path / "m") == expected
+
+
+def test_a_source_that_fails_within_a_step_leaves_the_step_before() -> None:
+    def failing() -> Iterator[Any]:
+        yield from batches_of(UNEQUAL)[:4]
+        raise OSError("the disk is gone")
+
+    one, other = make("adam"), make("adam")
+    with pytest.raises(OSError, match="gone"):
+        one.fit(failing, accumulate=3, **FIT)
+    other.fit(batches_of((24,)), **{**FIT, "epochs": 1})
+    close(one, other)
+    assert one.plan.step_count == 1
+    one.fit(batches_of(UNEQUAL), accumulate=3, **FIT)  # and it can go on
+
+
+def test_a_wrong_label_names_its_batch() -> None:
+    labels = RNG.integers(0, 2, size=ROWS)
+    labels[26] = 7  # in the fourth batch, the first of the second step
+    ends = np.cumsum(UNEQUAL)
+    parts = [(X[a:b], labels[a:b]) for a, b in zip([0, *ends], ends, strict=False)]
+    trainer = make("adam", "cross_entropy", Dense(2))
+    with pytest.raises(pf.LabelError, match="row 2 of batch 3"):
+        trainer.fit(parts, accumulate=3, **FIT)
+    assert trainer.plan.step_count == 1
 
 
 def test_fits_side_by_side_come_to_the_same() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 pytest.importorskip("sklearn")
 
 from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
 
 import pyframe as pf
 from pyframe.errors import CheckpointError
@@ -95,6 +97,21 @@ def test_what_has_been_set_since_the_fit_does_not_change_what_is_said() -> None:
 KEPT = {
     "layers": {"layers": [Dense(5, activation="gelu"), pf.layers.Dropout(0.2)]},
     "a penalty": {"layers": [Dense(5, weight_regularizer=pf.regularizers.L2(0.1))]},
+    "initializers": {
+        "layers": [
+            Dense(
+                5,
+                weight_initializer=pf.initializers.normal(std=0.3),
+                bias_initializer=pf.initializers.constant(0.5),
+                weight_constraint=pf.constraints.MaxNorm(2.0),
+            ),
+            pf.layers.WeightNorm(Dense(4, weight_initializer=pf.initializers.orthogonal())),
+            pf.layers.PReLU(initializer=np.full((4,), 0.1)),
+        ]
+    },
+    "functions": {
+        "layers": [Dense(5, weight_initializer=pf.initializers.ones, activation=pf.Tanh)]
+    },
     "layers in layers": {"layers": [pf.layers.WeightNorm(Dense(4)), pf.layers.BatchNorm()]},
     "an optimizer": {"optimizer": pf.optimizers.SGD(0.3, momentum=0.5, clip_norm=2.0)},
     "a class": {"optimizer": pf.optimizers.RMSProp},
@@ -109,12 +126,16 @@ KEPT = {
 }
 
 
+# Those of which the name is kept.
+OTHERS = ("a class", "a dtype", "numbers of NumPy", "functions")
+
+
 @pytest.mark.parametrize("kept", KEPT)
 def test_a_fit_after_loading_is_the_fit_of_before(kept: str, tmp_path: Path) -> None:
     net = NetClassifier(**{"epochs": 5, "tol": None, "random_state": 0, **KEPT[kept]}).fit(X, Y)
     net.save(tmp_path / "net")
     loaded = NetClassifier.load(tmp_path / "net")
-    assert repr(loaded) == repr(clone(net)) or kept in ("a class", "a dtype", "numbers of NumPy")
+    assert repr(loaded) == repr(clone(net)) or kept in OTHERS
     for again in (loaded, clone(loaded)):
         assert_equal(answers(again.fit(X, Y)), answers(net))
     NetClassifier.load(tmp_path / "net").partial_fit(X, Y)
@@ -123,6 +144,10 @@ def test_a_fit_after_loading_is_the_fit_of_before(kept: str, tmp_path: Path) -> 
 class Halved(pf.layers.Layer):
     def call(self, *inputs: Any) -> Any:
         return inputs[0] * 0.5
+
+
+def own_draw(stream: Any, shape: Any) -> Any:
+    return np.full(shape, 0.1)
 
 
 def own_metric(y: Any, y_hat: Any) -> Any:
@@ -137,6 +162,9 @@ LOST = {
     "build_fn": {"build_fn": build, "build_args": {"units": 4}},
     "layers": {"layers": [Halved()]},
     "loss": {"loss": own_loss},
+    "a drawing of one's own": {
+        "layers": [Dense(4, weight_initializer=pf.initializers.Initial("normal", draw=own_draw))]
+    },
     "callbacks": {"callbacks": [pf.callbacks.EarlyStopping("loss")]},
     "metrics": {"metrics": [own_metric]},
     "schedule": {"schedule": lambda step: 0.1 + 0 * step},
@@ -148,6 +176,7 @@ LOST = {
 def test_a_fit_asks_by_name_for_what_no_file_holds(lost: str, tmp_path: Path) -> None:
     kind = NetRegressor if lost == "metrics" else NetClassifier
     given = LOST[lost]
+    lost = next(iter(given))
     net = kind(epochs=2, tol=None, **given).fit(X, Y)
     net.save(tmp_path / "net")
     loaded = kind.load(tmp_path / "net")
@@ -284,3 +313,79 @@ def test_layers_of_a_plugin_that_is_not_there_are_asked_for(tmp_path: Path) -> N
     model.save(tmp_path / "net")
     with pytest.raises(CheckpointError, match="does not hold its layers .*mystery"):
         NetClassifier.load(tmp_path / "net").fit(X, Y)
+
+
+DTYPES = [
+    *(np.dtype(kind) for kind in ("int8", "uint8", "int32", "uint64", "int64", ">i4", "float32")),
+    np.dtype(bool), np.dtype("U9"), np.dtype(object),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_labels_keep_their_dtype(dtype: Any, tmp_path: Path) -> None:
+    labels = (Y > 0).astype("U1" if dtype.kind in "UO" else int).astype(dtype)
+    makes: list[Any] = [
+        lambda: NetClassifier([Dense(3)], epochs=1, tol=None),
+        lambda: MLPClassifier((3,), max_iter=1),
+    ]
+    for make in makes:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            net = make().fit(X, labels)
+        net.save(tmp_path / "net")
+        loaded = type(net).load(tmp_path / "net")
+        for now, before in (
+            (loaded.predict(X), net.predict(X)),
+            (loaded.classes_, net.classes_),
+            (pf.load(tmp_path / "net").predict_classes(X), net.predict(X)),
+        ):
+            assert now.dtype == before.dtype and np.array_equal(now, before)
+
+
+@pytest.mark.parametrize("dtype", ["V8", "<U99999", "M8[s]", "i4,i4", "x", 3, "<c8"])
+def test_odd_dtypes_of_labels_are_refused(dtype: Any, tmp_path: Path) -> None:
+    model = pf.Sequential([Dense(2)], input_shape=(3,))
+    model.outcomes = [pf.outcomes.Outcome("scores", ("a", "b"), dtype)]
+    model.save(tmp_path / "m")
+    with pytest.raises(CheckpointError, match="label_dtypes"):
+        pf.load(tmp_path / "m")
+
+
+def test_labels_that_have_not_their_dtype_are_refused(tmp_path: Path) -> None:
+    model = pf.Sequential([Dense(2)], input_shape=(3,))
+    model.outcomes = [pf.outcomes.Outcome("scores", ("a", "b"), "<i4")]
+    model.save(tmp_path / "m")
+    with pytest.raises(CheckpointError):
+        pf.load(tmp_path / "m")
+
+
+def nested(depth: int) -> Any:
+    found: Any = 1
+    for _ in range(depth):
+        found = {"pairs": [["a", found]]}
+    return found
+
+
+@pytest.mark.parametrize("depth", [60, 200, 300])
+def test_what_is_nested_too_deeply_is_refused(depth: int, tmp_path: Path) -> None:
+    net = NetClassifier([Dense(3)], epochs=1, tol=None).fit(X, Y)
+    model = net.model_
+    parameters = {"build_args": nested(depth)}
+    with pytest.raises(pf.ArgumentError, match="nested too deeply"):
+        model.extra = {"estimator": {"parameters": parameters, "features": None}}
+    architecture = model.architecture._replace(
+        extra={"estimator": {"parameters": parameters, "features": None}}
+    )
+    (tmp_path / "m").write_bytes(pf.checkpoint.to_bytes(architecture))
+    for read in (pf.load, NetClassifier.load):
+        with pytest.raises(CheckpointError, match="nested too deeply"):
+            read(tmp_path / "m")
+
+
+def test_a_deep_argument_of_ones_own_is_not_kept(tmp_path: Path) -> None:
+    deep: Any = []
+    for _ in range(3000):
+        deep = [deep]
+    net = NetClassifier(build_fn=lambda *rest, **_: [Dense(3)], build_args={"x": deep}, epochs=1)
+    net.set_params(tol=None).fit(X, Y).save(tmp_path / "net")
+    assert "not in the file" in repr(NetClassifier.load(tmp_path / "net"))

@@ -198,6 +198,17 @@ def test_batches_give_the_bits_of_arrays_in_order(kind: str) -> None:
         np.testing.assert_array_equal(one.predict(BATCHES[kind]()), known.predict(X))
 
 
+def test_a_data_loader_of_pytorch_gives_the_bits_of_arrays() -> None:
+    torch = pytest.importorskip("torch")
+    tensors = torch.utils.data.TensorDataset(torch.from_numpy(X), torch.from_numpy(Y))
+    given = torch.utils.data.DataLoader(tensors, batch_size=16)
+    known, one = trainer(), trainer()
+    wanted = known.fit(X, Y, 2, 16, shuffle=False, validation_data=(X, Y), verbose=0)
+    assert one.fit(given, epochs=2, validation_data=given, verbose=0) == wanted
+    assert bits(one) == bits(known)
+    one.fit(given, epochs=1, accumulate=3, verbose=0)
+
+
 def test_a_shuffling_loader_gives_the_bits_of_a_shuffled_fit(expected: Any) -> None:
     one = trainer()
     rest = int(len(X) * 0.9)

@@ -245,6 +245,23 @@ def test_without_a_home_or_a_terminal_it_trains(trouble: str, tmp_path: Path) ->
     assert len((tmp_path / "log.csv").read_text().splitlines()) == 4
 
 
+def test_a_notebook_gets_the_bar_of_tqdm_for_notebooks(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tqdm import auto
+
+    bars: list[Any] = []
+
+    class Bar(auto.tqdm):  # type: ignore[misc]
+        def __init__(self, *given: Any, **options: Any) -> None:
+            super().__init__(*given, **options)
+            bars.append(self)
+
+    monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
+    monkeypatch.setattr(auto, "tqdm", Bar)
+    trainer().fit(X, Y, 3, 8)
+    (bar,) = bars
+    assert (bar.n, bar.total) == (120, 120) and bar.disable  # it is closed
+
+
 # ---- boards ----
 
 

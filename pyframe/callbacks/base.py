@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol
 
+from pyframe.checkpoint.writing import check_path
 from pyframe.engine.plan import Plan
-from pyframe.errors import ArgumentError
+from pyframe.errors import ArgumentError, check_integer, raise_if_signalled, warn
 from pyframe.model import Model
 from pyframe.strict import FixedDict, Strict, arguments_of, as_call
 from pyframe.training.history import History
@@ -78,6 +80,7 @@ class Callback(Strict):
 
     _attributes: ClassVar[dict[str, str]] = {}
     shows_progress: ClassVar[bool] = False  # whether a fit need not do it
+    only_watches: ClassVar[bool] = False  # a fit that is resumed may have others of these, or none
 
     def on_fit_start(self, trainer: Any) -> None:
         """Before the first step; nothing has changed yet."""
@@ -115,12 +118,63 @@ class Callback(Strict):
         """Return what this has counted in the fit under way: numbers, texts, arrays, dicts.
 
         Override both methods in a callback that remembers one epoch in the next: then a fit that
-        is resumed from a file (`Trainer.save`) goes on as if it had never stopped.
+        is resumed from a file (`Trainer.save`) goes on as if it had never stopped. It has to have
+        the same ones of these, but for those whose class says ``only_watches = True``.
         """
         return {}
 
     def restore_training_state(self, trainer: Any, state: dict[str, Any]) -> None:
         """Take back what `training_state` has returned; called after `on_fit_start`."""
+
+
+class Watcher(Callback):
+    """The base of those that report each epoch, once, and change nothing.
+
+    In a fit that is resumed the epochs that were reported nowhere come first. When it cannot be
+    written, a full disk say, it is said once, and the training goes on.
+    """
+
+    only_watches: ClassVar[bool] = True
+
+    def on_fit_start(self, trainer: Any) -> None:
+        self._reported, self._failed = 0, False  # epochs of the fit
+
+    def on_epoch_end(self, trainer: Any, epoch: int, logs: Logs) -> None:
+        if self._failed:
+            return
+        history = trainer.history
+        try:
+            for i in range(self._reported, history.epochs - 1):
+                earlier = {key: values[i] for key, values in history.items()}
+                known = {**dict.fromkeys(logs, math.nan), **earlier}
+                self.report(trainer, history.first_epoch + i, known)
+                self._reported = i + 1
+            self.report(trainer, epoch, logs)
+            self._reported = history.epochs
+        except OSError as error:
+            raise_if_signalled(error)
+            self._failed = True
+            warn(
+                f"{self!r} cannot be written any more ({error}); the training goes on, and "
+                "trainer.history has all of it"
+            )
+
+    def report(self, trainer: Any, epoch: int, logs: Logs) -> None:
+        """Report an epoch."""
+        raise NotImplementedError
+
+    def training_state(self, trainer: Any) -> dict[str, Any]:
+        return {"reported": self._reported}
+
+    def restore_training_state(self, trainer: Any, state: dict[str, Any]) -> None:
+        done = trainer.history.epochs
+        self._reported = check_integer("reported", state["reported"], at_least=0, at_most=done)
+
+
+def file_name(path: Any) -> str:
+    """Return the name of a file or folder, or raise `ArgumentError`."""
+    check_path(path)
+    return os.fsdecode(path)
 
 
 def counted(state: Mapping[str, Any], key: str) -> float:

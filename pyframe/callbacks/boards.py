@@ -8,23 +8,28 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pyframe.callbacks.base import Callback, Logs
+from pyframe.callbacks.base import Logs, Watcher, file_name
 from pyframe.errors import ValueReusedError, check_flag, check_integer, require_extra
 from pyframe.training.history import History
 
 
-def numbers_of(trainer: Any, logs: Logs) -> dict[str, float]:
-    """Return the numbers of some logs, and the learning rate, if there is one."""
+def is_now(trainer: Any, epoch: int) -> bool:
+    """Return whether an epoch has just ended."""
+    return bool(epoch == trainer.epochs_done - 1)
+
+
+def numbers_of(trainer: Any, epoch: int, logs: Logs) -> dict[str, float]:
+    """Return the numbers of some logs, and the learning rate, if there is one and it is known."""
     numbers = {name: float(v) for name, v in logs.items() if np.ndim(v) == 0}
     optimizer = trainer.optimizer
-    if optimizer.needs_gradients:
+    if is_now(trainer, epoch) and optimizer.needs_gradients:
         rate = optimizer.learning_rate
         step = np.array([trainer.plan.step_count])
         numbers["learning_rate"] = float(rate(step)[0] if callable(rate) else rate)
     return numbers
 
 
-class TensorBoard(Callback):
+class TensorBoard(Watcher):
     """Write what TensorBoard shows: ``tensorboard --logdir FOLDER``.
 
     Losses, metrics and the learning rate after each epoch; if asked for, histograms of parameters
@@ -66,7 +71,7 @@ class TensorBoard(Callback):
         ["folder", "histograms", "graph", "images", "steps", "writer"], ""
     )
     _checks: ClassVar[dict[str, Callable[[Any], Any]]] = {
-        "folder": os.fspath,
+        "folder": file_name,
         "histograms": lambda given: check_integer("histograms", given, at_least=0),
         "graph": lambda given: check_flag("graph", given),
         "images": lambda given: check_integer("images", given, at_least=0),
@@ -81,7 +86,7 @@ class TensorBoard(Callback):
         images: int = 0,
         steps: int = 0,
     ) -> None:
-        self.folder, self.histograms, self.graph = os.fspath(folder), histograms, graph
+        self.folder, self.histograms, self.graph = folder, histograms, graph
         self.images, self.steps = images, steps
         self.writer: Any = None
 
@@ -93,8 +98,10 @@ class TensorBoard(Callback):
         return super().listens_to(event) and (event != "on_batch_end" or self.steps > 0)
 
     def on_fit_start(self, trainer: Any) -> None:
+        super().on_fit_start(trainer)
         board = require_extra("tensorboardX", "tensorboard")
         os.makedirs(self.folder, exist_ok=True)
+        self._is_empty = not os.listdir(self.folder)
         begun = trainer.epochs_done  # what a fit from there has written later is not shown
         self.writer = board.SummaryWriter(self.folder, purge_step=begun, write_to_disk=True)
         if self.graph:
@@ -122,14 +129,19 @@ class TensorBoard(Callback):
         if step % self.steps == 0:
             self.writer.add_scalar("batch/loss", logs["loss"], step)
 
-    def on_epoch_end(self, trainer: Any, epoch: int, logs: Logs) -> None:
-        for name, value in numbers_of(trainer, logs).items():
+    def report(self, trainer: Any, epoch: int, logs: Logs) -> None:
+        """Write the numbers and histograms of an epoch."""
+        for name, value in numbers_of(trainer, epoch, logs).items():
             self.writer.add_scalar(name, value, epoch)
-        if self.histograms and (epoch + 1) % self.histograms == 0:
+        if is_now(trainer, epoch) and self.histograms and (epoch + 1) % self.histograms == 0:
             for name, value in _weights_and_gradients(trainer):
                 if np.isfinite(value).all():  # a histogram has no place for the others
                     self.writer.add_histogram(name, value, epoch)
         self.writer.flush()
+
+    def restore_training_state(self, trainer: Any, state: dict[str, Any]) -> None:
+        if not self._is_empty:  # otherwise what it had is gone
+            super().restore_training_state(trainer, state)
 
     def close(self) -> None:
         """Close the file."""
@@ -149,7 +161,7 @@ def _weights_and_gradients(trainer: Any) -> Any:
                 continue
 
 
-class MLflowLogger(Callback):
+class MLflowLogger(Watcher):
     """Log a training as a run of MLflow: arguments, the numbers of each epoch, and the model.
 
     A run that is active already is used, and left open; otherwise one is begun for each fit. Needs
@@ -192,6 +204,7 @@ class MLflowLogger(Callback):
         self._own_run = False
 
     def on_fit_start(self, trainer: Any) -> None:
+        super().on_fit_start(trainer)
         mlflow = require_extra("mlflow", "mlflow")
         self._own_run, self._run_id = False, ""
         if self.tracking_uri is not None:
@@ -207,9 +220,10 @@ class MLflowLogger(Callback):
         options = {"optimizer": optimizer.name, **rate, **optimizer.options}
         mlflow.log_params({k: v for k, v in options.items() if v is not None})
 
-    def on_epoch_end(self, trainer: Any, epoch: int, logs: Logs) -> None:
+    def report(self, trainer: Any, epoch: int, logs: Logs) -> None:
+        """Log the numbers of an epoch."""
         mlflow = require_extra("mlflow", "mlflow")
-        mlflow.log_metrics(numbers_of(trainer, logs), step=epoch)
+        mlflow.log_metrics(numbers_of(trainer, epoch, logs), step=epoch)
 
     def on_fit_end(self, trainer: Any, history: History) -> None:
         if self.log_model:
@@ -231,12 +245,15 @@ class MLflowLogger(Callback):
         self._end("FAILED")
 
     def training_state(self, trainer: Any) -> dict[str, Any]:
-        return {"run_id": self._run_id}
+        return {**super().training_state(trainer), "run_id": self._run_id}
 
     def restore_training_state(self, trainer: Any, state: dict[str, Any]) -> None:
-        if self._own_run and str(state["run_id"]) != self._run_id:  # go on with the run of then
+        then = str(state["run_id"])
+        if self._own_run and then != self._run_id:  # go on with the run of then
             mlflow = require_extra("mlflow", "mlflow")
             mlflow.end_run()
             mlflow.delete_run(self._run_id)
-            self._run_id = str(state["run_id"])
-            mlflow.start_run(run_id=self._run_id)
+            self._run_id = then
+            mlflow.start_run(run_id=then)
+        if then == self._run_id:
+            super().restore_training_state(trainer, state)

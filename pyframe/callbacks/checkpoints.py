@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from pyframe.callbacks.base import Logs
+from pyframe.callbacks.base import Logs, file_name
 from pyframe.callbacks.monitoring import Monitor
 from pyframe.errors import ArgumentError, check_integer, raise_if_signalled
 
@@ -60,9 +60,10 @@ class ModelCheckpoint(Monitor):
         **Monitor._attributes,
         **dict.fromkeys(["path", "save_best_only", "every", "training", "keep", "kept"], ""),
     }
+    only_watches: ClassVar[bool] = True
     aliases: ClassVar[tuple[str, ...]] = ("checkpoint", "backup_and_restore")
     _checks: ClassVar[dict[str, Callable[[Any], Any]]] = {
-        "path": os.fspath,
+        "path": file_name,
         "every": lambda given: check_integer("every", given, at_least=1),
         "keep": lambda given: (
             None if given is None else check_integer("keep", given, at_least=1, at_most=10**6)
@@ -80,7 +81,7 @@ class ModelCheckpoint(Monitor):
         keep: int | None = None,
     ) -> None:
         super().__init__(monitor, mode)
-        self.path, self.save_best_only = os.fspath(path), save_best_only
+        self.path, self.save_best_only = file_name(path), save_best_only
         self.every = every
         self.training, self.keep = training, keep
         self.kept: list[tuple[float, str]] = []

@@ -65,6 +65,8 @@ class HealthCheck(Callback):
         "rows": lambda given: check_integer("rows", given, at_least=1),
     }
 
+    only_watches: ClassVar[bool] = True
+
     def __init__(self, every: int = 1, rows: int = 256) -> None:
         self.every, self.rows = every, rows
         self.findings: list[str] = []

@@ -11,26 +11,25 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from pyframe.callbacks.base import Callback, Logs
-from pyframe.errors import check_flag, check_integer, raise_if_signalled, warn
+from pyframe.callbacks.base import Logs, Watcher, file_name
+from pyframe.errors import ArgumentError, check_flag, check_integer
 
 
-class FileLogger(Callback):
+class FileLogger(Watcher):
     """The base of those that append lines to a file: it begins anew, or goes on, with a fit.
 
     A fit that is resumed goes on behind the line of the last epoch in its file, and drops those
-    that came later. When a line cannot be written, a full disk say, it is said once, and the
-    training goes on.
+    that came later; of epochs that are not there, the file is gone say, the lines come first.
     """
 
     _attributes: ClassVar[dict[str, str]] = {"path": "", "append": ""}
     _checks: ClassVar[dict[str, Callable[[Any], Any]]] = {
-        "path": os.fspath,
+        "path": file_name,
         "append": lambda given: check_flag("append", given),
     }
 
     def __init__(self, path: str | os.PathLike[str], append: bool = False) -> None:
-        self.path, self.append = os.fspath(path), append
+        self.path, self.append = path, append
         self._file: Any = None
         self._size = 0
 
@@ -38,28 +37,19 @@ class FileLogger(Callback):
         return {**vars(self), "_file": None}  # a copy is in no fit
 
     def on_fit_start(self, trainer: Any) -> None:
+        super().on_fit_start(trainer)
         os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
         with open(self.path, "ab") as file:  # whether it can be written: nothing is lost yet
             self._size = file.tell() if self.append else 0
-        self._failed, self._names = False, trainer.log_names
 
-    def on_epoch_end(self, trainer: Any, epoch: int, logs: Logs) -> None:
-        if self._failed:
-            return
-        try:
-            if self._file is None:
-                self._file = open(self.path, "r+b", buffering=0)  # noqa: SIM115
-                self._file.truncate(self._size)
-                self._file.seek(self._size)
-            self._file.write(self.lines(epoch, logs, first=self._size == 0).encode())
-            self._size = self._file.tell()
-        except OSError as error:
-            raise_if_signalled(error)
-            self._failed = True
-            warn(
-                f"{type(self).__name__}: {self.path!r} cannot be written any more ({error}); the "
-                "training goes on, and trainer.history has all of it"
-            )
+    def report(self, trainer: Any, epoch: int, logs: Logs) -> None:
+        """Write the line of an epoch."""
+        if self._file is None:
+            self._file = open(self.path, "r+b", buffering=0)  # noqa: SIM115
+            self._file.truncate(self._size)
+            self._file.seek(self._size)
+        self._file.write(self.lines(epoch, logs, first=self._size == 0).encode())
+        self._size = self._file.tell()
 
     def lines(self, epoch: int, logs: Logs, *, first: bool) -> str:
         """Return what to write of an epoch; `first` if the file is empty."""
@@ -72,11 +62,13 @@ class FileLogger(Callback):
             file.close()
 
     def training_state(self, trainer: Any) -> dict[str, Any]:
-        return {"size": self._size}
+        return {**super().training_state(trainer), "size": self._size}
 
     def restore_training_state(self, trainer: Any, state: dict[str, Any]) -> None:
         size = check_integer("size", state["size"], at_least=0)
-        self._size = min(size, os.path.getsize(self.path))
+        if size <= os.path.getsize(self.path):  # otherwise what it had is gone
+            self._size = size
+            super().restore_training_state(trainer, state)
 
 
 class CSVLogger(FileLogger):
@@ -111,6 +103,10 @@ class CSVLogger(FileLogger):
 
     aliases: ClassVar[tuple[str, ...]] = ("csv",)
     _attributes: ClassVar[dict[str, str]] = {**FileLogger._attributes, "separator": ""}
+    _checks: ClassVar[dict[str, Callable[[Any], Any]]] = {
+        **FileLogger._checks,
+        "separator": lambda given: _one_character(given),
+    }
 
     def __init__(
         self, path: str | os.PathLike[str], append: bool = False, separator: str = ","
@@ -163,6 +159,14 @@ class JSONLogger(FileLogger):
     def lines(self, epoch: int, logs: Logs, *, first: bool) -> str:
         """Return the line of an epoch."""
         return json.dumps({"epoch": epoch, **{k: _plain(v) for k, v in logs.items()}}) + "\n"
+
+
+def _one_character(separator: Any) -> str:
+    if isinstance(separator, str) and len(separator) == 1 and separator not in '\r\n"':
+        return separator
+    raise ArgumentError(
+        f"separator={separator!r:.80}; it must be one character, such as ',' or ';'"
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -42,7 +42,7 @@ from pyframe.checkpoint.document import (
 from pyframe.checkpoint.encoding import encode
 from pyframe.checkpoint.inspection import as_text, inspect
 from pyframe.checkpoint.schema import check_training
-from pyframe.checkpoint.writing import check_path, write_atomically
+from pyframe.checkpoint.writing import check_path, check_writable, write_atomically
 from pyframe.errors import CheckpointError, raise_if_signalled
 from pyframe.graph.spec import Array
 
@@ -54,6 +54,7 @@ __all__ = [
     "Training",
     "as_text",
     "building",
+    "check_writable",
     "describe",
     "encode",
     "from_bytes",

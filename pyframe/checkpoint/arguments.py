@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from pyframe import optimizers, schedules
-from pyframe.checkpoint.document import PENALTIES, plain, restored
-from pyframe.errors import CheckpointError, UnknownNameError
+from pyframe import initializers, optimizers, schedules
+from pyframe.checkpoint.document import MOST_DEEP, PENALTIES, check_depth, plain, restored
+from pyframe.errors import CheckpointError, PyframeError, UnknownNameError, raise_if_signalled
+from pyframe.initializers import Initial
 from pyframe.layers import Layer
 from pyframe.optimizers import Optimizer
 from pyframe.plugins.registry import registries
@@ -52,9 +53,14 @@ def pack(arguments: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in arguments.items():
         try:
             packed[name] = _packed(value, KINDS.get(name, ""))
-        except CheckpointError:
+            check_depth([packed[name]], name, MOST_DEEP // 2)
+        except (PyframeError, TypeError) as error:
+            raise_if_signalled(error)
             was = value.was if isinstance(value, Lost) else repr(value)
             packed[name] = {"lost": " ".join(was.split())[:80]}
+        except RecursionError as error:
+            raise_if_signalled(error)
+            packed[name] = {"lost": "nested too deeply"}
     return packed
 
 
@@ -76,7 +82,10 @@ def _packed(value: Any, kind: str) -> Any:
     if isinstance(value, dict):
         return {"pairs": [[_packed(k, kind), _packed(v, kind)] for k, v in value.items()]}
     if isinstance(value, Layer):
-        config = {name: _packed(one, "ops") for name, one in value.config().items()}
+        config = {
+            name: _packed(one, "initializers" if name.endswith("initializer") else "ops")
+            for name, one in value.config().items()
+        }
         name = _registered("layers", type(value))
         return {"layer": name, "arguments": config, "trainable": value.trainable}
     for base, registry in ((Optimizer, "optimizers"), (Schedule, "schedules")):
@@ -86,6 +95,10 @@ def _packed(value: Any, kind: str) -> Any:
     for penalty in PENALTIES:
         if (made := registries[f"{penalty}s"].config(value)) is not None:
             return _packed(made, "")
+    if isinstance(value, Initial):
+        if value.draw is not initializers.get(value.config()).draw or value.seed is not None:
+            raise CheckpointError(f"{value!r:.80} is no registered initializer")
+        return {"initializers": _packed(value.config(), "")}
     if isinstance(value, type) and value in (float, np.float32, np.float64):
         return np.dtype(value).name
     if kind and callable(value):
@@ -113,6 +126,8 @@ def _unpacked(value: Any) -> Any:
         return {_unpacked(key): _unpacked(one) for key, one in value["pairs"]}
     if "optimizers" in value:
         return optimizers.from_config(_unpacked(value["optimizers"]))
+    if "initializers" in value:
+        return initializers.from_config(_unpacked(value["initializers"]))
     if "schedules" in value:
         return schedules.from_config(_unpacked(value["schedules"]))
     if "layer" in value:

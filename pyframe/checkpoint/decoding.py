@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,7 +87,7 @@ class Decoder:
             [self.typed(i, Placeholder) for i in record["inputs"]],
             [self.value(pair) for pair in record["outputs"]],
             layers,
-            [Outcome(gives, restored(names)) for gives, names in record.get("outcomes", ())],
+            _outcomes(record.get("outcomes", ()), record.get("label_dtypes", ())),
             plain_json(record.get("extra", {})),
         )
 
@@ -288,6 +289,15 @@ def _restore_sublayers(
             specs, own = parts(inner)
             sub.restore(_path(inner["path"]), specs, own, _output_shape(inner))
         _restore_sublayers(sub, inner, parts)
+
+
+def _outcomes(found: Sequence[Any], dtypes: Sequence[Any]) -> list[Outcome]:
+    """Return what outputs mean; older files have no dtypes."""
+    pairs = zip_longest(found, dtypes[: len(found)])
+    made = [Outcome(gives, restored(names), dtype) for (gives, names), dtype in pairs]
+    for one in made:
+        assert one.names is not None  # whether its classes have such a dtype
+    return made
 
 
 def _name(name: Any) -> str | None:

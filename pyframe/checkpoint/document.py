@@ -20,6 +20,8 @@ from pyframe.plugins.registry import registries
 # What a file may ask NumPy to make besides its arrays: numbers, and none larger than complex128.
 KINDS, LARGEST_ITEM = "biufc", 16
 
+MOST_DEEP = 100  # lists and tables in each other, of what others keep in a file
+
 # What odd values make code raise that takes them as they are; and not what the system has to say
 # meanwhile, such as TimeoutError. A signal's handler may raise them too: `raise_if_signalled`.
 ODD = (
@@ -56,6 +58,7 @@ def plain_json(value: Any, what: str = "extra") -> dict[str, Any]:
         For anything else.
     """
     try:
+        check_depth([value], what)
         result = json.loads(json.dumps(value, allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
         raise_if_signalled(error)
@@ -63,6 +66,15 @@ def plain_json(value: Any, what: str = "extra") -> dict[str, Any]:
     if not isinstance(result, dict):
         raise ArgumentError(f"{what} is {value!r:.80}; it must be a table of names")
     return result
+
+
+def check_depth(value: Any, what: str, most: int = MOST_DEEP) -> None:
+    """Raise `ArgumentError` for lists and dicts that are too deep in each other to be shown."""
+    if not most:
+        raise ArgumentError(f"{what} is nested too deeply")
+    for one in value.values() if isinstance(value, dict) else value:
+        if isinstance(one, dict | list | tuple):
+            check_depth(one, what, most - 1)
 
 
 class Training(NamedTuple):

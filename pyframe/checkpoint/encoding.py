@@ -67,7 +67,10 @@ class Encoder:
 
     def ends(self, architecture: Architecture) -> dict[str, Any]:
         """Return what a model is besides its nodes and layers."""
-        extra = {"extra": architecture.extra} if architecture.extra else {}
+        extra: dict[str, Any] = {"extra": architecture.extra} if architecture.extra else {}
+        dtypes = [o.dtype for o in architecture.outcomes]
+        if any(dtypes):
+            extra["label_dtypes"] = dtypes
         return {
             "kind": architecture.kind,
             "inputs": [self.ids[p] for p in architecture.inputs],

@@ -7,7 +7,7 @@ from typing import Any
 
 from pyframe.attributes import Rule, flag, number, optional, whole
 from pyframe.errors import ArgumentError, CheckpointError, raise_if_signalled
-from pyframe.outcomes import GIVES
+from pyframe.outcomes import DTYPES, GIVES
 
 # More than any training has, and far from where sums and products of them leave 64 bits.
 MOST = 2**48 - 1
@@ -26,6 +26,13 @@ def outcome(value: Any, what: str) -> str:
     if value in GIVES:
         return str(value)
     raise ArgumentError(f"{what} is {value!r:.80}; it must be one of {', '.join(GIVES)}")
+
+
+def label_dtype(value: Any, what: str) -> str:
+    """Return the dtype of an array of classes: a rule."""
+    if DTYPES.fullmatch(text(value, what)):
+        return str(value)
+    raise ArgumentError(f"{what} is {value!r:.80}, which no labels have")
 
 
 def true_or_false(value: Any, what: str) -> bool:
@@ -74,7 +81,7 @@ def table_of(rule: Rule) -> Rule:
         if not isinstance(value, dict):
             raise ArgumentError(f"{what} is {value!r:.80}; it must be a table of names")
         for key, item in value.items():
-            rule(item, f"{what}.{key:.80}")
+            rule(item, f"{what}.{key!s:.80}")
         return value
 
     return each
@@ -186,6 +193,7 @@ def _check_ends(model: Mapping[str, Any]) -> None:
     list_of(pair(outcome, optional(list_of(plain_value))))(outcomes, "outcomes")
     if len(outcomes) not in (0, len(model["outputs"])):
         raise ArgumentError(f"there are {len(outcomes)} outcomes of {len(model['outputs'])}")
+    list_of(optional(label_dtype))(model.get("label_dtypes", []), "label_dtypes")
     if model["kind"] == "Sequential" and len(model["inputs"]) != 1:
         raise ArgumentError(f"a Sequential has one input, and this one {len(model['inputs'])}")
 
@@ -195,6 +203,8 @@ def check_training(training: Mapping[str, Any], source: str) -> None:
     try:
         RECORD(training, "training")
         fit = training["fit"]
+        if fit is not None:
+            list_of(pair(text, plain_value))(fit.get("watchers", []), "training.fit.watchers")
         # Of batches that came one by one it is not known how many an epoch has: there are no rows.
         if fit is not None and fit["rows"] and fit["batch"] > -(-fit["rows"] // fit["batch_size"]):
             raise ArgumentError(

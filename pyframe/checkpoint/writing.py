@@ -47,13 +47,9 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     >>> Path("note").read_bytes()
     b'all of it'
     """
-    check_path(path)
-    target = os.path.realpath(path) if os.path.islink(path) else os.fspath(path)
-    folder, name = os.path.split(target)
-    folder = folder or os.curdir
+    target, folder, stem = _places(path)
     with _naming(path):
         mode = _mode_of(target, path)
-        stem = f".{name[:LONGEST_STEM]}."
         _remove_leftovers(folder, stem)
         with _beside(folder, stem) as (file, temporary):
             if mode is not None:  # before the data, so that only permitted users can read them
@@ -65,6 +61,24 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
                 file.close()  # Windows renames no file that is open
             os.replace(temporary, target)
         _sync_folder(folder)
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Raise now what `write_atomically` would raise later, but for a disk that fills up."""
+    target, folder, stem = _places(path)
+    with _naming(path):
+        _mode_of(target, path)
+        with _beside(folder, stem) as (file, temporary):
+            file.close()
+            os.remove(temporary)
+
+
+def _places(path: str | os.PathLike[str]) -> tuple[str, str, str]:
+    """Return where a path leads, the folder, and how names of temporary files begin there."""
+    check_path(path)
+    target = os.path.realpath(path) if os.path.islink(path) else os.fspath(path)
+    folder, name = os.path.split(target)
+    return target, folder or os.curdir, f".{name[:LONGEST_STEM]}."
 
 
 def check_path(path: str | os.PathLike[str]) -> None:
@@ -102,7 +116,7 @@ def _mode_of(target: str, path: str | os.PathLike[str]) -> int | None:
         raise_if_signalled(error)
         return None
     if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), target)
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", target)
     if not stat.S_ISREG(mode):
         raise CheckpointError(f"{os.fspath(path)} is no regular file, and is not replaced by one")
     return stat.S_IMODE(mode)

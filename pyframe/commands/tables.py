@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from pyframe.checkpoint import check_writable, write_atomically
 from pyframe.errors import ArgumentError, DatasetError, raise_if_signalled, require_extra
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -138,18 +139,6 @@ def _notices() -> Iterator[None]:
         yield
 
 
-def _check_writable(path: Path) -> None:
-    """Raise OSError now rather than after the training if a file cannot be written."""
-    if path.is_dir():
-        raise IsADirectoryError(21, "it is a folder", str(path))
-    try:
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise_if_signalled(error)
-        raise OSError(error.errno, error.strerror, str(path)) from error
-
-
 def _shown(result: Mapping[str, Any], as_json: bool) -> str:
     if as_json:
         return json.dumps(result, indent=2)
@@ -160,12 +149,13 @@ def _shown(result: Mapping[str, Any], as_json: bool) -> str:
 
 def _train(arguments: argparse.Namespace) -> int:
     tabular = _tabular()
-    _check_writable(arguments.out)
+    check_writable(arguments.out)
     if arguments.plot is not None:
         require_extra("pyframe.plotting", "plot")
         arguments.plot.mkdir(parents=True, exist_ok=True)
-        _check_writable(arguments.plot / "loss.png")
+        check_writable(arguments.plot / "loss.png")
     state = arguments.out.with_name(arguments.out.name + ".training")
+    check_writable(state)
     if arguments.resume and not state.exists():
         raise ArgumentError(
             f"there is nothing to resume: no {state}, which Ctrl-C leaves; train without --resume"
@@ -175,8 +165,11 @@ def _train(arguments: argparse.Namespace) -> int:
             f"{state} is there, of a training that was stopped: --resume goes on with it; remove "
             "the file, or choose another --out, to begin anew"
         )
-    _check_writable(state)
-    _check_apart(arguments, state)
+    plot = arguments.plot and arguments.plot / "loss.png"
+    files = {"DATA": arguments.data, "--out": arguments.out, "--log": arguments.log}
+    _check_apart(
+        {**files, "its state": state, "--tensorboard": arguments.tensorboard, "--plot": plot}
+    )
     callbacks = _callbacks(arguments)
     table = tabular.read_table(arguments.data)
     with _notices(), tabular.holding():  # so that Ctrl-C before the file is written loses nothing
@@ -203,15 +196,13 @@ def _train(arguments: argparse.Namespace) -> int:
     return INTERRUPTED if model.interrupted_ else 0
 
 
-def _check_apart(arguments: argparse.Namespace, state: Path) -> None:
-    """Raise `ArgumentError` if a training would write over its data, or one file over another."""
-    files = {"DATA": arguments.data, "--out": arguments.out, "--log": arguments.log}
-    files |= {"the state of the training": state, "--tensorboard": arguments.tensorboard}
-    seen: dict[Path, str] = {}
+def _check_apart(files: Mapping[str, Path | str | None]) -> None:
+    """Raise `ArgumentError` if a file would be written over what is read, or over another one."""
+    seen: dict[str, str] = {}
     for what, path in files.items():
         if path is None or path == "-":
             continue
-        before = seen.setdefault(Path(path).resolve(), what)
+        before = seen.setdefault(os.path.realpath(path), what)
         if before != what:
             raise ArgumentError(f"{before} and {what} are both {path}: choose another file")
 
@@ -263,7 +254,7 @@ def _save(model: Any, out: Path) -> None:
         model.save(out)
     except OSError as error:
         raise_if_signalled(error)
-        other = Path(tempfile.gettempdir()) / f"{out.stem}-{os.getpid()}{out.suffix}"
+        other = Path(tempfile.gettempdir()) / f"{out.stem[:40]}-{os.getpid()}.pyframe"
         model.save(other)
         what = f"{error.strerror}; the model is in {other} instead"
         raise OSError(error.errno, what, str(out)) from error
@@ -272,7 +263,8 @@ def _save(model: Any, out: Path) -> None:
 def _predict(arguments: argparse.Namespace) -> int:
     tabular = _tabular()
     if arguments.out is not None:
-        _check_writable(arguments.out)
+        check_writable(arguments.out)
+        _check_apart({"MODEL": arguments.model, "DATA": arguments.data, "--out": arguments.out})
     elif sys.stdout is None:
         raise ArgumentError("the standard output is closed; pass --out FILE")
     model = tabular.TableNetwork.load(arguments.model)
@@ -289,8 +281,6 @@ def _predict(arguments: argparse.Namespace) -> int:
         else result.to_csv(index=False, lineterminator="\n")
     )
     if arguments.out is not None:
-        from pyframe.checkpoint import write_atomically
-
         write_atomically(arguments.out, text.encode())
         return 0
     sys.stdout.write(text)
@@ -346,7 +336,10 @@ def _export(arguments: argparse.Namespace) -> int:
     model, out = _tabular().TableNetwork.load(arguments.model), arguments.out
     if out.suffix not in (".npz", ".safetensors"):
         raise ArgumentError(f"{str(out)!r} ends in neither .npz nor .safetensors; there is no more")
-    _check_writable(out)
+    beside = out.with_suffix(".json")
+    _check_apart({"MODEL": arguments.model, "--out": out, "the JSON beside it": beside})
+    for path in (out, beside):
+        check_writable(path)
     import numpy as np
 
     weights = model.model_.get_weights()
@@ -356,7 +349,6 @@ def _export(arguments: argparse.Namespace) -> int:
         from safetensors.numpy import save_file
 
         save_file({k: np.ascontiguousarray(w) for k, w in weights.items()}, os.fspath(out))
-    beside = out.with_suffix(".json")
     beside.write_text(json.dumps(model.as_json(), indent=2) + "\n", encoding="utf-8")
     paths = [str(out), str(beside)]
     print(json.dumps(paths) if arguments.json else "\n".join(paths))

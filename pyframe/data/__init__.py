@@ -217,8 +217,8 @@ def standardize(
     ----------
     X : array_like of shape (n, ...)
     mean, std : array_like of shape (...), optional
-        Computed from `X` when not given. A constant column has a std of 0, which is replaced by
-        1, so that the column becomes 0.
+        Computed from `X` when not given. A column that is constant, but for rounding, has a std of
+        0, which is replaced by 1, so that the column becomes 0.
 
     Returns
     -------
@@ -236,14 +236,10 @@ def standardize(
     array = as_array(X, "X")
     if not len(array) and (mean is None or std is None):
         raise ArgumentError("X has no rows to take mean and std from; pass both")
-    centre = array.mean(axis=0, dtype=np.float64) if mean is None else np.asarray(mean, np.float64)
-    if std is None:
-        spread = array.std(axis=0, dtype=np.float64)
-        # Rounding may leave the std of equal numbers just above 0.
-        still = (array == array[:1]).all(axis=0)
-        scale = np.where(still | (spread == 0), 1.0, spread)
-    else:
-        scale = np.asarray(std, np.float64)
+    if mean is None or std is None:
+        own = _moments(array if array.dtype.kind == "f" else array.astype(np.float64))
+    centre = own[0] if mean is None else np.asarray(mean, np.float64)
+    scale = np.where(own[1] == 0, 1.0, own[1]) if std is None else np.asarray(std, np.float64)
     for name, given in (("mean", centre), ("std", scale)):
         if given.shape not in ((), array.shape[1:]):
             raise ShapeError(
@@ -254,6 +250,19 @@ def standardize(
         raise ArgumentError("std has a 0; pass 1 for a column that never changes")
     dtype = np.float32 if array.dtype == np.float32 else np.float64
     return ((array - centre) / scale).astype(dtype), np.asarray(centre), np.asarray(scale)
+
+
+def _moments(array: Array) -> tuple[Array, Array]:
+    """Return mean and standard deviation of each column; 0 if it is constant but for rounding.
+
+    Squares of very large or small numbers are out of range: they are taken of x / 2^e.
+    """
+    exponent = np.frexp(np.abs(array).max(axis=0))[1]
+    scaled = np.ldexp(array.astype(np.float64), -exponent)
+    least = scaled.min(axis=0)  # so equal numbers have their own value as their mean
+    mean, deviation = (scaled - least).mean(axis=0) + least, (scaled - least).std(axis=0)
+    still = deviation <= np.finfo(array.dtype).eps * np.abs(mean)
+    return np.ldexp(mean, exponent), np.ldexp(np.where(still, 0.0, deviation), exponent)
 
 
 def one_hot(labels: Any, classes: int | None = None, dtype: npt.DTypeLike = "float32") -> Array:

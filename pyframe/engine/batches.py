@@ -16,7 +16,7 @@ from pyframe.engine.execution import SECONDS_PER_LOOK, handle
 from pyframe.engine.loop import Loop
 from pyframe.engine.program import Context
 from pyframe.engine.state import Average
-from pyframe.errors import LabelError
+from pyframe.errors import LabelError, check_integer
 from pyframe.graph.node import Placeholder, Value
 from pyframe.graph.spec import Array, known_shape
 from pyframe.native.core import ffi, lib, pointer, typed_pointer
@@ -82,8 +82,8 @@ class BatchLoop(Loop):
         The rows of an epoch, 0 if that is not known, and those of most batches: for reports alone.
     each : callable, optional
         Called with each feed after its step.
-    epochs, seed, learning_rates, first_epoch, stop, training, claimed, averages
-        As for `Loop`.
+    epochs, seed, learning_rates, first_epoch, stop, training, claimed, accumulate, sums, averages
+        As for `Loop`; a batch may be overwritten once the next one is asked for.
     """
 
     def __init__(
@@ -101,6 +101,8 @@ class BatchLoop(Loop):
         stop: str | None = None,
         training: bool = True,
         claimed: bool = False,
+        accumulate: int = 1,
+        sums: Value | None = None,
         averages: Sequence[Average] = (),
     ) -> None:
         self._loop: Any = None
@@ -110,7 +112,9 @@ class BatchLoop(Loop):
         self._iterator: Iterator[Feed] | None = None
         self._forms: OrderedDict[Any, Form] = OrderedDict()
         self._rows_done = self._flags = 0
-        self._averages, self._sums = averages, None
+        self._parts = check_integer("accumulate", accumulate, at_least=1)
+        self._averages, self._sums = averages, sums if self._parts > 1 else None
+        self._part_ended = False  # of a step that may have more of them
         self._begin(engine, epochs, seed, learning_rates, first_epoch, stop, training, claimed)
 
     def _prepare(self) -> None:
@@ -131,16 +135,27 @@ class BatchLoop(Loop):
     # ---- batches ----
 
     def _next_batch(self) -> bool:
-        """Bind the next batch; return False if the epoch has no more."""
+        """Bind the next batch; return False if the epoch has no more.
+
+        Only then it is known that a part was the last one of its step: no batch is taken before the
+        one at hand has been used.
+        """
         loop = self._loop
         if self._iterator is None:
             self._ensure_rows(self.epoch + 2)
             loop.records, loop.samples = typed_pointer("double *", self.tally.all_records), ENDLESS
-            self._iterator = self._take(self._first_epoch + self.epoch, self.batch_index)
+            start = self.batch_index * self._parts
+            self._iterator = self._take(self._first_epoch + self.epoch, start)
         feed = next(self._iterator, None)
         if feed is None:
             return False
         form = self._form(dict(feed))
+        if loop.in_step:
+            lib.pf_loop_end_part(loop)
+        more = loop.part_index + 1 < self._parts
+        loop.flags = lib.PF_LOOP_STOP_STEP | (lib.PF_LOOP_MORE if more else 0)
+        loop.part = len(next(iter(feed.values())))
+        self._rows_done += loop.part
         for entry, placeholder in zip(form.table, form.placeholders, strict=False):
             entry.data = pointer(feed[placeholder])
         self._full_context, self.arrays = form.context, feed
@@ -182,10 +197,6 @@ class BatchLoop(Loop):
     def samples_done(self) -> int:
         return self._rows_done
 
-    @property
-    def loss(self) -> float:
-        return self._full_context.loss[0]  # type: ignore[no-any-return]
-
     def run(self, seconds: float = SECONDS_PER_LOOK) -> str:
         reading.resume(self)
         end = time.monotonic() + seconds
@@ -194,7 +205,11 @@ class BatchLoop(Loop):
             if self._optimizers_rate() is not self._seen_rate:
                 self._follow_optimizer()
             while self.epoch < self.epochs:
-                if not loop.in_step and not self._next_batch():
+                ended, self._part_ended = self._part_ended, False
+                if (ended or not loop.in_step) and not self._next_batch():
+                    if ended:
+                        loop.flags = lib.PF_LOOP_STOP_STEP
+                        continue
                     lib.pf_loop_end_epoch(loop)
                     self._iterator = None
                     if self._stop:
@@ -202,18 +217,20 @@ class BatchLoop(Loop):
                     continue
                 status = lib.pf_loop_run(loop, max(end - time.monotonic(), 0.0))
                 if status == lib.PF_STEP_END:
-                    self._rows_done += len(next(iter(self.arrays.values())))
                     if self.each is not None:
                         self.each(self.arrays)
                     if self._stop & lib.PF_LOOP_STOP_STEP:
                         return "step"
+                elif status == lib.PF_PART_END:
+                    self._part_ended = True
                 elif status != lib.PF_PAUSED:
                     handle(self._current(), status)
                 if time.monotonic() > end:
                     return "paused"
             return "done"
         except LabelError as error:
-            batch, rows = self.batch_index, [a for a in self.arrays.values() if a.dtype == np.int64]
+            batch = self.batch_index * self._parts + loop.part_index
+            rows = [a for a in self.arrays.values() if a.dtype == np.int64]
             self._abandon()
             if error.index is None or len(rows) != 1:
                 raise

@@ -378,7 +378,7 @@ class Loop:
         """The loss of the step that was finished last."""
         if self._sums is not None:
             at = self._engine.metrics.index(self._sums)
-            first = sum(self._full.program.record_widths[:at])
+            first = sum(self._full_context.program.record_widths[:at])
             total, weight = self._step_sums[first : first + 2].tolist()
             return total / weight if weight else math.nan
         context = self._full_context
@@ -465,10 +465,9 @@ class Loop:
 
     def _abandon(self) -> None:
         """Complete the update under way, or drop the step."""
-        if self._loop.in_step:
-            if give_up(self._current()):
-                lib.pf_loop_end_step(self._loop)
-            self._loop.in_step = self._loop.part_index = 0
+        if self._loop.in_step and give_up(self._current()):
+            lib.pf_loop_end_step(self._loop)
+        lib.pf_loop_drop_step(self._loop)
 
     def close(self) -> None:
         """Drop the current step and release the parameters."""

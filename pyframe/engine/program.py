@@ -175,11 +175,6 @@ class Program:
         return {row.node: i for i, row in enumerate(self.rows) if row.node is not None}
 
     @cached_property
-    def python_rows(self) -> set[int]:
-        """The instructions that Python runs."""
-        return {i for i, row in enumerate(self.rows) if row.kernel == PYTHON}
-
-    @cached_property
     def record_widths(self) -> list[int]:
         """How many numbers each metric sums."""
         return [math.prod(known_shape(self.specs[i])) for i in self.record_ids]

@@ -12,8 +12,13 @@ from scipy.sparse import issparse
 from sklearn.base import is_classifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Hidden, Interval, Options, StrOptions
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils._param_validation import (
+    Hidden,
+    Interval,
+    StrOptions,
+    validate_parameter_constraints,
+)
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from pyframe import losses, optimizers
 from pyframe.attributes import optional, whole
@@ -21,11 +26,12 @@ from pyframe.callbacks import Callback
 from pyframe.callbacks import get as get_callback
 from pyframe.checkpoint.arguments import Lost, require
 from pyframe.data.held_out import held_out
-from pyframe.errors import warn
+from pyframe.errors import check_integer, warn
 from pyframe.estimators._convergence import Convergence
 from pyframe.estimators._files import Filed
 from pyframe.estimators._reach import Reaching
 from pyframe.estimators._scaling import Scaling
+from pyframe.estimators._weights import weights_of
 from pyframe.graph.arrays import unmasked
 from pyframe.initializers import seeded
 from pyframe.layers import BatchNorm, Dense, Layer
@@ -85,15 +91,20 @@ class NetworkEstimator(Filed, Reaching):
         "shuffle": ["boolean"],
         "schedule": [object],
         "input_shape": [tuple, list, None],
-        "dtype": [Options(object, {None}), Hidden(type), StrOptions({"float32", "float64"})],
+        "dtype": [Hidden(type), StrOptions({"float32", "float64"}), None],
         "warm_start": ["boolean"],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
 
-    def _validate_params(self) -> None:
-        require(self)
-        super()._validate_params()
+    def _validate_params(self, *needed: str) -> None:
+        """Check parameters; of those that a file has lost only what is needed, by default all."""
+        require(self, *needed)
+        given = self.get_params(deep=False)
+        there = {name: value for name, value in given.items() if not isinstance(value, Lost)}
+        validate_parameter_constraints(
+            self._parameter_constraints, there, caller_name=type(self).__name__
+        )
 
     # ---- data ----
 
@@ -109,7 +120,8 @@ class NetworkEstimator(Filed, Reaching):
         if self.input_shape is None or X.ndim > 2:
             return tuple(X.shape[1:])
         lost = isinstance(self.input_shape, Lost)  # not in the file, whose network has it
-        shape = tuple(int(n) for n in (self.sample_shape_ if lost else self.input_shape))
+        given = self.sample_shape_ if lost else self.input_shape
+        shape = tuple(check_integer("input_shape", n, at_least=1) for n in given)
         if int(np.prod(shape)) != X.shape[1]:
             raise ValueError(
                 f"input_shape {shape} needs {int(np.prod(shape))} features a sample, and X has "
@@ -125,7 +137,7 @@ class NetworkEstimator(Filed, Reaching):
         )
 
     def _weights(self, sample_weight: Any, X: Any) -> Any:  # noqa: N803
-        return None if sample_weight is None else _check_sample_weight(sample_weight, X)
+        return weights_of(sample_weight, X)
 
     # ---- the network ----
 
@@ -203,7 +215,8 @@ class NetworkEstimator(Filed, Reaching):
 
     def _start(self, X: Any, outputs: int, *, go_on: bool) -> None:  # noqa: N803
         """Make the network, unless an existing one is to be trained further."""
-        require(self, *OF_TRAINING)
+        if go_on:  # also a second partial_fit, whose parameters nobody else checks
+            self._validate_params(*OF_TRAINING)
         shape = self._shape_of(X)
         if not go_on:
             self._seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))

@@ -18,24 +18,20 @@ from sklearn.neural_network._multilayer_perceptron import BaseMultilayerPerceptr
 from sklearn.preprocessing import LabelBinarizer
 from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions, validate_parameter_constraints
-from sklearn.utils.validation import (
-    _check_sample_weight,
-    _check_y,
-    validate_data,
-)
+from sklearn.utils.validation import _check_y, validate_data
 
 from pyframe.checkpoint.arguments import Lost, require
-from pyframe.errors import warn
+from pyframe.errors import check_integer, warn
 from pyframe.estimators._epochs import Epochs, Schedule
 from pyframe.estimators._files import Filed
 from pyframe.estimators._multilayer import Multilayer
-from pyframe.estimators._weights import sample_weights
+from pyframe.estimators._weights import sample_weights, weights_of
 from pyframe.estimators._whole import fitting, twin
 from pyframe.graph.arrays import unmasked
 from pyframe.layers import Dense
 from pyframe.model import Model, Sequential
 from pyframe.optimizers import SGD, Adam, Optimizer
-from pyframe.outcomes import Outcome, named
+from pyframe.outcomes import Outcome, outcome_of
 from pyframe.plugins.registry import registries
 from pyframe.training.progress import say
 
@@ -91,6 +87,9 @@ class _Trained(Filed, BaseMultilayerPerceptron):  # type: ignore[misc]
         validate_parameter_constraints(
             constraints, self.get_params(deep=False), caller_name=type(self).__name__
         )
+        sizes = self.hidden_layer_sizes
+        for units in sizes if np.iterable(sizes) else [sizes]:
+            check_integer("hidden_layer_sizes", units)
 
     # ---- the network ----
 
@@ -156,8 +155,12 @@ class _Trained(Filed, BaseMultilayerPerceptron):  # type: ignore[misc]
     # ---- fitting ----
 
     def _fit(self, X: Any, y: Any, sample_weight: Any = None, incremental: bool = False) -> Any:  # noqa: N803
-        require(self)  # also of partial_fit, whose parameters nobody checks
+        if incremental:  # also the second one, whose parameters nobody else checks
+            self._validate_params()
+        else:
+            require(self)
         X, y = unmasked(X, "X"), unmasked(y, "y")  # noqa: N806
+        sample_weight = weights_of(sample_weight, X)
         with fitting(self) as worker:
             if not incremental or worker._networks is None:
                 # A new fit has a new optimizer, also one that starts warm.
@@ -488,14 +491,14 @@ class MLPClassifier(_Trained, neural_network.MLPClassifier):  # type: ignore[mis
                 self.class_weight, labels, self._all_classes(incremental, labels)
             )
             if sample_weight is not None:
-                weight = weight * _check_sample_weight(sample_weight, X)
+                weight = weight * weights_of(sample_weight, X)
             sample_weight = weight
         return super()._fit(X, y, sample_weight=sample_weight, incremental=incremental)
 
     def _outcome(self) -> Outcome:
         gives = "classes" if self.out_activation_ == "softmax" else "labels"
         several = self._label_binarizer.y_type_.startswith("multilabel")
-        return Outcome(gives, None if several else tuple(self.classes_.tolist()))
+        return Outcome(gives) if several else outcome_of(gives, self.classes_)
 
     def _take_meaning(self, outcome: Outcome, units: int) -> None:
         if outcome.gives not in ("classes", "labels"):
@@ -508,7 +511,7 @@ class MLPClassifier(_Trained, neural_network.MLPClassifier):  # type: ignore[mis
                 "classes, and this estimator one for two and otherwise one for each; "
                 "pyframe.load(...).predict_classes, or the estimator that wrote it, reads it"
             )
-        labels = np.eye(units, dtype=int) if several else named(outcome.classes or ())
+        labels = np.eye(units, dtype=int) if several else outcome.names
         self._label_binarizer = LabelBinarizer().fit(labels)
         self.classes_ = self._label_binarizer.classes_
 

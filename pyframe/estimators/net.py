@@ -21,7 +21,15 @@ from pyframe.estimators._weights import sample_weights
 from pyframe.estimators._whole import fitting, twin
 from pyframe.layers import Layer
 from pyframe.model import Model
-from pyframe.outcomes import GIVES, OF_CLASSES, OF_LABELS, Outcome, classes_of, labels_in, named
+from pyframe.outcomes import (
+    GIVES,
+    OF_CLASSES,
+    OF_LABELS,
+    Outcome,
+    classes_of,
+    labels_in,
+    outcome_of,
+)
 from pyframe.training.goal import loss_node
 
 IN_UNITS = ("l2", "l1", "huber", "log_cosh")  # losses of predictions in the targets' unit
@@ -46,7 +54,8 @@ class NetClassifier(ClassifierMixin, NetworkEstimator):
         outputs as there are classes.
     scale_features : bool or "auto", default "auto"
         Begin with a `BatchNorm` that stands still: it centers features and divides them by their
-        standard deviation s where that is above 1; below, they keep 1 - s of a mean of up to 10.
+        standard deviation s where that is above 1; below, they keep 1 - s of a mean of up to 10,
+        and where it is below 0.1 it becomes 0.1.
         Of `partial_fit` all batches so far decide. "auto": if the layers are the default ones, also
         with other parameters.
     loss : str or callable, default "auto"
@@ -305,9 +314,8 @@ class NetClassifier(ClassifierMixin, NetworkEstimator):
         # In the model's own words, which are of its outputs one by one: not of two classes in two.
         self._gives = gives = self.model_.outcomes[0].gives
         if not self._multilabel:
-            classes = tuple(self.classes_.tolist())
             gives = gives if gives in OF_CLASSES else "scores"
-            self.model_.outcomes = [Outcome(gives, classes)]
+            self.model_.outcomes = [outcome_of(gives, self.classes_)]
 
     def _notes(self) -> dict[str, Any]:
         return {**super()._notes(), "gives": self._gives, "labels": self._multilabel}
@@ -326,8 +334,8 @@ class NetClassifier(ClassifierMixin, NetworkEstimator):
                 "classes, and this estimator one for each; pyframe.load(...).predict_classes, or "
                 "the kind of estimator that wrote it, reads it"
             )
-        names = range(units) if outcome.classes is None else outcome.classes
-        self._encoder = LabelEncoder().fit(named(list(names)))
+        names = np.arange(units) if outcome.classes is None else outcome.names
+        self._encoder = LabelEncoder().fit(names)
         self.classes_ = self._encoder.classes_
 
     def decision_function(self, X: Any) -> Any:  # noqa: N803
@@ -479,6 +487,7 @@ schedule, input_shape, dtype, warm_start, random_state, verbose
             net._fit(X, y, sample_weight, None, go_on)
         return self
 
+    @_fit_context(prefer_skip_nested_validation=True)
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:  # noqa: N803
         """Train for one more epoch; the arguments are those of `fit`."""

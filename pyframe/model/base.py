@@ -263,7 +263,7 @@ class Model(LayerLike, Strict):
                 f"the model has {len(known)} outputs; pass as many lists of classes"
             )
         self._outcomes = [
-            one._replace(classes=None if names is None else tuple(names))
+            Outcome(one.gives, None if names is None else tuple(names))
             for one, names in zip(known, given, strict=True)
         ]
 

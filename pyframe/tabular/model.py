@@ -11,21 +11,22 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from pyframe import checkpoint
-from pyframe.attributes import number, one_of, optional, whole
+from pyframe import checkpoint, optimizers
+from pyframe.attributes import Rule, number, one_of, optional, whole
 from pyframe.callbacks import EarlyStopping
-from pyframe.checkpoint.arguments import pack, require, unpack
+from pyframe.checkpoint.arguments import Lost, pack, require, unpack
 from pyframe.checkpoint.schema import list_of, record, table_of, text
+from pyframe.data import standardize
 from pyframe.data.held_out import held_out
 from pyframe.errors import (
     ArgumentError,
     CheckpointError,
     DatasetError,
     check_integer,
-    check_number,
     raise_if_signalled,
     warn,
 )
+from pyframe.estimators._whole import fitting
 from pyframe.graph.spec import Array
 from pyframe.initializers import seeded
 from pyframe.layers import Dense
@@ -34,6 +35,7 @@ from pyframe.ops.entropy import CrossEntropy
 from pyframe.optimizers import AdamW, Optimizer
 from pyframe.schedules import Cosine
 from pyframe.tabular.columns import (
+    FIELDS,
     LEFT_OUT,
     as_frame,
     as_numbers,
@@ -47,6 +49,7 @@ from pyframe.tabular.columns import (
 from pyframe.tabular.resuming import (
     EARLY,
     LAST,
+    Hold,
     Interruption,
     Resumption,
     Stage,
@@ -67,6 +70,38 @@ def _class(value: Any, what: str) -> Any:
         number()(value, what)
     return value
 
+
+def _layers(value: Any, what: str) -> Any:
+    if not isinstance(value, Sequence | np.ndarray) or isinstance(value, str | bytes):
+        raise ArgumentError(f"{what} is {value!r:.80}; it must be a tuple of units, (64, 64)")
+    return [COUNT(units, f"{what}[{i}]") for i, units in enumerate(value)]
+
+
+def _optimizer(value: Any, what: str) -> Any:
+    if not isinstance(value, str | Optimizer | type):
+        raise ArgumentError(f"{what} is {value!r:.80}; it must be a name or an optimizer")
+    return value
+
+
+SHARE = number(at_least=0, below=1)
+COUNT: Rule = lambda value, what: check_integer(what, value, at_least=1)  # noqa: E731
+MANY: Rule = lambda value, what: check_integer(what, value, at_least=0, at_most=2**63)  # noqa: E731
+ARGUMENTS: dict[str, Rule] = {
+    "layers": _layers,
+    "task": one_of(("auto", *TASKS)),
+    "target": optional(text),
+    "epochs": COUNT,
+    "batch_size": optional(COUNT),
+    "learning_rate": number(at_least=0),
+    "optimizer": _optimizer,
+    "validation": SHARE,
+    "patience": COUNT,
+    "label_smoothing": SHARE,
+    "max_categories": COUNT,
+    "kinds": optional(table_of(one_of(FIELDS))),
+    "random_state": optional(MANY),
+    "verbose": lambda value, what: value if isinstance(value, bool) else MANY(value, what),
+}
 
 FILE = record(
     task=one_of(TASKS),
@@ -142,7 +177,7 @@ class TableNetwork:
         resume: bool = False,
         callbacks: Sequence[Any] = (),
     ) -> Self:
-        """Learn from a table.
+        """Learn from a table; if that fails, what was learned before stays.
 
         Parameters
         ----------
@@ -163,9 +198,23 @@ class TableNetwork:
         -------
         self
         """
+        require(self)
         self._check()
         if training is not None and not resume:
             check_free(training)
+        with holding() as hold, fitting(self) as made:  # one that fails changes nothing
+            made._fit(X, y, training, resume, callbacks, hold)
+        return self
+
+    def _fit(
+        self,
+        X: Any,  # noqa: N803
+        y: Any,
+        training: str | os.PathLike[str] | None,
+        resume: bool,
+        callbacks: Sequence[Any],
+        hold: Hold,
+    ) -> None:
         frame, given = self._parts(X, self.target if y is None else y)
         labels, self.task_ = self._learn_target(given)
         kept = given.notna().to_numpy()
@@ -191,23 +240,18 @@ class TableNetwork:
             for name, value in self.get_params().items()
             if name not in ("epochs", "verbose", "target", "task")
         }
-        with holding() as hold:
-            named = {**arguments, "task": self.task_}
-            to = Resumption(training, named, inputs, labels, hold=hold)
-            stage = to.stage() if resume else None
-            hold.active = True
-            self._train(inputs, labels, to, stage, callbacks)
-        return self
+        named = {**arguments, "task": self.task_}
+        to = Resumption(training, named, inputs, labels, hold=hold)
+        stage = to.stage() if resume else None
+        hold.active = True
+        self._train(inputs, labels, to, stage, callbacks)
 
     def _check(self) -> None:
-        require(self)
-        one_of(("auto", *TASKS))(self.task, "task")
-        for name, least in (("epochs", 1), ("patience", 1), ("max_categories", 1)):
-            check_integer(name, getattr(self, name), at_least=least)
-        check_number("validation", self.validation, at_least=0, below=1)
-        check_number("label_smoothing", self.label_smoothing, at_least=0, below=1)
-        for units in self.layers:
-            check_integer("layers", units, at_least=1)
+        """Raise `ArgumentError` for an argument that makes no sense, but for those a file lacks."""
+        for name, rule in ARGUMENTS.items():
+            value = getattr(self, name)
+            if not isinstance(value, Lost):
+                rule(value, name)
 
     def _parts(self, X: Any, y: Any) -> tuple[pd.DataFrame, pd.Series]:  # noqa: N803
         """Return the columns to learn from, and the target."""
@@ -249,14 +293,14 @@ class TableNetwork:
             if len(classes) > max(len(found) / 2, MOST_CLASSES):
                 raise DatasetError(
                     f"the target has {len(classes)} different values in {len(found)} rows, too "
-                    "many for classes"
+                    f"many for classes, such as {classes[0]!r:.80}"
                 )
             self.classes_ = np.array(classes)
             self._center, self._scale = 0.0, 1.0
             return pd.Index(classes).get_indexer(pd.Index(given)).astype(np.int64), task
         values = as_numbers(given)
-        self._center = float(np.nanmean(values))
-        self._scale = float(np.nanstd(values)) or 1.0
+        _, center, scale = standardize(values[~np.isnan(values)])
+        self._center, self._scale = float(center), float(scale)
         return ((values - self._center) / self._scale).astype(np.float32), task
 
     def _train(
@@ -269,7 +313,7 @@ class TableNetwork:
     ) -> None:
         """Train on a part of the rows until the others are predicted no better, then on all."""
         classes = self._classes()
-        seed = check_integer("random_state", self.random_state or 0, at_least=0)
+        seed = self.random_state or 0
         end = Dense(1) if classes is None else Dense(len(classes), activation="softmax")
         with seeded(seed):
             hidden = [Dense(int(units), activation="relu") for units in self.layers]
@@ -277,7 +321,7 @@ class TableNetwork:
         rows, held = held_out(targets, self.validation, seed)
         self._rows = len(targets)
         size = self.batch_size or min(max(32, len(rows) // 128), 256)
-        self._batch = min(check_integer("batch_size", size, at_least=1), len(rows))
+        self._batch = min(size, len(rows))
         if stage is None or stage.fit == EARLY:
             listening = [Interruption(kept, Stage()), *callbacks]
             resume_from = kept.path if stage is not None else None
@@ -288,6 +332,13 @@ class TableNetwork:
             best, self.history_ = stage.best, dict(stage.history or {})
             self.scores_, self.interrupted_, resume = dict(stage.scores or {}), False, True
             self.n_iter_ = max(map(len, self.history_.values()), default=0)
+            if self.epochs < self.n_iter_:
+                raise ArgumentError(
+                    f"epochs={self.epochs}, and the training in {kept.path} has had "
+                    f"{self.n_iter_}: they count, so pass at least as many"
+                )
+            if callbacks:
+                warn("only epochs on all rows are left: callbacks, or logs, get none of them")
         if len(held) and not self.interrupted_:
             now = Stage(LAST, best, self._history(), self.scores_)
             self._go_on(inputs, targets, seed, kept, now, resume)
@@ -355,15 +406,8 @@ class TableNetwork:
         def smoothed(y: Any, y_hat: Any, sample_weight: Any = None) -> Any:
             return CrossEntropy(y, y_hat, sample_weight, label_smoothing=self.label_smoothing)
 
-        from pyframe.optimizers import get
-
-        made = copy.deepcopy(get(self.optimizer))
-        if isinstance(self.optimizer, str):
-            if type(made) is AdamW:
-                made = AdamW(self.learning_rate, weight_decay=0.1)
-            else:
-                made.learning_rate = self.learning_rate
-        return Trainer(self.model_, smoothed if self.task_ == TASKS[0] else "l2", made)
+        loss = smoothed if self.task_ == TASKS[0] else "l2"
+        return Trainer(self.model_, loss, _made(self.optimizer, self.learning_rate))
 
     # ---- predicting ----
 
@@ -525,6 +569,7 @@ def _restored(cls: type[Any], model: Model, kept: dict[str, Any]) -> Any:
     names = cls().get_params()
     given = unpack(kept.get("arguments", {"task": kept["task"], "batch_size": kept["batch"]}))
     made = cls(**{name: value for name, value in given.items() if name in names})
+    made._check()
     made.target = kept["target"] if made.target is None else made.target
     made.model_, made.task_, made.target_ = model, kept["task"], kept["target"]
     made.columns_, made._rows, made._batch = kept["columns"], kept["rows"], kept["batch"]
@@ -542,6 +587,17 @@ def _restored(cls: type[Any], model: Model, kept: dict[str, Any]) -> Any:
     sample = pd.DataFrame({c["name"]: [None] for c in made.columns_}, dtype=object)
     if model.predict(encode(sample, made.columns_)).shape != (1, outputs):
         raise ArgumentError(f"{KEY} describes a table that does not fit the network")
+    return made
+
+
+def _made(optimizer: Any, rate: float) -> Optimizer:
+    """Return an optimizer to train with; `rate` is for one that is given by its name."""
+    made: Optimizer = copy.deepcopy(optimizers.get(optimizer))
+    if isinstance(optimizer, str):
+        if type(made) is AdamW:
+            return AdamW(rate, weight_decay=0.1)
+        if made.needs_gradients:
+            made.learning_rate = rate
     return made
 
 
@@ -565,10 +621,10 @@ def _quality(
 ) -> dict[str, float]:
     """Return how good outputs of a network are."""
     if classes is None:
-        error = (outputs[:, 0] - targets) * scale
-        total = np.sum((targets - np.mean(targets)) ** 2) * scale**2
+        error = outputs[:, 0].astype(np.float64) - targets
+        total = np.sum((targets - np.mean(targets)) ** 2)
         r2 = 1 - np.sum(error**2) / total if total else 0.0
-        rmse, mae = np.sqrt(np.mean(error**2)), np.mean(np.abs(error))
+        rmse, mae = np.sqrt(np.mean(error**2)) * scale, np.mean(np.abs(error)) * scale
         return {"r2": float(r2), "rmse": float(rmse), "mae": float(mae)}
     right = outputs.argmax(axis=1) == targets
     balanced = np.mean([right[targets == c].mean() for c in np.unique(targets)])

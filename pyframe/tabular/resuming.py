@@ -149,14 +149,14 @@ class Resumption:
         return Stage(*(notes[name] for name in Stage._fields))
 
     def remove(self) -> None:
-        """Remove the file of a training that has ended."""
+        """Remove the file of a training that has ended; a link to it stays."""
         if self.path is not None and os.path.exists(self.path):
-            os.remove(self.path)
+            os.remove(os.path.realpath(self.path))
 
 
 def check_free(path: str | os.PathLike[str]) -> None:
     """Raise `ArgumentError` if a file is there that a training would overwrite or remove."""
-    if os.path.lexists(path):
+    if os.path.exists(path):
         raise ArgumentError(
             f"{os.fspath(path)} is there: the state of a training that was stopped. Resume it "
             "(resume=True, or --resume), or remove the file to begin anew"

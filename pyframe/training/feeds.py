@@ -23,7 +23,6 @@ from pyframe.training.labels import Labels
 DEFAULT_BATCH = 32
 LARGE_FILE = 1 << 30  # bytes, of which many are not in memory yet: a thread waits for the disk
 AHEAD = 2  # batches that are made ready before they are wanted
-NO_PARTS = "accumulate={} is for arrays in memory; make the batches so many times as large instead"
 
 
 class Feeds(NamedTuple):
@@ -64,7 +63,7 @@ class Feeds(NamedTuple):
 
     def size(self, batch_size: Any) -> int | None:
         """Return the rows of a batch, None for all of them."""
-        size = min(DEFAULT_BATCH, self.rows) if batch_size == "auto" else batch_size
+        size = min(DEFAULT_BATCH, self.rows) if is_auto(batch_size) else batch_size
         return None if size is None else check_batch_size(size, self.rows)
 
     def rows_at_once(self) -> int:
@@ -74,10 +73,8 @@ class Feeds(NamedTuple):
         sample = self.taken(slice(0, 1))
         return rows_at_once(self.goal.plan.engine, "evaluate", [], sample, self.rows)
 
-    def check(self, epochs: int, accumulate: int = 1) -> None:
-        """Raise `ArgumentError` for what goes only with arrays in memory; epochs there are any."""
-        if accumulate > 1 and self.is_lazy:
-            raise ArgumentError(NO_PARTS.format(accumulate))
+    def check(self, epochs: int) -> None:
+        """Do nothing: there are any number of epochs."""
 
     def steps(self, batch_size: int | None, accumulate: int) -> int:
         """Return how many steps an epoch has."""
@@ -107,14 +104,14 @@ class Feeds(NamedTuple):
         shuffle: bool,
         seed: int = 0,
         training: bool = True,
-        accumulate: int = 1,
         **options: Any,
     ) -> Loop:
         """Return the loop over batches of the rows: in C, or if they are lazy, one by one.
 
-        Both take the same rows in the same order; to accumulate is for those in C, see `check`.
+        Both take the same rows in the same order.
         """
         engine, rows = self.goal.plan.engine, self.rows
+        options["sums"] = self.goal.columns[0].node
         if not self.is_lazy:
             return Loop(
                 engine,
@@ -123,8 +120,6 @@ class Feeds(NamedTuple):
                 shuffle=shuffle,
                 seed=seed,
                 training=training,
-                accumulate=accumulate,
-                sums=self.goal.columns[0].node,
                 **options,
             )
         size = check_batch_size(batch_size, rows)
@@ -147,6 +142,11 @@ class Feeds(NamedTuple):
             training=training,
             **options,
         )
+
+
+def is_auto(size: Any) -> bool:
+    """Return whether a batch size, which may be anything as yet, is left open."""
+    return isinstance(size, str) and size == "auto"
 
 
 def rows_to_train_on(rows: int, validation_split: float) -> int:
@@ -209,6 +209,7 @@ def feeds_of(
     goal.check_targets(arrays)
     if goal.weight is not None:
         weights = arrays[goal.weight]
-        if not (np.all(np.isfinite(weights)) and np.all(weights >= 0) and np.any(weights)):
+        some = np.any(weights) or not labels.are_all  # of one batch all may be 0
+        if not (np.all(np.isfinite(weights)) and np.all(weights >= 0) and some):
             raise ArgumentError("sample weights must be finite, at least 0, and not all 0")
     return Feeds(goal, arrays, labels)

@@ -72,8 +72,8 @@ def in_order(listeners: Iterable[Callback]) -> list[Callback]:
 
 
 def counts(callback: Callback) -> bool:
-    """Return whether a callback keeps anything that a file must hold."""
-    if isinstance(callback, ModelCheckpoint) and not callback.monitors:
+    """Return whether a callback keeps anything that decides how a fit goes on."""
+    if callback.only_watches:
         return False
     return type(callback).training_state is not Callback.training_state
 
@@ -140,6 +140,7 @@ class Fit:
         # What a callback counts is whole between two events, once those that count have heard
         # of the last one: up to which epoch and step they have, and which event they are hearing.
         self.counting = [c for c in listeners if counts(c)]
+        self.watching = [c for c in listeners if c.only_watches]
         self.tells = validation is not None or bool(self.on_epoch_end)
         self.heard, self.heard_steps = history.epochs, 0
         self.telling = ""

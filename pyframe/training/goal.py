@@ -280,6 +280,8 @@ class Goal:
                 name: check_number(f"loss_weights[{name!r}]", w, at_least=0)
                 for name, w in loss_weights.items()
             }
+        elif not isinstance(loss_weights, Iterable | None):
+            raise ArgumentError(f"loss_weights={loss_weights!r}; pass a list or dict of numbers")
         elif loss_weights is not None:
             self.factors = [check_number("loss_weights", w, at_least=0) for w in loss_weights]
 
@@ -358,7 +360,8 @@ class Goal:
         if isinstance(self.loss, dict):
             if set(self.loss) != set(names):
                 raise ArgumentError(
-                    f"the losses are for {', '.join(self.loss)}; the outputs are {', '.join(names)}"
+                    f"the losses are for {', '.join(map(str, self.loss))}; the outputs are "
+                    f"{', '.join(names)}"
                 )
             return [self.loss[name] for name in names]
         if isinstance(self.loss, list):
@@ -373,7 +376,7 @@ class Goal:
         if isinstance(factors, dict):
             if set(factors) != set(names):
                 raise ArgumentError(
-                    f"the loss_weights are for {', '.join(factors)}; the outputs are "
+                    f"the loss_weights are for {', '.join(map(str, factors))}; the outputs are "
                     f"{', '.join(names)}"
                 )
             factors = [factors[name] for name in names]
@@ -416,7 +419,7 @@ def _listed(argument: str, given: Any) -> Any:
         raise ArgumentError(f"{argument}={given!r}; pass a list: {argument}=[{given!r}]")
     if given is not None and not isinstance(given, Iterable):
         raise ArgumentError(f"{argument}={given!r}; pass a list of names or callables")
-    return given if isinstance(given, Mapping) else list(given or ())
+    return given if isinstance(given, Mapping) else list(() if given is None else given)
 
 
 def _by_output(given: Any) -> dict[str | None, list[Any]]:

@@ -9,6 +9,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from pyframe import schedules
+from pyframe.attributes import flag
 from pyframe.callbacks import Callback, WeightAverage
 from pyframe.callbacks import get as get_callback
 from pyframe.engine.loop import Loop, rates_of
@@ -78,6 +79,11 @@ class FitRequest:
             columns=self.goal.log_names(validated=self.held_out is not None),
         )
         history = saved.history()
+        if self.epochs < history.epochs:
+            raise ArgumentError(
+                f"epochs={self.epochs}, and the fit in {saved.source} has had {history.epochs}: "
+                "they count, so pass at least as many"
+            )
         self.data.go_on(history.first_epoch)
         return replace(self, saved=saved, history=history)
 
@@ -155,7 +161,8 @@ def request_fit(
     if rates is not None:
         # Before anything changes; the rates of later steps are checked when their table is made.
         rates_of(rates, np.arange(1, dtype=np.int64))
-    data.check(epochs, _check_accumulate(accumulate, data.goal.plan.optimizer))
+    data.check(epochs)
+    accumulate = _check_accumulate(accumulate, data.goal.plan.optimizer)
     held_out: Feeds | Streamed | None
     data, held_out = data.split(check_number("validation_split", validation_split))
     if validation_data is not None:
@@ -180,7 +187,7 @@ def request_fit(
         held_out,
         epochs=epochs,
         batch_size=size,
-        shuffle=bool(shuffle),
+        shuffle=flag(shuffle, "shuffle"),
         rates=rates,
         listeners=in_order(callbacks),
         history=History(seed, first_epoch),
@@ -219,4 +226,4 @@ def callbacks_of(given: Any) -> list[Callback]:
         raise ArgumentError(f"callbacks={given!r}; pass a list: callbacks=[...]")
     if not isinstance(given, Iterable | None):
         raise ArgumentError(f"callbacks={given!r}; pass a list of callbacks")
-    return [get_callback(c) for c in given or ()]
+    return [get_callback(c) for c in (() if given is None else given)]

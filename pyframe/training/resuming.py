@@ -268,16 +268,14 @@ def _fit_record(fit: Fit, trainer: ResumableTrainer, packer: _Packer) -> dict[st
         "seconds": history.seconds,
         "history": packer.pack(columns, "history"),
         "last": plain(last),
-        "callbacks": [
-            [name, packer.pack(state, f"callbacks/{i}")]
-            for i, (name, state) in enumerate(_states(fit, trainer))
-        ],
+        **{
+            kind: [
+                [type(c).__name__, packer.pack(c.training_state(trainer), f"{kind}/{i}")]
+                for i, c in enumerate(some)
+            ]
+            for kind, some in (("callbacks", fit.counting), ("watchers", fit.watching))
+        },
     }
-
-
-def _states(fit: Fit, trainer: ResumableTrainer) -> list[tuple[str, Mapping[str, Any]]]:
-    """Return what callbacks have counted, those that count."""
-    return [(type(c).__name__, c.training_state(trainer)) for c in fit.counting]
 
 
 # ---- from a file ----
@@ -372,6 +370,13 @@ class SavedTraining(NamedTuple):
         with _complaining(self.source):
             for callback, (_, state) in zip(fit.counting, self.fit["callbacks"], strict=True):
                 callback.restore_training_state(fit.trainer, _unpack(state, self.arrays))
+            kept = [*self.fit.get("watchers", ())]  # older files have none
+            for callback in fit.watching:
+                name = type(callback).__name__
+                known = [i for i, (one, _) in enumerate(kept) if one == name]
+                if known:
+                    state = _unpack(kept.pop(known[0])[1], self.arrays)
+                    callback.restore_training_state(fit.trainer, state)
         fit.trainer.stop_training = self.fit["stopped"]
 
 

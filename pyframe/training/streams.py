@@ -20,7 +20,7 @@ from pyframe.errors import (
     raise_if_signalled,
 )
 from pyframe.model import Model
-from pyframe.training.feeds import NO_PARTS, Feeds, feeds_of, input_arrays
+from pyframe.training.feeds import Feeds, feeds_of, input_arrays, is_auto
 from pyframe.training.goal import CompiledGoal
 from pyframe.training.labels import Labels
 
@@ -126,9 +126,9 @@ class Batches:
                 self.begin(epoch)
 
     def epoch(self, number: int, start: int) -> Iterator[Any]:
-        """Yield the batches of an epoch, from number `start` on."""
+        """Yield the batches of an epoch, from number `start` on, which may be beyond them all."""
         if self.steps is not None:
-            yield from self._some(number, start)
+            yield from self._some(number, min(start, self.steps))
             return
         skipped = start
         if self.is_one_pass or (number == self._begun and not start):
@@ -170,7 +170,14 @@ class Batches:
             return self.source.epoch(number, start)
         if self.is_one_pass or isinstance(self.source, Iterable):
             return iter(self.source)
-        return iter(self.source())
+        made = self.source()
+        if not isinstance(made, Iterable):
+            name = getattr(self.source, "__name__", type(self.source).__name__)
+            raise DTypeError(
+                f"the function {name!r} gave {made!r:.80}, where batches are needed: yield or "
+                "return them"
+            )
+        return iter(made)
 
     def _endless(self, first: int) -> Iterator[Any]:
         """Yield the batches of one pass after the other."""
@@ -218,15 +225,13 @@ class Streamed:
             raise ArgumentError("it has sample weights, and the first batch of the fit has none")
         return feeds_of(self.goal, inputs, Y, weight, self.labels).taken(slice(None))
 
-    def check(self, epochs: int, accumulate: int = 1) -> None:
+    def check(self, epochs: int) -> None:
         """Raise `ArgumentError` if it is known beforehand that this cannot be had."""
-        if accumulate > 1:
-            raise ArgumentError(NO_PARTS.format(accumulate))
         self.batches.check(epochs)
 
     def steps(self, batch_size: int | None, accumulate: int) -> int:
         """Return how many steps an epoch has, 0 if that is not known."""
-        return self.batches.steps or 0
+        return -(-(self.batches.steps or 0) // accumulate)
 
     def go_on(self, epoch: int) -> None:
         """Have the first epoch be that of a fit in a file."""
@@ -246,7 +251,7 @@ class Streamed:
 
     def size(self, batch_size: Any) -> int:
         """Return 1: a batch is what came; any other size is refused."""
-        if batch_size not in ("auto", None):
+        if batch_size is not None and not is_auto(batch_size):
             raise ArgumentError(
                 f"batch_size={batch_size!r}: the data come in batches already; "
                 "pyframe.data.Loader(source, batch_size) makes them"
@@ -273,7 +278,6 @@ class Streamed:
         batch_size: Any,
         shuffle: bool,
         training: bool = True,
-        accumulate: int = 1,
         **options: Any,
     ) -> Any:
         """Return the loop over the batches; they have their own sizes and their own order."""
@@ -282,6 +286,7 @@ class Streamed:
             self._feeds,
             each=None if training else self.goal.collected(),
             training=training,
+            sums=self.goal.columns[0].node,
             **options,
         )
 

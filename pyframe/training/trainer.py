@@ -258,7 +258,8 @@ class Trainer(Strict):
             the memory of one: its result is that of one step on all of their rows at once, weighted
             as the loss of an epoch is. Statistics of a batch, as `BatchNorm` takes them, are of
             each batch by itself. Steps are what schedules and callbacks count; the last one of an
-            epoch may be on fewer batches. For arrays in memory alone.
+            epoch may be on fewer batches. Of batches that come one by one, it is on so many of
+            them, whatever their sizes.
         initial_epoch : int, optional
             The number of the first epoch, which the shuffling depends on; default: count on.
         steps_per_epoch : int, optional
