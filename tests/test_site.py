@@ -10,7 +10,6 @@ import functools
 import http.server
 import os
 import re
-import sys
 import threading
 import time
 import tomllib
@@ -68,14 +67,12 @@ class Loaded(HTMLParser):
             self.silent.append(given.get("src") or "")
 
 
-def test_every_public_name_has_an_entry(site: Path) -> None:
+def test_every_public_name_has_an_entry(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("griffe")
     soi = pytest.importorskip("sphinx.util.inventory")
-    sys.path.insert(0, str(ROOT / "tools"))
-    try:
-        import site_reference
-    finally:
-        sys.path.remove(str(ROOT / "tools"))
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    import site_reference
+
     with (site / "objects.inv").open("rb") as file:
         found = soi.InventoryFile.load(file, "", lambda base, uri: uri)
     shown = {name for kind, names in found.items() if kind.startswith("py:") for name in names}
