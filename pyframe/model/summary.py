@@ -61,15 +61,14 @@ class Summary(str):
         return str(self)
 
     def _repr_html_(self) -> str:
-        lines = ["<table>"]
-        for i, cells in enumerate(_cells(self.rows)):
-            kind = "td" if i else "th"
-            lines.append("<tr>" + "".join(
-                f'<{kind} style="text-align:{"left" if j < 3 else "right"}">{html.escape(cell)}'
-                for j, cell in enumerate(cells)
-            ))  # fmt: skip
+        heads, *rows = _cells(self.rows)
+        lines = [_html_row("th", heads), *(_html_row("td", cells) for cells in rows)]
         notes = "<br>".join(map(html.escape, self.splitlines()[-2:]))
-        return "\n".join([*lines, f"</table><p>{notes}</p>"])
+        return "\n".join(["<table>", *lines, f"</table><p>{notes}</p>"])
+
+
+def _html_row(tag: str, cells: Sequence[str]) -> str:
+    return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}" for cell in cells)
 
 
 def summarized(model: Model, shape: Any, batch_size: int) -> Summary:
@@ -88,25 +87,24 @@ def summarized(model: Model, shape: Any, batch_size: int) -> Summary:
     for p in model.parameters:
         if p not in seen:
             rows.append(Row(graph.names[p], "parameter", p.shape, p.size, None))
-    held = [*model.parameters, *model.states]
-    facts: dict[str, Any] = {
-        "rows": rows,
-        "parameters": sum(p.size for p in model.parameters),
-        "trained": sum(p.size for p in model.parameters if p.trainable),
-        "states": sum(s.size for s in model.states),
-        "parameter_bytes": sum(p.size * p.dtype.itemsize for p in held),
-        "value_bytes": sum(size for _, size in costs.values()) if costs else None,
-        "operations": sum(count or 0 for count, _ in costs.values()) if costs else None,
-    }
-    table = layer_table(_cells(rows), *(facts[key] for key in ("parameters", "trained", "states")))
-    line = f"{facts['parameter_bytes']:,} bytes of parameters{' and states' * bool(model.states)}"
+    held, kept = model.parameters, model.states
+    parameters, trained = sum(p.size for p in held), sum(p.size for p in held if p.trainable)
+    states = sum(s.size for s in kept)
+    size = sum(p.size * p.dtype.itemsize for p in (*held, *kept))
+    line = f"{size:,} bytes of parameters{' and states' * bool(kept)}"
+    operations = values = None
     if costs:
-        least = "at least " if _sum([count for count, _ in costs.values()]) is None else ""
-        rows_fed = next((spec.shape[0] for spec in feeds.values() if spec.shape), 1)
-        line += f"; a batch of {rows_fed:,}: {facts['value_bytes']:,} bytes of values, "
-        line += f"{least}{facts['operations']:,} operations"
+        operations = sum(count or 0 for count, _ in costs.values())
+        values = sum(bytes_ for _, bytes_ in costs.values())
+        least = "at least " * any(count is None for count, _ in costs.values())
+        fed = next((spec.shape[0] for spec in feeds.values() if spec.shape), 1)
+        line += f"; a batch of {fed:,}: {values:,} bytes of values, "
+        line += f"{least}{operations:,} operations"
+    table = layer_table(_cells(rows), parameters, trained, states)
     result = Summary(f"{table}\n{line}")
-    vars(result).update(facts)
+    result.rows, result.states = rows, states
+    result.parameters, result.trained = parameters, trained
+    result.parameter_bytes, result.value_bytes, result.operations = size, values, operations
     return result
 
 

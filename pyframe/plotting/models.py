@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from pyframe.errors import ArgumentError, require_extra
+from pyframe.errors import require_extra
 from pyframe.graph.node import Node, Parameter, Placeholder, State
 from pyframe.graph.order import input_nodes, topological_sort
 from pyframe.graph.spec import describe
@@ -15,7 +15,6 @@ from pyframe.model.base import Nested
 from pyframe.plotting.graphs import (
     COMPUTED,
     INPUT,
-    MOST_NODES,
     NAME_SIZE,
     NOTE_SIZE,
     OUTLINE,
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PAD, LINE, GAP = 0.1, 0.19, 0.34  # inches: around texts, of a line of text, between rows
-FRAME = "#f6f7f8"
+SIZES, FRAME = (NAME_SIZE, NOTE_SIZE), "#f6f7f8"
 PORT = "what goes into a frame"
 
 
@@ -59,8 +58,6 @@ def model(model: Model | Trainer, shape: Any = None, *, title: str = "") -> Figu
     ------
     GraphError
         If the model has seen no data and there is no `shape`.
-    ArgumentError
-        If there are more than 300 boxes, which cannot be read.
 
     Examples
     --------
@@ -75,26 +72,21 @@ def model(model: Model | Trainer, shape: Any = None, *, title: str = "") -> Figu
     for node in whole.graph.order:
         if isinstance(node, Placeholder) or any(p in read for p in input_nodes(node)):
             read[node] = _parameters(node, read)
-    units = _grouped(list(read), {node: _chain(node) for node in read}, 0)
-    picture = _Picture(whole, read)
-    layout = picture.arrange(units, ())
+    picture = _Picture(whole.graph.names, read)
+    layout = picture.arrange(_grouped(list(read), {node: _chain(node) for node in read}))
     turned = Layout({}, {}, layout.bottom, layout.top, -layout.right, -layout.left)
     kinds = {"input": INPUT, "with parameters": PARAMETER, "without": COMPUTED}
     sheet = Sheet(turned, 1, title, kinds, False, False)
-    picture.draw(sheet.panel(0, ""), layout, 0.0, 0.0)
+    picture.draw(sheet.panel(0, ""), layout)
     return sheet.figure
 
 
 def _parameters(node: Node, drawn: Mapping[Node, Any]) -> set[Parameter]:
     """Return the parameters that a node reads, by itself or through nodes that are not drawn."""
-    found, stack = set(), [node]
-    while stack:
-        for p in input_nodes(stack.pop()):
-            if p not in drawn:
-                stack.append(p)
-                if isinstance(p, Parameter) and not isinstance(p, State):
-                    found.add(p)
-    return found
+    found = [node]
+    for one in found:
+        found += [p for p in input_nodes(one) if p not in drawn]
+    return {p for p in found if isinstance(p, Parameter) and not isinstance(p, State)}
 
 
 # ---- what is a box ----
@@ -105,7 +97,7 @@ class _Unit:
 
     def __init__(self, thing: Layer | Node) -> None:
         self.thing = thing
-        self.nodes: dict[Node, None] = {}
+        self.nodes: list[Node] = []
         self.before: dict[_Unit, None] = {}
         self.parts: list[_Unit] = []
         self.layout: Layout | None = None  # of the parts
@@ -127,7 +119,7 @@ def _way(layer: Layer, to: Layer | None) -> list[Layer]:
 
 
 def _grouped(
-    nodes: Sequence[Node], chains: Mapping[Node, Sequence[Layer]], depth: int
+    nodes: Sequence[Node], chains: Mapping[Node, Sequence[Layer]], depth: int = 0
 ) -> list[_Unit]:
     """Return ordered nodes as units of the layers that they lie in at some depth."""
     units: list[_Unit] = []
@@ -142,23 +134,20 @@ def _grouped(
             units.append(unit)
         before.pop(unit, None)
         unit.before.update(before)
-        unit.nodes[node] = None
+        unit.nodes.append(node)
         where[node] = unit
     for unit in units:
         if any(len(chains[node]) > depth + 1 for node in unit.nodes):
-            unit.parts = _grouped(list(unit.nodes), chains, depth + 1)
+            unit.parts = _grouped(unit.nodes, chains, depth + 1)
     return topological_sort(units, lambda unit: unit.before)
 
 
 def _depends(unit: _Unit, on: _Unit) -> bool:
-    stack, seen = [unit], {unit}
-    while stack:
-        new = stack.pop().before.keys() - seen
-        if on in new:
-            return True
-        seen |= new
-        stack += new
-    return False
+    found = {unit: None}
+    for one in (stack := [unit]):
+        stack += one.before.keys() - found.keys()
+        found |= one.before
+    return on in found
 
 
 # ---- where it stands, and drawing ----
@@ -167,58 +156,41 @@ def _depends(unit: _Unit, on: _Unit) -> bool:
 class _Picture:
     """Places and draws units. Layouts run from left to right, and are turned when drawn."""
 
-    def __init__(self, whole: Model, read: Mapping[Node, set[Parameter]]) -> None:
-        self.names, self.read = whole.graph.names, read
+    def __init__(self, names: Mapping[Node, str], read: Mapping[Node, set[Parameter]]) -> None:
+        self.names, self.read = names, read
         self.boxes: dict[Any, Box] = {PORT: LANE}
-        self.readers: dict[Any, list[Node | None]] = {}
-        for node in read:
-            for value in node.inputs:
-                if value is not None:
-                    self.readers.setdefault((value.node, value.index), []).append(node)
-        for value in whole.outputs:
-            self.readers.setdefault((value.node, value.index), []).append(None)
 
-    def arrange(self, units: Sequence[_Unit], inside: Mapping[Node, None] | tuple[()]) -> Layout:
-        """Return the layout of some units, those of a frame around some nodes, or of all."""
-        before: dict[Any, list[Any]] = {unit: [*unit.before] for unit in units}
+    def arrange(self, units: Sequence[_Unit], inside: Collection[Node] = ()) -> Layout:
+        """Return the layout of all units, or of those of a frame around some nodes."""
+        before: dict[Any, list[Any]] = {PORT: []}
         for unit in units:
             self.boxes[unit] = self._box(unit)
-            sources = (p for node in unit.nodes for p in input_nodes(node) if p in self.read)
-            if inside and any(p not in inside for p in sources):
-                before[unit].append(PORT)
-        if len(self.boxes) > MOST_NODES:
-            raise ArgumentError(f"a picture of more than {MOST_NODES} layers cannot be read")
-        order = [PORT, *units] if inside else list(units)
-        return layered(order, {PORT: [], **before}, self.boxes, GAP)
+            sources = {p for node in unit.nodes for p in input_nodes(node)} & self.read.keys()
+            before[unit] = [*unit.before, *[PORT] * bool(inside and sources - {*inside})]
+        return layered([*[PORT] * bool(inside), *units], before, self.boxes, GAP)
 
     def _box(self, unit: _Unit) -> Box:
-        head, note = self._texts(unit)
-        width = 2 * PAD + max(text_width(head, NAME_SIZE), text_width(note, NOTE_SIZE))
+        texts = zip(self._texts(unit), SIZES, strict=True)
+        width = 2 * PAD + max(text_width(*text) for text in texts)
         if not unit.parts:
             return Box(2 * LINE + PAD, width / 2, width / 2)
         layout = unit.layout = self.arrange(unit.parts, unit.nodes)
         port = layout.places[PORT][1]
         left, right = port - layout.bottom + 2 * PAD, layout.top - port + 2 * PAD
-        return Box(layout.right - layout.left + 2 * LINE + 2 * PAD, max(right, width - left), left)
+        height = layout.right - layout.left + 2 * LINE + 2 * PAD
+        return Box(height, max(right, width - left), left)
 
     def _texts(self, unit: _Unit) -> tuple[str, str]:
-        """Return name and kind, and below them the shape of what others read, and parameters."""
-        thing, shapes = unit.thing, dict[str, None]()
-        for (node, index), readers in self.readers.items():
-            if node in unit.nodes and any(reader not in unit.nodes for reader in readers):
-                shapes[describe(node[index].shape)] = None
-        notes = [" ".join(shapes)]
-        count = sum(p.size for p in set().union(*(self.read[node] for node in unit.nodes)))
-        if count:
-            notes.append(f"{count:,} parameters")
-        if isinstance(thing, Layer):
-            kind = type(thing.model if isinstance(thing, Nested) else thing).__name__
-            head = f"{thing.path.rpartition('/')[2]}: {kind}"
-        else:
-            head = self.names[thing].rpartition("/")[2]
-        return head, ", ".join(notes)
+        """Return name and kind, and below them the shape of the output, and parameters."""
+        thing, note = unit.thing, describe(unit.nodes[-1].shape)
+        count = sum(p.size for p in set().union(*map(self.read.__getitem__, unit.nodes)))
+        note += f", {count:,} parameters" if count else ""
+        if not isinstance(thing, Layer):
+            return self.names[thing].rpartition("/")[2], note
+        kind = type(thing.model if isinstance(thing, Nested) else thing).__name__
+        return f"{thing.path.rpartition('/')[2]}: {kind}", note
 
-    def draw(self, axes: Axes, layout: Layout, x: float, y: float) -> None:
+    def draw(self, axes: Axes, layout: Layout, x: float = 0.0, y: float = 0.0) -> None:
         """Draw a layout; what is `across` and `along` in it stands at (x + across, y - along)."""
         for (source, target), route in layout.routes.items():
             (a0, b0), (a1, b1) = layout.places[source], layout.places[target]
@@ -229,22 +201,21 @@ class _Picture:
         for unit, (along, across) in layout.places.items():
             if unit is PORT:
                 continue
-            box, (head, note) = self.boxes[unit], self._texts(unit)
+            box, inner = self.boxes[unit], unit.layout
             middle, left, top = x + across, x + across - box.below, y - along + box.width / 2
-            color = FRAME if unit.parts else self._color(unit)
             axes.add_patch(patch((left, top - box.width), box.above + box.below, box.width,
-                                 "round,pad=0,rounding_size=0.06", facecolor=color,
+                                 "round,pad=0,rounding_size=0.06", facecolor=self._color(unit),
                                  edgecolor=OUTLINE, zorder=0.3))  # fmt: skip
-            at = left + PAD if unit.parts else middle
-            for text, size, down in ((head, NAME_SIZE, 0.6), (note, NOTE_SIZE, 1.55)):
-                axes.text(at, top - PAD / 2 - down * LINE, plain(text), fontsize=size, va="center",
-                          ha="left" if unit.parts else "center")  # fmt: skip
-            if unit.layout is not None:
-                inner = unit.layout
-                self.draw(axes, inner, middle - inner.places[PORT][1],
-                          top - 2 * LINE - PAD + inner.left)  # fmt: skip
+            at, side = (left + PAD, "left") if inner else (middle, "center")
+            for text, size, down in zip(self._texts(unit), SIZES, (0.85, 1.8), strict=True):
+                axes.text(at, top - down * LINE, plain(text), fontsize=size, va="center", ha=side)
+            if inner:
+                top += inner.left - 2 * LINE - PAD
+                self.draw(axes, inner, middle - inner.places[PORT][1], top)
 
     def _color(self, unit: _Unit) -> str:
+        if unit.parts:
+            return FRAME
         if isinstance(unit.thing, Placeholder):
             return INPUT
         return PARAMETER if any(self.read[node] for node in unit.nodes) else COMPUTED
