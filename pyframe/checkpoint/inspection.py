@@ -12,6 +12,7 @@ from typing import Any
 from pyframe.checkpoint.container import Header, read_arrays, read_header
 from pyframe.checkpoint.document import ODD, TRAINING
 from pyframe.checkpoint.writing import check_path
+from pyframe.engine.printing import table as columns
 from pyframe.errors import CheckpointError, raise_if_signalled
 from pyframe.graph.spec import describe as shape_text
 from pyframe.plugins.registry import BUILT_IN
@@ -301,15 +302,7 @@ def _cell(text: str) -> str:
 
 def layer_table(rows: Sequence[tuple[str, ...]], parameters: int, trained: int, states: int) -> str:
     """Return rows of texts as a table with a line of sums; the first row is the heading."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rule = "-" * (sum(widths) + 2 * len(widths) - 2)
-    lines = []
-    for row in rows:
-        cells = [
-            text.ljust(width) if i < 3 else text.rjust(width)  # numbers
-            for i, (text, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
+    head, rule, *lines = columns(rows, (3, 4))
     end = f"{parameters:,} parameters, {trained:,} of them trained"
     end += f"; {states:,} numbers of state" if states else ""
-    return "\n".join([lines[0], rule, *lines[1:], rule, end])
+    return "\n".join([head, rule, *lines, rule, end])

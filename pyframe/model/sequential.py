@@ -53,11 +53,11 @@ class Sequential(Model):
     ... )
     >>> print(model.summary())
     layer    kind   output shape  parameters  operations
-    ----------------------------------------------------
+    -------  -----  ------------  ----------  ----------
     x        input  (?, 13)
     dense    Dense  (?, 64)              896       1,792
     dense_1  Dense  (?, 1)                65         129
-    ----------------------------------------------------
+    -------  -----  ------------  ----------  ----------
     961 parameters, 961 of them trained
     3,844 bytes of parameters; a batch of 1: 516 bytes of values, 1,921 operations
     """
