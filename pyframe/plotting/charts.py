@@ -241,7 +241,8 @@ def history(
         finish(axes, name, "epoch", "")
     every = max((axes.get_legend_handles_labels() for axes in figure.axes), key=lambda h: len(h[0]))
     figure.legend(*every, loc="outside lower center", ncols=3, frameon=False)
-    figure.suptitle(title)
+    if title:
+        figure.suptitle(title)
     return figure
 
 
@@ -411,7 +412,7 @@ def confusion_matrix(matrix: Any, names: Sequence[str] | None = None) -> Figure:
                 ha="center",
                 va="center",
                 fontsize=9,
-                color="white" if dark else "#333333" if counts[i, j] else "#c8c8c8",
+                color="white" if dark else "#333333" if counts[i, j] else "#767676",
             )
     axes.set_xticks(range(classes), labels)
     axes.set_yticks(range(classes), labels)
