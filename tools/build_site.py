@@ -126,7 +126,7 @@ def build(out: Path, *, jobs: int = 2) -> Path:
     reference(source / "reference")
     drawn = [p for p in source.rglob("*.md") if "savefig(" in blocks(p.read_text("utf-8"))]
     with ThreadPoolExecutor(jobs) as pool:
-        made = pool.submit(gallery, source / "gallery", out / "examples", max(jobs - 1, 1))
+        made = pool.submit(gallery, source / "gallery", out / "examples", jobs)
         list(pool.map(draw, drawn))
         made.result()
     options = ["-W", "--keep-going", "-q", "-E", "-j", str(jobs), "-c", str(DOCS)]
