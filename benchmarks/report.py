@@ -2,11 +2,11 @@
 
 python benchmarks/report.py results.json               # the tables
 python benchmarks/report.py results.json --plot p.png  # and the picture
-python benchmarks/report.py results.json --readme      # put the first table into README.md
+python benchmarks/report.py results.json --readme      # put the first table into the pages
 python benchmarks/report.py results.json --add new.json   # take over what was measured later
 
-The name of the file says where in README.md its table goes: that of results/avx2.json between the
-markers of avx2, that of results/sequences_avx2.json between those of sequences_avx2.
+The name of the file says where in docs/beside-others.md, and in README.md, its table goes: that of
+results/avx2.json between the markers of avx2.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 OWN = ("pyframe", "pyframe step")  # no peers of itself
 BEFORE = " before"  # ends the name of what another version of pyframe took
 BEGIN, END = "<!-- benchmark table: {} -->", "<!-- end of benchmark table: {} -->"  # of a file
+PAGES = (ROOT / "docs" / "beside-others.md", ROOT / "README.md")  # all tables, and the first one
 MEMORY_ABOVE_NUMPY = 10e6  # bytes that pyframe may take more than NumPy by hand
 Result = dict[str, Any]
 
@@ -231,11 +232,17 @@ def add(result: Result, other: Result) -> Result:
     return {**result, "runs": list(runs.values()), "versions": versions, "command": command}
 
 
-# ---- the README ----
+# ---- the pages ----
+
+
+def pages_of(name: str) -> list[Path]:
+    """Return the pages that show the table of a file of results."""
+    marked = [p for p in PAGES if BEGIN.format(name) in p.read_text(encoding="utf-8")]
+    return marked or [PAGES[0]]  # which says what is missing
 
 
 def readme_section(result: Result) -> str:
-    """Return what stands between the markers in README.md."""
+    """Return what stands between the markers of `PAGES`."""
     return (
         f"{result['machine']}, {result['isa']}, one thread, float32; seconds a step, medians of "
         f"{result['rounds']} rounds, {result['date'].split()[0]}. `{result['command']}`\n\n"
@@ -322,9 +329,9 @@ def main() -> None:
     if given.plot:
         plot(result, given.plot)
     if given.readme:
-        page = ROOT / "README.md"
-        text = insert(page.read_text(encoding="utf-8"), readme_section(result), given.json.stem)
-        page.write_text(text, encoding="utf-8")
+        for page in pages_of(given.json.stem):
+            text = insert(page.read_text(encoding="utf-8"), readme_section(result), given.json.stem)
+            page.write_text(text, encoding="utf-8")
     if not (given.plot or given.readme or given.markdown):
         print(markdown(result))
 

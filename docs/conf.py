@@ -47,6 +47,7 @@ html_theme = "furo"
 html_title = "pyframe"
 html_static_path = [str(ROOT / "docs" / "static")]
 html_css_files = ["site.css"]
+html_js_files = ["site.js"]
 html_favicon = str(ROOT / "docs" / "static" / "icon.svg")
 html_domain_indices = False
 html_show_sourcelink = False

@@ -135,7 +135,14 @@ globals().update(_OPS, **ops.FUNCTIONS)
 
 
 def get_include() -> str:
-    """Return the folder of the C headers, for building kernels of one's own."""
+    """Return the folder of the C headers, for building kernels of one's own.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.get_include().endswith("include")
+    True
+    """
     from pathlib import Path
 
     folder = Path(__file__).parent / "include"

@@ -81,6 +81,11 @@ def flag(value: Any, what: str) -> bool:
     ------
     ArgumentError
         For anything else.
+
+    Examples
+    --------
+    >>> flag(1, "keepdims")
+    True
     """
     if value is True or value is False:
         return bool(value)
@@ -130,6 +135,11 @@ def axes(value: Any, what: str) -> int | tuple[int, ...]:
     ------
     ArgumentError
         If they are not integers, or are more than an array can have.
+
+    Examples
+    --------
+    >>> axes([0, 1], "axis")
+    (0, 1)
     """
     if type(value) is int:
         return value
@@ -146,6 +156,11 @@ def packed(field: np.dtype[Any]) -> Rule:
 
     Where an op declares no rule of its own, and hands its attribute to the kernel as it is, this
     one is derived. It is also what the values have to keep to that `Op.lower_attributes` returns.
+
+    Examples
+    --------
+    >>> packed(np.dtype("i4"))(3, "groups")
+    3
     """
     element, shape = field.subdtype or (field, ())
     wanted = f"{'a finite number' if element.kind == 'f' else f'a whole number ({element.name})'}"

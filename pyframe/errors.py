@@ -55,23 +55,65 @@ __all__ = [
 
 
 class PyframeError(Exception):
-    """The base of all errors that pyframe raises."""
+    """The base of all errors that pyframe raises.
+
+    Examples
+    --------
+    >>> issubclass(PyframeError, Exception)
+    True
+    """
 
 
 class ShapeError(PyframeError, ValueError):
-    """Shapes do not fit each other, or do not fit what a node declares."""
+    """Shapes do not fit each other, or do not fit what a node declares.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.Constant([1.0, 2.0]) + [1.0, 2.0, 3.0]
+    Traceback (most recent call last):
+    ...
+    pyframe.errors.ShapeError: add (Add): the operands do not...
+    """
 
 
 class DTypeError(PyframeError, TypeError):
-    """An array has an element type that the node cannot take."""
+    """An array has an element type that the node cannot take.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.Constant(["a"])
+    Traceback (most recent call last):
+    ...
+    pyframe.errors.DTypeError: constant takes float32 and got str32;...
+    """
 
 
 class GraphError(PyframeError, ValueError):
-    """A graph is malformed: a cycle, a missing input, a loss that is not a scalar."""
+    """A graph is malformed: a cycle, a missing input, a loss that is not a scalar.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.Sequential([pf.layers.Dense(1)]).graph
+    Traceback (most recent call last):
+    ...
+    pyframe.errors.GraphError: this model has not seen its input yet...
+    """
 
 
 class FeedError(PyframeError, KeyError):
-    """A placeholder is not fed, or something is fed that the graph does not know."""
+    """A placeholder is not fed, or something is fed that the graph does not know.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.compile(pf.Placeholder("x", shape=()) + 1.0).run({})
+    Traceback (most recent call last):
+    ...
+    pyframe.errors.FeedError: placeholder 'x' is not fed; pass a feed with 'x'
+    """
 
     def __str__(self) -> str:  # KeyError would show the repr
         return str(self.args[0]) if self.args else ""
@@ -84,25 +126,66 @@ class LabelError(PyframeError, IndexError):
     ----------
     index : int or None
         The flat index of the label in its operand, if the kernel reported it.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.compile(pf.OneHot(pf.Constant([7], dtype="int64"), classes=3)).run({})
+    Traceback (most recent call last):
+    ...
+    pyframe.errors.LabelError: take: index 7 at position 0 of input 1...
     """
 
     index: int | None = None
 
 
 class ArgumentError(PyframeError, ValueError):
-    """An argument has a value that makes no sense: a negative rate, an empty batch."""
+    """An argument has a value that makes no sense: a negative rate, an empty batch.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.optimizers.SGD(-1.0)
+    Traceback (most recent call last):
+    ...
+    pyframe.errors.ArgumentError: learning rate -1.0 must be a finite number, at least 0
+    """
 
 
 class UnknownArgumentError(ArgumentError, TypeError):
-    """A function was given an argument that it has not; it says which one is meant."""
+    """A function was given an argument that it has not; it says which one is meant.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.optimizers.SGD(lr=0.1)
+    Traceback (most recent call last):
+    ...
+    pyframe.errors.UnknownArgumentError: SGD has no argument 'lr'; write learning_rate=
+    """
 
 
 class NoEffectError(ArgumentError, AttributeError):
-    """An attribute was set that nothing reads, or that has been read already."""
+    """An attribute was set that nothing reads, or that has been read already.
+
+    Examples
+    --------
+    >>> issubclass(NoEffectError, AttributeError)
+    True
+    """
 
 
 class UnknownNameError(PyframeError, KeyError):
-    """A name stands for nothing that is registered."""
+    """A name stands for nothing that is registered.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.optimizers.get("adm")
+    Traceback (most recent call last):
+    ...
+    pyframe.errors.UnknownNameError: there is no 'adm' among the optimizers;...
+    """
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""
@@ -112,6 +195,11 @@ class SlotError(GraphError, KeyError, AttributeError):
     """An array was wanted that nobody keeps, or one was put in the place of another.
 
     That is a slot which an optimizer does not declare, or what ``forward`` has not left on ``ctx``.
+
+    Examples
+    --------
+    >>> issubclass(SlotError, KeyError)
+    True
     """
 
     def __str__(self) -> str:
@@ -119,51 +207,123 @@ class SlotError(GraphError, KeyError, AttributeError):
 
 
 class ValueReusedError(PyframeError, RuntimeError):
-    """A value was not kept: its memory has been reused for another one."""
+    """A value was not kept: its memory has been reused for another one.
+
+    Examples
+    --------
+    >>> issubclass(ValueReusedError, RuntimeError)
+    True
+    """
 
 
 class BusyError(PyframeError, RuntimeError):
-    """Another thread or plan is training these parameters."""
+    """Another thread or plan is training these parameters.
+
+    Examples
+    --------
+    >>> issubclass(BusyError, RuntimeError)
+    True
+    """
 
 
 class AnomalyError(PyframeError, ArithmeticError):
-    """NaN or infinity was found by a check: `detect_anomaly`, or the clipping of gradients."""
+    """NaN or infinity was found by a check: `detect_anomaly`, or the clipping of gradients.
+
+    Examples
+    --------
+    >>> issubclass(AnomalyError, ArithmeticError)
+    True
+    """
 
 
 class ResourceError(PyframeError, MemoryError):
-    """There is not enough memory for what was requested."""
+    """There is not enough memory for what was requested.
+
+    Examples
+    --------
+    >>> issubclass(ResourceError, MemoryError)
+    True
+    """
 
 
 class KernelError(PyframeError, RuntimeError):
-    """A kernel refused its operands for a reason of its own."""
+    """A kernel refused its operands for a reason of its own.
+
+    Examples
+    --------
+    >>> issubclass(KernelError, RuntimeError)
+    True
+    """
 
 
 class PluginError(PyframeError, RuntimeError):
-    """A plugin could not be loaded, or broke a rule of the registry."""
+    """A plugin could not be loaded, or broke a rule of the registry.
+
+    Examples
+    --------
+    >>> issubclass(PluginError, RuntimeError)
+    True
+    """
 
 
 class CompilationError(PyframeError, RuntimeError):
-    """A C compiler refused the text of a kernel; the message repeats what it said."""
+    """A C compiler refused the text of a kernel; the message repeats what it said.
+
+    Examples
+    --------
+    >>> issubclass(CompilationError, RuntimeError)
+    True
+    """
 
 
 class MissingCompilerError(PyframeError, OSError):
-    """There is no C compiler on this machine, and one is needed."""
+    """There is no C compiler on this machine, and one is needed.
+
+    Examples
+    --------
+    >>> issubclass(MissingCompilerError, OSError)
+    True
+    """
 
 
 class CheckpointError(PyframeError, ValueError):
-    """A file is not a pyframe model, is damaged, or needs something that is missing."""
+    """A file is not a pyframe model, is damaged, or needs something that is missing.
+
+    Examples
+    --------
+    >>> issubclass(CheckpointError, ValueError)
+    True
+    """
 
 
 class CopyError(PyframeError, TypeError):
-    """An object can be neither copied nor pickled; the message says what to copy instead."""
+    """An object can be neither copied nor pickled; the message says what to copy instead.
+
+    Examples
+    --------
+    >>> issubclass(CopyError, TypeError)
+    True
+    """
 
 
 class DatasetError(PyframeError, ValueError):
-    """A data file is missing or invalid."""
+    """A data file is missing or invalid.
+
+    Examples
+    --------
+    >>> issubclass(DatasetError, ValueError)
+    True
+    """
 
 
 class MissingExtraError(PyframeError, ImportError):
-    """A package that belongs to one of the extras is not installed."""
+    """A package that belongs to one of the extras is not installed.
+
+    Examples
+    --------
+    >>> issubclass(MissingExtraError, ImportError)
+    True
+    """
 
 
 class FitManyError(PyframeError, RuntimeError):
@@ -177,6 +337,11 @@ class FitManyError(PyframeError, RuntimeError):
         All errors, by the number of the fit.
     results : list
         What `fit_many` would have returned, None for those that failed.
+
+    Examples
+    --------
+    >>> issubclass(FitManyError, RuntimeError)
+    True
     """
 
     def __init__(
@@ -193,22 +358,44 @@ class PyframeDeprecationWarning(DeprecationWarning):
     """A deprecated feature was used; the message names its replacement and when it is removed.
 
     Python shows it where the calling code is the script itself, and pytest always does.
+
+    Examples
+    --------
+    >>> issubclass(PyframeDeprecationWarning, DeprecationWarning)
+    True
     """
 
 
 class DivergenceWarning(RuntimeWarning):
-    """A loss has become NaN or infinite, and the fit goes on with it."""
+    """A loss has become NaN or infinite, and the fit goes on with it.
+
+    Examples
+    --------
+    >>> issubclass(DivergenceWarning, RuntimeWarning)
+    True
+    """
 
 
 class UndefinedMetricWarning(UserWarning):
     """A metric has no value for what was counted, such as the precision of a class never predicted.
 
     The message says what was taken instead.
+
+    Examples
+    --------
+    >>> issubclass(UndefinedMetricWarning, UserWarning)
+    True
     """
 
 
 class UnusedParameterWarning(UserWarning):
-    """A parameter does not influence the loss, so training leaves it as it is."""
+    """A parameter does not influence the loss, so training leaves it as it is.
+
+    Examples
+    --------
+    >>> issubclass(UnusedParameterWarning, UserWarning)
+    True
+    """
 
 
 def signalled(error: BaseException) -> BaseException | None:

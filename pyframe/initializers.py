@@ -88,13 +88,25 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def get_seed() -> int:
-    """Return the seed that a parameter takes if it is made now."""
+    """Return the seed that a parameter takes if it is made now.
+
+    Examples
+    --------
+    >>> get_seed()
+    0
+    """
     here = _seed_here.get()
     return _seed if here is None else here
 
 
 class Stream(NamedTuple):
-    """The random numbers that an initializer draws for one parameter."""
+    """The random numbers that an initializer draws for one parameter.
+
+    Examples
+    --------
+    >>> Stream.of("w", seed=1).uniform(2).shape
+    (2,)
+    """
 
     seed: int
     number: int
@@ -128,6 +140,11 @@ def fans(shape: tuple[int, ...]) -> tuple[int, int]:
 
     For a matrix (in, out) they are its extents; for a convolution kernel (kh, kw, in, out) each
     is multiplied by the kh kw places of the window. A vector counts as its length, both ways.
+
+    Examples
+    --------
+    >>> fans((3, 3, 8, 16))
+    (72, 144)
     """
     if len(shape) < 2:
         extent = max(math.prod(shape), 1)
@@ -356,30 +373,60 @@ def _draw_sparse(stream: Stream, shape: tuple[int, ...], sparsity: float, std: f
 
 
 def constant(value: float = 0.0, shape: Any = None) -> Initial:
-    """Every value is `value`, which is the first argument: ``constant(0.1)``."""
+    """Every value is `value`, which is the first argument: ``constant(0.1)``.
+
+    Examples
+    --------
+    >>> constant(0.1, (2,)).materialize("w")
+    array([0.1, 0.1])
+    """
     arguments = {"value": check_number("constant: value", value)}
     return Initial("constant", shape, arguments, _draw_constant, is_random=False)
 
 
 def zeros(shape: Any = None) -> Initial:
-    """Every value is 0."""
+    """Every value is 0.
+
+    Examples
+    --------
+    >>> zeros((2,)).materialize("w")
+    array([0., 0.])
+    """
     return constant(0.0, shape)
 
 
 def ones(shape: Any = None) -> Initial:
-    """Every value is 1."""
+    """Every value is 1.
+
+    Examples
+    --------
+    >>> ones((2,)).materialize("w")
+    array([1., 1.])
+    """
     return constant(1.0, shape)
 
 
 def uniform(shape: Any = None, low: float = -0.05, high: float = 0.05) -> Initial:
-    """Values are uniform in [low, high)."""
+    """Values are uniform in [low, high).
+
+    Examples
+    --------
+    >>> uniform((2,), 0.0, 1.0).materialize("w").shape
+    (2,)
+    """
     low = check_number("uniform: low", low)
     high = check_number("uniform: high", high, above=low)
     return Initial("uniform", shape, {"low": low, "high": high}, _draw_uniform)
 
 
 def normal(shape: Any = None, mean: float = 0.0, std: float = 0.05) -> Initial:
-    """Values are normal with a mean and a standard deviation."""
+    """Values are normal with a mean and a standard deviation.
+
+    Examples
+    --------
+    >>> normal((2,)).materialize("w").shape
+    (2,)
+    """
     arguments = {
         "mean": check_number("normal: mean", mean),
         "std": check_number("normal: std", std, at_least=0),
@@ -394,6 +441,11 @@ def xavier_uniform(shape: Any = None, gain: float = 1.0) -> Initial:
     ----------
     Glorot, Bengio, "Understanding the difficulty of training deep feedforward neural networks",
     2010, equation 16.
+
+    Examples
+    --------
+    >>> xavier_uniform((3, 2)).materialize("w").shape
+    (3, 2)
     """
     arguments = {"gain": check_number("xavier_uniform: gain", gain, above=0)}
     return Initial("xavier_uniform", shape, arguments, _draw_xavier_uniform)
@@ -405,13 +457,24 @@ def xavier_normal(shape: Any = None, gain: float = 1.0) -> Initial:
     References
     ----------
     Glorot, Bengio, 2010, equation 12.
+
+    Examples
+    --------
+    >>> xavier_normal((3, 2)).materialize("w").shape
+    (3, 2)
     """
     arguments = {"gain": check_number("xavier_normal: gain", gain, above=0)}
     return Initial("xavier_normal", shape, arguments, _draw_xavier_normal)
 
 
 def he_uniform(shape: Any = None, slope: float = 0.0) -> Initial:
-    """Values are uniform in [-a, a), a = sqrt(6 / ((1 + slope^2) fan_in)); see `he_normal`."""
+    """Values are uniform in [-a, a), a = sqrt(6 / ((1 + slope^2) fan_in)); see `he_normal`.
+
+    Examples
+    --------
+    >>> he_uniform((3, 2)).materialize("w").shape
+    (3, 2)
+    """
     arguments = {"slope": check_number("he_uniform: slope", slope)}
     return Initial("he_uniform", shape, arguments, _draw_he_uniform)
 
@@ -441,7 +504,13 @@ def he_normal(shape: Any = None, slope: float = 0.0) -> Initial:
 
 
 def lecun_uniform(shape: Any = None) -> Initial:
-    """Values are uniform in [-a, a), a = sqrt(3 / fan_in); see `lecun_normal`."""
+    """Values are uniform in [-a, a), a = sqrt(3 / fan_in); see `lecun_normal`.
+
+    Examples
+    --------
+    >>> lecun_uniform((3, 2)).materialize("w").shape
+    (3, 2)
+    """
     return Initial("lecun_uniform", shape, {}, _draw_lecun_uniform)
 
 
@@ -617,6 +686,11 @@ def orthogonal(shape: Any = None, gain: float = 1.0) -> Initial:
     ----------
     Saxe, McClelland, Ganguli, "Exact solutions to the nonlinear dynamics of learning in deep
     linear neural networks", 2013, section 3.
+
+    Examples
+    --------
+    >>> orthogonal((3, 2)).materialize("w").shape
+    (3, 2)
     """
     arguments = {"gain": check_number("orthogonal: gain", gain)}
     return Initial("orthogonal", shape, arguments, _draw_orthogonal, min_ndim=2)
@@ -636,6 +710,11 @@ def get(initial: Any) -> Any:
         If the name is not registered.
     ArgumentError
         If it is none of these.
+
+    Examples
+    --------
+    >>> get("ones").arguments, get(0.5).arguments
+    ({'value': 1.0}, {'value': 0.5})
     """
     if isinstance(initial, str):
         return registries["initializers"].get(initial)()
@@ -654,7 +733,13 @@ def get(initial: Any) -> Any:
 
 
 def from_config(config: Mapping[str, Any]) -> Initial:
-    """Return the `Initial` that `Initial.config` described."""
+    """Return the `Initial` that `Initial.config` described.
+
+    Examples
+    --------
+    >>> from_config(zeros((2,)).config()).shape
+    (2,)
+    """
     arguments = dict(config)
     shape = arguments.pop("shape", None)
     made = registries["initializers"].get(arguments.pop("name", ""))

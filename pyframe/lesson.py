@@ -84,6 +84,15 @@ def forward_and_backward(graph_order: Sequence[Node]) -> None:
     Examples
     --------
     See `node_computing_sort`.
+
+    Examples
+    --------
+    >>> from pyframe import Placeholder, Square, node_computing_sort
+    >>> x = Placeholder("x")
+    >>> order = node_computing_sort({x: 3.0}, [Square(x)])
+    >>> forward_and_backward(order)
+    >>> float(x.gradients[x])
+    6.0
     """
     plan = getattr(graph_order, "plan", None)
     if plan is None:

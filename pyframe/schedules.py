@@ -86,6 +86,11 @@ class Constant(Schedule):
     Parameters
     ----------
     learning_rate : float, at least 0
+
+    Examples
+    --------
+    >>> Constant(0.1)(5)
+    array(0.1)
     """
 
     name, arguments = "constant", ("learning_rate",)
@@ -138,6 +143,11 @@ class Exponential(Schedule):
     decay : float, above 0
         The factor after `every` steps.
     every : int, default 1
+
+    Examples
+    --------
+    >>> Exponential(0.1, 0.5, every=10)(20)
+    array(0.025)
     """
 
     name, arguments = "exponential", ("learning_rate", "decay", "every")
@@ -533,6 +543,11 @@ def get(schedule: Any) -> Any:
         If the name is not registered.
     ArgumentError
         If the number is invalid, or the named schedule cannot be built without arguments.
+
+    Examples
+    --------
+    >>> get(0.1)(7)
+    array(0.1)
     """
     if isinstance(schedule, str):
         made = registries["schedules"].get(schedule)
@@ -551,7 +566,13 @@ def get(schedule: Any) -> Any:
 
 
 def from_config(config: Mapping[str, Any]) -> Schedule:
-    """Return the schedule that ``Schedule.config`` described."""
+    """Return the schedule that ``Schedule.config`` described.
+
+    Examples
+    --------
+    >>> from_config(Constant(0.1).config())
+    Constant(learning_rate=0.1)
+    """
     arguments = dict(config)
     made: Schedule = registries["schedules"].get(arguments.pop("name", ""))(**arguments)
     return made

@@ -1,11 +1,10 @@
 """The map of the package, made from its folders: each room and each module by its own first line.
 
-``README.md`` has a line for each room, ``docs/architecture.md`` one for each module. They are
-written by
+``docs/architecture.md`` has a line for each room and for each module. It is written by
 
     python tests/house.py
 
-and a test says when they are out of date.
+and a test says when it is out of date.
 """
 
 from __future__ import annotations
@@ -45,17 +44,17 @@ def single_modules() -> list[Path]:
 
 
 def table_of_rooms() -> Iterator[str]:
-    """Yield the lines of the README's table."""
+    """Yield the lines of the table of folders."""
     yield "| where | what |"
     yield "| --- | --- |"
     for room in ROOMS:
         yield f"| `pyframe/{room}/` | {first_line(PACKAGE / room / '__init__.py')} |"
-    for path in single_modules():
-        yield f"| `pyframe/{path.name}` | {first_line(path)} |"
 
 
-def table_of_modules() -> Iterator[str]:
+def tables() -> Iterator[str]:
     """Yield the lines of the tables in the page on the architecture."""
+    yield from table_of_rooms()
+    yield ""
     for room in ROOMS:
         yield f"### `pyframe/{room}/`"
         yield ""
@@ -74,8 +73,7 @@ def table_of_modules() -> Iterator[str]:
 
 
 PAGES = {
-    ROOT / "README.md": table_of_rooms,
-    ROOT / "docs" / "architecture.md": table_of_modules,
+    ROOT / "docs" / "architecture.md": tables,
 }
 BEGIN, END = "<!-- made by tests/house.py -->\n", "<!-- end -->\n"
 

@@ -228,11 +228,16 @@ def test_the_section_goes_between_the_markers(bench: Any) -> None:
 
 @pytest.mark.docs
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
-def test_the_readme_shows_the_results(bench: Any, path: Path) -> None:
-    page = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
+def test_the_pages_show_the_results(bench: Any, path: Path) -> None:
     result = json.loads(path.read_text(encoding="utf-8"))
     assert path.stem.split("_")[-1] == result["isa"]
-    assert bench.report.insert(page, bench.report.readme_section(result), path.stem) == page
+    shown = bench.report.pages_of(path.stem)
+    assert [page.name for page in shown] == ["beside-others.md", "README.md"][
+        : 1 + (path.stem == "avx512")
+    ]
+    for page in shown:
+        text = page.read_text(encoding="utf-8")
+        assert bench.report.insert(text, bench.report.readme_section(result), path.stem) == text
     shown = path.with_suffix(".md").read_text(encoding="utf-8")
     assert shown == bench.report.markdown(result)
 

@@ -63,7 +63,7 @@ def test_a_damaged_boston_table(damage, tmp_path, monkeypatch):
     lines = boston.FILE.read_text().splitlines()
     file = tmp_path / "boston.csv"
     if damage == "cut":
-        file.write_text("\n".join(lines[:100]))
+        file.write_text("\n".join(lines[:10]))
     elif damage == "text":
         file.write_text("\n".join([*lines[:-1], lines[-1].replace(",", ",x", 1)]))
     elif damage == "ragged":

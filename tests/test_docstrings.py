@@ -44,6 +44,30 @@ def test_every_hook_shows_an_example(name: str) -> None:
     assert doctest.DocTestParser().get_examples(doc), f"{name} has no example"
 
 
+def test_every_public_name_shows_an_example_that_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each entry of the reference, its docstring has a session, which `test_examples` runs."""
+    pytest.importorskip("griffe")
+    monkeypatch.syspath_prepend(Path(__file__).resolve().parents[1] / "tools")
+    import site_reference
+
+    pages = site_reference.entries().values()
+    names = [full for page in pages for full, other in page if other is None]
+    run = {
+        test.name
+        for name in MODULES
+        for test in doctest.DocTestFinder().find(importlib.import_module(name), name)
+        if test.examples
+    }
+    missing = []
+    for full in names:
+        module, _, name = full.rpartition(".")
+        of = getattr(importlib.import_module(module), name)
+        home = f"{getattr(of, '__module__', None)}.{getattr(of, '__qualname__', None)}"
+        if (inspect.isclass(of) or inspect.isroutine(of)) and home not in run:
+            missing.append(full)
+    assert len(names) > 430 and not missing
+
+
 def test_a_wrong_example_is_found() -> None:
     test = doctest.DocTestParser().get_doctest(">>> 1 + 1\n3\n", {}, "planted", None, 0)
     runner = doctest.DocTestRunner()

@@ -408,9 +408,9 @@ NOT_FIRST_USES = {
     pf.Plan: "apply_gradients backward_node check_feeds claim contributions cost detect_anomaly "
     "forward_node fuse gradient graph held_feed inspect metrics named optimizer parameters "
     "prepare_restoring resolve segments skipped_steps states step_count take_over value",
-    pf.Model: "architecture as_layer build_for built classes feed graph inputs is_made_anew layers "
-    "of_architecture of_parts on outcomes output_names outputs predict_classes predict_proba "
-    "states trainable",
+    pf.Model: "architecture as_layer build_for built classes feed for_shape graph inputs "
+    "is_made_anew layers of_architecture of_parts on outcomes output_names outputs "
+    "predict_classes predict_proba states trainable",
     pf.Trainer: "epochs_asked find_learning_rate higher_is_better history log_names sample",
 }
 TABLES = {pf.Plan: GRAPHS | STEPS, pf.Model: NEW | BUILT, pf.Trainer: TRAINED}

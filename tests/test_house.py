@@ -1,4 +1,4 @@
-"""The maps in the README and in the page on the architecture are those of the folders."""
+"""The map in the page on the architecture is that of the folders."""
 
 from __future__ import annotations
 

@@ -538,3 +538,125 @@ def test_a_loss_surface_leaves_the_parameters_alone():
     with pytest.raises(GraphError):
         plotting.loss_surface(pf.compile(w * 2.0), {})
     assert w.value.tolist() == [3.0, 4.0]
+
+
+# ---- trainings and models ----
+
+
+def test_a_history_has_a_picture_for_each_number_and_its_best_epoch():
+    table = {
+        "loss": [3.0, 2.0, 1.0, 0.5], "val_loss": [3.5, 2.5, np.nan, 2.6],
+        "accuracy": [0.2, 0.4, 0.6, 0.8], "confusion": [[[1, 2], [3, 4]]] * 4,
+    }  # fmt: skip
+    figure = plotting.history(table, title="T")
+    loss, accuracy = figure.axes
+    assert (loss.get_title(), accuracy.get_title(), figure.get_suptitle()) == (
+        "loss", "accuracy", "T",
+    )  # fmt: skip
+    training, validation, best, point = loss.lines
+    assert (training.get_linestyle(), validation.get_linestyle()) == ("-", "--")
+    np.testing.assert_array_equal(validation.get_ydata(), table["val_loss"])
+    assert best.get_xdata()[0] == 2 and best.get_label() == "best epoch: 2"
+    assert (point.get_xdata(), point.get_ydata()) == ([2], [2.5])
+    assert accuracy.lines[-1].get_ydata() == [0.4]
+    figure = plotting.history(table, ["accuracy"], monitor="accuracy", mode="max")
+    assert figure.axes[0].lines[1].get_xdata()[0] == 4
+    assert plotting.history({"loss": [100.0, 1.0]}).axes[0].get_yscale() == "log"
+
+
+def test_a_history_goes_on_where_the_last_one_ended():
+    trainer = pf.Trainer(pf.Sequential([pf.layers.Dense(1)]))
+    for _ in range(2):
+        history = trainer.fit(np.ones((4, 1)), np.ones(4), 3, None, verbose=0)
+    assert list(plotting.history(history).axes[0].lines[0].get_xdata()) == [4, 5, 6]
+
+
+def test_what_a_history_refuses():
+    for table, options, message in (
+        ({}, {}, "no epoch of 'loss'"),
+        ({"loss": []}, {}, "no epoch of 'loss'"),
+        ({"loss": [1.0]}, {"names": ["mae"]}, "'mae'; it has loss"),
+        ({"loss": [1.0]}, {"monitor": "mae"}, "'mae'"),
+        ({"loss": [1.0]}, {"mode": "best"}, "'min' or 'max'"),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            plotting.history(table, **options)
+
+
+def frames_of(figure):
+    """Return (left, bottom, right, top) of each box and frame, and the arrows' ends."""
+    (axes,) = figure.axes
+    patches = [p for p in axes.patches if not isinstance(p, FancyArrowPatch)]
+    boxes = [(p.get_x(), p.get_y(), p.get_x() + p.get_width(), p.get_y() + p.get_height())
+             for p in patches]  # fmt: skip
+    ways = [p._path_original.vertices for p in axes.patches if isinstance(p, FancyArrowPatch)]
+    return boxes, [(way[0], way[-1]) for way in ways]
+
+
+def twin_branches():
+    a, b = (pf.Placeholder(name, shape=(None, 4)) for name in "ab")
+    part = pf.Sequential([pf.layers.Dense(8, "tanh")], input_shape=(4,))
+    h = pf.layers.Dense(6)(a) + pf.layers.Dense(6)(b)
+    return pf.Model([a, b], [pf.layers.Dot()(part(a), part(b)), pf.layers.Dense(2)(h)])
+
+
+def deep():
+    dense = pf.layers.Dense
+    blocks = [pf.layers.Residual([dense(8, "relu"), dense(8)]) for _ in range(3)]
+    inner = pf.Sequential([dense(8), pf.Sequential([dense(8), pf.layers.Dropout(0.1)])])
+    return pf.Sequential([*blocks, inner, pf.layers.WeightNorm(dense(3)), dense(1)])
+
+
+@pytest.mark.parametrize("make", [twin_branches, deep])
+def test_the_boxes_of_a_model_lie_within_each_other_or_apart(make):
+    boxes, arrows = frames_of(plotting.model(make(), (8,) if make is deep else None))
+    for (l0, b0, r0, t0), (l1, b1, r1, t1) in itertools.combinations(boxes, 2):
+        apart = r0 < l1 or r1 < l0 or t0 < b1 or t1 < b0
+        within = (l0 > l1 and r0 < r1 and b0 > b1 and t0 < t1) or (
+            l1 > l0 and r1 < r0 and b1 > b0 and t1 < t0
+        )
+        assert apart or within
+    for (_, y0), (x1, y1) in arrows:
+        assert y1 < y0  # downwards
+        assert any(abs(y1 - top) < 1e-6 and left < x1 < right for left, _, right, top in boxes)
+
+
+def test_a_model_shows_layers_shapes_and_parameters():
+    model = deep()
+    figure = plotting.model(model, (8,))
+    assert not model.built
+    shown = texts(figure.axes[0])
+    assert shown[:2] == ["x", "(?, 8)"] and shown[-2:] == ["dense: Dense", "(?, 1), 4 parameters"]
+    # Of a frame, the sum of its layers.
+    assert shown[shown.index("residual: Residual") + 1] == "(?, 8), 144 parameters"
+    assert shown.count("add") == 3 and "dropout: Dropout" in shown
+    assert shown[shown.index("nested: Sequential") + 1] == "(?, 8), 144 parameters"
+    counts = {row.layer: row.parameters for row in model.summary((8,)).rows if row.parameters}
+    for path, count in counts.items():
+        notes = [shown[i + 1] for i, text in enumerate(shown) if text.startswith(f"{path}:")]
+        assert any(note.endswith(f" {count:,} parameters") for note in notes)
+    with pytest.raises(GraphError, match="has not seen its input"):
+        plotting.model(model)
+
+
+def test_a_layer_that_is_used_again_after_others_is_drawn_again():
+    x = pf.Placeholder("x", shape=(None, 4))
+    shared = pf.layers.Dense(4)
+    model = pf.Model(x, shared(pf.layers.LayerNorm()(shared(x))))
+    shown = [t.partition(":")[0] for t in texts(plotting.model(model).axes[0])[::2]]
+    assert shown == ["x", "dense", "layer_norm", "dense"]
+    twice = plotting.model(pf.Model(x, shared(shared(x))))
+    assert len(texts(twice.axes[0])) == 4
+
+
+def test_a_model_as_svg_has_its_texts_and_loaded_models_look_the_same(tmp_path):
+    model = deep()
+    model.predict(np.ones((1, 8)))
+    model.save(tmp_path / "deep.pyframe")
+    before, after = (
+        texts(plotting.model(m).axes[0]) for m in (model, pf.load(tmp_path / "deep.pyframe"))
+    )
+    assert before == after
+    path = tmp_path / "deep.svg"
+    plotting.model(pf.Trainer(model)).savefig(path)
+    assert path.read_text(encoding="utf-8").count("<svg") == 1

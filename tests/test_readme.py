@@ -32,11 +32,13 @@ PAGES = [
 ]
 # On these a block goes on where the one before it ended.
 ONE_AFTER_ANOTHER = {
+    ROOT / "docs" / "plots.md",
     ROOT / "docs" / "sequences.md",
     ROOT / "docs" / "guides" / "class-imbalance.md",
     ROOT / "docs" / "guides" / "transfer.md",
     *(ROOT / "docs" / "tutorial").glob("*.md"),
 }
+LEVELS = ROOT / "docs" / "levels.md"
 COMING_FROM = sorted((ROOT / "docs" / "coming-from").glob("[!i]*.md"))
 
 
@@ -66,7 +68,8 @@ PYTHON = [
 
 
 def test_there_are_examples_to_run() -> None:
-    assert len(blocks(ROOT / "README.md", "python")) == 3
+    assert len(blocks(ROOT / "README.md", "python")) == 1
+    assert len(blocks(LEVELS, "python")) == 3
     assert len(PYTHON) >= 6
 
 
@@ -113,8 +116,8 @@ def test_forty_calls_have_a_counterpart_that_runs(
                 raise AssertionError(f"{here}: {error!r}") from error
 
 
-def test_the_readme_shows_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
-    code = blocks(ROOT / "README.md", "python")[0][1]
+def test_the_page_shows_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    code = blocks(LEVELS, "python")[0][1]
     exec(code, {"__name__": "example"})
     first, last = re.match(r"(\d+) -> (\d+)", capsys.readouterr().out).groups()
     assert int(last) < 40 < 400 < int(first)
@@ -193,17 +196,32 @@ def test_the_lines_install_extras_that_exist() -> None:
     assert lines == [
         'pip install ".[demo]" && pyframe demo',
         'pip install ".[test]" && pytest -n auto',
-        'pip install "pyframe-nn[cnn,seq,plot,sklearn]"',
         "pip install --no-build-isolation ./plugins/pyframe-cnn && pyframe demo --images",
+        'pip install "pyframe-nn[cnn,seq,plot,sklearn]"',
     ]
     assert {"cnn", "demo", "plot", "seq", "sklearn", "test"} <= set(extras)
 
 
-def test_each_platform_has_a_state() -> None:
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def test_the_readme_leads_to_every_page() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", text.split("## Three levels")[0], re.MULTILINE)
+    parts = {"tutorial", "guides", "plugins"}  # have an index
+    pages = [p.relative_to(ROOT) for p in (ROOT / "docs").rglob("*.md")]
+    wanted = [p for p in pages if p.parent.name not in parts or p.name == "index.md"]
+    unlinked = [p for p in wanted if f"]({p.as_posix()})" not in text]
+    assert [p.as_posix() for p in unlinked] == ["docs/index-page.md", "docs/coming-from/index.md"]
+
+
+def test_each_platform_has_a_state() -> None:
+    text = (ROOT / "docs" / "wheels.md").read_text(encoding="utf-8")
+    rows = re.findall(
+        r"^\| ([^|]+) \| [^|]+ \| ([^|]+) \|$", text.split("## On one")[0], re.MULTILINE
+    )
     states = {"built and tested here", "built here, tested by emulation", "configured, not yet run"}
-    assert {state for _, state in rows[2:]} <= states
+    assert {re.split(r"[;(]", state)[0].strip() for _, state in rows[2:]} <= states
     named = " ".join(platform for platform, _ in rows)
     for platform in ("x86-64", "aarch64", "musl", "macOS", "Windows", "free-threaded"):
         assert platform in named

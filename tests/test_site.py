@@ -10,10 +10,10 @@ import functools
 import http.server
 import os
 import re
-import sys
 import threading
 import time
 import tomllib
+import urllib.parse
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -36,6 +36,11 @@ TERMS = {
     "gradient clipping": "", "fine-tuning": "transfer", "class weight": "class-imbalance",
     "embedding": "layers", "profile": "profiling",
 }  # fmt: skip
+# Pages of each kind.
+SHOWN = (
+    "index", "tutorial/4-gradients", "gallery/index", "gallery/schedules", "coming-from/pytorch",
+    "plots", "reference/pyframe.schedules", "features", "search",
+)  # fmt: skip
 WIDTHS = {"phone": 390, "laptop": 1280, "large": 1920}
 
 
@@ -68,14 +73,12 @@ class Loaded(HTMLParser):
             self.silent.append(given.get("src") or "")
 
 
-def test_every_public_name_has_an_entry(site: Path) -> None:
+def test_every_public_name_has_an_entry(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("griffe")
     soi = pytest.importorskip("sphinx.util.inventory")
-    sys.path.insert(0, str(ROOT / "tools"))
-    try:
-        import site_reference
-    finally:
-        sys.path.remove(str(ROOT / "tools"))
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    import site_reference
+
     with (site / "objects.inv").open("rb") as file:
         found = soi.InventoryFile.load(file, "", lambda base, uri: uri)
     shown = {name for kind, names in found.items() if kind.startswith("py:") for name in names}
@@ -171,9 +174,7 @@ def look(browser: Any, url: str, width: int, theme: str) -> None:
 @pytest.mark.parametrize("screen", WIDTHS)
 def test_pages_fit_the_screen(screen: str, theme: str, browser: Any, address: str) -> None:
     shots = os.environ.get("PYFRAME_SHOTS")
-    shown = ("index", "tutorial/4-gradients", "gallery/index", "coming-from/pytorch",
-             "reference/pyframe.layers", "features")  # fmt: skip
-    for name in shown:
+    for name in SHOWN:
         look(browser, f"{address}/{name}.html", WIDTHS[screen], theme)
         wide, seen = browser.execute_script(
             "return [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
@@ -184,6 +185,60 @@ def test_pages_fit_the_screen(screen: str, theme: str, browser: Any, address: st
             browser.save_screenshot(str(path))
     bad = [line for line in browser.get_log("browser") if line["level"] == "SEVERE"]
     assert not bad
+
+
+@pytest.fixture(scope="module")
+def axe() -> str:
+    """Return the program that finds what keeps some people from reading a page."""
+    package = pytest.importorskip("axe_core_python", reason="axe-core-python is not installed")
+    return (Path(package.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+
+
+def barriers(browser: Any, axe: str) -> list[str]:
+    """Return what violates WCAG 2.1, levels A and AA, on the page that is open."""
+    browser.execute_script(axe)
+    found = browser.execute_async_script(
+        "const [tags, done] = arguments;"
+        "axe.run(document, {runOnly: tags, resultTypes: ['violations']})"
+        ".then(r => done(r.violations), e => done([{id: String(e), nodes: []}]))",
+        ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"],
+    )
+    return [
+        f"{one['id']}: {node['html'][:200]} {node['failureSummary']}"
+        for one in found
+        for node in one["nodes"] or [{"html": "", "failureSummary": ""}]
+    ]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("name", SHOWN)
+def test_pages_have_no_barriers(
+    name: str, theme: str, browser: Any, address: str, axe: str
+) -> None:
+    look(browser, f"{address}/{name}.html", WIDTHS["laptop"], theme)
+    assert not barriers(browser, axe)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_stepper_has_no_barriers(theme: str, browser: Any, address: str, axe: str) -> None:
+    url = f"{address}/tutorial/stepper.html"
+    for width in (WIDTHS["phone"], WIDTHS["laptop"]):
+        for step in (0, 7, 99):  # at the beginning, in the middle, at the end
+            look(browser, "about:blank", width, theme)
+            look(browser, f"{url}#step={step}&training=3", width, theme)
+            assert not barriers(browser, axe)
+
+
+def test_a_barrier_is_found(browser: Any, axe: str) -> None:
+    pages = {
+        "color-contrast": "<p style='color:#aaa;background:#fff'>hardly to be read</p>",
+        "button-name": "<button></button>",
+        "image-alt": "<img src='data:,'>",
+    }
+    for rule, body in pages.items():
+        page = f"<html lang='en'><title>A page</title><main>{body}</main></html>"
+        browser.get("data:text/html," + urllib.parse.quote(page))
+        assert any(line.startswith(f"{rule}:") for line in barriers(browser, axe))
 
 
 @pytest.mark.parametrize("term", TERMS)

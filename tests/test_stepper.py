@@ -33,6 +33,37 @@ def network(**options: Any) -> tuple[pf.Plan, dict[Any, Any]]:
     return pf.compile(cost, **options), {x: FEED[0], y: FEED[1]}
 
 
+def lenet(**options: Any) -> tuple[pf.Plan, dict[Any, Any]]:
+    """A convolutional network as LeCun et al. had it, on eight images."""
+    cnn = pytest.importorskip("pyframe_cnn", reason="its plugin draws the pages of convolutions")
+    dense = pf.layers.Dense
+    model = pf.Sequential(
+        [
+            cnn.Conv2D(6, 5, padding="same", activation="relu"), cnn.AvgPool2D(2),
+            cnn.Conv2D(16, 5, activation="relu"), cnn.AvgPool2D(2), pf.layers.Flatten(),
+            dense(120, "relu"), dense(84, "relu"), dense(10),
+        ]
+    )  # fmt: skip
+    return classes(model, RNG.normal(size=(8, 28, 28, 1)), **options)
+
+
+def lstm(**options: Any) -> tuple[pf.Plan, dict[Any, Any]]:
+    """An LSTM over ten steps."""
+    seq = pytest.importorskip("pyframe_seq", reason="its plugin draws the pages of sequences")
+    model = pf.Sequential([seq.LSTM(16), pf.layers.Dense(10)])
+    return classes(model, RNG.normal(size=(8, 10, 4)), **options)
+
+
+def classes(model: Any, rows: Any, **options: Any) -> tuple[pf.Plan, dict[Any, Any]]:
+    x = pf.Placeholder("x", shape=(None, *rows.shape[1:]))
+    y = pf.Placeholder("y", shape=(None,), dtype="int64")
+    options = {"optimizer": pf.optimizers.SGD(0.1), "inspect": True, **options}
+    return pf.compile(pf.CrossEntropy(y, model(x)), **options), {x: rows, y: np.arange(len(rows))}
+
+
+NETWORKS = pytest.mark.parametrize("made", [network, lenet, lstm])
+
+
 def data_of(page: pf.plotting.Page) -> dict[str, Any]:
     (text,) = re.findall(r'id="data">(.*?)</script>', page.text, flags=re.DOTALL)
     return json.loads(text)
@@ -45,8 +76,9 @@ def shown(array: Any) -> Any:
     return [[float(f"{x:.5g}") for x in row] for row in rows]
 
 
-def test_its_numbers_are_those_of_the_plan() -> None:
-    plan, feed = network()
+@NETWORKS
+def test_its_numbers_are_those_of_the_plan(made: Any) -> None:
+    plan, feed = made()
     data = data_of(pf.plotting.stepper(plan, feed, steps=3))
     assert len(data["frames"]) == 4
     for step, frame in enumerate(data["frames"]):
@@ -58,9 +90,34 @@ def test_its_numbers_are_those_of_the_plan() -> None:
         assert [node["name"] for node in data["nodes"]] == [plan.graph.names[n] for n in nodes]
         for node, value, gradient in zip(nodes, frame["values"], frame["gradients"], strict=True):
             expected = feed[node] if isinstance(node, pf.Placeholder) else plan.value(node)
-            assert value[1] == shown(np.asarray(expected, np.float32))
-            assert value[0] == list(np.shape(expected))
-            assert gradient[1] == shown(plan.gradient(node))
+            if isinstance(node, pf.Placeholder):
+                expected = np.asarray(expected, node.dtype)
+            check_picture(value, expected)
+            if gradient is None:  # of labels, and of what leads to no loss
+                with pytest.raises(GraphError):
+                    plan.gradient(node)
+            else:
+                check_picture(gradient, plan.gradient(node))
+
+
+def check_picture(picture: Any, array: Any) -> None:
+    """Check that a page has the first numbers of an array, and shape, extremes and mean of all."""
+    shape, rows, *sums = picture
+    assert shape == list(np.shape(array))
+    expected = shown(array)[: len(rows)]
+    assert rows == [row[: len(rows[0])] for row in expected] and rows
+    array = np.asarray(array, np.float64)
+    assert sums == [float(f"{x:.5g}") for x in (array.min(), array.max(), array.mean())]
+    if array.size <= 32:  # as many as there are in a row
+        assert rows == shown(array)
+
+
+@NETWORKS
+def test_pages_are_small(made: Any) -> None:
+    plan, feed = made()
+    for steps in (0, 50):
+        page = pf.plotting.stepper(plan, feed, steps=steps)
+        assert len(page.text.encode()) < 1_500_000
 
 
 def test_the_plan_is_as_it_was() -> None:
@@ -82,8 +139,9 @@ def test_what_a_node_reads_and_says_of_itself() -> None:
     assert {node["kind"] for node in nodes} == {"input", "parameter", "computed"}
 
 
-def test_boxes_and_notes_do_not_overlap() -> None:
-    plan, feed = network()
+@NETWORKS
+def test_boxes_and_notes_do_not_overlap(made: Any) -> None:
+    plan, feed = made()
     boxes = [
         (*node["at"], node["width"]) for node in data_of(pf.plotting.stepper(plan, feed))["nodes"]
     ]
@@ -218,4 +276,39 @@ def test_in_a_browser(browser: Any, tmp_path: Path) -> None:
     browser.execute_script("arguments[0].focus()", node)
     browser.switch_to.active_element.send_keys("\ue007")
     assert text("detail").startswith(data["nodes"][2]["name"])
+    assert [line for line in browser.get_log("browser") if line["level"] == "SEVERE"] == []
+
+
+@NETWORKS
+def test_every_node_is_reached_by_keys_and_shows_its_numbers(
+    made: Any, browser: Any, tmp_path: Path
+) -> None:
+    plan, feed = made()
+    page = pf.plotting.stepper(plan, feed, steps=2)
+    data = data_of(page)
+    browser.get(page.save(tmp_path / "page.html").as_uri())
+    body = browser.find_element("tag name", "body")
+    body.send_keys("\ue013", "\ue010")  # up, and the end
+    browser.execute_script("document.getElementById('first').focus()")
+    frame, reached = data["frames"][1], []
+    for _ in range(len(data["nodes"]) + 20):
+        browser.switch_to.active_element.send_keys("\ue004")  # Tab
+        active = browser.switch_to.active_element
+        name = active.get_attribute("id") or ""
+        if not name.startswith("node-") or name in reached:
+            continue
+        reached.append(name)
+        active.send_keys("\ue007")  # Enter
+        i = int(name.removeprefix("node-"))
+        assert browser.find_element("css selector", "#detail h2").text == data["nodes"][i]["name"]
+        numbers = browser.execute_script(
+            "return [...document.querySelectorAll('#detail .number')].map(n => n.textContent)"
+            ".concat([...document.querySelectorAll('#detail td')].map(n => n.title))"
+        )
+        pictures = [p for p in (frame["values"][i], frame["gradients"][i]) if p is not None]
+        single = [p[1][0][0] for p in pictures if np.prod(p[0]) == 1]
+        several = [x for p in pictures if np.prod(p[0]) != 1 for row in p[1] for x in row]
+        assert list(map(float, numbers)) == [*single, *several]
+        assert active.get_attribute("aria-label").startswith(data["nodes"][i]["name"])
+    assert reached == [f"node-{i}" for i in range(len(data["nodes"]))]
     assert [line for line in browser.get_log("browser") if line["level"] == "SEVERE"] == []

@@ -156,22 +156,22 @@ def test_completion_knows_every_command_and_option(capsys):
             assert found.stdout.split() == ["--target", "--task"]
 
 
-def commands_of_the_readme():
-    """Return the commands of the README that begin with "pyframe train" or go on from there."""
-    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    section = text[text.index("**From a CSV.**") : text.index("**Your own nodes.**")]
+def commands_of_the_page():
+    """Return the commands of the page that begin with "pyframe train" or go on from there."""
+    text = (Path(__file__).parents[1] / "docs" / "levels.md").read_text(encoding="utf-8")
+    section = text[text.index("## From a CSV") : text.index("## Your own nodes")]
     lines = re.findall(r"^\$ (.+)$", section, re.M)
     return [shlex.split(line) for line in lines if line.startswith("pyframe ")]
 
 
 @pytest.mark.docs
-def test_the_readme_from_a_csv_to_predictions(tmp_path, monkeypatch, capsys):
+def test_the_page_from_a_csv_to_predictions(tmp_path, monkeypatch, capsys):
     """Train, predict; train and watch, stop, resume."""
     pytest.importorskip("tensorboardX")
     monkeypatch.chdir(tmp_path)
     PRICES.to_csv("prices.csv", index=False)
     PRICES.drop(columns="price").to_csv("new.csv", index=False)
-    train, predict, watched, resumed = commands_of_the_readme()
+    train, predict, watched, resumed = commands_of_the_page()
     assert cli.main([*train[1:], "--quiet"]) == 0
     capsys.readouterr()
     assert predict[-2] == ">" and cli.main(predict[1:-2]) == 0

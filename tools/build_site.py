@@ -40,14 +40,12 @@ BROUGHT = {
     "plugins/pyframe-lion/README.md": "packages/lion.md",
     "plugins/pyframe-testing/README.md": "packages/testing.md",
 }
-# The part of the README that is a page.
-TABLES = ("README.md", "## Beside others", "## The lesson", "project/beside-others.md")
 
 
-def page_of(path: str, anchor: str) -> str | None:
+def page_of(path: str) -> str | None:
     """Return the page of the site that shows a file of the repository, None if none does."""
     if path == "README.md":
-        return TABLES[3] if anchor == "#beside-others" else "index.md"
+        return "index.md"
     if path.startswith("docs/") and (ROOT / path).is_file():
         return "index.md" if path == "docs/index-page.md" else path.removeprefix("docs/")
     return BROUGHT.get(path)
@@ -64,13 +62,11 @@ def relinked(text: str, source: str, page: str) -> str:
         if "://" in path or path.startswith("mailto:") or not path:
             return found[0]
         where = os.path.normpath(PurePosixPath(source).parent / path)
-        shown = page_of(PurePosixPath(where).as_posix(), anchor)
+        shown = page_of(PurePosixPath(where).as_posix())
         if shown is None:
             if mark or not (ROOT / where).exists():
                 return found[0]  # what a block draws, or a page that is made
             return words
-        if shown == TABLES[3]:
-            anchor = ""
         there = os.path.relpath(shown, PurePosixPath(page).parent)
         return f"{mark}[{words}]({PurePosixPath(there).as_posix()}{anchor})"
 
@@ -94,9 +90,6 @@ def bring(source: Path) -> None:
         else:
             shutil.copyfile(path, target)
     pages = {(ROOT / of).read_text(encoding="utf-8"): (of, page) for of, page in BROUGHT.items()}
-    readme, begin, end, page = TABLES
-    text = (ROOT / readme).read_text(encoding="utf-8")
-    pages["#" + begin.lstrip("#") + text.partition(begin)[2].partition(end)[0]] = (readme, page)
     for text, (of, page) in pages.items():
         target = source / page
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -133,7 +126,7 @@ def build(out: Path, *, jobs: int = 2) -> Path:
     reference(source / "reference")
     drawn = [p for p in source.rglob("*.md") if "savefig(" in blocks(p.read_text("utf-8"))]
     with ThreadPoolExecutor(jobs) as pool:
-        made = pool.submit(gallery, source / "gallery", out / "examples", max(jobs - 1, 1))
+        made = pool.submit(gallery, source / "gallery", out / "examples", jobs)
         list(pool.map(draw, drawn))
         made.result()
     options = ["-W", "--keep-going", "-q", "-E", "-j", str(jobs), "-c", str(DOCS)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import subprocess
 import sys
@@ -38,8 +39,10 @@ def run(name: str, about: dict[str, Any], folder: Path) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
     command = [sys.executable, str(script), *arguments]
+    # Threads that wait for one another, of libraries beside each other, may take minutes.
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     result = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=SECONDS, check=False
+        command, cwd=folder, env=env, capture_output=True, text=True, timeout=SECONDS, check=False
     )
     if result.returncode:
         print(result.stderr, file=sys.stderr)

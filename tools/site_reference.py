@@ -51,9 +51,15 @@ def public() -> dict[str, list[str]]:
     for module, lines in surface.present()["modules"].items():
         heads = [line for line in lines if not line.startswith((" ", "@"))]
         names = [h.removeprefix("class ").removeprefix("def ") for h in heads]
-        found[module] = [n.replace("(", " ").replace(":", " ").split()[0] for n in names]
+        names = [n.replace("(", " ").replace(":", " ").split()[0] for n in names]
+        found[module] = [n for n in names if module.endswith("hookspecs") or not _is_for_python(n)]
     found["pyframe"] += [name for name in pyframe.ops.FUNCTIONS if name not in found["pyframe"]]
     return {m: list(dict.fromkeys(n for n in names)) for m, names in found.items()}
+
+
+def _is_for_python(name: str) -> bool:
+    """Return whether a name is called by Python or by the plugin manager, and by nobody else."""
+    return name.startswith(("__getattr__", "pyframe_register_"))
 
 
 def thing(module: str, name: str) -> Any:

@@ -64,6 +64,11 @@ def get(callback: Any) -> Callback:
         If the name is not registered.
     ArgumentError
         If it is no callback.
+
+    Examples
+    --------
+    >>> get("terminate_on_nan")
+    TerminateOnNaN()
     """
     if isinstance(callback, str):
         callback = registries["callbacks"].get(callback)

@@ -20,7 +20,14 @@ EVENTS = ("on_fit_start", "on_epoch_start", "on_epoch_end", "on_batch_end", "on_
 
 
 class FittingTrainer(Protocol):
-    """What the callbacks here use of the `pyframe.Trainer` that calls them, which is one."""
+    """What the callbacks here use of the `pyframe.Trainer` that calls them, which is one.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> all(hasattr(pf.Trainer, name) for name in ("model", "plan", "history"))
+    False
+    """
 
     stop_training: bool
 

@@ -105,7 +105,16 @@ def save(
 
 
 def to_bytes(architecture: Architecture, training: Callable[[], Training] | None = None) -> bytes:
-    """Return the content of a file."""
+    """Return the content of a file.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> model = pf.Sequential([pf.layers.Dense(1)], input_shape=(3,))
+    >>> same = from_bytes(to_bytes(model.architecture))
+    >>> same.kind
+    'Sequential'
+    """
     return serialize(*encode(architecture, training))
 
 
@@ -120,6 +129,14 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
         If the file is no model.
     OSError
         If it cannot be read.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> model = pf.Sequential([pf.layers.Dense(1)], input_shape=(3,))
+    >>> model.save("line.pyframe")
+    >>> describe("line.pyframe")["kind"]
+    'Sequential'
     """
     check_path(path)
     with open(path, "rb") as file:
@@ -129,7 +146,16 @@ def describe(path: str | os.PathLike[str]) -> dict[str, Any]:
 def read(
     path: str | os.PathLike[str], custom_ops: Mapping[str, type] | None = None
 ) -> Architecture:
-    """Return the model of a file; see `pyframe.load`."""
+    """Return the model of a file; see `pyframe.load`.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> model = pf.Sequential([pf.layers.Dense(1)], input_shape=(3,))
+    >>> model.save("line.pyframe")
+    >>> read("line.pyframe").layers
+    [<Dense 'dense', 4 parameters>]
+    """
     check_path(path)
     with open(path, "rb") as file:
         return _model(file, custom_ops, os.fspath(path))
@@ -144,6 +170,13 @@ def from_bytes(
     ------
     CheckpointError
         If it is no model, is damaged, is of a later format, or needs an op that is not there.
+
+    Examples
+    --------
+    >>> from_bytes(b"no model")
+    Traceback (most recent call last):
+    ...
+    pyframe.errors.CheckpointError: the data is no saved model: it does not...
     """
     return _model(io.BytesIO(data), custom_ops, source)
 
@@ -157,7 +190,16 @@ def _model(file: BinaryIO, custom_ops: Mapping[str, type] | None, source: str) -
 
 @contextmanager
 def building(source: str) -> Iterator[None]:
-    """Turn whatever odd values in a file do to the code that takes them into one kind of error."""
+    """Turn whatever odd values in a file do to the code that takes them into one kind of error.
+
+    Examples
+    --------
+    >>> with building("line.pyframe"):
+    ...     int("x")
+    Traceback (most recent call last):
+    ...
+    pyframe.errors.CheckpointError: line.pyframe does not describe a model...
+    """
     try:
         yield
     except CheckpointError:
@@ -176,6 +218,15 @@ def read_training(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[st
     ------
     CheckpointError
         If the file is damaged, or holds a model without the state of a training.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> trainer = pf.Trainer(pf.Sequential([pf.layers.Dense(1)]))
+    >>> _ = trainer.fit([[0.0], [1.0]], [0.0, 1.0], 1, verbose=0)
+    >>> trainer.save("run.pyframe")
+    >>> read_training("run.pyframe")[0]["training"]["epochs_done"]
+    1
     """
     check_path(path)
     source = os.fspath(path)
@@ -189,6 +240,13 @@ def require_training(document: Mapping[str, Any], source: str) -> dict[str, Any]
     """Return what a document says of a training, or raise `CheckpointError`.
 
     Every field of it is there and of its kind; which arrays there are is not looked at.
+
+    Examples
+    --------
+    >>> require_training({}, "line.pyframe")
+    Traceback (most recent call last):
+    ...
+    pyframe.errors.CheckpointError: line.pyframe holds a model and no...
     """
     training = document.get("training")
     if not isinstance(training, dict):

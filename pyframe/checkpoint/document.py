@@ -39,7 +39,15 @@ TRAINING = "training/"  # what the names of the arrays begin with that a model b
 
 
 class Architecture(NamedTuple):
-    """What a model is made of."""
+    """What a model is made of.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> model = pf.Sequential([pf.layers.Dense(1)], input_shape=(3,))
+    >>> model.architecture.kind
+    'Sequential'
+    """
 
     kind: str  # the name of the model's class
     inputs: list[Placeholder]
@@ -56,6 +64,11 @@ def plain_json(value: Any, what: str = "extra") -> dict[str, Any]:
     ------
     ArgumentError
         For anything else.
+
+    Examples
+    --------
+    >>> plain_json({"made": (1, 2)})
+    {'made': [1, 2]}
     """
     try:
         check_depth([value], what)
@@ -78,7 +91,13 @@ def check_depth(value: Any, what: str, most: int = MOST_DEEP) -> None:
 
 
 class Training(NamedTuple):
-    """The state of a training as a file holds it."""
+    """The state of a training as a file holds it.
+
+    Examples
+    --------
+    >>> Training({}, {}, {}).arrays
+    {}
+    """
 
     document: dict[str, Any]  # where it stands for an array, {"tensor": name}
     arrays: dict[str, Array]  # names begin with TRAINING
@@ -90,6 +109,11 @@ class LostLayer(Layer):
 
     The model computes as ever, since its graph was saved; only calling this layer anew is not
     possible.
+
+    Examples
+    --------
+    >>> LostLayer("Mine", "its package is not installed").class_name
+    'Mine'
     """
 
     is_made_anew = False
@@ -129,7 +153,13 @@ class PlainLayer(dict[str, Any]):
 
 
 def plain(value: Any) -> Any:
-    """Return an attribute as JSON can hold it, or raise `CheckpointError`."""
+    """Return an attribute as JSON can hold it, or raise `CheckpointError`.
+
+    Examples
+    --------
+    >>> plain((1, float("nan")))
+    [1, {'number': 'nan'}]
+    """
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
@@ -149,7 +179,13 @@ def plain(value: Any) -> Any:
 
 
 def restored(value: Any) -> Any:
-    """Return what `plain` was given, lists as tuples."""
+    """Return what `plain` was given, lists as tuples.
+
+    Examples
+    --------
+    >>> restored(plain((1, float("inf"))))
+    (1, inf)
+    """
     if isinstance(value, list):
         return tuple(restored(item) for item in value)
     if isinstance(value, dict):
@@ -174,6 +210,11 @@ def plain_config(config: dict[str, Any]) -> dict[str, Any] | None:
     """Return a layer's arguments as JSON can hold them; None when it cannot.
 
     Initializers have done their work once the layer is built: one that is no name is left out.
+
+    Examples
+    --------
+    >>> plain_config({"units": 3, "weight_initializer": len})
+    {'units': 3}
     """
     result = {}
     for key, value in config.items():
@@ -203,6 +244,12 @@ def paths_of(layers: Sequence[Layer]) -> dict[Layer, str]:
     """Return the paths of some layers and of all that are within them, each a different one.
 
     Two layers have the same path if each got it in a model of its own, before one that has both.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> list(paths_of([pf.layers.Dense(1), pf.layers.Dense(2)]).values())
+    ['dense', 'dense_1']
     """
     result: dict[Layer, str] = {}
     taken: set[str] = set()

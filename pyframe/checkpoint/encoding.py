@@ -240,6 +240,14 @@ def encode(
     architecture : Architecture
     training : callable, optional
         Returns the state of the training, copied.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> model = pf.Sequential([pf.layers.Dense(1)], input_shape=(3,))
+    >>> document, arrays = encode(model.architecture)
+    >>> document["kind"], list(arrays)
+    ('Sequential', ['dense/weight', 'dense/bias'])
     """
     encoder = Encoder(architecture)
     encoder.values, guards = views([*encoder.graph.parameters, *encoder.graph.states])

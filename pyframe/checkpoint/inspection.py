@@ -12,12 +12,14 @@ from typing import Any
 from pyframe.checkpoint.container import Header, read_arrays, read_header
 from pyframe.checkpoint.document import ODD, TRAINING
 from pyframe.checkpoint.writing import check_path
+from pyframe.engine.printing import table as columns
 from pyframe.errors import CheckpointError, raise_if_signalled
 from pyframe.graph.spec import describe as shape_text
 from pyframe.plugins.registry import BUILT_IN
 
 SINGULAR = {"losses": "loss"}
 WIDEST_CELL = 100  # characters of a path, kind or shape in the table
+HEADS = ("layer", "kind", "output shape", "parameters")
 
 
 def inspect(path: str | os.PathLike[str], *, verify: bool = False) -> dict[str, Any]:
@@ -208,7 +210,16 @@ def _readable(value: Any) -> Any:
 
 
 def as_text(report: Mapping[str, Any]) -> str:
-    """Return a report as a page to read."""
+    """Return a report as a page to read.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> model = pf.Sequential([pf.layers.Dense(1)], input_shape=(3,))
+    >>> model.save("line.pyframe")
+    >>> as_text(inspect("line.pyframe")).splitlines()[0]
+    'line.pyframe: Sequential, 4 parameters'
+    """
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
     arrays = report["arrays"]
     held = sum(entry["bytes"] for entry in arrays.values())
@@ -270,7 +281,7 @@ def _training_lines(report: Mapping[str, Any]) -> Iterator[str]:
 
 def table(report: Mapping[str, Any]) -> str:
     """Return the layers, their shapes and parameters as `Model.summary` does."""
-    rows = [("layer", "kind", "output shape", "parameters")]
+    rows: list[tuple[str, ...]] = [HEADS]
     for item in report["inputs"]:
         rows.append((item["name"], "input", shape_text(item["shape"]), ""))
     for layer in report["layers"]:
@@ -289,16 +300,9 @@ def _cell(text: str) -> str:
     return text if len(text) <= WIDEST_CELL else f"{text[: WIDEST_CELL - 3]}..."
 
 
-def layer_table(
-    rows: Sequence[tuple[str, str, str, str]], parameters: int, trained: int, states: int
-) -> str:
+def layer_table(rows: Sequence[tuple[str, ...]], parameters: int, trained: int, states: int) -> str:
     """Return rows of texts as a table with a line of sums; the first row is the heading."""
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
-    rule = "-" * (sum(widths) + 6)
-    lines = []
-    for *texts, count in rows:
-        padded = [text.ljust(width) for text, width in zip(texts, widths, strict=False)]
-        lines.append("  ".join([*padded, count.rjust(widths[3])]).rstrip())
+    head, rule, *lines = columns(rows, (3, 4))
     end = f"{parameters:,} parameters, {trained:,} of them trained"
     end += f"; {states:,} numbers of state" if states else ""
-    return "\n".join([lines[0], rule, *lines[1:], rule, end])
+    return "\n".join([head, rule, *lines, rule, end])

@@ -12,6 +12,7 @@ import numpy as np
 
 from pyframe import datasets, layers, optimizers, plotting
 from pyframe.engine.plan import compile
+from pyframe.engine.printing import table
 from pyframe.errors import MissingExtraError, UnknownNameError, require_extra
 from pyframe.graph.node import Parameter, Placeholder
 from pyframe.graph.spec import Array
@@ -147,7 +148,6 @@ class Demo:
         history = self.fit(task, trainer, x[train], y[train], **options)
 
         predicted = network.predict(x[test]).argmax(axis=1)
-        matrix = self.confusion(y[test], predicted)
         wrong = np.flatnonzero(predicted != y[test])
         titles = [f"{y[i]} read as {predicted[i]}" for i in wrong]
         losses = {"training loss": history["loss"], "test loss": history["val_loss"]}
@@ -155,7 +155,7 @@ class Demo:
             self.save(
                 "digits-loss.png", plotting.loss_curve(losses, title="Cross-entropy on the digits")
             ),
-            self.save("digits-confusion.png", plotting.confusion_matrix(matrix)),
+            self.save("digits-confusion.png", plotting.confusion(y[test], predicted)),
             self.save(
                 "digits-misclassified.png",
                 plotting.image_grid(
@@ -184,7 +184,7 @@ class Demo:
         wrong = np.flatnonzero(predicted != y_test)
         titles = [f"{y_test[i]} read as {predicted[i]}" for i in wrong[:24]]
         figures = {
-            "confusion": plotting.confusion_matrix(self.confusion(y_test, predicted)),
+            "confusion": plotting.confusion(y_test, predicted),
             "misclassified": plotting.image_grid(
                 x_test[wrong[:24], :, :, 0],
                 titles,
@@ -200,13 +200,6 @@ class Demo:
         self.results.append(
             Result(task, len(x), history.epochs, accuracy, history.seconds, pictures)
         )
-
-    @staticmethod
-    def confusion(true: Array, predicted: Array) -> Array:
-        """Return the confusion matrix of the digits."""
-        matrix = np.zeros((10, 10), np.int64)
-        np.add.at(matrix, (true, predicted), 1)
-        return matrix
 
     # ---- what it says ----
 
@@ -224,17 +217,7 @@ class Demo:
             )
             for r in self.results
         ]
-        widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-        right = {1, 2, 4}
-        lines = [
-            "  ".join(
-                cell.rjust(w) if i in right else cell.ljust(w)
-                for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-            for row in [head, *rows]
-        ]
-        lines.insert(1, "  ".join("-" * w for w in widths))
-        return "\n".join(lines)
+        return "\n".join(table([head, *rows], (1, 2, 4)))
 
     def kept(self) -> str:
         """Return a line that says where the pictures are."""

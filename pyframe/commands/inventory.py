@@ -8,6 +8,7 @@ from typing import Any
 
 from pyframe import plugins
 from pyframe._version import __version__
+from pyframe.engine.printing import table
 from pyframe.errors import PluginError
 from pyframe.native import core
 from pyframe.plugins.discovery import normalized
@@ -82,10 +83,7 @@ def as_table(rows: Sequence[Mapping[str, Any]]) -> str:
         provided = ", ".join(f"{len(names)} {kind}" for kind, names in row["provides"].items())
         status = f"{row['status']} ({row['phase']})" if row["phase"] else row["status"]
         cells.append((row["name"], row["version"], status, provided))
-    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
-    lines = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) for line in cells]
-    lines.insert(1, "  ".join("-" * w for w in widths))
-    return "\n".join(line.rstrip() for line in lines)
+    return "\n".join(table(cells))
 
 
 def as_page(row: Mapping[str, Any]) -> str:

@@ -9,27 +9,18 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
-Layers = Sequence[tuple[Floats, Floats]]  # weight (in, out) and bias (out,) of each layer
 
-BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # Adam, everywhere
 BATCH_NORM_EPSILON = 1e-5
 SIGMOID_OPERATIONS = 50  # of one sigmoid: a polynomial for exp, and a division
-ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
-    "relu": lambda x: np.maximum(x, 0),
-    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
-    "tanh": np.tanh,
-}
-CHECK_STEPS = 20  # after which all peers must have come to the same loss, or some more
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,46 +64,9 @@ class Workload(ABC):
         return self.batch * self.batches
 
     @property
-    def check_steps(self) -> int:
-        """The number of steps before losses are compared: whole epochs, of 20 steps or more."""
-        return self.batches * -(-CHECK_STEPS // self.batches)
-
-    @property
     @abstractmethod
     def flops(self) -> int:
         """Floating-point operations of a step, or of one prediction: those of its products."""
-
-    @property
-    @abstractmethod
-    def sizes_of_values(self) -> list[int]:
-        """The number of elements in a row of the input and of each value that a layer makes."""
-
-    @property
-    def elements(self) -> int:
-        """The number of elements of all that a step works on, Adam's averages too."""
-        parameters = self.parameters * (3 if self.optimizer == "adam" and not self.predict else 1)
-        return self.batch * sum(self.sizes_of_values) + parameters
-
-    @property
-    def parameters(self) -> int:
-        """The number of weights and biases."""
-        return sum(weight.size + bias.size for weight, bias in self.first_weights())
-
-    @property
-    def traffic(self) -> int:
-        """The bytes that a step, or a prediction, moves at least: each operand once for each use.
-
-        A prediction reads parameters and input and writes its result. A step reads the input twice,
-        writes each value, reads it for the next layer and once more for the gradients, and does the
-        same for its gradient; it reads the parameters forward and backward, writes and reads their
-        gradients, and the update reads and writes parameters and Adam's two averages. A layer whose
-        activation or normalization is not counted as a value of its own is taken to be fused.
-        """
-        inputs, *values = (self.batch * n for n in self.sizes_of_values)
-        if self.predict:
-            return 4 * (self.parameters + inputs + values[-1])
-        updated = 3 if self.optimizer == "adam" else 1
-        return 4 * (2 * inputs + 5 * sum(values) + self.parameters * (4 + 2 * updated))
 
     @abstractmethod
     def first_weights(self) -> list[tuple[Floats, Floats]]:
@@ -121,35 +75,6 @@ class Workload(ABC):
     @abstractmethod
     def data(self) -> tuple[Floats, NDArray[np.float32] | NDArray[np.int64]]:
         """Return x of (rows, ...) and y of (rows, out), or labels of (rows,)."""
-
-    @abstractmethod
-    def outputs_of(self, layers: Layers, x: Floats) -> NDArray[np.float64]:
-        """Return what a network with these weights makes of x, in float64."""
-
-    def loss_of(self, layers: Layers) -> float:
-        """Return the loss of a network with these weights over all the data, in float64."""
-        x, y = self.data()
-        outputs = self.outputs_of(layers, x)
-        if self.loss == "cross_entropy":
-            logits = outputs - outputs.max(axis=1, keepdims=True)
-            logs = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
-            return float(-logs[np.arange(len(y)), y].mean())
-        return float(np.mean((outputs - y) ** 2))
-
-    def loss_of_outputs(self, outputs: Floats) -> float:
-        """Return the L2 loss of predictions (rows, out) for the first rows of the data."""
-        return float(np.mean((outputs.astype(np.float64) - self.data()[1][: len(outputs)]) ** 2))
-
-    def write(self, folder: Path) -> None:
-        """Write data and first weights to a folder of its own within another one."""
-        own = folder / self.name
-        own.mkdir()
-        x, y = self.data()
-        np.save(own / "x.npy", x)
-        np.save(own / "y.npy", y)
-        for i, (weight, bias) in enumerate(self.first_weights()):
-            np.save(own / f"weight{i}.npy", weight)
-            np.save(own / f"bias{i}.npy", bias)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,11 +107,6 @@ class MLP(Workload):
             return self.batch * (3 * sum(products) + SIGMOID_OPERATIONS + 8)
         return self.batch * (3 * sum(products) - products[0])
 
-    @property
-    def sizes_of_values(self) -> list[int]:
-        """The number of elements in a row of the input and of each value that a layer makes."""
-        return list(self.sizes)
-
     def first_weights(self) -> list[tuple[Floats, Floats]]:
         random = np.random.default_rng(1)
         layers = []
@@ -211,14 +131,6 @@ class MLP(Workload):
             return x, y.argmax(axis=1)
         y += np.float32(0.5) * random.standard_normal(y.shape, dtype=np.float32)
         return x, y
-
-    def outputs_of(self, layers: Layers, x: Floats) -> NDArray[np.float64]:
-        h = x.astype(np.float64)
-        for i, (weight, bias) in enumerate(layers):
-            h = h @ weight.astype(np.float64) + bias
-            if i < len(layers) - 1:
-                h = ACTIVATIONS[self.hidden](h)
-        return h
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,13 +180,6 @@ class ConvNet(Workload):
                 products.append(2 * before[0] * after[0])
         return int(self.batch * (3 * sum(products) - products[0]))
 
-    @property
-    def sizes_of_values(self) -> list[int]:
-        """The number of elements in a row of the input and of each value that a layer makes."""
-        made = ("conv", "max_pool", "mean", "dense")  # the others are fused, or move nothing
-        shapes = [after for layer, _, after in self.shapes() if layer[0] in made]
-        return [math.prod(self.image), *map(math.prod, shapes)]
-
     def first_weights(self) -> list[tuple[Floats, Floats]]:
         random = np.random.default_rng(1)
         found = []
@@ -301,39 +206,6 @@ class ConvNet(Workload):
         classes = self.layers[-1][1]
         teacher = random.standard_normal((math.prod(self.image), classes), dtype=np.float32)
         return x, (x.reshape(self.rows, -1) @ teacher).argmax(axis=1)
-
-    def outputs_of(self, layers: Layers, x: Floats) -> NDArray[np.float64]:
-        """Return what the network makes of x; its batch is all of x."""
-        h: Any = x.astype(np.float64)
-        weights = iter(layers)
-        for layer, before, _ in self.shapes():
-            match layer:
-                case ("conv", kernel, _, padding):
-                    weight, bias = (np.asarray(a, np.float64) for a in next(weights))
-                    if padding == "same":
-                        low, high = (kernel - 1) // 2, kernel // 2
-                        h = np.pad(h, ((0, 0), (low, high), (low, high), (0, 0)))
-                    views = np.lib.stride_tricks.sliding_window_view(h, (kernel, kernel), (1, 2))
-                    h = np.einsum("nhwcij,ijcf->nhwf", views, weight, optimize=True) + bias
-                case ("batch_norm",):
-                    scale, offset = (np.asarray(a, np.float64) for a in next(weights))
-                    axes = tuple(range(h.ndim - 1))
-                    h = (h - h.mean(axes)) / np.sqrt(h.var(axes) + BATCH_NORM_EPSILON)
-                    h = h * scale + offset
-                case ("relu",):
-                    h = np.maximum(h, 0)
-                case ("max_pool", size):
-                    rows, columns = before[0] // size, before[1] // size
-                    h = h[:, : rows * size, : columns * size]
-                    h = h.reshape(len(h), rows, size, columns, size, -1).max((2, 4))
-                case ("mean",):
-                    h = h.mean((1, 2))
-                case ("flatten",):
-                    h = h.reshape(len(h), -1)
-                case ("dense", _):
-                    weight, bias = (np.asarray(a, np.float64) for a in next(weights))
-                    h = h @ weight + bias
-        return h  # type: ignore[no-any-return]
 
 
 def _simplechains(name: str, title: str, batch: int) -> MLP:

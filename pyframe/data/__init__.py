@@ -55,6 +55,11 @@ def as_array(values: Any, what: str) -> Array:
         For a single number, and for rows of unequal lengths.
     ArgumentError
         For missing values.
+
+    Examples
+    --------
+    >>> as_array([[1, 2]], "X").shape
+    (1, 2)
     """
     array = plain_array(values, what)
     if array.dtype.kind not in "fiub":
@@ -86,6 +91,11 @@ def check_rows(X: Any, y: Any) -> tuple[Array, Array]:  # noqa: N803
         If the numbers of rows differ.
     ArgumentError
         If there are none.
+
+    Examples
+    --------
+    >>> [a.shape for a in check_rows([[1.0], [2.0]], [0, 1])]
+    [(2, 1), (2,)]
     """
     features, targets = as_array(X, "X"), as_array(y, "y")
     if len(features) != len(targets):

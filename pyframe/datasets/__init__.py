@@ -37,6 +37,11 @@ def get(name: str) -> Callable[..., Any]:
     ------
     UnknownNameError
         If nothing has this name.
+
+    Examples
+    --------
+    >>> len(get("boston")())
+    506
     """
     loader: Callable[..., Any] = registries["datasets"].get(name)
     return loader

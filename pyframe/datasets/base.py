@@ -28,6 +28,12 @@ class Dataset:
         Source of the data, meaning of the columns, and caveats.
     image_shape : tuple of int, optional
         (height, width, channels) when each row of `data` is an image.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.datasets.load_boston()
+    <Dataset of 506 samples: data (506, 13), targets (506,)>
     """
 
     data: npt.NDArray[Any]

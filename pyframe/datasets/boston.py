@@ -80,8 +80,8 @@ def load_boston(return_X_y: bool = False) -> Any:  # noqa: N803
     """
     try:
         with FILE.open(newline="", encoding="ascii") as file:
-            names, *rows = csv.reader(file)
-        table = np.array(rows, np.float64)
+            columns = list(csv.reader(file))  # a line for each: that compresses better
+        table = np.array([values for _, *values in columns], np.float64).T
     except (OSError, ValueError) as error:
         raise_if_signalled(error)
         raise DatasetError(f"{FILE} is absent or damaged: {error}; reinstall pyframe-nn") from error
@@ -93,4 +93,4 @@ def load_boston(return_X_y: bool = False) -> Any:  # noqa: N803
     data, target = np.ascontiguousarray(table[:, :COLUMNS]), table[:, COLUMNS].copy()
     if return_X_y:
         return data, target
-    return Dataset(data, target, names[:COLUMNS], DESCRIPTION)
+    return Dataset(data, target, [name for name, *_ in columns[:COLUMNS]], DESCRIPTION)

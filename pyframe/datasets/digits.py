@@ -28,6 +28,11 @@ def load_digits() -> Dataset:
     ------
     MissingExtraError
         If scikit-learn is not installed.
+
+    Examples
+    --------
+    >>> load_digits().images.shape
+    (1797, 8, 8, 1)
     """
     found = require_extra("sklearn.datasets", "sklearn").load_digits()
     return Dataset(

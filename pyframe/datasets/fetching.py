@@ -38,6 +38,11 @@ def cache_folder() -> Path:
     ------
     DatasetError
         If there is no home folder either.
+
+    Examples
+    --------
+    >>> cache_folder().is_absolute()
+    True
     """
     if given := os.environ.get("PYFRAME_CACHE"):
         return Path(given)

@@ -42,7 +42,13 @@ recognition", Proceedings of the IEEE 86, 1998.
 
 
 class MNIST(NamedTuple):
-    """Both parts of MNIST."""
+    """Both parts of MNIST.
+
+    Examples
+    --------
+    >>> MNIST._fields
+    ('train', 'test')
+    """
 
     train: Dataset
     test: Dataset

@@ -513,6 +513,11 @@ def check_batch_size(batch_size: int | None, count: int) -> int:
     ------
     ArgumentError
         If it is no integer from 1 to `count`.
+
+    Examples
+    --------
+    >>> check_batch_size(None, 7)
+    7
     """
     if batch_size is None:
         return count

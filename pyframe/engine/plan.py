@@ -53,6 +53,13 @@ class Plan(Strict):
         Completed training steps.
     seed : int
         Of dropout and the like, when `step` is called by itself.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> x = pf.Placeholder("x", shape=(None,))
+    >>> pf.compile(pf.Sum(x)).run({x: [1.0, 2.0]}).item()
+    3.0
     """
 
     _attributes: ClassVar[dict[str, str]] = {

@@ -1,8 +1,8 @@
-"""Plans as text: the table of instructions that ``print(plan)`` shows."""
+"""Tables as text, and plans as one: the instructions that ``print(plan)`` shows."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from pyframe.engine.program import Program
 from pyframe.graph.node import Parameter
@@ -10,6 +10,19 @@ from pyframe.graph.order import Graph
 from pyframe.graph.spec import describe
 
 ROWS_SHOWN = 200  # at most; of a longer plan, the first and the last rows
+
+
+def table(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:
+    """Return rows of texts as lines, with a rule below the first; some columns are flush right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    head, *lines = (
+        "  ".join(
+            cell.rjust(width) if i in right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
+    return [head, "  ".join("-" * width for width in widths), *lines]
 
 
 def plan_table(
@@ -22,22 +35,17 @@ def plan_table(
     if program is None:
         nodes = "\n".join(f"  {name}: {node!r}" for node, name in graph.names.items())
         return f"{head}\nNothing has been fed yet; the nodes are\n{nodes}"
-    table = [("#", "node", "kernel", "inputs", "outputs", "bytes")]
+    rows = [("#", "node", "kernel", "inputs", "outputs", "bytes")]
     for i, row in enumerate(program.rows):
         inputs = " ".join("-" if v < 0 else describe(program.specs[v].shape) for v in row.inputs)
         outputs = " ".join(describe(program.specs[v].shape) for v in row.outputs)
         size = sum(program.bytes[v] for v in row.outputs)
         mark = ">" if i == program.update_at else " "
-        table.append((f"{mark}{i}", row.label, row.kernel, inputs, outputs, f"{size:,}"))
-    if len(table) > ROWS_SHOWN + 1:
+        rows.append((f"{mark}{i}", row.label, row.kernel, inputs, outputs, f"{size:,}"))
+    if len(rows) > ROWS_SHOWN + 1:
         half = ROWS_SHOWN // 2
-        table = [*table[: half + 1], ("...", "", "", "", "", ""), *table[-half:]]
-    widths = [max(len(line[c]) for line in table) for c in range(6)]
-    lines = []
-    for line in table:
-        cells = [cell.ljust(width) for cell, width in zip(line[:5], widths, strict=False)]
-        lines.append("  ".join([*cells, line[5].rjust(widths[5])]).rstrip())
-    lines.insert(1, "  ".join("-" * width for width in widths))
+        rows = [*rows[: half + 1], ("...", "", "", "", "", ""), *rows[-half:]]
+    lines = table(rows, [5])
     note = "; the update begins at >" if program.update_at >= 0 else ""
     lines.append(
         f"{len(program):,} instructions; arena {program.arena_bytes:,} bytes{note}",

@@ -14,6 +14,7 @@ import numpy as np
 
 from pyframe.engine.engine import Engine
 from pyframe.engine.execution import handle
+from pyframe.engine.printing import table
 from pyframe.engine.program import BLOCK, LANE, NOWHERE, TILE, Context, Program, Row
 from pyframe.errors import ArgumentError, check_integer
 from pyframe.graph.node import Value
@@ -317,21 +318,13 @@ class Profile(Sequence[Record]):
 
     def __str__(self) -> str:
         head = ("node", "kernel", "shapes", "µs", "%", "GFLOP/s", "GB/s", "bound", "of peak")
-        table: list[tuple[str, ...]] = [head]
+        rows: list[tuple[str, ...]] = [head]
         for r in self.records:
             part = 100 * r.seconds / self.seconds if self.seconds else 0.0
             time_, *rates = _rates(r)
             cells = (r.label, r.kernel, r.shapes, time_, f"{part:.1f}", *rates)
-            table.append((*cells, r.bound, _percent(r)))
-        widths = [max(len(line[c]) for line in table) for c in range(len(head))]
-        lines = []
-        for line in table:
-            padded = [
-                cell.ljust(w) if c < 3 or c == 7 else cell.rjust(w)
-                for c, (cell, w) in enumerate(zip(line, widths, strict=True))
-            ]
-            lines.append("  ".join(padded).rstrip())
-        lines.insert(1, "  ".join("-" * w for w in widths))
+            rows.append((*cells, r.bound, _percent(r)))
+        lines = table(rows, (3, 4, 5, 6, 8))
         flops, size = sum(r.flops for r in self.records), sum(r.bytes for r in self.records)
         rest = self.total_seconds - self.seconds
         lines.append(

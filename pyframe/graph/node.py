@@ -72,6 +72,12 @@ class Value:
     """Output `index` of `node`; what the inputs of other nodes refer to.
 
     A `Node` is its own output 0; the others are an `Output`.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> (pf.Placeholder("x", shape=(None, 3)) + 1.0).shape
+    (None, 3)
     """
 
     __slots__ = ()
@@ -542,6 +548,12 @@ class Constant(Leaf):
     value : array_like
     dtype : optional
         float32 unless given (int64 for integer arrays of labels must be asked for).
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.compile(pf.Constant([1.0, 2.0]) + 1.0).run({})
+    array([2., 3.], dtype=float32)
     """
 
     __slots__ = ("array",)
@@ -821,6 +833,12 @@ class State(Parameter):
         True keeps it as it is: an op whose states are all frozen computes in training what it
         computes otherwise. May be set later; it counts as the `trainable` of a parameter does, and
         a layer sets it together with that.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.State([0.0], "mean").trainable
+    False
     """
 
     __slots__ = ("_frozen",)

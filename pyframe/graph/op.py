@@ -28,7 +28,14 @@ from pyframe.native.core import MAX_NDIM
 
 
 class Case(NamedTuple):
-    """One call of an op for a test: arrays of its inputs (None: absent), and its attributes."""
+    """One call of an op for a test: arrays of its inputs (None: absent), and its attributes.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.Case(([1.0],)).attributes
+    {}
+    """
 
     inputs: tuple[Array | None, ...]
     attributes: dict[str, Any] = {}
@@ -44,6 +51,12 @@ class Rows(NamedTuple):
         Which inputs are read row by row; of the others every row needs all.
     outputs : tuple of bool
         Which outputs have a row for each row; the others are sums over the rows.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.Rows((True, False), (True,)).inputs
+    (True, False)
     """
 
     inputs: tuple[bool, ...]
@@ -111,6 +124,12 @@ class Op(Node):
       front of it are drawn with He's variance, which keeps the size of the signal.
     - `listed_in`: "losses" or "metrics" for a built-in one that is picked by name among those, too;
       `aliases` are its other names there.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.Relu.op, pf.Relu.kernel, pf.Relu.differentiable
+    ('relu', 'relu', True)
     """
 
     rectifies: ClassVar[bool] = False

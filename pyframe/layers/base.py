@@ -635,6 +635,11 @@ def activation_function(activation: Any) -> Callable[[Value], Value] | None:
         If no op has this name.
     ArgumentError
         If the op takes more than one input.
+
+    Examples
+    --------
+    >>> activation_function("relu").op
+    'relu'
     """
     if activation is None:
         return None

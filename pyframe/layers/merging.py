@@ -64,7 +64,15 @@ class Add(Merge):
 
 
 class Subtract(Merge):
-    """y = a - b, element by element."""
+    """y = a - b, element by element.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> x = pf.Placeholder("x", shape=(None, 8))
+    >>> pf.layers.Subtract()(x, pf.layers.Dense(8)(x)).shape
+    (None, 8)
+    """
 
     _attributes = Layer._attributes
 
@@ -82,7 +90,15 @@ class Subtract(Merge):
 
 
 class Multiply(Merge):
-    """y = a b ..., element by element."""
+    """y = a b ..., element by element.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> x = pf.Placeholder("x", shape=(None, 8))
+    >>> pf.layers.Multiply()(x, pf.layers.Dense(8)(x)).shape
+    (None, 8)
+    """
 
     _attributes = Layer._attributes
 
@@ -91,7 +107,15 @@ class Multiply(Merge):
 
 
 class Average(Merge):
-    """y = (a + b + ...) / n, element by element."""
+    """y = (a + b + ...) / n, element by element.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> x = pf.Placeholder("x", shape=(None, 8))
+    >>> pf.layers.Average()(x, pf.layers.Dense(8)(x)).shape
+    (None, 8)
+    """
 
     _attributes = Layer._attributes
 
@@ -103,7 +127,15 @@ class Average(Merge):
 
 
 class Maximum(Merge):
-    """y = max(a, b, ...), element by element."""
+    """y = max(a, b, ...), element by element.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> x = pf.Placeholder("x", shape=(None, 8))
+    >>> pf.layers.Maximum()(x, pf.layers.Dense(8)(x)).shape
+    (None, 8)
+    """
 
     _attributes = Layer._attributes
 
@@ -112,7 +144,15 @@ class Maximum(Merge):
 
 
 class Dot(Merge):
-    """y = sum_c a_c b_c, along the last axis: (n, ..., c) and the same give (n, ...)."""
+    """y = sum_c a_c b_c, along the last axis: (n, ..., c) and the same give (n, ...).
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> x = pf.Placeholder("x", shape=(None, 8))
+    >>> pf.layers.Dot()(x, pf.layers.Dense(8)(x)).shape
+    (None,)
+    """
 
     _attributes = Layer._attributes
 

@@ -11,7 +11,6 @@ import numpy as np
 
 from pyframe import checkpoint
 from pyframe.checkpoint import Architecture
-from pyframe.checkpoint.inspection import layer_table
 from pyframe.data.batches import gives_batches, inputs_of
 from pyframe.engine.batches import FEW_BYTES
 from pyframe.engine.placement import views
@@ -45,6 +44,7 @@ from pyframe.layers.base import (
     unused_name,
 )
 from pyframe.model.prediction import joined, predicted
+from pyframe.model.summary import Summary, summarized
 from pyframe.native.building import building
 from pyframe.native.guards import hold_all
 from pyframe.outcomes import Outcome
@@ -289,27 +289,43 @@ class Model(LayerLike, Strict):
             self.extra,
         )
 
-    def summary(self) -> str:
-        """Return a table of the layers: name, kind, output shape, number of parameters."""
-        parameters = self.parameters
-        rows = [("layer", "kind", "output shape", "parameters")]
-        for placeholder in self._inputs:
-            rows.append((self.graph.names[placeholder], "input", describe(placeholder.shape), ""))
-        seen: set[Parameter] = set()
-        for layer in self.layers:
-            own = [p for p in layer.parameters if p not in seen]
-            seen.update(own)
-            kind = type(layer).__name__
-            rows.append(
-                (layer.path, kind, describe(layer.output_shape), f"{sum(p.size for p in own):,}")
-            )
-        for parameter in parameters:
-            if parameter not in seen:
-                name = self.graph.names[parameter]
-                rows.append((name, "parameter", describe(parameter.shape), f"{parameter.size:,}"))
-        total = sum(p.size for p in parameters)
-        trained = sum(p.size for p in parameters if p.trainable)
-        return layer_table(rows, total, trained, sum(s.size for s in self.states))
+    def summary(self, shape: Any = None, *, batch_size: int = 1) -> Summary:
+        """Return a table of the layers, and what a forward pass of the model costs.
+
+        Parameters
+        ----------
+        shape : tuple of int, optional
+            Of a sample, without the batch: for a `Sequential` that has seen no data, which stays as
+            it is, and for extents that are open. For several inputs a list, or a dict by name.
+        batch_size : int, default 1
+            The rows that operations and memory are for: 1 is a single sample.
+
+        Returns
+        -------
+        Summary
+            The text to print. Operations count a multiply-add as two, and are what each op says of
+            itself (`Op.flops`). Values are those of all layers, as training keeps them.
+
+        Raises
+        ------
+        GraphError
+            If it has seen no data and there is no `shape`.
+        ShapeError
+            If it does not take samples of the shape.
+
+        Examples
+        --------
+        >>> import pyframe as pf
+        >>> model = pf.Sequential([pf.layers.Dense(64, "relu"), pf.layers.Dense(1)])
+        >>> model.summary((13,), batch_size=32).operations
+        61472
+        """
+        return summarized(self.for_shape(shape), shape, batch_size)
+
+    def for_shape(self, shape: Any) -> Model:
+        """Return the model if it is built, and otherwise a copy that is, for samples of a shape."""
+        assert self.graph
+        return self
 
     def __repr__(self) -> str:
         if not self.built:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
@@ -51,13 +52,14 @@ class Sequential(Model):
     ...     [pf.layers.Dense(64, activation="relu"), pf.layers.Dense(1)], input_shape=(13,)
     ... )
     >>> print(model.summary())
-    layer    kind   output shape  parameters
-    ----------------------------------------
+    layer    kind   output shape  parameters  operations
+    -------  -----  ------------  ----------  ----------
     x        input  (?, 13)
-    dense    Dense  (?, 64)              896
-    dense_1  Dense  (?, 1)                65
-    ----------------------------------------
+    dense    Dense  (?, 64)              896       1,792
+    dense_1  Dense  (?, 1)                65         129
+    -------  -----  ------------  ----------  ----------
     961 parameters, 961 of them trained
+    3,844 bytes of parameters; a batch of 1: 516 bytes of values, 1,921 operations
     """
 
     _attributes: ClassVar[dict[str, str]] = {
@@ -141,6 +143,11 @@ class Sequential(Model):
             except BaseException:
                 vars(self).update(before)
                 raise
+
+    def for_shape(self, shape: Any) -> Model:
+        if shape is None or self.built:
+            return super().for_shape(shape)
+        return Sequential(copy.deepcopy(self._layers), input_shape=shape, dtype=self.dtype)
 
     is_made_anew = True
 

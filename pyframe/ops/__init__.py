@@ -93,7 +93,13 @@ FUNCTIONS = {function.__name__: function for function in arrangement.FUNCTIONS}
 
 
 def listed_in(kind: str) -> dict[str, type[Op] | Composite]:
-    """Return what of it is in another registry, too: "losses" or "metrics"."""
+    """Return what of it is in another registry, too: "losses" or "metrics".
+
+    Examples
+    --------
+    >>> sorted(listed_in("losses"))[:2]
+    ['binary_cross_entropy', 'binary_focal_loss']
+    """
     return {name: cls for name, cls in pyframe_register_ops().items() if cls.listed_in == kind}
 
 

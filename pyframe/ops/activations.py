@@ -113,6 +113,12 @@ class LeakyRelu(ElementwiseOp):
     References
     ----------
     Maas, Hannun, Ng, "Rectifier nonlinearities improve neural network acoustic models", 2013.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.compile(pf.LeakyRelu(pf.Constant([-1.0, 2.0]))).run({})
+    array([-0.01,  2.  ], dtype=float32)
     """
 
     op = "leaky_relu"
@@ -168,6 +174,12 @@ class Elu(ElementwiseOp):
     ----------
     Clevert, Unterthiner, Hochreiter, "Fast and accurate deep network learning by exponential
     linear units", 2016, equation 16.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.compile(pf.Elu(pf.Constant([-1.0, 2.0]))).run({})
+    array([-0.63212055,  2.        ], dtype=float32)
     """
 
     op = "elu"
@@ -280,6 +292,12 @@ class Tanh(SlopeOp):
     Node with two outputs
         y and its derivative 1 - y^2, both of the shape of x. The node itself stands for y; the
         derivative gets no gradient.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.compile(pf.Tanh(pf.Constant([-1.0, 2.0]))).run({})
+    array([-0.7615942,  0.9640276], dtype=float32)
     """
 
     op = "tanh"
@@ -315,6 +333,12 @@ class Softplus(ElementwiseOp):
     References
     ----------
     Dugas et al., "Incorporating second-order functional knowledge for better option pricing", 2001.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.compile(pf.Softplus(pf.Constant([-1.0, 2.0]))).run({})
+    array([0.3132617, 2.126928 ], dtype=float32)
     """
 
     op = "softplus"
@@ -351,6 +375,12 @@ class Silu(ElementwiseOp):
     ----------
     Elfwing, Uchibe, Doya, "Sigmoid-weighted linear units for neural network function approximation
     in reinforcement learning", 2018.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.compile(pf.Silu(pf.Constant([-1.0, 2.0]))).run({})
+    array([-0.26894143,  1.761594  ], dtype=float32)
     """
 
     op = "silu"
@@ -396,6 +426,12 @@ class Gelu(ElementwiseOp):
     References
     ----------
     Hendrycks, Gimpel, "Gaussian error linear units (GELUs)", 2016, section 2.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.compile(pf.Gelu(pf.Constant([-1.0, 2.0]))).run({})
+    array([-0.15865526,  1.9544997 ], dtype=float32)
     """
 
     op = "gelu"

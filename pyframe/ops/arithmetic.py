@@ -114,7 +114,14 @@ class Add(BinaryOp):
 
 
 class Sub(BinaryOp):
-    """y = a - b; see `Add`."""
+    """y = a - b; see `Add`.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.compile(pf.Constant([6.0, 8.0]) - 2.0).run({})
+    array([4., 6.], dtype=float32)
+    """
 
     op = "sub"
     exact_on_integers = True
@@ -130,7 +137,14 @@ class Sub(BinaryOp):
 
 
 class Mul(BinaryOp):
-    """y = a b, element by element; see `Add`."""
+    """y = a b, element by element; see `Add`.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.compile(pf.Constant([6.0, 8.0]) * 2.0).run({})
+    array([12., 16.], dtype=float32)
+    """
 
     op = "mul"
     exact_on_integers = True
@@ -146,7 +160,14 @@ class Mul(BinaryOp):
 
 
 class Div(BinaryOp):
-    """y = a / b; division by zero gives infinity or NaN, as in IEEE 754. See `Add`."""
+    """y = a / b; division by zero gives infinity or NaN, as in IEEE 754. See `Add`.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.compile(pf.Constant([6.0, 8.0]) / 2.0).run({})
+    array([3., 4.], dtype=float32)
+    """
 
     op = "div"
 
@@ -173,6 +194,12 @@ class Maximum(BinaryOp):
 
     Where both are equal, each gets half of the gradient, as in PyTorch: the mean of the two
     one-sided derivatives.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.compile(pf.Maximum(pf.Constant([1.0, 5.0]), pf.Constant(3.0))).run({})
+    array([3., 5.], dtype=float32)
     """
 
     op = "maximum"
@@ -237,7 +264,14 @@ def distinct_pair(draw: Any, a: tuple[int, ...], b: tuple[int, ...]) -> tuple[An
 
 
 class Neg(ElementwiseOp):
-    """y = -x."""
+    """y = -x.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.compile(pf.Neg(pf.Constant([-1.0, 2.0]))).run({})
+    array([ 1., -2.], dtype=float32)
+    """
 
     op = "neg"
     exact_on_integers = True
@@ -251,7 +285,14 @@ class Neg(ElementwiseOp):
 
 
 class Abs(ElementwiseOp):
-    """y = |x|; its derivative at 0 is taken as 0."""
+    """y = |x|; its derivative at 0 is taken as 0.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.compile(pf.Abs(pf.Constant([-1.0, 2.0]))).run({})
+    array([1., 2.], dtype=float32)
+    """
 
     op = "abs"
     exact_on_integers = True
@@ -277,7 +318,14 @@ class AbsGrad(ElementwiseGrad):
 
 
 class Square(ElementwiseOp):
-    """y = x^2."""
+    """y = x^2.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.compile(pf.Square(pf.Constant([4.0, 9.0]))).run({})
+    array([16., 81.], dtype=float32)
+    """
 
     op = "square"
     exact_on_integers = True
@@ -303,7 +351,14 @@ class SquareGrad(ElementwiseGrad):
 
 
 class Sqrt(ElementwiseOp):
-    """y = sqrt(x); NaN for negative x, and an infinite gradient at 0."""
+    """y = sqrt(x); NaN for negative x, and an infinite gradient at 0.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.compile(pf.Sqrt(pf.Constant([4.0, 9.0]))).run({})
+    array([2., 3.], dtype=float32)
+    """
 
     op = "sqrt"
 
@@ -333,7 +388,14 @@ class SqrtGrad(ElementwiseGrad):
 
 
 class Exp(ElementwiseOp):
-    """y = exp(x)."""
+    """y = exp(x).
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.compile(pf.Exp(pf.Constant([0.0, 1.0]))).run({})
+    array([1.       , 2.7182817], dtype=float32)
+    """
 
     op = "exp"
 
@@ -347,7 +409,14 @@ class Exp(ElementwiseOp):
 
 
 class Log(ElementwiseOp):
-    """y = log(x), the natural logarithm; -infinity at 0, NaN below."""
+    """y = log(x), the natural logarithm; -infinity at 0, NaN below.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.compile(pf.Log(pf.Constant([1.0, 2.0]))).run({})
+    array([0.       , 0.6931472], dtype=float32)
+    """
 
     op = "log"
 
@@ -419,6 +488,12 @@ class AddN(Op):
     ----------
     *values : Value
         One or more values, all of one shape.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.compile(pf.AddN(*[pf.Constant([1.0, 2.0])] * 3)).run({})
+    array([3., 6.], dtype=float32)
     """
 
     op = "add_n"
@@ -466,7 +541,14 @@ class AddN(Op):
 
 
 class Copy(ElementwiseOp):
-    """y = x, in memory of its own."""
+    """y = x, in memory of its own.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.compile(pf.Copy(pf.Constant([1.0, 2.0]))).run({})
+    array([1., 2.], dtype=float32)
+    """
 
     op = "copy"
     exact_on_integers = True

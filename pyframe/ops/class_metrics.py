@@ -241,6 +241,13 @@ class BinaryConfusionMatrix(ElementMetric):
     -------
     Value of float64, shape (4,)
         `finalize` gives the matrix (2, 2): rows are true classes, columns predicted ones.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> y, p = pf.Constant([0.0, 1.0]), pf.Constant([0.2, 0.9])
+    >>> pf.compile(pf.BinaryConfusionMatrix(y, p)).run({})
+    array([0., 1., 0., 1.])
     """
 
     op = "binary_confusion_matrix"
@@ -344,6 +351,13 @@ class CalibrationBins(LabelMetric):
     -------
     Value of float64, shape (3 bins,)
         `finalize` gives sum_b |sum_b w p - sum_b w [right]| / sum w, the calibration error.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> y, p = pf.Constant([1], dtype="int64"), pf.Constant([[0.2, 0.8]])
+    >>> pf.compile(pf.CalibrationBins(y, p, bins=2)).run({}).shape
+    (6,)
     """
 
     op = "calibration_bins"

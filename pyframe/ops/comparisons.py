@@ -88,35 +88,70 @@ class Greater(Comparison):
 
 
 class GreaterEqual(Comparison):
-    """y = 1 where a >= b, else 0; see `Greater`."""
+    """y = 1 where a >= b, else 0; see `Greater`.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.compile(pf.Constant([1.0, 2.0, 3.0]) >= 2.0).run({})
+    array([0., 1., 1.], dtype=float32)
+    """
 
     op, kernel = "greater_equal", "compare"
     table, relation = (0, 1, 1, 0), np.greater_equal
 
 
 class Less(Comparison):
-    """y = 1 where a < b, else 0; see `Greater`."""
+    """y = 1 where a < b, else 0; see `Greater`.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.compile(pf.Constant([1.0, 2.0, 3.0]) < 2.0).run({})
+    array([1., 0., 0.], dtype=float32)
+    """
 
     op, kernel = "less", "compare"
     table, relation = (1, 0, 0, 0), np.less
 
 
 class LessEqual(Comparison):
-    """y = 1 where a <= b, else 0; see `Greater`."""
+    """y = 1 where a <= b, else 0; see `Greater`.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.compile(pf.Constant([1.0, 2.0, 3.0]) <= 2.0).run({})
+    array([1., 1., 0.], dtype=float32)
+    """
 
     op, kernel = "less_equal", "compare"
     table, relation = (1, 1, 0, 0), np.less_equal
 
 
 class Equal(Comparison):
-    """y = 1 where a = b, else 0; see `Greater`. ``a == b`` asks whether both are one node."""
+    """y = 1 where a = b, else 0; see `Greater`. ``a == b`` asks whether both are one node.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.compile(pf.Equal(pf.Constant([1.0, 2.0]), pf.Constant([1.0, 3.0]))).run({})
+    array([1., 0.], dtype=float32)
+    """
 
     op, kernel = "equal", "compare"
     table, relation = (0, 1, 0, 0), np.equal
 
 
 class NotEqual(Comparison):
-    """y = 1 where a and b differ, NaN from everything, else 0; see `Greater`."""
+    """y = 1 where a and b differ, NaN from everything, else 0; see `Greater`.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.compile(pf.NotEqual(pf.Constant([1.0, 2.0]), pf.Constant([1.0, 3.0]))).run({})
+    array([0., 1.], dtype=float32)
+    """
 
     op, kernel = "not_equal", "compare"
     table, relation = (1, 0, 1, 1), np.not_equal

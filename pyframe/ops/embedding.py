@@ -233,6 +233,14 @@ class EmbeddingGradRows(Lookup):
     The indices, n in all, give n rows. Where one occurs first is its sum over all look-ups, first
     over each, in the order of the batch, then over these, as `AddN` adds: the rows have the bits of
     the dense gradient. The rows of other occurrences, and of the padding, are 0.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> table, dy = pf.Constant([[0.0]] * 4), pf.Constant([[1.0], [2.0]])
+    >>> rows = pf.EmbeddingGradRows(table, dy, pf.Constant([3, 3], dtype="int64"))
+    >>> pf.compile(rows).run({}).ravel()
+    array([3., 0.], dtype=float32)
     """
 
     op = "embedding_grad_rows"

@@ -354,6 +354,13 @@ class LabelWeight(Op):
         If the table is no vector.
     LabelError
         When a label is not below the number of classes, and not `ignore_index`, at each run.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> y = pf.Constant([1, 0], dtype="int64")
+    >>> pf.compile(pf.LabelWeight(y, pf.Constant([0.2, 0.9]))).run({})
+    array([0.9, 0.2], dtype=float32)
     """
 
     op = "label_weight"

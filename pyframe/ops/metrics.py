@@ -233,6 +233,12 @@ class Mse(Ratio, ElementMetric):
     -------
     Value of float64, shape (2,)
         The two sums of the formula.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.compile(pf.Mse(pf.Constant([[1.0]]), pf.Constant([[3.0]]))).run({})
+    array([4., 1.])
     """
 
     op = "mse"

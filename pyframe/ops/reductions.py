@@ -222,7 +222,14 @@ class SumGrad(ReductionGrad):
 
 
 class Mean(Reduction):
-    """y = the mean of x over some axes; NaN over none. The arguments are those of `Sum`."""
+    """y = the mean of x over some axes; NaN over none. The arguments are those of `Sum`.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.compile(pf.Mean(pf.Constant([[1.0, 2.0], [3.0, 6.0]]), axis=1)).run({})
+    array([1.5, 4.5], dtype=float32)
+    """
 
     op = "mean"
 
@@ -268,6 +275,12 @@ class Max(Reduction):
     ------
     ShapeError
         If x has no such axis, or an axis is empty: there is no maximum of nothing.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.compile(pf.Max(pf.Constant([[1.0, 2.0], [3.0, 6.0]]), axis=1)).run({})
+    array([2., 6.], dtype=float32)
     """
 
     op = "max"
@@ -392,6 +405,12 @@ class SumTo(Op):
     dy : Value
     like : Value
         A value whose shape broadcasts to that of dy; only the shape is used.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.compile(pf.SumTo(pf.Constant([[1.0, 2.0], [3.0, 6.0]]), pf.Constant([0.0]))).run({})
+    array([12.], dtype=float32)
     """
 
     op = "sum_to"

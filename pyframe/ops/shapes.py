@@ -155,7 +155,15 @@ class Flatten(Reshaped):
 
 
 class ReshapeLike(Reshaped):
-    """dx = dy in the shape of `like`; only the shape of `like` is used."""
+    """dx = dy in the shape of `like`; only the shape of `like` is used.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.compile(pf.ReshapeLike(pf.Constant([1.0, 2.0]), pf.Constant([[0.0], [0.0]]))).run({})
+    array([[1.],
+           [2.]], dtype=float32)
+    """
 
     op = "reshape_like"
     kernel = "copy"

@@ -38,6 +38,11 @@ class Call(NamedTuple):
     `skips_zeros` says of an element-wise call that it leaves an element as it is, states included,
     whose gradient is 0. Then it is called on the rows of a table that were used, and on no others.
     `lazy` has it called on these alone although it would change others.
+
+    Examples
+    --------
+    >>> Call("sgd", ("gradients",), ("parameters",)).operations
+    1
     """
 
     kernel: str
@@ -519,6 +524,12 @@ def get(optimizer: Any) -> Any:
         If the name is not registered.
     ArgumentError
         If it is none of these.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.optimizers.get("sgd")
+    SGD(learning_rate=0.01)
     """
     if isinstance(optimizer, Optimizer):
         return optimizer
@@ -540,7 +551,14 @@ def get(optimizer: Any) -> Any:
 
 
 def from_config(config: Mapping[str, Any]) -> Optimizer:
-    """Return the optimizer that `Optimizer.config` described."""
+    """Return the optimizer that `Optimizer.config` described.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.optimizers.from_config(pf.optimizers.SGD(0.1).config())
+    SGD(learning_rate=0.1)
+    """
     arguments = dict(config)
     made: Optimizer = registries["optimizers"].get(arguments.pop("name", ""))(**arguments)
     return made

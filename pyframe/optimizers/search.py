@@ -20,7 +20,14 @@ from pyframe.optimizers.base import Call, Optimizer
 
 
 class Search(Optimizer):
-    """The base of the searches: no gradients, a candidate, and the best loss."""
+    """The base of the searches: no gradients, a candidate, and the best loss.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.optimizers.Search.needs_gradients
+    False
+    """
 
     needs_gradients = False
     proposes = True

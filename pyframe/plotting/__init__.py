@@ -9,6 +9,7 @@ from pyframe.plotting.charts import (
     confusion_matrix,
     curves,
     gradient_norms,
+    history,
     image_grid,
     learning_rate_finder,
     loss_curve,
@@ -28,6 +29,7 @@ from pyframe.plotting.learned import (
     roc,
     weights,
 )
+from pyframe.plotting.models import model
 from pyframe.plotting.roofline import roofline
 from pyframe.plotting.stepper import Page, stepper
 
@@ -48,10 +50,12 @@ __all__ = [
     "gradient_flow",
     "gradient_norms",
     "graph_layout",
+    "history",
     "image_grid",
     "learning_rate_finder",
     "loss_curve",
     "loss_surface",
+    "model",
     "roc",
     "roofline",
     "scatter_with_line",

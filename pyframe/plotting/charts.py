@@ -153,17 +153,96 @@ def loss_curve(
     figure = new_figure(7, 4.2)
     axes = figure.add_subplot()
     everything = np.concatenate([np.ravel(np.asarray(table[n], float)) for n in chosen])
-    positive = everything[np.isfinite(everything)]
     for name, color in zip(chosen, LINES * 9, strict=False):
         values = np.ravel(np.asarray(table[name], float))
         axes.plot(np.arange(1, len(values) + 1), values, color=color, linewidth=1.8, label=name)
-    if log is None:
-        log = bool(positive.size and positive.min() > 0 and positive.max() > 30 * positive.min())
-    if log:
+    if _spans_much(everything) if log is None else log:
         axes.set_yscale("log")
     finish(axes, title, x_label, y_label)
     if len(chosen) > 1:
         axes.legend(frameon=False)
+    return figure
+
+
+def _spans_much(values: Array) -> bool:
+    """Return whether values are better seen on a logarithmic axis."""
+    known = values[np.isfinite(values)]
+    return bool(known.size and known.min() > 0 and known.max() > 30 * known.min())
+
+
+def history(
+    history: Mapping[str, Any],
+    names: Sequence[str] | None = None,
+    *,
+    monitor: str = "val_loss",
+    mode: str = "min",
+    title: str = "",
+) -> Figure:
+    """Draw a training: losses and metrics, those of validation dashed, with the best epoch marked.
+
+    Parameters
+    ----------
+    history : History or dict of str to list
+        As `Trainer.fit` returns it.
+    names : list of str, optional
+        What to draw, without "val_"; default: all that are numbers.
+    monitor : str, default "val_loss"
+        What is best at the best epoch; ``val_loss`` means ``loss`` if nothing was validated.
+    mode : {"min", "max"}, default "min"
+        Whether the best is the least or the greatest.
+    title : str
+
+    Returns
+    -------
+    Figure
+        A picture for each loss or metric; a loss of a wide range has a logarithmic axis.
+
+    Raises
+    ------
+    ArgumentError
+        If there is no such name, no epoch, or another mode.
+
+    Examples
+    --------
+    >>> figure = history({"loss": [3.0, 2.0, 1.5], "val_loss": [3.5, 2.4, 2.5], "mae": [2, 1, 1]})
+    >>> [axes.get_title() for axes in figure.axes], figure.axes[0].lines[2].get_label()
+    (['loss', 'mae'], 'best epoch: 2')
+    """
+    table = {n: np.asarray(v, float) for n, v in history.items() if np.ndim(v) == 1}
+    chosen = dict.fromkeys(n.removeprefix("val_") for n in names or table)
+    if monitor == "val_loss" and monitor not in table:
+        monitor = "loss"
+    for name in (monitor, *chosen):
+        if not np.size(table.get(name, ())):
+            raise ArgumentError(f"the history has no epoch of {name!r}; it has {', '.join(table)}")
+    if mode not in ("min", "max"):
+        raise ArgumentError(f"mode={mode!r}; use 'min' or 'max'")
+    first = 1 + getattr(history, "first_epoch", 0)
+    worst, find = (np.inf, np.argmin) if mode == "min" else (-np.inf, np.argmax)
+    best = int(find(np.where(np.isnan(table[monitor]), worst, table[monitor])))
+    columns = min(len(chosen), 3)
+    rows = -(-len(chosen) // columns)
+    figure = new_figure(4.3 * columns + 1.2, 3.4 * rows)
+    for i, name in enumerate(chosen):
+        axes = figure.add_subplot(rows, columns, i + 1)
+        drawn = [(n, *look) for n, *look in ((name, "-", LINES[1]), (f"val_{name}", "--", LINES[0]))
+                 if n in table]  # fmt: skip
+        for one, style, color in drawn:
+            epochs = first + np.arange(len(table[one]))
+            label = "validation" if one != name else "training"
+            axes.plot(epochs, table[one], style, color=color, linewidth=1.8, label=label)
+        axes.axvline(first + best, color=DATA, linestyle=":", label=f"best epoch: {first + best}")
+        axes.plot(epochs[best : best + 1], table[one][best : best + 1], "o", color=color)
+        if name.endswith("loss") and _spans_much(np.concatenate([table[n] for n, *_ in drawn])):
+            axes.set_yscale("log")
+        axes.xaxis.set_major_locator(
+            require_extra("matplotlib.ticker", "plot").MaxNLocator(integer=True)
+        )
+        finish(axes, name, "epoch", "")
+    every = max((axes.get_legend_handles_labels() for axes in figure.axes), key=lambda h: len(h[0]))
+    figure.legend(*every, loc="outside lower center", ncols=3, frameon=False)
+    if title:
+        figure.suptitle(title)
     return figure
 
 
@@ -333,7 +412,7 @@ def confusion_matrix(matrix: Any, names: Sequence[str] | None = None) -> Figure:
                 ha="center",
                 va="center",
                 fontsize=9,
-                color="white" if dark else "#333333" if counts[i, j] else "#c8c8c8",
+                color="white" if dark else "#333333" if counts[i, j] else "#767676",
             )
     axes.set_xticks(range(classes), labels)
     axes.set_yticks(range(classes), labels)

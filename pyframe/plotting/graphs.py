@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from pyframe.graph.order import Graph, input_nodes
 from pyframe.graph.spec import FLOAT32, Spec
 from pyframe.lesson import toplogic
 from pyframe.model import Model
-from pyframe.plotting.layout import Box, Layout, layered
+from pyframe.plotting.layout import Box, Layout, Point, layered
 from pyframe.training.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def draw_graph(
     if plan is not None and (values or gradients):
         notes = {node: _note(plan, node, values, gradients) for node in order}
     layout = _layout(whole, order, notes)
-    sheet = _Sheet(layout, 1, title, _legend_of_kinds(order), values, gradients)
+    sheet = Sheet(layout, 1, title, _legend_of_kinds(order), values, gradients)
     colors = {node: _kind_color(node) for node in order}
     _draw(sheet.panel(0, ""), whole, layout, colors, notes)
     return sheet.figure
@@ -139,6 +140,14 @@ def forward_steps(plan: Plan, *, title: str = "Feed-forward") -> Figure:
         If the plan does not keep its values, or has not run.
     ArgumentError
         If there are too many steps for one picture.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> plan = pf.compile(pf.Sum(pf.Parameter([3.0], name="w")), inspect=True)
+    >>> _ = plan.loss_and_gradients({})
+    >>> len(forward_steps(plan).axes)
+    3
     """
     order = _shown(plan.graph)
     legend = {"not yet": WAITING, "computed": FORWARD}
@@ -164,6 +173,14 @@ def backward_steps(plan: Plan, *, title: str = "Back-propagation") -> Figure:
     ------
     GraphError, ArgumentError
         As for `forward_steps`.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> plan = pf.compile(pf.Sum(pf.Parameter([3.0], name="w")), inspect=True)
+    >>> _ = plan.loss_and_gradients({})
+    >>> len(backward_steps(plan).axes)
+    3
     """
     order = _shown(plan.graph)[::-1]
     legend = {"value computed": FORWARD, "gradient computed": BACKWARD}
@@ -188,7 +205,7 @@ def _steps(
     early = {node: _note(plan, node, True, False) if gradients else "" for node in order}
     layout = _layout(plan.graph, order[::-1] if gradients else order, whole)
     legend = {**legend, "this step": LATEST}
-    sheet = _Sheet(layout, count, title, legend, True, gradients)
+    sheet = Sheet(layout, count, title, legend, True, gradients)
     for step in range(count):
         visited = order[:step]
         latest = visited[-1] if visited else None
@@ -265,15 +282,15 @@ def _box(name: str, note: str) -> Box:
     half = NAME_SIZE * (0.5 + PAD) / 72
     lines = note.split("\n") if note else []
     below = NOTE_GAP + len(lines) * 1.25 * NOTE_SIZE / 72 if lines else 0.0
-    width = max([_name_width(name), *(_text_width(line, NOTE_SIZE) for line in lines)])
+    width = max([_name_width(name), *(text_width(line, NOTE_SIZE) for line in lines)])
     return Box(width, half, half + below)
 
 
 def _name_width(name: str) -> float:
-    return _text_width(name, NAME_SIZE) + 2 * PAD * NAME_SIZE / 72
+    return text_width(name, NAME_SIZE) + 2 * PAD * NAME_SIZE / 72
 
 
-def _text_width(text: str, size: float) -> float:
+def text_width(text: str, size: float) -> float:
     """Return the width of a line of text in inches."""
     textpath = require_extra("matplotlib.textpath", "plot")
     font = require_extra("matplotlib.font_manager", "plot").FontProperties(size=size)
@@ -320,7 +337,7 @@ def _legend_of_kinds(order: Iterable[Node]) -> dict[str, str]:
     return {name: color for name, color in every.items() if color in used}
 
 
-class _Sheet:
+class Sheet:
     """A figure with a grid of equal panels, in which one unit is one inch."""
 
     def __init__(
@@ -417,7 +434,7 @@ def _draw(
         networkx.draw_networkx_labels(
             drawn,
             layout.places,
-            {node: _plain(graph.names[node]) for node in nodes},
+            {node: plain(graph.names[node]) for node in nodes},
             ax=axes,
             font_size=NAME_SIZE,
             clip_on=False,
@@ -442,34 +459,41 @@ def _draw(
     )
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     return text.replace("$", r"\$")  # or matplotlib would set it as a formula
 
 
 def _arrow(graph: Graph, layout: Layout, source: Node, target: Node) -> Any:
-    """Return the arrow of an edge: level at boxes and within columns, bent between columns."""
+    """Return the arrow of an edge, from box to box."""
+    (x0, y0), (x1, y1) = layout.places[source], layout.places[target]
+    start = (x0 + _name_width(graph.names[source]) / 2, y0)
+    end = (x1 - _name_width(graph.names[target]) / 2, y1)
+    return arrow([start, *layout.routes[source, target], end])
+
+
+def arrow(points: Sequence[Point], *, turned: bool = False) -> Any:
+    """Return an arrow: level at boxes and within columns, bent between columns.
+
+    Parameters
+    ----------
+    points : list of (x, y)
+        From a box, along a route of `Layout`, to a box.
+    turned : bool
+        Whether x and y change places, and y points down: columns are rows then.
+    """
     patches = require_extra("matplotlib.patches", "plot")
     path = require_extra("matplotlib.path", "plot").Path
-    start = (
-        layout.places[source][0] + _name_width(graph.names[source]) / 2,
-        layout.places[source][1],
-    )
-    end = (
-        layout.places[target][0] - _name_width(graph.names[target]) / 2,
-        layout.places[target][1],
-    )
-    route = layout.routes[source, target]
-    points, codes = [start, route[0]], [path.MOVETO, path.LINETO]
-    for i, (x, y) in enumerate(route[1:], 1):
-        x0, y0 = route[i - 1]
-        if i % 2 == 0:
-            points, codes = [*points, (x, y)], [*codes, path.LINETO]
+    way, codes = [points[0], points[1]], [path.MOVETO, path.LINETO]
+    for i, ((x0, y0), (x, y)) in enumerate(pairwise(points[1:-1])):
+        if i % 2:
+            way, codes = [*way, (x, y)], [*codes, path.LINETO]
             continue
         middle = (x0 + x) / 2
-        points += [(middle, y0), (middle, y), (x, y)]
+        way += [(middle, y0), (middle, y), (x, y)]
         codes += [path.CURVE4] * 3
+    way = [*way, points[-1]]
     return patches.FancyArrowPatch(
-        path=path([*points, end], [*codes, path.LINETO]),
+        path=path([(y, -x) for x, y in way] if turned else way, [*codes, path.LINETO]),
         arrowstyle="-|>",
         mutation_scale=9,
         color=LINE,

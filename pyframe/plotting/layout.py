@@ -55,7 +55,10 @@ class Layout(NamedTuple):
 
 
 def layered(
-    order: Sequence[Any], before: Mapping[Any, Sequence[Any]], boxes: Mapping[Any, Box]
+    order: Sequence[Any],
+    before: Mapping[Any, Sequence[Any]],
+    boxes: Mapping[Any, Box],
+    gap: float = COLUMN_GAP,
 ) -> Layout:
     """Return the layout of a graph.
 
@@ -65,6 +68,8 @@ def layered(
     before : dict of node to list of nodes
         What each node reads.
     boxes : dict of node to Box
+    gap : float
+        Between columns.
     """
     layer = _layers(order, before)
     edges = [(p, n) for n in order for p in dict.fromkeys(before[n])]
@@ -88,7 +93,7 @@ def layered(
     columns = _order([_leaves_outside(c, leaves) for c in columns], left, right)
     room = {item: boxes.get(item, LANE) for column in columns for item in column}
     y = _heights(columns, left, right, leaves, room)
-    return _assemble(columns, lanes, y, room)
+    return _assemble(columns, lanes, y, room, gap)
 
 
 def _layers(order: Sequence[Any], before: Mapping[Any, Sequence[Any]]) -> dict[Any, int]:
@@ -209,6 +214,7 @@ def _assemble(
     lanes: Mapping[Edge, Sequence[Lane]],
     y: Mapping[Any, float],
     room: Mapping[Any, Box],
+    gap: float,
 ) -> Layout:
     """Set the columns side by side; lines bend between them only."""
     places: dict[Any, Point] = {}
@@ -219,7 +225,7 @@ def _assemble(
         for item in column:
             places[item] = (x + width / 2, y[item])
             sides[item] = (x, x + width)
-        x += width + COLUMN_GAP
+        x += width + gap
     routes: dict[Edge, list[Point]] = {}
     for (source, target), between in lanes.items():
         points = [(sides[source][1], y[source])]
@@ -229,4 +235,4 @@ def _assemble(
     tops = [y[item] + box.above for item, box in room.items()]
     bottoms = [y[item] - box.below for item, box in room.items()]
     nodes = {item: place for item, place in places.items() if not isinstance(item, Lane)}
-    return Layout(nodes, routes, 0.0, max(x - COLUMN_GAP, 0.0), min(bottoms), max(tops))
+    return Layout(nodes, routes, 0.0, max(x - gap, 0.0), min(bottoms), max(tops))

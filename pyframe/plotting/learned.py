@@ -337,7 +337,7 @@ def attention(
             raise ShapeError(f"{len(names)} names for {count} positions")
     columns = min(len(heads), 4)
     rows = -(-len(heads) // columns)
-    figure = new_figure(1.0 + 2.6 * columns, 0.7 + 2.6 * rows)
+    figure = new_figure(1.0 + 2.6 * columns, 0.9 + 2.7 * rows)
     for i, head in enumerate(heads):
         axes = figure.add_subplot(rows, columns, i + 1)
         axes.imshow(head, cmap="Blues", vmin=0.0, vmax=max(float(heads.max()), 1e-12))
@@ -347,7 +347,8 @@ def attention(
         if queries is not None:
             axes.set_yticks(range(len(queries)), list(queries), fontsize=8)
     figure.supxlabel("attends to", fontsize=9)
-    figure.suptitle(title)
+    if title:
+        figure.suptitle(title)
     return figure
 
 
@@ -430,6 +431,9 @@ def gradient_flow(gradients: Mapping[Any, Any], *, title: str = "Gradients") -> 
     axes = figure.add_subplot()
     axes.barh(np.flatnonzero(shown), sizes[shown], color=COLORS[0])
     axes.set_xscale("log")
+    if shown.any():  # whole powers of ten
+        ends = np.log10([sizes[shown].min() / 1.01, sizes[shown].max()])
+        axes.set_xlim(*10.0 ** np.array([np.floor(ends[0]), np.ceil(ends[1])]))
     for place in map(int, np.flatnonzero(~shown)):
         axes.text(0.01, place, f" {sizes[place]:g}", transform=axes.get_yaxis_transform(),
                   va="center", color=COLORS[5])  # fmt: skip

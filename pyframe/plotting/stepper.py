@@ -35,6 +35,11 @@ class Page:
     ----------
     text : str
         The page.
+
+    Examples
+    --------
+    >>> Page("<title>Empty</title>").save("page.html").name
+    'page.html'
     """
 
     def __init__(self, text: str) -> None:

@@ -59,6 +59,12 @@ class Plugin:
         The registered names by kind.
     libraries : list
         Path and (major, minor) of the interface of each of its C libraries.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> Plugin.status
+    'installed'
     """
 
     found: Found
@@ -81,7 +87,13 @@ class Plugin:
 
 
 class Origin(NamedTuple):
-    """Where a registered thing came from."""
+    """Where a registered thing came from.
+
+    Examples
+    --------
+    >>> Origin("mine", "1.0", None).version
+    '1.0'
+    """
 
     distribution: str
     version: str
@@ -94,7 +106,13 @@ _owners: dict[int, str] = {}  # id of an object with hooks -> distribution, for 
 
 
 def manager() -> pluggy.PluginManager:
-    """Return the one plugin manager."""
+    """Return the one plugin manager.
+
+    Examples
+    --------
+    >>> manager().project_name
+    'pyframe'
+    """
     global _manager
     with building:
         if _manager is None:
@@ -141,6 +159,11 @@ def announced(kind: str) -> Mapping[str, Sequence[str]]:
     """Return the announced names of a kind, with the plugins that announce each.
 
     Plugins that are set aside or excluded are left out.
+
+    Examples
+    --------
+    >>> isinstance(announced("layers"), dict)
+    True
     """
     found: dict[str, list[str]] = {}
     for plugin in installed().values():
@@ -314,13 +337,24 @@ def _hooks_of(thing: Any) -> Iterator[tuple[str, Callable[..., Any]]]:
 
 
 def events_of(thing: Any) -> list[str]:
-    """Return the training events that an object has hooks for."""
+    """Return the training events that an object has hooks for.
+
+    Examples
+    --------
+    >>> events_of(object())
+    []
+    """
     names = (name for name, _ in _hooks_of(thing) if not name.startswith(REGISTER))
     return [name.removeprefix(PREFIX) for name in names]
 
 
 def check_hooks(thing: Any, distribution: str) -> None:
-    """Raise `PluginError` for a hook that is unknown, unmarked or has a wrong parameter."""
+    """Raise `PluginError` for a hook that is unknown, unmarked or has a wrong parameter.
+
+    Examples
+    --------
+    >>> check_hooks(object(), "mine")
+    """
     known = {name for name in vars(hookspecs) if name.startswith(PREFIX)}
     _check_prefixes(thing, known, distribution)
     for name, implementation in _hooks_of(thing):
@@ -382,7 +416,13 @@ def _call(name: str, hook: Callable[[], Any], distribution: str) -> Any:
 
 
 def open_kernels(thing: Any, distribution: str) -> list[core.Library]:
-    """Open the C libraries that a plugin names."""
+    """Open the C libraries that a plugin names.
+
+    Examples
+    --------
+    >>> open_kernels(object(), "mine")
+    []
+    """
     hook = getattr(thing, "pyframe_register_kernels", None)
     if hook is None:
         return []
@@ -428,7 +468,13 @@ def _warn_of_newer_sources(library: str, distribution: str) -> None:
 
 
 def things_of(thing: Any, distribution: str) -> dict[str, Mapping[str, Any]]:
-    """Call an object's register hooks and return their results by kind."""
+    """Call an object's register hooks and return their results by kind.
+
+    Examples
+    --------
+    >>> things_of(object(), "mine")
+    {}
+    """
     found: dict[str, Mapping[str, Any]] = {}
     for name, implementation in _hooks_of(thing):
         kind = name.removeprefix(REGISTER)
@@ -445,7 +491,12 @@ def things_of(thing: Any, distribution: str) -> dict[str, Mapping[str, Any]]:
 
 
 def check_things(kind: str, named: Mapping[str, Any], distribution: str) -> None:
-    """Raise `PluginError` for a thing that does not fit the kind it is registered under."""
+    """Raise `PluginError` for a thing that does not fit the kind it is registered under.
+
+    Examples
+    --------
+    >>> check_things("losses", {"mine": len}, "mine")
+    """
     registries[kind].check(named, distribution)
     for name, thing in named.items():
         if kind in CLASSES and not isinstance(thing, type):
@@ -481,7 +532,14 @@ def check_free(thing: Any, distribution: str) -> None:
 def commit(
     thing: Any, things: Mapping[str, Mapping[str, Any]], distribution: str, version: str
 ) -> None:
-    """Register all that was checked."""
+    """Register all that was checked.
+
+    Examples
+    --------
+    >>> mine = object()
+    >>> commit(mine, {}, "mine", "1.0")
+    >>> withdraw(mine)
+    """
     try:
         manager().register(thing)
     except (ValueError, pluggy.PluginValidationError) as error:
@@ -493,7 +551,12 @@ def commit(
 
 
 def withdraw(thing: Any) -> None:
-    """Undo `commit`."""
+    """Undo `commit`.
+
+    Examples
+    --------
+    >>> withdraw(object())
+    """
     if manager().is_registered(thing):
         manager().unregister(thing)
     _owners.pop(id(thing), None)
@@ -544,7 +607,12 @@ def register(plugin: object, distribution: str = "unnamed", version: str = "0") 
 
 
 def unregister(plugin: object) -> None:
-    """Undo `register`."""
+    """Undo `register`.
+
+    Examples
+    --------
+    >>> unregister(object())
+    """
     with building:
         withdraw(plugin)
 
@@ -553,7 +621,12 @@ def unregister(plugin: object) -> None:
 
 
 def load_built_ins(kind: str) -> None:
-    """Register the built-ins of a kind, unless that is done."""
+    """Register the built-ins of a kind, unless that is done.
+
+    Examples
+    --------
+    >>> load_built_ins("layers")
+    """
     module = importlib.import_module(BUILT_IN_MODULES[kind])  # outside of the lock
     with building:
         if not manager().is_registered(module):
@@ -567,7 +640,13 @@ def load_built_ins(kind: str) -> None:
 
 
 def listens(event: str) -> bool:
-    """Return whether any plugin has a hook for an event; loads those that may."""
+    """Return whether any plugin has a hook for an event; loads those that may.
+
+    Examples
+    --------
+    >>> listens("epoch_end")
+    False
+    """
     _load_for_events()
     return bool(getattr(manager().hook, PREFIX + event).get_hookimpls())
 
@@ -579,6 +658,10 @@ def notify(event: str, **arguments: Any) -> None:
     ------
     PluginError
         If a plugin's hook raised; it names the first one. All other hooks have been called by then.
+
+    Examples
+    --------
+    >>> notify("epoch_end", trainer=None, epoch=0, logs={})
     """
     _load_for_events()
     failed: tuple[str, BaseException] | None = None

@@ -49,7 +49,14 @@ _hold: ContextVar[Hold | None] = ContextVar("hold", default=None)
 
 @contextmanager
 def holding() -> Iterator[Hold]:
-    """Provide what keeps Ctrl-C: that of the block around this one, if there is one."""
+    """Provide what keeps Ctrl-C: that of the block around this one, if there is one.
+
+    Examples
+    --------
+    >>> with holding() as hold:
+    ...     hold.active
+    False
+    """
     if (outer := _hold.get()) is not None:
         yield outer
         return

@@ -52,6 +52,11 @@ def check_bad_calls(
     ------
     ConformanceError
         An `AssertionError` that names the call that was not refused.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> check_bad_calls(pf.Relu, shapes=3)
     """
     for case, origin in all_cases(op_class, shapes, seed):
         subject = Subject(op_class, case, "float32", origin, kernels)

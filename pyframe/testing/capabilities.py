@@ -41,6 +41,11 @@ def check_capabilities(
     ------
     ConformanceError
         An `AssertionError` of kind "capability".
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> check_capabilities(pf.Relu, shapes=3)
     """
     for case, origin in all_cases(op_class, shapes, seed):
         subject = Subject(op_class, case, dtype, origin, kernels)

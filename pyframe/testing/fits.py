@@ -62,6 +62,12 @@ def callback_checks(factory: Callable[..., Any]) -> Checks:
     - fit: fits with and without validation, with no epoch at all, and in one batch succeed.
     - again: one instance serves several fits and does the same each time.
     - determinism: two instances lead two equal fits to the same bits.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> list(callback_checks(pf.callbacks.EarlyStopping))[:2]
+    ['declaration', 'fit']
     """
     what = _name(factory)
     return {
@@ -178,6 +184,12 @@ def dataset_checks(loader: Callable[..., Any]) -> Checks:
     - data: finite numbers, a target for every row, a name for every column that has one.
     - again: loaded twice it is the same, and changing the first copy changes no other.
     - offline: no connection is opened.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> list(dataset_checks(pf.datasets.load_boston))[:2]
+    ['data', 'again']
     """
     what = _name(loader)
     return {

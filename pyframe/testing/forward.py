@@ -51,6 +51,11 @@ def check_forward(
     ConformanceError
         An `AssertionError` that names op, dtype, shapes, attributes, the seed, and the first
         element that is wrong with both values.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> check_forward(pf.Relu, "float32", shapes=3)
     """
     for case, origin in all_cases(op_class, shapes, seed):
         check_case(Subject(op_class, case, dtype, origin, kernels))

@@ -66,6 +66,11 @@ def check_gradients(op_class: type[Op], *, shapes: int = DEFAULT_SHAPES, seed: i
     ------
     ConformanceError
         An `AssertionError` that names op, shapes, attributes, seed, element and both values.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> check_gradients(pf.Relu, shapes=3)
     """
     if not op_class.differentiable:
         raise TypeError(f"{op_class.__name__} declares that it is not differentiable")

@@ -80,6 +80,12 @@ def layer_checks(layer_class: type[Layer], cases: Cases | None = None) -> Checks
     - copy: outputs survive `copy.deepcopy` and `pickle` to the bit.
     - sizes: rows of a large batch, and their gradients, are the same as in small ones.
     - dtype, determinism, threads, gradient, purity, modes, training, leak.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> list(layer_checks(pf.layers.Flatten))[:2]
+    ['declaration', 'config']
     """
     found: list[Part] = []
 

@@ -112,6 +112,12 @@ def loss_checks(loss: Callable[..., Any], *, draw: Pairs | None = None) -> Check
     - sizes: each loss, the sum and the gradient of many rows are the same as those of a few.
     - dtype, determinism, threads, leak.
     - training: a `Trainer` fits with it, also with weights, and the loss falls.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> list(loss_checks(pf.L2Loss))[:2]
+    ['shape', 'reduction']
     """
     bench = _Bench(loss, draw)
     checks: Checks = {

@@ -71,6 +71,12 @@ def metric_checks(metric: Callable[..., Any], *, draw: Pairs | None = None) -> C
     Of a `pyframe.metrics.WholeEpoch`: shape (one number for classes and probabilities), direction,
     additive (the order of the rows is of no matter, a weight of 2 counts as a row twice) and
     training.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> list(metric_checks(pf.Mae))[:2]
+    ['shape', 'direction']
     """
     if isinstance(metric, WholeEpoch):
         return _whole_checks(metric)

@@ -60,6 +60,12 @@ def node_checks(node: Callable[..., Any], cases: Iterable[Any] | None = None) ->
 
     declaration, shape, save, copy, dtype, determinism, threads, sizes, gradient, purity, modes,
     leak: as for a layer, see `layer_checks`.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> list(node_checks(pf.Relu))[:2]
+    ['declaration', 'shape']
     """
     found: list[Part] = []
 

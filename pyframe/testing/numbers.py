@@ -62,6 +62,12 @@ def schedule_checks(schedule: Any) -> Checks:
     - purity: the rate of a step depends only on its number.
     - config: `config` returns JSON data that makes the same schedule again.
     - training: an optimizer uses the rates that it gives.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> list(schedule_checks(pf.schedules.Constant(0.1)))[:2]
+    ['rates', 'purity']
     """
     what = _name(schedule)
     return {
@@ -189,6 +195,12 @@ def initializer_checks(initializer: Callable[..., Any]) -> Checks:
     - determinism: only seed, parameter name and shape matter, not the state of numpy.random.
     - config: `config` returns JSON data that makes the same values again.
     - layer: a `Dense` layer uses it for its weights, in float32 and float64.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> list(initializer_checks(pf.initializers.zeros))[:2]
+    ['values', 'determinism']
     """
     what = _name(initializer)
     return {

@@ -39,6 +39,11 @@ def check_declaration(op_class: type[Op]) -> None:
     ------
     ConformanceError
         An `AssertionError` that says what is missing.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> check_declaration(pf.Relu)
     """
     name = op_class.__name__
     wrong: list[str] = []
@@ -146,6 +151,12 @@ def op_checks(
     - capability: `check_capabilities`.
 
     Of a composite: reference, `check_composite`. Of any other function or node: `node_checks`.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> list(op_checks(pf.Relu))[:2]
+    ['declaration', 'forward']
     """
     if isinstance(op_class, Composite) and cases is None:
         made = op_class

@@ -100,6 +100,12 @@ def optimizer_checks(
     - groups: a factor of 0 for a group stops only that group (for an optimizer with kernels).
     - sizes: 10^5 elements move as they do a few at a time, if the optimizer is elementwise.
     - determinism, threads, leak.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> list(optimizer_checks(pf.optimizers.SGD))[:2]
+    ['declaration', 'options']
     """
     bench = _Bench(factory, learning_rate, elementwise)
     checks: Checks = {

@@ -51,6 +51,12 @@ def regularizer_checks(regularizer: Callable[..., Any]) -> Checks:
     - value: one finite number for a parameter of any shape, in its dtype.
     - gradient: that of the number, where it has one.
     - config: what its fields say makes the same again.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> list(regularizer_checks(pf.regularizers.get("l2")))[:2]
+    ['value', 'gradient']
     """
     what = repr(regularizer)
     return {
@@ -93,6 +99,12 @@ def constraint_checks(constraint: Callable[..., Any]) -> Checks:
     - again: what keeps to it stays, up to rounding.
     - training: a step ends with it.
     - config: what its fields say makes the same again.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> list(constraint_checks(pf.constraints.get("non_negative")))[:2]
+    ['value', 'again']
     """
     what = repr(constraint)
     return {

@@ -187,6 +187,12 @@ def plugin_checks(plugin: Any, *, options: Options | None = None) -> Checks:
     """Return the checks of everything that a plugin registers, by ``"<kind>.<name>:<check>"``.
 
     The first is ``"plugin:names"``: each name gives what was registered under it.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> list(plugin_checks("pyframe-nn"))[:2]
+    ['plugin:names', 'ops.abs:declaration']
     """
     things = dict(_things(plugin))
     require(things, "declaration", str(plugin), "it registers nothing")
@@ -292,6 +298,11 @@ def conformance(
         @pytest.mark.parametrize("check", conformance("my-package"))
         def test_conformance(check):
             check()
+
+    Examples
+    --------
+    >>> conformance("pyframe-nn")[0].id
+    'plugin:names'
     """
     import pytest
 

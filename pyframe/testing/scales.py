@@ -59,6 +59,11 @@ def check_scales(
     ------
     ConformanceError
         An `AssertionError` of kind "scale".
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> check_scales(pf.Relu, "float32", shapes=3)
     """
     if np.finfo(dtype).maxexp >= np.finfo(Wide).maxexp or op_class.uses_random:
         return

@@ -49,6 +49,11 @@ class ConformanceError(AssertionError):
         "zero", "threads", "surroundings", "crash", "hang" or "declaration", and under a sanitizer
         "address", "race" or "leak". For layers and the rest: the name of the check, as in
         `pyframe.testing.layer_checks`.
+
+    Examples
+    --------
+    >>> issubclass(ConformanceError, AssertionError)
+    True
     """
 
     def __init__(self, kind: str, message: str) -> None:

@@ -25,6 +25,14 @@ class History(dict[str, list[Any]]):
     seconds : float
     skipped_steps : int
         Steps of this call of `fit` that updated nothing, by an optimizer with ``nonfinite="skip"``.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> trainer = pf.Trainer(pf.Sequential([pf.layers.Dense(1)]))
+    >>> history = trainer.fit([[0.0], [1.0]], [0.0, 1.0], 3, verbose=0)
+    >>> len(history["loss"]), history.epochs
+    (3, 3)
     """
 
     def __init__(self, seed: int, first_epoch: int) -> None:
