@@ -62,6 +62,7 @@ class TensorBoard(Callback):
     """
 
     aliases: ClassVar[tuple[str, ...]] = ("tensor_board_logger", "summary_writer")
+    once: ClassVar[bool] = True
     _attributes: ClassVar[dict[str, str]] = dict.fromkeys(
         ["folder", "histograms", "graph", "images", "steps", "writer"], ""
     )
@@ -176,6 +177,7 @@ class MLflowLogger(Callback):
     """
 
     aliases: ClassVar[tuple[str, ...]] = ("mlflow", "mlflow_callback")
+    once: ClassVar[bool] = True
     _attributes: ClassVar[dict[str, str]] = dict.fromkeys(
         ["run_name", "experiment", "tracking_uri", "log_model"], ""
     )

@@ -61,6 +61,7 @@ class ModelCheckpoint(Monitor):
         **dict.fromkeys(["path", "save_best_only", "every", "training", "keep", "kept"], ""),
     }
     aliases: ClassVar[tuple[str, ...]] = ("checkpoint", "backup_and_restore")
+    once: ClassVar[bool] = True
     _checks: ClassVar[dict[str, Callable[[Any], Any]]] = {
         "path": os.fspath,
         "every": lambda given: check_integer("every", given, at_least=1),

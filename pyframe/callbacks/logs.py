@@ -23,6 +23,7 @@ class FileLogger(Callback):
     training goes on.
     """
 
+    once: ClassVar[bool] = True
     _attributes: ClassVar[dict[str, str]] = {"path": "", "append": ""}
     _checks: ClassVar[dict[str, Callable[[Any], Any]]] = {
         "path": os.fspath,

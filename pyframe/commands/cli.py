@@ -112,6 +112,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, Commands]:
         add(commands)
     _add_inspect(commands)
     tables.add(commands)
+    _add_launch(commands)
     _add_completion(commands)
     commands.add_parser("info", help="show versions, paths and what the C core can do")
     return parser, commands
@@ -257,6 +258,35 @@ def _add_inspect(commands: Commands) -> None:
     seen.add_argument("file", type=Path, metavar="FILE")
     seen.add_argument("--verify", action="store_true", help="read all of it: check the checksum")
     seen.add_argument("--json", action="store_true", help="print it for programs")
+
+
+def _add_launch(commands: Commands) -> None:
+    launch = commands.add_parser(
+        "launch",
+        help="run a script on several ranks, which train together over MPI",
+        description="Needs the extra mpi. What mpiexec is told besides stands in its own variables.",
+    )
+    launch.add_argument("-n", type=int, default=2, metavar="N", help="how many ranks (default: 2)")
+    launch.add_argument(
+        "--restarts", type=int, default=0, metavar="N", help="how often to begin anew if one fails"
+    )
+    launch.add_argument(
+        "--least", type=int, metavar="N", help="one rank fewer each time, down to so many"
+    )
+    launch.add_argument("--hostfile", metavar="FILE", help="names the machines, for mpiexec")
+    launch.add_argument("script", nargs=argparse.REMAINDER, metavar="SCRIPT ...")
+    launch.set_defaults(run=_launch)
+
+
+def _launch(arguments: argparse.Namespace) -> int:
+    launching = require_extra("pyframe_mpi.launching", "mpi")
+    return launching.launch(  # type: ignore[no-any-return]
+        arguments.script,
+        arguments.n,
+        restarts=arguments.restarts,
+        least=arguments.least,
+        hostfile=arguments.hostfile,
+    )
 
 
 def _add_completion(commands: Commands) -> None:

@@ -15,6 +15,7 @@ from pyframe.engine.engine import SPECIALIZATIONS, Engine
 from pyframe.engine.execution import SECONDS_PER_LOOK, handle
 from pyframe.engine.loop import Loop
 from pyframe.engine.program import Context
+from pyframe.engine.sharing import Share
 from pyframe.engine.state import Average
 from pyframe.errors import LabelError
 from pyframe.graph.node import Placeholder, Value
@@ -82,6 +83,9 @@ class BatchLoop(Loop):
         The rows of an epoch, 0 if that is not known, and those of most batches: for reports alone.
     each : callable, optional
         Called with each feed after its step.
+    share : Share, optional
+        Of a training that several processes share: each feed then comes in a pair with the number
+        of rows of the whole batch, of which it has those that run here.
     epochs, seed, learning_rates, first_epoch, stop, training, claimed, averages
         As for `Loop`.
     """
@@ -89,11 +93,12 @@ class BatchLoop(Loop):
     def __init__(
         self,
         engine: Engine,
-        batches: Callable[[int, int], Iterator[Feed]],
+        batches: Callable[[int, int], Iterator[Any]],
         *,
         samples: int = 0,
         batch_size: int = 1,
         each: Callable[[Feed], None] | None = None,
+        share: Share | None = None,
         epochs: int = 1,
         seed: int = 0,
         learning_rates: Callable[[Array], Array] | None = None,
@@ -107,7 +112,10 @@ class BatchLoop(Loop):
         self.arrays: Feed = {}
         self.samples, self.batch_size = samples, batch_size
         self._take, self.each = batches, each
-        self._iterator: Iterator[Feed] | None = None
+        self._iterator: Iterator[Any] | None = None
+        self.share = share
+        if share is not None:
+            engine.state.share = share
         self._forms: OrderedDict[Any, Form] = OrderedDict()
         self._rows_done = self._flags = 0
         self._averages, self._sums = averages, None
@@ -140,6 +148,10 @@ class BatchLoop(Loop):
         feed = next(self._iterator, None)
         if feed is None:
             return False
+        if self.share is not None:
+            feed, whole = feed
+            self.share.begin(whole)
+            loop.first_sample = self.share.first
         form = self._form(dict(feed))
         for entry, placeholder in zip(form.table, form.placeholders, strict=False):
             entry.data = pointer(feed[placeholder])
@@ -202,7 +214,8 @@ class BatchLoop(Loop):
                     continue
                 status = lib.pf_loop_run(loop, max(end - time.monotonic(), 0.0))
                 if status == lib.PF_STEP_END:
-                    self._rows_done += len(next(iter(self.arrays.values())))
+                    here = len(next(iter(self.arrays.values())))
+                    self._rows_done += here if self.share is None else self.share.whole
                     if self.each is not None:
                         self.each(self.arrays)
                     if self._stop & lib.PF_LOOP_STOP_STEP:

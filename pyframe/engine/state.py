@@ -12,6 +12,7 @@ import numpy as np
 from pyframe.engine.constraining import constraint_calls
 from pyframe.engine.placement import Span, spans
 from pyframe.engine.program import COPY_KERNEL, Context, FlatCall, Request, Rows
+from pyframe.engine.sharing import Share, share_call, stretches
 from pyframe.errors import AnomalyError, ArgumentError, SlotError, raise_if_signalled
 from pyframe.graph.node import Node, Parameter, State, Value
 from pyframe.graph.spec import Array, known_shape
@@ -201,6 +202,7 @@ class TrainState:
         self._skipped = np.zeros(1)
         self._names: Mapping[Node, str] = {}
         self._rows: list[Rows | None] = []  # of each span, in the request that is being lowered
+        self.share: Share | None = None  # what this process has of the training under way
 
     @property
     def skipped(self) -> int:
@@ -350,11 +352,14 @@ class TrainState:
                 calls.append(FlatCall(label, COPY_KERNEL, state.dtype, (source,), (target,)))
         return calls
 
-    def lower(self, request: Request, sums: Value | None = None) -> None:
+    def lower(
+        self, request: Request, sums: Value | None = None, *, shared: bool = False
+    ) -> None:
         """Add proposals, clipping and the update to a request.
 
         With `sums`, of which the second number is what a part of a step counts by, gradients are
-        the mean over all parts.
+        the mean over all parts. If steps are shared, they are the mean over the parts of all
+        processes.
         """
         optimizer = self.optimizer
         self._names = {p: request.names.get(p, p.label()) for p in self.trained}
@@ -384,6 +389,8 @@ class TrainState:
             add_parts(
                 request, f"accumulate[{i}]", names["gradients"], total, self._weights[i], sums
             )
+        if shared:
+            request.after.append(self._share_call())
         request.after += self._clip_calls(operands)
         if optimizer.is_python:
             request.update.append(self._python_call(operands))
@@ -393,6 +400,19 @@ class TrainState:
             request.update += self._constraint_calls(self.parameter_arrays())
         if self.states:
             request.update += self.shadow_calls(commit=True)
+
+    def _share_call(self) -> FlatCall:
+        """Return what makes gradients and states those of the whole batch."""
+        buffers = [self._like(self._gradients, span.storage) for span in self.spans]
+        states = [
+            a for s, a in self.shadow_arrays().items() if s.dtype.kind == "f" and not s.frozen
+        ]
+
+        def share() -> Share:
+            assert self.share is not None
+            return self.share
+
+        return share_call(share, stretches(self.spans, buffers), states)
 
     def _constraint_calls(self, arrays: Mapping[Parameter, Array]) -> list[FlatCall]:
         """Return the calls that bring what is trained to what its constraints say."""

@@ -1,0 +1,122 @@
+"""What ``pyframe launch`` does: it begins the ranks of a script, and begins them anew if they fail."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyframe as pf
+
+NOTES = "PYFRAME_LAUNCH_NOTES"  # names the folder in which each rank leaves its process's number
+RESTARTS = "PYFRAME_RESTART"  # how often the ranks were begun before
+
+
+def find_mpiexec() -> str:
+    """Return the path of mpiexec: beside this Python, or else on the PATH.
+
+    Raises
+    ------
+    pyframe.MissingExtraError
+        If there is none.
+    """
+    beside = Path(sys.executable).parent / "mpiexec"
+    found = str(beside) if beside.exists() else shutil.which("mpiexec")
+    if found is None:
+        raise pf.MissingExtraError(
+            'there is no mpiexec beside this Python or on the PATH; pip install "pyframe-mpi[mpich]" '
+            "brings one, and a cluster has its own (module load mpi)"
+        )
+    return found
+
+
+def launch(
+    script: Sequence[str],
+    ranks: int,
+    *,
+    restarts: int = 0,
+    least: int | None = None,
+    hostfile: str | None = None,
+    options: Sequence[str] = (),
+) -> int:
+    """Run a script on several ranks, and return its exit status.
+
+    Parameters
+    ----------
+    script : list of str
+        Its path, and its arguments.
+    ranks : int
+    restarts : int, default 0
+        How often to begin anew after a failure; the script then finds its last checkpoint. In its
+        environment PYFRAME_RESTART says how often that was.
+    least : int, optional
+        Each new beginning has one rank fewer, down to so many; default: all of them.
+    hostfile : str, optional
+        A file that names the machines, for mpiexec.
+    options : list of str
+        More for mpiexec.
+
+    Raises
+    ------
+    pyframe.ArgumentError
+        If a number makes no sense.
+    pyframe.MissingExtraError
+        If there is no mpiexec.
+    """
+    least = ranks if least is None else least
+    if not (1 <= least <= ranks and restarts >= 0):
+        raise pf.ArgumentError(
+            f"{ranks} ranks, at least {least}, {restarts} restarts; there is at least one rank, "
+            "and no more than there are at first, and restarts are not below 0"
+        )
+    command = [find_mpiexec()]
+    if hostfile is not None:
+        command += ["-hostfile", hostfile]
+    for attempt in range(restarts + 1):
+        count = max(ranks - attempt, least)
+        status = _run([*command, *options, "-n", str(count), sys.executable, *script], attempt)
+        if status == 0 or status == 128 + signal.SIGINT or attempt == restarts:
+            break
+        _say(f"{count} ranks ended with status {status}; restart {attempt + 1} of {restarts}")
+    return status
+
+
+def _run(command: list[str], attempt: int) -> int:
+    """Run the ranks once, pass on what they print, and name one that was killed."""
+    with tempfile.TemporaryDirectory(prefix="pyframe-launch-") as notes:
+        environment = {**os.environ, NOTES: notes, RESTARTS: str(attempt)}
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as process:
+            said = _passed_on(process)
+            status = process.wait()
+        killed = re.search(rb"PID (\d+) RUNNING AT (\S+)", said)  # as MPICH says it, without a rank
+        if killed is not None:
+            note = Path(notes, killed[1].decode())
+            rank = note.read_text("utf-8") if note.exists() else f"with PID {note.name}"
+            _say(f"rank {rank} on {killed[2].decode()} was the first to end, and not by itself")
+    return 128 - status if status < 0 else status
+
+
+def _passed_on(process: subprocess.Popen[bytes]) -> bytes:
+    """Pass on what is printed, as it comes; return the last of it."""
+    said, output = b"", process.stdout
+    assert output is not None
+    while True:
+        try:
+            some = os.read(output.fileno(), 1 << 16)
+        except KeyboardInterrupt:  # mpiexec has got it too, and ends its processes
+            continue
+        if not some:
+            return said
+        said = (said + some)[-(1 << 16) :]
+        sys.stdout.buffer.write(some)
+        sys.stdout.flush()
+
+
+def _say(text: str) -> None:
+    print(f"pyframe launch: {text}", file=sys.stderr, flush=True)
