@@ -220,6 +220,8 @@ class BatchLoop(Loop):
                         self.each(self.arrays)
                     if self._stop & lib.PF_LOOP_STOP_STEP:
                         return "step"
+                    if self.share is not None and self.share.is_to_end:
+                        return "paused"  # and all ranks with it
                 elif status != lib.PF_PAUSED:
                     handle(self._current(), status)
                 if time.monotonic() > end:

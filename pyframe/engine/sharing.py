@@ -42,6 +42,11 @@ class Share:
         self.interrupted = self.stops = False
         self.first = self.rows = self.whole = 0
 
+    @property
+    def is_to_end(self) -> bool:
+        """Whether any rank wants no more steps."""
+        return self.interrupted or self.stops
+
     def part(self, rows: int) -> slice:
         """Return which of so many rows are here."""
         rank, size = self.communicator.rank, self.communicator.size

@@ -232,8 +232,9 @@ class Fit:
         return self.interrupt.pressed if self.share is None else self.share.interrupted
 
     def _is_to_stop(self) -> bool:
-        stops = self.trainer.stop_training if self.share is None else self.share.stops
-        return self.interrupted or stops
+        if self.share is not None:
+            return self.share.is_to_end
+        return self.interrupted or self.trainer.stop_training
 
     def _agree(self) -> None:
         """Have all processes go on in the same way after callbacks."""

@@ -30,7 +30,7 @@ x, y = rng.normal(size=(103, 6)), rng.normal(size=(103, 2))
 pf.set_seed(1)
 layers = [pf.layers.Dense(16, activation="tanh"), pf.layers.Dropout(0.2), pf.layers.Dense(2)]
 model = pf.Sequential(layers, dtype="float64")
-communicator = MPI(timeout=option("timeout", 2.0), patience=option("patience", 4.0))
+communicator = MPI(timeout=option("timeout", 2.0), patience=option("patience", 2.0))
 rank = communicator.rank
 
 
@@ -47,6 +47,7 @@ class Fails:
     def call(self, method: Any, value: Any) -> Any:
         self.left -= 1
         if self.left == 0:
+            print(f"fails at {time.time()}", flush=True)
             {
                 "raise": self.throw,
                 "exit": lambda: sys.exit(7),
@@ -77,7 +78,7 @@ if checkpoint:
 history = trainer.fit(
     x,
     y,
-    option("epochs", 15),
+    option("epochs", 8),
     option("batch_size", 16),
     validation_split=option("validation_split", 0.2),
     callbacks=callbacks,
