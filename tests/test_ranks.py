@@ -307,7 +307,9 @@ def test_a_fit_goes_on_with_another_number_of_ranks(before: int, after: int, tmp
                 trainer.save(path)
 
     run(before, [pf.callbacks.LambdaCallback(on_batch_end=save)], epochs=5)
-    _, found, ended = run(after, [pf.callbacks.LambdaCallback(on_batch_end=save)], epochs=5, resume=path)
+    _, found, ended = run(
+        after, [pf.callbacks.LambdaCallback(on_batch_end=save)], epochs=5, resume=path
+    )
     same(found.values(), history.values())
     same(ended, values)
 
@@ -318,12 +320,12 @@ def test_a_fit_goes_on_with_another_number_of_ranks(before: int, after: int, tmp
 @pytest.mark.parametrize(
     ("own", "message"),
     [
-        (lambda r: {"fit": {"batch_size": 16 + r}}, "rank 1 has the batch_size 17, and rank 0 has 16"),
+        (lambda r: {"fit": {"batch_size": 16 + r}}, "rank 1 has the batch_size 17, and rank 0 has"),
         (lambda r: {"fit": {"seed": r}}, "rank 1 has the seed 1, shuffle=True"),
         (lambda r: {"fit": {"epochs": 4 + r}}, "rank 1 has the epochs 5, after 0 and step 0"),
         (lambda r: {"x": X + r}, "rank 1 has the data float64"),
         (lambda r: {"x": X[r:], "y": Y[r:]}, "rank 1 has the data float64 \\(102, 6\\)"),
-        (lambda r: {"layers": lambda: [Dense(4 + r), Dense(2)]}, "rank 1 has the network 47 parameters"),
+        (lambda r: {"layers": lambda: [Dense(4 + r), Dense(2)]}, "rank 1 has the network 47 para"),
         (lambda r: {"layers": lambda: [Dropout(0.1 * r), Dense(2)]}, "the network 14 parameters"),
         (lambda r: {"optimizer": lambda: pf.optimizers.Adam(0.1 + r)}, "learning_rate=1.1"),
         (lambda r: {"fit": {"callbacks": [Seen()] * r}}, "the callbacks Seen, and rank 0 has none"),
@@ -356,7 +358,7 @@ def test_all_begin_with_the_parameters_of_the_first() -> None:
 @pytest.mark.parametrize(
     ("optimizer", "fit", "message"),
     [
-        (pf.optimizers.RandomSearch, {}, "RandomSearch looks at the loss of a batch, of which each"),
+        (pf.optimizers.RandomSearch, {}, "RandomSearch looks at the loss of a batch, of which"),
         (pf.optimizers.LBFGS, {}, "LBFGS runs a batch several times"),
         (pf.optimizers.SAM, {}, "SAM runs a batch several times"),
         (pf.optimizers.Adam, {"accumulate": 2}, "accumulate=2 with 2 ranks"),

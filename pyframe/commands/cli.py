@@ -264,28 +264,11 @@ def _add_launch(commands: Commands) -> None:
     launch = commands.add_parser(
         "launch",
         help="run a script on several ranks, which train together over MPI",
-        description="Needs the extra mpi. What mpiexec is told besides stands in its own variables.",
+        prefix_chars="\0",  # what options there are, the plugin knows
     )
-    launch.add_argument("-n", type=int, default=2, metavar="N", help="how many ranks (default: 2)")
-    launch.add_argument(
-        "--restarts", type=int, default=0, metavar="N", help="how often to begin anew if one fails"
-    )
-    launch.add_argument(
-        "--least", type=int, metavar="N", help="one rank fewer each time, down to so many"
-    )
-    launch.add_argument("--hostfile", metavar="FILE", help="names the machines, for mpiexec")
-    launch.add_argument("script", nargs=argparse.REMAINDER, metavar="SCRIPT ...")
-    launch.set_defaults(run=_launch)
-
-
-def _launch(arguments: argparse.Namespace) -> int:
-    launching = require_extra("pyframe_mpi.launching", "mpi")
-    return launching.launch(  # type: ignore[no-any-return]
-        arguments.script,
-        arguments.n,
-        restarts=arguments.restarts,
-        least=arguments.least,
-        hostfile=arguments.hostfile,
+    launch.add_argument("rest", nargs="*")
+    launch.set_defaults(
+        run=lambda given: require_extra("pyframe_mpi.launching", "mpi").main(given.rest)
     )
 
 

@@ -1,10 +1,9 @@
-"""Steps that several processes share: each has some rows of the batch, and all make one update.
+"""Steps that several processes, called ranks, share: each runs some rows of a batch.
 
-Of the n rows of a batch rank r of s takes those from n r / s to n (r + 1) / s. The loss of a batch
-is sum(w l) / sum(w) over its rows, so with W_r the sum of weights of rank r, and g_r the gradient
-of its part, the gradient is sum(W_r g_r) / sum(W_r). An instruction in Python between the backward
-pass and the clipping replaces gradients, losses and metrics by those of the whole batch: from there
-on all ranks do the same, to the same bits.
+With W_r the sum of weights of the rows of rank r, and g_r the gradient of the mean loss over them,
+that of the batch is sum(W_r g_r) / sum(W_r). Between the backward pass and the clipping an
+instruction in Python puts it in the place of g_r, and losses and metrics of the batch in that of
+those of the part: from there on all ranks do the same, to the same bits.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from pyframe.engine.placement import Span
-from pyframe.engine.program import Context, FlatCall
+from pyframe.engine.program import Context
 from pyframe.graph.spec import Array
 from pyframe.native.core import lib
 
-PADDING = 64  # elements at most between two parameters that lie side by side
+PADDING = 64  # elements at most between parameters that lie side by side
 
 
 class Share:
@@ -47,15 +46,14 @@ class Share:
         """Whether any rank wants no more steps."""
         return self.interrupted or self.stops
 
-    def part(self, rows: int) -> slice:
-        """Return which of so many rows are here."""
-        rank, size = self.communicator.rank, self.communicator.size
-        return slice(rows * rank // size, rows * (rank + 1) // size)
+    def part(self, rows: int, at_least: int = 0) -> slice:
+        """Return which of so many rows are here.
 
-    def part_to_run(self, rows: int) -> slice:
-        """Return which rows of a batch run here: one that counts for nothing, if there is none."""
-        part = self.part(rows)
-        return part if part.stop > part.start else slice(0, 1)
+        One of them may be run by a rank that has none: it counts for nothing.
+        """
+        rank, size = self.communicator.rank, self.communicator.size
+        start = rows * rank // size
+        return slice(start, max(rows * (rank + 1) // size, start + at_least))
 
     def begin(self, rows: int) -> None:
         """Turn to a batch of so many rows."""
@@ -72,22 +70,25 @@ class Share:
         weight = float(records[0][1]) if self.rows else 0.0
         ours = self.rows / self.whole
         own = [*(r.ravel() for r in records), *(ours * s for s in states)]
-        asked = np.array(self.asks(), np.float64)
-        sums = np.concatenate([asked, *own] if self.rows else [asked, *map(np.zeros_like, own)])
+        sums = np.concatenate([np.array(self.asks(), np.float64), *own])
+        if not self.rows:
+            sums[2:] = 0
         self.communicator.all_reduce(sums)
-        self.interrupted, self.stops = bool(sums[0]), bool(sums[1])
+        self.interrupted, self.stops = sums[:2] > 0
+        loss, total = sums[2:4]
+        context.loss[0] = loss / total if total else math.nan
         at = 2
         for array in (*records, *states):
             array[...] = sums[at : at + array.size].reshape(array.shape)
             at += array.size
-        loss, total = sums[2], sums[3]
-        context.loss[0] = loss / total if total else math.nan
         for gradient in gradients:
             if weight:
                 gradient *= weight / total
             else:
                 gradient[...] = 0  # whatever it was: a mean over nothing
             self.communicator.all_reduce(gradient)
+        lib.pf_context_step(context.pointer).first_sample = 0  # updates draw the same everywhere
+        lib.pf_context_skip(context.pointer)
 
     def agree(self, rate: Any) -> Any:
         """Ask all ranks what they want, after callbacks; return the first one's learning rate."""
@@ -97,23 +98,11 @@ class Share:
 
 
 def stretches(spans: Sequence[Span], buffers: Sequence[Array]) -> list[Array]:
-    """Return what some spans cover of their buffers, those side by side as one flat array."""
-    result: list[tuple[Array, int, int]] = []
-    for span, buffer in zip(spans, buffers, strict=True):  # in an order that is that of all ranks
-        if result and result[-1][0] is buffer and span.start - result[-1][2] < PADDING:
-            result[-1] = buffer, result[-1][1], span.stop
-        else:
-            result.append((buffer, span.start, span.stop))
-    return [buffer[start:stop] for buffer, start, stop in result]
-
-
-def share_call(share: Callable[[], Share], gradients: list[Array], states: list[Array]) -> FlatCall:
-    """Return the instruction that replaces what a part has given by what the batch does."""
-
-    def reduce(context: Context, again: Callable[[], None]) -> None:
-        share().reduce(context, gradients, states)
-        lib.pf_context_step(context.pointer).first_sample = 0  # updates draw the same everywhere
-        lib.pf_context_skip(context.pointer)
-
-    dtype = gradients[0].dtype
-    return FlatCall("all_reduce", "", dtype, tuple(gradients), (), (), python=reduce)
+    """Return what spans cover of their buffers, those side by side as one flat array."""
+    found: list[tuple[Array, int, int]] = []
+    for span, buffer in zip(spans, buffers, strict=True):  # in the same order on all ranks
+        start = span.start
+        if found and found[-1][0] is buffer and start - found[-1][2] < PADDING:
+            start = found.pop()[1]
+        found.append((buffer, start, span.stop))
+    return [buffer[start:stop] for buffer, start, stop in found]

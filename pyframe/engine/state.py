@@ -12,7 +12,7 @@ import numpy as np
 from pyframe.engine.constraining import constraint_calls
 from pyframe.engine.placement import Span, spans
 from pyframe.engine.program import COPY_KERNEL, Context, FlatCall, Request, Rows
-from pyframe.engine.sharing import Share, share_call, stretches
+from pyframe.engine.sharing import Share, stretches
 from pyframe.errors import AnomalyError, ArgumentError, SlotError, raise_if_signalled
 from pyframe.graph.node import Node, Parameter, State, Value
 from pyframe.graph.spec import Array, known_shape
@@ -352,9 +352,7 @@ class TrainState:
                 calls.append(FlatCall(label, COPY_KERNEL, state.dtype, (source,), (target,)))
         return calls
 
-    def lower(
-        self, request: Request, sums: Value | None = None, *, shared: bool = False
-    ) -> None:
+    def lower(self, request: Request, sums: Value | None = None, *, shared: bool = False) -> None:
         """Add proposals, clipping and the update to a request.
 
         With `sums`, of which the second number is what a part of a step counts by, gradients are
@@ -390,7 +388,8 @@ class TrainState:
                 request, f"accumulate[{i}]", names["gradients"], total, self._weights[i], sums
             )
         if shared:
-            request.after.append(self._share_call())
+            buffers = [self._like(self._gradients, span.storage) for span in self.spans]
+            request.after.append(_share_call(self, stretches(self.spans, buffers)))
         request.after += self._clip_calls(operands)
         if optimizer.is_python:
             request.update.append(self._python_call(operands))
@@ -400,19 +399,6 @@ class TrainState:
             request.update += self._constraint_calls(self.parameter_arrays())
         if self.states:
             request.update += self.shadow_calls(commit=True)
-
-    def _share_call(self) -> FlatCall:
-        """Return what makes gradients and states those of the whole batch."""
-        buffers = [self._like(self._gradients, span.storage) for span in self.spans]
-        states = [
-            a for s, a in self.shadow_arrays().items() if s.dtype.kind == "f" and not s.frozen
-        ]
-
-        def share() -> Share:
-            assert self.share is not None
-            return self.share
-
-        return share_call(share, stretches(self.spans, buffers), states)
 
     def _constraint_calls(self, arrays: Mapping[Parameter, Array]) -> list[FlatCall]:
         """Return the calls that bring what is trained to what its constraints say."""
@@ -614,6 +600,19 @@ class TrainState:
         if type(rate) is float and 0.0 <= rate < math.inf:
             return rate
         return check_rate(rate)
+
+
+def _share_call(state: TrainState, gradients: list[Array]) -> FlatCall:
+    """Return what makes gradients, states and records those of the whole batch."""
+    shadows = state.shadow_arrays()
+    states = [shadows[s] for s in state.states if s.dtype.kind == "f" and not s.frozen]
+
+    def reduce(context: Context, again: Callable[[], None]) -> None:
+        assert state.share is not None
+        state.share.reduce(context, gradients, states)
+
+    dtype = gradients[0].dtype
+    return FlatCall("all_reduce", "", dtype, tuple(gradients), (), (), python=reduce)
 
 
 def _part(buffer: Array, parameter: Parameter) -> Array:

@@ -146,7 +146,7 @@ class Feeds(NamedTuple):
                 order = shuffled(seed, epoch, rows)
             for first in range(start * size, rows, size):
                 here = min(size, rows - first)
-                part = slice(0, here) if share is None else share.part_to_run(here)
+                part = slice(0, here) if share is None else share.part(here, at_least=1)
                 at = slice(first + part.start, first + part.stop)
                 feed = self.taken(at if order is None else order[at])
                 yield feed if share is None else (feed, here)

@@ -264,7 +264,7 @@ class Streamed:
         with closing(self._feeds(epoch, start)) as feeds:
             for feed in feeds:
                 rows = len(next(iter(feed.values())))
-                at = share.part_to_run(rows)
+                at = share.part(rows, at_least=1)
                 yield {p: a[at] for p, a in feed.items()}, rows
 
     def _feeds(self, epoch: int, start: int) -> Generator[Feed]:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pyframe as pf
 import pytest
+
 from pyframe_mpi.launching import find_mpiexec
 
 SCRIPT = Path(__file__).with_name("script.py")

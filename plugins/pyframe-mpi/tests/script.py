@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pyframe as pf
+
 from pyframe_mpi import MPI
 
 given = dict(argument.split("=", 1) for argument in sys.argv[2:])

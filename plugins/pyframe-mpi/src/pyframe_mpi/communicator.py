@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy.typing as npt
 import pyframe as pf
-from pyframe.native.threads import VARIABLE, usable_processors
 
 from pyframe_mpi.launching import NOTES
 from pyframe_mpi.watch import Watch
@@ -25,8 +24,8 @@ class MPI(pf.communicators.Communicator):
     Begun without mpiexec, or where there is no MPI, a process is alone, with rank 0 and size 1.
 
     An exception that ends one rank ends all of them. So does a rank that others wait for in vain:
-    it is named, with the line at which it is, if it still answers. In each process there is a thread
-    for that; it needs an MPI with ``MPI_THREAD_MULTIPLE``, as MPICH and Open MPI are. Ranks on one
+    it is named, with the line at which it is, if it still answers. Each process has a thread for
+    that, which needs an MPI with ``MPI_THREAD_MULTIPLE``, as MPICH and Open MPI are. Ranks on one
     machine share its processors out among themselves, unless PYFRAME_NUM_THREADS says how many
     threads each is to have.
 
@@ -122,12 +121,12 @@ class World:
 
     def _share_processors(self) -> None:
         """Have the ranks of one machine take no more threads together than it has processors."""
-        if os.environ.get(VARIABLE):
+        if os.environ.get("PYFRAME_NUM_THREADS"):
             return
         local = self.comm.Split_type(self.MPI.COMM_TYPE_SHARED)
         usable = getattr(os, "sched_getaffinity", lambda process: None)(0)
         together = [other for other in local.allgather(usable) if other == usable]
-        pf.set_num_threads(max(usable_processors() // len(together), 1))
+        pf.set_num_threads(max(pf.get_num_threads() // len(together), 1))
         local.Free()
 
     def _raised(

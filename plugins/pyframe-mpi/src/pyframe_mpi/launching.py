@@ -1,7 +1,8 @@
-"""What ``pyframe launch`` does: it begins the ranks of a script, and begins them anew if they fail."""
+"""What ``pyframe launch`` does: it begins the ranks of a script, anew if they fail."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import shutil
@@ -18,6 +19,33 @@ NOTES = "PYFRAME_LAUNCH_NOTES"  # names the folder in which each rank leaves its
 RESTARTS = "PYFRAME_RESTART"  # how often the ranks were begun before
 
 
+def main(argv: Sequence[str]) -> int:
+    """Run the command ``pyframe launch``; return its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="pyframe launch",
+        description="Runs a script on several ranks, by the mpiexec beside this Python or on the "
+        "PATH, and names a rank that was killed.",
+    )
+    parser.add_argument("-n", type=int, default=2, metavar="N", help="how many ranks (default: 2)")
+    parser.add_argument(
+        "--restarts", type=int, default=0, metavar="N", help="how often to begin anew if one fails"
+    )
+    parser.add_argument(
+        "--least", type=int, metavar="N", help="one rank fewer each time, down to so many"
+    )
+    parser.add_argument("--hostfile", metavar="FILE", help="names the machines, for mpiexec")
+    parser.add_argument("script", metavar="SCRIPT")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="of the script")
+    given = parser.parse_args(argv)
+    return launch(
+        [given.script, *given.arguments],
+        given.n,
+        restarts=given.restarts,
+        least=given.least,
+        hostfile=given.hostfile,
+    )
+
+
 def find_mpiexec() -> str:
     """Return the path of mpiexec: beside this Python, or else on the PATH.
 
@@ -30,8 +58,8 @@ def find_mpiexec() -> str:
     found = str(beside) if beside.exists() else shutil.which("mpiexec")
     if found is None:
         raise pf.MissingExtraError(
-            'there is no mpiexec beside this Python or on the PATH; pip install "pyframe-mpi[mpich]" '
-            "brings one, and a cluster has its own (module load mpi)"
+            "there is no mpiexec beside this Python or on the PATH; pip install "
+            '"pyframe-mpi[mpich]" brings one, and a cluster has its own (module load mpi)'
         )
     return found
 
@@ -43,7 +71,6 @@ def launch(
     restarts: int = 0,
     least: int | None = None,
     hostfile: str | None = None,
-    options: Sequence[str] = (),
 ) -> int:
     """Run a script on several ranks, and return its exit status.
 
@@ -59,8 +86,6 @@ def launch(
         Each new beginning has one rank fewer, down to so many; default: all of them.
     hostfile : str, optional
         A file that names the machines, for mpiexec.
-    options : list of str
-        More for mpiexec.
 
     Raises
     ------
@@ -80,7 +105,7 @@ def launch(
         command += ["-hostfile", hostfile]
     for attempt in range(restarts + 1):
         count = max(ranks - attempt, least)
-        status = _run([*command, *options, "-n", str(count), sys.executable, *script], attempt)
+        status = _run([*command, "-n", str(count), sys.executable, *script], attempt)
         if status == 0 or status == 128 + signal.SIGINT or attempt == restarts:
             break
         _say(f"{count} ranks ended with status {status}; restart {attempt + 1} of {restarts}")

@@ -1,9 +1,9 @@
 """The watch: a thread in each rank that ends all of them when one is waited for in vain.
 
-MPI waits for ever. So the main thread notes before each collective what it waits for and until when.
-When that is over, the watch asks all other ranks where they are. Their watches answer, also while
-their main threads are busy; a process that is stopped or gone does not. Whoever is not waiting in
-the same collective is named, and everything is aborted.
+MPI waits for ever. So the main thread notes before each collective what it waits for and until
+when. When that is over, the watch asks all other ranks where they are. Their watches answer, also
+while their main threads are busy; a process that is stopped or gone does not. Whoever is not
+waiting in the same collective is named, and everything is aborted.
 """
 
 from __future__ import annotations
