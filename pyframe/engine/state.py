@@ -388,8 +388,7 @@ class TrainState:
                 request, f"accumulate[{i}]", names["gradients"], total, self._weights[i], sums
             )
         if shared:
-            buffers = [self._like(self._gradients, span.storage) for span in self.spans]
-            request.after.append(_share_call(self, stretches(self.spans, buffers)))
+            request.after.append(_share_call(self, self._gradients))
         request.after += self._clip_calls(operands)
         if optimizer.is_python:
             request.update.append(self._python_call(operands))
@@ -602,8 +601,9 @@ class TrainState:
         return check_rate(rate)
 
 
-def _share_call(state: TrainState, gradients: list[Array]) -> FlatCall:
+def _share_call(state: TrainState, buffers: Mapping[int, Array]) -> FlatCall:
     """Return what makes gradients, states and records those of the whole batch."""
+    gradients = stretches(state.spans, [buffers[id(span.storage)] for span in state.spans])
     shadows = state.shadow_arrays()
     states = [shadows[s] for s in state.states if s.dtype.kind == "f" and not s.frozen]
 

@@ -150,7 +150,7 @@ class FitRequest:
         if found:
             raise ArgumentError(
                 f"{'; '.join(found)}: all ranks run the same script, with the same packages, on "
-                "the whole data, and pyframe gives each its part of every batch"
+                "the whole data, of which pyframe gives each its part"
             )
         snapshot = self.goal.plan.snapshot()
         for array in snapshot.arrays:
