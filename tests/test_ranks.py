@@ -49,14 +49,15 @@ def fitted(
     rank: Communicator | None,
     x: Any = X,
     y: Any = Y,
-    fit: dict[str, Any] | None = None,
+    fit: Any = None,
     **options: Any,
 ) -> tuple[pf.Trainer, dict[str, Any], list[Any]]:
     """Return a trainer, its history, and its values, after a fit."""
     with building:
         trainer = trainer_of(rank, **options)
         trainer.model.build_for(X if callable(x) or not isinstance(x, np.ndarray) else x)
-    arguments = {"epochs": 4, "batch_size": 16, "seed": 5, "verbose": 0, **(fit or {})}
+    arguments = {"epochs": 4, "batch_size": 16, "seed": 5, "verbose": 0}
+    arguments |= fit() if callable(fit) else fit or {}
     if callable(x):
         x, y = x(), None
     history = trainer.fit(x, y, **arguments)
@@ -98,7 +99,7 @@ def test_updates_see_the_gradient_of_the_whole_batch(optimizer: str) -> None:
     compare(2, optimizer=UPDATED[optimizer], fit={"epochs": 2})
 
 
-FITS: dict[str, dict[str, Any]] = {
+FITS: dict[str, Any] = {  # a function makes what each rank needs for itself
     "full batches": {"batch_size": None},
     "in order": {"shuffle": False},
     "weights": {"sample_weight": WEIGHTS},
@@ -106,7 +107,7 @@ FITS: dict[str, dict[str, Any]] = {
     "a schedule": {"schedule": pf.schedules.Cosine(0.02, total_steps=28)},
     "rows held out": {"validation_split": 0.25},
     "few rows held out": {"validation_data": (X[:2], Y[:2])},
-    "an average": {"callbacks": [pf.callbacks.WeightAverage(0.9, every="step")]},
+    "an average": lambda: {"callbacks": [pf.callbacks.WeightAverage(0.9, every="step")]},
 }
 
 
@@ -368,6 +369,16 @@ def test_what_cannot_be_divided_is_refused(optimizer: Any, fit: Any, message: st
     def work(rank: ThreadRank) -> None:
         with pytest.raises(pf.ArgumentError, match=message):
             fitted(rank, fit=fit, optimizer=optimizer)
+
+    together(2, work)
+
+
+def test_two_trainings_at_a_time_on_the_same_ranks_are_refused() -> None:
+    def work(rank: ThreadRank) -> None:
+        with building:
+            trainers = [trainer_of(rank), trainer_of(rank)]
+        with pytest.raises(pf.ArgumentError, match="0 and 1 .* have the ranks in common"):
+            pf.fit_many(trainers, X, Y, epochs=1, verbose=0)
 
     together(2, work)
 

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import doctest
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,6 +125,32 @@ def test_the_last_status_is_passed_on(run: Run) -> None:
     ended = run(2, "--restarts", "1", launch=True, differ=1)
     assert ended.status == communicator.FAILED
     assert ended.said.count("restart 1 of 1") == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="it sends SIGINT to a group of processes")
+def test_ctrl_c_ends_all_ranks_after_the_same_step(mpiexec: str, tmp_path: Path) -> None:
+    script = tmp_path / "long.py"
+    script.write_text(
+        "import numpy as np, pyframe as pf\n"
+        "x = np.ones((64, 4))\n"
+        "trainer = pf.Trainer(pf.Sequential([pf.layers.Dense(1)]), communicator='mpi')\n"
+        "print('begun', flush=True)\n"
+        "history = trainer.fit(x, x[:, 0], 10**7, batch_size=8, verbose=0)\n"
+        "print(f'ended {history.interrupted} {trainer.plan.step_count}', flush=True)\n"
+    )
+    command = [sys.executable, "-m", "pyframe", "launch", "-n", "2", str(script)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        for _ in range(2):
+            while "begun" not in process.stdout.readline():
+                assert process.poll() is None
+        time.sleep(1.0)
+        os.killpg(process.pid, signal.SIGINT)
+        said = process.communicate(timeout=60)[0]
+    assert process.returncode == 0
+    steps = re.findall(r"ended True (\d+)", said)
+    assert len(steps) == 2 and steps[0] == steps[1]
 
 
 # ---- what is refused ----
