@@ -10,11 +10,11 @@ from typing import Any
 import numpy.typing as npt
 import pyframe as pf
 
-from pyframe_mpi.launching import NOTES
 from pyframe_mpi.watch import Watch
 
 # What launchers tell the processes that they begin: of MPICH and its kin, of PMIx, of Open MPI.
 LAUNCHED = ("PMI_SIZE", "PMIX_RANK", "OMPI_COMM_WORLD_SIZE")
+PIECE = 1 << 19  # bytes that are summed at a time within one machine
 FAILED = 1  # the exit status of all ranks after an exception in one
 
 
@@ -67,7 +67,7 @@ class MPI(pf.communicators.Communicator):
     def all_reduce(self, array: npt.NDArray[Any]) -> None:
         if self._world is not None:
             with self._world.watch.over("all_reduce", self.timeout):
-                self._world.comm.Allreduce(self._world.MPI.IN_PLACE, array)
+                self._world.sum(array.reshape(-1))
 
     def gather(self, value: Any) -> list[Any]:
         if self._world is None:
@@ -108,26 +108,28 @@ class World:
         self.comm = module.COMM_WORLD.Dup()
         self.place = self.comm.Get_rank(), self.comm.Get_size()
         self.watch = Watch(module, self.place, self.end)
-        self._leave_note()
-        self._share_processors()
+        local = self.comm.Split_type(module.COMM_TYPE_SHARED)
+        self._is_one_machine = local.Get_size() == self.place[1]
+        if not os.environ.get("PYFRAME_NUM_THREADS"):
+            self._share_processors(local)
+        local.Free()
         self._hook, sys.excepthook = sys.excepthook, self._raised
 
-    def _leave_note(self) -> None:
-        """Tell `pyframe launch` which process this rank is, if it has begun it on this machine."""
-        notes = os.environ.get(NOTES, "")
-        if os.path.isdir(notes):
-            with open(os.path.join(notes, str(os.getpid())), "w", encoding="utf-8") as note:
-                note.write("{} of {}".format(*self.place))
-
-    def _share_processors(self) -> None:
+    def _share_processors(self, local: Any) -> None:
         """Have the ranks of one machine take no more threads together than it has processors."""
-        if os.environ.get("PYFRAME_NUM_THREADS"):
-            return
-        local = self.comm.Split_type(self.MPI.COMM_TYPE_SHARED)
         usable = getattr(os, "sched_getaffinity", lambda process: None)(0)
         together = [other for other in local.allgather(usable) if other == usable]
         pf.set_num_threads(max(pf.get_num_threads() // len(together), 1))
-        local.Free()
+
+    def sum(self, array: npt.NDArray[Any]) -> None:
+        """Make a flat array the sum of those of all ranks.
+
+        Within one machine a piece at a time, which the caches hold: twice as fast where the whole
+        is larger than they are. Between machines each piece would have to wait for a message.
+        """
+        at_once = PIECE // array.itemsize if self._is_one_machine else max(array.size, 1)
+        for start in range(0, array.size, at_once):
+            self.comm.Allreduce(self.MPI.IN_PLACE, array[start : start + at_once])
 
     def _raised(
         self, kind: type[BaseException], error: BaseException, trace: TracebackType | None

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import pyframe as pf
 
-NOTES = "PYFRAME_LAUNCH_NOTES"  # names the folder in which each rank leaves its process's number
 RESTARTS = "PYFRAME_RESTART"  # how often the ranks were begun before
+RANK = str(Path(__file__).with_name("rank.py"))
 
 
 def main(argv: Sequence[str]) -> int:
@@ -105,7 +103,7 @@ def launch(
         command += ["-hostfile", hostfile]
     for attempt in range(restarts + 1):
         count = max(ranks - attempt, least)
-        status = _run([*command, "-n", str(count), sys.executable, *script], attempt)
+        status = _run([*command, "-n", str(count), sys.executable, RANK, *script], attempt)
         if status == 0 or status == 128 + signal.SIGINT or attempt == restarts:
             break
         _say(f"{count} ranks ended with status {status}; restart {attempt + 1} of {restarts}")
@@ -113,34 +111,15 @@ def launch(
 
 
 def _run(command: list[str], attempt: int) -> int:
-    """Run the ranks once, pass on what they print, and name one that was killed."""
-    with tempfile.TemporaryDirectory(prefix="pyframe-launch-") as notes:
-        environment = {**os.environ, NOTES: notes, RESTARTS: str(attempt)}
-        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as process:
-            said = _passed_on(process)
-            status = process.wait()
-        killed = re.search(rb"PID (\d+) RUNNING AT (\S+)", said)  # as MPICH says it, without a rank
-        if killed is not None:
-            note = Path(notes, killed[1].decode())
-            rank = note.read_text("utf-8") if note.exists() else f"with PID {note.name}"
-            _say(f"rank {rank} on {killed[2].decode()} was the first to end, and not by itself")
-    return 128 - status if status < 0 else status
-
-
-def _passed_on(process: subprocess.Popen[bytes]) -> bytes:
-    """Pass on what is printed, as it comes; return the last of it."""
-    said, output = b"", process.stdout
-    assert output is not None
-    while True:
-        try:
-            some = os.read(output.fileno(), 1 << 16)
-        except KeyboardInterrupt:  # mpiexec has got it too, and ends its processes
-            continue
-        if not some:
-            return said
-        said = (said + some)[-(1 << 16) :]
-        sys.stdout.buffer.write(some)
-        sys.stdout.flush()
+    """Run the ranks once."""
+    environment = {**os.environ, RESTARTS: str(attempt)}
+    with subprocess.Popen(command, env=environment) as process:
+        while True:
+            try:
+                status = process.wait()
+            except KeyboardInterrupt:  # mpiexec has got it too, and tells its processes
+                continue
+            return 128 - status if status < 0 else status
 
 
 def _say(text: str) -> None:
