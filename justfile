@@ -7,7 +7,8 @@ default:
 # Install pyframe to be edited, the plugins that live here, and the tools; again after a change of C.
 setup:
     pip install -e ".[dev]"
-    pip install --no-build-isolation --no-deps ./plugins/pyframe-cnn ./plugins/pyframe-lion ./plugins/pyframe-seq
+    pip install --no-build-isolation --no-deps ./plugins/pyframe-cnn ./plugins/pyframe-lion ./plugins/pyframe-mpi ./plugins/pyframe-seq
+    pip install mpi4py mpich
 
 # Run the tests of less than a minute: what needs no compiler, no package and no long search.
 quick:
@@ -18,6 +19,7 @@ test:
     pytest -n auto
     cd plugins/pyframe-cnn && pytest -n auto tests
     cd plugins/pyframe-lion && pytest -n auto tests
+    cd plugins/pyframe-mpi && pytest -n auto tests
     cd plugins/pyframe-seq && pytest -n auto tests
 
 # Compile the C that has changed, and run the tests of kernels, ops and planted faults.

@@ -48,7 +48,7 @@ static void begin_part(pf_loop *loop) {
     }
     pf_context_begin(context, loop->seed, pf_steps(loop->step_count),
                      loop->learning_rates[loop->steps_done]);
-    context->step.first_sample = loop->part_rows;
+    context->step.first_sample = loop->first_sample + loop->part_rows;
     if (loop->part_index) context->position = spec->begin_at;
     for (int64_t i = 0; i < record_width(spec) && !loop->part_index; i++) loop->sums[i] = 0;
     loop->in_step = 1;

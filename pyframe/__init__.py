@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pyframe import (
         callbacks,
         checkpoint,
+        communicators,
         constraints,
         data,
         datasets,
@@ -69,6 +70,7 @@ __all__ = [
     "attributes",
     "callbacks",
     "checkpoint",
+    "communicators",
     "compile",
     "constraints",
     "data",
@@ -103,6 +105,7 @@ __all__ += errors.__all__
 _LAZY = {
     "callbacks": "",
     "checkpoint": "",
+    "communicators": "",
     "constraints": "",
     "data": "",
     "datasets": "",

@@ -224,6 +224,26 @@ def pyframe_register_datasets() -> Mapping[str, Callable[..., Any]]:
 
 
 @hookspec
+def pyframe_register_communicators() -> Mapping[str, type]:
+    """Return communicator classes by name.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> class Loopback(pf.communicators.Communicator):
+    ...     def all_reduce(self, array):
+    ...         pass
+    ...     def gather(self, value):
+    ...         return [value]
+    >>> class Sketch:
+    ...     @pf.hookimpl
+    ...     def pyframe_register_communicators(self):
+    ...         return {"loopback": Loopback}
+    """
+    raise NotImplementedError
+
+
+@hookspec
 def pyframe_fit_start(trainer: Any) -> None:
     """Called before the first step of a fit.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -34,7 +35,7 @@ def bench() -> Any:
         yield made
     finally:
         sys.path.remove(str(FOLDER))
-        for name in ("run", "report", "sequences", "workloads"):
+        for name in ("run", "report", "scaling", "sequences", "workloads"):
             sys.modules.pop(name, None)
 
 
@@ -247,6 +248,22 @@ def test_the_picture_is_drawn(bench: Any, faked: Any, tmp_path: Path) -> None:
     path = tmp_path / "picture.png"
     bench.report.plot(faked(pyframe="fast", numpy="slow"), path)
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("size", [64, 1 << 20, 1 << 28])
+def test_the_model_of_scaling(bench: Any, size: int) -> None:
+    """A message costs a + n / b; in a ring 2 (s - 1) of n / s, up and down a tree 2 log2 s of n."""
+    scaling = importlib.import_module("scaling")
+    network = scaling.Network(latency=1e-5, bandwidth=1e9, adding=0.0)
+    message = lambda n: 1e-5 + n / 1e9  # noqa: E731
+    for ranks in (2, 8, 1024):
+        ring, tree = 2 * (ranks - 1) * message(size / ranks), 2 * ranks.bit_length() - 2
+        assert scaling.ring(ranks, size, network) == pytest.approx(ring)
+        assert scaling.tree(ranks, size, network) == pytest.approx(tree * message(size))
+    small, large = (scaling.predicted(s, lambda part: 1e-3 * part, size, network) for s in (2, 64))
+    assert small[1] < 2 and small[1] == pytest.approx(1e-3 / small[0])
+    assert (large[1] > small[1]) == (size < 1 << 20)  # few bytes: more ranks still pay
+    assert scaling.predicted(1, lambda part: 1e-3, size, network) == (1e-3, 1.0)
 
 
 def test_libraries_run_at_their_best(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:

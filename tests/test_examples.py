@@ -26,6 +26,7 @@ CALLS = {
 # The lesson has tests of its own, and the files of MNIST are not shipped.
 ELSEWHERE = {"lesson_01.py", "lesson_01_script.py", "mnist_cnn.py"}
 # Those need the package of sequences, which is tested with them.
+OF_RANKS = {"digits_on_ranks.py"}  # and that with the package for MPI
 OF_SEQUENCES = {"char_gpt.py", "lstm_forecast.py", "sine_rnn.py", "text_classifier.py"}
 # Tutorials of others, written for pyframe: the lines of code there, whether it takes the files of
 # MNIST, the least accuracy on small digits in their place, and the file that it leaves.
@@ -43,7 +44,7 @@ TUTORIALS = {
 
 
 def test_none_is_left_out() -> None:
-    known = {*CALLS, *ELSEWHERE, *OF_SEQUENCES, *TUTORIALS}
+    known = {*CALLS, *ELSEWHERE, *OF_RANKS, *OF_SEQUENCES, *TUTORIALS}
     assert {path.name for path in EXAMPLES.glob("*.py")} == known
 
 

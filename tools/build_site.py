@@ -38,6 +38,7 @@ BROUGHT = {
     "plugins/pyframe-cnn/README.md": "packages/cnn.md",
     "plugins/pyframe-seq/README.md": "packages/seq.md",
     "plugins/pyframe-lion/README.md": "packages/lion.md",
+    "plugins/pyframe-mpi/README.md": "packages/mpi.md",
     "plugins/pyframe-testing/README.md": "packages/testing.md",
 }
 

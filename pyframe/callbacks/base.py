@@ -88,6 +88,7 @@ class Callback(Strict):
     _attributes: ClassVar[dict[str, str]] = {}
     shows_progress: ClassVar[bool] = False  # whether a fit need not do it
     only_watches: ClassVar[bool] = False  # a fit that is resumed may have others of these, or none
+    once: ClassVar[bool] = False  # whether of several ranks only the first calls it: it writes
 
     def on_fit_start(self, trainer: Any) -> None:
         """Before the first step; nothing has changed yet."""

@@ -67,6 +67,7 @@ class TensorBoard(Watcher):
     """
 
     aliases: ClassVar[tuple[str, ...]] = ("tensor_board_logger", "summary_writer")
+    once: ClassVar[bool] = True
     _attributes: ClassVar[dict[str, str]] = dict.fromkeys(
         ["folder", "histograms", "graph", "images", "steps", "writer"], ""
     )
@@ -188,6 +189,7 @@ class MLflowLogger(Watcher):
     """
 
     aliases: ClassVar[tuple[str, ...]] = ("mlflow", "mlflow_callback")
+    once: ClassVar[bool] = True
     _attributes: ClassVar[dict[str, str]] = dict.fromkeys(
         ["run_name", "experiment", "tracking_uri", "log_model"], ""
     )

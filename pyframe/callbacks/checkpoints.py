@@ -62,6 +62,7 @@ class ModelCheckpoint(Monitor):
     }
     only_watches: ClassVar[bool] = True
     aliases: ClassVar[tuple[str, ...]] = ("checkpoint", "backup_and_restore")
+    once: ClassVar[bool] = True
     _checks: ClassVar[dict[str, Callable[[Any], Any]]] = {
         "path": file_name,
         "every": lambda given: check_integer("every", given, at_least=1),

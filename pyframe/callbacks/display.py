@@ -31,6 +31,7 @@ class RichProgressBar(Callback):
 
     aliases: ClassVar[tuple[str, ...]] = ("rich", "rich_progress")
     shows_progress: ClassVar[bool] = True
+    once: ClassVar[bool] = True
     _attributes: ClassVar[dict[str, str]] = {}
 
     def __init__(self) -> None:

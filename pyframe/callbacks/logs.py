@@ -22,6 +22,7 @@ class FileLogger(Watcher):
     that came later; of epochs that are not there, the file is gone say, the lines come first.
     """
 
+    once: ClassVar[bool] = True
     _attributes: ClassVar[dict[str, str]] = {"path": "", "append": ""}
     _checks: ClassVar[dict[str, Callable[[Any], Any]]] = {
         "path": file_name,

@@ -112,6 +112,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, Commands]:
         add(commands)
     _add_inspect(commands)
     tables.add(commands)
+    _add_launch(commands)
     _add_completion(commands)
     commands.add_parser("info", help="show versions, paths and what the C core can do")
     return parser, commands
@@ -257,6 +258,18 @@ def _add_inspect(commands: Commands) -> None:
     seen.add_argument("file", type=Path, metavar="FILE")
     seen.add_argument("--verify", action="store_true", help="read all of it: check the checksum")
     seen.add_argument("--json", action="store_true", help="print it for programs")
+
+
+def _add_launch(commands: Commands) -> None:
+    launch = commands.add_parser(
+        "launch",
+        help="run a script on several ranks, which train together over MPI",
+        prefix_chars="\0",  # what options there are, the plugin knows
+    )
+    launch.add_argument("rest", nargs="*")
+    launch.set_defaults(
+        run=lambda given: require_extra("pyframe_mpi.launching", "mpi").main(given.rest)
+    )
 
 
 def _add_completion(commands: Commands) -> None:

@@ -15,6 +15,7 @@ from pyframe.engine.engine import SPECIALIZATIONS, Engine
 from pyframe.engine.execution import SECONDS_PER_LOOK, handle
 from pyframe.engine.loop import Loop
 from pyframe.engine.program import Context
+from pyframe.engine.sharing import Share
 from pyframe.engine.state import Average
 from pyframe.errors import LabelError, check_integer
 from pyframe.graph.node import Placeholder, Value
@@ -82,6 +83,9 @@ class BatchLoop(Loop):
         The rows of an epoch, 0 if that is not known, and those of most batches: for reports alone.
     each : callable, optional
         Called with each feed after its step.
+    share : Share, optional
+        Of a training that several processes share: each feed then comes in a pair with the number
+        of rows of the whole batch, of which it has those that run here.
     epochs, seed, learning_rates, first_epoch, stop, training, claimed, accumulate, sums, averages
         As for `Loop`; a batch may be overwritten once the next one is asked for.
     """
@@ -89,11 +93,12 @@ class BatchLoop(Loop):
     def __init__(
         self,
         engine: Engine,
-        batches: Callable[[int, int], Iterator[Feed]],
+        batches: Callable[[int, int], Iterator[Any]],
         *,
         samples: int = 0,
         batch_size: int = 1,
         each: Callable[[Feed], None] | None = None,
+        share: Share | None = None,
         epochs: int = 1,
         seed: int = 0,
         learning_rates: Callable[[Array], Array] | None = None,
@@ -109,7 +114,10 @@ class BatchLoop(Loop):
         self.arrays: Feed = {}
         self.samples, self.batch_size = samples, batch_size
         self._take, self.each = batches, each
-        self._iterator: Iterator[Feed] | None = None
+        self._iterator: Iterator[Any] | None = None
+        self.share = share
+        if share is not None:
+            engine.state.share = share
         self._forms: OrderedDict[Any, Form] = OrderedDict()
         self._rows_done = self._flags = 0
         self._parts = check_integer("accumulate", accumulate, at_least=1)
@@ -149,13 +157,17 @@ class BatchLoop(Loop):
         feed = next(self._iterator, None)
         if feed is None:
             return False
+        if self.share is not None:
+            feed, whole = feed
+            self.share.begin(whole)
+            loop.first_sample = self.share.first
         form = self._form(dict(feed))
         if loop.in_step:
             lib.pf_loop_end_part(loop)
         more = loop.part_index + 1 < self._parts
         loop.flags = lib.PF_LOOP_STOP_STEP | (lib.PF_LOOP_MORE if more else 0)
         loop.part = len(next(iter(feed.values())))
-        self._rows_done += loop.part
+        self._rows_done += loop.part if self.share is None else self.share.whole
         for entry, placeholder in zip(form.table, form.placeholders, strict=False):
             entry.data = pointer(feed[placeholder])
         self._full_context, self.arrays = form.context, feed
@@ -221,6 +233,8 @@ class BatchLoop(Loop):
                         self.each(self.arrays)
                     if self._stop & lib.PF_LOOP_STOP_STEP:
                         return "step"
+                    if self.share is not None and self.share.is_to_end:
+                        return "paused"  # and all ranks with it
                 elif status == lib.PF_PART_END:
                     self._part_ended = True
                 elif status != lib.PF_PAUSED:

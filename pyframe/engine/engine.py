@@ -288,9 +288,9 @@ class Engine:
 
         Parameters
         ----------
-        mode : {"train", "accumulate", "apply", "gradients", "evaluate", "run"}
+        mode : {"train", "accumulate", "share", "apply", "gradients", "evaluate", "run"}
             "apply" is a step on gradients that are fed; see `given`. "accumulate" is one that runs
-            in parts.
+            in parts, "share" one of which other processes run the other parts.
         outputs : list of Value
             To accumulate: what `TrainState.lower` takes.
         feeds : dict of Placeholder to ndarray
@@ -346,7 +346,7 @@ class Engine:
         if training and self.states:
             request.state_arrays = train.shadow_arrays()
             request.before += train.shadow_calls()
-        trains = mode in ("train", "accumulate")
+        trains = mode in ("train", "accumulate", "share")
         if trains or mode in ("gradients", "evaluate"):
             request.cost = self.cost
         if trains or mode == "evaluate":
@@ -364,7 +364,8 @@ class Engine:
             request.cost, given = self.given()
             request.gradients = [(p, given[p], train.gradient_array(p)) for p in train.trained]
         if trains or mode == "apply":
-            train.lower(request, outputs[0] if mode == "accumulate" else None)
+            sums = outputs[0] if mode == "accumulate" else None
+            train.lower(request, sums, shared=mode == "share")
         if mode == "apply":
             request.again.clear()  # wherever they were taken
         return request

@@ -14,6 +14,7 @@ import numpy as np
 from pyframe.engine.engine import Engine
 from pyframe.engine.execution import SECONDS_PER_LOOK, give_up, handle
 from pyframe.engine.program import Context, Specialization
+from pyframe.engine.sharing import Share
 from pyframe.engine.state import Average, check_rate
 from pyframe.errors import ArgumentError, CopyError, LabelError, check_integer
 from pyframe.graph.node import Placeholder, Value
@@ -126,6 +127,8 @@ class Loop:
         What it reads.
     records : ndarray of float64, (epoch, width)
         Sums of the metrics' outputs over each finished epoch.
+    share : Share or None
+        What this process has of the rows, if others have the rest.
 
     Raises
     ------
@@ -152,6 +155,7 @@ class Loop:
         averages: Sequence[Average] = (),
     ) -> None:
         self._loop: Any = None
+        self.share: Share | None = None
         self.arrays = arrays
         self.samples = len(next(iter(self.arrays.values())))
         self.batch_size = check_batch_size(batch_size, self.samples)
@@ -233,7 +237,7 @@ class Loop:
     ) -> tuple[Specialization, Context]:
         """Return what runs feeds of these shapes, until the stack is closed."""
         engine = self._engine
-        mode = "train" if self._training else "evaluate"
+        mode = "evaluate" if not self._training else "train" if self.share is None else "share"
         outputs: list[Value] = []
         if self._sums is not None:
             mode, outputs = "accumulate", [self._sums]

@@ -12,6 +12,7 @@ import numpy as np
 from pyframe.engine.constraining import constraint_calls
 from pyframe.engine.placement import Span, spans
 from pyframe.engine.program import COPY_KERNEL, Context, FlatCall, Request, Rows
+from pyframe.engine.sharing import Share, stretches
 from pyframe.errors import AnomalyError, ArgumentError, SlotError, raise_if_signalled
 from pyframe.graph.node import Node, Parameter, State, Value
 from pyframe.graph.spec import Array, known_shape
@@ -201,6 +202,7 @@ class TrainState:
         self._skipped = np.zeros(1)
         self._names: Mapping[Node, str] = {}
         self._rows: list[Rows | None] = []  # of each span, in the request that is being lowered
+        self.share: Share | None = None  # what this process has of the training under way
 
     @property
     def skipped(self) -> int:
@@ -350,11 +352,12 @@ class TrainState:
                 calls.append(FlatCall(label, COPY_KERNEL, state.dtype, (source,), (target,)))
         return calls
 
-    def lower(self, request: Request, sums: Value | None = None) -> None:
+    def lower(self, request: Request, sums: Value | None = None, *, shared: bool = False) -> None:
         """Add proposals, clipping and the update to a request.
 
         With `sums`, of which the second number is what a part of a step counts by, gradients are
-        the mean over all parts.
+        the mean over all parts. If steps are shared, they are the mean over the parts of all
+        processes.
         """
         optimizer = self.optimizer
         self._names = {p: request.names.get(p, p.label()) for p in self.trained}
@@ -384,6 +387,8 @@ class TrainState:
             add_parts(
                 request, f"accumulate[{i}]", names["gradients"], total, self._weights[i], sums
             )
+        if shared:
+            request.after.append(_share_call(self, self._gradients))
         request.after += self._clip_calls(operands)
         if optimizer.is_python:
             request.update.append(self._python_call(operands))
@@ -594,6 +599,20 @@ class TrainState:
         if type(rate) is float and 0.0 <= rate < math.inf:
             return rate
         return check_rate(rate)
+
+
+def _share_call(state: TrainState, buffers: Mapping[int, Array]) -> FlatCall:
+    """Return what makes gradients, states and records those of the whole batch."""
+    gradients = stretches(state.spans, [buffers[id(span.storage)] for span in state.spans])
+    shadows = state.shadow_arrays()
+    states = [shadows[s] for s in state.states if s.dtype.kind == "f" and not s.frozen]
+
+    def reduce(context: Context, again: Callable[[], None]) -> None:
+        assert state.share is not None
+        state.share.reduce(context, gradients, states)
+
+    dtype = gradients[0].dtype
+    return FlatCall("all_reduce", "", dtype, tuple(gradients), (), (), python=reduce)
 
 
 def _part(buffer: Array, parameter: Parameter) -> Array:

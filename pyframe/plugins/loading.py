@@ -37,7 +37,8 @@ from pyframe.plugins.registry import BUILT_IN, KINDS, registries
 
 # The module that registers the built-ins of each kind, imported when the kind is first asked for.
 BUILT_IN_MODULES = {kind: f"pyframe.{kind}" for kind in KINDS}
-CLASSES = ("layers", "optimizers", "callbacks")  # only classes can be registered under these kinds
+# Only classes can be registered under these kinds.
+CLASSES = ("layers", "optimizers", "callbacks", "communicators")
 PREFIX = "pyframe_"
 REGISTER = "pyframe_register_"
 

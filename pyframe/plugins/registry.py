@@ -449,6 +449,7 @@ KINDS = (
     "metrics",
     "callbacks",
     "datasets",
+    "communicators",
 )
 registries: dict[str, Registry] = {kind: Registry(kind) for kind in KINDS}
 ops = registries["ops"]

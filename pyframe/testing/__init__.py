@@ -15,7 +15,9 @@ try:
     from pyframe.testing.fits import (
         callback_checks,
         check_callback,
+        check_communicator,
         check_dataset,
+        communicator_checks,
         dataset_checks,
     )
     from pyframe.testing.forward import check_forward
@@ -64,6 +66,7 @@ __all__ = [
     "check_bad_calls",
     "check_callback",
     "check_capabilities",
+    "check_communicator",
     "check_composite",
     "check_constraint",
     "check_dataset",
@@ -84,6 +87,7 @@ __all__ = [
     "check_schedule",
     "check_sizes",
     "check_zero_extents",
+    "communicator_checks",
     "compile",
     "conformance",
     "constraint_checks",

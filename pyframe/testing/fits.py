@@ -1,7 +1,8 @@
-"""Checks of callbacks and datasets."""
+"""Checks of callbacks, communicators and datasets."""
 
 from __future__ import annotations
 
+import copy
 import inspect
 import socket
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ import numpy as np
 
 import pyframe
 from pyframe.callbacks import EVENTS, Callback
+from pyframe.communicators import Communicator
 from pyframe.testing.behaviour import same_bits
 from pyframe.testing.runner import Checks, Expected, fail, require, run_checks
 
@@ -144,6 +146,91 @@ def _check_callback_determinism(factory: Callable[..., Any], what: str) -> None:
 
 def _equal(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
     return first.keys() == second.keys() and all(same_bits(v, second[k]) for k, v in first.items())
+
+
+# ---- communicators ----
+
+
+def check_communicator(
+    factory: Callable[..., Any], *, expected_failures: Expected | None = None
+) -> None:
+    """Check a communicator, on however many ranks this process is one of.
+
+    Parameters
+    ----------
+    factory : type of Communicator, or callable
+        A function without arguments that gives one.
+    expected_failures : dict of str to str, optional
+        Names of checks that must fail, with the reason. One that passes is an error.
+
+    Raises
+    ------
+    ConformanceError
+        An `AssertionError` whose `kind` says which check failed.
+
+    See Also
+    --------
+    communicator_checks : the checks by name.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> from pyframe.testing import check_communicator
+    >>> check_communicator(pf.communicators.Alone)
+    """
+    run_checks(_name(factory), communicator_checks(factory), expected_failures)
+
+
+def communicator_checks(factory: Callable[..., Any]) -> Checks:
+    """Return the checks of a communicator by name.
+
+    - place: a rank in [0, size), and copies that stand for the same.
+    - all_reduce: sums in place, of each dtype that gradients and records have.
+    - gather: the values of all ranks in their order; broadcasts of each rank, and barriers.
+    """
+    what = _name(factory)
+    return {
+        "place": partial(_check_place, factory, what),
+        "all_reduce": partial(_check_all_reduce, factory, what),
+        "gather": partial(_check_gather, factory, what),
+    }
+
+
+def _check_place(factory: Callable[..., Any], what: str) -> None:
+    made = factory()
+    require(isinstance(made, Communicator), "place", what, "it is no Communicator")
+    require(0 <= made.rank < made.size, "place", what, f"rank {made.rank} of {made.size}")
+    twin = copy.deepcopy(made)
+    require(
+        (twin.rank, twin.size) == (made.rank, made.size), "place", what, "a copy stands elsewhere"
+    )
+
+
+def _check_all_reduce(factory: Callable[..., Any], what: str) -> None:
+    made = factory()
+    for dtype in (np.float32, np.float64, np.int64):
+        for count in (0, 1, 1000):
+            array = np.arange(count, dtype=dtype) + made.rank
+            expected = made.size * np.arange(count) + sum(range(made.size))
+            found = made.all_reduce(array)
+            require(found is None, "all_reduce", what, f"it returns {type(found).__name__}")
+            require(
+                np.array_equal(array, expected.astype(dtype)),
+                "all_reduce",
+                what,
+                f"{count} numbers of {np.dtype(dtype)} did not become their sums over all ranks",
+            )
+
+
+def _check_gather(factory: Callable[..., Any], what: str) -> None:
+    made = factory()
+    everyone = [(rank, "here") for rank in range(made.size)]
+    found = made.gather((made.rank, "here"))
+    require(found == everyone, "gather", what, f"it gives {found!r:.80}")
+    for root in range(made.size):
+        got = made.broadcast({"from": made.rank}, root)
+        require(got == {"from": root}, "gather", what, f"broadcast gives {got!r:.80}")
+    made.barrier()
 
 
 # ---- datasets ----

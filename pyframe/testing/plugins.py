@@ -17,7 +17,7 @@ from pyframe.errors import ArgumentError, raise_if_signalled
 from pyframe.plugins.discovery import normalized
 from pyframe.plugins.registry import BUILT_IN, registries
 from pyframe.testing.apart import run_apart
-from pyframe.testing.fits import callback_checks, dataset_checks
+from pyframe.testing.fits import callback_checks, communicator_checks, dataset_checks
 from pyframe.testing.layers import layer_checks
 from pyframe.testing.losses import loss_checks
 from pyframe.testing.metrics import metric_checks
@@ -40,6 +40,7 @@ CHECKS: dict[str, Callable[..., Checks]] = {
     "metrics": metric_checks,
     "callbacks": callback_checks,
     "datasets": dataset_checks,
+    "communicators": communicator_checks,
 }
 
 Options = Mapping[str, Mapping[str, Any]]

@@ -11,6 +11,7 @@ from pyframe.data.loading import prefetched
 from pyframe.engine.batches import FEW_BYTES, BatchLoop, rows_at_once
 from pyframe.engine.execution import check_feed
 from pyframe.engine.loop import Loop, check_batch_size
+from pyframe.engine.sharing import Share
 from pyframe.errors import ArgumentError
 from pyframe.graph.arrays import LazyRows, lazily, plain_array, taken
 from pyframe.graph.node import Placeholder
@@ -66,6 +67,13 @@ class Feeds(NamedTuple):
         size = min(DEFAULT_BATCH, self.rows) if is_auto(batch_size) else batch_size
         return None if size is None else check_batch_size(size, self.rows)
 
+    def part(self, share: Share) -> Feeds | None:
+        """Return what one process evaluates of it, None if that has to be all."""
+        if self.rows < share.communicator.size or self.goal.whole:
+            return None
+        at = share.part(self.rows)
+        return Feeds(self.goal, {p: a[at] for p, a in self.arrays.items()}, self.labels)
+
     def rows_at_once(self) -> int:
         """Return how many rows to evaluate at a time, to bound the memory."""
         if not self.is_lazy and sum(a.nbytes for a in self.arrays.values()) <= FEW_BYTES:
@@ -104,15 +112,17 @@ class Feeds(NamedTuple):
         shuffle: bool,
         seed: int = 0,
         training: bool = True,
+        share: Share | None = None,
         **options: Any,
     ) -> Loop:
         """Return the loop over batches of the rows: in C, or if they are lazy, one by one.
 
-        Both take the same rows in the same order.
+        Both take the same rows in the same order. Of a training that is shared each batch is one by
+        one, and of an evaluation, which is of this process alone, all rows are.
         """
         engine, rows = self.goal.plan.engine, self.rows
         options["sums"] = self.goal.columns[0].node
-        if not self.is_lazy:
+        if not self.is_lazy and share is None:
             return Loop(
                 engine,
                 self.arrays,
@@ -124,20 +134,28 @@ class Feeds(NamedTuple):
             )
         size = check_batch_size(batch_size, rows)
 
-        def batches(epoch: int, start: int) -> Iterator[dict[Placeholder, Array]]:
+        def batches(epoch: int, start: int) -> Iterator[Any]:
             order = None
             if shuffle and training and size < rows:
                 order = shuffled(seed, epoch, rows)
             for first in range(start * size, rows, size):
-                at = slice(first, first + size)
-                yield self.taken(at if order is None else order[at])
+                here = min(size, rows - first)
+                part = slice(0, here) if share is None else share.part(here, at_least=1)
+                at = slice(first + part.start, first + part.stop)
+                feed = self.taken(at if order is None else order[at])
+                yield feed if share is None else (feed, here)
+
+        def begin(epoch: int, start: int) -> Iterator[Any]:
+            made = batches(epoch, start)
+            return prefetched(made, AHEAD) if self.is_lazy else made
 
         return BatchLoop(
             engine,
-            lambda epoch, start: prefetched(batches(epoch, start), AHEAD),
+            begin,
             samples=rows,
             batch_size=size,
             each=None if training else self.goal.collected(),
+            share=share,
             seed=seed,
             training=training,
             **options,

@@ -95,7 +95,9 @@ class Fit:
     before : int
         Epochs in the history that came from a file: the loop goes on behind them.
     shuffle : bool
-    accumulate : int
+    accumulate, validation_rows : int
+    called : list of Callback
+        Those of the listeners that this process calls.
     epochs : int
         What was asked for; those from a file count.
     running : bool
@@ -120,6 +122,7 @@ class Fit:
         progress: Progress | Part,
         shuffle: bool,
         accumulate: int = 1,
+        validation_rows: int = 0,
     ) -> None:
         self.trainer, self.goal, self.loop = trainer, goal, loop
         self.validation, self.history, self.progress = validation, history, progress
@@ -132,9 +135,13 @@ class Fit:
         self.listeners = listeners
         self.diverged: tuple[int, str, float] | None = None  # epochs until then, what, to what
         self._has_warned = False
-        self.on_epoch_start = [c for c in listeners if c.listens_to("on_epoch_start")]
-        self.on_epoch_end = [c for c in listeners if c.listens_to("on_epoch_end")]
-        self.on_batch_end = [c for c in listeners if c.listens_to("on_batch_end")]
+        self.share = loop.share
+        is_first = self.share is None or self.share.communicator.rank == 0
+        self.called = [c for c in listeners if is_first or not c.once]
+        self.on_epoch_start, self.on_epoch_end, self.on_batch_end = (
+            [c for c in self.called if c.listens_to(event)]
+            for event in ("on_epoch_start", "on_epoch_end", "on_batch_end")
+        )
         self.notifies = {e: plugins_listen(e) for e in ("epoch_start", "batch_end")}
         self.calling: tuple[Callback, str] | None = None  # whom, of what, for messages
         # What a callback counts is whole between two events, once those that count have heard
@@ -146,9 +153,11 @@ class Fit:
         self.telling = ""
         self.started = -1  # the epoch of whose beginning callbacks were told last
         self.interrupt = Interrupt()
+        if self.share is not None:
+            self.share.asks = lambda: (self.interrupt.pressed, trainer.stop_training)
         self.batch_size, self.rows = loop.batch_size, loop.samples
         self.accumulate = accumulate
-        self.validation_rows = validation.samples if validation is not None else 0
+        self.validation_rows = validation_rows
         self.log_names = goal.log_names(validated=validation is not None)
         for key in self.log_names:
             history.setdefault(key, [])
@@ -180,11 +189,12 @@ class Fit:
 
     def _run(self, resume: Callable[[], None]) -> None:
         trainer, loop, history = self.trainer, self.loop, self.history
-        for callback in self.listeners:
+        for callback in self.called:
             self.calling = callback, "on_fit_start"
             callback.on_fit_start(trainer)
         self.calling = None
         resume()
+        self._agree()
         self.begun = True
         notify("fit_start", trainer=trainer)
         try:
@@ -195,7 +205,7 @@ class Fit:
             elif not (loop.batch_index or trainer.stop_training):
                 self._start_epoch()
             status = "paused" if loop.epochs else "done"
-            while status != "done" and not (self.interrupt.pressed or trainer.stop_training):
+            while status != "done" and not self._is_to_stop():
                 status = loop.run(SECONDS_PER_LOOK)
                 if status == "step":
                     self._end_batch()
@@ -215,9 +225,29 @@ class Fit:
         self._note_epochs(self.done)
         if self.diverged is not None:
             self._warn_of_divergence()
-        history.interrupted = self.interrupt.pressed
+        history.interrupted = self.interrupted
         history.skipped_steps = self.goal.plan.skipped_steps - self.first_skipped
         self.progress.finish(loop.epoch, loop.samples_done, self._latest(), history.interrupted)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C was pressed; in a training of several processes, whether all know it."""
+        return self.interrupt.pressed if self.share is None else self.share.interrupted
+
+    def _is_to_stop(self) -> bool:
+        if self.share is not None:
+            return self.share.is_to_end
+        return self.interrupted or self.trainer.stop_training
+
+    def _agree(self) -> None:
+        """Have all processes go on in the same way after callbacks."""
+        if self.share is None:
+            return
+        trainer, own = self.trainer, self.trainer.optimizer.learning_rate
+        rate = self.share.agree(own if isinstance(own, float | int) else None)
+        trainer.stop_training = self.share.stops
+        if rate is not None and rate != own:
+            trainer.optimizer.learning_rate = rate
 
     @property
     def step(self) -> int:
@@ -316,6 +346,7 @@ class Fit:
             self.calling = None
             if self.notifies["epoch_start"]:
                 notify("epoch_start", trainer=self.trainer, epoch=epoch)
+            self._agree()
 
     @property
     def done(self) -> int:
@@ -337,6 +368,7 @@ class Fit:
         self.telling = ""
         if self.notifies["batch_end"]:
             notify("batch_end", trainer=self.trainer, step=step, logs={"loss": loss})
+        self._agree()
 
     def _end_epoch(self) -> None:
         done = self.done
@@ -345,7 +377,7 @@ class Fit:
             self._note_epochs(done)
             for key, value in validated.items():
                 self.history[key].append(value)
-            if not self.interrupt.pressed:  # then it may be of no whole validation
+            if not self.interrupted:  # then it may be of no whole validation
                 self._note_divergence(done, "validation loss", validated["val_loss"])
             if self.validation.batch_index:  # Ctrl-C came first: a fit that goes on does it anew
                 return
@@ -369,7 +401,8 @@ class Fit:
                 self.telling = ""
         self.calling = None
         notify("epoch_end", trainer=self.trainer, epoch=epoch, logs=logs)
-        if not (self.trainer.stop_training or self.interrupt.pressed):
+        self._agree()
+        if not self._is_to_stop():
             self._start_epoch()
 
     def _validate(self, loop: Loop) -> dict[str, Any]:
@@ -379,10 +412,12 @@ class Fit:
             loop.run(SECONDS_PER_LOOK)
             if loop.epoch > done:
                 record = loop.records[-1:]
+                if loop.share is not None:
+                    loop.share.communicator.all_reduce(record)
                 columns = self.goal.columns
                 values = {f"val_{c.key}": c.plain_values(record)[0] for c in columns}
                 whole = self.goal.whole_logs(loop)
                 return values | {f"val_{key}": value for key, value in whole.items()}
-            if self.interrupt.pressed:
+            if self.interrupted and self.share is None:
                 keys = [c.key for c in self.goal.columns] + [c.key for c in self.goal.whole]
                 return {f"val_{key}": float("nan") for key in keys}

@@ -256,6 +256,8 @@ def _written(of: Any) -> Iterator[tuple[str, Any]]:
     """Yield what a fit changes, each with words for it."""
     yield f"this {type(of).__name__}", of
     if isinstance(of, Trainer):
+        if of.communicator.size > 1:
+            yield "the ranks", type(of.communicator)  # their messages would be mixed up
         yield "the model", of.model
         if of.model.built:
             for leaf in [*of.model.parameters, *of.model.states]:

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
+from zlib import crc32
 
 import numpy as np
 
-from pyframe import schedules
+from pyframe import plugins, schedules
+from pyframe._version import __version__
 from pyframe.attributes import flag
 from pyframe.callbacks import Callback, WeightAverage
 from pyframe.callbacks import get as get_callback
+from pyframe.communicators import Communicator
 from pyframe.engine.loop import Loop, rates_of
+from pyframe.engine.sharing import Share
 from pyframe.errors import ArgumentError, GraphError, check_integer, check_number
 from pyframe.model import Model
 from pyframe.plugins import listens as plugins_listen
@@ -48,6 +52,7 @@ class FitRequest:
     history: History
     accumulate: int = 1
     saved: SavedTraining | None = None
+    share: Share | None = None
 
     @property
     def goal(self) -> CompiledGoal:
@@ -73,7 +78,7 @@ class FitRequest:
             seed=self.history.seed,
             batch_size=self.batch_size or rows,
             rows=rows,
-            validation_rows=0 if self.held_out is None else self.held_out.rows,
+            validation_rows=self.validation_rows,
             shuffle=self.shuffle,
             accumulate=self.accumulate,
             columns=self.goal.log_names(validated=self.held_out is not None),
@@ -102,6 +107,7 @@ class FitRequest:
             claimed=True,
             accumulate=self.accumulate,
             averages=[c.begin(state, steps) for c in self.listeners if averages_steps(c)],
+            share=self.share,
         )
         return loop
 
@@ -109,20 +115,75 @@ class FitRequest:
         """Return the loop that evaluates what is held out, once for each epoch of training."""
         if self.held_out is None:
             return None
-        size = self.validation_size
-        loop: Loop = self.held_out.loop(
+        size, part = self.validation_size, self.share and self.held_out.part(self.share)
+        rows = part or self.held_out
+        loop: Loop = rows.loop(
             epochs=self.left,
-            batch_size=None if size is None else min(size, self.held_out.rows),
+            batch_size=None if size is None else min(size, rows.rows),
             shuffle=False,
             stop="epoch",
             training=False,
         )
+        if part is not None:
+            loop.share = self.share
         return loop
+
+    @property
+    def validation_rows(self) -> int:
+        """How many rows are held out, 0 if that is not known."""
+        return 0 if self.held_out is None else self.held_out.rows
 
     @property
     def validation_size(self) -> int | None:
         """Rows that are evaluated at a time: as many as a step has, if that is known."""
         return self.batch_size if self.data.rows else DEFAULT_BATCH
+
+    def begin_together(self, share: Share) -> None:
+        """Begin on all ranks with the parameters of the first, which have been claimed.
+
+        Raises
+        ------
+        ArgumentError
+            On all ranks, if any is to do something else than the first: it names each.
+        """
+        first, *others = share.communicator.gather(self._description())
+        found = [
+            f"rank {rank} has the {key} {said[key]}, and rank 0 has {first[key]}"
+            for rank, said in enumerate(others, 1)
+            for key in first
+            if said[key] != first[key]
+        ]
+        if found:
+            raise ArgumentError(
+                f"{'; '.join(found)}: all ranks run the same script, with the same packages, on "
+                "the whole data, of which pyframe gives each its part"
+            )
+        snapshot = self.goal.plan.snapshot()
+        for array in snapshot.arrays:
+            if share.communicator.rank:
+                array[...] = 0
+            share.communicator.all_reduce(array)
+        self.goal.plan.restore(snapshot)
+
+    def _description(self) -> dict[str, str]:
+        """Return what has to be the same for all ranks, in words."""
+        plan, history = self.goal.plan, self.history
+        nodes = [
+            (n.op, plan.graph.names.get(n), sorted(getattr(n, "attrs", {}).items()), *n.specs)
+            for n in plan.graph.order
+        ]
+        loaded = sorted(f"{p.name} {p.version}" for p in plugins.installed().values() if p.things)
+        return {
+            "packages": ", ".join([f"pyframe-nn {__version__}", *loaded]),
+            "network": f"{sum(p.size for p in plan.parameters)} parameters ({_mark(nodes)})",
+            "optimizer": repr(plan.optimizer),
+            "batch_size": str(self.batch_size),
+            "seed": f"{history.seed}, shuffle={self.shuffle}",
+            "epochs": f"{self.epochs}, after {history.epochs} and step {plan.step_count}",
+            "callbacks": ", ".join(type(c).__name__ for c in self.listeners) or "none",
+            "data": _data(self.data),
+            "validation data": _data(self.held_out),
+        }
 
     def _stops(self) -> str | None:
         """Return where the loop must come back to Python, besides every 50 ms."""
@@ -139,6 +200,19 @@ class FitRequest:
         return None
 
 
+def _data(data: Any) -> str:
+    """Return the shapes of some data, and a mark of a few rows, evenly spread."""
+    if not isinstance(data, Feeds):
+        return type(data).__name__
+    few = data.taken(np.unique(np.linspace(0, data.rows - 1, 64).astype(np.int64))).values()
+    shapes = ", ".join(f"{a.dtype} {(data.rows, *a.shape[1:])}" for a in few)
+    return f"{shapes} ({_mark([a.tobytes() for a in few])})"
+
+
+def _mark(value: Any) -> str:
+    return f"{crc32(repr(value).encode()):08x}"
+
+
 def request_fit(
     model: Model,
     data: Feeds | Streamed,
@@ -153,6 +227,7 @@ def request_fit(
     schedule: Any,
     accumulate: int,
     first_epoch: int,
+    communicator: Communicator,
 ) -> FitRequest:
     """Return what `Trainer.fit` is asked to do; for the arguments see there."""
     epochs = check_integer("epochs", epochs, at_least=0)
@@ -161,8 +236,9 @@ def request_fit(
     if rates is not None:
         # Before anything changes; the rates of later steps are checked when their table is made.
         rates_of(rates, np.arange(1, dtype=np.int64))
+    ranks = communicator.size
     data.check(epochs)
-    accumulate = _check_accumulate(accumulate, data.goal.plan.optimizer)
+    accumulate = _check_accumulate(accumulate, data.goal.plan.optimizer, ranks)
     held_out: Feeds | Streamed | None
     data, held_out = data.split(check_number("validation_split", validation_split))
     if validation_data is not None:
@@ -192,10 +268,11 @@ def request_fit(
         listeners=in_order(callbacks),
         history=History(seed, first_epoch),
         accumulate=accumulate,
+        share=Share(communicator) if ranks > 1 else None,
     )
 
 
-def _check_accumulate(accumulate: int, optimizer: Any) -> int:
+def _check_accumulate(accumulate: int, optimizer: Any, ranks: int) -> int:
     """Return of how many batches a step is, or raise if the optimizer wants to see one alone."""
     number = check_integer("accumulate", accumulate, at_least=1)
     why = ""
@@ -207,6 +284,14 @@ def _check_accumulate(accumulate: int, optimizer: Any) -> int:
         raise ArgumentError(
             f"accumulate={number}: {type(optimizer).__name__} {why}; fit with a batch_size "
             f"{number} times as large instead, or with another optimizer"
+        )
+    if ranks > 1 and (why or number > 1):
+        raise ArgumentError(
+            f"{type(optimizer).__name__} {why}, of which each of {ranks} ranks has only its part; "
+            "train in one process, or with another optimizer"
+            if why
+            else f"accumulate={number} with {ranks} ranks, each of which has only its part of a "
+            "batch in memory already; make batch_size so many times as large instead"
         )
     return number
 

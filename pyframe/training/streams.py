@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import closing
+from functools import partial
 from itertools import chain, count, islice
 from typing import Any, NamedTuple
 
@@ -11,6 +13,7 @@ import numpy as np
 from pyframe.data.batches import gives_batches
 from pyframe.data.loading import Loader, close
 from pyframe.engine.batches import BatchLoop, Feed
+from pyframe.engine.sharing import Share
 from pyframe.errors import (
     ArgumentError,
     DTypeError,
@@ -249,6 +252,9 @@ class Streamed:
             )
         return self, None
 
+    def part(self, share: Share) -> None:
+        """Return None: each process evaluates all of it."""
+
     def size(self, batch_size: Any) -> int:
         """Return 1: a batch is what came; any other size is refused."""
         if batch_size is not None and not is_auto(batch_size):
@@ -258,7 +264,15 @@ class Streamed:
             )
         return 1
 
-    def _feeds(self, epoch: int, start: int) -> Iterator[Feed]:
+    def _parts(self, share: Share, epoch: int, start: int) -> Iterator[tuple[Feed, int]]:
+        """Yield what this process has of each batch, and how many rows that is of."""
+        with closing(self._feeds(epoch, start)) as feeds:
+            for feed in feeds:
+                rows = len(next(iter(feed.values())))
+                at = share.part(rows, at_least=1)
+                yield {p: a[at] for p, a in feed.items()}, rows
+
+    def _feeds(self, epoch: int, start: int) -> Generator[Feed]:
         number = start
         batches = self.batches.epoch(epoch, start)
         try:
@@ -278,12 +292,14 @@ class Streamed:
         batch_size: Any,
         shuffle: bool,
         training: bool = True,
+        share: Share | None = None,
         **options: Any,
     ) -> Any:
         """Return the loop over the batches; they have their own sizes and their own order."""
         return BatchLoop(
             self.goal.plan.engine,
-            self._feeds,
+            self._feeds if share is None else partial(self._parts, share),
+            share=share,
             each=None if training else self.goal.collected(),
             training=training,
             sums=self.goal.columns[0].node,

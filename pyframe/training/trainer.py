@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing
 from itertools import repeat
 from typing import Any, ClassVar, Literal, Self
 
-from pyframe import checkpoint, optimizers
+from pyframe import checkpoint, communicators, optimizers
 from pyframe.engine.batches import BYTES_AT_ONCE, BatchLoop
 from pyframe.engine.execution import SECONDS_PER_LOOK
 from pyframe.engine.plan import Plan
@@ -58,10 +58,16 @@ class Trainer(Strict):
         gives one number for each row.
     detect_anomaly : bool, default False
         Stop with an `AnomalyError` that names the first node to give NaN or infinity.
+    communicator : str, Communicator or class, optional
+        With which several processes train together, such as "mpi" of the plugin pyframe-mpi. Each
+        runs the same script on the whole data, and has its part of every batch; `evaluate` and
+        `predict` are of one process alone.
 
     Attributes
     ----------
     model : Model
+    communicator : Communicator
+        With ``rank`` and ``size``: 0 and 1 of a process by itself.
     plan : Plan
         What the last `fit` ran on.
     stop_training : bool
@@ -86,6 +92,7 @@ class Trainer(Strict):
     _attributes: ClassVar[dict[str, str]] = {
         "model": "make a new Trainer",
         "goal": "make a new Trainer",
+        "communicator": "make a new Trainer",
         "callbacks": "",
         "detect_anomaly": "",
         "stop_training": "",
@@ -106,12 +113,14 @@ class Trainer(Strict):
         loss_weights: Sequence[float] | None = None,
         weighted_metrics: Sequence[Any] | None = (),
         detect_anomaly: bool = False,
+        communicator: Any = None,
     ) -> None:
         if not isinstance(model, Model):
             raise ArgumentError(f"a Trainer takes a Model, and got {type(model).__name__}")
         self.model = model
         self.goal = Goal(loss, metrics, loss_weights, weighted_metrics)
         self._optimizer = optimizers.get(optimizer)
+        self.communicator = communicators.get(communicator)
         self.callbacks: Any = callbacks
         self.detect_anomaly = detect_anomaly
         self.stop_training = False
@@ -310,6 +319,7 @@ class Trainer(Strict):
                 schedule=schedule,
                 accumulate=accumulate,
                 first_epoch=first,
+                communicator=self.communicator,
             )
             if resume is not None:
                 request = request.going_on(resuming.read(resume, self, request.goal))
@@ -337,6 +347,8 @@ class Trainer(Strict):
         self._compiled.train_on(goal)
         if saved is not None:
             self._go_back_to(saved)
+        if request.share is not None:
+            request.begin_together(request.share)
         validation = request.validation()
         if validation is not None:
             stack.enter_context(validation)
@@ -346,6 +358,7 @@ class Trainer(Strict):
             goal.plan.engine.require_unchanged()
             raise
         shown = verbose and not any(c.shows_progress for c in request.listeners)
+        shown = shown and self.communicator.rank == 0
         progress = company().progress(request.left, loop.samples, shown)
         stack.callback(progress.close)
         fit = Fit(
@@ -358,6 +371,7 @@ class Trainer(Strict):
             progress,
             request.shuffle,
             request.accumulate,
+            request.validation_rows,
         )
         if saved is not None:
             saved.seek(loop)
@@ -375,7 +389,7 @@ class Trainer(Strict):
             del fit.loop, fit.validation, fit.trainer
 
     def _tell_of_end(self, fit: Fit) -> None:
-        for callback in fit.listeners:
+        for callback in fit.called:
             callback.on_fit_end(self, fit.history)
         notify("fit_end", trainer=self, history=fit.history)
 

@@ -1,0 +1,109 @@
+"""Communicators: how several processes train one model together; see docs/scaling.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+from pyframe.errors import ArgumentError
+from pyframe.graph.spec import Array
+from pyframe.hookspecs import hookimpl
+from pyframe.plugins.registry import registries
+
+__all__ = ["Alone", "Communicator", "get"]
+
+
+class Communicator:
+    """The base of communicators: processes, called ranks, that exchange arrays and small objects.
+
+    All ranks call the same methods in the same order. If one does not come, a method must end the
+    process after a while, and not wait for ever.
+
+    Attributes
+    ----------
+    rank, size : int
+        The number of this process, from 0, and how many there are.
+
+    Examples
+    --------
+    >>> import numpy as np, pyframe as pf
+    >>> sums, alone = np.ones(2), pf.communicators.get(None)
+    >>> alone.all_reduce(sums)
+    >>> sums.tolist(), alone.gather("here")
+    ([1.0, 1.0], ['here'])
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    def all_reduce(self, array: Array) -> None:
+        """Make an array the sum of those of all ranks, with the same bits everywhere.
+
+        Parameters
+        ----------
+        array : ndarray of float32, float64 or int64, contiguous
+            Of the same shape everywhere.
+        """
+        raise NotImplementedError
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return the small, picklable values of all ranks; one may come late, busy with a file."""
+        raise NotImplementedError
+
+    def broadcast(self, value: Any, root: int = 0) -> Any:
+        """Return the value of one rank."""
+        return self.gather(value if self.rank == root else None)[root]
+
+    def barrier(self) -> None:
+        """Wait until all ranks are here."""
+        self.gather(None)
+
+    def abort(self, reason: str) -> None:
+        """End all ranks, with a message and an exit status that is not 0."""
+        raise SystemExit(reason)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self  # the processes stay the same
+
+
+class Alone(Communicator):
+    """One process by itself."""
+
+    def all_reduce(self, array: Array) -> None:
+        pass
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value]
+
+
+def get(communicator: Any) -> Communicator:
+    """Return the communicator of an object, a class or a name; for None that of one process.
+
+    Raises
+    ------
+    UnknownNameError
+        If the name is not registered.
+    ArgumentError
+        If it is none of these.
+    """
+    found = "alone" if communicator is None else communicator
+    if isinstance(found, str):
+        found = registries["communicators"].get(found)
+    made = found() if isinstance(found, type) else found
+    if not isinstance(made, Communicator):
+        raise ArgumentError(
+            f"communicator={communicator!r:.80}; pass a name such as 'mpi', or an object of a "
+            "class derived from pyframe.communicators.Communicator"
+        )
+    return made
+
+
+@hookimpl
+def pyframe_register_communicators() -> Mapping[str, type[Communicator]]:
+    """Name the built-in communicator."""
+    return {"alone": Alone}
+
+
+def __getattr__(name: str) -> Any:
+    """Return what a plugin has registered."""
+    return registries["communicators"].attribute(name)
