@@ -22,7 +22,7 @@ from workshop import Workshop, blocks
 import pyframe as pf
 from pyframe.commands import cli, scaffold
 from pyframe.commands.scaffold import KINDS, names, new_plugin
-from pyframe.errors import ArgumentError
+from pyframe.errors import ArgumentError, MissingExtraError
 from pyframe.testing import compile
 
 sys.path.insert(0, str(ROOT / "tools"))
@@ -260,6 +260,15 @@ def test_no_placeholder_is_left(kind: str, tmp_path: Path) -> None:
         text = str(path.relative_to(tmp_path)) + path.read_text(encoding="utf-8")
         assert not re.search(r"my[-_](package|part|kind|op|kernel)|My[A-Z]", text), path
         assert path.read_text(encoding="utf-8").endswith("\n") or path.name == "py.typed"
+
+
+def test_without_the_kit_the_extra_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(scaffold, "TEMPLATES", tmp_path / "none")
+    with pytest.raises(MissingExtraError, match=r'pip install "pyframe-nn\[testing\]"'):
+        new_plugin("pyframe-zigzag", "c", tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_templates_come_with_the_package() -> None:

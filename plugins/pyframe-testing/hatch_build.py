@@ -1,4 +1,4 @@
-"""Takes the kit from where it is written: beside the package that it checks."""
+"""Takes the kit from where it is written: within the package that it checks."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class Kit(BuildHookInterface):
-    """Adds the modules of pyframe/testing/ but for its door, which belongs to the core's wheel.
+    """Adds what the core's wheel leaves out: the modules of pyframe/testing/ but for its door, and
+    the templates of ``pyframe new-plugin``.
 
     In the repository they lie two folders up; a source distribution brings a copy along.
     """
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Add them to what is built."""
-        kit = Path(self.root, "../../pyframe/testing").resolve()
+        core = Path(self.root, "../..").resolve()
+        kit, templates = core / "pyframe" / "testing", core / "pyframe" / "commands" / "templates"
         if kit.is_dir():
             build_data["force_include"] |= {
-                str(path): f"pyframe/testing/{path.name}"
-                for path in kit.iterdir()
-                if path.is_file() and path.name != "__init__.py"
+                str(path): path.relative_to(core).as_posix()
+                for path in [*kit.iterdir(), *templates.rglob("*")]
+                if path.is_file() and path != kit / "__init__.py"
             }
