@@ -67,7 +67,14 @@ class Communicator:
 
 
 class Alone(Communicator):
-    """One process by itself."""
+    """One process by itself.
+
+    Examples
+    --------
+    >>> from pyframe.communicators import Alone
+    >>> Alone().broadcast("there")
+    'there'
+    """
 
     def all_reduce(self, array: Array) -> None:
         pass
@@ -85,6 +92,12 @@ def get(communicator: Any) -> Communicator:
         If the name is not registered.
     ArgumentError
         If it is none of these.
+
+    Examples
+    --------
+    >>> from pyframe import communicators
+    >>> communicators.get("alone").size
+    1
     """
     found = "alone" if communicator is None else communicator
     if isinstance(found, str):

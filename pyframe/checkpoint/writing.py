@@ -64,7 +64,15 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Raise now what `write_atomically` would raise later, but for a disk that fills up."""
+    """Raise now what `write_atomically` would raise later, but for a disk that fills up.
+
+    Examples
+    --------
+    >>> import os
+    >>> from pyframe.checkpoint import check_writable
+    >>> check_writable("net.pyframe"), os.path.exists("net.pyframe")
+    (None, False)
+    """
     target, folder, stem = _places(path)
     with _naming(path):
         _mode_of(target, path)

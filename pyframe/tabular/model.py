@@ -121,6 +121,13 @@ class TableNetwork:
     """What `TabularModel` does, without scikit-learn: importing that takes longer than training.
 
     Parameters, attributes and errors are those of `TabularModel`.
+
+    Examples
+    --------
+    >>> from pyframe.tabular import TableNetwork
+    >>> table = {"size": [1, 3] * 20, "large": [False, True] * 20}
+    >>> TableNetwork((8,)).fit(table, "large").classes_.tolist()
+    [False, True]
     """
 
     def __init__(

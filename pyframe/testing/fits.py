@@ -187,6 +187,13 @@ def communicator_checks(factory: Callable[..., Any]) -> Checks:
     - place: a rank in [0, size), and copies that stand for the same.
     - all_reduce: sums in place, of each dtype that gradients and records have.
     - gather: the values of all ranks in their order; broadcasts of each rank, and barriers.
+
+    Examples
+    --------
+    >>> from pyframe.communicators import Alone
+    >>> from pyframe.testing import communicator_checks
+    >>> list(communicator_checks(Alone))
+    ['place', 'all_reduce', 'gather']
     """
     what = _name(factory)
     return {
