@@ -126,7 +126,7 @@ class TableNetwork:
     --------
     >>> from pyframe.tabular import TableNetwork
     >>> table = {"size": [1, 3] * 20, "large": [False, True] * 20}
-    >>> TableNetwork((8,)).fit(table, "large").classes_.tolist()
+    >>> TableNetwork((8,), validation=0).fit(table, "large").classes_.tolist()
     [False, True]
     """
 
