@@ -33,7 +33,7 @@ ROOMS = (
     ("initializers", "losses", "metrics", "schedules", "optimizers"),
     ("regularizers", "constraints", "layers"),
     ("communicators", "data", "datasets", "outcomes", "checkpoint", "model"),
-    ("training.progress", "training.company", "training.history", "callbacks"),
+    ("training.atomic", "training.progress", "training.company", "training.history", "callbacks"),
     (
         "training.goal",
         "training.compiled",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -324,3 +325,26 @@ def test_other_names_are_answered() -> None:
         make().fit(X, Y, gradient_accumulation_steps=4)
     with pytest.raises(pf.ArgumentError, match="give fit accumulate="):
         pf.optimizers.Adam(gradient_accumulation_steps=4)
+
+
+def _summed(y: pf.Value, y_hat: pf.Value) -> pf.Value:
+    return pf.Sum(pf.Square(y - y_hat))
+
+
+@pytest.mark.parametrize(
+    ("loss", "targets", "why"),
+    [
+        (partial(pf.CrossEntropy, ignore_index=-100), "labels", "has an ignore_index"),
+        (partial(pf.L2Loss, reduction="sum"), "numbers", "is a sum over the batch"),
+        (_summed, "numbers", "is a sum over the batch"),
+    ],
+    ids=["ignore_index", "reduction", "callable"],
+)
+def test_a_loss_whose_parts_do_not_add_up_is_refused(loss: Any, targets: str, why: str) -> None:
+    draw = np.random.default_rng(0)
+    y = draw.integers(0, 3, 12) if targets == "labels" else draw.normal(size=(12, 3))
+    trainer = pf.Trainer(pf.Sequential([pf.layers.Dense(3)]), loss, "sgd")
+    x = draw.normal(size=(12, 4))
+    with pytest.raises(pf.errors.ArgumentError, match=why):
+        trainer.fit(x, y, 1, 4, accumulate=3)
+    trainer.fit(x, y, 1, 4)

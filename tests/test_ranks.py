@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -167,6 +168,14 @@ def test_data_that_are_read_a_batch_at_a_time() -> None:
     compare(2, x=sparse.csr_array(np.where(np.abs(X) > 1, X, 0)))
 
 
+@pytest.mark.parametrize("way", ["validation_data", "validation_split"])
+def test_validation_rows_that_are_read_a_batch_at_a_time(way: str) -> None:
+    from scipy import sparse
+
+    x = sparse.csr_array(np.where(np.abs(X) > 1, X, 0))
+    compare(2, x=x, fit={way: (x, Y) if way == "validation_data" else 0.3})
+
+
 def test_metrics_of_a_whole_epoch() -> None:
     options = {"loss": "binary_cross_entropy", "metrics": ["roc_auc"]}
     layers = lambda: [Dense(4, activation="tanh"), Dense(1)]  # noqa: E731
@@ -315,6 +324,21 @@ def test_a_fit_goes_on_with_another_number_of_ranks(before: int, after: int, tmp
     same(ended, values)
 
 
+def test_the_first_rank_alone_goes_on_with_a_log(tmp_path: Any) -> None:
+    path, log = tmp_path / "run.pyframe", tmp_path / "log.csv"
+
+    def logger(rank: ThreadRank) -> Any:  # the others may be on machines without the file
+        return pf.callbacks.CSVLogger(log if rank.rank == 0 else tmp_path / "elsewhere" / "log.csv")
+
+    def work(rank: ThreadRank, **fit: Any) -> None:
+        trainer = fitted(rank, fit={"callbacks": [logger(rank)], **fit})[0]
+        trainer.save(path if rank.rank == 0 else tmp_path / "other.pyframe")
+
+    together(2, lambda rank: work(rank, epochs=2))
+    together(2, lambda rank: work(rank, epochs=4, resume=path))
+    assert len(log.read_text().splitlines()) == 1 + 4
+
+
 # ---- what differs ----
 
 
@@ -354,6 +378,26 @@ def test_all_begin_with_the_parameters_of_the_first() -> None:
     one = fitted(None, fit={"epochs": 2})[2]
     for ended in together(2, work):
         same(ended, one)
+
+
+def test_functions_are_compared_by_their_names() -> None:
+    """Not by where they are in the memory of a process."""
+
+    def work(rank: ThreadRank) -> Any:
+        return fitted(rank, optimizer=lambda: pf.optimizers.SGD(lambda steps: 0.01 + 0.0 * steps))[
+            2
+        ]
+
+    one, other = together(2, work)
+    same(one, other)
+
+
+def test_a_loss_whose_parts_do_not_add_up_is_refused() -> None:
+    def work(rank: ThreadRank) -> None:
+        with pytest.raises(pf.ArgumentError, match="has an ignore_index"):
+            fitted(rank, y=np.arange(ROWS) % 2, loss=partial(pf.CrossEntropy, ignore_index=-100))
+
+    together(2, work)
 
 
 @pytest.mark.parametrize(

@@ -190,3 +190,10 @@ def test_it_is_a_text_that_prompts_print() -> None:
     same = copy.deepcopy(found)
     assert same == found and same.operations == found.operations
     assert len(found.splitlines()) == 5 + 5  # rows; head, rules, sums, costs
+
+
+def test_a_layer_that_is_used_twice_counts_its_operations_once() -> None:
+    shared = pf.layers.Dense(5)
+    found = pf.Sequential([shared, shared, pf.layers.Dense(2)]).summary((5,))
+    assert sum(row.operations or 0 for row in found.rows) == found.operations
+    assert sum(row.parameters or 0 for row in found.rows) == found.parameters

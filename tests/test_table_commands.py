@@ -307,3 +307,17 @@ def test_the_command_goes_on(tmp_path, monkeypatch, capsys):
         assert cli.main(["predict", f"{name}.pyframe", "t.csv"]) == 0
     one, other = capsys.readouterr().out.split("prediction\n")[1:]
     assert one == other and not Path("m.pyframe.training").exists()
+
+
+def test_a_table_is_learned_without_scikit_learn(tmp_path):
+    """Whose import takes longer than most trainings."""
+    PRICES.to_csv(tmp_path / "t.csv", index=False)
+    train = ["train", "t.csv", "--target", "price", "--epochs", "3", "--quiet"]
+    code = f"""
+import sys
+from pyframe.commands.cli import main
+assert main({train}) == 0 and main(["evaluate", "model.pyframe", "t.csv"]) == 0
+sys.exit("sklearn" in sys.modules)
+"""
+    command = [sys.executable, "-P", "-W", "ignore", "-c", code]
+    assert subprocess.run(command, cwd=tmp_path, check=False).returncode == 0

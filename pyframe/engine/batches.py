@@ -157,17 +157,18 @@ class BatchLoop(Loop):
         feed = next(self._iterator, None)
         if feed is None:
             return False
-        if self.share is not None:
+        share = self.share if self._training else None  # each rank evaluates rows of its own
+        if share is not None:
             feed, whole = feed
-            self.share.begin(whole)
-            loop.first_sample = self.share.first
+            share.begin(whole)
+            loop.first_sample = share.first
         form = self._form(dict(feed))
         if loop.in_step:
             lib.pf_loop_end_part(loop)
         more = loop.part_index + 1 < self._parts
         loop.flags = lib.PF_LOOP_STOP_STEP | (lib.PF_LOOP_MORE if more else 0)
         loop.part = len(next(iter(feed.values())))
-        self._rows_done += loop.part if self.share is None else self.share.whole
+        self._rows_done += loop.part if share is None else share.whole
         for entry, placeholder in zip(form.table, form.placeholders, strict=False):
             entry.data = pointer(feed[placeholder])
         self._full_context, self.arrays = form.context, feed

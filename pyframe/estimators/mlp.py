@@ -26,13 +26,13 @@ from pyframe.estimators._epochs import Epochs, Schedule
 from pyframe.estimators._files import Filed
 from pyframe.estimators._multilayer import Multilayer
 from pyframe.estimators._weights import sample_weights, weights_of
-from pyframe.estimators._whole import fitting, twin
 from pyframe.graph.arrays import unmasked
 from pyframe.layers import Dense
 from pyframe.model import Model, Sequential
 from pyframe.optimizers import SGD, Adam, Optimizer
 from pyframe.outcomes import Outcome, outcome_of
 from pyframe.plugins.registry import registries
+from pyframe.training.atomic import fitting, twin
 from pyframe.training.progress import say
 
 # What scikit-learn calls them, and what they are called here.

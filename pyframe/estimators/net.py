@@ -18,7 +18,6 @@ from pyframe.checkpoint.arguments import Lost
 from pyframe.errors import ArgumentError
 from pyframe.estimators._network import NetworkEstimator, is_named
 from pyframe.estimators._weights import sample_weights
-from pyframe.estimators._whole import fitting, twin
 from pyframe.layers import Layer
 from pyframe.model import Model
 from pyframe.outcomes import (
@@ -30,6 +29,7 @@ from pyframe.outcomes import (
     labels_in,
     outcome_of,
 )
+from pyframe.training.atomic import fitting, twin
 from pyframe.training.goal import loss_node
 
 IN_UNITS = ("l2", "l1", "huber", "log_cosh")  # losses of predictions in the targets' unit
@@ -487,7 +487,6 @@ schedule, input_shape, dtype, warm_start, random_state, verbose
             net._fit(X, y, sample_weight, None, go_on)
         return self
 
-    @_fit_context(prefer_skip_nested_validation=True)
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:  # noqa: N803
         """Train for one more epoch; the arguments are those of `fit`."""

@@ -304,7 +304,7 @@ class Model(LayerLike, Strict):
         -------
         Summary
             The text to print. Operations count a multiply-add as two, and are what each op says of
-            itself (`Op.flops`). Values are those of all layers, as training keeps them.
+            itself (`Op.flops`). Values are those of all layers in a prediction.
 
         Raises
         ------

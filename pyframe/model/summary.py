@@ -80,7 +80,10 @@ def summarized(model: Model, shape: Any, batch_size: int) -> Summary:
     for layer in model.layers:
         own = [p for p in layer.parameters if p not in seen]
         seen.update(own)
-        counts = [cost[0] for node, cost in costs.items() if outermost_layer_of(node) is layer]
+        # Of a layer that is used again all operations are in its first row.
+        used = layer in model.layers[: len(rows) - len(model.inputs)]
+        nodes = {} if used else costs
+        counts = [cost[0] for node, cost in nodes.items() if outermost_layer_of(node) is layer]
         size = sum(p.size for p in own)
         kind = type(layer).__name__
         rows.append(Row(layer.path, kind, layer.output_shape, size, _sum(counts)))

@@ -26,7 +26,6 @@ from pyframe.errors import (
     raise_if_signalled,
     warn,
 )
-from pyframe.estimators._whole import fitting
 from pyframe.graph.spec import Array
 from pyframe.initializers import seeded
 from pyframe.layers import Dense
@@ -56,6 +55,7 @@ from pyframe.tabular.resuming import (
     check_free,
     holding,
 )
+from pyframe.training.atomic import fitting
 from pyframe.training.trainer import Trainer
 
 KEY = "tabular"  # of what a model file keeps in its `extra`
@@ -509,7 +509,7 @@ class TableNetwork:
         names = [c["name"] for c in self.columns_ if c["kind"] != LEFT_OUT]
         encode(frame.iloc[:1], self.columns_)  # says what is missing
         found = permutation_importance(
-            self, frame[names], y, n_repeats=repeats, random_state=self.random_state,
+            self, frame[names], y, n_repeats=repeats, random_state=(self.random_state or 0) % 2**32,
             scoring=TableNetwork.score,
         )  # fmt: skip
         order = np.argsort(-found.importances_mean, kind="stable")

@@ -147,7 +147,7 @@ class Fit:
         # What a callback counts is whole between two events, once those that count have heard
         # of the last one: up to which epoch and step they have, and which event they are hearing.
         self.counting = [c for c in listeners if counts(c)]
-        self.watching = [c for c in listeners if c.only_watches]
+        self.watching = [c for c in self.called if c.only_watches]
         self.tells = validation is not None or bool(self.on_epoch_end)
         self.heard, self.heard_steps = history.epochs, 0
         self.telling = ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
@@ -18,6 +19,7 @@ from pyframe.communicators import Communicator
 from pyframe.engine.loop import Loop, rates_of
 from pyframe.engine.sharing import Share
 from pyframe.errors import ArgumentError, GraphError, check_integer, check_number
+from pyframe.graph.order import topological_order
 from pyframe.model import Model
 from pyframe.plugins import listens as plugins_listen
 from pyframe.training.feeds import DEFAULT_BATCH, Feeds
@@ -176,7 +178,8 @@ class FitRequest:
         return {
             "packages": ", ".join([f"pyframe-nn {__version__}", *loaded]),
             "network": f"{sum(p.size for p in plan.parameters)} parameters ({_mark(nodes)})",
-            "optimizer": repr(plan.optimizer),
+            # Of a function not where it is in memory.
+            "optimizer": re.sub(" at 0x[0-9a-f]+", "", repr(plan.optimizer)),
             "batch_size": str(self.batch_size),
             "seed": f"{history.seed}, shuffle={self.shuffle}",
             "epochs": f"{self.epochs}, after {history.epochs} and step {plan.step_count}",
@@ -239,6 +242,8 @@ def request_fit(
     ranks = communicator.size
     data.check(epochs)
     accumulate = _check_accumulate(accumulate, data.goal.plan.optimizer, ranks)
+    if accumulate > 1 or ranks > 1:
+        _check_mean_of_rows(data.goal)
     held_out: Feeds | Streamed | None
     data, held_out = data.split(check_number("validation_split", validation_split))
     if validation_data is not None:
@@ -294,6 +299,27 @@ def _check_accumulate(accumulate: int, optimizer: Any, ranks: int) -> int:
             "batch in memory already; make batch_size so many times as large instead"
         )
     return number
+
+
+def _check_mean_of_rows(goal: CompiledGoal) -> None:
+    """Raise if the loss of a batch is not the mean over its rows that those of its parts add up to.
+
+    It is sum(w l) / sum(w), w being the sample weights: of parts, their losses by their weights.
+    """
+    (loss,) = (node for node in goal.columns[0].node.inputs[:1] if node is not None)
+    found = [getattr(node, "attrs", {}) for node in topological_order([loss])]
+    ends = getattr(loss, "op", "") == "sum"
+    why = ""
+    if ends or any(attrs.get("reduction") == "sum" for attrs in found):
+        why = "is a sum over the batch, not a mean"
+    elif any(attrs.get("ignore_index") is not None for attrs in found):
+        why = "has an ignore_index, and divides by the number of labels that are not ignored"
+    if why:
+        raise ArgumentError(
+            f"the loss {why}: losses of parts of a batch do not add up to that of all its rows, as "
+            "accumulate= and several ranks need; use the mean, with a sample weight of 0 for rows "
+            "that do not count"
+        )
 
 
 def first_epoch(initial_epoch: int | None, resume: Any, epochs_done: int) -> int:

@@ -265,10 +265,11 @@ class Trainer(Strict):
         accumulate : int, default 1
             Batches whose gradients are averaged before an update. A step is then on so many, with
             the memory of one: its result is that of one step on all of their rows at once, weighted
-            as the loss of an epoch is. Statistics of a batch, as `BatchNorm` takes them, are of
-            each batch by itself. Steps are what schedules and callbacks count; the last one of an
-            epoch may be on fewer batches. Of batches that come one by one, it is on so many of
-            them, whatever their sizes.
+            as the loss of an epoch is; a loss that is a sum, or has an `ignore_index`, is refused,
+            since those of parts do not add up to it. Statistics of a batch, as `BatchNorm` takes
+            them, are of each batch by itself. Steps are what schedules and callbacks count; the
+            last one of an epoch may be on fewer batches. Of batches that come one by one, it is on
+            so many of them, whatever their sizes.
         initial_epoch : int, optional
             The number of the first epoch, which the shuffling depends on; default: count on.
         steps_per_epoch : int, optional
