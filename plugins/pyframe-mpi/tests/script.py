@@ -62,6 +62,11 @@ class Fails:
         raise ValueError("no more")
 
 
+if "slow" in given:  # the network, once: all ranks are in the reduction
+    world: Any = communicator._world
+    whole, waits = world.sum, [float(given["slow"])]
+    world.sum = lambda array: (time.sleep(waits.pop() if waits else 0), whole(array))
+
 attempt = int(os.environ.get("PYFRAME_RESTART", 0))
 if "how" in given and attempt == 0:
     Fails(given["how"], option("who", 1), option("when", 1))

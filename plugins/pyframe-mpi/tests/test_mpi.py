@@ -64,6 +64,12 @@ def test_ranks_share_the_processors_out(runs: Run) -> None:
     assert runs(2).result["threads"] == max(runs(0).result["threads"] // 2, 1)
 
 
+def test_a_slow_network_is_waited_for(run: Run, runs: Run) -> None:
+    found = run(2, slow=3, timeout=1, patience=20)
+    assert found.status == 0, found.said
+    assert found.result == runs(2).result
+
+
 # ---- faults ----
 
 

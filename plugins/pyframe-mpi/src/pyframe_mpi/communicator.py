@@ -35,7 +35,8 @@ class MPI(pf.communicators.Communicator):
         Seconds by which one rank may come later than another to a reduction, in which all have the
         same work to do before it.
     patience : float, default 600
-        The same where one may have to wait for another that calls callbacks or writes a file.
+        The same where one may have to wait for another that calls callbacks or writes a file; and
+        how long a reduction may take once all are there.
 
     Attributes
     ----------
@@ -66,7 +67,7 @@ class MPI(pf.communicators.Communicator):
 
     def all_reduce(self, array: npt.NDArray[Any]) -> None:
         if self._world is not None:
-            with self._world.watch.over("all_reduce", self.timeout):
+            with self._world.watch.over("all_reduce", self.timeout, self.patience):
                 self._world.sum(array.reshape(-1))
 
     def gather(self, value: Any) -> list[Any]:

@@ -47,6 +47,7 @@ class Watch:
         self._count = 0  # collectives begun
         self._what = ""  # the one that is waited in; empty: none
         self._until = math.inf
+        self._seconds, self._end_of_patience = math.inf, math.inf
         self._thread: threading.Thread | None = None
         if module.Query_thread() == module.THREAD_MULTIPLE:
             self._over = threading.Event()
@@ -55,10 +56,14 @@ class Watch:
             atexit.register(self._stop)  # before mpi4py ends MPI
 
     @contextmanager
-    def over(self, what: str, seconds: float) -> Iterator[None]:
-        """Watch a collective, which is a ``with`` block."""
+    def over(self, what: str, seconds: float, at_most: float = 0.0) -> Iterator[None]:
+        """Watch a collective, which is a ``with`` block.
+
+        After so many seconds all ranks have to be in it; `at_most` is how long a network may take.
+        """
         self._count += 1
-        self._until = time.monotonic() + seconds
+        now = time.monotonic()
+        self._seconds, self._until, self._end_of_patience = seconds, now + seconds, now + at_most
         self._what = what
         try:
             yield
@@ -115,6 +120,9 @@ class Watch:
             for rank in others
             if rank not in found or found[rank][0] != ours
         ]
+        if not late and time.monotonic() < self._end_of_patience:
+            self._until = time.monotonic() + self._seconds  # much is under way
+            return
         self._end(
             f"rank {self._rank} of {self._size} {what} in vain; "
             f"{'; '.join(late) or 'all are there, and MPI brings nothing through'}",
