@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "isa" in getattr(getattr(item, "callspec", None), "params", {}):
             item.add_marker(pytest.mark.once)
+
+
+gc.disable()  # while the tests are collected
+
+
+def pytest_collection_finish() -> None:
+    """Have the garbage collector pass over the tests themselves, which are a million objects."""
+    gc.enable()
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

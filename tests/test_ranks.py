@@ -15,6 +15,7 @@ from test_accumulation import OPTIMIZERS
 
 import pyframe as pf
 from pyframe.communicators import Alone, Communicator
+from pyframe.engine.batches import BatchLoop
 from pyframe.layers import BatchNorm, Dense, Dropout, Embedding
 from pyframe.testing.fits import check_communicator
 
@@ -263,6 +264,21 @@ def test_a_time_limit_ends_all_at_the_same_step() -> None:
 
     steps = together(2, work)
     assert steps[0] == steps[1] > 0
+
+
+def test_the_step_in_which_they_agree_to_end_is_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the time to look around is over for one of them, between reduction and update."""
+    here, run = threading.local(), BatchLoop.run
+    monkeypatch.setattr(BatchLoop, "run", lambda self, t: run(self, 0.0 if here.rank else t))
+
+    def work(rank: ThreadRank) -> int:
+        here.rank = rank.rank
+        limit = pf.callbacks.TimeLimit(0.1 if rank.rank else 60.0)
+        return fitted(rank, fit={"callbacks": [limit], "epochs": 10**6})[0].plan.step_count
+
+    for _ in range(5):
+        one, other = together(2, work)
+        assert one == other > 0
 
 
 def test_the_first_rank_sets_the_learning_rate() -> None:

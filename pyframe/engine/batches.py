@@ -240,7 +240,9 @@ class BatchLoop(Loop):
                     self._part_ended = True
                 elif status != lib.PF_PAUSED:
                     handle(self._current(), status)
-                if time.monotonic() > end:
+                # A step in which ranks have agreed to end is the last one of all of them.
+                is_last = self.share is not None and self.share.is_to_end and loop.in_step
+                if time.monotonic() > end and not is_last:
                     return "paused"
             return "done"
         except LabelError as error:
