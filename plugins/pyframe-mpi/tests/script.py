@@ -31,7 +31,7 @@ x, y = rng.normal(size=(103, 6)), rng.normal(size=(103, 2))
 pf.set_seed(1)
 layers = [pf.layers.Dense(16, activation="tanh"), pf.layers.Dropout(0.2), pf.layers.Dense(2)]
 model = pf.Sequential(layers, dtype="float64")
-communicator = MPI(timeout=option("timeout", 2.0), patience=option("patience", 2.0))
+communicator = MPI(timeout=option("timeout", 2.0), patience=option("patience", 4.0))
 rank = communicator.rank
 
 
