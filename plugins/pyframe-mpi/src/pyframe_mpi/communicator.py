@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from types import TracebackType
 from typing import Any
 
@@ -14,6 +15,7 @@ from pyframe_mpi.watch import Watch
 
 # What launchers tell the processes that they begin: of MPICH and its kin, of PMIx, of Open MPI.
 LAUNCHED = ("PMI_SIZE", "PMIX_RANK", "OMPI_COMM_WORLD_SIZE")
+TO_BE_SHOWN = 0.5  # seconds for mpiexec to pass on what all ranks say, which an end cuts off
 PIECE = 1 << 19  # bytes that are summed at a time within one machine
 FAILED = 1  # the exit status of all ranks after an exception in one
 
@@ -145,6 +147,7 @@ class World:
         print(f"pyframe: {message}", file=sys.stderr, flush=True)
         if not self.MPI.Is_finalized():
             sys.stdout.flush()
+            time.sleep(TO_BE_SHOWN)
             self.MPI.COMM_WORLD.Abort(status)
 
 
