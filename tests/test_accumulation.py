@@ -343,7 +343,9 @@ def _summed(y: pf.Value, y_hat: pf.Value) -> pf.Value:
 def test_a_loss_whose_parts_do_not_add_up_is_refused(loss: Any, targets: str, why: str) -> None:
     draw = np.random.default_rng(0)
     y = draw.integers(0, 3, 12) if targets == "labels" else draw.normal(size=(12, 3))
-    trainer = pf.Trainer(pf.Sequential([pf.layers.Dense(3)]), loss, "sgd")
+    penalty = pf.regularizers.L2(0.1)
+    layers = [pf.layers.Dense(3, weight_regularizer=penalty)]
+    trainer = pf.Trainer(pf.Sequential(layers), loss, "sgd")
     x = draw.normal(size=(12, 4))
     with pytest.raises(pf.errors.ArgumentError, match=why):
         trainer.fit(x, y, 1, 4, accumulate=3)

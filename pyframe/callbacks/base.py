@@ -25,8 +25,9 @@ class FittingTrainer(Protocol):
     Examples
     --------
     >>> import pyframe as pf
-    >>> all(hasattr(pf.Trainer, name) for name in ("model", "plan", "history"))
-    False
+    >>> trainer = pf.Trainer(pf.Sequential([pf.layers.Dense(1)]))
+    >>> all(hasattr(trainer, name) for name in ("stop_training", "model", "optimizer"))
+    True
     """
 
     stop_training: bool

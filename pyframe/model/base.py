@@ -168,13 +168,13 @@ class Model(LayerLike, Strict):
     @property
     def inputs(self) -> list[Placeholder]:
         """The placeholders to feed."""
-        assert self.graph
+        _ = self.graph  # raises if it has seen no data
         return list(self._inputs)
 
     @property
     def outputs(self) -> list[Value]:
         """What `predict` returns."""
-        assert self.graph
+        _ = self.graph  # raises if it has seen no data
         return list(self._outputs)
 
     @property
@@ -324,7 +324,7 @@ class Model(LayerLike, Strict):
 
     def for_shape(self, shape: Any) -> Model:
         """Return the model if it is built, and otherwise a copy that is, for samples of a shape."""
-        assert self.graph
+        _ = self.graph  # raises if it has seen no data
         return self
 
     def __repr__(self) -> str:
@@ -427,7 +427,7 @@ class Model(LayerLike, Strict):
 
     def build_for(self, X: Any) -> None:  # noqa: N803
         """Make sure that the graph is there; a `Sequential` takes its input's shape from data."""
-        assert self.graph
+        _ = self.graph  # raises if it has seen no data
 
     @answering
     def predict(self, X: Any, batch_size: int | None = None) -> Any:  # noqa: N803

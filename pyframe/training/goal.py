@@ -152,6 +152,7 @@ class CompiledGoal(NamedTuple):
     domains: list[tuple[Placeholder, str]]  # targets that are not any numbers; see DOMAINS
     whole: list[Whole] = []
     gives: list[str] = []  # what each output gives: see `pyframe.outcomes`
+    terms: list[Value] = []  # the loss of each output
 
     def check_targets(self, arrays: Mapping[Any, Array]) -> None:
         """Raise `ArgumentError` for targets that a loss or a metric cannot mean."""
@@ -298,7 +299,8 @@ class Goal:
             loss_node(function, output, f"y_{name}" if several else "y", weight)
             for function, output, name in zip(self._losses_of(names), outputs, names, strict=True)
         ]
-        cost = self._cost([term for _, term in pairs], names)
+        terms = [term for _, term in pairs]
+        cost = self._cost(terms, names)
         for parameter in model.parameters:
             if parameter.trainable and parameter.regularizer is not None:
                 cost = cost + _penalty(parameter, parameter.regularizer)
@@ -306,7 +308,7 @@ class Goal:
         domains: list[tuple[Placeholder, str]] = []
         targets = [target for target, _ in pairs]
         measured = [Measured("loss", MeanOf(cost, targets[0], weight), False)]
-        kinds = kinds_of(outputs, [term for _, term in pairs], self._losses_of(names))
+        kinds = kinds_of(outputs, terms, self._losses_of(names))
         for name, (target, term), output, gives in zip(names, pairs, outputs, kinds, strict=True):
             prefix = f"{name}_" if several else ""
             if several:
@@ -344,7 +346,7 @@ class Goal:
         domains = list(dict.fromkeys(domains))
         meant = outcomes_of(outputs, targets, kinds, domains)
         columns = _columns(measured)
-        return CompiledGoal(plan, targets, names, weight, columns, domains, whole, meant)
+        return CompiledGoal(plan, targets, names, weight, columns, domains, whole, meant, terms)
 
     def _metrics_of(self, name: str, names: list[str]) -> list[Asked]:
         """Return the metrics of an output."""

@@ -21,6 +21,7 @@ from pyframe.engine.sharing import Share
 from pyframe.errors import ArgumentError, GraphError, check_integer, check_number
 from pyframe.graph.order import topological_order
 from pyframe.model import Model
+from pyframe.ops.reductions import Sum
 from pyframe.plugins import listens as plugins_listen
 from pyframe.training.feeds import DEFAULT_BATCH, Feeds
 from pyframe.training.fit import in_order
@@ -306,11 +307,11 @@ def _check_mean_of_rows(goal: CompiledGoal) -> None:
 
     It is sum(w l) / sum(w), w being the sample weights: of parts, their losses by their weights.
     """
-    (loss,) = (node for node in goal.columns[0].node.inputs[:1] if node is not None)
-    found = [getattr(node, "attrs", {}) for node in topological_order([loss])]
-    ends = getattr(loss, "op", "") == "sum"
+    found = [getattr(node, "attrs", {}) for node in topological_order(goal.terms)]
     why = ""
-    if ends or any(attrs.get("reduction") == "sum" for attrs in found):
+    if any(isinstance(term, Sum) for term in goal.terms) or any(
+        attrs.get("reduction") == "sum" for attrs in found
+    ):
         why = "is a sum over the batch, not a mean"
     elif any(attrs.get("ignore_index") is not None for attrs in found):
         why = "has an ignore_index, and divides by the number of labels that are not ignored"

@@ -78,7 +78,7 @@ class Watch:
     def _run(self) -> None:
         while not self._over.wait(TICK):
             self._answer()
-            if time.monotonic() > self._until:
+            if self._what and time.monotonic() > self._until:
                 self._call_the_roll()
 
     def _where(self) -> tuple[int, str]:
