@@ -26,6 +26,7 @@ TITLES = {
     "pyframe.regularizers": "Regularizers",
     "pyframe.constraints": "Constraints",
     "pyframe.callbacks": "Callbacks",
+    "pyframe.communicators": "Training on several processes",
     "pyframe.data": "Data",
     "pyframe.datasets": "Data sets",
     "pyframe.estimators": "scikit-learn estimators",
