@@ -21,6 +21,7 @@ enum {
     FAR_ROW = 2048,   /* ... or from one less if its rows lie a multiple of so many bytes apart */
     FEW_TERMS = 1024, /* of few columns */
     FEW_TILE_ROWS = 5,
+    FAR_C = 1 << 18, /* a result of so many elements is not in the L2 cache */
     ROWS_AT_ONCE = 64,    /* of a, packed as one part */
     PARTS = 16,           /* enough to keep several threads busy */
     PART_TERMS = 1 << 20, /* below so many products a part is not worth a thread */
@@ -299,6 +300,7 @@ static void run_range(const cut *whole, int64_t i, int64_t end, int64_t first, i
         t.depth = block.depth;
         t.offset = whole->strips ? 0 : g->a_offset + block.from * g->a_step;
         t.add = g->accumulate || b > 0;
+        t.fetch = t.add || g->m * g->n >= FAR_C;
         t.relu = is_last && g->activation == PF_RELU && !g->saved;
         t.residual = is_last ? g->residual : NULL;
         for (int64_t j = first; j < stop; j += COLUMNS) {

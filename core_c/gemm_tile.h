@@ -34,6 +34,7 @@ typedef struct {
     real *panel; /* where to leave a copy of b in full vectors, or NULL */
     real *c;
     int64_t c_row;
+    int fetch; /* ask for c beforehand: it will be read, or is likely not in the cache */
     /* What is done to the sums before they are stored, in this order. */
     real scale;
     int add;              /* c += instead of c = */
@@ -70,7 +71,7 @@ __attribute__((always_inline)) static inline void pf_tile_run(const int rows, co
     real *panel = t->panel;
     const int64_t b_row = t->b_row, step = t->step, ahead_row = t->ahead_row;
     const real *ahead = t->ahead;
-    if (t->add)
+    if (t->fetch)
         PF_UNROLL for (int i = 0; i < rows; i++) PF_UNROLL for (int v = 0; v < vectors; v++)
             __builtin_prefetch(t->c + i * t->c_row + v * LANES, 1);
     const part last = t->last;
