@@ -6,7 +6,10 @@
 #include "gemm_tile.h"
 
 enum {
-    ROW_VECTORS = 8, /* independent sums, which hide the latency */
+    /* independent sums, which hide the latency, and long stretches of rows that lie far apart */
+    ROW_VECTORS = PF_VECTOR_REGISTERS == 32 ? 16 : 8,
+    WIDEST_STRIP = ROW_VECTORS == 16 ? 4 : 3, /* 2 to this power is ROW_VECTORS */
+    ROWS_AHEAD = 8,
     DOT_DEPTH = 256 * LANES,
     DOT_COLUMNS = LANES < 4 ? LANES : 4,
     DOT_WAYS = DOT_COLUMNS < LANES ? PF_VECTOR_REGISTERS / 8 : 1,
@@ -53,7 +56,9 @@ __attribute__((always_inline)) static inline void row_strip(const int vectors, c
     vec sum[ROW_VECTORS], total[ROW_VECTORS]; /* one register each; the results, for `put` */
     PF_UNROLL for (int i = 0; i < ways * vectors; i++) sum[i] = (vec){0};
     int64_t q = 0;
+    const real *ahead = b + ROWS_AHEAD * stride;
 #define PF_ROW_TERM(way)                                                            \
+    if (vectors >= 8) { PF_UNROLL for (int v = 0; v < vectors; v++) __builtin_prefetch(ahead + v * LANES); ahead += stride; } \
     PF_UNROLL for (int v = 0; v < vectors; v++) sum[(way) * vectors + v] +=         \
         x[(way) * x_step] * (v < vectors - 1 ? load(b + (way) * stride + v * LANES) \
                                              : load_part(b + (way) * stride + v * LANES, last));
@@ -82,11 +87,18 @@ PF_ROW_STRIP(2, 1)
 PF_ROW_STRIP(2, 4)
 PF_ROW_STRIP(4, 1)
 PF_ROW_STRIP(8, 1)
+#if PF_VECTOR_REGISTERS == 32
+PF_ROW_STRIP(16, 1)
+#endif
 static void (*const row_strips[][2])(const pf_row *, int64_t, int64_t, int64_t, int64_t, int,
                                      int) = {{row_strip_1_4, row_strip_1_1},
                                              {row_strip_2_4, row_strip_2_1},
                                              {row_strip_4_1, row_strip_4_1},
-                                             {row_strip_8_1, row_strip_8_1}};
+                                             {row_strip_8_1, row_strip_8_1},
+#if PF_VECTOR_REGISTERS == 32
+                                             {row_strip_16_1, row_strip_16_1}
+#endif
+};
 
 /* y = x matrix: each row of the matrix, times a number, is added to the sums. */
 static void row_times_matrix(const pf_row *r) {
@@ -99,7 +111,11 @@ static void row_times_matrix(const pf_row *r) {
              * vectors only, and the rest of a row gets a narrow one. */
             const int64_t whole = PF_VECTOR_BYTES > 16 ? left + LANES - 1 : left;
             const int64_t vectors = whole / LANES;
-            const int size = vectors >= 8 ? 3 : vectors >= 4 ? 2 : vectors >= 2 ? 1 : 0;
+            const int size = vectors >= ROW_VECTORS ? WIDEST_STRIP
+                             : vectors >= 8         ? 3
+                             : vectors >= 4         ? 2
+                             : vectors >= 2         ? 1
+                                                    : 0;
             count = left < (LANES << size) ? left : LANES << size;
             row_strips[size][r->in_order](r, j, count, p, depth, r->add || piece > 0,
                                           piece + 1 == pieces);

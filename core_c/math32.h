@@ -68,10 +68,13 @@ static inline float pf_expf(float x) {
 
 /* exp(-|x|), which cannot overflow: -150 <= k <= 0, so that 2^(k + 64) is a normal number, and only
  * the factor 2^-64 rounds. */
-static inline float pf_exp_minus_absf(float x) {
+static inline pf_exponential pf_exponential_minus_abs(float x) {
     float size = fabsf(x);
     size = size > 104.0f ? 104.0f : size; /* 0 there */
-    const pf_exponential e = pf_exponential_of(-size, 0.0f);
+    return pf_exponential_of(-size, 0.0f);
+}
+static inline float pf_exp_minus_absf(float x) {
+    const pf_exponential e = pf_exponential_minus_abs(x);
     return (1.0f + e.fraction) * pf_power_of_two(e.k + 64) * 5.42101086e-20f;
 }
 
@@ -123,21 +126,13 @@ static inline float pf_log1p_unitf(float x) {
     return pf_log_of((half * u - 1.0f) + half * lost, k);
 }
 
-/* tanh(x) = 1 - 2 e / (1 + e), e = exp(-2 x), for large x > 0; near 0, where that cancels, x + x z
- * q(z). */
+/* tanh(x) = -m / (2 + m) with the sign of x, m = exp(-2 |x|) - 1: near 0, m keeps the digits of x.
+ * The derivative needs the same exponential. */
 static inline float pf_tanhf(float x) {
-    const float size = fabsf(x), z = x * x;
-    const float e = pf_exp_minus_absf(2.0f * x); /* as the derivative needs it */
-    float large = 1.0f - 2.0f * e / (1.0f + e);
-    /* (tanh(x) - x) / x^3 for |x| <= 0.63, z = x^2 */
-    float q = 2.27715484e-3f;
-    q = q * z - 8.33007670e-3f;
-    q = q * z + 2.17646492e-2f;
-    q = q * z - 5.39587307e-2f;
-    q = q * z + 1.33333013e-1f;
-    q = q * z - 3.33333332e-1f;
-    float small = q * z * size + size;
-    return copysignf(size < 0.625f ? small : large, x);
+    const pf_exponential e = pf_exponential_minus_abs(2.0f * x);
+    const float power = pf_power_of_two(e.k + 64) * 5.42101086e-20f;
+    const float m = power * e.fraction + (power - 1.0f);
+    return copysignf(-m / (2.0f + m), x);
 }
 
 /* ---- the normal distribution ----

@@ -54,49 +54,52 @@ static inline vec relu(vec x) { return (vec)((ivec)x & ~(x < 0)); }
 #endif
 
 /* The following turns rows into columns in LANE_BITS rounds, each of which pairs rows i and
- * i + pair_distance(round): for two rows x and y, low(round, x, y) and high(round, x, y) interleave
- * half of the lanes each, so that one bit of a row's number changes places with one of a lane's.
- * AVX2 interleaves halves of its vectors by one instruction, whole vectors by two: there the halves
- * come first, x0 y0 x1 y1 x4 y4 x5 y5 and x2 y2 x3 y3 x6 y6 x7 y7, and are exchanged last. */
-#if PF_VECTOR_BYTES == 32
+ * i + pair_distance(round): for two rows x and y, low(round, x, y) and high(round, x, y) have half
+ * of the lanes each, so that one bit of a row's number changes places with one of a lane's.
+ * Processors move numbers within 16 bytes, or whole pieces of 16 bytes, by one instruction, but not
+ * both. So the first rounds interleave the numbers of such pieces, x0 y0 x1 y1 x4 y4 x5 y5 ... and
+ * x2 y2 x3 y3 x6 y6 ..., and the others take every other piece of x, and then of y. */
+enum { PIECE_BITS = PF_REAL_BITS == 32 ? 2 : 1 };
 static inline int pair_distance(int round) {
-    return round == LANE_BITS ? LANES / 2 : LANES / 2 >> round;
+    return 1 << (round <= PIECE_BITS ? PIECE_BITS - round : round - 1);
 }
-#if PF_REAL_BITS == 32
+#if PF_VECTOR_BYTES == 64 && PF_REAL_BITS == 32
+#define PF_LOW_LANES 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29
+#define PF_HIGH_LANES 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31
+#define PF_LOW_PIECES 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27
+#define PF_HIGH_PIECES 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31
+#elif PF_VECTOR_BYTES == 64
+#define PF_LOW_LANES 0, 8, 2, 10, 4, 12, 6, 14
+#define PF_HIGH_LANES 1, 9, 3, 11, 5, 13, 7, 15
+#define PF_LOW_PIECES 0, 1, 4, 5, 8, 9, 12, 13
+#define PF_HIGH_PIECES 2, 3, 6, 7, 10, 11, 14, 15
+#elif PF_VECTOR_BYTES == 32 && PF_REAL_BITS == 32
 #define PF_LOW_LANES 0, 8, 1, 9, 4, 12, 5, 13
 #define PF_HIGH_LANES 2, 10, 3, 11, 6, 14, 7, 15
-#define PF_LOW_HALVES 0, 1, 2, 3, 8, 9, 10, 11
-#define PF_HIGH_HALVES 4, 5, 6, 7, 12, 13, 14, 15
-#else
+#define PF_LOW_PIECES 0, 1, 2, 3, 8, 9, 10, 11
+#define PF_HIGH_PIECES 4, 5, 6, 7, 12, 13, 14, 15
+#elif PF_VECTOR_BYTES == 32
 #define PF_LOW_LANES 0, 4, 2, 6
 #define PF_HIGH_LANES 1, 5, 3, 7
-#define PF_LOW_HALVES 0, 1, 4, 5
-#define PF_HIGH_HALVES 2, 3, 6, 7
-#endif
-#else
-static inline int pair_distance(int round) { return LANES >> round; }
-#if PF_VECTOR_BYTES / (PF_REAL_BITS / 8) == 2
-#define PF_LOW_LANES 0, 2
-#define PF_HIGH_LANES 1, 3
-#elif PF_VECTOR_BYTES / (PF_REAL_BITS / 8) == 4
+#define PF_LOW_PIECES 0, 1, 4, 5
+#define PF_HIGH_PIECES 2, 3, 6, 7
+#elif PF_REAL_BITS == 32
 #define PF_LOW_LANES 0, 4, 1, 5
 #define PF_HIGH_LANES 2, 6, 3, 7
-#elif PF_VECTOR_BYTES / (PF_REAL_BITS / 8) == 8
-#define PF_LOW_LANES 0, 8, 1, 9, 2, 10, 3, 11
-#define PF_HIGH_LANES 4, 12, 5, 13, 6, 14, 7, 15
 #else
-#define PF_LOW_LANES 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
-#define PF_HIGH_LANES 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#define PF_LOW_LANES 0, 2
+#define PF_HIGH_LANES 1, 3
 #endif
-#define PF_LOW_HALVES PF_LOW_LANES
-#define PF_HIGH_HALVES PF_HIGH_LANES
+#ifndef PF_LOW_PIECES /* a vector is one piece */
+#define PF_LOW_PIECES PF_LOW_LANES
+#define PF_HIGH_PIECES PF_HIGH_LANES
 #endif
 __attribute__((always_inline)) static inline vec low(int round, vec x, vec y) {
-    return round == LANE_BITS ? __builtin_shufflevector(x, y, PF_LOW_HALVES)
+    return round > PIECE_BITS ? __builtin_shufflevector(x, y, PF_LOW_PIECES)
                               : __builtin_shufflevector(x, y, PF_LOW_LANES);
 }
 __attribute__((always_inline)) static inline vec high(int round, vec x, vec y) {
-    return round == LANE_BITS ? __builtin_shufflevector(x, y, PF_HIGH_HALVES)
+    return round > PIECE_BITS ? __builtin_shufflevector(x, y, PF_HIGH_PIECES)
                               : __builtin_shufflevector(x, y, PF_HIGH_LANES);
 }
 
