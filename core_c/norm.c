@@ -436,18 +436,32 @@ real PF_RARE(scale_flow)(const real *dy, const real *scale, const real *hat, int
 }
 #endif
 
-/* hat = x^ of a row of n > 0 elements; returns 1 / sqrt(variance + epsilon). The rounding error of
- * the mean is subtracted again, so that equal numbers give 0. */
-static real normalize_row(const real *restrict x, int64_t n, real epsilon, real *restrict hat) {
-    const real mean = pf_sum(x, n) / (real)n;
-    for (int64_t i = 0; i < n; i++) hat[i] = x[i] - mean;
-    const real off = pf_sum(hat, n) / (real)n;
-    for (int64_t i = 0; i < n; i++) hat[i] -= off;
-    const real variance = pf_dot(hat, hat, n) / (real)n;
-    if (!(variance < INFINITY)) return PF_RARE(great_row)(x, n, epsilon, hat);
-    const real inverse = R(1.0) / r_sqrt(variance + epsilon);
-    for (int64_t i = 0; i < n; i++) hat[i] *= inverse;
-    return inverse;
+/* Rows are treated a few at a time, step by step: while the sum of one is folded and waited for,
+ * those of the others go on. */
+enum {
+    ROWS_AT_ONCE = 8,
+    LONG_ROW = 1024 /* from here on a row has enough to do by itself, and more would not be in L1 */
+};
+static inline int64_t rows_at_once(int64_t n) { return n < LONG_ROW ? ROWS_AT_ONCE : 1; }
+
+/* hat (count, n) = x^ of some rows, n > 0; inverse (count,) = 1 / sqrt(variance + epsilon). The
+ * rounding error of a mean is subtracted again, so that equal numbers give 0. */
+static void normalize_rows(const real *restrict x, int64_t count, int64_t n, real epsilon,
+                           real *restrict hat, real *restrict inverse) {
+    real sum[ROWS_AT_ONCE]; /* of x, of its deviations, and of their squares */
+    for (int64_t r = 0; r < count; r++) sum[r] = pf_sum(x + r * n, n) / (real)n;
+    for (int64_t r = 0; r < count; r++)
+        for (int64_t i = 0; i < n; i++) hat[r * n + i] = x[r * n + i] - sum[r];
+    for (int64_t r = 0; r < count; r++) sum[r] = pf_sum(hat + r * n, n) / (real)n;
+    for (int64_t r = 0; r < count; r++)
+        for (int64_t i = 0; i < n; i++) hat[r * n + i] -= sum[r];
+    for (int64_t r = 0; r < count; r++) sum[r] = pf_dot(hat + r * n, hat + r * n, n) / (real)n;
+    for (int64_t r = 0; r < count; r++) inverse[r] = R(1.0) / r_sqrt(sum[r] + epsilon);
+    for (int64_t r = 0; r < count; r++)
+        if (sum[r] < INFINITY)
+            for (int64_t i = 0; i < n; i++) hat[r * n + i] *= inverse[r];
+        else
+            inverse[r] = PF_RARE(great_row)(x + r * n, n, epsilon, hat + r * n);
 }
 
 /* x, scale, shift -> y */
@@ -455,50 +469,65 @@ int PF_NAME(layer_norm)(const pf_call *call) {
     const layer_norm_attributes *attributes = call->attributes;
     const real *restrict x = pf_in(call, 0), *restrict scale = pf_in(call, 1);
     const real *restrict shift = pf_in(call, 2);
-    real *restrict y = pf_out(call, 0);
+    real *restrict y = pf_out(call, 0), inverse[ROWS_AT_ONCE];
     const int64_t n = pf_last_dim(call->inputs[0]), rows = pf_row_count(call->inputs[0]);
     if (n == 0) return PF_OK;
-    for (int64_t r = 0; r < rows; r++, x += n, y += n) {
-        (void)normalize_row(x, n, (real)attributes->epsilon, y);
-        for (int64_t i = 0; i < n; i++) y[i] = y[i] * scale[i] + shift[i];
+    for (int64_t r = 0, count; r < rows; r += count, x += count * n) {
+        count = rows - r < rows_at_once(n) ? rows - r : rows_at_once(n);
+        normalize_rows(x, count, n, (real)attributes->epsilon, y, inverse);
+        for (int64_t k = 0; k < count; k++, y += n)
+            for (int64_t i = 0; i < n; i++) y[i] = y[i] * scale[i] + shift[i];
     }
     return PF_OK;
+}
+
+/* dx of some rows, see layer_norm_grad; g (count, n) is room to work in. */
+static void row_gradients(const real *restrict dy, const real *restrict scale,
+                          const real *restrict hat, const real *restrict inverse, int64_t count,
+                          int64_t n, real *restrict g, real *restrict dx) {
+    real mean_g[ROWS_AT_ONCE], mean_g_hat[ROWS_AT_ONCE];
+    for (int64_t r = 0; r < count; r++)
+        for (int64_t i = 0; i < n; i++) g[r * n + i] = dy[r * n + i] * scale[i];
+    for (int64_t r = 0; r < count; r++) mean_g[r] = pf_sum(g + r * n, n) / (real)n;
+    for (int64_t r = 0; r < count; r++)
+        mean_g_hat[r] = pf_dot(g + r * n, hat + r * n, n) / (real)n;
+    for (int64_t r = 0; r < count; r++, dy += n, g += n, hat += n, dx += n) {
+        real factor = inverse[r];
+        if (!(r_fabs(mean_g[r]) + r_fabs(mean_g_hat[r]) < INFINITY))
+            factor /= PF_RARE(scale_flow)(dy, scale, hat, n, g, &mean_g[r], &mean_g_hat[r]);
+        for (int64_t i = 0; i < n; i++)
+            dx[i] = factor * (g[i] - mean_g[r] - hat[i] * mean_g_hat[r]);
+    }
 }
 
 /* dy, x, scale -> dx, dscale = sum over rows of dy x^, dshift = sum over rows of dy.
  * With g = dy scale, each row by itself:  dx = inverse (g - mean(g) - x^ mean(g x^)).
  * Ba, Kiros and Hinton, "Layer normalization", 2016. The sums over
- * rows are taken PF_ROWS rows at a time. Scratch: 4 C reals. */
+ * rows are taken PF_ROWS rows at a time. Scratch: 2 ROWS_AT_ONCE + 2 rows. */
 int PF_NAME(layer_norm_grad)(const pf_call *call) {
     const layer_norm_attributes *attributes = call->attributes;
     const real *restrict dy = pf_in(call, 0), *restrict x = pf_in(call, 1);
     const real *restrict scale = pf_in(call, 2);
-    real *restrict dx = pf_out(call, 0);
+    real *restrict dx = pf_out(call, 0), inverse[ROWS_AT_ONCE];
     real *restrict dscale = pf_out(call, 1), *restrict dshift = pf_out(call, 2);
     const int64_t n = pf_last_dim(call->inputs[0]), rows = pf_row_count(call->inputs[0]);
     if (n == 0) return PF_OK;
-    real *restrict hat = call->scratch, *restrict g = hat + n;
-    real *restrict scale_sum = g + n, *restrict shift_sum = scale_sum + n;
+    real *restrict hat = call->scratch, *restrict g = hat + ROWS_AT_ONCE * n;
+    real *restrict scale_sum = g + ROWS_AT_ONCE * n, *restrict shift_sum = scale_sum + n;
     const size_t bytes = (size_t)n * sizeof(real);
     if (dscale) memset(dscale, 0, bytes);
     if (dshift) memset(dshift, 0, bytes);
     memset(scale_sum, 0, 2 * bytes);
-    for (int64_t r = 0; r < rows; r++, x += n, dy += n) {
-        const real inverse = normalize_row(x, n, (real)attributes->epsilon, hat);
-        for (int64_t i = 0; i < n; i++) {
-            scale_sum[i] += dy[i] * hat[i];
-            shift_sum[i] += dy[i];
-        }
-        if (dx) {
-            for (int64_t i = 0; i < n; i++) g[i] = dy[i] * scale[i];
-            real mean_g = pf_sum(g, n) / (real)n, mean_g_hat = pf_dot(g, hat, n) / (real)n;
-            real factor = inverse;
-            if (!(r_fabs(mean_g) + r_fabs(mean_g_hat) < INFINITY))
-                factor /= PF_RARE(scale_flow)(dy, scale, hat, n, g, &mean_g, &mean_g_hat);
-            for (int64_t i = 0; i < n; i++)
-                dx[r * n + i] = factor * (g[i] - mean_g - hat[i] * mean_g_hat);
-        }
-        if ((r + 1) % PF_ROWS == 0 || r + 1 == rows) {
+    for (int64_t r = 0, count; r < rows; r += count, x += count * n, dy += count * n) {
+        count = rows - r < rows_at_once(n) ? rows - r : rows_at_once(n);
+        normalize_rows(x, count, n, (real)attributes->epsilon, hat, inverse);
+        for (int64_t k = 0; k < count; k++)
+            for (int64_t i = 0; i < n; i++) {
+                scale_sum[i] += dy[k * n + i] * hat[k * n + i];
+                shift_sum[i] += dy[k * n + i];
+            }
+        if (dx) row_gradients(dy, scale, hat, inverse, count, n, g, dx + r * n);
+        if ((r + count) % PF_ROWS == 0 || r + count == rows) {
             if (dscale)
                 for (int64_t i = 0; i < n; i++) dscale[i] += scale_sum[i];
             if (dshift)

@@ -16,6 +16,7 @@ from pyframe.ops.activations import Relu, ReluGrad
 
 # What norm.c needs for a batch: two rows, and three for each of up to 8 parts.
 BATCH_ROWS = 2 + 3 * 8
+ROWS_AT_ONCE = 8
 
 
 def _rows(x: Any) -> Any:
@@ -425,7 +426,7 @@ class LayerNormGrad(Normalization):
     differentiable = False
     features = (2,)
     x = 1
-    scratch_rows = 4
+    scratch_rows = 2 * ROWS_AT_ONCE + 2
 
     def infer_shape(self, *shapes: Any) -> Any:
         x = self.infer_x(shapes, min_ndim=1)
