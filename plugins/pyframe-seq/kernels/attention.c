@@ -2,23 +2,20 @@
 #include "attention.h"
 
 /* The largest of them that is not NaN; `least` if all are less. */
-static real largest(int64_t n, const real *x, real least) {
+static inline real largest(int64_t n, const real *x, real least) {
     vec top = splat(least);
     for (int64_t j = 0; j < n; j += LANES) {
         const vec y = load(x + j);
         const whole_vec is_more = y > top;
         top = (vec)(((whole_vec)y & is_more) | ((whole_vec)top & ~is_more));
     }
-    for (int l = 0; l < LANES; l++) least = top[l] > least ? top[l] : least;
-    return least;
+    return top_of_lanes(top);
 }
 
-static real total(int64_t n, const real *x) {
+static inline real total(int64_t n, const real *x) {
     vec sums = {0};
     for (int64_t j = 0; j < n; j += LANES) sums += load(x + j);
-    real sum = 0;
-    for (int l = 0; l < LANES; l++) sum += sums[l];
-    return sum;
+    return sum_of_lanes(sums);
 }
 
 typedef struct {
@@ -77,6 +74,33 @@ static forward_room forward_room_in(const attention *a, arena *at) {
     return room;
 }
 
+/* y of all heads of queries that share key head g, by tiles of at most so many queries and keys. */
+static void all_tiles(const forward *f, const forward_room *room, int64_t n, int64_t g,
+                      int64_t query_block, int64_t key_block_size) {
+    const attention *a = &f->a;
+    const int64_t first_head = g * a->group;
+    real *top = room->top, *sum = room->sum;
+    for (int64_t x = 0; x < a->group * a->queries; x++) top[x] = -INFINITY, sum[x] = 0;
+    NAME(clear_heads)(&f->y, n, first_head, a->group);
+    const int64_t from = seen_by(a, n, 0).from / key_block_size * key_block_size;
+    const int64_t to = seen_by(a, n, a->queries - 1).to;
+    for (int64_t j = from; j < to; j += key_block_size) {
+        const key_block b = NAME(block_of)(a, &room->blocks, n, g, j, key_block_size);
+        for (int64_t h = 0; h < a->group; h++)
+            for (int64_t i = 0; i < a->queries; i += query_block) {
+                const tile t = NAME(tile_of)(a, &b, n, first_head + h, i, query_block);
+                const int64_t row = h * a->queries + i;
+                if (t.seen) add_tile(f, &b, &t, room->s, top + row, sum + row, room->factor);
+            }
+    }
+    for (int64_t h = 0; f->y.data && h < a->group; h++)
+        for (int64_t i = 0; i < a->queries; i++) {
+            real *y = head_at(&f->y, n, i, first_head + h);
+            const real sum_i = sum[h * a->queries + i], share = sum_i == 0 ? 0 : 1 / sum_i;
+            for (int64_t d = 0; d < f->y.size; d++) y[d] *= share;
+        }
+}
+
 /* One sample and one head of keys, with all heads of queries that share it. */
 static void forward_part(void *context, int64_t part) {
     const forward *f = context;
@@ -84,35 +108,15 @@ static void forward_part(void *context, int64_t part) {
     const attention_attributes *of = a->attributes;
     const int64_t n = part / of->kv_heads, g = part % of->kv_heads, first_head = g * a->group;
     const forward_room room = forward_room_in(a, &(arena){a->scratch + part * a->piece, 0});
-    real *top = room.top, *sum = room.sum;
-    for (int64_t x = 0; x < a->group * a->queries; x++) top[x] = -INFINITY, sum[x] = 0;
-    NAME(clear_heads)(&f->y, n, first_head, a->group);
-
-    const int care = NAME(needs_care)(a, NULL, n, g);
-    const int64_t query_block = care ? 1 : of->query_block,
-                  key_block_size = care ? 1 : of->key_block;
-    const int64_t from = seen_by(a, n, 0).from / key_block_size * key_block_size;
-    const int64_t to = seen_by(a, n, a->queries - 1).to;
-    for (int64_t j = from; j < to; j += key_block_size) {
-        const key_block b = NAME(block_of)(a, &room.blocks, n, g, j, key_block_size);
-        for (int64_t h = 0; h < a->group; h++)
-            for (int64_t i = 0; i < a->queries; i += query_block) {
-                const tile t = NAME(tile_of)(a, &b, n, first_head + h, i, query_block);
-                const int64_t row = h * a->queries + i;
-                if (t.seen) add_tile(f, &b, &t, room.s, top + row, sum + row, room.factor);
-            }
-    }
-
-    for (int64_t h = 0; f->y.data && h < a->group; h++)
-        for (int64_t i = 0; i < a->queries; i++) {
-            real *y = head_at(&f->y, n, i, first_head + h);
-            const real sum_i = sum[h * a->queries + i], share = sum_i == 0 ? 0 : 1 / sum_i;
-            for (int64_t d = 0; d < f->y.size; d++) y[d] *= share;
-        }
+    all_tiles(f, &room, n, g, of->query_block, of->key_block);
+    int care = 0;
+    for (int64_t h = 0; h < a->group; h++)
+        care = care || NAME(needs_care)(a, &f->y, n, first_head + h);
+    if (care) all_tiles(f, &room, n, g, 1, 1);
     if (!f->lse) return;
     real *lse = f->lse + (n * of->heads + first_head) * a->queries;
-    a->vector->log(a->group * a->queries, sum, lse);
-    for (int64_t x = 0; x < a->group * a->queries; x++) lse[x] += shift_by(top[x]);
+    a->vector->log(a->group * a->queries, room.sum, lse);
+    for (int64_t x = 0; x < a->group * a->queries; x++) lse[x] += shift_by(room.top[x]);
 }
 
 /* q (N, Tq, H D), k (N, Tk, G D), v (N, Tk, G Dv), or all three side by side in q; [bias (N or 1,

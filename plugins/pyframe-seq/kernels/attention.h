@@ -9,8 +9,9 @@
  * section 3.
  *
  * All products are those of the host. A product of 0 and NaN is NaN, so a tile must not contain
- * pairs that do not see each other if a number of the operands is not finite: then blocks have one
- * query and one key. Of keys that the mask hides a copy is used that has zeros in their place. */
+ * pairs that do not see each other if a number of the operands is not finite: where a result is not
+ * finite, it is computed once more, with blocks of one query and one key. Of keys that the mask
+ * hides a copy is used that has zeros in their place. */
 #ifndef PYFRAME_SEQ_ATTENTION_H
 #define PYFRAME_SEQ_ATTENTION_H
 
@@ -183,6 +184,19 @@ static inline void subtract(int64_t n, real *x, real y) {
     }
 }
 
+/* The sum of a vector's lanes, and the largest of them. Halves meet, which takes no loop. */
+#define FOLD_LANES(x, meet)                                                 \
+    __attribute__((aligned(PF_VECTOR_BYTES))) real lane[LANES];             \
+    store(lane, x);                                                         \
+    for (int width = LANES / 2; width > 0; width /= 2)                      \
+        for (int l = 0; l < width; l++) {                                   \
+            const real one = lane[l], other = lane[l + width];              \
+            lane[l] = meet;                                                 \
+        }                                                                   \
+    return lane[0];
+static inline real sum_of_lanes(vec x) { FOLD_LANES(x, one + other) }
+static inline real top_of_lanes(vec x) { FOLD_LANES(x, other > one ? other : one) }
+
 /* What is subtracted in front of an exponential: infinity less infinity is not a number. */
 static inline real shift_by(real top) { return top == -INFINITY ? 0 : top; }
 
@@ -203,8 +217,9 @@ int NAME(check_input)(const pf_call *call, const attention *a);
 /* Zeros in some heads of sample n. */
 void NAME(clear_heads)(const heads_of *x, int64_t n, int64_t first, int64_t heads);
 
-/* Whether blocks must have one query and one key; `more`: the gradient of y, if it is in use. */
-int NAME(needs_care)(const attention *a, const heads_of *more, int64_t n, int64_t g);
+/* Whether some pairs do not see each other, and one of the numbers of a head that have been made of
+ * tiles is not finite: it may be that a pair has added something that should not. */
+int NAME(needs_care)(const attention *a, const heads_of *made, int64_t n, int64_t h);
 
 /* Calls `body` for all parts, each with a piece of scratch. */
 int NAME(run_parts)(const pf_call *call, attention *a, int64_t parts, int64_t piece, int products,

@@ -88,34 +88,34 @@ static backward_room backward_room_in(const attention *a, arena *at) {
     return room;
 }
 
-/* One sample and one head of keys. */
-static void pair_gradient(const backward *w, char *at, int64_t n, int64_t g) {
+/* sum_j a[j] b[j] */
+static inline real product_of(int64_t n, const real *one, const real *other) {
+    vec sums = {0};
+    int64_t j = 0;
+    for (; j + LANES <= n; j += LANES) sums += load(one + j) * load(other + j);
+    real rest = 0;
+    for (; j < n; j++) rest += one[j] * other[j];
+    return sum_of_lanes(sums) + rest;
+}
+
+/* What one key head gives, by tiles of at most so many queries and keys. */
+static void all_tiles(const backward *w, const backward_room *room, int64_t n, int64_t g,
+                      int64_t query_block, int64_t key_block_size) {
     const attention *a = &w->a;
-    const attention_attributes *of = a->attributes;
     const int64_t first_head = g * a->group;
-    const backward_room room = backward_room_in(a, &(arena){at, 0});
-    real *delta = room.delta;
-    for (int64_t h = 0; h < a->group; h++)
-        for (int64_t i = 0; i < a->queries; i++)
-            delta[h * a->queries + i] =
-                (real)a->vector->dot(w->y.size, head_at(&w->y, n, i, first_head + h),
-                                     head_at(&w->dy, n, i, first_head + h));
     NAME(clear_heads)(&w->dq, n, first_head, a->group);
     NAME(clear_heads)(&w->dk, n, g, 1);
     NAME(clear_heads)(&w->dv, n, g, 1);
-
-    const int care = NAME(needs_care)(a, &w->dy, n, g);
-    const int64_t query_block = care ? 1 : of->query_block,
-                  key_block_size = care ? 1 : of->key_block;
     const int64_t from = seen_by(a, n, 0).from / key_block_size * key_block_size;
     const int64_t to = seen_by(a, n, a->queries - 1).to;
     for (int64_t j = from; j < to; j += key_block_size) {
-        const key_block b = NAME(block_of)(a, &room.blocks, n, g, j, key_block_size);
+        const key_block b = NAME(block_of)(a, &room->blocks, n, g, j, key_block_size);
         for (int64_t h = 0; h < a->group; h++)
             for (int64_t i = 0; i < a->queries; i += query_block) {
                 const tile t = NAME(tile_of)(a, &b, n, first_head + h, i, query_block);
                 if (t.seen)
-                    add_tile_gradient(w, &b, &t, g, delta + h * a->queries + i, room.s, room.ds);
+                    add_tile_gradient(w, &b, &t, g, room->delta + h * a->queries + i, room->s,
+                                      room->ds);
             }
         for (int64_t x = 0; a->mask && x < b.count; x++)
             if (a->mask[n * a->keys + j + x] == 0) { /* 0 times what may not be finite */
@@ -125,6 +125,26 @@ static void pair_gradient(const backward *w, char *at, int64_t n, int64_t g) {
                     memset(head_at(&w->dv, n, j + x, g), 0, (size_t)a->v.size * sizeof(real));
             }
     }
+}
+
+/* One sample and one head of keys. */
+static void pair_gradient(const backward *w, char *at, int64_t n, int64_t g) {
+    const attention *a = &w->a;
+    const int64_t first_head = g * a->group;
+    const backward_room room = backward_room_in(a, &(arena){at, 0});
+    for (int64_t h = 0; h < a->group; h++)
+        for (int64_t i = 0; i < a->queries; i++)
+            room.delta[h * a->queries + i] =
+                product_of(w->y.size, head_at(&w->y, n, i, first_head + h),
+                           head_at(&w->dy, n, i, first_head + h));
+    all_tiles(w, &room, n, g, a->attributes->query_block, a->attributes->key_block);
+    int care = NAME(needs_care)(a, &w->dk, n, g) || NAME(needs_care)(a, &w->dv, n, g);
+    for (int64_t h = 0; h < a->group; h++)
+        care = care || NAME(needs_care)(a, &w->dq, n, first_head + h);
+    if (!care) return;
+    backward again = *w;
+    again.dbias = NULL; /* has no sums over tiles, so that it is right already */
+    all_tiles(&again, &room, n, g, 1, 1);
 }
 
 static void backward_part(void *context, int64_t part) {

@@ -193,29 +193,18 @@ void NAME(clear_heads)(const heads_of *x, int64_t n, int64_t first, int64_t head
         memset(head_at(x, n, t, first), 0, (size_t)(heads * x->size) * sizeof(real));
 }
 
-static int is_finite(const heads_of *x, int64_t n, int64_t h, int64_t heads) {
-    vec sums = {0}, others = {0};
-    real rest = 0;
-    const int64_t size = heads * x->size;
-    for (int64_t t = 0; t < x->tokens; t++) {
-        const real *row = head_at(x, n, t, h);
-        int64_t j = 0;
-        for (; j + 2 * LANES <= size; j += 2 * LANES) {
-            sums += 0 * load(row + j);
-            others += 0 * load(row + j + LANES);
-        }
-        for (; j < size; j++) rest += 0 * row[j];
-    }
-    sums += others;
-    for (int l = 0; l < LANES; l++) rest += sums[l];
-    return rest == 0;
-}
-
-int NAME(needs_care)(const attention *a, const heads_of *more, int64_t n, int64_t g) {
+int NAME(needs_care)(const attention *a, const heads_of *made, int64_t n, int64_t h) {
     const int all_see_all = !a->attributes->causal && !a->attributes->window && !a->bias;
-    return !all_see_all && !(is_finite(&a->k, n, g, 1) && is_finite(&a->v, n, g, 1) &&
-                             (!more || (is_finite(&a->q, n, g * a->group, a->group) &&
-                                        is_finite(more, n, g * a->group, a->group))));
+    if (all_see_all || !made->data) return 0;
+    vec sums = {0};
+    real rest = 0;
+    for (int64_t t = 0; t < made->tokens; t++) {
+        const real *row = head_at(made, n, t, h);
+        int64_t j = 0;
+        for (; j + LANES <= made->size; j += LANES) sums += 0 * load(row + j);
+        for (; j < made->size; j++) rest += 0 * row[j];
+    }
+    return !(rest + sum_of_lanes(sums) == 0);
 }
 
 int NAME(run_parts)(const pf_call *call, attention *a, int64_t parts, int64_t piece, int products,
