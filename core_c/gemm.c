@@ -21,7 +21,7 @@ enum {
     FAR_ROW = 2048,   /* ... or from one less if its rows lie a multiple of so many bytes apart */
     FEW_TERMS = 1024, /* of few columns */
     FEW_TILE_ROWS = 5,
-    FAR_C = 1 << 18, /* a result of so many elements is not in the L2 cache */
+    FAR_C = 1 << 18,      /* a result of so many elements is not in the L2 cache */
     ROWS_AT_ONCE = 64,    /* of a, packed as one part */
     PARTS = 16,           /* enough to keep several threads busy */
     PART_TERMS = 1 << 20, /* below so many products a part is not worth a thread */

@@ -57,10 +57,13 @@ __attribute__((always_inline)) static inline void row_strip(const int vectors, c
     PF_UNROLL for (int i = 0; i < ways * vectors; i++) sum[i] = (vec){0};
     int64_t q = 0;
     const real *ahead = b + ROWS_AHEAD * stride;
-#define PF_ROW_TERM(way)                                                            \
-    if (vectors >= 8) { PF_UNROLL for (int v = 0; v < vectors; v++) __builtin_prefetch(ahead + v * LANES); ahead += stride; } \
-    PF_UNROLL for (int v = 0; v < vectors; v++) sum[(way) * vectors + v] +=         \
-        x[(way) * x_step] * (v < vectors - 1 ? load(b + (way) * stride + v * LANES) \
+#define PF_ROW_TERM(way)                                                                   \
+    if (vectors >= 8) {                                                                    \
+        PF_UNROLL for (int v = 0; v < vectors; v++) __builtin_prefetch(ahead + v * LANES); \
+        ahead += stride;                                                                   \
+    }                                                                                      \
+    PF_UNROLL for (int v = 0; v < vectors; v++) sum[(way) * vectors + v] +=                \
+        x[(way) * x_step] * (v < vectors - 1 ? load(b + (way) * stride + v * LANES)        \
                                              : load_part(b + (way) * stride + v * LANES, last));
     for (; q + ways <= depth; q += ways, b += ways * stride, x += ways * x_step)
         PF_UNROLL for (int way = 0; way < ways; way++) { PF_ROW_TERM(way) }

@@ -489,8 +489,7 @@ static void row_gradients(const real *restrict dy, const real *restrict scale,
     for (int64_t r = 0; r < count; r++)
         for (int64_t i = 0; i < n; i++) g[r * n + i] = dy[r * n + i] * scale[i];
     for (int64_t r = 0; r < count; r++) mean_g[r] = pf_sum(g + r * n, n) / (real)n;
-    for (int64_t r = 0; r < count; r++)
-        mean_g_hat[r] = pf_dot(g + r * n, hat + r * n, n) / (real)n;
+    for (int64_t r = 0; r < count; r++) mean_g_hat[r] = pf_dot(g + r * n, hat + r * n, n) / (real)n;
     for (int64_t r = 0; r < count; r++, dy += n, g += n, hat += n, dx += n) {
         real factor = inverse[r];
         if (!(r_fabs(mean_g[r]) + r_fabs(mean_g_hat[r]) < INFINITY))

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
-import numpy as np
+from numpy import ndarray
 
 from pyframe import checkpoint
 from pyframe.checkpoint import Architecture
@@ -111,6 +111,7 @@ class Model(LayerLike, Strict):
         self._plan: Plan | None = None
         self._graph: Graph | None = None
         self._inputs: list[Placeholder] = []
+        self._only_input: Placeholder | None = None  # if there is just one
         self._outputs: list[Value] = []
         self._layers: list[Layer] = []
         self._outcomes: list[Outcome] = []
@@ -127,6 +128,7 @@ class Model(LayerLike, Strict):
             graph = Graph(outputs)  # with the new names
         self._layers = FixedList(layers, BUILT)
         self._inputs, self._outputs, self._graph = inputs, outputs, graph
+        self._only_input = inputs[0] if len(inputs) == 1 else None
         self._tell_layers()
 
     def _tell_layers(self) -> None:
@@ -460,10 +462,13 @@ class Model(LayerLike, Strict):
         >>> model.predict(np.ones((5, 3))).shape
         (5, 2)
         """
-        plan = self._plan
-        is_plain = batch_size is None and isinstance(X, np.ndarray) and len(self._inputs) == 1
-        if plan is not None and is_plain and X.nbytes <= FEW_BYTES:
-            return plan.run({self._inputs[0]: X})  # the everyday case: there is nothing to sort out
+        plan, only = self._plan, self._only_input
+        is_plain = type(X) is ndarray and X.nbytes <= FEW_BYTES and batch_size is None
+        if is_plain and plan is not None and only is not None:
+            return plan.run({only: X})  # the everyday case: there is nothing to sort out
+        return self._predict(X, batch_size)
+
+    def _predict(self, X: Any, batch_size: int | None) -> Any:  # noqa: N803
         if gives_batches(X):
             parts = (self._predict_batch(batch, batch_size) for batch in X)
             return joined(parts, len(self._outputs) or 1)  # a Sequential may not be built yet
