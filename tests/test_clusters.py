@@ -8,7 +8,10 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import re
 import signal
+import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -40,6 +43,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # of clusters that come and go: sockets, processes
 ]
 
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "searches.md"
 WORKERS = 2
 PATIENCE = 60.0  # seconds
 X, Y = load_iris(return_X_y=True)
@@ -215,6 +219,19 @@ def test_a_search_finds_what_one_process_finds(cluster: Cluster, tmp_path: Path)
         assert found.best_params_ == alone.best_params_
         assert found.best_score_ == alone.best_score_
         assert bits(found.best_estimator_) == bits(alone.best_estimator_)
+
+
+@pytest.mark.skipif(not PAGE.exists(), reason="the pages are in the repository")
+def test_the_script_of_the_page(tmp_path: Path) -> None:
+    pytest.importorskip("distributed", reason="distributed is in the extra search")
+    blocks = re.findall(r"^```\n(.*?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    (script,) = (block for block in blocks if "LocalCluster" in block)
+    path = tmp_path / "search.py"
+    path.write_text(script, encoding="utf-8")
+    said = subprocess.run(
+        [sys.executable, path], capture_output=True, text=True, check=True, timeout=120
+    ).stdout
+    assert re.fullmatch(r"\{'learning_rate': 0\.01, 'epochs': 8\} 0\.9\d\d\n", said)
 
 
 # ---- there and back ----
