@@ -5,8 +5,8 @@
 
 Needs scikit-learn for the digits, and the package pyframe-mpi for more than one rank. If a rank
 fails, ``pyframe launch -n 2 --restarts 3 examples/digits_on_ranks.py --file run.pyframe`` goes on
-from the last epoch. SIGTERM, by which Slurm takes machines back, ends it like Ctrl-C, after a step; with
-``--file`` it then goes on from there.
+from the last epoch. SIGTERM, by which Slurm takes machines back, ends it like Ctrl-C, after a step;
+with ``--file`` it then goes on from there.
 """
 
 from __future__ import annotations

@@ -75,8 +75,9 @@ def draw(trials: list[FrozenTrial]) -> Figure:
         pruned = trial.state == TrialState.PRUNED
         color = "0.75" if pruned else "tab:red" if trial is best else "tab:blue"
         epochs, values = zip(*sorted(trial.intermediate_values.items()), strict=True)
-        axes.plot(epochs, values, color=color, marker="x", markevery=[-1], zorder=1 if pruned else 2)
-    axes.set(xlabel="epoch", ylabel="accuracy", ylim=(0.5, 1), title="grey: given up, red: the best")
+        axes.plot(epochs, values, color=color, marker="x", markevery=[-1], zorder=2 - pruned)
+    axes.set(xlabel="epoch", ylabel="accuracy", ylim=(0.5, 1))
+    axes.set_title("grey: given up; red: the best")
     return figure
 
 

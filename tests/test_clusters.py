@@ -193,7 +193,8 @@ def without(*names: str) -> dict[str, Any]:
 def bits(net: Any) -> dict[str, bytes]:
     """Return all of a fitted estimator that must not differ by a bit."""
     if hasattr(net, "estimators_"):
-        return {f"{i}/{k}": v for i, one in enumerate(net.estimators_) for k, v in bits(one).items()}
+        members = map(bits, net.estimators_)
+        return {f"{i}/{k}": v for i, member in enumerate(members) for k, v in member.items()}
     last = net[-1] if hasattr(net, "steps") else net
     if hasattr(last, "model_"):
         found = {**last.model_.get_weights(), "history": np.asarray(last.history_["loss"])}
@@ -302,7 +303,7 @@ def killing(shape: Any, outputs: int, main: int, flag: str) -> Any:
 
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 def test_a_worker_that_is_killed(cluster: Cluster, tmp_path: Path) -> None:
-    """The search ends with an error; or, where the cluster is told to try again, as if nothing was."""
+    """The search ends with an error; where the cluster is told to try again, as if nothing was."""
     flag = tmp_path / "killed"
     arguments = {"main": os.getpid(), "flag": str(flag)}
     net = NetClassifier(build_fn=killing, build_args=arguments, **without("layers"))

@@ -196,8 +196,8 @@ def _load() -> Any:
         launcher = next((name for name in LAUNCHED if os.environ.get(name)), _begun())
         if launcher is not None:
             raise pf.MissingExtraError(
-                f"mpiexec or srun has begun this process ({launcher} is set), and mpi4py finds no MPI "
-                f'({error}); install one with: pip install "pyframe-mpi[mpich]", or have the '
+                f"mpiexec or srun has begun this process ({launcher} is set), and mpi4py finds no "
+                f'MPI ({error}); install one with: pip install "pyframe-mpi[mpich]", or have the '
                 "cluster's in LD_LIBRARY_PATH"
             ) from error
         return None
