@@ -49,10 +49,10 @@ class MPI(pf.communicators.Communicator):
     Raises
     ------
     pyframe.ArgumentError
-        If a time is not above 0; if this is one of several processes that srun, or the mpiexec of
-        another MPI, has begun, and they do not find each other.
+        If a time is not above 0.
     pyframe.MissingExtraError
-        If mpiexec has begun this process and there is no MPI that mpi4py could load.
+        If mpiexec or srun has begun this process, and there is no MPI that mpi4py could load; or
+        that MPI is of another kind than the launcher, so that several processes are all alone.
 
     Examples
     --------
@@ -180,11 +180,13 @@ def _refuse_strangers(module: Any) -> None:
     """
     name = _begun()
     if name is not None:
-        library = module.Get_library_version().splitlines()[0].strip()
-        raise pf.ArgumentError(
-            f"{os.environ[name]} processes have been begun ({name}), and this one, whose MPI is "
-            f"{library}, finds no other. Begin them by the launcher of that MPI: pyframe launch, "
-            "its own mpiexec, srun --mpi=pmi2 for MPICH or srun --mpi=pmix for Open MPI"
+        first, *_ = module.Get_library_version().replace(",", "\n").splitlines()
+        library = " ".join(first.split())
+        raise pf.MissingExtraError(
+            f"mpiexec or srun has begun {os.environ[name]} processes, as {name} says, and each is "
+            f"alone in the MPI that mpi4py has found ({library}). Begin them by the launcher of "
+            "that MPI: pyframe launch, the mpiexec beside this Python, srun --mpi=pmi2 for MPICH or "
+            "srun --mpi=pmix for Open MPI; or install mpi4py for the MPI that mpiexec is of"
         )
 
 
