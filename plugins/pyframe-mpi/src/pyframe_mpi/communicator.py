@@ -185,8 +185,8 @@ def _refuse_strangers(module: Any) -> None:
         raise pf.MissingExtraError(
             f"mpiexec or srun has begun {os.environ[name]} processes, as {name} says, and each is "
             f"alone in the MPI that mpi4py has found ({library}). Begin them by the launcher of "
-            "that MPI: pyframe launch, the mpiexec beside this Python, srun --mpi=pmi2 for MPICH or "
-            "srun --mpi=pmix for Open MPI; or install mpi4py for the MPI that mpiexec is of"
+            "that MPI: pyframe launch, the mpiexec beside this Python, srun --mpi=pmi2 for MPICH "
+            "or srun --mpi=pmix for Open MPI; or install mpi4py for the MPI that mpiexec is of"
         )
 
 
