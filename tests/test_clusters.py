@@ -74,6 +74,7 @@ def dask() -> Iterator[Cluster]:
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
+        client.amm.stop()  # it would leave but one copy of the data, after two seconds
         yield Cluster("dask", {}, client, {"scatter": [X, Y]})
 
 
