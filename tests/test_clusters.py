@@ -102,7 +102,7 @@ KINDS: dict[str, tuple[str, Callable[[], Any]]] = {
 @pytest.fixture(scope="module", params=KINDS)
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     package, begin = KINDS[request.param]
-    pytest.importorskip(package, reason=f"{package} is in the extra search", exc_type=ImportError)
+    pytest.importorskip(package, reason=f"{package} is in the extra search")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with begin() as made:
