@@ -5,13 +5,16 @@
 
 Needs scikit-learn for the digits, and the package pyframe-mpi for more than one rank. If a rank
 fails, ``pyframe launch -n 2 --restarts 3 examples/digits_on_ranks.py --file run.pyframe`` goes on
-from the last epoch.
+from the last epoch. SIGTERM, by which Slurm takes machines back, ends it like Ctrl-C, after a step;
+with ``--file`` it then goes on from there.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import signal
+import sys
 
 import pyframe as pf
 
@@ -23,6 +26,7 @@ def main() -> None:
     parser.add_argument("--file", help="keep the training there, and go on with it")
     given = parser.parse_args()
 
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     digits = pf.datasets.load_digits()
     images, labels = digits.data / 16, digits.target
 
@@ -46,6 +50,11 @@ def main() -> None:
         resume=given.file if given.file and os.path.exists(given.file) else None,
     )
     ranks = trainer.communicator
+    if history.interrupted:
+        if ranks.rank == 0 and given.file:
+            trainer.save(given.file)
+        ranks.barrier()
+        sys.exit(128 + signal.SIGTERM)
     if ranks.rank == 0:
         losses = history["loss"]
         print(f"ranks: {ranks.size}, loss {losses[0]:.4f} -> {losses[-1]:.4f}")

@@ -20,6 +20,7 @@ CALLS = {
     "autoencoder_digits.py": (["--epochs", "3"], 4, "principal components"),
     "class_imbalance.py": (["--repeats", "1"], 2, "threshold = share"),
     "multi_task.py": (["--repeats", "1"], 4, "both"),
+    "optuna_pruning.py": (["--trials", "12", "--epochs", "6"], 1, "were given up"),
     "schedules.py": ([], 1, "schedules.svg"),
     "tabular_boston.py": (["--repeats", "1"], 3, "pyframe MLP"),
 }
@@ -80,6 +81,8 @@ def test_a_tutorial(name: str, tmp_path: Path, small_mnist: Path) -> None:
     [pytest.param(n, marks=pytest.mark.slow if n == "tabular_boston.py" else ()) for n in CALLS],
 )
 def test_an_example(name: str, tmp_path: Path) -> None:
+    if name == "optuna_pruning.py":
+        pytest.importorskip("optuna", reason="optuna is in the extra search")
     arguments, pictures, words = CALLS[name]
     command = [sys.executable, "-W", "error", str(EXAMPLES / name), *arguments]
     done = subprocess.run(

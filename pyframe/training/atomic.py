@@ -24,12 +24,18 @@ def twin(estimator: Estimator) -> Estimator:
 def fitting(estimator: Estimator) -> Iterator[Estimator]:
     """Provide a twin to fit in place of an estimator, which then gets all changes at once.
 
-    If the fit raises an exception, the estimator stays as it was. Meanwhile it predicts as before,
-    unless the fit continues to train its network: then with the parameters between two steps.
+    If the fit raises an exception, the estimator stays as it was, and a note says which parameters
+    it was of: a search has many fits, and on other machines. Meanwhile the estimator predicts as
+    before, unless the fit continues to train its network: then with the parameters between two
+    steps.
     """
     before = dict(estimator.__dict__)
     worker = twin(estimator)
-    yield worker
+    try:
+        yield worker
+    except Exception as error:
+        error.add_note(f"in the fit of {estimator!r}")
+        raise
     changed = {k: v for k, v in worker.__dict__.items() if k not in before or before[k] is not v}
     # `before` keeps what is replaced until all is: freeing it might let another thread run.
     estimator.__dict__.update(changed)

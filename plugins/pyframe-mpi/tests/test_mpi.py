@@ -178,13 +178,27 @@ def test_without_an_mpi(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that nobody has launched is alone; one that mpiexec has begun must not be."""
     monkeypatch.setitem(__import__("sys").modules, "mpi4py", None)
     monkeypatch.setattr(communicator, "_worlds", [])
-    for name in communicator.LAUNCHED:
+    for name in {*communicator.LAUNCHED, *communicator.SIZES}:
         monkeypatch.delenv(name, raising=False)
     assert MPI().size == 1
-    monkeypatch.setattr(communicator, "_worlds", [])
-    monkeypatch.setenv("PMI_SIZE", "4")
-    with pytest.raises(pf.MissingExtraError, match="PMI_SIZE is set"):
-        MPI()
+    for name in ("PMI_SIZE", "SLURM_STEP_NUM_TASKS"):
+        monkeypatch.setattr(communicator, "_worlds", [])
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "4")
+            with pytest.raises(pf.MissingExtraError, match=f"{name} is set"):
+                MPI()
+
+
+@pytest.mark.parametrize("name", ["OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"])
+def test_a_launcher_that_the_mpi_does_not_know(
+    name: str, mpiexec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes that do not find each other would both be the first."""
+    script = "import pyframe_mpi; print(pyframe_mpi.MPI().size)"
+    for size, said in (("1", "1\n"), ("2", f"begun 2 processes, as {name} says")):
+        monkeypatch.setenv(name, size)
+        ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+        assert (ended.returncode == 0) == (size == "1") and said in ended.stdout + ended.stderr
 
 
 def test_without_mpiexec(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

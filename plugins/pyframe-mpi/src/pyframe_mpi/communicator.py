@@ -15,6 +15,8 @@ from pyframe_mpi.watch import Watch
 
 # What launchers tell the processes that they begin: of MPICH and its kin, of PMIx, of Open MPI.
 LAUNCHED = ("PMI_SIZE", "PMIX_RANK", "OMPI_COMM_WORLD_SIZE")
+# How many processes it has begun; the last is srun's.
+SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 TO_BE_SHOWN = 0.5  # seconds for mpiexec to pass on what all ranks say, which an end cuts off
 PIECE = 1 << 19  # bytes that are summed at a time within one machine
 FAILED = 1  # the exit status of all ranks after an exception in one
@@ -49,7 +51,8 @@ class MPI(pf.communicators.Communicator):
     pyframe.ArgumentError
         If a time is not above 0.
     pyframe.MissingExtraError
-        If mpiexec has begun this process and there is no MPI that mpi4py could load.
+        If mpiexec or srun has begun this process, and there is no MPI that mpi4py could load; or
+        that MPI is of another kind than the launcher, so that several processes are all alone.
 
     Examples
     --------
@@ -159,8 +162,32 @@ def world() -> World | None:
     if not _worlds:
         module = _load()
         several = module is not None and module.COMM_WORLD.Get_size() > 1
+        if module is not None and not several:
+            _refuse_strangers(module)
         _worlds.append(World(module) if several else None)
     return _worlds[0]
+
+
+def _begun() -> str | None:
+    """Return the variable that tells of several processes; None: nobody has begun so many."""
+    return next((name for name in SIZES if os.environ.get(name, "1") != "1"), None)
+
+
+def _refuse_strangers(module: Any) -> None:
+    """Refuse to be one of several processes that know nothing of each other.
+
+    Each would train all of the network by itself, and write the same files.
+    """
+    name = _begun()
+    if name is not None:
+        first, *_ = module.Get_library_version().replace(",", "\n").splitlines()
+        library = " ".join(first.split())
+        raise pf.MissingExtraError(
+            f"mpiexec or srun has begun {os.environ[name]} processes, as {name} says, and each is "
+            f"alone in the MPI that mpi4py has found ({library}). Begin them by the launcher of "
+            "that MPI: pyframe launch, the mpiexec beside this Python, srun --mpi=pmi2 for MPICH "
+            "or srun --mpi=pmix for Open MPI; or install mpi4py for the MPI that mpiexec is of"
+        )
 
 
 def _load() -> Any:
@@ -168,11 +195,11 @@ def _load() -> Any:
     try:
         from mpi4py import MPI as module  # begins MPI, and ends it when Python ends
     except (ImportError, RuntimeError) as error:  # the latter: there is no library of an MPI
-        launcher = [name for name in LAUNCHED if os.environ.get(name)]
-        if launcher:
+        launcher = next((name for name in LAUNCHED if os.environ.get(name)), _begun())
+        if launcher is not None:
             raise pf.MissingExtraError(
-                f"mpiexec has begun this process ({launcher[0]} is set), and mpi4py finds no MPI "
-                f'({error}); install one with: pip install "pyframe-mpi[mpich]", or have the '
+                f"mpiexec or srun has begun this process ({launcher} is set), and mpi4py finds no "
+                f'MPI ({error}); install one with: pip install "pyframe-mpi[mpich]", or have the '
                 "cluster's in LD_LIBRARY_PATH"
             ) from error
         return None
