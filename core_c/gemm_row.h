@@ -9,7 +9,6 @@ enum {
     /* independent sums, which hide the latency, and long stretches of rows that lie far apart */
     ROW_VECTORS = PF_VECTOR_REGISTERS == 32 ? 16 : 8,
     WIDEST_STRIP = ROW_VECTORS == 16 ? 4 : 3, /* 2 to this power is ROW_VECTORS */
-    ROWS_AHEAD = 8,
     DOT_DEPTH = 256 * LANES,
     DOT_COLUMNS = LANES < 4 ? LANES : 4,
     DOT_WAYS = DOT_COLUMNS < LANES ? PF_VECTOR_REGISTERS / 8 : 1,
@@ -56,14 +55,9 @@ __attribute__((always_inline)) static inline void row_strip(const int vectors, c
     vec sum[ROW_VECTORS], total[ROW_VECTORS]; /* one register each; the results, for `put` */
     PF_UNROLL for (int i = 0; i < ways * vectors; i++) sum[i] = (vec){0};
     int64_t q = 0;
-    const real *ahead = b + ROWS_AHEAD * stride;
-#define PF_ROW_TERM(way)                                                                   \
-    if (vectors >= 8) {                                                                    \
-        PF_UNROLL for (int v = 0; v < vectors; v++) __builtin_prefetch(ahead + v * LANES); \
-        ahead += stride;                                                                   \
-    }                                                                                      \
-    PF_UNROLL for (int v = 0; v < vectors; v++) sum[(way) * vectors + v] +=                \
-        x[(way) * x_step] * (v < vectors - 1 ? load(b + (way) * stride + v * LANES)        \
+#define PF_ROW_TERM(way)                                                            \
+    PF_UNROLL for (int v = 0; v < vectors; v++) sum[(way) * vectors + v] +=         \
+        x[(way) * x_step] * (v < vectors - 1 ? load(b + (way) * stride + v * LANES) \
                                              : load_part(b + (way) * stride + v * LANES, last));
     for (; q + ways <= depth; q += ways, b += ways * stride, x += ways * x_step)
         PF_UNROLL for (int way = 0; way < ways; way++) { PF_ROW_TERM(way) }
