@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 from pyframe.errors import ArgumentError
@@ -45,6 +45,26 @@ class Communicator:
             Of the same shape everywhere.
         """
         raise NotImplementedError
+
+    def start(self, array: Array, factor: float = 1.0) -> Callable[[], None]:
+        """Begin to sum an array over all ranks, each times its factor; return what waits for that.
+
+        This one sums at once. With a factor of 0 it does not matter what is in the array.
+        """
+        if factor:
+            array *= factor
+        else:
+            array[...] = 0
+        self.all_reduce(array)
+        return lambda: None
+
+    def buckets(self, arrays: Sequence[Array], gradients: Sequence[Any]) -> list[Any]:
+        """Return what to `start` during the backward pass, in the same order on all ranks.
+
+        Each is a part of one of some arrays, and the values in it: gradients are pairs of an array
+        and its value, in the order of the graph. If there is nothing, all are summed at the end.
+        """
+        return []
 
     def gather(self, value: Any) -> list[Any]:
         """Return the small, picklable values of all ranks; one may come late, busy with a file."""

@@ -41,6 +41,43 @@ class ThreadRank(Communicator):
         array[...] = np.sum(self.gather(array), axis=0)
 
 
+class LateRank(ThreadRank):
+    """One that sums what is started when it is waited for: nobody may look at it before."""
+
+    def __init__(self, rank: ThreadRank, bucket_bytes: int) -> None:
+        super().__init__(rank.rank, rank.meeting)
+        self.bucket_bytes = bucket_bytes
+        self.started: list[tuple[int, int]] = []  # of each: elements, and how many others wait
+        self.waiting = 0
+
+    def buckets(self, arrays: Any, gradients: Any) -> Any:
+        """Cut arrays, from the end, before gradients that make at least so many bytes."""
+        found = []
+        for array in arrays:
+            inside, stop = [], array.size
+            for part, value in reversed(gradients):
+                at = (part.ctypes.data - array.ctypes.data) // array.itemsize
+                if 0 <= at < array.size:
+                    inside.append(value)
+                    if at == 0 or (stop - at) * array.itemsize >= self.bucket_bytes:
+                        found.append((array[at:stop], inside))
+                        inside, stop = [], at
+        return found
+
+    def start(self, array: Any, factor: float = 1.0) -> Callable[[], None]:
+        ours = array * factor if factor else np.zeros_like(array)
+        array[...] = np.nan
+        self.started.append((array.size, self.waiting))
+        self.waiting += 1
+
+        def wait() -> None:
+            self.waiting -= 1
+            self.all_reduce(ours)
+            array[...] = ours
+
+        return wait
+
+
 def together(size: int, work: Callable[[ThreadRank], Any]) -> list[Any]:
     """Return what some work gives on each of so many ranks; the first error goes on."""
     meeting = Meeting(size)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ranks import ThreadRank, together
+from ranks import LateRank, ThreadRank, together
 from test_accumulation import OPTIMIZERS
 
 import pyframe as pf
@@ -202,6 +202,48 @@ def test_running_statistics_are_the_means_over_the_ranks() -> None:
 
 def test_float32_has_the_same_bits_everywhere() -> None:
     compare(3, rtol=1e-4, dtype="float32", x=X.astype("float32"))
+
+
+# ---- buckets ----
+
+IN_BUCKETS: dict[str, Any] = {
+    "weights": {"fit": FITS["weights of 0"]},
+    "ranks without rows": {"fit": {"batch_size": 3, "epochs": 2}},
+    "clipping": {"optimizer": lambda: pf.optimizers.SGD(0.1, clip_norm=0.5)},
+    "a span for each parameter": {"optimizer": lambda: pf.optimizers.LARS(0.1)},
+    "a penalty": {"layers": lambda: [Dense(8, weight_regularizer="l2"), Dense(2)]},
+    "a table": {
+        "x": RNG.integers(0, 40, (ROWS, 3)),
+        "layers": lambda: [Embedding(40, 8, dtype="float64"), pf.layers.Flatten(), Dense(2)],
+    },
+}
+
+
+@pytest.mark.parametrize("size", [1, 500, 10**6])
+@pytest.mark.parametrize("what", IN_BUCKETS)
+def test_buckets_come_to_what_one_process_comes_to(what: str, size: int) -> None:
+    options = IN_BUCKETS[what]
+    _, history, values = fitted(None, **options)
+    ranks = together(4, lambda rank: fitted(LateRank(rank, size), **options))
+    for trainer, found, ended in ranks:
+        same(found.values(), history.values())
+        same(ended, values)
+        assert trainer.communicator.started == ranks[0][0].communicator.started
+        assert trainer.communicator.waiting == 0
+
+
+def test_buckets_begin_in_the_backward_pass_from_its_first_gradients_on() -> None:
+    def work(rank: ThreadRank) -> Any:
+        trainer, _, _ = fitted(LateRank(rank, 8 * 100), fit={"epochs": 1, "batch_size": None})
+        program = trainer.plan.engine.programs()[-1]
+        return trainer.communicator.started, [row.label for row in program.rows]
+
+    # Three layers of 112, 136 and 18 numbers, padded to 8: the last two come first, together.
+    started, labels = together(2, work)[0]
+    assert started == [(16 * 8 + 8 + 16 + 8, 0), (6 * 16 + 16, 1)]
+    gradients = [i for i, label in enumerate(labels) if label.startswith("linear_grad")]
+    begins = [labels.index(f"start[{i}]") for i in (0, 1)]
+    assert gradients[-2] < begins[0] < gradients[-1] < begins[1] < labels.index("all_reduce")
 
 
 # ---- callbacks ----

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -90,9 +90,15 @@ class Emission:
 
     # ---- nodes ----
 
-    def write_groups(self, groups: Sequence[Group | Tile]) -> None:
-        """Write the instructions of nodes; of a group its head, and a member for each node."""
-        for group in groups:
+    def write_groups(
+        self, groups: Sequence[Group | Tile], between: Mapping[int, Sequence[FlatCall]]
+    ) -> None:
+        """Write the instructions of nodes; of a group its head, and a member for each node.
+
+        Before the group of a number come some calls.
+        """
+        for number, group in enumerate(groups):
+            self.write_calls(between.get(number, ()))
             if isinstance(group, Tile):
                 self._write_tile(group)
                 continue

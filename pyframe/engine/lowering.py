@@ -16,10 +16,10 @@ from pyframe.engine.emission import Emission
 from pyframe.engine.fusion import Group, Key, Rewritten, Specs, given_specs, key_of
 from pyframe.engine.memory import Memory
 from pyframe.engine.numbering import Values, number
-from pyframe.engine.program import Context, Program, Request
+from pyframe.engine.program import Context, FlatCall, Program, Request
 from pyframe.engine.tiling import Tile
 from pyframe.errors import GraphError
-from pyframe.graph.node import Leaf, Node, Placeholder
+from pyframe.graph.node import Leaf, Node, Placeholder, Value
 from pyframe.graph.order import topological_order
 from pyframe.graph.spec import Array
 from pyframe.native.core import lib
@@ -42,11 +42,13 @@ def lower(request: Request) -> Program:
     emission = Emission(request, specs, values)
     emission.write_calls(request.before)
     emission.begin_at = len(emission.rows)
-    emission.write_groups(groups)
+    starts = place_starts(groups, values, [v for v, _ in copies], request.starts)
+    emission.write_groups(groups, starts)
     emission.write_copies(copies)
+    emission.write_calls(starts.get(len(groups), ()))
     if request.again:
         emission.write_calls(request.again)
-        emission.write_groups(groups)
+        emission.write_groups(groups, {})
         emission.write_copies(copies)
     emission.write_calls(request.add)
     emission.part_at = len(emission.rows)
@@ -173,3 +175,28 @@ def group(
         else:
             groups += [Group([node]) for node in part]
     return groups, counts
+
+
+def place_starts(
+    groups: Sequence[Group | Tile],
+    values: Values,
+    copied: Sequence[Value],
+    calls: Sequence[FlatCall],
+) -> dict[int, list[FlatCall]]:
+    """Return calls, in their order, by how many groups have to run before; copies are the last."""
+    if not calls:
+        return {}
+    made = {
+        value: number
+        for number, group in enumerate(groups, 1)
+        for node in group.nodes
+        for value in values.operands[node][1]
+    }
+    made.update((values.root_of(value), len(groups)) for value in copied)
+    found: dict[int, list[FlatCall]] = {}
+    number = 0
+    for call in calls:
+        roots = [values.root_of(v) for v in call.inputs if isinstance(v, Value)]
+        number = max([number, *(made.get(root, 0) for root in roots)])
+        found.setdefault(number, []).append(call)
+    return found

@@ -81,6 +81,8 @@ class Request:
     state_arrays: dict[Parameter, Array] = field(default_factory=dict)
     before: list[FlatCall] = field(default_factory=list)
     again: list[FlatCall] = field(default_factory=list)  # after which all nodes run once more
+    # As soon as their inputs are there, and in this order.
+    starts: list[FlatCall] = field(default_factory=list)
     add: list[FlatCall] = field(default_factory=list)  # that end each part of a step
     after: list[FlatCall] = field(default_factory=list)
     update: list[FlatCall] = field(default_factory=list)

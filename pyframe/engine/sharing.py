@@ -4,6 +4,10 @@ With W_r the sum of weights of the rows of rank r, and g_r the gradient of the m
 that of the batch is sum(W_r g_r) / sum(W_r). Between the backward pass and the clipping an
 instruction in Python puts it in the place of g_r, and losses and metrics of the batch in that of
 those of the part: from there on all ranks do the same, to the same bits.
+
+Of buckets, if the communicator wants them, the sum begins right behind what writes to them. By then
+no rank knows sum(W_r), but each the number of rows n: the sum is that of W_r g_r / n, and the end
+makes up for the rest.
 """
 
 from __future__ import annotations
@@ -40,6 +44,7 @@ class Share:
         self.asks: Callable[[], tuple[bool, bool]] = lambda: (False, False)
         self.interrupted = self.stops = False
         self.first = self.rows = self.whole = 0
+        self._waits: list[Callable[[], None]] = []
 
     @property
     def is_to_end(self) -> bool:
@@ -60,14 +65,21 @@ class Share:
         part = self.part(rows)
         self.first, self.rows, self.whole = part.start, part.stop - part.start, rows
 
+    def start(self, context: Context, gradients: Sequence[Array]) -> None:
+        """Begin to sum gradients over all ranks, until `reduce`."""
+        record = context.read(context.program.record_ids[0])
+        factor = float(record[1]) / self.whole if self.rows else 0.0
+        self._waits += [self.communicator.start(gradient, factor) for gradient in gradients]
+
     def reduce(self, context: Context, gradients: Sequence[Array], states: Sequence[Array]) -> None:
         """Make what was computed of this part, in place, what it is of the whole batch.
 
         The first record has to be the loss times its weight, and the weight. States, which are
         running statistics, become their mean over all rows.
         """
+        if not self._waits:
+            self.start(context, gradients)
         records = [context.read(i) for i in context.program.record_ids]
-        weight = float(records[0][1]) if self.rows else 0.0
         ours = self.rows / self.whole
         own = [*(r.ravel() for r in records), *(ours * s for s in states)]
         sums = np.concatenate([np.array(self.asks(), np.float64), *own])
@@ -81,12 +93,10 @@ class Share:
         for array in (*records, *states):
             array[...] = sums[at : at + array.size].reshape(array.shape)
             at += array.size
-        for gradient in gradients:
-            if weight:
-                gradient *= weight / total
-            else:
-                gradient[...] = 0  # whatever it was: a mean over nothing
-            self.communicator.all_reduce(gradient)
+        while self._waits:
+            self._waits.pop(0)()
+        for gradient in gradients if total not in (0, self.whole) else ():
+            gradient *= self.whole / total
         lib.pf_context_step(context.pointer).first_sample = 0  # updates draw the same everywhere
         lib.pf_context_skip(context.pointer)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -388,7 +389,7 @@ class TrainState:
                 request, f"accumulate[{i}]", names["gradients"], total, self._weights[i], sums
             )
         if shared:
-            request.after.append(_share_call(self, self._gradients))
+            _share_calls(self, request, self._gradients)
         request.after += self._clip_calls(operands)
         if optimizer.is_python:
             request.update.append(self._python_call(operands))
@@ -601,8 +602,9 @@ class TrainState:
         return check_rate(rate)
 
 
-def _share_call(state: TrainState, buffers: Mapping[int, Array]) -> FlatCall:
-    """Return what makes gradients, states and records those of the whole batch."""
+def _share_calls(state: TrainState, request: Request, buffers: Mapping[int, Array]) -> None:
+    """Request what makes gradients, states and records those of the whole batch."""
+    assert state.share is not None
     gradients = stretches(state.spans, [buffers[id(span.storage)] for span in state.spans])
     shadows = state.shadow_arrays()
     states = [shadows[s] for s in state.states if s.dtype.kind == "f" and not s.frozen]
@@ -611,8 +613,19 @@ def _share_call(state: TrainState, buffers: Mapping[int, Array]) -> FlatCall:
         assert state.share is not None
         state.share.reduce(context, gradients, states)
 
+    def start(array: Array, context: Context, again: Callable[[], None]) -> None:
+        assert state.share is not None
+        state.share.start(context, [array])
+        lib.pf_context_skip(context.pointer)
+
+    made_of = [(array, gradient) for _, gradient, array in request.gradients]
+    buckets = state.share.communicator.buckets(gradients, made_of)
+    for i, (array, made) in enumerate(buckets):
+        inputs = (request.records[0], *made)  # the first says what this rank counts by
+        call = FlatCall(f"start[{i}]", "", array.dtype, inputs, python=partial(start, array))
+        request.starts.append(call)
     dtype = gradients[0].dtype
-    return FlatCall("all_reduce", "", dtype, tuple(gradients), (), (), python=reduce)
+    request.after.append(FlatCall("all_reduce", "", dtype, tuple(gradients), python=reduce))
 
 
 def _part(buffer: Array, parameter: Parameter) -> Array:

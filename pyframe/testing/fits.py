@@ -186,6 +186,7 @@ def communicator_checks(factory: Callable[..., Any]) -> Checks:
 
     - place: a rank in [0, size), and copies that stand for the same.
     - all_reduce: sums in place, of each dtype that gradients and records have.
+    - start: sums that are waited for later, each rank's times a factor.
     - gather: the values of all ranks in their order; broadcasts of each rank, and barriers.
 
     Examples
@@ -193,12 +194,13 @@ def communicator_checks(factory: Callable[..., Any]) -> Checks:
     >>> from pyframe.communicators import Alone
     >>> from pyframe.testing import communicator_checks
     >>> list(communicator_checks(Alone))
-    ['place', 'all_reduce', 'gather']
+    ['place', 'all_reduce', 'start', 'gather']
     """
     what = _name(factory)
     return {
         "place": partial(_check_place, factory, what),
         "all_reduce": partial(_check_all_reduce, factory, what),
+        "start": partial(_check_start, factory, what),
         "gather": partial(_check_gather, factory, what),
     }
 
@@ -227,6 +229,20 @@ def _check_all_reduce(factory: Callable[..., Any], what: str) -> None:
                 what,
                 f"{count} numbers of {np.dtype(dtype)} did not become their sums over all ranks",
             )
+
+
+def _check_start(factory: Callable[..., Any], what: str) -> None:
+    made = factory()
+    for dtype in (np.float32, np.float64):
+        arrays = [np.arange(float(count), dtype=dtype) for count in (1000, 1, 0)]
+        if made.rank == 0:
+            arrays[1][0] = np.nan
+        waits = [made.start(array, 2.0 * made.rank) for array in arrays]
+        for array, wait in zip(arrays, waits, strict=True):
+            wait()
+            expected = np.arange(array.size) * sum(range(made.size)) * 2
+            message = f"{array.size} numbers of {np.dtype(dtype)} did not become their sums"
+            require(np.array_equal(array, expected), "start", what, message)
 
 
 def _check_gather(factory: Callable[..., Any], what: str) -> None:

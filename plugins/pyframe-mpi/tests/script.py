@@ -31,8 +31,16 @@ x, y = rng.normal(size=(103, 6)), rng.normal(size=(103, 2))
 pf.set_seed(1)
 layers = [pf.layers.Dense(16, activation="tanh"), pf.layers.Dropout(0.2), pf.layers.Dense(2)]
 model = pf.Sequential(layers, dtype="float64")
-communicator = MPI(timeout=option("timeout", 2.0), patience=option("patience", 4.0))
+communicator = MPI(
+    timeout=option("timeout", 2.0),
+    patience=option("patience", 4.0),
+    bucket_bytes=int(given["bucket_bytes"]) if "bucket_bytes" in given else None,
+    compress=given.get("compress"),
+)
 rank = communicator.rank
+world: Any = communicator._world
+if option("network", 0) and world is not None:  # as between machines
+    world._memory = None
 
 
 class Fails:
@@ -41,11 +49,11 @@ class Fails:
     def __init__(self, how: str, who: int, when: int) -> None:
         self.how, self.left = how, when
         if rank == who:
-            for name in ("all_reduce", "gather"):
+            for name in ("all_reduce", "gather", "start", "_finish"):
                 method = getattr(communicator, name)
-                setattr(communicator, name, lambda value, method=method: self.call(method, value))
+                setattr(communicator, name, lambda *args, method=method: self.call(method, *args))
 
-    def call(self, method: Any, value: Any) -> Any:
+    def call(self, method: Any, *args: Any) -> Any:
         self.left -= 1
         if self.left == 0:
             print(f"fails at {time.time()}", flush=True)
@@ -56,14 +64,13 @@ class Fails:
                 "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
                 "sleep": lambda: time.sleep(600),
             }[self.how]()
-        return method(value)
+        return method(*args)
 
     def throw(self) -> None:
         raise ValueError("no more")
 
 
 if "slow" in given:  # the network, once: all ranks are in the reduction
-    world: Any = communicator._world
     whole, waits = world.sum, [float(given["slow"])]
     world.sum = lambda array: (time.sleep(waits.pop() if waits else 0), whole(array))
 
@@ -97,6 +104,8 @@ if rank == 0:
         "values": [p.value.tolist() for p in model.parameters],
         "size": communicator.size,
         "threads": pf.get_num_threads(),
+        "links": communicator.links,
+        "bucket_bytes": communicator.bucket_bytes,
     }
     with open(sys.argv[1], "w", encoding="utf-8") as file:
         json.dump(result, file)

@@ -18,7 +18,9 @@ import pytest
 from pyframe.testing import check_plugin
 
 import pyframe_mpi
-from pyframe_mpi import MPI, communicator, launching
+from pyframe_mpi import MPI, buckets, communicator, launching
+from pyframe_mpi.halves import FORMATS
+from pyframe_mpi.links import Links
 
 Run = Callable[..., Any]
 
@@ -37,6 +39,12 @@ def close(one: Any, other: Any) -> None:
 
 # ---- what comes out ----
 
+NETWORK = {"network": 1, "bucket_bytes": 1}  # nothing but messages, and buckets that begin early
+
+
+def same_bits(one: Any, other: Any) -> bool:
+    return all(one.result[key] == other.result[key] for key in ("history", "values"))
+
 
 @pytest.mark.parametrize("ranks", [2, 3, 4])
 def test_ranks_equal_one_process(ranks: int, runs: Run) -> None:
@@ -48,12 +56,48 @@ def test_ranks_equal_one_process(ranks: int, runs: Run) -> None:
 
 def test_the_same_ranks_give_the_same_bits(run: Run, runs: Run) -> None:
     first, second = runs(3), run(3)
-    assert first.result == second.result is not None
+    assert first.status == 0 and same_bits(first, second)
+
+
+@pytest.mark.parametrize("options", [NETWORK, {**NETWORK, "bucket_bytes": 400}])
+def test_buckets_equal_one_process(options: dict[str, Any], run: Run, runs: Run) -> None:
+    """And to the bit what the same ranks come to in shared memory."""
+    found = run(3, **options)
+    assert found.status == 0, found.said
+    assert found.result["values"] == runs(3).result["values"]
+    close(found.result, runs(0).result)
+
+
+@pytest.mark.parametrize("compress", FORMATS)
+def test_gradients_in_16_bits(compress: str, run: Run, runs: Run) -> None:
+    """The same bits each time, whatever the buckets, and near those of one process."""
+    first = run(3, compress=compress, **NETWORK)
+    assert first.status == 0, first.said
+    if compress == "bfloat16":
+        assert same_bits(first, run(3, compress=compress, network=1, bucket_bytes=400))
+    alone = runs(0).result
+    losses = np.array(first.result["history"]["loss"])
+    off = np.abs(losses / alone["history"]["loss"] - 1)
+    assert 0 < off.max() < 4 * FORMATS[compress]
+
+
+def test_sums_of_ranks(mpiexec: str) -> None:
+    """Each way to sum against the sum in float64, by the bounds that are documented."""
+    script = Path(__file__).with_name("sums.py")
+    ended = subprocess.run(
+        [mpiexec, "-n", "3", sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 0 and ended.stdout.count("all sums are right") == 3, ended.stdout
 
 
 def test_one_rank_is_a_process_by_itself(runs: Run) -> None:
     alone, one = runs(0), runs(1)
-    assert one.result == alone.result is not None
+    assert one.result == alone.result and one.result["links"] is None
 
 
 def test_one_bar(run: Run) -> None:
@@ -67,7 +111,7 @@ def test_ranks_share_the_processors_out(runs: Run) -> None:
 def test_a_slow_network_is_waited_for(run: Run, runs: Run) -> None:
     found = run(2, slow=3, timeout=1, patience=20)
     assert found.status == 0, found.said
-    assert found.result == runs(2).result
+    assert same_bits(found, runs(2))
 
 
 # ---- faults ----
@@ -80,33 +124,48 @@ def test_ranks_that_differ_are_named(run: Run) -> None:
 
 
 FIRST, REDUCTION, LATER = 1, 7, 20  # which collective of the rank that fails
+WAYS: dict[str, dict[str, Any]] = {
+    "shared memory": {},
+    "buckets": NETWORK,
+    "16 bits": {**NETWORK, "compress": "bfloat16"},
+}
 
 
 @pytest.mark.parametrize(
-    ("how", "ranks", "who", "when"),
+    ("how", "ranks", "who", "when", "way"),
     [
-        ("raise", 2, 1, REDUCTION),
-        ("raise", 3, 0, FIRST),
-        ("exit", 2, 0, LATER),
-        ("kill", 3, 2, REDUCTION),
-        ("stop", 2, 1, REDUCTION),
-        ("sleep", 3, 1, LATER),
+        ("raise", 2, 1, REDUCTION, "shared memory"),
+        ("raise", 3, 0, FIRST, "shared memory"),
+        ("exit", 2, 0, LATER, "buckets"),
+        ("kill", 3, 2, REDUCTION, "buckets"),
+        ("stop", 2, 1, REDUCTION, "shared memory"),
+        ("stop", 3, 0, LATER, "16 bits"),
+        ("sleep", 3, 1, LATER, "buckets"),
     ],
 )
-def test_a_rank_that_fails_is_named(how: str, ranks: int, who: int, when: int, run: Run) -> None:
-    fails(run, how, ranks, who, when)
+def test_a_rank_that_fails_is_named(
+    how: str, ranks: int, who: int, when: int, way: str, run: Run
+) -> None:
+    fails(run, how, ranks, who, when, way)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["kill", "raise", "sleep"])
+@pytest.mark.parametrize(
+    ("how", "way"),
+    [
+        *((how, "shared memory") for how in ("kill", "raise", "sleep")),
+        *((how, "buckets") for how in ("kill", "sleep")),
+        ("kill", "16 bits"),
+    ],
+)
 @pytest.mark.parametrize(("ranks", "who"), [(n, k) for n in (2, 3, 4) for k in range(n)])
-def test_each_rank_at_each_collective(how: str, ranks: int, who: int, run: Run) -> None:
+def test_each_rank_at_each_collective(how: str, way: str, ranks: int, who: int, run: Run) -> None:
     for when in range(1, 20):
-        fails(run, how, ranks, who, when)
+        fails(run, how, ranks, who, when, way)
 
 
-def fails(run: Run, how: str, ranks: int, who: int, when: int) -> None:
-    ended = run(ranks, launch=True, how=how, who=who, when=when, epochs=3)
+def fails(run: Run, how: str, ranks: int, who: int, when: int, way: str) -> None:
+    ended = run(ranks, launch=True, how=how, who=who, when=when, epochs=3, **WAYS[way])
     assert ended.status != 0 and ended.result is None, ended.said
     failed = re.search(r"fails at ([\d.]+)", ended.said)
     assert ended.at - float(failed[1]) < 10
@@ -168,6 +227,48 @@ def test_times_that_make_no_sense(options: dict[str, float]) -> None:
         MPI(**options)
 
 
+@pytest.mark.parametrize("options", [{"bucket_bytes": -1}, {"bucket_bytes": 0.5}])
+def test_buckets_that_make_no_sense(options: dict[str, Any]) -> None:
+    with pytest.raises(pf.ArgumentError, match="must be 0 or more bytes"):
+        MPI(**options)
+
+
+def test_formats_that_there_are_not() -> None:
+    with pytest.raises(pf.ArgumentError, match="None, 'float16' or 'bfloat16'"):
+        MPI(compress="int8")
+
+
+def test_options_that_differ_are_refused_on_all_ranks(mpiexec: str) -> None:
+    code = (
+        "import os, pyframe as pf\n"
+        "from pyframe_mpi import MPI\n"
+        "MPI(bucket_bytes=0 if int(os.environ['PMI_RANK']) == 1 else 5)\n"
+    )
+    ended = subprocess.run(
+        [mpiexec, "-n", "3", sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode != 0
+    assert "rank 1 has bucket_bytes=0, compress=None, and rank 0 has bucket_bytes=5" in ended.stderr
+    assert "rank 2 has" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("links", "size"),
+    [
+        (Links(latency=50e-6, bandwidth=125e6, hidden=0.8), 62_500),
+        (Links(latency=50e-6, bandwidth=125e6, hidden=0.1), 0),
+        (Links(latency=2e-6, bandwidth=10e9, hidden=0.0), 0),
+        (Links(latency=0.0, bandwidth=1e6, hidden=1.0), 1 << 14),
+    ],
+)
+def test_buckets_are_as_large_as_what_they_cost_says(links: Links, size: int) -> None:
+    assert links.bucket_bytes() == size
+
+
 def test_numbers_that_make_no_sense() -> None:
     for ranks, options in ((0, {}), (2, {"restarts": -1}), (2, {"least": 3})):
         with pytest.raises(pf.ArgumentError, match="at least one rank"):
@@ -215,4 +316,5 @@ def test_its_name_is_enough() -> None:
 
 def test_examples() -> None:
     assert doctest.testmod(communicator).failed == 0
+    assert doctest.testmod(buckets).failed == 0
     assert doctest.testmod(pyframe_mpi).failed == 0

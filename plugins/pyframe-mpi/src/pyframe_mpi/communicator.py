@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import sys
+import threading
 import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any
 
 import numpy.typing as npt
 import pyframe as pf
 
+from pyframe_mpi.buckets import cut
+from pyframe_mpi.exchange import Exchange, Pool
+from pyframe_mpi.halves import FORMATS
+from pyframe_mpi.links import Links, measure
+from pyframe_mpi.memory import MOST_RANKS, SharedMemory
 from pyframe_mpi.watch import Watch
 
 # What launchers tell the processes that they begin: of MPICH and its kin, of PMIx, of Open MPI.
@@ -18,7 +28,7 @@ LAUNCHED = ("PMI_SIZE", "PMIX_RANK", "OMPI_COMM_WORLD_SIZE")
 # How many processes it has begun; the last is srun's.
 SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 TO_BE_SHOWN = 0.5  # seconds for mpiexec to pass on what all ranks say, which an end cuts off
-PIECE = 1 << 19  # bytes that are summed at a time within one machine
+TO_BE_ENDED = 3.0  # seconds for MPI to end this process, before it ends by itself
 FAILED = 1  # the exit status of all ranks after an exception in one
 
 
@@ -41,15 +51,27 @@ class MPI(pf.communicators.Communicator):
     patience : float, default 600
         The same where one may have to wait for another that calls callbacks or writes a file; and
         how long a reduction may take once all are there.
+    bucket_bytes : int, optional
+        Gradients are summed in buckets of at least so many bytes while the backward pass goes on; 0
+        sums all of them when it is over. Default: what pays by `links`.
+    compress : {"float16", "bfloat16"}, optional
+        Gradients are rounded to so many bits on their way: half the bytes. They are added up in
+        float32, in the order of the ranks, and the sum is rounded once more; `pyframe_mpi.halves`
+        has the bound of the error. Losses, metrics and parameters keep all their bits.
 
     Attributes
     ----------
     rank, size : int
+    bucket_bytes : int
+    links : Links, optional
+        What reductions cost, as all ranks have measured it at the beginning; None of a process that
+        is alone. On one machine, where the processors themselves move the bytes, nothing is hidden.
 
     Raises
     ------
     pyframe.ArgumentError
-        If a time is not above 0.
+        If a time is not above 0, `bucket_bytes` is below 0 or there is no such format; on all
+        ranks, if what they are given differs.
     pyframe.MissingExtraError
         If mpiexec or srun has begun this process, and there is no MPI that mpi4py could load; or
         that MPI is of another kind than the launcher, so that several processes are all alone.
@@ -62,18 +84,67 @@ class MPI(pf.communicators.Communicator):
     True
     """
 
-    def __init__(self, timeout: float = 8.0, patience: float = 600.0) -> None:
+    links: Links | None = None
+    bucket_bytes: int = 0
+
+    def __init__(
+        self,
+        timeout: float = 8.0,
+        patience: float = 600.0,
+        *,
+        bucket_bytes: int | None = None,
+        compress: str | None = None,
+    ) -> None:
         for name, seconds in (("timeout", timeout), ("patience", patience)):
             if not 0 < seconds < float("inf"):
                 raise pf.ArgumentError(f"{name} is {seconds!r}; it must be above 0 seconds")
-        self.timeout, self.patience = timeout, patience
+        if bucket_bytes is not None and (type(bucket_bytes) is not int or bucket_bytes < 0):
+            raise pf.ArgumentError(f"bucket_bytes is {bucket_bytes!r}; it must be 0 or more bytes")
+        if compress is not None and compress not in FORMATS:
+            raise pf.ArgumentError(
+                f"compress is {compress!r}; it must be None, 'float16' or 'bfloat16'"
+            )
+        self.timeout, self.patience, self.compress = timeout, patience, compress
+        self._given = bucket_bytes
         self._world = world()
-        self.rank, self.size = (0, 1) if self._world is None else self._world.place
+        if self._world is None:
+            return
+        self.rank, self.size = self._world.place
+        self._compare(f"bucket_bytes={bucket_bytes}, compress={compress!r}")
+        with self._world.watch.over("the measurement of the network", patience):
+            self.links = self._world.links()
+        self.bucket_bytes = self.links.bucket_bytes() if bucket_bytes is None else bucket_bytes
+
+    def _compare(self, given: str) -> None:
+        """Raise on all ranks if any was given something else than the first."""
+        first, *others = self.gather(given)
+        differ = [f"rank {r} has {said}" for r, said in enumerate(others, 1) if said != first]
+        if differ:
+            raise pf.ArgumentError(
+                f"{'; '.join(differ)}, and rank 0 has {first}: all ranks sum the same gradients in "
+                "the same way"
+            )
 
     def all_reduce(self, array: npt.NDArray[Any]) -> None:
         if self._world is not None:
             with self._world.watch.over("all_reduce", self.timeout, self.patience):
                 self._world.sum(array.reshape(-1))
+
+    def start(self, array: npt.NDArray[Any], factor: float = 1.0) -> Callable[[], None]:
+        if self._world is None:
+            return super().start(array, factor)
+        with self._world.watch.over("all_reduce", self.timeout, self.patience):
+            finish = self._world.start(array, factor, self.compress)
+        return lambda: self._finish(finish)
+
+    def buckets(self, arrays: Sequence[Any], gradients: Sequence[Any]) -> list[Any]:
+        return cut(arrays, gradients, self.bucket_bytes) if self.bucket_bytes else []
+
+    def _finish(self, finish: Callable[[], None]) -> None:
+        """Wait for what was started."""
+        assert self._world is not None
+        with self._world.watch.over("all_reduce", self.timeout, self.patience):
+            finish()
 
     def gather(self, value: Any) -> list[Any]:
         if self._world is None:
@@ -99,7 +170,8 @@ class MPI(pf.communicators.Communicator):
             self._world.end(f"rank {self.rank} of {self.size} ends all: {reason}", FAILED)
 
     def __reduce__(self) -> Any:
-        return type(self), (self.timeout, self.patience)
+        options: dict[str, Any] = {"bucket_bytes": self._given, "compress": self.compress}
+        return partial(type(self), self.timeout, self.patience, **options), ()
 
     def __repr__(self) -> str:
         return f"<MPI: rank {self.rank} of {self.size}>"
@@ -115,7 +187,15 @@ class World:
         self.place = self.comm.Get_rank(), self.comm.Get_size()
         self.watch = Watch(module, self.place, self.end)
         local = self.comm.Split_type(module.COMM_TYPE_SHARED)
-        self._is_one_machine = local.Get_size() == self.place[1]
+        self._memory: SharedMemory | None = None
+        if local.Get_size() == self.place[1] <= MOST_RANKS:
+            self._memory = SharedMemory(module, self.comm)
+        self._comms = self.comm.Dup(), self.comm.Dup()
+        # In the order in which they began; two threads bring them on.
+        self._exchanges: deque[Exchange] = deque()
+        self._lock, self._pool = threading.Lock(), Pool()
+        self.watch.push = self._push
+        self._links: Links | None = None
         if not os.environ.get("PYFRAME_NUM_THREADS"):
             self._share_processors(local)
         local.Free()
@@ -127,15 +207,57 @@ class World:
         together = [other for other in local.allgather(usable) if other == usable]
         pf.set_num_threads(max(pf.get_num_threads() // len(together), 1))
 
-    def sum(self, array: npt.NDArray[Any]) -> None:
-        """Make a flat array the sum of those of all ranks.
+    def links(self) -> Links:
+        """Return what reductions cost, measured once; all ranks ask together."""
+        if self._links is None:
+            start = partial(self.start, factor=1.0, format=None)
+            self._links = measure(self.MPI, self.comm, start)
+        return self._links
 
-        Within one machine a piece at a time, which the caches hold: twice as fast where the whole
-        is larger than they are. Between machines each piece would have to wait for a message.
+    def sum(self, array: npt.NDArray[Any]) -> None:
+        """Make a flat array the sum of those of all ranks."""
+        if self._memory is not None:
+            self._memory.sum(array)
+        else:
+            self.comm.Allreduce(self.MPI.IN_PLACE, array)
+
+    def start(
+        self, array: npt.NDArray[Any], factor: float, format: str | None
+    ) -> Callable[[], None]:
+        """Begin to sum flat arrays, each times its factor; return what waits for it.
+
+        Within one machine it is done then: it takes the processors that would compute.
         """
-        at_once = PIECE // array.itemsize if self._is_one_machine else max(array.size, 1)
-        for start in range(0, array.size, at_once):
-            self.comm.Allreduce(self.MPI.IN_PLACE, array[start : start + at_once])
+        if format is None and self._memory is not None:
+            return partial(self._memory.sum, array, factor)
+        exchange = Exchange(self._comms, array, factor, self._pool, format)
+        self._push()  # those before it
+        with self._lock:
+            self._exchanges.append(exchange)
+        self.watch.moving.set()
+        return partial(self._finish, exchange)
+
+    def _push(self) -> None:
+        """Bring sums on, unless another thread does."""
+        if self._exchanges and self._lock.acquire(blocking=False):
+            try:
+                for exchange in self._exchanges:
+                    if not exchange.is_summed and not exchange.add_up(wait=False):
+                        break
+            finally:
+                self._lock.release()
+
+    def _finish(self, exchange: Exchange) -> None:
+        """Wait for a sum; whatever began before it goes on first."""
+        self.watch.moving.clear()  # this thread brings them on by itself
+        with self._lock:
+            for earlier in self._exchanges:
+                if not earlier.is_summed:
+                    earlier.add_up(wait=True)
+                if earlier is exchange:
+                    break
+            exchange.finish()
+            self._exchanges.remove(exchange)
 
     def _raised(
         self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
@@ -151,7 +273,10 @@ class World:
         if not self.MPI.Is_finalized():
             sys.stdout.flush()
             time.sleep(TO_BE_SHOWN)
+            # Of a host that was cut off nobody hears: Abort waits there for ever, or comes back.
+            faulthandler.dump_traceback_later(TO_BE_ENDED, exit=True, file=open(os.devnull, "w"))
             self.MPI.COMM_WORLD.Abort(status)
+            os._exit(status)
 
 
 _worlds: list[World | None] = []

@@ -4,6 +4,8 @@ MPI waits for ever. So the main thread notes before each collective what it wait
 when. When that is over, the watch asks all other ranks where they are. Their watches answer, also
 while their main threads are busy; a process that is stopped or gone does not. Whoever is not
 waiting in the same collective is named, and everything is aborted.
+
+The same thread brings on what goes on beside the computation: MPI moves nothing but in its calls.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from contextlib import contextmanager
 from typing import Any
 
 TICK = 0.1  # seconds between two looks
+PUSH = 2e-3  # the same while something goes on beside the computation, which a look interrupts
 ANSWER = 1.0  # that the others have to answer in
 ASK, ANSWERED = 1, 2  # tags
 LATE = 124  # the exit status, that of timeout(1)
@@ -36,6 +39,13 @@ class Watch:
         The rank and how many there are.
     end : callable
         Of a message and an exit status: ends all ranks.
+
+    Attributes
+    ----------
+    moving : threading.Event
+        Set while something goes on beside the computation.
+    push : callable
+        Brings it on, besides what a look into MPI does.
     """
 
     def __init__(
@@ -49,8 +59,10 @@ class Watch:
         self._until = math.inf
         self._seconds, self._end_of_patience = math.inf, math.inf
         self._thread: threading.Thread | None = None
+        self.moving = threading.Event()
+        self.push: Callable[[], None] = lambda: None
+        self._is_over = False
         if module.Query_thread() == module.THREAD_MULTIPLE:
-            self._over = threading.Event()
             self._thread = threading.Thread(target=self._run, name="pyframe-mpi", daemon=True)
             self._thread.start()
             atexit.register(self._stop)  # before mpi4py ends MPI
@@ -71,12 +83,16 @@ class Watch:
             self._until, self._what = math.inf, ""
 
     def _stop(self) -> None:
-        self._over.set()
+        self._is_over = True
+        self.moving.set()
         if self._thread is not None:
             self._thread.join()
 
     def _run(self) -> None:
-        while not self._over.wait(TICK):
+        while not self._is_over:
+            if self.moving.wait(TICK):
+                self.push()
+                time.sleep(PUSH)
             self._answer()
             if self._what and time.monotonic() > self._until:
                 self._call_the_roll()
