@@ -349,6 +349,22 @@ static void part_gradient_sums(void *context, int64_t index) {
     each_block(context, index, block_gradient_sums);
 }
 
+/* dscale = sum dy x^, dshift = sum dy */
+static void sum_gradients(column_statistics *b, real *restrict dscale, real *restrict dshift) {
+    const int64_t width = b->width;
+    memset(b->sums, 0, 2 * (size_t)(b->parts * width) * sizeof(real)); /* there may be no rows */
+    each_part(b, part_gradient_sums);
+    for (int64_t c = 0; c < width; c++) {
+        dshift[c] = dscale[c] = 0;
+        for (int64_t index = 0; index < b->parts; index++) {
+            dshift[c] += b->sums[2 * index * width + c];
+            dscale[c] += b->sums[(2 * index + 1) * width + c];
+        }
+        dscale[c] = (dscale[c] - b->low[c] * dshift[c]) * b->inverse[c];
+        if (is_great(b, c)) dscale[c] = PF_RARE(column_tilt)(b, c);
+    }
+}
+
 /* dx = scale inverse (dy - share (dshift + x^ dscale)) */
 static void block_input_gradient(const column_statistics *b, const block *k) {
     const int64_t width = b->width, c = k->column;
@@ -374,6 +390,7 @@ static void part_input_gradient(void *context, int64_t index) {
 /* dy, x, scale, mean (C,), inverse (C,), low (C,) -> dx, dscale = sum dy x^, dshift = sum dy.
  *     training:  dx = scale inverse (dy - dshift / B - x^ dscale / B)
  *     otherwise: dx = scale inverse dy, since the running statistics do not depend on x.
+ * A seventh input, (2 C,), is dscale / B and dshift / B of a larger batch that these rows are of.
  * Ioffe and Szegedy, "Batch normalization", 2015, section 3. Scratch: 2 (PARTS + 1) C. */
 int PF_NAME(batch_norm_grad)(const pf_call *call) {
     column_statistics b = statistics_of(call, 1);
@@ -384,16 +401,11 @@ int PF_NAME(batch_norm_grad)(const pf_call *call) {
     b.y = pf_out(call, 0);
     b.sums = dshift + width, b.dscale = dscale, b.dshift = dshift;
     b.share = (call->flags & PF_TRAINING) && b.rows > 0 ? R(1.0) / (real)b.rows : 0;
-    memset(b.sums, 0, 2 * (size_t)(b.parts * width) * sizeof(real)); /* there may be no rows */
-    each_part(&b, part_gradient_sums);
-    for (int64_t c = 0; c < width; c++) {
-        dshift[c] = dscale[c] = 0;
-        for (int64_t index = 0; index < b.parts; index++) {
-            dshift[c] += b.sums[2 * index * width + c];
-            dscale[c] += b.sums[(2 * index + 1) * width + c];
-        }
-        dscale[c] = (dscale[c] - b.low[c] * dshift[c]) * b.inverse[c];
-        if (is_great(&b, c)) dscale[c] = PF_RARE(column_tilt)(&b, c);
+    if (call->input_count > 6) {
+        memcpy(dscale, pf_in(call, 6), 2 * (size_t)width * sizeof(real));
+        b.share = 1;
+    } else {
+        sum_gradients(&b, dscale, dshift);
     }
     if (b.y) {
         each_part(&b, part_input_gradient);

@@ -23,6 +23,8 @@ class Communicator:
     ----------
     rank, size : int
         The number of this process, from 0, and how many there are.
+    shard_state : bool, default False
+        Whether ranks share out the optimizer's state, with methods ``parts`` and ``all_gather``.
 
     Examples
     --------
@@ -35,6 +37,7 @@ class Communicator:
 
     rank: int = 0
     size: int = 1
+    shard_state: bool = False
 
     def all_reduce(self, array: Array) -> None:
         """Make an array the sum of those of all ranks, with the same bits everywhere.
@@ -69,6 +72,9 @@ class Communicator:
     def gather(self, value: Any) -> list[Any]:
         """Return the small, picklable values of all ranks; one may come late, busy with a file."""
         raise NotImplementedError
+
+    def joint(self, node: Any, specs: Sequence[Any]) -> Any:
+        """Return how a node trains on the rows of all ranks, None: it does not."""
 
     def broadcast(self, value: Any, root: int = 0) -> Any:
         """Return the value of one rank."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import types
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -18,6 +19,8 @@ from pyframe.communicators import Alone, Communicator
 from pyframe.engine.batches import BatchLoop
 from pyframe.layers import BatchNorm, Dense, Dropout, Embedding
 from pyframe.testing.fits import check_communicator
+from pyframe.training import request
+from pyframe.training.fit import Fit
 
 pytestmark = pytest.mark.once
 
@@ -87,6 +90,42 @@ def compare(size: int, rtol: float = 1e-10, **options: Any) -> None:
 @pytest.mark.parametrize("size", [2, 3, 4])
 def test_ranks_equal_one_process_over_a_hundred_steps(size: int) -> None:
     compare(size, fit={"epochs": 15}, metrics=["mae"])  # 7 steps an epoch, the last one of 7 rows
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_accumulating_ranks_equal_one_process_over_a_hundred_steps(size: int) -> None:
+    # 7 batches an epoch, the last one of 7 rows: steps on 3, 3 and 1 of them.
+    compare(size, fit={"epochs": 34, "accumulate": 3}, metrics=["mae"])
+
+
+ACCUMULATED: dict[str, Any] = {
+    "weights": {"sample_weight": WEIGHTS},
+    "weights of 0": {"sample_weight": np.where(np.arange(ROWS) % 16 < 8, 0.0, WEIGHTS)},
+    "more than there are": {"accumulate": 50},
+    "few rows": {"batch_size": 3, "epochs": 1, "validation_split": 0.2},  # a rank without any
+}
+
+
+@pytest.mark.parametrize("fit", ACCUMULATED)
+def test_accumulated_batches_count_by_their_weights(fit: str) -> None:
+    compare(4, fit={"accumulate": 2, **ACCUMULATED[fit]}, metrics=["mae", "r2"])
+
+
+def test_accumulated_batches_are_reduced_once_a_step() -> None:
+    def work(rank: ThreadRank) -> int:
+        fitted(rank, fit={"epochs": 1, "accumulate": 3})
+        return rank.meeting.reductions
+
+    assert together(2, work)[0] == 2 * 3 + (1 + 2 + 1)  # see the last tests of this file
+
+
+def test_batches_of_a_loader_are_accumulated() -> None:
+    loader = partial(pf.data.Loader, (X, Y), batch_size=16, shuffle=True, seed=1)
+    fit = {"batch_size": None, "accumulate": 3}
+    _, history, values = fitted(None, loader, fit=fit)
+    for _, found, ended in together(3, lambda rank: fitted(rank, loader, fit=fit)):
+        same(found.values(), history.values())
+        same(ended, values)
 
 
 UPDATED = {
@@ -209,6 +248,7 @@ def test_float32_has_the_same_bits_everywhere() -> None:
 IN_BUCKETS: dict[str, Any] = {
     "weights": {"fit": FITS["weights of 0"]},
     "ranks without rows": {"fit": {"batch_size": 3, "epochs": 2}},
+    "batches added up": {"fit": {"accumulate": 2, "sample_weight": WEIGHTS}},
     "clipping": {"optimizer": lambda: pf.optimizers.SGD(0.1, clip_norm=0.5)},
     "a span for each parameter": {"optimizer": lambda: pf.optimizers.LARS(0.1)},
     "a penalty": {"layers": lambda: [Dense(8, weight_regularizer="l2"), Dense(2)]},
@@ -334,6 +374,59 @@ def test_the_first_rank_sets_the_learning_rate() -> None:
     assert together(2, work) == [0.5**4] * 2
 
 
+class PressedLast(ThreadRank):
+    """On whose second rank Ctrl-C is pressed after the last reduction of a fit."""
+
+    fit: Any = None
+
+    def all_reduce(self, array: Any) -> None:
+        super().all_reduce(array)
+        if self.rank == 1 and self.fit and self.fit.tally.steps == 4 * 7 - 1 and array.size > 200:
+            self.fit.interrupt._pressed = True
+
+
+def test_ctrl_c_after_the_last_reduction_is_noted_by_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(rank: ThreadRank) -> tuple[bool, int]:
+        late = PressedLast(rank.rank, rank.meeting)
+        told = pf.callbacks.LambdaCallback(
+            on_fit_start=lambda trainer: setattr(late, "fit", fits[threading.get_ident()])
+        )
+        trainer, _, _ = fitted(late, fit={"callbacks": [told]})
+        return trainer.history.interrupted, trainer.plan.step_count
+
+    fits: dict[int, Any] = {}
+    run = Fit.run
+    monkeypatch.setattr(
+        Fit, "run", lambda fit, r: run(fits.setdefault(threading.get_ident(), fit), r)
+    )
+    assert together(2, work) == [(True, 28)] * 2
+
+
+def test_rows_are_done_with_their_step() -> None:
+    seen: dict[int, list[int]] = {0: [], 1: []}
+
+    class Looking(ThreadRank):
+        def all_reduce(self, array: Any) -> None:
+            if len(fits) == 2 and array.size > 200:
+                seen[self.rank].append(fits[self.rank].loop.samples_done)
+            super().all_reduce(array)
+
+    fits: dict[int, Any] = {}
+
+    def work(rank: ThreadRank) -> None:
+        def begin(trainer: Any) -> None:
+            fits[rank.rank] = trainer._last_fit
+            rank.barrier()
+
+        told = pf.callbacks.LambdaCallback(on_fit_start=begin)
+        fit = {"callbacks": [told], "epochs": 1, "accumulate": 2}
+        fitted(Looking(rank.rank, rank.meeting), fit=fit)
+        assert fits[rank.rank].tally.steps == 4
+
+    together(2, work)
+    assert seen == {0: [0, 32, 64, 96], 1: [0, 32, 64, 96]}
+
+
 def test_early_stopping_and_lower_rates_are_those_of_one_process() -> None:
     def options() -> dict[str, Any]:
         callbacks = [
@@ -400,6 +493,28 @@ def test_the_first_rank_alone_goes_on_with_a_log(tmp_path: Any) -> None:
 # ---- what differs ----
 
 
+def falling(by: int) -> Callable[[Any], Any]:
+    return lambda steps: 0.1 / (1 + by * steps)
+
+
+def test_ranks_with_other_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    here, installed = threading.local(), request.plugins.installed
+
+    def other() -> Any:
+        extra = types.SimpleNamespace(name="pyframe-more", version=here.version, things=["relu"])
+        return {**installed(), "pyframe-more": extra}
+
+    monkeypatch.setattr(request.plugins, "installed", other)
+
+    def work(rank: ThreadRank) -> None:
+        here.version = f"1.{rank.rank}"
+        with pytest.raises(pf.ArgumentError, match="rank 1 has the packages .*more 1.1") as raised:
+            fitted(rank)
+        assert "rank 2 has the packages" in str(raised.value)
+
+    together(3, work)
+
+
 @pytest.mark.parametrize(
     ("own", "message"),
     [
@@ -411,6 +526,14 @@ def test_the_first_rank_alone_goes_on_with_a_log(tmp_path: Any) -> None:
         (lambda r: {"layers": lambda: [Dense(4 + r), Dense(2)]}, "rank 1 has the network 47 para"),
         (lambda r: {"layers": lambda: [Dropout(0.1 * r), Dense(2)]}, "the network 14 parameters"),
         (lambda r: {"optimizer": lambda: pf.optimizers.Adam(0.1 + r)}, "learning_rate=1.1"),
+        (lambda r: {"fit": {"schedule": pf.schedules.Constant(0.1 + r)}}, "the schedule Constant"),
+        (lambda r: {"fit": {"schedule": falling(r)}}, "the schedule <function falling.*and rank 0"),
+        (lambda r: {"optimizer": lambda: pf.optimizers.SGD(falling(r))}, "the schedule None"),
+        (lambda r: {"loss": "l1" if r else "l2"}, "has the loss l1_loss, loss, and rank 0"),
+        (lambda r: {"loss_weights": [0.5 + r]}, "rank 1 has the network"),
+        (lambda r: {"metrics": ["mae"] * r}, "the loss l2_loss, loss, mae"),
+        (lambda r: {"fit": {"accumulate": 1 + r}}, "rank 1 has the accumulate 2, and rank 0"),
+        (lambda r: {"x": X.astype(f"f{8 - 4 * r}")[:, : 6 - r]}, "rank 1 has the network"),
         (lambda r: {"fit": {"callbacks": [Seen()] * r}}, "the callbacks Seen, and rank 0 has none"),
     ],
 )  # fmt: skip
@@ -464,7 +587,6 @@ def test_a_loss_whose_parts_do_not_add_up_is_refused() -> None:
         (pf.optimizers.RandomSearch, {}, "RandomSearch looks at the loss of a batch, of which"),
         (pf.optimizers.LBFGS, {}, "LBFGS runs a batch several times"),
         (pf.optimizers.SAM, {}, "SAM runs a batch several times"),
-        (pf.optimizers.Adam, {"accumulate": 2}, "accumulate=2 with 2 ranks"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_divided_is_refused(optimizer: Any, fit: Any, message: str) -> None:

@@ -119,7 +119,7 @@ class BatchLoop(Loop):
         if share is not None:
             engine.state.share = share
         self._forms: OrderedDict[Any, Form] = OrderedDict()
-        self._rows_done = self._flags = 0
+        self._rows_done = self._rows_begun = self._flags = 0
         self._parts = check_integer("accumulate", accumulate, at_least=1)
         self._averages, self._sums = averages, sums if self._parts > 1 else None
         self._part_ended = False  # of a step that may have more of them
@@ -129,6 +129,8 @@ class BatchLoop(Loop):
         self._stop, self._flags = self._flags, lib.PF_LOOP_STOP_STEP
         self._tail_context = None
         loop = self._new_loop(sum(math.prod(known_shape(v.spec)) for v in self._engine.metrics))
+        if self.share is not None:
+            self.share.sums = self._step_sums
         loop.samples, loop.epochs, loop.batch, loop.part = ENDLESS, self.epochs, 1, 1
         self._next_rates()
 
@@ -158,17 +160,19 @@ class BatchLoop(Loop):
         if feed is None:
             return False
         share = self.share if self._training else None  # each rank evaluates rows of its own
+        whole = 0
         if share is not None:
             feed, whole = feed
-            share.begin(whole)
-            loop.first_sample = share.first
         form = self._form(dict(feed))
         if loop.in_step:
             lib.pf_loop_end_part(loop)
         more = loop.part_index + 1 < self._parts
         loop.flags = lib.PF_LOOP_STOP_STEP | (lib.PF_LOOP_MORE if more else 0)
         loop.part = len(next(iter(feed.values())))
-        self._rows_done += loop.part if share is None else share.whole
+        if share is not None:
+            share.begin(whole, loop.part_index > 0)
+            loop.first_sample = share.before + share.first - loop.part_rows
+        self._rows_begun += whole or loop.part
         for entry, placeholder in zip(form.table, form.placeholders, strict=False):
             entry.data = pointer(feed[placeholder])
         self._full_context, self.arrays = form.context, feed
@@ -230,6 +234,7 @@ class BatchLoop(Loop):
                     continue
                 status = lib.pf_loop_run(loop, max(end - time.monotonic(), 0.0))
                 if status == lib.PF_STEP_END:
+                    self._rows_done = self._rows_begun
                     if self.each is not None:
                         self.each(self.arrays)
                     if self._stop & lib.PF_LOOP_STOP_STEP:

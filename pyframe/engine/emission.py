@@ -31,6 +31,7 @@ from pyframe.engine.program import (
     Request,
     Row,
 )
+from pyframe.engine.sharing import share_call
 from pyframe.engine.tiling import Tile
 from pyframe.errors import GraphError, ResourceError
 from pyframe.graph.node import Node, Value
@@ -147,9 +148,23 @@ class Emission:
         else:
             kernel, address, scratch, attributes, stream = PYTHON, 0, 0, b"", 0
         row = Row(name, kernel, node, inputs, outputs, None)
-        self._add(row, address, outputs, states, attributes, scratch, stream, by_row)
-        if self._flags and isinstance(node, Op) and node.reads_training and node.is_still:
+        own, state = (inputs, outputs, states), self.request.together
+        joint = state and state.share.communicator.joint(node, given)
+        for call in joint or [own]:
+            if callable(call):
+                self._write_call(share_call(state, name, (), call, *own))
+                continue
+            read, written, kept = map(self._some, call, own) if joint else own
+            used = row._replace(inputs=read)
+            self._add(used, address, written, kept, attributes, scratch, stream, by_row)
+        still = isinstance(node, Op) and node.reads_training and node.is_still
+        if self._flags and (still or joint):
             self.instructions[-1] = self.instructions[-1]._replace(flags=0)
+
+    def _some(self, operands: Sequence[Any], own: Sequence[int]) -> list[int]:
+        """Return the values of arrays, and of a node's own operands by number; None is absent."""
+        of = self.values.of_array
+        return [NOWHERE if x is None else own[x] if isinstance(x, int) else of(x) for x in operands]
 
     def _begin_group(self, label: str, kind: str = GROUP) -> int:
         self._add(Row(label, kind, None, [], [], None), 0, [], [], b"", 0, 0)

@@ -17,7 +17,8 @@ from pyframe.engine.execution import check_feed, resolve_feed
 from pyframe.engine.lowering import lower
 from pyframe.engine.placement import place
 from pyframe.engine.program import Context, Program, Request, Specialization
-from pyframe.engine.state import Average, TrainState
+from pyframe.engine.sharing import cut, whole
+from pyframe.engine.state import Average, TrainState, views
 from pyframe.errors import (
     ArgumentError,
     BusyError,
@@ -144,28 +145,25 @@ class Engine:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy is made of; not what was computed last, which it has to run for."""
-        snapshot = self.snapshot()
+        snapshot, train = self.snapshot(), self.state
         names = "graph", "cost", "metrics", "optimizer", "inspect", "detect_anomaly", "fuse"
         return {
             "parameters": self.parameters,
             **{name: getattr(self, name) for name in names},
-            "trained": (self.state.slot_kinds, self.state.trained, self.state.groups),
-            "tables": (
-                list(self.state.tables.by_rows),
-                self.state.tables.whole,
-                self.state.tables.lazy,
-            ),
+            "trained": (train.slot_kinds, train.trained, train.groups, train.ranks),
+            "tables": (list(train.tables.by_rows), train.tables.whole, train.tables.lazy),
             "_read": self._read_once,
             "snapshot": snapshot,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        (kinds, trained, groups), snapshot = state.pop("trained"), state.pop("snapshot")
+        (kinds, trained, groups, ranks), snapshot = state.pop("trained"), state.pop("snapshot")
         read_once, kept = state.pop("_read"), state.pop("tables")
         self.__dict__.update(state)
         self._begin()
         self._read_once = read_once
         self.state.slot_kinds = kinds  # as they were, whatever was set since
+        self.state.ranks = ranks
         if trained:
             self.state.train(trained, groups, tables.chosen(lambda: self.gradients, *kept))
         self.restore(snapshot)
@@ -292,7 +290,7 @@ class Engine:
             "apply" is a step on gradients that are fed; see `given`. "accumulate" is one that runs
             in parts, "share" one of which other processes run the other parts.
         outputs : list of Value
-            To accumulate: what `TrainState.lower` takes.
+            Of a step that runs in parts: what `TrainState.lower` takes.
         feeds : dict of Placeholder to ndarray
         training : bool
             Whether dropout drops and batch statistics are used.
@@ -347,6 +345,7 @@ class Engine:
             request.state_arrays = train.shadow_arrays()
             request.before += train.shadow_calls()
         trains = mode in ("train", "accumulate", "share")
+        request.together = train if mode == "share" else None
         if trains or mode in ("gradients", "evaluate"):
             request.cost = self.cost
         if trains or mode == "evaluate":
@@ -364,7 +363,7 @@ class Engine:
             request.cost, given = self.given()
             request.gradients = [(p, given[p], train.gradient_array(p)) for p in train.trained]
         if trains or mode == "apply":
-            sums = outputs[0] if mode == "accumulate" else None
+            sums = outputs[0] if outputs else None
             train.lower(request, sums, shared=mode == "share")
         if mode == "apply":
             request.again.clear()  # wherever they were taken
@@ -519,18 +518,22 @@ class Engine:
         numbers = {
             f"slots/{n}/{i}" for n in self.optimizer.slots for i in range(len(self.state.spans))
         }
-        for key, array in self.named(snapshot).items():
-            found = kept.get(key)
-            if found is not None and found.shape == array.shape and (same or key not in numbers):
-                array[...] = found
+        own = self.named(snapshot)
+        fits = {k: a for k, a in kept.items() if k in own and a.shape == own[k].shape}
+        self.named(snapshot, {k: a for k, a in fits.items() if same or k not in numbers})
         snapshot.arrays[-1][...] = other.state.skipped
         return Snapshot(snapshot.arrays, other.state.step)
 
-    def named(self, snapshot: Snapshot) -> dict[str, Array]:
-        """Return the arrays of a snapshot by name, as views: see `TrainState.views`."""
+    def named(self, snapshot: Snapshot, values: Mapping[str, Array] = {}) -> dict[str, Array]:
+        """Return the arrays of a snapshot by name, as `views`, with some values written there."""
         leaves = [*self.parameters, *self.states]
         names = {p: self.graph.names.get(p, p.label()) for p in leaves}
-        return self.state.views(snapshot.arrays, names)
+        arrays = whole(self.state, snapshot.arrays)
+        named = views(self.state, arrays, names)
+        for key, value in values.items():
+            named[key][...] = value
+        cut(self.state, arrays, snapshot.arrays)
+        return named
 
 
 def _check_rows(arrays: Mapping[str, Array]) -> None:

@@ -240,7 +240,7 @@ class Loop:
         mode = "evaluate" if not self._training else "train" if self.share is None else "share"
         outputs: list[Value] = []
         if self._sums is not None:
-            mode, outputs = "accumulate", [self._sums]
+            mode, outputs = mode.replace("train", "accumulate"), [self._sums]
         specialization = engine.specialize(mode, outputs, feeds, self._training, self._averages)
         return specialization, stack.enter_context(engine.context(specialization))
 

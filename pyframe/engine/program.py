@@ -89,6 +89,7 @@ class Request:
     keep_all: bool = False
     detect_anomaly: bool = False
     fuse: frozenset[str] = frozenset()  # of `pyframe.engine.fusion.FUSIONS`
+    together: Any = None  # the state that several ranks train
 
     @property
     def targets(self) -> list[Value]:

@@ -13,13 +13,13 @@ makes up for the rest.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from pyframe.engine.placement import Span
-from pyframe.engine.program import Context
+from pyframe.engine.program import Context, FlatCall, Request
 from pyframe.graph.spec import Array
 from pyframe.native.core import lib
 
@@ -37,13 +37,16 @@ class Share:
         Whether any rank wanted that, when all were asked last.
     first, rows, whole : int
         Of the batch at hand: the first row here, how many there are here, and on all ranks.
+    before, sums : int, ndarray
+        Of the batches of this step before that one: their rows, and sums of the records here.
     """
 
     def __init__(self, communicator: Any) -> None:
         self.communicator = communicator
         self.asks: Callable[[], tuple[bool, bool]] = lambda: (False, False)
         self.interrupted = self.stops = False
-        self.first = self.rows = self.whole = 0
+        self.first = self.rows = self.whole = self.before = 0
+        self.sums = np.zeros(2)
         self._waits: list[Callable[[], None]] = []
 
     @property
@@ -60,15 +63,30 @@ class Share:
         start = rows * rank // size
         return slice(start, max(rows * (rank + 1) // size, start + at_least))
 
-    def begin(self, rows: int) -> None:
-        """Turn to a batch of so many rows."""
+    def begin(self, rows: int, is_next: bool) -> None:
+        """Turn to a batch of so many rows, the next one of a step or the first."""
         part = self.part(rows)
+        self.before = self.before + self.whole if is_next else 0
         self.first, self.rows, self.whole = part.start, part.stop - part.start, rows
+
+    def end_part(self, context: Context) -> None:
+        """Have `add_gradients`, which begins anew at the first row, add this batch up."""
+        self._records(context)
+        lib.pf_context_step(context.pointer).first_sample = self.before
+
+    def _records(self, context: Context) -> list[Array]:
+        """Return what was recorded of the batch at hand: of no rows nothing."""
+        records = [context.read(i) for i in context.program.record_ids]
+        for record in () if self.rows else records:
+            record[...] = 0
+        return records
 
     def start(self, context: Context, gradients: Sequence[Array]) -> None:
         """Begin to sum gradients over all ranks, until `reduce`."""
-        record = context.read(context.program.record_ids[0])
-        factor = float(record[1]) / self.whole if self.rows else 0.0
+        weight = float(self._records(context)[0][1])
+        if self.before:
+            weight += float(self.sums[1])
+        factor = weight / (self.before + self.whole)
         self._waits += [self.communicator.start(gradient, factor) for gradient in gradients]
 
     def reduce(self, context: Context, gradients: Sequence[Array], states: Sequence[Array]) -> None:
@@ -79,32 +97,88 @@ class Share:
         """
         if not self._waits:
             self.start(context, gradients)
-        records = [context.read(i) for i in context.program.record_ids]
+        records = self._records(context)
+        earlier = self.sums[:] if self.before else np.zeros(2)
         ours = self.rows / self.whole
-        own = [*(r.ravel() for r in records), *(ours * s for s in states)]
+        own = [*(r.ravel() for r in records), earlier, *(ours * s for s in states)]
         sums = np.concatenate([np.array(self.asks(), np.float64), *own])
         if not self.rows:
-            sums[2:] = 0
+            sums[-sum(s.size for s in states) or len(sums) :] = 0
         self.communicator.all_reduce(sums)
         self.interrupted, self.stops = sums[:2] > 0
-        loss, total = sums[2:4]
-        context.loss[0] = loss / total if total else math.nan
         at = 2
-        for array in (*records, *states):
+        for array in (*records, earlier, *states):
             array[...] = sums[at : at + array.size].reshape(array.shape)
             at += array.size
+        loss, total = (records[0] + earlier[:2]).tolist()
+        context.loss[0] = loss / total if total else math.nan
         while self._waits:
             self._waits.pop(0)()
-        for gradient in gradients if total not in (0, self.whole) else ():
-            gradient *= self.whole / total
+        rows = self.before + self.whole
+        for gradient in gradients if total not in (0, rows) else ():
+            gradient *= rows / total
         lib.pf_context_step(context.pointer).first_sample = 0  # updates draw the same everywhere
-        lib.pf_context_skip(context.pointer)
 
     def agree(self, rate: Any) -> Any:
         """Ask all ranks what they want, after callbacks; return the first one's learning rate."""
         pressed, stops, rates = zip(*self.communicator.gather((*self.asks(), rate)), strict=True)
         self.interrupted, self.stops = any(pressed), any(stops)
         return rates[0]
+
+
+def share_call(
+    state: Any, label: str, inputs: Sequence[Any], method: Callable[..., None], *given: Any
+) -> FlatCall:
+    """Return a call of a method of the share that a train state has by then."""
+
+    def call(context: Context, again: Callable[[], None]) -> None:
+        method(state.share, context, *given)
+        lib.pf_context_skip(context.pointer)
+
+    return FlatCall(label, "", np.dtype(np.float64), tuple(inputs), (), (), python=call)
+
+
+def reduction(state: Any, request: Request, buffers: Mapping[int, Array]) -> FlatCall:
+    """Return what makes gradients, states and records those of the whole batch.
+
+    Request what begins before, unless gradients of several batches are added up.
+    """
+    gradients = stretches(state.spans, [buffers[id(span.storage)] for span in state.spans])
+    shadows = state.shadow_arrays()
+    states = [shadows[s] for s in state.states if s.dtype.kind == "f" and not s.frozen]
+    made = [(array, gradient) for _, gradient, array in request.gradients]
+    buckets = state.share.communicator.buckets(gradients, made) if not request.add else ()
+    for i, (array, values) in enumerate(buckets):
+        inputs = [request.records[0], *values]  # the first says what this rank counts by
+        request.starts.append(share_call(state, f"start[{i}]", inputs, Share.start, [array]))
+    return share_call(state, "all_reduce", gradients, Share.reduce, gradients, states)
+
+
+def gather(share: Share, context: Context, state: Any) -> None:
+    """Get the parameters that other ranks have updated."""
+    for span, part in zip(state.spans, state.parts, strict=True):
+        share.communicator.all_gather(span.storage.data[span.start : span.stop], part)
+
+
+def whole(state: Any, arrays: list[Array]) -> list[Array]:
+    """Return the arrays of a snapshot, with slots of whole spans, which ranks gather."""
+    result, at = list(arrays), len(state.storages)
+    for span, part in () if state.ranks is None else zip(state.spans, state.parts, strict=True):
+        for _, kind in state.slot_kinds:
+            if kind == "like":
+                array = result[at] = np.zeros(span.stop - span.start, arrays[at].dtype)
+                array[part] = arrays[at].reshape(-1)
+                state.ranks.all_gather(array, part)
+            at += 1
+    return result
+
+
+def cut(state: Any, arrays: Sequence[Array], targets: Sequence[Array]) -> None:
+    """Write what `whole` has returned to the arrays of the snapshot."""
+    at, parts = len(state.storages), [part for part in state.parts for _ in state.slot_kinds]
+    for array, target, part in zip(arrays[at:], targets[at:], parts, strict=False):
+        if array is not target:
+            target[...] = array[part].reshape(target.shape)
 
 
 def stretches(spans: Sequence[Span], buffers: Sequence[Array]) -> list[Array]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cached_property
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from pyframe.engine.constraining import constraint_calls
 from pyframe.engine.placement import Span, spans
 from pyframe.engine.program import COPY_KERNEL, Context, FlatCall, Request, Rows
-from pyframe.engine.sharing import Share, stretches
+from pyframe.engine.sharing import Share, gather, reduction, share_call
 from pyframe.errors import AnomalyError, ArgumentError, SlotError, raise_if_signalled
 from pyframe.graph.node import Node, Parameter, State, Value
 from pyframe.graph.spec import Array, known_shape
@@ -197,7 +197,7 @@ class TrainState:
         self.groups: list[str] = []
         self.tables = Tables({}, {})
         self.spans: list[Span] = []
-        self.slots: list[Slots] = []
+        self.ranks: Any = None  # the communicator of those that share the slots out, once made
         self._norm = np.zeros(1)
         self._zero = np.zeros(1)
         self._skipped = np.zeros(1)
@@ -239,19 +239,35 @@ class TrainState:
             self.tables.lazy.union(self.tables.by_rows),
         )
         self._weights = [np.zeros(1) for _ in self.spans]
-        for span in self.spans:
-            made = {name: self._new_slot(span, name, kind) for name, kind in self.slot_kinds}
-            self.slots.append(Slots(getattr(self.optimizer, "name", ""), made))
+
+    @cached_property
+    def parts(self) -> list[slice]:
+        """What of each span is updated in this process, which has slots for that."""
+        if self.ranks is None:
+            return [slice(0, span.stop - span.start) for span in self.spans]
+        return self.ranks.parts(self.optimizer, self.spans)  # type: ignore[no-any-return]
+
+    @cached_property
+    def slots(self) -> list[Slots]:
+        """What the optimizer keeps for each span."""
+        name = getattr(self.optimizer, "name", "")
+        return [
+            Slots(
+                name, {slot: self._new_slot(*where, slot, kind) for slot, kind in self.slot_kinds}
+            )
+            for where in zip(self.spans, self.parts, strict=True)
+        ]
 
     def group_of(self, parameter: Parameter) -> str:
         """Return the group by which the optimizer treats a parameter."""
         group_of = getattr(self.optimizer, "group_of", lambda parameter: parameter.group)
         return str(group_of(parameter))
 
-    def _new_slot(self, span: Span, name: str, kind: str) -> Array:
+    def _new_slot(self, span: Span, part: slice, name: str, kind: str) -> Array:
         if kind == "like":
-            slot = empty_aligned(span.stop - span.start, span.storage.data.dtype)
-            slot = slot if span.shape is None else slot.reshape(span.shape)
+            slot = empty_aligned(part.stop - part.start, span.storage.data.dtype)
+            is_whole = slot.size == span.stop - span.start
+            slot = slot.reshape(span.shape) if is_whole and span.shape is not None else slot
         else:
             slot = np.zeros(1)
         initial = self.optimizer.initial_slot(name)
@@ -294,46 +310,6 @@ class TrainState:
         """Return what a snapshot must copy."""
         slots = [slot for table in self.slots for slot in table.values()]
         return [*(s.data for s in self.storages), *slots, self._skipped]
-
-    def views(self, arrays: Sequence[Array], names: Mapping[Any, str]) -> dict[str, Array]:
-        """Return the parts of what a snapshot has copied, as views, by name.
-
-        Parameters
-        ----------
-        arrays : list of ndarray
-            Laid out as `all_arrays`.
-        names : dict of Parameter to str
-
-        Returns
-        -------
-        dict of str to ndarray
-            ``values/<name>`` for each parameter and state, ``slots/<slot>/<name>`` for what the
-            optimizer keeps for each trained parameter, ``slots/<slot>/<span>`` for a number that it
-            keeps for a span.
-        """
-        buffers = {id(s): array for s, array in zip(self.storages, arrays, strict=False)}
-        rest = iter(arrays[len(self.storages) :])
-        result = {}
-        for p in [*self.parameters, *self.states]:
-            part = _part(buffers[id(p.place.storage)], p)
-            result[f"values/{names[p]}"] = part.reshape(known_shape(p.spec))
-        for i, (span, table) in enumerate(zip(self.spans, self.slots, strict=True)):
-            inside = [
-                p
-                for p in self.trained
-                if p.place.storage is span.storage and span.start <= p.place.offset < span.stop
-            ]
-            for name, kind in self.slot_kinds:
-                slot = next(rest)
-                assert slot.shape == table[name].shape
-                if kind == "like":
-                    for p in inside:
-                        first = p.place.offset - span.start
-                        part = slot.reshape(-1)[first : first + p.size]
-                        result[f"slots/{name}/{names[p]}"] = part.reshape(known_shape(p.spec))
-                else:
-                    result[f"slots/{name}/{i}"] = slot
-        return result
 
     def average(self, decay: float | None) -> Average:
         """Return a new average, all steps alike or exponentially fading."""
@@ -383,18 +359,22 @@ class TrainState:
             request.again += self._over_all("ascent", calls, operands, everyone, self._norm)
             if self.states:
                 request.again += self.shadow_calls()
+        if shared and sums is not None:
+            request.add.append(share_call(self, "end_part", (), Share.end_part))
         for i, names in enumerate(operands if sums is not None else ()):
             total = self.spans[i].of(self._like(self._totals, self.spans[i].storage))
             add_parts(
                 request, f"accumulate[{i}]", names["gradients"], total, self._weights[i], sums
             )
         if shared:
-            _share_calls(self, request, self._gradients)
+            request.after.append(reduction(self, request, self._gradients))
         request.after += self._clip_calls(operands)
         if optimizer.is_python:
             request.update.append(self._python_call(operands))
         else:
             request.update += self._calls(optimizer.calls, operands)
+        if self.ranks is not None:
+            request.update.append(share_call(self, "all_gather", (), gather, self))
         if optimizer.needs_gradients or not optimizer.proposes:
             request.update += self._constraint_calls(self.parameter_arrays())
         if self.states:
@@ -430,9 +410,13 @@ class TrainState:
     def _calls(self, make: Callable[[str], Any], operands: list[dict[str, Any]]) -> list[FlatCall]:
         result = []
         for i, names in enumerate(operands):
-            rows = self._rows[i]
+            rows, part = self._rows[i], self.parts[i]
             if rows is not None:
                 names = {**names, "gradients": rows.sums}
+            if self.ranks is not None and self.spans[i].shape is None:
+                names |= {key: names[key][part] for key in ("parameters", "gradients")}
+            elif self.ranks is not None and not part.stop:
+                continue
             for call in make(self.spans[i].group):
                 flat = self._flat(f"{self.optimizer.name}[{i}]", i, call, names)
                 result.append(flat._replace(rows=rows))
@@ -602,30 +586,44 @@ class TrainState:
         return check_rate(rate)
 
 
-def _share_calls(state: TrainState, request: Request, buffers: Mapping[int, Array]) -> None:
-    """Request what makes gradients, states and records those of the whole batch."""
-    assert state.share is not None
-    gradients = stretches(state.spans, [buffers[id(span.storage)] for span in state.spans])
-    shadows = state.shadow_arrays()
-    states = [shadows[s] for s in state.states if s.dtype.kind == "f" and not s.frozen]
+def views(state: TrainState, arrays: Sequence[Array], names: Mapping[Any, str]) -> dict[str, Array]:
+    """Return the parts of what a snapshot has copied, as views, by name.
 
-    def reduce(context: Context, again: Callable[[], None]) -> None:
-        assert state.share is not None
-        state.share.reduce(context, gradients, states)
+    Parameters
+    ----------
+    arrays : list of ndarray
+        Laid out as `all_arrays`.
+    names : dict of Parameter to str
 
-    def start(array: Array, context: Context, again: Callable[[], None]) -> None:
-        assert state.share is not None
-        state.share.start(context, [array])
-        lib.pf_context_skip(context.pointer)
-
-    made_of = [(array, gradient) for _, gradient, array in request.gradients]
-    buckets = state.share.communicator.buckets(gradients, made_of)
-    for i, (array, made) in enumerate(buckets):
-        inputs = (request.records[0], *made)  # the first says what this rank counts by
-        call = FlatCall(f"start[{i}]", "", array.dtype, inputs, python=partial(start, array))
-        request.starts.append(call)
-    dtype = gradients[0].dtype
-    request.after.append(FlatCall("all_reduce", "", dtype, tuple(gradients), python=reduce))
+    Returns
+    -------
+    dict of str to ndarray
+        ``values/<name>`` for each parameter and state, ``slots/<slot>/<name>`` for what the
+        optimizer keeps for each trained parameter, ``slots/<slot>/<span>`` for a number that it
+        keeps for a span.
+    """
+    buffers = {id(s): array for s, array in zip(state.storages, arrays, strict=False)}
+    rest = iter(arrays[len(state.storages) :])
+    result = {}
+    for p in [*state.parameters, *state.states]:
+        part = _part(buffers[id(p.place.storage)], p)
+        result[f"values/{names[p]}"] = part.reshape(known_shape(p.spec))
+    for i, span in enumerate(state.spans):
+        inside = [
+            p
+            for p in state.trained
+            if p.place.storage is span.storage and span.start <= p.place.offset < span.stop
+        ]
+        for name, kind in state.slot_kinds:
+            slot = next(rest)
+            if kind == "like":
+                for p in inside:
+                    first = p.place.offset - span.start
+                    part = slot.reshape(-1)[first : first + p.size]
+                    result[f"slots/{name}/{names[p]}"] = part.reshape(known_shape(p.spec))
+            else:
+                result[f"slots/{name}/{i}"] = slot
+    return result
 
 
 def _part(buffer: Array, parameter: Parameter) -> Array:

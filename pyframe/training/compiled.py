@@ -24,6 +24,7 @@ class CompiledGoals:
 
     def __init__(self, goal: Goal, model: Model) -> None:
         self.goal, self.model = goal, model
+        self.ranks: Any = None  # those that share out what an optimizer keeps
         self.current: CompiledGoal | None = None
         self._made: dict[bool, CompiledGoal] = {}
         self._made_for: Any = None  # what they depend on
@@ -41,9 +42,10 @@ class CompiledGoals:
             if made_for != self._made_for:
                 self._made, self._made_for = {}, made_for
             if weighted not in self._made:
-                self._made[weighted] = self.goal.compile(
+                made = self._made[weighted] = self.goal.compile(
                     self.model, optimizer, weighted=weighted, detect_anomaly=detect_anomaly
                 )
+                made.plan.engine.state.ranks = self.ranks
                 if (optimizer, detect_anomaly, self._dependencies(optimizer)) != made_for:
                     # Another thread has changed something meanwhile: the next one is made anew.
                     self._made_for = None

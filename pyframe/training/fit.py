@@ -137,7 +137,10 @@ class Fit:
         self._has_warned = False
         self.share = loop.share
         is_first = self.share is None or self.share.communicator.rank == 0
-        self.called = [c for c in listeners if is_first or not c.once]
+        gather = goal.plan.engine.state.ranks is not None  # what is saved of the training
+        self.called = [
+            c for c in listeners if is_first or not c.once or (gather and getattr(c, "training", 0))
+        ]
         self.on_epoch_start, self.on_epoch_end, self.on_batch_end = (
             [c for c in self.called if c.listens_to(event)]
             for event in ("on_epoch_start", "on_epoch_end", "on_batch_end")
@@ -219,9 +222,11 @@ class Fit:
                     self._warn_of_divergence()
                 if self.progress.due:
                     self.progress.show(loop.epoch, loop.samples_done, self._latest())
+            self._agree()  # Ctrl-C may have been pressed after the last reduction
         finally:
-            self.interrupt.active = False
-            self.interrupt.give_back()
+            if self.interrupt.pressed or not self.interrupted:  # else it is still on its way here
+                self.interrupt.active = False
+                self.interrupt.give_back()
         self._note_epochs(self.done)
         if self.diverged is not None:
             self._warn_of_divergence()

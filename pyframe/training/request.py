@@ -30,6 +30,8 @@ from pyframe.training.history import History
 from pyframe.training.resuming import SavedTraining
 from pyframe.training.streams import Streamed, validation_data_of
 
+FIRST_STEPS = np.arange(1024)  # whose rates are made before the first one anyway
+
 
 def averages_steps(callback: Callback) -> TypeGuard[WeightAverage]:
     """Return whether a callback has each step add to an average, in C."""
@@ -161,8 +163,8 @@ class FitRequest:
                 f"{'; '.join(found)}: all ranks run the same script, with the same packages, on "
                 "the whole data, of which pyframe gives each its part"
             )
-        snapshot = self.goal.plan.snapshot()
-        for array in snapshot.arrays:
+        snapshot, state = self.goal.plan.snapshot(), self.goal.plan.engine.state
+        for array in snapshot.arrays[: None if state.ranks is None else len(state.storages)]:
             if share.communicator.rank:
                 array[...] = 0
             share.communicator.all_reduce(array)
@@ -170,18 +172,30 @@ class FitRequest:
 
     def _description(self) -> dict[str, str]:
         """Return what has to be the same for all ranks, in words."""
-        plan, history = self.goal.plan, self.history
+        plan, history, ranks = self.goal.plan, self.history, self.share and self.share.communicator
+        names = plan.graph.names
         nodes = [
-            (n.op, plan.graph.names.get(n), sorted(getattr(n, "attrs", {}).items()), *n.specs)
+            (
+                n.op,
+                names.get(n),
+                sorted(getattr(n, "attrs", {}).items()),
+                getattr(n, "array", 0),
+                n.specs,
+            )
             for n in plan.graph.order
         ]
+        losses = [term.node.op for term in self.goal.terms]
+        rates = rates_of(self.rates or plan.optimizer.learning_rate, plan.step_count + FIRST_STEPS)
         loaded = sorted(f"{p.name} {p.version}" for p in plugins.installed().values() if p.things)
         return {
             "packages": ", ".join([f"pyframe-nn {__version__}", *loaded]),
             "network": f"{sum(p.size for p in plan.parameters)} parameters ({_mark(nodes)})",
-            # Of a function not where it is in memory.
-            "optimizer": re.sub(" at 0x[0-9a-f]+", "", repr(plan.optimizer)),
+            "loss": ", ".join([*losses, *self.goal.log_names(validated=False)]),
+            "optimizer": _told(plan.optimizer),
+            "schedule": f"{_told(self.rates)} ({_mark(rates.tolist())})",
             "batch_size": str(self.batch_size),
+            "accumulate": str(self.accumulate),
+            "communicator": _told({k: v for k, v in vars(ranks).items() if isinstance(v, bool)}),
             "seed": f"{history.seed}, shuffle={self.shuffle}",
             "epochs": f"{self.epochs}, after {history.epochs} and step {plan.step_count}",
             "callbacks": ", ".join(type(c).__name__ for c in self.listeners) or "none",
@@ -202,6 +216,11 @@ class FitRequest:
         ):
             return "epoch"
         return None
+
+
+def _told(thing: Any) -> str:
+    """Return it in words; of a function not where it is in memory."""
+    return re.sub(" at 0x[0-9a-f]+", "", repr(thing))
 
 
 def _data(data: Any) -> str:
@@ -291,13 +310,10 @@ def _check_accumulate(accumulate: int, optimizer: Any, ranks: int) -> int:
             f"accumulate={number}: {type(optimizer).__name__} {why}; fit with a batch_size "
             f"{number} times as large instead, or with another optimizer"
         )
-    if ranks > 1 and (why or number > 1):
+    if ranks > 1 and why:
         raise ArgumentError(
             f"{type(optimizer).__name__} {why}, of which each of {ranks} ranks has only its part; "
             "train in one process, or with another optimizer"
-            if why
-            else f"accumulate={number} with {ranks} ranks, each of which has only its part of a "
-            "batch in memory already; make batch_size so many times as large instead"
         )
     return number
 

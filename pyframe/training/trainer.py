@@ -126,6 +126,8 @@ class Trainer(Strict):
         self.stop_training = False
         self._epochs_before = 0  # what `epochs_done` is if there has been no fit since
         self._compiled = CompiledGoals(self.goal, model)
+        if self.communicator.shard_state and self.communicator.size > 1:
+            self._compiled.ranks = self.communicator
         self._last_fit: Fit | None = None
 
     @property
@@ -546,6 +548,7 @@ class Trainer(Strict):
         `pyframe.load` reads the model from it; `load` and `restore` read the training too, and
         ``fit(..., resume=path)`` goes on with a fit. A callback may call this in the middle of one;
         what another thread writes meanwhile holds no fit to go on with, for that is not at rest.
+        Where ranks share out the optimizer's state, all of them call this, and the first writes.
         What was frozen, set or exchanged since the fit began counts in the file as it does in the
         next fit; there is no fit to resume then.
 
@@ -575,8 +578,13 @@ class Trainer(Strict):
         >>> a == same.fit(X, 3 * X, 4, verbose=0)["loss"]
         True
         """
-        assert self.plan
-        checkpoint.save(self.model, path, self._training)
+        ranks = self.plan.engine.state.ranks
+        if ranks is None or not ranks.rank:
+            checkpoint.save(self.model, path, self._training)
+        else:
+            self._training()  # its part
+        if ranks is not None:
+            ranks.barrier()
 
     @classmethod
     def load(

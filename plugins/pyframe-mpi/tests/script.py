@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,12 +31,16 @@ rng = np.random.default_rng(0)
 x, y = rng.normal(size=(103, 6)), rng.normal(size=(103, 2))
 pf.set_seed(1)
 layers = [pf.layers.Dense(16, activation="tanh"), pf.layers.Dropout(0.2), pf.layers.Dense(2)]
+if "sync" in given:
+    layers.insert(1, pf.layers.BatchNorm())
 model = pf.Sequential(layers, dtype="float64")
 communicator = MPI(
     timeout=option("timeout", 2.0),
     patience=option("patience", 4.0),
     bucket_bytes=int(given["bucket_bytes"]) if "bucket_bytes" in given else None,
     compress=given.get("compress"),
+    sync_batch_norm=bool(option("sync", 0)),
+    shard_state=bool(option("shard", 0)),
 )
 rank = communicator.rank
 world: Any = communicator._world
@@ -49,11 +54,11 @@ class Fails:
     def __init__(self, how: str, who: int, when: int) -> None:
         self.how, self.left = how, when
         if rank == who:
-            for name in ("all_reduce", "gather", "start", "_finish"):
+            for name in ("all_reduce", "gather", "start", "_finish", "all_gather"):
                 method = getattr(communicator, name)
-                setattr(communicator, name, lambda *args, method=method: self.call(method, *args))
+                setattr(communicator, name, partial(self.call, method))
 
-    def call(self, method: Any, *args: Any) -> Any:
+    def call(self, method: Any, *values: Any) -> Any:
         self.left -= 1
         if self.left == 0:
             print(f"fails at {time.time()}", flush=True)
@@ -64,7 +69,7 @@ class Fails:
                 "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
                 "sleep": lambda: time.sleep(600),
             }[self.how]()
-        return method(*args)
+        return method(*values)
 
     def throw(self) -> None:
         raise ValueError("no more")
@@ -81,13 +86,16 @@ if option("differ", 0) == 1 and rank == 1:
     x = x[:-1]
     y = y[:-1]
 
-trainer = pf.Trainer(
-    model, "l2", pf.optimizers.Adam(0.01), metrics=["mae"], communicator=communicator
-)
+optimizer = pf.optimizers.Adam(pf.schedules.Warmup(0.01, steps=5), clip_norm=0.5)
+if "optimizer" in given:  # for large batches, with a warm-up
+    rate = pf.schedules.Warmup(pf.schedules.Cosine(option("rate", 0.05), total_steps=100), steps=10)
+    optimizer = getattr(pf.optimizers, given["optimizer"])(rate, weight_decay=1e-4)
+trainer = pf.Trainer(model, "l2", optimizer, metrics=["mae"], communicator=communicator)
 checkpoint = given.get("checkpoint")
 callbacks: list[Any] = []
 if checkpoint:
     callbacks.append(pf.callbacks.ModelCheckpoint(checkpoint, training=True))
+resume = checkpoint if checkpoint and os.path.exists(checkpoint) else None
 history = trainer.fit(
     x,
     y,
@@ -95,7 +103,8 @@ history = trainer.fit(
     option("batch_size", 16),
     validation_split=option("validation_split", 0.2),
     callbacks=callbacks,
-    resume=checkpoint if checkpoint and os.path.exists(checkpoint) else None,
+    accumulate=option("accumulate", 1),
+    resume=resume,
     verbose=option("verbose", 0),
 )
 if rank == 0:
@@ -103,6 +112,8 @@ if rank == 0:
         "history": dict(history),
         "values": [p.value.tolist() for p in model.parameters],
         "size": communicator.size,
+        "resumed": resume is not None,
+        "state": sum(a.nbytes for a in trainer.plan.snapshot().arrays[1:-1]),
         "threads": pf.get_num_threads(),
         "links": communicator.links,
         "bucket_bytes": communicator.bucket_bytes,

@@ -59,7 +59,9 @@ def test_the_same_ranks_give_the_same_bits(run: Run, runs: Run) -> None:
     assert first.status == 0 and same_bits(first, second)
 
 
-@pytest.mark.parametrize("options", [NETWORK, {**NETWORK, "bucket_bytes": 400}])
+@pytest.mark.parametrize(
+    "options", [NETWORK, {**NETWORK, "bucket_bytes": 400}, {**NETWORK, "shard": 1}]
+)
 def test_buckets_equal_one_process(options: dict[str, Any], run: Run, runs: Run) -> None:
     """And to the bit what the same ranks come to in shared memory."""
     found = run(3, **options)
@@ -128,6 +130,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "shared memory": {},
     "buckets": NETWORK,
     "16 bits": {**NETWORK, "compress": "bfloat16"},
+    "shares": {"shard": 1},
 }
 
 
@@ -146,14 +149,21 @@ WAYS: dict[str, dict[str, Any]] = {
 def test_a_rank_that_fails_is_named(
     how: str, ranks: int, who: int, when: int, way: str, run: Run
 ) -> None:
-    fails(run, how, ranks, who, when, way)
+    fails(run, how, ranks, who, when, **WAYS[way])
+
+
+@pytest.mark.parametrize(("how", "when"), [("kill", 7), ("raise", 8), ("sleep", 9)])
+def test_a_rank_that_fails_with_a_share_of_the_state_is_named(
+    how: str, when: int, run: Run
+) -> None:
+    fails(run, how, 2, 1, when, shard=1, sync=1)  # of a step's collectives three in a row
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "way"),
     [
-        *((how, "shared memory") for how in ("kill", "raise", "sleep")),
+        *((how, way) for how in ("kill", "raise", "sleep") for way in ("shared memory", "shares")),
         *((how, "buckets") for how in ("kill", "sleep")),
         ("kill", "16 bits"),
     ],
@@ -161,15 +171,41 @@ def test_a_rank_that_fails_is_named(
 @pytest.mark.parametrize(("ranks", "who"), [(n, k) for n in (2, 3, 4) for k in range(n)])
 def test_each_rank_at_each_collective(how: str, way: str, ranks: int, who: int, run: Run) -> None:
     for when in range(1, 20):
-        fails(run, how, ranks, who, when, way)
+        fails(run, how, ranks, who, when, **WAYS[way])
 
 
-def fails(run: Run, how: str, ranks: int, who: int, when: int, way: str) -> None:
-    ended = run(ranks, launch=True, how=how, who=who, when=when, epochs=3, **WAYS[way])
+def fails(run: Run, how: str, ranks: int, who: int, when: int, **given: Any) -> None:
+    ended = run(ranks, launch=True, how=how, who=who, when=when, epochs=3, **given)
     assert ended.status != 0 and ended.result is None, ended.said
     failed = re.search(r"fails at ([\d.]+)", ended.said)
     assert ended.at - float(failed[1]) < 10
     assert f"rank {who} " in ended.said, ended.said
+
+
+TRAININGS: dict[str, dict[str, Any]] = {  # 100 steps: 6 batches of 16 rows an epoch, or 2 of 48
+    "accumulated": {"accumulate": 3, "epochs": 50},
+    "statistics of all rows": {"sync": 1, "epochs": 17},
+    "shared state": {"shard": 1, "epochs": 17},
+    "LARS, a large batch": {"optimizer": "LARS", "rate": 5.0, "batch_size": 48, "epochs": 50},
+    "LAMB, all at once": {
+        "optimizer": "LAMB",
+        "shard": 1,
+        "sync": 1,
+        "accumulate": 2,
+        "epochs": 34,
+    },
+}
+
+
+@pytest.mark.parametrize("way", TRAININGS)
+def test_ways_to_train_equal_one_process_over_a_hundred_steps(way: str, run: Run) -> None:
+    one, two = run(0, **TRAININGS[way]), run(2, **TRAININGS[way])
+    assert one.status == two.status == 0, one.said + two.said
+    close(two.result, one.result)
+    assert one.result["history"]["loss"][-1] < 0.97 * one.result["history"]["loss"][0]
+    if "shard" in TRAININGS[way]:  # LAMB's are of whole parameters
+        most = 0.75 if "optimizer" in TRAININGS[way] else 0.55
+        assert two.result["state"] <= most * one.result["state"]
 
 
 @pytest.mark.parametrize("how", ["kill", "sleep"])
@@ -182,7 +218,22 @@ def test_a_restart_goes_on_from_the_checkpoint_with_fewer_ranks(
     ended = run(3, *options, launch=True, how=how, who=1, when=40, checkpoint=path)
     assert ended.status == 0, ended.said
     assert "restart 1 of 2" in ended.said and ended.result["size"] == 2
+    assert ended.result["resumed"]
     close(ended.result, alone.result)
+
+
+def test_shared_state_goes_on_with_fewer_ranks(run: Run, runs: Run, tmp_path: Path) -> None:
+    given = {
+        "how": "kill",
+        "who": 1,
+        "when": 60,
+        "shard": 1,
+        "checkpoint": tmp_path / "run.pyframe",
+    }
+    ended = run(3, "--restarts", "2", "--least", "2", launch=True, **given)
+    assert ended.status == 0 and "restart 1 of 2" in ended.said, ended.said
+    assert ended.result["size"] == 2 and ended.result["resumed"]
+    close(ended.result, runs(0).result)
 
 
 def test_the_last_status_is_passed_on(run: Run) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import faulthandler
 import os
+import signal
 import sys
 import threading
 import time
@@ -13,9 +15,11 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import pyframe as pf
 
+from pyframe_mpi import norm, sharding
 from pyframe_mpi.buckets import cut
 from pyframe_mpi.exchange import Exchange, Pool
 from pyframe_mpi.halves import FORMATS
@@ -58,6 +62,12 @@ class MPI(pf.communicators.Communicator):
         Gradients are rounded to so many bits on their way: half the bytes. They are added up in
         float32, in the order of the ranks, and the sum is rounded once more; `pyframe_mpi.halves`
         has the bound of the error. Losses, metrics and parameters keep all their bits.
+    sync_batch_norm : bool, default False
+        Have `BatchNorm` train with the statistics of the rows of all ranks, as one process does,
+        and not with those of each rank's own: three small reductions more for each such layer.
+    shard_state : bool, default False
+        Have each rank keep the optimizer's state of its share of the parameters alone, update
+        these, and get the others from the other ranks: for a model whose state outgrows one memory.
 
     Attributes
     ----------
@@ -66,6 +76,7 @@ class MPI(pf.communicators.Communicator):
     links : Links, optional
         What reductions cost, as all ranks have measured it at the beginning; None of a process that
         is alone. On one machine, where the processors themselves move the bytes, nothing is hidden.
+    sync_batch_norm, shard_state : bool
 
     Raises
     ------
@@ -94,6 +105,8 @@ class MPI(pf.communicators.Communicator):
         *,
         bucket_bytes: int | None = None,
         compress: str | None = None,
+        sync_batch_norm: bool = False,
+        shard_state: bool = False,
     ) -> None:
         for name, seconds in (("timeout", timeout), ("patience", patience)):
             if not 0 < seconds < float("inf"):
@@ -106,6 +119,7 @@ class MPI(pf.communicators.Communicator):
             )
         self.timeout, self.patience, self.compress = timeout, patience, compress
         self._given = bucket_bytes
+        self.sync_batch_norm, self.shard_state = sync_batch_norm, shard_state
         self._world = world()
         if self._world is None:
             return
@@ -152,6 +166,21 @@ class MPI(pf.communicators.Communicator):
         with self._world.watch.over("gather", self.patience):
             return list(self._world.comm.allgather(value))
 
+    def all_gather(self, array: npt.NDArray[Any], part: slice) -> None:
+        """Fill in a flat array of which each rank has a part.
+
+        The parts follow each other in the order of the ranks.
+        """
+        if self._world is not None:
+            with self._world.watch.over("all_gather", self.timeout, self.patience):
+                self._world.fill_in(array, part)
+
+    def parts(self, optimizer: Any, spans: Sequence[Any]) -> list[slice]:
+        return sharding.parts(self.rank, self.size, optimizer, spans)
+
+    def joint(self, node: Any, specs: Sequence[Any]) -> Any:
+        return norm.joint(node, specs) if self.sync_batch_norm else None
+
     def broadcast(self, value: Any, root: int = 0) -> Any:
         if self._world is None:
             return value
@@ -170,8 +199,9 @@ class MPI(pf.communicators.Communicator):
             self._world.end(f"rank {self.rank} of {self.size} ends all: {reason}", FAILED)
 
     def __reduce__(self) -> Any:
-        options: dict[str, Any] = {"bucket_bytes": self._given, "compress": self.compress}
-        return partial(type(self), self.timeout, self.patience, **options), ()
+        names = "timeout", "patience", "compress", "sync_batch_norm", "shard_state"
+        options = {name: getattr(self, name) for name in names}
+        return partial(type(self), bucket_bytes=self._given, **options), ()
 
     def __repr__(self) -> str:
         return f"<MPI: rank {self.rank} of {self.size}>"
@@ -200,6 +230,8 @@ class World:
             self._share_processors(local)
         local.Free()
         self._hook, sys.excepthook = sys.excepthook, self._raised
+        # Ctrl-C, by which all ranks end, may come to one that another has told of it already.
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
 
     def _share_processors(self, local: Any) -> None:
         """Have the ranks of one machine take no more threads together than it has processors."""
@@ -258,6 +290,12 @@ class World:
                     break
             exchange.finish()
             self._exchanges.remove(exchange)
+
+    def fill_in(self, array: npt.NDArray[Any], part: slice) -> None:
+        """Get the parts of a flat array that other ranks have."""
+        counts = np.empty(self.place[1], np.int64)
+        self.comm.Allgather(np.array([part.stop - part.start]), counts)
+        self.comm.Allgatherv(self.MPI.IN_PLACE, [array, counts.tolist()])
 
     def _raised(
         self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
