@@ -12,12 +12,12 @@ import pyframe as pf
 import pytest
 from pyframe.layers import BatchNorm, Dense
 
-from pyframe_mpi import norm
+from pyframe_mpi import norm, sharding
 
 sys.path.append(str(Path(__file__).resolve().parents[3] / "tests"))
 pytest.importorskip("ranks", reason="ranks in threads are in the repository")
 
-from ranks import ThreadRank, together  # noqa: E402
+from ranks import LateRank, ThreadRank, together  # noqa: E402
 from test_ranks import ROWS, WEIGHTS, X, fitted, same  # noqa: E402
 
 
@@ -102,3 +102,37 @@ def test_synchronized_statistics_take_three_small_reductions_a_layer() -> None:
 
 def test_examples() -> None:
     assert doctest.testmod(norm).failed == 0
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_joint_statistics_beside_buckets_and_shares(accumulate: int) -> None:
+    class Late(LateRank):
+        shard_state = True
+
+        def joint(self, node: Any, specs: Any) -> Any:
+            return norm.joint(node, specs)
+
+        def all_gather(self, array: Any, part: slice) -> None:
+            array[: part.start] = array[part.stop :] = 0
+            self.all_reduce(array)
+
+        def parts(self, optimizer: Any, spans: Any) -> list[slice]:
+            return sharding.parts(self.rank, self.size, optimizer, spans)
+
+    options = {"layers": normalized, "fit": {"accumulate": accumulate, "sample_weight": WEIGHTS}}
+    _, history, values = fitted(None, **options)
+
+    def work(rank: ThreadRank) -> Any:
+        late = Late(rank, 200)
+        trainer, *rest = fitted(late, **options)
+        assert any(row.label.startswith("start[") for row in rows_of(trainer)) == (accumulate == 1)
+        return rest
+
+    for found, ended in together(3, work):
+        same(found.values(), history.values())
+        same(ended, values)
+
+
+def rows_of(trainer: Any) -> Any:
+    """Return the instructions of the programs that a trainer has run."""
+    return [row for program in trainer.plan.engine.programs() for row in program.rows]
