@@ -18,6 +18,7 @@ from pyframe.commands import tables
 from pyframe.errors import (
     ArgumentError,
     MissingCompilerError,
+    MissingExtraError,
     PyframeError,
     raise_if_signalled,
     require_extra,
@@ -406,7 +407,13 @@ def _bench(arguments: argparse.Namespace) -> None:
 
 def _new_plugin(arguments: argparse.Namespace) -> None:
     """Write a package, and print the next steps."""
-    from pyframe.commands.scaffold import new_plugin, steps
+    try:
+        from pyframe.commands.scaffold import new_plugin, steps
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            "what writes packages comes with the conformance kit, which is not installed; "
+            'install it with: pip install "pyframe-nn[testing]"'
+        ) from error
 
     kind = arguments.kind or ("composed" if arguments.op is None else "c")
     files = new_plugin(

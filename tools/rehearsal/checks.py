@@ -45,7 +45,8 @@ IN_THE_WHEEL = (
     "pyframe/py.typed",
     "pyframe/testing/__init__.py",
 )
-KIT = re.compile(r"pyframe/testing/(?!__init__\.py$)")  # in the wheel of pyframe-testing
+# What is in the wheel of pyframe-testing.
+KIT = re.compile(r"pyframe/(testing/(?!__init__\.py$)|commands/(scaffold\.py$|templates/))")
 # One library in the sources is built once and for all: plugins of its day must load for ever.
 JUNK = re.compile(
     r"(^|/)(__pycache__|\.git|\.ci|build|dist|\.\w+_cache|\w+\.egg-info|venv)(/|$)"
