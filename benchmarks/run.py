@@ -98,6 +98,7 @@ class PeerKind:
 
 IMAGES = names_of(ConvNet)
 PREDICTIONS = tuple(name for name, w in WORKLOADS.items() if w.predict)
+TRAININGS = tuple(name for name in WORKLOADS if name not in PREDICTIONS)
 PEERS = {
     "pyframe": PeerKind("pyframe_peer", "fit"),
     "pyframe step": PeerKind("pyframe_peer", "step", PREDICTIONS),
@@ -107,6 +108,7 @@ PEERS = {
     "jax": PeerKind("jax_jit", "step"),
     "jax loop": PeerKind("jax_jit", "loop", (*PREDICTIONS, *IMAGES)),
     "sklearn": PeerKind("sklearn_mlp", skips=(*IMAGES, *SEQUENCES)),
+    "onnxruntime": PeerKind("onnx_runtime", skips=TRAININGS),
 }
 
 
