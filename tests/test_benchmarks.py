@@ -199,6 +199,8 @@ def test_the_floor_of_sequences_counts_their_products(bench: Any) -> None:
     d, t, pairs = 128, 64, 64 * 65 // 2
     block = t * 2 * (3 + 1 + 4 + 4) * d * d + 2 * 2 * pairs * d
     assert w["transformer"].flops == 3 * 16 * (2 * block + t * 2 * d * 65)
+    once = 4 * (32 * 512 + 512 + 128 * 512 + 128 + 1 + 50 * 32 + 1)
+    assert w["lstm_row"].traffic == once + 49 * 4 * 128 * 512  # the state's weights at each step
 
 
 def test_results_of_later_are_added(bench: Any, faked: Any) -> None:
