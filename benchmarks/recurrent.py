@@ -8,7 +8,7 @@ machine matter less; medians, and in brackets the best round, of which the ratio
     python benchmarks/recurrent.py [--rounds 15]
     python benchmarks/recurrent.py --isa avx2   # all held to it
 
-Under the table stands the least time of the kernel alone in a single step, as `Plan.profile` has it.
+Below the table: the least time of the kernel alone in a single step, as `Plan.profile` has it.
 
 The floor of the training step are its products, 2 (C + H) G H multiply-adds a sequence and step
 forward, and as many for the states' gradients and the weights': for the LSTM 734 million

@@ -277,6 +277,7 @@ COLOURS = {
     "jax": "#009e73",
     "jax loop": "#7fcdb4",
     "sklearn": "#999999",
+    "onnxruntime": "#cc79a7",
 }
 
 

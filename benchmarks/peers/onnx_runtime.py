@@ -8,10 +8,14 @@ Of three ways to call it the fastest is taken:
     The same with tensors of its own.
 ``bound``
     Inputs and the output are bound beforehand (`IOBinding`), so that a call moves nothing.
+
+It has no switch for the instruction set: where all others are held to one, it takes the best there
+is, and its setup says so.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -101,6 +105,8 @@ class OnnxRuntime(Peer):
             "values": "all optimizations, run_with_ort_values",
             "bound": "all optimizations, IOBinding",
         }[self.variant]
+        if isa := os.environ.get("PYFRAME_ISA"):  # set for every peer that is held
+            self.setup += f", not held to {isa}, for which it has no switch"
 
     def _model(self) -> bytes:
         graph, layers = Graph(), list(self.task.first_weights())
