@@ -1,12 +1,13 @@
 """Attention, a GPT's step and its writing, beside PyTorch and JAX, as Markdown tables.
 
-float32. Each in turn runs once a round, and the least time of the rounds counts: on one thread that
-of the processor, so that others on the machine matter little; on more the wall's. The floor is the
-number of operations over the peak of this processor that a large product of pyframe reaches in the
-same run.
+float32. Each in turn runs once a round, and the least time of the rounds counts: that of the
+processor, so that others on the machine matter little, or with `--clock wall` the wall's, of which
+alone several threads can save. The floor is the number of operations over the peak of this processor
+that a large product of pyframe reaches in the same run.
 
-    python benchmarks/attention.py [--rounds 10] [--threads 1] [--peers /path/to/site-packages]
-    python benchmarks/attention.py --isa avx2 # all held to it
+    python benchmarks/attention.py [--rounds 10] [--peers /path/to/site-packages]
+    python benchmarks/attention.py --isa avx2   # all held to it
+    python benchmarks/attention.py --threads 2 --clock wall
     python benchmarks/attention.py --memory   # of both directions, for 512 to 4,096 tokens
 """
 
@@ -316,6 +317,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--clock", choices=["cpu", "wall"], default="cpu")
     parser.add_argument("--isa", choices=list(HELD_TO), help="hold all to an instruction set")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--tokens", type=int, help=argparse.SUPPRESS)  # of a process of `memory`
@@ -332,7 +334,7 @@ def main() -> None:
         memory()
         return
     peers = peers_of(given.threads)
-    clock = time.process_time if given.threads == 1 else time.perf_counter
+    clock = {"cpu": time.process_time, "wall": time.perf_counter}[given.clock]
     attention(peers, given.rounds, clock)
     gpt(peers, given.rounds, clock)
 
