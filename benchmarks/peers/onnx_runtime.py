@@ -15,7 +15,6 @@ is, and its setup says so.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -24,7 +23,7 @@ import numpy as np
 from sequences import Recurrent
 from workloads import Floats
 
-from peers.common import Peer, Task, fastest, serve
+from peers.common import Peer, Task, fastest, not_held, serve
 
 OPSET, FORMAT = 17, 8  # old enough for every runtime of today; nothing newer is needed
 GATES = (0, 3, 1, 2)  # i, o, f, c of the LSTM in ONNX, among i, f, g, o
@@ -105,8 +104,7 @@ class OnnxRuntime(Peer):
             "values": "all optimizations, run_with_ort_values",
             "bound": "all optimizations, IOBinding",
         }[self.variant]
-        if isa := os.environ.get("PYFRAME_ISA"):  # set for every peer that is held
-            self.setup += f", not held to {isa}, for which it has no switch"
+        self.setup += not_held("its kernels")
 
     def _model(self) -> bytes:
         graph, layers = Graph(), list(self.task.first_weights())
