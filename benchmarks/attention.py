@@ -2,8 +2,8 @@
 
 float32. Each in turn runs once a round, and the least time of the rounds counts: that of the
 processor, so that others on the machine matter little, or with `--clock wall` the wall's, of which
-alone several threads can save. The floor is the number of operations over the peak of this processor
-that a large product of pyframe reaches in the same run.
+alone several threads can save. The floor is the number of operations over the peak of this
+processor that a large product of pyframe reaches in the same run.
 
     python benchmarks/attention.py [--rounds 10] [--peers /path/to/site-packages]
     python benchmarks/attention.py --isa avx2   # all held to it

@@ -70,8 +70,8 @@ TARGETS = {
         **OF_SEQUENCES,
     },
 }
-# What holds each library to an instruction set. Two have kernels that nothing holds, and take AVX-512
-# wherever it is: ONNX Runtime, and the products of JAX, since it leaves them to YNNPACK (0.10.2).
+# What holds each library to an instruction set. Two have kernels that nothing holds, and take
+# AVX-512 wherever it is: ONNX Runtime, and JAX, which leaves its products to YNNPACK (0.10.2).
 HELD_TO = {
     "avx2": {
         "PYFRAME_ISA": "avx2",
