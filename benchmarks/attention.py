@@ -1,10 +1,13 @@
 """Attention, a GPT's step and its writing, beside PyTorch and JAX, as Markdown tables.
 
-One thread, float32. Each in turn runs once a round, and the least processor time of the rounds
-counts, so that others on the machine matter little. The floor is the number of operations over the
-peak of this processor that a large product of pyframe reaches in the same run.
+float32. Each in turn runs once a round, and the least time of the rounds counts: that of the
+processor, so that others on the machine matter little, or with `--clock wall` the wall's, of which
+alone several threads can save. The floor is the number of operations over the peak of this
+processor that a large product of pyframe reaches in the same run.
 
     python benchmarks/attention.py [--rounds 10] [--peers /path/to/site-packages]
+    python benchmarks/attention.py --isa avx2   # all held to it
+    python benchmarks/attention.py --threads 2 --clock wall
     python benchmarks/attention.py --memory   # of both directions, for 512 to 4,096 tokens
 """
 
@@ -19,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from run import HELD_TO, restart
 
 import pyframe as pf
 
@@ -155,16 +159,73 @@ def torch_gpt() -> tuple[Step, Step]:
     return step, write
 
 
-def best(steps: dict[str, Step], rounds: int) -> dict[str, float]:
+def jax_writing() -> dict[str, Step]:
+    """A step compiled and called for each token, and a compiled loop over all; a cache in place.
+
+    Weights of its own: what they are is of no matter to the time.
+    """
+    import jax
+    from jax import numpy as jnp
+
+    d, size = UNITS, UNITS // HEADS
+    shapes = [(VOCABULARY, d), (WRITTEN, d), (d, VOCABULARY)]
+    shapes += [(d, 3 * d), (d, d), (d, 4 * d), (4 * d, d)] * BLOCKS
+    rng = np.random.default_rng(0)
+    weights = [jnp.asarray(0.05 * rng.standard_normal(s), jnp.float32) for s in shapes]
+
+    def norm(h: Any) -> Any:
+        return (h - h.mean()) * jax.lax.rsqrt(h.var() + 1e-5)
+
+    def step(weights: Any, caches: Any, token: Any, at: Any, key: Any) -> Any:
+        table, places, head, *rest = weights
+        h, seen, made = table[token] + places[at], jnp.arange(WRITTEN) <= at, []
+        for i in range(BLOCKS):
+            qkv, merge, widen, narrow = rest[4 * i : 4 * i + 4]
+            q, k, v = (norm(h) @ qkv).reshape(3, HEADS, size)
+            k, v = (c.at[at].set(new) for c, new in zip(caches[i], (k, v), strict=True))
+            made.append((k, v))
+            scores = jnp.einsum("hd,thd->ht", q, k) / size**0.5
+            p = jax.nn.softmax(jnp.where(seen, scores, -jnp.inf))
+            h = h + jnp.einsum("ht,thd->hd", p, v).reshape(d) @ merge
+            h = h + jax.nn.gelu(norm(h) @ widen, approximate=False) @ narrow
+        key, now = jax.random.split(key)
+        return made, jax.random.categorical(now, norm(h) @ head), at + 1, key
+
+    def start() -> Any:
+        caches = [tuple(jnp.zeros((WRITTEN, HEADS, size)) for _ in "kv") for _ in range(BLOCKS)]
+        return caches, jnp.int32(1), jnp.int32(0), jax.random.key(0)
+
+    one = jax.jit(step, donate_argnums=1)
+
+    @jax.jit
+    def loop(weights: Any, state: Any) -> Any:
+        def body(state: Any, _: Any) -> Any:
+            state = step(weights, *state)
+            return state, state[1]
+
+        return jax.lax.scan(body, state, length=WRITTEN)[1]
+
+    def by_token() -> None:
+        state = start()
+        for _ in range(WRITTEN):
+            state = one(weights, *state)
+            int(state[1])
+
+    return {"JAX": by_token, "JAX loop": lambda: np.asarray(loop(weights, start()))}
+
+
+def best(
+    steps: dict[str, Step], rounds: int, clock: Callable[[], float] = time.process_time
+) -> dict[str, float]:
     """Return the least milliseconds of each, taken in turn."""
     least = dict.fromkeys(steps, np.inf)
     for step in steps.values():
         step()
     for _ in range(rounds):
         for name, step in steps.items():
-            begin = time.process_time()
+            begin = clock()
             step()
-            least[name] = min(least[name], 1e3 * (time.process_time() - begin))
+            least[name] = min(least[name], 1e3 * (clock() - begin))
     return least
 
 
@@ -199,27 +260,13 @@ def memory() -> None:
         last = found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--memory", action="store_true")
-    parser.add_argument("--tokens", type=int, help=argparse.SUPPRESS)  # of a process of `memory`
-    parser.add_argument("--peers", help="a folder of packages to add: those of the peers")
-    given = parser.parse_args()
-    if given.peers:
-        sys.path.append(given.peers)
-    pf.set_num_threads(1)
-    if given.tokens:
-        print(growth(given.tokens))
-        return
-    if given.memory:
-        memory()
-        return
+def peers_of(threads: int) -> dict[str, Any]:
+    """Return what makes attention of the peers that are installed."""
     peers: dict[str, Any] = {}
     try:
         import torch
 
-        torch.set_num_threads(1)
+        torch.set_num_threads(threads)
         peers["PyTorch"] = torch_attention
     except ImportError:
         pass
@@ -229,6 +276,11 @@ def main() -> None:
         peers["JAX"] = jax_attention
     except ImportError:
         pass
+    return peers
+
+
+def attention(peers: dict[str, Any], rounds: int, clock: Callable[[], float]) -> None:
+    """Print the table of attention, forward and backward."""
     a = numbers(1, 512, 512)[0]
     x = pf.Placeholder("x", shape=(512, 512))
     product = pf.compile(pf.MatMul(x, pf.Constant(a, dtype="float32")))
@@ -237,19 +289,54 @@ def main() -> None:
     for shape in SHAPES:
         n, t, h, d, causal = shape
         steps = {"floor": lambda: product.run({x: a}), "pyframe": our_attention(*shape)}
-        found = best({**steps, **{k: make(*shape) for k, make in peers.items()}}, given.rounds)
+        found = best({**steps, **{k: make(*shape) for k, make in peers.items()}}, rounds, clock)
         pairs = n * h * t * (t + 1) / 2 if causal else n * h * t * t
         found["floor"] *= 7 * 2 * pairs * d / (2 * 512**3)
         ratio = min((found[k] for k in peers), default=np.nan) / found["pyframe"]
         what = f"{n} x {t} tokens, {h} heads of {d}{', causal' if causal else ''}"
-        print(f"| {what} |", " | ".join(f"{v:.2f}" for v in found.values()), f"| {ratio:.2f} |")
-    step, write = our_gpt()
-    for what, index, ours in (("step of a GPT, ms", 0, step), ("200 tokens written, ms", 1, write)):
-        steps = {"pyframe": ours}
-        if "PyTorch" in peers:
-            steps["PyTorch"] = torch_gpt()[index]
-        found = best(steps, given.rounds)
-        print(f"{what}:", ", ".join(f"{k} {v:.2f}" for k, v in found.items()))
+        cells = " | ".join(f"{v:.2f}" for v in found.values())
+        print(f"| {what} | {cells} | {ratio:.2f} |", flush=True)
+
+
+def gpt(peers: dict[str, Any], rounds: int, clock: Callable[[], float]) -> None:
+    """Print the time of a GPT's step, and how many tokens a second it writes."""
+    train, write = ({"pyframe": step} for step in our_gpt())
+    if "PyTorch" in peers:
+        train["PyTorch"], write["PyTorch"] = torch_gpt()
+    if "JAX" in peers:
+        write |= jax_writing()
+    found = best(train, rounds, clock)
+    print("step of a GPT, ms:", ", ".join(f"{k} {v:.2f}" for k, v in found.items()))
+    found = {k: 1e3 * WRITTEN / v for k, v in best(write, rounds, clock).items()}
+    peer = max((v for k, v in found.items() if k != "pyframe"), default=np.nan)
+    print("tokens a second:", ", ".join(f"{k} {v:,.0f}" for k, v in found.items()), end="; ")
+    print(f"{found['pyframe'] / peer:.2f} times the best peer's")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--clock", choices=["cpu", "wall"], default="cpu")
+    parser.add_argument("--isa", choices=list(HELD_TO), help="hold all to an instruction set")
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--tokens", type=int, help=argparse.SUPPRESS)  # of a process of `memory`
+    parser.add_argument("--peers", help="a folder of packages to add: those of the peers")
+    given = parser.parse_args()
+    restart(given.threads, given.isa)
+    if given.peers:
+        sys.path.append(given.peers)
+    pf.set_num_threads(given.threads)
+    if given.tokens:
+        print(growth(given.tokens))
+        return
+    if given.memory:
+        memory()
+        return
+    peers = peers_of(given.threads)
+    clock = {"cpu": time.process_time, "wall": time.perf_counter}[given.clock]
+    attention(peers, given.rounds, clock)
+    gpt(peers, given.rounds, clock)
 
 
 if __name__ == "__main__":

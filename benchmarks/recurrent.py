@@ -6,6 +6,9 @@ All of a row are measured in turn, in one process, by its processor time, so tha
 machine matter less; medians, and in brackets the best round, of which the ratio is.
 
     python benchmarks/recurrent.py [--rounds 15]
+    python benchmarks/recurrent.py --isa avx2   # all held to it
+
+Below the table: the least time of the kernel alone in a single step, as `Plan.profile` has it.
 
 The floor of the training step are its products, 2 (C + H) G H multiply-adds a sequence and step
 forward, and as many for the states' gradients and the weights': for the LSTM 734 million
@@ -22,6 +25,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from run import HELD_TO, restart
 
 import pyframe as pf
 
@@ -29,6 +33,7 @@ STEPS, CHANNELS, UNITS, BATCH, RATE = 50, 32, 128, 32, 1e-3
 STREAM_UNITS = 32
 KINDS = ("LSTM", "GRU")
 Run = Callable[[], Any]
+KERNELS: dict[str, Callable[[], float]] = {}  # microseconds in the kernel, of a single step
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((BATCH, STEPS, CHANNELS)).astype("float32")
 Y = RNG.standard_normal((BATCH, UNITS)).astype("float32")
@@ -47,6 +52,7 @@ def ours(kind: str) -> dict[str, Run]:
     inputs = [pf.Placeholder(f"s{i}", (1, STREAM_UNITS)) for i in range(streaming.state_count)]
     plan = pf.compile(list(streaming(one, *inputs)[1:]))
     given = {one: first[:, :1].copy(), **{s: np.zeros((1, STREAM_UNITS), "f4") for s in inputs}}
+    KERNELS[kind] = lambda: 1e6 * plan.profile(given, repeats=1000).seconds
     return {
         "training step": lambda: trained.step({x: X, y: Y}),
         "prediction, one sequence": lambda: predicting.run({x: first}),
@@ -155,7 +161,10 @@ def measure(runs: dict[str, Run], rounds: int) -> dict[str, tuple[float, float]]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--isa", choices=list(HELD_TO), help="hold all to an instruction set")
+    given = parser.parse_args()
+    restart(1, given.isa)
+    rounds = given.rounds
     pf.set_num_threads(1)
     makers = {"pyframe": ours}
     for module, name, maker in (("torch", "PyTorch", of_torch), ("jax", "JAX", of_jax)):
@@ -174,6 +183,8 @@ def main() -> None:
             peers = [best for name, (_, best) in found.items() if name != "pyframe"]
             ratio = f"{min(peers) / found['pyframe'][1]:.2f}" if peers else ""
             print(f"| {kind} | {what} | " + " | ".join(cells) + f" | {ratio} |", flush=True)
+    for kind, kernel in KERNELS.items():
+        print(f"{kind}, one step of {STREAM_UNITS} units, the kernel alone: {kernel():.2f}")
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def speed_table(result: Result, threads: int) -> str:
     clock, peers = result.get("clock", "wall"), _peers(result)
     judged = threads == 1
     header = ["workload", "floor", "bound by", *peers, "share of the floor", "ratio"]
-    header += ["target", "met"] if judged else []
+    header += ["at the floor", "target", "met"] if judged else []
     lines = []
     for run in result["runs"]:
         if run["threads"] != threads:
@@ -107,6 +107,7 @@ def speed_table(result: Result, threads: int) -> str:
         if judged:
             target = run["target"]
             met = "yes" if target and factor and factor >= target else "no"
+            line.append(f"{seconds[best] / floor:.2f}" if best else "-")
             line += [f"{target:g}", met] if target and factor else ["-", "-"]
         lines.append(line)
     return table(header, lines)
@@ -196,7 +197,8 @@ def markdown(result: Result) -> str:
         f"Times are medians of {result['rounds']} rounds, {clock} a training step or a prediction, "
         f"with {result['isa']}. The floor is what the operations take at a core's peak of "
         f"{result['peak_gflops']:.0f} GFLOP/s, or the bytes at the bandwidth of the cache or "
-        "memory that they fit into, whichever is longer. The ratio is to the best of all peers.",
+        "memory that they fit into, whichever is longer. The ratio is to the best of all peers; "
+        '"at the floor" is the ratio if pyframe took no longer than the floor.',
         *result.get("doubts", []),
         "",
     ]
@@ -277,6 +279,7 @@ COLOURS = {
     "jax": "#009e73",
     "jax loop": "#7fcdb4",
     "sklearn": "#999999",
+    "onnxruntime": "#cc79a7",
 }
 
 

@@ -70,7 +70,8 @@ TARGETS = {
         **OF_SEQUENCES,
     },
 }
-# What holds each library to an instruction set.
+# What holds each library to an instruction set. Two have kernels that nothing holds, and take
+# AVX-512 wherever it is: ONNX Runtime, and JAX, which leaves its products to YNNPACK (0.10.2).
 HELD_TO = {
     "avx2": {
         "PYFRAME_ISA": "avx2",
@@ -98,6 +99,7 @@ class PeerKind:
 
 IMAGES = names_of(ConvNet)
 PREDICTIONS = tuple(name for name, w in WORKLOADS.items() if w.predict)
+TRAININGS = tuple(name for name in WORKLOADS if name not in PREDICTIONS)
 PEERS = {
     "pyframe": PeerKind("pyframe_peer", "fit"),
     "pyframe step": PeerKind("pyframe_peer", "step", PREDICTIONS),
@@ -107,6 +109,7 @@ PEERS = {
     "jax": PeerKind("jax_jit", "step"),
     "jax loop": PeerKind("jax_jit", "loop", (*PREDICTIONS, *IMAGES)),
     "sklearn": PeerKind("sklearn_mlp", skips=(*IMAGES, *SEQUENCES)),
+    "onnxruntime": PeerKind("onnx_runtime", skips=TRAININGS),
 }
 
 
@@ -143,6 +146,16 @@ def environment(threads: int, isa: str | None = None) -> dict[str, str]:
     env["JAX_PLATFORMS"] = "cpu"
     env["PYTHONPATH"] = os.pathsep.join([str(HERE), *filter(None, [env.get("PYTHONPATH")])])
     return env
+
+
+def restart(threads: int, isa: str | None) -> None:
+    """Run this script anew in the environment that peers get, and on their cores, unless it is."""
+    mark = f"{threads} {isa}"
+    if os.environ.get("BENCHMARK_IS") != mark:
+        env = environment(threads, isa) | {"BENCHMARK_IS": mark}
+        if (pinned := cores(threads)) is not None:
+            os.sched_setaffinity(0, pinned)
+        os.execve(sys.executable, [sys.executable, *sys.argv], env)
 
 
 def cores(threads: int) -> set[int] | None:

@@ -59,6 +59,13 @@ class Recurrent(Workload):
         of_gates = self.steps * self.gates * self.units
         return [self.steps * self.channels, of_gates, self.steps * self.units, 1]
 
+    @property
+    def traffic(self) -> int:
+        """The bytes moved at least: the weights of the state are read at each step, in order."""
+        of_state = 4 * self.gates * self.units**2
+        passes = 1 if self.predict else 2  # the gradients of the states read them once more
+        return super().traffic + passes * (self.steps - 1) * of_state
+
     def first_weights(self) -> list[tuple[Floats, Floats]]:
         random = np.random.default_rng(1)
         gates, limit = self.gates * self.units, 1 / math.sqrt(self.units)

@@ -138,6 +138,12 @@ def fastest(candidates: dict[str, Callable[[], None]], wanted: str = "", rounds:
     return min(best, key=best.__getitem__)
 
 
+def not_held(what: str) -> str:
+    """Return what a set-up says of peers that no switch holds to an instruction set, or nothing."""
+    isa = os.environ.get("PYFRAME_ISA")  # set for every peer that is to be held
+    return f", {what} not held to {isa}" if isa else ""
+
+
 # ---- what is asked ----
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from sequences import LAYER_NORM_EPSILON, Gpt, Recurrent
 from workloads import BATCH_NORM_EPSILON, BETA1, BETA2, EPSILON, ConvNet, Floats
 
-from peers.common import Peer, Task, fastest, serve
+from peers.common import Peer, Task, fastest, not_held, serve
 
 
 class Jax(Peer):
@@ -28,13 +28,13 @@ class Jax(Peer):
         super().__init__(task)
         self.jax, self.jnp = jax, jnp
         if self.workload.predict:
-            self.setup = "jit"
+            self.setup = "jit" + not_held("its products")
             self._first()
             return
         batches = [(jnp.asarray(x), jnp.asarray(y)) for x, y in task.batches()]
         self.batches = batches
         if task.variant == "step":
-            self.variant, self.setup = "step", "jit of the step"
+            self.variant, self.setup = "step", "jit of the step" + not_held("its products")
             self._train = self._by_step()
             return
         self.stacked = tuple(jnp.stack(arrays) for arrays in zip(*batches, strict=True))
@@ -49,7 +49,7 @@ class Jax(Peer):
         self.setup = {
             "scan": "jit of a scan over the epoch",
             "fori": "jit of a loop over all epochs",
-        }[self.variant]
+        }[self.variant] + not_held("its products")
 
     # ---- the ways to train ----
 
