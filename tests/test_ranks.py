@@ -493,6 +493,19 @@ def test_the_first_rank_alone_goes_on_with_a_log(tmp_path: Any) -> None:
 # ---- what differs ----
 
 
+class Shifted(pf.layers.Layer):
+    """Adds a table, so large that its repr leaves out what is in the middle."""
+
+    def __init__(self, by: int) -> None:
+        super().__init__()
+        self.by = by
+
+    def call(self, x: Any) -> Any:
+        table = np.zeros(1200)
+        table[600] = self.by
+        return x + pf.Sum(pf.Constant(table, dtype="float64"))
+
+
 def falling(by: int) -> Callable[[Any], Any]:
     return lambda steps: 0.1 / (1 + by * steps)
 
@@ -531,6 +544,7 @@ def test_ranks_with_other_packages_are_named(monkeypatch: pytest.MonkeyPatch) ->
         (lambda r: {"optimizer": lambda: pf.optimizers.SGD(falling(r))}, "the schedule None"),
         (lambda r: {"loss": "l1" if r else "l2"}, "has the loss l1_loss, loss, and rank 0"),
         (lambda r: {"loss_weights": [0.5 + r]}, "rank 1 has the network"),
+        (lambda r: {"layers": lambda: [Shifted(r), Dense(2)]}, "rank 1 has the network"),
         (lambda r: {"metrics": ["mae"] * r}, "the loss l2_loss, loss, mae"),
         (lambda r: {"fit": {"accumulate": 1 + r}}, "rank 1 has the accumulate 2, and rank 0"),
         (lambda r: {"x": X.astype(f"f{8 - 4 * r}")[:, : 6 - r]}, "rank 1 has the network"),

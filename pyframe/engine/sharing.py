@@ -154,10 +154,10 @@ def reduction(state: Any, request: Request, buffers: Mapping[int, Array]) -> Fla
     return share_call(state, "all_reduce", gradients, Share.reduce, gradients, states)
 
 
-def gather(share: Share, context: Context, state: Any) -> None:
-    """Get the parameters that other ranks have updated."""
+def gather(share: Share | None, context: Context, state: Any) -> None:
+    """Get the parameters that other ranks have updated, in a fit or in a step outside of one."""
     for span, part in zip(state.spans, state.parts, strict=True):
-        share.communicator.all_gather(span.storage.data[span.start : span.stop], part)
+        state.ranks.all_gather(span.storage.data[span.start : span.stop], part)
 
 
 def whole(state: Any, arrays: list[Array]) -> list[Array]:

@@ -19,6 +19,7 @@ from pyframe.communicators import Communicator
 from pyframe.engine.loop import Loop, rates_of
 from pyframe.engine.sharing import Share
 from pyframe.errors import ArgumentError, GraphError, check_integer, check_number
+from pyframe.graph.node import Constant
 from pyframe.graph.order import topological_order
 from pyframe.model import Model
 from pyframe.ops.reductions import Sum
@@ -179,7 +180,7 @@ class FitRequest:
                 n.op,
                 names.get(n),
                 sorted(getattr(n, "attrs", {}).items()),
-                getattr(n, "array", 0),
+                crc32(n.array.tobytes()) if isinstance(n, Constant) else 0,
                 n.specs,
             )
             for n in plan.graph.order

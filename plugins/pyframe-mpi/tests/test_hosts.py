@@ -37,6 +37,12 @@ def begin(mpiexec: str) -> Iterator[Begin]:
         yield make
 
 
+@pytest.mark.parametrize("count", [0, 255])
+def test_as_many_hosts_as_there_are_addresses(count: int) -> None:
+    with pytest.raises(pf.ArgumentError, match=f"the number of hosts .*{count}"):
+        Hosts(count)
+
+
 def begun(there: Hosts, out: Path, **given: Any) -> subprocess.Popen[str]:
     arguments = [f"{key}={value}" for key, value in given.items()]
     return subprocess.Popen(

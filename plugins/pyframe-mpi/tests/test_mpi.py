@@ -272,16 +272,18 @@ def test_ctrl_c_ends_all_ranks_after_the_same_step(mpiexec: str, tmp_path: Path)
 # ---- what is refused ----
 
 
-@pytest.mark.parametrize("options", [{"timeout": 0}, {"patience": -1}, {"timeout": float("nan")}])
-def test_times_that_make_no_sense(options: dict[str, float]) -> None:
-    with pytest.raises(pf.ArgumentError, match="must be above 0 seconds"):
-        MPI(**options)
-
-
-@pytest.mark.parametrize("options", [{"bucket_bytes": -1}, {"bucket_bytes": 0.5}])
-def test_buckets_that_make_no_sense(options: dict[str, Any]) -> None:
-    with pytest.raises(pf.ArgumentError, match="must be 0 or more bytes"):
-        MPI(**options)
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("timeout", value) for value in (0, float("nan"), "8")),
+        ("patience", -1),
+        *(("bucket_bytes", value) for value in (-1, 0.5)),
+        *((name, value) for name in ("sync_batch_norm", "shard_state") for value in ("no", None)),
+    ],
+)
+def test_options_that_make_no_sense(option: str, value: Any) -> None:
+    with pytest.raises(pf.ArgumentError, match=f"^{option} .*{value!r}.* must be "):
+        MPI(**{option: value})
 
 
 def test_formats_that_there_are_not() -> None:

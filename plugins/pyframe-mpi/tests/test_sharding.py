@@ -200,6 +200,11 @@ def test_a_copy_of_a_trainer_has_the_share_of_its_rank() -> None:
             trainer.plan.snapshot().arrays, twin.plan.snapshot().arrays, strict=True
         ):
             assert (ours == other).all()
+        for each in (trainer.plan, twin.plan):  # the twin has not been in a fit
+            x, y = (p for p in each.graph.order if isinstance(p, pf.Placeholder))
+            each.step({x: X, y: Y})
+        for ours, other in zip(trainer.model.parameters, twin.model.parameters, strict=True):
+            assert (ours.value == other.value).all()
 
     together(2, work)
 

@@ -20,7 +20,14 @@ static void add_tile_gradient(const backward *w, const key_block *b, const tile 
     const real *dy = head_at(&w->dy, t->n, t->i, t->h), *q = head_at(&a->q, t->n, t->i, t->h);
     NAME(scores)(a, b, t, s);
     if (is_hidden(t, b, s)) return;
-    for (int64_t r = 0; r < t->rows; r++) subtract(t->stride, s + r * t->stride, shift_by(lse[r]));
+    for (int64_t r = 0; r < t->rows; r++) {
+        real *row = s + r * t->stride;
+        if (lse[r] == lse[r])
+            subtract(t->stride, row, shift_by(lse[r]));
+        else /* not a number, but where a pair does not see each other */
+            for (int64_t j = 0; j < t->stride; j++)
+                row[j] = row[j] == -INFINITY ? -INFINITY : lse[r];
+    }
     a->vector->exp(size, s, s);
     NAME(times_rows)(a, dy, w->dy.row, t->rows, b->v, b->v_row, b->packed_v, b->count, a->v.size, 0,
                      ds, t->stride);
@@ -143,7 +150,7 @@ static void pair_gradient(const backward *w, char *at, int64_t n, int64_t g) {
         care = care || NAME(needs_care)(a, &w->dq, n, first_head + h);
     if (!care) return;
     backward again = *w;
-    again.dbias = NULL; /* has no sums over tiles, so that it is right already */
+    again.dbias = NULL; /* is no product, so that hidden pairs have added nothing to it */
     all_tiles(&again, &room, n, g, 1, 1);
 }
 

@@ -196,6 +196,20 @@ def test_the_future_is_not_seen(three: Any) -> None:
             assert np.isnan(after[:, 25:]).all()
 
 
+@pytest.mark.parametrize("rows", [1, 40])
+def test_a_query_that_is_not_a_number_reaches_the_bias_of_what_it_sees(
+    three: Any, rows: int
+) -> None:
+    q, k, v = three
+    q = np.array(q)
+    q[0, 5] = np.nan
+    found = run(q, k, v, heads=2, causal=True, bias=numbers(1, 1, rows, 40, dtype=np.float32))
+    unclear = np.isnan(found["bias"][0, 0])
+    expected = np.zeros((rows, 40), bool)
+    expected[5 if rows > 1 else 0, :6] = True
+    np.testing.assert_array_equal(unclear, expected)
+
+
 def test_what_is_not_a_number_shows(three: Any) -> None:
     q, k, v = three
     v = np.array(v)

@@ -81,8 +81,8 @@ class MPI(pf.communicators.Communicator):
     Raises
     ------
     pyframe.ArgumentError
-        If a time is not above 0, `bucket_bytes` is below 0 or there is no such format; on all
-        ranks, if what they are given differs.
+        If a time is not above 0, `bucket_bytes` is below 0, there is no such format, or what is
+        True or False is neither; on all ranks, if what they are given differs.
     pyframe.MissingExtraError
         If mpiexec or srun has begun this process, and there is no MPI that mpi4py could load; or
         that MPI is of another kind than the launcher, so that several processes are all alone.
@@ -108,18 +108,18 @@ class MPI(pf.communicators.Communicator):
         sync_batch_norm: bool = False,
         shard_state: bool = False,
     ) -> None:
-        for name, seconds in (("timeout", timeout), ("patience", patience)):
-            if not 0 < seconds < float("inf"):
-                raise pf.ArgumentError(f"{name} is {seconds!r}; it must be above 0 seconds")
-        if bucket_bytes is not None and (type(bucket_bytes) is not int or bucket_bytes < 0):
-            raise pf.ArgumentError(f"bucket_bytes is {bucket_bytes!r}; it must be 0 or more bytes")
-        if compress is not None and compress not in FORMATS:
+        number, whole, flag = pf.attributes.number, pf.attributes.whole, pf.attributes.flag
+        self.timeout = number(above=0)(timeout, "timeout")
+        self.patience = number(above=0)(patience, "patience")
+        self.sync_batch_norm = flag(sync_batch_norm, "sync_batch_norm")
+        self.shard_state = flag(shard_state, "shard_state")
+        if bucket_bytes is not None:
+            bucket_bytes = whole(at_least=0)(bucket_bytes, "bucket_bytes")
+        if compress not in (None, *FORMATS):
             raise pf.ArgumentError(
                 f"compress is {compress!r}; it must be None, 'float16' or 'bfloat16'"
             )
-        self.timeout, self.patience, self.compress = timeout, patience, compress
-        self._given = bucket_bytes
-        self.sync_batch_norm, self.shard_state = sync_batch_norm, shard_state
+        self.compress, self._given = compress, bucket_bytes
         self._world = world()
         if self._world is None:
             return

@@ -42,6 +42,7 @@ class Hosts:
     Parameters
     ----------
     count : int
+        From 1 to 254.
     rate : str, optional
         Of each line, in both directions, as ``tc`` has it: "1gbit". Default: no limit.
     delay : str, optional
@@ -49,14 +50,17 @@ class Hosts:
 
     Raises
     ------
+    pyframe.ArgumentError
+        If there are no addresses for so many.
     pyframe.ResourceError
         If this machine does not allow it; it says what was refused.
     """
 
     def __init__(self, count: int, rate: str | None = None, delay: str | None = None) -> None:
-        self.count, self.rate, self.delay = count, rate, delay
+        self.count = pf.attributes.whole(at_least=1, at_most=254)(count, "the number of hosts")
+        self.rate, self.delay = rate, delay
         self.name = f"pyframe-{os.getpid()}"
-        self.addresses = [f"10.99.0.{i + 1}" for i in range(count)]
+        self.addresses = [f"10.99.0.{i + 1}" for i in range(self.count)]
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def __enter__(self) -> Self:
