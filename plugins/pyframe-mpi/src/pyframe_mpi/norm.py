@@ -39,8 +39,8 @@ def _forward(node: Any, specs: Sequence[Any]) -> tuple[Operands, Any, Operands]:
     Of all n rows m = sum(n_r m_r) / n and q = sum(q_r + n_r (m_r - m)^2): Chan, Golub and LeVeque,
     "Algorithms for computing the sample variance", 1983, equation 2.1. The first call gives those
     of the own rows, the second one normalizes by m and q / n as by running statistics. What
-    rounding to the dtype cuts off from m goes into the shift. Where q / n is beyond the dtype, as of
-    1e20 in float32, that normalizes to 0, as it does in inference.
+    rounding to the dtype cuts off from m goes into the shift. Where q / n is beyond the dtype, as
+    of 1e20 in float32, that normalizes to 0, as it does in inference.
     """
     kept = _rows_of_features(specs[0], 6)  # own mean, 1 / deviation, rest; mean, variance, shift
     epsilon, keep = node.attrs["epsilon"], node.attrs["momentum"]
