@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from pyframe.errors import raise_if_signalled
+
 Estimator = TypeVar("Estimator")
 
 
@@ -34,6 +36,7 @@ def fitting(estimator: Estimator) -> Iterator[Estimator]:
     try:
         yield worker
     except Exception as error:
+        raise_if_signalled(error)
         error.add_note(f"in the fit of {estimator!r}")
         raise
     changed = {k: v for k, v in worker.__dict__.items() if k not in before or before[k] is not v}

@@ -224,9 +224,11 @@ class Fit:
                     self.progress.show(loop.epoch, loop.samples_done, self._latest())
             self._agree()  # Ctrl-C may have been pressed after the last reduction
         finally:
-            if self.interrupt.pressed or not self.interrupted:  # else it is still on its way here
-                self.interrupt.active = False
+            self.interrupt.active = False
+            if self.share is None or self.interrupt.pressed or not self.share.interrupted:
                 self.interrupt.give_back()
+            else:
+                self.interrupt.active = True  # what other ranks have heard is on its way here
         self._note_epochs(self.done)
         if self.diverged is not None:
             self._warn_of_divergence()
