@@ -82,8 +82,9 @@ def dask() -> Iterator[Cluster]:
 def ray() -> Iterator[Cluster]:
     module = importlib.import_module("ray")
     importlib.import_module("ray.util.joblib").register_ray()
-    with pytest.MonkeyPatch.context() as patch:  # what a worker is to import
+    with pytest.MonkeyPatch.context() as patch:  # what a worker is to import, and where from
         patch.setenv("PYTHONPATH", str(Path(__file__).parent))
+        patch.chdir(Path(__file__).parent)  # where the sources are it would find those
         module.init(num_cpus=WORKERS, include_dashboard=False, log_to_driver=False)
     retrying = {"ray_remote_args": {"max_restarts": 2, "max_task_retries": 2}}
     try:
