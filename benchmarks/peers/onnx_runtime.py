@@ -64,7 +64,8 @@ class Graph:
         graph = helper.make_graph(self.nodes, "net", shapes[:1], shapes[1:], self.constants)
         opsets = [helper.make_opsetid("", OPSET)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=FORMAT)
-        return model.SerializeToString()  # type: ignore[no-any-return]
+        content: bytes = model.SerializeToString()
+        return content
 
 
 class OnnxRuntime(Peer):

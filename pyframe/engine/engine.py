@@ -525,7 +525,10 @@ class Engine:
         return Snapshot(snapshot.arrays, other.state.step)
 
     def named(self, snapshot: Snapshot, values: Mapping[str, Array] = {}) -> dict[str, Array]:
-        """Return the arrays of a snapshot by name, as `views`, with some values written there."""
+        """Return the arrays of a snapshot by name, with some values written there; see `views`.
+
+        They are parts of the snapshot, unless ranks have shares of the state: then of all of it.
+        """
         leaves = [*self.parameters, *self.states]
         names = {p: self.graph.names.get(p, p.label()) for p in leaves}
         arrays = whole(self.state, snapshot.arrays)

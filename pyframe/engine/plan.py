@@ -610,7 +610,7 @@ class Plan(Strict):
         self.engine.take_over(other.engine)
 
     def named(self, snapshot: Snapshot) -> dict[str, Array]:
-        """Return the arrays of a snapshot by name, as views: see `pyframe.engine.state.views`."""
+        """Return the arrays of a snapshot by name; see `pyframe.engine.state.views`."""
         return self.engine.named(snapshot)
 
     # ---- the lesson's way: one node at a time ----

@@ -245,7 +245,8 @@ class TrainState:
         """What of each span is updated in this process, which has slots for that."""
         if self.ranks is None:
             return [slice(0, span.stop - span.start) for span in self.spans]
-        return self.ranks.parts(self.optimizer, self.spans)  # type: ignore[no-any-return]
+        parts: list[slice] = self.ranks.parts(self.optimizer, self.spans)
+        return parts
 
     @cached_property
     def slots(self) -> list[Slots]:
