@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import inspect
 import os
 import pickle
 import random
@@ -341,3 +342,30 @@ def places(do: Callable[[], Any], wanted: Callable[[str, str, str], bool]) -> li
 
     Notes()(do)
     return found
+
+
+def of_properties(do: Callable[[], Any]) -> list[int]:
+    """Return a moment for each place from which a property is read: where it is entered.
+
+    There an AttributeError is lost if it is `getattr` with a default, or `hasattr`, that reads.
+    """
+    found: dict[Any, int] = {}
+
+    class Notes(Bomb):
+        def _event(self, frame: Any, event: str, argument: Any) -> None:
+            seen = self.seen
+            super()._event(frame, event, argument)
+            back = frame.f_back
+            if self.seen > seen and event == "call" and is_property(frame.f_code, frame.f_locals):
+                found.setdefault((frame.f_code, back.f_code, back.f_lineno), seen)
+
+    Notes()(do)
+    return list(found.values())
+
+
+def is_property(code: Any, names: dict[str, Any]) -> bool:
+    """Return whether this is the code of a property of its first argument."""
+    first = names.get(code.co_varnames[0]) if code.co_argcount == 1 else None
+    there = inspect.getattr_static(type(first), code.co_name, None)
+    getter = there.fget if isinstance(there, property) else getattr(there, "func", None)
+    return getattr(getter, "__code__", None) is code

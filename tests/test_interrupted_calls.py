@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from interrupting import CALLS, ERRORS, TAKES_STEPS, Bomb, moments, places, prepared
+from interrupting import CALLS, ERRORS, TAKES_STEPS, Bomb, moments, of_properties, places, prepared
 
 import pyframe as pf
 from pyframe import errors
@@ -28,6 +28,19 @@ pytestmark = [
 @pytest.mark.parametrize("call", CALLS)
 def test_a_call_interrupted_at_some_moments(call: str, tmp_path: Path) -> None:
     interrupt_a_call(call, tmp_path, None)
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_an_attribute_error_within_a_property_comes_out(call: str, tmp_path: Path) -> None:
+    late = next(error for error in ERRORS if issubclass(error, AttributeError))
+    do = CALLS[call]
+    do(prepared(tmp_path))
+    thing = prepared(tmp_path)
+    found = of_properties(lambda: do(thing))
+    assert found
+    for at in found:
+        thing = prepared(tmp_path)
+        assert Bomb(at, late)(lambda thing=thing: do(thing))  # type: ignore[misc]
 
 
 def interrupt_a_call(call: str, folder: Path, at: list[int] | None) -> None:

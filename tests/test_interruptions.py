@@ -18,6 +18,7 @@ from interrupting import (
     check_healthy,
     interrupted,
     moments,
+    of_properties,
     places,
 )
 
@@ -65,6 +66,18 @@ def all_of(kind: Fits, folder: Path, wanted: int) -> dict[str, int]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_fit_interrupted_at_some_moments(kind: str, tmp_path: Path) -> None:
     assert all_of(KINDS[kind], tmp_path, SAMPLES)["whole"]
+
+
+def test_an_attribute_error_within_a_property_comes_out(tmp_path: Path) -> None:
+    late = next(error for error in ERRORS if issubclass(error, AttributeError))
+    fits = KINDS["validated"]
+    fits.fit(fits.trainer())  # which imports, and keeps what is the same for all
+    work = fits.trainer()
+    found = of_properties(lambda: fits.fit(work))
+    assert len(found) > 50
+    for at in found:
+        work, bomb = fits.trainer(), Bomb(at, late)
+        assert bomb(lambda work=work: fits.fit(work)), bomb.where  # type: ignore[misc]
 
 
 @pytest.mark.slow

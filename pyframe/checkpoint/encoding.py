@@ -224,9 +224,9 @@ def is_made_anew(layer: Layer) -> bool:
     return layer.is_made_anew and all(map(is_made_anew, layer.sublayers.values()))
 
 
-def model_of(layer: Layer) -> Architecture | None:
+def model_of(layer: Any) -> Architecture | None:
     """Return the model that a layer is, if it is one and its graph is there."""
-    held = getattr(layer, "architecture", None)
+    held = layer.architecture if hasattr(type(layer), "architecture") else None
     return held if isinstance(held, Architecture) else None
 
 

@@ -284,7 +284,9 @@ class BatchNormGrad(Normalization):
     @property
     def is_still(self) -> bool:
         statistics = self.inputs[3]
-        return statistics is not None and getattr(statistics.node, "is_still", False)
+        return (
+            statistics is not None and isinstance(statistics.node, Op) and statistics.node.is_still
+        )
 
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:

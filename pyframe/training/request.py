@@ -304,7 +304,7 @@ def _check_accumulate(accumulate: int, optimizer: Any, ranks: int) -> int:
     why = ""
     if not optimizer.needs_gradients:
         why = "looks at the loss of a batch"
-    elif getattr(optimizer, "evaluates", False) or getattr(optimizer, "sharpness", None):
+    elif optimizer.evaluates or getattr(optimizer, "sharpness", None):
         why = "runs a batch several times in a step"
     if number > 1 and why:
         raise ArgumentError(
