@@ -117,7 +117,7 @@ def get(communicator: Any) -> Communicator:
     UnknownNameError
         If the name is not registered.
     ArgumentError
-        If it is none of these.
+        If it is none of these, or lacks the methods that ``shard_state`` takes.
 
     Examples
     --------
@@ -133,6 +133,12 @@ def get(communicator: Any) -> Communicator:
         raise ArgumentError(
             f"communicator={communicator!r:.80}; pass a name such as 'mpi', or an object of a "
             "class derived from pyframe.communicators.Communicator"
+        )
+    lacking = [name for name in ("parts", "all_gather") if not hasattr(type(made), name)]
+    if made.shard_state and lacking:
+        raise ArgumentError(
+            f"{type(made).__name__} has shard_state, but no method {' and no '.join(lacking)}; "
+            "write it, or set shard_state to False"
         )
     return made
 

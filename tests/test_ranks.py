@@ -670,6 +670,17 @@ def test_a_communicator_without_methods_says_so() -> None:
             call(Communicator())
 
 
+def test_a_communicator_that_cannot_share_the_state_is_refused() -> None:
+    class Half(Alone):
+        shard_state = True
+
+        def parts(self, optimizer: Any, spans: Any) -> Any:
+            raise AssertionError("not asked")
+
+    with pytest.raises(pf.ArgumentError, match="Half has shard_state, but no method all_gather"):
+        trainer_of(Half())
+
+
 def test_the_conformance_kit_finds_a_wrong_communicator() -> None:
     class Doubling(Alone):
         def all_reduce(self, array: Any) -> None:
