@@ -30,8 +30,9 @@ from pyframe.errors import (
 )
 from pyframe.graph.arrays import LazyRows
 from pyframe.graph.autodiff import Gradients, differentiate
-from pyframe.graph.node import Node, Parameter, Placeholder, State, Value
+from pyframe.graph.node import Node, Placeholder, Value
 from pyframe.graph.order import Graph, topological_order, with_collector_paused
+from pyframe.graph.parameter import Parameter, State
 from pyframe.graph.spec import Array, Spec
 from pyframe.native.building import building
 from pyframe.native.core import ffi, lib

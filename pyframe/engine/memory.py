@@ -13,8 +13,9 @@ from pyframe.engine.fusion import Group
 from pyframe.engine.numbering import Values
 from pyframe.engine.program import ARENA, BLOCK, LANE, NOWHERE, Request
 from pyframe.engine.tiling import Tile
-from pyframe.graph.node import Node, Parameter, Value
+from pyframe.graph.node import Node, Value
 from pyframe.graph.op import Op
+from pyframe.graph.parameter import Parameter
 from pyframe.graph.spec import Array
 from pyframe.graph.storage import ALIGNMENT
 from pyframe.native.core import lib

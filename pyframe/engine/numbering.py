@@ -10,8 +10,9 @@ import numpy as np
 
 from pyframe.engine.fusion import Key, Rewritten, Specs, given_specs
 from pyframe.engine.program import NOWHERE, Request
-from pyframe.graph.node import Constant, Leaf, Node, Parameter, Placeholder, State, Value
+from pyframe.graph.node import Constant, Leaf, Node, Placeholder, Value
 from pyframe.graph.op import Op
+from pyframe.graph.parameter import Parameter, State
 from pyframe.graph.spec import Array, Spec, known_shape
 
 

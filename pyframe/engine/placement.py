@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pyframe.errors import ResourceError, raise_if_signalled
-from pyframe.graph.node import Parameter, Place, settle
+from pyframe.graph.parameter import Parameter, Place, settle
 from pyframe.graph.spec import Array, known_shape
 from pyframe.graph.storage import ALIGNMENT, Segment, Storage
 from pyframe.native.building import building

@@ -14,7 +14,8 @@ import numpy as np
 
 from pyframe.engine.fusion import Key
 from pyframe.errors import ResourceError, raise_if_signalled
-from pyframe.graph.node import Node, Parameter, Placeholder, Value
+from pyframe.graph.node import Node, Placeholder, Value
+from pyframe.graph.parameter import Parameter
 from pyframe.graph.spec import Array, Spec, known_shape
 from pyframe.native.core import ffi, lib
 from pyframe.native.guards import Guard

@@ -15,7 +15,8 @@ from pyframe.engine.placement import Span, spans
 from pyframe.engine.program import COPY_KERNEL, Context, FlatCall, Request, Rows
 from pyframe.engine.sharing import Share, gather, reduction, share_call
 from pyframe.errors import AnomalyError, ArgumentError, SlotError, raise_if_signalled
-from pyframe.graph.node import Node, Parameter, State, Value
+from pyframe.graph.node import Node, Value
+from pyframe.graph.parameter import Parameter, State
 from pyframe.graph.spec import Array, known_shape
 from pyframe.graph.storage import Storage
 from pyframe.native.core import empty_aligned, ffi, lib

@@ -16,9 +16,10 @@ from pyframe.engine.lowering import infer
 from pyframe.engine.program import Request, Rows
 from pyframe.engine.state import Tables, TrainState
 from pyframe.graph.autodiff import SUM_OP, Gradients
-from pyframe.graph.node import Node, Parameter
+from pyframe.graph.node import Node
 from pyframe.graph.op import Op
 from pyframe.graph.order import topological_order
+from pyframe.graph.parameter import Parameter
 from pyframe.graph.spec import known_shape
 
 LEAST_ELEMENTS = 1 << 14  # a smaller table is updated as a whole, with its neighbours

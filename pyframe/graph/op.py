@@ -22,7 +22,8 @@ from pyframe.errors import (
     ShapeError,
     raise_if_signalled,
 )
-from pyframe.graph.node import Node, State, Value
+from pyframe.graph.node import Leaf, Node, Value
+from pyframe.graph.parameter import State
 from pyframe.graph.spec import FLOAT64, INT64, Array, Shape, Spec, describe
 from pyframe.native.core import MAX_NDIM
 
@@ -132,6 +133,7 @@ class Op(Node):
     ('relu', 'relu', True)
     """
 
+    states: tuple[State, ...]
     rectifies: ClassVar[bool] = False
     listed_in: ClassVar[str] = ""
     aliases: ClassVar[tuple[str, ...]] = ()
@@ -171,7 +173,7 @@ class Op(Node):
         self,
         *inputs: Any,
         name: str | None = None,
-        states: Sequence[State] = (),
+        states: Sequence[Leaf] = (),
         **attributes: Any,
     ) -> None:
         self.attrs: dict[str, Any] = attributes

@@ -14,7 +14,8 @@ import numpy as np
 
 import pyframe
 from pyframe.errors import UnusedParameterWarning
-from pyframe.graph.node import Node, Parameter, Placeholder
+from pyframe.graph.node import Node, Placeholder
+from pyframe.graph.parameter import Parameter
 from pyframe.graph.spec import FLOAT64, Array, describe
 from pyframe.layers import Layer
 from pyframe.native.threads import num_threads

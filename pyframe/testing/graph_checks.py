@@ -19,9 +19,10 @@ import pyframe
 from pyframe.engine.fusion import FUSIONS
 from pyframe.engine.plan import Plan, compile
 from pyframe.errors import UnusedParameterWarning
-from pyframe.graph.node import Constant, Node, Parameter, Placeholder, State, Value
+from pyframe.graph.node import Constant, Node, Placeholder, Value
 from pyframe.graph.op import Op
 from pyframe.graph.order import topological_order
+from pyframe.graph.parameter import Parameter, State
 from pyframe.graph.spec import INT64, Array
 from pyframe.native import core
 from pyframe.testing.graphs import (

@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pyframe.errors import PyframeError
-from pyframe.graph.node import Constant, Node, Parameter, Placeholder, State, Value
+from pyframe.graph.node import Constant, Node, Placeholder, Value
 from pyframe.graph.op import Op
+from pyframe.graph.parameter import Parameter, State
 from pyframe.graph.spec import INT64, Array, Shape, Spec, known_shape
 from pyframe.native.core import MAX_NDIM
 from pyframe.plugins.registry import ops

@@ -22,8 +22,9 @@ from pyframe.errors import (
     check_number,
     raise_if_signalled,
 )
-from pyframe.graph.node import Node, Parameter, Placeholder, Value
+from pyframe.graph.node import Node, Placeholder, Value
 from pyframe.graph.order import topological_order
+from pyframe.graph.parameter import Parameter
 from pyframe.graph.spec import INT64, Array, describe
 from pyframe.layers.base import unused_name
 from pyframe.model import Model

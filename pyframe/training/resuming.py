@@ -31,7 +31,7 @@ from pyframe.errors import (
     check_integer,
     raise_if_signalled,
 )
-from pyframe.graph.node import Parameter
+from pyframe.graph.parameter import Parameter
 from pyframe.graph.spec import Array
 from pyframe.plugins.registry import folded, registries
 from pyframe.schedules import Schedule
