@@ -133,7 +133,6 @@ class Op(Node):
     ('relu', 'relu', True)
     """
 
-    states: tuple[State, ...]
     rectifies: ClassVar[bool] = False
     listed_in: ClassVar[str] = ""
     aliases: ClassVar[tuple[str, ...]] = ()
@@ -394,7 +393,7 @@ class Op(Node):
     @property
     def is_still(self) -> bool:
         """Whether training leaves its states as they are, so that it runs as it does otherwise."""
-        return bool(self.states) and all(state.frozen for state in self.states)
+        return bool(self.states) and all(isinstance(s, State) and s.frozen for s in self.states)
 
     @property
     def random_source(self) -> Node:

@@ -25,15 +25,15 @@ from pyframe.graph.order import topological_order
 from pyframe.graph.parameter import Parameter, State
 from pyframe.graph.spec import INT64, Array
 from pyframe.native import core
+from pyframe.testing.graph_drawing import draw_graph
+from pyframe.testing.graph_shrinking import smaller
 from pyframe.testing.graphs import (
     Built,
     RandomGraph,
     build,
     code_of,
-    draw_graph,
     feed_arrays,
     reference_outputs,
-    smaller,
 )
 from pyframe.testing.subject import ConformanceError
 
