@@ -434,8 +434,9 @@ def with_feeds(graph: RandomGraph, rng: np.random.Generator) -> RandomGraph:
     labels = [s.array for s in graph.steps if s.array is not None and s.array.dtype == INT64]
     for _ in range(6):
         old, new = int(rng.choice(extents)), int(rng.choice(EXTENTS))
-        # With labels, the number of rows may change, but there cannot be fewer classes.
-        if any(old not in a.shape or (new and a.max(initial=0) >= new) for a in labels):
+        # With labels, the number of rows may change, but there cannot be fewer classes; and where
+        # there was no label, there need not be a class for one.
+        if any(old not in a.shape or not old or (new and a.max(initial=0) >= new) for a in labels):
             continue
         changed = replace(graph, feeds=({}, {old: new}, {}))
         if all_values(changed, 1) is not None:
