@@ -521,23 +521,29 @@ class Engine:
         }
         own = self.named(snapshot)
         fits = {k: a for k, a in kept.items() if k in own and a.shape == own[k].shape}
-        self.named(snapshot, {k: a for k, a in fits.items() if same or k not in numbers})
+        self.set_named(snapshot, {k: a for k, a in fits.items() if same or k not in numbers})
         snapshot.arrays[-1][...] = other.state.skipped
         return Snapshot(snapshot.arrays, other.state.step)
 
-    def named(self, snapshot: Snapshot, values: Mapping[str, Array] = {}) -> dict[str, Array]:
-        """Return the arrays of a snapshot by name, with some values written there; see `views`.
+    def named(self, snapshot: Snapshot) -> dict[str, Array]:
+        """Return the arrays of a snapshot by name; see `views`.
 
-        They are parts of the snapshot, unless ranks have shares of the state: then of all of it.
+        They are parts of the snapshot; slots that ranks have shares of are copies of the whole.
         """
-        leaves = [*self.parameters, *self.states]
-        names = {p: self.graph.names.get(p, p.label()) for p in leaves}
+        return self._by_name(whole(self.state, snapshot.arrays))
+
+    def set_named(self, snapshot: Snapshot, values: Mapping[str, Array]) -> None:
+        """Write values into a snapshot, by the names that `named` gives."""
         arrays = whole(self.state, snapshot.arrays)
-        named = views(self.state, arrays, names)
+        named = self._by_name(arrays)
         for key, value in values.items():
             named[key][...] = value
         cut(self.state, arrays, snapshot.arrays)
-        return named
+
+    def _by_name(self, arrays: Sequence[Array]) -> dict[str, Array]:
+        leaves = [*self.parameters, *self.states]
+        names = {p: self.graph.names.get(p, p.label()) for p in leaves}
+        return views(self.state, arrays, names)
 
 
 def _check_rows(arrays: Mapping[str, Array]) -> None:

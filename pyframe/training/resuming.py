@@ -496,7 +496,7 @@ def read(
                     f"{source} is of another model or optimizer: it has {kind} for {key!r}, and "
                     f"here {here} is needed"
                 )
-        plan.engine.named(snapshot, found)
+        plan.engine.set_named(snapshot, found)
         skipped = record.get("skipped_steps", 0)  # a file of an older release has none
         most = record["step"]
         snapshot.arrays[-1][0] = check_integer("skipped_steps", skipped, at_least=0, at_most=most)
