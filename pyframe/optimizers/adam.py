@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from pyframe.errors import ArgumentError, check_flag, check_number, raise_if_signalled
-from pyframe.optimizers.base import Call, Optimizer
+from pyframe.errors import check_flag, check_number
+from pyframe.optimizers.base import Call, Optimizer, check_pair
 
 # What `rule` is in the kernel.
 ADAM, NADAM, RADAM, ADAMAX = range(4)
@@ -33,20 +33,15 @@ class Moments(Optimizer):
     rule: ClassVar[int] = ADAM
 
     def check_options(self, options: dict[str, Any]) -> dict[str, Any]:
-        result = dict(options)
-        result["betas"] = check_betas(options["betas"])
-        result["epsilon"] = check_number("epsilon", options["epsilon"], above=0)
-        result["weight_decay"] = check_number("weight_decay", options["weight_decay"], at_least=0)
+        result = check_means(options)
         for flag in ("epsilon_hat", "decoupled_weight_decay", "amsgrad", "lazy"):
             if flag in options:
                 result[flag] = check_flag(flag, options[flag])
         return result
 
     def lower_attributes(self, group: str) -> Mapping[str, Any]:
-        options = self.for_group(group)
-        beta1, beta2 = options["betas"]
         neutral = {"momentum_decay": 0.0, "epsilon_hat": 0, "decoupled_weight_decay": 0}
-        return {**neutral, **options, "beta1": beta1, "beta2": beta2, "rule": self.rule}
+        return {**neutral, **with_betas(self.for_group(group)), "rule": self.rule}
 
     def calls(self, group: str) -> list[Call]:
         return [
@@ -64,15 +59,27 @@ class Moments(Optimizer):
 
 def check_betas(given: Any) -> list[float]:
     """Return two factors of running means, each in [0, 1), or raise `ArgumentError`."""
-    try:
-        beta1, beta2 = given
-    except (TypeError, ValueError) as error:
-        raise_if_signalled(error)
-        raise ArgumentError(f"betas is {given!r}; it must be two numbers") from error
+    beta1, beta2 = check_pair("betas", given)
     return [
         check_number("beta1", beta1, at_least=0, below=1),
         check_number("beta2", beta2, at_least=0, below=1),
     ]
+
+
+def check_means(options: dict[str, Any]) -> dict[str, Any]:
+    """Return options, those checked that all with two running means have."""
+    return {
+        **options,
+        "betas": check_betas(options["betas"]),
+        "epsilon": check_number("epsilon", options["epsilon"], above=0),
+        "weight_decay": check_number("weight_decay", options["weight_decay"], at_least=0),
+    }
+
+
+def with_betas(options: dict[str, Any]) -> dict[str, Any]:
+    """Return options, each of `betas` by its own name too, as kernels have them."""
+    beta1, beta2 = options["betas"]
+    return {**options, "beta1": beta1, "beta2": beta2}
 
 
 class Adam(Moments):

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pyframe.errors import check_number
-from pyframe.optimizers.adam import check_betas
+from pyframe.optimizers.adam import check_means, with_betas
 from pyframe.optimizers.base import Call, Optimizer
 
 
@@ -88,16 +87,10 @@ class ScheduleFreeAdamW(Optimizer):
         )
 
     def check_options(self, options: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "betas": check_betas(options["betas"]),
-            "epsilon": check_number("epsilon", options["epsilon"], above=0),
-            "weight_decay": check_number("weight_decay", options["weight_decay"], at_least=0),
-        }
+        return check_means(options)
 
     def lower_attributes(self, group: str) -> Mapping[str, Any]:
-        options = self.for_group(group)
-        beta1, beta2 = options["betas"]
-        return {**options, "beta1": beta1, "beta2": beta2}
+        return with_betas(self.for_group(group))
 
     def proposals(self, group: str) -> list[Call]:
         attributes = self.pack_attributes(group)
