@@ -215,7 +215,7 @@ class Engine:
     # ---- what may change without it ----
 
     def _watch_changes(self) -> None:
-        """Have the next step look whether what was lowered is still what is wanted."""
+        """Make the next step check whether what was lowered is still what is wanted."""
         self._read_once = self._read_now()
         forget = weakref.WeakMethod(self._forget_step)
         if hasattr(self.optimizer, "on_change"):
@@ -228,7 +228,7 @@ class Engine:
         self.step_launcher = None  # so that the next step goes by `require_optimizer`
 
     def _read_now(self) -> dict[str, Any]:
-        """Return what can be changed without the plan, and is lowered once and for all."""
+        """Return the settings that users can change at any time, but that are lowered only once."""
         settings = getattr(self.optimizer, "settings", None)
         return {
             "trainable": [p.trainable for p in self.parameters],
@@ -239,7 +239,7 @@ class Engine:
         }
 
     def change(self) -> str:
-        """Return what was changed since it was lowered once and for all; empty: nothing."""
+        """Say which of those settings has changed since it was lowered; empty if none has."""
         now, then = self._read_now(), self._read_once
         if now == then:
             return ""
@@ -471,7 +471,7 @@ class Engine:
             return self.held_snapshot()
 
     def held_snapshot(self) -> Snapshot:
-        """Return a `snapshot` for somebody who keeps updates out already."""
+        """Return a `snapshot`; the caller keeps updates out already."""
         return Snapshot([a.copy() for a in self.state.all_arrays()], self.state.step)
 
     def restore(self, snapshot: Snapshot, also: Iterable[object] = ()) -> None:
@@ -489,8 +489,8 @@ class Engine:
     ) -> tuple[Iterator[object], Any]:
         """Return what goes back to a snapshot when it is exhausted, and the locks, to be released.
 
-        Exceptions from signal handlers come between two calls, so what must not be torn apart is
-        one call, and Python code is nowhere in it.
+        A signal handler may raise an exception between any two calls, so what must not be torn
+        apart is a single call, without Python code in it.
         """
         if not isinstance(snapshot, Snapshot):
             raise ArgumentError(f"{snapshot!r:.80} is no snapshot; pass what plan.snapshot() gave")
@@ -510,7 +510,7 @@ class Engine:
         self.restore(self.taken_over(other))
 
     def taken_over(self, other: Engine) -> Snapshot:
-        """Return what `take_over` goes back to; whoever asks keeps updates out."""
+        """Return the snapshot that `take_over` restores; the caller keeps updates out."""
         snapshot = self.held_snapshot()
         if self.optimizer is not other.optimizer:
             return snapshot

@@ -226,9 +226,9 @@ class Memory:
     def _plan_group(self, group: Group, position: int) -> None:
         """Place what the members of a group write.
 
-        A value that only the group needs exists as one block of scratch memory. The others that
-        die here keep their memory to the end of the group: as blocks go, the first member is
-        still reading when the last one has begun to write.
+        A value that only the group needs exists as one block of scratch memory. The others that die
+        here keep their memory to the end of the group: it runs block by block, so its first member
+        still reads when its last one has begun to write.
         """
         values, scratch = self.values, Scratch()
         members = [values.operands[node] for node in group.nodes]

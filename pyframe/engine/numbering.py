@@ -70,7 +70,7 @@ class Values:
         return len(self.specs) - 1
 
     def name(self, key: Key, value: int) -> None:
-        """Say which value of the graph it is that a new one stands for."""
+        """Say which value of the graph a new one stands for."""
         self.ids[key] = self.roots[value] = value
 
     def place_of_array(self, array: Array) -> tuple[int, int]:

@@ -91,7 +91,7 @@ def spans(
 ) -> list[Span]:
     """Return the stretches that cover exactly these parameters (with the padding between).
 
-    Layerwise there is one for each parameter; otherwise there is for those that are to be alone.
+    With `layerwise` each parameter has one of its own; otherwise those in `alone` have.
     """
     result: list[Span] = []
     before: Parameter | None = None

@@ -30,7 +30,7 @@ COPY_KERNEL = "copy"  # moves a gradient to its segment, and states to and from 
 
 
 class Rows(NamedTuple):
-    """Rows of a table: `sums` (n, d), those that are not 0 to be used, and their n numbers."""
+    """Rows of a table: `sums` (n, d), used where they are not 0, and their n numbers."""
 
     sums: Any  # a Value, or an array: all rows of a table
     numbers: Sequence[Any]

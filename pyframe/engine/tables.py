@@ -2,8 +2,8 @@
 
 The gradient of a look-up is 0 in all rows that were not used. `Op.by_rows` gives the others, and
 where the optimizer leaves what has a gradient of 0 as it is, nothing else has to be touched: a step
-takes time for the rows used, and the table has the same bits as if it took time for all. A lazy
-optimizer leaves it by decision: then a gradient that is whole is looked through for such rows.
+takes time for the rows used alone, and the table gets the same bits as if all were updated. A lazy
+optimizer leaves such rows by its own decision: then a whole gradient is searched for them.
 """
 
 from __future__ import annotations

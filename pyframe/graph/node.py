@@ -182,7 +182,7 @@ class Value:
     def __getitem__(self, index: Any) -> Value:
         """Return a part of the array, indexed as in NumPy; see `pyframe.Slice`.
 
-        A single whole number is not taken: of a node it picks an output.
+        A single whole number is refused, since on a node it picks an output.
         """
         if isinstance(index, int | np.integer):
             raise TypeError(
@@ -239,7 +239,7 @@ class Node(Value):
 
     op: ClassVar[str] = ""  # the name in the registry; "" for what is not registered
     output_count: ClassVar[int] = 1
-    # What a constructor keeps that belongs to this one node: there is no other like it.
+    # What a constructor keeps that belongs to this node alone: `on` makes no other like it.
     keeps: ClassVar[tuple[str, ...]] = ()
     sole_writer: ClassVar[bool] = False  # of its states: no other such node of a graph has them
     index = 0
@@ -250,7 +250,7 @@ class Node(Value):
 
     @property
     def node(self) -> Node:
-        """The node itself, which it does not keep: it would wait for the cyclic collector."""
+        """The node itself; with a reference to itself it would wait for the cyclic collector."""
         return self
 
     def __init__(

@@ -326,8 +326,8 @@ class Op(Node):
     ) -> int:
         """Return the number of arithmetic operations, for the profiler.
 
-        A multiply-add counts as two. An op that is not a matrix product counts, by default, one for
-        each element of its largest operand, be it a comparison or an exponential.
+        A multiply-add counts as two. By default an op counts one for each element of its largest
+        operand, whether that takes a comparison or an exponential.
 
         Parameters
         ----------

@@ -96,7 +96,7 @@ def _check_prefixes(thing: Any, known: set[str], distribution: str) -> None:
 
 
 def _call(name: str, hook: Callable[[], Any], distribution: str) -> Any:
-    """Return what a register hook does; one that wants to end the process raises an error."""
+    """Return what a register hook returns; one that wants to end the process raises an error."""
     try:
         return hook()
     except SystemExit as error:
