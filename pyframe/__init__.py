@@ -20,8 +20,9 @@ from pyframe import attributes, errors, ops, plugins
 from pyframe._version import __version__
 from pyframe.engine.plan import Plan, compile
 from pyframe.errors import *  # noqa: F403
-from pyframe.graph.node import Constant, Node, Parameter, Placeholder, State, Value
+from pyframe.graph.node import Constant, Node, Placeholder, Value
 from pyframe.graph.op import Case, Op, Rows
+from pyframe.graph.parameter import Parameter, State
 from pyframe.hookspecs import hookimpl
 from pyframe.native.threads import get_num_threads, num_threads, set_num_threads
 

@@ -19,9 +19,10 @@ ROOMS = (
         "native.launcher",
         "native.threads",
     ),
-    ("plugins.discovery", "plugins.catalogue", "plugins.registry", "plugins.loading", "plugins"),
+    ("plugins.discovery", "plugins.catalogue", "plugins.registry"),
+    ("plugins.hooks", "plugins.loading", "plugins"),
     ("attributes", "graph.arrays", "graph.spec", "graph.storage", "graph.stepwise"),
-    ("graph.node", "graph.op"),
+    ("graph.node", "graph.parameter", "graph.op"),
     ("graph.composite", "graph.order", "graph.autodiff"),
     ("ops",),
     ("engine.placement", "engine.fusion", "engine.program", "engine.sharing"),
@@ -286,7 +287,7 @@ def _reached_for(node: ast.Attribute | ast.Subscript | ast.Call) -> tuple[str, s
         if isinstance(table, ast.Attribute) and table.attr == "__dict__":
             return ast.unparse(table.value), _text(key)
         return "", ""
-    if ast.unparse(node.func) in ("getattr", "setattr", "hasattr", "delattr", "_set"):
+    if ast.unparse(node.func) in ("getattr", "setattr", "hasattr", "delattr", "set_slot"):
         return ast.unparse(node.args[0]), _text(node.args[1])
     return "", ""
 

@@ -25,7 +25,8 @@ from pyframe.callbacks import EarlyStopping, ModelCheckpoint
 from pyframe.engine.engine import Engine
 from pyframe.engine.plan import Plan
 from pyframe.graph import storage
-from pyframe.graph.node import Node, Parameter
+from pyframe.graph.node import Node
+from pyframe.graph.parameter import Parameter
 from pyframe.layers import Dense, Dropout
 from pyframe.plugins.registry import registries
 from pyframe.testing.subject import Subject, all_cases

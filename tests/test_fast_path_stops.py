@@ -1,5 +1,6 @@
 """Steps that are not checked again: what stops them on the way, and other threads."""
 
+import contextlib
 import gc
 import signal
 import threading
@@ -10,10 +11,7 @@ import pytest
 from quick_net import Net, touchy_plan
 
 import pyframe as pf
-from pyframe.errors import (
-    BusyError,
-    ValueReusedError,
-)
+from pyframe.errors import BusyError, ValueReusedError
 
 pytestmark = pytest.mark.sanitize
 
@@ -136,6 +134,25 @@ def test_an_anomaly_is_named_and_its_values_can_be_looked_at():
     assert plan.step({x: np.ones(2, np.float32)}) == 1.0
 
 
+class Stop(BaseException):
+    """What the signal of a timer raises."""
+
+
+@contextlib.contextmanager
+def timer_stops():
+    """Raise `Stop` whenever the timer of this process runs out, until the end of the block."""
+
+    def stop(number, frame):
+        raise Stop
+
+    old = signal.signal(signal.SIGALRM, stop)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+
+
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer signal")
 def test_interrupts_lose_no_step_and_count_none_twice():
     w = pf.Parameter(np.zeros(1), name="w", dtype="float64")
@@ -145,14 +162,7 @@ def test_interrupts_lose_no_step_and_count_none_twice():
         plan.step({})
     several = (time.perf_counter() - start) / 10  # seconds of five steps, as this machine has them
 
-    class Stop(BaseException):
-        pass
-
-    def stop(number, frame):
-        raise Stop
-
-    old = signal.signal(signal.SIGALRM, stop)
-    try:
+    with timer_stops():
         for i in range(300):
             try:
                 signal.setitimer(signal.ITIMER_REAL, several * (1 + i % 7))
@@ -161,9 +171,6 @@ def test_interrupts_lose_no_step_and_count_none_twice():
             except Stop:
                 pass
             assert w.value.item() == -plan.step_count  # each step moves w by 1
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, old)
     assert plan.step_count > 300
 
 
@@ -173,14 +180,7 @@ def test_interrupts_leave_no_claim_behind(what):
     w = pf.Parameter(np.zeros(1), name="w")
     plan = pf.compile(pf.Sum(w), pf.optimizers.SGD(1.0))
 
-    class Stop(BaseException):
-        pass
-
-    def stop(number, frame):
-        raise Stop
-
-    old = signal.signal(signal.SIGALRM, stop)
-    try:
+    with timer_stops():
         for i in range(500):
             try:
                 signal.setitimer(signal.ITIMER_REAL, 1e-5 * (1 + i % 7))
@@ -189,9 +189,6 @@ def test_interrupts_leave_no_claim_behind(what):
                         pass
             except Stop:
                 pass
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, old)
     plan.step({})
     assert plan.step_count == 1
 

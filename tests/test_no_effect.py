@@ -55,7 +55,7 @@ def test_a_subclass_keeps_what_it_likes() -> None:
 def objects() -> dict[str, Any]:
     t = trainer()
     t.fit(X, Y, 1, verbose=0)
-    leaves = {"parameter": pf.Parameter(np.ones(3), name="w"), "state": pf.graph.node.State(0.0)}
+    leaves = {"parameter": pf.Parameter(np.ones(3), name="w"), "state": pf.State(0.0)}
     return {
         "trainer": t,
         "plan": t.plan,

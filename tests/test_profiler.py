@@ -84,7 +84,7 @@ def test_every_op_has_a_count() -> None:
                 )
                 for a in arrays
             ]
-            states = [pf.graph.node.State(s, name=f"s{i}") for i, s in enumerate(case.states)]
+            states = [pf.State(s, name=f"s{i}") for i, s in enumerate(case.states)]
             options = {"states": states} if states else {}
             node = op_class(*values, **case.attributes, **options)
             shapes = node.specs

@@ -22,16 +22,8 @@ from pyframe.graph.order import topological_order
 from pyframe.plugins.registry import ops
 from pyframe.testing import ConformanceError, check_graphs
 from pyframe.testing.graph_checks import check_graph, interpret
-from pyframe.testing.graphs import (
-    MAX_ELEMENTS,
-    RandomGraph,
-    Step,
-    all_values,
-    build,
-    code_of,
-    draw_graph,
-    op_names,
-)
+from pyframe.testing.graph_drawing import draw_graph, op_names
+from pyframe.testing.graphs import MAX_ELEMENTS, RandomGraph, Step, all_values, build, code_of
 
 pytestmark = [pytest.mark.sweep, pytest.mark.sanitize]
 

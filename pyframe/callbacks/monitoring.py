@@ -224,7 +224,7 @@ class EarlyStopping(Monitor):
             arrays = state["snapshot"]["arrays"]
             step = check_integer("step", state["snapshot"]["step"], at_least=0, at_most=2**48)
             self._snapshot = trainer.plan.snapshot()._replace(step=step)
-            trainer.plan.engine.named(self._snapshot, arrays)
+            trainer.plan.engine.set_named(self._snapshot, arrays)
 
     @staticmethod
     def _trained(trainer: FittingTrainer) -> list[Any]:

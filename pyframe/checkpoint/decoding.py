@@ -21,8 +21,9 @@ from pyframe.checkpoint.document import (
 from pyframe.checkpoint.encoding import new_op
 from pyframe.checkpoint.schema import check_held, check_model
 from pyframe.errors import ArgumentError, CheckpointError, raise_if_signalled
-from pyframe.graph.node import Constant, Node, Parameter, Placeholder, State, Value
+from pyframe.graph.node import Constant, Node, Placeholder, Value
 from pyframe.graph.op import Op
+from pyframe.graph.parameter import Parameter, State
 from pyframe.graph.spec import Array, Shape, Spec
 from pyframe.layers import Layer
 from pyframe.layers.base import mark

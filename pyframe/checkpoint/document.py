@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pyframe.errors import ArgumentError, CheckpointError, PyframeError, raise_if_signalled
-from pyframe.graph.node import Parameter, Placeholder, Value
+from pyframe.graph.node import Placeholder, Value
+from pyframe.graph.parameter import Parameter
 from pyframe.graph.spec import Array, Shape, Spec
 from pyframe.layers import Layer
 from pyframe.layers.base import unused_name

@@ -24,9 +24,10 @@ from pyframe.checkpoint.document import (
 )
 from pyframe.engine.placement import views
 from pyframe.errors import CheckpointError
-from pyframe.graph.node import Constant, Leaf, Node, Parameter, State
+from pyframe.graph.node import Constant, Leaf, Node
 from pyframe.graph.op import Op
 from pyframe.graph.order import Graph
+from pyframe.graph.parameter import Parameter, State
 from pyframe.graph.spec import Array, Spec
 from pyframe.layers import Layer
 from pyframe.layers.base import layer_of, outermost_layer_of

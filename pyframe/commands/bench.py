@@ -15,7 +15,8 @@ import numpy as np
 from pyframe import layers, optimizers
 from pyframe.commands.workloads import BATCH_NORM_EPSILON, MLP, WORKLOADS, ConvNet, Workload
 from pyframe.engine.profiler import Peaks, Profile, doubts, machine_peaks
-from pyframe.graph.node import Parameter, Placeholder
+from pyframe.graph.node import Placeholder
+from pyframe.graph.parameter import Parameter
 from pyframe.model import Model, Sequential
 from pyframe.native import core
 from pyframe.native.threads import get_num_threads, num_threads

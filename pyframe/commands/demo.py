@@ -14,7 +14,8 @@ from pyframe import datasets, layers, optimizers, plotting
 from pyframe.engine.plan import compile
 from pyframe.engine.printing import table
 from pyframe.errors import MissingExtraError, UnknownNameError, require_extra
-from pyframe.graph.node import Parameter, Placeholder
+from pyframe.graph.node import Placeholder
+from pyframe.graph.parameter import Parameter
 from pyframe.graph.spec import Array
 from pyframe.model import Sequential
 from pyframe.plugins.registry import ops

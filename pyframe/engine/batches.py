@@ -27,13 +27,13 @@ Feed = Mapping[Placeholder, Array]
 
 ENDLESS = 1 << 62  # batches: more than any epoch has
 RATES = 1024  # steps that the table of learning rates is made for
-# What is kept ready for batches of different shapes: beyond the few that the engine keeps itself,
-# so many shapes and so many bytes. To lower a graph takes longer than a step of most networks.
+# How many shapes of batches, and bytes, are kept ready beyond the few that the engine keeps itself:
+# lowering a graph takes longer than a step of most networks.
 MOST_SHAPES, MOST_BYTES = 64, 1 << 28
 
 
 BYTES_AT_ONCE = 1 << 26  # that the values of a prediction or evaluation may take
-FEW_BYTES = 1 << 18  # of inputs: no question of memory
+FEW_BYTES = 1 << 18  # of inputs: so few that memory is no concern
 ROWS_OF_TILES = 64
 
 
@@ -147,8 +147,8 @@ class BatchLoop(Loop):
     def _next_batch(self) -> bool:
         """Bind the next batch; return False if the epoch has no more.
 
-        Only then it is known that a part was the last one of its step: no batch is taken before the
-        one at hand has been used.
+        Only then is it known whether a part was the last one of its step: no batch is taken before
+        the one at hand has been used.
         """
         loop = self._loop
         if self._iterator is None:

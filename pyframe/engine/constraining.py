@@ -6,9 +6,10 @@ import numpy as np
 
 from pyframe.engine.program import COPY_KERNEL, FlatCall
 from pyframe.errors import DTypeError, GraphError, ShapeError
-from pyframe.graph.node import Constant, Parameter, Placeholder, Value
+from pyframe.graph.node import Constant, Placeholder, Value
 from pyframe.graph.op import Op
 from pyframe.graph.order import topological_order
+from pyframe.graph.parameter import Parameter
 from pyframe.graph.spec import Array, describe, known_shape
 from pyframe.native.core import empty_aligned
 

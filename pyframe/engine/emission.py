@@ -96,7 +96,7 @@ class Emission:
     ) -> None:
         """Write the instructions of nodes; of a group its head, and a member for each node.
 
-        Before the group of a number come some calls.
+        `between` has the calls that come before a group, by its number.
         """
         for number, group in enumerate(groups):
             self.write_calls(between.get(number, ()))
@@ -131,7 +131,7 @@ class Emission:
         )
 
     def _write_node(self, node: Node, tile: Tile | None = None, by_row: int = 0) -> None:
-        """Write the instruction of a node, of a member of a tile with what of it goes by rows."""
+        """Write the instruction of a node; of a tile's member, with what goes by rows."""
         inputs, outputs = self.values.operands[node]
         given = given_specs(node, self.specs)
         states = [self.values.ids[s, 0] for s in node.states]
@@ -236,7 +236,7 @@ class Emission:
         self._end_group(head, elements, block)
 
     def _write_rows(self, call: FlatCall) -> None:
-        """Write a call that is made of each of some rows: what it touches of a table is these."""
+        """Write a call that works on some rows of a table, and touches no others."""
         assert call.rows is not None
         inputs = [self._operand(v) for v in (call.rows.sums, *call.rows.numbers)]
         head = len(self.instructions)

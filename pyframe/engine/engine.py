@@ -30,8 +30,9 @@ from pyframe.errors import (
 )
 from pyframe.graph.arrays import LazyRows
 from pyframe.graph.autodiff import Gradients, differentiate
-from pyframe.graph.node import Node, Parameter, Placeholder, State, Value
+from pyframe.graph.node import Node, Placeholder, Value
 from pyframe.graph.order import Graph, topological_order, with_collector_paused
+from pyframe.graph.parameter import Parameter, State
 from pyframe.graph.spec import Array, Spec
 from pyframe.native.building import building
 from pyframe.native.core import ffi, lib
@@ -214,7 +215,7 @@ class Engine:
     # ---- what may change without it ----
 
     def _watch_changes(self) -> None:
-        """Have the next step look whether what was lowered is still what is wanted."""
+        """Make the next step check whether what was lowered is still what is wanted."""
         self._read_once = self._read_now()
         forget = weakref.WeakMethod(self._forget_step)
         if hasattr(self.optimizer, "on_change"):
@@ -227,7 +228,7 @@ class Engine:
         self.step_launcher = None  # so that the next step goes by `require_optimizer`
 
     def _read_now(self) -> dict[str, Any]:
-        """Return what can be changed without the plan, and is lowered once and for all."""
+        """Return the settings that users can change at any time, but that are lowered only once."""
         settings = getattr(self.optimizer, "settings", None)
         return {
             "trainable": [p.trainable for p in self.parameters],
@@ -238,7 +239,7 @@ class Engine:
         }
 
     def change(self) -> str:
-        """Return what was changed since it was lowered once and for all; empty: nothing."""
+        """Say which of those settings has changed since it was lowered; empty if none has."""
         now, then = self._read_now(), self._read_once
         if now == then:
             return ""
@@ -470,7 +471,7 @@ class Engine:
             return self.held_snapshot()
 
     def held_snapshot(self) -> Snapshot:
-        """Return a `snapshot` for somebody who keeps updates out already."""
+        """Return a `snapshot`; the caller keeps updates out already."""
         return Snapshot([a.copy() for a in self.state.all_arrays()], self.state.step)
 
     def restore(self, snapshot: Snapshot, also: Iterable[object] = ()) -> None:
@@ -488,8 +489,8 @@ class Engine:
     ) -> tuple[Iterator[object], Any]:
         """Return what goes back to a snapshot when it is exhausted, and the locks, to be released.
 
-        Exceptions from signal handlers come between two calls, so what must not be torn apart is
-        one call, and Python code is nowhere in it.
+        A signal handler may raise an exception between any two calls, so what must not be torn
+        apart is a single call, without Python code in it.
         """
         if not isinstance(snapshot, Snapshot):
             raise ArgumentError(f"{snapshot!r:.80} is no snapshot; pass what plan.snapshot() gave")
@@ -509,7 +510,7 @@ class Engine:
         self.restore(self.taken_over(other))
 
     def taken_over(self, other: Engine) -> Snapshot:
-        """Return what `take_over` goes back to; whoever asks keeps updates out."""
+        """Return the snapshot that `take_over` restores; the caller keeps updates out."""
         snapshot = self.held_snapshot()
         if self.optimizer is not other.optimizer:
             return snapshot
@@ -520,23 +521,29 @@ class Engine:
         }
         own = self.named(snapshot)
         fits = {k: a for k, a in kept.items() if k in own and a.shape == own[k].shape}
-        self.named(snapshot, {k: a for k, a in fits.items() if same or k not in numbers})
+        self.set_named(snapshot, {k: a for k, a in fits.items() if same or k not in numbers})
         snapshot.arrays[-1][...] = other.state.skipped
         return Snapshot(snapshot.arrays, other.state.step)
 
-    def named(self, snapshot: Snapshot, values: Mapping[str, Array] = {}) -> dict[str, Array]:
-        """Return the arrays of a snapshot by name, with some values written there; see `views`.
+    def named(self, snapshot: Snapshot) -> dict[str, Array]:
+        """Return the arrays of a snapshot by name; see `views`.
 
-        They are parts of the snapshot, unless ranks have shares of the state: then of all of it.
+        They are parts of the snapshot; slots that ranks have shares of are copies of the whole.
         """
-        leaves = [*self.parameters, *self.states]
-        names = {p: self.graph.names.get(p, p.label()) for p in leaves}
+        return self._by_name(whole(self.state, snapshot.arrays))
+
+    def set_named(self, snapshot: Snapshot, values: Mapping[str, Array]) -> None:
+        """Write values into a snapshot, by the names that `named` gives."""
         arrays = whole(self.state, snapshot.arrays)
-        named = views(self.state, arrays, names)
+        named = self._by_name(arrays)
         for key, value in values.items():
             named[key][...] = value
         cut(self.state, arrays, snapshot.arrays)
-        return named
+
+    def _by_name(self, arrays: Sequence[Array]) -> dict[str, Array]:
+        leaves = [*self.parameters, *self.states]
+        names = {p: self.graph.names.get(p, p.label()) for p in leaves}
+        return views(self.state, arrays, names)
 
 
 def _check_rows(arrays: Mapping[str, Array]) -> None:

@@ -27,7 +27,7 @@ from pyframe.graph.spec import Array, convert, describe
 from pyframe.native.core import ffi, lib
 from pyframe.native.guards import already_trained, reading
 
-# The longest time that C stays away: Ctrl-C and the progress have to wait so long.
+# The longest time that C runs before it returns: Ctrl-C and the progress bar wait for it.
 SECONDS_PER_LOOK = 0.05
 
 DONE, PAUSED, BUSY, UNALIGNED = lib.PF_DONE, lib.PF_PAUSED, lib.PF_BUSY, lib.PF_UNALIGNED
@@ -112,7 +112,7 @@ def collect(context: Context, out: Any, single: bool) -> Any:
 def carry_on(
     status: int, context: Context, train: TrainState, seed: int, rate: float, training: bool
 ) -> None:
-    """Bring to its end a run that `Launcher` has begun and that has another status than `DONE`.
+    """Finish a run that a `Launcher` has begun, and whose status is not `DONE`.
 
     Raises
     ------
@@ -178,7 +178,7 @@ def handle(context: Context, status: int) -> None:
 
 
 def _run_again(context: Context) -> None:
-    """Run everything in front of the position once more, whatever it reads by now."""
+    """Run everything before the present instruction once more, on what it reads now."""
     position = lib.pf_context_position(context.pointer)
     lib.pf_context_seek(context.pointer, 0)
     while (status := lib.pf_context_run(context.pointer, position, -1.0)) != DONE:

@@ -12,7 +12,8 @@ from pyframe.engine.execution import drive
 from pyframe.engine.program import Context
 from pyframe.errors import GraphError, ValueReusedError
 from pyframe.graph.autodiff import Gradients
-from pyframe.graph.node import Node, Parameter, Placeholder, Value
+from pyframe.graph.node import Node, Placeholder, Value
+from pyframe.graph.parameter import Parameter
 from pyframe.graph.spec import Array, known_shape
 from pyframe.native.core import lib
 

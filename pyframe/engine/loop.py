@@ -35,8 +35,8 @@ STOPS = {None: 0, "epoch": lib.PF_LOOP_STOP_EPOCH, "step": lib.PF_LOOP_STOP_STEP
 class Tally:
     """How far a loop is: what C counts, together with each step that it takes.
 
-    It stays when the loop and its data are gone, and there is nothing to be kept up with it: so
-    whatever interrupts whatever, it says what has been done to the parameters.
+    It outlives the loop and its data, and C alone writes to it: so whatever was interrupted, it
+    says what has been done to the parameters.
     """
 
     def __init__(self, loop: Any, records: Array) -> None:
@@ -335,7 +335,7 @@ class Loop:
     # ---- running ----
 
     def seek(self, batch: int, sums: Array) -> None:
-        """Begin behind some batches of the first epoch, or behind all of it; before any `run`.
+        """Begin after some batches of the first epoch, or after all of them; call it before `run`.
 
         Parameters
         ----------
@@ -397,7 +397,7 @@ class Loop:
         self._rate_table[self._loop.steps_done :] = rate
 
     def _follow_optimizer(self) -> None:
-        """Have what was set as the optimizer's learning rate meanwhile count from here on."""
+        """From here on use the learning rate that the optimizer was given meanwhile."""
         done, first = self._loop.steps_done, int(self._loop.step_count[0])
         steps = np.arange(len(self._rate_table) - done, dtype=np.int64) + first
         self._rate_table[done:] = self._make_rates(steps)
@@ -408,7 +408,7 @@ class Loop:
         Parameters
         ----------
         seconds : float
-            The longest time to stay away, except that a kernel or an update is finished first.
+            How long to run, at most; a kernel or an update under way is finished first.
 
         Returns
         -------

@@ -13,8 +13,9 @@ from pyframe.engine.fusion import Group
 from pyframe.engine.numbering import Values
 from pyframe.engine.program import ARENA, BLOCK, LANE, NOWHERE, Request
 from pyframe.engine.tiling import Tile
-from pyframe.graph.node import Node, Parameter, Value
+from pyframe.graph.node import Node, Value
 from pyframe.graph.op import Op
+from pyframe.graph.parameter import Parameter
 from pyframe.graph.spec import Array
 from pyframe.graph.storage import ALIGNMENT
 from pyframe.native.core import lib
@@ -225,9 +226,9 @@ class Memory:
     def _plan_group(self, group: Group, position: int) -> None:
         """Place what the members of a group write.
 
-        A value that only the group needs exists as one block of scratch memory. The others that
-        die here keep their memory to the end of the group: as blocks go, the first member is
-        still reading when the last one has begun to write.
+        A value that only the group needs exists as one block of scratch memory. The others that die
+        here keep their memory to the end of the group: it runs block by block, so its first member
+        still reads when its last one has begun to write.
         """
         values, scratch = self.values, Scratch()
         members = [values.operands[node] for node in group.nodes]

@@ -10,8 +10,9 @@ import numpy as np
 
 from pyframe.engine.fusion import Key, Rewritten, Specs, given_specs
 from pyframe.engine.program import NOWHERE, Request
-from pyframe.graph.node import Constant, Leaf, Node, Parameter, Placeholder, State, Value
+from pyframe.graph.node import Constant, Leaf, Node, Placeholder, Value
 from pyframe.graph.op import Op
+from pyframe.graph.parameter import Parameter, State
 from pyframe.graph.spec import Array, Spec, known_shape
 
 
@@ -69,7 +70,7 @@ class Values:
         return len(self.specs) - 1
 
     def name(self, key: Key, value: int) -> None:
-        """Say which value of the graph it is that a new one stands for."""
+        """Say which value of the graph a new one stands for."""
         self.ids[key] = self.roots[value] = value
 
     def place_of_array(self, array: Array) -> tuple[int, int]:

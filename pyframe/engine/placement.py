@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pyframe.errors import ResourceError, raise_if_signalled
-from pyframe.graph.node import Parameter, Place, settle
+from pyframe.graph.parameter import Parameter, Place, settle
 from pyframe.graph.spec import Array, known_shape
 from pyframe.graph.storage import ALIGNMENT, Segment, Storage
 from pyframe.native.building import building
@@ -91,7 +91,7 @@ def spans(
 ) -> list[Span]:
     """Return the stretches that cover exactly these parameters (with the padding between).
 
-    Layerwise there is one for each parameter; otherwise there is for those that are to be alone.
+    With `layerwise` each parameter has one of its own; otherwise those in `alone` have.
     """
     result: list[Span] = []
     before: Parameter | None = None

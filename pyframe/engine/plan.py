@@ -27,8 +27,9 @@ from pyframe.errors import (
     raise_if_signalled,
 )
 from pyframe.graph.autodiff import Gradients
-from pyframe.graph.node import Node, Parameter, Placeholder, State, Value, plan_reference
+from pyframe.graph.node import Node, Placeholder, Value, plan_reference
 from pyframe.graph.order import Graph, with_collector_paused
+from pyframe.graph.parameter import Parameter, State
 from pyframe.graph.spec import Array, known_shape
 from pyframe.graph.storage import Segment
 from pyframe.native.core import lib

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from pyframe.engine.program import Program
-from pyframe.graph.node import Parameter
 from pyframe.graph.order import Graph
+from pyframe.graph.parameter import Parameter
 from pyframe.graph.spec import describe
 
 ROWS_SHOWN = 200  # at most; of a longer plan, the first and the last rows

@@ -14,7 +14,8 @@ import numpy as np
 
 from pyframe.engine.fusion import Key
 from pyframe.errors import ResourceError, raise_if_signalled
-from pyframe.graph.node import Node, Parameter, Placeholder, Value
+from pyframe.graph.node import Node, Placeholder, Value
+from pyframe.graph.parameter import Parameter
 from pyframe.graph.spec import Array, Spec, known_shape
 from pyframe.native.core import ffi, lib
 from pyframe.native.guards import Guard
@@ -29,7 +30,7 @@ COPY_KERNEL = "copy"  # moves a gradient to its segment, and states to and from 
 
 
 class Rows(NamedTuple):
-    """Rows of a table: `sums` (n, d), those that are not 0 to be used, and their n numbers."""
+    """Rows of a table: `sums` (n, d), used where they are not 0, and their n numbers."""
 
     sums: Any  # a Value, or an array: all rows of a table
     numbers: Sequence[Any]

@@ -5,9 +5,9 @@ that of the batch is sum(W_r g_r) / sum(W_r). Between the backward pass and the 
 instruction in Python puts it in the place of g_r, and losses and metrics of the batch in that of
 those of the part: from there on all ranks do the same, to the same bits.
 
-Of buckets, if the communicator wants them, the sum begins right behind what writes to them. By then
-no rank knows sum(W_r), but each the number of rows n: the sum is that of W_r g_r / n, and the end
-makes up for the rest.
+If the communicator asks for buckets, the sum of each begins as soon as it has been written. By then
+no rank knows sum(W_r), but each knows the number of rows n: the sum is that of W_r g_r / n, and
+`reduce` makes up for the rest.
 """
 
 from __future__ import annotations

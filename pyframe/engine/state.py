@@ -15,7 +15,8 @@ from pyframe.engine.placement import Span, spans
 from pyframe.engine.program import COPY_KERNEL, Context, FlatCall, Request, Rows
 from pyframe.engine.sharing import Share, gather, reduction, share_call
 from pyframe.errors import AnomalyError, ArgumentError, SlotError, raise_if_signalled
-from pyframe.graph.node import Node, Parameter, State, Value
+from pyframe.graph.node import Node, Value
+from pyframe.graph.parameter import Parameter, State
 from pyframe.graph.spec import Array, known_shape
 from pyframe.graph.storage import Storage
 from pyframe.native.core import empty_aligned, ffi, lib
@@ -57,8 +58,8 @@ def _undeclared(optimizer: str, name: object, declared: Sequence[str]) -> SlotEr
 class Slots(dict[str, Array]):
     """The arrays that an optimizer keeps for one span, by name.
 
-    What is in them may change, and which arrays they are may not: snapshots, files and what an
-    interrupted update is undone with know these.
+    Their contents may change, but no other arrays may take their places: snapshots, files, and what
+    undoes an interrupted update refer to these.
     """
 
     def __init__(self, optimizer: str, arrays: Mapping[str, Array]) -> None:
@@ -95,8 +96,8 @@ class Tables(NamedTuple):
     whole : dict of Parameter to str
         Those that are updated as a whole, and why.
     lazy : frozenset of Parameter
-        Those of whatever size, each a span of its own, of which an update leaves the rows whose
-        gradient is 0 although it would change them.
+        Those, of any size and each a span of its own, whose rows with a gradient of 0 are left as
+        they are although an update would change them.
     """
 
     by_rows: dict[Parameter, Rows]
@@ -112,7 +113,7 @@ class Average:
     Attributes
     ----------
     count : int
-        How many steps are in it; below 0, how many more are not to be.
+        How many steps are in it; below 0, how many more are to be left out.
     """
 
     def __init__(self, decay: float | None, storages: Sequence[Storage]) -> None:
@@ -242,7 +243,7 @@ class TrainState:
 
     @cached_property
     def parts(self) -> list[slice]:
-        """What of each span is updated in this process, which has slots for that."""
+        """The part of each span that this process updates, and has slots for."""
         if self.ranks is None:
             return [slice(0, span.stop - span.start) for span in self.spans]
         parts: list[slice] = self.ranks.parts(self.optimizer, self.spans)
@@ -348,7 +349,7 @@ class TrainState:
                 request.parameter_arrays[parameter] = _part(candidate, parameter)
         if optimizer.proposes:
             request.before += self._calls(optimizer.proposals, operands)
-            if not optimizer.needs_gradients:  # a search takes what it has tried, as it is
+            if not optimizer.needs_gradients:  # a search keeps what it has tried, as it is
                 request.before += self._constraint_calls(request.parameter_arrays)
         elif ascent:
             for names in operands:

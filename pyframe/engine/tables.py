@@ -2,8 +2,8 @@
 
 The gradient of a look-up is 0 in all rows that were not used. `Op.by_rows` gives the others, and
 where the optimizer leaves what has a gradient of 0 as it is, nothing else has to be touched: a step
-takes time for the rows used, and the table has the same bits as if it took time for all. A lazy
-optimizer leaves it by decision: then a gradient that is whole is looked through for such rows.
+takes time for the rows used alone, and the table gets the same bits as if all were updated. A lazy
+optimizer leaves such rows by its own decision: then a whole gradient is searched for them.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from pyframe.engine.lowering import infer
 from pyframe.engine.program import Request, Rows
 from pyframe.engine.state import Tables, TrainState
 from pyframe.graph.autodiff import SUM_OP, Gradients
-from pyframe.graph.node import Node, Parameter
+from pyframe.graph.node import Node
 from pyframe.graph.op import Op
 from pyframe.graph.order import topological_order
+from pyframe.graph.parameter import Parameter
 from pyframe.graph.spec import known_shape
 
 LEAST_ELEMENTS = 1 << 14  # a smaller table is updated as a whole, with its neighbours

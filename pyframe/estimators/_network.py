@@ -27,7 +27,6 @@ from pyframe.callbacks import get as get_callback
 from pyframe.checkpoint.arguments import Lost, require
 from pyframe.data.held_out import held_out
 from pyframe.errors import check_integer, warn
-from pyframe.estimators._convergence import Convergence
 from pyframe.estimators._files import Filed
 from pyframe.estimators._reach import Reaching
 from pyframe.estimators._scaling import Scaling
@@ -43,6 +42,7 @@ from pyframe.training.trainer import Trainer
 ROWS_OF_PRIOR = 150  # that the weight decay of a classifier counts as much as
 AUTO_BATCH = 32
 ROWS_AT_ONCE = 4096  # of a prediction: it bounds the memory, also for sparse input
+LEARNED = 0.99  # of the first loss: below it something was learned
 FLOATS = (np.float64, np.float32)
 
 
@@ -60,6 +60,42 @@ def is_named(loss: Any, name: str) -> bool:
 def is_text(value: Any, text: str) -> bool:
     """Return whether a parameter, which may be anything as yet, is a text."""
     return isinstance(value, str) and value == text
+
+
+class Convergence(Callback):
+    """Stops a fit whose loss has fallen by no more than `tol` in each of some epochs.
+
+    Of numbers, whose loss has a unit, `tol` is a part of the loss. With `restores` the fit ends
+    where the loss was least: steps of a great rate end anywhere.
+    """
+
+    def __init__(self, tol: float, patience: int, relative: bool, restores: bool) -> None:
+        self.tol, self.patience, self.relative, self.restores = tol, patience, relative, restores
+
+    def on_fit_start(self, trainer: Any) -> None:
+        self.best, self.waited = np.inf, 0
+        self.first: float | None = None
+        self.snapshot: Any = None
+
+    def on_epoch_end(self, trainer: Any, epoch: int, logs: Mapping[str, Any]) -> None:
+        loss = logs["loss"]
+        least = self.tol * min(abs(self.best), 1e300) if self.relative else self.tol
+        self.waited = self.waited + 1 if loss > self.best - least else 0
+        if loss < self.best:
+            self.best = loss
+            self.snapshot = trainer.plan.snapshot() if self.restores else None
+        self.first = loss if self.first is None else self.first
+        if self.waited >= self.patience:
+            trainer.stop_training = True
+
+    def has_learned(self) -> bool:
+        """Return whether the loss, of numbers, has fallen at all worth mentioning."""
+        return not self.relative or self.first is None or self.best < LEARNED * self.first
+
+    def on_fit_end(self, trainer: Any, history: Any) -> None:
+        if self.snapshot is not None:
+            trainer.plan.restore(self.snapshot)
+        self.snapshot = None
 
 
 class NetworkEstimator(Filed, Reaching):

@@ -9,24 +9,15 @@ from __future__ import annotations
 
 import copy
 import itertools
-import math
 import threading
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain, repeat
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from pyframe.errors import (
-    ArgumentError,
-    DTypeError,
-    GraphError,
-    ShapeError,
-    check_flag,
-)
+from pyframe.errors import DTypeError, GraphError
 from pyframe.graph import stepwise
 from pyframe.graph.spec import (
     FLOAT32,
@@ -37,13 +28,8 @@ from pyframe.graph.spec import (
     Spec,
     check_shape,
     convert,
-    describe,
-    float_dtype,
-    known_shape,
     value_dtype,
 )
-from pyframe.graph.storage import Storage
-from pyframe.native.building import building
 from pyframe.strict import Strict
 
 # What the operators of `Value` build; the arithmetic ops enter themselves here.
@@ -196,7 +182,7 @@ class Value:
     def __getitem__(self, index: Any) -> Value:
         """Return a part of the array, indexed as in NumPy; see `pyframe.Slice`.
 
-        A single whole number is not taken: of a node it picks an output.
+        A single whole number is refused, since on a node it picks an output.
         """
         if isinstance(index, int | np.integer):
             raise TypeError(
@@ -253,7 +239,7 @@ class Node(Value):
 
     op: ClassVar[str] = ""  # the name in the registry; "" for what is not registered
     output_count: ClassVar[int] = 1
-    # What a constructor keeps that belongs to this one node: there is no other like it.
+    # What a constructor keeps that belongs to this node alone: `on` makes no other like it.
     keeps: ClassVar[tuple[str, ...]] = ()
     sole_writer: ClassVar[bool] = False  # of its states: no other such node of a graph has them
     index = 0
@@ -264,14 +250,14 @@ class Node(Value):
 
     @property
     def node(self) -> Node:
-        """The node itself, which it does not keep: it would wait for the cyclic collector."""
+        """The node itself; with a reference to itself it would wait for the cyclic collector."""
         return self
 
     def __init__(
         self,
         *inputs: Any,
         name: str | None = None,
-        states: Sequence[State] = (),
+        states: Sequence[Leaf] = (),
     ) -> None:
         self.serial = next_serial()
         self.name = name
@@ -284,7 +270,7 @@ class Node(Value):
                 inputs = _with_constants(inputs)
                 break
         self.inputs: tuple[Value | None, ...] = inputs
-        self.states: tuple[State, ...] = tuple(states)
+        self.states: tuple[Leaf, ...] = tuple(states)
         self.specs: tuple[Spec, ...] = self.check(
             *[None if i is None else i.node.specs[i.index] for i in inputs]
         )
@@ -453,7 +439,8 @@ def _with_constants(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     )
 
 
-_set = object.__setattr__  # past `Strict`, which would take longer than all the rest of a leaf
+# Past `Strict`, which would take longer than all the rest of making a leaf.
+set_slot = object.__setattr__
 
 
 class Leaf(Node):
@@ -463,13 +450,13 @@ class Leaf(Node):
     _spec: Spec
 
     def __init__(self, spec: Spec, name: str | None = None) -> None:
-        _set(self, "serial", next_serial())
-        _set(self, "name", name)
-        _set(self, "_plan", None)
-        _set(self, "inputs", ())
-        _set(self, "states", ())
-        _set(self, "_spec", spec)
-        _set(self, "specs", (spec,))
+        set_slot(self, "serial", next_serial())
+        set_slot(self, "name", name)
+        set_slot(self, "_plan", None)
+        set_slot(self, "inputs", ())
+        set_slot(self, "states", ())
+        set_slot(self, "_spec", spec)
+        set_slot(self, "specs", (spec,))
 
     def infer(self, *specs: Spec | None) -> Spec:
         return self._spec
@@ -516,7 +503,7 @@ class Placeholder(Strict, Leaf):
     ) -> None:
         checked = None if shape is None else check_shape(shape, f"placeholder {name or ''}")
         super().__init__(Spec(checked, value_dtype(dtype)), name)
-        _set(self, "_fed", None)
+        set_slot(self, "_fed", None)
 
     @property
     def held(self) -> Any:
@@ -576,298 +563,6 @@ class Constant(Leaf):
     def value(self) -> Array:
         """The array itself, read-only."""
         return self.array
-
-
-class Initial(Protocol):
-    """First values that have not been drawn yet; see `pyframe.initializers`."""
-
-    @property
-    def shape(self) -> tuple[int, ...] | None:
-        """The shape of the values; None: not known yet."""
-
-    def materialize(self, name: str) -> Array:
-        """Return the values for the parameter of a name."""
-
-
-class Place(NamedTuple):
-    """Where a parameter's numbers are: in a flat buffer, from an offset on, counted in elements."""
-
-    storage: Storage
-    offset: int
-
-
-class Parameter(Strict, Leaf):
-    """An array that training changes.
-
-    It lives in a flat buffer that all parameters of its model share; `value` is a read-only view
-    of it, and assigning to `value` copies into it.
-
-    Parameters
-    ----------
-    value : array_like or Initial
-        An array, a number, or what an initializer returns: then the numbers are drawn when they
-        are first needed, from (seed, name), so that the order of building is of no matter. The
-        seed is that of now (`pyframe.set_seed`).
-    name : str, optional
-    dtype : {"float32", "float64"}, default "float32"
-    trainable : bool, default True
-        False keeps it as it is; it is saved all the same. May be set later: a `Trainer` heeds it
-        from its next fit on, and a plan that trains refuses to go on until it is compiled anew.
-    group : str, default "default"
-        Optimizers can treat groups differently. May be set later, as `trainable` may.
-    regularizer : callable, optional
-        From the parameter to the node of a number, which a `Trainer` adds to its loss; see
-        `pyframe.regularizers`. May be set later, as `trainable` may.
-    constraint : callable, optional
-        From the parameter to a node of its shape, its value after each update; see
-        `pyframe.constraints`. May be set later, as `trainable` may.
-
-    Examples
-    --------
-    >>> import numpy as np, pyframe as pf
-    >>> w = pf.Parameter(np.zeros((13, 64)), name="w")
-    >>> w.value.shape
-    (13, 64)
-    """
-
-    __slots__ = ("_constraint", "_group", "_initial", "_place", "_regularizer", "_trainable")
-    _constraint: Callable[[Value], Value] | None
-    _regularizer: Callable[[Value], Value] | None
-    _group: str
-    _initial: Initial | Array
-    _place: Place | None
-    _trainable: bool
-    _attributes = LEAF_ATTRIBUTES
-    op = "parameter"
-
-    def __init__(
-        self,
-        value: Any,
-        name: str | None = None,
-        *,
-        dtype: npt.DTypeLike = "float32",
-        trainable: bool = True,
-        group: str = "default",
-        regularizer: Callable[[Value], Value] | None = None,
-        constraint: Callable[[Value], Value] | None = None,
-    ) -> None:
-        wanted = float_dtype(dtype)
-        _set(self, "_regularizer", _function_or_none("regularizer", regularizer))
-        _set(self, "_constraint", _function_or_none("constraint", constraint))
-        _set(self, "_trainable", check_flag("trainable", trainable))
-        _set(self, "_group", group)
-        _set(self, "_place", None)
-        if hasattr(value, "materialize"):
-            # With the seed of now, which may be another one when the numbers are drawn.
-            with_seed = getattr(value, "with_seed", None)
-            _set(self, "_initial", value if with_seed is None else with_seed())
-            shape = check_shape(value.shape, f"parameter {name or ''}")
-        else:
-            array = np.array(convert(value, wanted, f"parameter {name or ''}".strip()))
-            _set(self, "_initial", array)
-            shape = array.shape
-        super().__init__(Spec(shape, wanted), name)
-
-    def __getstate__(self) -> Any:
-        with building:  # another thread may be giving it its place
-            return super().__getstate__()
-
-    def __copy__(self) -> Parameter:
-        """Return a parameter of its own: two would train the same numbers otherwise."""
-        return copy.deepcopy(self)
-
-    @property
-    def trainable(self) -> bool:
-        """Whether training changes it."""
-        return self._trainable
-
-    @trainable.setter
-    def trainable(self, trainable: bool) -> None:
-        trainable = check_flag("trainable", trainable)
-        if trainable is self._trainable:
-            return
-        if isinstance(self, State):
-            raise ArgumentError(f"{self.label()} is a state: it is kept, and never trained")
-        self._trainable = trainable
-        self._tell(trainable=trainable)
-
-    @property
-    def group(self) -> str:
-        """The group that optimizers find it in."""
-        return self._group
-
-    @group.setter
-    def group(self, group: str) -> None:
-        self._group = group
-        self._tell(group=group)
-
-    @property
-    def regularizer(self) -> Callable[[Value], Value] | None:
-        """The penalty that a `Trainer` adds to its loss."""
-        return self._regularizer
-
-    @regularizer.setter
-    def regularizer(self, regularizer: Callable[[Value], Value] | None) -> None:
-        self._regularizer = _function_or_none("regularizer", regularizer)
-        self._tell()
-
-    @property
-    def constraint(self) -> Callable[[Value], Value] | None:
-        """What every update of it ends with."""
-        return self._constraint
-
-    @constraint.setter
-    def constraint(self, constraint: Callable[[Value], Value] | None) -> None:
-        self._constraint = _function_or_none("constraint", constraint)
-        self._tell()
-
-    def _tell(self, **changes: Any) -> None:
-        """Have the table of segments, and the plans, know of a change."""
-        if self._place is None:
-            return
-        storage, offset = self._place
-        storage.note(offset, self.size, changes)
-        for reference in storage.on_freeze:
-            forget = reference()
-            if forget is not None:
-                forget()
-
-    @property
-    def size(self) -> int:
-        """The number of elements."""
-        return math.prod(known_shape(self.spec))
-
-    @property
-    def place(self) -> Place:
-        """Where its numbers are, once a plan has given it a place.
-
-        Raises
-        ------
-        GraphError
-            If none has.
-        """
-        if self._place is None:
-            raise GraphError(f"{self.label()} has no place yet: compile a graph that holds it")
-        return self._place
-
-    @property
-    def is_placed(self) -> bool:
-        """Whether a plan has given it its place in a flat buffer."""
-        return self._place is not None
-
-    def initial_array(self, name: str = "") -> Array:
-        """Return the first value; drawn once, then kept until it is placed.
-
-        It is drawn under the name that the graph gives the parameter: two of one name get two.
-        Called with `building` held, as all that touches a parameter that has no place yet.
-        """
-        if not isinstance(self._initial, np.ndarray):
-            drawn = self._initial.materialize(name or self.name or f"{self.op}_{self.serial}")
-            self._initial = np.array(convert(drawn, self.dtype, self.label()))
-        return self._initial
-
-    @property
-    def value(self) -> Array:
-        """The current value, a read-only view."""
-        if self._place is None:
-            with building:
-                if self._place is None:  # no other thread has placed it meanwhile
-                    view = self.initial_array().view()
-                    view.flags.writeable = False
-                    return view
-        storage, offset = self._place
-        view = storage.view(offset, known_shape(self.spec))
-        view.flags.writeable = False
-        return view
-
-    @value.setter
-    def value(self, value: Any) -> None:
-        array = convert(value, self.dtype, self.label())
-        if array.shape != self.shape:
-            raise ShapeError(
-                f"parameter {self.label()} has shape {describe(self.shape)} and was given "
-                f"{describe(array.shape)}; a parameter keeps its shape"
-            )
-        if self._place is None:
-            with building:
-                if self._place is None:
-                    self._initial = array.copy()
-                    return
-        storage, offset = self._place
-        storage.write(offset, array)
-
-
-def _function_or_none(what: str, given: Any) -> Any:
-    if given is not None and not callable(given):
-        kind = f"pyframe.{what}s"
-        raise ArgumentError(
-            f"{what}={given!r:.80} of a parameter is no function; pass one from node to node, such "
-            f"as those of {kind}: {kind}.get({given!r:.80}) finds it by its name"
-        )
-    return given
-
-
-def settle(parameters: Sequence[Parameter], places: Sequence[Place]) -> None:
-    """Give parameters their places, in which their first values are already.
-
-    In one call without Python code in it, so no exception from a signal handler can tear it apart.
-    """
-    nothing = np.empty(0)  # the numbers live in the buffers now
-    set_place = vars(Parameter)["_place"].__set__
-    set_initial = vars(Parameter)["_initial"].__set__
-    deque(
-        chain(map(set_place, parameters, places), map(set_initial, parameters, repeat(nothing))),
-        maxlen=0,
-    )
-
-
-class State(Parameter):
-    """An array that a node keeps from step to step, such as a running mean: saved, not trained.
-
-    Parameters
-    ----------
-    value : array_like or Initial
-    name : str, optional
-    dtype : {"float32", "float64"}, default "float32"
-    frozen : bool, default False
-        True keeps it as it is: an op whose states are all frozen computes in training what it
-        computes otherwise. May be set later; it counts as the `trainable` of a parameter does, and
-        a layer sets it together with that.
-
-    Examples
-    --------
-    >>> import pyframe as pf
-    >>> pf.State([0.0], "mean").trainable
-    False
-    """
-
-    __slots__ = ("_frozen",)
-    _frozen: bool
-    _attributes = LEAF_ATTRIBUTES
-    op = "state"
-
-    def __init__(
-        self,
-        value: Any,
-        name: str | None = None,
-        *,
-        dtype: npt.DTypeLike = "float32",
-        frozen: bool = False,
-    ):
-        _set(self, "_frozen", check_flag("frozen", frozen))
-        super().__init__(value, name, dtype=dtype, trainable=False)
-
-    @property
-    def frozen(self) -> bool:
-        """Whether training leaves it as it is."""
-        return self._frozen
-
-    @frozen.setter
-    def frozen(self, frozen: bool) -> None:
-        frozen = check_flag("frozen", frozen)
-        if frozen is not self._frozen:
-            self._frozen = frozen
-            self._tell()
 
 
 def plan_reference(plan: Any) -> Callable[[], Any]:

@@ -22,7 +22,8 @@ from pyframe.errors import (
     ShapeError,
     raise_if_signalled,
 )
-from pyframe.graph.node import Node, State, Value
+from pyframe.graph.node import Leaf, Node, Value
+from pyframe.graph.parameter import State
 from pyframe.graph.spec import FLOAT64, INT64, Array, Shape, Spec, describe
 from pyframe.native.core import MAX_NDIM
 
@@ -171,7 +172,7 @@ class Op(Node):
         self,
         *inputs: Any,
         name: str | None = None,
-        states: Sequence[State] = (),
+        states: Sequence[Leaf] = (),
         **attributes: Any,
     ) -> None:
         self.attrs: dict[str, Any] = attributes
@@ -325,8 +326,8 @@ class Op(Node):
     ) -> int:
         """Return the number of arithmetic operations, for the profiler.
 
-        A multiply-add counts as two. An op that is not a matrix product counts, by default, one for
-        each element of its largest operand, be it a comparison or an exponential.
+        A multiply-add counts as two. By default an op counts one for each element of its largest
+        operand, whether that takes a comparison or an exponential.
 
         Parameters
         ----------
@@ -392,7 +393,7 @@ class Op(Node):
     @property
     def is_still(self) -> bool:
         """Whether training leaves its states as they are, so that it runs as it does otherwise."""
-        return bool(self.states) and all(state.frozen for state in self.states)
+        return bool(self.states) and all(isinstance(s, State) and s.frozen for s in self.states)
 
     @property
     def random_source(self) -> Node:

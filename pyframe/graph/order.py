@@ -8,7 +8,8 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pyframe.errors import GraphError
-from pyframe.graph.node import Constant, Node, Parameter, Placeholder, State, Value
+from pyframe.graph.node import Constant, Node, Placeholder, Value
+from pyframe.graph.parameter import Parameter, State
 
 T = TypeVar("T", bound=Hashable)
 Made = TypeVar("Made")

@@ -22,8 +22,9 @@ from pyframe.errors import (
     raise_if_signalled,
 )
 from pyframe.graph.composite import Composite
-from pyframe.graph.node import Constant, Leaf, Node, Parameter, State, Value, next_serial
+from pyframe.graph.node import Constant, Leaf, Node, Value, next_serial
 from pyframe.graph.order import Graph, input_nodes
+from pyframe.graph.parameter import Parameter, State
 from pyframe.graph.spec import Shape, Spec, check_shape
 from pyframe.native.building import building
 from pyframe.plugins.registry import ops

@@ -46,6 +46,21 @@ class Merge(Layer):
         return result
 
 
+class _MergeTwo(Merge):
+    """The base of those that take two inputs."""
+
+    _attributes = Layer._attributes
+
+    @classmethod
+    def cases(cls) -> Sequence[Any]:
+        return ((((4, 3), (4, 3)), {}),)
+
+    def check(self, inputs: Sequence[Value]) -> None:
+        if len(inputs) != 2:
+            raise GraphError(f"layer {self.path!r} takes two values, and got {len(inputs)}")
+        super().check(inputs)
+
+
 class Add(Merge):
     """y = a + b + ..., element by element: the end of a residual block.
 
@@ -63,7 +78,7 @@ class Add(Merge):
         return a + b
 
 
-class Subtract(Merge):
+class Subtract(_MergeTwo):
     """y = a - b, element by element.
 
     Examples
@@ -75,15 +90,6 @@ class Subtract(Merge):
     """
 
     _attributes = Layer._attributes
-
-    @classmethod
-    def cases(cls) -> Sequence[Any]:
-        return ((((4, 3), (4, 3)), {}),)
-
-    def check(self, inputs: Sequence[Value]) -> None:
-        if len(inputs) != 2:
-            raise GraphError(f"layer {self.path!r} takes two values, and got {len(inputs)}")
-        super().check(inputs)
 
     def join(self, a: Value, b: Value) -> Value:
         return a - b
@@ -143,7 +149,7 @@ class Maximum(Merge):
         return MaximumOp(a, b)
 
 
-class Dot(Merge):
+class Dot(_MergeTwo):
     """y = sum_c a_c b_c, along the last axis: (n, ..., c) and the same give (n, ...).
 
     Examples
@@ -155,15 +161,6 @@ class Dot(Merge):
     """
 
     _attributes = Layer._attributes
-
-    @classmethod
-    def cases(cls) -> Sequence[Any]:
-        return ((((4, 3), (4, 3)), {}),)
-
-    def check(self, inputs: Sequence[Value]) -> None:
-        if len(inputs) != 2:
-            raise GraphError(f"layer {self.path!r} takes two values, and got {len(inputs)}")
-        super().check(inputs)
 
     def join(self, a: Value, b: Value) -> Value:
         return Sum(a * b, axis=-1)

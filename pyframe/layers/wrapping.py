@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from pyframe.errors import ArgumentError, GraphError, ShapeError
-from pyframe.graph.node import Parameter, Value
+from pyframe.graph.node import Value
+from pyframe.graph.parameter import Parameter
 from pyframe.graph.spec import Array, describe, known_shape
 from pyframe.layers.base import Layer, LayerLike, as_layer
 from pyframe.layers.core import Dense

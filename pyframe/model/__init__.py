@@ -12,8 +12,8 @@ from typing import Any
 
 from pyframe import checkpoint
 from pyframe.checkpoint import Architecture, LostLayer
-from pyframe.graph.node import Parameter
 from pyframe.graph.order import Graph
+from pyframe.graph.parameter import Parameter
 from pyframe.layers.base import Layer
 from pyframe.model.base import Model, Nested, nested
 from pyframe.model.sequential import Sequential

@@ -26,8 +26,9 @@ from pyframe.errors import (
     check_integer,
 )
 from pyframe.graph.arrays import lazily
-from pyframe.graph.node import Node, Parameter, Placeholder, State, Value
+from pyframe.graph.node import Node, Placeholder, Value
 from pyframe.graph.order import Graph, on_other_inputs
+from pyframe.graph.parameter import Parameter, State
 from pyframe.graph.spec import (
     Array,
     Spec,

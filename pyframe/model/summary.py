@@ -11,9 +11,10 @@ from pyframe.engine.fusion import Specs, constant_nodes, count_of, given_specs
 from pyframe.engine.lowering import infer
 from pyframe.engine.program import Request
 from pyframe.errors import ShapeError, check_integer
-from pyframe.graph.node import Leaf, Node, Parameter, Placeholder
+from pyframe.graph.node import Leaf, Node, Placeholder
 from pyframe.graph.op import Op
 from pyframe.graph.order import Graph
+from pyframe.graph.parameter import Parameter
 from pyframe.graph.spec import Shape, Spec, check_shape, describe
 from pyframe.layers.base import outermost_layer_of
 

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from pyframe.errors import ArgumentError, DTypeError, GraphError, ShapeError
-from pyframe.graph.node import OPERATORS, State, Value
+from pyframe.graph.node import OPERATORS, Value
 from pyframe.graph.op import Case, Op, Rows, broadcast_shapes, merge_shapes, same_shape
+from pyframe.graph.parameter import State
 from pyframe.graph.spec import Shape, Spec, describe, known_shape
 from pyframe.ops.activations import ElementwiseGrad, ElementwiseOp
 from pyframe.ops.reductions import SumTo, broadcast_pair

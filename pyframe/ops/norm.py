@@ -9,8 +9,9 @@ import numpy as np
 
 from pyframe.attributes import number, one_of
 from pyframe.errors import ArgumentError, DTypeError, GraphError, ShapeError
-from pyframe.graph.node import State, Value
+from pyframe.graph.node import Leaf, Value
 from pyframe.graph.op import Case, Op, Rows, known, merge_shapes, same_extent, same_shape
+from pyframe.graph.parameter import State
 from pyframe.graph.spec import Shape, Spec, describe, known_shape
 from pyframe.ops.activations import Relu, ReluGrad
 
@@ -129,7 +130,7 @@ class BatchNorm(Normalization):
         *,
         activation: str = "none",
         name: str | None = None,
-        states: Sequence[State] = (),
+        states: Sequence[Leaf] = (),
     ) -> None:
         if running_mean is not None and running_variance is not None:
             states = (running_mean, running_variance)

@@ -14,9 +14,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from pyframe.hookspecs import hookimpl
-from pyframe.optimizers.adam import Adam, AdaMax, AdamW, NAdam, RAdam
+from pyframe.optimizers.adam import Adam, AdaMax, AdamW, NAdam, RAdam, ScheduleFreeAdamW
 from pyframe.optimizers.adaptive import Adadelta, Adagrad, RMSProp, Rprop
-from pyframe.optimizers.averaging import ScheduleFreeAdamW
 from pyframe.optimizers.base import Call, Optimizer, from_config, get
 from pyframe.optimizers.layerwise import LAMB, LARS, Muon
 from pyframe.optimizers.lbfgs import LBFGS

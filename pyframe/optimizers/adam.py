@@ -1,12 +1,12 @@
-"""Adam, and the optimizers that stand on its moments. Kernels: optimizers.c."""
+"""Adam, and the optimizers that stand on its moments or averages. Kernels: optimizers.c."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from pyframe.errors import ArgumentError, check_flag, check_number, raise_if_signalled
-from pyframe.optimizers.base import Call, Optimizer
+from pyframe.errors import check_flag, check_number
+from pyframe.optimizers.base import Call, Optimizer, check_pair
 
 # What `rule` is in the kernel.
 ADAM, NADAM, RADAM, ADAMAX = range(4)
@@ -33,20 +33,15 @@ class Moments(Optimizer):
     rule: ClassVar[int] = ADAM
 
     def check_options(self, options: dict[str, Any]) -> dict[str, Any]:
-        result = dict(options)
-        result["betas"] = check_betas(options["betas"])
-        result["epsilon"] = check_number("epsilon", options["epsilon"], above=0)
-        result["weight_decay"] = check_number("weight_decay", options["weight_decay"], at_least=0)
+        result = check_means(options)
         for flag in ("epsilon_hat", "decoupled_weight_decay", "amsgrad", "lazy"):
             if flag in options:
                 result[flag] = check_flag(flag, options[flag])
         return result
 
     def lower_attributes(self, group: str) -> Mapping[str, Any]:
-        options = self.for_group(group)
-        beta1, beta2 = options["betas"]
         neutral = {"momentum_decay": 0.0, "epsilon_hat": 0, "decoupled_weight_decay": 0}
-        return {**neutral, **options, "beta1": beta1, "beta2": beta2, "rule": self.rule}
+        return {**neutral, **with_betas(self.for_group(group)), "rule": self.rule}
 
     def calls(self, group: str) -> list[Call]:
         return [
@@ -64,15 +59,27 @@ class Moments(Optimizer):
 
 def check_betas(given: Any) -> list[float]:
     """Return two factors of running means, each in [0, 1), or raise `ArgumentError`."""
-    try:
-        beta1, beta2 = given
-    except (TypeError, ValueError) as error:
-        raise_if_signalled(error)
-        raise ArgumentError(f"betas is {given!r}; it must be two numbers") from error
+    beta1, beta2 = check_pair("betas", given)
     return [
         check_number("beta1", beta1, at_least=0, below=1),
         check_number("beta2", beta2, at_least=0, below=1),
     ]
+
+
+def check_means(options: dict[str, Any]) -> dict[str, Any]:
+    """Return options, those checked that all with two running means have."""
+    return {
+        **options,
+        "betas": check_betas(options["betas"]),
+        "epsilon": check_number("epsilon", options["epsilon"], above=0),
+        "weight_decay": check_number("weight_decay", options["weight_decay"], at_least=0),
+    }
+
+
+def with_betas(options: dict[str, Any]) -> dict[str, Any]:
+    """Return options, each of `betas` by its own name too, as kernels have them."""
+    beta1, beta2 = options["betas"]
+    return {**options, "beta1": beta1, "beta2": beta2}
 
 
 class Adam(Moments):
@@ -465,3 +472,100 @@ class AdaMax(Moments):
             weight_decay=weight_decay,
             decoupled_weight_decay=decoupled_weight_decay,
         )
+
+
+class ScheduleFreeAdamW(Optimizer):
+    """AdamW whose parameters are an average of its steps, which replaces a falling rate.
+
+    Besides the average x, which are the parameters, there is a sequence z that takes the steps, at
+    first x. Gradients g are taken between the two, in step t = 1, 2, ...::
+
+        y = (1 - beta1) z + beta1 x
+        v = beta2 v + (1 - beta2) g^2
+        z = z - learning_rate (g / (sqrt(v / (1 - beta2^t)) + epsilon) + weight_decay y)
+        c = learning_rate^2 / (the sum of learning_rate^2 over all steps up to this)
+        x = (1 - c) x + c z
+
+    The loss that a step returns is that at y. There is no switch between training and evaluation:
+    whatever reads the parameters reads x. A warm-up helps: ``pf.schedules.Warmup(2.5e-3, 100)``.
+
+    Parameters
+    ----------
+    learning_rate : float, Schedule, str or callable, default 0.0025
+        Larger than that of `AdamW`, by one to ten times.
+    betas : pair of float in [0, 1), default (0.9, 0.999)
+    epsilon : float, above 0, default 1e-8
+    weight_decay : float, at least 0, default 0.0
+        Decoupled.
+    clip_value, clip_norm, nonfinite, gradient_noise, sharpness, groups
+        As for every `Optimizer`.
+
+    References
+    ----------
+    Defazio et al., "The road less scheduled", 2024, algorithm 1.
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.optimizers.ScheduleFreeAdamW(0.01).slots
+    {'offset': 'like', 'second_moment': 'like', 'weight': 'scalar'}
+    """
+
+    name = "schedule_free_adamw"
+    aliases = ("AdamWScheduleFree", "schedule_free")
+    proposes = True
+    attributes = {
+        "learning_rate_factor": "f8",
+        "weight_decay": "f8",
+        "beta1": "f8",
+        "beta2": "f8",
+        "epsilon": "f8",
+    }
+    slots = {"offset": "like", "second_moment": "like", "weight": "scalar"}
+    _attributes = Optimizer._attributes
+
+    def __init__(
+        self,
+        learning_rate: Any = 2.5e-3,
+        *,
+        betas: Sequence[float] = (0.9, 0.999),
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.0,
+        clip_value: float | None = None,
+        clip_norm: float | None = None,
+        nonfinite: str | None = None,
+        gradient_noise: float | None = None,
+        sharpness: float | None = None,
+        groups: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        super().__init__(
+            learning_rate,
+            clip_value=clip_value,
+            clip_norm=clip_norm,
+            nonfinite=nonfinite,
+            gradient_noise=gradient_noise,
+            sharpness=sharpness,
+            groups=groups,
+            betas=betas,
+            epsilon=epsilon,
+            weight_decay=weight_decay,
+        )
+
+    def check_options(self, options: dict[str, Any]) -> dict[str, Any]:
+        return check_means(options)
+
+    def lower_attributes(self, group: str) -> Mapping[str, Any]:
+        return with_betas(self.for_group(group))
+
+    def proposals(self, group: str) -> list[Call]:
+        attributes = self.pack_attributes(group)
+        inputs = ("parameters", "offset")
+        return [Call("schedule_free_propose", inputs, (), ("candidate",), attributes)]
+
+    def calls(self, group: str) -> list[Call]:
+        attributes = self.pack_attributes(group)
+        inputs, states = ("gradients", "candidate", "weight"), ("parameters", *self.slots)[:3]
+        return [
+            Call("schedule_free_weight", (), ("weight",), (), attributes),
+            Call("schedule_free_update", inputs, states, (), attributes, True, 17),
+        ]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pyframe.errors import ArgumentError, check_flag, check_number, raise_if_signalled
-from pyframe.optimizers.base import Call, Optimizer
+from pyframe.errors import ArgumentError, check_flag, check_number
+from pyframe.optimizers.base import Call, Optimizer, check_pair
 
 
 class RMSProp(Optimizer):
@@ -392,8 +392,8 @@ class Rprop(Optimizer):
         )
 
     def check_options(self, options: dict[str, Any]) -> dict[str, Any]:
-        down, up = _pair("etas", options["etas"])
-        smallest, largest = _pair("step_sizes", options["step_sizes"])
+        down, up = check_pair("etas", options["etas"])
+        smallest, largest = check_pair("step_sizes", options["step_sizes"])
         smallest = check_number("the smallest of step_sizes", smallest, above=0)
         return {
             "etas": [
@@ -428,12 +428,3 @@ def _common(options: dict[str, Any]) -> dict[str, Any]:
         "weight_decay": check_number("weight_decay", options["weight_decay"], at_least=0),
         "decoupled_weight_decay": decoupled,
     }
-
-
-def _pair(what: str, given: Any) -> tuple[Any, Any]:
-    try:
-        first, second = given
-    except (TypeError, ValueError) as error:
-        raise_if_signalled(error)
-        raise ArgumentError(f"{what} is {given!r}; it must be two numbers") from error
-    return first, second

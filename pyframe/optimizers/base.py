@@ -490,6 +490,16 @@ def _rate(rate: Any) -> Any:
     return check_rate(rate)
 
 
+def check_pair(what: str, given: Any) -> tuple[Any, Any]:
+    """Return two values, or raise `ArgumentError`."""
+    try:
+        first, second = given
+    except (TypeError, ValueError) as error:
+        raise_if_signalled(error)
+        raise ArgumentError(f"{what} is {given!r}; it must be two numbers") from error
+    return first, second
+
+
 def _limit(what: str, value: float | None) -> float | None:
     return None if value is None else check_number(what, value, above=0)
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pyframe.errors import check_flag, check_integer, check_number
-from pyframe.optimizers.adam import check_betas
+from pyframe.optimizers.adam import check_means, with_betas
 from pyframe.optimizers.base import Call, Optimizer
 
 
@@ -170,16 +170,10 @@ class LAMB(Optimizer):
         )
 
     def check_options(self, options: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "betas": check_betas(options["betas"]),
-            "epsilon": check_number("epsilon", options["epsilon"], above=0),
-            "weight_decay": check_number("weight_decay", options["weight_decay"], at_least=0),
-        }
+        return check_means(options)
 
     def lower_attributes(self, group: str) -> Mapping[str, Any]:
-        options = self.for_group(group)
-        beta1, beta2 = options["betas"]
-        return {**options, "beta1": beta1, "beta2": beta2}
+        return with_betas(self.for_group(group))
 
     def calls(self, group: str) -> list[Call]:
         states, attributes = ("parameters", *self.slots), self.pack_attributes(group)
@@ -287,21 +281,17 @@ class Muon(Optimizer):
 
     def check_options(self, options: dict[str, Any]) -> dict[str, Any]:
         return {
+            **check_means(options),
             "momentum": check_number("momentum", options["momentum"], at_least=0, below=1),
             "nesterov": check_flag("nesterov", options["nesterov"]),
             "match_rms": check_number("match_rms", options["match_rms"], at_least=0),
             "newton_steps": check_integer(
                 "newton_steps", options["newton_steps"], at_least=1, at_most=100
             ),
-            "weight_decay": check_number("weight_decay", options["weight_decay"], at_least=0),
-            "betas": check_betas(options["betas"]),
-            "epsilon": check_number("epsilon", options["epsilon"], above=0),
         }
 
     def lower_attributes(self, group: str) -> Mapping[str, Any]:
-        options = self.for_group(group)
-        beta1, beta2 = options["betas"]
-        return {**options, "beta1": beta1, "beta2": beta2}
+        return with_betas(self.for_group(group))
 
     def calls(self, group: str) -> list[Call]:
         # Two of the matrix and two square ones of its smaller extent.

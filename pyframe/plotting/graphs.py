@@ -10,8 +10,9 @@ import numpy as np
 
 from pyframe.engine.plan import Plan
 from pyframe.errors import ArgumentError, GraphError, require_extra
-from pyframe.graph.node import Constant, Node, Parameter, Placeholder, Value
+from pyframe.graph.node import Constant, Node, Placeholder, Value
 from pyframe.graph.order import Graph, input_nodes
+from pyframe.graph.parameter import Parameter
 from pyframe.graph.spec import FLOAT32, Spec
 from pyframe.lesson import toplogic
 from pyframe.model import Model

@@ -9,7 +9,7 @@ import numpy as np
 
 from pyframe.engine.plan import Plan
 from pyframe.errors import ArgumentError, ShapeError, check_integer
-from pyframe.graph.node import Parameter
+from pyframe.graph.parameter import Parameter
 from pyframe.graph.spec import Array, describe
 from pyframe.model import Model
 from pyframe.plotting.charts import LINES, confusion_matrix, finish, new_figure

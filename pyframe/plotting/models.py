@@ -6,8 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pyframe.errors import require_extra
-from pyframe.graph.node import Node, Parameter, Placeholder, State
+from pyframe.graph.node import Node, Placeholder
 from pyframe.graph.order import input_nodes, topological_sort
+from pyframe.graph.parameter import Parameter, State
 from pyframe.graph.spec import describe
 from pyframe.layers.base import Layer, layer_of, outermost_layer_of
 from pyframe.model import Model

@@ -14,8 +14,9 @@ import numpy as np
 from pyframe.checkpoint.writing import write_atomically
 from pyframe.engine.plan import Plan
 from pyframe.errors import ArgumentError, GraphError, check_integer
-from pyframe.graph.node import Constant, Node, Parameter, Placeholder
+from pyframe.graph.node import Constant, Node, Placeholder
 from pyframe.graph.order import input_nodes
+from pyframe.graph.parameter import Parameter
 from pyframe.graph.spec import Array
 from pyframe.plotting.layout import Box, layered
 

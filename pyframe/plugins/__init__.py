@@ -4,28 +4,30 @@ In come the entry points of installed packages, and objects with hooks. Out go r
 names to layers, ops, losses and the rest, each with its origin.
 """
 
-from pyframe.plugins.loading import (
-    BUILT_IN_MODULES,
+from pyframe.plugins.hooks import (
     CLASSES,
     PREFIX,
     REGISTER,
+    check_hooks,
+    check_things,
+    events_of,
+    open_kernels,
+    things_of,
+)
+from pyframe.plugins.loading import (
+    BUILT_IN_MODULES,
     Origin,
     Plugin,
     announced,
-    check_hooks,
-    check_things,
     commit,
-    events_of,
     installed,
     listens,
     load,
     load_built_ins,
     manager,
     notify,
-    open_kernels,
     origin,
     register,
-    things_of,
     unregister,
     withdraw,
 )

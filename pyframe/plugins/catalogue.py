@@ -34,7 +34,7 @@ def known() -> tuple[Known, ...]:
 
 
 def folded(name: str) -> str:
-    """Return a name without what its spellings differ in: `Conv2D`, `conv2d` and `conv_2d`."""
+    """Return a name in one spelling: the same for `Conv2D`, `conv2d` and `conv_2d`."""
     return name.replace("_", "").lower()
 
 

@@ -120,7 +120,7 @@ def _is_ours(distribution: Any) -> bool:
 
 
 def mark_shared(plugins: Iterable[Found]) -> None:
-    """Give a `problem` to plugins that name one module with hooks: only one's files are there.
+    """Give a `problem` to plugins that name the same module: the files of only one are there.
 
     It happens when a package was renamed and both names are installed, or with a fork.
     """

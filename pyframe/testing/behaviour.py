@@ -7,20 +7,22 @@ import functools
 import gc
 import tracemalloc
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 import pyframe
 from pyframe.errors import UnusedParameterWarning
-from pyframe.graph.node import Node, Parameter, Placeholder
+from pyframe.graph.node import Node, Placeholder
+from pyframe.graph.parameter import Parameter
 from pyframe.graph.spec import FLOAT64, Array, describe
 from pyframe.layers import Layer
 from pyframe.native.threads import num_threads
+from pyframe.testing import witness
 from pyframe.testing.gradients import RELATIVE, STEP, WeightedSum
 from pyframe.testing.parts import Built, Differentiable, Part
-from pyframe.testing.runner import fail, require
+from pyframe.testing.runner import Checks, fail, require
 
 THREADS = (1, 2, 3, 7)
 ROWS = (0, 1, 7)
@@ -494,3 +496,32 @@ def check_modes(part: Part) -> None:
             "it gives other bits in training than outside of it, and none of its nodes declares "
             "reads_training or uses_random",
         )
+
+
+# What layers and nodes alike are checked for.
+COMMON: dict[str, Callable[[Part], None]] = {
+    "dtype": check_dtypes,
+    "determinism": check_determinism,
+    "threads": check_threads,
+    "sizes": check_sizes,
+    "gradient": check_gradient,
+    "purity": check_purity,
+    "modes": check_modes,
+}
+
+
+def over_parts(
+    parts: Callable[[], list[Part]], checks: Mapping[str, Callable[[Part], None]]
+) -> Checks:
+    """Return checks that run over all parts, which the first of them makes, and one for leaks."""
+
+    def over(check: Callable[[Part], None]) -> Callable[[], None]:
+        def run() -> None:
+            for part in parts():
+                witness.about(part.what)
+                check(part)
+
+        return run
+
+    found: Checks = {name: over(check) for name, check in checks.items()}
+    return {**found, "leak": lambda: check_leak(parts()[0])}

@@ -11,8 +11,9 @@ import numpy as np
 
 import pyframe
 from pyframe.errors import UnusedParameterWarning
-from pyframe.graph.node import Constant, Node, Parameter, State, Value
+from pyframe.graph.node import Constant, Node, Value
 from pyframe.graph.op import Op
+from pyframe.graph.parameter import Parameter, State
 from pyframe.graph.spec import FLOAT64, Array, Spec
 from pyframe.testing import witness
 from pyframe.testing.subject import NODE_NAME, Subject, all_cases, known_shape

@@ -19,20 +19,21 @@ import pyframe
 from pyframe.engine.fusion import FUSIONS
 from pyframe.engine.plan import Plan, compile
 from pyframe.errors import UnusedParameterWarning
-from pyframe.graph.node import Constant, Node, Parameter, Placeholder, State, Value
+from pyframe.graph.node import Constant, Node, Placeholder, Value
 from pyframe.graph.op import Op
 from pyframe.graph.order import topological_order
+from pyframe.graph.parameter import Parameter, State
 from pyframe.graph.spec import INT64, Array
 from pyframe.native import core
+from pyframe.testing.graph_drawing import draw_graph
+from pyframe.testing.graph_shrinking import smaller
 from pyframe.testing.graphs import (
     Built,
     RandomGraph,
     build,
     code_of,
-    draw_graph,
     feed_arrays,
     reference_outputs,
-    smaller,
 )
 from pyframe.testing.subject import ConformanceError
 

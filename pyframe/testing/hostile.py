@@ -11,8 +11,9 @@ import numpy as np
 
 from pyframe.checkpoint.encoding import new_op
 from pyframe.errors import ArgumentError, PyframeError
-from pyframe.graph.node import Placeholder, State
+from pyframe.graph.node import Placeholder
 from pyframe.graph.op import Case, Op
+from pyframe.graph.parameter import State
 from pyframe.graph.spec import FLOAT32
 from pyframe.layers import Layer
 from pyframe.testing.draw import Draw

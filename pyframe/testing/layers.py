@@ -17,7 +17,7 @@ from pyframe.checkpoint import LostLayer, plain_config
 from pyframe.errors import UnusedParameterWarning
 from pyframe.graph.spec import describe
 from pyframe.layers import Layer
-from pyframe.testing import behaviour, witness
+from pyframe.testing import behaviour
 from pyframe.testing.behaviour import same_bits
 from pyframe.testing.files import check_copied, check_file, computed
 from pyframe.testing.hostile import check_arguments
@@ -87,23 +87,8 @@ def layer_checks(layer_class: type[Layer], cases: Cases | None = None) -> Checks
     >>> list(layer_checks(pf.layers.Flatten))[:2]
     ['declaration', 'config']
     """
-    found: list[Part] = []
-
-    def parts() -> list[Part]:
-        if not found:
-            found.extend(_parts(layer_class, cases))
-        return found
-
-    def over_cases(check: Callable[[Part], None]) -> Callable[[], None]:
-        def run() -> None:
-            for part in parts():
-                witness.about(part.what)
-                check(part)
-
-        return run
-
-    checks: Checks = {"declaration": lambda: _check_declaration(layer_class, parts)}
-    each: dict[str, Callable[[Part], None]] = {
+    parts = functools.cache(lambda: _parts(layer_class, cases))
+    each = {
         "config": _check_config,
         "parameters": _check_parameters,
         "shape": behaviour.check_shape,
@@ -113,18 +98,11 @@ def layer_checks(layer_class: type[Layer], cases: Cases | None = None) -> Checks
         "model": _check_model,
         "save": _check_save,
         "copy": check_copied,
-        "dtype": behaviour.check_dtypes,
-        "determinism": behaviour.check_determinism,
-        "threads": behaviour.check_threads,
-        "sizes": behaviour.check_sizes,
-        "gradient": behaviour.check_gradient,
-        "purity": behaviour.check_purity,
-        "modes": behaviour.check_modes,
+        **behaviour.COMMON,
         "training": _check_training,
     }
-    checks |= {name: over_cases(check) for name, check in each.items()}
-    checks["leak"] = lambda: behaviour.check_leak(parts()[0])
-    return checks
+    declaration: Checks = {"declaration": lambda: _check_declaration(layer_class, parts)}
+    return declaration | behaviour.over_parts(parts, each)
 
 
 def _parts(layer_class: type[Layer], cases: Cases | None) -> list[Part]:

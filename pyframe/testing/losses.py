@@ -9,7 +9,8 @@ import numpy as np
 
 import pyframe
 from pyframe.errors import DTypeError, PyframeError
-from pyframe.graph.node import Parameter, Placeholder, Value
+from pyframe.graph.node import Placeholder, Value
+from pyframe.graph.parameter import Parameter
 from pyframe.graph.spec import Array, describe
 from pyframe.native.threads import num_threads
 from pyframe.testing.behaviour import THREADS, close, repeat, same_bits

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from pyframe.testing import behaviour, witness
+from pyframe.testing import behaviour
 from pyframe.testing.files import check_copied, check_saved
 from pyframe.testing.parts import Part, PartCase, usual_cases
 from pyframe.testing.runner import Checks, Expected, require, run_checks
@@ -67,37 +67,15 @@ def node_checks(node: Callable[..., Any], cases: Iterable[Any] | None = None) ->
     >>> list(node_checks(pf.Relu))[:2]
     ['declaration', 'shape']
     """
-    found: list[Part] = []
-
-    def parts() -> list[Part]:
-        if not found:
-            found.extend(_parts(node, cases))
-        return found
-
-    def over_cases(check: Callable[[Part], None]) -> Callable[[], None]:
-        def run() -> None:
-            for part in parts():
-                witness.about(part.what)
-                check(part)
-
-        return run
-
-    each: dict[str, Callable[[Part], None]] = {
+    parts = functools.cache(lambda: _parts(node, cases))
+    each = {
         "declaration": lambda part: None,  # making the cases is the check
         "shape": behaviour.check_shape,
         "save": check_saved,
         "copy": check_copied,
-        "dtype": behaviour.check_dtypes,
-        "determinism": behaviour.check_determinism,
-        "threads": behaviour.check_threads,
-        "sizes": behaviour.check_sizes,
-        "gradient": behaviour.check_gradient,
-        "purity": behaviour.check_purity,
-        "modes": behaviour.check_modes,
+        **behaviour.COMMON,
     }
-    checks: Checks = {name: over_cases(check) for name, check in each.items()}
-    checks["leak"] = lambda: behaviour.check_leak(parts()[0])
-    return checks
+    return behaviour.over_parts(parts, each)
 
 
 def _name(node: Callable[..., Any]) -> str:

@@ -15,7 +15,8 @@ import pyframe
 from pyframe import schedules
 from pyframe.engine.plan import Plan
 from pyframe.errors import AnomalyError, ArgumentError, SlotError
-from pyframe.graph.node import Parameter, Placeholder
+from pyframe.graph.node import Placeholder
+from pyframe.graph.parameter import Parameter
 from pyframe.graph.spec import Array
 from pyframe.native.threads import num_threads
 from pyframe.optimizers import Optimizer

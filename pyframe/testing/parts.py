@@ -13,7 +13,8 @@ import numpy as np
 import pyframe
 from pyframe.engine.plan import Plan
 from pyframe.errors import ShapeError, UnusedParameterWarning
-from pyframe.graph.node import Constant, Node, Parameter, Placeholder, State, Value
+from pyframe.graph.node import Constant, Node, Placeholder, Value
+from pyframe.graph.parameter import Parameter, State
 from pyframe.graph.spec import Array, describe
 from pyframe.layers import Layer
 from pyframe.testing.draw import Draw

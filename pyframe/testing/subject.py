@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pyframe.graph.node import Placeholder, State
+from pyframe.graph.node import Placeholder
 from pyframe.graph.op import Case, Op
+from pyframe.graph.parameter import State
 from pyframe.graph.spec import FLOAT32, INT64, Array, Spec, describe
 from pyframe.native import core
 from pyframe.testing import witness

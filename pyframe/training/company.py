@@ -87,8 +87,8 @@ class Company:
     Attributes
     ----------
     stopped : bool
-        Whether all are to stop. Each looks where it would look whether Ctrl-C was pressed, which
-        reaches the main thread alone.
+        Whether all are to stop. Each checks it where it would check for Ctrl-C, which reaches the
+        main thread alone.
     board : Board or None
         What they report to; None: each shows how far it is by itself.
     """
@@ -111,7 +111,7 @@ _company: ContextVar[Company] = ContextVar("pyframe_company", default=Company())
 
 
 def company() -> Company:
-    """Return the company of the fits of this context; one by itself has one that never stops."""
+    """Return the company of the fits of this context; that of a single fit never stops."""
     return _company.get()
 
 

@@ -69,7 +69,7 @@ class CompiledGoals:
     def train_on(self, compiled: CompiledGoal) -> None:
         """Go on with the optimizer's memory of the plan that was trained on before.
 
-        Whoever calls this has claimed the parameters.
+        The caller has claimed the parameters.
         """
         if self.current is not None and self.current is not compiled:
             compiled.plan.take_over(self.current.plan)
@@ -78,8 +78,8 @@ class CompiledGoals:
     def upcoming(self, optimizer: Any, *, detect_anomaly: bool) -> tuple[CompiledGoal, Snapshot]:
         """Return what the next fit trains on, and the state that it begins with.
 
-        Nothing is changed: a fit that is under way goes on, and what is changed back is as it was.
-        Whoever asks keeps updates out.
+        Nothing is changed: a fit that is under way goes on, and a change that was undone is none.
+        The caller keeps updates out.
         """
         current = self.current
         assert current is not None

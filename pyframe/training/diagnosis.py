@@ -14,7 +14,7 @@ from pyframe.training.goal import CompiledGoal
 
 ROWS_AT_ONCE, ROWS_AT_MOST = 256, 16384  # that are computed to find a node
 
-# What usually makes an op give NaN or infinity of numbers that are neither.
+# What usually makes an op turn finite numbers into NaN or infinity.
 CAUSES = {
     "div": "a division by 0 or nearly so; add a small number to the divisor",
     "exp": "float32 has no exp of more than 88; subtract the largest value first, or use softmax",

@@ -117,8 +117,8 @@ class Feeds(NamedTuple):
     ) -> Loop:
         """Return the loop over batches of the rows: in C, or if they are lazy, one by one.
 
-        Both take the same rows in the same order. Of a training that is shared each batch is one by
-        one, and of an evaluation, which is of this process alone, all rows are.
+        Both take the same rows in the same order. In a shared training this process takes its part
+        of each batch; an evaluation by this process alone takes all rows.
         """
         engine, rows = self.goal.plan.engine, self.rows
         options["sums"] = self.goal.columns[0].node

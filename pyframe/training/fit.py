@@ -26,10 +26,10 @@ from pyframe.training.progress import Progress
 
 
 class Interrupt:
-    """While it is `active` Ctrl-C only sets `pressed`; the second one does what it used to.
+    """While it is `active`, the first Ctrl-C only sets `pressed`, the second does what it used to.
 
-    Should an exception from a signal handler keep `give_back` from being called, then the handler
-    stays, and gives itself back at the next Ctrl-C, which does what it used to.
+    If an exception from a signal handler keeps `give_back` from being called, the handler stays
+    until the next Ctrl-C, which does what it used to.
     """
 
     def __init__(self) -> None:
@@ -166,7 +166,7 @@ class Fit:
             history.setdefault(key, [])
 
     def run(self, resume: Callable[[], None]) -> None:
-        """Train until the end, a callback's word, or Ctrl-C.
+        """Train until the end, or until a callback or Ctrl-C stops it.
 
         `resume` is called when the callbacks have begun, to give them back what they had counted.
         """
@@ -179,7 +179,7 @@ class Fit:
             raise
 
     def _add_note(self, error: BaseException) -> None:
-        """Say of an exception which callback raised it, and what there is in spite of it."""
+        """Note on an exception which callback raised it, and what is kept in spite of it."""
         if not self.begun:  # nothing has changed
             return
         if self.calling is not None:
@@ -278,7 +278,7 @@ class Fit:
         return Position(epochs, tally.batch_index, tally.partial_record.copy(), columns)
 
     def broken_by(self) -> str:
-        """Return what was interrupted that no file can go on from; empty: nothing."""
+        """Say what was interrupted so that no file can go on from here; empty if nothing was."""
         if not self.begun:
             return "before it had begun"
         if self.running or not self.counting:

@@ -22,8 +22,9 @@ from pyframe.errors import (
     check_number,
     raise_if_signalled,
 )
-from pyframe.graph.node import Node, Parameter, Placeholder, Value
+from pyframe.graph.node import Node, Placeholder, Value
 from pyframe.graph.order import topological_order
+from pyframe.graph.parameter import Parameter
 from pyframe.graph.spec import INT64, Array, describe
 from pyframe.layers.base import unused_name
 from pyframe.model import Model
@@ -559,7 +560,7 @@ def loss_node(
 
 
 def _check_meaning(key: str, metric: Node, output: Value, term: Value) -> None:
-    """Raise `ArgumentError` if a metric, of what a loss makes of an output, means nothing.
+    """Raise `ArgumentError` if a metric means nothing for an output under this loss.
 
     A sigmoid gives probabilities under any loss. Otherwise the loss decides: under one of values
     an output is compared with its target itself, under a cross-entropy it is a logit.

@@ -23,7 +23,7 @@ def describe_logs(logs: Mapping[str, Any]) -> str:
 
 
 def say(text: str, file: TextIO | None) -> bool:
-    """Write a line; return whether it could be: nobody need listen to what is only shown."""
+    """Write a line; return whether that worked: a fit does not end because nobody can read it."""
     try:
         print(text, file=file, flush=True)
     except (OSError, ValueError) as error:  # a broken pipe, a terminal that is gone, a closed file
@@ -89,7 +89,7 @@ class Display:
 
     @contextmanager
     def _quietly(self) -> Iterator[None]:
-        """Show nothing any more once that fails: the fit is worth more than what is shown of it."""
+        """Show nothing more once that has failed: the fit is worth more than its display."""
         try:
             yield
         except (OSError, ValueError) as error:  # as in `say`

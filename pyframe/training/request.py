@@ -220,7 +220,7 @@ class FitRequest:
 
 
 def _told(thing: Any) -> str:
-    """Return it in words; of a function not where it is in memory."""
+    """Return a value in words, a function without its address in memory."""
     return re.sub(" at 0x[0-9a-f]+", "", repr(thing))
 
 
@@ -299,7 +299,7 @@ def request_fit(
 
 
 def _check_accumulate(accumulate: int, optimizer: Any, ranks: int) -> int:
-    """Return of how many batches a step is, or raise if the optimizer wants to see one alone."""
+    """Return how many batches make a step, or raise if the optimizer allows only one."""
     number = check_integer("accumulate", accumulate, at_least=1)
     why = ""
     if not optimizer.needs_gradients:

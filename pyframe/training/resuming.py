@@ -1,6 +1,6 @@
 """The state of a training in a file, and back: with it a fit goes on as if it had never stopped.
 
-What decides the next step is all in it: parameters and states, the optimizer's slots, the step
+All that decides the next step is in it: parameters and states, the optimizer's slots, the step
 count (which schedules and random streams count by), the seed, the epoch and the batch in it (which
 give the shuffled order), the sums over that epoch, the history, and what callbacks have counted.
 """
@@ -31,7 +31,7 @@ from pyframe.errors import (
     check_integer,
     raise_if_signalled,
 )
-from pyframe.graph.node import Parameter
+from pyframe.graph.parameter import Parameter
 from pyframe.graph.spec import Array
 from pyframe.plugins.registry import folded, registries
 from pyframe.schedules import Schedule
@@ -172,7 +172,7 @@ def _own_values(trainer: ResumableTrainer, plan: Plan) -> dict[str, Parameter]:
 
 
 def _config(optimizer: Any) -> tuple[Any, bool]:
-    """Return what makes the optimizer anew; only its name and False if its rate is a function."""
+    """Return what the optimizer can be made from; if its rate is a function, its name and False."""
     try:
         return plain(optimizer.config()), True
     except PyframeError:
@@ -431,7 +431,7 @@ def _require(
     given: Mapping[str, Any],
     source: str,
 ) -> None:
-    """Raise `CheckpointError` if any part of a training that is not given is not found here."""
+    """Raise `CheckpointError` if a part of a training is neither given nor found here."""
     wanted: dict[str, list[Any]] = {}
     if "optimizer" not in given:
         config = restored(training["optimizer"])
@@ -496,7 +496,7 @@ def read(
                     f"{source} is of another model or optimizer: it has {kind} for {key!r}, and "
                     f"here {here} is needed"
                 )
-        plan.engine.named(snapshot, found)
+        plan.engine.set_named(snapshot, found)
         skipped = record.get("skipped_steps", 0)  # a file of an older release has none
         most = record["step"]
         snapshot.arrays[-1][0] = check_integer("skipped_steps", skipped, at_least=0, at_most=most)

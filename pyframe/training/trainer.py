@@ -340,7 +340,7 @@ class Trainer(Strict):
     ) -> Fit:
         """Return a fit that can run; `stack` closes what it runs on.
 
-        Whoever calls this has claimed the parameters, and `epochs_done` were done when they asked.
+        The caller has claimed the parameters, and `epochs_done` were done when it asked.
         """
         if self.epochs_done != epochs_done:
             raise already_trained()  # a fit in another thread has come and gone meanwhile
@@ -383,7 +383,7 @@ class Trainer(Strict):
         return fit
 
     def _run(self, fit: Fit, saved: resuming.SavedTraining | None) -> None:
-        """Train until it ends, and let go of the data; where it has ended is counted elsewhere."""
+        """Train to the end, and let go of the data; how far it has come is counted elsewhere."""
         self._last_fit = fit
         try:
             fit.run(lambda: None if saved is None else saved.give_back(fit))
@@ -641,15 +641,15 @@ class Trainer(Strict):
             self._go_back_to(saved)
 
     def _training(self) -> checkpoint.Training:
-        """Return the state of the training, for a file; whoever asks keeps updates out."""
+        """Return the state of the training, for a file; the caller keeps updates out."""
         upcoming = self._compiled.upcoming(self.optimizer, detect_anomaly=self.detect_anomaly)
         return resuming.collect(self, self._last_fit, *upcoming)
 
     def _go_back_to(self, saved: resuming.SavedTraining) -> None:
         """Go back to what a file holds: all of it, or with an error nothing.
 
-        Parameters, states, slots, the step count, the number of epochs. Whoever calls this has
-        claimed the parameters.
+        Parameters, states, slots, the step count, the number of epochs. The caller has claimed the
+        parameters.
         """
         names = {"_last_fit": None, "_epochs_before": saved.epochs_done}
         saved.plan.restore(saved.snapshot, also=map(setattr, repeat(self), names, names.values()))

@@ -144,7 +144,18 @@ class _Pool(WindowOp):
         return shape, attributes
 
 
-class MaxPool(_Pool):
+class _Forward(_Pool):
+    """A pool itself, in contrast to its gradient."""
+
+    def __init__(self, x: Any, window: Any = None, **attributes: Any) -> None:
+        super().__init__(x, window=window, **attributes)
+
+    def infer_shape(self, *shapes: Any) -> Shape:
+        (x,) = shapes
+        return self._pooled(x)
+
+
+class MaxPool(_Forward):
     """The largest number of each window, channel by channel. Padding never wins.
 
     Parameters
@@ -183,13 +194,6 @@ class MaxPool(_Pool):
 
     op = "max_pool"
     kernel = "pyframe_cnn:max_pool"
-
-    def __init__(self, x: Any, window: Any = None, **attributes: Any) -> None:
-        super().__init__(x, window=window, **attributes)
-
-    def infer_shape(self, *shapes: Any) -> Shape:
-        (x,) = shapes
-        return self._pooled(x)
 
     def gradient(self, *grads: Any) -> Sequence[Any]:
         return (MaxPoolGrad(grads[0], self.inputs[0], self, **self.attrs),)
@@ -285,7 +289,7 @@ class MaxPoolGrad(_Pool):
         return Case((draw.normal(y.shape), x, y), attributes)
 
 
-class AvgPool(_Pool):
+class AvgPool(_Forward):
     """The mean of each window, channel by channel; padding does not count.
 
     Parameters
@@ -322,13 +326,6 @@ class AvgPool(_Pool):
 
     op = "avg_pool"
     kernel = "pyframe_cnn:avg_pool"
-
-    def __init__(self, x: Any, window: Any = None, **attributes: Any) -> None:
-        super().__init__(x, window=window, **attributes)
-
-    def infer_shape(self, *shapes: Any) -> Shape:
-        (x,) = shapes
-        return self._pooled(x)
 
     def gradient(self, *grads: Any) -> Sequence[Any]:
         return (AvgPoolGrad(grads[0], self.inputs[0], **self.attrs),)
