@@ -28,7 +28,7 @@ ROOMS = (
     ("engine.placement", "engine.fusion", "engine.program", "engine.sharing"),
     ("engine.numbering", "engine.tiling"),
     ("engine.memory", "engine.emission", "engine.lowering"),
-    ("engine.constraining", "engine.state", "engine.execution", "engine.launching"),
+    ("engine.constraining", "engine.state", "engine.execution"),
     ("engine.tables", "engine.engine", "engine.loop", "engine.batches"),
     ("engine.printing", "engine.profiler", "engine.inspection", "engine.plan"),
     ("initializers", "losses", "metrics", "schedules", "optimizers"),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 import numpy as np
 
-from pyframe.engine.program import Context, Program, Row
+from pyframe.engine.program import NOWHERE, Context, Program, Row, Specialization
 from pyframe.engine.state import TrainState
 from pyframe.errors import (
     AnomalyError,
@@ -25,7 +26,8 @@ from pyframe.graph.node import Node, Placeholder
 from pyframe.graph.op import Op
 from pyframe.graph.spec import Array, convert, describe
 from pyframe.native.core import ffi, lib
-from pyframe.native.guards import already_trained, reading
+from pyframe.native.guards import already_trained, reading, refuse_if_taken
+from pyframe.native.launcher import Form, Launcher, new_launcher
 
 # The longest time that C runs before it returns: Ctrl-C and the progress bar wait for it.
 SECONDS_PER_LOOK = 0.05
@@ -321,3 +323,63 @@ def _class_count(program: Program, row: Row) -> Any:
         if value >= 0 and spec.dtype.kind == "f" and spec.shape:
             return spec.shape[-1]
     return "classes"
+
+
+# ---- launchers ----
+
+# Checking a feed and finding its program takes some twenty microseconds. A feed with the keys,
+# dtypes and shapes of one that was checked would give the same answers, so they are kept.
+
+
+def form_of(
+    feed: Mapping[Any, Any], names: Mapping[Placeholder, str], program: Program
+) -> Form | None:
+    """Return what a checked feed looks like, None if its arrays had to be converted."""
+    if type(feed) is not dict or len(feed) != len(program.feeds):
+        return None
+    form = []
+    for placeholder in program.feeds:
+        key = placeholder if placeholder in feed else names[placeholder]
+        array = feed.get(key)
+        if type(array) is not np.ndarray or array.dtype is not placeholder.dtype:
+            return None
+        if not array.flags.c_contiguous:
+            return None
+        form.append((key, array.dtype, array.shape))
+    return form
+
+
+def launcher_of(
+    specialization: Specialization,
+    form: Form | None,
+    feeds: Mapping[Placeholder, Array],
+    state: TrainState,
+    last: list[Any],
+    *,
+    training: bool,
+    single: bool = True,
+) -> Launcher:
+    """Return what runs a specialization for feeds of some form; None is that of `feeds`."""
+    program = specialization.program
+    if form is None:
+        form = [(p, feeds[p].dtype, feeds[p].shape) for p in program.feeds]
+    cost, bits = program.cost_id, 0
+    if cost != NOWHERE:
+        bits = 8 * program.specs[cost].dtype.itemsize
+    return new_launcher(
+        form,
+        idle=specialization.idle,
+        borrow=partial(_borrow_to_train, specialization) if training else specialization.borrow,
+        last=last,
+        state=state,
+        cost=(cost, bits),
+        single=single,
+        seconds=SECONDS_PER_LOOK,
+        carry_on=carry_on,
+        collect=collect,
+    )
+
+
+def _borrow_to_train(specialization: Specialization) -> Context:
+    refuse_if_taken(specialization.guards)  # unless a context was lost on its way back
+    return specialization.borrow()

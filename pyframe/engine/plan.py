@@ -12,9 +12,8 @@ import numpy as np
 
 from pyframe.engine import inspection
 from pyframe.engine.engine import COMPILED, Engine, Snapshot
-from pyframe.engine.execution import check_feed, drive
+from pyframe.engine.execution import check_feed, drive, form_of, launcher_of
 from pyframe.engine.fusion import choose
-from pyframe.engine.launching import form_of, launcher_of
 from pyframe.engine.loop import Loop
 from pyframe.engine.printing import plan_table
 from pyframe.engine.program import Specialization
