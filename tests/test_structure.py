@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import sys
+import types
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import structure
 
@@ -162,6 +167,51 @@ def test_a_planted_circle_is_found(tmp_path: Path) -> None:
     assert structure.circles(tmp_path) == [["a.one", "a.two", "c"], ["d", "e"]]
     (tmp_path / "c.py").write_text("", encoding="utf-8")
     assert structure.circles(tmp_path) == [["d", "e"]]
+
+
+MOST_MODULES = 14  # on the way of a batch
+
+
+def holds(value: Any, data: list[np.ndarray], depth: int = 2) -> bool:
+    """Return whether a value is one of some arrays, or a part of one, or contains that."""
+    if isinstance(value, np.ndarray):
+        return value.size > 0 and any(np.may_share_memory(value, array) for array in data)
+    if depth and isinstance(value, dict):
+        return any(holds(x, data, depth - 1) for x in value.values())
+    return (
+        depth > 0
+        and isinstance(value, list | tuple)
+        and any(holds(x, data, depth - 1) for x in value)
+    )
+
+
+def modules_that_hold(data: list[np.ndarray], run: Callable[[], object]) -> set[str]:
+    """Return the modules of the package whose functions get or give some data while one runs."""
+    found = set()
+
+    def look(frame: types.FrameType, event: str, given: Any) -> None:
+        path = Path(frame.f_code.co_filename)
+        if event not in ("call", "return") or not path.is_relative_to(PACKAGE):
+            return
+        if any(holds(value, data) for value in (*frame.f_locals.values(), given)):
+            found.add(str(path.relative_to(PACKAGE)))
+
+    before = sys.getprofile()
+    sys.setprofile(look)
+    try:
+        run()
+    finally:
+        sys.setprofile(before)
+    return found
+
+
+def test_a_batch_passes_few_modules_from_fit_to_its_kernels() -> None:
+    x, y = np.ones((200, 3), np.float32), np.ones((200, 1), np.float32)
+    model = pyframe.Sequential([pyframe.layers.Dense(4, "relu"), pyframe.layers.Dense(1)])
+    trainer = pyframe.Trainer(model, "l2", "adam")
+    passed = modules_that_hold([x, y], lambda: trainer.fit(x, y, 2, 32, verbose=0))
+    assert {"training/trainer.py", "engine/loop.py"} <= passed
+    assert len(passed) <= MOST_MODULES, sorted(passed)
 
 
 def test_a_module_without_a_layer_is_found(tmp_path: Path) -> None:

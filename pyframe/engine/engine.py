@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pyframe.engine import tables
-from pyframe.engine.execution import check_feed, resolve_feed
 from pyframe.engine.lowering import lower
 from pyframe.engine.placement import place
 from pyframe.engine.program import Context, Program, Request, Specialization
@@ -33,7 +32,7 @@ from pyframe.graph.autodiff import Gradients, differentiate
 from pyframe.graph.node import Node, Placeholder, Value
 from pyframe.graph.order import Graph, topological_order, with_collector_paused
 from pyframe.graph.parameter import Parameter, State
-from pyframe.graph.spec import Array, Spec
+from pyframe.graph.spec import Array, Spec, convert, describe
 from pyframe.native.building import building
 from pyframe.native.core import ffi, lib
 from pyframe.native.guards import already_trained, hold, hold_all, new_hold, refuse_while_reading
@@ -544,6 +543,47 @@ class Engine:
         leaves = [*self.parameters, *self.states]
         names = {p: self.graph.names.get(p, p.label()) for p in leaves}
         return views(self.state, arrays, names)
+
+
+def check_feed(placeholder: Placeholder, name: str, value: Any) -> Array:
+    """Return a fed value as the array that the kernels read, or raise what is wrong with it."""
+    array = convert(value, placeholder.dtype, f"placeholder {name!r}")
+    shape = placeholder.shape
+    if shape is None:
+        return array
+    if array.ndim == 1 and len(shape) == 2 and shape[1] == 1:
+        array = array.reshape(-1, 1)  # one-dimensional targets are a column
+    fits = array.ndim == len(shape) and all(
+        want is None or want == got for want, got in zip(shape, array.shape, strict=True)
+    )
+    if not fits:
+        raise ShapeError(
+            f"placeholder {name!r} has shape {describe(shape)} and was fed "
+            f"{describe(array.shape)}; reshape the array or declare the placeholder differently"
+        )
+    return array
+
+
+def resolve_feed(
+    feed: Mapping[Any, Any], names: Mapping[str, Placeholder], known: Mapping[Placeholder, str]
+) -> dict[Placeholder, Any]:
+    """Return the feed with placeholders for keys, which may also be given by name."""
+    if not isinstance(feed, Mapping):
+        raise FeedError(
+            f"a feed is a dict of placeholders to arrays, and got {type(feed).__name__}; "
+            f"write {{x: array}}; this graph takes {', '.join(map(repr, names))}"
+        )
+    result: dict[Placeholder, Any] = {}
+    for key, value in feed.items():
+        placeholder = names.get(key) if isinstance(key, str) else key
+        if placeholder is None or placeholder not in known:
+            given = key if isinstance(key, str) else getattr(key, "name", None) or key
+            raise FeedError(
+                f"{given!r} is fed but is no placeholder of this graph; "
+                f"it takes {', '.join(map(repr, names)) or 'nothing'}"
+            )
+        result[placeholder] = value
+    return result
 
 
 def _check_rows(arrays: Mapping[str, Array]) -> None:

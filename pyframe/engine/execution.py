@@ -1,4 +1,4 @@
-"""Driving the C executor: feeds in, nodes written in Python in between, errors out."""
+"""Driving the C executor: how it is launched, nodes in Python in between, results and errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from pyframe.errors import (
     AnomalyError,
     ArgumentError,
     DTypeError,
-    FeedError,
     GraphError,
     KernelError,
     LabelError,
@@ -24,7 +23,7 @@ from pyframe.errors import (
 from pyframe.graph.autodiff import PythonGradient
 from pyframe.graph.node import Node, Placeholder
 from pyframe.graph.op import Op
-from pyframe.graph.spec import Array, convert, describe
+from pyframe.graph.spec import Array, describe
 from pyframe.native.core import ffi, lib
 from pyframe.native.guards import already_trained, reading, refuse_if_taken
 from pyframe.native.launcher import Form, Launcher, new_launcher
@@ -33,47 +32,6 @@ from pyframe.native.launcher import Form, Launcher, new_launcher
 SECONDS_PER_LOOK = 0.05
 
 DONE, PAUSED, BUSY, UNALIGNED = lib.PF_DONE, lib.PF_PAUSED, lib.PF_BUSY, lib.PF_UNALIGNED
-
-
-def check_feed(placeholder: Placeholder, name: str, value: Any) -> Array:
-    """Return a fed value as the array that the kernels read, or raise what is wrong with it."""
-    array = convert(value, placeholder.dtype, f"placeholder {name!r}")
-    shape = placeholder.shape
-    if shape is None:
-        return array
-    if array.ndim == 1 and len(shape) == 2 and shape[1] == 1:
-        array = array.reshape(-1, 1)  # one-dimensional targets are a column
-    fits = array.ndim == len(shape) and all(
-        want is None or want == got for want, got in zip(shape, array.shape, strict=True)
-    )
-    if not fits:
-        raise ShapeError(
-            f"placeholder {name!r} has shape {describe(shape)} and was fed "
-            f"{describe(array.shape)}; reshape the array or declare the placeholder differently"
-        )
-    return array
-
-
-def resolve_feed(
-    feed: Mapping[Any, Any], names: Mapping[str, Placeholder], known: Mapping[Placeholder, str]
-) -> dict[Placeholder, Any]:
-    """Return the feed with placeholders for keys, which may also be given by name."""
-    if not isinstance(feed, Mapping):
-        raise FeedError(
-            f"a feed is a dict of placeholders to arrays, and got {type(feed).__name__}; "
-            f"write {{x: array}}; this graph takes {', '.join(map(repr, names))}"
-        )
-    result: dict[Placeholder, Any] = {}
-    for key, value in feed.items():
-        placeholder = names.get(key) if isinstance(key, str) else key
-        if placeholder is None or placeholder not in known:
-            given = key if isinstance(key, str) else getattr(key, "name", None) or key
-            raise FeedError(
-                f"{given!r} is fed but is no placeholder of this graph; "
-                f"it takes {', '.join(map(repr, names)) or 'nothing'}"
-            )
-        result[placeholder] = value
-    return result
 
 
 def deliver(results: list[Array], out: Any, single: bool) -> Any:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from pyframe.engine import inspection
-from pyframe.engine.engine import COMPILED, Engine, Snapshot
-from pyframe.engine.execution import check_feed, drive, form_of, launcher_of
+from pyframe.engine.engine import COMPILED, Engine, Snapshot, check_feed
+from pyframe.engine.execution import drive, form_of, launcher_of
 from pyframe.engine.fusion import choose
 from pyframe.engine.loop import Loop
 from pyframe.engine.printing import plan_table

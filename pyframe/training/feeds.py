@@ -9,7 +9,7 @@ import numpy as np
 
 from pyframe.data.loading import prefetched
 from pyframe.engine.batches import FEW_BYTES, BatchLoop, rows_at_once
-from pyframe.engine.execution import check_feed
+from pyframe.engine.engine import check_feed
 from pyframe.engine.loop import Loop, check_batch_size
 from pyframe.engine.sharing import Share
 from pyframe.errors import ArgumentError
