@@ -160,6 +160,32 @@ METRIC = '''class QuadraticError(Rmse):
 
 '''
 
+CALLBACK = '''class LossFloor(Callback):
+    """End a fit once its loss is as small as wanted.
+
+    Parameters
+    ----------
+    floor : float, default 0
+
+    Examples
+    --------
+    >>> import pyframe as pf
+    >>> pf.callbacks.get("loss_floor").floor
+    0.0
+    """
+
+    _attributes: ClassVar[dict[str, str]] = {"floor": ""}
+
+    def __init__(self, floor: float = 0.0) -> None:
+        self.floor = check_number("floor", floor)
+
+    def on_epoch_end(self, trainer: Any, epoch: int, logs: Logs) -> None:
+        if logs["loss"] <= self.floor:
+            trainer.stop_training = True
+
+
+'''
+
 
 class Addition(NamedTuple):
     """What is added, as one would by hand: (file, old text, new text)."""
@@ -278,6 +304,29 @@ ADDITIONS = {
             LINE,
         ),
         (TABLE, "tests/test_losses_and_metrics.py", "tests/test_reports.py"),
+    ),
+    "callback": Addition(
+        "callbacks",
+        "loss_floor",
+        (
+            ("pyframe/callbacks/ending.py", *before("class TerminateOnNaN(", CALLBACK)),
+            (
+                "pyframe/callbacks/__init__.py",
+                "import TerminateOnNaN, TimeLimit\n",
+                "import LossFloor, TerminateOnNaN, TimeLimit\n",
+            ),
+            (
+                "pyframe/callbacks/__init__.py",
+                '    "Logs",\n',
+                '    "Logs",\n    "LossFloor",\n',
+            ),
+            (
+                "pyframe/callbacks/__init__.py",
+                *before('        "mlflow_logger"', '        "loss_floor": LossFloor,\n'),
+            ),
+            LINE,
+        ),
+        (),
     ),
 }
 
