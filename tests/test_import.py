@@ -24,6 +24,8 @@ HEAVY = {
     "pandas",
     "joblib",
 }
+# Of the standard library, what takes milliseconds, and is imported where it is used.
+SLOW = {"decimal", "difflib", "fractions", "importlib.metadata", "json", "pathlib", "urllib.parse"}
 
 
 def modules_after(statement: str, cwd: Path) -> set[str]:
@@ -43,6 +45,12 @@ def test_import_loads_no_optional_package(tmp_path: Path) -> None:
     loaded = modules_after("import pyframe", tmp_path)
     assert "numpy" in loaded
     assert {name.split(".")[0] for name in loaded} & HEAVY == set()
+
+
+def test_import_loads_nothing_slow_that_is_used_later(tmp_path: Path) -> None:
+    anyhow = modules_after("import numpy, pluggy", tmp_path)
+    loaded = modules_after("import numpy, pluggy, pyframe", tmp_path)
+    assert (loaded - anyhow) & SLOW == set()
 
 
 def test_import_loads_no_plugin(tmp_path: Path) -> None:

@@ -7,15 +7,14 @@ the package that has it, without a network.
 from __future__ import annotations
 
 import functools
-import json
+import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from pyframe.errors import UnknownNameError
 from pyframe.plugins.discovery import normalized
 
-FILE = Path(__file__).with_name("catalogue.json")
+FILE = os.path.join(os.path.dirname(__file__), "catalogue.json")
 
 
 class Known(NamedTuple):
@@ -30,7 +29,10 @@ class Known(NamedTuple):
 @functools.cache
 def known() -> tuple[Known, ...]:
     """Return the plugins of the catalogue."""
-    return tuple(Known(**plugin) for plugin in json.loads(FILE.read_text("utf-8"))["plugins"])
+    import json  # slow to import, and only a name that is missing needs it
+
+    with open(FILE, encoding="utf-8") as file:
+        return tuple(Known(**plugin) for plugin in json.load(file)["plugins"])
 
 
 def folded(name: str) -> str:
