@@ -671,6 +671,27 @@ def _listed(nodes: Any) -> list[Any]:
         raise GraphError(f"{nodes!r:.80} is no node, and no list of nodes") from error
 
 
+def _check_optimizer(optimizer: Any) -> None:
+    """Raise `ArgumentError` for what is no optimizer, but perhaps the name or the class of one."""
+    if optimizer is not None and (
+        isinstance(optimizer, type) or not hasattr(optimizer, "needs_gradients")
+    ):
+        raise ArgumentError(
+            f"optimizer={optimizer!r} is no optimizer; pass one such as "
+            "pyframe.optimizers.Adam(1e-3), or pyframe.optimizers.get('adam')"
+        )
+
+
+def _check_kinds(nodes: Sequence[Any], parameters: Sequence[Any]) -> None:
+    """Raise `GraphError` for what is no node among nodes, or no parameter among parameters."""
+    for value in nodes:
+        if not isinstance(value, Value):
+            raise GraphError(f"compile takes nodes and got {type(value).__name__}: {value!r}")
+    for parameter in parameters:
+        if not isinstance(parameter, Parameter):
+            raise GraphError(f"parameters has {parameter!r:.80}, which is no Parameter")
+
+
 @answering
 def compile(
     cost: Value | Sequence[Value],
@@ -734,39 +755,24 @@ def compile(
     >>> plan.run({x: np.ones((2, 3))})
     array(6., dtype=float32)
     """
-    if optimizer is not None and (
-        isinstance(optimizer, type) or not hasattr(optimizer, "needs_gradients")
-    ):
-        raise ArgumentError(
-            f"optimizer={optimizer!r} is no optimizer; pass one such as "
-            "pyframe.optimizers.Adam(1e-3), or pyframe.optimizers.get('adam')"
-        )
+    _check_optimizer(optimizer)
     outputs = _listed(outputs)
     if optimizer is not None and not isinstance(cost, Value):
         raise GraphError("an optimizer needs one loss; add the losses up, or pass the sum")
-    if isinstance(cost, Value):
-        scalar = cost.shape in ((), None)
-        trains = optimizer is not None or scalar
-        loss, wanted = (cost if trains else None), [cost, *outputs]
-    else:
-        loss, wanted = None, [*_listed(cost), *outputs]
+    loss, wanted = None, _listed(cost)
+    if isinstance(cost, Value) and (optimizer is not None or cost.shape in ((), None)):
+        loss = cost
     metrics = _listed(() if metrics is None else metrics)
-    for value in [*wanted, *metrics]:
-        if not isinstance(value, Value):
-            raise GraphError(f"compile takes nodes and got {type(value).__name__}: {value!r}")
     parameters = None if parameters is None else _listed(parameters)
-    for parameter in parameters or ():
-        if not isinstance(parameter, Parameter):
-            raise GraphError(f"parameters has {parameter!r:.80}, which is no Parameter")
-    if loss is not None and optimizer is not None and loss.dtype.kind != "f":
-        raise DTypeError(
-            f"the loss {loss.node.label()} is {loss.dtype.name}; only float32 and float64 can be "
-            "differentiated"
-        )
-    wanted = [cost] if isinstance(cost, Value) else list(cost)
-    extra = [v for v in outputs if v not in wanted]
-    if optimizer is not None:
+    _check_kinds([*wanted, *outputs, *metrics], parameters or ())
+    if loss is not None and optimizer is not None:
+        if loss.dtype.kind != "f":
+            raise DTypeError(
+                f"the loss {loss.node.label()} is {loss.dtype.name}; only float32 and float64 can "
+                "be differentiated"
+            )
         check_learning_rate(optimizer)
+    extra = [v for v in outputs if v not in wanted]
     return with_collector_paused(
         lambda: Plan(
             loss,
