@@ -34,6 +34,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pyframe.callbacks import Callback
+from pyframe.engine.execution import SECONDS_PER_LOOK
 from pyframe.errors import (
     ArgumentError,
     FitManyError,
@@ -50,8 +51,6 @@ from pyframe.training.fit import Interrupt
 from pyframe.training.history import History
 from pyframe.training.request import callbacks_of
 from pyframe.training.trainer import Trainer
-
-SECONDS_PER_LOOK = 0.05  # at Ctrl-C, and at the board
 
 
 def fit_many(
