@@ -1,17 +1,24 @@
 """Training on more data than memory: speed and memory on a memmap, beside the same from memory.
 
-    python benchmarks/loading.py [--gigabytes 20] [--steps 400] [--rounds 5] [--folder DIR]
+    python benchmarks/loading.py [--gigabytes 20] [--steps 400] [--rounds 7] [--threads 1]
+                                 [--touch 1] [--folder DIR]
 
 The file is sparse: it has its size, and takes no room on the disk. Each way trains for so many
 steps of a shuffled epoch, in turns, in one process; the ratio is that of the medians. The memory is
 RssAnon of /proc/self/status at its highest, asked for every 20 ms: what the process has allocated,
 without the pages of the file that the system keeps in memory and gives back when it needs them.
+
+A virtual machine may get memory from its host only when it is used for the first time, at 5 us a
+page, which a longer training does once. So before each way another process uses so many gigabytes
+and gives them back, which the pages of the file then come to lie in.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -70,6 +77,11 @@ def seconds(steps: int, seed: int, *data: Any, **options: Any) -> float:
     return time.perf_counter() - began[0]
 
 
+def touch(size: int) -> None:
+    """Have the machine use so many bytes once."""
+    subprocess.run([sys.executable, "-c", f"b'x' * {size}"], check=True)
+
+
 def ways_of(steps: int, mapped: Any, small: Any) -> dict[str, Callable[[int], float]]:
     """Return ways to train, each from a seed to the seconds that it takes."""
     return {
@@ -84,9 +96,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--gigabytes", type=float, default=20)
     parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--touch", type=float, default=1)
     parser.add_argument("--folder", default=None)
     given = parser.parse_args()
+    pf.set_num_threads(given.threads)
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         for dtype in ("float32", "uint8"):
             rows = int(given.gigabytes * 1e9) // (FEATURES * np.dtype(dtype).itemsize)
@@ -100,6 +115,7 @@ def main() -> None:
             highest.start()
             for number in range(given.rounds):
                 for place, (name, way) in enumerate(ways.items()):  # with other rows each
+                    touch(int(given.touch * 1e9))
                     times[name].append(way(3 * number + place))
             highest.done.set()
             highest.join()
