@@ -1,11 +1,7 @@
-/* Shuffles epochs, gathers batches, and reads those that are in a file. */
-#define _POSIX_C_SOURCE 200809L /* pread */
+/* Shuffles epochs and gathers batches. */
 #include "batches.h"
 
 #include <string.h>
-#ifdef __linux__
-#include <unistd.h>
-#endif
 
 #include "cost.h"
 #include "parallel.h"
@@ -95,20 +91,4 @@ void pf_gather_rows(void *to, const void *from, const int64_t *order, int64_t ro
     if (row_bytes < PART_BYTES) g.rows_of_part = PART_BYTES / (row_bytes > 0 ? row_bytes : 1);
     pf_parallel_for((rows + g.rows_of_part - 1) / g.rows_of_part,
                     rows * row_bytes / PF_SCATTERED_BYTES_PER_NANOSECOND, gather_part, &g);
-}
-
-int pf_read_rows(void *to, int file, int64_t start, const int64_t *order, int64_t rows,
-                 int64_t row_bytes, int64_t end) {
-#ifdef __linux__
-    for (int64_t r = 0; r < rows; r++) {
-        if (order[r] < 0 || order[r] >= end) return 0;
-        if (pread(file, (char *)to + r * row_bytes, (size_t)row_bytes,
-                  start + order[r] * row_bytes) != row_bytes)
-            return 0;
-    }
-    return 1;
-#else
-    (void)to, (void)file, (void)start, (void)order, (void)rows, (void)row_bytes, (void)end;
-    return 0;
-#endif
 }

@@ -11,8 +11,11 @@ from __future__ import annotations
 import mmap
 import numbers
 import os
+import re
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 from weakref import WeakKeyDictionary
 
@@ -20,7 +23,6 @@ import numpy as np
 import numpy.typing as npt
 
 from pyframe.errors import ArgumentError, DTypeError, ShapeError, raise_if_signalled
-from pyframe.native.core import read_rows
 
 Array = npt.NDArray[Any]
 
@@ -113,87 +115,59 @@ class LazyRows:
 
 
 def taken(array: Array, rows: Array) -> Array:
-    """Return rows by their numbers; long ones of a file that is mapped without what lies beside.
+    """Return rows by their numbers; of a file that is mapped, without what lies beside long ones.
 
-    Other threads run meanwhile, as they do not while an array is indexed. To read such rows takes
-    about half as long as to have the system map their pages one after the other.
+    Other threads run meanwhile, as they do not while an array is indexed.
     """
     base = array.base
     while isinstance(base, np.ndarray):
         base = base.base
     if isinstance(base, mmap.mmap) and array[:1].nbytes >= mmap.PAGESIZE // 8:
-        if array.flags.c_contiguous and not array.dtype.hasobject:
-            found = _read(base, array, rows)
-            if found is not None:
-                return found
+        found = _read(base, array, rows)
+        if found is not None:
+            return found
         if hasattr(mmap, "MADV_RANDOM"):
             base.madvise(mmap.MADV_RANDOM)
     return array.take(rows, axis=0)
 
 
-class _Mapped(NamedTuple):
-    """A file that was opened once more, and the addresses that it is mapped at."""
-
-    file: int
-    inode: tuple[int, int]
-    start: int
-    stop: int
-    offset: int  # in the file, of what is at `start`
-
-
-_MAPPED: WeakKeyDictionary[mmap.mmap, _Mapped | None] = WeakKeyDictionary()
+# Of a map: its file, opened once more, what tells it from others, the address of its byte 0.
+_files: WeakKeyDictionary[mmap.mmap, tuple[int, bytes, int]] = WeakKeyDictionary()
 
 
 def _read(base: mmap.mmap, array: Array, rows: Array) -> Array | None:
-    """Return rows of a mapped array by reading its file, None if that is not sure to be the same."""
-    address = array.ctypes.data
-    if base not in _MAPPED:
-        _MAPPED[base] = mapped = _mapped(address)
-        if mapped is not None:
-            weakref.finalize(base, os.close, mapped.file)
-    mapped = _MAPPED[base]
-    if mapped is None or not mapped.start <= address <= mapped.stop - array.nbytes:
-        return None
+    """Return rows from the file of a map, in half the time; None if that cannot be."""
+    if base not in _files:
+        _files[base] = _file_of(base)
+    file, identity, zero = _files[base]
+    start, size = array.ctypes.data - zero, array[:1].nbytes
+    places, found = range(start, start + array.nbytes, size), np.empty((len(rows), size), np.uint8)
     try:
-        if _inode(mapped.file) != mapped.inode:  # closed by somebody else, and its number reused
-            return None
+        now = os.fstat(file)
+        device = os.major(now.st_dev), os.minor(now.st_dev)
+        if b"%02x:%02x %d" % (*device, now.st_ino) != identity or not array.flags.c_contiguous:
+            return None  # the name of the file may be that of another one by now
+        for to, row in zip(found, rows.tolist(), strict=True):
+            if os.preadv(file, [to], places[row]) != size:
+                return None  # it has become shorter
     except OSError:
         return None
-    return read_rows(mapped.file, mapped.offset + address - mapped.start, array, rows)
+    return found.view(array.dtype).reshape(len(rows), *array.shape[1:])
 
 
-def _inode(file: int) -> tuple[int, int]:
-    status = os.fstat(file)
-    return status.st_dev, status.st_ino
-
-
-def _mapped(address: int) -> _Mapped | None:
-    """Return the file that is mapped at an address, opened once more; None if it is not found.
-
-    Its name may be that of another file by now, so the number of its inode has to be the same. What
-    was written to a copy of its pages is not in it; and only file systems on a disk of this machine
-    are sure to show at once what others have written to its pages.
+def _file_of(base: mmap.mmap) -> tuple[int, bytes, int]:
+    """Find a map in the list of proc(5); it must be shared, and on a disk (others have the device
+    00): what was written to it is in no file, or may be there later, otherwise.
     """
-    try:
-        with open("/proc/self/maps", "rb") as maps:  # of Linux; see proc(5)
-            for line in maps:
-                ends, mode, offset, device, inode, *path = line.rstrip(b"\n").split(maxsplit=5)
-                start, stop = (int(end, 16) for end in ends.split(b"-"))
-                if start <= address < stop:
-                    break
-            else:
-                return None
-        major, minor = (int(part, 16) for part in device.split(b":"))
-        if not (path and major and mode.endswith(b"s")):
-            return None
-        file = os.open(path[0], os.O_RDONLY | os.O_NONBLOCK)  # which does not wait for a pipe
-        found = _Mapped(file, _inode(file), start, stop, int(offset, 16))
-        if found.inode == (os.makedev(major, minor), int(inode)):
-            return found
-        os.close(file)
-    except OSError:
-        pass
-    return None
+    start = np.frombuffer(base, np.uint8).ctypes.data
+    maps = rb"(?m)^(\w+)-(\w+) ...s (\w+) (?!00:)(\S+ \d+) +(.+)"
+    with suppress(OSError):
+        for first, last, offset, identity, name in re.findall(maps, Path("/proc/self/maps").read_bytes()):
+            if int(first, 16) <= start <= int(last, 16) - len(base):
+                file = os.open(name, os.O_RDONLY | os.O_NONBLOCK)
+                weakref.finalize(base, os.close, file)
+                return file, identity, int(first, 16) - int(offset, 16)
+    return -1, b"", 0
 
 
 def lazy_rows(value: Any) -> Any:

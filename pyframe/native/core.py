@@ -478,20 +478,6 @@ def shuffle(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
     return order
 
 
-def read_rows(
-    file: int, start: int, array: npt.NDArray[Any], rows: npt.NDArray[Any]
-) -> npt.NDArray[Any] | None:
-    """Return rows of an array that a file has from byte `start` on, read from it; None if not all.
-
-    Other threads run meanwhile.
-    """
-    found = np.empty((len(rows), *array.shape[1:]), array.dtype)
-    order = typed_pointer("int64_t *", rows := np.ascontiguousarray(rows, np.int64))
-    size = found[:1].nbytes
-    done = lib.pf_read_rows(pointer(found), file, start, order, len(rows), size, len(array))
-    return found if done else None
-
-
 # Of a function `int (pf_kernel, const pf_call *)` by which `call_kernel` has kernels called; 0: by
 # itself. The conformance kit sets it in a process under a sanitizer.
 call_through: int = 0
