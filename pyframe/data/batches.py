@@ -1,11 +1,13 @@
-"""What is a source of batches, and what is in a batch."""
+"""What is a source of batches, what is in a batch, and which rows are held out for validation."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, MappingView, Sequence, Set
 from typing import Any
 
-from pyframe.graph.arrays import is_lazy, is_table
+import numpy as np
+
+from pyframe.graph.arrays import Array, is_lazy, is_table
 
 OTHERS = (list, tuple, Mapping, Set, MappingView, str, bytes)  # a set has no order
 
@@ -28,3 +30,19 @@ def inputs_of(batch: Any, names: Sequence[str]) -> Any:
         return batch
     several = len(names) == len(batch) > 1 and not isinstance(batch[0], list | tuple | Mapping)
     return batch if several else batch[0]
+
+
+def held_out(targets: Array, share: float, seed: int) -> tuple[Array, Array]:
+    """Return the numbers of the rows to train on, in random order, and of those held out.
+
+    Of the rows in the order of their targets (n,), every so manieth is held out, from a random one
+    on: each class, and each range of values, is there in proportion.
+    """
+    draw, rows = np.random.default_rng(seed), len(targets)
+    held = min(round(rows * share), rows - 1)
+    if held < 1:
+        return draw.permutation(rows), np.arange(0)
+    order = draw.permutation(rows)
+    order = order[np.argsort(targets[order], kind="stable")]
+    chosen = order[((np.arange(held) + draw.random()) * rows / held).astype(np.int64)]
+    return draw.permutation(np.setdiff1d(order, chosen)), chosen

@@ -25,7 +25,7 @@ from pyframe.attributes import optional, whole
 from pyframe.callbacks import Callback
 from pyframe.callbacks import get as get_callback
 from pyframe.checkpoint.arguments import Lost, require
-from pyframe.data.held_out import held_out
+from pyframe.data.batches import held_out
 from pyframe.errors import check_integer, warn
 from pyframe.estimators._files import Filed
 from pyframe.estimators._reach import Reaching

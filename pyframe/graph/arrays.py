@@ -123,46 +123,42 @@ def taken(array: Array, rows: Array) -> Array:
     while isinstance(base, np.ndarray):
         base = base.base
     if isinstance(base, mmap.mmap) and array[:1].nbytes >= mmap.PAGESIZE // 8:
-        found = _read(base, array, rows)
-        if found is not None:
+        if array.flags.c_contiguous and (found := _read(base, array, rows)) is not None:
             return found
         if hasattr(mmap, "MADV_RANDOM"):
             base.madvise(mmap.MADV_RANDOM)
     return array.take(rows, axis=0)
 
 
-# Of a map: its file, opened once more, what tells it from others, the address of its byte 0.
-_files: WeakKeyDictionary[mmap.mmap, tuple[int, bytes, int]] = WeakKeyDictionary()
+# Of each map: its file, opened once more; its device and inode; the address that byte 0 would have.
+_files: WeakKeyDictionary[mmap.mmap, Any] = WeakKeyDictionary()
 
 
 def _read(base: mmap.mmap, array: Array, rows: Array) -> Array | None:
-    """Return rows from the file of a map, in half the time; None if that cannot be."""
+    """Return rows out of the file of a map, in half the time; None if it may be another file."""
     if base not in _files:
         _files[base] = _file_of(base)
     file, identity, zero = _files[base]
     start, size = array.ctypes.data - zero, array[:1].nbytes
     places, found = range(start, start + array.nbytes, size), np.empty((len(rows), size), np.uint8)
-    try:
+    with suppress(OSError):
         now = os.fstat(file)
-        device = os.major(now.st_dev), os.minor(now.st_dev)
-        if b"%02x:%02x %d" % (*device, now.st_ino) != identity or not array.flags.c_contiguous:
-            return None  # the name of the file may be that of another one by now
-        for to, row in zip(found, rows.tolist(), strict=True):
-            if os.preadv(file, [to], places[row]) != size:
-                return None  # it has become shorter
-    except OSError:
-        return None
-    return found.view(array.dtype).reshape(len(rows), *array.shape[1:])
+        same = b"%02x:%02x %d" % (*divmod(now.st_dev, 256), now.st_ino) == identity
+        pairs = zip(found, rows.tolist(), strict=True)
+        if same and all(os.preadv(file, [to], places[row]) == size for to, row in pairs):
+            return found.view(array.dtype).reshape(len(rows), *array.shape[1:])
+    return None
 
 
 def _file_of(base: mmap.mmap) -> tuple[int, bytes, int]:
-    """Find a map in the list of proc(5); it must be shared, and on a disk (others have the device
-    00): what was written to it is in no file, or may be there later, otherwise.
+    """Find a map in the list of proc(5): a shared one of a file on a disk (others have device 00),
+    which has at once what is written to the map.
     """
     start = np.frombuffer(base, np.uint8).ctypes.data
     maps = rb"(?m)^(\w+)-(\w+) ...s (\w+) (?!00:)(\S+ \d+) +(.+)"
     with suppress(OSError):
-        for first, last, offset, identity, name in re.findall(maps, Path("/proc/self/maps").read_bytes()):
+        listed = Path("/proc/self/maps").read_bytes()
+        for first, last, offset, identity, name in re.findall(maps, listed):
             if int(first, 16) <= start <= int(last, 16) - len(base):
                 file = os.open(name, os.O_RDONLY | os.O_NONBLOCK)
                 weakref.finalize(base, os.close, file)

@@ -17,7 +17,7 @@ from pyframe.callbacks import EarlyStopping
 from pyframe.checkpoint.arguments import Lost, pack, require, unpack
 from pyframe.checkpoint.schema import list_of, record, table_of, text
 from pyframe.data import standardize
-from pyframe.data.held_out import held_out
+from pyframe.data.batches import held_out
 from pyframe.errors import (
     ArgumentError,
     CheckpointError,
