@@ -134,7 +134,7 @@ SOURCES: dict[str, tuple[Make, bool]] = {  # an array, and whether its rows are 
     "another file of that name": (replaced, False),
     "deleted": (deleted, False),
     "now a pipe": (now_a_pipe, False),
-    "no file": (lambda path: np.ndarray(VALUES.shape, np.float32, mmap.mmap(-1, VALUES.nbytes)), False),
+    "no file": (lambda path: np.ndarray((60, 300), np.float32, mmap.mmap(-1, 72000)), False),
     "no map": (lambda path: VALUES, False),
 }
 

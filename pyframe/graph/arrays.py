@@ -140,7 +140,8 @@ def _read(base: mmap.mmap, array: Array, rows: Array) -> Array | None:
         _files[base] = _file_of(base)
     file, identity, zero = _files[base]
     start, size = array.ctypes.data - zero, array[:1].nbytes
-    places, found = range(start, start + array.nbytes, size), np.empty((len(rows), size), np.uint8)
+    places = range(start, start + array.nbytes, size)
+    found: Any = np.empty((len(rows), size), np.uint8)
     with suppress(OSError):
         now = os.fstat(file)
         same = b"%02x:%02x %d" % (*divmod(now.st_dev, 256), now.st_ino) == identity
