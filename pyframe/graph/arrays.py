@@ -147,13 +147,16 @@ def _read(base: mmap.mmap, array: Array, rows: Array) -> Array | None:
         same = b"%02x:%02x %d" % (*divmod(now.st_dev, 256), now.st_ino) == identity
         pairs = zip(found, rows.tolist(), strict=True)
         if same and all(os.preadv(file, [to], places[row]) == size for to, row in pairs):
-            return found.view(array.dtype).reshape(len(rows), *array.shape[1:])
+            result: Array = found.view(array.dtype).reshape(len(rows), *array.shape[1:])
+            return result
     return None
 
 
 def _file_of(base: mmap.mmap) -> tuple[int, bytes, int]:
-    """Find a map in the list of proc(5): a shared one of a file on a disk (others have device 00),
-    which has at once what is written to the map.
+    """Find a map in the list of proc(5).
+
+    It has to be a shared one, of a file on a disk (others have the device 00): such a file has at
+    once what is written to the map.
     """
     start = np.frombuffer(base, np.uint8).ctypes.data
     maps = rb"(?m)^(\w+)-(\w+) ...s (\w+) (?!00:)(\S+ \d+) +(.+)"
