@@ -86,7 +86,7 @@ def test_what_they_do() -> None:
 
 
 def test_rotation_by_a_right_angle_moves_pixels() -> None:
-    from pyframe.data.randomness import Draws
+    from pyframe.data.transforms import Draws
 
     class Right(Draws):
         def uniform(self, low: float, high: float, *shape: int) -> Any:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pyframe.data.randomness import Draws
+from pyframe.data.transforms import Draws
 from pyframe.errors import (
     ArgumentError,
     DTypeError,

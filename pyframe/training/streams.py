@@ -22,6 +22,7 @@ from pyframe.errors import (
     check_integer,
     raise_if_signalled,
 )
+from pyframe.graph.node import Placeholder
 from pyframe.model import Model
 from pyframe.training.feeds import Feeds, feeds_of, input_arrays, is_auto
 from pyframe.training.goal import CompiledGoal
@@ -217,16 +218,28 @@ class Streamed:
 
     def __init__(self, goal: CompiledGoal, model: Model, batches: Batches, labels: Labels) -> None:
         self.goal, self.model, self.batches, self.labels = goal, model, batches, labels
+        self._form: Any = None  # of the last batch, if its arrays are all of its feed
+        self._places: dict[Placeholder, int] = {}  # of these in the batch
 
     def feed(self, batch: Any) -> Feed:
         """Return a batch as a feed, checked."""
+        plain = type(batch) is tuple and all(type(a) is np.ndarray for a in batch)
+        form = plain and [(a.dtype, a.shape, a.flags.num) for a in batch]
+        if form and form == self._form:  # only the numbers are others
+            feed = {p: batch[place] for p, place in self._places.items()}
+            self.goal.check_targets(feed)
+            return feed
         X, Y, weight = parts_of(batch, self.model)  # noqa: N806
         inputs = input_arrays(self.model, X)
         if weight is None and self.goal.weight is not None:
             weight = np.ones(next(iter(inputs.values())).shape[:1])
         if weight is not None and self.goal.weight is None:
             raise ArgumentError("it has sample weights, and the first batch of the fit has none")
-        return feeds_of(self.goal, inputs, Y, weight, self.labels).taken(slice(None))
+        feeds = feeds_of(self.goal, inputs, Y, weight, self.labels)
+        places = {p: i for p, fed in feeds.arrays.items() for i, a in enumerate(batch) if fed is a}
+        whole = len(feeds.arrays) == 2 and sorted(places.values()) == [0, 1]
+        self._form, self._places = whole and form, places
+        return feeds.taken(slice(None))
 
     def check(self, epochs: int) -> None:
         """Raise `ArgumentError` if it is known beforehand that this cannot be had."""
