@@ -197,14 +197,20 @@ class Loader:
         self._epoch += 1
         return self.epoch(self._epoch - 1)
 
-    def epoch(self, number: int, start: int = 0) -> Iterator[Samples]:
+    def epoch(
+        self, number: int, start: int = 0, each: Callable[[Samples], Any] | None = None
+    ) -> Iterator[Any]:
         """Return the batches of an epoch, from number `start` on.
 
         Parameters
         ----------
         number, start : int, at least 0
+        each : callable, optional
+            What to make of each batch, while others are used.
         """
-        return prefetched(self._batches(number, start), self.prefetch)
+        batches = self._batches(number, start)
+        made = batches if each is None else (each(batch) for batch in batches)
+        return prefetched(made, self.prefetch)
 
     # ---- batches ----
 

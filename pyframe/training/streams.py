@@ -92,6 +92,7 @@ class Batches:
         self.source = source
         self.steps = None if steps is None else check_integer("steps_per_epoch", steps, at_least=1)
         self.is_one_pass = isinstance(source, Iterator)
+        self.each: Any = None  # what a thread makes of the batches of a `Loader`
         if not (gives_batches(source) or isinstance(source, list | tuple) or callable(source)):
             raise DTypeError(
                 f"Y is None, and X is a {type(source).__name__}: pass targets too, or what gives "
@@ -171,7 +172,7 @@ class Batches:
     def _once(self, number: int, start: int = 0) -> Iterator[Any]:
         """Return the batches of one pass; of a `Loader` from number `start` on."""
         if isinstance(self.source, Loader):
-            return self.source.epoch(number, start)
+            return self.source.epoch(number, start, lambda b: self.each(b) if self.each else b)
         if self.is_one_pass or isinstance(self.source, Iterable):
             return iter(self.source)
         made = self.source()
@@ -203,6 +204,10 @@ class Batches:
         self._open = None
 
 
+class _Fed(dict[Placeholder, Any]):
+    """A batch that is a feed already."""
+
+
 class Streamed:
     """The data of a training that come batch by batch; what `Feeds` are for arrays.
 
@@ -218,15 +223,24 @@ class Streamed:
 
     def __init__(self, goal: CompiledGoal, model: Model, batches: Batches, labels: Labels) -> None:
         self.goal, self.model, self.batches, self.labels = goal, model, batches, labels
-        self._form: Any = None  # of the last batch, if its arrays are all of its feed
-        self._places: dict[Placeholder, int] = {}  # of these in the batch
+        # The form of the last batch, if its arrays are all of its feed, and their places in it.
+        self._like: tuple[Any, dict[Placeholder, int]] = None, {}
+        batches.each = self._ahead
+
+    def _ahead(self, batch: Any) -> Any:
+        """Return a batch as a feed; itself if it is none, which is said when it is its turn."""
+        try:
+            return _Fed(self.feed(batch))
+        except PyframeError:
+            return batch
 
     def feed(self, batch: Any) -> Feed:
         """Return a batch as a feed, checked."""
         plain = type(batch) is tuple and all(type(a) is np.ndarray for a in batch)
         form = plain and [(a.dtype, a.shape, a.flags.num) for a in batch]
-        if form and form == self._form:  # only the numbers are others
-            feed = {p: batch[place] for p, place in self._places.items()}
+        like, places = self._like
+        if form and form == like:  # only the numbers are others
+            feed = {p: batch[place] for p, place in places.items()}
             self.goal.check_targets(feed)
             return feed
         X, Y, weight = parts_of(batch, self.model)  # noqa: N806
@@ -238,7 +252,7 @@ class Streamed:
         feeds = feeds_of(self.goal, inputs, Y, weight, self.labels)
         places = {p: i for p, fed in feeds.arrays.items() for i, a in enumerate(batch) if fed is a}
         whole = len(feeds.arrays) == 2 and sorted(places.values()) == [0, 1]
-        self._form, self._places = whole and form, places
+        self._like = whole and form, places
         return feeds.taken(slice(None))
 
     def check(self, epochs: int) -> None:
@@ -291,7 +305,7 @@ class Streamed:
         try:
             for number, batch in enumerate(batches, start):
                 try:
-                    yield self.feed(batch)
+                    yield batch if isinstance(batch, _Fed) else self.feed(batch)
                 except PyframeError as error:
                     raise_if_signalled(error)
                     text = error.args[0] if error.args else error
