@@ -1,7 +1,7 @@
 """Training on more data than memory: speed and memory on a memmap, beside the same from memory.
 
     python benchmarks/loading.py [--gigabytes 20] [--steps 400] [--rounds 7] [--threads 1]
-                                 [--touch 1] [--folder DIR]
+                                 [--touch 4] [--folder DIR]
 
 The file is sparse: it has its size, and takes no room on the disk. Each way trains for so many
 steps of a shuffled epoch, in turns, in one process; the ratio is that of the medians. The memory is
@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--touch", type=float, default=1)
+    parser.add_argument("--touch", type=float, default=4)
     parser.add_argument("--folder", default=None)
     given = parser.parse_args()
     pf.set_num_threads(given.threads)

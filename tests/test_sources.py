@@ -16,6 +16,7 @@ import pytest
 import pyframe as pf
 from pyframe.engine import batches
 from pyframe.graph.arrays import LazyRows
+from pyframe.training.streams import Streamed
 
 pytestmark = pytest.mark.once
 
@@ -277,13 +278,75 @@ def test_epochs_of_some_steps_go_on_where_the_last_one_ended() -> None:
         ((X[:3],), pf.FeedError, r"a batch is a tuple of 1; it must be \(X, Y\)"),
     ],
 )
+@pytest.mark.parametrize("by", ["list", "loader"])
 def test_a_bad_batch_is_named_and_the_step_before_counts(
-    bad: Any, error: type[Exception], says: str
+    by: str, bad: Any, error: type[Exception], says: str
 ) -> None:
-    known, one = trainer(), trainer()
-    known.fit(X[:16], Y[:16], 1, 16, verbose=0)
+    """Of a list the second one, and of a loader one that its thread comes to."""
+    known, one, good = trainer(), trainer(), 1 if by == "list" else 9
+    known.fit([(X[:16], Y[:16])] * good, epochs=1, verbose=0)
+    batches: Any = [(X[:16], Y[:16])] * good + [bad]
+    if by == "loader":
+        batches, says = pf.data.Loader(batches.copy, None), says.replace("batch 1", "batch 9")
     with pytest.raises(error, match=says):
-        one.fit([(X[:16], Y[:16]), bad], epochs=1, verbose=0)
+        one.fit(batches, epochs=1, verbose=0)
+    assert bits(one) == bits(known)
+
+
+def alike(number: int) -> Any:
+    """Return a batch: all that have even numbers are alike."""
+    at = slice(number * 5 % 80, number * 5 % 80 + 16)
+    x, y = X[at].copy(), Y[at].copy()
+    turned = np.asfortranarray(x[:, ::-1])
+    others = [[x, y], (x.tolist(), y), (x.astype(float), y), (x[:4], y[:4]), {"x": x, "y": y}]
+    others += [(x[:, ::-1], y), (turned, y), (x.astype(">f4"), y), (x, y[:, 0]), (x, y.tolist())]
+    return others[number // 2] if number % 2 else (x, y)
+
+
+@pytest.mark.parametrize("prefetch", [None, 0, 2])
+def test_batches_like_the_last_one_and_others_are_fed_alike(prefetch: int | None) -> None:
+    known, one = trainer(), trainer()
+    plain = [alike(number) for number in range(20)]
+    known.fit([[b["x"], b["y"]] if isinstance(b, dict) else list(b) for b in plain], verbose=0)
+    source: Any = plain
+    if prefetch is not None:
+        source = pf.data.Loader(plain.copy, None, prefetch=prefetch)
+    one.fit(source, verbose=0)
+    assert bits(one) == bits(known)
+    assert no_loader_threads()
+
+
+@pytest.mark.parametrize("loader", [False, True])
+def test_numbers_of_a_batch_like_the_last_one_are_checked(loader: bool) -> None:
+    model = pf.Sequential([pf.layers.Dense(1)], input_shape=(5,))
+    one = pf.Trainer(model, "binary_cross_entropy")
+    batches: Any = [(X[:16], np.full((16, 1), n > 6, np.float32) * 2) for n in range(9)]
+    with pytest.raises(pf.ArgumentError, match=r"batch 7 of epoch 0: .* lie in \[2, 2\]"):
+        one.fit(pf.data.Loader(batches.copy, None) if loader else batches, verbose=0)
+    assert one.plan.step_count == 7
+
+
+def test_a_loader_is_fed_by_its_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All but what it made ready before there was a network."""
+    names, feed = [], Streamed.feed
+
+    def watched(self: Any, batch: Any) -> Any:
+        names.append(threading.current_thread().name)
+        return feed(self, batch)
+
+    monkeypatch.setattr(Streamed, "feed", watched)
+    trainer().fit(pf.data.Loader((X, Y), 4), epochs=3, verbose=0)
+    assert len(names) == 3 * 26
+    assert names.count(LOADER_THREAD) >= 3 * 26 - 4
+
+
+def test_inputs_that_are_the_targets_too() -> None:
+    known, one = (pf.Trainer(pf.Sequential([pf.layers.Dense(5)])) for _ in range(2))
+    for each in (known, one):
+        pf.set_seed(0)
+        each.model.build_for(X)
+    known.fit([[X[:16], X[:16].copy()]] * 3, verbose=0)
+    one.fit([(X[:16],) * 2] * 3, verbose=0)
     assert bits(one) == bits(known)
 
 
