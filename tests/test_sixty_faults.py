@@ -192,10 +192,18 @@ def test_faults_of_kernels_are_named(
     assert not_named(KERNELS) == {}
 
 
+@pytest.fixture
+def together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No processes for code in Python alone, even where other tests have opened kernels."""
+    monkeypatch.setattr(apart, "foreign_code", lambda: False)
+
+
+@pytest.mark.usefixtures("together")
 def test_faults_of_nodes_and_layers_are_named() -> None:
     assert not_named(NODES) == {}
 
 
+@pytest.mark.usefixtures("together")
 def test_faults_of_optimizers_are_named() -> None:
     assert not_named(OPTIMIZERS) == {}
 
