@@ -185,7 +185,9 @@ def test_numbers_of_rows_mean_what_they_mean_in_memory(array: Any, reads: list[i
 FAULTS: dict[str, Callable[[Any, pytest.MonkeyPatch], None]] = {
     "less comes": lambda array, patch: patch.setattr(os, "preadv", lambda *_: 1199),
     "the disk fails": lambda array, patch: patch.setattr(os, "preadv", raising(OSError(5, "EIO"))),
-    "no list of maps": lambda array, patch: patch.setattr(Path, "read_bytes", raising(OSError())),
+    "no list of maps": lambda array, patch: patch.setattr(
+        arrays, "open", raising(OSError()), raising=False
+    ),
     "no file is free": lambda array, patch: patch.setattr(os, "open", raising(OSError(24, "many"))),
 }
 

@@ -15,7 +15,6 @@ import re
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 from weakref import WeakKeyDictionary
 
@@ -160,9 +159,8 @@ def _file_of(base: mmap.mmap) -> tuple[int, bytes, int]:
     """
     start = np.frombuffer(base, np.uint8).ctypes.data
     maps = rb"(?m)^(\w+)-(\w+) ...s (\w+) (?!00:)(\S+ \d+) +(.+)"
-    with suppress(OSError):
-        listed = Path("/proc/self/maps").read_bytes()
-        for first, last, offset, identity, name in re.findall(maps, listed):
+    with suppress(OSError), open("/proc/self/maps", "rb") as listed:
+        for first, last, offset, identity, name in re.findall(maps, listed.read()):
             if int(first, 16) <= start <= int(last, 16) - len(base):
                 file = os.open(name, os.O_RDONLY | os.O_NONBLOCK)
                 weakref.finalize(base, os.close, file)
