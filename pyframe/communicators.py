@@ -134,7 +134,7 @@ def get(communicator: Any) -> Communicator:
             f"communicator={communicator!r:.80}; pass a name such as 'mpi', or an object of a "
             "class derived from pyframe.communicators.Communicator"
         )
-    lacking = [name for name in ("parts", "all_gather") if not hasattr(type(made), name)]
+    lacking = [name for name in ("parts", "all_gather") if not hasattr(made, name)]
     if made.shard_state and lacking:
         raise ArgumentError(
             f"{type(made).__name__} has shard_state, but no method {' and no '.join(lacking)}; "

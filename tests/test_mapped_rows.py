@@ -212,7 +212,7 @@ def test_a_file_that_became_shorter_has_the_rows_that_are_left(array: Any, path:
     os.truncate(path, page + 1000)
     left = page // array[0].nbytes
     np.testing.assert_array_equal(taken(array, np.array([0, left])), array[[0, left]])
-    assert arrays._read(array.base.base, array, np.array([left + 1])) is None
+    assert arrays._files[array.base.base]._read(array, np.array([left + 1])) is None
 
 
 def descriptors(path: Path) -> list[int]:
@@ -266,7 +266,60 @@ def test_a_loader_and_a_fit_read(path: Path, reads: list[int]) -> None:
     assert sorted(place // 1200 for place in reads) == list(range(ROWS)) * ON_DISK
 
 
+def test_the_quicker_way_is_taken(array: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # it is asked for here
+    known = arrays._MappedFile(array.base.base, array.ctypes.data)
+    costs, chosen = {True: 4.0, False: 1.0}, [False]
+
+    def batches(number: int) -> None:
+        for _ in range(number):
+            way = known.is_read()
+            known.seconds[way] = costs[way]
+            chosen.append(way)
+
+    batches(40)
+    assert [i for i, way in enumerate(chosen) if way] == [2, 4, 8, 16, 32]
+    costs[False] = 5.0  # the system keeps nothing of it by now
+    batches(100)
+    assert [i for i, way in enumerate(chosen) if not way][-3:] == [41, 64, 128]
+
+
+def test_one_slow_batch_is_no_slow_way(array: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = arrays._MappedFile(array.base.base, array.ctypes.data)
+    times = iter([0, 4, 10, 12, 20, 90, 100, 101])
+    monkeypatch.setattr(arrays.time, "perf_counter", lambda: next(times))
+    noted = []
+    for _ in range(4):
+        known.rows(array.base.base, array, CHOSEN)
+        noted.append(known.seconds[True] * VALUES[CHOSEN].nbytes)
+    np.testing.assert_allclose(noted, [4, 2, 2.5, 1])
+    assert known.seconds[False] == np.inf
+
+
+def test_a_map_that_has_moved_is_looked_for_again(path: Path) -> None:
+    with open(path, "r+b") as file:
+        base = mmap.mmap(file.fileno(), mmap.ALLOCATIONGRANULARITY)
+        few = np.ndarray((3, WIDTH), np.float32, base)
+        np.testing.assert_array_equal(taken(few, np.array([2])), VALUES[[2]])
+        below = mmap.mmap(-1, mmap.ALLOCATIONGRANULARITY)
+        del few
+        if not hasattr(base, "resize"):
+            pytest.skip("maps here do not grow")
+        base.resize(VALUES.nbytes)
+        whole = np.ndarray(VALUES.shape, np.float32, base)
+        np.testing.assert_array_equal(taken(whole, CHOSEN), VALUES[CHOSEN])
+        del below
+
+
+@pytest.fixture(autouse=True)
+def all_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have rows read however long it takes, if they can be."""
+    monkeypatch.setattr(arrays._MappedFile, "is_read", lambda self: True)
+
+
 @pytest.fixture(autouse=True)
 def nothing_is_left() -> Iterator[None]:
     yield
-    assert all(re.fullmatch(rb"|\w\w:\w\w \d+", known) for _, known, _ in arrays._files.values())
+    assert all(
+        re.fullmatch(rb"|\w\w:\w\w \d+", known._identity) for known in arrays._files.values()
+    )

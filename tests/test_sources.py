@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -338,6 +340,45 @@ def test_a_loader_is_fed_by_its_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer().fit(pf.data.Loader((X, Y), 4), epochs=3, verbose=0)
     assert len(names) == 3 * 26
     assert names.count(LOADER_THREAD) >= 3 * 26 - 4
+
+
+def test_a_loader_with_batches_of_its_own_is_asked_for_them() -> None:
+    class Halved(pf.data.Loader):
+        def epoch(self, number: int, start: int = 0) -> Iterator[Any]:  # type: ignore[override]
+            return (tuple(a[::2] for a in batch) for batch in super().epoch(number, start))
+
+    one, known = trainer(), trainer()
+    one.fit(Halved((X, Y), 4), verbose=0)
+    known.fit([(X[i : i + 4 : 2], Y[i : i + 4 : 2]) for i in range(0, 101, 4)], verbose=0)
+    assert bits(one) == bits(known)
+
+
+@pytest.mark.parametrize("kind", ["loader", "function", "iterable"])
+def test_data_are_let_go_with_their_fit(kind: str) -> None:
+    """Not only when the garbage collector comes."""
+
+    class Batches:
+        def __iter__(self) -> Iterator[Any]:
+            return iter([(X, Y)])
+
+        __call__ = __iter__
+
+    held = Batches()
+    source: Any = {
+        "loader": pf.data.Loader(held, None),
+        "function": held.__iter__,
+        "iterable": held,
+    }[kind]
+    known, one = weakref.ref(held), trainer()
+    one.fit(X, Y, verbose=0)
+    gc.disable()
+    try:
+        one.fit(source, epochs=2, verbose=0)
+        one.evaluate(source)
+        del held, source
+        assert known() is None
+    finally:
+        gc.enable()
 
 
 def test_inputs_that_are_the_targets_too() -> None:

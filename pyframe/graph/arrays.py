@@ -8,20 +8,21 @@ none of pandas, polars and pyarrow is imported.
 
 from __future__ import annotations
 
+import math
 import mmap
 import numbers
 import os
 import re
+import time
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, NamedTuple, NoReturn
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 
-from pyframe.errors import ArgumentError, DTypeError, ShapeError, raise_if_signalled
+from pyframe.errors import ArgumentError, DTypeError, ShapeError, forgiving, raise_if_signalled
 
 Array = npt.NDArray[Any]
 
@@ -121,51 +122,76 @@ def taken(array: Array, rows: Array) -> Array:
     base = array.base
     while isinstance(base, np.ndarray):
         base = base.base
-    if isinstance(base, mmap.mmap) and array[:1].nbytes >= mmap.PAGESIZE // 8:
-        if array.flags.c_contiguous and (found := _read(base, array, rows)) is not None:
-            return found
-        if hasattr(mmap, "MADV_RANDOM"):
-            base.madvise(mmap.MADV_RANDOM)
-    return array.take(rows, axis=0)
-
-
-# Of each map: its file, opened once more; its device and inode; the address that byte 0 would have.
-_files: WeakKeyDictionary[mmap.mmap, Any] = WeakKeyDictionary()
-
-
-def _read(base: mmap.mmap, array: Array, rows: Array) -> Array | None:
-    """Return rows out of the file of a map, in half the time; None if it may be another file."""
-    if base not in _files:
-        _files[base] = _file_of(base)
-    file, identity, zero = _files[base]
-    start, size = array.ctypes.data - zero, array[:1].nbytes
-    places = range(start, start + array.nbytes, size)
-    found: Any = np.empty((len(rows), size), np.uint8)
-    with suppress(OSError):
-        now = os.fstat(file)
-        same = b"%02x:%02x %d" % (*divmod(now.st_dev, 256), now.st_ino) == identity
-        pairs = zip(found, rows.tolist(), strict=True)
-        if same and all(os.preadv(file, [to], places[row]) == size for to, row in pairs):
-            result: Array = found.view(array.dtype).reshape(len(rows), *array.shape[1:])
-            return result
-    return None
-
-
-def _file_of(base: mmap.mmap) -> tuple[int, bytes, int]:
-    """Find a map in the list of proc(5).
-
-    It has to be a shared one, of a file on a disk (others have the device 00): such a file has at
-    once what is written to the map.
-    """
+    if not isinstance(base, mmap.mmap) or array[:1].nbytes < mmap.PAGESIZE // 8:
+        return array.take(rows, axis=0)
     start = np.frombuffer(base, np.uint8).ctypes.data
-    maps = rb"(?m)^(\w+)-(\w+) ...s (\w+) (?!00:)(\S+ \d+) +(.+)"
-    with suppress(OSError), open("/proc/self/maps", "rb") as listed:
-        for first, last, offset, identity, name in re.findall(maps, listed.read()):
-            if int(first, 16) <= start <= int(last, 16) - len(base):
-                file = os.open(name, os.O_RDONLY | os.O_NONBLOCK)
-                weakref.finalize(base, os.close, file)
-                return file, identity, int(first, 16) - int(offset, 16)
-    return -1, b"", 0
+    if (known := _files.get(base)) is None or known.start != start:  # a map that grows may move
+        known = _files[base] = _MappedFile(base, start)
+    return known.rows(base, array, rows)
+
+
+class _MappedFile:
+    """The file behind a map, if it is known to be the very one, and what its rows cost.
+
+    Reading a row costs half of what filling in a page of the map does, and ten times as much as
+    taking what is there. So both ways are timed, and the slower one is tried again at the batches
+    1, 2, 4, 8, ...: which it is depends on what the system keeps in memory.
+
+    Parameters
+    ----------
+    base : mmap.mmap
+        A map is looked for in the list of proc(5). It has to be a shared one, of a file on a disk
+        (others have the device 00): such a file has at once what is written to the map.
+    start : int
+        Where it begins.
+    """
+
+    def __init__(self, base: mmap.mmap, start: int) -> None:
+        self.start, self.batches, self.seconds = start, 0, [math.inf, math.inf]
+        self._file, self._identity, self._zero = -1, b"", 0  # the address that byte 0 would have
+        maps = rb"(?m)^(\w+)-(\w+) ...s (\w+) (?!00:)(\S+ \d+) +(.+)"
+        with forgiving(OSError), open("/proc/self/maps", "rb") as listed:
+            for first, last, offset, identity, name in re.findall(maps, listed.read()):
+                if int(first, 16) <= start <= int(last, 16) - len(base):
+                    self._file = os.open(name, os.O_RDONLY | os.O_NONBLOCK)
+                    weakref.finalize(base, os.close, self._file)
+                    self._identity, self._zero = identity, int(first, 16) - int(offset, 16)
+                    return
+
+    def rows(self, base: mmap.mmap, array: Array, rows: Array) -> Array:
+        """Return rows of an array in the map by their numbers (n,)."""
+        reads, began = self.is_read(), time.perf_counter()
+        found = self._read(array, rows) if reads and array.flags.c_contiguous else None
+        if found is None:
+            if hasattr(mmap, "MADV_RANDOM"):
+                base.madvise(mmap.MADV_RANDOM)
+            found = array.take(rows, axis=0)
+        # What else runs makes a batch seem slow now and then: believe it little by little.
+        taken = (time.perf_counter() - began) / max(found.nbytes, 1)
+        self.seconds[reads] = min(taken, 1.25 * self.seconds[reads])
+        return found
+
+    def is_read(self) -> bool:
+        """Return whether to read the next rows."""
+        self.batches += 1
+        return (self.seconds[True] <= self.seconds[False]) != (self.batches.bit_count() == 1)
+
+    def _read(self, array: Array, rows: Array) -> Array | None:
+        """Return rows out of the file; None if it may be another one."""
+        start, size = array.ctypes.data - self._zero, array[:1].nbytes
+        places = range(start, start + array.nbytes, size)
+        found: Any = np.empty((len(rows), size), np.uint8)
+        with forgiving(OSError):
+            now = os.fstat(self._file)
+            same = b"%02x:%02x %d" % (*divmod(now.st_dev, 256), now.st_ino) == self._identity
+            pairs = zip(found, rows.tolist(), strict=True)
+            if same and all(os.preadv(self._file, [to], places[row]) == size for to, row in pairs):
+                result: Array = found.view(array.dtype).reshape(len(rows), *array.shape[1:])
+                return result
+        return None
+
+
+_files: WeakKeyDictionary[mmap.mmap, _MappedFile] = WeakKeyDictionary()
 
 
 def lazy_rows(value: Any) -> Any:

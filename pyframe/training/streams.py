@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping
+import weakref
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from functools import partial
 from itertools import chain, count, islice
@@ -92,7 +93,8 @@ class Batches:
         self.source = source
         self.steps = None if steps is None else check_integer("steps_per_epoch", steps, at_least=1)
         self.is_one_pass = isinstance(source, Iterator)
-        self.each: Any = None  # what a thread makes of the batches of a `Loader`
+        # What a thread makes of the batches of a `Loader`, asked for as one asks a weak reference.
+        self.each: Callable[[], Any] = lambda: None
         if not (gives_batches(source) or isinstance(source, list | tuple) or callable(source)):
             raise DTypeError(
                 f"Y is None, and X is a {type(source).__name__}: pass targets too, or what gives "
@@ -172,7 +174,11 @@ class Batches:
     def _once(self, number: int, start: int = 0) -> Iterator[Any]:
         """Return the batches of one pass; of a `Loader` from number `start` on."""
         if isinstance(self.source, Loader):
-            return self.source.epoch(number, start, lambda b: self.each(b) if self.each else b)
+            if type(self.source).epoch is not Loader.epoch:  # one's own
+                return self.source.epoch(number, start)
+            return self.source.epoch(
+                number, start, lambda batch: made(batch) if (made := self.each()) else batch
+            )
         if self.is_one_pass or isinstance(self.source, Iterable):
             return iter(self.source)
         made = self.source()
@@ -225,13 +231,14 @@ class Streamed:
         self.goal, self.model, self.batches, self.labels = goal, model, batches, labels
         # The form of the last batch, if its arrays are all of its feed, and their places in it.
         self._like: tuple[Any, dict[Placeholder, int]] = None, {}
-        batches.each = self._ahead
+        batches.each = weakref.WeakMethod(self._ahead)  # or the data stayed until a collection
 
     def _ahead(self, batch: Any) -> Any:
         """Return a batch as a feed; itself if it is none, which is said when it is its turn."""
         try:
             return _Fed(self.feed(batch))
-        except PyframeError:
+        except PyframeError as error:
+            raise_if_signalled(error)
             return batch
 
     def feed(self, batch: Any) -> Feed:
