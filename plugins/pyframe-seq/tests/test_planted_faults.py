@@ -97,8 +97,8 @@ FAULTS = [
     Fault(
         "a strip of weights that another follows",
         "strips.c",
-        ".b = b->b + j * b->k,",
-        ".b = b->b + (b->n - j > VECTORS * LANES ? j : 0) * b->k,",
+        "run(x, b->b + j * b->k,",
+        "run(x, b->b + (b->n - j > WIDTH ? j : 0) * b->k,",
         OneLongSequence,
     ),
     Fault(
