@@ -85,7 +85,8 @@ static void all_tiles(const forward *f, const forward_room *room, int64_t n, int
     const int64_t from = seen_by(a, n, 0).from / key_block_size * key_block_size;
     const int64_t to = seen_by(a, n, a->queries - 1).to;
     for (int64_t j = from; j < to; j += key_block_size) {
-        const key_block b = NAME(block_of)(a, &room->blocks, n, g, j, key_block_size);
+        const int64_t size = min_of(key_block_size, to - j); /* nobody sees the keys behind */
+        const key_block b = NAME(block_of)(a, &room->blocks, n, g, j, size);
         for (int64_t h = 0; h < a->group; h++)
             for (int64_t i = 0; i < a->queries; i += query_block) {
                 const tile t = NAME(tile_of)(a, &b, n, first_head + h, i, query_block);

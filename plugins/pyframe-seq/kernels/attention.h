@@ -18,20 +18,15 @@
 #include <math.h>
 #include <string.h>
 
-#include "pyframe/lanes.h"
-#include "pyframe/real.h"
+#include "vectors.h"
 
 #if BITS == 32
-#define OF_REAL(name) name##_f32
 typedef int32_t whole;
 #else
-#define OF_REAL(name) name##_f64
 typedef int64_t whole;
 #endif
-typedef OF_REAL(pf_vec) vec;
 typedef whole whole_vec __attribute__((vector_size(PF_VECTOR_BYTES)));
 enum {
-    LANES = PF_VECTOR_BYTES / (int)sizeof(real),
     ALIGNMENT = 64,   /* of pieces of scratch, in bytes */
     PACKING_PAYS = 8, /* from so many rows of queries on */
     TERMS_PER_NANOSECOND = 32
@@ -172,8 +167,6 @@ static inline int is_hidden(const tile *t, const key_block *b, const real *s) {
 
 /* ---- rows of whole vectors ---- */
 
-static inline vec load(const real *x) { return OF_REAL(pf_load)(x); }
-static inline void store(real *x, vec y) { OF_REAL(pf_store)(x, y); }
 static inline vec splat(real x) { return x - (vec){0}; }
 
 /* x less y, which is at least as large but for rounding. */

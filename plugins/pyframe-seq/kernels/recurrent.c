@@ -4,7 +4,7 @@
 #include "steps.h"
 
 enum {
-    FEW_ROWS = 4,     /* a batch so small that packing weights costs more than it gains */
+    FEW_ROWS = 4,
     FEW_COLUMNS = 16, /* of weights that are packed even so */
     BYTES_PER_NANOSECOND = 8
 };
@@ -116,8 +116,10 @@ int NAME(begin)(recurrence *r, int x, int steps, int reverse) {
 matrix NAME(prepare)(recurrence *r, const real *b, int64_t k, int64_t n, int64_t b_row,
                      int transposed) {
     matrix m = {.b = b, .k = k, .n = n, .b_row = b_row, .transposed = transposed};
-    /* Few columns, or terms, have ways of their own, whose sums may differ in their last bits. */
-    if (r->samples <= FEW_ROWS && n >= FEW_COLUMNS && k > 1) return m;
+    const int few = r->samples <= (r->steps < MANY_STEPS ? FEW_ROWS : 1);
+    /* For few rows packing costs more than it gains. But few columns, or terms, have ways of their
+     * own, whose sums may differ in their last bits. */
+    if (few && n >= FEW_COLUMNS && k > 1) return m;
     const pf_gemm g = {
         .size = sizeof g, .n = n, .k = k, .b = b, .b_row = b_row, .b_transposed = transposed};
     real *packed = take(&r->scratch, r->gemm->packed_size(&g));
@@ -130,6 +132,10 @@ matrix NAME(prepare)(recurrence *r, const real *b, int64_t k, int64_t n, int64_t
 
 void NAME(multiply)(const recurrence *r, const matrix *b, int64_t m, const real *a, int64_t a_row,
                     real *c, int64_t c_row, const real *bias, int accumulate) {
+    if (b->turn) {
+        NAME(multiply_strips)(b, a, c, bias, accumulate);
+        return;
+    }
     const pf_gemm g = {.size = sizeof g,
                        .m = m,
                        .n = b->n,

@@ -18,13 +18,20 @@
 /* Iterations do not touch each other's memory: the compiler may make vectors of them. */
 #if defined(__clang__)
 #define SEQ_INDEPENDENT _Pragma("clang loop vectorize(enable) interleave(enable)")
+#define SEQ_UNROLL _Pragma("clang loop unroll(full)")
 #elif defined(__GNUC__)
 #define SEQ_INDEPENDENT _Pragma("GCC ivdep")
+#define SEQ_UNROLL _Pragma("GCC unroll 8")
 #else
 #define SEQ_INDEPENDENT
+#define SEQ_UNROLL
 #endif
 
-enum { ALIGNMENT = 64, TERMS_PER_NANOSECOND = 40 };
+enum {
+    MANY_STEPS = 16, /* so many products with a matrix that a copy pays, however few the rows are */
+    ALIGNMENT = 64,
+    TERMS_PER_NANOSECOND = 40
+};
 
 static inline int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -54,6 +61,7 @@ typedef struct {
     const real *b;
     int64_t k, n, b_row;
     int32_t transposed, packed;
+    int *turn; /* of strips: whether the next product begins at the end; otherwise NULL */
 } matrix;
 
 /* ---- one call ---- */
@@ -75,6 +83,7 @@ struct recurrence {
     arena scratch;
     int64_t samples, steps, channels, units, width, gates; /* N, T, C, H, W, G H */
     int64_t part_rows, chunk; /* sequences of a part; steps whose input product is one */
+    int turn;                 /* see strips.c */
 
     int64_t total;
     int64_t *sample; /* (N) place in the order -> sample */
@@ -101,6 +110,12 @@ int NAME(begin)(recurrence *r, int x, int steps, int reverse);
 /* The matrix as it is multiplied with fastest: packed, unless few rows make that a loss. */
 matrix NAME(prepare)(recurrence *r, const real *b, int64_t k, int64_t n, int64_t b_row,
                      int transposed);
+
+/* The same for a matrix that each step is multiplied with, and c (n) [+]= x (k) b + [bias] if that
+ * gives it a turn. */
+matrix NAME(prepare_steps)(recurrence *r, const real *b, int64_t k, int64_t n, int64_t b_row);
+void NAME(multiply_strips)(const matrix *b, const real *x, real *c, const real *bias,
+                           int accumulate);
 
 /* c (m, n) [+]= a (m, k) b + [bias]; the rows of a and c are a_row and c_row apart */
 void NAME(multiply)(const recurrence *r, const matrix *b, int64_t m, const real *a, int64_t a_row,

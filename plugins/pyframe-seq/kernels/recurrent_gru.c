@@ -75,13 +75,6 @@ static void gru_step(const recurrence *r, const step *s) {
     }
 }
 
-static void prepare(gru *l, const real *u, int transposed) {
-    recurrence *r = &l->r;
-    const int64_t h = r->units, k = transposed ? 2 * h : h, n = transposed ? h : 2 * h;
-    l->gates_weight = NAME(prepare)(r, u, k, n, 3 * h, transposed);
-    l->candidate_weight = NAME(prepare)(r, u + 2 * h, h, h, 3 * h, transposed);
-}
-
 /* inputs: x (N, T, C), weight (C, 3 H), recurrent weight (H, 3 H), [bias (3 H)],
  * [recurrent bias (H)], [h (N, H)], [lengths (N) or mask (N, T)], [keep (N, H)]
  * outputs: y (N, T, H), h (N, H), gates (T, N, 3 H), inner (T, N, H), hidden (T, N, H) */
@@ -92,7 +85,8 @@ int NAME(gru)(const pf_call *call) {
     if (status != PF_OK) return status;
     const int64_t units = r->units, gates = r->gates;
     r->input_weight = NAME(prepare)(r, input(call, 1), r->channels, gates, gates, 0);
-    prepare(&l, input(call, 2), 0);
+    l.gates_weight = NAME(prepare_steps)(r, input(call, 2), units, 2 * units, gates);
+    l.candidate_weight = NAME(prepare_steps)(r, input(call, 2) + 2 * units, units, units, gates);
     r->bias = input(call, 3);
     r->h = NAME(take_states)(r, input(call, 5), units);
     if (input(call, 7)) r->keep = NAME(take_states)(r, input(call, 7), units);
@@ -184,7 +178,9 @@ int NAME(gru_grad)(const pf_call *call) {
     const int status = begin(&l, call, 2, 4, 8);
     if (status != PF_OK) return status;
     const int64_t units = r->units, gates = r->gates;
-    prepare(&l, input(call, 4), 1);
+    const real *u = input(call, 4);
+    l.gates_weight = NAME(prepare)(r, u, 2 * units, units, gates, 1);
+    l.candidate_weight = NAME(prepare)(r, u + 2 * units, units, units, gates, 1);
     r->dy = input(call, 0);
     r->h = NAME(take_states)(r, input(call, 1), units);
     r->z = take(&r->scratch, r->total * gates);

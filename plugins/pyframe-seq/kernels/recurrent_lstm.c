@@ -75,9 +75,9 @@ int NAME(lstm)(const pf_call *call) {
     const int status = begin(&l, call, 0, 2, 7);
     if (status != PF_OK) return status;
     r->input_weight = NAME(prepare)(r, input(call, 1), r->channels, r->gates, r->gates, 0);
-    l.recurrent = NAME(prepare)(r, input(call, 2), r->width, r->gates, r->gates, 0);
+    l.recurrent = NAME(prepare_steps)(r, input(call, 2), r->width, r->gates, r->gates);
     if (l.projects)
-        l.projection = NAME(prepare)(r, input(call, 6), r->units, r->width, r->width, 0);
+        l.projection = NAME(prepare_steps)(r, input(call, 6), r->units, r->width, r->width);
     r->bias = input(call, 3);
     r->h = NAME(take_states)(r, input(call, 4), r->width);
     r->c = NAME(take_states)(r, input(call, 5), r->units);

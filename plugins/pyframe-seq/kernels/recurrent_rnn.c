@@ -52,7 +52,7 @@ int NAME(rnn)(const pf_call *call) {
     const int status = begin(&l, call, 0, 2, 5);
     if (status != PF_OK) return status;
     r->input_weight = NAME(prepare)(r, input(call, 1), r->channels, r->units, r->units, 0);
-    l.recurrent = NAME(prepare)(r, input(call, 2), r->units, r->units, r->units, 0);
+    l.recurrent = NAME(prepare_steps)(r, input(call, 2), r->units, r->units, r->units);
     r->bias = input(call, 3);
     r->h = NAME(take_states)(r, input(call, 4), r->units);
     if (input(call, 6)) r->keep = NAME(take_states)(r, input(call, 6), r->units);

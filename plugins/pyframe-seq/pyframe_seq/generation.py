@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -15,6 +17,8 @@ from pyframe_seq.recurrent_base import RecurrentOp
 from pyframe_seq.rows import Carry
 
 BIAS, LENGTHS, START, MASK, SLOPES = range(3, 8)
+_made: WeakKeyDictionary[Any, _OneToken] = WeakKeyDictionary()
+_making = threading.Lock()
 
 
 def generate(
@@ -137,13 +141,14 @@ def draw_token(
     >>> draw_token(np.array([0.0, 3.0, 1.0]), np.random.default_rng(0), temperature=0)
     1
     """
-    x = np.array(logits, np.float64)  # a copy
+    x = np.asarray(logits).astype(np.float64)  # a copy
     if seen is not None:
         at = np.unique(seen)
         x[at] = np.where(x[at] > 0, x[at] / repetition_penalty, x[at] * repetition_penalty)
     if temperature == 0:
         return int(x.argmax())
-    x /= temperature
+    if temperature != 1:
+        x /= temperature
     if top_k is not None and top_k < x.size:
         x[x < np.partition(x, -top_k)[-top_k]] = -np.inf
     p = np.exp(x - x.max())
@@ -152,8 +157,8 @@ def draw_token(
         order = np.argsort(-p, kind="stable")
         before = np.cumsum(p[order]) - p[order]
         p[order[before >= top_p]] = 0
-    sums = np.cumsum(p)
-    return int(min(np.searchsorted(sums, rng.random() * sums[-1], side="right"), x.size - 1))
+    sums = p.cumsum()
+    return min(int(sums.searchsorted(rng.random() * sums[-1], side="right")), x.size - 1)
 
 
 class Decoder:
@@ -179,28 +184,16 @@ class Decoder:
     def __init__(self, model: Any, capacity: int) -> None:
         self.capacity = check_integer("Decoder: capacity", capacity, at_least=1, at_most=2**31)
         self.count = 0
-        if len(model.inputs) != 1 or len(model.outputs) != 1 or model.inputs[0].dtype != np.int64:
-            raise pf.GraphError(
-                "generate takes a model from one int64 input of tokens to one output of logits, "
-                f"and this one has the inputs {model.inputs} and the outputs {model.outputs}"
-            )
-        rewritten = _OneToken(model.graph, model.inputs[0], self.capacity)
-        logits = rewritten.of(model.outputs[0])
-        if len(logits.shape or ()) != 3:
-            raise pf.GraphError(f"the model gives {logits.spec}, and not logits (N, T, vocabulary)")
-        # One output: the logits, and behind them the new rows of keys and values.
-        parts = [logits, *(new for new, _ in rewritten.caches)]
-        joined = pf.Concat(parts, axis=-1) if len(parts) > 1 else logits
-        self._plan = pf.compile(joined)
-        self._ends = np.cumsum([part.shape[2] for part in parts]).tolist()
+        made = _one_token(model)
+        made.check_capacity(self.capacity)
+        self._plan, self._ends = made.plan, made.ends
         self._token, self._place = np.zeros((1, 1), np.int64), np.zeros(1, np.int64)
-        self._turn = np.zeros(1, rewritten.turn.dtype)
+        self._turn = np.zeros(1, made.turn.dtype)
         self._arrays = [
-            np.zeros((1, self.capacity, new.shape[2]), new.dtype) for new, _ in rewritten.caches
+            np.zeros((1, self.capacity, new.shape[2]), new.dtype) for new, _ in made.caches
         ]
-        feeds = [(rewritten.token, self._token), (rewritten.place, self._place)]
-        feeds += [(rewritten.turn, self._turn)]
-        feeds += [(cache, a) for (_, cache), a in zip(rewritten.caches, self._arrays, strict=True)]
+        feeds = [(made.token, self._token), (made.place, self._place), (made.turn, self._turn)]
+        feeds += [(cache, a) for (_, cache), a in zip(made.caches, self._arrays, strict=True)]
         used = set(self._plan.graph.order)
         self._feed = {node: array for node, array in feeds if node in used}
 
@@ -225,26 +218,58 @@ class Decoder:
         return row[: self._ends[0]]
 
 
+def _one_token(model: Any) -> _OneToken:
+    """Return the graph of a model for one token, which is made once: a model's does not change."""
+    with _making:
+        made = _made.get(model.graph)
+        if made is None:
+            made = _made[model.graph] = _OneToken(model)
+    return made
+
+
 class _OneToken:
     """A graph over (N, T) tokens made anew for one token, whose place is an input."""
 
-    def __init__(self, graph: Any, tokens: Any, capacity: int) -> None:
-        self.capacity = capacity
+    def __init__(self, model: Any) -> None:
+        if len(model.inputs) != 1 or len(model.outputs) != 1 or model.inputs[0].dtype != np.int64:
+            raise pf.GraphError(
+                "generate takes a model from one int64 input of tokens to one output of logits, "
+                f"and this one has the inputs {model.inputs} and the outputs {model.outputs}"
+            )
+        graph = model.graph
         self.token = pf.Placeholder("token", shape=(None, 1), dtype="int64")
         self.place = pf.Placeholder("place", shape=(None,), dtype="int64")
         floats = next((n.dtype for n in graph.order if n.dtype.kind == "f"), np.dtype("float32"))
         self.turn = pf.Placeholder("turn", shape=(None,), dtype=floats)
         self.caches: list[tuple[Any, Any]] = []  # new rows, and where those before are fed
-        self._made: dict[Any, Any] = {tokens: self.token}
+        self._tables: list[tuple[str, int]] = []  # of learned positions: who has how many
+        self._anew_of: dict[Any, Any] = {model.inputs[0]: self.token}
         for node in graph.order:
-            if node not in self._made:
-                self._made[node] = self._anew(node) if node.inputs else node
+            if node not in self._anew_of:
+                self._anew_of[node] = self._anew(node) if node.inputs else node
+        logits = self.of(model.outputs[0])
+        if len(logits.shape or ()) != 3:
+            raise pf.GraphError(f"the model gives {logits.spec}, and not logits (N, T, vocabulary)")
+        # One output: the logits, and behind them the new rows of keys and values.
+        parts = [logits, *(new for new, _ in self.caches)]
+        self.plan = pf.compile(pf.Concat(parts, axis=-1) if len(parts) > 1 else logits)
+        self.ends = np.cumsum([part.shape[2] for part in parts]).tolist()
+        self._anew_of.clear()  # what the plan does not use is not needed any more
+
+    def check_capacity(self, capacity: int) -> None:
+        """Refuse more tokens than there are learned positions."""
+        for label, count in self._tables:
+            if capacity > count:
+                raise pf.ArgumentError(
+                    f"{label}: the model has {count} positions, and prompt and length need "
+                    f"{capacity}; write less, or use rotary=True or alibi=True"
+                )
 
     def of(self, value: Any) -> Any:
         """Return what stands for a value of the graph."""
         if value is None:
             return None
-        node = self._made[value.node]
+        node = self._anew_of[value.node]
         return node if value.index == 0 else node[value.index]
 
     def _anew(self, node: Any) -> Any:
@@ -259,11 +284,7 @@ class _OneToken:
         if isinstance(node, Rotary):
             return Rotary(inputs[0], self.turn, **node.attrs)
         if isinstance(node, PositionRows):
-            if self.capacity > inputs[0].shape[0]:
-                raise pf.ArgumentError(
-                    f"{node.label()}: the model has {inputs[0].shape[0]} positions, and prompt and "
-                    f"length need {self.capacity}; write less, or use rotary=True or alibi=True"
-                )
+            self._tables.append((node.label(), inputs[0].shape[0]))
             return pf.Embedding(self.place, inputs[0])
         if all(a is b for a, b in zip(inputs, node.inputs, strict=True)):
             return node
@@ -287,9 +308,7 @@ class _OneToken:
             )
         number = len(self.caches)
         caches = [
-            pf.Placeholder(
-                f"{what}_{number}", shape=(None, self.capacity, x.shape[2]), dtype=x.dtype
-            )
+            pf.Placeholder(f"{what}_{number}", shape=(None, None, x.shape[2]), dtype=x.dtype)
             for what, x in (("keys", k), ("values", v))
         ]
         self.caches += zip((k, v), caches, strict=True)

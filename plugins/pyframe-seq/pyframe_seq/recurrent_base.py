@@ -11,7 +11,7 @@ from pyframe import Case, Op
 
 Shape = tuple[int | None, ...]
 
-WIDEST = 32  # at least as many as elements of a vector: what packed weights are filled up to
+WIDEST = 64  # columns of strips, and of panels: what packed weights are filled up to
 PRODUCT_ROWS = 64  # of x in one product, if the batch is small
 PART_ROWS, LARGE_PART_ROWS = 16, 64  # sequences that one thread takes, ...
 LARGE_WEIGHTS = 1 << 20  # ... from so many bytes of recurrent weights on

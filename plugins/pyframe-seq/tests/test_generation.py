@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import gc
+import weakref
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -58,6 +62,39 @@ def test_one_seed_one_text() -> None:
     a, b, c = (seq.generate(model, [5], 20, seed=s) for s in (1, 1, 2))
     assert np.array_equal(a, b) and not np.array_equal(a, c)
     assert seq.generate(model, [5], 0).tolist() == [5]
+
+
+@pytest.mark.parametrize("positions", [None, seq.LearnedPositions(30)])
+def test_a_graph_made_once_writes_what_one_made_anew_does(positions: Any) -> None:
+    model, given = model_of({"attention": {"rotary": True}}, positions), np.arange(8) % 11
+    trainer = pf.Trainer(model, loss="cross_entropy", optimizer="adam")
+    for length in (20, 12):
+        first = seq.generate(model, [1, 2], length, seed=1)
+        trainer.fit(given[None, :-1], given[None, 1:], epochs=3, batch_size=1, verbose=0)
+        trained = seq.generate(model, [1, 2], length, seed=1)
+        anew = seq.generate(copy.deepcopy(model), [1, 2], length, seed=1)
+        assert np.array_equal(trained, anew) and not np.array_equal(trained, first)
+    if positions is not None:
+        with pytest.raises(pf.ArgumentError, match="30 positions"):
+            seq.generate(model, [1, 2], 29)
+
+
+def test_threads_write_the_same_side_by_side() -> None:
+    model = model_of({})
+    lengths = [5, 9, 13, 17] * 3
+    with ThreadPoolExecutor(4) as pool:
+        texts = list(pool.map(lambda n: seq.generate(model, [3], n, seed=n), lengths))
+    for length, text in zip(lengths, texts, strict=True):
+        assert np.array_equal(text, seq.generate(copy.deepcopy(model), [3], length, seed=length))
+
+
+def test_what_is_made_for_writing_goes_with_the_model() -> None:
+    model = model_of({})
+    seq.generate(model, [1], 2)
+    gone = weakref.ref(model), weakref.ref(model.graph), weakref.ref(model.parameters[0])
+    del model
+    gc.collect()
+    assert [thing() for thing in gone] == [None] * 3
 
 
 def test_tokens_are_drawn_by_their_probabilities() -> None:

@@ -17,6 +17,7 @@ import test_attention
 import test_recurrent_cells
 import test_recurrent_layers
 from pyframe_seq import recurrent_cells, recurrent_parts, transformer
+from pyframe_seq.recurrent_base import Extents, sample_weights
 
 import pyframe as pf
 from pyframe.testing import ConformanceError, check_forward
@@ -39,6 +40,15 @@ class Fault(NamedTuple):
     old: str
     new: str
     op: type[pf.Op]
+
+
+class OneLongSequence(seq.Lstm):
+    """One for which the weights of the state are kept in strips."""
+
+    @classmethod
+    def sample(cls, draw: Any) -> pf.Case:
+        inputs = sample_weights(draw, Extents(1, 17, 3, 33, 33, 132))
+        return pf.Case((*inputs, *[None] * 6), {})
 
 
 FAULTS = [
@@ -83,6 +93,13 @@ FAULTS = [
         "if (row ? row[t] : t < length[n])",
         "if (row ? row[t] : reverse ? t >= steps - length[n] : t < length[n])",
         seq.Rnn,
+    ),
+    Fault(
+        "a strip of weights that another follows",
+        "strips.c",
+        "run(x, b->b + j * b->k,",
+        "run(x, b->b + (b->n - j > WIDTH ? j : 0) * b->k,",
+        OneLongSequence,
     ),
     Fault(
         "a mask taken for a length",

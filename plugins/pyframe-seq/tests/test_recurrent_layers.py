@@ -119,6 +119,21 @@ def test_a_row_does_not_depend_on_its_neighbours(layer, options):
 
 
 @every_layer
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("units", [96, 77])
+def test_few_long_sequences_have_the_bits_of_many(layer, units, dtype):
+    """One row is multiplied with strips of the weights, each of 256 bytes but the last."""
+    x = numbers(9, 20, 5, seed=4).astype(dtype)
+    node = pf.Placeholder("x", shape=(None, 20, 5), dtype=dtype)
+    made = layer(units, return_sequences=True, return_state=True, bias_initializer="normal")
+    plan = pf.compile(list(made(node)))
+    whole = plan.run({node: x})
+    for count in range(1, 5):
+        for all_rows, few in zip(whole, plan.run({node: x[3 : 3 + count]}), strict=True):
+            np.testing.assert_array_equal(all_rows[3 : 3 + count], few)
+
+
+@every_layer
 def test_a_mask_of_ones_changes_no_bit(layer):
     x = numbers(N, T, C)
     plain, _ = built(layer, bidirectional="concat")
