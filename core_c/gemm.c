@@ -19,7 +19,7 @@ enum {
     PART_ROWS = 256,  /* with DEPTH terms each: 384 kB, for the L2 cache */
     PACK_TILES = 3,   /* from so many tiles of rows on copying a panel of b pays, ... */
     FAR_ROW = 2048,   /* ... or from one less if its rows lie a multiple of so many bytes apart */
-    FEW_TERMS = 1024, /* of few columns */
+    LONGEST = 1024, /* terms of few columns */
     FEW_TILE_ROWS = 5,
     FAR_C = 1 << 18,      /* a result of so many elements is not in the L2 cache */
     ROWS_AT_ONCE = 64,    /* of a, packed as one part */
@@ -400,8 +400,8 @@ static int run_few_columns(const pf_gemm *g) {
     const int in_place = g->c_row == g->n && (!g->residual || g->residual_row == g->n) &&
                          (!g->saved || g->saved_row == g->n);
     if (!in_place || g->a_rows || g->b_packed || g->a_step != 1) return 0;
-    if (g->k < LANES || g->k > FEW_TERMS) return 0;
-    real turned[FEW_COLUMNS * FEW_TERMS], bias[LANES];
+    if (g->k < LANES || g->k > LONGEST) return 0;
+    real turned[FEW_COLUMNS * LONGEST], bias[LANES];
     const int64_t across = g->b_transposed ? g->b_row : 1, along = g->b_transposed ? 1 : g->b_row;
     for (int64_t j = 0; j < g->n; j++)
         for (int64_t p = 0; p < g->k; p++)
@@ -422,21 +422,49 @@ static int run_few_columns(const pf_gemm *g) {
     return 1;
 }
 
-/* One term: the gradient of a layer with one output, or a layer with one input. */
-static int run_one_term(const pf_gemm *g) {
+/* Few terms: the gradient of a layer with few outputs, or a layer with few inputs. */
+static int run_few_terms(const pf_gemm *g) {
     if (g->a_rows || g->b_packed || g->accumulate || g->scale != 0 || g->residual) return 0;
-    if ((g->b_transposed && g->b_row != 1) || g->m * g->n > PART_TERMS) return 0;
-    outer_product(g);
+    if (g->m * g->n * g->k > PART_TERMS) return 0;
+    for (int64_t j = 0; j < g->n; j += LANES) {
+        const int64_t width = min(g->n - j, LANES);
+        const part lanes = first_lanes(width);
+        real columns[FEW_TERMS * LANES];
+        pack(g, 0, g->k, j, width, columns);
+        const vec bias = g->bias ? load_part((const real *)g->bias + j, lanes)
+                                 : splat(R(-0.0)); /* x + -0 is x */
+        few_terms_of[g->k](g, (real *)g->c + j, lanes, columns, bias);
+    }
     if (g->activation) finish(g, 0, g->m, 0, g->n);
+    return 1;
+}
+
+/* Rows of at most one vector, with a transposed, as the gradient of a weight with few outputs has it:
+ * c^T = b^T a has longer rows, and the terms of each element in the same order. */
+static int run_turned(const pf_gemm *g) {
+    if (g->a_rows || g->b_packed || g->b_transposed || g->a_row != 1 || g->accumulate) return 0;
+    if (g->m < 2 * g->n || g->m > LONGEST / 2) return 0;
+    if (g->activation || g->bias || g->residual || g->saved || g->scale != 0) return 0;
+    real turned[LANES * LONGEST / 2], *c = g->c;
+    pf_gemm t = *g;
+    t.m = g->n, t.n = g->m;
+    t.a = g->b, t.a_row = 1, t.a_step = g->b_row;
+    t.b = g->a, t.b_row = g->a_step;
+    t.c = turned, t.c_row = g->m;
+    t.scratch = NULL;
+    PF_NAME(gemm)(&t);
+    for (int64_t i = 0; i < g->m; i++)
+        for (int64_t j = 0; j < g->n; j++) c[i * g->c_row + j] = turned[j * g->m + i];
     return 1;
 }
 
 void PF_NAME(gemm)(const pf_gemm *g) {
     if (g->m == 0 || g->n == 0) return;
     if (!PF_SMALL) { /* without these, all products are cut into tiles */
-        if (g->k == 1 && run_one_term(g)) return;
+        if (g->k > 0 && g->k <= FEW_TERMS && run_few_terms(g)) return;
         if (g->n > 1 && g->n <= FEW_COLUMNS && run_few_columns(g)) return;
         if ((g->m == 1 || g->n == 1) && run_row(g)) return;
+        if (g->n > 1 && g->n <= LANES && run_turned(g)) return;
     }
     cut whole = {.g = g, .blocks = blocks_of(g), .rows = g->m, .row_parts = 1, .column_parts = 1};
     whole.panels = (g->n + COLUMNS - 1) / COLUMNS;
