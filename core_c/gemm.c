@@ -209,23 +209,18 @@ static void pack_strip(void *context, int64_t index) {
         pack_columns(a, g->a_step, rows, block.depth, to, to_row);
 }
 
-/* Where the rows of a tile are, for one block of k. */
-static inline void find_rows(const cut *whole, const k_block *block, int64_t top, int64_t rows,
-                             const real *row[ROWS], pf_tile *t) {
+/* Where the rows of a tile are, for one block of k: by a table, or all by the first one. */
+static inline void find_rows(const cut *whole, const k_block *block, int64_t top,
+                             const real **first, pf_tile *t) {
     const pf_gemm *g = whole->g;
     if (g->a_rows) {
         t->row = (const real *const *)g->a_rows + block->tap * t->tap_stride + top * t->row_stride;
         t->offset = g->a_offset + block->from * g->a_step + top * t->apart;
-        return;
+    } else if (whole->strips) {
+        *first = whole->strips + (top - whole->row) * t->apart;
+    } else {
+        *first = (const real *)g->a + top * g->a_row + block->from * g->a_step;
     }
-    const real *first = (const real *)g->a + top * g->a_row + block->from * g->a_step;
-    int64_t stride = g->a_row;
-    if (whole->strips) {
-        stride = strip_row(block->depth);
-        first = whole->strips + (top - whole->row) * stride;
-    }
-    for (int64_t i = 0; i < rows; i++) row[i] = first + i * stride;
-    t->row = row;
 }
 
 /* c (rows i to end, columns j to j + width) of one block of k */
@@ -240,11 +235,12 @@ static void run_panel(const cut *whole, const k_block *block, pf_tile *t, int64_
     int cut_short = 0;
     /* The tiles after the first prefetch what is read next: `fetches` stretches, next_tile apart,
      * one for each tile; a stretch has a number for each term, next_row apart. */
-    const real *next = NULL, *row[ROWS];
+    const real *next = NULL, *row;
     int64_t next_row = g->b_row, next_tile = LANES, fetches = VECTORS;
     t->last = last_lanes(width);
     t->b = panel, t->b_row = vectors * LANES;
     t->panel = NULL;
+    if (!g->a_rows) t->row = &row;
     if (g->b_packed) {
         t->b = (const real *)g->b + p * vectors_for(g->n) * LANES + j * depth;
         next = t->b + depth * COLUMNS + LANES - 1, next_row = COLUMNS;
@@ -265,7 +261,7 @@ static void run_panel(const cut *whole, const k_block *block, pf_tile *t, int64_
     }
     for (int64_t tile = 0, top = i, rows; tile < count; tile++, top += rows) {
         rows = height + (tile < higher);
-        find_rows(whole, block, top, rows, row, t);
+        find_rows(whole, block, top, &row, t);
         t->c = (real *)g->c + top * g->c_row + j;
         if (t->residual) t->residual = (const real *)g->residual + top * g->residual_row + j;
         t->ahead = t->c, t->ahead_row = 0;
@@ -284,11 +280,11 @@ static void run_panel(const cut *whole, const k_block *block, pf_tile *t, int64_
 static void run_range(const cut *whole, int64_t i, int64_t end, int64_t first, int64_t stop) {
     const pf_gemm *g = whole->g;
     real panel[DEPTH * COLUMNS] __attribute__((aligned(64)));
-    pf_tile t = {.zero = g->a_zero,
-                 .indirect = g->a_rows != NULL,
-                 .tap_stride = g->a_rows_shared ? 1 : g->m,
-                 .row_stride = !g->a_rows_shared,
-                 .apart = g->a_rows_shared ? g->a_row : 0,
+    const int shared = g->a_rows_shared || !g->a_rows; /* one pointer for all rows */
+    pf_tile t = {.zero = g->a_rows ? g->a_zero : NULL,
+                 .tap_stride = shared ? 1 : g->m,
+                 .row_stride = !shared,
+                 .apart = shared ? g->a_row : 0,
                  .step = whole->strips ? 1 : g->a_step,
                  .c_row = g->c_row,
                  .scale = g->scale != 0 ? (real)g->scale : 1,
@@ -298,7 +294,7 @@ static void run_range(const cut *whole, int64_t i, int64_t end, int64_t first, i
         const int is_last = b + 1 == whole->blocks.count;
         t.taps = block.taps;
         t.depth = block.depth;
-        t.offset = whole->strips ? 0 : g->a_offset + block.from * g->a_step;
+        if (whole->strips) t.apart = strip_row(block.depth);
         t.add = g->accumulate || b > 0;
         t.fetch = t.add || g->m * g->n >= FAR_C;
         t.relu = is_last && g->activation == PF_RELU && !g->saved;
