@@ -449,8 +449,11 @@ static int run_turned(const pf_gemm *g) {
     t.c = turned, t.c_row = g->m;
     t.scratch = NULL;
     PF_NAME(gemm)(&t);
-    for (int64_t i = 0; i < g->m; i++)
-        for (int64_t j = 0; j < g->n; j++) c[i * g->c_row + j] = turned[j * g->m + i];
+    if (g->n == LANES)
+        pack_columns(turned, g->m, g->m, g->n, c, g->c_row);
+    else
+        for (int64_t i = 0; i < g->m; i++)
+            for (int64_t j = 0; j < g->n; j++) c[i * g->c_row + j] = turned[j * g->m + i];
     return 1;
 }
 
