@@ -422,11 +422,13 @@ static int run_few_columns(const pf_gemm *g) {
 static int run_few_terms(const pf_gemm *g) {
     if (g->a_rows || g->b_packed || g->accumulate || g->scale != 0 || g->residual) return 0;
     if (g->m * g->n * g->k > PART_TERMS) return 0;
+    pf_gemm b = *g; /* a column is a row of one term */
+    if (g->k == 1 && g->b_row == 1) b.b_transposed = 0;
     for (int64_t j = 0; j < g->n; j += LANES) {
         const int64_t width = min(g->n - j, LANES);
         const part lanes = first_lanes(width);
         real columns[FEW_TERMS * LANES];
-        pack(g, 0, g->k, j, width, columns);
+        pack(&b, 0, g->k, j, width, columns);
         const vec bias = g->bias ? load_part((const real *)g->bias + j, lanes)
                                  : splat(R(-0.0)); /* x + -0 is x */
         few_terms_of[g->k](g, (real *)g->c + j, lanes, columns, bias);
