@@ -16,12 +16,13 @@
 #include "parallel.h"
 
 enum {
-    PART_ROWS = 256,  /* with DEPTH terms each: 384 kB, for the L2 cache */
-    PACK_TILES = 3,   /* from so many tiles of rows on copying a panel of b pays, ... */
-    FAR_ROW = 2048,   /* ... or from one less if its rows lie a multiple of so many bytes apart */
-    LONGEST = 1024, /* terms of few columns */
+    PART_ROWS = 256, /* with DEPTH terms each: 384 kB, for the L2 cache */
+    PACK_TILES = 3,  /* from so many tiles of rows on copying a panel of b pays, ... */
+    FAR_ROW = 2048,  /* ... or from one less if its rows lie a multiple of so many bytes apart */
+    LONGEST = 1024,  /* terms of few columns */
     FEW_TILE_ROWS = 5,
-    FAR_C = 1 << 18,      /* a result of so many elements is not in the L2 cache */
+    NEAR_C = 1 << 16,     /* a result of so many elements is in the L2 cache, ... */
+    FAR_C = 1 << 18,      /* ... and of so many it is not */
     ROWS_AT_ONCE = 64,    /* of a, packed as one part */
     PARTS = 16,           /* enough to keep several threads busy */
     PART_TERMS = 1 << 20, /* below so many products a part is not worth a thread */
@@ -289,6 +290,8 @@ static void run_range(const cut *whole, int64_t i, int64_t end, int64_t first, i
                  .c_row = g->c_row,
                  .scale = g->scale != 0 ? (real)g->scale : 1,
                  .residual_row = g->residual_row};
+    /* A result that the L2 cache holds is finished as a whole: its rows may lie end to end. */
+    const int at_once = (end - i) * (stop - first) <= NEAR_C;
     for (int64_t b = whole->block; b < whole->block + whole->block_count; b++) {
         const k_block block = block_at(&whole->blocks, b);
         const int is_last = b + 1 == whole->blocks.count;
@@ -303,8 +306,10 @@ static void run_range(const cut *whole, int64_t i, int64_t end, int64_t first, i
             const int64_t width = min(stop - j, COLUMNS);
             t.bias = is_last && g->bias ? (const real *)g->bias + j : NULL;
             run_panel(whole, &block, &t, i, end, j, width, panel);
-            if (is_last && g->activation && !t.relu) finish(g, i, end - i, j, width);
+            if (is_last && g->activation && !t.relu && !at_once) finish(g, i, end - i, j, width);
         }
+        if (is_last && g->activation && !t.relu && at_once)
+            finish(g, i, end - i, first, stop - first);
     }
 }
 
@@ -437,8 +442,8 @@ static int run_few_terms(const pf_gemm *g) {
     return 1;
 }
 
-/* Rows of at most one vector, with a transposed, as the gradient of a weight with few outputs has it:
- * c^T = b^T a has longer rows, and the terms of each element in the same order. */
+/* Rows of at most one vector, with a transposed, as the gradient of a weight with few outputs has
+ * it: c^T = b^T a has longer rows, and the terms of each element in the same order. */
 static int run_turned(const pf_gemm *g) {
     if (g->a_rows || g->b_packed || g->b_transposed || g->a_row != 1 || g->accumulate) return 0;
     if (g->m < 2 * g->n || g->m > LONGEST / 2) return 0;

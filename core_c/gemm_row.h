@@ -136,9 +136,9 @@ __attribute__((always_inline)) static inline void few_terms(const int k, const p
     }
 }
 
-#define PF_FEW_TERMS(k)                                                                        \
+#define PF_FEW_TERMS(k)                                                                         \
     static void few_terms_##k(const pf_gemm *g, real *c, part lanes, const real *b, vec bias) { \
-        few_terms(k, g, c, lanes, b, bias);                                                    \
+        few_terms(k, g, c, lanes, b, bias);                                                     \
     }
 PF_FEW_TERMS(1)
 #if PF_REAL_BITS == 32

@@ -78,8 +78,8 @@ __attribute__((always_inline)) static inline void pf_tile_run(const int rows, co
     for (int64_t taps = t->taps; taps > 0; taps--, first += t->tap_stride) {
         const real *a[ROWS], *const *row = first;
         int64_t offset = t->offset, at = 0;
-        PF_UNROLL for (int i = 0; i < rows; i++, row += t->row_stride, offset += t->apart)
-            a[i] = *row != t->zero ? *row + offset : *row;
+        PF_UNROLL for (int i = 0; i < rows; i++, row += t->row_stride, offset += t->apart) a[i] =
+            *row != t->zero ? *row + offset : *row;
         for (int64_t p = t->depth; p > 0; p--) {
             vec columns[VECTORS];
             PF_UNROLL for (int v = 0; v < vectors; v++) columns[v] =
