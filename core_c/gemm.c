@@ -350,7 +350,7 @@ static void run(cut *whole) {
 static const real *repeat_bias(const pf_gemm *g, real to[LANES]) {
     const real *bias = g->bias;
     if (!bias) return NULL;
-    for (int i = 0, j = 0; i < LANES; i++, j = j + 1 < g->n ? j + 1 : 0) to[i] = bias[j];
+    PF_ROLLED for (int i = 0, j = 0; i < LANES; i++, j = j + 1 < g->n ? j + 1 : 0) to[i] = bias[j];
     return to;
 }
 
@@ -405,8 +405,8 @@ static int run_few_columns(const pf_gemm *g) {
     real turned[FEW_COLUMNS * LONGEST], bias[LANES];
     const int64_t across = g->b_transposed ? g->b_row : 1, along = g->b_transposed ? 1 : g->b_row;
     for (int64_t j = 0; j < g->n; j++)
-        for (int64_t p = 0; p < g->k; p++)
-            turned[j * g->k + p] = ((const real *)g->b)[j * across + p * along];
+        PF_ROLLED for (int64_t p = 0; p < g->k; p++) turned[j * g->k + p] =
+            ((const real *)g->b)[j * across + p * along];
     const pf_row r = {.k = g->k,
                       .x = turned,
                       .matrix = g->a,
@@ -460,7 +460,7 @@ static int run_turned(const pf_gemm *g) {
         pack_columns(turned, g->m, g->m, g->n, c, g->c_row);
     else
         for (int64_t i = 0; i < g->m; i++)
-            for (int64_t j = 0; j < g->n; j++) c[i * g->c_row + j] = turned[j * g->m + i];
+            PF_ROLLED for (int64_t j = 0; j < g->n; j++) c[i * g->c_row + j] = turned[j * g->m + i];
     return 1;
 }
 
