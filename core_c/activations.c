@@ -212,6 +212,7 @@ int PF_NAME(gelu_grad)(const pf_call *call) {
 
 void PF_NAME(activate_all)(int activation, real slope, int64_t rows, int64_t n, real *y,
                            int64_t y_row, const real *saved, int64_t saved_row) {
+    if (y_row == n && (!saved || saved_row == n)) n *= rows, rows = 1;
     for (int64_t r = 0; r < rows; r++, y += y_row) {
         if (saved)
             PF_OF_REAL(pf_activate_grad)(activation, slope, y, saved + r * saved_row, n);

@@ -16,12 +16,13 @@
 #include "parallel.h"
 
 enum {
-    PART_ROWS = 256,  /* with DEPTH terms each: 384 kB, for the L2 cache */
-    PACK_TILES = 3,   /* from so many tiles of rows on copying a panel of b pays, ... */
-    FAR_ROW = 2048,   /* ... or from one less if its rows lie a multiple of so many bytes apart */
-    FEW_TERMS = 1024, /* of few columns */
+    PART_ROWS = 256, /* with DEPTH terms each: 384 kB, for the L2 cache */
+    PACK_TILES = 3,  /* from so many tiles of rows on copying a panel of b pays, ... */
+    FAR_ROW = 2048,  /* ... or from one less if its rows lie a multiple of so many bytes apart */
+    LONGEST = 1024,  /* terms of few columns */
     FEW_TILE_ROWS = 5,
-    FAR_C = 1 << 18,      /* a result of so many elements is not in the L2 cache */
+    NEAR_C = 1 << 16,     /* a result of so many elements is in the L2 cache, ... */
+    FAR_C = 1 << 18,      /* ... and of so many it is not */
     ROWS_AT_ONCE = 64,    /* of a, packed as one part */
     PARTS = 16,           /* enough to keep several threads busy */
     PART_TERMS = 1 << 20, /* below so many products a part is not worth a thread */
@@ -209,23 +210,18 @@ static void pack_strip(void *context, int64_t index) {
         pack_columns(a, g->a_step, rows, block.depth, to, to_row);
 }
 
-/* Where the rows of a tile are, for one block of k. */
-static inline void find_rows(const cut *whole, const k_block *block, int64_t top, int64_t rows,
-                             const real *row[ROWS], pf_tile *t) {
+/* Where the rows of a tile are, for one block of k: by a table, or all by the first one. */
+static inline void find_rows(const cut *whole, const k_block *block, int64_t top,
+                             const real **first, pf_tile *t) {
     const pf_gemm *g = whole->g;
     if (g->a_rows) {
         t->row = (const real *const *)g->a_rows + block->tap * t->tap_stride + top * t->row_stride;
         t->offset = g->a_offset + block->from * g->a_step + top * t->apart;
-        return;
+    } else if (whole->strips) {
+        *first = whole->strips + (top - whole->row) * t->apart;
+    } else {
+        *first = (const real *)g->a + top * g->a_row + block->from * g->a_step;
     }
-    const real *first = (const real *)g->a + top * g->a_row + block->from * g->a_step;
-    int64_t stride = g->a_row;
-    if (whole->strips) {
-        stride = strip_row(block->depth);
-        first = whole->strips + (top - whole->row) * stride;
-    }
-    for (int64_t i = 0; i < rows; i++) row[i] = first + i * stride;
-    t->row = row;
 }
 
 /* c (rows i to end, columns j to j + width) of one block of k */
@@ -240,11 +236,12 @@ static void run_panel(const cut *whole, const k_block *block, pf_tile *t, int64_
     int cut_short = 0;
     /* The tiles after the first prefetch what is read next: `fetches` stretches, next_tile apart,
      * one for each tile; a stretch has a number for each term, next_row apart. */
-    const real *next = NULL, *row[ROWS];
+    const real *next = NULL, *row;
     int64_t next_row = g->b_row, next_tile = LANES, fetches = VECTORS;
     t->last = last_lanes(width);
     t->b = panel, t->b_row = vectors * LANES;
     t->panel = NULL;
+    if (!g->a_rows) t->row = &row;
     if (g->b_packed) {
         t->b = (const real *)g->b + p * vectors_for(g->n) * LANES + j * depth;
         next = t->b + depth * COLUMNS + LANES - 1, next_row = COLUMNS;
@@ -265,7 +262,7 @@ static void run_panel(const cut *whole, const k_block *block, pf_tile *t, int64_
     }
     for (int64_t tile = 0, top = i, rows; tile < count; tile++, top += rows) {
         rows = height + (tile < higher);
-        find_rows(whole, block, top, rows, row, t);
+        find_rows(whole, block, top, &row, t);
         t->c = (real *)g->c + top * g->c_row + j;
         if (t->residual) t->residual = (const real *)g->residual + top * g->residual_row + j;
         t->ahead = t->c, t->ahead_row = 0;
@@ -284,21 +281,23 @@ static void run_panel(const cut *whole, const k_block *block, pf_tile *t, int64_
 static void run_range(const cut *whole, int64_t i, int64_t end, int64_t first, int64_t stop) {
     const pf_gemm *g = whole->g;
     real panel[DEPTH * COLUMNS] __attribute__((aligned(64)));
-    pf_tile t = {.zero = g->a_zero,
-                 .indirect = g->a_rows != NULL,
-                 .tap_stride = g->a_rows_shared ? 1 : g->m,
-                 .row_stride = !g->a_rows_shared,
-                 .apart = g->a_rows_shared ? g->a_row : 0,
+    const int shared = g->a_rows_shared || !g->a_rows; /* one pointer for all rows */
+    pf_tile t = {.zero = g->a_rows ? g->a_zero : NULL,
+                 .tap_stride = shared ? 1 : g->m,
+                 .row_stride = !shared,
+                 .apart = shared ? g->a_row : 0,
                  .step = whole->strips ? 1 : g->a_step,
                  .c_row = g->c_row,
                  .scale = g->scale != 0 ? (real)g->scale : 1,
                  .residual_row = g->residual_row};
+    /* A result that the L2 cache holds is finished as a whole: its rows may lie end to end. */
+    const int at_once = (end - i) * (stop - first) <= NEAR_C;
     for (int64_t b = whole->block; b < whole->block + whole->block_count; b++) {
         const k_block block = block_at(&whole->blocks, b);
         const int is_last = b + 1 == whole->blocks.count;
         t.taps = block.taps;
         t.depth = block.depth;
-        t.offset = whole->strips ? 0 : g->a_offset + block.from * g->a_step;
+        if (whole->strips) t.apart = strip_row(block.depth);
         t.add = g->accumulate || b > 0;
         t.fetch = t.add || g->m * g->n >= FAR_C;
         t.relu = is_last && g->activation == PF_RELU && !g->saved;
@@ -307,8 +306,10 @@ static void run_range(const cut *whole, int64_t i, int64_t end, int64_t first, i
             const int64_t width = min(stop - j, COLUMNS);
             t.bias = is_last && g->bias ? (const real *)g->bias + j : NULL;
             run_panel(whole, &block, &t, i, end, j, width, panel);
-            if (is_last && g->activation && !t.relu) finish(g, i, end - i, j, width);
+            if (is_last && g->activation && !t.relu && !at_once) finish(g, i, end - i, j, width);
         }
+        if (is_last && g->activation && !t.relu && at_once)
+            finish(g, i, end - i, first, stop - first);
     }
 }
 
@@ -349,7 +350,7 @@ static void run(cut *whole) {
 static const real *repeat_bias(const pf_gemm *g, real to[LANES]) {
     const real *bias = g->bias;
     if (!bias) return NULL;
-    for (int i = 0, j = 0; i < LANES; i++, j = j + 1 < g->n ? j + 1 : 0) to[i] = bias[j];
+    PF_ROLLED for (int i = 0, j = 0; i < LANES; i++, j = j + 1 < g->n ? j + 1 : 0) to[i] = bias[j];
     return to;
 }
 
@@ -400,12 +401,12 @@ static int run_few_columns(const pf_gemm *g) {
     const int in_place = g->c_row == g->n && (!g->residual || g->residual_row == g->n) &&
                          (!g->saved || g->saved_row == g->n);
     if (!in_place || g->a_rows || g->b_packed || g->a_step != 1) return 0;
-    if (g->k < LANES || g->k > FEW_TERMS) return 0;
-    real turned[FEW_COLUMNS * FEW_TERMS], bias[LANES];
+    if (g->k < LANES || g->k > LONGEST) return 0;
+    real turned[FEW_COLUMNS * LONGEST], bias[LANES];
     const int64_t across = g->b_transposed ? g->b_row : 1, along = g->b_transposed ? 1 : g->b_row;
     for (int64_t j = 0; j < g->n; j++)
-        for (int64_t p = 0; p < g->k; p++)
-            turned[j * g->k + p] = ((const real *)g->b)[j * across + p * along];
+        PF_ROLLED for (int64_t p = 0; p < g->k; p++) turned[j * g->k + p] =
+            ((const real *)g->b)[j * across + p * along];
     const pf_row r = {.k = g->k,
                       .x = turned,
                       .matrix = g->a,
@@ -422,21 +423,54 @@ static int run_few_columns(const pf_gemm *g) {
     return 1;
 }
 
-/* One term: the gradient of a layer with one output, or a layer with one input. */
-static int run_one_term(const pf_gemm *g) {
+/* Few terms: the gradient of a layer with few outputs, or a layer with few inputs. */
+static int run_few_terms(const pf_gemm *g) {
     if (g->a_rows || g->b_packed || g->accumulate || g->scale != 0 || g->residual) return 0;
-    if ((g->b_transposed && g->b_row != 1) || g->m * g->n > PART_TERMS) return 0;
-    outer_product(g);
+    if (g->m * g->n * g->k > PART_TERMS) return 0;
+    pf_gemm b = *g; /* a column is a row of one term */
+    if (g->k == 1 && g->b_row == 1) b.b_transposed = 0;
+    for (int64_t j = 0; j < g->n; j += LANES) {
+        const int64_t width = min(g->n - j, LANES);
+        const part lanes = first_lanes(width);
+        real columns[FEW_TERMS * LANES];
+        pack(&b, 0, g->k, j, width, columns);
+        const vec bias = g->bias ? load_part((const real *)g->bias + j, lanes)
+                                 : splat(R(-0.0)); /* x + -0 is x */
+        few_terms_of[g->k](g, (real *)g->c + j, lanes, columns, bias);
+    }
     if (g->activation) finish(g, 0, g->m, 0, g->n);
+    return 1;
+}
+
+/* Rows of at most one vector, with a transposed, as the gradient of a weight with few outputs has
+ * it: c^T = b^T a has longer rows, and the terms of each element in the same order. */
+static int run_turned(const pf_gemm *g) {
+    if (g->a_rows || g->b_packed || g->b_transposed || g->a_row != 1 || g->accumulate) return 0;
+    if (g->m < 2 * g->n || g->m > LONGEST / 2) return 0;
+    if (g->activation || g->bias || g->residual || g->saved || g->scale != 0) return 0;
+    real turned[LANES * LONGEST / 2], *c = g->c;
+    pf_gemm t = *g;
+    t.m = g->n, t.n = g->m;
+    t.a = g->b, t.a_row = 1, t.a_step = g->b_row;
+    t.b = g->a, t.b_row = g->a_step;
+    t.c = turned, t.c_row = g->m;
+    t.scratch = NULL;
+    PF_NAME(gemm)(&t);
+    if (g->n == LANES)
+        pack_columns(turned, g->m, g->m, g->n, c, g->c_row);
+    else
+        for (int64_t i = 0; i < g->m; i++)
+            PF_ROLLED for (int64_t j = 0; j < g->n; j++) c[i * g->c_row + j] = turned[j * g->m + i];
     return 1;
 }
 
 void PF_NAME(gemm)(const pf_gemm *g) {
     if (g->m == 0 || g->n == 0) return;
     if (!PF_SMALL) { /* without these, all products are cut into tiles */
-        if (g->k == 1 && run_one_term(g)) return;
+        if (g->k > 0 && g->k <= FEW_TERMS && run_few_terms(g)) return;
         if (g->n > 1 && g->n <= FEW_COLUMNS && run_few_columns(g)) return;
         if ((g->m == 1 || g->n == 1) && run_row(g)) return;
+        if (g->n > 1 && g->n <= LANES && run_turned(g)) return;
     }
     cut whole = {.g = g, .blocks = blocks_of(g), .rows = g->m, .row_parts = 1, .column_parts = 1};
     whole.panels = (g->n + COLUMNS - 1) / COLUMNS;

@@ -12,7 +12,8 @@ enum {
     DOT_DEPTH = 256 * LANES,
     DOT_COLUMNS = LANES < 4 ? LANES : 4,
     DOT_WAYS = DOT_COLUMNS < LANES ? PF_VECTOR_REGISTERS / 8 : 1,
-    FEW_COLUMNS = LANES / 2 > 1 ? LANES / 2 : 1
+    FEW_COLUMNS = LANES / 2 > 1 ? LANES / 2 : 1,
+    FEW_TERMS = PF_REAL_BITS == 32 ? 4 : 1
 };
 
 /* y[j] = f(scale sum_p x[p] matrix[p][j] + ...), j < n */
@@ -120,18 +121,38 @@ static void row_times_matrix(const pf_row *r) {
     }
 }
 
-/* c (m, n) = a (m, 1) b (1, n) + [bias], b and bias contiguous */
-static void outer_product(const pf_gemm *g) {
-    const real *a = g->a, *b = g->b, *bias = g->bias;
-    for (int64_t j = 0; j < g->n; j += LANES) {
-        const part lanes = first_lanes(g->n - j);
-        const vec columns = load_part(b + j, lanes);
-        const vec added = bias ? load_part(bias + j, lanes) : splat(R(-0.0)); /* x + -0 is x */
-        real *c = (real *)g->c + j;
-        for (int64_t i = 0; i < g->m; i++, c += g->c_row)
-            store_part(c, lanes, (vec){0} + a[i * g->a_row] * columns + added);
+/* One vector of columns of c (m, n) = a (m, k) b (k, n) + bias for a small k: that of b stays in
+ * registers for all rows. The terms are added up as they come, as in a tile. */
+__attribute__((always_inline)) static inline void few_terms(const int k, const pf_gemm *g, real *c,
+                                                            part lanes, const real *b, vec bias) {
+    const int64_t a_row = g->a_row, a_step = g->a_step, c_row = g->c_row;
+    const real *a = g->a;
+    vec column[FEW_TERMS];
+    PF_UNROLL for (int p = 0; p < k; p++) column[p] = load(b + p * LANES);
+    for (int64_t i = g->m; i > 0; i--, a += a_row, c += c_row) {
+        vec sum = {0};
+        PF_UNROLL for (int p = 0; p < k; p++) sum += a[p * a_step] * column[p];
+        store_part(c, lanes, sum + bias);
     }
 }
+
+#define PF_FEW_TERMS(k)                                                                         \
+    static void few_terms_##k(const pf_gemm *g, real *c, part lanes, const real *b, vec bias) { \
+        few_terms(k, g, c, lanes, b, bias);                                                     \
+    }
+PF_FEW_TERMS(1)
+#if PF_REAL_BITS == 32
+PF_FEW_TERMS(2)
+PF_FEW_TERMS(3)
+PF_FEW_TERMS(4)
+#endif
+#undef PF_FEW_TERMS
+static void (*const few_terms_of[])(const pf_gemm *, real *, part, const real *, vec) = {
+    NULL,        few_terms_1,
+#if PF_REAL_BITS == 32
+    few_terms_2, few_terms_3, few_terms_4,
+#endif
+};
 
 /* sum[i] = column[i] . x, for `together` columns side by side; more of them would push each other
  * out of the cache when the columns are long. */

@@ -18,10 +18,9 @@ enum {
 
 /* c[i][j] = f(scale sum_p a[i][p] b[p][j] + ...), i < rows, j < columns. */
 typedef struct {
-    /* The terms run over `taps` stretches of `depth` each. Row i of a has tap t at
-     * row[t * tap_stride + i * row_stride], its terms `step` apart; with `indirect`,
-     * i * apart + offset further, except for a row whose pointer is `zero`, which is all zeros. */
-    int indirect;
+    /* The terms run over `taps` stretches of `depth` each. Row i of a has tap t i * apart + offset
+     * behind row[t * tap_stride + i * row_stride], its terms `step` apart, except for a row whose
+     * pointer is `zero`, which is all zeros. */
     const real *const *row;
     const real *zero;
     int64_t tap_stride, row_stride, apart, taps, depth, offset, step;
@@ -75,13 +74,12 @@ __attribute__((always_inline)) static inline void pf_tile_run(const int rows, co
         PF_UNROLL for (int i = 0; i < rows; i++) PF_UNROLL for (int v = 0; v < vectors; v++)
             __builtin_prefetch(t->c + i * t->c_row + v * LANES, 1);
     const part last = t->last;
-    for (int64_t tap = 0; tap < t->taps; tap++) {
-        const real *a[ROWS];
-        PF_UNROLL for (int i = 0; i < rows; i++) {
-            a[i] = t->row[tap * t->tap_stride + i * t->row_stride];
-            if (t->indirect && a[i] != t->zero) a[i] += t->offset + i * t->apart;
-        }
-        int64_t at = 0;
+    const real *const *first = t->row;
+    for (int64_t taps = t->taps; taps > 0; taps--, first += t->tap_stride) {
+        const real *a[ROWS], *const *row = first;
+        int64_t offset = t->offset, at = 0;
+        PF_UNROLL for (int i = 0; i < rows; i++, row += t->row_stride, offset += t->apart) a[i] =
+            *row != t->zero ? *row + offset : *row;
         for (int64_t p = t->depth; p > 0; p--) {
             vec columns[VECTORS];
             PF_UNROLL for (int v = 0; v < vectors; v++) columns[v] =

@@ -49,14 +49,14 @@ static inline pf_exponential pf_exponential_of(float high, float low) {
     /* ln 2 in two parts; n times the first is exact */
     float r = high - n * 0.693359375f;
     r = r + (n * 2.12194440e-4f + low);
-    /* (exp(r) - 1 - r) / r^2 for |r| <= ln(2) / 2 */
-    float p = 1.98910805e-4f;
-    p = p * r + 1.39337307e-3f;
-    p = p * r + 8.33331084e-3f;
-    p = p * r + 4.16664642e-2f;
-    p = p * r + 1.66666667e-1f;
-    p = p * r + 0.5f;
-    return (pf_exponential){p * (r * r) + r, pf_bits_of(shifted) - 0x4B400000u};
+    /* (exp(r) - 1 - r) / r^2 for |r| <= ln(2) / 2, by pairs of terms (Estrin's scheme): fewer steps
+     * wait for each other, and a loop of such functions takes as long as its longest chain */
+    const float square = r * r;
+    const float upper = 1.98910805e-4f * r + 1.39337307e-3f;
+    const float middle = 8.33331084e-3f * r + 4.16664642e-2f;
+    const float lower = 1.66666667e-1f * r + 0.5f;
+    const float p = (upper * square + middle) * square + lower;
+    return (pf_exponential){p * square + r, pf_bits_of(shifted) - 0x4B400000u};
 }
 
 static inline float pf_expf(float x) {

@@ -128,17 +128,17 @@ FAULTS = [
         "linear",
     ),
     Fault(
-        "the bias of a layer with one input forgotten",
+        "the bias of a layer with few inputs forgotten",
         "gemm_row.h",
-        "(vec){0} + a[i * g->a_row] * columns + added",
-        "(vec){0} + a[i * g->a_row] * columns",
+        "store_part(c, lanes, sum + bias);",
+        "store_part(c, lanes, sum);",
         "linear",
     ),
     Fault(
-        "one row for all in the gradient of a layer with one output",
+        "one row for all in the gradient of a layer with few outputs",
         "gemm_row.h",
-        "(vec){0} + a[i * g->a_row] * columns + added",
-        "(vec){0} + a[0] * columns + added",
+        "a += a_row, c += c_row",
+        "c += c_row",
         "linear_grad",
     ),
     Fault(

@@ -248,7 +248,7 @@ class Linear(_FusedOp):
             Case((np.ones((4, 0)), np.ones((0, 2)), np.array([3.0, 4.0]))),
             Case((x, np.array([[1.0], [-2.0], [3.0]]), None)),
             Case((x, np.array(9.1), np.array(-34.7))),
-            Case((x[:1], np.arange(33.0).reshape(3, 11), np.arange(11.0))),  # a row by itself
+            Case((x.reshape(1, 12), np.arange(132.0).reshape(12, 11), np.arange(11.0))),  # one row
             Case((x, np.ones((3, 2)), None, x[:, 1:] * 7), {"activation": "relu"}),
         )
 

@@ -82,7 +82,7 @@ class TabularModel(BaseEstimator, TableNetwork):
     >>> from pyframe.tabular import TabularModel
     >>> table = {"rooms": np.arange(200) % 7, "city": ["Ulm", "Bonn"] * 100}
     >>> price = table["rooms"] * 10.0 + (np.arange(200) % 2) * 30
-    >>> model = TabularModel((32,), epochs=800).fit({**table, "price": price}, "price")
+    >>> model = TabularModel((32,), epochs=2000).fit({**table, "price": price}, "price")
     >>> model.score(table, price) > 0.95
     True
     >>> [column["kind"] for column in model.columns_]
