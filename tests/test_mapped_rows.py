@@ -6,10 +6,9 @@ import copy
 import mmap
 import os
 import pickle
-import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -315,11 +314,3 @@ def test_a_map_that_has_moved_is_looked_for_again(path: Path) -> None:
 def all_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have rows read however long it takes, if they can be."""
     monkeypatch.setattr(arrays._MappedFile, "is_read", lambda self: True)
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left() -> Iterator[None]:
-    yield
-    assert all(
-        re.fullmatch(rb"|\w\w:\w\w \d+", known._identity) for known in arrays._files.values()
-    )
