@@ -83,7 +83,7 @@ struct recurrence {
     arena scratch;
     int64_t samples, steps, channels, units, width, gates; /* N, T, C, H, W, G H */
     int64_t part_rows, chunk; /* sequences of a part; steps whose input product is one */
-    int turn;                 /* see strips.c */
+    int turns[2], strips;     /* of each matrix in strips, and how many there are */
 
     int64_t total;
     int64_t *sample; /* (N) place in the order -> sample */

@@ -40,7 +40,7 @@ matrix NAME(prepare_steps)(recurrence *r, const real *b, int64_t k, int64_t n, i
     const int pays = r->samples == 1 && r->steps >= MANY_STEPS && bytes >= LEAST_BYTES && !lies_so;
     real *to = pays && k <= MOST_TERMS ? take(&r->scratch, k * whole) : NULL;
     if (!to) return NAME(prepare)(r, b, k, n, b_row, 0);
-    const matrix m = {.b = to, .k = k, .n = n, .turn = &r->turn};
+    const matrix m = {.b = to, .k = k, .n = n, .turn = &r->turns[r->strips++]};
     for (int64_t first = 0; first < n; first += WIDTH)
         for (int64_t p = 0; p < k; p++)
             for (int64_t j = first; j < first + WIDTH; j += LANES, to += LANES) {

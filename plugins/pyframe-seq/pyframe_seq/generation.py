@@ -19,6 +19,7 @@ from pyframe_seq.rows import Carry
 BIAS, LENGTHS, START, MASK, SLOPES = range(3, 8)
 _made: WeakKeyDictionary[Any, _OneToken] = WeakKeyDictionary()
 _making = threading.Lock()
+LEAST_ROOM = 64  # rows that are kept of keys and values, at least
 
 
 def generate(
@@ -189,9 +190,10 @@ class Decoder:
         self._plan, self._ends = made.plan, made.ends
         self._token, self._place = np.zeros((1, 1), np.int64), np.zeros(1, np.int64)
         self._turn = np.zeros(1, made.turn.dtype)
-        self._arrays = [
-            np.zeros((1, self.capacity, new.shape[2]), new.dtype) for new, _ in made.caches
-        ]
+        # A plan is lowered for each shape of them, and keeps few of what it has lowered: so all
+        # decoders of a model share few shapes, the powers of two.
+        room = max(LEAST_ROOM, 1 << (self.capacity - 1).bit_length())
+        self._arrays = [np.zeros((1, room, new.shape[2]), new.dtype) for new, _ in made.caches]
         feeds = [(made.token, self._token), (made.place, self._place), (made.turn, self._turn)]
         feeds += [(cache, a) for (_, cache), a in zip(made.caches, self._arrays, strict=True)]
         used = set(self._plan.graph.order)

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pyframe_seq as seq
 import pytest
+from pyframe_seq import generation
+from pyframe_seq.attention import Attention
 
 import pyframe as pf
 
@@ -86,6 +88,42 @@ def test_threads_write_the_same_side_by_side() -> None:
         texts = list(pool.map(lambda n: seq.generate(model, [3], n, seed=n), lengths))
     for length, text in zip(lengths, texts, strict=True):
         assert np.array_equal(text, seq.generate(copy.deepcopy(model), [3], length, seed=length))
+
+
+def test_decoders_of_many_capacities_are_lowered_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, lowered = model_of({"attention": {"window": 3}}), []
+    counted = Attention.scratch_bytes
+
+    def count(node: Any, specs: Any) -> int:
+        lowered.append(specs)
+        return counted(node, specs)
+
+    monkeypatch.setattr(Attention, "scratch_bytes", count)
+    alone = seq.Decoder(copy.deepcopy(model), 64)
+    texts = [[alone.step(token).copy() for token in (1, 2, 3, 4)]] * 24
+    once = len(lowered)
+    assert once > 0
+    decoders = [seq.Decoder(model, capacity) for capacity in range(4, 28)]
+    for at, token in enumerate((1, 2, 3, 4)):
+        for decoder, logits in zip(decoders, texts, strict=True):
+            np.testing.assert_array_equal(decoder.step(token), logits[at])
+    assert len(lowered) == 2 * once
+    with pytest.raises(pf.ArgumentError, match="room for 4"):
+        decoders[0].step(5)
+
+
+@pytest.mark.parametrize("length", [14, 60])
+@pytest.mark.parametrize("options", OPTIONS)
+def test_more_room_changes_no_bit(
+    options: Any, length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = np.random.default_rng(1).integers(0, 11, length)
+    found = []
+    for least in (1, 512):
+        monkeypatch.setattr(generation, "LEAST_ROOM", least)
+        decoder = seq.Decoder(model_of(options), len(tokens))
+        found.append([decoder.step(int(token)).copy() for token in tokens])
+    np.testing.assert_array_equal(*found)
 
 
 def test_what_is_made_for_writing_goes_with_the_model() -> None:
