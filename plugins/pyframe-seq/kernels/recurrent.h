@@ -83,7 +83,7 @@ struct recurrence {
     arena scratch;
     int64_t samples, steps, channels, units, width, gates; /* N, T, C, H, W, G H */
     int64_t part_rows, chunk; /* sequences of a part; steps whose input product is one */
-    int turns[2], strips;     /* of each matrix in strips, and how many there are */
+    int turns[2], strips;     /* of the matrices in strips, at most two; how many there are */
 
     int64_t total;
     int64_t *sample; /* (N) place in the order -> sample */
@@ -112,7 +112,7 @@ matrix NAME(prepare)(recurrence *r, const real *b, int64_t k, int64_t n, int64_t
                      int transposed);
 
 /* The same for a matrix that each step is multiplied with, and c (n) [+]= x (k) b + [bias] if that
- * gives it a turn. */
+ * gives it a turn. A call may have two of them. */
 matrix NAME(prepare_steps)(recurrence *r, const real *b, int64_t k, int64_t n, int64_t b_row);
 void NAME(multiply_strips)(const matrix *b, const real *x, real *c, const real *bias,
                            int accumulate);

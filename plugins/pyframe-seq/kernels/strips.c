@@ -1,7 +1,8 @@
 /* The product of one row with a matrix that the L2 cache holds, step after step. What it takes is
  * reading the matrix from there, which is fastest if all of it lies in a row. So it is kept in
- * strips: the columns of a few vectors, of all rows, one behind the other. The last strip of a
- * product is still in the L1 cache for the next one, which begins with it.
+ * strips: the columns of a few vectors, of all rows, one behind the other. A matrix is read to and
+ * fro: what was read last is the likeliest to be still in the L1 cache, or in the L2 cache if not
+ * all matrices of a step fit into it, and the next product with it begins there.
  *
  * Each sum is in the order of k, as those of the host's products are. */
 #include "recurrent.h"

@@ -170,7 +170,8 @@ class Decoder:
     model : Model
         As for `generate`.
     capacity : int
-        How many tokens it has room for.
+        How many tokens it has room for. What it keeps are arrays of as many rows, rounded up to a
+        power of two, and to 64.
 
     Examples
     --------
