@@ -122,7 +122,7 @@ def test_a_row_does_not_depend_on_its_neighbours(layer, options):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("units", [96, 77])
 def test_few_long_sequences_have_the_bits_of_many(layer, units, dtype):
-    """One row is multiplied with strips of the weights, each of 256 bytes, or of 128, but the last."""
+    """One row is multiplied with strips of the weights, of 256 or 128 bytes each but the last."""
     x = numbers(9, 20, 5, seed=4).astype(dtype)
     node = pf.Placeholder("x", shape=(None, 20, 5), dtype=dtype)
     made = layer(units, return_sequences=True, return_state=True, bias_initializer="normal")
