@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -219,6 +220,8 @@ def markdown(result: Result) -> str:
 def add(result: Result, other: Result) -> Result:
     """Return a result with the runs of another one, which take the place of those of their name.
 
+    Its command says which they are, of when, and how they were run, wherever that was written to.
+
     Raises
     ------
     ValueError
@@ -229,7 +232,8 @@ def add(result: Result, other: Result) -> Result:
             raise ValueError(f"{key}: {result[key]} and {other[key]} do not belong into one table")
     runs = {(r["workload"], r["threads"]): r for r in [*result["runs"], *other["runs"]]}
     names = ", ".join(dict.fromkeys(r["workload"] for r in other["runs"]))
-    command = f"{result['command']}`, {names} by `{other['command']}"
+    added = re.sub(r" --(json|markdown|plot) \S+", "", other["command"])
+    command = f"{result['command']}`, {names}, {other['date'].split()[0]}, by `{added}"
     versions = {**result["versions"], **other["versions"]}
     return {**result, "runs": list(runs.values()), "versions": versions, "command": command}
 

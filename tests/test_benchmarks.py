@@ -206,10 +206,11 @@ def test_the_floor_of_sequences_counts_their_products(bench: Any) -> None:
 def test_results_of_later_are_added(bench: Any, faked: Any) -> None:
     one = faked(pyframe="fast", numpy="slow")
     other = json.loads(json.dumps(one))
-    other["runs"][0]["workload"], other["command"] = "lstm", "python run.py lstm"
+    other["runs"][0]["workload"], other["date"] = "lstm", "2026-11-30 01:02 UTC"
+    other["command"] = "python run.py lstm --json a/b.json --markdown c.md"
     both = bench.report.add(one, other)
     assert [run["workload"] for run in both["runs"]] == ["tabular", "lstm"]
-    assert both["command"].endswith("`, lstm by `python run.py lstm")
+    assert both["command"].endswith("`, lstm, 2026-11-30, by `python run.py lstm")
     other["runs"][0]["workload"] = "tabular"
     assert bench.report.add(one, other)["runs"] == other["runs"]
     with pytest.raises(ValueError, match="isa"):
