@@ -23,6 +23,7 @@ enum {
     FEW_TILE_ROWS = 5,
     NEAR_C = 1 << 16,     /* a result of so many elements is in the L2 cache, ... */
     FAR_C = 1 << 18,      /* ... and of so many it is not */
+    NEAR_A = 1 << 22,     /* so many bytes of a are in the L2 or L3 cache */
     ROWS_AT_ONCE = 64,    /* of a, packed as one part */
     PARTS = 16,           /* enough to keep several threads busy */
     PART_TERMS = 1 << 20, /* below so many products a part is not worth a thread */
@@ -443,10 +444,14 @@ static int run_few_terms(const pf_gemm *g) {
 }
 
 /* Rows of at most one vector, with a transposed, as the gradient of a weight with few outputs has
- * it: c^T = b^T a has longer rows, and the terms of each element in the same order. */
+ * it: c^T = b^T a has longer rows, and the terms of each element in the same order. Not if the last
+ * vector of these is so empty that they are more vectors, nor if a is in memory: panels of its
+ * columns are read one after another, for all of k. */
 static int run_turned(const pf_gemm *g) {
     if (g->a_rows || g->b_packed || g->b_transposed || g->a_row != 1 || g->accumulate) return 0;
     if (g->m < 2 * g->n || g->m > LONGEST / 2) return 0;
+    if (g->n * vectors_for(g->m) > g->m + g->m / 16) return 0;
+    if (g->m > COLUMNS && g->m * g->k * (int64_t)sizeof(real) > NEAR_A) return 0;
     if (g->activation || g->bias || g->residual || g->saved || g->scale != 0) return 0;
     real turned[LANES * LONGEST / 2], *c = g->c;
     pf_gemm t = *g;
