@@ -23,6 +23,7 @@ enum {
     FEW_TILE_ROWS = 5,
     NEAR_C = 1 << 16,     /* a result of so many elements is in the L2 cache, ... */
     FAR_C = 1 << 18,      /* ... and of so many it is not */
+    NEAR_A = 1 << 22,     /* so many bytes of a are in the L2 or L3 cache */
     ROWS_AT_ONCE = 64,    /* of a, packed as one part */
     PARTS = 16,           /* enough to keep several threads busy */
     PART_TERMS = 1 << 20, /* below so many products a part is not worth a thread */
@@ -147,7 +148,7 @@ static void pack_columns(const real *b, int64_t b_row, int64_t depth, int64_t wi
 PF_ONCE static void pack(const pf_gemm *g, int64_t p, int64_t depth, int64_t j, int64_t width,
                          real *panel) {
     const real *b = g->b;
-    if (g->b_transposed)
+    if (g->b_transposed && g->b_row != 1) /* a column of one term each is a row */
         pack_columns(b + j * g->b_row + p, g->b_row, depth, width, panel,
                      vectors_for(width) * LANES);
     else
@@ -172,7 +173,7 @@ void PF_NAME(gemm_pack)(const pf_gemm *g, void *panels) {
 
 /* ---- the rest of the epilogue, run while a stored tile is still in the L1 cache ---- */
 
-static void finish(const pf_gemm *g, int64_t i, int64_t rows, int64_t j, int64_t width) {
+PF_ONCE static void finish(const pf_gemm *g, int64_t i, int64_t rows, int64_t j, int64_t width) {
     const real *saved = g->saved ? (const real *)g->saved + i * g->saved_row + j : NULL;
     PF_NAME(activate_all)(g->activation, (real)g->slope, rows, width,
                           (real *)g->c + i * g->c_row + j, g->c_row, saved, g->saved_row);
@@ -427,13 +428,11 @@ static int run_few_columns(const pf_gemm *g) {
 static int run_few_terms(const pf_gemm *g) {
     if (g->a_rows || g->b_packed || g->accumulate || g->scale != 0 || g->residual) return 0;
     if (g->m * g->n * g->k > PART_TERMS) return 0;
-    pf_gemm b = *g; /* a column is a row of one term */
-    if (g->k == 1 && g->b_row == 1) b.b_transposed = 0;
     for (int64_t j = 0; j < g->n; j += LANES) {
         const int64_t width = min(g->n - j, LANES);
         const part lanes = first_lanes(width);
         real columns[FEW_TERMS * LANES];
-        pack(&b, 0, g->k, j, width, columns);
+        pack(g, 0, g->k, j, width, columns);
         const vec bias = g->bias ? load_part((const real *)g->bias + j, lanes)
                                  : splat(R(-0.0)); /* x + -0 is x */
         few_terms_of[g->k](g, (real *)g->c + j, lanes, columns, bias);
@@ -443,10 +442,16 @@ static int run_few_terms(const pf_gemm *g) {
 }
 
 /* Rows of at most one vector, with a transposed, as the gradient of a weight with few outputs has
- * it: c^T = b^T a has longer rows, and the terms of each element in the same order. */
+ * it: c^T = b^T a has longer rows, and the terms of each element in the same order. Not if the last
+ * vector of these is so empty that they are more vectors, nor if a is in memory: panels of its
+ * columns are read one after another, for all of k; nor, where parts of vectors are as quick as
+ * whole ones, if the sums are so short that turning c back takes longer. */
 static int run_turned(const pf_gemm *g) {
     if (g->a_rows || g->b_packed || g->b_transposed || g->a_row != 1 || g->accumulate) return 0;
     if (g->m < 2 * g->n || g->m > LONGEST / 2) return 0;
+    if (g->n * vectors_for(g->m) > g->m + g->m / 16) return 0;
+    if (PF_MASKED_LOADS && g->k < 4 * g->n) return 0;
+    if (g->m > COLUMNS && g->m * g->k * (int64_t)sizeof(real) > NEAR_A) return 0;
     if (g->activation || g->bias || g->residual || g->saved || g->scale != 0) return 0;
     real turned[LANES * LONGEST / 2], *c = g->c;
     pf_gemm t = *g;

@@ -251,6 +251,8 @@ def test_the_number_of_threads_changes_no_bit(dtype: str) -> None:
         (300, 520, 1024, False),
         (1024, 300, 200, True),
         (9, 900, 900, False),
+        (500, 4, 1500, True),
+        (500, 3, 5000, True),
     ):
         a = rng.normal(size=(k, m) if transpose_a else (m, k)).astype(dtype)
         b = rng.normal(size=(k, n)).astype(dtype)
