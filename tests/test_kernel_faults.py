@@ -201,7 +201,7 @@ def test_another_instruction_set_is_said_not_to_be_tried(
 ) -> None:
     monkeypatch.setattr(core, "kernel_sets", lambda name: ["baseline", "avx1024"])
     check = op_checks(Twice)["instruction_sets"]
-    with pytest.raises(SkipTest, match="not tried: the kernel 'faulty_kernels:fine' for avx1024"):
+    with pytest.raises(SkipTest, match="the kernel 'faulty_kernels:fine' for .*avx1024"):
         checked("Twice", "instruction_sets", check)()
     run_checks("Twice", {"instruction_sets": check})
     assert "Twice: instruction_sets: not tried" in capsys.readouterr().out
