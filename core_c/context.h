@@ -13,10 +13,15 @@ struct pf_program {
     int64_t scratch_bytes; /* the largest that an instruction asks for */
     int64_t tile_bytes;    /* and that a tile does, with any number of threads */
     unsigned char *memory;
+    int64_t memory_bytes;
+    pf_scaled *scaled; /* from the beginning of `memory`; instead of a table, how much for each row */
 };
 
 struct pf_context {
     const pf_program *program;
+    pf_program_spec spec;  /* that of the program, or of ... */
+    unsigned char *tables; /* ... tables for as many rows as there are; NULL: the program's */
+    int64_t rows;
     pf_guard **guards;
     int64_t guard_count;
     unsigned char **bases;

@@ -30,7 +30,7 @@ pf_context *pf_loop_context(const pf_loop *loop) {
 
 static void begin_part(pf_loop *loop) {
     pf_context *context = pf_loop_context(loop);
-    const pf_program_spec *spec = &context->program->spec;
+    const pf_program_spec *spec = &context->spec;
     int64_t first = first_row(loop);
     int64_t rows = loop->samples - first < loop->part ? loop->samples - first : loop->part;
     int gather = loop->flags & (PF_LOOP_SHUFFLE | PF_LOOP_GATHER);
@@ -68,7 +68,7 @@ static int64_t add_record(const pf_value *value, const void *data, double *sums)
 
 static void end_part(pf_loop *loop) {
     const pf_context *context = pf_loop_context(loop);
-    const pf_program_spec *spec = &context->program->spec;
+    const pf_program_spec *spec = &context->spec;
     double *sums = loop->sums;
     for (int64_t r = 0; r < spec->record_count; r++) {
         int32_t record = spec->records[r];
@@ -90,7 +90,7 @@ void pf_loop_end_part(pf_loop *loop) {
 
 void pf_loop_end_step(pf_loop *loop) {
     end_part(loop);
-    const int64_t width = record_width(&loop->full->program->spec);
+    const int64_t width = record_width(&loop->full->spec);
     double *records = loop->records + loop->epoch * width;
     for (int64_t i = 0; i < width; i++) records[i] += loop->sums[i];
     pf_loop_drop_step(loop);
@@ -114,7 +114,7 @@ int pf_loop_run(pf_loop *loop, double seconds) {
     while (loop->epoch < loop->epochs) {
         if (!loop->in_step) begin_part(loop);
         pf_context *context = pf_loop_context(loop);
-        const pf_program_spec *spec = &context->program->spec;
+        const pf_program_spec *spec = &context->spec;
         const int last = is_last_part(loop);
         int status = pf_run_until(context, last ? spec->instruction_count : spec->part_at, &watch);
         if (status != PF_DONE) return status;

@@ -25,6 +25,19 @@ static const void *keep(unsigned char **at, const void *from, int64_t bytes) {
     return copy;
 }
 
+/* Finds how much each of the scaled numbers is for a row. */
+static void scale(pf_program *program) {
+    const pf_program_spec *spec = &program->spec;
+    const void *tables[] = {spec->values, spec->instructions, spec->dims, spec->attributes};
+    for (int64_t i = 0; i < spec->scaled_count; i++) {
+        const unsigned char *at = (const unsigned char *)tables[spec->scaled[i].table];
+        at += spec->scaled[i].at;
+        int64_t whole;
+        memcpy(&whole, at, sizeof whole);
+        program->scaled[i] = (pf_scaled){.table = whole / spec->rows, .at = at - program->memory};
+    }
+}
+
 pf_program *pf_program_new(const pf_program_spec *spec) {
     int64_t values = spec->value_count * (int64_t)sizeof(pf_value);
     int64_t instructions = spec->instruction_count * (int64_t)sizeof(pf_instruction);
@@ -33,12 +46,15 @@ pf_program *pf_program_new(const pf_program_spec *spec) {
     int64_t records = spec->record_count * (int64_t)sizeof(int32_t);
     int64_t total = round_up(values) + round_up(instructions) + round_up(dims) + round_up(slots) +
                     round_up(spec->attribute_bytes) + round_up(records);
+    int64_t scaled = spec->scaled_count * (int64_t)sizeof(pf_scaled);
 
     pf_program *program = calloc(1, sizeof *program);
     if (!program) return NULL;
     program->memory = malloc((size_t)total + 1);
-    if (!program->memory) {
-        free(program);
+    program->scaled = malloc((size_t)scaled + 1);
+    program->memory_bytes = total;
+    if (!program->memory || !program->scaled) {
+        pf_program_free(program);
         return NULL;
     }
     unsigned char *at = program->memory;
@@ -59,6 +75,7 @@ pf_program *pf_program_new(const pf_program_spec *spec) {
         if (spec->instructions[i].scratch_bytes > program->scratch_bytes)
             program->scratch_bytes = spec->instructions[i].scratch_bytes;
     program->tile_bytes = pf_program_tile_bytes(program, PF_MAX_THREADS);
+    scale(program);
     return program;
 }
 
@@ -76,6 +93,7 @@ int64_t pf_program_tile_bytes(const pf_program *program, int threads) {
 void pf_program_free(pf_program *program) {
     if (!program) return;
     free(program->memory);
+    free(program->scaled);
     free(program);
 }
 
@@ -89,7 +107,7 @@ static void *aligned(void *memory) {
 
 /* Sorts the values by base, by counting, so that binding a base touches only its values. */
 static void index_bases(pf_context *context) {
-    const pf_program_spec *spec = &context->program->spec;
+    const pf_program_spec *spec = &context->spec;
     for (int64_t v = 0; v < spec->value_count; v++)
         if (spec->values[v].base >= 0) context->first_of_base[spec->values[v].base + 1]++;
     for (int64_t b = 0; b < spec->base_count; b++)
@@ -104,7 +122,7 @@ static void index_bases(pf_context *context) {
 }
 
 static void fill_operands(pf_context *context) {
-    const pf_program_spec *spec = &context->program->spec;
+    const pf_program_spec *spec = &context->spec;
     for (int64_t v = 0; v < spec->value_count; v++) {
         const pf_value *value = &spec->values[v];
         context->operands[v] = (pf_operand){
@@ -123,7 +141,7 @@ static void fill_operands(pf_context *context) {
 /* The call of a head leads to the members of its group or tile. */
 static void fill_group(pf_context *context, int64_t head) {
     const pf_group group = {
-        .spec = &context->program->spec,
+        .spec = &context->spec,
         .operands = context->operands,
         .members = &context->instructions[head + 1],
         .head = head,
@@ -143,7 +161,7 @@ static void fill_group(pf_context *context, int64_t head) {
 }
 
 static void fill_instructions(pf_context *context) {
-    const pf_program_spec *spec = &context->program->spec;
+    const pf_program_spec *spec = &context->spec;
     for (int64_t i = 0; i < spec->instruction_count; i++) {
         const pf_instruction *instruction = &spec->instructions[i];
         const pf_operand **slots = context->slots + instruction->slots_at;
@@ -173,12 +191,50 @@ static void fill_instructions(pf_context *context) {
     }
 }
 
+/* Where a context's own copy of a program's table is. */
+static const void *own(const pf_context *context, const void *table) {
+    return context->tables + ((const unsigned char *)table - context->program->memory);
+}
+
+/* Gives a context tables of its own if they depend on the rows; 0: no memory. */
+static int own_tables(pf_context *context) {
+    const pf_program *program = context->program;
+    pf_program_spec *spec = &context->spec;
+    *spec = program->spec;
+    context->rows = spec->rows;
+    if (!spec->rows) return 1;
+    context->tables = malloc((size_t)program->memory_bytes + 1);
+    if (!context->tables) return 0;
+    memcpy(context->tables, program->memory, (size_t)program->memory_bytes);
+    spec->values = own(context, spec->values);
+    spec->instructions = own(context, spec->instructions);
+    spec->dims = own(context, spec->dims);
+    spec->attributes = own(context, spec->attributes);
+    return 1;
+}
+
+void pf_context_resize(pf_context *context, int64_t rows) {
+    const pf_program *program = context->program;
+    if (rows == context->rows) return;
+    context->rows = rows;
+    for (int64_t i = 0; i < program->spec.scaled_count; i++) {
+        const int64_t scaled = program->scaled[i].table * rows;
+        memcpy(context->tables + program->scaled[i].at, &scaled, sizeof scaled);
+    }
+}
+
+int64_t pf_context_rows(const pf_context *context) { return context->rows; }
+
 pf_context *pf_context_new(const pf_program *program, pf_guard *const *guards,
                            int64_t guard_count) {
     const pf_program_spec *spec = &program->spec;
     pf_context *context = calloc(1, sizeof *context);
     if (!context) return NULL;
     context->program = program;
+    if (!own_tables(context)) {
+        pf_context_free(context);
+        return NULL;
+    }
     context->guard_count = guard_count;
     context->guards = calloc((size_t)guard_count + 1, sizeof *context->guards);
     context->bases = calloc((size_t)spec->base_count + 1, sizeof *context->bases);
@@ -225,6 +281,7 @@ void pf_context_free(pf_context *context) {
         for (int64_t g = 0; g < context->guard_count && context->guards[g]; g++)
             pf_guard_free(context->guards[g]);
     }
+    free(context->tables);
     free(context->guards);
     free(context->bases);
     free(context->operands);
@@ -241,7 +298,7 @@ void pf_context_free(pf_context *context) {
 }
 
 void pf_context_bind(pf_context *context, int64_t base, void *data) {
-    const pf_value *values = context->program->spec.values;
+    const pf_value *values = context->spec.values;
     context->bases[base] = data;
     for (int64_t i = context->first_of_base[base]; i < context->first_of_base[base + 1]; i++) {
         int64_t v = context->values_of_base[i];
@@ -305,7 +362,7 @@ void pf_context_begin(pf_context *context, uint64_t seed, int64_t step, double l
 /* Takes the locks that the instruction at the position needs. Guards are sorted by address, so two
  * contexts that share several take them in the same order. */
 static void lock(pf_context *context) {
-    int64_t update_at = context->program->spec.update_at;
+    int64_t update_at = context->spec.update_at;
     if (update_at < 0 && !context->reading) {
         for (int64_t g = 0; g < context->guard_count; g++) pf_guard_lock_read(context->guards[g]);
         context->reading = 1;
@@ -347,7 +404,7 @@ static void note_status(pf_context *context, int status) {
 
 /* Runs the instructions up to `stop`, all of which need the locks that are held. */
 static int run_locked(pf_context *context, int64_t stop, pf_stopwatch *watch) {
-    const int detect_anomaly = context->program->spec.detect_anomaly;
+    const int detect_anomaly = context->spec.detect_anomaly;
     int status = PF_DONE;
     int64_t at = context->position;
     while (at < stop) {
@@ -359,7 +416,7 @@ static int run_locked(pf_context *context, int64_t stop, pf_stopwatch *watch) {
         const int answer = instruction->kernel(&instruction->call);
         if (answer != PF_OK) {
             if (answer == PF_SKIP_UPDATE) {
-                at = context->program->spec.instruction_count;
+                at = context->spec.instruction_count;
                 break;
             }
             if (answer == PF_MORE) {
@@ -387,25 +444,25 @@ static int run_locked(pf_context *context, int64_t stop, pf_stopwatch *watch) {
 }
 
 int pf_run_until(pf_context *context, int64_t end, pf_stopwatch *watch) {
-    const int64_t update_at = context->program->spec.update_at;
+    const int64_t update_at = context->spec.update_at;
     while (context->position < end) {
         const int before_update = context->position < update_at && update_at < end;
         lock(context);
         int status = run_locked(context, before_update ? update_at : end, watch);
         if (status != PF_DONE) return status;
     }
-    if (context->position == context->program->spec.instruction_count) finish(context);
+    if (context->position == context->spec.instruction_count) finish(context);
     return PF_DONE;
 }
 
 int pf_context_run(pf_context *context, int64_t end, double seconds) {
-    int64_t count = context->program->spec.instruction_count;
+    int64_t count = context->spec.instruction_count;
     pf_stopwatch watch = {.seconds = seconds};
     return pf_run_until(context, end < count ? end : count, &watch);
 }
 
 int pf_context_give_up(pf_context *context) {
-    const int64_t count = context->program->spec.instruction_count;
+    const int64_t count = context->spec.instruction_count;
     if (context->writing) pf_context_run(context, count, -1.0);
     const int completed = context->position == count;
     pf_context_reset(context);
@@ -426,7 +483,7 @@ static double clock_cost(void) {
 
 int pf_context_profile(pf_context *context, double *seconds) {
     const double cost = clock_cost();
-    while (context->position < context->program->spec.instruction_count) {
+    while (context->position < context->spec.instruction_count) {
         const int64_t at = context->position;
         pf_stopwatch watch = {.seconds = -1};
         const double before = now();
@@ -437,19 +494,19 @@ int pf_context_profile(pf_context *context, double *seconds) {
     }
     /* After a last instruction in Python, locks stay held until a later call gets to the end. */
     pf_stopwatch watch = {.seconds = -1};
-    return pf_run_until(context, context->program->spec.instruction_count, &watch);
+    return pf_run_until(context, context->spec.instruction_count, &watch);
 }
 
 static int is_aligned(const pf_context *context, int64_t base, const void *data) {
     int64_t first = context->first_of_base[base];
     if (first == context->first_of_base[base + 1]) return 1; /* nothing reads it */
-    const pf_value *value = &context->program->spec.values[context->values_of_base[first]];
+    const pf_value *value = &context->spec.values[context->values_of_base[first]];
     return (uintptr_t)data % (value->type_bits / 8) == 0;
 }
 
 int pf_context_launch(pf_context *context, void *const *feeds, int training, uint64_t seed,
                       int64_t *step_count, double learning_rate, double seconds) {
-    const int64_t feed_count = context->program->spec.feed_count;
+    const int64_t feed_count = context->spec.feed_count;
     pf_context_reset(context);
     for (int64_t f = 0; f < feed_count; f++) pf_context_bind(context, f + 1, feeds[f]);
     for (int64_t f = 0; f < feed_count; f++)
@@ -457,7 +514,7 @@ int pf_context_launch(pf_context *context, void *const *feeds, int training, uin
     if (training && !claim(context)) return PF_BUSY;
     pf_context_begin(context, seed, pf_steps(step_count), learning_rate);
     if (training) context->step_count = step_count;
-    return pf_context_run(context, context->program->spec.instruction_count, seconds);
+    return pf_context_run(context, context->spec.instruction_count, seconds);
 }
 
 void pf_context_seek(pf_context *context, int64_t position) {
@@ -467,7 +524,7 @@ void pf_context_seek(pf_context *context, int64_t position) {
 int64_t pf_context_position(const pf_context *context) { return context->position; }
 
 void pf_context_skip(pf_context *context) {
-    if (context->position < context->program->spec.instruction_count) context->position++;
+    if (context->position < context->spec.instruction_count) context->position++;
 }
 
 const pf_step *pf_context_step(const pf_context *context) { return &context->step; }
@@ -475,5 +532,5 @@ const pf_error *pf_context_error(const pf_context *context) { return &context->e
 
 int64_t pf_context_failed(const pf_context *context) {
     const int64_t at = context->position;
-    return context->program->spec.instructions[at].blocks ? at + 1 + context->failed : at;
+    return context->spec.instructions[at].blocks ? at + 1 + context->failed : at;
 }

@@ -23,22 +23,25 @@ enum { FEW = 16 };
 static PyObject *ndarray, *name_dtype, *name_feeds, *name_address, *name_places, *name_copy,
     *name_pop;
 
-/* pf_context_launch, pf_context_give_up, pf_context_data */
+/* pf_context_launch, pf_context_give_up, pf_context_data, pf_context_resize */
 typedef int launch_function(pf_context *, void *const *, int, uint64_t, int64_t *, double, double);
 typedef int give_up_function(pf_context *);
 typedef void *data_function(const pf_context *, int64_t);
+typedef void resize_function(pf_context *, int64_t);
 
 typedef struct {
     PyObject_HEAD launch_function *launch;
     give_up_function *give_up;
     data_function *data;
+    resize_function *resize;
     int64_t *step_count;
     int64_t cost; /* the value that is the loss, float or double */
     double seconds;
-    int cost_bits, single;
+    int cost_bits, single, grows; /* the first output, with the rows */
+    Py_ssize_t most;  /* rows that a feed may have; 0: their number is among the shapes */
     Py_ssize_t count; /* of feeds: their keys, dtypes and shapes */
     PyObject *keys, *dtypes;
-    Py_ssize_t *extents; /* of each feed: how many axes it has, and how long they are */
+    Py_ssize_t *extents; /* of each feed: how many axes it has, and how long they are; -1: rows */
     PyObject *idle, *borrow, *last, *carry_on, *collect, *busy_error, *state;
 } Launcher;
 
@@ -63,18 +66,19 @@ static Py_ssize_t *extents_of(PyObject *shapes) {
     return NULL;
 }
 
-/* Launcher(functions, step_count, cost, cost_bits, seconds, single, keys, dtypes, shapes, idle,
- * borrow, last, carry_on, collect, busy_error, state): see pyframe/native/launcher.py. */
+/* Launcher(functions, step_count, cost, cost_bits, most, grows, seconds, single, keys, dtypes,
+ * shapes, idle, borrow, last, carry_on, collect, busy_error, state): see
+ * pyframe/native/launcher.py. */
 static PyObject *launcher_new(PyTypeObject *type, PyObject *arguments, PyObject *options) {
-    PyObject *functions[3], *step_count, *shapes;
+    PyObject *functions[4], *step_count, *shapes;
     allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
     Launcher *self = (Launcher *)allocate(type, 0);
     if (!self) return NULL;
     long long cost;
     if ((options && PyDict_Size(options)) ||
-        !PyArg_ParseTuple(arguments, "(OOO)OLidiO!O!O!O!OO!OOOO:Launcher", &functions[0],
-                          &functions[1], &functions[2], &step_count, &cost, &self->cost_bits,
-                          &self->seconds, &self->single, &PyTuple_Type, &self->keys, &PyTuple_Type,
+        !PyArg_ParseTuple(arguments, "(OOOO)OLinpdiO!O!O!O!OO!OOOO:Launcher", &functions[0],
+                          &functions[1], &functions[2], &functions[3], &step_count, &cost,
+                          &self->cost_bits, &self->most, &self->grows, &self->seconds, &self->single, &PyTuple_Type, &self->keys, &PyTuple_Type,
                           &self->dtypes, &PyTuple_Type, &shapes, &PyList_Type, &self->idle,
                           &self->borrow, &PyList_Type, &self->last, &self->carry_on, &self->collect,
                           &self->busy_error, &self->state)) {
@@ -89,6 +93,7 @@ static PyObject *launcher_new(PyTypeObject *type, PyObject *arguments, PyObject 
     self->launch = (launch_function *)address_of(functions[0]);
     self->give_up = (give_up_function *)address_of(functions[1]);
     self->data = (data_function *)address_of(functions[2]);
+    self->resize = (resize_function *)address_of(functions[3]);
     self->step_count = (int64_t *)address_of(step_count);
     self->cost = cost;
     self->count = PyTuple_Size(self->keys);
@@ -136,13 +141,22 @@ static int has_dtype(PyObject *array, PyObject *dtype) {
     return own == dtype;
 }
 
-/* Whether a buffer has the extents that follow *at, which moves on behind them. */
-static int has_extents(const Py_buffer *buffer, const Py_ssize_t **at) {
+/* Whether a buffer has the extents that follow *at, which moves on behind them. The rows are those
+ * of the feeds before, if there are any. */
+static int has_extents(const Launcher *self, const Py_buffer *buffer, const Py_ssize_t **at,
+                       Py_ssize_t *rows) {
     const Py_ssize_t ndim = *(*at)++;
     const Py_ssize_t *shape = *at;
     *at += ndim;
-    return buffer->ndim == ndim &&
-           (ndim == 0 || memcmp(buffer->shape, shape, (size_t)ndim * sizeof *shape) == 0);
+    if (buffer->ndim != ndim) return 0;
+    const int grows = ndim > 0 && shape[0] == -1;
+    if (grows) {
+        const Py_ssize_t own = buffer->shape[0];
+        if (*rows ? own != *rows : own < 2 || own > self->most) return 0;
+        *rows = own;
+    }
+    return memcmp(buffer->shape + grows, shape + grows, (size_t)(ndim - grows) * sizeof *shape) ==
+           0;
 }
 
 /* The expected ways in which a feed does not match: another key; an array that is not contiguous.
@@ -157,7 +171,8 @@ static int is_mismatch(void) {
 /* Finds array number i of a feed and where its elements are. 1: found; 0: it is another feed than
  * those that have been checked (unless this one has been); -1: an exception. */
 static int take_feed(Launcher *self, PyObject *feed, int checked, Py_ssize_t i,
-                     const Py_ssize_t **extents, PyObject **array, void **data) {
+                     const Py_ssize_t **extents, Py_ssize_t *rows, PyObject **array,
+                     void **data) {
     Py_buffer buffer;
     *array = PyObject_GetItem(feed, PyTuple_GetItem(self->keys, i));
     if (!*array) return is_mismatch() ? 0 : -1;
@@ -167,7 +182,7 @@ static int take_feed(Launcher *self, PyObject *feed, int checked, Py_ssize_t i,
         if (same < 1) return same;
     }
     if (PyObject_GetBuffer(*array, &buffer, PyBUF_ND) < 0) return is_mismatch() ? 0 : -1;
-    const int fits = has_extents(&buffer, extents) || checked;
+    const int fits = has_extents(self, &buffer, extents, rows) || checked;
     *data = buffer.buf;
     PyBuffer_Release(&buffer);
     return fits;
@@ -175,13 +190,15 @@ static int take_feed(Launcher *self, PyObject *feed, int checked, Py_ssize_t i,
 
 /* The arrays of a feed in the order of the program, as a new tuple, and where their elements are.
  * NULL without an exception: the feed does not match. */
-static PyObject *take_feeds(Launcher *self, PyObject *feed, int checked, void **data) {
+static PyObject *take_feeds(Launcher *self, PyObject *feed, int checked, Py_ssize_t *rows,
+                            void **data) {
+    *rows = 0;
     if (!checked && (!PyDict_CheckExact(feed) || PyDict_Size(feed) != self->count)) return NULL;
     PyObject *arrays = PyTuple_New(self->count);
     const Py_ssize_t *extents = self->extents;
     for (Py_ssize_t i = 0; arrays && i < self->count; i++) {
         PyObject *array = NULL;
-        const int found = take_feed(self, feed, checked, i, &extents, &array, &data[i]);
+        const int found = take_feed(self, feed, checked, i, &extents, rows, &array, &data[i]);
         if (array) PyTuple_SetItem(arrays, i, array);
         if (found < 1) Py_CLEAR(arrays);
     }
@@ -237,15 +254,21 @@ static int copy_to(PyObject *place, PyObject *out) {
 }
 
 /* The results of a run: copies, or put where `out` says. */
-static PyObject *results_of(Launcher *self, PyObject *context, PyObject *out) {
+static PyObject *results_of(Launcher *self, PyObject *context, Py_ssize_t rows, PyObject *out) {
     if (self->single) { /* the everyday case; a value that lies in the feed has no place */
         PyObject *places = PyObject_GetAttr(context, name_places);
-        PyObject *place = places ? PyList_GetItem(places, 0) : NULL, *result = NULL;
+        PyObject *place = places ? Py_XNewRef(PyList_GetItem(places, 0)) : NULL, *result = NULL;
+        if (place && place != Py_None && self->grows) { /* it is as long as for the most rows */
+            PyObject *whole = place;
+            place = PySequence_GetSlice(whole, 0, PySequence_Size(whole) / self->most * rows);
+            Py_DECREF(whole);
+        }
         int done = 0;
         if (place && place != Py_None && out == Py_None)
             done = (result = PyObject_CallMethodObjArgs(place, name_copy, NULL)) ? 1 : -1;
         else if (place && place != Py_None && (done = copy_to(place, out)) == 1)
             result = Py_NewRef(out);
+        Py_XDECREF(place);
         Py_XDECREF(places);
         if (done || PyErr_Occurred()) return result;
     }
@@ -273,8 +296,8 @@ static void give_back(Launcher *self, PyObject *context) {
 }
 
 /* Runs a context over the arrays whose elements `data` points to. */
-static PyObject *run_with(Launcher *self, PyObject *arrays, void *const *data, int training,
-                          unsigned long long seed, double rate, PyObject *out) {
+static PyObject *run_with(Launcher *self, PyObject *arrays, void *const *data, Py_ssize_t rows,
+                          int training, unsigned long long seed, double rate, PyObject *out) {
     PyObject *context = borrow(self), *result = NULL;
     if (!context) return NULL;
     pf_context *pointer = pointer_of(context);
@@ -282,6 +305,7 @@ static PyObject *run_with(Launcher *self, PyObject *arrays, void *const *data, i
     if (!pointer || PyObject_SetAttr(context, name_feeds, arrays) < 0) goto back;
     if (!training) PyList_SetItem(self->last, 0, Py_NewRef(context));
     int status, fine = 1;
+    if (rows) self->resize(pointer, rows);
     Py_BEGIN_ALLOW_THREADS;
     status = self->launch(pointer, data, training, seed, self->step_count, rate, self->seconds);
     Py_END_ALLOW_THREADS;
@@ -291,7 +315,7 @@ static PyObject *run_with(Launcher *self, PyObject *arrays, void *const *data, i
         fine = none != NULL;
         Py_XDECREF(none);
     }
-    if (fine) result = training ? loss_of(self, pointer) : results_of(self, context, out);
+    if (fine) result = training ? loss_of(self, pointer) : results_of(self, context, rows, out);
     if (!result)
         give_up(self, context, pointer, training);
     else if (training)
@@ -317,9 +341,10 @@ static PyObject *run(Launcher *self, PyObject *feed, int checked, int training, 
     if (PyErr_Occurred()) return NULL;
     if (self->count > FEW && !(data = PyMem_Malloc((size_t)self->count * sizeof *data)))
         return PyErr_NoMemory();
-    PyObject *result = NULL, *arrays = take_feeds(self, feed, checked, data);
+    Py_ssize_t rows;
+    PyObject *result = NULL, *arrays = take_feeds(self, feed, checked, &rows, data);
     if (arrays)
-        result = run_with(self, arrays, data, training, number, rate, out);
+        result = run_with(self, arrays, data, rows, training, number, rate, out);
     else if (!PyErr_Occurred())
         result = Py_NewRef(Py_None);
     Py_XDECREF(arrays);
@@ -350,7 +375,8 @@ static PyObject *launcher_matches(PyObject *object, PyObject *feed) {
     Launcher *self = (Launcher *)object;
     void **data = PyMem_Malloc((size_t)(self->count + 1) * sizeof *data);
     if (!data) return PyErr_NoMemory();
-    PyObject *arrays = take_feeds(self, feed, 0, data);
+    Py_ssize_t rows;
+    PyObject *arrays = take_feeds(self, feed, 0, &rows, data);
     PyMem_Free(data);
     if (!arrays && PyErr_Occurred()) return NULL;
     Py_XDECREF(arrays);

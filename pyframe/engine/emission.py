@@ -31,6 +31,7 @@ from pyframe.engine.program import (
     Request,
     Row,
 )
+from pyframe.engine.scaling import Growth
 from pyframe.engine.sharing import share_call
 from pyframe.engine.tiling import Tile
 from pyframe.errors import GraphError, ResourceError
@@ -46,6 +47,8 @@ from pyframe.native.core import (
     lib,
     typed_pointer,
 )
+
+DIM_BYTES = 8
 
 
 def stream_of(name: str) -> int:
@@ -66,6 +69,8 @@ class Emission:
         Of all nodes that are to be written.
     values : Values
         With their places; flat arrays that instructions need are added.
+    growth : Growth
+        What is proportional to the rows.
 
     Attributes
     ----------
@@ -79,13 +84,14 @@ class Emission:
         does.
     """
 
-    def __init__(self, request: Request, specs: Specs, values: Values) -> None:
-        self.request, self.specs, self.values = request, specs, values
+    def __init__(self, request: Request, specs: Specs, values: Values, growth: Growth) -> None:
+        self.request, self.specs, self.values, self.growth = request, specs, values, growth
         self.rows: list[Row] = []
         self.instructions: list[Instruction] = []
         self.update_at, self.begin_at, self.part_at = -1, 0, 0
         self._slots: list[int] = []
         self._attributes = bytearray()
+        self._scaled: list[tuple[int, int]] = []  # a table, and a place in it
         self._flags = lib.PF_TRAINING if request.training else 0
         self._kernels: dict[tuple[str, np.dtype[Any]], tuple[str, int]] = {}
 
@@ -115,6 +121,11 @@ class Emission:
             itemsize = self.specs[first][0].dtype.itemsize
             block = block_elements(itemsize, uses_scratch=uses_scratch)
             self._end_group(head, group.elements, block)
+            if self.values.operands[first][1][0] in self.growth.values:
+                at = head * INSTRUCTION_DTYPE.itemsize
+                for field in ("elements", "work"):
+                    place = at + _offset_of(INSTRUCTION_DTYPE, field)
+                    self._scaled.append((lib.PF_INSTRUCTIONS, place))
 
     def _write_tile(self, tile: Tile) -> None:
         first, last = tile.nodes[0], tile.nodes[-1]
@@ -139,6 +150,7 @@ class Emission:
         if isinstance(node, Op):
             kernel, address = self._find(node.kernel, _kernel_dtype(given, self.specs[node]), name)
             attributes = node.pack_attributes(given)  # of a tile, too, those for all rows
+            grown = self.growth.attributes.get(node, ())
             if tile is not None and type(node).scratch_bytes is not Op.scratch_bytes:
                 given = tile.block_specs(by_row, given)
             scratch = node.scratch_bytes(given)
@@ -146,7 +158,7 @@ class Emission:
             if node.uses_random:
                 stream = stream_of(self.request.name_of(node.random_source))
         else:
-            kernel, address, scratch, attributes, stream = PYTHON, 0, 0, b"", 0
+            kernel, address, scratch, attributes, stream, grown = PYTHON, 0, 0, b"", 0, ()
         row = Row(name, kernel, node, inputs, outputs, None)
         own, state = (inputs, outputs, states), self.request.together
         joint = state and state.share.communicator.joint(node, given)
@@ -157,6 +169,8 @@ class Emission:
             read, written, kept = map(self._some, call, own) if joint else own
             used = row._replace(inputs=read)
             self._add(used, address, written, kept, attributes, scratch, stream, by_row)
+            at = self.instructions[-1].attributes_at
+            self._scaled += [(lib.PF_ATTRIBUTES, at + place) for place in grown]
         still = isinstance(node, Op) and node.reads_training and node.is_still
         if self._flags and (still or joint):
             self.instructions[-1] = self.instructions[-1]._replace(flags=0)
@@ -322,7 +336,8 @@ class Emission:
     def build(self, arena_bytes: int) -> Any:
         """Hand the tables to C, which copies them; return the C object."""
         request = self.request
-        dims, values = _value_table(self.values)
+        dims, values = _value_table(self.values, self.growth, self._scaled)
+        scaled = np.array(self._scaled or [(0, 0)], np.int64)
         instructions = np.array(self.instructions, INSTRUCTION_DTYPE)
         slots = np.array(self._slots or [0], np.int32)
         attributes = np.frombuffer(bytes(self._attributes) or b"\0", np.uint8)
@@ -336,6 +351,8 @@ class Emission:
         spec.slots = typed_pointer("int32_t *", slots)
         spec.attributes = typed_pointer("void *", attributes)
         spec.records = typed_pointer("int32_t *", record_table)
+        spec.scaled = typed_pointer("pf_scaled *", scaled)
+        spec.scaled_count, spec.rows = len(self._scaled), self.growth.rows
         spec.value_count, spec.instruction_count = len(values), len(instructions)
         spec.dims_count, spec.slot_count = len(dims), len(self._slots)
         spec.attribute_bytes, spec.record_count = len(self._attributes), len(records)
@@ -357,16 +374,33 @@ def _kernel_dtype(given: Sequence[Spec | None], results: Sequence[Spec]) -> np.d
     return results[0].dtype
 
 
-def _value_table(values: Values) -> tuple[list[int], Array]:
-    """Return the extents of all values, each shape once, and the values as C has them."""
+def _offset_of(dtype: np.dtype[Any], field: str) -> int:
+    assert dtype.fields is not None
+    return int(dtype.fields[field][1])
+
+
+def _value_table(
+    values: Values, growth: Growth, scaled: list[tuple[int, int]]
+) -> tuple[list[int], Array]:
+    """Return the extents of all values, each shape once, and the values as C has them.
+
+    Of what grows, the places of extents and bytes are added to `scaled`.
+    """
     dims: list[int] = []
-    dims_at: dict[tuple[int, ...], int] = {}
+    dims_at: dict[tuple[bool, tuple[int, ...]], int] = {}
     table = []
     for i, spec in enumerate(values.specs):
         shape = known_shape(spec)
-        if shape not in dims_at:
-            dims_at[shape] = len(dims)
+        grows = i in growth.values
+        if (grows, shape) not in dims_at:
+            dims_at[grows, shape] = len(dims)
+            if grows:
+                scaled.append((lib.PF_DIMS, len(dims) * DIM_BYTES))
             dims.extend(shape)
-        place = values.offsets[i], values.bytes[i], dims_at[shape], values.bases[i], len(shape)
-        table.append((*place, TYPE_CODES[spec.dtype.kind], 8 * spec.dtype.itemsize, 0, 0))
+        if grows:
+            place = i * VALUE_DTYPE.itemsize + _offset_of(VALUE_DTYPE, "bytes")
+            scaled.append((lib.PF_VALUES, place))
+        extents = dims_at[grows, shape]
+        row = values.offsets[i], values.bytes[i], extents, values.bases[i], len(shape)
+        table.append((*row, TYPE_CODES[spec.dtype.kind], 8 * spec.dtype.itemsize, 0, 0))
     return dims, np.array(table, VALUE_DTYPE)

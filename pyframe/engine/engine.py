@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pyframe.engine import tables
-from pyframe.engine.lowering import lower
+from pyframe.engine.lowering import lower, lower_for_any_rows
 from pyframe.engine.placement import place
 from pyframe.engine.program import Context, Program, Request, Specialization
+from pyframe.engine.scaling import FEWEST, growing, room_for, rows_of, with_rows
 from pyframe.engine.sharing import cut, whole
 from pyframe.engine.state import Average, TrainState, views
 from pyframe.errors import (
@@ -40,6 +41,8 @@ from pyframe.native.launcher import Launcher
 from pyframe.strict import FixedList
 
 SPECIALIZATIONS = 8  # kept, least recently used first to go
+FAMILIES = 64  # of feeds that differ in their rows alone: of so many it is known what they had
+NEVER = 0  # such feeds get a program for each number of rows
 
 
 class Snapshot(NamedTuple):
@@ -131,6 +134,8 @@ class Engine:
         place(leaves, [self.graph.names.get(p, p.label()) for p in leaves])
         self.state = TrainState(self.optimizer, self.parameters, self.states)
         self.specializations: OrderedDict[Any, Specialization] = OrderedDict()
+        # Of feeds that differ in their rows alone: how many the first one had.
+        self._first_rows: OrderedDict[Any, int] = OrderedDict()
         self._needs: dict[Any, list[Placeholder]] = {}
         self._gradients: Gradients | None = None
         self._differentiated = False
@@ -281,8 +286,12 @@ class Engine:
         feeds: dict[Placeholder, Array],
         training: bool,
         averages: Sequence[Average] = (),
+        any_rows: bool = False,
     ) -> Specialization:
         """Return the program for the shapes of some feeds, made at the first that needs it.
+
+        A second number of rows gets a program for any number of them, if `any_rows` allows that
+        and the graph does; see `pyframe.engine.scaling`.
 
         Parameters
         ----------
@@ -296,33 +305,70 @@ class Engine:
             Whether dropout drops and batch statistics are used.
         averages : list of Average
             To which a step adds its result.
+        any_rows : bool
+            Whether the caller tells contexts how many rows there are.
         """
         shapes = tuple((id(p), a.shape) for p, a in feeds.items())
         wanted = tuple((id(v.node), v.index) for v in outputs)
         still = tuple(s.frozen for s in self.states) if training else ()
         key = (mode, training, still, wanted, frozenset(shapes), *averages)
-        found = self._cached(key)
+        rows = rows_of(feeds) if any_rows and not self.inspect else None
+        family = None if rows is None else (key[:-1], _family_of(feeds))
+        found = self._cached(key, family, rows)
         if found is not None:
             return found
         with building:
-            found = self._cached(key)  # another thread may have made it while this one waited
+            found = self._cached(key, family, rows)  # another thread may have made it meanwhile
             if found is not None:
                 return found
             specs = {p: Spec(a.shape, a.dtype) for p, a in feeds.items()}
-            request = self._request(mode, list(outputs), specs, training)
-            for average in averages:
-                request.update += average.calls()
-            made = with_collector_paused(lambda: Specialization(lower(request), self.state.guards))
+
+            def asked(specs: dict[Placeholder, Spec]) -> Request:
+                request = self._request(mode, list(outputs), specs, training)
+                for average in averages:
+                    request.update += average.calls()
+                return request
+
+            def make() -> tuple[Any, Program]:
+                program = None if rows is None else self._for_any_rows(family, rows, specs, asked)
+                return (key, lower(asked(specs))) if program is None else (family, program)
+
+            key, program = with_collector_paused(make)
+            made = Specialization(program, self.state.guards)
             with self._lock:
                 self.specializations[key] = made
                 while len(self.specializations) > SPECIALIZATIONS:
                     self.specializations.popitem(last=False)
             return made
 
-    def _cached(self, key: Any) -> Specialization | None:
+    def _for_any_rows(
+        self,
+        family: Any,
+        rows: int,
+        specs: dict[Placeholder, Spec],
+        asked: Callable[[dict[Placeholder, Spec]], Request],
+    ) -> Program | None:
+        """Return a program for any number of rows if there are others than the first ones."""
+        first = self._first_rows.setdefault(family, rows)
+        if first in (rows, NEVER):
+            return None
+        most = room_for(max(rows, first))
+        many, few = (asked(with_rows(specs, n)) for n in (most, FEWEST))
+        program = lower_for_any_rows(many, few, most)
+        if program is None:
+            self._first_rows[family] = NEVER  # more of them; fewer still have what they had
+        while len(self._first_rows) > FAMILIES:
+            self._first_rows.popitem(last=False)
+        return program
+
+    def _cached(self, key: Any, family: Any, rows: int | None) -> Specialization | None:
         """Return a specialization that was made before, which then goes last."""
         with self._lock:
             found = self.specializations.get(key)
+            if found is None and rows is not None:
+                key, found = family, self.specializations.get(family)
+                if found is not None and found.program.growth.rows < rows:
+                    return None
             if found is not None:
                 self.specializations.move_to_end(key)
             return found
@@ -543,6 +589,12 @@ class Engine:
         leaves = [*self.parameters, *self.states]
         names = {p: self.graph.names.get(p, p.label()) for p in leaves}
         return views(self.state, arrays, names)
+
+
+def _family_of(feeds: Mapping[Placeholder, Array]) -> Any:
+    """Return what feeds have in common that differ in their rows alone."""
+    grown = set(growing(feeds))
+    return frozenset((id(p), p in grown, a.shape[p in grown :]) for p, a in feeds.items())
 
 
 def check_feed(placeholder: Placeholder, name: str, value: Any) -> Array:

@@ -222,21 +222,20 @@ def _store(context: Context, row: Row, node: Node, results: Sequence[Any]) -> No
 def raise_kernel_error(context: Context, row: Row) -> None:
     """Raise the typed error for what a kernel has put into the context's error slot."""
     error = lib.pf_context_error(context.pointer)
-    program = context.program
     if error.code == lib.PF_ERROR_NONFINITE and row.call is not None and row.call.explain:
         raise row.call.explain(int(lib.pf_context_step(context.pointer).step))
     says_where = error.operand >= 0  # a kernel may answer a bare code
     if error.code == lib.PF_ERROR_NONFINITE and says_where:
         raise AnomalyError(
             f"{row.label} ({row.kernel}) is the first to give NaN or infinity, in output "
-            f"{error.operand} of shape {describe(_shape_of(program, row.outputs, error.operand))};"
+            f"{error.operand} of shape {describe(_shape_of(context, row.outputs, error.operand))};"
             " look at its inputs, the learning rate and the data"
         )
     message = ffi.string(error.message).decode(errors="replace")
     if error.code == lib.PF_ERROR_LABEL and message:
         raise LabelError(f"{row.label}: {message}")
     if error.code == lib.PF_ERROR_LABEL and says_where:
-        wrong = LabelError(f"{row.label}: {_label_problem(program, row, error)}")
+        wrong = LabelError(f"{row.label}: {_label_problem(context, row, error)}")
         wrong.index = int(error.index)
         raise wrong
     what = f"{row.label} ({row.kernel})"
@@ -252,21 +251,21 @@ def raise_kernel_error(context: Context, row: Row) -> None:
     )
 
 
-def _shape_of(program: Program, values: Sequence[int], i: int) -> Any:
-    return program.specs[values[i]].shape if 0 <= i < len(values) else None
+def _shape_of(context: Context, values: Sequence[int], i: int) -> Any:
+    return context.shape(values[i]) if 0 <= i < len(values) else None
 
 
-def _label_problem(program: Program, row: Row, error: Any) -> str:
+def _label_problem(context: Context, row: Row, error: Any) -> str:
     """Say which integer of the batch is out of range, and of what range."""
     into = row.node.index_into if isinstance(row.node, Op) else None
     if into is None:
-        classes = _class_count(program, row)
+        classes = _class_count(context.program, row)
         return (
             f"label {error.value} at index {error.index} of input {error.operand} "
             f"of this batch lies outside of [0, {classes}); labels count from 0"
         )
     operand, axis = into
-    count = _shape_of(program, row.inputs, operand)[axis]
+    count = _shape_of(context, row.inputs, operand)[axis]
     return (
         f"index {error.value} at position {error.index} of input {error.operand} of this batch "
         f"lies outside of [0, {count}), the extent of axis {axis} of input {operand}; indices "
@@ -297,13 +296,14 @@ def form_of(
         return None
     form = []
     for placeholder in program.feeds:
+        grows = placeholder in program.growth.feeds
         key = placeholder if placeholder in feed else names[placeholder]
         array = feed.get(key)
         if type(array) is not np.ndarray or array.dtype is not placeholder.dtype:
             return None
         if not array.flags.c_contiguous:
             return None
-        form.append((key, array.dtype, array.shape))
+        form.append((key, array.dtype, (-1, *array.shape[1:]) if grows else array.shape))
     return form
 
 
@@ -320,7 +320,10 @@ def launcher_of(
     """Return what runs a specialization for feeds of some form; None is that of `feeds`."""
     program = specialization.program
     if form is None:
-        form = [(p, feeds[p].dtype, feeds[p].shape) for p in program.feeds]
+        form = [
+            (p, a.dtype, (-1, *a.shape[1:]) if p in program.growth.feeds else a.shape)
+            for p, a in ((p, feeds[p]) for p in program.feeds)
+        ]
     cost, bits = program.cost_id, 0
     if cost != NOWHERE:
         bits = 8 * program.specs[cost].dtype.itemsize
@@ -331,6 +334,8 @@ def launcher_of(
         last=last,
         state=state,
         cost=(cost, bits),
+        rows=program.growth.rows,
+        grows=bool(program.output_ids) and program.output_ids[0] in program.growth.values,
         single=single,
         seconds=SECONDS_PER_LOOK,
         carry_on=carry_on,

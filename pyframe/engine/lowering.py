@@ -17,8 +17,9 @@ from pyframe.engine.fusion import Group, Key, Rewritten, Specs, given_specs, key
 from pyframe.engine.memory import Memory
 from pyframe.engine.numbering import Values, number
 from pyframe.engine.program import Context, FlatCall, Program, Request
+from pyframe.engine.scaling import FIXED, Analysis, Growth, compare
 from pyframe.engine.tiling import Tile
-from pyframe.errors import GraphError
+from pyframe.errors import GraphError, PyframeError, raise_if_signalled
 from pyframe.graph.node import Leaf, Node, Placeholder, Value
 from pyframe.graph.order import topological_order
 from pyframe.graph.spec import Array
@@ -27,19 +28,47 @@ from pyframe.native.core import lib
 
 def lower(request: Request) -> Program:
     """Return the program that computes what is asked for."""
-    targets = request.targets
-    order: Sequence[Node] = topological_order(targets)
+    return write(request, analyse(request))
+
+
+def lower_for_any_rows(request: Request, few: Request, rows: int) -> Program | None:
+    """Return a program for any number of rows, up to those of a request; None: there is none.
+
+    Parameters
+    ----------
+    request, few : Request
+        Of the same, for feeds of the most rows and of the fewest.
+    rows : int
+        The most.
+    """
+    try:
+        found, other = analyse(request), analyse(few)
+    except PyframeError as error:
+        raise_if_signalled(error)
+        return None  # what it says is not about the feed at hand
+    growth = compare(other, found, rows, request.feeds)
+    return None if growth is None else write(request, found, growth)
+
+
+def analyse(request: Request) -> Analysis:
+    """Return the nodes and the values of what is asked for, and which run together."""
+    order: Sequence[Node] = topological_order(request.targets)
     specs = infer(order, request)
     order, folded = fold(order, specs, request)
     rewritten = absorb(order, specs, request)
     values = number(rewritten, specs, folded, request)
     nodes = wanted_nodes(rewritten.order, values, request)
-    parts = tiling.cut(nodes, values, specs, request)
+    return Analysis(specs, rewritten, values, tiling.cut(nodes, values, specs, request))
+
+
+def write(request: Request, found: Analysis, growth: Growth = FIXED) -> Program:
+    """Return the program of what was found: with a place for each value, and the instructions."""
+    specs, rewritten, values, parts = found
     groups, counts = group(parts, specs, request)
     memory = Memory(values, counts, request)
     copies = memory.place_gradients(request.gradients)
-    memory.plan(groups, targets)
-    emission = Emission(request, specs, values)
+    memory.plan(groups, request.targets)
+    emission = Emission(request, specs, values, growth)
     emission.write_calls(request.before)
     emission.begin_at = len(emission.rows)
     starts = place_starts(groups, values, [v for v, _ in copies], request.starts)
@@ -74,6 +103,7 @@ def lower(request: Request) -> Program:
         record_ids=[values.ids[key_of(v)] for v in request.records],
         request=request,
         alive=[values.arrays],
+        growth=growth,
     )
 
 

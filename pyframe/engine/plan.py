@@ -255,7 +255,7 @@ class Plan(Strict):
         engine.require_optimizer()
         feeds = engine.feeds_of(feed, [engine.require_cost(), *engine.metrics])
         with engine.claim():
-            specialization = engine.specialize("train", [], feeds, True)
+            specialization = engine.specialize("train", [], feeds, True, any_rows=True)
         form = form_of(feed, engine.known, specialization.program)
         known, launcher = self._checked_step
         if form is not None or known is not specialization or launcher is None:
@@ -376,7 +376,7 @@ class Plan(Strict):
         # Batch statistics go to a shadow of the states, which a step would use as well.
         has_shadow = training and bool(engine.states)
         with engine.claim() if has_shadow else nullcontext():
-            specialization = engine.specialize("run", wanted, feeds, training)
+            specialization = engine.specialize("run", wanted, feeds, training, any_rows=True)
             form = form_of(feed, engine.known, specialization.program)
             launcher = launcher_of(
                 specialization,
@@ -412,7 +412,9 @@ class Plan(Strict):
         engine = self.engine
         feeds = engine.feeds_of(feed, [engine.require_cost()])
         with engine.claim():
-            specialization = engine.specialize("gradients", [], feeds, training)
+            specialization = engine.specialize(
+                "gradients", [], feeds, training, any_rows=True
+            )
             with engine.context(specialization) as context:
                 context.bind(feeds)
                 lib.pf_context_begin(context.pointer, self.seed, engine.state.step, 0.0)

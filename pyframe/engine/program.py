@@ -165,6 +165,14 @@ class Program:
     record_ids: list[int]
     request: Request
     alive: list[Any]  # what the bases point to
+    growth: Any  # of `pyframe.engine.scaling`: what is proportional to the rows
+
+    def shape(self, value: int, rows: int) -> tuple[int, ...]:
+        """Return the shape that a value has where a feed has so many rows."""
+        shape = known_shape(self.specs[value])
+        if value not in self.growth.values:
+            return shape
+        return (shape[0] // self.growth.rows * rows, *shape[1:])
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -273,13 +281,22 @@ class Context:
             lib.pf_context_bind(self.pointer, base, ffi.cast("void *", array.ctypes.data))
             arrays.append(array)
         self.feeds = arrays
+        self.resize(feeds)
+
+    def resize(self, feeds: dict[Placeholder, Array]) -> None:
+        """Make the next run one of as many rows as these feeds have."""
+        if self.program.growth.rows:
+            lib.pf_context_resize(self.pointer, len(feeds[self.program.growth.feeds[0]]))
+
+    def shape(self, value: int) -> tuple[int, ...]:
+        """Return the shape of a value in the last run."""
+        return self.program.shape(value, lib.pf_context_rows(self.pointer))
 
     def read(self, value: int) -> Array:
         """Return a view of a value's memory."""
-        spec = self.program.specs[value]
+        dtype, shape = self.program.specs[value].dtype, self.shape(value)
         address = lib.pf_context_data(self.pointer, value)
-        shape = known_shape(spec)
-        if address == ffi.NULL or self.program.bytes[value] == 0:
-            return np.empty(shape, spec.dtype)
-        buffer = ffi.buffer(address, self.program.bytes[value])
-        return np.frombuffer(buffer, spec.dtype).reshape(shape)
+        size = math.prod(shape) * dtype.itemsize
+        if address == ffi.NULL or size == 0:
+            return np.empty(shape, dtype)
+        return np.frombuffer(ffi.buffer(address, size), dtype).reshape(shape)

@@ -21,10 +21,11 @@ except ModuleNotFoundError as error:
 
 _FUNCTIONS = tuple(
     int(ffi.cast("uintptr_t", ffi.addressof(lib, name)))
-    for name in ("pf_context_launch", "pf_context_give_up", "pf_context_data")
+    for name in ("pf_context_launch", "pf_context_give_up", "pf_context_data", "pf_context_resize")
 )
 
-# What a feed looks like: of each array in the order of the program its key, dtype and shape.
+# What a feed looks like: of each array in the order of the program its key, dtype and shape, in
+# which -1 stands for the rows.
 Form = Sequence[tuple[Any, np.dtype[Any], tuple[int, ...]]]
 
 
@@ -61,6 +62,8 @@ def new_launcher(
     last: list[Any],
     state: Any,
     cost: tuple[int, int],
+    rows: int,
+    grows: bool,
     single: bool,
     seconds: float,
     carry_on: Callable[..., None],
@@ -81,6 +84,10 @@ def new_launcher(
         What has the count of steps; for `carry_on`, too.
     cost : tuple of int
         The number of the value that is the loss, and how many bits it has.
+    rows : int
+        The most that a feed may have; 0: there is no -1 in its shapes.
+    grows : bool
+        Whether the first output has as many, or a multiple of them.
     single : bool
         Whether a run returns its first output itself, and not a list.
     seconds : float
@@ -98,6 +105,8 @@ def new_launcher(
         int(ffi.cast("uintptr_t", state.step_count)),
         value,
         bits,
+        rows,
+        grows,
         seconds,
         single,
         keys,
