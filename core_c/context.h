@@ -14,7 +14,8 @@ struct pf_program {
     int64_t tile_bytes;    /* and that a tile does, with any number of threads */
     unsigned char *memory;
     int64_t memory_bytes;
-    pf_scaled *scaled; /* from the beginning of `memory`; instead of a table, how much for each row */
+    pf_scaled
+        *scaled; /* from the beginning of `memory`; instead of a table, how much for each row */
 };
 
 struct pf_context {

@@ -73,7 +73,7 @@ def test_a_step_while_an_evaluation_is_paused_inside_a_batch_is_refused():
     plan.step(feed)  # nothing holds the parameters any more
     assert plan.step_count == 2
     # Its memory went with it: the next evaluation has a context of its own.
-    (evaluation,) = [s for key, s in plan.engine.specializations.items() if key[0] == "evaluate"]
+    (evaluation,) = [s for key, s in plan.engine.programs.kept.items() if key[0][0] == "evaluate"]
     assert not evaluation.idle
     with plan.loop({x: np.ones((6, 2), np.float32)}, batch_size=3, training=False) as loop:
         while loop.run() != "done":

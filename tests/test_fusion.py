@@ -186,6 +186,7 @@ def test_chains_run_as_groups_only_where_it_pays() -> None:
     plan = pf.compile(out)
     plan.run({x: np.ones(100)})
     assert kernels(plan) == ["neg", "square", "sigmoid", "tanh"]
+    plan = pf.compile(out)
     plan.run({x: np.ones(100_000)})
     assert kernels(plan) == ["group", "neg", "square", "sigmoid", "tanh"]
     # What only the group needs takes no memory of its own.

@@ -130,7 +130,7 @@ def calls_of_parts() -> list[FlatCall]:
     average = pf.callbacks.WeightAverage(every="step")
     fit = {"batch_size": 1, "accumulate": 2, "callbacks": [average], "verbose": 0}
     trainer.fit(np.ones((2, 1)), np.ones(2), 1, **fit)
-    rows = [row for program in trainer.plan.engine.programs() for row in program.rows]
+    rows = [row for program in trainer.plan.engine.programs.all() for row in program.rows]
     return [row.call for row in rows if row.call and row.label.startswith(("acc", "average"))]
 
 

@@ -48,7 +48,7 @@ def test_a_deep_chain_needs_memory_for_two_values_only():
         node = pf.Sigmoid(node)
     plan = pf.compile(node)
     plan.run({x: np.zeros((4, 16))})
-    (specialization,) = plan.engine.specializations.values()
+    (specialization,) = plan.engine.programs.kept.values()
     assert specialization.program.arena_bytes <= 3 * 4 * 16 * 4
 
 
@@ -150,10 +150,11 @@ def test_values_survive_another_run_of_another_shape():
 
 
 def test_only_the_last_eight_specializations_are_kept():
-    plan, _, _, y_hat = regression()
+    x = pf.Placeholder("x")
+    plan = pf.compile(pf.Sum(x))
     for rows in range(1, 13):
-        plan.run({"x": np.zeros((rows, 3))}, outputs=y_hat)
-    assert len(plan.engine.specializations) == 8
+        plan.run({x: np.zeros((rows, 3))})
+    assert len(plan.engine.programs.kept) == 8
 
 
 def test_a_plan_frees_its_memory():

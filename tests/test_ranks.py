@@ -275,7 +275,7 @@ def test_buckets_come_to_what_one_process_comes_to(what: str, size: int) -> None
 def test_buckets_begin_in_the_backward_pass_from_its_first_gradients_on() -> None:
     def work(rank: ThreadRank) -> Any:
         trainer, _, _ = fitted(LateRank(rank, 8 * 100), fit={"epochs": 1, "batch_size": None})
-        program = trainer.plan.engine.programs()[-1]
+        program = trainer.plan.engine.programs.all()[-1]
         return trainer.communicator.started, [row.label for row in program.rows]
 
     # Three layers of 112, 136 and 18 numbers, padded to 8: the last two come first, together.

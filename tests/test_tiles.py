@@ -214,6 +214,7 @@ def test_what_lies_between_exists_for_one_block_only() -> None:
     one, other = program_of(tiled.plan), program_of(plain.plan)
     assert one.memory(1) * 20 < other.memory(1)
     assert one.memory(1) < one.memory(2) < 2 * one.memory(1)
+    tiled, plain = (Net(dense(32, 16, 4), width=4, outputs=4, fuse=f) for f in (True, PLAIN))
     for net in (tiled, plain):
         net.plan.step(net.feed(40_000))
     assert program_of(tiled.plan).memory(2) < 1.5 * one.memory(2)

@@ -78,9 +78,10 @@ static PyObject *launcher_new(PyTypeObject *type, PyObject *arguments, PyObject 
     if ((options && PyDict_Size(options)) ||
         !PyArg_ParseTuple(arguments, "(OOOO)OLinpdiO!O!O!O!OO!OOOO:Launcher", &functions[0],
                           &functions[1], &functions[2], &functions[3], &step_count, &cost,
-                          &self->cost_bits, &self->most, &self->grows, &self->seconds, &self->single, &PyTuple_Type, &self->keys, &PyTuple_Type,
-                          &self->dtypes, &PyTuple_Type, &shapes, &PyList_Type, &self->idle,
-                          &self->borrow, &PyList_Type, &self->last, &self->carry_on, &self->collect,
+                          &self->cost_bits, &self->most, &self->grows, &self->seconds,
+                          &self->single, &PyTuple_Type, &self->keys, &PyTuple_Type, &self->dtypes,
+                          &PyTuple_Type, &shapes, &PyList_Type, &self->idle, &self->borrow,
+                          &PyList_Type, &self->last, &self->carry_on, &self->collect,
                           &self->busy_error, &self->state)) {
         if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "arguments go by position");
         self->keys = self->dtypes = self->idle = self->borrow = self->last = NULL;
@@ -171,8 +172,7 @@ static int is_mismatch(void) {
 /* Finds array number i of a feed and where its elements are. 1: found; 0: it is another feed than
  * those that have been checked (unless this one has been); -1: an exception. */
 static int take_feed(Launcher *self, PyObject *feed, int checked, Py_ssize_t i,
-                     const Py_ssize_t **extents, Py_ssize_t *rows, PyObject **array,
-                     void **data) {
+                     const Py_ssize_t **extents, Py_ssize_t *rows, PyObject **array, void **data) {
     Py_buffer buffer;
     *array = PyObject_GetItem(feed, PyTuple_GetItem(self->keys, i));
     if (!*array) return is_mismatch() ? 0 : -1;

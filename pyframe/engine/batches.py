@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pyframe.engine.engine import SPECIALIZATIONS, Engine
+from pyframe.engine.engine import Engine
 from pyframe.engine.execution import SECONDS_PER_LOOK, handle
 from pyframe.engine.loop import Loop
 from pyframe.engine.program import Context
+from pyframe.engine.programs import SPECIALIZATIONS
 from pyframe.engine.sharing import Share
 from pyframe.engine.state import Average
 from pyframe.errors import LabelError, check_integer
@@ -52,7 +53,7 @@ def rows_at_once(
     feeds = {
         p: np.broadcast_to(np.zeros((), p.dtype), (rows, *a.shape[1:])) for p, a in samples.items()
     }
-    needed = engine.specialize(mode, outputs, feeds, False).program.arena_bytes
+    needed = engine.specialize(mode, outputs, feeds, False, any_rows=True).program.arena_bytes
     if needed <= BYTES_AT_ONCE:
         return rows
     fitting = max(rows * BYTES_AT_ONCE // needed, 1)
@@ -185,11 +186,22 @@ class BatchLoop(Loop):
 
     def _form(self, feed: dict[Placeholder, Array]) -> Form:
         """Return what runs a batch, made if it is the first of its shape."""
-        key = tuple(array.shape for array in feed.values())
+        key: Any = tuple(array.shape for array in feed.values())
         form = self._forms.get(key)
+        if form is None:  # one that is for any rows goes by the other extents
+            family = "any rows", *(array.shape[1:] for array in feed.values())
+            form = self._forms.get(family)
+            if form is not None:
+                key, most = family, form.context.program.growth.rows
+                if len(next(iter(feed.values()))) > most:
+                    self._forms[family, most] = self._forms.pop(family)
+                    form = None
         if form is None:
             stack = ExitStack()
-            specialization, context = self._specialize(feed, stack)
+            any_rows = self.share is None
+            specialization, context = self._specialize(feed, stack, any_rows=any_rows)
+            if specialization.program.growth.rows:
+                key = family
             bases = specialization.program.feed_bases
             table = ffi.new("pf_feed[]", max(len(bases), 1))
             for entry, base in zip(table, bases.values(), strict=False):
@@ -198,6 +210,7 @@ class BatchLoop(Loop):
             while len(self._forms) > SPECIALIZATIONS and self._has_many_forms():
                 self._forms.popitem(last=False)[1].stack.close()
         self._forms.move_to_end(key)
+        form.context.resize(feed)
         return form
 
     def _has_many_forms(self) -> bool:

@@ -15,6 +15,7 @@ from pyframe.engine.fusion import (
     join_updates,
     key_of,
 )
+from pyframe.engine.growth import Growth
 from pyframe.engine.memory import WIDE_BLOCK_BYTES, block_elements
 from pyframe.engine.numbering import Values
 from pyframe.engine.program import (
@@ -31,7 +32,6 @@ from pyframe.engine.program import (
     Request,
     Row,
 )
-from pyframe.engine.scaling import Growth
 from pyframe.engine.sharing import share_call
 from pyframe.engine.tiling import Tile
 from pyframe.errors import GraphError, ResourceError

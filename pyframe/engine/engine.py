@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import weakref
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import chain, repeat
@@ -13,10 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pyframe.engine import tables
-from pyframe.engine.lowering import lower, lower_for_any_rows
 from pyframe.engine.placement import place
-from pyframe.engine.program import Context, Program, Request, Specialization
-from pyframe.engine.scaling import FEWEST, growing, room_for, rows_of, with_rows
+from pyframe.engine.program import Context, Request, Specialization
+from pyframe.engine.programs import Programs
 from pyframe.engine.sharing import cut, whole
 from pyframe.engine.state import Average, TrainState, views
 from pyframe.errors import (
@@ -31,7 +29,7 @@ from pyframe.errors import (
 from pyframe.graph.arrays import LazyRows
 from pyframe.graph.autodiff import Gradients, differentiate
 from pyframe.graph.node import Node, Placeholder, Value
-from pyframe.graph.order import Graph, topological_order, with_collector_paused
+from pyframe.graph.order import Graph, topological_order
 from pyframe.graph.parameter import Parameter, State
 from pyframe.graph.spec import Array, Spec, convert, describe
 from pyframe.native.building import building
@@ -39,10 +37,6 @@ from pyframe.native.core import ffi, lib
 from pyframe.native.guards import already_trained, hold, hold_all, new_hold, refuse_while_reading
 from pyframe.native.launcher import Launcher
 from pyframe.strict import FixedList
-
-SPECIALIZATIONS = 8  # kept, least recently used first to go
-FAMILIES = 64  # of feeds that differ in their rows alone: of so many it is known what they had
-NEVER = 0  # such feeds get a program for each number of rows
 
 
 class Snapshot(NamedTuple):
@@ -89,8 +83,7 @@ class Engine:
     state : TrainState
         Parameters, gradients, states and slots in their flat buffers, and the step count.
     names, known : dict of str to Placeholder, and back
-    specializations : OrderedDict
-        Those at hand; the one that was used last stands last.
+    programs : Programs
     last : list of one Context, or of None
         That of the last run; see `latest`.
     step_launcher : Launcher, optional
@@ -133,14 +126,11 @@ class Engine:
         leaves = [*self.parameters, *self.states]
         place(leaves, [self.graph.names.get(p, p.label()) for p in leaves])
         self.state = TrainState(self.optimizer, self.parameters, self.states)
-        self.specializations: OrderedDict[Any, Specialization] = OrderedDict()
-        # Of feeds that differ in their rows alone: how many the first one had.
-        self._first_rows: OrderedDict[Any, int] = OrderedDict()
+        self.programs = Programs(self.state.guards)
         self._needs: dict[Any, list[Placeholder]] = {}
         self._gradients: Gradients | None = None
         self._differentiated = False
         self._given: tuple[Placeholder, dict[Parameter, Placeholder]] | None = None
-        self._lock = threading.Lock()
         # In a list: every step sets it, and setting an attribute takes five times as long.
         self.last: list[Context | None] = [None]
         self.step_launcher: Launcher | None = None
@@ -290,9 +280,6 @@ class Engine:
     ) -> Specialization:
         """Return the program for the shapes of some feeds, made at the first that needs it.
 
-        A second number of rows gets a program for any number of them, if `any_rows` allows that
-        and the graph does; see `pyframe.engine.scaling`.
-
         Parameters
         ----------
         mode : {"train", "accumulate", "share", "apply", "gradients", "evaluate", "run"}
@@ -308,70 +295,18 @@ class Engine:
         any_rows : bool
             Whether the caller tells contexts how many rows there are.
         """
-        shapes = tuple((id(p), a.shape) for p, a in feeds.items())
         wanted = tuple((id(v.node), v.index) for v in outputs)
         still = tuple(s.frozen for s in self.states) if training else ()
-        key = (mode, training, still, wanted, frozenset(shapes), *averages)
-        rows = rows_of(feeds) if any_rows and not self.inspect else None
-        family = None if rows is None else (key[:-1], _family_of(feeds))
-        found = self._cached(key, family, rows)
-        if found is not None:
-            return found
-        with building:
-            found = self._cached(key, family, rows)  # another thread may have made it meanwhile
-            if found is not None:
-                return found
-            specs = {p: Spec(a.shape, a.dtype) for p, a in feeds.items()}
 
-            def asked(specs: dict[Placeholder, Spec]) -> Request:
-                request = self._request(mode, list(outputs), specs, training)
-                for average in averages:
-                    request.update += average.calls()
-                return request
+        def ask(specs: dict[Placeholder, Spec]) -> Request:
+            request = self._request(mode, list(outputs), specs, training)
+            for average in averages:
+                request.update += average.calls()
+            return request
 
-            def make() -> tuple[Any, Program]:
-                program = None if rows is None else self._for_any_rows(family, rows, specs, asked)
-                return (key, lower(asked(specs))) if program is None else (family, program)
-
-            key, program = with_collector_paused(make)
-            made = Specialization(program, self.state.guards)
-            with self._lock:
-                self.specializations[key] = made
-                while len(self.specializations) > SPECIALIZATIONS:
-                    self.specializations.popitem(last=False)
-            return made
-
-    def _for_any_rows(
-        self,
-        family: Any,
-        rows: int,
-        specs: dict[Placeholder, Spec],
-        asked: Callable[[dict[Placeholder, Spec]], Request],
-    ) -> Program | None:
-        """Return a program for any number of rows if there are others than the first ones."""
-        first = self._first_rows.setdefault(family, rows)
-        if first in (rows, NEVER):
-            return None
-        most = room_for(max(rows, first))
-        many, few = (asked(with_rows(specs, n)) for n in (most, FEWEST))
-        program = lower_for_any_rows(many, few, most)
-        if program is None:
-            self._first_rows[family] = NEVER  # more of them; fewer still have what they had
-        while len(self._first_rows) > FAMILIES:
-            self._first_rows.popitem(last=False)
-        return program
-
-    def _cached(self, key: Any, family: Any, rows: int | None) -> Specialization | None:
-        """Return a specialization that was made before, which then goes last."""
-        with self._lock:
-            found = self.specializations.get(key)
-            if found is None and rows is not None:
-                key, found = family, self.specializations.get(family)
-                if found is not None and found.program.growth.rows < rows:
-                    return None
-            if found is not None:
-                self.specializations.move_to_end(key)
-            return found
+        key = (mode, training, still, wanted, *averages)
+        specs = {p: Spec(a.shape, a.dtype) for p, a in feeds.items()}
+        return self.programs.take(key, specs, ask, any_rows and not self.inspect)
 
     def _request(
         self, mode: str, outputs: list[Value], feeds: dict[Placeholder, Spec], training: bool
@@ -430,11 +365,6 @@ class Engine:
     def latest(self) -> Context | None:
         """The context of the last run."""
         return self.last[0]
-
-    def programs(self) -> list[Program]:
-        """Return the programs at hand, in the order of their last use."""
-        with self._lock:
-            return [specialization.program for specialization in self.specializations.values()]
 
     # ---- feeds ----
 
@@ -589,12 +519,6 @@ class Engine:
         leaves = [*self.parameters, *self.states]
         names = {p: self.graph.names.get(p, p.label()) for p in leaves}
         return views(self.state, arrays, names)
-
-
-def _family_of(feeds: Mapping[Placeholder, Array]) -> Any:
-    """Return what feeds have in common that differ in their rows alone."""
-    grown = set(growing(feeds))
-    return frozenset((id(p), p in grown, a.shape[p in grown :]) for p, a in feeds.items())
 
 
 def check_feed(placeholder: Placeholder, name: str, value: Any) -> Array:

@@ -233,7 +233,7 @@ class Loop:
     # ---- preparation ----
 
     def _specialize(
-        self, feeds: dict[Placeholder, Array], stack: ExitStack
+        self, feeds: dict[Placeholder, Array], stack: ExitStack, *, any_rows: bool = False
     ) -> tuple[Specialization, Context]:
         """Return what runs feeds of these shapes, until the stack is closed."""
         engine = self._engine
@@ -241,7 +241,9 @@ class Loop:
         outputs: list[Value] = []
         if self._sums is not None:
             mode, outputs = mode.replace("train", "accumulate"), [self._sums]
-        specialization = engine.specialize(mode, outputs, feeds, self._training, self._averages)
+        specialization = engine.specialize(
+            mode, outputs, feeds, self._training, self._averages, any_rows
+        )
         return specialization, stack.enter_context(engine.context(specialization))
 
     def _rows_of(self, rows: int) -> tuple[Specialization, Context]:

@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from pyframe.engine import fusion, tiling
 from pyframe.engine.emission import Emission
 from pyframe.engine.fusion import Group, Key, Rewritten, Specs, given_specs, key_of
+from pyframe.engine.growth import FIXED, Analysis, Growth, compare
 from pyframe.engine.memory import Memory
 from pyframe.engine.numbering import Values, number
 from pyframe.engine.program import Context, FlatCall, Program, Request
-from pyframe.engine.scaling import FIXED, Analysis, Growth, compare
 from pyframe.engine.tiling import Tile
 from pyframe.errors import GraphError, PyframeError, raise_if_signalled
 from pyframe.graph.node import Leaf, Node, Placeholder, Value

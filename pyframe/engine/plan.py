@@ -412,9 +412,7 @@ class Plan(Strict):
         engine = self.engine
         feeds = engine.feeds_of(feed, [engine.require_cost()])
         with engine.claim():
-            specialization = engine.specialize(
-                "gradients", [], feeds, training, any_rows=True
-            )
+            specialization = engine.specialize("gradients", [], feeds, training, any_rows=True)
             with engine.context(specialization) as context:
                 context.bind(feeds)
                 lib.pf_context_begin(context.pointer, self.seed, engine.state.step, 0.0)
@@ -634,11 +632,11 @@ class Plan(Strict):
     def __repr__(self) -> str:
         return (
             f"<Plan of {len(self.graph.order)} nodes, {len(self.parameters)} parameters, "
-            f"{len(self.engine.programs())} specialization(s)>"
+            f"{len(self.engine.programs.all())} specialization(s)>"
         )
 
     def __str__(self) -> str:
-        programs = self.engine.programs()
+        programs = self.engine.programs.all()
         program = programs[-1] if programs else None
         return plan_table(repr(self), self.graph, program, self.engine.state.tables.whole)
 

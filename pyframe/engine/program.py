@@ -165,7 +165,7 @@ class Program:
     record_ids: list[int]
     request: Request
     alive: list[Any]  # what the bases point to
-    growth: Any  # of `pyframe.engine.scaling`: what is proportional to the rows
+    growth: Any  # of `pyframe.engine.growth`: what is proportional to the rows
 
     def shape(self, value: int, rows: int) -> tuple[int, ...]:
         """Return the shape that a value has where a feed has so many rows."""
@@ -245,15 +245,15 @@ class Context:
             address = lib.pf_context_data(self.pointer, program.cost_id)
             is_float = program.specs[program.cost_id].dtype.itemsize == 4
             self.loss = ffi.cast("float *" if is_float else "double *", address)
-        # Where the outputs are; None for an output whose address changes with the feed.
+        # Where the outputs are, of the most rows; None for one whose address changes with the feed.
         self.places = [
             None if i in program.fed_values else self.read(i) for i in program.output_ids
         ]
 
     def output(self, i: int) -> Array:
         """Return a view of the request's output number i."""
-        place = self.places[i]
-        return self.read(self.program.output_ids[i]) if place is None else place
+        place, value = self.places[i], self.program.output_ids[i]
+        return self.read(value) if place is None or value in self.program.growth.values else place
 
     @contextmanager
     def held(self) -> Iterator[bool]:

@@ -135,4 +135,4 @@ def test_joint_statistics_beside_buckets_and_shares(accumulate: int) -> None:
 
 def rows_of(trainer: Any) -> Any:
     """Return the instructions of the programs that a trainer has run."""
-    return [row for program in trainer.plan.engine.programs() for row in program.rows]
+    return [row for program in trainer.plan.engine.programs.all() for row in program.rows]

@@ -23,7 +23,7 @@ from pyframe.engine.numbering import Values
 from pyframe.engine.tiling import Tile
 from pyframe.graph.node import Node, Placeholder
 from pyframe.graph.op import Op
-from pyframe.graph.spec import Array, Shape, Spec, known_shape
+from pyframe.graph.spec import Spec, known_shape
 
 FEWEST = 2  # one row broadcasts, and is not like others
 
@@ -66,16 +66,25 @@ def growing(feeds: Iterable[Placeholder]) -> list[Placeholder]:
     return [p for p in feeds if p.shape and p.shape[0] is None]
 
 
-def rows_of(feeds: Mapping[Placeholder, Array]) -> int | None:
+def rows_of(feeds: Mapping[Placeholder, Spec]) -> int | None:
     """Return the rows that all growing feeds have; None if they differ, or are too few."""
-    counts = {len(feeds[p]) for p in growing(feeds)}
+    counts = {known_shape(feeds[p])[0] for p in growing(feeds)}
     rows = counts.pop() if len(counts) == 1 else 0
     return rows if rows >= FEWEST else None
 
 
 def room_for(rows: int) -> int:
-    """Return the most rows of a program that is to run so many: an odd number."""
-    return (1 << (rows - 2).bit_length()) + 1
+    """Return the most rows of a program that is to run so many: an odd number.
+
+    It is at most a quarter more than asked for, and few programs do for rows that become more.
+
+    Examples
+    --------
+    >>> [room_for(rows) for rows in (2, 3, 10, 100, 512, 513)]
+    [3, 5, 11, 113, 513, 641]
+    """
+    step = max(1 << max(rows.bit_length() - 3, 0), 2)
+    return -(-rows // step) * step + 1
 
 
 def with_rows(feeds: Mapping[Placeholder, Spec], rows: int) -> dict[Placeholder, Spec]:
@@ -138,7 +147,9 @@ def _compare(node: Node, most: Analysis, other: Node, few: Analysis, growth: Gro
     for name, (kind, at) in ((n, f[:2]) for n, f in (dtype.fields or {}).items()):
         if np.array_equal(first[name], second[name]):
             continue
-        if kind != np.int64 or not _is_proportional(int(first[name]), int(second[name]), growth.rows):
+        if kind != np.int64 or not _is_proportional(
+            int(first[name]), int(second[name]), growth.rows
+        ):
             return False
         growth.attributes.setdefault(node, []).append(at)
     return True
