@@ -123,6 +123,33 @@ def predict_one_row() -> Callable[[], float]:
     return lambda: seconds_each(lambda: model.predict(row), 2000)
 
 
+# ---- batches of changing size ----
+
+
+def changing_rows(widths: list[int], classes: int) -> Callable[[], float]:
+    """Return what measures how much longer a row takes if each step has another number of them.
+
+    2,000 steps of 2 to 512 rows, compared with steps of 256.
+    """
+    rng = np.random.default_rng(0)
+    xs = rng.normal(size=(512, widths[0])).astype(np.float32)
+    ys = rng.normal(size=(512, classes)).astype(np.float32)
+    sizes = rng.integers(2, 513, 2000)
+
+    def seconds_a_row(sizes: np.ndarray) -> Callable[[], float]:
+        x, y = pf.Placeholder("x", (None, widths[0])), pf.Placeholder("y", (None, classes))
+        layers = [pf.layers.Dense(n, activation="relu") for n in widths[1:]]
+        y_hat = pf.Sequential([*layers, pf.layers.Dense(classes)])(x)
+        plan = pf.compile(pf.L2Loss(y, y_hat), pf.optimizers.Adam(1e-3))
+        feeds = iter([{x: xs[:n], y: ys[:n]} for n in sizes] * 100)
+        return lambda: (
+            seconds_each(lambda: plan.step(next(feeds)), len(sizes)) * len(sizes) / sizes.sum()
+        )
+
+    changing, fixed = seconds_a_row(sizes), seconds_a_row(np.full(1000, 256))
+    return lambda: changing() / fixed()
+
+
 # ---- scalars, and large graphs ----
 
 
@@ -203,6 +230,8 @@ def figures() -> list[Figure]:
         Figure("compile and run 10,000 nodes in a chain", "s", "0.5", 1, compile_forward(chain)),
         Figure("compile and run 10,000 nodes in a tree", "s", "0.5", 1, compile_forward(tree)),
         Figure("the chain with gradients and SGD", "s", "", 1, compile_training),
+        Figure("changing rows, 13-64-64-1", "x", "1.05", 1, changing_rows([13, 64, 64], 1)),
+        Figure("changing rows, 32-256x6-10", "x", "1.05", 1, changing_rows([32, *[256] * 6], 10)),
         Figure("an empty function of Python, to compare with", "ns", "", NANO, empty_call),
     ]
 

@@ -387,20 +387,20 @@ def _value_table(
     Of what grows, the places of extents and bytes are added to `scaled`.
     """
     dims: list[int] = []
-    dims_at: dict[tuple[bool, tuple[int, ...]], int] = {}
+    dims_at: dict[tuple[int | None, tuple[int, ...]], int] = {}
     table = []
     for i, spec in enumerate(values.specs):
         shape = known_shape(spec)
-        grows = i in growth.values
-        if (grows, shape) not in dims_at:
-            dims_at[grows, shape] = len(dims)
-            if grows:
-                scaled.append((lib.PF_DIMS, len(dims) * DIM_BYTES))
+        axis = growth.values.get(i)
+        if (axis, shape) not in dims_at:
+            dims_at[axis, shape] = len(dims)
+            if axis is not None:
+                scaled.append((lib.PF_DIMS, (len(dims) + axis) * DIM_BYTES))
             dims.extend(shape)
-        if grows:
+        if axis is not None:
             place = i * VALUE_DTYPE.itemsize + _offset_of(VALUE_DTYPE, "bytes")
             scaled.append((lib.PF_VALUES, place))
-        extents = dims_at[grows, shape]
+        extents = dims_at[axis, shape]
         row = values.offsets[i], values.bytes[i], extents, values.bases[i], len(shape)
         table.append((*row, TYPE_CODES[spec.dtype.kind], 8 * spec.dtype.itemsize, 0, 0))
     return dims, np.array(table, VALUE_DTYPE)

@@ -44,8 +44,8 @@ class Growth(NamedTuple):
     ----------
     rows : int
         The most; 0: nothing grows.
-    values : set of int
-        Those whose first extent is.
+    values : dict of int to int
+        Those of which an extent is, and the axis that has it.
     attributes : dict of Node to list of int
         Where those fields of its attributes are, in bytes.
     feeds : list of Placeholder
@@ -53,12 +53,12 @@ class Growth(NamedTuple):
     """
 
     rows: int
-    values: set[int]
+    values: dict[int, int]
     attributes: dict[Node, list[int]]
     feeds: list[Placeholder]
 
 
-FIXED = Growth(0, set(), {}, [])
+FIXED = Growth(0, {}, {}, [])
 
 
 def growing(feeds: Iterable[Placeholder]) -> list[Placeholder]:
@@ -110,14 +110,17 @@ def compare(
     )
     if not same:
         return None
-    growth = Growth(rows, set(), {}, growing(feeds))
+    growth = Growth(rows, {}, {}, growing(feeds))
     for i, (spec, other) in enumerate(zip(values.specs, others.specs, strict=True)):
         shape, small = known_shape(spec), known_shape(other)
         if shape == small:
             continue
-        if shape[1:] != small[1:] or not _is_proportional(shape[0], small[0], rows):
+        axes = [axis for axis, (n, m) in enumerate(zip(shape, small, strict=False)) if n != m]
+        if len(shape) != len(small) or len(axes) > 1:
             return None
-        growth.values.add(i)
+        growth.values[i] = axis = axes[0]
+        if not _is_proportional(shape[axis], small[axis], rows):
+            return None
     for node, other_node in zip(nodes, others_nodes, strict=True):
         if node in values.operands and not _compare(node, most, other_node, few, growth):
             return None

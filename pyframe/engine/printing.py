@@ -37,8 +37,8 @@ def plan_table(
         return f"{head}\nNothing has been fed yet; the nodes are\n{nodes}"
     rows = [("#", "node", "kernel", "inputs", "outputs", "bytes")]
     for i, row in enumerate(program.rows):
-        inputs = " ".join("-" if v < 0 else describe(program.specs[v].shape) for v in row.inputs)
-        outputs = " ".join(describe(program.specs[v].shape) for v in row.outputs)
+        inputs = " ".join("-" if v < 0 else _extents(program, v) for v in row.inputs)
+        outputs = " ".join(_extents(program, v) for v in row.outputs)
         size = sum(program.bytes[v] for v in row.outputs)
         mark = ">" if i == program.update_at else " "
         rows.append((f"{mark}{i}", row.label, row.kernel, inputs, outputs, f"{size:,}"))
@@ -50,6 +50,8 @@ def plan_table(
     lines.append(
         f"{len(program):,} instructions; arena {program.arena_bytes:,} bytes{note}",
     )
+    if program.growth.rows:
+        lines.append(f"? goes with the rows of a feed; bytes are those of {program.growth.rows:,}")
     request = program.request
     for parameter in request.row_gradients:
         lines.append(f"{request.name_of(parameter)}: the rows used are updated")
@@ -59,3 +61,10 @@ def plan_table(
                 why = whole_tables[parameter]
                 lines.append(f"{request.name_of(parameter)}: all rows are updated, because {why}")
     return "\n".join(lines)
+
+
+def _extents(program: Program, value: int) -> str:
+    shape: list[int | None] = list(program.specs[value].shape or ())
+    if value in program.growth.values:
+        shape[program.growth.values[value]] = None
+    return describe(tuple(shape))

@@ -169,10 +169,10 @@ class Program:
 
     def shape(self, value: int, rows: int) -> tuple[int, ...]:
         """Return the shape that a value has where a feed has so many rows."""
-        shape = known_shape(self.specs[value])
-        if value not in self.growth.values:
+        shape, axis = known_shape(self.specs[value]), self.growth.values.get(value)
+        if axis is None:
             return shape
-        return (shape[0] // self.growth.rows * rows, *shape[1:])
+        return (*shape[:axis], shape[axis] // self.growth.rows * rows, *shape[axis + 1 :])
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -245,10 +245,10 @@ class Context:
             address = lib.pf_context_data(self.pointer, program.cost_id)
             is_float = program.specs[program.cost_id].dtype.itemsize == 4
             self.loss = ffi.cast("float *" if is_float else "double *", address)
-        # Where the outputs are, of the most rows; None for one whose address changes with the feed.
-        self.places = [
-            None if i in program.fed_values else self.read(i) for i in program.output_ids
-        ]
+        # Where the outputs are, of the most rows; None for one whose address, or whose
+        # extents but for the first, change with the feed.
+        moves = {*program.fed_values, *(i for i, axis in program.growth.values.items() if axis)}
+        self.places = [None if i in moves else self.read(i) for i in program.output_ids]
 
     def output(self, i: int) -> Array:
         """Return a view of the request's output number i."""
