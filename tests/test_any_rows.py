@@ -18,6 +18,8 @@ from pyframe.engine.growth import FEWEST, room_for
 from pyframe.graph.op import Case, Op
 from pyframe.testing.draw import Draw
 
+pytestmark = pytest.mark.sanitize
+
 SIZES = (5, 9, 2, 3, 8, 30, 7, 29, 1, 6, 0, 40)  # up and down, beyond what there is room for
 
 
@@ -42,7 +44,7 @@ def anew(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], Any]:
 
 # Their cases look at rows by their place, or have none that all their inputs share.
 NONE_FOR_ANY = {
-    *("gru_grad", "lstm_grad", "rnn_grad"),
+    *("gru_grad", "lstm_grad", "rnn_grad"),  # what they keep has its rows second
     *("pad", "remember", "reshape_like", "slice_grad"),
 }
 

@@ -5,7 +5,8 @@
 
 enum {
     FEW_ROWS = 4,
-    FEW_COLUMNS = 16, /* of weights that are packed even so */
+    PRODUCT_ROWS = 64, /* of x in one product, if the batch is small; recurrent_base.py knows it */
+    FEW_COLUMNS = 16,  /* of weights that are packed even so */
     BYTES_PER_NANOSECOND = 8
 };
 
@@ -90,6 +91,13 @@ static int is_packed(const recurrence *r) {
     return 1;
 }
 
+/* How many steps one product of x has, so that a small batch gives it rows enough. */
+static int64_t chunk_of(const recurrence *r) {
+    if (r->samples > r->part_rows || r->samples < 1) return 1;
+    const int64_t chunk = min_of(PRODUCT_ROWS / r->samples, r->steps);
+    return chunk > 1 ? chunk : 1;
+}
+
 int NAME(begin)(recurrence *r, int x, int steps, int reverse) {
     const pf_call *call = r->call;
     const pf_operand *given = call->inputs[x];
@@ -97,6 +105,7 @@ int NAME(begin)(recurrence *r, int x, int steps, int reverse) {
     r->vector = call->host->vector(BITS);
     r->scratch = (arena){call->scratch, call->scratch_size};
     r->samples = given->dims[0], r->steps = given->dims[1], r->channels = given->dims[2];
+    r->chunk = chunk_of(r);
     const int status = order(r, steps, reverse);
     if (status != PF_OK) return status;
     r->x = given->data;

@@ -9,7 +9,7 @@
 #include "recurrent.h"
 
 typedef struct {
-    int64_t reverse, reset_after, part_rows, chunk;
+    int64_t reverse, reset_after, part_rows;
 } gru_attributes;
 
 typedef struct {
@@ -30,7 +30,7 @@ static int begin(gru *l, const pf_call *call, int x, int recurrent, int steps) {
     const int64_t units = call->inputs[recurrent]->dims[0];
     r->call = call;
     r->width = r->units = units, r->gates = 3 * units;
-    r->part_rows = a->part_rows, r->chunk = a->chunk;
+    r->part_rows = a->part_rows;
     l->reset_after = (int)a->reset_after;
     return NAME(begin)(r, x, steps, (int)a->reverse);
 }

@@ -8,7 +8,7 @@
 #include "recurrent.h"
 
 typedef struct {
-    int64_t reverse, part_rows, chunk;
+    int64_t reverse, part_rows;
 } lstm_attributes;
 
 typedef struct {
@@ -28,7 +28,7 @@ static int begin(lstm *l, const pf_call *call, int x, int recurrent, int steps) 
     const int64_t *dims = call->inputs[recurrent]->dims;
     r->call = call;
     r->width = dims[0], r->gates = dims[1], r->units = r->gates / 4;
-    r->part_rows = a->part_rows, r->chunk = a->chunk;
+    r->part_rows = a->part_rows;
     return NAME(begin)(r, x, steps, (int)a->reverse);
 }
 

@@ -6,7 +6,7 @@
 #include "recurrent.h"
 
 typedef struct {
-    int64_t reverse, is_relu, part_rows, chunk;
+    int64_t reverse, is_relu, part_rows;
 } rnn_attributes;
 
 typedef struct {
@@ -23,7 +23,7 @@ static int begin(rnn *l, const pf_call *call, int x, int recurrent, int steps) {
     recurrence *r = &l->r;
     r->call = call;
     r->width = r->units = r->gates = call->inputs[recurrent]->dims[0];
-    r->part_rows = a->part_rows, r->chunk = a->chunk;
+    r->part_rows = a->part_rows;
     l->is_relu = (int)a->is_relu;
     return NAME(begin)(r, x, steps, (int)a->reverse);
 }

@@ -12,7 +12,7 @@ from pyframe import Case, Op
 Shape = tuple[int | None, ...]
 
 WIDEST = 64  # columns of strips, and of panels: what packed weights are filled up to
-PRODUCT_ROWS = 64  # of x in one product, if the batch is small
+PRODUCT_ROWS = 64  # of x in one product, if the batch is small, as in kernels/recurrent.c
 PART_ROWS, LARGE_PART_ROWS = 16, 64  # sequences that one thread takes, ...
 LARGE_WEIGHTS = 1 << 20  # ... from so many bytes of recurrent weights on
 DEPTH = 512  # terms of a product at a time
@@ -45,7 +45,7 @@ class RecurrentOp(Op):
     gate_count = 1
     first = 0  # the input that is x; behind it come both weights
     passes = 1  # over the data: the gradient has twice the products
-    computed = {"part_rows": "i8", "chunk": "i8"}
+    computed = {"part_rows": "i8"}
 
     # ---- shapes ----
 
@@ -89,25 +89,22 @@ class RecurrentOp(Op):
         raise NotImplementedError
 
     def lower_attributes(self, specs: Sequence[Any]) -> dict[str, Any]:
-        rows, chunk = self._cut(self._extents(specs))
-        return {**self.attrs, "part_rows": rows, "chunk": chunk}
+        return {**self.attrs, "part_rows": self._part_rows(self._extents(specs))}
 
-    def _cut(self, e: Extents) -> tuple[int, int]:
-        """Return how many sequences a part has, and how many steps one product of x."""
+    def _part_rows(self, e: Extents) -> int:
+        """Return how many sequences a part has."""
         large = e.width * e.gates * self.specs[0].dtype.itemsize > LARGE_WEIGHTS
-        rows = LARGE_PART_ROWS if large else PART_ROWS
-        if e.samples > rows:
-            return rows, 1
-        return rows, max(min(PRODUCT_ROWS // max(e.samples, 1), e.steps), 1)
+        return LARGE_PART_ROWS if large else PART_ROWS
 
     def _scratch(self, specs: Sequence[Any], *matrices: int, per_row: int, per_sample: int) -> int:
         """Return the bytes for packed matrices, and what each packed row and sequence needs."""
         e = self._extents(specs)
         rows, samples = e.samples * e.steps, e.samples
-        part_rows, chunk = self._cut(e)
+        part_rows = self._part_rows(e)
         parts = -(-samples // part_rows)
+        room = parts * min(part_rows, samples)
         elements = [*matrices, rows * (e.channels + per_row), samples * per_sample]
-        elements += [min(part_rows, samples) * parts * (chunk * e.gates + 4 * e.units + e.width)]
+        elements += [max(room, PRODUCT_ROWS) * e.gates, room * (4 * e.units + e.width)]
         elements += [parts * 4 * e.units, 2 * DEPTH * max(e.channels, e.width, e.units, WIDEST)]
         words = 2 * samples + 3 * (e.steps + 1) + rows
         pieces = 32 * 64  # what filling up to 64 bytes costs

@@ -52,6 +52,20 @@ def test_found_by_name(layer):
 
 
 @every_layer
+@pytest.mark.parametrize("steps", [None, "lengths"])
+def test_batches_of_any_size_have_the_bits_of_a_plan_of_their_own(layer, steps):
+    run, _ = built(layer, steps=steps, bidirectional="concat", dtype="float32")
+    rng = np.random.default_rng(0)
+    for count in (5, 9, 2, 17, 3, 70, 33, 1, 64, 40):
+        given = {"x": rng.standard_normal((count, T, C))}
+        if steps:
+            given["lengths"] = rng.integers(0, T + 1, count)
+        alone, _ = built(layer, steps=steps, bidirectional="concat", dtype="float32")
+        pairs = zip(run(**given), alone(**given), strict=True)
+        assert all(a.tobytes() == b.tobytes() for a, b in pairs), count
+
+
+@every_layer
 @pytest.mark.parametrize("options", [{}, {"reverse": True}, {"bidirectional": "concat"}])
 def test_padding_is_never_read(layer, options):
     x, lengths = numbers(N, T, C), np.array([7, 3, 0, 1, 5, 7])
