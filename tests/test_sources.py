@@ -434,16 +434,19 @@ def test_a_label_out_of_range_is_named_by_its_batch() -> None:
 # ---- shapes ----
 
 
-def test_a_shape_is_lowered_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pyframe.engine import engine
+@pytest.mark.parametrize("any_rows", [True, False])
+def test_a_shape_is_lowered_once(any_rows: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pyframe.engine import programs
 
-    lowered, lower = [], engine.lower
-    monkeypatch.setattr(engine, "lower", lambda r: lowered.append(1) or lower(r))
+    lowered, lower = [], programs.lower
+    monkeypatch.setattr(programs, "lower", lambda r: lowered.append(1) or lower(r))
+    if not any_rows:
+        monkeypatch.setattr(programs, "rows_of", lambda specs: None)
     ragged = [(X[:n], Y[:n]) for n in range(1, 31)]  # more than the engine keeps
     one = trainer()
     one.fit(ragged, epochs=5, verbose=0)
     assert one.plan.step_count == 150
-    assert len(lowered) <= 31
+    assert len(lowered) <= (4 if any_rows else 31)
 
 
 def test_shapes_are_forgotten_when_they_take_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
