@@ -8,14 +8,18 @@
 #include "stopwatch.h"
 #include "tiles.h"
 
+/* A number that is proportional to the rows: where in a program's memory, and how much for each. */
+typedef struct {
+    int64_t at, each;
+} pf_share;
+
 struct pf_program {
     pf_program_spec spec;  /* its pointers lead into `memory` */
     int64_t scratch_bytes; /* the largest that an instruction asks for */
     int64_t tile_bytes;    /* and that a tile does, with any number of threads */
     unsigned char *memory;
     int64_t memory_bytes;
-    pf_scaled
-        *scaled; /* from the beginning of `memory`; instead of a table, how much for each row */
+    pf_share *shares; /* one for each of `spec.scaled` */
 };
 
 struct pf_context {

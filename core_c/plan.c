@@ -34,7 +34,7 @@ static void scale(pf_program *program) {
         at += spec->scaled[i].at;
         int64_t whole;
         memcpy(&whole, at, sizeof whole);
-        program->scaled[i] = (pf_scaled){.table = whole / spec->rows, .at = at - program->memory};
+        program->shares[i] = (pf_share){.at = at - program->memory, .each = whole / spec->rows};
     }
 }
 
@@ -46,14 +46,14 @@ pf_program *pf_program_new(const pf_program_spec *spec) {
     int64_t records = spec->record_count * (int64_t)sizeof(int32_t);
     int64_t total = round_up(values) + round_up(instructions) + round_up(dims) + round_up(slots) +
                     round_up(spec->attribute_bytes) + round_up(records);
-    int64_t scaled = spec->scaled_count * (int64_t)sizeof(pf_scaled);
+    int64_t shares = spec->scaled_count * (int64_t)sizeof(pf_share);
 
     pf_program *program = calloc(1, sizeof *program);
     if (!program) return NULL;
     program->memory = malloc((size_t)total + 1);
-    program->scaled = malloc((size_t)scaled + 1);
+    program->shares = malloc((size_t)shares + 1);
     program->memory_bytes = total;
-    if (!program->memory || !program->scaled) {
+    if (!program->memory || !program->shares) {
         pf_program_free(program);
         return NULL;
     }
@@ -93,7 +93,7 @@ int64_t pf_program_tile_bytes(const pf_program *program, int threads) {
 void pf_program_free(pf_program *program) {
     if (!program) return;
     free(program->memory);
-    free(program->scaled);
+    free(program->shares);
     free(program);
 }
 
@@ -218,8 +218,8 @@ void pf_context_resize(pf_context *context, int64_t rows) {
     if (rows == context->rows) return;
     context->rows = rows;
     for (int64_t i = 0; i < program->spec.scaled_count; i++) {
-        const int64_t scaled = program->scaled[i].table * rows;
-        memcpy(context->tables + program->scaled[i].at, &scaled, sizeof scaled);
+        const int64_t scaled = program->shares[i].each * rows;
+        memcpy(context->tables + program->shares[i].at, &scaled, sizeof scaled);
     }
 }
 

@@ -2,7 +2,8 @@
  *
  * Checking a feed and finding its program takes some twenty microseconds, and calling C through
  * cffi two more: as long as a small network needs for all its kernels. A feed with the keys, dtypes
- * and shapes of one that has been checked would give the same answers, so a Launcher compares it
+ * and shapes (but for the rows, of a program that is for any number of them) of one that has been
+ * checked would give the same answers, so a Launcher compares it
  * with those, points an idle context to its arrays, runs the context and takes the result, without
  * a line of Python. What does not match is left to Python, and so is all that goes another way:
  * nodes written in Python, errors, a run that takes long. Whatever happens, the context is brought

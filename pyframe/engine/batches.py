@@ -13,6 +13,7 @@ import numpy as np
 
 from pyframe.engine.engine import Engine
 from pyframe.engine.execution import SECONDS_PER_LOOK, handle
+from pyframe.engine.growth import growing
 from pyframe.engine.loop import Loop
 from pyframe.engine.program import Context
 from pyframe.engine.programs import SPECIALIZATIONS
@@ -53,7 +54,10 @@ def rows_at_once(
     feeds = {
         p: np.broadcast_to(np.zeros((), p.dtype), (rows, *a.shape[1:])) for p, a in samples.items()
     }
-    needed = engine.specialize(mode, outputs, feeds, False, any_rows=True).program.arena_bytes
+    program = engine.specialize(mode, outputs, feeds, False, any_rows=True).program
+    if program.growth.rows and program.arena_bytes > BYTES_AT_ONCE:  # for more rows than these
+        program = engine.specialize(mode, outputs, feeds, False).program
+    needed = program.arena_bytes
     if needed <= BYTES_AT_ONCE:
         return rows
     fitting = max(rows * BYTES_AT_ONCE // needed, 1)
@@ -189,11 +193,12 @@ class BatchLoop(Loop):
         key: Any = tuple(array.shape for array in feed.values())
         form = self._forms.get(key)
         if form is None:  # one that is for any rows goes by the other extents
-            family = "any rows", *(array.shape[1:] for array in feed.values())
+            grown = growing(feed)
+            family = "any rows", *(a.shape[p in grown :] for p, a in feed.items())
             form = self._forms.get(family)
             if form is not None:
                 key, most = family, form.context.program.growth.rows
-                if len(next(iter(feed.values()))) > most:
+                if len(feed[grown[0]]) > most:
                     self._forms[family, most] = self._forms.pop(family)
                     form = None
         if form is None:

@@ -257,13 +257,20 @@ class Group(NamedTuple):
     elements: int = 0  # that each member treats
 
 
-def grouped(nodes: Sequence[Node], specs: Specs, counts: Mapping[Node, int | None]) -> list[Group]:
+def grouped(
+    nodes: Sequence[Node],
+    specs: Specs,
+    counts: Mapping[Node, int | None],
+    growing: Collection[Node] = (),
+) -> list[Group]:
     """Return the nodes in order, divided into the groups that run as one.
 
-    `counts` holds the `elementwise_count` of each.
+    `counts` holds the `elementwise_count` of each. That of the `growing` nodes goes with the rows
+    of a feed: they are in no group with others that happen to have as many elements.
     """
     result: list[Group] = []
     members: list[Node] = []
+    form: tuple[int, int, bool] = (0, 0, False)
     elements = itemsize = slots = 0
 
     def flush() -> None:
@@ -283,10 +290,11 @@ def grouped(nodes: Sequence[Node], specs: Specs, counts: Mapping[Node, int | Non
         own_itemsize = specs[node][0].dtype.itemsize
         own_slots = len(node.inputs) + node.output_count
         full = len(members) == lib.PF_GROUP_MEMBERS or slots + own_slots > lib.PF_GROUP_SLOTS
-        if members and (full or (count, own_itemsize) != (elements, itemsize)):
+        own_form = count, own_itemsize, node in growing
+        if members and (full or own_form != form):
             flush()
         if not members:
-            elements, itemsize, slots = count, own_itemsize, 0
+            elements, itemsize, slots, form = count, own_itemsize, 0, own_form
         members.append(node)
         slots += own_slots
     flush()

@@ -37,6 +37,10 @@ class Analysis(NamedTuple):
     parts: Sequence[Sequence[Node] | Tile]
 
 
+class TooManyRowsError(Exception):
+    """So many rows run in tiles, of which a program for any number has none."""
+
+
 class Growth(NamedTuple):
     """What of a program is proportional to the rows.
 
@@ -56,6 +60,10 @@ class Growth(NamedTuple):
     values: dict[int, int]
     attributes: dict[Node, list[int]]
     feeds: list[Placeholder]
+
+    def nodes(self, values: Values) -> set[Node]:
+        """Return the nodes whose first output grows."""
+        return {node for node, (_, out) in values.operands.items() if out[0] in self.values}
 
 
 FIXED = Growth(0, {}, {}, [])
@@ -106,7 +114,6 @@ def compare(
         values.roots == others.roots
         and len(values.specs) == len(others.specs)
         and len(nodes) == len(others_nodes)
-        and not any(isinstance(part, Tile) for part in most.parts)
     )
     if not same:
         return None
@@ -146,13 +153,13 @@ def _compare(node: Node, most: Analysis, other: Node, few: Analysis, growth: Gro
     dtype = node.attribute_dtype
     if not len(a) == len(b) == dtype.itemsize:
         return False
-    first, second = np.frombuffer(a, dtype)[0], np.frombuffer(b, dtype)[0]
-    for name, (kind, at) in ((n, f[:2]) for n, f in (dtype.fields or {}).items()):
-        if np.array_equal(first[name], second[name]):
-            continue
-        if kind != np.int64 or not _is_proportional(
-            int(first[name]), int(second[name]), growth.rows
-        ):
-            return False
-        growth.attributes.setdefault(node, []).append(at)
+    fields = [(name, *field[:2]) for name, field in (dtype.fields or {}).items()]
+    for name, kind, at in fields:
+        pairs = zip(*(np.ravel(np.frombuffer(x, dtype)[name]) for x in (a, b)), strict=True)
+        for i, (n, m) in enumerate(pairs):
+            if n == m:
+                continue
+            if kind.base != np.int64 or not _is_proportional(int(n), int(m), growth.rows):
+                return False
+            growth.attributes.setdefault(node, []).append(at + i * kind.base.itemsize)
     return True

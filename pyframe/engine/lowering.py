@@ -9,12 +9,12 @@ of the graph is left in it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from pyframe.engine import fusion, tiling
 from pyframe.engine.emission import Emission
 from pyframe.engine.fusion import Group, Key, Rewritten, Specs, given_specs, key_of
-from pyframe.engine.growth import FIXED, Analysis, Growth, compare
+from pyframe.engine.growth import FIXED, Analysis, Growth, TooManyRowsError, compare
 from pyframe.engine.memory import Memory
 from pyframe.engine.numbering import Values, number
 from pyframe.engine.program import Context, FlatCall, Program, Request
@@ -34,6 +34,11 @@ def lower(request: Request) -> Program:
 def lower_for_any_rows(request: Request, few: Request, rows: int) -> Program | None:
     """Return a program for any number of rows, up to those of a request; None: there is none.
 
+    Raises
+    ------
+    TooManyRowsError
+        If there may be one for fewer of them.
+
     Parameters
     ----------
     request, few : Request
@@ -47,7 +52,11 @@ def lower_for_any_rows(request: Request, few: Request, rows: int) -> Program | N
         raise_if_signalled(error)
         return None  # what it says is not about the feed at hand
     growth = compare(other, found, rows, request.feeds)
-    return None if growth is None else write(request, found, growth)
+    if growth is None:
+        return None
+    if any(isinstance(part, Tile) for part in found.parts):
+        raise TooManyRowsError
+    return write(request, found, growth)
 
 
 def analyse(request: Request) -> Analysis:
@@ -64,7 +73,7 @@ def analyse(request: Request) -> Analysis:
 def write(request: Request, found: Analysis, growth: Growth = FIXED) -> Program:
     """Return the program of what was found: with a place for each value, and the instructions."""
     specs, rewritten, values, parts = found
-    groups, counts = group(parts, specs, request)
+    groups, counts = group(parts, specs, request, growth.nodes(values))
     memory = Memory(values, counts, request)
     copies = memory.place_gradients(request.gradients)
     memory.plan(groups, request.targets)
@@ -186,7 +195,10 @@ def is_run(node: Node, values: Values) -> bool:
 
 
 def group(
-    parts: Sequence[Sequence[Node] | Tile], specs: Specs, request: Request
+    parts: Sequence[Sequence[Node] | Tile],
+    specs: Specs,
+    request: Request,
+    growing: Collection[Node],
 ) -> tuple[list[Group | Tile], Mapping[Node, int | None]]:
     """Return all nodes in groups, most of them of one, and their `elementwise_count`.
 
@@ -201,7 +213,7 @@ def group(
         if isinstance(part, Tile):
             groups.append(part)
         elif "chains" in request.fuse:
-            groups += fusion.grouped(part, specs, counts)
+            groups += fusion.grouped(part, specs, counts, growing)
         else:
             groups += [Group([node]) for node in part]
     return groups, counts

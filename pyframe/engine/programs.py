@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from pyframe.engine.growth import FEWEST, growing, room_for, rows_of, with_rows
+from pyframe.engine.growth import FEWEST, TooManyRowsError, growing, room_for, rows_of, with_rows
 from pyframe.engine.lowering import lower, lower_for_any_rows
 from pyframe.engine.program import Program, Request, Specialization
 from pyframe.graph.node import Placeholder
@@ -18,9 +20,24 @@ from pyframe.native.guards import Guard
 
 SPECIALIZATIONS = 8  # kept, least recently used first to go
 FAMILIES = 64  # feeds that differ in their rows alone are one; of so many it is known what they had
-NEVER = 0  # instead of their first number of rows: each gets a program of its own
 
 Specs = dict[Placeholder, Spec]  # of a feed
+
+
+@dataclass
+class Family:
+    """What is known of feeds that differ in their rows alone.
+
+    Attributes
+    ----------
+    first : int
+        The rows that came first.
+    limit : float
+        With as many rows, or more, there is no program for any number of them.
+    """
+
+    first: int
+    limit: float = math.inf
 
 
 class Programs:
@@ -43,7 +60,7 @@ class Programs:
     def __init__(self, guards: list[Guard]) -> None:
         self.kept: OrderedDict[Any, Specialization] = OrderedDict()
         self._guards = guards
-        self._first_rows: OrderedDict[Any, int] = OrderedDict()
+        self._families: OrderedDict[Any, Family] = OrderedDict()
         self._lock = threading.Lock()
 
     def take(
@@ -87,6 +104,7 @@ class Programs:
             made = Specialization(program, self._guards)
             with self._lock:
                 self.kept[key] = made
+                self.kept.move_to_end(key)
                 while len(self.kept) > SPECIALIZATIONS:
                     self.kept.popitem(last=False)
             return made
@@ -111,17 +129,24 @@ class Programs:
         ask: Callable[[Specs], Request],
     ) -> Program | None:
         """Return a program for any number of rows, if these are not the first and there is one."""
-        first = self._first_rows.setdefault(family, rows)
-        while len(self._first_rows) > FAMILIES:
-            self._first_rows.popitem(last=False)
-        if first in (rows, NEVER):
+        known = self._families.setdefault(family, Family(rows))
+        while len(self._families) > FAMILIES:
+            self._families.popitem(last=False)
+        if rows == known.first:
             return None
-        most = room_for(max(rows, first))
+        most = room_for(rows)
+        if most >= known.limit:
+            most = rows | 1  # an odd number, too
+            if most >= known.limit:
+                return None
         many, few = (ask(with_rows(specs, n)) for n in (most, FEWEST))
-        program = lower_for_any_rows(many, few, most)
-        if program is None:
-            self._first_rows[family] = NEVER  # there may be one for fewer rows, which stays
-        return program
+        try:
+            program = lower_for_any_rows(many, few, most)
+            known.limit = 0 if program is None else known.limit
+            return program
+        except TooManyRowsError:
+            known.limit = most
+            return None
 
     def all(self) -> list[Program]:
         """Return those at hand, in the order of their last use."""
