@@ -28,7 +28,7 @@ static const void *keep(unsigned char **at, const void *from, int64_t bytes) {
 /* Finds how much each of the scaled numbers is for a row. */
 static void scale(pf_program *program) {
     const pf_program_spec *spec = &program->spec;
-    const void *tables[] = {spec->values, spec->instructions, spec->dims, spec->attributes};
+    const void *tables[] = {spec->instructions, spec->dims, spec->attributes};
     for (int64_t i = 0; i < spec->scaled_count; i++) {
         const unsigned char *at = (const unsigned char *)tables[spec->scaled[i].table];
         at += spec->scaled[i].at;
@@ -206,7 +206,6 @@ static int own_tables(pf_context *context) {
     context->tables = malloc((size_t)program->memory_bytes + 1);
     if (!context->tables) return 0;
     memcpy(context->tables, program->memory, (size_t)program->memory_bytes);
-    spec->values = own(context, spec->values);
     spec->instructions = own(context, spec->instructions);
     spec->dims = own(context, spec->dims);
     spec->attributes = own(context, spec->attributes);

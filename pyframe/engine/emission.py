@@ -384,7 +384,7 @@ def _value_table(
 ) -> tuple[list[int], Array]:
     """Return the extents of all values, each shape once, and the values as C has them.
 
-    Of what grows, the places of extents and bytes are added to `scaled`.
+    The places of extents that grow are added to `scaled`.
     """
     dims: list[int] = []
     dims_at: dict[tuple[int | None, tuple[int, ...]], int] = {}
@@ -397,9 +397,6 @@ def _value_table(
             if axis is not None:
                 scaled.append((lib.PF_DIMS, (len(dims) + axis) * DIM_BYTES))
             dims.extend(shape)
-        if axis is not None:
-            place = i * VALUE_DTYPE.itemsize + _offset_of(VALUE_DTYPE, "bytes")
-            scaled.append((lib.PF_VALUES, place))
         extents = dims_at[axis, shape]
         row = values.offsets[i], values.bytes[i], extents, values.bases[i], len(shape)
         table.append((*row, TYPE_CODES[spec.dtype.kind], 8 * spec.dtype.itemsize, 0, 0))
