@@ -17,6 +17,7 @@ struct pf_program {
     pf_program_spec spec;  /* its pointers lead into `memory` */
     int64_t scratch_bytes; /* the largest that an instruction asks for */
     int64_t tile_bytes;    /* and that a tile does, with any number of threads */
+    int64_t work;          /* of all instructions */
     unsigned char *memory;
     int64_t memory_bytes;
     pf_share *shares; /* one for each of `spec.scaled` */

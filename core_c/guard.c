@@ -65,14 +65,18 @@ static void wait_a_little(int *turns) {
 /* Whether this thread is the writer: then it may also read, or take the write lock again. */
 static int is_writer(pf_guard *guard) { return atomic_load(&guard->writer) == this_thread(); }
 
+int pf_guard_try_read(pf_guard *guard) {
+    atomic_fetch_add(&guard->readers, 1);
+    if (!atomic_load(&guard->writer) || is_writer(guard)) return 1;
+    atomic_fetch_sub(&guard->readers, 1);
+    return 0;
+}
+
 void pf_guard_lock_read(pf_guard *guard) {
     int turns = 0;
-    for (;;) {
+    do
         while (atomic_load(&guard->writer) && !is_writer(guard)) wait_a_little(&turns);
-        atomic_fetch_add(&guard->readers, 1);
-        if (!atomic_load(&guard->writer) || is_writer(guard)) return;
-        atomic_fetch_sub(&guard->readers, 1); /* a writer came in between: it goes first */
-    }
+    while (!pf_guard_try_read(guard)); /* a writer came in between: it goes first */
 }
 void pf_guard_unlock_read(pf_guard *guard) { atomic_fetch_sub(&guard->readers, 1); }
 

@@ -132,28 +132,16 @@ static inline real pf_fold(real lane[PF_LANES]) {
 /* sum_i x[i] and sum_i a[i] b[i]: of at most PF_BLOCK terms, and of more. */
 real PF_NAME(sum_block)(const real *restrict x, int64_t n);
 real PF_NAME(dot_block)(const real *restrict a, const real *restrict b, int64_t n);
+/* dot_block(a, b, n), and sum_block(b, n) in *sum, in one pass: neither sum waits for the additions
+ * of the other. n is at least PF_LANES. */
+real PF_NAME(dot_and_sum_block)(const real *restrict a, const real *restrict b, int64_t n,
+                                real *sum);
 real PF_NAME(long_sum)(const real *restrict x, int64_t n);
 real PF_NAME(long_dot)(const real *restrict a, const real *restrict b, int64_t n);
 
 /* sum_i x[i] */
 static inline real pf_sum(const real *restrict x, int64_t n) {
     return n <= PF_BLOCK ? PF_NAME(sum_block)(x, n) : PF_NAME(long_sum)(x, n);
-}
-
-/* pf_dot(a, b, n), and pf_sum(b, n) in *sum, in one pass: neither sum waits for the
- * additions of the other. n is at least PF_LANES. */
-static inline real pf_dot_and_sum_block(const real *restrict a, const real *restrict b, int64_t n,
-                                        real *sum) {
-    real dots[PF_LANES] = {0}, sums[PF_LANES] = {0};
-    int64_t i = 0;
-    for (; i + PF_LANES <= n; i += PF_LANES) {
-        PF_EACH_LANE for (int j = 0; j < PF_LANES; j++) dots[j] += a[i + j] * b[i + j];
-        PF_EACH_LANE for (int j = 0; j < PF_LANES; j++) sums[j] += b[i + j];
-    }
-    for (int64_t j = 0; j < n % PF_LANES; j++) dots[j] += a[i + j] * b[i + j];
-    for (int64_t j = 0; j < n % PF_LANES; j++) sums[j] += b[i + j];
-    *sum = pf_fold(sums);
-    return pf_fold(dots);
 }
 
 /* sum_i a[i] b[i] */

@@ -91,7 +91,7 @@ int PF_NAME(linear_grad)(const pf_call *call) {
             PF_NAME(activate_all)((int)attributes->activation, (real)attributes->slope, 1, n, dx, n,
                                   saved, n);
         if (dweight && dbias && n >= PF_LANES && n <= PF_BLOCK) {
-            dweight[0] = pf_dot_and_sum_block(x, dy, n, dbias);
+            dweight[0] = PF_NAME(dot_and_sum_block)(x, dy, n, dbias);
             return PF_OK;
         }
         if (dweight) dweight[0] = pf_dot(x, dy, n);

@@ -60,51 +60,47 @@ PF_ONCE static void weigh(weighted_rows *b) {
     if (!(sum > R(0x1p-16) && sum < R(0x1p16))) PF_RARE(scale_weights)(b, sum);
 }
 
-static weighted_rows weighted_rows_of(const pf_call *call, const pf_operand *shape, int weight) {
-    weighted_rows b;
-    b.count = pf_count(shape);
-    b.rows = shape->ndim > 0 ? shape->dims[0] : 1;
-    b.row = b.rows > 0 ? b.count / b.rows : 0;
-    b.reduction = ((const loss_attributes *)call->attributes)->reduction;
-    b.weight = pf_in(call, weight);
+static void find_rows(const pf_call *call, const pf_operand *shape, int weight, weighted_rows *b) {
+    b->count = pf_count(shape);
+    b->rows = shape->ndim > 0 ? shape->dims[0] : 1;
+    b->row = shape->ndim > 1 ? b->rows > 0 ? b->count / b->rows : 0 : 1;
+    b->reduction = ((const loss_attributes *)call->attributes)->reduction;
+    b->weight = pf_in(call, weight);
     /* With a weight for each element, every one is a row. */
-    if (b.weight && shape->ndim > 1 && call->inputs[weight]->ndim == shape->ndim)
-        b.rows = b.count, b.row = 1;
-    b.unit = R(1.0), b.total = (real)all_elements(call);
-    if (b.weight && b.reduction == MEAN) weigh(&b);
-    return b;
+    if (b->weight && shape->ndim > 1 && call->inputs[weight]->ndim == shape->ndim)
+        b->rows = b->count, b->row = 1;
+    b->unit = R(1.0), b->total = (real)all_elements(call);
+    if (b->weight && b->reduction == MEAN) weigh(b);
 }
 
-static inline real weight_of(weighted_rows b, int64_t r) {
-    return b.weight ? b.weight[r] * b.unit : R(1.0);
+static inline real weight_of(const weighted_rows *b, int64_t r) {
+    return b->weight ? b->weight[r] * b->unit : R(1.0);
 }
 
 /* out_ij = w_i dl_ij out_ij; w is 1 without weights, and dl is 1 if it is NULL. */
-PF_ONCE static void weigh_rows(weighted_rows b, const real *restrict dl, real *restrict out) {
-    if (!b.weight && !dl) return;
-    for (int64_t r = 0; r < b.rows; r++) {
+PF_ONCE static void weigh_rows(const weighted_rows *b, const real *restrict dl,
+                               real *restrict out) {
+    if (!b->weight && !dl) return;
+    for (int64_t r = 0; r < b->rows; r++) {
         const real weight = weight_of(b, r);
         if (dl)
-            for (int64_t i = r * b.row; i < (r + 1) * b.row; i++) out[i] *= weight * dl[i];
+            for (int64_t i = r * b->row; i < (r + 1) * b->row; i++) out[i] *= weight * dl[i];
         else
-            for (int64_t i = r * b.row; i < (r + 1) * b.row; i++) out[i] *= weight;
+            for (int64_t i = r * b->row; i < (r + 1) * b->row; i++) out[i] *= weight;
     }
 }
 
 /* A sum over the batch, reduced as `reduction` says. Given the gradient of the result as `total`,
  * it is the gradient of each element of weight 1. */
-static real reduced(weighted_rows b, real total) {
-    if (b.reduction == SUM) return total;
-    return b.count > 0 && b.total == 0 ? total * 0 : total / b.total; /* NaN stays NaN */
+static real reduced(const weighted_rows *b, real total) {
+    if (b->reduction == SUM) return total;
+    return b->count > 0 && b->total == 0 ? total * 0 : total / b->total; /* NaN stays NaN */
 }
 
 /* A loss of one element, or a derivative of it. */
 typedef real element_function(real y, real y_hat, real delta);
 
-/* The loops over the elements of a loss or derivative f, delta being p: f_loop gives q f(y, y_hat),
- * f_sum the sum of at most PF_BLOCK elements, added as they come. */
-typedef real sum_function(const real *restrict y, const real *restrict y_hat, int64_t n,
-                          real delta);
+/* The loop over the elements of a loss or derivative f, delta being p: q f(y, y_hat). */
 #define PF_EACH_OF(f)                                                                           \
     static void f##_loop(int64_t n, const real *as, const real *bs, real *ys, real *zs, real p, \
                          real q) {                                                              \
@@ -113,30 +109,14 @@ typedef real sum_function(const real *restrict y, const real *restrict y_hat, in
         for (int64_t i = 0; i < n; i++) ys[i] = q * f(as[i], bs[i], p);                         \
     }
 #define PF_LONG_EACH_OF(f) PF_LOOP(f, ys[i] = q * f(as[i], bs[i], p))
-#define PF_SUM_OF(f)                                                                   \
-    static real f##_sum(const real *restrict y, const real *restrict y_hat, int64_t n, \
-                        real delta) {                                                  \
-        real lane[PF_LANES] = {0}, rest[PF_LANES];                                     \
-        int64_t i = 0;                                                                 \
-        for (; i + PF_LANES <= n; i += PF_LANES)                                       \
-            PF_EACH_LANE for (int j = 0; j < PF_LANES; j++) lane[j] +=                 \
-                f(y[i + j], y_hat[i + j], delta);                                      \
-        f##_loop(n - i, y + i, y_hat + i, rest, NULL, delta, 1);                       \
-        for (int64_t j = 0; j < n % PF_LANES; j++) lane[j] += rest[j];                 \
-        return pf_fold(lane);                                                          \
-    }
 
 /* sum_i w_i f(y_i, y_hat_i), block by block and in a fixed order; without weights w is 1. If `out`
  * is given, the terms are stored there instead of being added up. */
-static inline real sum_elements(sum_function *sum, pf_loop *each, const real *y, const real *y_hat,
-                                const real *w, real unit, int64_t n, real delta, real *out) {
+static inline real sum_elements(pf_loop *each, const real *y, const real *y_hat, const real *w,
+                                real unit, int64_t n, real delta, real *out) {
     real block[PF_BLOCK], total = 0;
     for (int64_t start = 0; start < n; start += PF_BLOCK, y += PF_BLOCK, y_hat += PF_BLOCK) {
         const int64_t size = n - start < PF_BLOCK ? n - start : PF_BLOCK;
-        if (!w && !out) {
-            total += sum(y, y_hat, size, delta);
-            continue;
-        }
         real *restrict l = out ? out + start : block;
         each(size, y, y_hat, l, NULL, delta, 1);
         if (w)
@@ -147,24 +127,25 @@ static inline real sum_elements(sum_function *sum, pf_loop *each, const real *y,
 }
 
 /* The finite mean of losses when their sum overflows, or single losses do: f gives LITTLE l. */
-real PF_RARE(great_mean)(weighted_rows b, element_function *f, const real *y, const real *y_hat,
-                         real delta);
+real PF_RARE(great_mean)(const weighted_rows *b, element_function *f, const real *y,
+                         const real *y_hat, real delta);
 #if PF_DEFINES_RARE
-real PF_RARE(great_mean)(weighted_rows b, element_function *f, const real *y, const real *y_hat,
-                         real delta) {
+real PF_RARE(great_mean)(const weighted_rows *b, element_function *f, const real *y,
+                         const real *y_hat, real delta) {
     double total = 0;
-    for (int64_t r = 0; r < b.rows; r++)
-        for (int64_t i = r * b.row; i < (r + 1) * b.row; i++)
+    for (int64_t r = 0; r < b->rows; r++)
+        for (int64_t i = r * b->row; i < (r + 1) * b->row; i++)
             total += (double)(weight_of(b, r) * f(y[i], y_hat[i], delta));
-    return (real)(total / (double)b.total) / LITTLE;
+    return (real)(total / (double)b->total) / LITTLE;
 }
 #endif
 
 /* y, y_hat, [weight] -> loss; y_hat is input number `second`. One function for all losses,
  * with the loops of each; rare(...) is LITTLE times the loss of an element. */
-PF_ONCE static int loss(const pf_call *call, int second, sum_function *sum, pf_loop *each,
-                        element_function *rare, real delta) {
-    const weighted_rows b = weighted_rows_of(call, call->inputs[second], second + 1);
+PF_ONCE static int loss(const pf_call *call, int second, pf_loop *each, element_function *rare,
+                        real delta) {
+    weighted_rows b;
+    find_rows(call, call->inputs[second], second + 1, &b);
     const real *y = pf_in(call, 0), *y_hat = pf_in(call, second);
     real *out = pf_out(call, 0);
     /* All as one row, unless each row has a weight of its own and several elements. */
@@ -172,52 +153,50 @@ PF_ONCE static int loss(const pf_call *call, int second, sum_function *sum, pf_l
     const int64_t rows = as_one ? 1 : b.rows, n = as_one ? b.count : b.row;
     real total = 0, lane[PF_LANES] = {0};
     for (int64_t r = 0; r < rows; r++) {
-        const real l = sum_elements(sum, each, y + r * n, y_hat + r * n, as_one ? b.weight : NULL,
+        const real l = sum_elements(each, y + r * n, y_hat + r * n, as_one ? b.weight : NULL,
                                     b.unit, n, delta, b.reduction == NONE ? out + r * n : NULL);
         if (as_one)
             total = l;
         else
-            lane[r % PF_LANES] += weight_of(b, r) * l;
+            lane[r % PF_LANES] += weight_of(&b, r) * l;
     }
     if (b.reduction == NONE) {
-        if (!as_one) weigh_rows(b, NULL, out);
+        if (!as_one) weigh_rows(&b, NULL, out);
         return PF_OK;
     }
     if (!as_one) total = pf_fold(lane);
-    out[0] = reduced(b, total);
+    out[0] = reduced(&b, total);
     if (b.reduction == MEAN && !(r_fabs(out[0]) < INFINITY))
-        out[0] = PF_RARE(great_mean)(b, rare, y, y_hat, delta);
+        out[0] = PF_RARE(great_mean)(&b, rare, y, y_hat, delta);
     return PF_OK;
 }
 
 /* dl, y, y_hat, [weight] -> dy, dy_hat, from the derivatives with respect to y_hat and y; without
  * the second it is minus the first. */
 static int loss_grad(const pf_call *call, pf_loop *by_y_hat, pf_loop *by_y, real delta) {
-    const weighted_rows b = weighted_rows_of(call, call->inputs[2], 3);
+    weighted_rows b;
+    find_rows(call, call->inputs[2], 3, &b);
     const real *dl = pf_in(call, 0), *y = pf_in(call, 1), *y_hat = pf_in(call, 2);
     real *dy = pf_out(call, 0), *dy_hat = pf_out(call, 1);
-    const real scale = b.reduction == NONE ? R(1.0) : reduced(b, dl[0]);
+    const real scale = b.reduction == NONE ? R(1.0) : reduced(&b, dl[0]);
     if (b.reduction != NONE) dl = NULL;
     if (dy_hat) {
         by_y_hat(b.count, y, y_hat, dy_hat, NULL, delta, scale);
-        weigh_rows(b, dl, dy_hat);
+        weigh_rows(&b, dl, dy_hat);
     }
     if (dy) {
         if (by_y)
             by_y(b.count, y, y_hat, dy, NULL, delta, scale);
         else
             by_y_hat(b.count, y, y_hat, dy, NULL, delta, -scale);
-        weigh_rows(b, dl, dy);
+        weigh_rows(&b, dl, dy);
     }
     return PF_OK;
 }
 
 /* The kernel of a loss. */
-#define PF_LOSS(name, f, delta)                                     \
-    PF_SUM_OF(f)                                                    \
-    int PF_NAME(name)(const pf_call *call) {                        \
-        return loss(call, 1, f##_sum, f##_loop, PF_RARE(f), delta); \
-    }
+#define PF_LOSS(name, f, delta) \
+    int PF_NAME(name)(const pf_call *call) { return loss(call, 1, f##_loop, PF_RARE(f), delta); }
 
 /* ---- L1: l = |y_hat - y| ---- */
 
@@ -351,18 +330,18 @@ real PF_RARE(given)(real y, real l, real delta) { return given(y, l, delta) * LI
 #endif
 
 PF_EACH_OF(given)
-PF_SUM_OF(given)
 int PF_NAME(reduce_loss)(const pf_call *call) {
-    return loss(call, 0, given_sum, given_loop, PF_RARE(given), 0);
+    return loss(call, 0, given_loop, PF_RARE(given), 0);
 }
 
 int PF_NAME(reduce_loss_grad)(const pf_call *call) {
-    const weighted_rows b = weighted_rows_of(call, call->inputs[1], 2);
+    weighted_rows b;
+    find_rows(call, call->inputs[1], 2, &b);
     const real *dl = pf_in(call, 0);
-    const real scale = b.reduction == NONE ? R(1.0) : reduced(b, dl[0]);
+    const real scale = b.reduction == NONE ? R(1.0) : reduced(&b, dl[0]);
     real *restrict out = pf_out(call, 0);
     for (int64_t i = 0; i < b.count; i++) out[i] = scale;
-    weigh_rows(b, b.reduction == NONE ? dl : NULL, out);
+    weigh_rows(&b, b.reduction == NONE ? dl : NULL, out);
     return PF_OK;
 }
 
@@ -393,20 +372,20 @@ PF_ONCE static int check_labels(const pf_call *call, int operand, int64_t classe
 }
 
 /* The finite mean of cross-entropies when their sum overflows, or single ones do. */
-real PF_RARE(great_cross_entropy)(weighted_rows b, const int64_t *labels, const real *x,
+real PF_RARE(great_cross_entropy)(const weighted_rows *b, const int64_t *labels, const real *x,
                                   int64_t classes, ignored_label ignored);
 #if PF_DEFINES_RARE
-real PF_RARE(great_cross_entropy)(weighted_rows b, const int64_t *labels, const real *x,
+real PF_RARE(great_cross_entropy)(const weighted_rows *b, const int64_t *labels, const real *x,
                                   int64_t classes, ignored_label ignored) {
     double total = 0;
     real top, log_sum;
-    for (int64_t i = 0; i < b.count; i++, x += classes) {
+    for (int64_t i = 0; i < b->count; i++, x += classes) {
         if (is_ignored(ignored, labels[i])) continue;
         pf_log_sum_rows(x, 1, classes, &top, &log_sum);
         const real l = (top * LITTLE - x[labels[i]] * LITTLE) + log_sum * LITTLE;
-        total += (double)(weight_of(b, i / b.row) * l);
+        total += (double)(weight_of(b, i / b->row) * l);
     }
-    return (real)(total / (double)b.total) / LITTLE;
+    return (real)(total / (double)b->total) / LITTLE;
 }
 #endif
 
@@ -415,7 +394,8 @@ int PF_NAME(cross_entropy)(const pf_call *call) {
     const ignored_label ignored = ((const cross_entropy_attributes *)call->attributes)->ignored;
     const int status = check_labels(call, 0, classes, ignored);
     if (status != PF_OK) return status;
-    const weighted_rows b = weighted_rows_of(call, call->inputs[0], 2);
+    weighted_rows b;
+    find_rows(call, call->inputs[0], 2, &b);
     const int64_t *labels = pf_in_int(call, 0);
     const real *restrict x = pf_in(call, 1);
     real *restrict out = pf_out(call, 0);
@@ -428,7 +408,7 @@ int PF_NAME(cross_entropy)(const pf_call *call) {
             const int64_t i = start + r;
             const real l =
                 is_ignored(ignored, labels[i]) ? R(0.0) : (top[r] - x[labels[i]]) + log_sum[r];
-            const real weighted = weight_of(b, i / b.row) * l;
+            const real weighted = weight_of(&b, i / b.row) * l;
             if (b.reduction == NONE)
                 out[i] = weighted;
             else
@@ -436,9 +416,9 @@ int PF_NAME(cross_entropy)(const pf_call *call) {
         }
     }
     if (b.reduction == NONE) return PF_OK;
-    out[0] = reduced(b, pf_fold(lane));
+    out[0] = reduced(&b, pf_fold(lane));
     if (b.reduction == MEAN && !(r_fabs(out[0]) < INFINITY))
-        out[0] = PF_RARE(great_cross_entropy)(b, labels, pf_in(call, 1), classes, ignored);
+        out[0] = PF_RARE(great_cross_entropy)(&b, labels, pf_in(call, 1), classes, ignored);
     return PF_OK;
 }
 
@@ -448,11 +428,12 @@ int PF_NAME(cross_entropy_grad)(const pf_call *call) {
     const ignored_label ignored = ((const cross_entropy_attributes *)call->attributes)->ignored;
     const int status = check_labels(call, 1, classes, ignored);
     if (status != PF_OK) return status;
-    const weighted_rows b = weighted_rows_of(call, call->inputs[1], 3);
+    weighted_rows b;
+    find_rows(call, call->inputs[1], 3, &b);
     const int64_t *labels = pf_in_int(call, 1);
     const real *restrict dl = pf_in(call, 0), *restrict x = pf_in(call, 2);
     real *restrict dx = pf_out(call, 0);
-    const real scale = b.reduction == NONE ? R(1.0) : reduced(b, dl[0]);
+    const real scale = b.reduction == NONE ? R(1.0) : reduced(&b, dl[0]);
     real top[PF_BLOCK_ROWS];
     const int64_t block = pf_block_rows(b.count, classes);
     for (int64_t start = 0; start < b.count; start += block) {
@@ -463,7 +444,7 @@ int PF_NAME(cross_entropy_grad)(const pf_call *call) {
                 for (int64_t c = 0; c < classes; c++) dx[c] = 0;
                 continue;
             }
-            real w = scale * weight_of(b, i / b.row);
+            real w = scale * weight_of(&b, i / b.row);
             if (b.reduction == NONE) w *= dl[i];
             /* At the label p - 1 is minus the sum of the others: with p near 1 the difference would
              * cancel. */

@@ -11,7 +11,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ALIGNMENT = 64 };
+enum {
+    ALIGNMENT = 64,
+    BRIEF_WORK = 1 << 16 /* bytes that kernels touch in some microseconds */
+};
 
 /* ---- program ---- */
 
@@ -71,9 +74,11 @@ pf_program *pf_program_new(const pf_program_spec *spec) {
     program->spec.slots = keep(&at, spec->slots, slots);
     program->spec.attributes = keep(&at, spec->attributes, spec->attribute_bytes);
     program->spec.records = keep(&at, spec->records, records);
-    for (int64_t i = 0; i < spec->instruction_count; i++)
+    for (int64_t i = 0; i < spec->instruction_count; i++) {
+        program->work += spec->instructions[i].work;
         if (spec->instructions[i].scratch_bytes > program->scratch_bytes)
             program->scratch_bytes = spec->instructions[i].scratch_bytes;
+    }
     program->tile_bytes = pf_program_tile_bytes(program, PF_MAX_THREADS);
     scale(program);
     return program;
@@ -503,10 +508,26 @@ static int is_aligned(const pf_context *context, int64_t base, const void *data)
     return (uintptr_t)data % (value->type_bits / 8) == 0;
 }
 
-int pf_context_launch(pf_context *context, void *const *feeds, int training, uint64_t seed,
+/* Takes the locks of a run that needs them for some microseconds only, if nobody writes. */
+static int lock_briefly(pf_context *context) {
+    const pf_program_spec *spec = &context->spec;
+    int64_t work = context->program->work;
+    if (spec->rows) work = work / spec->rows * context->rows;
+    if (work > BRIEF_WORK || spec->update_at >= 0) return 0;
+    for (int64_t g = 0; g < context->guard_count; g++)
+        if (!pf_guard_try_read(context->guards[g])) {
+            while (g-- > 0) pf_guard_unlock_read(context->guards[g]);
+            return 0;
+        }
+    return context->reading = 1;
+}
+
+int pf_context_launch(pf_context *context, void *const *feeds, int kind, uint64_t seed,
                       int64_t *step_count, double learning_rate, double seconds) {
     const int64_t feed_count = context->spec.feed_count;
+    const int training = kind & PF_TRAINING;
     pf_context_reset(context);
+    if (kind & PF_BRIEFLY && !lock_briefly(context)) return PF_LATER;
     for (int64_t f = 0; f < feed_count; f++) pf_context_bind(context, f + 1, feeds[f]);
     for (int64_t f = 0; f < feed_count; f++)
         if (!is_aligned(context, f + 1, feeds[f])) return PF_UNALIGNED;

@@ -1,15 +1,6 @@
 /* Sums of rows and of products of rows, in the order that kernel.h describes; once for all kernels,
  * for which a call costs no more than the folding of a row of some sixteen numbers. */
-#include "kernel.h"
-
-/* Goes before a loop of a few steps, whose counting would take longer than the steps. */
-#if PF_SMALL
-#define PF_FEW_STEPS
-#elif defined(__clang__)
-#define PF_FEW_STEPS _Pragma("clang loop unroll_count(8)")
-#else
-#define PF_FEW_STEPS _Pragma("GCC unroll 8")
-#endif
+#include "vector.h"
 
 /* A binary tree of sums: for each bit k set in count, partial[] holds the sum of 2^k blocks.
  */
@@ -30,18 +21,48 @@ static inline real pf_tree_total(const pf_tree *tree) {
     return total;
 }
 
+/* So many vectors of sums wait for no one's addition but their own. */
+enum { WAYS = PF_VECTOR_BYTES == 16 ? 4 : 2 };
+
+PF_ONCE static real fold_lanes(vec sum) {
+    real lane[LANES];
+    store(lane, sum);
+    PF_EACH_LANE for (int width = LANES / 2; width > 0; width /= 2) for (int j = 0; j < width; j++)
+        lane[j] += lane[j + width];
+    return lane[0];
+}
+
+static inline real total_of(vec sum[WAYS]) {
+    PF_UNROLL for (int ways = WAYS / 2; ways > 0; ways /= 2)
+        PF_UNROLL for (int w = 0; w < ways; w++) sum[w] += sum[w + ways];
+    return fold_lanes(sum[0]);
+}
+
+/* Does something for all vectors of n numbers, the last of which may be a part of one: that at
+ * number `at` goes to the sums of way w. */
+#define PF_EACH_VECTOR(...)                                               \
+    int64_t first = 0;                                                    \
+    for (; first + WAYS * LANES <= n; first += WAYS * LANES)              \
+        PF_UNROLL for (int w = 0; w < WAYS; w++) {                        \
+            const int64_t at = first + w * LANES;                         \
+            const part lanes = first_lanes(LANES);                        \
+            __VA_ARGS__;                                                  \
+        }                                                                 \
+    PF_UNROLL for (int w = 0; w < WAYS; w++) if (first + w * LANES < n) { \
+        const int64_t at = first + w * LANES;                             \
+        const part lanes = first_lanes(n - at);                           \
+        __VA_ARGS__;                                                      \
+    }
+
 real PF_NAME(sum_block)(const real *restrict x, int64_t n) {
     if (n < PF_LANES) { /* a few numbers are not worth the folding */
         real total = 0;
-        PF_FEW_STEPS for (int64_t i = 0; i < n; i++) total += x[i];
+        for (int64_t i = 0; i < n; i++) total += x[i];
         return total;
     }
-    real lane[PF_LANES] = {0};
-    int64_t i = 0;
-    for (; i + PF_LANES <= n; i += PF_LANES)
-        PF_EACH_LANE for (int j = 0; j < PF_LANES; j++) lane[j] += x[i + j];
-    PF_FEW_STEPS for (int64_t j = 0; j < n % PF_LANES; j++) lane[j] += x[i + j];
-    return pf_fold(lane);
+    vec sum[WAYS] = {{0}};
+    PF_EACH_VECTOR(sum[w] += load_part(x + at, lanes))
+    return total_of(sum);
 }
 
 real PF_NAME(long_sum)(const real *restrict x, int64_t n) {
@@ -55,15 +76,21 @@ real PF_NAME(long_sum)(const real *restrict x, int64_t n) {
 real PF_NAME(dot_block)(const real *restrict a, const real *restrict b, int64_t n) {
     if (n < PF_LANES) {
         real total = 0;
-        PF_FEW_STEPS for (int64_t i = 0; i < n; i++) total += a[i] * b[i];
+        for (int64_t i = 0; i < n; i++) total += a[i] * b[i];
         return total;
     }
-    real lane[PF_LANES] = {0};
-    int64_t i = 0;
-    for (; i + PF_LANES <= n; i += PF_LANES)
-        PF_EACH_LANE for (int j = 0; j < PF_LANES; j++) lane[j] += a[i + j] * b[i + j];
-    PF_FEW_STEPS for (int64_t j = 0; j < n % PF_LANES; j++) lane[j] += a[i + j] * b[i + j];
-    return pf_fold(lane);
+    vec dot[WAYS] = {{0}};
+    PF_EACH_VECTOR(dot[w] += load_part(a + at, lanes) * load_part(b + at, lanes))
+    return total_of(dot);
+}
+
+real PF_NAME(dot_and_sum_block)(const real *restrict a, const real *restrict b, int64_t n,
+                                real *sum) {
+    vec dot[WAYS] = {{0}}, terms[WAYS] = {{0}};
+    PF_EACH_VECTOR(const vec y = load_part(b + at, lanes); dot[w] += load_part(a + at, lanes) * y;
+                   terms[w] += y)
+    *sum = total_of(terms);
+    return total_of(dot);
 }
 
 real PF_NAME(long_dot)(const real *restrict a, const real *restrict b, int64_t n) {

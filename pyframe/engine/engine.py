@@ -88,6 +88,8 @@ class Engine:
         That of the last run; see `latest`.
     step_launcher : Launcher, optional
         What the last feed of a step looked like; None as soon as something has changed.
+    run_launcher : Launcher, optional
+        What the last feed of a run for all outputs looked like.
     """
 
     def __init__(
@@ -134,6 +136,7 @@ class Engine:
         # In a list: every step sets it, and setting an attribute takes five times as long.
         self.last: list[Context | None] = [None]
         self.step_launcher: Launcher | None = None
+        self.run_launcher: Launcher | None = None
         self._watch_changes()
 
     # ---- copies ----
@@ -431,7 +434,7 @@ class Engine:
 
     def _return(self, specialization: Specialization, context: Context) -> None:
         self.last[0] = context
-        specialization.idle.append(context)
+        specialization.give_back(context)
 
     def claim(self) -> AbstractContextManager[Any]:
         """Claim the parameters for training; see `Plan.claim`."""

@@ -336,7 +336,7 @@ def launcher_of(
         cost=(cost, bits),
         rows=program.growth.rows,
         grows=bool(program.output_ids) and program.output_ids[0] in program.growth.values,
-        single=single,
+        output_bytes=None if training or not single else program.bytes[program.output_ids[0]],
         seconds=SECONDS_PER_LOOK,
         carry_on=carry_on,
         collect=collect,

@@ -391,6 +391,8 @@ class Plan(Strict):
                 return launcher.run(feeds if form is None else feed, self.seed, out, True)
         if outputs is None or isinstance(outputs, Value):  # a list could be another one next time
             self._run_launcher = outputs, training, launcher
+            if outputs is None and not training:
+                engine.run_launcher = launcher
         return launcher.run(feeds if form is None else feed, self.seed, out, True)
 
     def loss_and_gradients(

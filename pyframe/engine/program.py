@@ -19,6 +19,7 @@ from pyframe.graph.parameter import Parameter
 from pyframe.graph.spec import Array, Spec, known_shape
 from pyframe.native.core import ffi, lib
 from pyframe.native.guards import Guard
+from pyframe.native.launcher import Running
 
 ARENA = 0
 NOWHERE = -1
@@ -203,26 +204,37 @@ class Specialization:
 
     def __init__(self, program: Program, guards: list[Guard]) -> None:
         self.program, self.guards = program, guards
-        # Popping the last one is atomic, so no lock is needed: a context that is not in here
-        # belongs to whoever took it.
+        # Popping one is atomic, and so is taking it, so no lock is needed. A Launcher takes one and
+        # leaves it in here; what is neither in here nor free belongs to whoever took it.
         self.idle: list[Context] = []
 
     def borrow(self) -> Context:
-        """Return a context, idle or new; the caller appends it to `idle` after use."""
-        try:
-            return self.idle.pop()
-        except IndexError as error:
-            raise_if_signalled(error)
-            return Context(self.program, self.guards, self)
+        """Return a context, idle or new; the caller gives it back after use."""
+        for _ in range(len(self.idle)):
+            try:
+                context = self.idle.pop()
+            except IndexError as error:
+                raise_if_signalled(error)
+                break
+            if context.take():
+                return context
+            self.idle.insert(0, context)  # a launcher runs it
+        return Context(self.program, self.guards, self)
+
+    def give_back(self, context: Context) -> None:
+        """Lay a borrowed context aside for the next one."""
+        context.taken = False
+        self.idle.append(context)
 
 
-class Context:
+class Context(Running):  # type: ignore[misc]
     """One execution of a program: its arena, its calls, its position."""
 
     def __init__(
         self, program: Program, guards: Sequence[Guard], home: Specialization | None = None
     ) -> None:
         self.program = program
+        self.taken = True
         # Where it is kept when nobody uses it. The home refers to the context, but not the reverse:
         # so the memory of both is freed as soon as the plan drops them.
         self._home = None if home is None else ref(home)
@@ -235,7 +247,7 @@ class Context:
                 "system does not give; use a smaller batch"
             )
         self.pointer = ffi.gc(pointer, lib.pf_context_free)
-        self.address = int(ffi.cast("uintptr_t", pointer))  # the same, for a Launcher
+        self.address = int(ffi.cast("uintptr_t", pointer))  # the same, which a Launcher reads
         for base, address in program.fixed_bases:
             lib.pf_context_bind(self.pointer, base, ffi.cast("void *", address))
         self.python: dict[Node, Any] = {}  # what nodes written in Python keep for backward
@@ -262,16 +274,13 @@ class Context:
         if home is None:  # it never had one, or the plan has dropped it: nobody else can run it now
             yield True
             return
-        try:
-            home.idle.remove(self)
-        except ValueError as error:
-            raise_if_signalled(error)
+        if not self.take():
             yield False
             return
         try:
             yield True
         finally:
-            home.idle.append(self)
+            self.taken = False
 
     def bind(self, feeds: dict[Placeholder, Array]) -> None:
         """Point the program's feeds to arrays, which stay alive with the context."""

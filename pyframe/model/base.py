@@ -48,6 +48,7 @@ from pyframe.model.prediction import joined, predicted
 from pyframe.model.summary import Summary, summarized
 from pyframe.native.building import building
 from pyframe.native.guards import hold_all
+from pyframe.native.launcher import Launcher, launching
 from pyframe.outcomes import Outcome
 from pyframe.spelling import answering
 from pyframe.strict import FixedList, Strict
@@ -110,6 +111,7 @@ class Model(LayerLike, Strict):
     def _reset(self) -> None:
         self._nested: Nested | None = None
         self._plan: Plan | None = None
+        self._launcher: Launcher | None = None  # of the plan
         self._graph: Graph | None = None
         self._inputs: list[Placeholder] = []
         self._only_input: Placeholder | None = None  # if there is just one
@@ -341,7 +343,7 @@ class Model(LayerLike, Strict):
     def __getstate__(self) -> dict[str, Any]:
         """Return what a copy is made of: the graph first, and all but the plan."""
         with building:
-            return {"_graph": self._graph, **vars(self), "_plan": None}
+            return {"_graph": self._graph, **vars(self), "_plan": None, "_launcher": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -432,6 +434,7 @@ class Model(LayerLike, Strict):
         """Make sure that the graph is there; a `Sequential` takes its input's shape from data."""
         _ = self.graph  # raises if it has seen no data
 
+    @launching
     @answering
     def predict(self, X: Any, batch_size: int | None = None) -> Any:  # noqa: N803
         """Return the outputs for some data. Many threads may do so at once.
@@ -466,7 +469,11 @@ class Model(LayerLike, Strict):
         plan, only = self._plan, self._only_input
         is_plain = type(X) is ndarray and X.nbytes <= FEW_BYTES and batch_size is None
         if is_plain and plan is not None and only is not None:
-            return plan.run({only: X})  # the everyday case: there is nothing to sort out
+            outputs = plan.run({only: X})  # there is nothing to sort out
+            self._launcher = plan.engine.run_launcher  # which takes arrays that are like this one
+            if plan is not self._plan:  # it has been built anew meanwhile
+                self._launcher = None
+            return outputs
         return self._predict(X, batch_size)
 
     def _predict(self, X: Any, batch_size: int | None) -> Any:  # noqa: N803

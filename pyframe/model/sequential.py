@@ -137,7 +137,7 @@ class Sequential(Model):
             before = dict(vars(self))
             try:
                 self._layers = self._checked(layers) if layers or self.built else []
-                self._plan = self._graph = None
+                self._plan = self._launcher = self._graph = None
                 if self._shape is not None and self._layers:
                     self._build(self._shape)
             except BaseException:

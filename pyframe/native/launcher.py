@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 
@@ -23,6 +23,9 @@ _FUNCTIONS = tuple(
     int(ffi.cast("uintptr_t", ffi.addressof(lib, name)))
     for name in ("pf_context_launch", "pf_context_give_up", "pf_context_data", "pf_context_resize")
 )
+
+Running: Any = _extension.Running  # the base of a Context, with what a Launcher reads of it
+F = TypeVar("F", bound=Callable[..., Any])
 
 # What a feed looks like: of each array in the order of the program its key, dtype and shape, in
 # which -1 stands for the rows.
@@ -64,7 +67,7 @@ def new_launcher(
     cost: tuple[int, int],
     rows: int,
     grows: bool,
-    single: bool,
+    output_bytes: int | None,
     seconds: float,
     carry_on: Callable[..., None],
     collect: Callable[..., Any],
@@ -75,9 +78,10 @@ def new_launcher(
     ----------
     form : list of (key, dtype, shape)
     idle : list of Context
-        From whose end contexts are taken, and to which they are given back.
+        Of which one is taken that is free.
     borrow : callable
-        Gives a context when none is idle, or raises what is wrong with that.
+        Gives a context when none is, which is added to the list after use, or raises what is wrong
+        with that.
     last : list of one Context
         Where the context that ran last is put.
     state : TrainState
@@ -88,8 +92,8 @@ def new_launcher(
         The most that a feed may have; 0: there is no -1 in its shapes.
     grows : bool
         Whether the first output has as many, or a multiple of them.
-    single : bool
-        Whether a run returns its first output itself, and not a list.
+    output_bytes : int or None
+        Of the first output, for the most rows, where a run returns it itself and not a list.
     seconds : float
         The longest time that C stays away.
     carry_on : callable
@@ -108,7 +112,7 @@ def new_launcher(
         rows,
         grows,
         seconds,
-        single,
+        -1 if output_bytes is None else output_bytes,
         keys,
         dtypes,
         shapes,
@@ -121,3 +125,11 @@ def new_launcher(
         state,
     )
     return launcher
+
+
+def launching(method: F) -> F:
+    """Have a method that takes an array ask the `Launcher` in its object's `_launcher` first.
+
+    It is called where there is none, or the array does not match it, or is not the only argument.
+    """
+    return cast(F, _extension.Method(method))
