@@ -78,10 +78,10 @@ typedef struct {
     int64_t *step_count;
     int64_t cost; /* the value that is the loss, float or double */
     double seconds;
-    long long bytes;  /* of the one output of a run, and of the most rows; -1: it gives a list */
+    long long bytes; /* of the one output of a run, and of the most rows; -1: it gives a list */
     int cost_bits, grows; /* the first output, with the rows */
-    Py_ssize_t most;  /* rows that a feed may have; 0: their number is among the shapes */
-    Py_ssize_t count; /* of feeds: their keys, dtypes and shapes */
+    Py_ssize_t most;      /* rows that a feed may have; 0: their number is among the shapes */
+    Py_ssize_t count;     /* of feeds: their keys, dtypes and shapes */
     PyObject *keys, *dtypes;
     Py_ssize_t *extents; /* of each feed: how many axes it has, and how long they are; -1: rows */
     PyObject *idle, *borrow, *last, *carry_on, *collect, *busy_error, *state;
@@ -120,11 +120,11 @@ static PyObject *launcher_new(PyTypeObject *type, PyObject *arguments, PyObject 
     if ((options && PyDict_Size(options)) ||
         !PyArg_ParseTuple(arguments, "(OOOO)OLinpdLO!O!O!O!OO!OOOO:Launcher", &functions[0],
                           &functions[1], &functions[2], &functions[3], &step_count, &cost,
-                          &self->cost_bits, &self->most, &self->grows, &self->seconds,
-                          &self->bytes, &PyTuple_Type, &self->keys, &PyTuple_Type, &self->dtypes,
-                          &PyTuple_Type, &shapes, &PyList_Type, &self->idle, &self->borrow,
-                          &PyList_Type, &self->last, &self->carry_on, &self->collect,
-                          &self->busy_error, &self->state)) {
+                          &self->cost_bits, &self->most, &self->grows, &self->seconds, &self->bytes,
+                          &PyTuple_Type, &self->keys, &PyTuple_Type, &self->dtypes, &PyTuple_Type,
+                          &shapes, &PyList_Type, &self->idle, &self->borrow, &PyList_Type,
+                          &self->last, &self->carry_on, &self->collect, &self->busy_error,
+                          &self->state)) {
         if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "arguments go by position");
         self->keys = self->dtypes = self->idle = self->borrow = self->last = NULL;
         self->carry_on = self->collect = self->busy_error = self->state = NULL;
@@ -195,9 +195,9 @@ static int has_shape(const Array *array, int first, Py_ssize_t ndim, const Py_ss
     return 1;
 }
 
-/* Whether an array is contiguous and has the dtype of feed number i, which is compared as an object,
- * and the extents that follow *at, which moves on behind them. The rows are those of the feeds
- * before, if there are any; they are told in any case. */
+/* Whether an array is contiguous and has the dtype of feed number i, which is compared as an
+ * object, and the extents that follow *at, which moves on behind them. The rows are those of the
+ * feeds before, if there are any; they are told in any case. */
 static int fits(const Launcher *self, const Array *array, Py_ssize_t i, const Py_ssize_t **at,
                 Py_ssize_t *rows) {
     const Py_ssize_t ndim = *(*at)++, before = *rows;
