@@ -25,11 +25,9 @@ static inline real pf_tree_total(const pf_tree *tree) {
 enum { WAYS = PF_VECTOR_BYTES == 16 ? 4 : 2 };
 
 PF_ONCE static real fold_lanes(vec sum) {
-    real lane[LANES];
-    store(lane, sum);
-    PF_EACH_LANE for (int width = LANES / 2; width > 0; width /= 2) for (int j = 0; j < width; j++)
-        lane[j] += lane[j + width];
-    return lane[0];
+    PF_UNROLL for (int round = 1; round <= LANE_BITS; round++) sum =
+        low(round, sum, sum) + high(round, sum, sum);
+    return sum[0];
 }
 
 static inline real total_of(vec sum[WAYS]) {
