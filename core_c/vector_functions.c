@@ -17,6 +17,10 @@ void PF_NAME(rest_of)(pf_loop *loop, int64_t n, const real *a, const real *b, re
     if (z) store_part(z + whole, rest, load(of_z));
 }
 
+#if PF_DEFINES_RARE && PF_REAL_BITS == 32
+const float pf_least_exponent = -104.0f, pf_most_exponent = 89.0f;
+#endif
+
 #define FUNCTION(name, expression)                                \
     PF_LOOP(name, const real x = as[i]; ys[i] = expression)       \
     void PF_NAME(name##_all)(int64_t n, const void *x, void *y) { \
