@@ -37,7 +37,8 @@ static pf_gemm product(int transpose_a, int transpose_b, int64_t m, int64_t n, i
 
 /* Runs it with the scratch memory of the call, if that is enough. */
 static void multiply(const pf_call *call, pf_gemm *g) {
-    if (call->scratch_size >= (uint64_t)PF_NAME(gemm_scratch_size)(g) * sizeof(real))
+    if (call->scratch_size > 0 &&
+        call->scratch_size >= (uint64_t)PF_NAME(gemm_scratch_size)(g) * sizeof(real))
         g->scratch = call->scratch;
     PF_NAME(gemm)(g);
 }
@@ -56,7 +57,7 @@ int PF_NAME(linear)(const pf_call *call) {
         const int64_t n = pf_count(call->outputs[0]);
         PF_INDEPENDENT
         for (int64_t i = 0; i < n; i++) y[i] = slope * x[i] + offset;
-        if (attributes)
+        if (attributes && attributes->activation)
             PF_NAME(activate_all)((int)attributes->activation, (real)attributes->slope, 1, n, y, n,
                                   NULL, 0);
         return PF_OK;
