@@ -1,4 +1,5 @@
-/* The one file that knows of Python: a type whose objects run a program in a single call.
+/* The one file that knows of Python, and of NumPy: a type whose objects run a program in a single
+ * call, one for methods that ask them first, and the base of what they run.
  *
  * Checking a feed and finding its program takes some twenty microseconds, and calling C through
  * cffi two more: as long as a small network needs for all its kernels. A feed with the keys, dtypes
