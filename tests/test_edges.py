@@ -554,7 +554,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> mutants.Workshop:
         ),
         (
             "losses.c",
-            "out[0] = PF_RARE(great_mean)(b, rare, y, y_hat, delta);",
+            "out[0] = PF_RARE(great_mean)(&b, rare, y, y_hat, delta);",
             ";",
             lambda find: check_scales(pf.L1Loss, "float32", kernels=find),
         ),
@@ -566,7 +566,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> mutants.Workshop:
         ),
         (
             "losses.c",
-            "out[0] = PF_RARE(great_cross_entropy)(b, labels, pf_in(call, 1), classes, ignored);",
+            "out[0] = PF_RARE(great_cross_entropy)(&b, labels, pf_in(call, 1), classes, ignored);",
             ";",
             lambda find: check_scales(pf.CrossEntropy, "float32", shapes=8, kernels=find),
         ),

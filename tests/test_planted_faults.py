@@ -205,7 +205,7 @@ FAULTS = [
     Fault(
         "a weighted mean over the count",
         "losses.c",
-        "if (b.weight && b.reduction == MEAN) weigh(&b);",
+        "if (b->weight && b->reduction == MEAN) weigh(b);",
         "",
         "l2_loss",
     ),
@@ -301,8 +301,8 @@ FAULTS = [
     Fault(
         "the tail of a sum dropped",
         "sums.c",
-        "for (int64_t j = 0; j < n % PF_LANES; j++) lane[j] += x[i + j];",
-        "for (int64_t j = 0; j < 0; j++) lane[j] += x[i + j];",
+        "if (first + w * LANES < n) {",
+        "if (0) {",
         "sum",
     ),
 ]
