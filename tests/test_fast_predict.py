@@ -1,8 +1,10 @@
 """Predictions of arrays like the last one go through one call: same bits, same errors."""
 
 import copy
+import faulthandler
 import inspect
 import pickle
+import sys
 import threading
 
 import numpy as np
@@ -181,6 +183,8 @@ def test_predictions_wait_for_an_update_in_python_without_keeping_the_interprete
             seen.add(model.predict(one).item())
 
     threads = [threading.Thread(target=predict, daemon=True) for _ in range(3)]
+    # A reader that waited with the interpreter's lock would stop all of them for ever.
+    faulthandler.dump_traceback_later(60, exit=True, file=sys.__stderr__)
     for thread in threads:
         thread.start()
     for _ in range(60):
@@ -189,6 +193,7 @@ def test_predictions_wait_for_an_update_in_python_without_keeping_the_interprete
     for thread in threads:
         thread.join(timeout=20)
         assert not thread.is_alive()
+    faulthandler.cancel_dump_traceback_later()
     # Each is a value between two updates, which halve it.
     assert seen <= {0.5**k for k in range(61)}
     assert model.predict(one).item() == 0.5**60
