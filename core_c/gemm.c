@@ -26,6 +26,7 @@ enum {
     NEAR_A = 1 << 22,     /* so many bytes of a are in the L2 or L3 cache */
     ROWS_AT_ONCE = 64,    /* of a, packed as one part */
     PARTS = 16,           /* enough to keep several threads busy */
+    FINISHED_PER_NANOSECOND = 8,
     PART_TERMS = 1 << 20, /* below so many products a part is not worth a thread */
     TERMS_PER_NANOSECOND = PF_VECTOR_TERMS_PER_NANOSECOND * LANES
 };
@@ -211,6 +212,14 @@ static void pack_strip(void *context, int64_t index) {
         pack_columns(a, g->a_step, rows, block.depth, to, to_row);
 }
 
+/* Finishes as many rows of the block. Parts of one or two panels would read and write what lies far
+ * from each other. */
+static void finish_strip(void *context, int64_t index) {
+    const cut *whole = context;
+    const int64_t first = index * ROWS_AT_ONCE, rows = min(whole->rows - first, ROWS_AT_ONCE);
+    finish(whole->g, whole->row + first, rows, 0, whole->g->n);
+}
+
 /* Where the rows of a tile are, for one block of k: by a table, or all by the first one. */
 static inline void find_rows(const cut *whole, const k_block *block, int64_t top,
                              const real **first, pf_tile *t) {
@@ -291,6 +300,7 @@ static void run_range(const cut *whole, int64_t i, int64_t end, int64_t first, i
                  .c_row = g->c_row,
                  .scale = g->scale != 0 ? (real)g->scale : 1,
                  .residual_row = g->residual_row};
+    const int finishes = g->activation != PF_NO_ACTIVATION && !whole->strips;
     /* A result that the L2 cache holds is finished as a whole: its rows may lie end to end. */
     const int at_once = (end - i) * (stop - first) <= NEAR_C;
     for (int64_t b = whole->block; b < whole->block + whole->block_count; b++) {
@@ -307,10 +317,9 @@ static void run_range(const cut *whole, int64_t i, int64_t end, int64_t first, i
             const int64_t width = min(stop - j, COLUMNS);
             t.bias = is_last && g->bias ? (const real *)g->bias + j : NULL;
             run_panel(whole, &block, &t, i, end, j, width, panel);
-            if (is_last && g->activation && !t.relu && !at_once) finish(g, i, end - i, j, width);
+            if (is_last && finishes && !t.relu && !at_once) finish(g, i, end - i, j, width);
         }
-        if (is_last && g->activation && !t.relu && at_once)
-            finish(g, i, end - i, first, stop - first);
+        if (is_last && finishes && !t.relu && at_once) finish(g, i, end - i, first, stop - first);
     }
 }
 
@@ -493,6 +502,9 @@ void PF_NAME(gemm)(const pf_gemm *g) {
                                 pack_strip, &whole);
                 run(&whole);
             }
+            if (g->activation && (g->activation != PF_RELU || g->saved))
+                pf_parallel_for((whole.rows + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE,
+                                whole.rows * g->n / FINISHED_PER_NANOSECOND, finish_strip, &whole);
         }
         return;
     }
