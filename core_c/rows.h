@@ -65,7 +65,7 @@ static inline void pf_log_sum_rows(const real *x, int64_t rows, int64_t n, real 
             log_sum[0] += pf_sum(e, size);
         }
     }
-    for (int64_t r = 0; r < rows; r++) log_sum[r] = r_log(log_sum[r]);
+    PF_NAME(log_all)(rows, log_sum, log_sum);
 }
 
 #endif
