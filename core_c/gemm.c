@@ -134,6 +134,9 @@ static void pack_columns(const real *b, int64_t b_row, int64_t depth, int64_t wi
             const int64_t columns = min(depth - p, LANES);
             const part lanes = first_lanes(columns);
             vec square[LANES];
+            if (j + LANES < width)
+                PF_ROLLED for (int i = 0; i < LANES; i++)
+                    __builtin_prefetch(b + (j + LANES + i) * b_row + p);
             if (rows == LANES && columns == LANES) {
                 PF_UNROLL for (int i = 0; i < LANES; i++) square[i] = load(b + (j + i) * b_row + p);
             } else {
