@@ -152,8 +152,9 @@ static inline double r_silu_slope(double x) {
 #define TANH_SCALE 1.59576912160573071176  /* 2 sqrt(2/pi) */
 #define TANH_CUBIC 0.044715
 
-/* y = x P(Z < x); near 0 from erf: it is small beside the 1/2, and so is its error. (No product here
- * is also one of the derivative: which ones are rounded must not depend on what else is wanted.) */
+/* y = x P(Z < x); near 0 from erf: it is small beside the 1/2, and so is its error. (No product
+ * here is also one of the derivative: which ones are rounded must not depend on what else is
+ * wanted.) */
 static inline double r_gelu(double x) {
     const double t = within(GELU_BOUND, x);
     const double left = t * pf_normal_tail_scaled(t) * pf_exp_half_square(t);
@@ -187,10 +188,10 @@ typedef struct {
 } gelu_attributes;
 
 /* Both need the same exponential: a derivative that is wanted is made along with y. */
-#define GELU(name)                                  \
-    PF_LOOP(name, ys[i] = r_##name(as[i]))          \
-    PF_LOOP(name##_and_slope, const real x = as[i]; \
-            ys[i] = r_##name(x); zs[i] = (real)r_##name##_slope(x))
+#define GELU(name)                                                       \
+    PF_LOOP(name, ys[i] = r_##name(as[i]))                               \
+    PF_LOOP(name##_and_slope, const real x = as[i]; ys[i] = r_##name(x); \
+            zs[i] = (real)r_##name##_slope(x))
 GELU(gelu)
 GELU(gelu_tanh)
 

@@ -21,11 +21,11 @@ enum {
     FAR_ROW = 2048,  /* ... or from one less if its rows lie a multiple of so many bytes apart */
     LONGEST = 1024,  /* terms of few columns */
     FEW_TILE_ROWS = 5,
-    NEAR_C = 1 << 16,     /* a result of so many elements is in the L2 cache, ... */
-    FAR_C = 1 << 18,      /* ... and of so many it is not */
-    NEAR_A = 1 << 22,     /* so many bytes of a are in the L2 or L3 cache */
-    ROWS_AT_ONCE = 64,    /* of a, packed as one part */
-    PARTS = 16,           /* enough to keep several threads busy */
+    NEAR_C = 1 << 16,  /* a result of so many elements is in the L2 cache, ... */
+    FAR_C = 1 << 18,   /* ... and of so many it is not */
+    NEAR_A = 1 << 22,  /* so many bytes of a are in the L2 or L3 cache */
+    ROWS_AT_ONCE = 64, /* of a, packed as one part */
+    PARTS = 16,        /* enough to keep several threads busy */
     FINISHED_PER_NANOSECOND = 8,
     PART_TERMS = 1 << 20, /* below so many products a part is not worth a thread */
     TERMS_PER_NANOSECOND = PF_VECTOR_TERMS_PER_NANOSECOND * LANES

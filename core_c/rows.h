@@ -27,7 +27,7 @@ static inline real pf_row_max(const real *x, int64_t n) {
         PF_EACH_LANE for (int j = 0; j < PF_LANES; j++) lane[j] = x[j];
         for (i = PF_LANES; i + PF_LANES <= n; i += PF_LANES)
             PF_EACH_LANE for (int j = 0; j < PF_LANES; j++) lane[j] = pf_greater(x[i + j], lane[j]);
-        PF_EACH_LANE for (int width = PF_LANES / 2; width > 0; width /= 2)
+        PF_EACH_HALF for (int width = PF_LANES / 2; width > 0; width /= 2)
             PF_EACH_LANE for (int j = 0; j < width; j++) lane[j] =
                 pf_greater(lane[j], lane[j + width]);
         best = lane[0];
