@@ -131,8 +131,8 @@ enum { PF_LANES = 16, PF_BLOCK = 2048 };
 #endif
 
 static inline real pf_fold(real lane[PF_LANES]) {
-    PF_EACH_HALF for (int width = PF_LANES / 2; width > 0; width /= 2)
-        PF_EACH_LANE for (int j = 0; j < width; j++) lane[j] += lane[j + width];
+    PF_EACH_HALF for (int width = PF_LANES / 2; width > 0;
+                      width /= 2) for (int j = 0; j < width; j++) lane[j] += lane[j + width];
     return lane[0];
 }
 
