@@ -67,6 +67,20 @@ FAULTS = [
         "sigmoid",
     ),
     Fault(
+        "a derivative without its second term",
+        "activations.c",
+        "return (x < 0 ? tail : 1.0 - tail) + x * (NORMAL_PEAK * bell);",
+        "return x < 0 ? tail : 1.0 - tail;",
+        "gelu",
+    ),
+    Fault(
+        "a derivative that is zero elsewhere",
+        "math32.h",
+        "0.751791537f - g.a - 1.21144495e-8f",
+        "0.7518f - g.a",
+        "gelu",
+    ),
+    Fault(
         "the last element left out",
         "activations.c",
         "i < n; i++) y[i] = x[i] > 0 ? x[i] : slope * x[i];",
