@@ -221,8 +221,8 @@ static inline float pf_geluf(float x) {
     p = p * g.u + 1.15386229e-1f;
     p = p * g.u + 8.41447290e-2f;
     p = p * g.u - 1.91497511e-1f;
-    p = p * g.u - 5.95769877e-1f;
-    p = p * g.u + 1.0f;
+    p = p * g.u + 4.04230123e-1f;
+    p = p * g.u + (1.0f - g.u); /* in the tail most of a 1 alone would be subtracted again */
     const float left = pf_times_bell(g.u, p, g), size = x > 0.0f ? x - left : left;
     return x == x ? copysignf(size, x) : x; /* zero keeps its sign */
 }

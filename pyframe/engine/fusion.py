@@ -160,9 +160,9 @@ class _Absorption:
             early = node.output_count > 1
             if early and not self._is_ready(consumer, (node, index), i):
                 continue
-            if (node, index) in self.shapes_used:  # the result then stands for it
-                if self.specs[node][index] != self.specs[consumer][0]:
-                    continue
+            same = self.specs[node][index] == self.specs[consumer][0]
+            if (node, index) in self.shapes_used and not same:
+                continue  # the result could not stand for it
             given = given_specs(consumer, self.specs)
             fused = node.absorb(index, consumer, given)
             if fused is not None and self._has_result_of(consumer, given, fused, index):
