@@ -30,13 +30,11 @@ PF_MAP_GRAD(relu_grad, y, y <= 0 ? R(0.0) : dy)
 
 /* y = 1 / (1 + exp(-x)), y' = exp(-x) y^2 */
 MAP_WITH_SLOPE(sigmoid, pf_sigmoid(x), pf_sigmoid_slope(x, y))
-/* dx = dy y' */
+/* dx = dy y', for whatever has such an output */
 PF_MAP_GRAD(sigmoid_grad, slope, slope *dy)
 
 /* y = tanh(x), y' = 1 - y^2 */
 MAP_WITH_SLOPE(tanh, r_tanh(x), pf_tanh_slope(x))
-/* dx = dy y' */
-PF_MAP_GRAD(tanh_grad, slope, slope *dy)
 
 /* y = log(1 + exp(x)), without overflow */
 PF_LONG_MAP(softplus, (x > 0 ? x : R(0.0)) + r_log1p_unit(r_exp_minus_abs(x)))
@@ -154,12 +152,13 @@ static inline double r_silu_slope(double x) {
 #define TANH_SCALE 1.59576912160573071176  /* 2 sqrt(2/pi) */
 #define TANH_CUBIC 0.044715
 
-/* y = x P(Z < x); near 0 from erf: it is small beside the 1/2, and so is its error
- */
+/* y = x P(Z < x); near 0 from erf: it is small beside the 1/2, and so is its error. (No product
+ * here is also one of the derivative: which ones are rounded must not depend on what else is
+ * wanted.) */
 static inline double r_gelu(double x) {
-    const double t = within(GELU_BOUND, x), bell = pf_exp_half_square(t);
-    const double scaled = pf_normal_tail_scaled(t);
-    const double y = x < 0 ? t * scaled * bell : x * (1.0 - scaled * bell);
+    const double t = within(GELU_BOUND, x);
+    const double left = t * pf_normal_tail_scaled(t) * pf_exp_half_square(t);
+    const double y = x < 0 ? left : x - left;
     return fabs(x) < 0.7 ? x * (0.5 + 0.5 * pf_erf_near(0.70710678118654752440 * x)) : y;
 }
 /* y' = P(Z < x) + x p(x), p(x) = exp(-x^2 / 2) / sqrt(2 pi) */
@@ -188,23 +187,22 @@ typedef struct {
     int64_t approximate; /* 0: erf, 1: tanh */
 } gelu_attributes;
 
-static int is_approximate(const pf_call *call) {
-    return ((const gelu_attributes *)call->attributes)->approximate != 0;
-}
+/* Both need the same exponential: a derivative that is wanted is made along with y. */
+#define GELU(name)                                                       \
+    PF_LOOP(name, ys[i] = r_##name(as[i]))                               \
+    PF_LOOP(name##_and_slope, const real x = as[i]; ys[i] = r_##name(x); \
+            zs[i] = (real)r_##name##_slope(x))
+GELU(gelu)
+GELU(gelu_tanh)
 
-PF_LOOP(gelu_tanh, ys[i] = (real)r_gelu_tanh(as[i]))
-PF_LOOP(gelu, ys[i] = (real)r_gelu(as[i]))
+/* y = x P(Z < x), or by tanh; output 1, if it is wanted, is y' */
 int PF_NAME(gelu)(const pf_call *call) {
-    pf_loop *loop = is_approximate(call) ? gelu_tanh_loop : gelu_loop;
-    loop(pf_count(call->outputs[0]), pf_in(call, 0), NULL, pf_out(call, 0), NULL, 0, 0);
-    return PF_OK;
-}
-
-PF_LOOP(gelu_tanh_grad, ys[i] = (real)(as[i] * r_gelu_tanh_slope(bs[i])))
-PF_LOOP(gelu_grad, ys[i] = (real)(as[i] * r_gelu_slope(bs[i])))
-int PF_NAME(gelu_grad)(const pf_call *call) {
-    pf_loop *loop = is_approximate(call) ? gelu_tanh_grad_loop : gelu_grad_loop;
-    loop(pf_count(call->outputs[0]), pf_in(call, 0), pf_in(call, 1), pf_out(call, 0), NULL, 0, 0);
+    static pf_loop *const loops[2][2] = {{gelu_loop, gelu_and_slope_loop},
+                                         {gelu_tanh_loop, gelu_tanh_and_slope_loop}};
+    const gelu_attributes *attributes = call->attributes;
+    real *y = pf_out(call, 0), *slopes = call->output_count > 1 ? pf_out(call, 1) : NULL;
+    loops[attributes->approximate != 0][slopes != NULL](pf_count(call->outputs[0]), pf_in(call, 0),
+                                                        NULL, y ? y : slopes, slopes, 0, 0);
     return PF_OK;
 }
 

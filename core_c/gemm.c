@@ -21,11 +21,12 @@ enum {
     FAR_ROW = 2048,  /* ... or from one less if its rows lie a multiple of so many bytes apart */
     LONGEST = 1024,  /* terms of few columns */
     FEW_TILE_ROWS = 5,
-    NEAR_C = 1 << 16,     /* a result of so many elements is in the L2 cache, ... */
-    FAR_C = 1 << 18,      /* ... and of so many it is not */
-    NEAR_A = 1 << 22,     /* so many bytes of a are in the L2 or L3 cache */
-    ROWS_AT_ONCE = 64,    /* of a, packed as one part */
-    PARTS = 16,           /* enough to keep several threads busy */
+    NEAR_C = 1 << 16,  /* a result of so many elements is in the L2 cache, ... */
+    FAR_C = 1 << 18,   /* ... and of so many it is not */
+    NEAR_A = 1 << 22,  /* so many bytes of a are in the L2 or L3 cache */
+    ROWS_AT_ONCE = 64, /* of a, packed as one part */
+    PARTS = 16,        /* enough to keep several threads busy */
+    FINISHED_PER_NANOSECOND = 8,
     PART_TERMS = 1 << 20, /* below so many products a part is not worth a thread */
     TERMS_PER_NANOSECOND = PF_VECTOR_TERMS_PER_NANOSECOND * LANES
 };
@@ -133,6 +134,9 @@ static void pack_columns(const real *b, int64_t b_row, int64_t depth, int64_t wi
             const int64_t columns = min(depth - p, LANES);
             const part lanes = first_lanes(columns);
             vec square[LANES];
+            if (j + LANES < width)
+                PF_ROLLED for (int i = 0; i < LANES; i++)
+                    __builtin_prefetch(b + (j + LANES + i) * b_row + p);
             if (rows == LANES && columns == LANES) {
                 PF_UNROLL for (int i = 0; i < LANES; i++) square[i] = load(b + (j + i) * b_row + p);
             } else {
@@ -209,6 +213,14 @@ static void pack_strip(void *context, int64_t index) {
             memcpy(to + i * to_row, a + i * g->a_row, (size_t)block.depth * sizeof(real));
     else
         pack_columns(a, g->a_step, rows, block.depth, to, to_row);
+}
+
+/* Finishes as many rows of the block. Parts of one or two panels would read and write what lies far
+ * from each other. */
+static void finish_strip(void *context, int64_t index) {
+    const cut *whole = context;
+    const int64_t first = index * ROWS_AT_ONCE, rows = min(whole->rows - first, ROWS_AT_ONCE);
+    finish(whole->g, whole->row + first, rows, 0, whole->g->n);
 }
 
 /* Where the rows of a tile are, for one block of k: by a table, or all by the first one. */
@@ -291,6 +303,7 @@ static void run_range(const cut *whole, int64_t i, int64_t end, int64_t first, i
                  .c_row = g->c_row,
                  .scale = g->scale != 0 ? (real)g->scale : 1,
                  .residual_row = g->residual_row};
+    const int finishes = g->activation != PF_NO_ACTIVATION && !whole->strips;
     /* A result that the L2 cache holds is finished as a whole: its rows may lie end to end. */
     const int at_once = (end - i) * (stop - first) <= NEAR_C;
     for (int64_t b = whole->block; b < whole->block + whole->block_count; b++) {
@@ -307,10 +320,9 @@ static void run_range(const cut *whole, int64_t i, int64_t end, int64_t first, i
             const int64_t width = min(stop - j, COLUMNS);
             t.bias = is_last && g->bias ? (const real *)g->bias + j : NULL;
             run_panel(whole, &block, &t, i, end, j, width, panel);
-            if (is_last && g->activation && !t.relu && !at_once) finish(g, i, end - i, j, width);
+            if (is_last && finishes && !t.relu && !at_once) finish(g, i, end - i, j, width);
         }
-        if (is_last && g->activation && !t.relu && at_once)
-            finish(g, i, end - i, first, stop - first);
+        if (is_last && finishes && !t.relu && at_once) finish(g, i, end - i, first, stop - first);
     }
 }
 
@@ -493,6 +505,9 @@ void PF_NAME(gemm)(const pf_gemm *g) {
                                 pack_strip, &whole);
                 run(&whole);
             }
+            if (g->activation && (g->activation != PF_RELU || g->saved))
+                pf_parallel_for((whole.rows + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE,
+                                whole.rows * g->n / FINISHED_PER_NANOSECOND, finish_strip, &whole);
         }
         return;
     }

@@ -123,8 +123,15 @@ enum { PF_LANES = 16, PF_BLOCK = 2048 };
 #define PF_EACH_LANE
 #endif
 
+/* And this before one whose steps halve a number of lanes, which must be known in each. */
+#if defined(__clang__) || PF_SMALL
+#define PF_EACH_HALF PF_EACH_LANE
+#else
+#define PF_EACH_HALF _Pragma("GCC unroll 4")
+#endif
+
 static inline real pf_fold(real lane[PF_LANES]) {
-    PF_EACH_LANE for (int width = PF_LANES / 2; width > 0;
+    PF_EACH_HALF for (int width = PF_LANES / 2; width > 0;
                       width /= 2) for (int j = 0; j < width; j++) lane[j] += lane[j + width];
     return lane[0];
 }

@@ -25,9 +25,7 @@ PF_KERNEL(elu_grad)        /* dy, x -> dx               dx = dy (x > 0 ? 1 : alp
 PF_KERNEL(sigmoid)         /* x -> y, y'                y = 1 / (1 + exp(-x)), y' = y (1 - y) */
 PF_KERNEL(sigmoid_grad)    /* dy, y' -> dx              dx = dy y' */
 PF_KERNEL(tanh)            /* x -> y, y'                y = tanh(x), y' = 1 - y^2 */
-PF_KERNEL(tanh_grad)       /* dy, y' -> dx              dx = dy y' */
-PF_KERNEL(gelu)            /* x -> y                    y = x P(Z < x), Z standard normal */
-PF_KERNEL(gelu_grad)       /* dy, x -> dx               dx = dy (P(Z < x) + x p(x)) */
+PF_KERNEL(gelu)            /* x -> y, y'                y = x P(Z < x), Z standard normal */
 PF_KERNEL(silu)            /* x -> y                    y = x s, s = 1 / (1 + exp(-x)) */
 PF_KERNEL(silu_grad)       /* dy, x -> dx               dx = dy (s + x s (1 - s)) */
 PF_KERNEL(softplus)        /* x -> y                    y = log(1 + exp(x)) */

@@ -199,6 +199,67 @@ static inline float pf_erff(float x) {
     return size < 0.9f ? x * q : x == x ? copysignf(large, x) : x;
 }
 
+/* ---- gelu: y = x P(Z < x), y' = P(Z < x) + x p(x), p the density ----
+ *
+ * With a = |x| and q as above, y is -a q(a) on the left and a - a q(a) on the right. y' is
+ * q(a) - a p(a) on the left, which is 0 at a0 = 0.7517915..., and 1 minus that on the right. Both
+ * are exp(-a^2 / 2) times smooth functions, polynomials of
+ *     u = (a / 2) / (1 + a / 2):  a q(a) = exp(-a^2 / 2) u P(u),
+ *     t = 1 - u:                  q(a) - a p(a) = exp(-a^2 / 2) (a0 - a) H(t).
+ * u P(u) hardly depends on u where u is near 1, nor H(t) on t where t is near 0; so rounding u
+ * does little harm in the tails, which have to keep their digits. */
+typedef struct {
+    float a, u, fraction, power; /* exp(-a^2 / 2) = power 2^-64 (1 + fraction) */
+} pf_geluf_terms;
+
+static inline pf_geluf_terms pf_geluf_of(float x) {
+    const float size = fabsf(x), a = size > 15.0f ? 15.0f : size; /* q is 0 there */
+    const pf_exponential e = pf_bell_of(a);
+    const float u = 0.5f * a / (1.0f + 0.5f * a);
+    return (pf_geluf_terms){a, u, e.fraction, pf_power_of_two(e.k + 64)};
+}
+
+/* y exp(-a^2 / 2), where only the last factor rounds numbers below the normal ones */
+static inline float pf_times_bell(float factor, float y, pf_geluf_terms g) {
+    return factor * (y + y * g.fraction) * g.power * 5.42101086e-20f;
+}
+
+static inline float pf_geluf(float x) {
+    const pf_geluf_terms g = pf_geluf_of(x);
+    /* for 0 <= a <= 14.6 */
+    float p = -1.33654151e-1f;
+    p = p * g.u + 5.82837972e-1f;
+    p = p * g.u - 1.00858541f;
+    p = p * g.u + 9.52252851e-1f;
+    p = p * g.u - 6.12247382e-1f;
+    p = p * g.u + 2.22262332e-1f;
+    p = p * g.u - 1.61868523e-2f;
+    p = p * g.u + 1.15386229e-1f;
+    p = p * g.u + 8.41447290e-2f;
+    p = p * g.u - 1.91497511e-1f;
+    p = p * g.u + 4.04230123e-1f;
+    p = p * g.u + (1.0f - g.u); /* in the tail most of a 1 alone would be subtracted again */
+    const float left = pf_times_bell(g.u, p, g), size = x > 0.0f ? x - left : left;
+    return x == x ? copysignf(size, x) : x; /* zero keeps its sign */
+}
+
+static inline float pf_gelu_slopef(float x) {
+    const pf_geluf_terms g = pf_geluf_of(x);
+    const float t = 1.0f - g.u;
+    float h = 1.24981906e-2f;
+    h = h * t - 7.40238128e-2f;
+    h = h * t + 1.77247433e-1f;
+    h = h * t - 1.97617846e-1f;
+    h = h * t + 6.11769937e-2f;
+    h = h * t + 2.73717951e-2f;
+    h = h * t + 1.09797346e-1f;
+    h = h * t + 1.49675055e-1f;
+    h = h * t + 3.98952843e-1f;
+    const float before_zero = 0.751791537f - g.a - 1.21144495e-8f; /* a0 in two parts */
+    const float left = pf_times_bell(before_zero, h, g);
+    return x > 0.0f ? 1.0f - left : x == x ? left : x;
+}
+
 /* ---- gates: y = x s(v(x)), s(v) = 1 / (1 + exp(-v)), v an odd function ----
  *
  * On the left, with a = -x > 0 and e = exp(-v(a)), y = -a e / (1 + e); on the right y = a / (1 +
@@ -228,11 +289,11 @@ static inline float pf_gelu_tanhf(float x) {
     return pf_gatef(x, x > 0.0f ? x : bound, high, low);
 }
 
-/* ---- gelu, and the slopes of the gates: in double, with a relative error of 3e-8 ----
+/* ---- the slopes of the gates: in double, with a relative error of 3e-8 ----
  *
- * The slopes change their sign on the left, and near that point a difference of two float32 numbers
- * would lose all of its digits. Each is written as a product, or as a sum of terms of one sign,
- * that is 0 at the same point; then a relative error of 3e-8 in them is one of the result. */
+ * They change their sign on the left, and near that point a difference of two float32 numbers would
+ * lose all of its digits. Each is written as a product, or as a sum of terms of one sign, that is 0
+ * at the same point; then a relative error of 3e-8 in them is one of the result. */
 
 /* exp(x) = power (1 + fraction), -700 <= x <= 700 */
 typedef struct {
@@ -257,49 +318,6 @@ static inline pf_wide_exponential pf_wide_exponential_of(double x) {
     p = p * r + 0.500000001353872989;
     e.fraction = p * (r * r) + r;
     return e;
-}
-
-/* y = x P(Z < x). With a = |x|: -a q(a) on the left and a - a q(a) on the right. */
-static inline float pf_geluf(float x) {
-    const float size = fabsf(x), bound = size > 15.0f ? 15.0f : size; /* q is 0 there */
-    const double a = bound, t = 1.0 / (1.0 + 0.375 * a);
-    const pf_wide_exponential e = pf_wide_exponential_of(-0.5 * (a * a));
-    /* exp(a^2 / 2) q(a) / t for 0 <= a <= 14.6 */
-    double p = 0.00542980028169;
-    p = p * t - 0.00887931247447;
-    p = p * t - 0.0629146016724;
-    p = p * t + 0.247836998662;
-    p = p * t - 0.340465101504;
-    p = p * t + 0.168239986718;
-    p = p * t - 0.0383510752297;
-    p = p * t + 0.103724262302;
-    p = p * t + 0.125958462042;
-    p = p * t + 0.149825330662;
-    p = p * t + 0.149595251446;
-    const double left = a * t * p * (e.power * (1.0 + e.fraction));
-    const double size_of_y = x > 0.0f ? (double)x - left : left;
-    return x == x ? copysignf((float)size_of_y, x) : x; /* zero keeps its sign */
-}
-
-/* y'. On the left it is q(a) - a p(a), p the density, which is 0 at a0 = 0.7517915...; so it is
- * written as exp(-a^2 / 2) (a0 - a) H, H > 0 being smooth. On the right it is 1 minus the value at
- * a. */
-static inline double pf_gelu_slopef(float x) {
-    const float size = fabsf(x), bound = size > 15.0f ? 15.0f : size;
-    const double a = bound, t = 1.0 / (1.0 + 0.375 * a);
-    const pf_wide_exponential e = pf_wide_exponential_of(-0.5 * (a * a));
-    /* (q(a) - a p(a)) exp(a^2 / 2) / (a0 - a) for 0 <= a <= 14.6 */
-    double h = -0.0100842690079;
-    h = h * t + 0.0506710157745;
-    h = h * t - 0.0909244527201;
-    h = h * t + 0.0509944201935;
-    h = h * t + 0.00350143200877;
-    h = h * t + 0.0622045760934;
-    h = h * t + 0.0872311087629;
-    h = h * t + 0.112544648199;
-    h = h * t + 0.398939509586;
-    const double left = (0.75179152469356446 - a) * h * (e.power * (1.0 + e.fraction));
-    return x > 0.0f ? 1.0 - left : x == x ? left : (double)x;
 }
 
 /* The slope of a gate: on the left e (1 + e - a v'(a)) / (1 + e)^2, which is 0 at a0, and on the

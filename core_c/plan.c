@@ -6,6 +6,7 @@
 #include "context.h"
 
 #include "parallel.h"
+#include "system.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -257,6 +258,7 @@ pf_context *pf_context_new(const pf_program *program, pf_guard *const *guards,
         pf_context_free(context);
         return NULL;
     }
+    pf_ask_for_large_pages(context->arena_memory, spec->arena_bytes);
     if (program->tile_bytes) {
         context->tiles = calloc((size_t)spec->instruction_count, sizeof *context->tiles);
         context->tile_memory = malloc((size_t)program->tile_bytes + ALIGNMENT);

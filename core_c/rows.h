@@ -27,7 +27,7 @@ static inline real pf_row_max(const real *x, int64_t n) {
         PF_EACH_LANE for (int j = 0; j < PF_LANES; j++) lane[j] = x[j];
         for (i = PF_LANES; i + PF_LANES <= n; i += PF_LANES)
             PF_EACH_LANE for (int j = 0; j < PF_LANES; j++) lane[j] = pf_greater(x[i + j], lane[j]);
-        PF_EACH_LANE for (int width = PF_LANES / 2; width > 0; width /= 2)
+        PF_EACH_HALF for (int width = PF_LANES / 2; width > 0; width /= 2)
             PF_EACH_LANE for (int j = 0; j < width; j++) lane[j] =
                 pf_greater(lane[j], lane[j + width]);
         best = lane[0];
@@ -65,7 +65,7 @@ static inline void pf_log_sum_rows(const real *x, int64_t rows, int64_t n, real 
             log_sum[0] += pf_sum(e, size);
         }
     }
-    for (int64_t r = 0; r < rows; r++) log_sum[r] = r_log(log_sum[r]);
+    PF_NAME(log_all)(rows, log_sum, log_sum);
 }
 
 #endif

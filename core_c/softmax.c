@@ -166,10 +166,11 @@ static void log_softmax_rows(int64_t rows, int64_t n, const real *x, const real 
 
 static void log_softmax_grad_rows(int64_t rows, int64_t n, const real *dy, const real *y,
                                   real *dx) {
-    for (int64_t r = 0; r < rows; r++, dy += n, y += n, dx += n) {
+    PF_NAME(exp_all)(rows * n, y, dx);
+    for (int64_t r = 0; r < rows; r++, dy += n, dx += n) {
         const real sum = pf_sum(dy, n);
         PF_INDEPENDENT
-        for (int64_t i = 0; i < n; i++) dx[i] = dy[i] - r_exp(y[i]) * sum;
+        for (int64_t i = 0; i < n; i++) dx[i] = dy[i] - dx[i] * sum;
     }
 }
 

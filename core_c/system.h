@@ -67,6 +67,9 @@ static inline int pf_start_thread(DWORD(WINAPI *run)(void *), void *argument) {
 }
 static inline void pf_name_this_thread(void) {}
 static inline void pf_at_fork_in_child(void (*handler)(void)) { (void)handler; }
+static inline void pf_ask_for_large_pages(void *memory, int64_t bytes) {
+    (void)memory, (void)bytes;
+}
 
 #else
 
@@ -74,6 +77,9 @@ static inline void pf_at_fork_in_child(void (*handler)(void)) { (void)handler; }
 #include <sched.h>
 #include <signal.h>
 #include <time.h>
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
 typedef struct {
     pthread_mutex_t lock;
@@ -129,6 +135,19 @@ static inline void pf_name_this_thread(void) {
 
 static inline void pf_at_fork_in_child(void (*handler)(void)) {
     pthread_atfork(NULL, NULL, handler);
+}
+
+/* Memory that all of is used, in pages of 2 MB as far as it holds whole ones: rows of a product lie
+ * on many pages, of which a processor keeps only some thousands in mind. Where the system refuses,
+ * or does so by itself, nothing happens. */
+static inline void pf_ask_for_large_pages(void *memory, int64_t bytes) {
+#ifdef MADV_HUGEPAGE
+    const uintptr_t page = (uintptr_t)1 << 21, end = (uintptr_t)memory + (uintptr_t)bytes;
+    const uintptr_t first = ((uintptr_t)memory + page - 1) / page * page;
+    if (end >= first + page) madvise((void *)first, (end - first) / page * page, MADV_HUGEPAGE);
+#else
+    (void)memory, (void)bytes;
+#endif
 }
 
 #endif

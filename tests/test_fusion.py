@@ -110,6 +110,23 @@ def test_bias_residual_and_activation_join_the_product() -> None:
     assert kernels(plain) == ["linear", "relu", "linear", "add", "tanh"]
 
 
+def test_a_residual_joins_the_product_in_training() -> None:
+    """The gradient of a sum needs the shapes of its terms; for that, none has to exist."""
+    x = pf.Placeholder("x", shape=(None, 8))
+    h = dense(x, 8, 1)
+    merged = dense(pf.Gelu(h), 8, 2)
+    cost = pf.Mean(pf.Square(pf.Tanh(x + merged)))
+    feed = {x: np.random.default_rng(0).normal(size=(5, 8))}
+    plan, plain = pf.compile(cost), pf.compile(cost, fuse=False)
+    got, wanted = (p.loss_and_gradients(feed) for p in (plan, plain))
+    assert "add" in kernels(plain) and "add" not in kernels(plan)
+    np.testing.assert_allclose(got[0], wanted[0], rtol=1e-5)
+    for p, gradient in wanted[1].items():
+        np.testing.assert_allclose(got[1][p], gradient, rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueReusedError, match="inspect=True"):
+        plan.value(merged)
+
+
 def test_the_derivative_joins_the_input_gradient() -> None:
     x, y = pf.Placeholder("x", shape=(None, 8)), pf.Placeholder("y", shape=(None, 1))
     cost = pf.L2Loss(y, dense(pf.Sigmoid(dense(pf.Relu(dense(x, 8, 1)), 8, 2)), 1, 3))
@@ -144,7 +161,7 @@ def test_the_logarithm_of_a_softmax_is_one_op() -> None:
     [
         lambda h, x: pf.Relu(h) + h,  # two readers
         lambda h, x: pf.Relu(h * x),  # not the product itself
-        lambda h, x: pf.Gelu(h),  # its derivative is no function of its result
+        lambda h, x: pf.Gelu(h),  # not on the list of what a product applies
         lambda h, x: pf.LeakyRelu(h, -0.5),  # the result does not tell the side of zero
         lambda h, x: h + pf.Sum(x),  # no residual: it is broadcast
     ],

@@ -249,3 +249,24 @@ def test_memory_stays_flat(script: str, tmp_path: Path) -> None:
     command = [sys.executable, "-c", RESIDENT + script]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
+
+
+LARGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+def asked_for_large_pages() -> int:
+    """Return the bytes of memory for which this process has asked for pages of 2 MB."""
+    regions = Path("/proc/self/smaps").read_text(encoding="ascii").split("VmFlags:")
+    sizes = (int(region.rpartition("\nSize:")[2].split()[0]) for region in regions[:-1])
+    flags = (region.partition("\n")[0].split() for region in regions[1:])
+    return sum(1024 * size for size, has in zip(sizes, flags, strict=True) if "hg" in has)
+
+
+@pytest.mark.skipif(not LARGE_PAGES.exists(), reason="this system has no large pages")
+def test_memory_for_activations_asks_for_large_pages() -> None:
+    x, y = pf.Placeholder("x", shape=(2048, 1)), pf.Placeholder("y", shape=(1, 2048))
+    plan = pf.compile(pf.Sum(pf.Tanh(x * y)), fuse=False)
+    before = asked_for_large_pages()
+    plan.run({x: np.ones((2048, 1)), y: np.ones((1, 2048))})
+    values = 2 * 2048**2 * 4
+    assert asked_for_large_pages() - before > values / 2

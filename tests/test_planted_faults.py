@@ -67,6 +67,13 @@ FAULTS = [
         "sigmoid",
     ),
     Fault(
+        "a derivative of which a term is lost",
+        "activations.c",
+        "zs[i] = (real)r_##name##_slope(x))",
+        "zs[i] = (real)r_##name##_slope(x) - x * R(1e-4))",
+        "gelu",
+    ),
+    Fault(
         "the last element left out",
         "activations.c",
         "i < n; i++) y[i] = x[i] > 0 ? x[i] : slope * x[i];",

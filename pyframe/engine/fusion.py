@@ -126,9 +126,13 @@ class _Absorption:
         self.specs = specs
         self.result = Rewritten([])
         self.users: dict[Key, list[Node | None]] = {}  # None: a target of the program
+        self.shapes_used: set[Key] = set()  # those of which some op needs the shape alone
         for node in order:
-            for v in node.inputs:
-                if v is not None:
+            shape_only = node.shape_only if isinstance(node, Op) else ()
+            for i, v in enumerate(node.inputs):
+                if v is not None and i in shape_only:
+                    self.shapes_used.add((v.node, v.index))
+                elif v is not None:
                     self.users.setdefault((v.node, v.index), []).append(node)
         for key in targets:
             self.users.setdefault(key, []).append(None)
@@ -156,6 +160,9 @@ class _Absorption:
             early = node.output_count > 1
             if early and not self._is_ready(consumer, (node, index), i):
                 continue
+            same = self.specs[node][index] == self.specs[consumer][0]
+            if (node, index) in self.shapes_used and not same:
+                continue  # the result could not stand for it
             given = given_specs(consumer, self.specs)
             fused = node.absorb(index, consumer, given)
             if fused is not None and self._has_result_of(consumer, given, fused, index):
@@ -208,6 +215,9 @@ class _Absorption:
         )
         self.result.absorbed.add((node, index))
         self._rename((consumer, 0), (fused, index))
+        if (node, index) in self.shapes_used:
+            self.result.new_keys[node, index] = fused, index
+            self.shapes_used.add((fused, index))
         for i in range(node.output_count):
             if i != index:
                 self._rename((node, i), (fused, i))

@@ -236,6 +236,18 @@ class SlopeOp(ElementwiseOp):
         return x, x
 
 
+class SlopeGrad(ElementwiseGrad):
+    """dx = dy slope, with the second output of a `SlopeOp`. A product can do it itself."""
+
+    kernel = "sigmoid_grad"
+    exact_on_integers = True
+
+    @classmethod
+    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
+        dy, slope = inputs
+        return dy * slope
+
+
 class Sigmoid(SlopeOp):
     """y = 1 / (1 + exp(-x)), the logistic function.
 
@@ -268,16 +280,10 @@ class Sigmoid(SlopeOp):
         return logistic(x), logistic(x) * logistic(-x)
 
 
-class SigmoidGrad(ElementwiseGrad):
+class SigmoidGrad(SlopeGrad):
     """dx = dy slope, with the slope of sigmoid(x), its second output."""
 
     op = "sigmoid_grad"
-    exact_on_integers = True
-
-    @classmethod
-    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
-        dy, slope = inputs
-        return dy * slope
 
 
 class Tanh(SlopeOp):
@@ -311,16 +317,11 @@ class Tanh(SlopeOp):
         return np.tanh(x), 4 * logistic(2 * x) * logistic(-2 * x)
 
 
-class TanhGrad(ElementwiseGrad):
+class TanhGrad(SlopeGrad):
     """dx = dy slope, with the slope of tanh(x), its second output."""
 
     op = "tanh_grad"
-    exact_on_integers = True
-
-    @classmethod
-    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
-        dy, slope = inputs
-        return dy * slope
+    kernel = SlopeGrad.kernel
 
 
 class Softplus(ElementwiseOp):
@@ -413,7 +414,7 @@ class SiluGrad(ElementwiseGrad):
         return 9, np.abs(dy) * (logistic(x) + np.abs(x) * logistic(x) * logistic(-x))
 
 
-class Gelu(ElementwiseOp):
+class Gelu(SlopeOp):
     """y = x P(Z < x), Z standard normal; at -infinity its limit, 0.
 
     Parameters
@@ -422,6 +423,12 @@ class Gelu(ElementwiseOp):
     approximate : {"none", "tanh"}, default "none"
         "none" is exact, y = x (1 + erf(x / sqrt(2))) / 2; "tanh" is
         y = x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2.
+
+    Returns
+    -------
+    Node with two outputs
+        y and its derivative, both of the shape of x. The node itself stands for y; the derivative
+        gets no gradient.
 
     References
     ----------
@@ -446,40 +453,11 @@ class Gelu(ElementwiseOp):
         return {"approximate": self.attrs["approximate"] == "tanh"}
 
     def gradient(self, *grads: Any) -> Sequence[Value | None]:
-        return (GeluGrad(grads[0], self.inputs[0], **self.attrs),)
-
-    @classmethod
-    def reference(cls, *inputs: Any, **attributes: Any) -> Any:
-        (x,) = inputs
-        tanh = attributes.get("approximate") == "tanh"
-        return np.maximum(x, -40) * (logistic(tanh_argument(x)) if tanh else normal_cdf(x))
-
-    @classmethod
-    def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
-        """Return |y| (1 + x^2): rounding the argument of erfc or exp changes y by that much.
-
-        The kernel computes in double, so that float32 results show nothing of it.
-        """
-        (x,) = inputs
-        return 9, np.abs(cls.reference(x, **attributes)) * (1 + within(40, x) ** 2)
-
-    @classmethod
-    def sample(cls, draw: Any) -> Case:
-        return Case(super().sample(draw).inputs, {"approximate": draw.choice(["none", "tanh"])})
-
-
-class GeluGrad(ElementwiseGrad):
-    """dx = dy (P(Z < x) + x p(x)), p the standard normal density; or dy times tanh-gelu'(x)."""
-
-    op = "gelu_grad"
-    attributes = {"approximate": "i8"}
-    rules = {"approximate": one_of(("none", "tanh"))}
-
-    def lower_attributes(self, specs: Sequence[Spec | None]) -> dict[str, Any]:
-        return {"approximate": self.attrs["approximate"] == "tanh"}
+        return (GeluGrad(grads[0], self[1]),)
 
     @classmethod
     def _terms(cls, x: Any, approximate: str) -> tuple[Any, Any]:
+        """Return s and x s', whose sum is the derivative of x s(x)."""
         x = within(40, x)
         if approximate == "none":
             return normal_cdf(x), x * np.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
@@ -489,20 +467,33 @@ class GeluGrad(ElementwiseGrad):
 
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
-        dy, x = inputs
-        return dy * sum(cls._terms(x, attributes["approximate"]))
+        (x,) = inputs
+        share, rest = cls._terms(x, attributes.get("approximate", "none"))
+        return np.maximum(x, -40) * share, share + rest
 
     @classmethod
     def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
-        """Return the size of the terms, not of their sum (0 at x = -0.752); see
-        `Gelu.magnitude`."""
-        dy, x = inputs
-        terms = sum(map(np.abs, cls._terms(x, attributes["approximate"])))
-        return 9, np.abs(dy) * terms * (1 + within(40, x) ** 2)
+        """Return the terms' sizes times 1 + x^2, as rounding the argument of an exponential counts.
+
+        Those of the derivative, not their sum: it is 0 at x = -0.752. The kernel keeps all digits
+        of the argument in float32, whose results show nothing of it.
+        """
+        (x,) = inputs
+        y, _ = cls.reference(x, **attributes)
+        terms = cls._terms(x, attributes.get("approximate", "none"))
+        scale = 1 + within(40, x) ** 2
+        return 9, (np.abs(y) * scale, sum(map(np.abs, terms)) * scale)
 
     @classmethod
     def sample(cls, draw: Any) -> Case:
         return Case(super().sample(draw).inputs, {"approximate": draw.choice(["none", "tanh"])})
+
+
+class GeluGrad(SlopeGrad):
+    """dx = dy slope, with the slope of gelu(x), its second output."""
+
+    op = "gelu_grad"
+    kernel = SlopeGrad.kernel
 
 
 # ---- what the references share ----

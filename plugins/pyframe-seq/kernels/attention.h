@@ -177,15 +177,16 @@ static inline void subtract(int64_t n, real *x, real y) {
     }
 }
 
-/* The sum of a vector's lanes, and the largest of them. Halves meet, which takes no loop. */
-#define FOLD_LANES(x, meet)                                     \
-    __attribute__((aligned(PF_VECTOR_BYTES))) real lane[LANES]; \
-    store(lane, x);                                             \
-    for (int width = LANES / 2; width > 0; width /= 2)          \
-        for (int l = 0; l < width; l++) {                       \
-            const real one = lane[l], other = lane[l + width];  \
-            lane[l] = meet;                                     \
-        }                                                       \
+/* The sum of a vector's lanes, and the largest of them. Halves meet, which takes no loop if their
+ * width is known. */
+#define FOLD_LANES(x, meet)                                                                  \
+    __attribute__((aligned(PF_VECTOR_BYTES))) real lane[LANES];                              \
+    store(lane, x);                                                                          \
+    SEQ_UNROLL for (int width = LANES / 2; width > 0; width /= 2) for (int l = 0; l < width; \
+                                                                       l++) {                \
+        const real one = lane[l], other = lane[l + width];                                   \
+        lane[l] = meet;                                                                      \
+    }                                                                                        \
     return lane[0];
 static inline real sum_of_lanes(vec x) { FOLD_LANES(x, one + other) }
 static inline real top_of_lanes(vec x) { FOLD_LANES(x, other > one ? other : one) }

@@ -13,18 +13,15 @@
 
 #include <string.h>
 
-#include "pyframe/real.h"
+#include "vectors.h"
 
 /* Iterations do not touch each other's memory: the compiler may make vectors of them. */
 #if defined(__clang__)
 #define SEQ_INDEPENDENT _Pragma("clang loop vectorize(enable) interleave(enable)")
-#define SEQ_UNROLL _Pragma("clang loop unroll(full)")
 #elif defined(__GNUC__)
 #define SEQ_INDEPENDENT _Pragma("GCC ivdep")
-#define SEQ_UNROLL _Pragma("GCC unroll 8")
 #else
 #define SEQ_INDEPENDENT
-#define SEQ_UNROLL
 #endif
 
 enum {

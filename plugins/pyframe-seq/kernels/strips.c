@@ -6,7 +6,6 @@
  *
  * Each sum is in the order of k, as those of the host's products are. */
 #include "recurrent.h"
-#include "vectors.h"
 
 enum {
     VECTORS = PF_VECTOR_BYTES == 64 ? 4 : 8, /* of a strip; the last one is filled up with zeros */

@@ -10,6 +10,15 @@
 #else
 #define OF_REAL(name) name##_f64
 #endif
+/* Goes before a loop of a few steps, the number of which is known. */
+#if defined(__clang__)
+#define SEQ_UNROLL _Pragma("clang loop unroll(full)")
+#elif defined(__GNUC__)
+#define SEQ_UNROLL _Pragma("GCC unroll 8")
+#else
+#define SEQ_UNROLL
+#endif
+
 typedef OF_REAL(pf_vec) vec;
 enum { LANES = PF_VECTOR_BYTES / (int)sizeof(real) };
 

@@ -17,7 +17,7 @@ Shape = tuple[int | None, ...]
 Q, K, V, BIAS, LENGTHS, START, MASK, SLOPES, Y, LSE, DY = range(11)
 # Small blocks leave out more of what is not seen, large ones make better products.
 LONG = 128  # tokens
-QUERY_BLOCK, KEY_BLOCK, CAUSAL_KEY_BLOCK, SHORT_KEY_BLOCK = 32, 128, 64, 32
+BLOCKS, CAUSAL_BLOCKS, SHORT_BLOCKS = (64, 128), (64, 64), (32, 32)  # of queries and of keys
 ALIGNMENT, WIDEST = 64, 16  # bytes of a piece of scratch; numbers in the widest vector
 NOTHING: Shape = (0,)  # the shape of the gradient of what is not there
 
@@ -119,9 +119,8 @@ class _AttentionOp(Op):
         heads, groups = self._heads()
         (_, queries, features), keys = _known(specs[Q]), _known(specs[K] or specs[Q])[1]
         depth = features // (heads if specs[K] else heads + 2 * groups)
-        block = CAUSAL_KEY_BLOCK if keys > LONG else SHORT_KEY_BLOCK
-        block = block if self.attrs["causal"] else KEY_BLOCK
         causal, window, scale = (self.attrs[key] for key in ("causal", "window", "scale"))
+        blocks = (CAUSAL_BLOCKS if keys > LONG else SHORT_BLOCKS) if causal else BLOCKS
         return {
             "heads": heads,
             "kv_heads": groups,
@@ -129,8 +128,8 @@ class _AttentionOp(Op):
             "window": min(window or 0, 2 * keys + queries),  # from there on all are seen
             "scale": scale or 1 / math.sqrt(max(depth, 1)),
             "depth": depth,
-            "query_block": max(1, min(QUERY_BLOCK, queries)),
-            "key_block": max(1, min(block, keys)),
+            "query_block": max(1, min(blocks[0], queries)),
+            "key_block": max(1, min(blocks[1], keys)),
         }
 
     def _sizes(self, specs: Sequence[Any]) -> tuple[int, ...]:
