@@ -16,6 +16,11 @@
 enum { LANES = PF_VECTOR_BYTES / (int)sizeof(real) };
 typedef CNN_OF_REAL(pf_vec) vec;
 typedef CNN_OF_REAL(pf_part) part;
+#if CNN_BITS == 32
+typedef int32_t bits __attribute__((vector_size(PF_VECTOR_BYTES)));
+#else
+typedef int64_t bits __attribute__((vector_size(PF_VECTOR_BYTES)));
+#endif
 
 static inline vec splat(real x) { return x - (vec){0}; }
 
@@ -42,11 +47,7 @@ static inline vec larger(vec top, vec x) {
 }
 #endif
 #else
-#if CNN_BITS == 32
-typedef int32_t mask __attribute__((vector_size(PF_VECTOR_BYTES)));
-#else
-typedef int64_t mask __attribute__((vector_size(PF_VECTOR_BYTES)));
-#endif
+typedef bits mask;
 static inline mask equal(vec x, vec y) { return x == y; }
 static inline mask at_most(vec x, vec y) { return x <= y; }
 static inline mask is_nan(vec x) { return x != x; }
@@ -55,6 +56,9 @@ static inline vec select(mask m, vec yes, vec no) {
 }
 static inline vec larger(vec top, vec x) { return select((x <= top) | (top != top), top, x); }
 #endif
+
+/* max(x, 0), and NaN where x is */
+static inline vec rectified(vec x) { return (vec)((bits)x & ~(x < (vec){0})); }
 
 /* Loads and stores of the first lanes of a vector: see pyframe/lanes.h. */
 static inline part first_lanes(int64_t count) { return CNN_OF_REAL(pf_first_lanes)(count); }
