@@ -130,13 +130,13 @@ typedef struct {
  * the first one, x that of the first pixel of its window. */
 typedef void squares_body(const squares *s, int64_t x, int64_t y, part lanes);
 
-/* The body for all windows of image n, inlined. What is behind a pixel's channels may be read, and
- * written where the next windows write it, but at the end of a line of the result: `last` windows
- * are exact. */
+/* The body for all windows of image n, inlined. With fewer channels than lanes a whole vector is
+ * read and written for each pixel, as what is behind it will be written afterwards; but not for the
+ * `last` windows of a line, whose vectors would reach beyond its result. */
 __attribute__((always_inline)) static inline void each_square(const pool *p, int64_t n, squares s,
                                                               squares_body *body) {
     const int64_t channels = p->x.channels, whole = channels / LANES * LANES;
-    const int64_t last = ceil_div(whole + LANES, max_of(channels, 1)) - 1;
+    const int64_t last = whole > 0 ? p->y.size[2] : ceil_div(LANES, max_of(channels, 1)) - 1;
     const part all = first_lanes(LANES), rest = first_lanes(channels - whole);
     s.channels = channels;
     s.line = p->x.size[2] * channels;
