@@ -130,29 +130,78 @@ __attribute__((always_inline)) static inline void find(const winograd *s, const 
         }
 }
 
+/* The four lines of the source that a line of tiles sees: where each begins, and the distance of its
+ * pixels; outside of the image every pixel is the same zeros. And the two that the next line of
+ * tiles sees besides. */
+typedef struct {
+    const real *first[4], *next[2];
+    int64_t step[4];
+} seen_lines;
+
+static seen_lines lines_of(const winograd *s, place at) {
+    const int64_t height = s->x.size[1], channels = s->x.channels;
+    const int64_t line = s->x.size[2] * channels, last = s->x.count * height * line - line;
+    seen_lines l;
+    for (int i = 0; i < 4; i++) {
+        const int64_t h = at.line - s->low[0] + i;
+        const int inside = h >= 0 && h < height;
+        l.first[i] = inside ? s->source + (at.image * height + h) * line : s->zero;
+        l.step[i] = inside ? channels : 0;
+    }
+    for (int i = 0; i < 2; i++) /* after the last line of an image, of the next one */
+        l.next[i] = s->source + min_of((at.image * height + at.line + 3 + i) * line, last);
+    return l;
+}
+
+/* B^T d, of some channels of one column of pixels */
+__attribute__((always_inline)) static inline void see_column(const winograd *s,
+                                                             const seen_lines *l, int64_t column,
+                                                             int64_t c, part lanes, vec seen[4]) {
+    vec d[4] = {{0}};
+    if (column >= 0 && column < s->x.size[2])
+        for (int i = 0; i < 4; i++) d[i] = load(l->first[i] + column * l->step[i] + c, lanes);
+    see(d, seen);
+}
+
+/* Some channels of neighbouring tiles, the first of which sees the pixels from `column` on. Half of
+ * a tile's columns are the next one's, too. */
+__attribute__((always_inline)) static inline void see_channels(const winograd *s,
+                                                               const seen_lines *l, int64_t column,
+                                                               int64_t count, int64_t c,
+                                                               part lanes, real *to) {
+    const int64_t channels = s->x.channels, plane = s->x_plane;
+    vec across[4][4];
+    see_column(s, l, column, c, lanes, across[0]);
+    see_column(s, l, column + 1, c, lanes, across[1]);
+    for (to += c; count > 0; count--, column += 2, to += channels) {
+        CNN_UNROLL for (int i = 0; i < 4; i++)
+            __builtin_prefetch(l->next[i % 2] + (column + 2 + i / 2) * channels + c);
+        see_column(s, l, column + 2, c, lanes, across[2]);
+        see_column(s, l, column + 3, c, lanes, across[3]);
+        CNN_UNROLL for (int i = 0; i < 4; i++) {
+            const vec row[4] = {across[0][i], across[1][i], across[2][i], across[3][i]};
+            vec seen[4];
+            see(row, seen);
+            CNN_UNROLL for (int j = 0; j < 4; j++) store(to + (i * 4 + j) * plane, lanes, seen[j]);
+            across[0][i] = across[2][i];
+            across[1][i] = across[3][i];
+        }
+    }
+}
+
 /* to[point][tile][c] = B^T d B, for `count` tiles */
 static void see_tiles(const winograd *s, int64_t first, int64_t count, real *to) {
-    const int64_t channels = s->x.channels, plane = s->x_plane;
-    place at = place_of(s, first);
-    for (int64_t tile = 0; tile < count; tile++, next_place(s, &at), to += channels) {
-        const real *from[16];
-        find(s, &s->x, s->source, (place){at.image, at.line - s->low[0], at.column - s->low[1]}, 4,
-             from);
-        for (int64_t c = 0; c < channels; c += LANES) {
-            const part lanes = first_lanes(channels - c);
-            vec across[4][4];
-            for (int j = 0; j < 4; j++) {
-                vec d[4];
-                for (int i = 0; i < 4; i++) d[i] = load(from[i * 4 + j] + c, lanes);
-                see(d, across[j]);
-            }
-            for (int i = 0; i < 4; i++) {
-                const vec row[4] = {across[0][i], across[1][i], across[2][i], across[3][i]};
-                vec seen[4];
-                see(row, seen);
-                for (int j = 0; j < 4; j++) store(to + (i * 4 + j) * plane + c, lanes, seen[j]);
-            }
-        }
+    const int64_t channels = s->x.channels, whole = channels / LANES * LANES;
+    const part rest = first_lanes(channels - whole);
+    for (int64_t together; count > 0; first += together, count -= together) {
+        const place at = place_of(s, first);
+        const seen_lines l = lines_of(s, at);
+        const int64_t column = at.column - s->low[1];
+        together = min_of(s->columns - at.column / 2, count);
+        for (int64_t c = 0; c < whole; c += LANES)
+            see_channels(s, &l, column, together, c, first_lanes(LANES), to);
+        if (whole < channels) see_channels(s, &l, column, together, whole, rest, to);
+        to += together * channels;
     }
 }
 
