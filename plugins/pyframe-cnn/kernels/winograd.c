@@ -22,8 +22,8 @@
 
 enum {
     POINTS = 16,        /* elements of a transformed tile */
-    BUFFER = 256 << 10, /* bytes of a block's transformed tiles, ... */
-    FEW_TILES = 16,     /* ... which are at least so many */
+    BUFFER = 384 << 10, /* bytes of a block's transformed tiles, ... */
+    ROUND = 24,     /* ... which are a multiple of this, the rows of a product's tiles */
     PARTS = 8,
     MANY_SUMS = 1 << 20, /* elements, of all parts */
     /* between the planes of the points, which would else fall into the same sets of the L1 cache */
@@ -38,7 +38,7 @@ typedef struct {
     int64_t low[2], lines, tiles; /* zeros in front; tiles in a column, and in all images */
     int64_t columns;              /* tiles in a line */
     const real *source, *zero;
-    int64_t parts, block;
+    int64_t parts, blocks, block; /* a block: of so many tiles */
     int64_t x_plane, y_plane; /* from point to point of the transformed tiles */
     real *buffers;
     int64_t buffer; /* elements of a part's */
@@ -330,17 +330,20 @@ static int narrow_weights(const real *u, int64_t size, int64_t sums, real *dweig
 
 /* ---- what both directions share ---- */
 
-/* Cuts the tiles into `parts` parts at most, and these into blocks, by shapes only; 0 without the
- * memory for them. */
-static int prepare(winograd *s, arena *scratch, int64_t parts) {
+/* Cuts the tiles into blocks, and these into `parts` parts at most, by shapes only; `sums`: there
+ * are POINTS x channels x filters of them in each part, to which each block adds. 0 without the
+ * memory for it. */
+static int prepare(winograd *s, arena *scratch, int64_t parts, int sums) {
     const int64_t channels = s->x.channels, filters = s->y.channels;
     s->gemm = s->call->host->gemm(CNN_BITS);
     s->lines = ceil_div(s->y.size[1], 2);
     s->columns = ceil_div(s->y.size[2], 2);
     s->tiles = s->y.count * s->lines * s->columns;
     const int64_t fit = BUFFER / (POINTS * (channels + filters) * (int64_t)sizeof(real));
-    s->block = min_of(max_of(fit, FEW_TILES), s->tiles);
-    s->parts = min_of(parts, ceil_div(s->tiles, s->block));
+    const int64_t worth = sums ? 2 * channels * filters / (channels + filters) : 0;
+    s->block = min_of(max_of(max_of(fit, worth) / ROUND * ROUND, ROUND), s->tiles);
+    s->blocks = ceil_div(s->tiles, s->block);
+    s->parts = min_of(parts, sums ? ceil_div(s->blocks, 2) : s->blocks);
     s->x_plane = s->block * channels + APART;
     s->y_plane = s->block * filters + APART;
     s->buffer = POINTS * (s->x_plane + s->y_plane);
@@ -351,6 +354,11 @@ static int prepare(winograd *s, arena *scratch, int64_t parts) {
     memset(zero, 0, (size_t)max_of(channels, filters) * sizeof(real));
     s->zero = zero;
     return 1;
+}
+
+/* The first tile of a part, which consists of whole blocks. */
+static int64_t part_start(const winograd *s, int64_t index) {
+    return min_of(s->blocks * index / s->parts * s->block, s->tiles);
 }
 
 /* Runs the parts; returns whether all they made is finite. */
@@ -368,9 +376,9 @@ static void filter_part(void *context, int64_t index) {
     const winograd *s = context;
     const int64_t channels = s->x.channels, filters = s->y.channels;
     real *seen = s->buffers + index * s->buffer, *made = seen + POINTS * s->x_plane;
-    const int64_t end = s->tiles * (index + 1) / s->parts;
+    const int64_t end = part_start(s, index + 1);
     int finite = 1;
-    for (int64_t tile = s->tiles * index / s->parts; tile < end; tile += s->block) {
+    for (int64_t tile = part_start(s, index); tile < end; tile += s->block) {
         const int64_t count = min_of(s->block, end - tile);
         see_tiles(s, tile, count, seen);
         pf_gemm g = {.size = sizeof g,
@@ -431,7 +439,7 @@ int CNN_NAME(winograd)(const pf_call *call, const images *x, const images *y, in
         s.low[axis] = transposed ? 2 - low : low;
     }
     arena scratch = arena_of(call);
-    if (!prepare(&s, &scratch, PARTS) || !pack_points(&s, &scratch, input(call, 1), transposed))
+    if (!prepare(&s, &scratch, PARTS, 0) || !pack_points(&s, &scratch, input(call, 1), transposed))
         return out_of_scratch(call);
     return run_parts(&s, filter_part) ? PF_OK : CNN_NOT_FINITE;
 }
@@ -443,7 +451,7 @@ static void sum_part(void *context, int64_t index) {
     const int64_t channels = s->x.channels, filters = s->y.channels, size = channels * filters;
     real *seen = s->buffers + index * s->buffer, *given = seen + POINTS * s->x_plane;
     real *sums = s->sums + index * POINTS * size;
-    const int64_t start = s->tiles * index / s->parts, end = s->tiles * (index + 1) / s->parts;
+    const int64_t start = part_start(s, index), end = part_start(s, index + 1);
     for (int64_t tile = start; tile < end; tile += s->block) {
         const int64_t count = min_of(s->block, end - tile);
         see_tiles(s, tile, count, seen);
@@ -479,7 +487,7 @@ int CNN_NAME(winograd_weight_grad)(const pf_call *call, const images *x, const i
     const int64_t size = x->channels * dy->channels;
     arena scratch = arena_of(call);
     const int64_t parts = max_of(min_of(MANY_SUMS / (POINTS * size), PARTS), 2);
-    if (!prepare(&s, &scratch, parts)) return out_of_scratch(call);
+    if (!prepare(&s, &scratch, parts, 1)) return out_of_scratch(call);
     s.sums = take(&scratch, s.parts * POINTS * size * (int64_t)sizeof(real));
     if (!s.sums) return out_of_scratch(call);
     run_parts(&s, sum_part);

@@ -324,12 +324,15 @@ def winograd_scratch(itemsize: int, tiles: int, x: int, y: int, *, gradient: boo
     """Return what winograd.c needs for so many tiles of x to y channels."""
     if tiles == 0:
         return 0
-    points, few, parts, many, apart = 16, 16, 8, 1 << 20, 64 // itemsize
-    size, buffer = points * x * y, 256 << 10
+    points, whole, parts, many, apart = 16, 24, 8, 1 << 20, 64 // itemsize
+    size, buffer = points * x * y, 384 << 10
+    block = buffer // (points * (x + y) * itemsize)
     if gradient:
+        block = max(block, 2 * x * y // (x + y))
         parts = max(min(many // size, parts), 2)
-    block = min(max(buffer // (points * (x + y) * itemsize), few), tiles)
-    parts = min(parts, -(-tiles // block))
+    block = min(max(block // whole * whole, whole), tiles)
+    blocks = -(-tiles // block)
+    parts = min(parts, -(-blocks // 2) if gradient else blocks)
     buffers = parts * points * (block * (x + y) + 2 * apart)
     weights = (parts * size,) if gradient else (points * x * -(-y // WIDEST) * WIDEST, size)
     return pieces(itemsize, max(x, y), buffers, *weights) + pieces(1, parts)
