@@ -10,7 +10,7 @@
 #ifdef __clang__
 #define CNN_UNROLL
 #else
-#define CNN_UNROLL _Pragma("GCC unroll 16")
+#define CNN_UNROLL _Pragma("GCC unroll 32")
 #endif
 
 enum { LANES = PF_VECTOR_BYTES / (int)sizeof(real) };
