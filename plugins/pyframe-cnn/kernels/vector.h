@@ -6,9 +6,9 @@
 #include "pyframe/lanes.h"
 
 /* Loops of a constant, small count are to be unrolled before the compiler decides what stays in
- * registers. Clang does so by itself. */
+ * registers. */
 #ifdef __clang__
-#define CNN_UNROLL
+#define CNN_UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define CNN_UNROLL _Pragma("GCC unroll 32")
 #endif
