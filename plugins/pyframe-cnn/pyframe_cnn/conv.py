@@ -124,7 +124,7 @@ class Conv(Convolution):
     def scratch_bytes(self, specs: Sequence[Any]) -> int:
         x, weight, y = (known_shape(s) for s in (specs[0], specs[1], self._y(specs)))
         few, itemsize = x[-1] < FEW_CHANNELS, self.specs[0].dtype.itemsize
-        tiles = self._tiles(specs[0], specs[1], self._y(specs))
+        tiles = self._tiling(specs[0], specs[1], self._y(specs))
         direct = scratch_of(
             itemsize,
             taps=math.prod(weight[:-2]),
