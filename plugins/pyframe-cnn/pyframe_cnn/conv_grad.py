@@ -305,6 +305,8 @@ class ConvWeightGrad(Convolution):
                 {"padding": 1, "stride": (2, 1, 2)},
             ),
             Case(numbers(rng, (9, 12, 11, 34), (9, 12, 11, 17), (3, 3, 17, 34)), {"padding": 1}),
+            Case(numbers(rng, (9, 5, 16, 13), (9, 9, 20, 7), (5, 5, 7, 13)), {}),  # narrow
+            Case(numbers(rng, (1, 9, 9, 7), (1, 9, 9, 4), (3, 3, 4, 7)), {"padding": 1}),  # few
         )
 
 
