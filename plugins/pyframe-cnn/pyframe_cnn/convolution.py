@@ -27,7 +27,7 @@ WIDEST = 32  # at least as many as elements of a vector: what packed weights are
 # When tiles of outputs pay, by their extent: from so many channels and filters on, from so many
 # tiles on, and if there are so many times the products of the smaller tiles, or of plain sums, at
 # most; and up to so many weights of a tap.
-TILES = {4: (32, 128, 3 / 4), 2: (16, 32, 2 / 3)}
+TILES = {4: (16, 128, 3 / 4), 2: (16, 32, 2 / 3)}
 WINOGRAD_WEIGHTS = 1 << 16
 FEW_CHANNELS = 16  # below this a convolution copies its images with zeros around them
 
