@@ -160,8 +160,8 @@ __attribute__((always_inline)) static inline void add_stretch(const int groups, 
                                         4 * apart, five,  2 * three, seven};
         const vec weights = load(w, lanes);
         CNN_UNROLL for (int g = 0; g < groups; g++) {
-            CNN_UNROLL for (int i = 0; i < NEIGHBOURS; i++)
-                sum[g][i] += *(const real *)(from[g] + at[i]) * weights;
+            CNN_UNROLL for (int i = 0; i < NEIGHBOURS; i++) sum[g][i] +=
+                *(const real *)(from[g] + at[i]) * weights;
             from[g] += sizeof(real);
         }
     }
@@ -317,9 +317,8 @@ static int run_convolution(convolution *c, arena *scratch, int64_t batch) {
 static int by_tiles(const pf_call *call, const images *x, const images *y, int transposed,
                     const real *bias, const real *saved) {
     const conv_attributes *attributes = call->attributes;
-    return attributes->winograd == 4
-               ? CNN_NAME(winograd4)(call, x, y, transposed, bias, saved)
-               : CNN_NAME(winograd2)(call, x, y, transposed, bias, saved);
+    return attributes->winograd == 4 ? CNN_NAME(winograd4)(call, x, y, transposed, bias, saved)
+                                     : CNN_NAME(winograd2)(call, x, y, transposed, bias, saved);
 }
 
 /* x (N, ..., C), weight (..., C / groups, F), [bias (F,)]

@@ -90,8 +90,8 @@ static range lines_of(const weight_sum *s, int64_t image, int64_t images_left, i
 }
 
 /* Adds what some images give to one part of the rows of one outer tap; or begins with it. */
-static void add_images(const weight_sum *s, int64_t image, int64_t count, int64_t tap, int64_t row_part,
-                       real *dweight, int begin) {
+static void add_images(const weight_sum *s, int64_t image, int64_t count, int64_t tap,
+                       int64_t row_part, real *dweight, int begin) {
     const int64_t start = part_start(s, row_part), m = part_start(s, row_part + 1) - start;
     const int64_t all = s->w.filters, filters = all / s->groups;
     const int64_t at = tap_offset(s, tap / s->w.kernel[1], tap % s->w.kernel[1], 0);
@@ -205,8 +205,8 @@ static void narrow_part(void *context, int64_t sum) {
     while (narrow[choice].rows < each && narrow[choice + 1].rows <= inner) choice++;
     const int64_t rows = narrow[choice].rows;
     for (int64_t tap = 0; tap < kernel[0] * kernel[1]; tap++, to += inner * s->w.filters) {
-        const real *x = s->source + first * s->image +
-                        tap_offset(s, tap / kernel[1], tap % kernel[1], 0);
+        const real *x =
+            s->source + first * s->image + tap_offset(s, tap / kernel[1], tap % kernel[1], 0);
         for (int64_t row = 0; row < inner; row += rows) {
             const int64_t at = min_of(row, inner - rows);
             narrow[choice].run(s, x + at, dy, end - first, to + at * s->w.filters);

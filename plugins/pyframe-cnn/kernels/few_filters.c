@@ -25,7 +25,8 @@ enum {
     TERMS_PER_NANOSECOND = 2 * LANES
 };
 
-/* As many vectors of pixels as registers hold beside a sum of each for each filter, and a factor. */
+/* As many vectors of pixels as registers hold beside a sum of each for each filter, and a factor.
+ */
 static inline int at_once(int filters) {
     const int fit = (PF_VECTOR_REGISTERS - 1) / (filters + 1);
     return fit < VECTORS ? fit : VECTORS;
@@ -193,8 +194,7 @@ __attribute__((always_inline)) static inline void filter_band(const few *s, cons
     int64_t p = 0;
     for (; p + (many - 1) * LANES < b.pixels; p += many * LANES)
         filter(s, filters, many, x + p, b.pixels - p, y + p * filters);
-    for (; p < b.pixels; p += LANES)
-        filter(s, filters, 1, x + p, b.pixels - p, y + p * filters);
+    for (; p < b.pixels; p += LANES) filter(s, filters, 1, x + p, b.pixels - p, y + p * filters);
     if (s->attributes->activation != PF_RELU) finish(s->call, y, NULL, b.pixels * filters);
 }
 

@@ -122,8 +122,8 @@ __attribute__((always_inline)) static inline void put_planes(const sorting *s, c
         transpose(square[q]);
     }
     if (left >= LANES * filters + LANES) {
-        CNN_UNROLL for (int i = 0; i < LANES; i++) CNN_UNROLL for (int q = 0; q < squares; q++)
-            *(vec *)(y + i * filters + q * LANES) = square[q][i];
+        CNN_UNROLL for (int i = 0; i < LANES; i++) CNN_UNROLL for (int q = 0; q < squares; q++) *
+            (vec *)(y + i * filters + q * LANES) = square[q][i];
         return;
     }
     for (int i = 0; i < LANES; i++)
@@ -142,8 +142,9 @@ __attribute__((always_inline)) static inline void take_planes(const sorting *s, 
         vec square[LANES];
         const real *first = y + q * LANES;
         CNN_UNROLL for (int i = 0; i < LANES; i++) square[i] =
-            whole ? *(const vec *)(first + i * filters)
-                  : load(first + i * filters, first_lanes(max_of(left - q * LANES - i * filters, 0)));
+            whole
+                ? *(const vec *)(first + i * filters)
+                : load(first + i * filters, first_lanes(max_of(left - q * LANES - i * filters, 0)));
         transpose(square);
         CNN_UNROLL for (int i = 0; i < LANES; i++) if (q * LANES + i < filters)
             planes[q * LANES + i] = square[i];

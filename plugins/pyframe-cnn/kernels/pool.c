@@ -24,9 +24,10 @@ typedef struct {
     images x, y;
     int apart; /* each pixel lies in one window, ... */
     int pairs; /* ... and that is of 2 x 2 pixels */
-    /* With few channels the windows of a line are taken in groups, of which the last is smaller. Lane
-     * i of the left, or right, pixels is number index[0][i], or index[1][i], of the two vectors of
-     * x, and lane i of these number index[2][i] and index[3][i] of left and right ones. */
+    /* With few channels the windows of a line are taken in groups, of which the last is smaller.
+     * Lane i of the left, or right, pixels is number index[0][i], or index[1][i], of the two
+     * vectors of x, and lane i of these number index[2][i] and index[3][i] of left and right ones.
+     */
     group all, last;
     int32_t index[4][LANES];
     /* Of a mean: a power of two, no more than 1 / the pixels of a window, and 1 / unit. What it

@@ -2,9 +2,9 @@
  *
  * Polynomials are taken at 0, a, -a, b, -b and infinity. With a = 1 and b = 2, as in section 4.2 of
  * Lavin and Gray, the error is 4 to 6 times that of plain sums; with a = 1 / sqrt(2) and
- * b = 1 / a = sqrt(2) it is twice that. Barabasz, Anderson, Soodhalter and Gregg, Error Analysis and
- * Improving the Accuracy of Winograd Convolution for Deep Neural Networks, arXiv:1803.10986, section
- * 6, say why points should be each other's negatives and inverses. */
+ * b = 1 / a = sqrt(2) it is twice that. Barabasz, Anderson, Soodhalter and Gregg, Error Analysis
+ * and Improving the Accuracy of Winograd Convolution for Deep Neural Networks, arXiv:1803.10986,
+ * section 6, say why points should be each other's negatives and inverses. */
 #include "epilogue.h"
 #include "vector.h"
 
@@ -52,7 +52,8 @@ static inline void spread(const vec y[4], vec m[6]) {
 
 /* G g */
 static inline void widen(const vec g[3], vec u[6]) {
-    const vec even = (g[0] + g[2] * (real)0.5) * (real)(-2. / 3), odd = g[1] * (A * (real)(-2. / 3));
+    const vec even = (g[0] + g[2] * (real)0.5) * (real)(-2. / 3),
+              odd = g[1] * (A * (real)(-2. / 3));
     const vec even_b = (g[0] + g[2] * 2) * (real)(1. / 6), odd_b = g[1] * (B * (real)(1. / 6));
     u[0] = g[0];
     u[1] = even + odd;
