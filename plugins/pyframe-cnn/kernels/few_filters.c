@@ -77,6 +77,14 @@ static seen seen_of(const few *s, int axis, int64_t tap, int64_t first, int64_t 
  * vector may be stored behind a line: it is overwritten with the next one. */
 static void copy_lines(const real *from, int64_t line, seen w, int64_t count, int64_t width,
                        real *to) {
+    if (w.step == 1 && w.begin == 0 && w.end == width && width >= LANES) { /* no zeros */
+        for (int64_t i = 0; i < count; i++, from += line, to += width) {
+            for (int64_t at = 0; at < width - LANES; at += LANES)
+                *(vec *)(to + at) = *(const vec *)(from + at);
+            *(vec *)(to + width - LANES) = *(const vec *)(from + width - LANES);
+        }
+        return;
+    }
     const int64_t whole = w.begin + (w.end - w.begin) / LANES * LANES;
     const part rest = first_lanes(w.end - whole);
     for (int64_t i = 0; i < count; i++, from += line, to += width) {
