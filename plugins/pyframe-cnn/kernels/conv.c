@@ -313,14 +313,6 @@ static int run_convolution(convolution *c, arena *scratch, int64_t batch) {
     return 1;
 }
 
-/* See winograd.inc. */
-static int by_tiles(const pf_call *call, const images *x, const images *y, int transposed,
-                    const real *bias, const real *saved) {
-    const conv_attributes *attributes = call->attributes;
-    return attributes->winograd == 4 ? CNN_NAME(winograd4)(call, x, y, transposed, bias, saved)
-                                     : CNN_NAME(winograd2)(call, x, y, transposed, bias, saved);
-}
-
 /* x (N, ..., C), weight (..., C / groups, F), [bias (F,)]
  *     y (N, ..., F) = f(sum_t x[o stride + t dilation - low] weight[t] + bias) */
 int CNN_NAME(conv)(const pf_call *call) {
@@ -330,7 +322,8 @@ int CNN_NAME(conv)(const pf_call *call) {
     if (attributes->groups > 1 && w.channels == 1) return CNN_NAME(depthwise)(call);
     if (CNN_NAME(is_few)(attributes, &w)) return CNN_NAME(few_filters)(call);
     if (attributes->winograd) {
-        const int status = by_tiles(call, &x, &y, 0, input(call, 2), NULL);
+        const int status =
+            CNN_BY_TILES(winograd, attributes->winograd)(call, &x, &y, 0, input(call, 2), NULL);
         if (status != CNN_NOT_FINITE) return status;
     }
     convolution c = {.call = call,
@@ -432,7 +425,8 @@ static int transpose(const pf_call *call, const real *bias, const real *saved) {
     if (attributes->groups > 1 && w.channels == 1)
         return CNN_NAME(depthwise_transpose)(call, bias, saved);
     if (attributes->winograd) {
-        const int status = by_tiles(call, &x, &y, 1, bias, saved);
+        const int status =
+            CNN_BY_TILES(winograd, attributes->winograd)(call, &x, &y, 1, bias, saved);
         if (status != CNN_NOT_FINITE) return status;
     }
     if (CNN_NAME(scatters)(attributes, &w, &x)) return CNN_NAME(scatter)(call, bias, saved);

@@ -88,6 +88,12 @@ int CNN_NAME(winograd4)(const pf_call *call, const images *x, const images *y, i
                         const real *bias, const real *saved);
 int CNN_NAME(winograd_weight_grad2)(const pf_call *call, const images *x, const images *dy);
 int CNN_NAME(winograd_weight_grad4)(const pf_call *call, const images *x, const images *dy);
+/* The one of them for tiles of some extent; doubles have none but 2. */
+#if CNN_BITS == 32
+#define CNN_BY_TILES(name, extent) ((extent) == 4 ? CNN_NAME(name##4) : CNN_NAME(name##2))
+#else
+#define CNN_BY_TILES(name, extent) CNN_NAME(name##2)
+#endif
 
 /* sum (F,) = the sum over all rows of y (rows, F) */
 void CNN_NAME(sum_rows)(const pf_call *call, const real *y, int64_t rows, int64_t filters,

@@ -364,9 +364,8 @@ int CNN_NAME(conv_weight_grad)(const pf_call *call) {
     if (!s.dweight) return PF_OK;
     if (s.groups > 1 && s.w.channels == 1) return CNN_NAME(depthwise_weight_grad)(call);
     if (attributes->winograd) {
-        const int status = attributes->winograd == 4
-                               ? CNN_NAME(winograd_weight_grad4)(call, &s.x, &s.dy)
-                               : CNN_NAME(winograd_weight_grad2)(call, &s.x, &s.dy);
+        const int status =
+            CNN_BY_TILES(winograd_weight_grad, attributes->winograd)(call, &s.x, &s.dy);
         if (status != CNN_NOT_FINITE) return status;
     }
     for (int axis = 0; axis < AXES; axis++) {

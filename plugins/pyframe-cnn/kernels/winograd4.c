@@ -8,6 +8,8 @@
 #include "epilogue.h"
 #include "vector.h"
 
+#if CNN_BITS == 32 /* doubles are done by tiles of 2 x 2: see _tiling in convolution.py */
+
 #define TILE 4
 #define CNN_TILED(name) CNN_NAME(name##4)
 
@@ -74,3 +76,5 @@ static inline void narrow(const vec u[6], vec g[3]) {
 }
 
 #include "winograd.inc"
+
+#endif

@@ -53,11 +53,11 @@ class Conv(Convolution):
         That of the leaky relu.
     winograd : bool, default True
         Whether 3 x 3 kernels of stride 1 may be done by tiles of 2 x 2 outputs, with 16 products
-        instead of 36, or of 4 x 4, with 36 instead of 144. They are, where it pays: from 16
-        channels and filters on, and from 32 and 128 tiles on. The error is two to three times that
-        of plain sums, that of the weights' gradient up to five times, relative to the largest
-        numbers that a tile sees; and tiles of 4 x 4 round whole numbers, too. A plan's FLOPs count
-        the products that are done.
+        instead of 36, or, in float32, of 4 x 4, with 36 instead of 144. They are, where it pays:
+        from 16 channels and filters on, and from 32 and 128 tiles on. The error is two to three
+        times that of plain sums, that of the weights' gradient up to five times, relative to the
+        largest numbers that a tile sees; and tiles of 4 x 4 round whole numbers, too. A plan's
+        FLOPs count the products that are done.
     name : str, optional
 
     Returns

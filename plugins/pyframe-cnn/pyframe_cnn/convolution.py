@@ -26,7 +26,7 @@ from pyframe_cnn.geometry import LARGEST, Window, axes_of, padding_of
 WIDEST = 32  # at least as many as elements of a vector: what packed weights are filled up to
 # When tiles of outputs pay, by their extent: from so many channels and filters on, from so many
 # tiles on, and if there are so many times the products of the smaller tiles, or of plain sums, at
-# most; and up to so many weights of a tap.
+# most; and up to so many weights of a tap. Those of 4 x 4 are for float32 only.
 TILES = {4: (16, 128, 3 / 4), 2: (16, 32, 2 / 3)}
 WINOGRAD_WEIGHTS = 1 << 16
 FEW_CHANNELS = 16  # below this a convolution copies its images with zeros around them
@@ -154,6 +154,7 @@ class Convolution(WindowOp):
         for extent, (fewest, count, share) in sorted(TILES.items()):
             found = Tiling(extent, y[0] * math.prod(-(-n // extent) for n in y[1:-1]))
             enough = min(channels, filters) >= fewest and found.count >= count
+            enough = enough and (extent < 4 or images.dtype.itemsize == 4)
             if enough and found.products <= share * products:
                 best, products = found, found.products
         return best
