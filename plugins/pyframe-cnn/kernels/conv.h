@@ -12,7 +12,7 @@ typedef struct {
     int64_t groups;
     int64_t activation; /* enum pf_activation */
     double slope;       /* of the leaky relu */
-    int64_t winograd;   /* the extent of the tiles by which winograd.inc is to do it, or 0 */
+    int64_t winograd;   /* the extent of the tiles by which winograd.h is to do it, or 0 */
 } conv_attributes;
 
 /* The weights of a convolution: (KD, KH, KW, channels / groups, filters). */

@@ -47,4 +47,4 @@ static inline void narrow(const vec u[4], vec g[3]) {
     g[2] = u[3] + ends;
 }
 
-#include "winograd.inc"
+#include "winograd.h"

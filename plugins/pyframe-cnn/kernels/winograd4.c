@@ -75,6 +75,6 @@ static inline void narrow(const vec u[6], vec g[3]) {
     g[2] = even * (real)0.5 + even_b * 2 + u[5];
 }
 
-#include "winograd.inc"
+#include "winograd.h"
 
 #endif

@@ -33,7 +33,7 @@ FEW_CHANNELS = 16  # below this a convolution copies its images with zeros aroun
 
 
 class Tiling(NamedTuple):
-    """So many tiles of extent x extent outputs; see winograd.inc."""
+    """So many tiles of extent x extent outputs; see winograd.h."""
 
     extent: int
     count: int
@@ -137,7 +137,7 @@ class Convolution(WindowOp):
         return {key: self.attrs[key] for key in kept}
 
     def _tiling(self, images: Any, weight: Any, made: Any) -> Tiling:
-        """Return the tiles of `made` that winograd.inc works on.
+        """Return the tiles of `made` that winograd.h works on.
 
         `images` and `weight` are those of the convolution; `made` is its result, or that of its
         transpose.
@@ -265,7 +265,7 @@ class Convolution(WindowOp):
 
     @staticmethod
     def _sample_tiles(draw: Any) -> tuple[Any, Any, dict[str, Any]]:
-        """Return the same for what winograd.inc does."""
+        """Return the same for what winograd.h does."""
         extents = [draw.choice([8, 9, 10, 11, 14]) for _ in range(2)]
         channels, filters = (draw.choice([16, 17, 18, 33]) for _ in range(2))
         padding = draw.choice(["valid", "same", 1, ((0, 2), (1, 0)), ((3, 1), (0, 0))])
@@ -346,7 +346,7 @@ def scratch_of(
 
 
 def winograd_scratch(itemsize: int, tiles: Tiling, x: int, y: int, *, gradient: bool) -> int:
-    """Return what winograd.inc needs for tiles of x to y channels."""
+    """Return what winograd.h needs for tiles of x to y channels."""
     if tiles.count == 0:
         return 0
     points, whole, parts, many, apart = tiles.points, 24, 8, 1 << 20, 64 // itemsize
