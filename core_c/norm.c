@@ -331,18 +331,22 @@ int PF_NAME(batch_norm)(const pf_call *call) {
     return PF_OK;
 }
 
-/* sums = sum dy, and sum dy (x - mean) */
+/* sums += sum dy, and sum dy (x - mean); what the next block reads is fetched meanwhile */
 static void block_gradient_sums(const column_statistics *b, const block *k) {
     const int64_t width = b->width;
     const vec mean = load_part(b->mean + k->column, k->lanes);
     const real *x = b->x + k->at, *dy = b->dy + k->at;
     real *flow = b->sums + k->index * 2 * width + k->column, *tilt = flow + width;
-    PF_SUM_ROWS(of_dy, k->count, load_part(dy + r * width, k->lanes))
-    PF_SUM_ROWS(of_both, k->count,
-                load_part(dy + r * width, k->lanes) * (load_part(x + r * width, k->lanes) - mean))
-    if (!k->is_first) of_dy += load_part(flow, k->lanes), of_both += load_part(tilt, k->lanes);
-    store_part(flow, k->lanes, of_dy);
-    store_part(tilt, k->lanes, of_both);
+    vec each_dy[WAYS] = {{0}}, each_both[WAYS] = {{0}};
+    PF_EACH_ROW(k->count, {
+        const vec given = load_part(dy + r * width, k->lanes);
+        __builtin_prefetch(dy + (r + PF_ROWS) * width);
+        __builtin_prefetch(x + (r + PF_ROWS) * width);
+        each_dy[way] += given;
+        each_both[way] += given * (load_part(x + r * width, k->lanes) - mean);
+    })
+    store_part(flow, k->lanes, load_part(flow, k->lanes) + total_of(each_dy));
+    store_part(tilt, k->lanes, load_part(tilt, k->lanes) + total_of(each_both));
 }
 
 static void part_gradient_sums(void *context, int64_t index) {
@@ -352,7 +356,7 @@ static void part_gradient_sums(void *context, int64_t index) {
 /* dscale = sum dy x^, dshift = sum dy */
 static void sum_gradients(column_statistics *b, real *restrict dscale, real *restrict dshift) {
     const int64_t width = b->width;
-    memset(b->sums, 0, 2 * (size_t)(b->parts * width) * sizeof(real)); /* there may be no rows */
+    memset(b->sums, 0, 2 * (size_t)(b->parts * width) * sizeof(real));
     each_part(b, part_gradient_sums);
     for (int64_t c = 0; c < width; c++) {
         dshift[c] = dscale[c] = 0;

@@ -5,7 +5,8 @@
  * image is made. One table serves all images of a batch; what lies outside of an image is a row of
  * zeros. With few channels, stretches would be short: then the source is copied with zeros around
  * it, and a whole row of the kernel, whose taps lie side by side, is one stretch. */
-#include "conv.h"
+#include "epilogue.h"
+#include "vector.h"
 
 enum {
     BLOCK_PIXELS = 256, /* rows of one product */
@@ -94,10 +95,10 @@ static int64_t result_pixel(const convolution *c, int64_t i) {
 }
 
 /* One block of pixels of one image. */
-static void run_block(void *context, int64_t part) {
+static void run_block(void *context, int64_t index) {
     const convolution *c = context;
     const conv_attributes *attributes = c->call->attributes;
-    const int64_t block = part % c->blocks, image = part / c->blocks;
+    const int64_t block = index % c->blocks, image = index / c->blocks;
     const int64_t start = block_start(c, block), m = block_start(c, block + 1) - start;
     const int64_t channels = c->groups * c->columns;
     const int64_t at = image * c->result_image + result_pixel(c, start) * channels;
@@ -125,6 +126,121 @@ static void run_block(void *context, int64_t part) {
         c->gemm->run(&g);
     }
 }
+
+/* ---- narrow: no more outputs than a vector has lanes ---- */
+
+/* In a product, a vector of weights would serve the 8 rows of a tile, and 8 sums are hardly enough
+ * to keep the multiply-adds busy. With the many registers of AVX-512 it serves two times 8
+ * neighbouring pixels: the addresses of 8 numbers with one distance need but a few registers. */
+#if defined(__AVX512F__) && CNN_BITS == 32
+
+enum { NEIGHBOURS = 8, BAND_LINES = 16 };
+
+/* Of a convolution that is no transpose. */
+static int is_narrow(const convolution *c) {
+    int inside = 1;
+    for (int axis = 0; axis < AXES; axis++)
+        inside = inside && zeros_before(&c->axis[axis]) == 0 && zeros_behind(&c->axis[axis]) == 0;
+    return inside && c->groups == 1 && c->columns <= LANES && c->axis[2].outputs >= NEIGHBOURS &&
+           c->depth * c->taps > 0;
+}
+
+/* sum[g][i] += the terms of one stretch, for `groups` times 8 pixels `apart` bytes from each other;
+ * x has what the first ones see, w rows of `columns` weights. */
+__attribute__((always_inline)) static inline void add_stretch(const int groups, const real *x[2],
+                                                              int64_t apart, const real *w,
+                                                              int64_t columns, part lanes,
+                                                              int64_t depth,
+                                                              vec sum[2][NEIGHBOURS]) {
+    int64_t three = 3 * apart, five = 5 * apart, seven = 7 * apart;
+    const char *from[2] = {(const char *)x[0], (const char *)x[1]};
+    __asm__("" : "+r"(three), "+r"(five), "+r"(seven)); /* or they would be 16 pointers */
+    for (int64_t k = 0; k < depth; k++, w += columns) {
+        const int64_t at[NEIGHBOURS] = {0,         apart, 2 * apart, three,
+                                        4 * apart, five,  2 * three, seven};
+        const vec weights = load(w, lanes);
+        CNN_UNROLL for (int g = 0; g < groups; g++) {
+            CNN_UNROLL for (int i = 0; i < NEIGHBOURS; i++) sum[g][i] +=
+                *(const real *)(from[g] + at[i]) * weights;
+            from[g] += sizeof(real);
+        }
+    }
+}
+
+/* Up to two times 8 pixels: x has the first terms of each, y where they go. */
+__attribute__((always_inline)) static inline void narrow_tile(const convolution *c,
+                                                              const int groups, const real *x[2],
+                                                              real *y[2]) {
+    const tap_axis *d = &c->axis[0], *h = &c->axis[1], *w = &c->axis[2];
+    const int64_t columns = c->columns, channels = c->source_channels;
+    const int64_t apart = w->step * channels * (int64_t)sizeof(real);
+    const part lanes = first_lanes(columns);
+    const real *weights = input(c->call, 1);
+    const vec bias = c->bias ? load(c->bias, lanes) : (vec){0};
+    vec sum[2][NEIGHBOURS];
+    CNN_UNROLL for (int g = 0; g < groups; g++) CNN_UNROLL for (int i = 0; i < NEIGHBOURS; i++)
+        sum[g][i] = bias;
+    for (int64_t jd = 0; jd < d->taps; jd++)
+        for (int64_t jh = 0; jh < h->taps; jh++)
+            for (int64_t jw = 0; jw < w->taps; jw++, weights += c->depth * columns) {
+                const int64_t line = jd * d->by * h->extent + jh * h->by;
+                const int64_t at = (line * w->extent + jw * w->by) * channels;
+                const real *seen[2] = {x[0] + at, x[1] + at};
+                add_stretch(groups, seen, apart, weights, columns, lanes, c->depth, sum);
+            }
+    const conv_attributes *attributes = c->call->attributes;
+    CNN_UNROLL for (int g = 0; g < groups; g++) CNN_UNROLL for (int i = 0; i < NEIGHBOURS; i++)
+        store(y[g] + i * columns, lanes,
+              attributes->activation == PF_RELU ? rectified(sum[g][i]) : sum[g][i]);
+}
+
+/* Some lines of one image. The last 8 pixels of a line may overlap the ones in front of them. */
+static void narrow_band(void *context, int64_t index) {
+    const convolution *c = context;
+    const tap_axis *d = &c->axis[0], *h = &c->axis[1], *w = &c->axis[2];
+    const int64_t lines = d->outputs * h->outputs, bands = ceil_div(lines, BAND_LINES);
+    const int64_t image = index / bands, first = index % bands * BAND_LINES;
+    const int64_t end = min_of(first + BAND_LINES, lines);
+    const real *source = c->source + image * c->source_image + w->first * c->source_channels;
+    real *result = c->result + image * c->result_image;
+    const real *x[2];
+    real *y[2];
+    int waiting = 0;
+    for (int64_t line = first; line < end; line++) {
+        const int64_t at_d = line / h->outputs * d->step + d->first;
+        const int64_t at_h = line % h->outputs * h->step + h->first;
+        for (int64_t q = 0; q < w->outputs; q += NEIGHBOURS) {
+            const int64_t at = min_of(q, w->outputs - NEIGHBOURS);
+            x[waiting] = source + ((at_d * h->extent + at_h) * w->extent + at * w->step) *
+                                      c->source_channels;
+            y[waiting] = result + (line * w->outputs + at) * c->columns;
+            if (waiting) narrow_tile(c, 2, x, y);
+            waiting = !waiting;
+        }
+    }
+    x[1] = x[0], y[1] = y[0];
+    if (waiting) narrow_tile(c, 1, x, y);
+    const conv_attributes *attributes = c->call->attributes;
+    if (attributes->activation != PF_NO_ACTIVATION && attributes->activation != PF_RELU)
+        finish(c->call, result + first * w->outputs * c->columns, NULL,
+               (end - first) * w->outputs * c->columns);
+}
+
+static void run_narrow(convolution *c, int64_t batch) {
+    const int64_t terms = batch * lattice_pixels(c->axis) * c->taps * c->depth * c->columns;
+    const int64_t bands = ceil_div(c->axis[0].outputs * c->axis[1].outputs, BAND_LINES);
+    c->call->host->parallel_for(batch * bands, terms / TERMS_PER_NANOSECOND, narrow_band, c);
+}
+
+#else
+
+static int is_narrow(const convolution *c) {
+    (void)c;
+    return 0;
+}
+static void run_narrow(convolution *c, int64_t batch) { (void)c, (void)batch; }
+
+#endif
 
 /* A copy of the source with all zeros that are read, if that makes longer stretches. */
 static int pad_source(convolution *c, arena *scratch, const images *source) {
@@ -206,7 +322,8 @@ int CNN_NAME(conv)(const pf_call *call) {
     if (attributes->groups > 1 && w.channels == 1) return CNN_NAME(depthwise)(call);
     if (CNN_NAME(is_few)(attributes, &w)) return CNN_NAME(few_filters)(call);
     if (attributes->winograd) {
-        const int status = CNN_NAME(winograd)(call, &x, &y, 0, input(call, 2), NULL);
+        const int status =
+            CNN_BY_TILES(winograd, attributes->winograd)(call, &x, &y, 0, input(call, 2), NULL);
         if (status != CNN_NOT_FINITE) return status;
     }
     convolution c = {.call = call,
@@ -228,6 +345,10 @@ int CNN_NAME(conv)(const pf_call *call) {
     if (!pad_source(&c, &scratch, &x)) return out_of_scratch(call);
     merge_taps(&c);
     c.taps = tap_count(c.axis);
+    if (is_narrow(&c)) {
+        run_narrow(&c, y.count);
+        return PF_OK;
+    }
     if (!pack_weights(&c, &scratch, input(call, 1), c.columns, w.filters))
         return out_of_scratch(call);
     return run_convolution(&c, &scratch, y.count) ? PF_OK : out_of_scratch(call);
@@ -304,7 +425,8 @@ static int transpose(const pf_call *call, const real *bias, const real *saved) {
     if (attributes->groups > 1 && w.channels == 1)
         return CNN_NAME(depthwise_transpose)(call, bias, saved);
     if (attributes->winograd) {
-        const int status = CNN_NAME(winograd)(call, &x, &y, 1, bias, saved);
+        const int status =
+            CNN_BY_TILES(winograd, attributes->winograd)(call, &x, &y, 1, bias, saved);
         if (status != CNN_NOT_FINITE) return status;
     }
     if (CNN_NAME(scatters)(attributes, &w, &x)) return CNN_NAME(scatter)(call, bias, saved);

@@ -12,7 +12,7 @@ typedef struct {
     int64_t groups;
     int64_t activation; /* enum pf_activation */
     double slope;       /* of the leaky relu */
-    int64_t winograd;   /* whether winograd.c is to do it */
+    int64_t winograd;   /* the extent of the tiles by which winograd.h is to do it, or 0 */
 } conv_attributes;
 
 /* The weights of a convolution: (KD, KH, KW, channels / groups, filters). */
@@ -82,9 +82,18 @@ int CNN_NAME(scatter)(const pf_call *call, const real *bias, const real *saved);
 
 /* 3 x 3 taps, by tiles of outputs; CNN_NOT_FINITE: the result is not to be relied on. */
 enum { CNN_NOT_FINITE = -1 };
-int CNN_NAME(winograd)(const pf_call *call, const images *x, const images *y, int transposed,
-                       const real *bias, const real *saved);
-int CNN_NAME(winograd_weight_grad)(const pf_call *call, const images *x, const images *dy);
+int CNN_NAME(winograd2)(const pf_call *call, const images *x, const images *y, int transposed,
+                        const real *bias, const real *saved);
+int CNN_NAME(winograd4)(const pf_call *call, const images *x, const images *y, int transposed,
+                        const real *bias, const real *saved);
+int CNN_NAME(winograd_weight_grad2)(const pf_call *call, const images *x, const images *dy);
+int CNN_NAME(winograd_weight_grad4)(const pf_call *call, const images *x, const images *dy);
+/* The one of them for tiles of some extent; doubles have none but 2. */
+#if CNN_BITS == 32
+#define CNN_BY_TILES(name, extent) ((extent) == 4 ? CNN_NAME(name##4) : CNN_NAME(name##2))
+#else
+#define CNN_BY_TILES(name, extent) CNN_NAME(name##2)
+#endif
 
 /* sum (F,) = the sum over all rows of y (rows, F) */
 void CNN_NAME(sum_rows)(const pf_call *call, const real *y, int64_t rows, int64_t filters,

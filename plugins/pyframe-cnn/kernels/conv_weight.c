@@ -6,6 +6,7 @@
  * image, x is copied with them. */
 #include "conv.h"
 #include "few.h"
+#include "vector.h"
 
 enum {
     MANY_TERMS = 128, /* of a product: what it reads of x and dy for them stays in the L1 cache */
@@ -48,15 +49,15 @@ static void fill_offsets(const weight_sum *s, int64_t *offset) {
                 *offset++ = tap_offset(s, tap / kernel[1], tap % kernel[1], v) + c;
 }
 
-static int64_t part_start(const weight_sum *s, int64_t part) {
-    return s->rows * part / s->row_parts;
+static int64_t part_start(const weight_sum *s, int64_t index) {
+    return s->rows * index / s->row_parts;
 }
 
 /* For each part of the rows, table[line m + i] = where its row i has the first term of that line of
  * dy, in the first images. */
-static void fill_table(void *context, int64_t part) {
+static void fill_table(void *context, int64_t row_part) {
     const weight_sum *s = context;
-    const int64_t start = part_start(s, part), m = part_start(s, part + 1) - start;
+    const int64_t start = part_start(s, row_part), m = part_start(s, row_part + 1) - start;
     const real **to = s->table + start * s->lines;
     for (int64_t line = 0; line < s->lines; line++) {
         const int64_t h = line % s->dy.size[1], plane = line / s->dy.size[1];
@@ -89,9 +90,9 @@ static range lines_of(const weight_sum *s, int64_t image, int64_t images_left, i
 }
 
 /* Adds what some images give to one part of the rows of one outer tap; or begins with it. */
-static void add_images(const weight_sum *s, int64_t image, int64_t count, int64_t tap, int64_t part,
-                       real *dweight, int begin) {
-    const int64_t start = part_start(s, part), m = part_start(s, part + 1) - start;
+static void add_images(const weight_sum *s, int64_t image, int64_t count, int64_t tap,
+                       int64_t row_part, real *dweight, int begin) {
+    const int64_t start = part_start(s, row_part), m = part_start(s, row_part + 1) - start;
     const int64_t all = s->w.filters, filters = all / s->groups;
     const int64_t at = tap_offset(s, tap / s->w.kernel[1], tap % s->w.kernel[1], 0);
     real *to = dweight + (tap * s->rows + start) * all;
@@ -121,15 +122,107 @@ static void add_images(const weight_sum *s, int64_t image, int64_t count, int64_
  * through once, as they come from memory, for all those taps. */
 static void run_part(void *context, int64_t index) {
     const weight_sum *s = context;
-    const int64_t sum = index % s->sums, part = index / s->sums % s->row_parts;
+    const int64_t sum = index % s->sums, row_part = index / s->sums % s->row_parts;
     const int64_t taps = s->outer / s->tap_parts, tap = index / s->sums / s->row_parts * taps;
     const int64_t first = s->dy.count * sum / s->sums, end = s->dy.count * (sum + 1) / s->sums;
     const int64_t size = s->outer * s->rows * s->w.filters;
     real *to = sum == 0 ? s->dweight : s->partial + (sum - 1) * size;
     for (int64_t image = first; image < end; image += s->together)
         for (int64_t t = tap; t < tap + taps; t++)
-            add_images(s, image, min_of(s->together, end - image), t, part, to, image == first);
+            add_images(s, image, min_of(s->together, end - image), t, row_part, to, image == first);
 }
+
+/* ---- narrow: no more filters than a vector has lanes ---- */
+
+/* In a product, a vector of dy would serve the 8 rows of a tile, each of which needs a load of its
+ * own, and 8 sums are hardly enough to keep the multiply-adds busy. With the many registers of
+ * AVX-512 it serves up to 30: neighbouring taps and channels, which x has side by side. */
+#if defined(__AVX512F__) && CNN_BITS == 32
+
+enum { NARROW_ROWS = 30, MANY_AT_ONCE = 256 /* terms, before they go to the others */ };
+
+/* Of one row of taps, `rows` rows from x on, for some images: to (rows, filters). */
+__attribute__((always_inline)) static inline void narrow_rows(const weight_sum *s, const int rows,
+                                                              const real *x, const real *dy,
+                                                              int64_t image_count, real *to) {
+    const int64_t *size = s->dy.size, filters = s->w.filters, step = s->stride[2] * s->x.channels;
+    const part lanes = first_lanes(filters);
+    vec total[NARROW_ROWS], sum[NARROW_ROWS];
+    CNN_UNROLL for (int i = 0; i < rows; i++) total[i] = sum[i] = (vec){0};
+    int64_t terms = 0;
+    for (int64_t n = 0; n < image_count; n++, x += s->image)
+        for (int64_t d = 0; d < size[0]; d++)
+            for (int64_t h = 0; h < size[1]; h++) {
+                const real *at = x + d * s->stride[0] * s->plane + h * s->stride[1] * s->line;
+                for (int64_t w = 0; w < size[2]; w++, at += step, dy += filters) {
+                    const vec given = load(dy, lanes);
+                    CNN_UNROLL for (int i = 0; i < rows; i++) sum[i] += at[i] * given;
+                }
+                terms += size[2];
+                if (terms < MANY_AT_ONCE) continue;
+                CNN_UNROLL for (int i = 0; i < rows; i++) total[i] += sum[i], sum[i] = (vec){0};
+                terms = 0;
+            }
+    CNN_UNROLL for (int i = 0; i < rows; i++) store(to + i * filters, lanes, total[i] + sum[i]);
+}
+
+#define CNN_NARROW(rows)                                                                         \
+    static void narrow_##rows(const weight_sum *s, const real *x, const real *dy, int64_t count, \
+                              real *to) {                                                        \
+        narrow_rows(s, rows, x, dy, count, to);                                                  \
+    }
+CNN_NARROW(8)
+CNN_NARROW(12)
+CNN_NARROW(16)
+CNN_NARROW(20)
+CNN_NARROW(24)
+CNN_NARROW(30)
+typedef void narrow_function(const weight_sum *s, const real *x, const real *dy, int64_t count,
+                             real *to);
+static const struct {
+    int64_t rows;
+    narrow_function *run;
+} narrow[] = {{8, narrow_8},   {12, narrow_12}, {16, narrow_16},
+              {20, narrow_20}, {24, narrow_24}, {30, narrow_30}};
+
+static int is_narrow(const weight_sum *s) {
+    const int64_t *kernel = s->w.kernel;
+    return s->groups == 1 && s->w.filters <= LANES && (s->dilation[2] == 1 || kernel[2] == 1) &&
+           kernel[2] * s->w.channels >= narrow[0].rows;
+}
+
+/* All rows, summed over one part of the images. A row of taps is cut into equal parts, the last of
+ * which may begin before the one in front of it ends. */
+static void narrow_part(void *context, int64_t sum) {
+    const weight_sum *s = context;
+    const int64_t *kernel = s->w.kernel, inner = kernel[2] * s->w.channels;
+    const int64_t first = s->dy.count * sum / s->sums, end = s->dy.count * (sum + 1) / s->sums;
+    const int64_t size = kernel[0] * kernel[1] * inner * s->w.filters;
+    const real *dy = input(s->call, 0) + first * image_elements(&s->dy);
+    real *to = sum == 0 ? s->dweight : s->partial + (sum - 1) * size;
+    const int64_t each = ceil_div(inner, ceil_div(inner, NARROW_ROWS));
+    int choice = 0;
+    while (narrow[choice].rows < each && narrow[choice + 1].rows <= inner) choice++;
+    const int64_t rows = narrow[choice].rows;
+    for (int64_t tap = 0; tap < kernel[0] * kernel[1]; tap++, to += inner * s->w.filters) {
+        const real *x =
+            s->source + first * s->image + tap_offset(s, tap / kernel[1], tap % kernel[1], 0);
+        for (int64_t row = 0; row < inner; row += rows) {
+            const int64_t at = min_of(row, inner - rows);
+            narrow[choice].run(s, x + at, dy, end - first, to + at * s->w.filters);
+        }
+    }
+}
+
+#else
+
+static int is_narrow(const weight_sum *s) {
+    (void)s;
+    return 0;
+}
+static void narrow_part(void *context, int64_t sum) { (void)context, (void)sum; }
+
+#endif
 
 /* Where x lies with zeros around it; a copy, unless it needs none. */
 static int pad_source(weight_sum *s, arena *scratch) {
@@ -188,13 +281,16 @@ static int weight_gradient(weight_sum *s, arena *scratch) {
     s->table = take(scratch, s->rows * s->lines * (int64_t)sizeof(void *));
     s->partial = take(scratch, (s->sums - 1) * size * (int64_t)sizeof(real));
     if (!offset || !s->table || !s->partial) return 0;
-    fill_offsets(s, offset);
-    s->offset = offset;
     const pf_host *host = s->call->host;
-    host->parallel_for(s->row_parts, s->rows * s->lines, fill_table, s);
-    const int64_t terms = pixels_of(&s->dy) * s->dy.count * size / s->groups;
-    host->parallel_for(s->tap_parts * s->row_parts * s->sums, terms / TERMS_PER_NANOSECOND,
-                       run_part, s);
+    const int64_t time = pixels_of(&s->dy) * s->dy.count * size / s->groups / TERMS_PER_NANOSECOND;
+    if (is_narrow(s)) {
+        host->parallel_for(s->sums, time, narrow_part, s);
+    } else {
+        fill_offsets(s, offset);
+        s->offset = offset;
+        host->parallel_for(s->row_parts, s->rows * s->lines, fill_table, s);
+        host->parallel_for(s->tap_parts * s->row_parts * s->sums, time, run_part, s);
+    }
     for (int64_t sum = 0; sum + 1 < s->sums; sum++) {
         const real *from = s->partial + sum * size;
         for (int64_t i = 0; i < size; i++) s->dweight[i] += from[i];
@@ -268,7 +364,8 @@ int CNN_NAME(conv_weight_grad)(const pf_call *call) {
     if (!s.dweight) return PF_OK;
     if (s.groups > 1 && s.w.channels == 1) return CNN_NAME(depthwise_weight_grad)(call);
     if (attributes->winograd) {
-        const int status = CNN_NAME(winograd_weight_grad)(call, &s.x, &s.dy);
+        const int status =
+            CNN_BY_TILES(winograd_weight_grad, attributes->winograd)(call, &s.x, &s.dy);
         if (status != CNN_NOT_FINITE) return status;
     }
     for (int axis = 0; axis < AXES; axis++) {

@@ -8,29 +8,29 @@
  *     copy[td, tw, c][line, ow] = x[.., line, ow stride + tw dilation - low, c],
  *
  * so that with each tap th all pixels of the band see a stretch of a copy, from line th dilation
- * on: the band is one long line. With narrower vectors than those of AVX-512 the product is as
- * good. */
+ * on: the band is one long line. */
 #include "epilogue.h"
 #include "few.h"
 #include "vector.h"
 
-#if defined(__AVX512F__) && CNN_BITS == 32
+/* float32 only, and where vectors are wide or there are many of them. */
+#if CNN_BITS == 32 && (PF_VECTOR_BYTES > 16 || PF_VECTOR_REGISTERS == 32)
+#include "planes.h"
 
 enum {
-    FEW_FILTERS = 8,
     FEW_CHANNELS = 4,
     PARTS = 8,
     BAND = 1 << 15, /* elements of its copies, to stay in the cache */
-    VECTORS = 2,    /* of pixels, at once */
-    TERMS_PER_NANOSECOND = 30
+    VECTORS = 8,    /* of pixels, at once, at most */
+    TERMS_PER_NANOSECOND = 2 * LANES
 };
 
-/* A vector gathered from several: lane i is lane index % 16 of number 2 p + index / 16 of them,
- * for the p in whose mask pair[p] bit i is set. */
-typedef struct {
-    __m512i index;
-    __mmask16 pair[FEW_FILTERS / 2];
-} gathering;
+/* As many vectors of pixels as registers hold beside a sum of each for each filter, and a factor.
+ */
+static inline int at_once(int filters) {
+    const int fit = (PF_VECTOR_REGISTERS - 1) / (filters + 1);
+    return fit < VECTORS ? fit : VECTORS;
+}
 
 typedef struct {
     const pf_call *call;
@@ -46,7 +46,7 @@ typedef struct {
     int64_t parts, part_copies, part_apart;
     int64_t *offset;      /* for each row of the weights: where the copies have what it sees */
     real *copies, *apart; /* of each part; apart: the channels of a band of x */
-    gathering gather[FEW_FILTERS];
+    sorting sorted;
     /* of the gradient, for each part: */
     real *planes; /* (filters, plane): dy of a band */
     real *sums;   /* (rows + 1, filters, LANES); the last ones are the bias's */
@@ -77,6 +77,14 @@ static seen seen_of(const few *s, int axis, int64_t tap, int64_t first, int64_t 
  * vector may be stored behind a line: it is overwritten with the next one. */
 static void copy_lines(const real *from, int64_t line, seen w, int64_t count, int64_t width,
                        real *to) {
+    if (w.step == 1 && w.begin == 0 && w.end == width && width >= LANES) { /* no zeros */
+        for (int64_t i = 0; i < count; i++, from += line, to += width) {
+            for (int64_t at = 0; at < width - LANES; at += LANES)
+                *(vec *)(to + at) = *(const vec *)(from + at);
+            *(vec *)(to + width - LANES) = *(const vec *)(from + width - LANES);
+        }
+        return;
+    }
     const int64_t whole = w.begin + (w.end - w.begin) / LANES * LANES;
     const part rest = first_lanes(w.end - whole);
     for (int64_t i = 0; i < count; i++, from += line, to += width) {
@@ -161,41 +169,6 @@ static void each_band(const few *s, int64_t part_index, band_body *body) {
             }
 }
 
-/* ---- between channels side by side and vectors of pixels ---- */
-
-/* index is that of the last lane plus one, number of it */
-static void choose_lane(gathering *g, int lane, int number, int of, int32_t index[LANES]) {
-    index[lane] = of + number % 2 * LANES;
-    g->pair[number / 2] |= (__mmask16)(1 << lane);
-}
-
-/* From a vector of pixels for each filter: vector v of them side by side; or, if `apart`, the
- * other way round. */
-static void choose_lanes(few *s, int apart) {
-    const int filters = (int)s->w.filters;
-    for (int v = 0; v < filters; v++) {
-        int32_t index[LANES];
-        for (int i = 0; i < LANES; i++) {
-            const int element = apart ? i * filters + v : v * LANES + i;
-            const int number = apart ? element / LANES : element % filters;
-            const int lane = apart ? element % LANES : element / filters;
-            choose_lane(&s->gather[v], i, number, lane, index);
-        }
-        s->gather[v].index = _mm512_loadu_si512(index);
-    }
-}
-
-__attribute__((always_inline)) static inline vec gather(const gathering *g, const int filters,
-                                                        const vec from[]) {
-    vec all = {0};
-    CNN_UNROLL for (int p = 0; 2 * p < filters; p++) {
-        const vec other = from[2 * p + 1 < filters ? 2 * p + 1 : 2 * p];
-        const vec two = _mm512_permutex2var_ps(from[2 * p], g->index, other);
-        all = p == 0 ? two : (vec)_mm512_mask_mov_ps(all, g->pair[p], two);
-    }
-    return all;
-}
-
 /* ---- the convolution ---- */
 
 /* `vectors` vectors of pixels, of which there are `left`; x is what the first one sees. */
@@ -216,78 +189,85 @@ __attribute__((always_inline)) static inline void filter(const few *s, const int
     }
     if (s->attributes->activation == PF_RELU)
         CNN_UNROLL for (int v = 0; v < vectors; v++) CNN_UNROLL for (int f = 0; f < filters; f++)
-            sum[v][f] = _mm512_max_ps((vec){0}, sum[v][f]);
-    int64_t elements = left * filters;
+            sum[v][f] = rectified(sum[v][f]);
+    const int64_t size = LANES * filters;
     CNN_UNROLL for (int v = 0; v < vectors; v++)
-        CNN_UNROLL for (int f = 0; f < filters && elements > 0; f++, elements -= LANES, y += LANES)
-            store(y, first_lanes(elements), gather(&s->gather[f], filters, sum[v]));
+        put_planes(&s->sorted, filters, sum[v], y + v * size, left * filters - v * size);
 }
 
 __attribute__((always_inline)) static inline void filter_band(const few *s, const int filters,
                                                               const real *x, band b) {
     real *y = output(s->call, 0) + b.at;
-    for (int64_t p = 0; p < b.pixels; p += VECTORS * LANES)
-        if (b.pixels - p > LANES)
-            filter(s, filters, 2, x + p, b.pixels - p, y + p * filters);
-        else
-            filter(s, filters, 1, x + p, b.pixels - p, y + p * filters);
+    const int many = at_once(filters);
+    int64_t p = 0;
+    for (; p + (many - 1) * LANES < b.pixels; p += many * LANES)
+        filter(s, filters, many, x + p, b.pixels - p, y + p * filters);
+    for (; p < b.pixels; p += LANES) filter(s, filters, 1, x + p, b.pixels - p, y + p * filters);
     if (s->attributes->activation != PF_RELU) finish(s->call, y, NULL, b.pixels * filters);
 }
 
 /* ---- the gradient of the weights ---- */
 
 /* The planes of dy; their sums are the bias's. */
-__attribute__((always_inline)) static inline void take_planes(const few *s, const int filters,
-                                                              const real *dy, int64_t pixels,
-                                                              real *planes, vec *sums) {
+__attribute__((always_inline)) static inline void sort_dy(const few *s, const int filters,
+                                                          const real *dy, int64_t pixels,
+                                                          real *planes, vec *sums) {
     for (int64_t p = 0; p < pixels; p += LANES) {
-        vec from[FEW_FILTERS];
-        CNN_UNROLL for (int v = 0; v < filters; v++) {
-            const int64_t left = (pixels - p) * filters - v * LANES;
-            from[v] = load(dy + p * filters + v * LANES, first_lanes(max_of(left, 0)));
-        }
+        vec plane[FEW_FILTERS];
+        take_planes(&s->sorted, filters, dy + p * filters, (pixels - p) * filters, plane);
         CNN_UNROLL for (int f = 0; f < filters; f++) {
-            const vec plane = gather(&s->gather[f], filters, from);
-            *(vec *)(planes + f * s->plane + p) = plane;
-            sums[f] += plane;
+            *(vec *)(planes + f * s->plane + p) = plane[f];
+            sums[f] += plane[f];
         }
     }
 }
 
-/* sums[row, f] += x of that row times dy of filter f, for some rows at once. */
+/* sum[i][f] += x of row i times dy of filter f, for a vector of pixels */
+__attribute__((always_inline)) static inline void add_pixels(const few *s, const int filters,
+                                                             const int rows, const int64_t *offset,
+                                                             const real *x, const real *dy,
+                                                             part lanes, vec sum[][FEW_FILTERS]) {
+    vec pixel[VECTORS];
+    CNN_UNROLL for (int i = 0; i < rows; i++) pixel[i] = load(x + offset[i], lanes);
+    CNN_UNROLL for (int f = 0; f < filters; f++) {
+        const vec of_dy = *(const vec *)(dy + f * s->plane);
+        CNN_UNROLL for (int i = 0; i < rows; i++) sum[i][f] += pixel[i] * of_dy;
+    }
+}
+
+/* The same, added to sums[row, f], for all pixels and some rows at once. */
 __attribute__((always_inline)) static inline void add_rows(const few *s, const int filters,
                                                            const int rows, const int64_t *offset,
                                                            const real *x, const real *dy,
                                                            int64_t pixels, vec *sums) {
-    vec sum[22][FEW_FILTERS];
+    vec sum[VECTORS][FEW_FILTERS];
     CNN_UNROLL for (int i = 0; i < rows; i++) CNN_UNROLL for (int f = 0; f < filters; f++)
         sum[i][f] = sums[i * filters + f];
-    for (int64_t p = 0; p < pixels; p += LANES) {
-        const part lanes = first_lanes(pixels - p);
-        vec of_dy[FEW_FILTERS];
-        CNN_UNROLL for (int f = 0; f < filters; f++) of_dy[f] =
-            *(const vec *)(dy + f * s->plane + p);
-        CNN_UNROLL for (int i = 0; i < rows; i++) {
-            const vec pixel = load(x + offset[i] + p, lanes);
-            CNN_UNROLL for (int f = 0; f < filters; f++) sum[i][f] += pixel * of_dy[f];
-        }
-    }
+    for (; pixels >= LANES; pixels -= LANES, x += LANES, dy += LANES)
+        add_pixels(s, filters, rows, offset, x, dy, first_lanes(LANES), sum);
+    if (pixels > 0) add_pixels(s, filters, rows, offset, x, dy, first_lanes(pixels), sum);
     CNN_UNROLL for (int i = 0; i < rows; i++) CNN_UNROLL for (int f = 0; f < filters; f++)
         sums[i * filters + f] = sum[i][f];
 }
 
+/* Few rows less at once are better than one row that is left. */
 __attribute__((always_inline)) static inline void add_band(const few *s, const int filters,
                                                            int64_t part_index, const real *x,
                                                            band b) {
-    const int at_once = 22 / filters; /* so that the sums stay in registers */
+    const int many = at_once(filters), fewer = many > 1 ? many - 1 : 1;
     real *planes = s->planes + part_index * filters * s->plane;
     vec *sums = (vec *)(s->sums + part_index * s->part_sums);
-    take_planes(s, filters, input(s->call, 0) + b.at, b.pixels, planes, sums + s->rows * filters);
-    int64_t row = 0;
-    for (; row + at_once <= s->summed; row += at_once)
-        add_rows(s, filters, at_once, s->offset + row, x, planes, b.pixels, sums + row * filters);
-    for (; row < s->summed; row++)
-        add_rows(s, filters, 1, s->offset + row, x, planes, b.pixels, sums + row * filters);
+    sort_dy(s, filters, input(s->call, 0) + b.at, b.pixels, planes, sums + s->rows * filters);
+    for (int64_t row = 0, rows; row < s->summed; row += rows, sums += rows * filters) {
+        const int64_t left = s->summed - row, *offset = s->offset + row;
+        rows = left % many == 0 ? many : left >= fewer ? fewer : 1;
+        if (rows == many)
+            add_rows(s, filters, many, offset, x, planes, b.pixels, sums);
+        else if (rows == fewer)
+            add_rows(s, filters, fewer, offset, x, planes, b.pixels, sums);
+        else
+            add_rows(s, filters, 1, offset, x, planes, b.pixels, sums);
+    }
 }
 
 /* ---- for each number of filters ---- */
@@ -341,7 +321,7 @@ static few few_of(const pf_call *call, const pf_operand *x, const pf_operand *y,
     s.band = min_of(max_of(BAND / max_of(copies * s.width, 1) - above, 1), s.y.size[1]);
     s.lines = s.band + above;
     s.parts = min_of(s.x.count, PARTS);
-    s.part_copies = copies * s.lines * s.width + VECTORS * LANES; /* read behind the last line */
+    s.part_copies = copies * s.lines * s.width + LANES; /* read behind the last line */
     s.part_apart = s.x.channels > 1 ? s.x.channels * s.lines * s.x.size[2] : 0;
     return s;
 }
@@ -363,7 +343,7 @@ int CNN_NAME(few_filters)(const pf_call *call) {
     few s = few_of(call, call->inputs[0], call->outputs[0], call->inputs[1]);
     arena scratch = arena_of(call);
     if (!take_memory(&s, &scratch)) return out_of_scratch(call);
-    choose_lanes(&s, 0);
+    s.sorted = sorting_of((int)s.w.filters, 0);
     call->host->parallel_for(s.parts, nanoseconds(&s), filter_part, &s);
     return PF_OK;
 }
@@ -374,7 +354,9 @@ static real total(const few *s, int64_t row, int64_t filter_index) {
     for (int64_t i = 0; i < s->parts; i++)
         sum += *(const vec *)(s->sums + i * s->part_sums +
                               (row * s->w.filters + filter_index) * LANES);
-    return _mm512_reduce_add_ps(sum);
+    for (int width = LANES / 2; width > 0; width /= 2)
+        for (int i = 0; i < width; i++) sum[i] += sum[i + width];
+    return sum[0];
 }
 
 int CNN_NAME(few_weight_grad)(const pf_call *call) {
@@ -389,7 +371,7 @@ int CNN_NAME(few_weight_grad)(const pf_call *call) {
     s.planes = take(&scratch, s.parts * filters * s.plane * (int64_t)sizeof(real));
     s.sums = take(&scratch, s.parts * s.part_sums * (int64_t)sizeof(real));
     if (!s.planes || !s.sums) return out_of_scratch(call);
-    choose_lanes(&s, 1);
+    s.sorted = sorting_of((int)filters, 1);
     call->host->parallel_for(s.parts, nanoseconds(&s), add_part, &s);
     for (int64_t row = 0; row < s.summed; row++)
         for (int64_t f = 0; f < filters; f++) *dweight++ = total(&s, row, f);

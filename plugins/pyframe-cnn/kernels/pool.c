@@ -1,4 +1,6 @@
 /* Pools: the largest, or the mean, of each channel within a window. */
+#include <math.h>
+
 #include "vector.h"
 
 typedef struct {
@@ -9,16 +11,12 @@ typedef struct {
     int64_t rectified; /* the gradient is also that of the relu whose result x is */
 } pool_attributes;
 
-enum { ROW = 64 };
-
-/* As many windows of 2 x 2 side by side as have ROW elements of a line of x, or less. */
+/* So many windows of 2 x 2 side by side that their part of the result is in one vector, and that of
+ * each line of x in two. */
 typedef struct {
-    int64_t windows, vectors;
-    uint64_t left; /* bits of the elements of left pixels */
-    /* Element i of vector v belongs to the window of element first[v] + place[v][i] of y. */
-    int64_t first[ROW / LANES];
-    int32_t place[ROW / LANES][LANES];
-} row_of_squares;
+    int64_t windows;
+    part x[2], y;
+} group;
 
 typedef struct {
     const pf_call *call;
@@ -26,7 +24,12 @@ typedef struct {
     images x, y;
     int apart; /* each pixel lies in one window, ... */
     int pairs; /* ... and that is of 2 x 2 pixels */
-    row_of_squares row;
+    /* With few channels the windows of a line are taken in groups, of which the last is smaller.
+     * Lane i of the left, or right, pixels is number index[0][i], or index[1][i], of the two
+     * vectors of x, and lane i of these number index[2][i] and index[3][i] of left and right ones.
+     */
+    group all, last;
+    int32_t index[4][LANES];
     /* Of a mean: a power of two, no more than 1 / the pixels of a window, and 1 / unit. What it
      * scales down loses no digits, and has no sum that is too much if the mean is not. */
     real unit, units;
@@ -89,6 +92,8 @@ __attribute__((always_inline)) static inline void each_window(const pool *p, int
                               line + (v)->w.first * (v)->channels);         \
                  at < line + (v)->w.end * (v)->channels; at += (v)->channels)
 
+static void choose_groups(pool *p);
+
 static pool pool_of(const pf_call *call, const pf_operand *x, const pf_operand *y) {
     pool p = {.call = call,
               .attributes = call->attributes,
@@ -101,6 +106,7 @@ static pool pool_of(const pf_call *call, const pf_operand *x, const pf_operand *
                   p.attributes->window[axis] * p.y.size[axis] == p.x.size[axis];
     const int64_t *size = p.attributes->window;
     p.pairs = p.apart && size[0] == 1 && p.x.size[0] == 1 && size[1] == 2 && size[2] == 2;
+    choose_groups(&p);
     return p;
 }
 
@@ -118,27 +124,142 @@ typedef struct {
     const real *x, *y, *dy;
     real *to; /* y or dx */
     int64_t channels, line;
-    int rectified;
+    real bound; /* only windows whose y is above it are given dy */
 } squares;
 
 /* What is done for LANES elements of the result at most, or for their windows: y is the place of
  * the first one, x that of the first pixel of its window. */
 typedef void squares_body(const squares *s, int64_t x, int64_t y, part lanes);
 
-/* The body for all windows of image n, inlined. */
+/* The body for all windows of image n, inlined. With fewer channels than lanes a whole vector is
+ * read and written for each pixel, as what is behind it will be written afterwards; but not for the
+ * `last` windows of a line, whose vectors would reach beyond its result. */
 __attribute__((always_inline)) static inline void each_square(const pool *p, int64_t n, squares s,
                                                               squares_body *body) {
     const int64_t channels = p->x.channels, whole = channels / LANES * LANES;
-    const part rest = first_lanes(channels - whole);
+    const int64_t last = whole > 0 ? p->y.size[2] : ceil_div(LANES, max_of(channels, 1)) - 1;
+    const part all = first_lanes(LANES), rest = first_lanes(channels - whole);
     s.channels = channels;
     s.line = p->x.size[2] * channels;
     int64_t x = n * image_elements(&p->x), y = n * image_elements(&p->y);
     for (int64_t q = 0; q < p->y.size[1]; q++, x += s.line)
-        for (const int64_t end = x + s.line; x < end; x += 2 * channels, y += channels) {
-            for (int64_t c = 0; c < whole; c += LANES) body(&s, x + c, y + c, first_lanes(LANES));
-            if (whole < channels) body(&s, x + whole, y + whole, rest);
+        for (int64_t left = p->y.size[2]; left > 0; left--, x += 2 * channels, y += channels) {
+            for (int64_t c = 0; c < whole; c += LANES) body(&s, x + c, y + c, all);
+            if (whole == channels) continue;
+            if (left > last)
+                body(&s, x + whole, y + whole, all);
+            else
+                body(&s, x + whole, y + whole, rest);
         }
 }
+
+/* ---- which places of x are the largest ---- */
+
+/* The lanes that may be given dy: with a relu in front not those where it has cut x off. */
+static inline mask opened(vec y, int64_t rectified) {
+    const vec nothing = {0};
+    return rectified ? ~at_most(y, nothing) : equal(nothing, nothing);
+}
+
+/* dy where x is the first to be y, or NaN. */
+static inline vec first_match(vec x, vec y, vec dy, mask *open) {
+    const mask here = *open & (equal(x, y) | is_nan(x));
+    *open &= ~here;
+    return select(here, dy, (vec){0});
+}
+
+/* The same, where y is finite, and so is x. */
+static inline vec first_equal(vec x, vec y, vec dy, mask *open) {
+    const mask here = equal_among(*open, x, y);
+    *open &= ~here;
+    return select(here, dy, (vec){0});
+}
+
+/* ---- groups of them ---- */
+
+#if defined(__AVX512F__) && CNN_BITS == 32
+
+static group group_of(int64_t windows, int64_t channels) {
+    const int64_t n = windows * channels;
+    return (group){
+        windows, {first_lanes(2 * n), first_lanes(max_of(2 * n - LANES, 0))}, first_lanes(n)};
+}
+
+static void choose_groups(pool *p) {
+    const int64_t channels = p->x.channels, outputs = p->y.size[2];
+    if (!p->pairs || 2 * channels > LANES || channels * outputs == 0) return;
+    const int64_t windows = min_of(LANES / channels, outputs);
+    p->all = group_of(windows, channels);
+    p->last = group_of((outputs - 1) % windows + 1, channels);
+    for (int32_t side = 0; side < 2; side++)
+        for (int32_t i = 0; i < LANES; i++) {
+            const int32_t c = (int32_t)channels, at = i / c * 2 * c + i % c + side * c;
+            p->index[side][i] = at % (2 * LANES); /* lanes that are not in use, too */
+            const int32_t element = side * LANES + i, right = element / c % 2;
+            p->index[2 + side][i] = element / (2 * c) * c + element % c + right * LANES;
+        }
+}
+
+static inline vec lanes_of(const pool *p, int index, vec x, vec y) {
+    return (vec)_mm512_permutex2var_ps((__m512)x, _mm512_loadu_si512(p->index[index]), (__m512)y);
+}
+
+static inline void largest_of_group(const pool *p, const squares *s, const group *g, int64_t x,
+                                    int64_t y) {
+    vec top[2];
+    for (int i = 0; i < 2; i++) {
+        const real *upper = s->x + x + i * LANES, *lower = upper + s->line;
+        top[i] = larger(load(upper, g->x[i]), load(lower, g->x[i]));
+    }
+    const vec left = lanes_of(p, 0, top[0], top[1]), right = lanes_of(p, 1, top[0], top[1]);
+    store(s->to + y, g->y, larger(left, right));
+}
+
+static inline void give_group(const pool *p, const squares *s, const group *g, int64_t x,
+                              int64_t y) {
+    const vec dy = load(s->dy + y, g->y), top = load(s->y + y, g->y);
+    mask open = above(top, splat(s->bound));
+    for (int line = 0; line < 2; line++, x += s->line) {
+        const vec x0 = load(s->x + x, g->x[0]), x1 = load(s->x + x + LANES, g->x[1]);
+        const vec left = first_equal(lanes_of(p, 0, x0, x1), top, dy, &open);
+        const vec right = first_equal(lanes_of(p, 1, x0, x1), top, dy, &open);
+        store(s->to + x, g->x[0], lanes_of(p, 2, left, right));
+        store(s->to + x + LANES, g->x[1], lanes_of(p, 3, left, right));
+    }
+}
+
+/* The body for all groups of image n, inlined. */
+typedef void group_body(const pool *p, const squares *s, const group *g, int64_t x, int64_t y);
+__attribute__((always_inline)) static inline void each_group(const pool *p, int64_t n, squares s,
+                                                             group_body *body) {
+    const int64_t windows = p->all.windows, channels = p->x.channels;
+    s.line = p->x.size[2] * channels;
+    int64_t x = n * image_elements(&p->x), y = n * image_elements(&p->y);
+    for (int64_t q = 0; q < p->y.size[1]; q++, x += s.line) {
+        int64_t left = p->y.size[2];
+        for (; left > windows; left -= windows) {
+            body(p, &s, &p->all, x, y);
+            x += windows * 2 * channels;
+            y += windows * channels;
+        }
+        body(p, &s, &p->last, x, y);
+        x += left * 2 * channels;
+        y += left * channels;
+    }
+}
+
+static void largest_of_groups(const pool *p, int64_t n, squares s) {
+    each_group(p, n, s, largest_of_group);
+}
+static void give_groups(const pool *p, int64_t n, squares s) { each_group(p, n, s, give_group); }
+
+#else
+
+static void choose_groups(pool *p) { (void)p; }
+static void largest_of_groups(const pool *p, int64_t n, squares s) { (void)p, (void)n, (void)s; }
+static void give_groups(const pool *p, int64_t n, squares s) { (void)p, (void)n, (void)s; }
+
+#endif
 
 /* ---- the largest ---- */
 
@@ -161,7 +282,9 @@ static inline void largest_of_square(const squares *s, int64_t x, int64_t y, par
 static void max_image(void *context, int64_t n) {
     const pool *p = context;
     const squares s = {.x = input(p->call, 0), .to = output(p->call, 0)};
-    if (p->pairs)
+    if (p->all.windows > 0)
+        largest_of_groups(p, n, s);
+    else if (p->pairs)
         each_square(p, n, s, largest_of_square);
     else
         each_window(p, n, largest);
@@ -174,26 +297,13 @@ int CNN_NAME(max_pool)(const pf_call *call) {
     return PF_OK;
 }
 
-/* The lanes that may be given dy: with a relu in front not those where it has cut x off. */
-static inline mask opened(vec y, int rectified) {
-    const vec nothing = {0};
-    return rectified ? ~at_most(y, nothing) : equal(nothing, nothing);
-}
-
-/* dy where x is the first to be y, or NaN. */
-static inline vec first_match(vec x, vec y, vec dy, mask *open) {
-    const mask here = *open & (equal(x, y) | is_nan(x));
-    *open &= ~here;
-    return select(here, dy, (vec){0});
-}
-
 __attribute__((always_inline)) static inline void give(const pool *p, const window *v, int64_t x,
                                                        int64_t y, const int apart) {
     const real *image = input(p->call, 1);
     real *dx = output(p->call, 0);
     const vec dy = load(input(p->call, 0) + y, v->lanes);
     const vec top = load(input(p->call, 2) + y, v->lanes);
-    mask open = opened(top, p->attributes->rectified != 0);
+    mask open = opened(top, p->attributes->rectified);
     POOL_EACH_PIXEL(v, x) {
         vec given = first_match(load(image + at, v->lanes), top, dy, &open);
         if (!apart) given += load(dx + at, v->lanes);
@@ -211,113 +321,37 @@ static inline void give_shared(const pool *p, const window *v, int64_t x, int64_
 static inline void give_square(const squares *s, int64_t x, int64_t y, part lanes) {
     const int64_t at[] = {x, x + s->channels, x + s->line, x + s->line + s->channels};
     const vec dy = load(s->dy + y, lanes), top = load(s->y + y, lanes);
-    mask open = opened(top, s->rectified);
+    mask open = above(top, splat(s->bound));
     for (int i = 0; i < 4; i++)
-        store(s->to + at[i], lanes, first_match(load(s->x + at[i], lanes), top, dy, &open));
+        store(s->to + at[i], lanes, first_equal(load(s->x + at[i], lanes), top, dy, &open));
 }
-
-/* ---- the same for several windows at once, if there are fewer channels than lanes ---- */
-
-#if defined(__AVX512F__) && CNN_BITS == 32
-
-static row_of_squares row_of(const pool *p) {
-    row_of_squares r = {0};
-    const int64_t channels = p->x.channels, outputs = p->y.size[2];
-    if (!p->pairs || channels >= LANES || channels * outputs == 0) return r;
-    const int64_t rows = ceil_div(outputs, ROW / (2 * channels));
-    r.windows = ceil_div(outputs, rows);
-    r.vectors = ceil_div(r.windows * 2 * channels, LANES);
-    for (int64_t v = 0; v < r.vectors; v++) {
-        r.first[v] = ROW;
-        for (int64_t i = 0; i < LANES; i++) {
-            const int64_t element = v * LANES + i, left = element / channels % 2 == 0;
-            const int64_t of_y = element / (2 * channels) * channels + element % channels;
-            r.place[v][i] = (int32_t)of_y;
-            r.first[v] = min_of(r.first[v], of_y);
-            r.left |= (uint64_t)left << element;
-        }
-        for (int64_t i = 0; i < LANES; i++) r.place[v][i] -= (int32_t)r.first[v];
-    }
-    return r;
-}
-
-/* y of the windows that the elements of vector v belong to, of which there are `of_y` */
-static inline vec spread(const row_of_squares *r, int64_t v, const real *y, int64_t of_y) {
-    const part lanes = first_lanes(max_of(of_y - r->first[v], 0));
-    return _mm512_permutexvar_ps(_mm512_loadu_si512(r->place[v]), load(y + r->first[v], lanes));
-}
-
-/* Bit i of `upper` and `lower` stands for element i of the two lines. */
-static inline void give_row(const squares *s, const row_of_squares *r, int64_t windows, int64_t x,
-                            int64_t y) {
-    const int64_t of_y = windows * s->channels, vectors = r->vectors;
-    const real *x_upper = s->x + x, *x_lower = x_upper + s->line;
-    real *to_upper = s->to + x, *to_lower = to_upper + s->line;
-    uint64_t upper = 0, lower = 0, open = 0;
-    vec dy[ROW / LANES] = {{0}};
-    CNN_UNROLL for (int v = 0; v < ROW / LANES; v++) if (v < vectors) {
-        const part lanes = first_lanes(max_of(2 * of_y - v * LANES, 0));
-        const vec top = spread(r, v, s->y + y, of_y);
-        const vec above = load(x_upper + v * LANES, lanes);
-        const vec below = load(x_lower + v * LANES, lanes);
-        dy[v] = spread(r, v, s->dy + y, of_y);
-        open |= (uint64_t)opened(top, s->rectified) << v * LANES;
-        upper |= (uint64_t)(equal(above, top) | is_nan(above)) << v * LANES;
-        lower |= (uint64_t)(equal(below, top) | is_nan(below)) << v * LANES;
-    }
-    /* In each line the right pixel is given what the left one is not; in the lower one both, what
-     * none of the upper one is. */
-    upper &= open & ~((upper & r->left & open) << s->channels);
-    const uint64_t given = (upper | upper >> s->channels) & r->left;
-    open &= ~(given | given << s->channels);
-    lower &= open & ~((lower & r->left & open) << s->channels);
-    CNN_UNROLL for (int v = 0; v < ROW / LANES; v++) if (v < vectors) {
-        const part lanes = first_lanes(max_of(2 * of_y - v * LANES, 0));
-        const vec nothing = {0};
-        store(to_upper + v * LANES, lanes, select((mask)(upper >> v * LANES), dy[v], nothing));
-        store(to_lower + v * LANES, lanes, select((mask)(lower >> v * LANES), dy[v], nothing));
-    }
-}
-
-static void give_rows(const pool *p, int64_t n, squares s) {
-    s.channels = p->x.channels;
-    s.line = p->x.size[2] * s.channels;
-    int64_t x = n * image_elements(&p->x), y = n * image_elements(&p->y);
-    for (int64_t q = 0; q < p->y.size[1]; q++, x += s.line)
-        for (int64_t left = p->y.size[2], windows; left > 0; left -= windows) {
-            windows = min_of(p->row.windows, left);
-            give_row(&s, &p->row, windows, x, y);
-            x += windows * 2 * s.channels;
-            y += windows * s.channels;
-        }
-}
-
-#else
-
-static row_of_squares row_of(const pool *p) {
-    (void)p;
-    return (row_of_squares){0};
-}
-
-static void give_rows(const pool *p, int64_t n, squares s) { (void)p, (void)n, (void)s; }
-
-#endif
 
 static void clear_image(const pool *p, int64_t n) {
     const int64_t elements = image_elements(&p->x);
     memset(output(p->call, 0) + n * elements, 0, (size_t)elements * sizeof(real));
 }
 
+static int is_finite(const real *y, int64_t n) {
+    vec nothing = {0}; /* 0, or NaN */
+    for (int64_t i = 0; i < n; i += LANES) {
+        const vec some = load(y + i, first_lanes(n - i));
+        nothing += some - some;
+    }
+    const mask none = equal(nothing, nothing), all = equal((vec){0}, (vec){0});
+    return memcmp(&none, &all, sizeof all) == 0;
+}
+
 static void max_grad_image(void *context, int64_t n) {
     const pool *p = context;
-    if (p->pairs) {
+    const int64_t elements = image_elements(&p->y);
+    if (p->pairs && is_finite(input(p->call, 2) + n * elements, elements)) {
         const squares s = {.dy = input(p->call, 0),
                            .x = input(p->call, 1),
                            .y = input(p->call, 2),
                            .to = output(p->call, 0),
-                           .rectified = p->attributes->rectified != 0};
-        if (p->row.windows > 0)
-            give_rows(p, n, s);
+                           .bound = p->attributes->rectified ? 0 : -(real)INFINITY};
+        if (p->all.windows > 0)
+            give_groups(p, n, s);
         else
             each_square(p, n, s, give_square);
     } else if (p->apart) {
@@ -332,7 +366,6 @@ static void max_grad_image(void *context, int64_t n) {
  * NaN. */
 int CNN_NAME(max_pool_grad)(const pf_call *call) {
     pool p = pool_of(call, call->inputs[1], call->inputs[0]);
-    p.row = row_of(&p);
     in_images(&p, max_grad_image);
     return PF_OK;
 }

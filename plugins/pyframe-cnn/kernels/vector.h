@@ -6,16 +6,21 @@
 #include "pyframe/lanes.h"
 
 /* Loops of a constant, small count are to be unrolled before the compiler decides what stays in
- * registers. Clang does so by itself. */
+ * registers. */
 #ifdef __clang__
-#define CNN_UNROLL
+#define CNN_UNROLL _Pragma("clang loop unroll(full)")
 #else
-#define CNN_UNROLL _Pragma("GCC unroll 16")
+#define CNN_UNROLL _Pragma("GCC unroll 32")
 #endif
 
 enum { LANES = PF_VECTOR_BYTES / (int)sizeof(real) };
 typedef CNN_OF_REAL(pf_vec) vec;
 typedef CNN_OF_REAL(pf_part) part;
+#if CNN_BITS == 32
+typedef int32_t bits __attribute__((vector_size(PF_VECTOR_BYTES)));
+#else
+typedef int64_t bits __attribute__((vector_size(PF_VECTOR_BYTES)));
+#endif
 
 static inline vec splat(real x) { return x - (vec){0}; }
 
@@ -25,6 +30,10 @@ static inline vec splat(real x) { return x - (vec){0}; }
 #if CNN_BITS == 32
 typedef __mmask16 mask;
 static inline mask equal(vec x, vec y) { return _mm512_cmp_ps_mask(x, y, _CMP_EQ_OQ); }
+static inline mask equal_among(mask m, vec x, vec y) {
+    return _mm512_mask_cmp_ps_mask(m, x, y, _CMP_EQ_OQ);
+}
+static inline mask above(vec x, vec y) { return _mm512_cmp_ps_mask(x, y, _CMP_GT_OQ); }
 static inline mask at_most(vec x, vec y) { return _mm512_cmp_ps_mask(x, y, _CMP_LE_OQ); }
 static inline mask is_nan(vec x) { return _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q); }
 static inline vec select(mask m, vec yes, vec no) { return _mm512_mask_blend_ps(m, no, yes); }
@@ -34,6 +43,10 @@ static inline vec larger(vec top, vec x) {
 #else
 typedef __mmask8 mask;
 static inline mask equal(vec x, vec y) { return _mm512_cmp_pd_mask(x, y, _CMP_EQ_OQ); }
+static inline mask equal_among(mask m, vec x, vec y) {
+    return _mm512_mask_cmp_pd_mask(m, x, y, _CMP_EQ_OQ);
+}
+static inline mask above(vec x, vec y) { return _mm512_cmp_pd_mask(x, y, _CMP_GT_OQ); }
 static inline mask at_most(vec x, vec y) { return _mm512_cmp_pd_mask(x, y, _CMP_LE_OQ); }
 static inline mask is_nan(vec x) { return _mm512_cmp_pd_mask(x, x, _CMP_UNORD_Q); }
 static inline vec select(mask m, vec yes, vec no) { return _mm512_mask_blend_pd(m, no, yes); }
@@ -42,19 +55,30 @@ static inline vec larger(vec top, vec x) {
 }
 #endif
 #else
-#if CNN_BITS == 32
-typedef int32_t mask __attribute__((vector_size(PF_VECTOR_BYTES)));
-#else
-typedef int64_t mask __attribute__((vector_size(PF_VECTOR_BYTES)));
-#endif
+typedef bits mask;
 static inline mask equal(vec x, vec y) { return x == y; }
+static inline mask equal_among(mask m, vec x, vec y) { return m & (x == y); }
+static inline mask above(vec x, vec y) { return x > y; }
 static inline mask at_most(vec x, vec y) { return x <= y; }
 static inline mask is_nan(vec x) { return x != x; }
 static inline vec select(mask m, vec yes, vec no) {
     return (vec)(((mask)yes & m) | ((mask)no & ~m));
 }
+#if defined(__AVX2__) && CNN_BITS == 32
+static inline vec larger(vec top, vec x) {
+    return select(is_nan(x), x, (vec)_mm256_max_ps((__m256)x, (__m256)top));
+}
+#elif defined(__AVX2__)
+static inline vec larger(vec top, vec x) {
+    return select(is_nan(x), x, (vec)_mm256_max_pd((__m256d)x, (__m256d)top));
+}
+#else
 static inline vec larger(vec top, vec x) { return select((x <= top) | (top != top), top, x); }
 #endif
+#endif
+
+/* max(x, 0), and NaN where x is */
+static inline vec rectified(vec x) { return (vec)((bits)x & ~(x < (vec){0})); }
 
 /* Loads and stores of the first lanes of a vector: see pyframe/lanes.h. */
 static inline part first_lanes(int64_t count) { return CNN_OF_REAL(pf_first_lanes)(count); }

@@ -54,7 +54,7 @@ class Transposed(Convolution):
             copied=x[0] * math.prod(sides) * x[-1] if few else 0,
             turned=math.prod(weight),
         )
-        tiles = self._tiles(made, specs[1], made)
+        tiles = self._tiling(made, specs[1], made)
         return max(
             direct, winograd_scratch(itemsize, tiles, weight[-1], weight[-2], gradient=False)
         )
@@ -247,7 +247,7 @@ class ConvWeightGrad(Convolution):
         else:
             lines = max(min(MANY_TERMS // dy[-2], three(dy[1:-1])[1]), 1)
         direct = pieces(itemsize, copied, size, PARTS * size) + pieces(8, rows, rows * lines)
-        tiles = self._tiles(specs[1], specs[2], specs[0])
+        tiles = self._tiling(specs[1], specs[2], specs[0])
         given = known_shape(specs[2])
         winograd = winograd_scratch(itemsize, tiles, *given[-2:], gradient=True)
         return max(direct, winograd, self._few_scratch(specs[1], specs[0], given, gradient=True))
@@ -305,6 +305,8 @@ class ConvWeightGrad(Convolution):
                 {"padding": 1, "stride": (2, 1, 2)},
             ),
             Case(numbers(rng, (9, 12, 11, 34), (9, 12, 11, 17), (3, 3, 17, 34)), {"padding": 1}),
+            Case(numbers(rng, (9, 5, 16, 13), (9, 9, 20, 7), (5, 5, 7, 13)), {}),  # narrow
+            Case(numbers(rng, (1, 9, 9, 7), (1, 9, 9, 4), (3, 3, 4, 7)), {"padding": 1}),  # few
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,10 +24,32 @@ from pyframe_cnn.base import (
 from pyframe_cnn.geometry import LARGEST, Window, axes_of, padding_of
 
 WIDEST = 32  # at least as many as elements of a vector: what packed weights are filled up to
-# When winograd.c pays: from so many channels and filters on, up to so many weights of a tap, and
-# from so many tiles of outputs on.
-WINOGRAD_CHANNELS, WINOGRAD_WEIGHTS, WINOGRAD_TILES = 16, 1 << 16, 32
+# When tiles of outputs pay, by their extent: from so many channels and filters on, from so many
+# tiles on, and if there are so many times the products of the smaller tiles, or of plain sums, at
+# most; and up to so many weights of a tap. Those of 4 x 4 are for float32 only.
+TILES = {4: (16, 128, 3 / 4), 2: (16, 32, 2 / 3)}
+WINOGRAD_WEIGHTS = 1 << 16
 FEW_CHANNELS = 16  # below this a convolution copies its images with zeros around them
+
+
+class Tiling(NamedTuple):
+    """So many tiles of extent x extent outputs; see winograd.h."""
+
+    extent: int
+    count: int
+
+    @property
+    def points(self) -> int:
+        """How many pixels a tile sees, which is how many products it needs."""
+        return (self.extent + 2) ** 2
+
+    @property
+    def products(self) -> int:
+        """How many products there are for a channel and a filter."""
+        return self.count * self.points
+
+
+NO_TILES = Tiling(0, 0)
 
 
 class Convolution(WindowOp):
@@ -107,37 +129,40 @@ class Convolution(WindowOp):
         return {
             **block,
             "activation": epilogue.ACTIVATIONS.index(self.attrs["activation"]),
-            "winograd": self._tiles(images, weight, made) > 0,
+            "winograd": self._tiling(images, weight, made).extent,
         }
 
     def _geometry(self) -> dict[str, Any]:
         kept = ("stride", "padding", "dilation", "groups", "winograd")
         return {key: self.attrs[key] for key in kept}
 
-    def _tiles(self, images: Any, weight: Any, made: Any) -> int:
-        """Return how many tiles of 2 x 2 pixels of `made` winograd.c works on; 0: it does not.
+    def _tiling(self, images: Any, weight: Any, made: Any) -> Tiling:
+        """Return the tiles of `made` that winograd.h works on.
 
         `images` and `weight` are those of the convolution; `made` is its result, or that of its
         transpose.
         """
         x, w, y = known_shape(images), known_shape(weight), known_shape(made)
         if not self.attrs["winograd"] or w[:-2] != (3, 3) or self.attrs["groups"] > 1:
-            return 0
+            return NO_TILES
         if any((each.stride, each.dilation) != (1, 1) for each in self._windows_over(x, w)):
-            return 0
+            return NO_TILES
         channels, filters = w[-2:]
-        if min(channels, filters) < WINOGRAD_CHANNELS or channels * filters > WINOGRAD_WEIGHTS:
-            return 0
-        tiles = y[0] * math.prod(-(-n // 2) for n in y[1:-1])
-        pays = 3 * 16 * tiles <= 2 * 9 * math.prod(y[:-1])  # a third fewer products
-        return tiles if pays and tiles >= WINOGRAD_TILES else 0
+        if channels * filters > WINOGRAD_WEIGHTS:
+            return NO_TILES
+        best, products = NO_TILES, 9 * math.prod(y[:-1])
+        for extent, (fewest, count, share) in sorted(TILES.items()):
+            found = Tiling(extent, y[0] * math.prod(-(-n // extent) for n in y[1:-1]))
+            enough = min(channels, filters) >= fewest and found.count >= count
+            enough = enough and (extent < 4 or images.dtype.itemsize == 4)
+            if enough and found.products <= share * products:
+                best, products = found, found.products
+        return best
 
     def _work(self, images: Any, weight: Any, filtered: Any, made: Any) -> int:
-        """Return the operations of a convolution from `images` to `filtered`; see `_tiles`."""
-        w, tiles = known_shape(weight), self._tiles(images, weight, made)
-        products = (
-            16 * tiles * w[-2] if tiles else math.prod((*known_shape(filtered)[:-1], *w[:-1]))
-        )
+        """Return the operations of a convolution from `images` to `filtered`; see `_tiling`."""
+        w, tiles = known_shape(weight), self._tiling(images, weight, made)
+        products = tiles.products * w[-2] or math.prod((*known_shape(filtered)[:-1], *w[:-1]))
         return 2 * products * w[-1]
 
     def _copied(self, images: Any, windows: Sequence[Window], outputs: Sequence[int]) -> int:
@@ -240,7 +265,7 @@ class Convolution(WindowOp):
 
     @staticmethod
     def _sample_tiles(draw: Any) -> tuple[Any, Any, dict[str, Any]]:
-        """Return the same for what winograd.c does."""
+        """Return the same for what winograd.h does."""
         extents = [draw.choice([8, 9, 10, 11, 14]) for _ in range(2)]
         channels, filters = (draw.choice([16, 17, 18, 33]) for _ in range(2))
         padding = draw.choice(["valid", "same", 1, ((0, 2), (1, 0)), ((3, 1), (0, 0))])
@@ -320,16 +345,19 @@ def scratch_of(
     return pieces(itemsize, packed, copied, turned, taps * depth) + pieces(8, taps * pixels)
 
 
-def winograd_scratch(itemsize: int, tiles: int, x: int, y: int, *, gradient: bool) -> int:
-    """Return what winograd.c needs for so many tiles of x to y channels."""
-    if tiles == 0:
+def winograd_scratch(itemsize: int, tiles: Tiling, x: int, y: int, *, gradient: bool) -> int:
+    """Return what winograd.h needs for tiles of x to y channels."""
+    if tiles.count == 0:
         return 0
-    points, few, parts, many, apart = 16, 16, 8, 1 << 20, 64 // itemsize
-    size, buffer = points * x * y, 256 << 10
+    points, whole, parts, many, apart = tiles.points, 24, 8, 1 << 20, 64 // itemsize
+    size, buffer = points * x * y, 384 << 10
+    block = buffer // (points * (x + y) * itemsize)
     if gradient:
+        block = max(block, 2 * x * y // (x + y))
         parts = max(min(many // size, parts), 2)
-    block = min(max(buffer // (points * (x + y) * itemsize), few), tiles)
-    parts = min(parts, -(-tiles // block))
+    block = min(max(block // whole * whole, whole), tiles.count)
+    blocks = -(-tiles.count // block)
+    parts = min(parts, -(-blocks // 2) if gradient else blocks)
     buffers = parts * points * (block * (x + y) + 2 * apart)
     weights = (parts * size,) if gradient else (points * x * -(-y // WIDEST) * WIDEST, size)
     return pieces(itemsize, max(x, y), buffers, *weights) + pieces(1, parts)

@@ -27,10 +27,15 @@ def numbers(*shape: int, dtype: Any = np.float32) -> Any:
     return np.random.default_rng(0).standard_normal(shape).astype(dtype)
 
 
+# Images and weights whose convolutions are done by tiles of 2 x 2 and of 4 x 4 outputs.
+SHAPES = [((4, 13, 10, 20), (3, 3, 20, 35)), ((9, 18, 16, 32), (3, 3, 32, 35))]
+
+
+@pytest.mark.parametrize("shapes", SHAPES, ids=["2 x 2", "4 x 4"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("padding", ["valid", "same", ((3, 0), (0, 1))])
-def test_as_good_as_plain_sums(dtype: Any, padding: Any) -> None:
-    x, weight = numbers(4, 13, 10, 20, dtype=dtype), numbers(3, 3, 20, 35, dtype=dtype)
+def test_as_good_as_plain_sums(shapes: Any, dtype: Any, padding: Any) -> None:
+    x, weight = (numbers(*shape, dtype=dtype) for shape in shapes)
     plain = gradients(x.astype(np.float64), weight.astype(np.float64), False, padding)
     for winograd, allowed in ((False, 8), (True, 16)):
         for got, wanted in zip(gradients(x, weight, winograd, padding), plain, strict=True):
@@ -38,9 +43,10 @@ def test_as_good_as_plain_sums(dtype: Any, padding: Any) -> None:
             assert error <= allowed * np.finfo(dtype).eps
 
 
+@pytest.mark.parametrize("shapes", SHAPES, ids=["2 x 2", "4 x 4"])
 @pytest.mark.parametrize("what", [np.nan, np.inf])
-def test_what_is_not_finite_stays_where_it_belongs(what: float) -> None:
-    x, weight = numbers(4, 12, 12, 16), numbers(3, 3, 16, 16)
+def test_what_is_not_finite_stays_where_it_belongs(shapes: Any, what: float) -> None:
+    x, weight = (numbers(*shape) for shape in shapes)
     x[1, 5, 6, 3] = what
     with np.errstate(invalid="ignore"):
         tiles, plain = gradients(x, weight, True), gradients(x, weight, False)
@@ -60,10 +66,23 @@ def test_it_is_taken_where_it_pays() -> None:
     x = numbers(8, 16, 16, 16)
     few, many = numbers(3, 3, 16, 15), numbers(3, 3, 16, 16)
     plain = 2 * 8 * 16 * 16 * 9 * 16
-    assert kernels_flops(x, many, padding="same") == plain * 16 * 16 // 36
+    assert kernels_flops(x, many, padding="same") == plain * 16 * 36 // 144
+    assert kernels_flops(x[:7], many, padding="same") == plain * 7 // 8 * 16 * 16 // 36
     assert kernels_flops(x, many, padding="same", winograd=False) == plain * 16
     assert kernels_flops(x, few, padding="same") == plain * 15
     assert kernels_flops(x, many, padding="same", stride=2) == plain * 16 // 4
+
+
+@pytest.mark.parametrize("shapes", SHAPES, ids=["2 x 2", "4 x 4"])
+def test_the_same_bits_at_any_number_of_threads(shapes: Any) -> None:
+    x, weight = (numbers(*shape) for shape in shapes)
+    found = []
+    for count in (1, 2, 3, 7):
+        with pf.num_threads(count):
+            found.append(gradients(x, weight, True))
+    for others in found[1:]:
+        for one, other in zip(found[0], others, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def test_the_layer_trains() -> None:
