@@ -126,12 +126,13 @@ class _Absorption:
         self.specs = specs
         self.result = Rewritten([])
         self.users: dict[Key, list[Node | None]] = {}  # None: a target of the program
-        self.shapes_used: set[Key] = set()  # those of which some op needs the shape alone
-        for node in order:
+        # Those of which some op needs the shape alone, and the place of the first such op.
+        self.shapes_used: dict[Key, int] = {}
+        for place, node in enumerate(order):
             shape_only = node.shape_only if isinstance(node, Op) else ()
             for i, v in enumerate(node.inputs):
                 if v is not None and i in shape_only:
-                    self.shapes_used.add((v.node, v.index))
+                    self.shapes_used.setdefault((v.node, v.index), place)
                 elif v is not None:
                     self.users.setdefault((v.node, v.index), []).append(node)
         for key in targets:
@@ -161,8 +162,9 @@ class _Absorption:
             if early and not self._is_ready(consumer, (node, index), i):
                 continue
             same = self.specs[node][index] == self.specs[consumer][0]
-            if (node, index) in self.shapes_used and not same:
-                continue  # the result could not stand for it
+            asked_at = self.shapes_used.get((node, index), len(self.places))
+            if asked_at < len(self.places) and not (same and self.place_of[consumer] < asked_at):
+                continue  # the result could not stand for it, or would not be there yet
             given = given_specs(consumer, self.specs)
             fused = node.absorb(index, consumer, given)
             if fused is not None and self._has_result_of(consumer, given, fused, index):
@@ -217,7 +219,7 @@ class _Absorption:
         self._rename((consumer, 0), (fused, index))
         if (node, index) in self.shapes_used:
             self.result.new_keys[node, index] = fused, index
-            self.shapes_used.add((fused, index))
+            self._move_shape((node, index), (fused, index))
         for i in range(node.output_count):
             if i != index:
                 self._rename((node, i), (fused, i))
@@ -230,8 +232,14 @@ class _Absorption:
             if v is not None:
                 self.users.setdefault(self._resolve((v.node, v.index)), []).append(fused)
 
+    def _move_shape(self, old: Key, new: Key) -> None:
+        place = self.shapes_used.pop(old, None)
+        if place is not None:
+            self.shapes_used[new] = min(place, self.shapes_used.get(new, place))
+
     def _rename(self, old: Key, new: Key) -> None:
         self.result.new_keys[old] = new
+        self._move_shape(old, new)
         self.users[new] = self.users.pop(old, [])
 
 
