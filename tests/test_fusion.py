@@ -471,3 +471,14 @@ def test_an_op_that_takes_over_another_shape_is_left_alone(
     except pf.errors.PyframeError:
         return
     assert got.shape != expected.shape or not np.array_equal(got, expected)
+
+
+@pytest.mark.parametrize("first", ["the shape", "the values"])
+def test_a_shape_that_is_asked_for_before_the_product_is_joined(first: str) -> None:
+    x, y = pf.Placeholder("x", shape=(None, 2)), pf.Placeholder("y", shape=(None,))
+    product = pf.Linear(x, np.ones((2, 1)), np.ones(1))
+    shaped, activated = pf.Neg(pf.MatchTarget(y, product)), pf.Relu(product)
+    total = shaped + activated if first == "the shape" else activated + shaped
+    feed = {x: np.ones((5, 2)), y: np.arange(5.0)}
+    got = pf.compile(pf.Abs(pf.Abs(total))).run(feed)
+    np.testing.assert_array_equal(got, np.abs(3 - np.arange(5.0)).reshape(5, 1))

@@ -34,17 +34,17 @@ def lower(request: Request) -> Program:
 def lower_for_any_rows(request: Request, few: Request, rows: int) -> Program | None:
     """Return a program for any number of rows, up to those of a request; None: there is none.
 
-    Raises
-    ------
-    TooManyRowsError
-        If there may be one for fewer of them.
-
     Parameters
     ----------
     request, few : Request
         Of the same, for feeds of the most rows and of the fewest.
     rows : int
         The most.
+
+    Raises
+    ------
+    TooManyRowsError
+        If there may be one for fewer of them.
     """
     try:
         found, other = analyse(request), analyse(few)

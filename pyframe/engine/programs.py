@@ -54,7 +54,7 @@ class Programs:
     Attributes
     ----------
     kept : OrderedDict
-        The specializations; the one that was used last stands last.
+        The specializations; the one that was asked for last stands last.
     """
 
     def __init__(self, guards: list[Guard]) -> None:
@@ -149,7 +149,7 @@ class Programs:
             return None
 
     def all(self) -> list[Program]:
-        """Return those at hand, in the order of their last use."""
+        """Return those at hand, in the order in which they were asked for last."""
         with self._lock:
             return [specialization.program for specialization in self.kept.values()]
 
