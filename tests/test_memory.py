@@ -256,7 +256,9 @@ LARGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 def asked_for_large_pages() -> int:
     """Return the bytes of memory for which this process has asked for pages of 2 MB."""
-    regions = Path("/proc/self/smaps").read_text(encoding="ascii").split("VmFlags:")
+    # Among the names are those of files, in any encoding.
+    text = Path("/proc/self/smaps").read_text(encoding="utf-8", errors="replace")
+    regions = text.split("VmFlags:")
     sizes = (int(region.rpartition("\nSize:")[2].split()[0]) for region in regions[:-1])
     flags = (region.partition("\n")[0].split() for region in regions[1:])
     return sum(1024 * size for size, has in zip(sizes, flags, strict=True) if "hg" in has)
