@@ -10,7 +10,6 @@ import pytest
 from pyframe_cnn import Conv
 
 import pyframe as pf
-from pyframe.engine import batches
 
 
 def gradients(x: Any, weight: Any, winograd: bool, padding: Any = "same") -> list[Any]:
@@ -84,26 +83,6 @@ def test_the_same_bits_at_any_number_of_threads(shapes: Any) -> None:
     for others in found[1:]:
         for one, other in zip(found[0], others, strict=True):
             np.testing.assert_array_equal(one, other)
-
-
-@pytest.mark.parametrize("rows", [20, 40, 60])
-def test_predictions_are_cut_though_tiles_go_by_the_rows(
-    monkeypatch: pytest.MonkeyPatch, rows: int
-) -> None:
-    layers = [pyframe_cnn.Conv2D(16, 3, padding="same"), pyframe_cnn.GlobalAvgPool2D()]
-    model = pf.Sequential(layers, input_shape=(8, 8, 16))
-    x = numbers(300, 8, 8, 16)
-    whole = model.predict(x)  # by 4 tiles of 4 x 4 for each image; they need 32 images
-    monkeypatch.setattr(batches, "BYTES_AT_ONCE", rows * x[0].nbytes)
-    seen, run = [], pf.Plan.run
-
-    def counted(plan: Any, feed: Any) -> Any:
-        seen.append(len(feed[model.inputs[0]]))
-        return run(plan, feed)
-
-    monkeypatch.setattr(pf.Plan, "run", counted)
-    np.testing.assert_allclose(model.predict(x), whole, atol=1e-5)
-    assert max(seen) <= rows
 
 
 def test_the_layer_trains() -> None:
