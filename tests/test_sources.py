@@ -644,14 +644,15 @@ def test_predictions_in_parts_have_the_bits_of_the_whole(monkeypatch: pytest.Mon
     assert parts["loss"] == pytest.approx(all_["loss"], rel=1e-6)
 
 
+@pytest.mark.parametrize("few", [1, 1 << 16])
 def test_a_model_that_looks_at_several_rows_together_is_not_cut(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, few: int
 ) -> None:
     x = pf.Placeholder("x", shape=(None, 5))
     model = pf.Model([x], x - pf.Mean(x, axis=0))
     big = RNG.standard_normal((50_000, 5))
     whole = model.predict(big)
-    monkeypatch.setattr(batches, "BYTES_AT_ONCE", 1 << 16)
+    monkeypatch.setattr(batches, "BYTES_AT_ONCE", few)
     np.testing.assert_array_equal(model.predict(big), whole)
 
 

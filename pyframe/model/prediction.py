@@ -38,6 +38,7 @@ def predicted(
         if not few:
             sample = plan.check_feeds({p: a[:1] for p, a in arrays.items()}, outputs)
             size = rows_at_once(plan.engine, "run", outputs, sample, count)
+            size = min(max(size, 2), count)  # a row by itself could not show that it needs others
             shift = min((size + 1) // 2, count - size)
             if shift and not _goes_by_rows(part(0, size), part(shift, shift + size), size, shift):
                 size = count
