@@ -543,10 +543,12 @@ void PF_NAME(gemm)(const pf_gemm *g) {
         whole.strips = g->scratch;
         whole.column_parts = min(whole.panels, PARTS);
         whole.block_count = 1;
+        /* blocks of nearly equal height, of whole tiles */
         const int64_t row_blocks = (g->m + PART_ROWS - 1) / PART_ROWS;
-        for (int64_t i = 0; i < row_blocks; i++) {
-            whole.row = g->m * i / row_blocks;
-            whole.rows = g->m * (i + 1) / row_blocks - whole.row;
+        const int64_t row_block = (g->m + row_blocks * ROWS - 1) / (row_blocks * ROWS) * ROWS;
+        for (int64_t row = 0; row < g->m; row += row_block) {
+            whole.row = row;
+            whole.rows = min(g->m - row, row_block);
             const int64_t strips = (whole.rows + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
             for (whole.block = 0; whole.block < whole.blocks.count; whole.block++) {
                 pf_parallel_for(PF_LEAN ? heights_of(whole.rows).count : strips,

@@ -95,7 +95,8 @@ __attribute__((always_inline)) static inline void pf_tile_run(const int rows, co
     const part last = t->last;
     const real *const *first = t->row;
     for (int64_t taps = t->taps; taps > 0; taps--, first += t->tap_stride) {
-        __asm__ volatile("" ::: "memory"); /* most have one tap: nothing to prepare for several */
+        if (PF_LEAN) /* most have one tap: the compiler is to prepare nothing for several */
+            __asm__ volatile("" ::: "memory");
         const real *a[ROWS], *const *row = first;
         int64_t offset = t->offset, at = 0;
         PF_UNROLL for (int i = 0; i < rows; i++, row += t->row_stride, offset += t->apart) a[i] =
