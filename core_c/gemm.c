@@ -16,16 +16,22 @@
 #include "parallel.h"
 
 enum {
-    PART_ROWS = 256, /* with DEPTH terms each: 384 kB, for the L2 cache */
-    PACK_TILES = 3,  /* from so many tiles of rows on copying a panel of b pays, ... */
-    FAR_ROW = 2048,  /* ... or from one less if its rows lie a multiple of so many bytes apart */
-    LONGEST = 1024,  /* terms of few columns */
+    PART_ROWS = PF_LEAN ? 264 : 256, /* with DEPTH terms each: 270 or 524 kB, for the L2 cache */
+    PACK_TILES = 3, /* from so many tiles of rows on copying a panel of b pays, ... */
+    FAR_ROW = 2048, /* ... or from one less if its rows lie a multiple of so many bytes apart */
+    LONGEST = 1024, /* terms of few columns */
     FEW_TILE_ROWS = 5,
+    NEAR_B = 1 << 13,  /* so many elements of b are in the L1 cache */
     NEAR_C = 1 << 16,  /* a result of so many elements is in the L2 cache, ... */
     FAR_C = 1 << 18,   /* ... and of so many it is not */
     NEAR_A = 1 << 22,  /* so many bytes of a are in the L2 or L3 cache */
-    ROWS_AT_ONCE = 64, /* of a, packed as one part */
-    PARTS = 16,        /* enough to keep several threads busy */
+    ROWS_AT_ONCE = 64, /* of a, packed or finished as one part */
+    /* From a term of a strip to the next one, where a tile's rows are side by side. Where they are
+     * less than a vector, the vectors that are stored overlap. */
+    STRIP_STEP = !PF_LEAN ? 1
+    : ROWS < LANES        ? ROWS
+                          : (ROWS + LANES - 1) / LANES * LANES,
+    PARTS = 16, /* enough to keep several threads busy */
     FINISHED_PER_NANOSECOND = 8,
     PART_TERMS = 1 << 20, /* below so many products a part is not worth a thread */
     TERMS_PER_NANOSECOND = PF_VECTOR_TERMS_PER_NANOSECOND * LANES
@@ -36,13 +42,13 @@ enum {
 typedef void (*tile_function)(const pf_tile *);
 
 /* `cut` is a little slower than `plain`, but also handles a partial last vector and can leave a
- * copy of b. Where it loses less than 4 %, it is all there is, and where rows are few, which only
- * the smallest products have. */
+ * copy of b; `plain` may take b from a panel only. Where the former loses less than 4 %, it is all
+ * there is, and where rows are few, which only the smallest products have. */
 #define PF_CUT_TILE(rows, vectors) \
     static void cut_##rows##_##vectors(const pf_tile *t) { pf_tile_run(rows, vectors, 1, t); }
 #define PF_PLAIN_TILE(rows, vectors) \
     static void plain_##rows##_##vectors(const pf_tile *t) { pf_tile_run(rows, vectors, 0, t); }
-#if PF_SMALL || PF_REAL_BITS == 64 || PF_VECTOR_REGISTERS == 16
+#if PF_SMALL || (!PF_LEAN && (PF_REAL_BITS == 64 || PF_VECTOR_REGISTERS == 16))
 #define PF_TILES(rows) PF_CUT_TILE(rows, 1) PF_CUT_TILE(rows, 2)
 #define PF_ENTRY(rows) {{cut_##rows##_1, cut_##rows##_1}, {cut_##rows##_2, cut_##rows##_2}},
 #else
@@ -115,13 +121,15 @@ static inline part last_lanes(int64_t width) {
     return first_lanes(width - (vectors_for(width) - 1) * LANES);
 }
 
-/* panel (depth, width filled up to whole vectors) = b[p][j], b being its first element */
-static void pack_rows(const real *b, int64_t b_row, int64_t depth, int64_t width, real *panel) {
+/* panel[p][j] = b[p][j], p < depth, j < width filled up to whole vectors */
+static void pack_rows(const real *b, int64_t b_row, int64_t depth, int64_t width, real *panel,
+                      int64_t panel_row) {
     const int64_t vectors = vectors_for(width);
     const part last = last_lanes(width);
-    for (int64_t p = 0; p < depth; p++, b += b_row)
-        for (int64_t v = 0; v < vectors; v++, panel += LANES)
-            store(panel, load_part(b + v * LANES, v + 1 < vectors ? first_lanes(LANES) : last));
+    for (int64_t p = 0; p < depth; p++, b += b_row, panel += panel_row)
+        for (int64_t v = 0; v < vectors; v++)
+            store(panel + v * LANES,
+                  load_part(b + v * LANES, v + 1 < vectors ? first_lanes(LANES) : last));
 }
 
 /* panel[p][j] = b[j][p], p < depth, j < width filled up to whole vectors: squares of LANES x LANES
@@ -139,6 +147,9 @@ static void pack_columns(const real *b, int64_t b_row, int64_t depth, int64_t wi
                     __builtin_prefetch(b + (j + LANES + i) * b_row + p);
             if (rows == LANES && columns == LANES) {
                 PF_UNROLL for (int i = 0; i < LANES; i++) square[i] = load(b + (j + i) * b_row + p);
+            } else if (PF_LEAN && columns == LANES) {
+                PF_UNROLL for (int i = 0; i < LANES; i++) square[i] =
+                    i < rows ? load(b + (j + i) * b_row + p) : (vec){0};
             } else {
                 for (int i = 0; i < LANES; i++)
                     square[i] = i < rows ? load_part(b + (j + i) * b_row + p, lanes) : (vec){0};
@@ -156,7 +167,7 @@ PF_ONCE static void pack(const pf_gemm *g, int64_t p, int64_t depth, int64_t j, 
         pack_columns(b + j * g->b_row + p, g->b_row, depth, width, panel,
                      vectors_for(width) * LANES);
     else
-        pack_rows(b + p * g->b_row + j, g->b_row, depth, width, panel);
+        pack_rows(b + p * g->b_row + j, g->b_row, depth, width, panel, vectors_for(width) * LANES);
 }
 
 int64_t PF_NAME(gemm_packed_size)(const pf_gemm *g) { return vectors_for(g->n) * LANES * g->k; }
@@ -195,28 +206,52 @@ typedef struct {
     real *strips; /* where the rows of a are packed, or NULL */
 } cut;
 
+/* The tiles of a number of rows have nearly equal height, instead of full ones and one small rest:
+ * the first `higher` of them have height + 1 rows. */
+typedef struct {
+    int64_t count, height, higher;
+} heights;
+
+static inline heights heights_of(int64_t rows) {
+    const int64_t count = (rows + ROWS - 1) / ROWS;
+    return (heights){.count = count, .height = rows / count, .higher = rows % count};
+}
+
 /* The distance between packed rows of a. Not a power of two, which would map all rows to the same
  * few sets of the L1 cache. */
 static inline int64_t strip_row(int64_t depth) { return (vectors_for(depth) + 1) * LANES; }
 
-/* Packs ROWS_AT_ONCE rows of a, for one block of k. */
+/* The same between tiles whose rows are side by side. The last vector is not full. */
+static inline int64_t strip_tile(int64_t depth) {
+    return (vectors_for(depth * STRIP_STEP) + 1) * LANES;
+}
+
+/* Packs the rows of a tile (PF_LEAN), or ROWS_AT_ONCE rows of a, for one block of k. */
 static void pack_strip(void *context, int64_t index) {
     const cut *whole = context;
     const pf_gemm *g = whole->g;
     const k_block block = block_at(&whole->blocks, whole->block);
-    const int64_t first = index * ROWS_AT_ONCE, rows = min(whole->rows - first, ROWS_AT_ONCE);
-    const int64_t to_row = strip_row(block.depth);
+    const heights tiles_of = heights_of(whole->rows);
+    const int64_t first =
+        PF_LEAN ? index * tiles_of.height + min(index, tiles_of.higher) : index * ROWS_AT_ONCE;
+    const int64_t rows = PF_LEAN ? tiles_of.height + (index < tiles_of.higher)
+                                 : min(whole->rows - first, ROWS_AT_ONCE);
+    const int64_t to_row = PF_LEAN ? STRIP_STEP : strip_row(block.depth);
     const real *a = (const real *)g->a + (whole->row + first) * g->a_row + block.from * g->a_step;
-    real *to = whole->strips + first * to_row;
-    if (g->a_step == 1)
+    real *to = whole->strips + (PF_LEAN ? index * strip_tile(block.depth) : first * to_row);
+    if (PF_LEAN && g->a_step == 1)
+        pack_columns(a, g->a_row, block.depth, rows, to, to_row);
+    else if (PF_LEAN)
+        pack_rows(a, g->a_step, block.depth, rows, to, to_row);
+    else if (g->a_step == 1)
         for (int64_t i = 0; i < rows; i++)
             memcpy(to + i * to_row, a + i * g->a_row, (size_t)block.depth * sizeof(real));
     else
         pack_columns(a, g->a_step, rows, block.depth, to, to_row);
 }
 
-/* Finishes as many rows of the block. Parts of one or two panels would read and write what lies far
- * from each other. */
+/* Finishes ROWS_AT_ONCE rows of the block. Parts of one or two panels would read and write what
+ * lies far from each other. */
 static void finish_strip(void *context, int64_t index) {
     const cut *whole = context;
     const int64_t first = index * ROWS_AT_ONCE, rows = min(whole->rows - first, ROWS_AT_ONCE);
@@ -224,14 +259,15 @@ static void finish_strip(void *context, int64_t index) {
 }
 
 /* Where the rows of a tile are, for one block of k: by a table, or all by the first one. */
-static inline void find_rows(const cut *whole, const k_block *block, int64_t top,
+static inline void find_rows(const cut *whole, const k_block *block, int64_t tile, int64_t top,
                              const real **first, pf_tile *t) {
     const pf_gemm *g = whole->g;
     if (g->a_rows) {
         t->row = (const real *const *)g->a_rows + block->tap * t->tap_stride + top * t->row_stride;
         t->offset = g->a_offset + block->from * g->a_step + top * t->apart;
     } else if (whole->strips) {
-        *first = whole->strips + (top - whole->row) * t->apart;
+        *first = whole->strips +
+                 (PF_LEAN ? tile * strip_tile(block->depth) : (top - whole->row) * t->apart);
     } else {
         *first = (const real *)g->a + top * g->a_row + block->from * g->a_step;
     }
@@ -243,14 +279,16 @@ static void run_panel(const cut *whole, const k_block *block, pf_tile *t, int64_
     const pf_gemm *g = whole->g;
     const int64_t vectors = vectors_for(width), depth = block->taps * block->depth;
     const int64_t p = block->tap * whole->blocks.depth + block->from;
-    /* tiles of nearly equal height, instead of full ones and one small rest */
-    const int64_t count = (end - i + ROWS - 1) / ROWS;
-    const int64_t height = (end - i) / count, higher = (end - i) % count;
+    const heights of = heights_of(end - i);
+    const int64_t count = of.count;
     int cut_short = 0;
     /* The tiles after the first prefetch what is read next: `fetches` stretches, next_tile apart,
-     * one for each tile; a stretch has a number for each term, next_row apart. */
+     * one for each tile; a stretch has a number for each term, next_row apart. Or, if PF_LEAN, a
+     * line for each term is asked for between the tiles: `fetches` lines, next_tile apart, and as
+     * many again next_row further on. */
     const real *next = NULL, *row;
-    int64_t next_row = g->b_row, next_tile = LANES, fetches = VECTORS;
+    int64_t next_row = g->b_row, next_tile = LANES, fetches = PF_LEAN ? 1 : VECTORS;
+    int64_t lines = PF_LEAN && depth * g->n > NEAR_B ? depth : 0, line = 0;
     t->last = last_lanes(width);
     t->b = panel, t->b_row = vectors * LANES;
     t->panel = NULL;
@@ -263,7 +301,7 @@ static void run_panel(const cut *whole, const k_block *block, pf_tile *t, int64_
         if (PF_VECTOR_BYTES < 64 && g->b_transposed && count >= PACK_TILES && g->taps <= 1 &&
             j + 2 * COLUMNS <= g->n) {
             next = (const real *)g->b + (j + COLUMNS) * g->b_row + p;
-            next_row = 1, next_tile = g->b_row, fetches = COLUMNS;
+            next_row = PF_LEAN ? COLUMNS : 1, next_tile = g->b_row, fetches = COLUMNS;
         }
     } else {
         t->b = (const real *)g->b + p * g->b_row + j, t->b_row = g->b_row;
@@ -274,14 +312,20 @@ static void run_panel(const cut *whole, const k_block *block, pf_tile *t, int64_
         if (count >= PACK_TILES && j + 2 * COLUMNS <= g->n) next = t->b + COLUMNS + LANES - 1;
     }
     for (int64_t tile = 0, top = i, rows; tile < count; tile++, top += rows) {
-        rows = height + (tile < higher);
-        find_rows(whole, block, top, &row, t);
+        rows = of.height + (tile < of.higher);
+        find_rows(whole, block, tile, top, &row, t);
         t->c = (real *)g->c + top * g->c_row + j;
         if (t->residual) t->residual = (const real *)g->residual + top * g->residual_row + j;
         t->ahead = t->c, t->ahead_row = 0;
-        if (next && tile >= 1 && tile <= fetches)
+        if (PF_LEAN && next)
+            for (int64_t n = min(lines, depth / count + 1); n > 0; n--, lines--) {
+                __builtin_prefetch(next + line * next_tile, 0, 2);
+                if (++line == fetches) line = 0, next += next_row;
+            }
+        else if (next && tile >= 1 && tile <= fetches)
             t->ahead = next + (tile - 1) * next_tile, t->ahead_row = next_row;
-        tiles[rows - 1][vectors - 1][cut_short || t->panel](t);
+        const int any = cut_short || t->panel || (PF_LEAN && t->b_row != vectors * LANES);
+        tiles[rows - 1][vectors - 1][any](t);
         if (t->panel) { /* from now on b is read from the copy */
             t->b = panel, t->b_row = vectors * LANES;
             t->panel = NULL;
@@ -299,7 +343,7 @@ static void run_range(const cut *whole, int64_t i, int64_t end, int64_t first, i
                  .tap_stride = shared ? 1 : g->m,
                  .row_stride = !shared,
                  .apart = shared ? g->a_row : 0,
-                 .step = whole->strips ? 1 : g->a_step,
+                 .step = whole->strips ? STRIP_STEP : g->a_step,
                  .c_row = g->c_row,
                  .scale = g->scale != 0 ? (real)g->scale : 1,
                  .residual_row = g->residual_row};
@@ -311,7 +355,7 @@ static void run_range(const cut *whole, int64_t i, int64_t end, int64_t first, i
         const int is_last = b + 1 == whole->blocks.count;
         t.taps = block.taps;
         t.depth = block.depth;
-        if (whole->strips) t.apart = strip_row(block.depth);
+        if (whole->strips) t.apart = PF_LEAN ? 1 : strip_row(block.depth);
         t.add = g->accumulate || b > 0;
         t.fetch = t.add || g->m * g->n >= FAR_C;
         t.relu = is_last && g->activation == PF_RELU && !g->saved;
@@ -337,16 +381,19 @@ static void run_part(void *context, int64_t index) {
 }
 
 /* Whether reading a in place would be slow: columns of a large matrix touch many pages, and rows a
- * multiple of half a kilobyte apart share few sets of the cache. Each panel of columns reads a
- * once; together the panels must gain more by a copy than the copy costs. */
+ * multiple of half a kilobyte apart share few sets of the cache; with AVX2 (PF_LEAN) other rows are
+ * slower, too. Each panel of columns reads a once; together the panels must gain more by a copy
+ * than the copy costs. */
 static int wants_strips(const pf_gemm *g) {
     const int64_t panels = g->a_step == 1 ? 8 : 4, bytes = g->m * g->k * (int64_t)sizeof(real);
     if (g->a_rows || bytes < (1 << 18) || g->n < panels * COLUMNS) return 0;
-    return g->a_step != 1 || g->a_row * (int64_t)sizeof(real) % 512 == 0;
+    return PF_LEAN || g->a_step != 1 || g->a_row * (int64_t)sizeof(real) % 512 == 0;
 }
 
 int64_t PF_NAME(gemm_scratch_size)(const pf_gemm *g) {
-    return wants_strips(g) ? min(g->m, PART_ROWS) * strip_row(min(g->k, DEPTH)) : 0;
+    if (!wants_strips(g)) return 0;
+    const int64_t rows = min(g->m, PART_ROWS), depth = min(g->k, DEPTH);
+    return PF_LEAN ? heights_of(rows).count * strip_tile(depth) : rows * strip_row(depth);
 }
 
 static void run(cut *whole) {
@@ -496,18 +543,20 @@ void PF_NAME(gemm)(const pf_gemm *g) {
         whole.strips = g->scratch;
         whole.column_parts = min(whole.panels, PARTS);
         whole.block_count = 1;
-        for (int64_t row = 0; row < g->m; row += PART_ROWS) {
-            whole.row = row;
-            whole.rows = min(g->m - row, PART_ROWS);
+        const int64_t row_blocks = (g->m + PART_ROWS - 1) / PART_ROWS;
+        for (int64_t i = 0; i < row_blocks; i++) {
+            whole.row = g->m * i / row_blocks;
+            whole.rows = g->m * (i + 1) / row_blocks - whole.row;
+            const int64_t strips = (whole.rows + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
             for (whole.block = 0; whole.block < whole.blocks.count; whole.block++) {
-                const int64_t strips = (whole.rows + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
-                pf_parallel_for(strips, whole.rows * min(g->k, DEPTH) / PF_TURNED_PER_NANOSECOND,
+                pf_parallel_for(PF_LEAN ? heights_of(whole.rows).count : strips,
+                                whole.rows * min(g->k, DEPTH) / PF_TURNED_PER_NANOSECOND,
                                 pack_strip, &whole);
                 run(&whole);
             }
             if (g->activation && (g->activation != PF_RELU || g->saved))
-                pf_parallel_for((whole.rows + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE,
-                                whole.rows * g->n / FINISHED_PER_NANOSECOND, finish_strip, &whole);
+                pf_parallel_for(strips, whole.rows * g->n / FINISHED_PER_NANOSECOND, finish_strip,
+                                &whole);
         }
         return;
     }

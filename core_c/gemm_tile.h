@@ -6,6 +6,12 @@
 
 #include "vector.h"
 
+/* Programs that share a core, each on a hyperthread, share what it starts in a cycle and its L1 and
+ * L2 caches. AVX2 takes twice the instructions of AVX-512 for its sums, and processors that have
+ * no more have small caches. So there the inner loop of most tiles has no instruction that can be
+ * spared, the rows of a lie side by side in strips, and panels are half as deep. */
+#define PF_LEAN (PF_VECTOR_BYTES == 32)
+
 enum {
     VECTORS = 2, /* of columns; besides the sums, registers hold a row of b and a number of a */
     ROWS = PF_SMALL             ? 2
@@ -13,7 +19,7 @@ enum {
     : PF_VECTOR_BYTES == 32     ? 6
                                 : 4,
     COLUMNS = VECTORS * LANES,
-    DEPTH = 512 /* terms of a sum at a time; these partial sums are added up */
+    DEPTH = PF_LEAN ? 256 : 512 /* terms of a sum at a time; these partial sums are added up */
 };
 
 /* c[i][j] = f(scale sum_p a[i][p] b[p][j] + ...), i < rows, j < columns. */
@@ -60,6 +66,19 @@ __attribute__((noinline, unused)) static void store_edge(const pf_tile *t, int64
         }
 }
 
+/* sum[i][v] += a[i][at] b[v], b being in full vectors */
+__attribute__((always_inline)) static inline void add_term(const int rows, const int vectors,
+                                                           vec sum[][VECTORS],
+                                                           const real *const a[], int64_t at,
+                                                           const real *b) {
+    vec columns[VECTORS];
+    PF_UNROLL for (int v = 0; v < vectors; v++) columns[v] = load(b + v * LANES);
+    PF_UNROLL for (int i = 0; i < rows; i++) {
+        const vec factor = splat(a[i][at]);
+        PF_UNROLL for (int v = 0; v < vectors; v++) sum[i][v] += factor * columns[v];
+    }
+}
+
 /* Inlined with all arguments but t constant, so that loops unroll and the sums become registers. */
 __attribute__((always_inline)) static inline void pf_tile_run(const int rows, const int vectors,
                                                               const int cut, const pf_tile *t) {
@@ -76,10 +95,24 @@ __attribute__((always_inline)) static inline void pf_tile_run(const int rows, co
     const part last = t->last;
     const real *const *first = t->row;
     for (int64_t taps = t->taps; taps > 0; taps--, first += t->tap_stride) {
+        __asm__ volatile("" ::: "memory"); /* most have one tap: nothing to prepare for several */
         const real *a[ROWS], *const *row = first;
         int64_t offset = t->offset, at = 0;
         PF_UNROLL for (int i = 0; i < rows; i++, row += t->row_stride, offset += t->apart) a[i] =
             *row != t->zero ? *row + offset : *row;
+        if (PF_LEAN && !cut) { /* from a panel, two terms at a time */
+            for (int64_t pairs = t->depth / 2; pairs > 0; pairs--) {
+                add_term(rows, vectors, sum, a, at, b);
+                add_term(rows, vectors, sum, a, at + step, b + vectors * LANES);
+                b += 2 * vectors * LANES;
+                at += 2 * step;
+            }
+            if (t->depth % 2) {
+                add_term(rows, vectors, sum, a, at, b);
+                b += vectors * LANES;
+            }
+            continue;
+        }
         for (int64_t p = t->depth; p > 0; p--) {
             vec columns[VECTORS];
             PF_UNROLL for (int v = 0; v < vectors; v++) columns[v] =

@@ -127,6 +127,17 @@ def test_slopes_to_four_units_where_the_output_saturates(
     assert off.max() <= 4, f"{off.max()} units at x = {x[off.argmax()]!r}"
 
 
+@pytest.mark.parametrize("op, attributes, limits", WITH_SLOPES)
+def test_slopes_get_no_gradient(
+    op: type[pf.Op], attributes: dict[str, Any], limits: list[float]
+) -> None:
+    w = pf.Parameter(np.ones(3), name="w")
+    slope = op(w, **attributes)[1]
+    assert pf.compile(pf.Sum(slope)).loss_and_gradients({})[1] == {}
+    _, gradients = pf.compile(pf.Sum(slope) + pf.Sum(w)).loss_and_gradients({})
+    np.testing.assert_array_equal(gradients[w], 1)
+
+
 # What comes of -infinity, -0.0, 0.0, infinity and NaN: the limits, and NaN.
 LIMITS: list[tuple[type[pf.Op], dict[str, Any], list[float]]] = [
     (act.Relu, {}, [0, 0, 0, INF, NAN]),

@@ -6,6 +6,7 @@ import inspect
 import pickle
 import sys
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -121,6 +122,30 @@ def test_the_method_looks_like_the_function_that_it_stands_for():
     assert list(inspect.signature(small().predict).parameters) == ["X", "batch_size"]
     assert pf.Model.predict.__doc__.startswith("Return the outputs")
     assert small().predict.__name__ == "predict"
+
+
+def test_the_method_can_be_copied_sent_and_referred_to_like_a_function():
+    method, model = pf.Model.predict, small()
+    assert pickle.loads(pickle.dumps(method)) is method
+    assert copy.copy(method) is method and copy.deepcopy(method) is method
+    reference = weakref.WeakMethod(model.predict)
+    np.testing.assert_array_equal(reference()(X), slowly(model, X))
+    another = type(method)(len)
+    dead = weakref.ref(another)
+    del another
+    assert dead() is None
+
+
+def test_only_a_missing_launcher_is_passed_over():
+    class Interrupted:
+        predict = pf.Model.predict
+
+        @property
+        def _launcher(self):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Interrupted().predict(X)
 
 
 def test_a_method_that_calls_the_inherited_one():

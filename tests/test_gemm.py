@@ -83,7 +83,7 @@ def test_every_edge_is_exact_on_whole_numbers(
 
 
 @every_isa
-@pytest.mark.parametrize("dtype", ["float32"])
+@every_dtype
 @pytest.mark.parametrize("transpose_a", [False, True])
 @pytest.mark.parametrize("transpose_b", [False, True])
 @pytest.mark.parametrize("scratch", [False, True])
@@ -92,15 +92,20 @@ def test_large_products_are_cut_into_parts(
 ) -> None:
     """Several blocks of rows and of k, and rows that are moved into scratch memory for it."""
     rng = np.random.default_rng(1)
-    for m, n, k in ((520, 131, 512), (300, 517, 1024), (1027, 140, 390)):
-        a = whole(rng, (k, m) if transpose_a else (m, k), dtype)
-        b = whole(rng, (n, k) if transpose_b else (k, n), dtype)
+    shapes = [(520, 131, 512), (300, 517, 1024), (1027, 140, 390), (265, 128, 259), (529, 130, 127)]
+    for m, n, k in shapes:
+        a = guarded(whole(rng, (k, m) if transpose_a else (m, k), dtype))
+        b = guarded(whole(rng, (n, k) if transpose_b else (k, n), dtype))
         memory, c = output(m, n, dtype)
         options: dict[str, Any] = {"transpose_a": transpose_a, "transpose_b": transpose_b}
-        Product(a, b, c, **options, scratch=scratch, isa=isa).run()
-        left, right = a.T if transpose_a else a, b.T if transpose_b else b
+        size = Product(a.array, b.array, c, **options, isa=isa).scratch_bytes
+        strips = Guarded((size // c.itemsize,), c.dtype)
+        product = Product(a.array, b.array, c, **options, scratch=scratch and strips.array, isa=isa)
+        product.run()
+        left = a.array.T if transpose_a else a.array
+        right = b.array.T if transpose_b else b.array
         assert np.array_equal(c, left @ right), (m, n, k)
-        assert memory.broken() is None
+        assert memory.broken() is None and strips.broken() is None
 
 
 @every_isa
@@ -225,7 +230,10 @@ def test_nothing_is_computed_of_nothing(isa: str) -> None:
 @every_dtype
 def test_layers_declare_the_scratch_memory_that_products_use(isa: str, dtype: str) -> None:
     used = 0
-    for m, n, k in ((300, 200, 1024), (128, 256, 784), (64, 1000, 512), (784, 256, 128)):
+    for m, n, k in (
+        *((300, 200, 1024), (128, 256, 784), (64, 1000, 512), (784, 256, 128), (265, 160, 257)),
+        *((1021, 257, 130), (1025, 256, 64), (5000, 128, 16), (67, 300, 2000)),
+    ):
         x = pf.Placeholder("x", shape=(m, k), dtype=dtype)
         linear = pf.Linear(x, np.zeros((k, n), dtype))
         grad = LinearGrad(linear, x, linear.inputs[1])

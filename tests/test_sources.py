@@ -618,18 +618,24 @@ def test_a_loader_refuses(make: Callable[[], Any], error: type[Exception], says:
 # ---- predicting and evaluating in parts ----
 
 
-def test_predictions_in_parts_have_the_bits_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = pf.Sequential([pf.layers.Dense(64, "relu"), pf.layers.BatchNorm(), pf.layers.Dense(3)])
-    big = RNG.standard_normal((20_011, 5))
-    whole = model.predict(big)
-    monkeypatch.setattr(batches, "BYTES_AT_ONCE", 1 << 19)
-    seen = []
+def rows_of_runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list to which each run of a plan adds its number of rows."""
+    seen: list[int] = []
     run = pf.Plan.run
     monkeypatch.setattr(
         pf.Plan,
         "run",
         lambda s, f, *a, **k: seen.append(len(next(iter(f.values())))) or run(s, f, *a, **k),
     )
+    return seen
+
+
+def test_predictions_in_parts_have_the_bits_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = pf.Sequential([pf.layers.Dense(64, "relu"), pf.layers.BatchNorm(), pf.layers.Dense(3)])
+    big = RNG.standard_normal((20_011, 5))
+    whole = model.predict(big)
+    monkeypatch.setattr(batches, "BYTES_AT_ONCE", 1 << 19)
+    seen = rows_of_runs(monkeypatch)
     np.testing.assert_array_equal(model.predict(big), whole)
     assert max(seen) < 5_000 and max(seen) % 64 == 0
     np.testing.assert_array_equal(model.predict(LazyRows(big)), whole)
@@ -638,15 +644,31 @@ def test_predictions_in_parts_have_the_bits_of_the_whole(monkeypatch: pytest.Mon
     assert parts["loss"] == pytest.approx(all_["loss"], rel=1e-6)
 
 
+@pytest.mark.parametrize("few", [1, 1 << 16])
 def test_a_model_that_looks_at_several_rows_together_is_not_cut(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, few: int
 ) -> None:
     x = pf.Placeholder("x", shape=(None, 5))
     model = pf.Model([x], x - pf.Mean(x, axis=0))
     big = RNG.standard_normal((50_000, 5))
     whole = model.predict(big)
-    monkeypatch.setattr(batches, "BYTES_AT_ONCE", 1 << 16)
+    monkeypatch.setattr(batches, "BYTES_AT_ONCE", few)
     np.testing.assert_array_equal(model.predict(big), whole)
+
+
+def test_a_model_whose_kernels_go_by_the_number_of_rows_is_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x = pf.Placeholder("x", shape=(None, 999))
+    weight = pf.Parameter(RNG.standard_normal((300, 999)), name="weight")
+    model = pf.Model([x], pf.MatMul(x, weight, transpose_b=True))  # a row by itself is dot products
+    big = RNG.standard_normal((100, 999))
+    whole = model.predict(big)
+    assert model.predict(big[:1]).tobytes() != whole[:1].tobytes()
+    monkeypatch.setattr(batches, "BYTES_AT_ONCE", 3 * whole[0].nbytes)
+    seen = rows_of_runs(monkeypatch)
+    np.testing.assert_allclose(model.predict(big), whole, atol=1e-3)
+    assert max(seen) == 3
 
 
 def test_what_is_wrong_with_a_batch_is_told_by_its_row() -> None:

@@ -425,7 +425,7 @@ static PyObject *run_for(Launcher *self, PyObject *array) {
  * it asks the Launcher that its object has as `_launcher`, and only then the function. */
 typedef struct {
     PyObject_HEAD vectorcallfunc call;
-    PyObject *function;
+    PyObject *function, *references; /* weak ones to it, as of weakref.WeakMethod */
 } Method;
 
 static PyObject *method_call(PyObject *self, PyObject *arguments, PyObject *options) {
@@ -438,9 +438,9 @@ static PyObject *method_vectorcall(PyObject *self, PyObject *const *arguments, s
     PyObject *result = NULL;
     if (count == 2 && !names) {
         PyObject *launcher = PyObject_GetAttr(arguments[0], name_launcher);
-        if (!launcher)
+        if (!launcher && PyErr_ExceptionMatches(PyExc_AttributeError))
             PyErr_Clear();
-        else if (Py_TYPE(launcher) == launcher_type)
+        else if (launcher && Py_TYPE(launcher) == launcher_type)
             result = run_for((Launcher *)launcher, arguments[1]);
         Py_XDECREF(launcher);
         if (result || PyErr_Occurred()) return result;
@@ -473,6 +473,7 @@ static PyObject *method_get(PyObject *self, PyObject *object, PyObject *type) {
 }
 
 static void method_free(PyObject *self) {
+    if (((Method *)self)->references) PyObject_ClearWeakRefs(self);
     Py_DECREF(((Method *)self)->function);
     release(self);
 }
@@ -528,6 +529,7 @@ static PyType_Slot running_slots[] = {
 
 static PyMemberDef method_members[] = {
     {"__vectorcalloffset__", T_PYSSIZET, offsetof(Method, call), READONLY, NULL},
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Method, references), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 static PyType_Slot method_slots[] = {

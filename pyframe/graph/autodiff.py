@@ -109,7 +109,8 @@ def differentiate(cost: Value, order: Sequence[Node], wanted: set[Node]) -> Grad
             grads.append(parts[0] if parts else None)
             if parts:
                 result.total[node, index] = parts[0]
-        if node.inputs and any(g is not None for g in grads):
+        flows = getattr(node, "differentiable_outputs", None) or range(node.output_count)
+        if node.inputs and any(grads[index] is not None for index in flows):
             _pass_on(node, grads, needed, pending, result, built)
         result.nodes[node] = built
     return result

@@ -445,7 +445,8 @@ class Model(LayerLike, Strict):
             Or batches: an iterable of them as for `Trainer.fit`, whose targets are passed over.
         batch_size : int, optional
             Rows that are computed at a time; default: all of them, or if their values take more
-            than some 64 MB, as many as do not. The bits of a row are the same in any case.
+            than some 64 MB, as many as do not. The bits of a row are the same in any case, unless
+            a kernel is chosen by the number of rows, as those of convolutions may be.
 
         Returns
         -------

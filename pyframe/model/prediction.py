@@ -38,8 +38,9 @@ def predicted(
         if not few:
             sample = plan.check_feeds({p: a[:1] for p, a in arrays.items()}, outputs)
             size = rows_at_once(plan.engine, "run", outputs, sample, count)
-            half = max(size // 2, 1)
-            if size < count and not _goes_by_rows(part(0, size), part(0, half), size, half):
+            size = min(max(size, 2), count)  # a row by itself could not show that it needs others
+            shift = min((size + 1) // 2, count - size)
+            if shift and not _goes_by_rows(part(0, size), part(shift, shift + size), size, shift):
                 size = count
     if count <= size:
         return plan.run(arrays)
@@ -47,14 +48,15 @@ def predicted(
     return joined(parts, len(outputs), count)
 
 
-def _goes_by_rows(all_: Any, some: Any, rows: int, few: int) -> bool:
-    """Return whether outputs of some rows are the first ones of more rows, to the bit.
+def _goes_by_rows(one: Any, other: Any, rows: int, shift: int) -> bool:
+    """Return whether outputs have the same bits where they are of the same rows.
 
-    They are not those of a model that looks at several rows together.
+    They have not in a model that looks at several rows together. Both are of as many rows, the
+    second of those that begin `shift` rows further on: kernels may be chosen by how many there are.
     """
-    pairs = zip(all_, some, strict=True) if isinstance(all_, list) else [(all_, some)]
+    pairs = zip(one, other, strict=True) if isinstance(one, list) else [(one, other)]
     return all(
-        a.shape[:1] == (rows,) and b.shape[:1] == (few,) and a[:few].tobytes() == b.tobytes()
+        a.shape[:1] == b.shape[:1] == (rows,) and a[shift:].tobytes() == b[: rows - shift].tobytes()
         for a, b in pairs
     )
 

@@ -592,8 +592,8 @@ class Product:
         The addresses of the rows of an indirect a, which then is None.
     packed : bool
         Pack b beforehand into the order in which the product reads it.
-    scratch : bool
-        Provide the scratch memory that it can use.
+    scratch : bool or array
+        Provide the scratch memory that it can use, or take this, which must have as many bytes.
     isa : str, optional
         An instruction set of this machine, instead of the one in use.
     **fields
@@ -610,7 +610,7 @@ class Product:
         transpose_b: bool = False,
         rows: npt.NDArray[Any] | None = None,
         packed: bool = False,
-        scratch: bool = True,
+        scratch: bool | npt.NDArray[Any] = True,
         isa: str | None = None,
         **fields: Any,
     ) -> None:
@@ -641,8 +641,10 @@ class Product:
             g.b, g.b_packed = pointer(panels), True
             self._alive.append(panels)
         self.scratch_bytes: int = self._functions.scratch_size(g) * c.itemsize
-        if scratch:
-            memory = empty_aligned(self.scratch_bytes // c.itemsize, c.dtype)
+        if scratch is not False:
+            memory = scratch
+            if isinstance(memory, bool):
+                memory = empty_aligned(self.scratch_bytes // c.itemsize, c.dtype)
             g.scratch = pointer(memory)
             self._alive.append(memory)
         self._gemm = g

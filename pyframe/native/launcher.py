@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar, cast
@@ -25,6 +26,8 @@ _FUNCTIONS = tuple(
 )
 
 Running: Any = _extension.Running  # the base of a Context, with what a Launcher reads of it
+# As functions are: by the name that it has in its module.
+copyreg.pickle(_extension.Method, lambda method: method.__qualname__)
 F = TypeVar("F", bound=Callable[..., Any])
 
 # What a feed looks like: of each array in the order of the program its key, dtype and shape, in

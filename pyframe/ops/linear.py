@@ -40,11 +40,15 @@ def _rows(x: Any) -> Any:
 def _scratch_bytes(dtype: np.dtype[Any], *products: tuple[int, int]) -> int:
     """Return the bytes in which large products keep rows of their left operands (m, k).
 
-    That is a block of at most 256 rows and 512 terms, and padding between the rows; see gemm.c.
+    That is a block of at most 256 rows and 512 terms, and padding between the rows; or, with AVX2,
+    of 264 rows and 256 terms in tiles of 6, which in float64 have the room of 8; see gemm.c.
     """
+
+    def row(k: int) -> int:
+        return max(min(k, 512), min(k, 256) * 4 // 3) + 32
+
     return max(
-        0 if m * k < 2**15 else min(m, 256) * (min(k, 512) + 32) * dtype.itemsize
-        for m, k in products
+        0 if m * k < 2**15 else (min(m, 264) + 5) * row(k) * dtype.itemsize for m, k in products
     )
 
 

@@ -8,8 +8,11 @@ import numpy as np
 import pyframe_cnn
 import pytest
 from pyframe_cnn import Conv
+from pyframe_cnn.conv_grad import ConvInputGrad, ConvWeightGrad
 
 import pyframe as pf
+from pyframe import Case
+from pyframe.testing import check_op
 
 
 def gradients(x: Any, weight: Any, winograd: bool, padding: Any = "same") -> list[Any]:
@@ -43,6 +46,23 @@ def test_as_good_as_plain_sums(shapes: Any, dtype: Any, padding: Any) -> None:
         for got, wanted in zip(gradients(x, weight, winograd, padding), plain, strict=True):
             error = np.linalg.norm(got - wanted) / np.linalg.norm(wanted)
             assert error <= allowed * np.finfo(dtype).eps
+
+
+# Each has at least 128 tiles, which the random shapes of the ops' own tests have not.
+X, W, DY = (11, 13, 15, 17), (3, 3, 17, 18), (11, 11, 13, 18)
+OF_FOUR: list[tuple[Any, Case]] = [
+    (Conv, Case((numbers(*X), numbers(*W), numbers(18)), {"padding": "same"})),
+    (
+        ConvInputGrad,
+        Case(tuple(numbers(*shape) for shape in (DY, W, X, X)), {"activation": "tanh"}),
+    ),
+    (ConvWeightGrad, Case(tuple(numbers(*shape) for shape in (DY, X, W)))),
+]
+
+
+@pytest.mark.parametrize("op, case", OF_FOUR, ids=["result", "images", "weights"])
+def test_tiles_of_four_keep_to_their_operands(op: Any, case: Any) -> None:
+    check_op(op, [case], dtypes=["float32"], shapes=0)
 
 
 @pytest.mark.parametrize("shapes", SHAPES, ids=["2 x 2", "4 x 4"])
