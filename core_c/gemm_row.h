@@ -56,10 +56,11 @@ __attribute__((always_inline)) static inline void row_strip(const int vectors, c
     vec sum[ROW_VECTORS], total[ROW_VECTORS]; /* one register each; the results, for `put` */
     PF_UNROLL for (int i = 0; i < ways * vectors; i++) sum[i] = (vec){0};
     int64_t q = 0;
-#define PF_ROW_TERM(way)                                                            \
-    PF_UNROLL for (int v = 0; v < vectors; v++) sum[(way) * vectors + v] +=         \
-        x[(way) * x_step] * (v < vectors - 1 ? load(b + (way) * stride + v * LANES) \
-                                             : load_part(b + (way) * stride + v * LANES, last));
+#define PF_ROW_TERM(way)                                                   \
+    PF_UNROLL for (int v = 0; v < vectors; v++) sum[(way) * vectors + v] = \
+        add_product(sum[(way) * vectors + v], splat(x[(way) * x_step]),    \
+                    v < vectors - 1 ? load(b + (way) * stride + v * LANES) \
+                                    : load_part(b + (way) * stride + v * LANES, last));
     for (; q + ways <= depth; q += ways, b += ways * stride, x += ways * x_step)
         PF_UNROLL for (int way = 0; way < ways; way++) { PF_ROW_TERM(way) }
     if (ways > 1)
@@ -176,8 +177,8 @@ __attribute__((always_inline)) static inline void dots(const int together, const
     if (q < depth) {
         const part rest = first_lanes(depth - q);
         const vec factor = load_part(x + q, rest);
-        PF_UNROLL for (int i = 0; i < together; i++) open[0][i] +=
-            factor * load_part(column[i] + q, rest);
+        PF_UNROLL for (int i = 0; i < together; i++) open[0][i] =
+            add_product(open[0][i], factor, load_part(column[i] + q, rest));
     }
     PF_UNROLL for (int way = 1; way < ways; way++) PF_UNROLL for (int i = 0; i < together; i++)
         open[0][i] += open[way][i];
@@ -227,12 +228,13 @@ __attribute__((always_inline)) static inline void few_columns(const int n, const
         vec sum[LANES];
         PF_UNROLL for (int i = 0; i < LANES; i++) sum[i] = (vec){0};
         int64_t q = 0;
-#define PF_FEW_TERMS(loaded)                                                   \
-    vec x[FEW_COLUMNS];                                                        \
-    PF_UNROLL for (int t = 0; t < n; t++) x[t] = loaded(r->x + t * r->k + q);  \
-    PF_UNROLL for (int i = 0; i < rows; i++) {                                 \
-        const vec factor = loaded(row[i] + q);                                 \
-        PF_UNROLL for (int t = 0; t < n; t++) sum[i * n + t] += factor * x[t]; \
+#define PF_FEW_TERMS(loaded)                                                  \
+    vec x[FEW_COLUMNS];                                                       \
+    PF_UNROLL for (int t = 0; t < n; t++) x[t] = loaded(r->x + t * r->k + q); \
+    PF_UNROLL for (int i = 0; i < rows; i++) {                                \
+        const vec factor = loaded(row[i] + q);                                \
+        PF_UNROLL for (int t = 0; t < n; t++) sum[i * n + t] =                \
+            add_product(sum[i * n + t], factor, x[t]);                        \
     }
         for (; q + LANES <= r->k; q += LANES) {
             PF_FEW_TERMS(load)

@@ -4,6 +4,10 @@
 
 #include "kernel.h"
 
+#if defined(__aarch64__) || defined(_M_ARM64)
+#include <arm_neon.h>
+#endif
+
 /* Goes before loops of a small, constant count, which must be unrolled before the compiler decides
  * what stays in registers; no other loops are (see CMakeLists.txt). */
 #ifdef __clang__
@@ -48,6 +52,18 @@ static inline void store(real *p, vec x) { PF_OF_REAL(pf_store)(p, x); }
 static inline part first_lanes(int64_t count) { return PF_OF_REAL(pf_first_lanes)(count); }
 PF_OF_PARTS vec load_part(const real *p, part lanes) { return PF_OF_REAL(pf_load_part)(p, lanes); }
 PF_OF_PARTS void store_part(real *p, part lanes, vec x) { PF_OF_REAL(pf_store_part)(p, lanes, x); }
+
+/* sum + a b. Where loading a part of a vector takes branches, compilers move the product away from
+ * the sum, in some lanes, and round twice; fused by name, it is rounded once in all of them. */
+static inline vec add_product(vec sum, vec a, vec b) {
+#if !(defined(__aarch64__) || defined(_M_ARM64))
+    return sum + a * b;
+#elif PF_REAL_BITS == 32
+    return (vec)vfmaq_f32((float32x4_t)sum, (float32x4_t)a, (float32x4_t)b);
+#else
+    return (vec)vfmaq_f64((float64x2_t)sum, (float64x2_t)a, (float64x2_t)b);
+#endif
+}
 
 /* max(x, 0), and NaN where x is */
 static inline vec relu(vec x) { return (vec)((ivec)x & ~(x < 0)); }

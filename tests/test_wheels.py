@@ -15,7 +15,7 @@ from pyframe.native import core
 
 sys.path.insert(0, str(ROOT / "tools"))
 
-from wheelhouse import building, checking, trying, zig
+from wheelhouse import building, checking, trying, versions, zig
 from wheelhouse.say import Stop, find_tool, find_wheel, run
 
 pytestmark = pytest.mark.package
@@ -97,6 +97,14 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         trying.find_python("9.9")
     with pytest.raises(Stop, match="this ended with 3"):
         run([sys.executable, "-c", "raise SystemExit(3)"])
+
+
+def test_what_is_run_with_other_versions_runs_with_this_one() -> None:
+    pytest.importorskip("pyframe_cnn", reason="pyframe-cnn is not installed")
+    host = core.lib.pf_get_host()
+    said = run([sys.executable, "-c", versions.TRAIN]).split()
+    assert [int(word) for word in said[:3]] == [host.abi_major, host.abi_minor, host.size]
+    assert run([sys.executable, "-c", versions.REFUSE]).split() == ["the", "rest", "runs"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="its programs are shell scripts")

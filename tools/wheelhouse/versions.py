@@ -30,7 +30,7 @@ model = pf.Sequential([pf.layers.Conv2D(4, 3), pf.layers.Flatten(), pf.layers.De
 trainer = pf.Trainer(model, loss="cross_entropy", optimizer="adam")
 images = np.random.default_rng(0).normal(size=(32, 8, 8, 1))
 trainer.fit(images, np.arange(32) % 2, epochs=2, verbose=0)
-(library,) = native._libraries.values()
+(library,) = native.open_libraries.values()
 print(host.abi_major, host.abi_minor, host.size, *library.abi)
 """
 REFUSE = """

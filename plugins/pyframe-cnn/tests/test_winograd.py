@@ -40,9 +40,11 @@ SHAPES = [((4, 13, 10, 20), (3, 3, 20, 35)), ((9, 18, 16, 32), (3, 3, 32, 35))]
 def test_as_good_as_plain_sums(shapes: Any, dtype: Any, padding: Any) -> None:
     x, weight = (numbers(*shape, dtype=dtype) for shape in shapes)
     plain = gradients(x.astype(np.float64), weight.astype(np.float64), False, padding)
-    for winograd, allowed in ((False, 8), (True, 16)):
+    # Of the mean square, since the largest of so many errors varies by half with what is drawn.
+    # Tiles of 4 x 4 have 5.8 at most, and would have more than 10 if they were taken at 1 and 2.
+    for winograd, allowed in ((False, 3), (True, 7)):
         for got, wanted in zip(gradients(x, weight, winograd, padding), plain, strict=True):
-            error = np.abs(got - wanted).max() / np.abs(wanted).max()
+            error = np.linalg.norm(got - wanted) / np.linalg.norm(wanted)
             assert error <= allowed * np.finfo(dtype).eps
 
 
