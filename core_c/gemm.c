@@ -28,9 +28,9 @@ enum {
     ROWS_AT_ONCE = 64, /* of a, packed or finished as one part */
     /* From a term of a strip to the next one, where a tile's rows are side by side. Where they are
      * less than a vector, the vectors that are stored overlap. */
-    STRIP_STEP = !PF_LEAN ? 1
-    : ROWS < LANES        ? ROWS
-                          : (ROWS + LANES - 1) / LANES * LANES,
+    STRIP_STEP = !PF_LEAN    ? 1
+    : (int)ROWS < (int)LANES ? (int)ROWS
+                             : ((int)ROWS + LANES - 1) / LANES * LANES,
     PARTS = 16, /* enough to keep several threads busy */
     FINISHED_PER_NANOSECOND = 8,
     PART_TERMS = 1 << 20, /* below so many products a part is not worth a thread */

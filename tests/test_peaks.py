@@ -131,6 +131,26 @@ def test_sums_that_are_not_unrolled_are_seen(tmp_path: Path) -> None:
     assert trouble(listing, f"pf_peak_operations_f32_{SETS[-1]}") == "no loop works on all sums"
 
 
+@pytest.mark.compiler
+@needs_listing
+@pytest.mark.parametrize("bits", [32, 64])
+@pytest.mark.parametrize(
+    ("name", "isa", "target"), [case for case in CASES if case[1] != "baseline"]
+)
+def test_loops_over_elements_call_no_function(
+    tmp_path: Path, name: str, isa: str, target: str, bits: int
+) -> None:
+    """What compilers do not inline makes a loop one of single numbers, up to 15 times as slow."""
+    for file in ("activations.c", "arithmetic.c", "vector_functions.c"):
+        text = (mutants.CORE / file).read_text(encoding="utf-8")
+        headers = [mutants.CORE / f"math{n}.h" for n in (32, 64)]
+        declared = "".join([text, *(path.read_text(encoding="utf-8") for path in headers)])
+        inline = set(re.findall(r"static inline (?:float|double|real) (\w+)\(", declared))
+        listing = assembly(tmp_path, name, isa, target, bits, text)
+        assert len(inline) > 20
+        assert not inline & set(re.findall(r"^(\w+)[.\w]*:", listing, re.MULTILINE)), file
+
+
 # ---- the loops ----
 
 
