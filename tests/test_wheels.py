@@ -15,7 +15,7 @@ from pyframe.native import core
 
 sys.path.insert(0, str(ROOT / "tools"))
 
-from wheelhouse import building, checking, trying, versions, zig
+from wheelhouse import building, checking, elsewhere, trying, versions, zig
 from wheelhouse.say import Stop, find_tool, find_wheel, run
 
 pytestmark = pytest.mark.package
@@ -105,6 +105,18 @@ def test_what_is_run_with_other_versions_runs_with_this_one() -> None:
     said = run([sys.executable, "-c", versions.TRAIN]).split()
     assert [int(word) for word in said[:3]] == [host.abi_major, host.abi_minor, host.size]
     assert run([sys.executable, "-c", versions.REFUSE]).split() == ["the", "rest", "runs"]
+
+
+@needs_compiler
+def test_the_core_can_be_set_up_without_a_python(tmp_path: Path) -> None:
+    try:
+        ninja = find_tool("cmake") and find_tool("ninja")
+    except Stop as stop:
+        pytest.skip(str(stop))
+    elsewhere.configure(ROOT / "core_c", tmp_path / "build", [])
+    said = run([ninja, "-C", tmp_path / "build", "-n"])
+    assert "gemm.c" in said and "Linking C shared module" in said
+    assert "launcher" not in said
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="its programs are shell scripts")
