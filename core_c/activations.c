@@ -155,7 +155,7 @@ static inline double r_silu_slope(double x) {
 /* y = x P(Z < x); near 0 from erf: it is small beside the 1/2, and so is its error. (No product
  * here is also one of the derivative: which ones are rounded must not depend on what else is
  * wanted.) */
-static inline double r_gelu(double x) {
+PF_IN_LOOPS double r_gelu(double x) {
     const double t = within(GELU_BOUND, x);
     const double left = t * pf_normal_tail_scaled(t) * pf_exp_half_square(t);
     const double y = x < 0 ? left : x - left;

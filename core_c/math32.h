@@ -13,6 +13,10 @@
 #include <stdint.h>
 #include <string.h>
 
+/* Of functions so large that compilers would have them called: a loop that calls is no vector loop,
+ * and takes up to 15 times as long. */
+#define PF_IN_LOOPS __attribute__((always_inline)) static inline
+
 static inline uint32_t pf_bits_of(float x) {
     uint32_t bits;
     memcpy(&bits, &x, sizeof bits);
@@ -224,8 +228,7 @@ static inline float pf_times_bell(float factor, float y, pf_geluf_terms g) {
     return factor * (y + y * g.fraction) * g.power * 5.42101086e-20f;
 }
 
-/* GCC has it called otherwise, a loop that calls is no vector loop, and takes 15 times as long. */
-__attribute__((always_inline)) static inline float pf_geluf(float x) {
+PF_IN_LOOPS float pf_geluf(float x) {
     const pf_geluf_terms g = pf_geluf_of(x);
     /* for 0 <= a <= 14.6 */
     float p = -1.33654151e-1f;
