@@ -387,6 +387,7 @@ static void run_part(void *context, int64_t index) {
 static int wants_strips(const pf_gemm *g) {
     const int64_t panels = g->a_step == 1 ? 8 : 4, bytes = g->m * g->k * (int64_t)sizeof(real);
     if (g->a_rows || bytes < (1 << 18) || g->n < panels * COLUMNS) return 0;
+    if (g->a_step != 1 && g->a_row != 1) return 0; /* neither row-major nor transposed */
     return PF_LEAN || g->a_step != 1 || g->a_row * (int64_t)sizeof(real) % 512 == 0;
 }
 

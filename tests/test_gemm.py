@@ -110,6 +110,20 @@ def test_large_products_are_cut_into_parts(
 
 @every_isa
 @every_dtype
+@pytest.mark.parametrize("step", [2, 3])
+def test_numbers_of_a_row_may_lie_apart(isa: str, dtype: str, step: int) -> None:
+    """Also of a large one, which is copied if it is row-major or transposed."""
+    rng = np.random.default_rng(3)
+    for m, n, k in ((9, 33, 20), (300, 140, 257)):
+        a, b = whole(rng, (m, k * step), dtype), whole(rng, (k, n), dtype)
+        memory, c = output(m, n, dtype)
+        Product(a, b, c, isa=isa, a_step=step).run()
+        assert np.array_equal(c, a[:, ::step] @ b), (m, n, k)
+        assert memory.broken() is None
+
+
+@every_isa
+@every_dtype
 @pytest.mark.parametrize(
     "shape", [(9, 37, 5), (8, 32, 600), (1, 40, 7), (23, 1, 17), (37, 3, 20), (64, 6, 0)]
 )
