@@ -236,9 +236,8 @@ def test_the_pages_show_the_results(bench: Any, path: Path) -> None:
     result = json.loads(path.read_text(encoding="utf-8"))
     assert path.stem.split("_")[-1] == result["isa"]
     shown = bench.report.pages_of(path.stem)
-    assert [page.name for page in shown] == ["beside-others.md", "README.md"][
-        : 1 + path.stem.startswith("full_width")
-    ]
+    in_readme = path.stem in ("full_width_avx512", "only_avx2")
+    assert [page.name for page in shown] == ["beside-others.md", "README.md"][: 1 + in_readme]
     for page in shown:
         text = page.read_text(encoding="utf-8")
         assert bench.report.insert(text, bench.report.readme_section(result), path.stem) == text

@@ -109,8 +109,15 @@ def differentiate(cost: Value, order: Sequence[Node], wanted: set[Node]) -> Grad
             grads.append(parts[0] if parts else None)
             if parts:
                 result.total[node, index] = parts[0]
-        flows = getattr(node, "differentiable_outputs", None) or range(node.output_count)
-        if node.inputs and any(grads[index] is not None for index in flows):
+        given = {index for index, grad in enumerate(grads) if grad is not None}
+        if node.inputs and given:
+            flows = getattr(node, "differentiable_outputs", None)
+            if flows is not None and given.isdisjoint(flows):
+                allowed = ", ".join(map(str, flows))
+                raise GraphError(
+                    f"{node.label()}: a loss may depend on its output {allowed} only; output "
+                    f"{min(given)} gets no gradient"
+                )
             _pass_on(node, grads, needed, pending, result, built)
         result.nodes[node] = built
     return result
