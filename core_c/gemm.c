@@ -21,11 +21,12 @@ enum {
     FAR_ROW = 2048, /* ... or from one less if its rows lie a multiple of so many bytes apart */
     LONGEST = 1024, /* terms of few columns */
     FEW_TILE_ROWS = 5,
-    NEAR_B = 1 << 13,  /* so many elements of b are in the L1 cache */
-    NEAR_C = 1 << 16,  /* a result of so many elements is in the L2 cache, ... */
-    FAR_C = 1 << 18,   /* ... and of so many it is not */
-    NEAR_A = 1 << 22,  /* so many bytes of a are in the L2 or L3 cache */
-    ROWS_AT_ONCE = 64, /* of a, packed or finished as one part */
+    LINE = 64 / (int)sizeof(real), /* elements in a line of the cache */
+    NEAR_B = 1 << 16,              /* so many elements of b are in the L2 cache */
+    NEAR_C = 1 << 16,              /* a result of so many elements is in the L2 cache, ... */
+    FAR_C = 1 << 18,               /* ... and of so many it is not */
+    NEAR_A = 1 << 22,              /* so many bytes of a are in the L2 or L3 cache */
+    ROWS_AT_ONCE = 64,             /* of a, packed or finished as one part */
     /* From a term of a strip to the next one, where a tile's rows are side by side. Where they are
      * less than a vector, the vectors that are stored overlap. */
     STRIP_STEP = !PF_LEAN    ? 1
@@ -283,12 +284,13 @@ static void run_panel(const cut *whole, const k_block *block, pf_tile *t, int64_
     const int64_t count = of.count;
     int cut_short = 0;
     /* The tiles after the first prefetch what is read next: `fetches` stretches, next_tile apart,
-     * one for each tile; a stretch has a number for each term, next_row apart. Or, if PF_LEAN, a
-     * line for each term is asked for between the tiles: `fetches` lines, next_tile apart, and as
-     * many again next_row further on. */
+     * one for each tile; a stretch has a number for each term, next_row apart. Or, if PF_LEAN, all
+     * its lines are asked for between the tiles: `fetches` lines, next_tile apart, and as many
+     * again next_row further on. */
     const real *next = NULL, *row;
-    int64_t next_row = g->b_row, next_tile = LANES, fetches = PF_LEAN ? 1 : VECTORS;
-    int64_t lines = PF_LEAN && depth * g->n > NEAR_B ? depth : 0, line = 0;
+    const int64_t row_lines = COLUMNS / LINE; /* of a panel */
+    int64_t next_row = g->b_row, next_tile = LANES, fetches = PF_LEAN ? row_lines : VECTORS;
+    int64_t lines = PF_LEAN && depth * g->n > NEAR_B ? depth * row_lines : 0, line = 0;
     t->last = last_lanes(width);
     t->b = panel, t->b_row = vectors * LANES;
     t->panel = NULL;
@@ -301,7 +303,7 @@ static void run_panel(const cut *whole, const k_block *block, pf_tile *t, int64_
         if (PF_VECTOR_BYTES < 64 && g->b_transposed && count >= PACK_TILES && g->taps <= 1 &&
             j + 2 * COLUMNS <= g->n) {
             next = (const real *)g->b + (j + COLUMNS) * g->b_row + p;
-            next_row = PF_LEAN ? COLUMNS : 1, next_tile = g->b_row, fetches = COLUMNS;
+            next_row = PF_LEAN ? LINE : 1, next_tile = g->b_row, fetches = COLUMNS;
         }
     } else {
         t->b = (const real *)g->b + p * g->b_row + j, t->b_row = g->b_row;
@@ -318,7 +320,7 @@ static void run_panel(const cut *whole, const k_block *block, pf_tile *t, int64_
         if (t->residual) t->residual = (const real *)g->residual + top * g->residual_row + j;
         t->ahead = t->c, t->ahead_row = 0;
         if (PF_LEAN && next)
-            for (int64_t n = min(lines, depth / count + 1); n > 0; n--, lines--) {
+            for (int64_t n = min(lines, depth * row_lines / count + 1); n > 0; n--, lines--) {
                 __builtin_prefetch(next + line * next_tile, 0, 2);
                 if (++line == fetches) line = 0, next += next_row;
             }
@@ -381,8 +383,8 @@ static void run_part(void *context, int64_t index) {
 }
 
 /* Whether reading a in place would be slow: columns of a large matrix touch many pages, and rows a
- * multiple of half a kilobyte apart share few sets of the cache; with AVX2 (PF_LEAN) other rows are
- * slower, too. Each panel of columns reads a once; together the panels must gain more by a copy
+ * multiple of half a kilobyte apart share few sets of the cache; if PF_LEAN, other rows are slower,
+ * too. Each panel of columns reads a once; together the panels must gain more by a copy
  * than the copy costs. */
 static int wants_strips(const pf_gemm *g) {
     const int64_t panels = g->a_step == 1 ? 8 : 4, bytes = g->m * g->k * (int64_t)sizeof(real);

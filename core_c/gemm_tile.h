@@ -7,10 +7,9 @@
 #include "vector.h"
 
 /* Programs that share a core, each on a hyperthread, share what it starts in a cycle and its L1 and
- * L2 caches. AVX2 takes twice the instructions of AVX-512 for its sums, and processors that have
- * no more have small caches. So there the inner loop of most tiles has no instruction that can be
- * spared, the rows of a lie side by side in strips, and panels are half as deep. */
-#define PF_LEAN (PF_VECTOR_BYTES == 32)
+ * L2 caches. So with vectors of 32 bytes or more the inner loop of most tiles has no instruction
+ * that can be spared, the rows of a lie side by side in strips, and a panel takes at most 32 kB. */
+#define PF_LEAN (PF_VECTOR_BYTES >= 32)
 
 enum {
     VECTORS = 2, /* of columns; besides the sums, registers hold a row of b and a number of a */
