@@ -6,6 +6,7 @@
 #include "context.h"
 
 #include "parallel.h"
+#include "subnormals.h"
 #include "system.h"
 
 #include <math.h>
@@ -449,12 +450,22 @@ static int run_locked(pf_context *context, int64_t stop, pf_stopwatch *watch) {
     return status;
 }
 
+/* Runs instructions of an update. Workers take over the modes of the thread that calls them. */
+static int run_update(pf_context *context, int64_t stop, pf_stopwatch *watch) {
+    const uint64_t modes = pf_float_modes();
+    pf_set_float_modes(modes | PF_FLUSH_SUBNORMALS);
+    const int status = run_locked(context, stop, watch);
+    pf_set_float_modes(modes);
+    return status;
+}
+
 int pf_run_until(pf_context *context, int64_t end, pf_stopwatch *watch) {
     const int64_t update_at = context->spec.update_at;
     while (context->position < end) {
         const int before_update = context->position < update_at && update_at < end;
         lock(context);
-        int status = run_locked(context, before_update ? update_at : end, watch);
+        int status = context->writing ? run_update(context, end, watch)
+                                      : run_locked(context, before_update ? update_at : end, watch);
         if (status != PF_DONE) return status;
     }
     if (context->position == context->spec.instruction_count) finish(context);
