@@ -18,9 +18,9 @@ static inline real pf_sigmoid_slope(real x, real y) {
     return y * small;
 }
 
-/* tanh'(x) = (1 - |y|) (1 + |y|) = w (2 - w), w = 1 - |tanh(x)| = 2 / (exp(2 |x|) + 1) */
-static inline real pf_tanh_slope(real x) {
-    const real e = r_exp_minus_abs(R(2.0) * x), w = R(2.0) * e / (R(1.0) + e);
+/* tanh'(x) = (1 - |y|) (1 + |y|) = w (2 - w), y = tanh(x), w = 1 - |y| = exp(-2 |x|) (1 + |y|) */
+static inline real pf_tanh_slope(real x, real y) {
+    const real w = r_exp_minus_abs(R(2.0) * x) * (R(1.0) + r_fabs(y));
     return w * (R(2.0) - w);
 }
 

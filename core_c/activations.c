@@ -34,7 +34,7 @@ MAP_WITH_SLOPE(sigmoid, pf_sigmoid(x), pf_sigmoid_slope(x, y))
 PF_MAP_GRAD(sigmoid_grad, slope, slope *dy)
 
 /* y = tanh(x), y' = 1 - y^2 */
-MAP_WITH_SLOPE(tanh, r_tanh(x), pf_tanh_slope(x))
+MAP_WITH_SLOPE(tanh, r_tanh(x), pf_tanh_slope(x, y))
 
 /* y = log(1 + exp(x)), without overflow */
 PF_LONG_MAP(softplus, (x > 0 ? x : R(0.0)) + r_log1p_unit(r_exp_minus_abs(x)))

@@ -16,7 +16,8 @@
 #include "parallel.h"
 
 enum {
-    PART_ROWS = PF_LEAN ? 264 : 256, /* with DEPTH terms each: 270 or 524 kB, for the L2 cache */
+    PART_ROWS = PF_SIDE_BY_SIDE ? 264
+                                : 256, /* with DEPTH terms each: 270 or 524 kB, for the L2 cache */
     PACK_TILES = 3, /* from so many tiles of rows on copying a panel of b pays, ... */
     FAR_ROW = 2048, /* ... or from one less if its rows lie a multiple of so many bytes apart */
     LONGEST = 1024, /* terms of few columns */
@@ -29,9 +30,9 @@ enum {
     ROWS_AT_ONCE = 64,             /* of a, packed or finished as one part */
     /* From a term of a strip to the next one, where a tile's rows are side by side. Where they are
      * less than a vector, the vectors that are stored overlap. */
-    STRIP_STEP = !PF_LEAN    ? 1
-    : (int)ROWS < (int)LANES ? (int)ROWS
-                             : ((int)ROWS + LANES - 1) / LANES * LANES,
+    STRIP_STEP = !PF_SIDE_BY_SIDE ? 1
+    : (int)ROWS < (int)LANES      ? (int)ROWS
+                                  : ((int)ROWS + LANES - 1) / LANES * LANES,
     PARTS = 16, /* enough to keep several threads busy */
     FINISHED_PER_NANOSECOND = 8,
     PART_TERMS = 1 << 20, /* below so many products a part is not worth a thread */
@@ -227,22 +228,22 @@ static inline int64_t strip_tile(int64_t depth) {
     return (vectors_for(depth * STRIP_STEP) + 1) * LANES;
 }
 
-/* Packs the rows of a tile (PF_LEAN), or ROWS_AT_ONCE rows of a, for one block of k. */
+/* Packs the rows of a tile (PF_SIDE_BY_SIDE), or ROWS_AT_ONCE rows of a, for one block of k. */
 static void pack_strip(void *context, int64_t index) {
     const cut *whole = context;
     const pf_gemm *g = whole->g;
     const k_block block = block_at(&whole->blocks, whole->block);
     const heights tiles_of = heights_of(whole->rows);
-    const int64_t first =
-        PF_LEAN ? index * tiles_of.height + min(index, tiles_of.higher) : index * ROWS_AT_ONCE;
-    const int64_t rows = PF_LEAN ? tiles_of.height + (index < tiles_of.higher)
-                                 : min(whole->rows - first, ROWS_AT_ONCE);
-    const int64_t to_row = PF_LEAN ? STRIP_STEP : strip_row(block.depth);
+    const int64_t first = PF_SIDE_BY_SIDE ? index * tiles_of.height + min(index, tiles_of.higher)
+                                          : index * ROWS_AT_ONCE;
+    const int64_t rows = PF_SIDE_BY_SIDE ? tiles_of.height + (index < tiles_of.higher)
+                                         : min(whole->rows - first, ROWS_AT_ONCE);
+    const int64_t to_row = PF_SIDE_BY_SIDE ? STRIP_STEP : strip_row(block.depth);
     const real *a = (const real *)g->a + (whole->row + first) * g->a_row + block.from * g->a_step;
-    real *to = whole->strips + (PF_LEAN ? index * strip_tile(block.depth) : first * to_row);
-    if (PF_LEAN && g->a_step == 1)
+    real *to = whole->strips + (PF_SIDE_BY_SIDE ? index * strip_tile(block.depth) : first * to_row);
+    if (PF_SIDE_BY_SIDE && g->a_step == 1)
         pack_columns(a, g->a_row, block.depth, rows, to, to_row);
-    else if (PF_LEAN)
+    else if (PF_SIDE_BY_SIDE)
         pack_rows(a, g->a_step, block.depth, rows, to, to_row);
     else if (g->a_step == 1)
         for (int64_t i = 0; i < rows; i++)
@@ -267,8 +268,8 @@ static inline void find_rows(const cut *whole, const k_block *block, int64_t til
         t->row = (const real *const *)g->a_rows + block->tap * t->tap_stride + top * t->row_stride;
         t->offset = g->a_offset + block->from * g->a_step + top * t->apart;
     } else if (whole->strips) {
-        *first = whole->strips +
-                 (PF_LEAN ? tile * strip_tile(block->depth) : (top - whole->row) * t->apart);
+        *first = whole->strips + (PF_SIDE_BY_SIDE ? tile * strip_tile(block->depth)
+                                                  : (top - whole->row) * t->apart);
     } else {
         *first = (const real *)g->a + top * g->a_row + block->from * g->a_step;
     }
@@ -357,7 +358,7 @@ static void run_range(const cut *whole, int64_t i, int64_t end, int64_t first, i
         const int is_last = b + 1 == whole->blocks.count;
         t.taps = block.taps;
         t.depth = block.depth;
-        if (whole->strips) t.apart = PF_LEAN ? 1 : strip_row(block.depth);
+        if (whole->strips) t.apart = PF_SIDE_BY_SIDE ? 1 : strip_row(block.depth);
         t.add = g->accumulate || b > 0;
         t.fetch = t.add || g->m * g->n >= FAR_C;
         t.relu = is_last && g->activation == PF_RELU && !g->saved;
@@ -383,20 +384,20 @@ static void run_part(void *context, int64_t index) {
 }
 
 /* Whether reading a in place would be slow: columns of a large matrix touch many pages, and rows a
- * multiple of half a kilobyte apart share few sets of the cache; if PF_LEAN, other rows are slower,
+ * multiple of half a kilobyte apart share few sets of the cache; with AVX2 other rows are slower,
  * too. Each panel of columns reads a once; together the panels must gain more by a copy
  * than the copy costs. */
 static int wants_strips(const pf_gemm *g) {
     const int64_t panels = g->a_step == 1 ? 8 : 4, bytes = g->m * g->k * (int64_t)sizeof(real);
     if (g->a_rows || bytes < (1 << 18) || g->n < panels * COLUMNS) return 0;
     if (g->a_step != 1 && g->a_row != 1) return 0; /* neither row-major nor transposed */
-    return PF_LEAN || g->a_step != 1 || g->a_row * (int64_t)sizeof(real) % 512 == 0;
+    return PF_SIDE_BY_SIDE || g->a_step != 1 || g->a_row * (int64_t)sizeof(real) % 512 == 0;
 }
 
 int64_t PF_NAME(gemm_scratch_size)(const pf_gemm *g) {
     if (!wants_strips(g)) return 0;
     const int64_t rows = min(g->m, PART_ROWS), depth = min(g->k, DEPTH);
-    return PF_LEAN ? heights_of(rows).count * strip_tile(depth) : rows * strip_row(depth);
+    return PF_SIDE_BY_SIDE ? heights_of(rows).count * strip_tile(depth) : rows * strip_row(depth);
 }
 
 static void run(cut *whole) {
@@ -554,7 +555,7 @@ void PF_NAME(gemm)(const pf_gemm *g) {
             whole.rows = min(g->m - row, row_block);
             const int64_t strips = (whole.rows + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
             for (whole.block = 0; whole.block < whole.blocks.count; whole.block++) {
-                pf_parallel_for(PF_LEAN ? heights_of(whole.rows).count : strips,
+                pf_parallel_for(PF_SIDE_BY_SIDE ? heights_of(whole.rows).count : strips,
                                 whole.rows * min(g->k, DEPTH) / PF_TURNED_PER_NANOSECOND,
                                 pack_strip, &whole);
                 run(&whole);

@@ -8,8 +8,11 @@
 
 /* Programs that share a core, each on a hyperthread, share what it starts in a cycle and its L1 and
  * L2 caches. So with vectors of 32 bytes or more the inner loop of most tiles has no instruction
- * that can be spared, the rows of a lie side by side in strips, and a panel takes at most 32 kB. */
+ * that can be spared, and a panel takes at most 32 kB. AVX2 takes twice the instructions of AVX-512
+ * for its sums: there that loop takes two terms at a time, and the rows of a tile lie side by side
+ * in strips, so that they are one stream instead of six. */
 #define PF_LEAN (PF_VECTOR_BYTES >= 32)
+#define PF_SIDE_BY_SIDE (PF_VECTOR_BYTES == 32)
 
 enum {
     VECTORS = 2, /* of columns; besides the sums, registers hold a row of b and a number of a */
@@ -18,7 +21,8 @@ enum {
     : PF_VECTOR_BYTES == 32     ? 6
                                 : 4,
     COLUMNS = VECTORS * LANES,
-    DEPTH = PF_LEAN ? 256 : 512 /* terms of a sum at a time; these partial sums are added up */
+    DEPTH = PF_LEAN ? 256 : 512,    /* terms of a sum at a time; these partial sums are added up */
+    TERMS = PF_SIDE_BY_SIDE ? 2 : 1 /* that the loop of a tile in a panel takes at once */
 };
 
 /* c[i][j] = f(scale sum_p a[i][p] b[p][j] + ...), i < rows, j < columns. */
@@ -100,14 +104,14 @@ __attribute__((always_inline)) static inline void pf_tile_run(const int rows, co
         int64_t offset = t->offset, at = 0;
         PF_UNROLL for (int i = 0; i < rows; i++, row += t->row_stride, offset += t->apart) a[i] =
             *row != t->zero ? *row + offset : *row;
-        if (PF_LEAN && !cut) { /* from a panel, two terms at a time */
-            for (int64_t pairs = t->depth / 2; pairs > 0; pairs--) {
-                add_term(rows, vectors, sum, a, at, b);
-                add_term(rows, vectors, sum, a, at + step, b + vectors * LANES);
-                b += 2 * vectors * LANES;
-                at += 2 * step;
+        if (PF_LEAN && !cut) { /* from a panel */
+            for (int64_t rounds = t->depth / TERMS; rounds > 0; rounds--) {
+                PF_UNROLL for (int term = 0; term < TERMS; term++)
+                    add_term(rows, vectors, sum, a, at + term * step, b + term * vectors * LANES);
+                b += TERMS * vectors * LANES;
+                at += TERMS * step;
             }
-            if (t->depth % 2) {
+            if (t->depth % TERMS) {
                 add_term(rows, vectors, sum, a, at, b);
                 b += vectors * LANES;
             }
