@@ -50,14 +50,20 @@ typedef void (*tile_function)(const pf_tile *);
     static void cut_##rows##_##vectors(const pf_tile *t) { pf_tile_run(rows, vectors, 1, t); }
 #define PF_PLAIN_TILE(rows, vectors) \
     static void plain_##rows##_##vectors(const pf_tile *t) { pf_tile_run(rows, vectors, 0, t); }
+#define PF_PLAIN_OR_CUT(rows, vectors) \
+    rows < FEW_TILE_ROWS ? cut_##rows##_##vectors : plain_##rows##_##vectors
 #if PF_SMALL || (!PF_LEAN && (PF_REAL_BITS == 64 || PF_VECTOR_REGISTERS == 16))
 #define PF_TILES(rows) PF_CUT_TILE(rows, 1) PF_CUT_TILE(rows, 2)
 #define PF_ENTRY(rows) {{cut_##rows##_1, cut_##rows##_1}, {cut_##rows##_2, cut_##rows##_2}},
+#elif PF_VECTOR_BYTES == 64 && PF_REAL_BITS == 32
+#define PF_TILES(rows) \
+    PF_CUT_TILE(rows, 1) PF_CUT_TILE(rows, 2) PF_PLAIN_TILE(rows, 1) PF_PLAIN_TILE(rows, 2)
+#define PF_ENTRY(rows) \
+    {{PF_PLAIN_OR_CUT(rows, 1), cut_##rows##_1}, {PF_PLAIN_OR_CUT(rows, 2), cut_##rows##_2}},
 #else
 #define PF_TILES(rows) PF_CUT_TILE(rows, 1) PF_CUT_TILE(rows, 2) PF_PLAIN_TILE(rows, 2)
-#define PF_ENTRY(rows)                 \
-    {{cut_##rows##_1, cut_##rows##_1}, \
-     {rows < FEW_TILE_ROWS ? cut_##rows##_2 : plain_##rows##_2, cut_##rows##_2}},
+#define PF_ENTRY(rows) \
+    {{cut_##rows##_1, cut_##rows##_1}, {PF_PLAIN_OR_CUT(rows, 2), cut_##rows##_2}},
 #endif
 
 #if PF_SMALL
