@@ -15,6 +15,8 @@
 #include "gemm_tile.h"
 #include "parallel.h"
 
+#include <stdatomic.h>
+
 enum {
     PART_ROWS = PF_SIDE_BY_SIDE ? 264
                                 : 256, /* with DEPTH terms each: 270 or 524 kB, for the L2 cache */
@@ -34,6 +36,7 @@ enum {
     : (int)ROWS < (int)LANES      ? (int)ROWS
                                   : ((int)ROWS + LANES - 1) / LANES * LANES,
     PARTS = 16, /* enough to keep several threads busy */
+    MOST_PACKERS = 8,
     FINISHED_PER_NANOSECOND = 8,
     PART_TERMS = 1 << 20, /* below so many products a part is not worth a thread */
     TERMS_PER_NANOSECOND = PF_VECTOR_TERMS_PER_NANOSECOND * LANES
@@ -211,7 +214,8 @@ typedef struct {
     int64_t row, rows, row_parts;
     int64_t panels, column_parts;
     int64_t block, block_count;
-    real *strips; /* where the rows of a are packed, or NULL */
+    real *strips;         /* where the rows of a are packed, or NULL */
+    atomic_uint *packing; /* a bit for each packer's part of the strips that is in use */
 } cut;
 
 /* The tiles of a number of rows have nearly equal height, instead of full ones and one small rest:
@@ -379,9 +383,11 @@ static void run_range(const cut *whole, int64_t i, int64_t end, int64_t first, i
     }
 }
 
+/* Neighbours have the same rows: a thread that takes some of them finds those of the layer before
+ * in its own cache. */
 static void run_part(void *context, int64_t index) {
     const cut *whole = context;
-    const int64_t row_part = index % whole->row_parts, column_part = index / whole->row_parts;
+    const int64_t row_part = index / whole->column_parts, column_part = index % whole->column_parts;
     const int64_t i = whole->row + whole->rows * row_part / whole->row_parts;
     const int64_t end = whole->row + whole->rows * (row_part + 1) / whole->row_parts;
     const int64_t first = whole->panels * column_part / whole->column_parts * COLUMNS;
@@ -400,10 +406,24 @@ static int wants_strips(const pf_gemm *g) {
     return PF_SIDE_BY_SIDE || g->a_step != 1 || g->a_row * (int64_t)sizeof(real) % 512 == 0;
 }
 
-int64_t PF_NAME(gemm_scratch_size)(const pf_gemm *g) {
-    if (!wants_strips(g)) return 0;
+/* Blocks of rows of nearly equal height, of whole tiles. */
+static int64_t row_blocks_of(const pf_gemm *g) { return (g->m + PART_ROWS - 1) / PART_ROWS; }
+static int64_t row_block_of(const pf_gemm *g) {
+    const int64_t count = row_blocks_of(g);
+    return (g->m + count * ROWS - 1) / (count * ROWS) * ROWS;
+}
+
+/* What the strips of one block of rows and of k take. */
+static int64_t strips_size(const pf_gemm *g) {
     const int64_t rows = min(g->m, PART_ROWS), depth = min(g->k, DEPTH);
     return PF_SIDE_BY_SIDE ? heights_of(rows).count * strip_tile(depth) : rows * strip_row(depth);
+}
+
+/* How many threads may pack strips of their own at the same time. */
+static int64_t packers_of(const pf_gemm *g) { return min(row_blocks_of(g), MOST_PACKERS); }
+
+int64_t PF_NAME(gemm_scratch_size)(const pf_gemm *g) {
+    return wants_strips(g) ? packers_of(g) * strips_size(g) : 0;
 }
 
 static void run(cut *whole) {
@@ -538,6 +558,74 @@ static int run_turned(const pf_gemm *g) {
     return 1;
 }
 
+/* The parts in which a block of rows is packed. */
+static int64_t strip_count(const cut *whole) {
+    return PF_SIDE_BY_SIDE ? heights_of(whole->rows).count
+                           : (whole->rows + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
+}
+static int64_t finished_strips(const cut *whole) {
+    const pf_gemm *g = whole->g;
+    if (!g->activation || (g->activation == PF_RELU && !g->saved)) return 0;
+    return (whole->rows + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
+}
+
+static void take_rows(cut *whole, int64_t row_block) {
+    const int64_t height = row_block_of(whole->g);
+    whole->row = row_block * height;
+    whole->rows = min(whole->g->m - whole->row, height);
+}
+
+/* All threads at one block of rows, its columns divided among them. */
+static void share_row_block(cut *whole, int64_t row_block) {
+    const pf_gemm *g = whole->g;
+    take_rows(whole, row_block);
+    for (whole->block = 0; whole->block < whole->blocks.count; whole->block++) {
+        pf_parallel_for(strip_count(whole),
+                        whole->rows * min(g->k, DEPTH) / PF_TURNED_PER_NANOSECOND, pack_strip,
+                        whole);
+        run(whole);
+    }
+    pf_parallel_for(finished_strips(whole), whole->rows * g->n / FINISHED_PER_NANOSECOND,
+                    finish_strip, whole);
+}
+
+/* One thread at some blocks of rows, with strips that nobody else uses meanwhile. */
+static void run_row_blocks(void *context, int64_t index) {
+    const cut *all = context;
+    cut own = *all;
+    unsigned packer = 0;
+    while (atomic_fetch_or(all->packing, 1u << packer) >> packer & 1) packer++;
+    own.strips += packer * strips_size(own.g);
+    const int64_t count = row_blocks_of(own.g), parts = packers_of(own.g);
+    for (int64_t r = count * index / parts; r < count * (index + 1) / parts; r++) {
+        take_rows(&own, r);
+        for (own.block = 0; own.block < own.blocks.count; own.block++) {
+            for (int64_t i = 0; i < strip_count(&own); i++) pack_strip(&own, i);
+            run_range(&own, own.row, own.row + own.rows, 0, own.g->n);
+        }
+        for (int64_t i = 0; i < finished_strips(&own); i++) finish_strip(&own, i);
+    }
+    atomic_fetch_and(all->packing, ~(1u << packer));
+}
+
+/* Threads that have rows of their own find those of the layer before in their caches, and wait for
+ * nobody. Where that would leave some of them idle, they share each block. Neither changes a bit:
+ * the terms of an element are summed in one order. */
+static void run_with_strips(cut *whole) {
+    const pf_gemm *g = whole->g;
+    const int64_t row_blocks = row_blocks_of(g), threads = pf_threads_left();
+    atomic_uint packing = 0;
+    whole->strips = g->scratch;
+    whole->packing = &packing;
+    whole->column_parts = min(whole->panels, PARTS);
+    whole->block_count = 1;
+    if (row_blocks >= 2 * threads || row_blocks % threads == 0)
+        pf_parallel_for(packers_of(g), g->m * g->n * g->k / TERMS_PER_NANOSECOND, run_row_blocks,
+                        whole);
+    else
+        for (int64_t r = 0; r < row_blocks; r++) share_row_block(whole, r);
+}
+
 void PF_NAME(gemm)(const pf_gemm *g) {
     if (g->m == 0 || g->n == 0) return;
     if (!PF_SMALL) { /* without these, all products are cut into tiles */
@@ -550,30 +638,11 @@ void PF_NAME(gemm)(const pf_gemm *g) {
     whole.panels = (g->n + COLUMNS - 1) / COLUMNS;
     whole.block_count = whole.blocks.count;
     if (g->scratch && wants_strips(g)) {
-        whole.strips = g->scratch;
-        whole.column_parts = min(whole.panels, PARTS);
-        whole.block_count = 1;
-        /* blocks of nearly equal height, of whole tiles */
-        const int64_t row_blocks = (g->m + PART_ROWS - 1) / PART_ROWS;
-        const int64_t row_block = (g->m + row_blocks * ROWS - 1) / (row_blocks * ROWS) * ROWS;
-        for (int64_t row = 0; row < g->m; row += row_block) {
-            whole.row = row;
-            whole.rows = min(g->m - row, row_block);
-            const int64_t strips = (whole.rows + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
-            for (whole.block = 0; whole.block < whole.blocks.count; whole.block++) {
-                pf_parallel_for(PF_SIDE_BY_SIDE ? heights_of(whole.rows).count : strips,
-                                whole.rows * min(g->k, DEPTH) / PF_TURNED_PER_NANOSECOND,
-                                pack_strip, &whole);
-                run(&whole);
-            }
-            if (g->activation && (g->activation != PF_RELU || g->saved))
-                pf_parallel_for(strips, whole.rows * g->n / FINISHED_PER_NANOSECOND, finish_strip,
-                                &whole);
-        }
+        run_with_strips(&whole);
         return;
     }
     const int64_t parts = min(g->m * g->n * g->k / PART_TERMS, PARTS);
-    whole.row_parts = (g->m + PART_ROWS - 1) / PART_ROWS;
+    whole.row_parts = row_blocks_of(g);
     if (parts > whole.row_parts) whole.column_parts = min(whole.panels, parts / whole.row_parts);
     run(&whole);
 }
