@@ -35,8 +35,8 @@ enum {
     STRIP_STEP = !PF_SIDE_BY_SIDE ? 1
     : (int)ROWS < (int)LANES      ? (int)ROWS
                                   : ((int)ROWS + LANES - 1) / LANES * LANES,
-    PARTS = 16, /* enough to keep several threads busy */
-    MOST_PACKERS = 8,
+    PARTS = 16,      /* enough to keep several threads busy */
+    LEAST_ROWS = 64, /* of a part, where a thread packs for itself */
     FINISHED_PER_NANOSECOND = 8,
     PART_TERMS = 1 << 20, /* below so many products a part is not worth a thread */
     TERMS_PER_NANOSECOND = PF_VECTOR_TERMS_PER_NANOSECOND * LANES
@@ -215,7 +215,8 @@ typedef struct {
     int64_t panels, column_parts;
     int64_t block, block_count;
     real *strips;         /* where the rows of a are packed, or NULL */
-    atomic_uint *packing; /* a bit for each packer's part of the strips that is in use */
+    int64_t row_block;    /* rows that are packed at a time */
+    atomic_uint *packing; /* a bit for each part of the strips that a thread uses */
 } cut;
 
 /* The tiles of a number of rows have nearly equal height, instead of full ones and one small rest:
@@ -406,24 +407,19 @@ static int wants_strips(const pf_gemm *g) {
     return PF_SIDE_BY_SIDE || g->a_step != 1 || g->a_row * (int64_t)sizeof(real) % 512 == 0;
 }
 
-/* Blocks of rows of nearly equal height, of whole tiles. */
-static int64_t row_blocks_of(const pf_gemm *g) { return (g->m + PART_ROWS - 1) / PART_ROWS; }
-static int64_t row_block_of(const pf_gemm *g) {
-    const int64_t count = row_blocks_of(g);
-    return (g->m + count * ROWS - 1) / (count * ROWS) * ROWS;
+static int64_t round_up(int64_t x, int64_t step) { return (x + step - 1) / step * step; }
+
+/* The strips of `rows` rows, whole tiles, for one block of k. */
+static int64_t strips_size(const pf_gemm *g, int64_t rows) {
+    const int64_t depth = min(g->k, DEPTH);
+    return PF_SIDE_BY_SIDE ? rows / ROWS * strip_tile(depth) : rows * strip_row(depth);
 }
 
-/* What the strips of one block of rows and of k take. */
-static int64_t strips_size(const pf_gemm *g) {
-    const int64_t rows = min(g->m, PART_ROWS), depth = min(g->k, DEPTH);
-    return PF_SIDE_BY_SIDE ? heights_of(rows).count * strip_tile(depth) : rows * strip_row(depth);
-}
-
-/* How many threads may pack strips of their own at the same time. */
-static int64_t packers_of(const pf_gemm *g) { return min(row_blocks_of(g), MOST_PACKERS); }
-
+/* Room for PARTS threads with strips of their own, blocks of PART_ROWS rows or, as many as there
+ * are threads, smaller ones. */
 int64_t PF_NAME(gemm_scratch_size)(const pf_gemm *g) {
-    return wants_strips(g) ? packers_of(g) * strips_size(g) : 0;
+    if (!wants_strips(g)) return 0;
+    return strips_size(g, round_up(min(g->m, PARTS * PART_ROWS), ROWS) + PARTS * ROWS);
 }
 
 static void run(cut *whole) {
@@ -570,9 +566,8 @@ static int64_t finished_strips(const cut *whole) {
 }
 
 static void take_rows(cut *whole, int64_t row_block) {
-    const int64_t height = row_block_of(whole->g);
-    whole->row = row_block * height;
-    whole->rows = min(whole->g->m - whole->row, height);
+    whole->row = row_block * whole->row_block;
+    whole->rows = min(whole->g->m - whole->row, whole->row_block);
 }
 
 /* All threads at one block of rows, its columns divided among them. */
@@ -589,38 +584,41 @@ static void share_row_block(cut *whole, int64_t row_block) {
                     finish_strip, whole);
 }
 
-/* One thread at some blocks of rows, with strips that nobody else uses meanwhile. */
-static void run_row_blocks(void *context, int64_t index) {
+/* One thread at a block of rows, with strips that nobody else uses meanwhile. */
+static void run_row_block(void *context, int64_t index) {
     const cut *all = context;
     cut own = *all;
     unsigned packer = 0;
     while (atomic_fetch_or(all->packing, 1u << packer) >> packer & 1) packer++;
-    own.strips += packer * strips_size(own.g);
-    const int64_t count = row_blocks_of(own.g), parts = packers_of(own.g);
-    for (int64_t r = count * index / parts; r < count * (index + 1) / parts; r++) {
-        take_rows(&own, r);
-        for (own.block = 0; own.block < own.blocks.count; own.block++) {
-            for (int64_t i = 0; i < strip_count(&own); i++) pack_strip(&own, i);
-            run_range(&own, own.row, own.row + own.rows, 0, own.g->n);
-        }
-        for (int64_t i = 0; i < finished_strips(&own); i++) finish_strip(&own, i);
+    own.strips += packer * strips_size(own.g, own.row_block);
+    take_rows(&own, index);
+    for (own.block = 0; own.block < own.blocks.count; own.block++) {
+        for (int64_t i = 0; i < strip_count(&own); i++) pack_strip(&own, i);
+        run_range(&own, own.row, own.row + own.rows, 0, own.g->n);
     }
+    for (int64_t i = 0; i < finished_strips(&own); i++) finish_strip(&own, i);
     atomic_fetch_and(all->packing, ~(1u << packer));
 }
 
 /* Threads that have rows of their own find those of the layer before in their caches, and wait for
- * nobody. Where that would leave some of them idle, they share each block. Neither changes a bit:
+ * nobody. Where rows are too few for that, threads share each block of them. Neither changes a bit:
  * the terms of an element are summed in one order. */
 static void run_with_strips(cut *whole) {
     const pf_gemm *g = whole->g;
-    const int64_t row_blocks = row_blocks_of(g), threads = pf_threads_left();
+    const int64_t threads = min(pf_threads_left(), PARTS);
+    int64_t row_blocks = (g->m + PART_ROWS - 1) / PART_ROWS;
+    const int few = row_blocks < 2 * threads && row_blocks % threads != 0;
+    const int alone = !few || g->m >= LEAST_ROWS * round_up(row_blocks, threads);
+    if (few && alone) row_blocks = round_up(row_blocks, threads);
     atomic_uint packing = 0;
     whole->strips = g->scratch;
     whole->packing = &packing;
+    whole->row_block = round_up((g->m + row_blocks - 1) / row_blocks, ROWS);
+    row_blocks = (g->m + whole->row_block - 1) / whole->row_block;
     whole->column_parts = min(whole->panels, PARTS);
     whole->block_count = 1;
-    if (row_blocks >= 2 * threads || row_blocks % threads == 0)
-        pf_parallel_for(packers_of(g), g->m * g->n * g->k / TERMS_PER_NANOSECOND, run_row_blocks,
+    if (alone)
+        pf_parallel_for(row_blocks, g->m * g->n * g->k / TERMS_PER_NANOSECOND, run_row_block,
                         whole);
     else
         for (int64_t r = 0; r < row_blocks; r++) share_row_block(whole, r);
@@ -642,7 +640,7 @@ void PF_NAME(gemm)(const pf_gemm *g) {
         return;
     }
     const int64_t parts = min(g->m * g->n * g->k / PART_TERMS, PARTS);
-    whole.row_parts = row_blocks_of(g);
+    whole.row_parts = (g->m + PART_ROWS - 1) / PART_ROWS;
     if (parts > whole.row_parts) whole.column_parts = min(whole.panels, parts / whole.row_parts);
     run(&whole);
 }

@@ -40,19 +40,16 @@ def _rows(x: Any) -> Any:
 def _scratch_bytes(dtype: np.dtype[Any], *products: tuple[int, int]) -> int:
     """Return the bytes in which large products keep rows of their left operands (m, k).
 
-    That is a block of at most 256 rows and 512 terms, and padding between the rows; or, with AVX2,
-    of 264 rows and 256 terms in tiles of 6, which in float64 have the room of 8; for each of up to
-    8 threads, as many as there are blocks of rows; see gemm.c.
+    That is 16 blocks of at most 256 rows and 512 terms, and padding between the rows; or, with AVX2,
+    of 264 rows and 256 terms in tiles of 6, which in float64 have the room of 8; and 16 tiles, since
+    blocks have whole ones; see gemm.c.
     """
 
     def row(k: int) -> int:
         return max(min(k, 512), min(k, 256) * 4 // 3) + 32
 
-    def blocks(m: int) -> int:
-        return min(-(-m // 256), 8)
-
     return max(
-        0 if m * k < 2**15 else blocks(m) * (min(m, 264) + 5) * row(k) * dtype.itemsize
+        0 if m * k < 2**15 else (min(m, 16 * 264) + 8 * 17) * row(k) * dtype.itemsize
         for m, k in products
     )
 
