@@ -207,16 +207,16 @@ PF_ONCE static void finish(const pf_gemm *g, int64_t i, int64_t rows, int64_t j,
 
 /* ---- parts: row blocks times groups of panels ---- */
 
-/* A product, or one block of its rows and of k, that is cut into parts of equal size. */
+/* A product that is cut into parts: blocks of rows times groups of panels. */
 typedef struct {
     const pf_gemm *g;
     k_blocks blocks;
-    int64_t row, rows, row_parts;
+    int64_t row_block, row_parts; /* rows of a block, whole tiles; how many blocks there are */
     int64_t panels, column_parts;
-    int64_t block, block_count;
-    real *strips;         /* where the rows of a are packed, or NULL */
-    int64_t row_block;    /* rows that are packed at a time */
-    atomic_uint *packing; /* a bit for each part of the strips that a thread uses */
+    int64_t block, block_count; /* the blocks of k to be run, ... */
+    real *strips;               /* ... and where the rows of a are packed, or NULL */
+    int64_t row;                /* the first of these */
+    atomic_uint *packing;       /* a bit for each piece of the strips that a thread uses */
 } cut;
 
 /* The tiles of a number of rows have nearly equal height, instead of full ones and one small rest:
@@ -239,36 +239,30 @@ static inline int64_t strip_tile(int64_t depth) {
     return (vectors_for(depth * STRIP_STEP) + 1) * LANES;
 }
 
-/* Packs the rows of a tile (PF_SIDE_BY_SIDE), or ROWS_AT_ONCE rows of a, for one block of k. */
-static void pack_strip(void *context, int64_t index) {
-    const cut *whole = context;
+/* Packs the strips of rows `whole->row` to end for one block of k. */
+static void pack_strips(const cut *whole, int64_t end) {
     const pf_gemm *g = whole->g;
     const k_block block = block_at(&whole->blocks, whole->block);
-    const heights tiles_of = heights_of(whole->rows);
-    const int64_t first = PF_SIDE_BY_SIDE ? index * tiles_of.height + min(index, tiles_of.higher)
-                                          : index * ROWS_AT_ONCE;
-    const int64_t rows = PF_SIDE_BY_SIDE ? tiles_of.height + (index < tiles_of.higher)
-                                         : min(whole->rows - first, ROWS_AT_ONCE);
-    const int64_t to_row = PF_SIDE_BY_SIDE ? STRIP_STEP : strip_row(block.depth);
-    const real *a = (const real *)g->a + (whole->row + first) * g->a_row + block.from * g->a_step;
-    real *to = whole->strips + (PF_SIDE_BY_SIDE ? index * strip_tile(block.depth) : first * to_row);
-    if (PF_SIDE_BY_SIDE && g->a_step == 1)
-        pack_columns(a, g->a_row, block.depth, rows, to, to_row);
-    else if (PF_SIDE_BY_SIDE)
-        pack_rows(a, g->a_step, block.depth, rows, to, to_row);
-    else if (g->a_step == 1)
-        for (int64_t i = 0; i < rows; i++)
-            memcpy(to + i * to_row, a + i * g->a_row, (size_t)block.depth * sizeof(real));
+    const real *a = (const real *)g->a + whole->row * g->a_row + block.from * g->a_step;
+    real *to = whole->strips;
+    const heights of = heights_of(end - whole->row);
+    const int64_t to_row = strip_row(block.depth);
+    if (PF_SIDE_BY_SIDE)
+        for (int64_t tile = 0, rows; tile < of.count; tile++, a += rows * g->a_row) {
+            rows = of.height + (tile < of.higher);
+            if (g->a_step == 1)
+                pack_columns(a, g->a_row, block.depth, rows, to, STRIP_STEP);
+            else
+                pack_rows(a, g->a_step, block.depth, rows, to, STRIP_STEP);
+            to += strip_tile(block.depth);
+        }
     else
-        pack_columns(a, g->a_step, rows, block.depth, to, to_row);
-}
-
-/* Finishes ROWS_AT_ONCE rows of the block. Parts of one or two panels would read and write what
- * lies far from each other. */
-static void finish_strip(void *context, int64_t index) {
-    const cut *whole = context;
-    const int64_t first = index * ROWS_AT_ONCE, rows = min(whole->rows - first, ROWS_AT_ONCE);
-    finish(whole->g, whole->row + first, rows, 0, whole->g->n);
+        for (int64_t i = whole->row, rows; i < end; i += rows) {
+            rows = min(end - i, ROWS_AT_ONCE);
+            if (g->a_step != 1) pack_columns(a, g->a_step, rows, block.depth, to, to_row);
+            for (int64_t r = 0; r < rows; r++, a += g->a_row, to += to_row)
+                if (g->a_step == 1) memcpy(to, a, (size_t)block.depth * sizeof(real));
+        }
 }
 
 /* Where the rows of a tile are, for one block of k: by a table, or all by the first one. */
@@ -384,18 +378,6 @@ static void run_range(const cut *whole, int64_t i, int64_t end, int64_t first, i
     }
 }
 
-/* Neighbours have the same rows: a thread that takes some of them finds those of the layer before
- * in its own cache. */
-static void run_part(void *context, int64_t index) {
-    const cut *whole = context;
-    const int64_t row_part = index / whole->column_parts, column_part = index % whole->column_parts;
-    const int64_t i = whole->row + whole->rows * row_part / whole->row_parts;
-    const int64_t end = whole->row + whole->rows * (row_part + 1) / whole->row_parts;
-    const int64_t first = whole->panels * column_part / whole->column_parts * COLUMNS;
-    const int64_t stop = whole->panels * (column_part + 1) / whole->column_parts * COLUMNS;
-    run_range(whole, i, end, first, min(stop, whole->g->n));
-}
-
 /* Whether reading a in place would be slow: columns of a large matrix touch many pages, and rows a
  * multiple of half a kilobyte apart share few sets of the cache; with AVX2 other rows are slower,
  * too. Each panel of columns reads a once; together the panels must gain more by a copy
@@ -415,21 +397,58 @@ static int64_t strips_size(const pf_gemm *g, int64_t rows) {
     return PF_SIDE_BY_SIDE ? rows / ROWS * strip_tile(depth) : rows * strip_row(depth);
 }
 
-/* Room for PARTS threads with strips of their own, blocks of PART_ROWS rows or, as many as there
- * are threads, smaller ones. */
+/* Room for the strips of PARTS threads. */
 int64_t PF_NAME(gemm_scratch_size)(const pf_gemm *g) {
-    if (!wants_strips(g)) return 0;
-    return strips_size(g, round_up(min(g->m, PARTS * PART_ROWS), ROWS) + PARTS * ROWS);
+    return wants_strips(g) ? PARTS * strips_size(g, round_up(min(g->m, PART_ROWS), ROWS)) : 0;
 }
 
-static void run(cut *whole) {
-    const int64_t parts = whole->row_parts * whole->column_parts;
-    if (parts == 1) {
-        run_range(whole, whole->row, whole->row + whole->rows, 0, whole->g->n);
-        return;
+/* With strips that no other thread uses meanwhile. */
+static void run_with_strips(const cut *all, int64_t i, int64_t end, int64_t first, int64_t stop) {
+    const pf_gemm *g = all->g;
+    cut own = *all;
+    unsigned piece = 0;
+    while (atomic_fetch_or(all->packing, 1u << piece) >> piece & 1) piece++;
+    own.strips += piece * strips_size(g, all->row_block);
+    own.row = i;
+    own.block_count = 1;
+    for (own.block = 0; own.block < own.blocks.count; own.block++) {
+        pack_strips(&own, end);
+        run_range(&own, i, end, first, stop);
     }
-    const int64_t terms = whole->rows * whole->g->n * whole->g->k * whole->block_count;
-    pf_parallel_for(parts, terms / whole->blocks.count / TERMS_PER_NANOSECOND, run_part, whole);
+    /* Parts of one or two panels would read and write what lies far from each other. */
+    if (g->activation && (g->activation != PF_RELU || g->saved))
+        for (; i < end; i += ROWS_AT_ONCE)
+            finish(g, i, min(end - i, ROWS_AT_ONCE), first, stop - first);
+    atomic_fetch_and(all->packing, ~(1u << piece));
+}
+
+/* Neighbours have the same rows: a thread that takes some of them finds those of the layer before
+ * in its own cache. */
+static void run_part(void *context, int64_t index) {
+    const cut *whole = context;
+    const int64_t row_part = index / whole->column_parts, column_part = index % whole->column_parts;
+    const int64_t i = row_part * whole->row_block;
+    const int64_t end = min(i + whole->row_block, whole->g->m);
+    const int64_t first = whole->panels * column_part / whole->column_parts * COLUMNS;
+    const int64_t stop = whole->panels * (column_part + 1) / whole->column_parts * COLUMNS;
+    if (whole->strips)
+        run_with_strips(whole, i, end, first, min(stop, whole->g->n));
+    else
+        run_range(whole, i, end, first, min(stop, whole->g->n));
+}
+
+/* Chooses the parts of a product with strips. Threads with rows of their own pack all of b each,
+ * those with columns of their own all of a; it is done only where there are not enough blocks of
+ * rows for all threads. None of this changes a bit, since an element is summed in one order. */
+static void divide(cut *whole) {
+    const pf_gemm *g = whole->g;
+    const int64_t threads = min(pf_threads_left(), PARTS);
+    if (whole->row_parts >= 2 * threads || whole->row_parts % threads == 0) return;
+    const int64_t row_parts = round_up(whole->row_parts, threads);
+    if (g->m >= g->n && g->m >= LEAST_ROWS * row_parts)
+        whole->row_parts = row_parts;
+    else
+        whole->column_parts = min(whole->panels, threads);
 }
 
 /* The bias of n columns, repeated until it fills a vector; n <= LANES. */
@@ -554,76 +573,6 @@ static int run_turned(const pf_gemm *g) {
     return 1;
 }
 
-/* The parts in which a block of rows is packed. */
-static int64_t strip_count(const cut *whole) {
-    return PF_SIDE_BY_SIDE ? heights_of(whole->rows).count
-                           : (whole->rows + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
-}
-static int64_t finished_strips(const cut *whole) {
-    const pf_gemm *g = whole->g;
-    if (!g->activation || (g->activation == PF_RELU && !g->saved)) return 0;
-    return (whole->rows + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
-}
-
-static void take_rows(cut *whole, int64_t row_block) {
-    whole->row = row_block * whole->row_block;
-    whole->rows = min(whole->g->m - whole->row, whole->row_block);
-}
-
-/* All threads at one block of rows, its columns divided among them. */
-static void share_row_block(cut *whole, int64_t row_block) {
-    const pf_gemm *g = whole->g;
-    take_rows(whole, row_block);
-    for (whole->block = 0; whole->block < whole->blocks.count; whole->block++) {
-        pf_parallel_for(strip_count(whole),
-                        whole->rows * min(g->k, DEPTH) / PF_TURNED_PER_NANOSECOND, pack_strip,
-                        whole);
-        run(whole);
-    }
-    pf_parallel_for(finished_strips(whole), whole->rows * g->n / FINISHED_PER_NANOSECOND,
-                    finish_strip, whole);
-}
-
-/* One thread at a block of rows, with strips that nobody else uses meanwhile. */
-static void run_row_block(void *context, int64_t index) {
-    const cut *all = context;
-    cut own = *all;
-    unsigned packer = 0;
-    while (atomic_fetch_or(all->packing, 1u << packer) >> packer & 1) packer++;
-    own.strips += packer * strips_size(own.g, own.row_block);
-    take_rows(&own, index);
-    for (own.block = 0; own.block < own.blocks.count; own.block++) {
-        for (int64_t i = 0; i < strip_count(&own); i++) pack_strip(&own, i);
-        run_range(&own, own.row, own.row + own.rows, 0, own.g->n);
-    }
-    for (int64_t i = 0; i < finished_strips(&own); i++) finish_strip(&own, i);
-    atomic_fetch_and(all->packing, ~(1u << packer));
-}
-
-/* Threads that have rows of their own find those of the layer before in their caches, and wait for
- * nobody. Where rows are too few for that, threads share each block of them. Neither changes a bit:
- * the terms of an element are summed in one order. */
-static void run_with_strips(cut *whole) {
-    const pf_gemm *g = whole->g;
-    const int64_t threads = min(pf_threads_left(), PARTS);
-    int64_t row_blocks = (g->m + PART_ROWS - 1) / PART_ROWS;
-    const int few = row_blocks < 2 * threads && row_blocks % threads != 0;
-    const int alone = !few || g->m >= LEAST_ROWS * round_up(row_blocks, threads);
-    if (few && alone) row_blocks = round_up(row_blocks, threads);
-    atomic_uint packing = 0;
-    whole->strips = g->scratch;
-    whole->packing = &packing;
-    whole->row_block = round_up((g->m + row_blocks - 1) / row_blocks, ROWS);
-    row_blocks = (g->m + whole->row_block - 1) / whole->row_block;
-    whole->column_parts = min(whole->panels, PARTS);
-    whole->block_count = 1;
-    if (alone)
-        pf_parallel_for(row_blocks, g->m * g->n * g->k / TERMS_PER_NANOSECOND, run_row_block,
-                        whole);
-    else
-        for (int64_t r = 0; r < row_blocks; r++) share_row_block(whole, r);
-}
-
 void PF_NAME(gemm)(const pf_gemm *g) {
     if (g->m == 0 || g->n == 0) return;
     if (!PF_SMALL) { /* without these, all products are cut into tiles */
@@ -632,15 +581,21 @@ void PF_NAME(gemm)(const pf_gemm *g) {
         if ((g->m == 1 || g->n == 1) && run_row(g)) return;
         if (g->n > 1 && g->n <= LANES && run_turned(g)) return;
     }
-    cut whole = {.g = g, .blocks = blocks_of(g), .rows = g->m, .row_parts = 1, .column_parts = 1};
+    cut whole = {.g = g, .blocks = blocks_of(g), .column_parts = 1};
     whole.panels = (g->n + COLUMNS - 1) / COLUMNS;
     whole.block_count = whole.blocks.count;
-    if (g->scratch && wants_strips(g)) {
-        run_with_strips(&whole);
-        return;
-    }
-    const int64_t parts = min(g->m * g->n * g->k / PART_TERMS, PARTS);
     whole.row_parts = (g->m + PART_ROWS - 1) / PART_ROWS;
-    if (parts > whole.row_parts) whole.column_parts = min(whole.panels, parts / whole.row_parts);
-    run(&whole);
+    atomic_uint packing = 0;
+    const int64_t terms = g->m * g->n * g->k, parts = min(terms / PART_TERMS, PARTS);
+    if (g->scratch && wants_strips(g)) {
+        whole.strips = g->scratch;
+        whole.packing = &packing;
+        divide(&whole);
+    } else if (parts > whole.row_parts) {
+        whole.column_parts = min(whole.panels, parts / whole.row_parts);
+    }
+    whole.row_block = round_up((g->m + whole.row_parts - 1) / whole.row_parts, ROWS);
+    whole.row_parts = (g->m + whole.row_block - 1) / whole.row_block;
+    pf_parallel_for(whole.row_parts * whole.column_parts, terms / TERMS_PER_NANOSECOND, run_part,
+                    &whole);
 }

@@ -40,16 +40,16 @@ def _rows(x: Any) -> Any:
 def _scratch_bytes(dtype: np.dtype[Any], *products: tuple[int, int]) -> int:
     """Return the bytes in which large products keep rows of their left operands (m, k).
 
-    That is 16 blocks of at most 256 rows and 512 terms, and padding between the rows; or, with AVX2,
-    of 264 rows and 256 terms in tiles of 6, which in float64 have the room of 8; and 16 tiles, since
-    blocks have whole ones; see gemm.c.
+    Each of 16 threads may have a block of at most 256 rows and 512 terms, and padding between the
+    rows; or, with AVX2, of 264 rows and 256 terms in tiles of 6, which in float64 have the room of
+    8; blocks have whole tiles; see gemm.c. What is never used takes no memory.
     """
 
     def row(k: int) -> int:
         return max(min(k, 512), min(k, 256) * 4 // 3) + 32
 
     return max(
-        0 if m * k < 2**15 else (min(m, 16 * 264) + 8 * 17) * row(k) * dtype.itemsize
+        0 if m * k < 2**15 else 16 * (min(m, 264) + 8) * row(k) * dtype.itemsize
         for m, k in products
     )
 
