@@ -177,6 +177,7 @@ static inline double signed_power(double b, double power) {
 static void pow_block(const pf_call *call, real *y, const real *a, const real *b, int64_t n) {
     (void)call;
     double power[SPREAD];
+    power[0] = 0; /* so that compilers see that what is read was written */
     for (int64_t i = 0; i < n; i++) power[i] = fabs((double)a[i]);
     PF_SYMBOL(log_all, f64, PF_ISA)(n, power, power);
     for (int64_t i = 0; i < n; i++) power[i] *= (double)b[i];

@@ -52,6 +52,7 @@ static inline void pf_exp_rows(const real *x, real *e, int64_t rows, int64_t n, 
 static inline void pf_log_sum_rows(const real *x, int64_t rows, int64_t n, real *top,
                                    real *log_sum) {
     real e[PF_BLOCK_SIZE];
+    if (rows <= 0 || n <= 0) return; /* so that compilers see that what is read was written */
     if (n <= PF_BLOCK_SIZE) {
         pf_exp_rows(x, e, rows, n, top);
         for (int64_t r = 0; r < rows; r++) log_sum[r] = pf_sum(e + r * n, n);

@@ -87,9 +87,9 @@ typedef struct {
     pf_axis row;
 } pf_gathering;
 
-static inline void pf_gather_part(const pf_call *call, int64_t part, int64_t first, int64_t end,
+static inline void pf_gather_part(const pf_call *call, int64_t index, int64_t first, int64_t end,
                                   void *gathering) {
-    (void)part;
+    (void)index;
     const pf_gathering *g = gathering;
     const int64_t n = g->row.extent, stride = g->row.strides[0];
     real *restrict y = pf_out(call, 0) + first * n;
