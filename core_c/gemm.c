@@ -18,8 +18,7 @@
 #include <stdatomic.h>
 
 enum {
-    PART_ROWS = PF_SIDE_BY_SIDE ? 264
-                                : 256, /* with DEPTH terms each: 270 or 524 kB, for the L2 cache */
+    PART_ROWS = PF_SIDE_BY_SIDE ? 264 : 256, /* with DEPTH terms each they are in the L2 cache */
     PACK_TILES = 3, /* from so many tiles of rows on copying a panel of b pays, ... */
     FAR_ROW = 2048, /* ... or from one less if its rows lie a multiple of so many bytes apart */
     LONGEST = 1024, /* terms of few columns */
@@ -29,15 +28,15 @@ enum {
     NEAR_C = 1 << 16,              /* a result of so many elements is in the L2 cache, ... */
     FAR_C = 1 << 18,               /* ... and of so many it is not */
     NEAR_A = 1 << 22,              /* so many bytes of a are in the L2 or L3 cache */
-    ROWS_AT_ONCE = 64,             /* of a, packed or finished as one part */
+    ROWS_AT_ONCE = 64,             /* packed, or finished */
     /* From a term of a strip to the next one, where a tile's rows are side by side. Where they are
      * less than a vector, the vectors that are stored overlap. */
     STRIP_STEP = !PF_SIDE_BY_SIDE ? 1
     : (int)ROWS < (int)LANES      ? (int)ROWS
                                   : ((int)ROWS + LANES - 1) / LANES * LANES,
-    PARTS = 16,      /* enough to keep several threads busy */
-    LEAST_ROWS = 64, /* of a part, where a thread packs for itself */
-    FINISHED_PER_NANOSECOND = 8,
+    PARTS = 16,           /* enough to keep several threads busy */
+    MOST_PIECES = 16,     /* of scratch memory, a bit each */
+    LEAST_ROWS = 64,      /* of a part, where a thread packs for itself */
     PART_TERMS = 1 << 20, /* below so many products a part is not worth a thread */
     TERMS_PER_NANOSECOND = PF_VECTOR_TERMS_PER_NANOSECOND * LANES
 };
@@ -215,8 +214,9 @@ typedef struct {
     int64_t panels, column_parts;
     int64_t block, block_count; /* the blocks of k to be run, ... */
     real *strips;               /* ... and where the rows of a are packed, or NULL */
+    int64_t pieces;             /* for so many threads */
     int64_t row;                /* the first of these */
-    atomic_uint *packing;       /* a bit for each piece of the strips that a thread uses */
+    atomic_uint *packing;       /* a bit for each piece of the strips that is in use */
 } cut;
 
 /* The tiles of a number of rows have nearly equal height, instead of full ones and one small rest:
@@ -397,17 +397,28 @@ static int64_t strips_size(const pf_gemm *g, int64_t rows) {
     return PF_SIDE_BY_SIDE ? rows / ROWS * strip_tile(depth) : rows * strip_row(depth);
 }
 
-/* Room for the strips of PARTS threads. */
+/* A piece of scratch memory: the strips of one thread. */
 int64_t PF_NAME(gemm_scratch_size)(const pf_gemm *g) {
-    return wants_strips(g) ? PARTS * strips_size(g, round_up(min(g->m, PART_ROWS), ROWS)) : 0;
+    return wants_strips(g) ? strips_size(g, round_up(min(g->m, PART_ROWS), ROWS)) : 0;
 }
 
-/* With strips that no other thread uses meanwhile. */
+/* Takes a piece that no other thread uses; if there is none, `pieces`. */
+static int64_t take_piece(const cut *whole) {
+    int64_t piece = 0;
+    while (piece < whole->pieces && atomic_fetch_or(whole->packing, 1u << piece) >> piece & 1)
+        piece++;
+    return piece;
+}
+
 static void run_with_strips(const cut *all, int64_t i, int64_t end, int64_t first, int64_t stop) {
     const pf_gemm *g = all->g;
     cut own = *all;
-    unsigned piece = 0;
-    while (atomic_fetch_or(all->packing, 1u << piece) >> piece & 1) piece++;
+    const int64_t piece = take_piece(all);
+    if (piece == all->pieces) { /* a in place: slower, but the same bits */
+        own.strips = NULL;
+        run_range(&own, i, end, first, stop);
+        return;
+    }
     own.strips += piece * strips_size(g, all->row_block);
     own.row = i;
     own.block_count = 1;
@@ -415,7 +426,7 @@ static void run_with_strips(const cut *all, int64_t i, int64_t end, int64_t firs
         pack_strips(&own, end);
         run_range(&own, i, end, first, stop);
     }
-    /* Parts of one or two panels would read and write what lies far from each other. */
+    /* Panel by panel it would read and write what lies far from each other. */
     if (g->activation && (g->activation != PF_RELU || g->saved))
         for (; i < end; i += ROWS_AT_ONCE)
             finish(g, i, min(end - i, ROWS_AT_ONCE), first, stop - first);
@@ -442,7 +453,7 @@ static void run_part(void *context, int64_t index) {
  * rows for all threads. None of this changes a bit, since an element is summed in one order. */
 static void divide(cut *whole) {
     const pf_gemm *g = whole->g;
-    const int64_t threads = min(pf_threads_left(), PARTS);
+    const int64_t threads = min(pf_threads_free(), whole->pieces);
     if (whole->row_parts >= 2 * threads || whole->row_parts % threads == 0) return;
     const int64_t row_parts = round_up(whole->row_parts, threads);
     if (g->m >= g->n && g->m >= LEAST_ROWS * row_parts)
@@ -573,7 +584,7 @@ static int run_turned(const pf_gemm *g) {
     return 1;
 }
 
-void PF_NAME(gemm)(const pf_gemm *g) {
+void PF_NAME(gemm_in_pieces)(const pf_gemm *g, int64_t pieces) {
     if (g->m == 0 || g->n == 0) return;
     if (!PF_SMALL) { /* without these, all products are cut into tiles */
         if (g->k > 0 && g->k <= FEW_TERMS && run_few_terms(g)) return;
@@ -589,6 +600,7 @@ void PF_NAME(gemm)(const pf_gemm *g) {
     const int64_t terms = g->m * g->n * g->k, parts = min(terms / PART_TERMS, PARTS);
     if (g->scratch && wants_strips(g)) {
         whole.strips = g->scratch;
+        whole.pieces = min(pieces, MOST_PIECES);
         whole.packing = &packing;
         divide(&whole);
     } else if (parts > whole.row_parts) {
@@ -599,3 +611,5 @@ void PF_NAME(gemm)(const pf_gemm *g) {
     pf_parallel_for(whole.row_parts * whole.column_parts, terms / TERMS_PER_NANOSECOND, run_part,
                     &whole);
 }
+
+void PF_NAME(gemm)(const pf_gemm *g) { PF_NAME(gemm_in_pieces)(g, 1); }

@@ -35,12 +35,12 @@ static pf_gemm product(int transpose_a, int transpose_b, int64_t m, int64_t n, i
                      .saved_row = n};
 }
 
-/* Runs it with the scratch memory of the call, if that is enough. */
+/* Runs it with the scratch memory of the call, as often as that has the size. */
 static void multiply(const pf_call *call, pf_gemm *g) {
-    if (call->scratch_size > 0 &&
-        call->scratch_size >= (uint64_t)PF_NAME(gemm_scratch_size)(g) * sizeof(real))
-        g->scratch = call->scratch;
-    PF_NAME(gemm)(g);
+    const int64_t size = PF_NAME(gemm_scratch_size)(g) * (int64_t)sizeof(real);
+    const int64_t pieces = size > 0 ? (int64_t)call->scratch_size / size : 0;
+    if (pieces > 0) g->scratch = call->scratch;
+    PF_NAME(gemm_in_pieces)(g, pieces);
 }
 
 /* Linear, for a weight matrix:  x (B, in), weight (in, out), [bias (out,)], [residual (B, out)]

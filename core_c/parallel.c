@@ -7,7 +7,7 @@
  * when its parts are done, and the caller waits only for workers that are inside a part.
  *
  * Nothing here can wait for a second region: a caller that finds the pool taken, be it another
- * Python thread or a nested call from a body, runs its parts alone. Parts depend on shapes only and
+ * Python thread or a nested call from a body, runs its parts alone. Sums are cut by shapes only and
  * each part writes to its own memory, so all of these ways give the same bits.
  *
  * A worker that has nothing to do spins for a moment, then sleeps. How long it takes to wake one is
@@ -323,6 +323,10 @@ int pf_threads_left(void) {
     if (!is_beside) return count;
     const int left = count - (atomic_load_explicit(&side_count, memory_order_relaxed) - 1);
     return left > 1 ? left : 1;
+}
+
+int pf_threads_free(void) {
+    return atomic_load_explicit(&taken, memory_order_relaxed) ? 1 : pf_threads_left();
 }
 
 void pf_pool_look(pf_pool_report *report) {

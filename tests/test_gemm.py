@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import pyframe as pf
-from pyframe.native.core import Product, instruction_sets, lib
+from pyframe.native.core import Product, call_kernel, instruction_sets, lib
 from pyframe.ops.linear import LinearGrad
 from pyframe.testing.subject import Guarded
 
@@ -22,8 +22,8 @@ every_dtype = pytest.mark.parametrize("dtype", ["float32", "float64"])
 # Around the tiles (4, 6 or 8 rows; 4 to 32 columns), and the special cases of one row or column.
 ROWS = (1, 2, 5, 6, 7, 8, 9, 17, 33)
 COLUMNS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 17, 31, 33, 65)
-# Around the blocks of k (512 terms) and the vectors.
-TERMS = (0, 1, 3, 16, 17, 64, 511, 513, 1027)
+# Around the blocks of k (256 or 512 terms) and the vectors.
+TERMS = (0, 1, 3, 16, 17, 64, 255, 257, 511, 513, 1027)
 
 ACTIVATIONS: list[Any] = [
     lambda x, slope: x,
@@ -288,6 +288,40 @@ def test_the_number_of_threads_changes_no_bit(dtype: str) -> None:
         finally:
             lib.pf_set_thread_count(before)
         assert len(set(results)) == 1
+
+
+@every_dtype
+@pytest.mark.parametrize("m, n, k", [(300, 1100, 300), (5200, 256, 300), (130, 260, 700)])
+def test_threads_take_pieces_of_the_scratch_memory(dtype: str, m: int, n: int, k: int) -> None:
+    """As many threads as there are pieces copy rows of a; the others get by without, like none."""
+    rng = np.random.default_rng(6)
+    x, weight, bias = (rng.normal(size=s).astype(dtype) for s in ((m, k), (k, n), (n,)))
+    inputs = [pf.Placeholder(name, shape=s, dtype=dtype) for name, s in
+              (("x", (m, k)), ("w", (k, n)), ("b", (n,)))]  # fmt: skip
+    linear: Any = pf.Linear(*inputs)
+    specs = [i.spec for i in inputs]
+    piece, attributes = linear.scratch_bytes(specs), linear.pack_attributes(specs)
+    before, results = lib.pf_thread_count(), set()
+    try:
+        for threads, pieces in itertools.product((1, 2, 7, 40), (0, 1, 3, 20)):
+            lib.pf_set_thread_count(threads)
+            scratch = Guarded((pieces * piece,), np.dtype(np.uint8))
+            memory, y = output(m, n, dtype)
+            status, *_ = call_kernel(
+                "linear",
+                8 * y.itemsize,
+                [x, weight, bias],
+                [y],
+                attributes=attributes,
+                scratch_bytes=pieces * piece,
+                scratch=scratch.array,
+            )
+            assert status == 0 and scratch.broken() is None and memory.broken() is None
+            results.add(y.tobytes())
+    finally:
+        lib.pf_set_thread_count(before)
+    assert piece > 0 and len(results) == 1
+    np.testing.assert_allclose(y, x @ weight + bias, rtol=0, atol=1e-3)
 
 
 @every_isa

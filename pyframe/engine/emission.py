@@ -154,6 +154,8 @@ class Emission:
             if tile is not None and type(node).scratch_bytes is not Op.scratch_bytes:
                 given = tile.block_specs(by_row, given)
             scratch = node.scratch_bytes(given)
+            if tile is None:
+                scratch *= node.scratch_pieces()
             stream = 0
             if node.uses_random:
                 stream = stream_of(self.request.name_of(node.random_source))

@@ -110,7 +110,8 @@ class Op(Node):
     - `exact_on_integers`: the op does nothing but sums and products, so that on small whole numbers
       the kernel's result is that of the reference to the bit.
     - `cases()` and `sample(draw)`: test cases, fixed and random.
-    - `scratch_bytes(specs)`: the memory that a call of the kernel needs for itself.
+    - `scratch_bytes(specs)`: the memory that a call of the kernel needs for itself, and
+      `scratch_pieces()` how many times that, if several threads can use it.
     - `flops(specs, outputs, wanted)`: its operations, for the profiler and for tests that must not
       take long.
     - `is_elementwise(specs)`, `absorb(index, consumer, specs)`, `alias(specs, training)`: what the
@@ -389,6 +390,10 @@ class Op(Node):
     def scratch_bytes(self, specs: Sequence[Spec | None]) -> int:
         """Return how much scratch memory the kernel needs."""
         return 0
+
+    def scratch_pieces(self) -> int:
+        """Return how often a call with the pool of threads for itself can use `scratch_bytes`."""
+        return 1
 
     @property
     def is_still(self) -> bool:

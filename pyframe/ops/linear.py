@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from pyframe.graph.op import (
     same_shape,
 )
 from pyframe.graph.spec import Shape, Spec
+from pyframe.native.threads import get_num_threads
 from pyframe.ops.activations import LeakyReluGrad, ReluGrad, Sigmoid, SigmoidGrad, Tanh, TanhGrad
 from pyframe.ops.arithmetic import Add
 from pyframe.ops.epilogue import ACTIVATIONS, activate, activate_grad, as_activation
@@ -40,21 +42,27 @@ def _rows(x: Any) -> Any:
 def _scratch_bytes(dtype: np.dtype[Any], *products: tuple[int, int]) -> int:
     """Return the bytes in which large products keep rows of their left operands (m, k).
 
-    Each of 16 threads may have a block of at most 256 rows and 512 terms, and padding between the
-    rows; or, with AVX2, of 264 rows and 256 terms in tiles of 6, which in float64 have the room of
-    8; blocks have whole tiles; see gemm.c. What is never used takes no memory.
+    That is a block of at most 256 rows and 512 terms, and padding between the rows; or, with AVX2,
+    of 264 rows and 256 terms in tiles of 6, which in float64 have the room of 8; see gemm.c.
     """
 
     def row(k: int) -> int:
         return max(min(k, 512), min(k, 256) * 4 // 3) + 32
 
     return max(
-        0 if m * k < 2**15 else 16 * (min(m, 264) + 8) * row(k) * dtype.itemsize
-        for m, k in products
+        0 if m * k < 2**15 else (min(m, 264) + 8) * row(k) * dtype.itemsize for m, k in products
     )
 
 
-class _FusedOp(Op):
+class _Product(Op):
+    """An op whose kernel multiplies matrices."""
+
+    def scratch_pieces(self) -> int:
+        """Return the number of threads, up to 16: each copies rows of the left operand."""
+        return min(max(get_num_threads(), os.cpu_count() or 1), 16)
+
+
+class _FusedOp(_Product):
     """An op whose kernel can apply an activation, or its derivative, to what it computes."""
 
     attributes = {"activation": "i8", "slope": "f8"}
@@ -366,7 +374,7 @@ class LinearGrad(_FusedOp):
         return Case((dy, x, weight, draw.away_from_zero(x.shape)), cls._sample_attributes(draw))
 
 
-class MatMul(Op):
+class MatMul(_Product):
     """y = a @ b, matrix by matrix; the leading axes broadcast as in `numpy.matmul`.
 
     Parameters
