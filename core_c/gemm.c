@@ -29,8 +29,8 @@ enum {
     FAR_C = 1 << 18,               /* ... and of so many it is not */
     NEAR_A = 1 << 22,              /* so many bytes of a are in the L2 or L3 cache */
     ROWS_AT_ONCE = 64,             /* packed, or finished */
-    /* From a term of a strip to the next one, where a tile's rows are side by side. Where they are
-     * less than a vector, the vectors that are stored overlap. */
+    /* From a term of a strip to the next one. Where a tile's rows are side by side and fewer than a
+     * vector has numbers, the vectors that are stored overlap. */
     STRIP_STEP = !PF_SIDE_BY_SIDE ? 1
     : (int)ROWS < (int)LANES      ? (int)ROWS
                                   : ((int)ROWS + LANES - 1) / LANES * LANES,
@@ -212,10 +212,10 @@ typedef struct {
     k_blocks blocks;
     int64_t row_block, row_parts; /* rows of a block, whole tiles; how many blocks there are */
     int64_t panels, column_parts;
-    int64_t block, block_count; /* the blocks of k to be run, ... */
-    real *strips;               /* ... and where the rows of a are packed, or NULL */
-    int64_t pieces;             /* for so many threads */
-    int64_t row;                /* the first of these */
+    int64_t block, block_count; /* the blocks of k to be run */
+    real *strips;               /* where rows of a are packed, or NULL; ... */
+    int64_t row;                /* ... the first of these rows; ... */
+    int64_t pieces;             /* ... and how many threads find room */
     atomic_uint *packing;       /* a bit for each piece of the strips that is in use */
 } cut;
 
@@ -453,7 +453,7 @@ static void run_part(void *context, int64_t index) {
  * rows for all threads. None of this changes a bit, since an element is summed in one order. */
 static void divide(cut *whole) {
     const pf_gemm *g = whole->g;
-    const int64_t threads = min(pf_threads_free(), whole->pieces);
+    const int64_t threads = min(pf_threads_free(), PARTS);
     if (whole->row_parts >= 2 * threads || whole->row_parts % threads == 0) return;
     const int64_t row_parts = round_up(whole->row_parts, threads);
     if (g->m >= g->n && g->m >= LEAST_ROWS * row_parts)
