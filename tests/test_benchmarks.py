@@ -236,7 +236,7 @@ def test_the_pages_show_the_results(bench: Any, path: Path) -> None:
     result = json.loads(path.read_text(encoding="utf-8"))
     assert path.stem.split("_")[-1] == result["isa"]
     shown = bench.report.pages_of(path.stem)
-    in_readme = path.stem in ("full_width_avx512", "only_avx2")
+    in_readme = path.stem in ("xeon_avx512", "only_avx2")
     assert [page.name for page in shown] == ["beside-others.md", "README.md"][: 1 + in_readme]
     for page in shown:
         text = page.read_text(encoding="utf-8")
