@@ -15,6 +15,7 @@
 #include "system.h"
 
 #include "parallel.h"
+#include "subnormals.h"
 
 #include <fenv.h>
 #include <stdatomic.h>
@@ -65,7 +66,10 @@ typedef struct pool {
     int share_count;
     pf_body body;
     void *context;
-    fenv_t environment; /* rounding and flushing modes of the caller: the bits depend on them */
+    /* How the caller rounds and flushes: the bits depend on it. fegetenv has all of that on some
+     * systems only. */
+    fenv_t environment;
+    uint64_t modes;
 } pool;
 
 static atomic_int thread_count = 1;
@@ -174,6 +178,7 @@ PF_THREAD_MAIN(work_for_ever, argument) {
         if (!enter(p)) continue;
         if (w->index < p->share_count) { /* else this call was for an earlier region */
             fesetenv(&p->environment);
+            pf_set_float_modes(p->modes);
             work(p, w->index);
         }
         leave(p);
@@ -219,6 +224,7 @@ static void run_region(pool *p, int shares, int64_t parts, pf_body body, void *c
     p->body = body;
     p->context = context;
     fegetenv(&p->environment);
+    p->modes = pf_float_modes();
     atomic_store(&p->gate, OPEN);
     for (int i = 1; i < shares; i++) call_worker(&p->workers[i]);
     work(p, 0);
