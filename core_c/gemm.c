@@ -132,8 +132,8 @@ static inline part last_lanes(int64_t width) {
 }
 
 /* panel[p][j] = b[p][j], p < depth, j < width filled up to whole vectors */
-static void pack_rows(const real *b, int64_t b_row, int64_t depth, int64_t width, real *panel,
-                      int64_t panel_row) {
+PF_ONCE static void pack_rows(const real *b, int64_t b_row, int64_t depth, int64_t width,
+                              real *panel, int64_t panel_row) {
     const int64_t vectors = vectors_for(width);
     const part last = last_lanes(width);
     for (int64_t p = 0; p < depth; p++, b += b_row, panel += panel_row)
@@ -144,8 +144,8 @@ static void pack_rows(const real *b, int64_t b_row, int64_t depth, int64_t width
 
 /* panel[p][j] = b[j][p], p < depth, j < width filled up to whole vectors: squares of LANES x LANES
  * are transposed in registers. */
-static void pack_columns(const real *b, int64_t b_row, int64_t depth, int64_t width, real *panel,
-                         int64_t panel_row) {
+PF_ONCE static void pack_columns(const real *b, int64_t b_row, int64_t depth, int64_t width,
+                                 real *panel, int64_t panel_row) {
     for (int64_t j = 0; j < width; j += LANES) {
         const int64_t rows = min(width - j, LANES);
         for (int64_t p = 0; p < depth; p += LANES) {
@@ -240,7 +240,7 @@ static inline int64_t strip_tile(int64_t depth) {
 }
 
 /* Packs the strips of rows `whole->row` to end for one block of k. */
-static void pack_strips(const cut *whole, int64_t end) {
+PF_ONCE static void pack_strips(const cut *whole, int64_t end) {
     const pf_gemm *g = whole->g;
     const k_block block = block_at(&whole->blocks, whole->block);
     const real *a = (const real *)g->a + whole->row * g->a_row + block.from * g->a_step;
