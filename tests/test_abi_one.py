@@ -168,7 +168,7 @@ def test_it_trains(dtype: str, threads: int, opened: core.Library) -> None:
     assert ours[-1] < 0.2 * ours[0]
     # In float32 steps of Adam multiply what the order of a sum has rounded.
     np.testing.assert_allclose(ours[:30], theirs[:30], rtol=1e-4 if dtype == "float32" else 1e-9)
-    np.testing.assert_allclose(ours, theirs, rtol=2e-2 if dtype == "float32" else 1e-9)
+    np.testing.assert_allclose(ours, theirs, rtol=4e-3 if dtype == "float32" else 1e-9)
 
 
 @needs_its_platform

@@ -58,7 +58,7 @@ class _Product(Op):
     """An op whose kernel multiplies matrices."""
 
     def scratch_pieces(self) -> int:
-        """Return the number of threads, up to 16: each copies rows of the left operand."""
+        """Return how many threads may copy rows of the left operand: all that may come, to 16."""
         return min(max(get_num_threads(), os.cpu_count() or 1), 16)
 
 
