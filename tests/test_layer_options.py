@@ -20,10 +20,10 @@ pytestmark = pytest.mark.once  # it says nothing of a kernel
 
 
 def layers() -> dict[str, Any]:
-    """Return the layers of pyframe and of its own plugins."""
+    """Return the layers of pyframe and of pyframe-cnn, if that is there."""
     registry = pf.plugins.registry.registries["layers"]
     found = {name: registry.get(name) for name in sorted(registry.names())}
-    return {k: v for k, v in found.items() if v.__module__.startswith(("pyframe.", "pyframe_"))}
+    return {k: v for k, v in found.items() if v.__module__.startswith(("pyframe.", "pyframe_cnn."))}
 
 
 # The first value is given where there is no default, or where the second needs it.

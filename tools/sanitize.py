@@ -6,10 +6,11 @@
 
 `address` looks for undefined behaviour as well. The core, and for `address` the plugins too, are
 installed into the environment that this runs in, which must have been made by
-``pip install ".[test]"``; with --no-build what an earlier call installed is taken. The command's
-status is passed on, and is 1 where any process that it started has reported something, whether or
-not anybody looked at how that process ended. Where no sanitizer lies beside cc the status is 77, as
-of a test that was left out.
+``pip install ".[test]"``: with --sets baseline,avx2 without kernels for other instruction sets,
+such as one that this processor does not run; with --no-build what an earlier call installed is
+taken. The command's status is passed on, and is 1 where any process that it started has reported
+something, whether or not anybody looked at how that process ended. Where no sanitizer lies beside
+cc the status is 77, as of a test that was left out.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ FLAGS = {
 }
 # What the interpreter has on the stack tells nothing.
 OF_PYTHON = re.compile(r"^ +#\d+ .* (Python|Objects|Modules|Include)/\S+:\d+$")
+NOT_NEEDED = {"avx2", "avx512"}  # what there need not be kernels for
 RUNTIMES = {"address": "libasan.so", "thread": "libtsan.so"}
 
 
@@ -46,8 +48,16 @@ def find_library(name: str) -> Path | None:
     return path if path.is_absolute() and path.exists() else None
 
 
-def build(sanitizer: str) -> None:
-    """Install the core, and for `address` the plugins, compiled with a sanitizer."""
+def build(sanitizer: str, sets: Sequence[str] = ()) -> None:
+    """Install the core, and for `address` the plugins, compiled with a sanitizer.
+
+    Parameters
+    ----------
+    sanitizer : str
+        "address" or "thread".
+    sets : sequence of str
+        The instruction sets that there are kernels for; by default all that the compiler knows.
+    """
     # Not as a release: to compile checks with -O3 takes five times as long. A report needs lines.
     flags = f"{FLAGS[sanitizer]} -O1 -g1 -fno-omit-frame-pointer"
     environment = {**os.environ, "CC": "cc", "CFLAGS": flags}
@@ -56,6 +66,8 @@ def build(sanitizer: str) -> None:
         # A plugin would ask pyframe, which is not to be had without the sanitizer's runtime.
         "cmake.define.PYFRAME_INCLUDE": str(ROOT / "core_c" / "include"),
     }
+    if sets:
+        options |= {f"cmake.define.COMPILER_HAS_{isa}": "OFF" for isa in NOT_NEEDED - set(sets)}
     plugins = sorted((ROOT / "plugins").glob("*/")) if sanitizer == "address" else []
     for project in [ROOT, *plugins]:
         command = [sys.executable, "-m", "pip", "install", "-q", "--no-build-isolation"]
@@ -96,6 +108,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Build if asked to, and run the command."""
     parser = argparse.ArgumentParser(prog="sanitize.py", description=__doc__.splitlines()[0])
     parser.add_argument("--no-build", action="store_true", help="take what was built before")
+    parser.add_argument(
+        "--sets", default="", help="instruction sets to compile for, with commas between them"
+    )
     parser.add_argument("sanitizer", choices=FLAGS)
     parser.add_argument("command", nargs=argparse.REMAINDER, help="what runs under it")
     given = parser.parse_args(arguments)
@@ -106,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"no {given.sanitizer} sanitizer lies beside cc: this is left out")
         return LEFT_OUT
     if not given.no_build:
-        build(given.sanitizer)
+        build(given.sanitizer, [isa for isa in given.sets.split(",") if isa])
     return run(given.sanitizer, given.command, runtime)
 
 

@@ -41,18 +41,16 @@ static void gru_step(const recurrence *r, const step *s) {
     const gru *l = (const gru *)(const void *)r;
     const int64_t m = s->m, units = r->units, gates = r->gates;
     real *h = r->h + s->place * units;
-    real *n = s->room, *q = n + m * units;
+    real *z = s->z, *n = z + 2 * units, *q = s->room; /* rows of r, z and n; n is in its place */
     const real *left = kept(r, s, q + m * units);
     save(l->hidden, s, h, units);
-    NAME(multiply)(r, &l->gates_weight, m, left, units, s->z, gates, NULL, 1);
+    NAME(multiply)(r, &l->gates_weight, m, left, units, z, gates, NULL, 1);
     if (l->reset_after)
         NAME(multiply)(r, &l->candidate_weight, m, left, units, q, units, l->recurrent_bias, 0);
-    for (int64_t i = 0; i < m; i++)
-        memcpy(n + i * units, s->z + i * gates + 2 * units, (size_t)units * sizeof(real));
-    r->vector->sigmoid(m * gates, s->z, s->z); /* n in one go with the others, and then by itself */
     for (int64_t i = 0; i < m; i++) {
-        const real *reset = s->z + i * gates, *was = left + i * units;
-        real *restrict ni = n + i * units, *restrict qi = q + i * units;
+        const real *reset = z + i * gates, *was = left + i * units;
+        real *restrict ni = n + i * gates, *restrict qi = q + i * units;
+        r->vector->sigmoid(2 * units, reset, z + i * gates);
         if (l->reset_after) {
             SEQ_INDEPENDENT
             for (int64_t j = 0; j < units; j++) ni[j] += reset[j] * qi[j];
@@ -62,16 +60,13 @@ static void gru_step(const recurrence *r, const step *s) {
         }
     }
     save(l->inner, s, q, units);
-    if (!l->reset_after) NAME(multiply)(r, &l->candidate_weight, m, q, units, n, units, NULL, 1);
-    r->vector->tanh(m * units, n, n);
+    if (!l->reset_after) NAME(multiply)(r, &l->candidate_weight, m, q, units, n, gates, NULL, 1);
     for (int64_t i = 0; i < m; i++) {
-        real *restrict z = s->z + i * gates, *restrict hi = h + i * units;
-        const real *ni = n + i * units;
+        const real *zi = z + i * gates + units;
+        real *restrict ni = n + i * gates, *restrict hi = h + i * units;
+        r->vector->tanh(units, ni, ni);
         SEQ_INDEPENDENT
-        for (int64_t j = 0; j < units; j++) {
-            hi[j] = (1 - z[units + j]) * ni[j] + z[units + j] * hi[j];
-            z[2 * units + j] = ni[j];
-        }
+        for (int64_t j = 0; j < units; j++) hi[j] = (1 - zi[j]) * ni[j] + zi[j] * hi[j];
     }
 }
 
@@ -92,7 +87,7 @@ int NAME(gru)(const pf_call *call) {
     if (input(call, 7)) r->keep = NAME(take_states)(r, input(call, 7), units);
     r->y = output(call, 0), r->z = output(call, 2);
     const int64_t room = r->z ? 0 : r->chunk * gates;
-    if (!NAME(make_room)(r, room + 3 * units) || !r->h) return out_of_scratch(call);
+    if (!NAME(make_room)(r, room + 2 * units) || !r->h) return out_of_scratch(call);
     clear_rest(r, l.inner, units);
     clear_rest(r, l.hidden, units);
     r->cell = gru_step;
@@ -103,15 +98,45 @@ int NAME(gru)(const pf_call *call) {
 
 /* ---- backward ---- */
 
-/* The gradients of n and z, in front of their activations, and what of dh goes by z alone. */
+/* Of one row: the gradients in front of the activations, and of q; what of dh goes by z alone is
+ * left in it; and the sums of the gradients over the rows. First if r is applied after the product.
+ */
+static void row_gradient(int64_t units, const real *gates, const real *h, const real *q,
+                         real *restrict dh, real *restrict dz, real *restrict dq,
+                         real *restrict sums) {
+    const real *reset = gates, *z = gates + units, *n = z + units;
+    SEQ_INDEPENDENT
+    for (int64_t j = 0; j < units; j++) {
+        const real di = dh[j] * (h[j] - n[j]) * (z[j] * (1 - z[j]));
+        const real dn = dh[j] * (1 - z[j]) * (1 - n[j] * n[j]);
+        const real dr = dn * q[j] * (reset[j] * (1 - reset[j])), d = dn * reset[j];
+        dh[j] *= z[j];
+        dz[j] = dr, dz[units + j] = di, dz[2 * units + j] = dn, dq[j] = d;
+        sums[j] += dr, sums[units + j] += di, sums[2 * units + j] += dn, sums[3 * units + j] += d;
+    }
+}
+
+/* If r is applied before: what does not need the gradient of q, which is a product with that of n;
+ * and then the rest, with p = dq r. */
 static void blend_gradient(int64_t units, const real *gates, const real *h, real *restrict dh,
-                           real *restrict dz) {
+                           real *restrict dz, real *restrict sums) {
     const real *z = gates + units, *n = z + units;
     SEQ_INDEPENDENT
     for (int64_t j = 0; j < units; j++) {
-        dz[units + j] = dh[j] * (h[j] - n[j]) * (z[j] * (1 - z[j]));
-        dz[2 * units + j] = dh[j] * (1 - z[j]) * (1 - n[j] * n[j]);
+        const real di = dh[j] * (h[j] - n[j]) * (z[j] * (1 - z[j]));
+        const real dn = dh[j] * (1 - z[j]) * (1 - n[j] * n[j]);
         dh[j] *= z[j];
+        dz[units + j] = di, dz[2 * units + j] = dn;
+        sums[units + j] += di, sums[2 * units + j] += dn;
+    }
+}
+static void reset_gradient(int64_t units, const real *reset, const real *left, const real *dq,
+                           real *restrict dz, real *restrict p, real *restrict sums) {
+    SEQ_INDEPENDENT
+    for (int64_t j = 0; j < units; j++) {
+        const real dr = dq[j] * left[j] * (reset[j] * (1 - reset[j]));
+        dz[j] = dr, p[j] = dq[j] * reset[j];
+        sums[j] += dr, sums[3 * units + j] += dq[j];
     }
 }
 
@@ -120,7 +145,7 @@ static void gru_step_gradient(const recurrence *r, const step *s) {
     const int64_t m = s->m, units = r->units, all = r->gates, at = s->row * units;
     const real *gates = l->gates + s->row * all, *h = l->before + at, *left = h;
     real *dh = r->h + s->place * units, *dq = l->dq + at, *restrict p = s->room;
-    const int after = l->reset_after;
+    real *z = s->z, *sums = l->bias_sums + s->part * 4 * units;
     if (r->keep) {
         real *restrict to = l->left + at;
         const real *keep = r->keep + s->place * units;
@@ -128,32 +153,21 @@ static void gru_step_gradient(const recurrence *r, const step *s) {
         for (int64_t i = 0; i < m * units; i++) to[i] = h[i] * keep[i];
         left = to;
     }
-    for (int64_t i = 0; i < m; i++)
-        blend_gradient(units, gates + i * all, h + i * units, dh + i * units, s->z + i * all);
-    if (!l->reset_after)
-        NAME(multiply)(r, &l->candidate_weight, m, s->z + 2 * units, all, dq, units, NULL, 0);
-    for (int64_t i = 0; i < m; i++) {
-        const real *reset = gates + i * all, *q = l->q + at + i * units, *was = left + i * units;
-        real *restrict dz = s->z + i * all, *restrict dqi = dq + i * units;
-        SEQ_INDEPENDENT
-        for (int64_t j = 0; j < units; j++) {
-            const real slope = reset[j] * (1 - reset[j]);
-            if (after) {
-                dz[j] = dz[2 * units + j] * q[j] * slope;
-                dqi[j] = dz[2 * units + j] * reset[j];
-            } else {
-                dz[j] = dqi[j] * was[j] * slope;
-                p[i * units + j] = dqi[j] * reset[j];
-            }
-        }
-        real *restrict sums = l->bias_sums + s->part * 4 * units;
-        SEQ_INDEPENDENT
-        for (int64_t j = 0; j < all; j++) sums[j] += dz[j];
-        SEQ_INDEPENDENT
-        for (int64_t j = 0; j < units; j++) sums[all + j] += dqi[j];
+    if (l->reset_after) {
+        for (int64_t i = 0; i < m; i++)
+            row_gradient(units, gates + i * all, h + i * units, l->q + at + i * units,
+                         dh + i * units, z + i * all, dq + i * units, sums);
+        NAME(multiply)(r, &l->candidate_weight, m, dq, units, p, units, NULL, 0);
+    } else {
+        for (int64_t i = 0; i < m; i++)
+            blend_gradient(units, gates + i * all, h + i * units, dh + i * units, z + i * all,
+                           sums);
+        NAME(multiply)(r, &l->candidate_weight, m, z + 2 * units, all, dq, units, NULL, 0);
+        for (int64_t i = 0; i < m; i++)
+            reset_gradient(units, gates + i * all, left + i * units, dq + i * units, z + i * all,
+                           p + i * units, sums);
     }
-    if (l->reset_after) NAME(multiply)(r, &l->candidate_weight, m, dq, units, p, units, NULL, 0);
-    NAME(multiply)(r, &l->gates_weight, m, s->z, all, p, units, NULL, 1);
+    NAME(multiply)(r, &l->gates_weight, m, z, all, p, units, NULL, 1);
     keep_gradient(r, s, p);
     SEQ_INDEPENDENT
     for (int64_t i = 0; i < m * units; i++) dh[i] += p[i];
