@@ -34,10 +34,11 @@ enum {
     STRIP_STEP = !PF_SIDE_BY_SIDE ? 1
     : (int)ROWS < (int)LANES      ? (int)ROWS
                                   : ((int)ROWS + LANES - 1) / LANES * LANES,
-    PARTS = 16,           /* enough to keep several threads busy */
-    MOST_PIECES = 16,     /* of scratch memory, a bit each */
-    LEAST_ROWS = 64,      /* of a part, where a thread packs for itself */
-    PART_TERMS = 1 << 20, /* below so many products a part is not worth a thread */
+    PARTS = 16,            /* enough to keep several threads busy */
+    MOST_PIECES = 16,      /* of scratch memory, a bit each */
+    LEAST_ROWS = 64,       /* of a part, where a thread packs for itself */
+    PART_TERMS = 1 << 18,  /* below so many products a part is not worth a thread */
+    IN_ONE_PART = 1 << 20, /* so many, where terms are few, are done before there are tiles */
     TERMS_PER_NANOSECOND = PF_VECTOR_TERMS_PER_NANOSECOND * LANES
 };
 
@@ -542,7 +543,7 @@ static int run_few_columns(const pf_gemm *g) {
 /* Few terms: the gradient of a layer with few outputs, or a layer with few inputs. */
 static int run_few_terms(const pf_gemm *g) {
     if (g->a_rows || g->b_packed || g->accumulate || g->scale != 0 || g->residual) return 0;
-    if (g->m * g->n * g->k > PART_TERMS) return 0;
+    if (g->m * g->n * g->k > IN_ONE_PART) return 0;
     for (int64_t j = 0; j < g->n; j += LANES) {
         const int64_t width = min(g->n - j, LANES);
         const part lanes = first_lanes(width);
