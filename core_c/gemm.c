@@ -604,7 +604,7 @@ void PF_NAME(gemm_in_pieces)(const pf_gemm *g, int64_t pieces) {
         whole.pieces = min(pieces, MOST_PIECES);
         whole.packing = &packing;
         divide(&whole);
-    } else if (parts > whole.row_parts) {
+    } else if (parts > whole.row_parts && pf_threads_free() > 1) {
         whole.column_parts = min(whole.panels, parts / whole.row_parts);
     }
     whole.row_block = round_up((g->m + whole.row_parts - 1) / whole.row_parts, ROWS);

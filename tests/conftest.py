@@ -35,12 +35,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object | None:
     """Have a worker that is done take half of what another one has left.
 
     By default each is handed tests in advance, which another cannot take: with two of them, one was
-    idle for the last sixth of the time.
+    idle for the last sixth of the time. Another `--dist` is left as it is.
     """
+    if config.getoption("dist") != "load":
+        return None
     from xdist.scheduler import WorkStealingScheduling
 
     return WorkStealingScheduling(config, log)

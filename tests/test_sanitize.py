@@ -96,3 +96,28 @@ def test_without_a_sanitizer_it_is_left_out(
     assert "left out" in capsys.readouterr().out
     monkeypatch.setenv("PATH", "")  # no cc at all
     assert sanitize.main(["address", "false"]) == sanitize.LEFT_OUT
+
+
+@pytest.mark.parametrize(
+    ("given", "built"),
+    [
+        ([], set()),
+        (["--sets", "baseline,avx2"], {"baseline", "avx2"}),
+        (["--sets", "baseline,avx512"], {"baseline", "avx2", "avx512"}),
+    ],
+)
+def test_sets_are_built_with_those_that_they_need(
+    given: list[str], built: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs("address")
+    asked: list[set[str]] = []
+    monkeypatch.setattr(sanitize, "build", lambda sanitizer, sets: asked.append(set(sets)))
+    assert sanitize.main([*given, "address", "true"]) == 0
+    assert asked == [built]
+
+
+def test_a_set_that_there_is_not_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    needs("address")
+    with pytest.raises(SystemExit):
+        sanitize.main(["--sets", "avx3", "address", "true"])
+    assert "--sets avx3: they are baseline, neon, avx2, avx512" in capsys.readouterr().err

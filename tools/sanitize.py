@@ -21,7 +21,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,7 +34,7 @@ FLAGS = {
 }
 # What the interpreter has on the stack tells nothing.
 OF_PYTHON = re.compile(r"^ +#\d+ .* (Python|Objects|Modules|Include)/\S+:\d+$")
-NOT_NEEDED = {"avx2", "avx512"}  # what there need not be kernels for
+OPTIONAL = {"avx2", "avx512"}  # what a build of the core may have no kernels for
 RUNTIMES = {"address": "libasan.so", "thread": "libtsan.so"}
 
 
@@ -48,14 +48,14 @@ def find_library(name: str) -> Path | None:
     return path if path.is_absolute() and path.exists() else None
 
 
-def build(sanitizer: str, sets: Sequence[str] = ()) -> None:
+def build(sanitizer: str, sets: Collection[str] = ()) -> None:
     """Install the core, and for `address` the plugins, compiled with a sanitizer.
 
     Parameters
     ----------
     sanitizer : str
         "address" or "thread".
-    sets : sequence of str
+    sets : collection of str
         The instruction sets that there are kernels for; by default all that the compiler knows.
     """
     # Not as a release: to compile checks with -O3 takes five times as long. A report needs lines.
@@ -66,14 +66,16 @@ def build(sanitizer: str, sets: Sequence[str] = ()) -> None:
         # A plugin would ask pyframe, which is not to be had without the sanitizer's runtime.
         "cmake.define.PYFRAME_INCLUDE": str(ROOT / "core_c" / "include"),
     }
+    # What CMake has found once stays in its folder, so each choice has one.
+    folder = Path(sys.prefix) / "sanitized" / "-".join([sanitizer, *sorted(sets)])
     if sets:
-        options |= {f"cmake.define.COMPILER_HAS_{isa}": "OFF" for isa in NOT_NEEDED - set(sets)}
+        options |= {f"cmake.define.COMPILER_HAS_{isa}": "OFF" for isa in OPTIONAL - set(sets)}
     plugins = sorted((ROOT / "plugins").glob("*/")) if sanitizer == "address" else []
     for project in [ROOT, *plugins]:
         command = [sys.executable, "-m", "pip", "install", "-q", "--no-build-isolation"]
         command += ["--no-deps", "--force-reinstall"]
         if "scikit_build_core" in (project / "pyproject.toml").read_text(encoding="utf-8"):
-            options["build-dir"] = str(Path(sys.prefix) / "sanitized" / sanitizer / project.name)
+            options["build-dir"] = str(folder / project.name)
             command += [f"-C{name}={value}" for name, value in options.items()]
         subprocess.run([*command, str(project)], env=environment, check=True)
 
@@ -116,12 +118,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if not given.command:
         parser.error("which command is to run under it?")
+    sets = {isa for isa in given.sets.split(",") if isa}
+    if not sets <= {"baseline", "neon", *OPTIONAL}:
+        parser.error(f"--sets {given.sets}: they are baseline, neon, {', '.join(sorted(OPTIONAL))}")
+    if "avx512" in sets:
+        sets.add("avx2")  # some of whose kernels it takes
     runtime = find_library(RUNTIMES[given.sanitizer])
     if runtime is None:
         print(f"no {given.sanitizer} sanitizer lies beside cc: this is left out")
         return LEFT_OUT
     if not given.no_build:
-        build(given.sanitizer, [isa for isa in given.sets.split(",") if isa])
+        build(given.sanitizer, sets)
     return run(given.sanitizer, given.command, runtime)
 
 

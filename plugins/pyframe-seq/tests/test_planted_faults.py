@@ -55,8 +55,8 @@ FAULTS = [
     Fault(
         "gates in another order",
         "recurrent_lstm.c",
-        "to[j] = z[units + j] * to[j] + z[j] * candidate[j];",
-        "to[j] = z[j] * to[j] + z[units + j] * candidate[j];",
+        "to[j] = z[units + j] * to[j] + z[j] * z[2 * units + j];",
+        "to[j] = z[j] * to[j] + z[units + j] * z[2 * units + j];",
         seq.Lstm,
     ),
     Fault(
@@ -69,15 +69,29 @@ FAULTS = [
     Fault(
         "z and 1 - z changed places",
         "recurrent_gru.c",
-        "hi[j] = (1 - z[units + j]) * ni[j] + z[units + j] * hi[j];",
-        "hi[j] = z[units + j] * ni[j] + (1 - z[units + j]) * hi[j];",
+        "hi[j] = (1 - zi[j]) * ni[j] + zi[j] * hi[j];",
+        "hi[j] = zi[j] * ni[j] + (1 - zi[j]) * hi[j];",
         seq.Gru,
     ),
     Fault(
         "a reset that the gradient forgets",
         "recurrent_gru.c",
-        "dqi[j] = dz[2 * units + j] * reset[j];",
-        "dqi[j] = dz[2 * units + j];",
+        "d = dn * reset[j];",
+        "d = dn;",
+        seq.GruGrad,
+    ),
+    Fault(
+        "a reset before the product that the gradient forgets",
+        "recurrent_gru.c",
+        "p[j] = dq[j] * reset[j];",
+        "p[j] = dq[j];",
+        seq.GruGrad,
+    ),
+    Fault(
+        "a row that is missing from the gradient of a bias",
+        "recurrent_gru.c",
+        "sums[3 * units + j] += d;",
+        "sums[3 * units + j] = d;",
         seq.GruGrad,
     ),
     Fault(
