@@ -162,6 +162,19 @@ static inline void keep_gradient(const recurrence *r, const step *s, real *dh) {
     SEQ_INDEPENDENT
     for (int64_t i = 0; i < n; i++) dh[i] *= r->keep[at + i];
 }
+/* The sigmoid of the gates of m rows, in place, but for the candidates from column `at` on. If
+ * these fill few vectors, or parts of them, all are computed in one go, and those are of no use. */
+static inline void sigmoid_gates(const recurrence *r, int64_t m, real *z, int64_t at) {
+    const int64_t after = at + r->units;
+    if (r->units < 2 * LANES || r->units % LANES) {
+        r->vector->sigmoid(m * r->gates, z, z);
+        return;
+    }
+    for (int64_t i = 0; i < m; i++, z += r->gates) {
+        r->vector->sigmoid(at, z, z);
+        if (after < r->gates) r->vector->sigmoid(r->gates - after, z + after, z + after);
+    }
+}
 /* Keeps m rows for the backward pass, if somebody wants them. */
 static inline void save(real *all, const step *s, const real *rows, int64_t width) {
     if (all) memcpy(all + s->row * width, rows, (size_t)(s->m * width) * sizeof(real));

@@ -41,16 +41,18 @@ static void gru_step(const recurrence *r, const step *s) {
     const gru *l = (const gru *)(const void *)r;
     const int64_t m = s->m, units = r->units, gates = r->gates;
     real *h = r->h + s->place * units;
-    real *z = s->z, *n = z + 2 * units, *q = s->room; /* rows of r, z and n; n is in its place */
+    real *n = s->room, *q = n + m * units;
     const real *left = kept(r, s, q + m * units);
     save(l->hidden, s, h, units);
-    NAME(multiply)(r, &l->gates_weight, m, left, units, z, gates, NULL, 1);
+    NAME(multiply)(r, &l->gates_weight, m, left, units, s->z, gates, NULL, 1);
     if (l->reset_after)
         NAME(multiply)(r, &l->candidate_weight, m, left, units, q, units, l->recurrent_bias, 0);
+    for (int64_t i = 0; i < m; i++)
+        memcpy(n + i * units, s->z + i * gates + 2 * units, (size_t)units * sizeof(real));
+    sigmoid_gates(r, m, s->z, 2 * units);
     for (int64_t i = 0; i < m; i++) {
-        const real *reset = z + i * gates, *was = left + i * units;
-        real *restrict ni = n + i * gates, *restrict qi = q + i * units;
-        r->vector->sigmoid(2 * units, reset, z + i * gates);
+        const real *reset = s->z + i * gates, *was = left + i * units;
+        real *restrict ni = n + i * units, *restrict qi = q + i * units;
         if (l->reset_after) {
             SEQ_INDEPENDENT
             for (int64_t j = 0; j < units; j++) ni[j] += reset[j] * qi[j];
@@ -60,13 +62,16 @@ static void gru_step(const recurrence *r, const step *s) {
         }
     }
     save(l->inner, s, q, units);
-    if (!l->reset_after) NAME(multiply)(r, &l->candidate_weight, m, q, units, n, gates, NULL, 1);
+    if (!l->reset_after) NAME(multiply)(r, &l->candidate_weight, m, q, units, n, units, NULL, 1);
+    r->vector->tanh(m * units, n, n);
     for (int64_t i = 0; i < m; i++) {
-        const real *zi = z + i * gates + units;
-        real *restrict ni = n + i * gates, *restrict hi = h + i * units;
-        r->vector->tanh(units, ni, ni);
+        real *restrict z = s->z + i * gates, *restrict hi = h + i * units;
+        const real *ni = n + i * units;
         SEQ_INDEPENDENT
-        for (int64_t j = 0; j < units; j++) hi[j] = (1 - zi[j]) * ni[j] + zi[j] * hi[j];
+        for (int64_t j = 0; j < units; j++) {
+            hi[j] = (1 - z[units + j]) * ni[j] + z[units + j] * hi[j];
+            z[2 * units + j] = ni[j];
+        }
     }
 }
 
@@ -87,7 +92,7 @@ int NAME(gru)(const pf_call *call) {
     if (input(call, 7)) r->keep = NAME(take_states)(r, input(call, 7), units);
     r->y = output(call, 0), r->z = output(call, 2);
     const int64_t room = r->z ? 0 : r->chunk * gates;
-    if (!NAME(make_room)(r, room + 2 * units) || !r->h) return out_of_scratch(call);
+    if (!NAME(make_room)(r, room + 3 * units) || !r->h) return out_of_scratch(call);
     clear_rest(r, l.inner, units);
     clear_rest(r, l.hidden, units);
     r->cell = gru_step;

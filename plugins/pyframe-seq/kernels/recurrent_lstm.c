@@ -38,18 +38,23 @@ static void lstm_step(const recurrence *r, const step *s) {
     const lstm *l = (const lstm *)(const void *)r;
     const int64_t m = s->m, units = r->units, gates = r->gates;
     real *h = r->h + s->place * r->width, *c = r->c + s->place * units;
-    real *restrict t = s->room;
+    real *restrict g = s->room, *restrict t = g + m * units;
     const real *left = kept(r, s, t + m * units);
     save(l->hidden, s, left, r->width);
     save(l->cells, s, c, units);
     NAME(multiply)(r, &l->recurrent, m, left, r->width, s->z, gates, NULL, 1);
+    for (int64_t i = 0; i < m; i++)
+        memcpy(g + i * units, s->z + i * gates + 2 * units, (size_t)units * sizeof(real));
+    sigmoid_gates(r, m, s->z, 2 * units);
+    r->vector->tanh(m * units, g, g);
     for (int64_t i = 0; i < m; i++) {
-        real *z = s->z + i * gates, *restrict to = c + i * units;
-        r->vector->sigmoid(2 * units, z, z);
-        r->vector->tanh(units, z + 2 * units, z + 2 * units);
-        r->vector->sigmoid(units, z + 3 * units, z + 3 * units);
+        real *restrict z = s->z + i * gates, *restrict to = c + i * units;
+        const real *candidate = g + i * units;
         SEQ_INDEPENDENT
-        for (int64_t j = 0; j < units; j++) to[j] = z[units + j] * to[j] + z[j] * z[2 * units + j];
+        for (int64_t j = 0; j < units; j++) {
+            z[2 * units + j] = candidate[j];
+            to[j] = z[units + j] * to[j] + z[j] * candidate[j];
+        }
     }
     r->vector->tanh(m * units, c, t);
     real *out = l->projects ? t : h;
@@ -80,7 +85,7 @@ int NAME(lstm)(const pf_call *call) {
     r->y = output(call, 0), r->z = output(call, 3);
     l.cells = output(call, 4), l.hidden = output(call, 5);
     const int64_t room = r->z ? 0 : r->chunk * r->gates;
-    if (!NAME(make_room)(r, room + r->units + r->width) || !r->h || !r->c)
+    if (!NAME(make_room)(r, room + 2 * r->units + r->width) || !r->h || !r->c)
         return out_of_scratch(call);
     clear_rest(r, l.cells, r->units);
     clear_rest(r, l.hidden, r->width);

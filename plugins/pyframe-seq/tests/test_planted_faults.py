@@ -55,8 +55,8 @@ FAULTS = [
     Fault(
         "gates in another order",
         "recurrent_lstm.c",
-        "to[j] = z[units + j] * to[j] + z[j] * z[2 * units + j];",
-        "to[j] = z[j] * to[j] + z[units + j] * z[2 * units + j];",
+        "to[j] = z[units + j] * to[j] + z[j] * candidate[j];",
+        "to[j] = z[j] * to[j] + z[units + j] * candidate[j];",
         seq.Lstm,
     ),
     Fault(
@@ -69,8 +69,8 @@ FAULTS = [
     Fault(
         "z and 1 - z changed places",
         "recurrent_gru.c",
-        "hi[j] = (1 - zi[j]) * ni[j] + zi[j] * hi[j];",
-        "hi[j] = zi[j] * ni[j] + (1 - zi[j]) * hi[j];",
+        "hi[j] = (1 - z[units + j]) * ni[j] + z[units + j] * hi[j];",
+        "hi[j] = z[units + j] * ni[j] + (1 - z[units + j]) * hi[j];",
         seq.Gru,
     ),
     Fault(
