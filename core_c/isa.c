@@ -37,6 +37,10 @@ static int has_avx512(void) {
     return bit(ebx, 16) && bit(ebx, 17) && bit(ebx, 30) && bit(ebx, 31); /* F, DQ, BW, VL */
 }
 
+#ifdef PF_HAVE_NEON /* in tests: see instruction_sets.cmake */
+static int has_neon(void) { return has_avx2(); }
+#endif
+
 #elif defined(__linux__) && defined(__aarch64__)
 
 #include <sys/auxv.h>

@@ -6,6 +6,8 @@
 
 #if defined(__aarch64__) || defined(_M_ARM64)
 #include <arm_neon.h>
+#elif defined(PF_LIKE_NEON)
+#include <immintrin.h>
 #endif
 
 /* Goes before loops of a small, constant count, which must be unrolled before the compiler decides
@@ -56,12 +58,20 @@ PF_OF_PARTS void store_part(real *p, part lanes, vec x) { PF_OF_REAL(pf_store_pa
 /* sum + a b. Where loading a part of a vector takes branches, compilers move the product away from
  * the sum, in some lanes, and round twice; fused by name, it is rounded once in all of them. */
 static inline vec add_product(vec sum, vec a, vec b) {
-#if !(defined(__aarch64__) || defined(_M_ARM64))
-    return sum + a * b;
-#elif PF_REAL_BITS == 32
+#if defined(__aarch64__) || defined(_M_ARM64)
+#if PF_REAL_BITS == 32
     return (vec)vfmaq_f32((float32x4_t)sum, (float32x4_t)a, (float32x4_t)b);
 #else
     return (vec)vfmaq_f64((float64x2_t)sum, (float64x2_t)a, (float64x2_t)b);
+#endif
+#elif defined(PF_LIKE_NEON)
+#if PF_REAL_BITS == 32
+    return (vec)_mm_fmadd_ps((__m128)a, (__m128)b, (__m128)sum);
+#else
+    return (vec)_mm_fmadd_pd((__m128d)a, (__m128d)b, (__m128d)sum);
+#endif
+#else
+    return sum + a * b;
 #endif
 }
 

@@ -4,6 +4,9 @@
 #
 # PYFRAME_ISAS: the instruction sets, "baseline" first; FLAGS_<set>: the compiler's flags for each;
 # AS_IS: the prefix for a flag of GCC and Clang.
+#
+# For tests, PYFRAME_LIKE_NEON=ON adds the kernels of NEON on x86-64: the same vectors of 16 bytes,
+# fused multiply-adds, and blocks for 32 registers, at nearly the speed of the machine.
 include(CheckCCompilerFlag)
 include(CheckCSourceCompiles)
 
@@ -48,6 +51,11 @@ if(PROCESSOR MATCHES "^(x86_64|AMD64|amd64|x64)$")
   check_c_compiler_flag(${AS_IS}-mprefer-vector-width=512 COMPILER_KNOWS_VECTOR_WIDTH)
   if(COMPILER_KNOWS_VECTOR_WIDTH)
     list(APPEND FLAGS_avx512 ${AS_IS}-mprefer-vector-width=512)
+  endif()
+  if(PYFRAME_LIKE_NEON)
+    list(APPEND FLAGS_neon -mfma -mprefer-vector-width=128 -DPF_LIKE_NEON=1)
+    list(TRANSFORM FLAGS_neon PREPEND "${AS_IS}")
+    list(APPEND PYFRAME_ISAS neon)
   endif()
 elseif(PROCESSOR MATCHES "^(aarch64|arm64|ARM64)$")
   list(APPEND PYFRAME_ISAS neon)

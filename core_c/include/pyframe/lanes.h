@@ -27,7 +27,7 @@
 #elif defined(__AVX2__)
 #define PF_VECTOR_BYTES 32
 #define PF_VECTOR_REGISTERS 16
-#elif defined(__aarch64__) || defined(_M_ARM64)
+#elif defined(__aarch64__) || defined(_M_ARM64) || defined(PF_LIKE_NEON)
 #define PF_VECTOR_BYTES 16
 #define PF_VECTOR_REGISTERS 32
 #else
