@@ -17,7 +17,7 @@ import pytest
 from pyframe.native import core
 
 # A copy of the package by itself is the same under each instruction set; its docs are run too.
-pytestmark = [pytest.mark.once, pytest.mark.docs]
+pytestmark = [pytest.mark.once, pytest.mark.docs, pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parents[1]
 MOST_FILES = 3

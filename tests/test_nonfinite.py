@@ -153,6 +153,7 @@ def test_squares_that_overflow_clip_right(dtype: str, size: float) -> None:
 
 
 @pytest.mark.once
+@pytest.mark.slow
 @mutants.needs_compiler
 def test_without_the_check_it_would_be_noticed(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch

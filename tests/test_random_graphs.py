@@ -42,6 +42,7 @@ def test_graphs_of_all_ops_are_what_their_references_say(first: int) -> None:
 
 
 @pytest.mark.once
+@pytest.mark.slow
 @pytest.mark.parametrize("name", op_names())
 def test_an_op_that_is_off_by_little_turns_it_red(
     name: str, monkeypatch: pytest.MonkeyPatch
@@ -232,6 +233,7 @@ def test_groups_formed_by_the_operands_alone_turn_it_red(monkeypatch: pytest.Mon
 
 
 @pytest.mark.once
+@pytest.mark.slow
 def test_a_constant_part_taken_for_a_node_turns_it_red(monkeypatch: pytest.MonkeyPatch) -> None:
     x = Step("placeholder", array=np.linspace(-1, 1, 12, dtype="float32").reshape(4, 3))
     two = Step("constant", array=np.array(2.0, "float32"))

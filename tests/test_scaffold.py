@@ -73,12 +73,15 @@ def test_it_installs_and_passes_its_own_tests(
         workshop.run(f"python -m mypy --strict --cache-dir={mypy_cache} src tests")
 
 
+ALIKE = {"python", "optimizer"}  # whose lines are those of a composed layer
 TOOLS = {"c": ("auditwheel", "twine", "scikit_build_core"), "": ("twine", "hatchling")}
 NAMED = "--op running_sum --layer causal_mean"
 
 
 @pytest.mark.skipif(shutil.which("sh") is None, reason="needs a POSIX shell")
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=[pytest.mark.slow] if k in ALIKE else []) for k in KINDS]
+)
 def test_every_line_that_is_printed_works(kind: str, tmp_path: Path) -> None:
     """From nothing to a wheel that an index takes; that of C in the way that no index is needed."""
     if kind == "c" and not C:

@@ -33,7 +33,7 @@ from pyframe.testing import (
     check_optimizer,
 )
 
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.slow]
 
 LEAST = 57  # that must be named, of sixty
 

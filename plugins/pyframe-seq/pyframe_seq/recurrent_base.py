@@ -185,17 +185,19 @@ class Order:
     """
 
     def __init__(self, samples: int, steps: int, given: Any, reverse: bool) -> None:
-        times = [_times(None if given is None else given[n], steps) for n in range(samples)]
-        lengths = np.array([len(t) for t in times], np.int64)
+        there = _there(samples, steps, given)
+        lengths = there.sum(axis=1)
         self.samples, self.steps = samples, steps
         self.sample = np.argsort(-lengths, kind="stable")
-        at: list[int] = []
-        self.rows = []
-        for s in range(steps):
-            here = [n for n in self.sample if lengths[n] > s]
-            self.rows.append(slice(len(at), len(at) + len(here)))
-            at += [n * steps + times[n][-1 - s if reverse else s] for n in here]
-        self.at = np.array(at, np.int64)
+        times = np.argsort(~there, axis=1, kind="stable")  # the steps that are there come first
+        if reverse:
+            back = np.maximum(lengths[:, None] - 1 - np.arange(steps), 0)
+            times = np.take_along_axis(times, back, axis=1)
+        counts = np.count_nonzero(lengths[:, None] > np.arange(steps), axis=0)
+        ends = np.cumsum(counts)
+        self.rows = [slice(end - n, end) for n, end in zip(counts, ends, strict=True)]
+        here = np.arange(samples) < counts[:, None]  # (T, N): the longest ones
+        self.at = (self.sample * steps + times[self.sample].T)[here]
 
     def pack(self, x: Any) -> Any:
         """Return the packed rows of an array (N, T, ...)."""
@@ -230,17 +232,17 @@ class Order:
         return rows.reshape(self.steps, self.samples, rows.shape[-1])
 
 
-def _times(given: Any, steps: int) -> Any:
-    """Return the steps that a sequence has: all, as many as its length, or where its mask is 1."""
+def _there(samples: int, steps: int, given: Any) -> Any:
+    """Return which steps (N, T) are there: all, as many as the lengths, or where a mask is 1."""
     if given is None:
-        return range(steps)
-    if np.ndim(given) == 0:
-        if not 0 <= given <= steps:
-            raise IndexError(f"a length of {given} in {steps} steps")
-        return range(int(given))
-    if not np.isin(given, (0, 1)).all():
+        return np.ones((samples, steps), bool)
+    if given.ndim == 1:
+        if ((given < 0) | (given > steps)).any():
+            raise IndexError(f"a length of {given[(given < 0) | (given > steps)][0]} in {steps} steps")
+        return np.arange(steps) < given[:, None]
+    if ((given != 0) & (given != 1)).any():
         raise IndexError("a mask of other numbers than 0 and 1")
-    return np.flatnonzero(given)
+    return given == 1
 
 
 def sigmoid(x: Any) -> Any:
