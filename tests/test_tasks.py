@@ -7,7 +7,10 @@ import shutil
 import subprocess
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import conftest
 import pytest
 
 pytestmark = pytest.mark.docs
@@ -118,3 +121,13 @@ def test_the_page_names_tasks_that_exist() -> None:
     ) >= {"setup", "quick", "test", "c", "lint", "docs"}
     named = re.findall(r"(?:`|^)just (\w+)", PAGE, re.MULTILINE)
     assert set(named) <= TASKS
+
+
+@pytest.mark.parametrize(("dist", "ours"), [("load", True), ("loadfile", False), ("no", False)])
+def test_workers_take_tests_from_one_another_unless_told_otherwise(dist: str, ours: bool) -> None:
+    pytest.importorskip("xdist")
+    given: dict[str, Any] = {"dist": dist, "tx": ["popen", "popen"]}
+    config: Any = SimpleNamespace(getoption=given.get, getvalue=given.get)
+    made = conftest.pytest_xdist_make_scheduler(config, None)
+    assert (made is not None) == ours
+    assert not ours or made.numnodes == 2

@@ -237,8 +237,9 @@ def _there(samples: int, steps: int, given: Any) -> Any:
     if given is None:
         return np.ones((samples, steps), bool)
     if given.ndim == 1:
-        if ((given < 0) | (given > steps)).any():
-            raise IndexError(f"a length of {given[(given < 0) | (given > steps)][0]} in {steps} steps")
+        wrong = given[(given < 0) | (given > steps)]
+        if len(wrong):
+            raise IndexError(f"a length of {wrong[0]} in {steps} steps")
         return np.arange(steps) < given[:, None]
     if ((given != 0) & (given != 1)).any():
         raise IndexError("a mask of other numbers than 0 and 1")

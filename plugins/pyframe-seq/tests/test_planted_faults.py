@@ -95,6 +95,13 @@ FAULTS = [
         seq.GruGrad,
     ),
     Fault(
+        "rows that are missing from it where the reset comes first",
+        "recurrent_gru.c",
+        "sums[units + j] += di, sums[2 * units + j] += dn;",
+        "sums[units + j] += di, sums[2 * units + j] = dn;",
+        seq.GruGrad,
+    ),
+    Fault(
         "what was dropped comes back in the gradient",
         "recurrent_rnn.c",
         "    keep_gradient(r, s, dh);",
