@@ -89,6 +89,28 @@ def test_an_update_leaves_the_modes_of_the_thread_alone():
     assert subnormal(half * np.float32(0.5)).all()
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("optimizer", [pf.optimizers.SGD, pf.optimizers.Adam])
+@pytest.mark.parametrize("clip", ["clip_value", "clip_norm"])
+@pytest.mark.parametrize("bound", [0.25, 1.5, 40.0])
+def test_a_clip_within_the_update_or_before_it_gives_the_same_bits(clip, bound, optimizer, dtype):
+    """What the clip keeps below the normal numbers is 0 in the update in either case."""
+    tiny = float(np.finfo(dtype).tiny)
+    drawn, states = np.random.default_rng(0), []
+    given = tiny * 2.0 ** drawn.uniform(-4, 8, (30, 4, 5)) * drawn.choice([-1, 1], (30, 4, 5))
+    for fuse in (None, False):
+        p = pf.Parameter(np.zeros((4, 5)), name="p", dtype=dtype)
+        g = pf.Placeholder("g", shape=(4, 5), dtype=dtype)
+        rule = optimizer(1.0, **{clip: bound * tiny})
+        plan = pf.compile(pf.Sum(g * p), rule, **({} if fuse is None else {"fuse": fuse}))
+        for gradient in given:
+            plan.step({g: gradient})
+        states.append(floats_of(plan))
+    for joined, apart in zip(*states, strict=True):
+        assert joined.tobytes() == apart.tobytes()
+    assert bound < 40 or states[0][0].any()
+
+
 def test_threads_take_the_same_numbers_for_zero():
     """Workers compute with the modes of the thread that called them."""
     size, states = 400_000, []
