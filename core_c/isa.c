@@ -62,14 +62,14 @@ static const struct {
     int (*runs_here)(void);
 } sets[] = {
     {"baseline", &pf_kernels_baseline, always},
+#ifdef PF_HAVE_NEON
+    {"neon", &pf_kernels_neon, has_neon},
+#endif
 #ifdef PF_HAVE_AVX2
     {"avx2", &pf_kernels_avx2, has_avx2},
 #endif
 #ifdef PF_HAVE_AVX512
     {"avx512", &pf_kernels_avx512, has_avx512},
-#endif
-#ifdef PF_HAVE_NEON
-    {"neon", &pf_kernels_neon, has_neon},
 #endif
 };
 

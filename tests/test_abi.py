@@ -61,7 +61,8 @@ class Answer(AbiOp):
     op, kernel, attributes = "abi_answer", "abi_plugin:answer", {"how": "i8"}
 
 
-@pytest.fixture(scope="module", autouse=True)
+# Of a session: other tests may come between these, and a second library of the name is refused.
+@pytest.fixture(scope="session", autouse=True)
 def opened(tmp_path_factory: pytest.TempPathFactory) -> core.Library:
     path = library(tmp_path_factory.mktemp("abi"), TESTS / "abi_plugin.c", name="abi_plugin")
     return core.open_library(path)

@@ -105,6 +105,7 @@ def test_a_clip_within_the_update_or_before_it_gives_the_same_bits(clip, bound, 
         plan = pf.compile(pf.Sum(g * p), rule, **({} if fuse is None else {"fuse": fuse}))
         for gradient in given:
             plan.step({g: gradient})
+        assert ("_update  group" in str(plan)) == (fuse is None)
         states.append(floats_of(plan))
     for joined, apart in zip(*states, strict=True):
         assert joined.tobytes() == apart.tobytes()

@@ -6,7 +6,8 @@
 # AS_IS: the prefix for a flag of GCC and Clang.
 #
 # For tests, PYFRAME_LIKE_NEON=ON adds the kernels of NEON on x86-64: the same vectors of 16 bytes,
-# fused multiply-adds, and blocks for 32 registers, at nearly the speed of the machine.
+# fused multiply-adds, and blocks for 32 registers, at the speed of the machine. (What is compiled
+# without CMake, as by pyframe.testing, knows nothing of it.)
 include(CheckCCompilerFlag)
 include(CheckCSourceCompiles)
 
@@ -55,7 +56,7 @@ if(PROCESSOR MATCHES "^(x86_64|AMD64|amd64|x64)$")
   if(PYFRAME_LIKE_NEON)
     list(APPEND FLAGS_neon -mfma -mprefer-vector-width=128 -DPF_LIKE_NEON=1)
     list(TRANSFORM FLAGS_neon PREPEND "${AS_IS}")
-    list(APPEND PYFRAME_ISAS neon)
+    list(INSERT PYFRAME_ISAS 1 neon)
   endif()
 elseif(PROCESSOR MATCHES "^(aarch64|arm64|ARM64)$")
   list(APPEND PYFRAME_ISAS neon)

@@ -335,9 +335,9 @@ class AttentionGrad(_AttentionOp):
         ds = np.where(np.isneginf(s), 0, p * (dp - delta))
         if size is not None:
             q, k, v, dy, y = (np.abs(x) for x in (q, k, v, dy, y))
-            # A score of 2^23 and more has no digits behind the point in float32: its weight, here
-            # perhaps 0, can be anything there.
-            p = np.where(size[..., None] < 2**23, p * size[..., None], np.inf)
+            # Of a score beyond the range of float32 the weight, here perhaps 0, can be anything.
+            within = (size[..., None] < np.finfo(np.float32).max) | np.isneginf(s)
+            p = np.where(within, p * size[..., None], np.inf)
             ds = p * (dy @ np.swapaxes(v, -1, -2) + (dy * y).sum(-1, keepdims=True))
         turned = np.swapaxes(s, -1, -2)
         dq = merge_heads(scale * _seen_product(s, ds, k))
