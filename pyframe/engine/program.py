@@ -261,6 +261,9 @@ class Context(Running):  # type: ignore[misc]
         # extents but for the first, change with the feed.
         moves = {*program.fed_values, *(i for i, axis in program.growth.values.items() if axis)}
         self.places = [None if i in moves else self.read(i) for i in program.output_ids]
+        # All of them, if they are the outputs of every run.
+        stay = moves.union(program.growth.values).isdisjoint(program.output_ids)
+        self.outputs = [place for place in self.places if place is not None] if stay else None
 
     def output(self, i: int) -> Array:
         """Return a view of the request's output number i."""
