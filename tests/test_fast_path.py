@@ -484,18 +484,19 @@ def test_predict_sees_new_weights():
 
 
 @pytest.mark.parametrize("rows", [4, None])
-def test_several_outputs_are_arrays_of_their_own(rows: int | None) -> None:
+@pytest.mark.parametrize("fed", [False, True])
+def test_several_outputs_are_arrays_of_their_own(rows: int | None, fed: bool) -> None:
+    """Where they stay from run to run, and where feeds or numbers of rows move them."""
     x = pf.Placeholder("x", shape=(rows, 3))
-    plan = pf.compile([x * 2.0, x, pf.Reshape(x, (-1,)), x + 1.0])
+    plan = pf.compile([x * 2.0, x + 1.0, *([x, pf.Reshape(x, (-1,))] if fed else [])])
     runs = []
     for value in (1.0, 5.0, -3.0):  # the first one by the long way
         given = np.full((4 if rows else 2 + len(runs), 3), value, np.float32)
         runs.append((given.copy(), plan.run({x: given})))
         given[:] = 0
-    for given, (double, same, flat, more) in runs:
-        np.testing.assert_array_equal(double, 2 * given)
-        np.testing.assert_array_equal(same, given)
-        np.testing.assert_array_equal(flat, given.ravel())
-        np.testing.assert_array_equal(more, given + 1)
+    for given, arrays in runs:
+        wanted = [2 * given, given + 1, *([given, given.ravel()] if fed else [])]
+        for array, numbers in zip(arrays, wanted, strict=True):
+            np.testing.assert_array_equal(array, numbers)
     found = [array for _, arrays in runs for array in arrays]
     assert not any(np.shares_memory(a, b) for i, a in enumerate(found) for b in found[:i])

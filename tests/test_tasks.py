@@ -131,3 +131,12 @@ def test_workers_take_tests_from_one_another_unless_told_otherwise(dist: str, ou
     made = conftest.pytest_xdist_make_scheduler(config, None)
     assert (made is not None) == ours
     assert not ours or made.numnodes == 2
+
+
+@pytest.mark.skipif(not (ROOT / ".github").is_dir(), reason="not in a source distribution")
+def test_every_workflow_has_jobs_that_run_something() -> None:
+    files = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+    texts = {path.name: path.read_text(encoding="utf-8") for path in files}
+    words = ("\non:\n", "\njobs:\n", " steps:\n", "run: ")
+    assert texts
+    assert not [name for name, text in texts.items() if not all(word in text for word in words)]
