@@ -22,18 +22,16 @@ enum {
     PACK_TILES = 3, /* from so many tiles of rows on copying a panel of b pays, ... */
     FAR_ROW = 2048, /* ... or from one less if its rows lie a multiple of so many bytes apart */
     LONGEST = 1024, /* terms of few columns */
-    FEW_TILE_ROWS = 5,
     LINE = 64 / (int)sizeof(real), /* elements in a line of the cache */
-    NEAR_B = 1 << 16,              /* so many elements of b are in the L2 cache */
-    NEAR_C = 1 << 16,              /* a result of so many elements is in the L2 cache, ... */
-    FAR_C = 1 << 18,               /* ... and of so many it is not */
-    NEAR_A = 1 << 22,              /* so many bytes of a are in the L2 or L3 cache */
-    ROWS_AT_ONCE = 64,             /* packed, or finished */
-    /* From a term of a strip to the next one. Where a tile's rows are side by side and fewer than a
-     * vector has numbers, the vectors that are stored overlap. */
-    STRIP_STEP = !PF_SIDE_BY_SIDE ? 1
-    : (int)ROWS < (int)LANES      ? (int)ROWS
-                                  : ((int)ROWS + LANES - 1) / LANES * LANES,
+    /* What is asked for ahead is asked for by the last number of a line, or of a vector if these
+     * are shorter: arrays of NumPy begin anywhere, and what comes before is in a line already read.
+     */
+    LAST = (PF_LEAN ? (int)LINE : (int)LANES) - 1,
+    NEAR_B = 1 << 16,      /* so many elements of b are in the L2 cache */
+    NEAR_C = 1 << 16,      /* a result of so many elements is in the L2 cache, ... */
+    FAR_C = 1 << 18,       /* ... and of so many it is not */
+    NEAR_A = 1 << 22,      /* so many bytes of a are in the L2 or L3 cache */
+    ROWS_AT_ONCE = 64,     /* packed, or finished */
     PARTS = 16,            /* enough to keep several threads busy */
     MOST_PIECES = 16,      /* of scratch memory, a bit each */
     LEAST_ROWS = 64,       /* of a part, where a thread packs for itself */
@@ -41,49 +39,6 @@ enum {
     IN_ONE_PART = 1 << 20, /* so many, where terms are few, are done before there are tiles */
     TERMS_PER_NANOSECOND = PF_VECTOR_TERMS_PER_NANOSECOND * LANES
 };
-
-/* ---- tiles: one function for each number of rows and vectors ---- */
-
-typedef void (*tile_function)(const pf_tile *);
-
-/* `cut` is a little slower than `plain`, but also handles a partial last vector and can leave a
- * copy of b; `plain` may take b from a panel only. Where the former loses less than 4 %, it is all
- * there is, and where rows are few, which only the smallest products have. */
-#define PF_CUT_TILE(rows, vectors) \
-    static void cut_##rows##_##vectors(const pf_tile *t) { pf_tile_run(rows, vectors, 1, t); }
-#define PF_PLAIN_TILE(rows, vectors) \
-    static void plain_##rows##_##vectors(const pf_tile *t) { pf_tile_run(rows, vectors, 0, t); }
-#define PF_PLAIN_OR_CUT(rows, vectors) \
-    rows < FEW_TILE_ROWS ? cut_##rows##_##vectors : plain_##rows##_##vectors
-#if PF_SMALL || (!PF_LEAN && (PF_REAL_BITS == 64 || PF_VECTOR_REGISTERS == 16))
-#define PF_TILES(rows) PF_CUT_TILE(rows, 1) PF_CUT_TILE(rows, 2)
-#define PF_ENTRY(rows) {{cut_##rows##_1, cut_##rows##_1}, {cut_##rows##_2, cut_##rows##_2}},
-#elif PF_VECTOR_BYTES == 64 && PF_REAL_BITS == 32
-#define PF_TILES(rows) \
-    PF_CUT_TILE(rows, 1) PF_CUT_TILE(rows, 2) PF_PLAIN_TILE(rows, 1) PF_PLAIN_TILE(rows, 2)
-#define PF_ENTRY(rows) \
-    {{PF_PLAIN_OR_CUT(rows, 1), cut_##rows##_1}, {PF_PLAIN_OR_CUT(rows, 2), cut_##rows##_2}},
-#else
-#define PF_TILES(rows) PF_CUT_TILE(rows, 1) PF_CUT_TILE(rows, 2) PF_PLAIN_TILE(rows, 2)
-#define PF_ENTRY(rows) \
-    {{cut_##rows##_1, cut_##rows##_1}, {PF_PLAIN_OR_CUT(rows, 2), cut_##rows##_2}},
-#endif
-
-#if PF_SMALL
-#define PF_EACH_ROWS(do) \
-    do (1) do(2)
-#elif PF_VECTOR_REGISTERS == 32
-#define PF_EACH_ROWS(do) \
-    do (1) do(2) do(3) do(4) do(5) do(6) do(7) do(8)
-#elif PF_VECTOR_BYTES == 32
-#define PF_EACH_ROWS(do) \
-    do (1) do(2) do(3) do(4) do(5) do(6)
-#else
-#define PF_EACH_ROWS(do) \
-    do (1) do(2) do(3) do(4)
-#endif
-PF_EACH_ROWS(PF_TILES)
-static const tile_function tiles[ROWS][VECTORS][2] = {PF_EACH_ROWS(PF_ENTRY)};
 
 /* ---- the blocks of k ---- */
 
@@ -125,7 +80,6 @@ static k_block block_at(const k_blocks *b, int64_t index) {
 /* ---- panels of b ---- */
 
 static inline int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
-static inline int64_t vectors_for(int64_t width) { return (width + LANES - 1) / LANES; }
 
 /* The lanes of the last of the vectors that hold `width` columns. */
 static inline part last_lanes(int64_t width) {
@@ -268,7 +222,7 @@ PF_ONCE static void pack_strips(const cut *whole, int64_t end) {
 
 /* Where the rows of a tile are, for one block of k: by a table, or all by the first one. */
 static inline void find_rows(const cut *whole, const k_block *block, int64_t tile, int64_t top,
-                             const real **first, pf_tile *t) {
+                             const real **first, gemm_tile *t) {
     const pf_gemm *g = whole->g;
     if (g->a_rows) {
         t->row = (const real *const *)g->a_rows + block->tap * t->tap_stride + top * t->row_stride;
@@ -282,7 +236,7 @@ static inline void find_rows(const cut *whole, const k_block *block, int64_t til
 }
 
 /* c (rows i to end, columns j to j + width) of one block of k */
-static void run_panel(const cut *whole, const k_block *block, pf_tile *t, int64_t i, int64_t end,
+static void run_panel(const cut *whole, const k_block *block, gemm_tile *t, int64_t i, int64_t end,
                       int64_t j, int64_t width, real *panel) {
     const pf_gemm *g = whole->g;
     const int64_t vectors = vectors_for(width), depth = block->taps * block->depth;
@@ -299,12 +253,13 @@ static void run_panel(const cut *whole, const k_block *block, pf_tile *t, int64_
     int64_t next_row = g->b_row, next_tile = LANES, fetches = PF_LEAN ? row_lines : VECTORS;
     int64_t lines = PF_LEAN && depth * g->n > NEAR_B ? depth * row_lines : 0, line = 0;
     t->last = last_lanes(width);
+    t->edge_rows = g->c_row == g->n && g->n == width ? (vectors * LANES - 1) / width : ROWS;
     t->b = panel, t->b_row = vectors * LANES;
     t->panel = NULL;
     if (!g->a_rows) t->row = &row;
     if (g->b_packed) {
         t->b = (const real *)g->b + p * vectors_for(g->n) * LANES + j * depth;
-        next = t->b + depth * COLUMNS + LANES - 1, next_row = COLUMNS;
+        next = t->b + depth * COLUMNS + LAST, next_row = COLUMNS;
     } else if (g->b_transposed || (width % LANES != 0 && !PF_MASKED_LOADS)) {
         pack(g, p, depth, j, width, panel);
         if (PF_VECTOR_BYTES < 64 && g->b_transposed && count >= PACK_TILES && g->taps <= 1 &&
@@ -318,7 +273,7 @@ static void run_panel(const cut *whole, const k_block *block, pf_tile *t, int64_
         const int is_panel = g->b_row == vectors * LANES; /* laid out as a copy would be */
         const int far = PF_VECTOR_BYTES < 64 && g->b_row * (int64_t)sizeof(real) % FAR_ROW == 0;
         if ((count >= PACK_TILES - far && !is_panel) || (cut_short && count > 1)) t->panel = panel;
-        if (count >= PACK_TILES && j + 2 * COLUMNS <= g->n) next = t->b + COLUMNS + LANES - 1;
+        if (count >= PACK_TILES && j + 2 * COLUMNS <= g->n) next = t->b + COLUMNS + LAST;
     }
     for (int64_t tile = 0, top = i, rows; tile < count; tile++, top += rows) {
         rows = of.height + (tile < of.higher);
@@ -334,7 +289,8 @@ static void run_panel(const cut *whole, const k_block *block, pf_tile *t, int64_
         else if (next && tile >= 1 && tile <= fetches)
             t->ahead = next + (tile - 1) * next_tile, t->ahead_row = next_row;
         const int any = cut_short || t->panel || (PF_LEAN && t->b_row != vectors * LANES);
-        tiles[rows - 1][vectors - 1][any](t);
+        const enum tile_kind in = whole->strips ? IN_STRIP : IN_PANEL;
+        PF_NAME(gemm_tiles)[rows - 1][vectors - 1][any ? ANYWHERE : in](t);
         if (t->panel) { /* from now on b is read from the copy */
             t->b = panel, t->b_row = vectors * LANES;
             t->panel = NULL;
@@ -348,14 +304,16 @@ static void run_range(const cut *whole, int64_t i, int64_t end, int64_t first, i
     const pf_gemm *g = whole->g;
     real panel[DEPTH * COLUMNS] __attribute__((aligned(64)));
     const int shared = g->a_rows_shared || !g->a_rows; /* one pointer for all rows */
-    pf_tile t = {.zero = g->a_rows ? g->a_zero : NULL,
-                 .tap_stride = shared ? 1 : g->m,
-                 .row_stride = !shared,
-                 .apart = shared ? g->a_row : 0,
-                 .step = whole->strips ? STRIP_STEP : g->a_step,
-                 .c_row = g->c_row,
-                 .scale = g->scale != 0 ? (real)g->scale : 1,
-                 .residual_row = g->residual_row};
+    gemm_tile t = {.zero = g->a_rows ? g->a_zero : NULL,
+                   .tap_stride = shared ? 1 : g->m,
+                   .row_stride = !shared,
+                   .apart = shared ? g->a_row : 0,
+                   .step = !whole->strips    ? g->a_step
+                           : PF_SIDE_BY_SIDE ? STRIP_STEP
+                                             : 1,
+                   .c_row = g->c_row,
+                   .scale = g->scale != 0 ? (real)g->scale : 1,
+                   .residual_row = g->residual_row};
     const int finishes = g->activation != PF_NO_ACTIVATION && !whole->strips;
     /* A result that the L2 cache holds is finished as a whole: its rows may lie end to end. */
     const int at_once = (end - i) * (stop - first) <= NEAR_C;
