@@ -502,14 +502,19 @@ static int run_few_columns(const pf_gemm *g) {
 static int run_few_terms(const pf_gemm *g) {
     if (g->a_rows || g->b_packed || g->accumulate || g->scale != 0 || g->residual) return 0;
     if (g->m * g->n * g->k > IN_ONE_PART) return 0;
-    for (int64_t j = 0; j < g->n; j += LANES) {
-        const int64_t width = min(g->n - j, LANES);
+    /* From right to left: where the rows of c lie end to end, what a whole vector writes beyond the
+     * last column is the beginning of the next rows, which are stored after it. */
+    for (int64_t j = (vectors_for(g->n) - 1) * LANES; j >= 0; j -= LANES) {
+        const int64_t width = min(g->n - j, LANES), room = g->m * g->n - j - LANES;
+        const int64_t whole = width == LANES                  ? g->m
+                              : g->c_row == g->n && room >= 0 ? room / g->n + 1
+                                                              : 0;
         const part lanes = first_lanes(width);
         real columns[FEW_TERMS * LANES];
         pack(g, 0, g->k, j, width, columns);
         const vec bias = g->bias ? load_part((const real *)g->bias + j, lanes)
                                  : splat(R(-0.0)); /* x + -0 is x */
-        few_terms_of[g->k](g, (real *)g->c + j, lanes, columns, bias);
+        few_terms_of[g->k](g, (real *)g->c + j, lanes, whole, columns, bias);
     }
     if (g->activation) finish(g, 0, g->m, 0, g->n);
     return 1;

@@ -123,23 +123,32 @@ static void row_times_matrix(const pf_row *r) {
 }
 
 /* One vector of columns of c (m, n) = a (m, k) b (k, n) + bias for a small k: that of b stays in
- * registers for all rows. The terms are added up as they come, as in a tile. */
+ * registers for all rows. The terms are added up as they come, as in a tile. In the first `whole`
+ * rows all of the vector is stored, in the others `lanes` of it. */
 __attribute__((always_inline)) static inline void few_terms(const int k, const pf_gemm *g, real *c,
-                                                            part lanes, const real *b, vec bias) {
+                                                            part lanes, int64_t whole,
+                                                            const real *b, vec bias) {
     const int64_t a_row = g->a_row, a_step = g->a_step, c_row = g->c_row;
     const real *a = g->a;
     vec column[FEW_TERMS];
     PF_UNROLL for (int p = 0; p < k; p++) column[p] = load(b + p * LANES);
-    for (int64_t i = g->m; i > 0; i--, a += a_row, c += c_row) {
+    int64_t i = 0;
+    for (; i < whole; i++, a += a_row, c += c_row) {
+        vec sum = {0};
+        PF_UNROLL for (int p = 0; p < k; p++) sum += a[p * a_step] * column[p];
+        store(c, sum + bias);
+    }
+    for (; i < g->m; i++, a += a_row, c += c_row) {
         vec sum = {0};
         PF_UNROLL for (int p = 0; p < k; p++) sum += a[p * a_step] * column[p];
         store_part(c, lanes, sum + bias);
     }
 }
 
-#define PF_FEW_TERMS(k)                                                                         \
-    static void few_terms_##k(const pf_gemm *g, real *c, part lanes, const real *b, vec bias) { \
-        few_terms(k, g, c, lanes, b, bias);                                                     \
+#define PF_FEW_TERMS(k)                                                                            \
+    static void few_terms_##k(const pf_gemm *g, real *c, part lanes, int64_t whole, const real *b, \
+                              vec bias) {                                                          \
+        few_terms(k, g, c, lanes, whole, b, bias);                                                 \
     }
 PF_FEW_TERMS(1)
 #if PF_REAL_BITS == 32
@@ -148,7 +157,7 @@ PF_FEW_TERMS(3)
 PF_FEW_TERMS(4)
 #endif
 #undef PF_FEW_TERMS
-static void (*const few_terms_of[])(const pf_gemm *, real *, part, const real *, vec) = {
+static void (*const few_terms_of[])(const pf_gemm *, real *, part, int64_t, const real *, vec) = {
     NULL,        few_terms_1,
 #if PF_REAL_BITS == 32
     few_terms_2, few_terms_3, few_terms_4,

@@ -93,11 +93,9 @@ static inline __m256i pf_first_words(int64_t count) {
     return _mm256_loadu_si256((const __m256i *)(const void *)(words + 8 - count));
 }
 static inline pf_vec_f32 pf_load_part_f32(const float *p, pf_part_f32 lanes) {
-    if (lanes == PF_LANES_F32) return pf_load_f32(p);
     return (pf_vec_f32)_mm256_maskload_ps(p, pf_first_words(lanes));
 }
 static inline pf_vec_f64 pf_load_part_f64(const double *p, pf_part_f64 lanes) {
-    if (lanes == PF_LANES_F64) return pf_load_f64(p);
     return (pf_vec_f64)_mm256_maskload_pd(p, pf_first_words(2 * lanes));
 }
 static inline void pf_store_part_f32(float *p, pf_part_f32 lanes, pf_vec_f32 x) {
