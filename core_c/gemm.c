@@ -243,6 +243,7 @@ static void run_panel(const cut *whole, const k_block *block, gemm_tile *t, int6
     const int64_t p = block->tap * whole->blocks.depth + block->from;
     const heights of = heights_of(end - i);
     const int64_t count = of.count;
+    const int beside = !g->a_rows && t->apart == 1;
     int cut_short = 0;
     /* The tiles after the first prefetch what is read next: `fetches` stretches, next_tile apart,
      * one for each tile; a stretch has a number for each term, next_row apart. Or, if PF_LEAN, all
@@ -288,9 +289,10 @@ static void run_panel(const cut *whole, const k_block *block, gemm_tile *t, int6
             }
         else if (next && tile >= 1 && tile <= fetches)
             t->ahead = next + (tile - 1) * next_tile, t->ahead_row = next_row;
-        const int any = cut_short || t->panel || (PF_LEAN && t->b_row != vectors * LANES);
-        const enum tile_kind in = whole->strips ? IN_STRIP : IN_PANEL;
-        PF_NAME(gemm_tiles)[rows - 1][vectors - 1][any ? ANYWHERE : in](t);
+        const int any = cut_short || t->panel || (PF_LEAN && t->b_row != vectors * LANES) ||
+                        (PF_SIDE_BY_SIDE && !beside && t->step != 1);
+        const enum tile_kind kind = any ? ANYWHERE : beside ? BESIDE : IN_PANEL;
+        PF_NAME(gemm_tiles)[rows - 1][vectors - 1][kind](t);
         if (t->panel) { /* from now on b is read from the copy */
             t->b = panel, t->b_row = vectors * LANES;
             t->panel = NULL;

@@ -7,8 +7,8 @@
 /* Programs that share a core, each on a hyperthread, share what it starts in a cycle and its L1 and
  * L2 caches. So with vectors of 32 bytes or more the inner loop of most tiles has no instruction
  * that can be spared, and a panel takes at most 32 kB. AVX2 takes twice the instructions of AVX-512
- * for its sums: there that loop takes several terms at a time, and the rows of a tile lie side by
- * side in strips, so that they are one stream with one pointer instead of six. */
+ * for its sums: there that loop takes several terms at a time, and in strips the rows of a tile lie
+ * side by side, so that they are one stream with one pointer instead of six. */
 #define PF_LEAN (PF_VECTOR_BYTES >= 32)
 #define PF_SIDE_BY_SIDE (PF_VECTOR_BYTES == 32)
 
@@ -20,9 +20,9 @@ enum {
                                 : 4,
     COLUMNS = VECTORS * LANES,
     DEPTH = PF_LEAN ? 256 : 512, /* terms of a sum at a time; these partial sums are added up */
-    /* How many the loop of a tile takes at once if b is in a panel, and if a is in a strip, too. */
+    /* How many the loop of a tile takes at once: with pointers to rows, and with a single one. */
     TERMS = PF_SIDE_BY_SIDE ? 2 : 1,
-    STRIP_TERMS = 4,
+    TERMS_BESIDE = 4,
     /* From a term of a strip to the next one, where the rows of a tile are side by side. Where they
      * are fewer than a vector has numbers, the vectors that are stored overlap. */
     STRIP_STEP = (int)ROWS < (int)LANES ? (int)ROWS : ((int)ROWS + LANES - 1) / LANES * LANES
@@ -58,9 +58,10 @@ typedef struct {
     int relu;
 } gemm_tile;
 
-/* What a tile may expect: b anywhere, and of any width; b in full vectors, in a panel; and besides
- * a in a strip, its rows side by side. */
-enum tile_kind { ANYWHERE, IN_PANEL, IN_STRIP, TILE_KINDS };
+/* What a tile may expect: b anywhere, and of any width; b in full vectors, in a panel, and, if
+ * PF_SIDE_BY_SIDE, the terms of a row of a end to end; or instead its rows side by side, in a strip
+ * or transposed. */
+enum tile_kind { ANYWHERE, IN_PANEL, BESIDE, TILE_KINDS };
 
 /* One function for each number of rows and vectors, less one. */
 typedef void (*tile_function)(const gemm_tile *);

@@ -77,7 +77,7 @@ __attribute__((always_inline)) static inline void run_tile(const int rows, const
     real *panel = t->panel;
     const int cut = kind == ANYWHERE;
     const int64_t b_row = t->b_row, ahead_row = t->ahead_row;
-    const int64_t step = kind == IN_STRIP ? (int64_t)STRIP_STEP : t->step;
+    const int64_t step = PF_SIDE_BY_SIDE && kind == IN_PANEL ? 1 : t->step;
     const real *ahead = t->ahead;
     if (t->fetch)
         PF_UNROLL for (int i = 0; i < rows; i++) PF_UNROLL for (int v = 0; v < vectors; v++)
@@ -91,13 +91,13 @@ __attribute__((always_inline)) static inline void run_tile(const int rows, const
             __asm__ volatile("" ::: "memory");
         const real *a[ROWS], *const *row = first;
         int64_t offset = t->offset, at = 0;
-        if (kind == IN_STRIP)
-            PF_UNROLL for (int i = 0; i < rows; i++) a[i] = *row + i;
+        if (kind == BESIDE)
+            PF_UNROLL for (int i = 0; i < rows; i++) a[i] = *row + offset + i;
         else
             PF_UNROLL for (int i = 0; i < rows; i++, row += t->row_stride, offset += t->apart)
                 a[i] = *row != t->zero ? *row + offset : *row;
         if (PF_LEAN && !cut) {
-            const int terms = kind == IN_STRIP ? STRIP_TERMS : TERMS;
+            const int terms = kind == BESIDE ? TERMS_BESIDE : TERMS;
             for (int64_t rounds = t->depth / terms; rounds > 0; rounds--) {
                 PF_UNROLL for (int term = 0; term < terms; term++)
                     add_term(rows, vectors, sum, a, at + term * step, b + term * vectors * LANES);
@@ -201,10 +201,10 @@ enum { FEW_ROWS = 5 };
 #define PF_TILES(rows)              \
     PF_TILE(cut, ANYWHERE, rows, 1) \
     PF_TILE(cut, ANYWHERE, rows, 2) \
-    PF_TILE(panel, IN_PANEL, rows, 2) PF_TILE(strip, IN_STRIP, rows, 2)
+    PF_TILE(panel, IN_PANEL, rows, 2) PF_TILE(beside, BESIDE, rows, 2)
 #define PF_ENTRY(rows)    \
     {PF_ALL_CUT(rows, 1), \
-     {cut_##rows##_2, PF_UNLESS_FEW(panel, rows, 2), PF_UNLESS_FEW(strip, rows, 2)}},
+     {cut_##rows##_2, PF_UNLESS_FEW(panel, rows, 2), PF_UNLESS_FEW(beside, rows, 2)}},
 #else
 #define PF_TILES(rows)              \
     PF_TILE(cut, ANYWHERE, rows, 1) \
