@@ -2,8 +2,8 @@
  *
  * Rows are copied and added as memory delivers them, so wider vectors gain nothing: there is one
  * copy of these kernels for all instruction sets. */
-#include "elementwise.h"
 #include "parts.h"
+#include "vector.h"
 
 typedef struct {
     int64_t padding_index; /* the row that gets no gradient; -1: there is none */
@@ -43,6 +43,13 @@ int PF_RARE(embedding)(const pf_call *call) {
     return PF_OK;
 }
 
+/* to += from, in vectors of the baseline */
+static void add_row(real *restrict to, const real *restrict from, int64_t units) {
+    int64_t j = 0;
+    for (; j + LANES <= units; j += LANES) store(to + j, load(to + j) + load(from + j));
+    for (; j < units; j++) to[j] += from[j];
+}
+
 /* Each part goes through all indices and adds up the rows that are its own, in the order of the
  * batch: the bits are the same however the table is cut. */
 static void add_rows(const pf_call *call, int64_t part, int64_t first, int64_t end, void *none) {
@@ -56,10 +63,7 @@ static void add_rows(const pf_call *call, int64_t part, int64_t first, int64_t e
     for (int64_t i = 0; i < n; i++) {
         const int64_t row = indices[i];
         if (row < first || row >= end || row == attributes->padding_index) continue;
-        const real *restrict from = dy + i * units;
-        real *restrict to = dweight + row * units;
-        PF_RARE_INDEPENDENT
-        for (int64_t j = 0; j < units; j++) to[j] += from[j];
+        add_row(dweight + row * units, dy + i * units, units);
     }
 }
 
@@ -101,20 +105,14 @@ static void add_to_firsts(const pf_call *call, int64_t part, int64_t first, int6
     (void)call, (void)part;
     const lookup *l = context;
     for (int64_t i = first; i < l->n; i++) {
-        const real *restrict from = l->dy + i * l->units;
-        real *restrict to = l->sums + l->firsts[i] * l->units;
+        real *to = l->sums + l->firsts[i] * l->units;
         const int is_added = l->firsts[i] >= first && l->firsts[i] < end;
         const int is_padding = l->indices[i] == l->padding;
         if (i < end && (l->firsts[i] != i || is_padding))
             memset(l->sums + i * l->units, 0, (size_t)l->units * sizeof(real));
         if (!is_added || is_padding) continue;
-        if (l->firsts[i] == i) {
-            PF_RARE_INDEPENDENT
-            for (int64_t j = 0; j < l->units; j++) to[j] = 0 + from[j];
-        } else {
-            PF_RARE_INDEPENDENT
-            for (int64_t j = 0; j < l->units; j++) to[j] += from[j];
-        }
+        if (l->firsts[i] == i) memset(to, 0, (size_t)l->units * sizeof(real));
+        add_row(to, l->dy + i * l->units, l->units);
     }
 }
 
@@ -147,11 +145,9 @@ int PF_RARE(embedding_grad_rows)(const pf_call *call) {
     }
     find_firsts(total, all, places, end);
     for (int64_t i = 0; i < total; i++) {
-        real *restrict from = pf_out(call, 0) + i * units;
-        real *restrict to = pf_out(call, 0) + end[i] * units;
+        real *from = pf_out(call, 0) + i * units, *to = pf_out(call, 0) + end[i] * units;
         if (to == from) continue;
-        PF_RARE_INDEPENDENT
-        for (int64_t j = 0; j < units; j++) to[j] += from[j];
+        add_row(to, from, units);
         if (bytes) memset(from, 0, (size_t)bytes);
     }
     return PF_OK;

@@ -33,7 +33,7 @@ typedef double real;
 
 /* Iterations do not touch each other's memory: the compiler may make vectors of them. */
 #if defined(__clang__)
-#define CNN_INDEPENDENT _Pragma("clang loop vectorize(enable) interleave(enable)")
+#define CNN_INDEPENDENT _Pragma("clang loop vectorize(assume_safety) interleave(enable)")
 #elif defined(__GNUC__)
 #define CNN_INDEPENDENT _Pragma("GCC ivdep")
 #else

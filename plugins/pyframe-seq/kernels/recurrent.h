@@ -17,7 +17,7 @@
 
 /* Iterations do not touch each other's memory: the compiler may make vectors of them. */
 #if defined(__clang__)
-#define SEQ_INDEPENDENT _Pragma("clang loop vectorize(enable) interleave(enable)")
+#define SEQ_INDEPENDENT _Pragma("clang loop vectorize(assume_safety) interleave(disable)")
 #elif defined(__GNUC__)
 #define SEQ_INDEPENDENT _Pragma("GCC ivdep")
 #else
