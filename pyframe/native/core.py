@@ -460,7 +460,7 @@ def view(address: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDAr
 def empty_aligned(count: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     """Return zeros of the dtype, 64-byte aligned."""
     raw = np.zeros(count * dtype.itemsize + 64, np.uint8)
-    shift = -raw.ctypes.data % 64
+    shift = -int(ffi.cast("uintptr_t", ffi.from_buffer(raw))) % 64
     return raw[shift : shift + count * dtype.itemsize].view(dtype)
 
 
@@ -478,6 +478,7 @@ def shuffle(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
     return order
 
 
+_OPERAND_SIZE = ffi.sizeof("pf_operand")
 # Of a function `int (pf_kernel, const pf_call *)` by which `call_kernel` has kernels called; 0: by
 # itself. The conformance kit sets it in a process under a sanitizer.
 call_through: int = 0
@@ -517,13 +518,13 @@ def call_kernel(
         table = ffi.new("pf_operand *[]", max(len(arrays), 1))
         for i, array in enumerate(arrays):
             operand = ffi.new("pf_operand *")
-            operand.size = ffi.sizeof("pf_operand")
+            operand.size = _OPERAND_SIZE
             if array is not None:
-                dims = ffi.new("int64_t[]", list(array.shape) or 1)
+                dtype, dims = array.dtype, ffi.new("int64_t[]", array.shape or 1)
                 operand.ndim, operand.dims = array.ndim, dims
-                operand.data = ffi.NULL if i in unwanted else pointer(array)
-                operand.type_code = TYPE_CODES[array.dtype.kind]
-                operand.type_bits, operand.type_lanes = 8 * array.dtype.itemsize, 1
+                operand.data = ffi.NULL if i in unwanted else ffi.from_buffer(array)
+                operand.type_code = TYPE_CODES[dtype.kind]
+                operand.type_bits, operand.type_lanes = 8 * dtype.itemsize, 1
                 alive.append(dims)
             table[i] = operand
             alive.append(operand)
@@ -545,7 +546,7 @@ def call_kernel(
     call.inputs, call.outputs = operands(inputs), operands(outputs, unwanted)
     call.states = operands(list(states or []))
     call.attributes = block
-    call.scratch, call.scratch_size = pointer(scratch), scratch_bytes
+    call.scratch, call.scratch_size = ffi.from_buffer(scratch), scratch_bytes
     call.stream, call.step, call.error = stream, pf_step, error
     call.host = _backwards_host()[0] if backwards else lib.pf_get_host()
     address = kernel or find_kernel(name, bits)

@@ -253,9 +253,8 @@ def _check_labels(subject: Subject) -> None:
         for label in (-1, classes, -(2**63), 2**62):
             labels = array.copy()
             labels.flat[flat] = label
-            case = subject.case._replace(inputs=tuple(_replace(subject.arrays, i, labels)))
             origin = f"{subject.origin} with label {label} at flat index {flat} of input {i}"
-            other = Subject(subject.op_class, case, subject.dtype.name, origin, subject.kernels)
+            other = subject.with_input(i, labels, origin)
             outcome = other.call()
             got = (outcome.status, outcome.operand, outcome.element, outcome.value)
             wanted = (core.lib.PF_ERROR_LABEL, i, flat, label)

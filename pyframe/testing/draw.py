@@ -51,7 +51,7 @@ class Draw:
     def size(self, low: int = 0, high: int = LONG_SIZES[-1]) -> int:
         """Return one odd size, at least `low` and at most `high`."""
         sizes = LONG_SIZES if self._rng.integers(8) == 0 else SIZES
-        return int(self._rng.choice([n for n in sizes if low <= n <= high] or [low]))
+        return self.choice([n for n in sizes if low <= n <= high] or [low])
 
     def shape(self, min_ndim: int = 0, max_ndim: int = 4, low: int = 0) -> tuple[int, ...]:
         """Return a shape of odd extents, each at least `low`, of about 4000 elements at most."""
