@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import functools
 import gc
@@ -243,10 +244,13 @@ def _check_large_gradient(part: Part, rows: int, few: int) -> None:
             warnings.simplefilter("ignore", UnusedParameterWarning)
             return leaves, slope, shape, pyframe.compile(pyframe.Sum(output * slope))
 
+    @functools.cache
+    def signs(shape: tuple[int, ...]) -> Array:
+        return np.random.default_rng(0).choice([-1.0, 1.0, 0.5], (rows, *shape))
+
     def gradients(start: int, stop: int) -> tuple[list[Array], dict[str, Array]]:
         leaves, slope, shape, plan = compiled(stop - start)
-        signs = np.random.default_rng(0).choice([-1.0, 1.0, 0.5], (rows, *shape))
-        feed = {slope: signs[start:stop]}
+        feed = {slope: signs(shape)[start:stop]}
         for i, leaf in enumerate(leaves):
             if i in floats:
                 leaf.value = arrays[i][start:stop]
@@ -378,9 +382,9 @@ def census() -> dict[str, int]:
     """Return the number of existing nodes, layers and plans, by class."""
     gc.collect()
     found: dict[str, int] = {}
-    for thing in gc.get_objects():
-        if issubclass(type(thing), Node | Layer | pyframe.Plan):
-            found[type(thing).__name__] = found.get(type(thing).__name__, 0) + 1
+    for kind, count in collections.Counter(map(type, gc.get_objects())).items():
+        if issubclass(kind, Node | Layer | pyframe.Plan):
+            found[kind.__name__] = found.get(kind.__name__, 0) + count
     return found
 
 

@@ -24,6 +24,7 @@ COORDINATES = 6
 # the distances that Draw keeps from kinks and ties.
 STEP = 2e-4
 RELATIVE = 1e-8
+EPS = float(np.finfo(np.float64).eps)
 
 
 # Gives the outputs of an op with another array as its input of this number.
@@ -105,6 +106,7 @@ def _check_one(
     drawn = subject.op_class.uses_random and training
     evaluate = graph.outputs if drawn else functools.partial(_reference, subject, training)
     magnitudes = subject.magnitudes()[1]
+    roundings = {i: 16 * EPS / STEP * np.abs(w * magnitudes[i]) for i, w in weights.items()}
     for i, array in enumerate(subject.arrays):
         if i not in gradients or array is None:
             continue
@@ -121,7 +123,7 @@ def _check_one(
             continue
         if not array.size:
             continue
-        here = evaluate(i, array), magnitudes
+        here = evaluate(i, array), roundings
         directions = [rng.choice([-1.0, 1.0], array.shape)]
         for flat in rng.permutation(array.size)[:COORDINATES]:
             directions.append(np.zeros(array.shape))
@@ -137,14 +139,15 @@ def _check_direction(
     direction: Array,
     weights: dict[int, Array],
     evaluate: Evaluate,
-    here: tuple[Sequence[Array], Sequence[Array]],
+    here: tuple[Sequence[Array], dict[int, Array]],
 ) -> None:
     difference = _difference(subject, i, direction, weights, evaluate, here)
     if difference is None:
         return
     slope, allowed = difference
-    value = float(np.sum(got * direction))
-    allowed += RELATIVE * float(np.sum(np.abs(got * direction)))
+    terms = got * direction
+    value = float(terms.sum())
+    allowed += RELATIVE * float(np.abs(terms).sum())
     if not abs(value - slope) <= allowed:
         touched = np.argwhere(direction)
         where = f"at {touched[0].tolist()}" if len(touched) == 1 else "along a random direction"
@@ -162,36 +165,38 @@ def _difference(
     direction: Array,
     weights: dict[int, Array],
     evaluate: Evaluate,
-    here: tuple[Sequence[Array], Sequence[Array]],
+    here: tuple[Sequence[Array], dict[int, Array]],
 ) -> tuple[float, float] | None:
     """Return the derivative along a direction, and its possible error; None at a kink.
 
-    `here` has the outputs of the case as it is, and their magnitudes.
+    `here` has the outputs of the case as it is, and how far they may be off, weighted, for
+    their rounding.
     """
     center = np.asarray(subject.arrays[i])
-    center_outputs, magnitudes = here
+    center_outputs, roundings = here
 
     def outputs(t: float) -> Sequence[Array]:
         return evaluate(i, center + t * direction)
 
     # The error of a step once it is added to the largest element.
-    eps = float(np.finfo(np.float64).eps)
-    relative = RELATIVE + eps * float(np.abs(center).max(initial=0)) / STEP
+    relative = RELATIVE + EPS * float(np.abs(center).max(initial=0)) / STEP
     near, far = (outputs(STEP), outputs(-STEP)), (outputs(2 * STEP), outputs(-2 * STEP))
     slope = allowed = 0.0
     for o, w in weights.items():
         first, second = near[0][o] - near[1][o], far[0][o] - far[1][o]
         terms = w * (8 * first - second) / (12 * STEP)
-        rounding = 16 * eps / STEP * np.abs(w * magnitudes[o])
+        rounding = roundings[o]
         # The jump of the slope between the two sides: except at a kink, it shrinks with the step.
-        bend = w * (near[0][o] + near[1][o] - 2 * center_outputs[o]) / STEP
-        wide = w * (far[0][o] + far[1][o] - 2 * center_outputs[o]) / (2 * STEP)
-        if np.any(
-            (np.abs(bend) > 4 * rounding + 1e-2 * STEP) & (np.abs(wide - bend) < np.abs(bend) / 4)
-        ):
-            return None
-        slope += float(np.sum(terms))
-        allowed += float(np.sum(relative * np.abs(terms) + rounding))
+        twice = 2 * center_outputs[o]
+        bend = w * (near[0][o] + near[1][o] - twice) / STEP
+        size = np.abs(bend)
+        bent = size > 4 * rounding + 1e-2 * STEP
+        if bent.any():
+            wide = w * (far[0][o] + far[1][o] - twice) / (2 * STEP)
+            if (bent & (np.abs(wide - bend) < size / 4)).any():
+                return None
+        slope += float(terms.sum())
+        allowed += float((relative * np.abs(terms) + rounding).sum())
     return slope, allowed
 
 
