@@ -407,7 +407,7 @@ def signalled(error: BaseException) -> BaseException | None:
     frames = [step.tb_frame for step in _steps(error)]
     if len(frames) < 2:  # it was raised where it is caught
         return None
-    handlers = map(signal.getsignal, signal.valid_signals())
+    handlers = map(signal.getsignal, _signals())
     codes = {_code_of(handler) for handler in handlers if callable(handler)}
     found: BaseException | None = error
     while found is not None:
@@ -418,6 +418,12 @@ def signalled(error: BaseException) -> BaseException | None:
             return found
         found = found.__context__  # other packages also convert the exceptions that they catch
     return None
+
+
+@functools.cache
+def _signals() -> tuple[int, ...]:
+    """Return the numbers of all signals, which take as long to list as their handlers."""
+    return tuple(map(int, signal.valid_signals()))
 
 
 def _steps(error: BaseException) -> Iterator[TracebackType]:

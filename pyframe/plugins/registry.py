@@ -210,6 +210,10 @@ class Registry:
         PluginError
             If several plugins registered it; it names them.
         """
+        if isinstance(name, str):
+            known = self._entries.get(self.canonical(name), {})
+            if BUILT_IN in known:  # most names are, and for them nothing has to be loaded
+                return known[BUILT_IN]
         distribution, bare = "", name
         if isinstance(name, str):
             distribution, _, bare = name.rpartition(":")

@@ -44,6 +44,7 @@ EXACT = frozenset(FUSIONS) - INEXACT
 TRIALS = 3  # runs of the interpreter with every value moved
 ROOM = 8.0  # a result may be off by so many times what these were
 LARGEST = 1e30
+SIGNS = np.array([-1.0, 1.0])
 THREADS = (1, 2, 3)
 DEFAULT_GRAPHS = 30
 SHRINK_SECONDS = 20.0
@@ -97,6 +98,8 @@ def _held(array: Array, dtype: Any) -> Array:
     if dtype == INT64:
         return array
     small = np.abs(array) < np.finfo(dtype).tiny
+    if not small.any():
+        return array
     with np.errstate(under="ignore"):
         return np.where(small, array.astype(dtype), array)
 
@@ -125,7 +128,7 @@ def _moved(
     eps = float(info.eps) * (1 + float(np.sqrt(k)))
     with np.errstate(all="ignore"):
         return tuple(
-            a + noise.choice([-1.0, 1.0], a.shape) * np.maximum(eps * np.abs(m), _step(a, info))
+            a + noise.choice(SIGNS, a.shape) * np.maximum(eps * np.abs(m), _step(a, info))
             for a, m in zip(outputs, several, strict=True)
         )
 
