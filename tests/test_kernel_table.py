@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -134,6 +135,7 @@ def calls_of_parts() -> list[FlatCall]:
     return [row.call for row in rows if row.call and row.label.startswith(("acc", "average"))]
 
 
+@functools.cache  # for those that run these tests: everybody collects them
 def called() -> dict[str, Operands]:
     """Return what is known of each built-in kernel, from the registry."""
     ops, calls = defaultdict(list), defaultdict(list)
@@ -148,12 +150,12 @@ def called() -> dict[str, Operands]:
     }
 
 
-ROWS, CALLED = rows_of(TABLE), called()
+ROWS = rows_of(TABLE)
 
 
 def wrong_rows(rows: Mapping[str, str]) -> list[str]:
     """Return the kernels whose row does not show the operands that they are called with."""
-    return [name for name, comment in rows.items() if written(comment) != CALLED[name]]
+    return [name for name, comment in rows.items() if written(comment) != called()[name]]
 
 
 def test_each_kernel_has_a_row() -> None:
@@ -161,8 +163,8 @@ def test_each_kernel_has_a_row() -> None:
 
 
 def test_every_kernel_is_some_ops_or_some_updates() -> None:
-    assert set(core.kernel_names()) == set(CALLED)
-    for name in CALLED:
+    assert set(core.kernel_names()) == set(called())
+    for name in called():
         for bits in (32, 64):
             assert core.find_kernel(name, bits), (name, bits)
     assert core.find_kernel("no_such_kernel", 32) == 0
@@ -170,7 +172,7 @@ def test_every_kernel_is_some_ops_or_some_updates() -> None:
 
 @pytest.mark.parametrize("name", ROWS)
 def test_a_row_shows_the_operands_of_its_kernel(name: str) -> None:
-    assert written(ROWS[name]) == CALLED[name], signature(ROWS[name])
+    assert written(ROWS[name]) == called()[name], signature(ROWS[name])
 
 
 @pytest.mark.parametrize("name", ROWS)
