@@ -110,6 +110,22 @@ static inline int64_t pf_row_count(const pf_operand *t) {
     return n;
 }
 
+/* Goes before loops over a few numbers, of which Clang would make a kilobyte each. */
+#ifdef __clang__
+#define PF_ROLLED _Pragma("clang loop unroll(disable) vectorize(disable)")
+#else
+#define PF_ROLLED
+#endif
+
+/* Where `y[i] = c ? x : y[i]` is written in place, y is read by another pointer, which Clang does
+ * not know to be the same: see pyframe/epilogue.h. The loop has to be PF_INDEPENDENT. */
+static inline const real *pf_aside(const real *y) {
+#if defined(__clang__) && defined(__AVX2__) && !defined(__AVX512F__)
+    __asm__("" : "+r"(y));
+#endif
+    return y;
+}
+
 /* Reductions run in PF_LANES independent sums, which a compiler turns into vectors, and are then
  * folded in a fixed tree: the order depends on the length alone, so the bits do too. Anything
  * longer than PF_BLOCK is summed in blocks, and the blocks' sums in a tree: the error grows only

@@ -103,19 +103,22 @@ typedef struct {
 
 /* h = g + decay p;  m = beta1 m + (1 - beta1) h;  v = beta2 v + (1 - beta2) h^2;  w = max(w, v)
  * p = shrink p - (step m + look h) / (correction sqrt(w) + epsilon)
- * `looks` and `w` are known at compile time, where each combination is a loop of its own. */
+ * `looks` and `keeps`, whether there is a w, are known at compile time: each combination is a loop
+ * of its own, in which nothing is stored by a mask. */
 PF_EACH_CASE static inline void update_by_moments(int64_t n, const real *restrict g,
                                                   real *restrict p, real *restrict m,
                                                   real *restrict v, real *restrict w,
-                                                  const moments c, int looks) {
+                                                  const moments c, const int looks,
+                                                  const int keeps) {
+    const real *largest = keeps ? pf_aside(w) : NULL;
     PF_INDEPENDENT
     for (int64_t i = 0; i < n; i++) {
         real h = g[i] + c.decay.decay * p[i];
         m[i] += c.rest1 * (h - m[i]);
         real square = c.beta2 * v[i] + c.rest2 * h * h;
         v[i] = square;
-        if (w) {
-            const real most = w[i];
+        if (keeps) {
+            const real most = largest[i];
             square = square > most ? square : most;
             w[i] = square;
         }
@@ -183,11 +186,11 @@ int PF_NAME(adam_update)(const pf_call *call) {
     if (attributes->rule == ADAMAX)
         update_by_maximum(n, g, p, m, v, c);
     else if (attributes->rule == NADAM)
-        update_by_moments(n, g, p, m, v, NULL, c, 1);
+        update_by_moments(n, g, p, m, v, NULL, c, 1, 0);
     else if (call->state_count > 3)
-        update_by_moments(n, g, p, m, v, pf_state(call, 3), c, 0);
+        update_by_moments(n, g, p, m, v, pf_state(call, 3), c, 0, 1);
     else
-        update_by_moments(n, g, p, m, v, NULL, c, 0);
+        update_by_moments(n, g, p, m, v, NULL, c, 0, 0);
     return PF_OK;
 }
 
@@ -198,24 +201,26 @@ typedef struct {
 
 /* h = g + decay p;  s = keep s + add h^2;  with a mean: a = keep a + add h, q = s - a^2, else q = s
  * u = h / (sqrt(q) + epsilon), with a velocity: u = v = momentum v + u;  p = shrink p - rate u
- * `a` and `v` are known at compile time. Rounding may make q negative: its size counts. */
+ * `centers` and `moves`, whether there is an a or a v, are known at compile time. Rounding may make
+ * q negative: its size counts. */
 PF_EACH_CASE static inline void update_by_squares(int64_t n, const real *restrict g,
                                                   real *restrict p, real *restrict s,
                                                   real *restrict a, real *restrict v,
                                                   weight_decay decay, real keep, real add,
-                                                  real epsilon, real momentum, real rate) {
+                                                  real epsilon, real momentum, real rate,
+                                                  const int centers, const int moves) {
     PF_INDEPENDENT
     for (int64_t i = 0; i < n; i++) {
         real h = g[i] + decay.decay * p[i];
         real q = keep * s[i] + add * h * h;
         s[i] = q;
-        if (a) {
+        if (centers) {
             const real mean = a[i] + add * (h - a[i]);
             a[i] = mean;
             q = r_fabs(q - mean * mean);
         }
         real u = h / (r_sqrt(q) + epsilon);
-        if (v) v[i] = u = momentum * v[i] + u;
+        if (moves) v[i] = u = momentum * v[i] + u;
         p[i] = decay.shrink * p[i] - rate * u;
     }
 }
@@ -237,15 +242,15 @@ int PF_NAME(squares_update)(const pf_call *call) {
     int moves = call->state_count > (attributes->centered ? 3 : 2);
     if (attributes->centered && moves)
         update_by_squares(n, g, p, s, pf_state(call, 2), pf_state(call, 3), decay, keep, add,
-                          epsilon, momentum, (real)rate);
+                          epsilon, momentum, (real)rate, 1, 1);
     else if (attributes->centered)
         update_by_squares(n, g, p, s, pf_state(call, 2), NULL, decay, keep, add, epsilon, 0,
-                          (real)rate);
+                          (real)rate, 1, 0);
     else if (moves)
         update_by_squares(n, g, p, s, NULL, pf_state(call, 2), decay, keep, add, epsilon, momentum,
-                          (real)rate);
+                          (real)rate, 0, 1);
     else
-        update_by_squares(n, g, p, s, NULL, NULL, decay, keep, add, epsilon, 0, (real)rate);
+        update_by_squares(n, g, p, s, NULL, NULL, decay, keep, add, epsilon, 0, (real)rate, 0, 0);
     return PF_OK;
 }
 
@@ -464,7 +469,7 @@ static void square_sum_part(const pf_call *call, int64_t part, int64_t first, in
     for (; i + PF_LANES <= n; i += PF_LANES)
         PF_EACH_LANE for (int j = 0; j < PF_LANES; j++) lane[j] +=
             (double)x[i + j] * (double)x[i + j];
-    for (int j = 0; i < n; i++, j++) lane[j] += (double)x[i] * (double)x[i];
+    PF_ROLLED for (int j = 0; i < n; i++, j++) lane[j] += (double)x[i] * (double)x[i];
     for (int width = PF_LANES / 2; width > 0; width /= 2)
         for (int j = 0; j < width; j++) lane[j] += lane[j + width];
     ((squares *)context)->sums[part] = lane[0];
@@ -778,7 +783,7 @@ int PF_RARE(muon_update)(const pf_call *call) {
                      0,
                      (real)(1.0 / sqrt(1.0 - pow(attributes->beta2, t))),
                      (real)attributes->epsilon};
-        update_by_moments(n, g, p, m, pf_state(call, 2), NULL, c, 0);
+        update_by_moments(n, g, p, m, pf_state(call, 2), NULL, c, 0, 0);
         return PF_OK;
     }
     real rest = (real)(1.0 - attributes->momentum);

@@ -196,8 +196,11 @@ int PF_NAME(max)(const pf_call *call) {
             const real *restrict row = x + l.kept.offset[0] + l.reduced.offset[0];
             if (l.columns == 1)
                 y[0] = greater(y[0], row_max(row, l.length));
-            else
-                for (int64_t j = 0; j < l.columns; j++) y[j] = greater(y[j], row[j]);
+            else {
+                const real *known = pf_aside(y);
+                PF_INDEPENDENT
+                for (int64_t j = 0; j < l.columns; j++) y[j] = greater(known[j], row[j]);
+            }
         }
     }
     return PF_OK;

@@ -31,8 +31,11 @@ typedef void columns_function(int64_t n, int64_t apart, int64_t width, const rea
 /* top_j = max_i x_ij; with a NaN in column j its value does not matter. */
 static void greatest(int64_t n, int64_t apart, int64_t width, const real *x, real *top) {
     for (int64_t j = 0; j < width; j++) top[j] = x[j];
-    for (int64_t i = 1; i < n; i++)
-        for (int64_t j = 0; j < width; j++) top[j] = pf_greater(x[i * apart + j], top[j]);
+    const real *known = pf_aside(top);
+    for (int64_t i = 1; i < n; i++) {
+        PF_INDEPENDENT
+        for (int64_t j = 0; j < width; j++) top[j] = pf_greater(x[i * apart + j], known[j]);
+    }
 }
 
 /* As many rows as fit into a buffer of PF_BLOCK_SIZE without gaps, so that their exponentials are

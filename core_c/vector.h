@@ -17,12 +17,6 @@
 #else
 #define PF_UNROLL _Pragma("GCC unroll 16")
 #endif
-/* And this before loops that move a few numbers, of which Clang would make a kilobyte each. */
-#ifdef __clang__
-#define PF_ROLLED _Pragma("clang loop unroll(disable) vectorize(disable)")
-#else
-#define PF_ROLLED
-#endif
 
 enum {
     LANES = PF_VECTOR_BYTES / (int)sizeof(real),

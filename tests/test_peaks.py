@@ -151,6 +151,31 @@ def test_loops_over_elements_call_no_function(
         assert not inline & set(re.findall(r"^(\w+)[.\w]*:", listing, re.MULTILINE)), file
 
 
+# What stores some of a vector of AVX2: of a `y = c ? x : y` in place, or of one under a condition
+# that only a run decides.
+STORED_BY_MASK = re.compile(r"^\tvp?maskmov\w+\s+%ymm\d+, %ymm\d+, .*\(.*$", re.MULTILINE)
+ACCUMULATED = """
+#include <stdint.h>
+void more(float *y, const float *x, int64_t n) {
+    for (int64_t i = 0; i < n; i++) if (x[i] > 0) y[i] = x[i];
+}
+"""
+
+
+@pytest.mark.compiler
+@needs_listing
+@pytest.mark.skipif(not X86, reason="of AVX2")
+@pytest.mark.parametrize("name", COMPILERS)
+def test_no_vector_is_stored_by_a_mask(tmp_path: Path, name: str) -> None:
+    """That takes dozens of cycles on some processors."""
+    assert STORED_BY_MASK.search(assembly(tmp_path, name, "avx2", "", 32, ACCUMULATED))
+    files = ("activations", "losses", "norm", "optimizers", "reductions", "shapes", "softmax")
+    for file in files:
+        text = (mutants.CORE / f"{file}.c").read_text(encoding="utf-8")
+        listing = assembly(tmp_path, name, "avx2", "", 32, text)
+        assert not STORED_BY_MASK.findall(listing), file
+
+
 # ---- the loops ----
 
 

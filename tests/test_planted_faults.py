@@ -137,15 +137,15 @@ FAULTS = [
     Fault(
         "the bias of a layer with few inputs forgotten",
         "gemm_row.h",
-        "store_part(c, lanes, sum + bias);",
-        "store_part(c, lanes, sum);",
+        "store(c, sum + bias);",
+        "store(c, sum);",
         "linear",
     ),
     Fault(
         "one row for all in the gradient of a layer with few outputs",
         "gemm_row.h",
-        "a += a_row, c += c_row",
-        "c += c_row",
+        "i < whole; i++, a += a_row, c += c_row",
+        "i < whole; i++, c += c_row",
         "linear_grad",
     ),
     Fault(
@@ -373,8 +373,8 @@ UPDATE_FAULTS = [
     ("u[i] = kept > now ? kept : now;", "u[i] = now;", "adamax"),
     ("q = r_fabs(q - mean * mean);", "q = r_fabs(q + mean * mean);", "rmsprop, centered"),
     (
-        "if (v) v[i] = u = momentum * v[i] + u;",
-        "if (v) v[i] = momentum * v[i] + u;",
+        "if (moves) v[i] = u = momentum * v[i] + u;",
+        "if (moves) v[i] = momentum * v[i] + u;",
         "rmsprop, momentum",
     ),
     ("real keep = attributes->sums ? 1 :", "real keep = attributes->sums ? R(0.99) :", "adagrad"),
