@@ -1,4 +1,4 @@
-"""Matrix products: the linear layer and the batched product. Kernels: linear.c, gemm.c."""
+"""Matrix products: the linear layer and the batched product. Kernels: linear.c, gemm*.c."""
 
 from __future__ import annotations
 
