@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -128,15 +129,18 @@ class RecurrentOp(Op):
 
 
 class Forward(RecurrentOp):
-    """`_run` gives the outputs, and how far each may be off in units of the last place."""
+    """`_run` gives the outputs, and how far each may be off in units of the last place.
+
+    That takes as long as the outputs: it is all zeros unless it is `sized`.
+    """
 
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
-        return cls._run(*inputs, **attributes)[0]
+        return cls._run(*inputs, sized=False, **attributes)[0]
 
     @classmethod
     def magnitude(cls, *inputs: Any, **attributes: Any) -> tuple[int, Any]:
-        off = cls._run(*inputs, **attributes)[1]
+        off = cls._run(*inputs, sized=True, **attributes)[1]
         return cls.terms_of(*inputs), tuple(map(bounded, off))
 
 
@@ -232,6 +236,18 @@ class Order:
         return rows.reshape(self.steps, self.samples, rows.shape[-1])
 
 
+def order_of(x: Any, steps: Any, attributes: dict[str, Any]) -> Order:
+    """Return the order of the steps of x (N, T, C), made anew only for others than before."""
+    given = None if steps is None else (steps.shape, steps.dtype.str, steps.tobytes())
+    return _order(len(x), x.shape[1], given, bool(attributes.get("reverse", False)))
+
+
+@functools.lru_cache(4)
+def _order(samples: int, steps: int, given: tuple[Any, str, bytes] | None, reverse: bool) -> Order:
+    there = None if given is None else np.frombuffer(given[2], given[1]).reshape(given[0])
+    return Order(samples, steps, there, reverse)
+
+
 def _there(samples: int, steps: int, given: Any) -> Any:
     """Return which steps (N, T) are there: all, as many as the lengths, or where a mask is 1."""
     if given is None:
@@ -244,6 +260,11 @@ def _there(samples: int, steps: int, given: Any) -> Any:
     if ((given != 0) & (given != 1)).any():
         raise IndexError("a mask of other numbers than 0 and 1")
     return given == 1
+
+
+def parts(x: Any, count: int) -> Any:
+    """Return a matrix cut into so many of equal width."""
+    return x.reshape(len(x), count, x.shape[1] // count).swapaxes(0, 1)
 
 
 def sigmoid(x: Any) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 from pyframe import Case
 from pyframe.attributes import flag
 from pyframe_seq import recurrent_base as base
-from pyframe_seq.recurrent_base import Backward, Extents, Forward, Order, RecurrentOp
+from pyframe_seq.recurrent_base import Backward, Extents, Forward, RecurrentOp
 
 
 class _Gru(RecurrentOp):
@@ -132,10 +132,9 @@ class Gru(_Gru, Forward):
         return self._scratch(specs, *matrices, per_row=0, per_sample=2 * e.units)
 
     @classmethod
-    def _run(cls, *inputs: Any, **attributes: Any) -> tuple[Any, Any]:
-        """Return the outputs, and how far each may be off in units of the last place."""
+    def _run(cls, *inputs: Any, sized: bool, **attributes: Any) -> tuple[Any, Any]:
         x, w, u, bias, v, h, steps, keep = (*inputs, *[None] * 5)[:8]
-        order = Order(x.shape[0], x.shape[1], steps, attributes.get("reverse", False))
+        order = base.order_of(x, steps, attributes)
         units, x = len(u), order.pack(x)
         h = order.states(h, units, x.dtype)
         keep = None if keep is None else keep[order.sample]
@@ -144,39 +143,40 @@ class Gru(_Gru, Forward):
         off, after_off, gates_off, inner_off, hidden_off = (
             np.zeros_like(a) for a in (h, after, gates, inner, hidden)
         )
+        reset_after, un = attributes.get("reset_after", True), u[:, 2 * units :]
         for rows in order.rows:
             m = slice(rows.stop - rows.start)
-            hidden[rows], hidden_off[rows] = h[m], off[m]
-            left, left_off = h[m], off[m]
-            if keep is not None:
-                left, left_off = h[m] * keep[m], (off[m] + np.abs(h[m])) * keep[m]
+            left = h[m] if keep is None else h[m] * keep[m]
             a = base.plus(x[rows] @ w, bias)
-            e = base.plus(np.abs(x[rows]) @ np.abs(w), base.magnitude_of(bias))
-            size = np.abs(left) + left_off
-            r, z = np.split(base.sigmoid(a[:, : 2 * units] + left @ u[:, : 2 * units]), 2, axis=1)
-            er, ez = np.split((e + size @ np.abs(u))[:, : 2 * units] / 4, 2, axis=1)
-            er, ez = base.bounded(er) + r, base.bounded(ez) + z
-            un = u[:, 2 * units :]
-            if attributes.get("reset_after", True):
+            r, z = base.parts(base.sigmoid(a[:, : 2 * units] + left @ u[:, : 2 * units]), 2)
+            if reset_after:
                 q = base.plus(left @ un, v)
-                eq = base.plus(size @ np.abs(un), base.magnitude_of(v))
                 n = np.tanh(a[:, 2 * units :] + r * q)
-                en = np.abs(n) + e[:, 2 * units :] + np.abs(r * q) + er * np.abs(q)
-                en += base.up_to(r, er) * eq
             else:
                 q = r * left
-                eq = np.abs(q) + er * np.abs(left) + base.up_to(r, er) * left_off
                 n = np.tanh(a[:, 2 * units :] + q @ un)
-                en = np.abs(n) + e[:, 2 * units :] + (np.abs(q) + eq) @ np.abs(un)
-            en = base.bounded(en)
-            blend = ez * (np.abs(n) + np.abs(h[m])) + np.abs(z * h[m])
-            blend += base.up_to(1 - z, ez) * en + base.up_to(z, ez) * off[m]
-            h, off = h.copy(), off.copy()
-            off[m] = base.bounded(blend)
+            if sized:
+                left_off = off[m] if keep is None else (off[m] + np.abs(h[m])) * keep[m]
+                e = base.plus(np.abs(x[rows]) @ np.abs(w), base.magnitude_of(bias))
+                size = np.abs(left) + left_off
+                er, ez = base.parts((e + size @ np.abs(u))[:, : 2 * units] / 4, 2)
+                er, ez = base.bounded(er) + r, base.bounded(ez) + z
+                if reset_after:
+                    eq = base.plus(size @ np.abs(un), base.magnitude_of(v))
+                    en = np.abs(n) + e[:, 2 * units :] + np.abs(r * q) + er * np.abs(q)
+                    en += base.up_to(r, er) * eq
+                else:
+                    eq = np.abs(q) + er * np.abs(left) + base.up_to(r, er) * left_off
+                    en = np.abs(n) + e[:, 2 * units :] + (np.abs(q) + eq) @ np.abs(un)
+                en = base.bounded(en)
+                blend = ez * (np.abs(n) + np.abs(h[m])) + np.abs(z * h[m])
+                blend += base.up_to(1 - z, ez) * en + base.up_to(z, ez) * off[m]
+                hidden_off[rows], inner_off[rows] = off[m], eq
+                off[m] = base.bounded(blend)
+                after_off[rows], gates_off[rows] = off[m], np.hstack((er, ez, en))
+            hidden[rows], inner[rows] = h[m], q
             h[m] = (1 - z) * n + z * h[m]
-            after[rows], after_off[rows] = h[m], off[m]
-            gates[rows], gates_off[rows] = np.hstack((r, z, n)), np.hstack((er, ez, en))
-            inner[rows], inner_off[rows] = q, eq
+            after[rows], gates[rows] = h[m], np.hstack((r, z, n))
         outputs = (order.unpack(after), order.give(h))
         offs = (order.unpack(after_off), order.give(off))
         kept, kept_off = (gates, inner, hidden), (gates_off, inner_off, hidden_off)
@@ -253,7 +253,7 @@ class GruGrad(_Gru, Backward):
     @classmethod
     def _run(cls, minus: Any, *inputs: Any, **attributes: Any) -> Any:
         dy, dh, x, w, u, gates, inner, hidden, steps, keep = (*inputs, None, None)[:10]
-        order = Order(x.shape[0], x.shape[1], steps, attributes.get("reverse", False))
+        order = base.order_of(x, steps, attributes)
         units, x = len(u), order.pack(x)
         dh = order.states(dh, units, x.dtype)
         dy = None if dy is None else order.pack(dy)
@@ -263,7 +263,7 @@ class GruGrad(_Gru, Backward):
         da, dq, left = np.zeros_like(gates), np.zeros_like(inner), hidden.copy()
         for rows in reversed(order.rows):
             m = slice(rows.stop - rows.start)
-            r, z, n = np.split(gates[rows], 3, axis=1)
+            r, z, n = base.parts(gates[rows], 3)
             d = base.plus(dh[m], None if dy is None else dy[rows])
             if keep is not None:
                 left[rows] = hidden[rows] * keep[m]

@@ -10,7 +10,7 @@ import numpy as np
 from pyframe import Case
 from pyframe.attributes import flag
 from pyframe_seq import recurrent_base as base
-from pyframe_seq.recurrent_base import Backward, Extents, Forward, Order, RecurrentOp
+from pyframe_seq.recurrent_base import Backward, Extents, Forward, RecurrentOp
 
 
 class _Lstm(RecurrentOp):
@@ -150,10 +150,9 @@ class Lstm(_Lstm, Forward):
         return self._scratch(specs, *matrices, per_row=0, per_sample=2 * e.width + e.units)
 
     @classmethod
-    def _run(cls, *inputs: Any, **attributes: Any) -> tuple[Any, Any]:
-        """Return the outputs, and how far each may be off in units of the last place."""
+    def _run(cls, *inputs: Any, sized: bool, **attributes: Any) -> tuple[Any, Any]:
         x, w, u, bias, h, c, projection, steps, keep = (*inputs, *[None] * 6)[:9]
-        order = Order(x.shape[0], x.shape[1], steps, attributes.get("reverse", False))
+        order = base.order_of(x, steps, attributes)
         units, width, x = u.shape[1] // 4, len(u), order.pack(x)
         h, c = order.states(h, width, x.dtype), order.states(c, units, x.dtype)
         keep = None if keep is None else keep[order.sample]
@@ -162,33 +161,33 @@ class Lstm(_Lstm, Forward):
         h_off, c_off = np.zeros_like(h), np.zeros_like(c)
         for rows in order.rows:
             m = slice(rows.stop - rows.start)
-            left, left_off = h[m], h_off[m]
-            if keep is not None:
-                left, left_off = h[m] * keep[m], (h_off[m] + np.abs(h[m])) * keep[m]
-            for all_rows, now in zip(kept[2:], (c[m], left), strict=True):
-                all_rows[rows] = now
-            for all_rows, now in zip(kept_off[2:], (c_off[m], left_off), strict=True):
-                all_rows[rows] = now
-            a = np.split(base.plus(x[rows] @ w + left @ u, bias), 4, axis=1)
-            terms = np.abs(x[rows]) @ np.abs(w) + (np.abs(left) + left_off) @ np.abs(u)
-            e = np.split(base.plus(terms, base.magnitude_of(bias)), 4, axis=1)
+            left = h[m] if keep is None else h[m] * keep[m]
+            a = base.parts(base.plus(x[rows] @ w + left @ u, bias), 4)
             i, f, g, o = *map(base.sigmoid, a[:2]), np.tanh(a[2]), base.sigmoid(a[3])
-            slopes = (4, 4, 1, 4)  # at most 1/4 that of a sigmoid
-            e = [base.bounded(each / by) for each, by in zip(e, slopes, strict=True)]
-            ei, ef, eg, eo = e[0] + i, e[1] + f, e[2] + np.abs(g), e[3] + o
-            h, c, h_off, c_off = h.copy(), c.copy(), h_off.copy(), c_off.copy()
             fc, ig = f * c[m], i * g
-            e_c = ef * np.abs(c[m]) + base.up_to(f, ef) * c_off[m]
-            e_c += ei * np.abs(g) + base.up_to(i, ei) * eg
-            c[m], c_off[m] = fc + ig, base.bounded(e_c + np.abs(fc) + np.abs(ig))
-            t = np.tanh(c[m])
-            out, e_out = o * t, eo * np.abs(t) + base.up_to(o, eo) * (np.abs(t) + c_off[m])
-            if projection is not None:
-                e_out = (np.abs(out) + e_out) @ np.abs(projection)
-                out = out @ projection
-            h[m], h_off[m] = out, base.bounded(e_out + np.abs(out))
-            kept[0][rows], kept_off[0][rows] = h[m], h_off[m]
-            kept[1][rows], kept_off[1][rows] = np.hstack((i, f, g, o)), np.hstack((ei, ef, eg, eo))
+            t = np.tanh(fc + ig)
+            out = o * t
+            if sized:
+                left_off = h_off[m] if keep is None else (h_off[m] + np.abs(h[m])) * keep[m]
+                kept_off[2][rows], kept_off[3][rows] = c_off[m], left_off
+                terms = np.abs(x[rows]) @ np.abs(w) + (np.abs(left) + left_off) @ np.abs(u)
+                e = base.parts(base.plus(terms, base.magnitude_of(bias)), 4)
+                slopes = (4, 4, 1, 4)  # at most 1/4 that of a sigmoid
+                e = [base.bounded(each / by) for each, by in zip(e, slopes, strict=True)]
+                ei, ef, eg, eo = e[0] + i, e[1] + f, e[2] + np.abs(g), e[3] + o
+                e_c = ef * np.abs(c[m]) + base.up_to(f, ef) * c_off[m]
+                e_c += ei * np.abs(g) + base.up_to(i, ei) * eg
+                c_off[m] = base.bounded(e_c + np.abs(fc) + np.abs(ig))
+                e_out = eo * np.abs(t) + base.up_to(o, eo) * (np.abs(t) + c_off[m])
+                if projection is not None:
+                    e_out = (np.abs(out) + e_out) @ np.abs(projection)
+            kept[2][rows], kept[3][rows] = c[m], left
+            c[m] = fc + ig
+            h[m] = out if projection is None else out @ projection
+            kept[0][rows], kept[1][rows] = h[m], np.hstack((i, f, g, o))
+            if sized:
+                h_off[m] = base.bounded(e_out + np.abs(h[m]))
+                kept_off[0][rows], kept_off[1][rows] = h_off[m], np.hstack((ei, ef, eg, eo))
         outputs = (order.unpack(kept[0]), order.give(h), order.give(c))
         offs = (order.unpack(kept_off[0]), order.give(h_off), order.give(c_off))
         return (*outputs, *map(order.kept, kept[1:])), (*offs, *map(order.kept, kept_off[1:]))
@@ -270,7 +269,7 @@ class LstmGrad(_Lstm, Backward):
         dy, dh, dc, x, w, u, gates, cells, hidden, projection, steps, keep = (*inputs, *[None] * 3)[
             :12
         ]
-        order = Order(x.shape[0], x.shape[1], steps, attributes.get("reverse", False))
+        order = base.order_of(x, steps, attributes)
         units, width, x = u.shape[1] // 4, len(u), order.pack(x)
         dh, dc = order.states(dh, width, x.dtype), order.states(dc, units, x.dtype)
         dy = None if dy is None else order.pack(dy)
@@ -279,7 +278,7 @@ class LstmGrad(_Lstm, Backward):
         da, out, d_out = np.zeros_like(gates), np.zeros_like(cells), np.zeros_like(hidden)
         for rows in reversed(order.rows):
             m = slice(rows.stop - rows.start)
-            i, f, g, o = np.split(gates[rows], 4, axis=1)
+            i, f, g, o = base.parts(gates[rows], 4)
             # Of sizes alone, the terms of c are as large as an error of tanh(c) can be.
             t = f * cells[rows] + i * g
             t = np.tanh(t) if minus is np.subtract else t

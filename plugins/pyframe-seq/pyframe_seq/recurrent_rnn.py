@@ -10,7 +10,7 @@ import numpy as np
 from pyframe import Case
 from pyframe.attributes import flag, one_of
 from pyframe_seq import recurrent_base as base
-from pyframe_seq.recurrent_base import Backward, Extents, Forward, Order, RecurrentOp
+from pyframe_seq.recurrent_base import Backward, Extents, Forward, RecurrentOp
 
 ACTIVATIONS = ("tanh", "relu")
 
@@ -119,10 +119,9 @@ class Rnn(_Rnn, Forward):
         return self._scratch(specs, *matrices, per_row=0, per_sample=2 * e.width)
 
     @classmethod
-    def _run(cls, *inputs: Any, **attributes: Any) -> tuple[Any, Any]:
-        """Return the outputs, and how far each may be off in units of the last place."""
+    def _run(cls, *inputs: Any, sized: bool, **attributes: Any) -> tuple[Any, Any]:
         x, weight, recurrent, bias, h, steps, keep = (*inputs, *[None] * 4)[:7]
-        order = Order(x.shape[0], x.shape[1], steps, attributes.get("reverse", False))
+        order = base.order_of(x, steps, attributes)
         units, x = len(recurrent), order.pack(x)
         is_relu = attributes.get("activation") == "relu"
         h = order.states(h, units, x.dtype)
@@ -131,17 +130,17 @@ class Rnn(_Rnn, Forward):
         off, after_off, hidden_off = (np.zeros_like(a) for a in (h, after, hidden))
         for rows in order.rows:
             m = slice(rows.stop - rows.start)
-            left, left_off = h[m], off[m]
-            if keep is not None:
-                left, left_off = h[m] * keep[m], (off[m] + np.abs(h[m])) * keep[m]
-            hidden[rows], hidden_off[rows] = left, left_off
+            left = h[m] if keep is None else h[m] * keep[m]
             a = base.plus(x[rows] @ weight + left @ recurrent, bias)
-            terms = np.abs(x[rows]) @ np.abs(weight) + (np.abs(left) + left_off) @ np.abs(recurrent)
-            h, off = h.copy(), off.copy()
-            h[m] = np.maximum(a, 0) if is_relu else np.tanh(a)
-            terms = base.plus(terms, base.magnitude_of(bias))
-            off[m] = base.bounded(np.abs(h[m]) + terms)
-            after[rows], after_off[rows] = h[m], off[m]
+            now = np.maximum(a, 0) if is_relu else np.tanh(a)
+            if sized:
+                left_off = off[m] if keep is None else (off[m] + np.abs(h[m])) * keep[m]
+                hidden_off[rows], size = left_off, np.abs(left) + left_off
+                terms = np.abs(x[rows]) @ np.abs(weight) + size @ np.abs(recurrent)
+                terms = base.plus(terms, base.magnitude_of(bias))
+                off[m] = after_off[rows] = base.bounded(np.abs(now) + terms)
+            hidden[rows] = left
+            h[m] = after[rows] = now
         outputs = (order.unpack(after), order.give(h), order.kept(after), order.kept(hidden))
         offs = (order.unpack(after_off), order.give(off))
         return outputs, (*offs, order.kept(after_off), order.kept(hidden_off))
@@ -219,7 +218,7 @@ class RnnGrad(_Rnn, Backward):
     @classmethod
     def _run(cls, minus: Any, *inputs: Any, **attributes: Any) -> Any:
         dy, dh, x, weight, recurrent, after, hidden, steps, keep = (*inputs, None, None)[:9]
-        order = Order(x.shape[0], x.shape[1], steps, attributes.get("reverse", False))
+        order = base.order_of(x, steps, attributes)
         units, x = len(recurrent), order.pack(x)
         dh = order.states(dh, units, x.dtype)
         dy = None if dy is None else order.pack(dy)
