@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -91,21 +91,25 @@ def check_attributes(
     >>> check_attributes(pf.Dropout)
     """
     counts = {len(op_class.sample(Draw(seed + i)).inputs) for i in range(50)}
-    seen: set[str] = set()
+    takes, seen = _takes(op_class), set[str]()
     fixed = [(case, f"cases()[{i}]") for i, case in enumerate(op_class.cases()[:shapes])]
     drawn = [(op_class.sample(Draw(seed + i)), f"sample(Draw({seed + i}))") for i in range(shapes)]
     for case, origin in [*fixed, *drawn]:
         subject = Subject(op_class, case, "float32", f"{op_class.__name__}.{origin}", kernels)
-        _check_operands(subject, counts)
+        leaves = _placeholders(subject)
+        _check_operands(subject, leaves, counts)
         kind = repr({key: type(value) for key, value in subject.node.attrs.items()})
         values = list(hostile_values(None)) if kind not in seen else []
         seen.add(kind)
         for key, value in subject.node.attrs.items():
             for other in [*values, *_within(value)]:
-                _check_value(subject, key, other)
+                _check_value(subject, leaves, takes, key, other)
 
 
-def _placeholders(subject: Subject) -> tuple[list[Placeholder | None], list[State]]:
+Leaves = tuple[list[Placeholder | None], list[State]]
+
+
+def _placeholders(subject: Subject) -> Leaves:
     inputs = [
         None if s is None else Placeholder(f"input_{i}", shape=s.shape, dtype=s.dtype)
         for i, s in enumerate(subject.specs)
@@ -115,14 +119,16 @@ def _placeholders(subject: Subject) -> tuple[list[Placeholder | None], list[Stat
     return inputs, states
 
 
-def _check_value(subject: Subject, key: str, value: Any) -> None:
+def _check_value(
+    subject: Subject, leaves: Leaves, takes: Callable[[str], bool], key: str, value: Any
+) -> None:
     op_class, shown = subject.op_class, f"{key}={value!r:.80}"
-    inputs, states = _placeholders(subject)
+    inputs, states = leaves
     attributes = {**subject.node.attrs, key: value}
     extra: dict[str, Any] = {"states": states} if states else {}
     refused: Exception | None = None
-    if _takes(op_class, key):
-        given = {k: v for k, v in attributes.items() if _takes(op_class, k)}
+    if takes(key):
+        given = {k: v for k, v in attributes.items() if takes(k)}
         try:
             op_class(*inputs, name=NODE_NAME, **extra, **given)
         except Exception as error:
@@ -142,10 +148,11 @@ def _check_value(subject: Subject, key: str, value: Any) -> None:
     _run(subject, node, shown)
 
 
-def _takes(op_class: type[Op], key: str) -> bool:
-    """Return whether the constructor takes an attribute: some are set only by the planner."""
-    parameters = inspect.signature(op_class.__init__).parameters.values()
-    return any(p.name == key or p.kind is p.VAR_KEYWORD for p in parameters)
+def _takes(op_class: type[Op]) -> Callable[[str], bool]:
+    """Return what says if the constructor takes an attribute: some only the planner sets."""
+    parameters = inspect.signature(op_class.__init__).parameters
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    return lambda key: takes_all or key in parameters
 
 
 def _check_error(subject: Subject, key: str, error: Exception, what: str) -> None:
@@ -193,10 +200,10 @@ def _run(subject: Subject, node: Op, shown: str) -> None:
         other.call()
 
 
-def _check_operands(subject: Subject, counts: set[int]) -> None:
+def _check_operands(subject: Subject, leaves: Leaves, counts: set[int]) -> None:
     """Leave out an input or a state, or give one more, as a file may."""
     op_class = subject.op_class
-    inputs, states = _placeholders(subject)
+    inputs, states = leaves
     variadic = max(counts) - min(counts) > len(op_class.optional_inputs)
     wrong: list[tuple[str, Sequence[Any], Sequence[State]]] = []
     if not variadic:

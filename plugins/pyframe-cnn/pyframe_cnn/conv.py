@@ -17,6 +17,7 @@ from pyframe_cnn.convolution import (
     Convolution,
     activation_gradient,
     away_from_kinks,
+    by_group,
     grouped,
     numbers,
     scratch_of,
@@ -152,7 +153,7 @@ class Conv(Convolution):
         ones = cls._padded(np.ones((*x.shape[:-1], 1)), windows, counts)[..., None] > 0
         inside = ones if weight.shape[-2] == 1 and groups > 1 else None
         for tap, seen in cls._taps(windows, counts):
-            terms = np.einsum("...gc,cgf->...gf", padded[seen], grouped(weight[tap], groups))
+            terms = by_group(padded[seen], grouped(weight[tap], groups))
             y += terms if inside is None else np.where(inside[seen], terms, 0)
         y = y.reshape(*y.shape[:-2], weight.shape[-1])
         y = y if bias is None else y + bias

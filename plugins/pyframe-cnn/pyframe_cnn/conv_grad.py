@@ -16,6 +16,7 @@ from pyframe_cnn.convolution import (
     FEW_CHANNELS,
     WIDEST,
     Convolution,
+    by_group,
     grouped,
     inside_of,
     numbers,
@@ -95,7 +96,7 @@ class Transposed(Convolution):
                 to.append(slice(first, n, w.stride))
                 seen.append(slice(start, start + len(range(first, n, w.stride))))
             pixels = (slice(None), *seen)
-            terms = np.einsum("...gf,cgf->...gc", padded[pixels], grouped(weight[tap], groups))
+            terms = by_group(padded[pixels], grouped(weight[tap], groups).swapaxes(0, 2))
             y[(slice(None), *to)] += terms if inside is None else np.where(inside[pixels], terms, 0)
         return y.reshape(shape)
 
@@ -273,8 +274,8 @@ class ConvWeightGrad(Convolution):
         dweight = np.zeros(weight.shape)
         for tap, seen in cls._taps(windows, counts):
             pixels = padded[seen].reshape(len(filtered), *padded.shape[-2:])
-            terms = np.einsum("pgc,pgf->cgf", pixels, filtered)
-            dweight[tap] = terms.reshape(weight.shape[-2:])
+            terms = pixels.transpose(1, 2, 0) @ filtered.swapaxes(0, 1)
+            dweight[tap] = terms.swapaxes(0, 1).reshape(weight.shape[-2:])
         return dweight, dy.sum(axis=tuple(range(dy.ndim - 1)))
 
     @classmethod

@@ -325,6 +325,14 @@ def grouped(x: Any, groups: int) -> Any:
     return x.reshape(*x.shape[:-1], groups, x.shape[-1] // groups)
 
 
+def by_group(pixels: Any, weight: Any) -> Any:
+    """Return the products of pixels (..., G, C) and weights (C, G, F) of each group."""
+    groups, depth = pixels.shape[-2:]
+    rows = pixels.reshape(math.prod(pixels.shape[:-2]), groups, depth).swapaxes(0, 1)
+    terms = rows @ weight.swapaxes(0, 1)
+    return terms.swapaxes(0, 1).reshape(*pixels.shape[:-1], weight.shape[-1])
+
+
 def numbers(rng: np.random.Generator, *shapes: tuple[int, ...]) -> tuple[Any, ...]:
     return tuple(rng.standard_normal(shape) for shape in shapes)
 
