@@ -323,6 +323,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> mutants.Workshop:
     return mutants.Workshop(tmp_path_factory)
 
 
+@pytest.mark.slow
 @mutants.needs_compiler
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f"{f.op}: {f.name}")
 def test_a_fault_in_a_kernel_is_noticed(fault: Fault, workshop: mutants.Workshop) -> None:
@@ -336,6 +337,7 @@ def test_a_fault_in_a_kernel_is_noticed(fault: Fault, workshop: mutants.Workshop
         assert op_class.__name__ in str(caught.value)
 
 
+@pytest.mark.slow
 @mutants.needs_compiler
 @pytest.mark.parametrize("op", sorted({fault.op for fault in FAULTS}))
 def test_the_core_as_it_is_passes(op: str, workshop: mutants.Workshop) -> None:
@@ -390,6 +392,7 @@ UPDATE_FAULTS = [
 ]
 
 
+@pytest.mark.slow
 @mutants.needs_compiler
 @pytest.mark.parametrize(("old", "new", "case"), UPDATE_FAULTS)
 def test_a_fault_in_an_update_is_noticed(
@@ -410,6 +413,7 @@ MATRIX_FAULTS = [
 ]
 
 
+@pytest.mark.slow
 @mutants.needs_compiler
 @pytest.mark.parametrize(("old", "new", "case"), MATRIX_FAULTS)
 def test_a_fault_in_an_update_of_a_matrix_is_noticed(
@@ -461,6 +465,7 @@ CHANGE_FAULTS = [
 ]
 
 
+@pytest.mark.slow
 @mutants.needs_compiler
 @pytest.mark.parametrize(("old", "new", "check"), CHANGE_FAULTS)
 def test_a_fault_in_changed_gradients_is_noticed(
@@ -471,6 +476,7 @@ def test_a_fault_in_changed_gradients_is_noticed(
         check()
 
 
+@pytest.mark.slow
 @mutants.needs_compiler
 def test_the_updates_as_they_are_pass(
     workshop: mutants.Workshop, monkeypatch: pytest.MonkeyPatch
@@ -568,6 +574,7 @@ EMPTY_FAULTS = [
 ]
 
 
+@pytest.mark.slow
 @mutants.needs_compiler
 @pytest.mark.parametrize("fault", EMPTY_FAULTS, ids=lambda f: f"{f.op}: {f.name}")
 def test_a_fault_with_nothing_in_it(fault: Fault, workshop: mutants.Workshop) -> None:
@@ -591,6 +598,16 @@ def test_a_gradient_that_refuses_what_the_op_takes() -> None:
     with pytest.raises(ConformanceError, match="nothing to look at") as caught:
         check_zero_extents(NothingToLookAt)
     assert caught.value.kind == "zero"
+
+
+def test_what_a_fault_replaces_stands_in_its_file_once() -> None:
+    """So the tests above, which run every week, cannot fail because a kernel was written anew."""
+    replaced = [(fault.file, fault.old) for fault in (*FAULTS, *EMPTY_FAULTS)]
+    updates = (*UPDATE_FAULTS, *MATRIX_FAULTS, *CHANGE_FAULTS)
+    replaced += [("optimizers.c", old) for old, _, _ in updates]
+    for file, old in replaced:
+        text = (mutants.CORE / file).read_text(encoding="utf-8")
+        assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {file}"
 
 
 # ---- checks of attributes that are left out ----
