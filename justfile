@@ -26,6 +26,7 @@ test:
 c:
     pip install -q --no-build-isolation --no-deps -e .
     pytest -n auto -m "compiler and not (slow or package)"
+    pytest -n auto -m compiler tests/test_planted_faults.py
     pytest -n auto tests/test_ops.py tests/test_gemm.py
 
 # Run the linters and the type checker.
