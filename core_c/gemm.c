@@ -23,7 +23,7 @@ enum {
     FAR_ROW = 2048, /* ... or from one less if its rows lie a multiple of so many bytes apart */
     LONGEST = 1024, /* terms of few columns */
     LINE = 64 / (int)sizeof(real), /* elements in a line of the cache */
-    /* What is asked for ahead is asked for by the last number of a line, or of a vector if these
+    /* Of a panel the next lines are asked for by their last numbers, or those of vectors if these
      * are shorter: arrays of NumPy begin anywhere, and what comes before is in a line already read.
      */
     LAST = (PF_LEAN ? (int)LINE : (int)LANES) - 1,

@@ -58,9 +58,9 @@ typedef struct {
     int relu;
 } gemm_tile;
 
-/* What a tile may expect: b anywhere, and of any width; b in full vectors, in a panel, and, if
- * PF_SIDE_BY_SIDE, the terms of a row of a end to end; or instead its rows side by side, in a strip
- * or transposed. */
+/* What a tile may expect: b anywhere, and of any width; b in full vectors, if PF_LEAN in a panel,
+ * and, if PF_SIDE_BY_SIDE, the terms of a row of a end to end; or instead its rows side by side, in
+ * a strip or transposed. */
 enum tile_kind { ANYWHERE, IN_PANEL, BESIDE, TILE_KINDS };
 
 /* One function for each number of rows and vectors, less one. */

@@ -470,8 +470,8 @@ static void square_sum_part(const pf_call *call, int64_t part, int64_t first, in
         PF_EACH_LANE for (int j = 0; j < PF_LANES; j++) lane[j] +=
             (double)x[i + j] * (double)x[i + j];
     PF_ROLLED for (int j = 0; i < n; i++, j++) lane[j] += (double)x[i] * (double)x[i];
-    for (int width = PF_LANES / 2; width > 0; width /= 2)
-        for (int j = 0; j < width; j++) lane[j] += lane[j + width];
+    PF_EACH_HALF for (int width = PF_LANES / 2; width > 0; width /= 2)
+        PF_EACH_LANE for (int j = 0; j < width; j++) lane[j] += lane[j + width];
     ((squares *)context)->sums[part] = lane[0];
 }
 

@@ -4,6 +4,8 @@ says so when they are off. No clock decides here."""
 from __future__ import annotations
 
 import importlib.util
+import itertools
+import os
 import platform
 import re
 import subprocess
@@ -43,7 +45,7 @@ needs_listing = pytest.mark.skipif(
 
 def knows(compiler: list[str], flag: str) -> bool:
     """Tell whether a compiler takes a flag, as CMakeLists.txt asks."""
-    command = [*compiler, "-Werror", flag, "-fsyntax-only", "-x", "c", "-"]
+    command = [*compiler, "-Werror", flag, "-x", "c", "-", "-c", "-o", os.devnull]
     return subprocess.run(command, input=b"", capture_output=True).returncode == 0
 
 
@@ -170,10 +172,11 @@ def test_no_vector_is_stored_by_a_mask(tmp_path: Path, name: str) -> None:
     """That takes dozens of cycles on some processors."""
     assert STORED_BY_MASK.search(assembly(tmp_path, name, "avx2", "", 32, ACCUMULATED))
     files = ("activations", "losses", "norm", "optimizers", "reductions", "shapes", "softmax")
-    for file in files:
+    widths = (32,) if name == "gcc" else (32, 64)  # the stores that were found were mostly others'
+    for file, bits in itertools.product(files, widths):
         text = (mutants.CORE / f"{file}.c").read_text(encoding="utf-8")
-        listing = assembly(tmp_path, name, "avx2", "", 32, text)
-        assert not STORED_BY_MASK.findall(listing), file
+        listing = assembly(tmp_path, name, "avx2", "", bits, text)
+        assert not STORED_BY_MASK.findall(listing), (file, bits)
 
 
 # ---- the loops ----

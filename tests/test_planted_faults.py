@@ -601,7 +601,7 @@ def test_a_gradient_that_refuses_what_the_op_takes() -> None:
 
 
 def test_what_a_fault_replaces_stands_in_its_file_once() -> None:
-    """So the tests above, which run every week, cannot fail because a kernel was written anew."""
+    """So the tests above, which run every week, do not fail because a text is gone."""
     replaced = [(fault.file, fault.old) for fault in (*FAULTS, *EMPTY_FAULTS)]
     updates = (*UPDATE_FAULTS, *MATRIX_FAULTS, *CHANGE_FAULTS)
     replaced += [("optimizers.c", old) for old, _, _ in updates]

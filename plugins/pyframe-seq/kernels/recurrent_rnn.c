@@ -35,12 +35,12 @@ static void rnn_step(const recurrence *r, const step *s) {
     const real *left = kept(r, s, s->room);
     save(l->hidden, s, left, units);
     NAME(multiply)(r, &l->recurrent, s->m, left, units, s->z, units, NULL, 1);
-    if (l->is_relu) {
-        for (int64_t i = 0; i < n; i++) s->z[i] = s->z[i] < 0 ? 0 : s->z[i];
+    if (l->is_relu) { /* into h: of this in place Clang would make stores by a mask */
+        for (int64_t i = 0; i < n; i++) h[i] = s->z[i] < 0 ? 0 : s->z[i];
     } else {
-        r->vector->tanh(n, s->z, s->z);
+        r->vector->tanh(n, s->z, h);
     }
-    memcpy(h, s->z, (size_t)n * sizeof(real));
+    memcpy(s->z, h, (size_t)n * sizeof(real));
 }
 
 /* inputs: x (N, T, C), weight (C, H), recurrent weight (H, H), [bias (H)], [h (N, H)],
