@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
-import os
 import platform
 import re
 import subprocess
@@ -43,10 +42,12 @@ needs_listing = pytest.mark.skipif(
 )
 
 
-def knows(compiler: list[str], flag: str) -> bool:
+def knows(folder: Path, compiler: list[str], flag: str) -> bool:
     """Tell whether a compiler takes a flag, as CMakeLists.txt asks."""
-    command = [*compiler, "-Werror", flag, "-x", "c", "-", "-c", "-o", os.devnull]
-    return subprocess.run(command, input=b"", capture_output=True).returncode == 0
+    source = folder / "nothing.c"
+    source.write_text("int nothing;", encoding="utf-8")
+    command = [*compiler, "-Werror", flag, "-c", str(source), "-o", str(folder / "nothing.o")]
+    return subprocess.run(command, capture_output=True).returncode == 0
 
 
 def assembly(folder: Path, name: str, isa: str, target: str, bits: int, text: str) -> str:
@@ -57,7 +58,7 @@ def assembly(folder: Path, name: str, isa: str, target: str, bits: int, text: st
         + mutants.flags_set_to("PYFRAME_FLOATS")
         + mutants.flags_set_to(f"FLAGS_{isa}")
     )
-    flags += [f for f in mutants.flags_set_to("WANTED") if knows(compiler, f)]
+    flags += [f for f in mutants.flags_set_to("WANTED") if knows(folder, compiler, f)]
     flags += [f"-DPF_REAL_BITS={bits}", f"-DPF_ISA={isa}", "-DPF_TARGET_MINOR=PF_ABI_MINOR"]
     flags += [f"-I{mutants.CORE}", f"-I{mutants.CORE / 'include'}"]
     source, result = folder / "peaks.c", folder / "peaks.s"

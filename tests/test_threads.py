@@ -259,7 +259,10 @@ def test_the_thread_sanitizer_sees_a_race(planted: bool, tmp_path: Path) -> None
     command = ["gcc", "-std=c11", "-O1", "-fsanitize=thread", "-I", CORE, "-I", CORE / "include"]
     command += [TESTS / "pool_check.c", source, "-pthread", "-lm", "-o", program]
     subprocess.run(command, check=True)
-    run = subprocess.run([program, "30", "nofork"], capture_output=True, text=True, timeout=120)
+    for _ in range(20 if planted else 1):  # on a busy machine the threads may miss each other
+        run = subprocess.run([program, "30", "nofork"], capture_output=True, text=True, timeout=120)
+        if run.returncode:
+            break
     assert (run.returncode != 0) == planted, run.stdout + run.stderr
     assert ("data race" in run.stderr) == planted
 
