@@ -135,12 +135,14 @@ __attribute__((always_inline)) static inline void few_terms(const int k, const p
     int64_t i = 0;
     for (; i < whole; i++, a += a_row, c += c_row) {
         vec sum = {0};
-        PF_UNROLL for (int p = 0; p < k; p++) sum += a[p * a_step] * column[p];
+        PF_UNROLL for (int p = 0; p < k; p++) sum =
+            add_product(sum, splat(a[p * a_step]), column[p]);
         store(c, sum + bias);
     }
     for (; i < g->m; i++, a += a_row, c += c_row) {
         vec sum = {0};
-        PF_UNROLL for (int p = 0; p < k; p++) sum += a[p * a_step] * column[p];
+        PF_UNROLL for (int p = 0; p < k; p++) sum =
+            add_product(sum, splat(a[p * a_step]), column[p]);
         store_part(c, lanes, sum + bias);
     }
 }

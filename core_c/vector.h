@@ -58,6 +58,12 @@ static inline vec add_product(vec sum, vec a, vec b) {
 #else
     return (vec)vfmaq_f64((float64x2_t)sum, (float64x2_t)a, (float64x2_t)b);
 #endif
+#elif PF_VECTOR_BYTES == 32 /* as the tiles of a product, whatever the compiler is told */
+#if PF_REAL_BITS == 32
+    return (vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)sum);
+#else
+    return (vec)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)sum);
+#endif
 #elif defined(PF_LIKE_NEON)
 #if PF_REAL_BITS == 32
     return (vec)_mm_fmadd_ps((__m128)a, (__m128)b, (__m128)sum);
