@@ -178,12 +178,13 @@ __attribute__((always_inline)) static inline void dots(const int together, const
     for (; q + ways * LANES <= depth; q += ways * LANES)
         PF_UNROLL for (int way = 0; way < ways; way++) {
             const vec factor = load(x + q + way * LANES);
-            PF_UNROLL for (int i = 0; i < together; i++) open[way][i] +=
-                factor * load(column[i] + q + way * LANES);
+            PF_UNROLL for (int i = 0; i < together; i++) open[way][i] =
+                add_product(open[way][i], factor, load(column[i] + q + way * LANES));
         }
     for (; q + LANES <= depth; q += LANES) {
         const vec factor = load(x + q);
-        PF_UNROLL for (int i = 0; i < together; i++) open[0][i] += factor * load(column[i] + q);
+        PF_UNROLL for (int i = 0; i < together; i++) open[0][i] =
+            add_product(open[0][i], factor, load(column[i] + q));
     }
     if (q < depth) {
         const part rest = first_lanes(depth - q);

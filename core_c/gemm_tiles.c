@@ -41,15 +41,16 @@ PF_ONCE static void add_edge(const gemm_tile *t, int64_t rows, int64_t width,
 
 /* ---- the tile ---- */
 
-/* sum += factor * column, in the sum's own register. Of the three forms of the instruction GCC
- * would choose others as well, and move sums from register to register where terms follow. */
+/* sum += factor * column, rounded once as in add_product, in the sum's own register. Of the three
+ * forms of the instruction GCC would choose others as well, and move sums from register to register
+ * where terms follow. */
 __attribute__((always_inline)) static inline void accumulate(vec *sum, vec factor, vec column) {
 #if PF_SIDE_BY_SIDE && PF_REAL_BITS == 32
     __asm__("vfmadd231ps %2, %1, %0" : "+x"(*sum) : "x"(factor), "x"(column));
 #elif PF_SIDE_BY_SIDE
     __asm__("vfmadd231pd %2, %1, %0" : "+x"(*sum) : "x"(factor), "x"(column));
 #else
-    *sum += factor * column;
+    *sum = add_product(*sum, factor, column);
 #endif
 }
 
