@@ -10,7 +10,7 @@
         line(position_rows_grad, isa)
 #define SEQ_ROWS_AND_WORDS(line, isa)                                     \
     line(mask_rows, isa) line(carry, isa) line(linear_cross_entropy, isa) \
-        line(linear_cross_entropy_grad, isa)
+        line(linear_cross_entropy_grad, isa) line(draw_token, isa)
 #define SEQ_EACH_KERNEL(line, isa) \
     SEQ_RECURRENT(line, isa) SEQ_ATTENTION(line, isa) SEQ_ROWS_AND_WORDS(line, isa)
 

@@ -14,6 +14,7 @@ from typing import Any
 from pyframe import hookimpl
 from pyframe_seq import (
     attention,
+    drawing,
     positions,
     recurrent_cells,
     recurrent_gru,
@@ -36,7 +37,8 @@ from pyframe_seq.data import (
     teacher_forcing,
     windows,
 )
-from pyframe_seq.generation import Decoder, draw_token, generate
+from pyframe_seq.drawing import DrawToken, draw_token
+from pyframe_seq.generation import Decoder, generate
 from pyframe_seq.positions import (
     LearnedPositions,
     PositionRows,
@@ -79,6 +81,7 @@ __all__ = [
     "Carry",
     "CharacterTokenizer",
     "Decoder",
+    "DrawToken",
     "GRUCell",
     "Gru",
     "GruGrad",
@@ -121,6 +124,7 @@ __all__ = [
 # Modules with ops, and with layers: each has OPS or LAYERS.
 FAMILIES: tuple[ModuleType, ...] = (
     attention,
+    drawing,
     positions,
     recurrent_gru,
     recurrent_lstm,

@@ -12,6 +12,7 @@ import numpy as np
 import pyframe as pf
 from pyframe.errors import check_integer, check_number
 from pyframe_seq.attention import Attention
+from pyframe_seq.drawing import DrawToken, checked_token, settings_of
 from pyframe_seq.positions import PositionRows, Rotary
 from pyframe_seq.recurrent_base import RecurrentOp
 from pyframe_seq.rows import Carry
@@ -19,6 +20,7 @@ from pyframe_seq.rows import Carry
 BIAS, LENGTHS, START, MASK, SLOPES = range(3, 8)
 _made: WeakKeyDictionary[Any, _OneToken] = WeakKeyDictionary()
 _making = threading.Lock()
+MOST_WORDS = 1 << 24  # a token is drawn as a float, and float32 holds all whole numbers up to it
 LEAST_ROOM = 64  # rows that are kept of keys and values, at least
 
 
@@ -98,18 +100,16 @@ def generate(
     rng = np.random.default_rng(seed)
     result = np.empty(len(tokens) + length, np.int64)
     result[: len(tokens)] = tokens
-    decoder = Decoder(model, len(result))
-    logits = None
-    for token in tokens:
-        logits = decoder.step(int(token))
-    for at in range(len(tokens), len(result)):
-        seen = result[:at] if penalty != 1 else None
-        token = draw_token(logits, rng, temperature, top_k, top_p, penalty, seen)
-        result[at] = token
-        if on_token is not None:
-            on_token(token)
-        if at + 1 < len(result):
-            logits = decoder.step(token)
+    writer = _Writer(model, len(result), settings_of(temperature, top_k, top_p, penalty))
+    drawn = np.nan
+    for at in range(len(result)):
+        if at >= len(tokens):
+            result[at] = token = checked_token(drawn)
+            if on_token is not None:
+                on_token(token)
+        if at < max(len(tokens), len(result) - 1):
+            is_random = at + 1 >= len(tokens) and temperature != 0
+            drawn = writer.draw(int(result[at]), rng.random() if is_random else 0.0)
     return result
 
 
@@ -122,44 +122,6 @@ def _checked_prompt(prompt: Any) -> Any:
             "own, such as that of a line break"
         )
     return tokens.astype(np.int64)
-
-
-def draw_token(
-    logits: Any,
-    rng: np.random.Generator,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    repetition_penalty: float = 1.0,
-    seen: Any = None,
-) -> int:
-    """Return a token drawn by its logits (vocabulary,); arguments as for `generate`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from pyframe_seq import draw_token
-    >>> draw_token(np.array([0.0, 3.0, 1.0]), np.random.default_rng(0), temperature=0)
-    1
-    """
-    x = np.asarray(logits).astype(np.float64)  # a copy
-    if seen is not None:
-        at = np.unique(seen)
-        x[at] = np.where(x[at] > 0, x[at] / repetition_penalty, x[at] * repetition_penalty)
-    if temperature == 0:
-        return int(x.argmax())
-    if temperature != 1:
-        x /= temperature
-    if top_k is not None and top_k < x.size:
-        x[x < np.partition(x, -top_k)[-top_k]] = -np.inf
-    p = np.exp(x - x.max())
-    p /= p.sum()
-    if top_p is not None and top_p < 1:
-        order = np.argsort(-p, kind="stable")
-        before = np.cumsum(p[order]) - p[order]
-        p[order[before >= top_p]] = 0
-    sums = p.cumsum()
-    return min(int(sums.searchsorted(rng.random() * sums[-1], side="right")), x.size - 1)
 
 
 class Decoder:
@@ -184,11 +146,14 @@ class Decoder:
     """
 
     def __init__(self, model: Any, capacity: int) -> None:
+        self._open(model, capacity, draws=False)
+
+    def _open(self, model: Any, capacity: int, *, draws: bool) -> None:
         self.capacity = check_integer("Decoder: capacity", capacity, at_least=1, at_most=2**31)
         self.count = 0
-        made = _one_token(model)
+        self._made = made = _one_token(model)
         made.check_capacity(self.capacity)
-        self._plan, self._ends = made.plan, made.ends
+        self._plan, self._ends = made.plan(draws=draws)
         self._token, self._place = np.zeros((1, 1), np.int64), np.zeros(1, np.int64)
         self._turn = np.zeros(1, made.turn.dtype)
         # A plan is lowered for each shape of them, and keeps few of what it has lowered: so all
@@ -210,6 +175,10 @@ class Decoder:
         LabelError
             If it is none of the vocabulary.
         """
+        return self._run(token)[: self._ends[0]]
+
+    def _run(self, token: int) -> Any:
+        """Return what the plan gives for a token, after keeping its keys and values."""
         if self.count >= self.capacity:
             raise pf.ArgumentError(f"Decoder: there is room for {self.capacity} tokens")
         self._token[0, 0] = token
@@ -218,7 +187,26 @@ class Decoder:
         for array, begin, end in zip(self._arrays, self._ends, self._ends[1:], strict=False):
             array[0, self.count] = row[begin:end]
         self.count += 1
-        return row[: self._ends[0]]
+        return row
+
+
+class _Writer(Decoder):
+    """A decoder whose plan draws the next token, too: Python would take as long as the model."""
+
+    def __init__(self, model: Any, capacity: int, settings: Any) -> None:
+        self._open(model, capacity, draws=True)
+        made = self._made
+        self._share = np.zeros(1, made.share.dtype)
+        self._seen = np.zeros((1, made.logits.shape[2]), np.int64)
+        given = settings.astype(made.settings.dtype)
+        self._feed |= {made.share: self._share, made.settings: given, made.seen: self._seen}
+
+    def draw(self, token: int, share: float) -> float:
+        """Return the token that follows, as `DrawToken` gives it; the share is its u."""
+        self._share[0] = share
+        if 0 <= token < self._seen.size:  # if it is not, the model says so
+            self._seen[0, token] = 1
+        return float(self._run(token)[0])
 
 
 def _one_token(model: Any) -> _OneToken:
@@ -250,14 +238,34 @@ class _OneToken:
         for node in graph.order:
             if node not in self._anew_of:
                 self._anew_of[node] = self._anew(node) if node.inputs else node
-        logits = self.of(model.outputs[0])
+        self.logits = logits = self.of(model.outputs[0])
         if len(logits.shape or ()) != 3:
             raise pf.GraphError(f"the model gives {logits.spec}, and not logits (N, T, vocabulary)")
-        # One output: the logits, and behind them the new rows of keys and values.
-        parts = [logits, *(new for new, _ in self.caches)]
-        self.plan = pf.compile(pf.Concat(parts, axis=-1) if len(parts) > 1 else logits)
-        self.ends = np.cumsum([part.shape[2] for part in parts]).tolist()
-        self._anew_of.clear()  # what the plan does not use is not needed any more
+        self._anew_of.clear()  # what the plans do not use is not needed any more
+        words = logits.shape[2]
+        if words > MOST_WORDS:
+            raise pf.GraphError(f"the model has {words} words; {MOST_WORDS} can be told apart")
+        self.share = pf.Placeholder("share", shape=(None,), dtype=logits.dtype)
+        self.settings = pf.Placeholder("settings", shape=(4,), dtype=logits.dtype)
+        self.seen = pf.Placeholder("seen", shape=(None, words), dtype="int64")
+        rows = pf.Reshape(logits, (-1, words))
+        drawn = DrawToken(rows, self.share, self.settings, self.seen)
+        self._first = {False: logits, True: pf.Reshape(drawn, (-1, 1, 1))}
+        self._plans: dict[bool, tuple[Any, list[int]]] = {}
+
+    def plan(self, *, draws: bool) -> tuple[Any, list[int]]:
+        """Return the plan of a step, and where the parts of the row end that it gives.
+
+        They are the logits, or the token that is drawn by them, and the new rows of keys and
+        values.
+        """
+        with _making:
+            if draws not in self._plans:
+                parts = [self._first[draws], *(new for new, _ in self.caches)]
+                row = pf.Concat(parts, axis=-1) if len(parts) > 1 else parts[0]
+                ends = np.cumsum([part.shape[2] for part in parts]).tolist()
+                self._plans[draws] = pf.compile(row), ends
+            return self._plans[draws]
 
     def check_capacity(self, capacity: int) -> None:
         """Refuse more tokens than there are learned positions."""
@@ -317,8 +325,11 @@ class _OneToken:
         self.caches += zip((k, v), caches, strict=True)
         attrs["causal"] = False
         before = Attention(q, *caches, None, self.place, self.place, None, inputs[SLOPES], **attrs)
-        itself = Attention(q, k, v, **attrs)
-        share = pf.Reshape(pf.Sigmoid(before[1] - itself[1]), (-1, 1, heads, 1))
-        rows = (-1, 1, heads, v.shape[2] // groups)
-        old, new = pf.Reshape(before, rows), pf.Reshape(itself, rows)
-        return pf.Reshape(new + share * (old - new), (-1, 1, heads * rows[-1]))
+        # The token itself is one key more, whose score no mask, window or slope changes.
+        size, width = k.shape[2] // groups, v.shape[2] // groups
+        each, shared = (-1, 1, groups, heads // groups), (-1, 1, groups, 1)
+        products = pf.Reshape(q, (*each, size)) * pf.Reshape(k, (*shared, size))
+        score = pf.Sum(products, axis=-1, keepdims=True) * (attrs["scale"] or max(size, 1) ** -0.5)
+        share = pf.Sigmoid(pf.Reshape(before[1], (*each, 1)) - score)
+        old, new = pf.Reshape(before, (*each, width)), pf.Reshape(v, (*shared, width))
+        return pf.Reshape(new + share * (old - new), (-1, 1, heads * width))

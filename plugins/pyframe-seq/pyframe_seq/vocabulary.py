@@ -27,13 +27,13 @@ class _Vocabulary(Op):
 
     def _check(self, y: Any, x: Any, weight: Any, bias: Any) -> Any:
         """Return the shape of the rows."""
-        if len(x) < 2 or len(weight) != 2 or not _agree([x[-1]], weight[:1]):
+        if len(x) < 2 or len(weight) != 2 or not agree([x[-1]], weight[:1]):
             self.bad_shapes("x must be (..., d), and the weight (d, V)")
         if weight[1] == 0:
             self.bad_shapes("there must be one word at least")
-        if not _agree(y, x[:-1]):
+        if not agree(y, x[:-1]):
             self.bad_shapes("the labels must have the shape of x without its last axis")
-        if bias is not None and not _agree(bias, weight[1:]):
+        if bias is not None and not agree(bias, weight[1:]):
             self.bad_shapes("the bias must have one number for each word")
         return tuple(b if a is None else a for a, b in zip(y, x[:-1], strict=True))
 
@@ -63,7 +63,7 @@ def _filled(n: int) -> int:
     return -(-n // WIDEST) * WIDEST
 
 
-def _agree(a: Sequence[Any], b: Sequence[Any]) -> bool:
+def agree(a: Sequence[Any], b: Sequence[Any]) -> bool:
     """Return whether two shapes can be the same one."""
     return len(a) == len(b) and all(
         n is None or m is None or n == m for n, m in zip(a, b, strict=True)
@@ -205,7 +205,7 @@ class LinearCrossEntropyGrad(_Vocabulary):
     def infer_shape(self, *shapes: Any) -> Any:
         dl, y, x, weight, bias, lse = shapes
         shape = self._check(y, x, weight, bias)
-        if not (_agree(dl, shape) and _agree(lse, shape)):
+        if not (agree(dl, shape) and agree(lse, shape)):
             self.bad_shapes("dl and the logarithms of sums must have the shape of the labels")
         return x, weight, weight[1:]
 
