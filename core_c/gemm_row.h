@@ -9,6 +9,9 @@ enum {
     /* independent sums, which hide the latency, and long stretches of rows that lie far apart */
     ROW_VECTORS = PF_VECTOR_REGISTERS == 32 ? 16 : 8,
     WIDEST_STRIP = ROW_VECTORS == 16 ? 4 : 3, /* 2 to this power is ROW_VECTORS */
+    FAR_MATRIX = 1 << 15,                     /* so many bytes are not in the L1 cache */
+    ROWS_TOGETHER = 4,                        /* of a matrix that is read from end to end, ... */
+    SUMS_TOGETHER = 1024, /* ... and the columns, whose sums the L1 cache holds */
     DOT_DEPTH = 256 * LANES,
     DOT_COLUMNS = LANES < 4 ? LANES : 4,
     DOT_WAYS = DOT_COLUMNS < LANES ? PF_VECTOR_REGISTERS / 8 : 1,
@@ -99,11 +102,65 @@ static void (*const row_strips[][2])(const pf_row *, int64_t, int64_t, int64_t, 
 #endif
 };
 
+/* sums[j] += sum_i x[i] row i[j], j < width, for the next `rows` rows of the matrix */
+__attribute__((always_inline)) static inline void add_rows(const int rows, const pf_row *r,
+                                                           const real *x, const real *row,
+                                                           int64_t width, real *sums) {
+    vec factor[ROWS_TOGETHER];
+    PF_UNROLL for (int i = 0; i < rows; i++) factor[i] = splat(x[i * r->x_step]);
+    int64_t j = 0;
+    for (; j + 2 * LANES <= width; j += 2 * LANES) { /* two, which do not wait for each other */
+        vec even = load(sums + j), odd = load(sums + j + LANES);
+        PF_UNROLL for (int i = 0; i < rows; i++) {
+            even = add_product(even, factor[i], load(row + i * r->stride + j));
+            odd = add_product(odd, factor[i], load(row + i * r->stride + j + LANES));
+        }
+        store(sums + j, even);
+        store(sums + j + LANES, odd);
+    }
+    for (; j < width; j += LANES) {
+        const part lanes = first_lanes(width - j < LANES ? width - j : LANES);
+        vec sum = load(sums + j);
+        PF_UNROLL for (int i = 0; i < rows; i++) sum =
+            add_product(sum, factor[i], load_part(row + i * r->stride + j, lanes));
+        store(sums + j, sum);
+    }
+}
+
+/* A matrix of several strips that comes from the L2 or L3 cache: its rows are read from end to end,
+ * which is what processors read ahead, and the sums, in the order of a strip, wait in memory. */
+static void row_times_long_rows(const pf_row *r, int64_t p, int64_t depth, int add, int is_last) {
+    real sums[SUMS_TOGETHER] __attribute__((aligned(64)));
+    for (int64_t j = 0, width; j < r->n; j += width) {
+        width = r->n - j < SUMS_TOGETHER ? r->n - j : SUMS_TOGETHER;
+        for (int64_t i = 0; i < width; i += LANES) store(sums + i, (vec){0});
+        const real *row = r->matrix + p * r->stride + j, *x = r->x + p * r->x_step;
+        int64_t left = depth;
+        for (; left >= ROWS_TOGETHER; left -= ROWS_TOGETHER) {
+            add_rows(ROWS_TOGETHER, r, x, row, width, sums);
+            x += ROWS_TOGETHER * r->x_step, row += ROWS_TOGETHER * r->stride;
+        }
+        for (; left > 0; left--, x += r->x_step, row += r->stride)
+            add_rows(1, r, x, row, width, sums);
+        for (int64_t i = 0; i < width; i += LANES) {
+            const vec sum = load(sums + i);
+            put(r, j + i, width - i < LANES ? width - i : LANES, &sum, add, is_last);
+        }
+    }
+}
+
 /* y = x matrix: each row of the matrix, times a number, is added to the sums. */
 static void row_times_matrix(const pf_row *r) {
     const int64_t pieces = r->k > DEPTH ? (r->k + DEPTH - 1) / DEPTH : 1;
+    /* Strips of AVX-512 are a kilobyte wide, which is long enough. */
+    const int long_rows = PF_VECTOR_BYTES < 64 && r->n > ROW_VECTORS * LANES &&
+                          r->n * r->k * (int64_t)sizeof(real) > FAR_MATRIX;
     for (int64_t piece = 0; piece < pieces; piece++) {
         const int64_t p = r->k * piece / pieces, depth = r->k * (piece + 1) / pieces - p;
+        if (long_rows) {
+            row_times_long_rows(r, p, depth, r->add || piece > 0, piece + 1 == pieces);
+            continue;
+        }
         for (int64_t j = 0, count; j < r->n; j += count) {
             const int64_t left = r->n - j;
             /* Without masked loads, which vectors of 16 bytes lack, a wide strip takes whole

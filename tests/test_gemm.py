@@ -94,6 +94,7 @@ def test_large_products_are_cut_into_parts(
     """Several blocks of rows and of k, and rows that are moved into scratch memory for it."""
     rng = np.random.default_rng(1)
     shapes = [(520, 131, 512), (300, 517, 1024), (1027, 140, 390), (265, 128, 259), (529, 130, 127)]
+    shapes += [(1, 1100, 301), (1100, 1, 301), (1, 77, 700)]  # rows that are read from end to end
     for m, n, k in shapes:
         a = guarded(whole(rng, (k, m) if transpose_a else (m, k), dtype))
         b = guarded(whole(rng, (n, k) if transpose_b else (k, n), dtype))
@@ -126,7 +127,8 @@ def test_numbers_of_a_row_may_lie_apart(isa: str, dtype: str, step: int) -> None
 @every_isa
 @every_dtype
 @pytest.mark.parametrize(
-    "shape", [(9, 37, 5), (8, 32, 600), (1, 40, 7), (23, 1, 17), (37, 3, 20), (64, 6, 0)]
+    "shape",
+    [(9, 37, 5), (8, 32, 600), (1, 40, 7), (1, 1029, 9), (23, 1, 17), (37, 3, 20), (64, 6, 0)],
 )
 @pytest.mark.parametrize("transpose_b", [False, True])
 def test_the_epilogue(isa: str, dtype: str, shape: tuple[int, int, int], transpose_b: bool) -> None:
@@ -224,7 +226,7 @@ def test_a_row_comes_out_the_same_in_any_company(isa: str, dtype: str, k: int) -
     """An element's terms are added in one order, however many other rows there are, or none."""
     rng = np.random.default_rng(4)
     a = rng.normal(size=(67, k)).astype(dtype)
-    for n in (1, 2, 3, 4, 5, 7, 8, 9, 16, 33, 97, 260):
+    for n in (1, 2, 3, 4, 5, 7, 8, 9, 16, 33, 97, 260, 1031):
         b, bias = rng.normal(size=(k, n)).astype(dtype), rng.normal(size=n).astype(dtype)
         together = np.empty((67, n), dtype)
         Product(a, b, together, isa=isa, bias=bias).run()

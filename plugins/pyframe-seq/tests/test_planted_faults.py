@@ -206,6 +206,27 @@ FAULTS = [
         "if (0 && is_ignored(v, label)) {",
         seq.LinearCrossEntropyGrad,
     ),
+    Fault(
+        "a word as likely as the last one that is left out",
+        "drawing.c",
+        "if ((double)kept >= of->top_k && z[word] != least) break;",
+        "if ((double)kept >= of->top_k) break;",
+        seq.DrawToken,
+    ),
+    Fault(
+        "a heap in which the left one of two words is taken for the larger",
+        "drawing.c",
+        "h->word[below + 1], h->word[below])) below++;",
+        "h->word[below + 1], h->word[below])) below += 0;",
+        seq.DrawToken,
+    ),
+    Fault(
+        "shares of words that are left out",
+        "drawing.c",
+        "place < words - kept; place++) p[heap.word[place]] = 0;",
+        "place < words - kept - 1; place++) p[heap.word[place]] = 0;",
+        seq.DrawToken,
+    ),
 ]
 
 
