@@ -253,6 +253,7 @@ static void run_panel(const cut *whole, const k_block *block, gemm_tile *t, int6
     const int64_t row_lines = COLUMNS / LINE; /* of a panel */
     int64_t next_row = g->b_row, next_tile = LANES, fetches = PF_LEAN ? row_lines : VECTORS;
     int64_t lines = PF_LEAN && depth * g->n > NEAR_B ? depth * row_lines : 0, line = 0;
+    const int64_t lines_at_once = lines ? lines / count + 1 : 0;
     t->last = last_lanes(width);
     t->edge_rows = g->c_row == g->n && g->n == width ? (vectors * LANES - 1) / width : ROWS;
     t->b = panel, t->b_row = vectors * LANES;
@@ -283,7 +284,7 @@ static void run_panel(const cut *whole, const k_block *block, gemm_tile *t, int6
         if (t->residual) t->residual = (const real *)g->residual + top * g->residual_row + j;
         t->ahead = t->c, t->ahead_row = 0;
         if (PF_LEAN && next)
-            for (int64_t n = min(lines, depth * row_lines / count + 1); n > 0; n--, lines--) {
+            for (int64_t n = min(lines, lines_at_once); n > 0; n--, lines--) {
                 __builtin_prefetch(next + line * next_tile, 0, 2);
                 if (++line == fetches) line = 0, next += next_row;
             }
