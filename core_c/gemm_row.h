@@ -9,9 +9,10 @@ enum {
     /* independent sums, which hide the latency, and long stretches of rows that lie far apart */
     ROW_VECTORS = PF_VECTOR_REGISTERS == 32 ? 16 : 8,
     WIDEST_STRIP = ROW_VECTORS == 16 ? 4 : 3, /* 2 to this power is ROW_VECTORS */
-    FAR_MATRIX = 1 << 15,                     /* so many bytes are not in the L1 cache */
-    ROWS_TOGETHER = 4,                        /* of a matrix that is read from end to end, ... */
-    SUMS_TOGETHER = 1024, /* ... and the columns, whose sums the L1 cache holds */
+    FAR_MATRIX = 1 << 16,                     /* so many bytes are not in the L1 cache */
+    MANY_ROWS = 32,                           /* of which it pays, ... */
+    ROWS_TOGETHER = 4,                        /* ... so many at a time, ... */
+    SUMS_TOGETHER = 1024, /* ... to read so many columns on end, whose sums are in the L1 cache */
     DOT_DEPTH = 256 * LANES,
     DOT_COLUMNS = LANES < 4 ? LANES : 4,
     DOT_WAYS = DOT_COLUMNS < LANES ? PF_VECTOR_REGISTERS / 8 : 1,
@@ -153,8 +154,8 @@ static void row_times_long_rows(const pf_row *r, int64_t p, int64_t depth, int a
 static void row_times_matrix(const pf_row *r) {
     const int64_t pieces = r->k > DEPTH ? (r->k + DEPTH - 1) / DEPTH : 1;
     /* Strips of AVX-512 are a kilobyte wide, which is long enough. */
-    const int long_rows = PF_VECTOR_BYTES < 64 && r->n > ROW_VECTORS * LANES &&
-                          r->n * r->k * (int64_t)sizeof(real) > FAR_MATRIX;
+    const int long_rows = PF_VECTOR_BYTES < 64 && r->n >= 2 * ROW_VECTORS * LANES &&
+                          r->k >= MANY_ROWS && r->n * r->k * (int64_t)sizeof(real) >= FAR_MATRIX;
     for (int64_t piece = 0; piece < pieces; piece++) {
         const int64_t p = r->k * piece / pieces, depth = r->k * (piece + 1) / pieces - p;
         if (long_rows) {

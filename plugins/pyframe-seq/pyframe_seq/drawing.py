@@ -8,21 +8,32 @@ from typing import Any
 import numpy as np
 
 from pyframe import ArgumentError, Case, Op
+from pyframe.errors import check_integer, check_number
 from pyframe_seq.vocabulary import agree
 
 
-def settings_of(
-    temperature: float, top_k: int | None, top_p: float | None, repetition_penalty: float
+def checked_settings(
+    caller: str,
+    temperature: Any,
+    top_k: Any = None,
+    top_p: Any = None,
+    repetition_penalty: Any = 1.0,
 ) -> Any:
-    """Return the third input of `DrawToken`, (4,); None is what leaves out no token."""
-    return np.array(
-        [
-            temperature,
-            np.inf if top_k is None else top_k,
-            1.0 if top_p is None else top_p,
-            repetition_penalty,
-        ]
-    )
+    """Return the third input of `DrawToken`, (4,); None is what leaves out no token.
+
+    Raises
+    ------
+    ArgumentError
+        If a number is out of range; it names the caller.
+    """
+    temperature = check_number(f"{caller}: temperature", temperature, at_least=0)
+    if top_k is not None:
+        top_k = check_integer(f"{caller}: top_k", top_k, at_least=1)
+    if top_p is not None:
+        top_p = check_number(f"{caller}: top_p", top_p, above=0, at_most=1)
+    penalty = check_number(f"{caller}: repetition_penalty", repetition_penalty, above=0)
+    most = 2**31 if top_k is None else min(top_k, 2**31)
+    return np.array([temperature, most, 1.0 if top_p is None else top_p, penalty])
 
 
 class DrawToken(Op):
@@ -36,7 +47,7 @@ class DrawToken(Op):
     logits : Value, shape (N, V)
     u : Value, shape (N,)
         Uniform random numbers in [0, 1): the token is the first one up to which the probabilities
-        add up to more.
+        add up to more. NaN draws none.
     settings : Value, shape (4,)
         The temperature, which logits are divided by (0: the likeliest token), top_k (infinity: no
         bound), top_p (1: no bound) and the penalty, by which logits of tokens that have been there
@@ -48,8 +59,8 @@ class DrawToken(Op):
     Returns
     -------
     Node, shape (N,)
-        Whole numbers in [0, V), as floats, which float32 holds up to 2^24; NaN if a logit is NaN,
-        or the largest one infinite.
+        Whole numbers in [0, V), as floats, which float32 holds up to 2^24; NaN if u or a logit is
+        NaN, or the largest logit infinite, and if a setting out of range leaves no token.
 
     Raises
     ------
@@ -106,7 +117,7 @@ class DrawToken(Op):
         if seen is not None and np.any((seen < 0) | (seen > 1)):
             raise IndexError(f"not all of {seen} are 0 or 1")
         rows = [
-            _drawn(z, share, *settings, None if seen is None else seen[n] != 0)
+            _draw(z, share, *settings, None if seen is None else seen[n] != 0)
             for n, (z, share) in enumerate(zip(logits, u, strict=True))
         ]
         return np.array(rows, np.float64)
@@ -158,7 +169,7 @@ def draw_token(
     Raises
     ------
     ArgumentError
-        If a logit is NaN, or the largest one infinite.
+        If a number is out of range, a logit is NaN, or the largest one infinite.
 
     Examples
     --------
@@ -168,17 +179,16 @@ def draw_token(
     1
     """
     z = np.asarray(logits, np.float64)
-    is_seen = None
+    settings = checked_settings("draw_token", temperature, top_k, top_p, repetition_penalty)
+    been = None
     if seen is not None:
-        is_seen = np.zeros(z.shape, bool)
-        is_seen[np.asarray(seen)] = True
-    share = rng.random() if temperature != 0 else 0.0
-    settings = settings_of(temperature, top_k, top_p, repetition_penalty)
-    return checked_token(_drawn(z, share, *settings, is_seen))
+        been = np.zeros(z.shape, bool)
+        been[np.asarray(seen)] = True
+    return checked_token(_draw(z, 0.0 if temperature == 0 else rng.random(), *settings, been))
 
 
 def checked_token(drawn: float) -> int:
-    """Return the number of a token that `DrawToken` has drawn."""
+    """Return the number of a token that has been drawn, or raise why there is none."""
     if drawn != drawn:
         raise ArgumentError(
             "no token can be drawn: a logit is NaN, or the largest of them infinite; look for what "
@@ -187,45 +197,37 @@ def checked_token(drawn: float) -> int:
     return int(drawn)
 
 
-def _drawn(
-    logits: Any,
-    share: float,
+def _draw(
+    z: Any,
+    u: float,
     temperature: float,
     top_k: float,
     top_p: float,
     penalty: float,
-    seen: Any,
+    been: Any,
 ) -> float:
-    """Return the token up to which probabilities add up to more than the share; NaN: there is none.
-
-    `seen` is an array of bool, or None.
-    """
-    z = logits
-    if seen is not None and penalty != 1:
-        z = np.where(seen, np.where(z > 0, z / penalty, z * penalty), z)
+    """Return what `DrawToken` does for one row; `been` is an array of bool, or None."""
+    if been is not None and penalty != 1:
+        z = np.where(been, np.where(z > 0, z / penalty, z * penalty), z)
     top = z.max()
-    if not np.isfinite(top):
+    if np.isnan(u) or not np.isfinite(top):
         return np.nan
     if temperature == 0:
         return float(z.argmax())
     p = np.exp((z - top) / temperature)
-    if top_k < z.size or top_p < 1:
-        order = np.argsort(-z, kind="stable")
-        if top_k < z.size:
-            ranks = np.arange(z.size)
-            least = z[order[int(np.ceil(top_k)) - 1]] if top_k > 0 else np.nan
-            order = order[(ranks < top_k) | (z[order] == least)]
-        if top_p < 1:
-            sums = p[order].cumsum()
-            order = order[np.concatenate([[0.0], sums])[:-1] < top_p * sums[-1:]]
-        left_out = np.ones(z.shape, bool)
-        left_out[order] = False
-        p[left_out] = 0
+    if top_k < z.size:
+        count = int(np.ceil(top_k))
+        p[z < (np.partition(z, -count)[-count] if count > 0 else np.inf)] = 0
+    if top_p < 1:
+        order = np.flatnonzero(p)
+        order = order[np.argsort(-z[order], kind="stable")]
+        sums = p[order].cumsum()
+        p[order[np.concatenate([[0.0], sums])[:-1] >= top_p * sums[-1:]]] = 0
     sums = p.cumsum()
-    more = np.flatnonzero(sums > share * sums[-1])
-    if more.size == 0:  # the share was rounded to 1
+    more = np.flatnonzero(sums > u * sums[-1])
+    if more.size == 0:  # u times the sum was rounded to the sum
         more = np.flatnonzero(p)[-1:]
-    return float(more[0]) if more.size and share * sums[-1] >= 0 else np.nan
+    return float(more[0]) if more.size and u * sums[-1] >= 0 else np.nan
 
 
 OPS = (DrawToken,)

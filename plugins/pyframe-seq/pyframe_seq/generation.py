@@ -10,9 +10,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 import pyframe as pf
-from pyframe.errors import check_integer, check_number
+from pyframe.errors import check_integer
 from pyframe_seq.attention import Attention
-from pyframe_seq.drawing import DrawToken, checked_token, settings_of
+from pyframe_seq.drawing import DrawToken, checked_settings, checked_token
 from pyframe_seq.positions import PositionRows, Rotary
 from pyframe_seq.recurrent_base import RecurrentOp
 from pyframe_seq.rows import Carry
@@ -68,9 +68,11 @@ def generate(
     ------
     ArgumentError
         If the prompt is empty, top_k is 0, top_p is not in (0, 1], or a number is out of range; or
-        if prompt and length are longer than the positions that the model has learned.
+        if prompt and length are longer than the positions that the model has learned. If no token
+        can be drawn, since a logit is NaN, or the largest one infinite.
     GraphError
-        If the model does not give logits for tokens, or its attention is not causal.
+        If the model does not give logits for tokens, of at most 2^24 words, or its attention is
+        not causal.
     LabelError
         If a token is none of the vocabulary.
 
@@ -91,25 +93,24 @@ def generate(
     """
     tokens = _checked_prompt(prompt)
     length = check_integer("generate: length", length, at_least=0, at_most=2**31)
-    temperature = check_number("generate: temperature", temperature, at_least=0)
-    if top_k is not None:
-        top_k = check_integer("generate: top_k", top_k, at_least=1)
-    if top_p is not None:
-        top_p = check_number("generate: top_p", top_p, above=0, at_most=1)
-    penalty = check_number("generate: repetition_penalty", repetition_penalty, above=0)
+    settings = checked_settings("generate", temperature, top_k, top_p, repetition_penalty)
     rng = np.random.default_rng(seed)
     result = np.empty(len(tokens) + length, np.int64)
     result[: len(tokens)] = tokens
-    writer = _Writer(model, len(result), settings_of(temperature, top_k, top_p, penalty))
-    drawn = np.nan
-    for at in range(len(result)):
-        if at >= len(tokens):
-            result[at] = token = checked_token(drawn)
-            if on_token is not None:
-                on_token(token)
-        if at < max(len(tokens), len(result) - 1):
-            is_random = at + 1 >= len(tokens) and temperature != 0
-            drawn = writer.draw(int(result[at]), rng.random() if is_random else 0.0)
+    writer = _Writer(model, len(result), settings)
+
+    def draw_after(token: int) -> float:
+        return writer.draw(token, 0.0 if temperature == 0 else rng.random())
+
+    for token in tokens[:-1]:
+        writer.draw(int(token), np.nan)
+    drawn = draw_after(int(tokens[-1]))
+    for at in range(len(tokens), len(result)):
+        result[at] = token = checked_token(drawn)
+        if on_token is not None:
+            on_token(token)
+        if at + 1 < len(result):
+            drawn = draw_after(token)
     return result
 
 
@@ -191,19 +192,23 @@ class Decoder:
 
 
 class _Writer(Decoder):
-    """A decoder whose plan draws the next token, too: Python would take as long as the model."""
+    """A decoder whose plan draws the next token, too: Python would take as long as the model.
+
+    It does so in the dtype of the logits, to which u and the settings are rounded.
+    """
 
     def __init__(self, model: Any, capacity: int, settings: Any) -> None:
         self._open(model, capacity, draws=True)
-        made = self._made
-        self._share = np.zeros(1, made.share.dtype)
+        made, info = self._made, np.finfo(self._made.logits.dtype)
+        self._u, self._below_one = np.zeros(1, info.dtype), 1.0 - float(info.epsneg)
         self._seen = np.zeros((1, made.logits.shape[2]), np.int64)
-        given = settings.astype(made.settings.dtype)
-        self._feed |= {made.share: self._share, made.settings: given, made.seen: self._seen}
+        in_range = np.where(settings == 0, 0, np.clip(settings, info.tiny, info.max))
+        given = in_range.astype(info.dtype)
+        self._feed |= {made.u: self._u, made.settings: given, made.seen: self._seen}
 
-    def draw(self, token: int, share: float) -> float:
-        """Return the token that follows, as `DrawToken` gives it; the share is its u."""
-        self._share[0] = share
+    def draw(self, token: int, u: float) -> float:
+        """Return the token that follows, as `DrawToken` gives it; NaN for a u of NaN."""
+        self._u[0] = u if u != u else min(u, self._below_one)
         if 0 <= token < self._seen.size:  # if it is not, the model says so
             self._seen[0, token] = 1
         return float(self._run(token)[0])
@@ -243,13 +248,11 @@ class _OneToken:
             raise pf.GraphError(f"the model gives {logits.spec}, and not logits (N, T, vocabulary)")
         self._anew_of.clear()  # what the plans do not use is not needed any more
         words = logits.shape[2]
-        if words > MOST_WORDS:
-            raise pf.GraphError(f"the model has {words} words; {MOST_WORDS} can be told apart")
-        self.share = pf.Placeholder("share", shape=(None,), dtype=logits.dtype)
+        self.u = pf.Placeholder("u", shape=(None,), dtype=logits.dtype)
         self.settings = pf.Placeholder("settings", shape=(4,), dtype=logits.dtype)
         self.seen = pf.Placeholder("seen", shape=(None, words), dtype="int64")
         rows = pf.Reshape(logits, (-1, words))
-        drawn = DrawToken(rows, self.share, self.settings, self.seen)
+        drawn = DrawToken(rows, self.u, self.settings, self.seen)
         self._first = {False: logits, True: pf.Reshape(drawn, (-1, 1, 1))}
         self._plans: dict[bool, tuple[Any, list[int]]] = {}
 
@@ -259,6 +262,8 @@ class _OneToken:
         They are the logits, or the token that is drawn by them, and the new rows of keys and
         values.
         """
+        if draws and self.logits.shape[2] > MOST_WORDS:
+            raise pf.GraphError(f"generate: the model has more than {MOST_WORDS} words")
         with _making:
             if draws not in self._plans:
                 parts = [self._first[draws], *(new for new, _ in self.caches)]
