@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,6 @@ from pyframe.engine.fusion import (
     SHARED_ELEMENTS,
     Group,
     Specs,
-    given_specs,
     join_updates,
     key_of,
 )
@@ -37,7 +37,7 @@ from pyframe.engine.tiling import Tile
 from pyframe.errors import GraphError, ResourceError
 from pyframe.graph.node import Node, Value
 from pyframe.graph.op import Op
-from pyframe.graph.spec import Array, Spec, known_shape
+from pyframe.graph.spec import Array, Shape, Spec, known_shape
 from pyframe.native.core import (
     INSTRUCTION_DTYPE,
     TYPE_CODES,
@@ -105,7 +105,8 @@ class Emission:
         `between` has the calls that come before a group, by its number.
         """
         for number, group in enumerate(groups):
-            self.write_calls(between.get(number, ()))
+            if number in between:
+                self.write_calls(between[number])
             if isinstance(group, Tile):
                 self._write_tile(group)
                 continue
@@ -144,7 +145,7 @@ class Emission:
     def _write_node(self, node: Node, tile: Tile | None = None, by_row: int = 0) -> None:
         """Write the instruction of a node; of a tile's member, with what goes by rows."""
         inputs, outputs = self.values.operands[node]
-        given = given_specs(node, self.specs)
+        given = self.values.given(node)
         states = [self.values.ids[s, 0] for s in node.states]
         name = self.request.name_of(node)
         if isinstance(node, Op):
@@ -168,11 +169,16 @@ class Emission:
             if callable(call):
                 self._write_call(share_call(state, name, (), call, *own))
                 continue
-            read, written, kept = map(self._some, call, own) if joint else own
-            used = row._replace(inputs=read)
-            self._add(used, address, written, kept, attributes, scratch, stream, by_row)
-            at = self.instructions[-1].attributes_at
-            self._scaled += [(lib.PF_ATTRIBUTES, at + place) for place in grown]
+            used, written, kept = row, outputs, states
+            if joint:
+                read, written, kept = map(self._some, call, own)
+                used = row._replace(inputs=read)
+            self._add(used, address, written, kept, attributes, scratch, stream)
+            if by_row:
+                self.instructions[-1] = self.instructions[-1]._replace(by_row=by_row)
+            if grown:
+                at = self.instructions[-1].attributes_at
+                self._scaled += [(lib.PF_ATTRIBUTES, at + place) for place in grown]
         still = isinstance(node, Op) and node.reads_training and node.is_still
         if self._flags and (still or joint):
             self.instructions[-1] = self.instructions[-1]._replace(flags=0)
@@ -306,29 +312,28 @@ class Emission:
         attributes: bytes,
         scratch: int,
         stream: int,
-        by_row: int = 0,
     ) -> None:
         slots = [*row.inputs, *outputs, *states]
         work, size = 64, self.values.bytes
         for value in slots:
             if value != NOWHERE:
                 work += size[value]
-        self._attributes.extend(b"\0" * (-len(self._attributes) % 16))
+        if len(self._attributes) % 16:
+            self._attributes.extend(b"\0" * (-len(self._attributes) % 16))
         self.instructions.append(
-            Instruction(
-                kernel=address,
-                stream=stream,
-                accumulate=0,
-                slots_at=len(self._slots),
-                attributes_at=len(self._attributes),
-                scratch_bytes=scratch,
-                work=work,
-                flags=self._flags,
-                attribute_size=len(attributes),
-                input_count=len(row.inputs),
-                output_count=len(outputs),
-                state_count=len(states),
-                by_row=by_row,
+            Instruction(  # by position: a name for each takes as long as all the rest
+                address,
+                stream,
+                0,  # accumulate
+                len(self._slots),
+                len(self._attributes),
+                scratch,
+                work,
+                self._flags,
+                len(attributes),
+                len(row.inputs),
+                len(outputs),
+                len(states),
             )
         )
         self._slots.extend(slots)
@@ -340,7 +345,7 @@ class Emission:
         request = self.request
         dims, values = _value_table(self.values, self.growth, self._scaled)
         scaled = np.array(self._scaled or [(0, 0)], np.int64)
-        instructions = np.array(self.instructions, INSTRUCTION_DTYPE)
+        instructions = _instruction_table(self.instructions)
         slots = np.array(self._slots or [0], np.int32)
         attributes = np.frombuffer(bytes(self._attributes) or b"\0", np.uint8)
         records = [self.values.ids[key_of(v)] for v in request.records]
@@ -381,6 +386,16 @@ def _offset_of(dtype: np.dtype[Any], field: str) -> int:
     return int(dtype.fields[field][1])
 
 
+def _instruction_table(instructions: Sequence[Instruction]) -> Array:
+    """Return instructions as C has them."""
+    fields = INSTRUCTION_DTYPE.names or ()
+    numbers = np.fromiter(chain.from_iterable(instructions), np.int64)
+    table = np.empty(len(instructions), INSTRUCTION_DTYPE)
+    for field, column in zip(fields, numbers.reshape(-1, len(fields)).T, strict=True):
+        table[field] = column
+    return table
+
+
 def _value_table(
     values: Values, growth: Growth, scaled: list[tuple[int, int]]
 ) -> tuple[list[int], Array]:
@@ -389,17 +404,25 @@ def _value_table(
     The places of extents that grow are added to `scaled`.
     """
     dims: list[int] = []
-    dims_at: dict[tuple[int | None, tuple[int, ...]], int] = {}
-    table = []
+    dims_at: dict[tuple[int | None, Shape | None], int] = {}
+    forms: dict[tuple[int | None, Spec], int] = {}  # a number for what several values have alike
+    rows: list[tuple[int, int, int, int]] = []  # of each form: extents, rank, type
+    form_of: list[int] = []
     for i, spec in enumerate(values.specs):
-        shape = known_shape(spec)
         axis = growth.values.get(i)
-        if (axis, shape) not in dims_at:
-            dims_at[axis, shape] = len(dims)
-            if axis is not None:
-                scaled.append((lib.PF_DIMS, (len(dims) + axis) * DIM_BYTES))
-            dims.extend(shape)
-        extents = dims_at[axis, shape]
-        row = values.offsets[i], values.bytes[i], extents, values.bases[i], len(shape)
-        table.append((*row, TYPE_CODES[spec.dtype.kind], 8 * spec.dtype.itemsize, 0, 0))
-    return dims, np.array(table, VALUE_DTYPE)
+        form = forms.setdefault((axis, spec), len(rows))
+        if form == len(rows):
+            shape = known_shape(spec)
+            if (axis, shape) not in dims_at:
+                dims_at[axis, shape] = len(dims)
+                if axis is not None:
+                    scaled.append((lib.PF_DIMS, (len(dims) + axis) * DIM_BYTES))
+                dims.extend(shape)
+            kind, bits = TYPE_CODES[spec.dtype.kind], 8 * spec.dtype.itemsize
+            rows.append((dims_at[axis, shape], len(shape), kind, bits))
+        form_of.append(form)
+    table = np.zeros(len(form_of), VALUE_DTYPE)
+    table["offset"], table["bytes"], table["base"] = values.offsets, values.bytes, values.bases
+    columns = np.array(rows, np.int64).reshape(-1, 4)[form_of].T
+    table["dims_at"], table["ndim"], table["type_code"], table["type_bits"] = columns
+    return dims, table

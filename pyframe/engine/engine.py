@@ -58,6 +58,11 @@ def _change_of(name: str, leaves: Sequence[Node], now: Sequence[Any], then: Sequ
     return ""
 
 
+def _nodes_of(values: Iterable[Value]) -> tuple[int, ...]:
+    """Return the ids of the nodes of some values, each once: what these depend on."""
+    return tuple(dict.fromkeys([id(v.node) for v in values]))
+
+
 def _checked_heads(
     given: dict[Placeholder, Any], check: Callable[[dict[Placeholder, Any]], dict[Placeholder, Any]]
 ) -> dict[Placeholder, Any]:
@@ -129,7 +134,7 @@ class Engine:
         place(leaves, [self.graph.names.get(p, p.label()) for p in leaves])
         self.state = TrainState(self.optimizer, self.parameters, self.states)
         self.programs = Programs(self.state.guards)
-        self._needs: dict[Any, list[Placeholder]] = {}
+        self._needs = {_nodes_of(self.graph.outputs): self.graph.placeholders}
         self._gradients: Gradients | None = None
         self._differentiated = False
         self._given: tuple[Placeholder, dict[Parameter, Placeholder]] | None = None
@@ -411,7 +416,7 @@ class Engine:
         return arrays
 
     def _needed(self, values: tuple[Value, ...]) -> list[Placeholder]:
-        key = tuple(id(v.node) for v in values)
+        key = _nodes_of(values)
         if key not in self._needs:
             order = topological_order(values)
             self._needs[key] = [node for node in order if isinstance(node, Placeholder)]

@@ -77,12 +77,15 @@ def constant_nodes(order: Sequence[Node]) -> list[Node]:
         if isinstance(node, Constant):
             constant.add(node)
             continue
-        fixed = isinstance(node, Op) and not (
-            node.states or node.uses_random or node.reads_training
-        )
-        if fixed and all(v is None or v.node in constant for v in node.inputs):
-            constant.add(node)
-            found.append(node)
+        for v in node.inputs:
+            if v is not None and v.node not in constant:
+                break
+        else:
+            if isinstance(node, Op) and not (
+                node.states or node.uses_random or node.reads_training
+            ):
+                constant.add(node)
+                found.append(node)
     return found
 
 
@@ -262,8 +265,9 @@ def elementwise_count(node: Node, specs: Specs) -> int | None:
     for spec in given:
         if spec is not None and spec.shape != shape and count_of(spec) not in (1, count):
             return None
-    if any([spec.shape != shape and count_of(spec) != count for spec in outputs[1:]]):
-        return None
+    for spec in outputs[1:]:
+        if spec.shape != shape and count_of(spec) != count:
+            return None
     # The parts of a group run in parallel, but there is only one scratch memory.
     return None if node.scratch_bytes(given) else count
 
@@ -289,40 +293,35 @@ def grouped(
     result: list[Group] = []
     members: list[Node] = []
     form: tuple[int, int, bool] = (0, 0, False)
-    elements = itemsize = slots = 0
+    elements = slots = 0
 
     def flush() -> None:
         nonlocal members
-        if _is_worth_it(len(members), elements, itemsize):
+        if len(members) > 1 or elements >= SHARED_ELEMENTS:
             result.append(Group(members, elements))
         else:
             result.extend([Group([node]) for node in members])
         members = []
 
     for node in nodes:
-        count = counts[node]
-        if count is None:
-            flush()
+        count, own_itemsize = counts[node], specs[node][0].dtype.itemsize
+        if count is None or count * own_itemsize < GROUP_BYTES:
+            if members:
+                flush()
             result.append(Group([node]))
             continue
-        own_itemsize = specs[node][0].dtype.itemsize
         own_slots = len(node.inputs) + node.output_count
         full = len(members) == lib.PF_GROUP_MEMBERS or slots + own_slots > lib.PF_GROUP_SLOTS
         own_form = count, own_itemsize, node in growing
         if members and (full or own_form != form):
             flush()
         if not members:
-            elements, itemsize, slots, form = count, own_itemsize, 0, own_form
+            elements, slots, form = count, 0, own_form
         members.append(node)
         slots += own_slots
-    flush()
+    if members:
+        flush()
     return result
-
-
-def _is_worth_it(members: int, elements: int, itemsize: int) -> bool:
-    if members < 2:
-        return members == 1 and elements >= SHARED_ELEMENTS
-    return elements * itemsize >= GROUP_BYTES
 
 
 # ---- update ----

@@ -63,6 +63,8 @@ class Growth(NamedTuple):
 
     def nodes(self, values: Values) -> set[Node]:
         """Return the nodes whose first output grows."""
+        if not self.values:
+            return set()
         return {node for node, (_, out) in values.operands.items() if out[0] in self.values}
 
 

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from pyframe.engine import fusion, tiling
 from pyframe.engine.emission import Emission
-from pyframe.engine.fusion import Group, Key, Rewritten, Specs, given_specs, key_of
+from pyframe.engine.fusion import Group, Key, Rewritten, Specs, key_of
 from pyframe.engine.growth import FIXED, Analysis, Growth, TooManyRowsError, compare
 from pyframe.engine.memory import Memory
 from pyframe.engine.numbering import Values, number
@@ -22,7 +22,7 @@ from pyframe.engine.tiling import Tile
 from pyframe.errors import GraphError, PyframeError, raise_if_signalled
 from pyframe.graph.node import Leaf, Node, Placeholder, Value
 from pyframe.graph.order import topological_order
-from pyframe.graph.spec import Array
+from pyframe.graph.spec import Array, Spec
 from pyframe.native.core import lib
 
 
@@ -126,12 +126,21 @@ def infer(order: Sequence[Node], request: Request) -> Specs:
         elif isinstance(node, Leaf):
             specs[node] = node.specs
         else:
-            as_made = all([v is None or specs[v.node] is v.node.specs for v in node.inputs])
+            given: list[Spec | None] = []
+            as_made = True
+            for v in node.inputs:
+                if v is None:
+                    given.append(None)
+                    continue
+                source = v.node
+                found = specs[source]
+                given.append(found[v.index])
+                as_made = as_made and found is source.specs
             if as_made and all([spec.is_known for spec in node.specs]):
                 specs[node] = node.specs  # found when it was made: nothing depends on the feeds
                 continue
-            specs[node] = node.check(*given_specs(node, specs))
-            for spec in specs[node]:
+            specs[node] = found = node.check(*given)
+            for spec in found:
                 if not spec.is_known:
                     raise GraphError(
                         f"the shape of {request.name_of(node)} stays unknown ({spec}) though "
@@ -182,9 +191,9 @@ def wanted_nodes(order: Sequence[Node], values: Values, request: Request) -> lis
     used = {values.root_of(v) for v in request.targets}
     kept: list[Node] = []
     for node in reversed(nodes):
-        if node.is_python or node.states or not used.isdisjoint(values.operands[node][1]):
+        if not used.isdisjoint(values.operands[node][1]) or node.states or node.is_python:
             kept.append(node)
-            used.update(values.read_roots(node))
+            used.update(values.read_roots[node])
     return kept[::-1]
 
 

@@ -183,19 +183,18 @@ class Memory:
     def _find_uses(self, groups: Sequence[Group | Tile], targets: Sequence[Value]) -> None:
         for position, group in enumerate(groups):
             for node in group.nodes:
-                for root in self.values.read_roots(node):
+                for root in self.values.read_roots[node]:
                     self.last_use[root] = position
         for value in targets:
             self.last_use[self.values.root_of(value)] = len(groups)
 
     def _plan_node(self, node: Node, position: int) -> None:
         inputs, outputs = self.values.operands[node]
-        in_place = self.in_place and isinstance(node, Op)
         for value in outputs:
             wanted = value in self.last_use or self.keep_all or node.is_python
             if not wanted or self.values.bases[value] != NOWHERE:
                 continue
-            if not (in_place and self._take_over(node, inputs, value, position)):
+            if not (self.in_place and self._take_over(node, inputs, value, position)):
                 self._allocate(value)
         self._release([*inputs, *outputs], position)
 
@@ -211,8 +210,7 @@ class Memory:
         for value in inputs:
             root = values.roots[value] if value != NOWHERE else NOWHERE
             if (
-                root != NOWHERE
-                and self.last_use.get(root) == position
+                self.last_use.get(root) == position  # of no input that is absent
                 and values.bases[root] == ARENA
                 and root not in self._freed
                 and values.bytes[root] == values.bytes[output]
@@ -266,7 +264,7 @@ class Memory:
         values, lane = self.values, Arena()
         last: dict[int, int] = {}  # the last member that reads a value
         for m, node in enumerate(tile.nodes):
-            last.update(dict.fromkeys(values.read_roots(node), m))
+            last.update(dict.fromkeys(values.read_roots[node], m))
         touched: list[int] = []
         for m, node in enumerate(tile.nodes):
             inputs, outputs = values.operands[node]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pyframe.engine.fusion import Key, Rewritten, Specs, given_specs
+from pyframe.engine.fusion import Key, Rewritten, Specs
 from pyframe.engine.program import NOWHERE, Request
 from pyframe.graph.node import Constant, Leaf, Node, Placeholder, Value
 from pyframe.graph.op import Op
@@ -38,6 +38,8 @@ class Values:
         Of each value of the graph, the one whose memory it is: itself, unless it is an alias.
     operands : dict of Node to two lists of int
         The inputs and the outputs of each node that is no leaf; an absent input is `NOWHERE`.
+    read_roots : dict of Node to list of int
+        The memory that each of them reads: not that of inputs whose shape alone counts.
     feed_bases : dict of Placeholder to int
     fixed_bases : list of (base, address)
         Of the arrays.
@@ -54,17 +56,22 @@ class Values:
         self.ids: dict[Key, int] = {}
         self.roots: dict[int, int] = {}
         self.operands: dict[Node, tuple[list[int], list[int]]] = {}
+        self.read_roots: dict[Node, list[int]] = {}
         self.feed_bases = {placeholder: i for i, placeholder in enumerate(feeds, start=1)}
         self.fixed_bases: list[tuple[int, int]] = []
         self.arrays: list[Array] = []
         self.base_count = 1 + len(self.feed_bases)
+        self._sizes: dict[Spec, int] = {}  # in bytes
         self._base_of_array: dict[int, int] = {}  # by id
         self._array_ids: dict[tuple[int, int], int] = {}  # by address and size
 
     def add(self, spec: Spec, base: int, offset: int) -> int:
         """Return the number of a new value."""
+        size = self._sizes.get(spec)
+        if size is None:
+            size = self._sizes[spec] = math.prod(known_shape(spec)) * spec.dtype.itemsize
         self.specs.append(spec)
-        self.bytes.append(math.prod(known_shape(spec)) * spec.dtype.itemsize)
+        self.bytes.append(size)
         self.bases.append(base)
         self.offsets.append(offset)
         return len(self.specs) - 1
@@ -102,12 +109,10 @@ class Values:
         """Return the value whose memory a value of the graph is."""
         return self.roots[self.ids[value.node, value.index]]
 
-    def read_roots(self, node: Node) -> list[int]:
-        """Return the memory that a node reads: not that of inputs whose shape alone counts."""
-        roots, (read, _) = self.roots, self.operands[node]
-        if isinstance(node, Op) and node.shape_only:
-            read = [value for i, value in enumerate(read) if i not in node.shape_only]
-        return [roots[value] for value in read if value != NOWHERE]
+    def given(self, node: Node) -> list[Spec | None]:
+        """Return the specs of a node's inputs."""
+        specs = self.specs
+        return [None if i == NOWHERE else specs[i] for i in self.operands[node][0]]
 
     def place_aliases(self) -> None:
         """Give each alias the place of the value whose memory it is."""
@@ -121,6 +126,7 @@ def number(
 ) -> Values:
     """Return the values of some ordered nodes. Leaves have their places, all others have none."""
     values = Values(request.feeds)
+    ids, roots = values.ids, values.roots
     old_keys: dict[Key, list[Key]] = {}
     for old, new in rewritten.new_keys.items():
         old_keys.setdefault(new, []).append(old)
@@ -131,20 +137,29 @@ def number(
             place = _place_of_leaf(node, values, request)
             values.name((node, 0), values.add(specs[node][0], *place))
             continue
-        inputs = [NOWHERE if v is None else values.ids[v.node, v.index] for v in node.inputs]
-        outputs = [values.add(spec, NOWHERE, 0) for spec in specs[node]]
-        values.operands[node] = inputs, outputs
-        for index, value in enumerate(outputs):
+        inputs: list[int] = []
+        outputs: list[int] = []
+        read: list[int] = []
+        values.operands[node], values.read_roots[node] = (inputs, outputs), read
+        unread = node.shape_only if isinstance(node, Op) else ()
+        for i, v in enumerate(node.inputs):
+            value = NOWHERE if v is None else ids[v.node, v.index]
+            inputs.append(value)
+            if v is not None and i not in unread:
+                read.append(roots[value])
+        for index, spec in enumerate(specs[node]):
+            value = values.add(spec, NOWHERE, 0)
+            outputs.append(value)
             values.name((node, index), value)
-            waiting = old_keys.pop((node, index), None)
+            waiting = old_keys.pop((node, index), None) if old_keys else None
             while waiting:
                 key = waiting.pop()
-                values.ids[key] = value
+                ids[key] = value
                 waiting.extend(old_keys.get(key, ()))
         if isinstance(node, Op) and type(node).alias is not Op.alias:
-            alias = node.alias(given_specs(node, specs), request.training)
+            alias = node.alias(values.given(node), request.training)
             if alias is not None:
-                values.roots[outputs[0]] = values.roots[inputs[alias]]
+                roots[outputs[0]] = roots[inputs[alias]]
     return values
 
 

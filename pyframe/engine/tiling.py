@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from pyframe.engine.fusion import Specs, elementwise_count, given_specs
+from pyframe.engine.fusion import Specs, elementwise_count
 from pyframe.engine.numbering import Values
 from pyframe.engine.program import NOWHERE, Request
 from pyframe.graph.node import Node
@@ -164,7 +164,7 @@ class _Candidate:
     def _enter(self, node: Node) -> bool:
         """Put a node into the tile, or in front of it, if that can be."""
         found, values = self.found, self.values
-        roots = values.read_roots(node)
+        roots = values.read_roots[node]
         if not found.late.isdisjoint(roots):
             return False
         mask = self._mask(node)
@@ -196,7 +196,7 @@ class _Candidate:
         """Return which slots of a node go by rows; None if it cannot be in the tile."""
         if not isinstance(node, Op) or node.states:
             return None
-        rows = node.rows(given_specs(node, self.specs))
+        rows = node.rows(self.values.given(node))
         inputs, outputs = self.values.operands[node]
         if rows is None or len(inputs) + len(outputs) > lib.PF_TILE_SLOTS:
             return None
@@ -224,8 +224,8 @@ class _Candidate:
         found, values = self.found, self.values
         if all(elementwise_count(node, self.specs) is not None for node in self.members):
             return None  # such run as groups
-        read = [root for node in self.members for root in values.read_roots(node)]
-        outside = {root for node in self.behind for root in values.read_roots(node)}
+        read = [root for node in self.members for root in values.read_roots[node]]
+        outside = {root for node in self.behind for root in values.read_roots[node]}
         outside |= self.targets
         inner = found.by_rows.intersection(read) - outside
         bytes_of_row = self._bytes(inner) // max(self.extent, 1)

@@ -89,7 +89,7 @@ def differentiate(cost: Value, order: Sequence[Node], wanted: set[Node]) -> Grad
         )
     needed: set[Node] = set()
     for node in order:
-        if node in wanted or any([v is not None and v.node in needed for v in node.inputs]):
+        if node in wanted or _reads_one_of(needed, node):
             needed.add(node)
 
     pending: dict[Key, list[Value]] = {
@@ -100,27 +100,36 @@ def differentiate(cost: Value, order: Sequence[Node], wanted: set[Node]) -> Grad
         if node not in needed:
             continue
         built: list[Node] = []
-        grads: list[Value | None] = []
+        grads: list[Value | None] = [None] * node.output_count
+        given: list[int] = []
         for index in range(node.output_count):
-            parts = pending.pop((node, index), [])
+            key = node, index
+            parts = pending.pop(key, None)
+            if parts is None:
+                continue
             if len(parts) > 1:
                 parts = [ops.get(SUM_OP)(*parts)]
                 built.append(parts[0].node)
-            grads.append(parts[0] if parts else None)
-            if parts:
-                result.total[node, index] = parts[0]
-        given = {index for index, grad in enumerate(grads) if grad is not None}
+            result.total[key] = grads[index] = parts[0]
+            given.append(index)
         if node.inputs and given:
             flows = getattr(node, "differentiable_outputs", None)
-            if flows is not None and given.isdisjoint(flows):
+            if flows is not None and not any(map(flows.__contains__, given)):
                 allowed = ", ".join(map(str, flows))
                 raise GraphError(
                     f"{node.label()}: a loss may depend on its output {allowed} only; output "
-                    f"{min(given)} gets no gradient"
+                    f"{given[0]} gets no gradient"
                 )
             _pass_on(node, grads, needed, pending, result, built)
         result.nodes[node] = built
     return result
+
+
+def _reads_one_of(nodes: set[Node], reader: Node) -> bool:
+    for v in reader.inputs:
+        if v is not None and v.node in nodes:
+            return True
+    return False
 
 
 def _pass_on(
@@ -135,11 +144,13 @@ def _pass_on(
     mark = next_serial()
     flowing = _gradients_of_inputs(node, grads)
     for i, (source, grad) in enumerate(zip(node.inputs, flowing, strict=True)):
-        if source is None or grad is None or source.node not in needed:
+        if source is None or grad is None:
             continue
-        _collect_new(grad.node, mark, built)
-        result.contributions[node, i] = grad
-        pending.setdefault((source.node, source.index), []).append(grad)
+        key = source.node, source.index
+        if key[0] in needed:
+            _collect_new(grad.node, mark, built)
+            result.contributions[node, i] = grad
+            pending.setdefault(key, []).append(grad)
 
 
 def _collect_new(node: Node, mark: int, built: list[Node]) -> None:
@@ -149,7 +160,9 @@ def _collect_new(node: Node, mark: int, built: list[Node]) -> None:
         node = stack.pop()
         if node.serial > mark and node not in built:
             built.append(node)
-            stack.extend([v.node for v in node.inputs if v is not None])
+            for v in node.inputs:
+                if v is not None:
+                    stack.append(v.node)
 
 
 def _gradients_of_inputs(node: Node, grads: list[Value | None]) -> Sequence[Value | None]:

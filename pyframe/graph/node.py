@@ -262,17 +262,26 @@ class Node(Value):
         self.serial = next_serial()
         self.name = name
         self._plan: Callable[[], Any] | None = None
-        given = inputs[0] if len(inputs) == 1 and self.is_python else None
-        if isinstance(given, list | tuple) and any(isinstance(i, Value) for i in given):
-            inputs = tuple(given)  # as the lesson writes it; numbers are a constant
         for i in inputs:
             if i is not None and not isinstance(i, Value):
-                inputs = _with_constants(inputs)
+                inputs = self._as_values(inputs)
                 break
         self.inputs: tuple[Value | None, ...] = inputs
         self.states: tuple[Leaf, ...] = tuple(states)
         self.specs: tuple[Spec, ...] = self.check(
             *[None if i is None else i.node.specs[i.index] for i in inputs]
+        )
+
+    def _as_values(self, inputs: tuple[Any, ...]) -> tuple[Value | None, ...]:
+        """Return the inputs with constants, of the dtype of the others, for arrays."""
+        given = inputs[0] if len(inputs) == 1 and self.is_python else None
+        if isinstance(given, list | tuple) and any(isinstance(i, Value) for i in given):
+            inputs = tuple(given)  # as the lesson writes it; numbers are a constant
+        dtype = next(
+            (i.dtype for i in inputs if isinstance(i, Value) and i.dtype.kind == "f"), None
+        )
+        return tuple(
+            i if i is None or isinstance(i, Value) else Constant(i, dtype=dtype) for i in inputs
         )
 
     def __getstate__(self) -> Any:
@@ -361,7 +370,9 @@ class Node(Value):
 
     def __getitem__(self, index: Any) -> Value:
         """Return output number `index`, or for any other index that part of the array."""
-        if not isinstance(index, int | np.integer) or isinstance(index, bool):
+        if type(index) is not int and (
+            not isinstance(index, int | np.integer) or isinstance(index, bool)
+        ):
             return super().__getitem__(index)
         if not 0 <= index < self.output_count:
             raise GraphError(f"{self.label()} has {self.output_count} output(s), asked for {index}")
@@ -429,14 +440,6 @@ class Node(Value):
             f"{self.label()} ({type(self).__name__}) has no {method.partition('(')[0]}: a node "
             f"written in Python defines {method}; one that a C kernel computes is a pyframe.Op"
         )
-
-
-def _with_constants(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Return the inputs of a node with constants, of the dtype of the others, for arrays."""
-    dtype = next((i.dtype for i in inputs if isinstance(i, Value) and i.dtype.kind == "f"), None)
-    return tuple(
-        i if i is None or isinstance(i, Value) else Constant(i, dtype=dtype) for i in inputs
-    )
 
 
 # Past `Strict`, which would take longer than all the rest of making a leaf.

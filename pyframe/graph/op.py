@@ -204,14 +204,9 @@ class Op(Node):
     def check(self, *specs: Spec | None) -> tuple[Spec, ...]:
         dtype = self._check_dtypes(specs)
         out = self.output_dtype or dtype
-        shapes: list[Shape | None] = []
-        for spec in specs:
-            if spec is None:
-                shapes.append(None)
-            elif spec.shape is None:
-                return (Spec(None, out),) * self.output_count
-            else:
-                shapes.append(spec.shape)
+        shapes = [None if spec is None else spec.shape for spec in specs]
+        if None in shapes and any(s is not None and s.shape is None for s in specs):
+            return (Spec(None, out),) * self.output_count
         self._shapes_for_message = shapes
         for shape in shapes:
             if shape is not None and len(shape) > MAX_NDIM:
@@ -249,17 +244,20 @@ class Op(Node):
 
     def _check_dtypes(self, specs: Sequence[Spec | None]) -> np.dtype[Any]:
         dtype: np.dtype[Any] | None = None
+        integers, shape_only = self.integer_inputs, self.shape_only
         for i, spec in enumerate(specs):
             if spec is None:
                 if i not in self.optional_inputs:
                     raise GraphError(f"{self.label()}: input {i} must not be None")
-            elif i in self.integer_inputs:
+            elif spec.dtype is dtype and i not in integers:
+                continue  # the usual case, and sooner said than that they are equal
+            elif i in integers:
                 if spec.dtype != INT64:
                     raise DTypeError(
                         f"{self.label()}: input {i} ({self._input_label(i)}) takes int64 labels "
                         f"and got {spec.dtype.name}; declare its placeholder with dtype='int64'"
                     )
-            elif i in self.shape_only:
+            elif i in shape_only:
                 continue
             elif spec.dtype.kind != "f":
                 raise DTypeError(

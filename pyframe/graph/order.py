@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import heapq
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from pyframe.errors import GraphError
@@ -97,25 +98,24 @@ def input_nodes(node: Node) -> list[Node]:
     return [*nodes, *node.states] if node.states else nodes
 
 
-def reachable(values: Iterable[Value]) -> list[Node]:
-    """Return all nodes that the values depend on, in order of creation."""
-    stack = [v.node for v in values]
-    seen = dict.fromkeys(stack)  # a stable order: a node and its copy have the same number
-    while stack:
-        for node in input_nodes(stack.pop()):
-            if node not in seen:
-                seen[node] = None
-                stack.append(node)
-    return sorted(seen, key=lambda node: node.serial)
-
-
 def topological_order(values: Iterable[Value]) -> list[Node]:
     """Return the nodes that the values depend on, inputs first, by creation where possible."""
-    nodes = reachable(values)
-    # Nodes are made after their inputs, so this is a valid order unless inputs were replaced.
-    if all(source.serial < node.serial for node in nodes for source in input_nodes(node)):
-        return nodes
-    return topological_sort(nodes, input_nodes, Node.label)
+    stack = [v.node for v in values]
+    seen = dict.fromkeys(stack)  # a stable order: a node and its copy have the same number
+    by_creation = True  # nodes are made after their inputs, unless inputs were replaced
+    while stack:
+        node = stack.pop()
+        for v in (*node.inputs, *node.states):
+            if v is None:
+                continue
+            source = v.node
+            if source.serial >= node.serial:
+                by_creation = False
+            if source not in seen:
+                seen[source] = None
+                stack.append(source)
+    nodes = sorted(seen, key=attrgetter("serial"))
+    return nodes if by_creation else topological_sort(nodes, input_nodes, Node.label)
 
 
 class Graph:

@@ -43,7 +43,7 @@ def describe(shape: Shape | None) -> str:
 
 def known_shape(spec: Spec | None) -> tuple[int, ...]:
     """Return a shape all of whose extents are known."""
-    assert spec is not None and spec.is_known, spec
+    assert spec is not None and spec.shape is not None and None not in spec.shape, spec
     return spec.shape  # type: ignore[return-value]
 
 
