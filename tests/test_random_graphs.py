@@ -220,7 +220,7 @@ def test_groups_formed_by_the_operands_alone_turn_it_red(monkeypatch: pytest.Mon
     check_graph(graph)
     real = fusion.elementwise_count
 
-    def by_operands(node: Any, specs: Any) -> int | None:
+    def by_operands(node: Any, specs: Any, *_: Any) -> int | None:
         given = [s for s in fusion.given_specs(node, specs) if s is not None]
         each = isinstance(node, Op) and type(node).is_elementwise is not Op.is_elementwise
         if each and len({fusion.count_of(s) for s in given} - {1}) == 1:

@@ -145,8 +145,8 @@ class Emission:
     def _write_node(self, node: Node, tile: Tile | None = None, by_row: int = 0) -> None:
         """Write the instruction of a node; of a tile's member, with what goes by rows."""
         inputs, outputs = self.values.operands[node]
-        given = self.values.given(node)
-        states = [self.values.ids[s, 0] for s in node.states]
+        given: Sequence[Spec | None] = self.values.given[node]
+        states = [self.values.ids[s, 0] for s in node.states] if node.states else []
         name = self.request.name_of(node)
         if isinstance(node, Op):
             kernel, address = self._find(node.kernel, _kernel_dtype(given, self.specs[node]), name)
@@ -155,7 +155,7 @@ class Emission:
             if tile is not None and type(node).scratch_bytes is not Op.scratch_bytes:
                 given = tile.block_specs(by_row, given)
             scratch = node.scratch_bytes(given)
-            if tile is None:
+            if scratch and tile is None:
                 scratch *= node.scratch_pieces()
             stream = 0
             if node.uses_random:

@@ -115,7 +115,7 @@ def absorb(order: Sequence[Node], specs: Specs, targets: Collection[Key]) -> Rew
 
     Adds the specs of new nodes to `specs`.
     """
-    if not any(isinstance(n, Op) and type(n).absorb is not Op.absorb for n in order):
+    if not any(issubclass(t, Op) and t.absorb is not Op.absorb for t in set(map(type, order))):
         return Rewritten(list(order))
     return _Absorption(order, specs, targets).run()
 
@@ -249,15 +249,19 @@ class _Absorption:
 # ---- groups, as "chains" asks for ----
 
 
-def elementwise_count(node: Node, specs: Specs) -> int | None:
+def elementwise_count(
+    node: Node, specs: Specs, given: Sequence[Spec | None] | None = None
+) -> int | None:
     """Return the number of elements of an element-wise op, None for other ops.
 
+    `given` are the specs of its inputs, where they are at hand.
     Stretches of the operands correspond only if each has as many elements as the result, or a
     single one. Operands of equal size are not enough: (n, 1) and (n,) give (n, n).
     """
     if not isinstance(node, Op) or type(node).is_elementwise is Op.is_elementwise:
         return None
-    given = given_specs(node, specs)
+    if given is None:
+        given = given_specs(node, specs)
     if node.states or node.uses_random or not node.is_elementwise(given):
         return None
     outputs = specs[node]

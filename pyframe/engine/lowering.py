@@ -73,7 +73,7 @@ def analyse(request: Request) -> Analysis:
 def write(request: Request, found: Analysis, growth: Growth = FIXED) -> Program:
     """Return the program of what was found: with a place for each value, and the instructions."""
     specs, rewritten, values, parts = found
-    groups, counts = group(parts, specs, request, growth.nodes(values))
+    groups, counts = group(parts, specs, values, request, growth.nodes(values))
     memory = Memory(values, counts, request)
     copies = memory.place_gradients(request.gradients)
     memory.plan(groups, request.targets)
@@ -120,11 +120,9 @@ def infer(order: Sequence[Node], request: Request) -> Specs:
     """Return every shape, now that those of the feeds are known."""
     specs: Specs = {}
     for node in order:
-        if isinstance(node, Placeholder):
-            fed = (request.feeds[node],)
+        if isinstance(node, Leaf):
+            fed = (request.feeds[node],) if isinstance(node, Placeholder) else node.specs
             specs[node] = node.specs if fed == node.specs else fed
-        elif isinstance(node, Leaf):
-            specs[node] = node.specs
         else:
             given: list[Spec | None] = []
             as_made = True
@@ -206,6 +204,7 @@ def is_run(node: Node, values: Values) -> bool:
 def group(
     parts: Sequence[Sequence[Node] | Tile],
     specs: Specs,
+    values: Values,
     request: Request,
     growing: Collection[Node],
 ) -> tuple[list[Group | Tile], Mapping[Node, int | None]]:
@@ -218,7 +217,8 @@ def group(
     for part in parts:
         nodes = part.nodes if isinstance(part, Tile) else part
         if request.fuse:
-            counts.update({node: fusion.elementwise_count(node, specs) for node in nodes})
+            for node in nodes:
+                counts[node] = fusion.elementwise_count(node, specs, values.given[node])
         if isinstance(part, Tile):
             groups.append(part)
         elif "chains" in request.fuse:

@@ -14,7 +14,6 @@ from pyframe.engine.numbering import Values
 from pyframe.engine.program import ARENA, BLOCK, LANE, NOWHERE, Request
 from pyframe.engine.tiling import Tile
 from pyframe.graph.node import Node, Value
-from pyframe.graph.op import Op
 from pyframe.graph.parameter import Parameter
 from pyframe.graph.spec import Array
 from pyframe.graph.storage import ALIGNMENT
@@ -27,7 +26,7 @@ WIDE_BLOCK_BYTES = 1 << 15
 
 def round_up(size: int) -> int:
     """Return the size as a multiple of the alignment, at least one."""
-    return max(-(-size // ALIGNMENT), 1) * ALIGNMENT
+    return -(-size // ALIGNMENT) * ALIGNMENT or ALIGNMENT
 
 
 class Arena:
@@ -181,18 +180,20 @@ class Memory:
         self.values.place_aliases()
 
     def _find_uses(self, groups: Sequence[Group | Tile], targets: Sequence[Value]) -> None:
+        last_use, read_roots = self.last_use, self.values.read_roots
         for position, group in enumerate(groups):
             for node in group.nodes:
-                for root in self.values.read_roots[node]:
-                    self.last_use[root] = position
+                for root in read_roots[node]:
+                    last_use[root] = position
         for value in targets:
             self.last_use[self.values.root_of(value)] = len(groups)
 
     def _plan_node(self, node: Node, position: int) -> None:
-        inputs, outputs = self.values.operands[node]
+        values = self.values
+        inputs, outputs = values.operands[node]
         for value in outputs:
             wanted = value in self.last_use or self.keep_all or node.is_python
-            if not wanted or self.values.bases[value] != NOWHERE:
+            if not wanted or values.bases[value] != NOWHERE:
                 continue
             if not (self.in_place and self._take_over(node, inputs, value, position)):
                 self._allocate(value)
@@ -206,11 +207,11 @@ class Memory:
         """Give an output the memory of an input that is used here for the last time, if it may."""
         if self.counts[node] is None or node.output_count > 1:
             return False  # one of several results could lie where the next is read from
-        values = self.values
+        values, last_use = self.values, self.last_use
         for value in inputs:
             root = values.roots[value] if value != NOWHERE else NOWHERE
             if (
-                self.last_use.get(root) == position  # of no input that is absent
+                last_use.get(root) == position  # of no input that is absent
                 and values.bases[root] == ARENA
                 and root not in self._freed
                 and values.bytes[root] == values.bytes[output]
@@ -303,13 +304,14 @@ class Memory:
         """Give back the memory of values that nothing behind a position reads."""
         if self.keep_all:
             return
-        values = self.values
+        values, last_use = self.values, self.last_use
         for v in touched:
             if v == NOWHERE:
                 continue
             value = values.roots[v]
-            is_over = self.last_use.get(value, -1) <= position
-            if is_over and values.bases[value] == ARENA and value not in self._freed:
+            if value in last_use and last_use[value] > position:
+                continue
+            if values.bases[value] == ARENA and value not in self._freed:
                 self._freed.add(value)
                 self.arena.free(values.offsets[value], values.bytes[value])
 

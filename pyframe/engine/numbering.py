@@ -38,6 +38,8 @@ class Values:
         Of each value of the graph, the one whose memory it is: itself, unless it is an alias.
     operands : dict of Node to two lists of int
         The inputs and the outputs of each node that is no leaf; an absent input is `NOWHERE`.
+    given : dict of Node to list of Spec or None
+        The specs of the inputs of each of them.
     read_roots : dict of Node to list of int
         The memory that each of them reads: not that of inputs whose shape alone counts.
     feed_bases : dict of Placeholder to int
@@ -56,6 +58,7 @@ class Values:
         self.ids: dict[Key, int] = {}
         self.roots: dict[int, int] = {}
         self.operands: dict[Node, tuple[list[int], list[int]]] = {}
+        self.given: dict[Node, list[Spec | None]] = {}
         self.read_roots: dict[Node, list[int]] = {}
         self.feed_bases = {placeholder: i for i, placeholder in enumerate(feeds, start=1)}
         self.fixed_bases: list[tuple[int, int]] = []
@@ -109,16 +112,12 @@ class Values:
         """Return the value whose memory a value of the graph is."""
         return self.roots[self.ids[value.node, value.index]]
 
-    def given(self, node: Node) -> list[Spec | None]:
-        """Return the specs of a node's inputs."""
-        specs = self.specs
-        return [None if i == NOWHERE else specs[i] for i in self.operands[node][0]]
-
     def place_aliases(self) -> None:
         """Give each alias the place of the value whose memory it is."""
         for value, root in self.roots.items():
-            self.bases[value] = self.bases[root]
-            self.offsets[value] = self.offsets[root]
+            if value != root:
+                self.bases[value] = self.bases[root]
+                self.offsets[value] = self.offsets[root]
 
 
 def number(
@@ -139,25 +138,31 @@ def number(
             continue
         inputs: list[int] = []
         outputs: list[int] = []
-        read: list[int] = []
-        values.operands[node], values.read_roots[node] = (inputs, outputs), read
+        values.operands[node] = inputs, outputs
+        given = values.given[node] = []
+        read = values.read_roots[node] = []
         unread = node.shape_only if isinstance(node, Op) else ()
         for i, v in enumerate(node.inputs):
-            value = NOWHERE if v is None else ids[v.node, v.index]
+            if v is None:
+                inputs.append(NOWHERE)
+                given.append(None)
+                continue
+            value = ids[v.node, v.index]
             inputs.append(value)
-            if v is not None and i not in unread:
+            given.append(values.specs[value])
+            if i not in unread:
                 read.append(roots[value])
         for index, spec in enumerate(specs[node]):
             value = values.add(spec, NOWHERE, 0)
             outputs.append(value)
-            values.name((node, index), value)
+            ids[node, index] = roots[value] = value
             waiting = old_keys.pop((node, index), None) if old_keys else None
             while waiting:
                 key = waiting.pop()
                 ids[key] = value
                 waiting.extend(old_keys.get(key, ()))
         if isinstance(node, Op) and type(node).alias is not Op.alias:
-            alias = node.alias(values.given(node), request.training)
+            alias = node.alias(given, request.training)
             if alias is not None:
                 roots[outputs[0]] = roots[inputs[alias]]
     return values

@@ -196,7 +196,7 @@ class _Candidate:
         """Return which slots of a node go by rows; None if it cannot be in the tile."""
         if not isinstance(node, Op) or node.states:
             return None
-        rows = node.rows(self.values.given(node))
+        rows = node.rows(self.values.given[node])
         inputs, outputs = self.values.operands[node]
         if rows is None or len(inputs) + len(outputs) > lib.PF_TILE_SLOTS:
             return None
@@ -222,7 +222,8 @@ class _Candidate:
     def tile(self) -> Tile | None:
         """Return the tile, None if it would not pay."""
         found, values = self.found, self.values
-        if all(elementwise_count(node, self.specs) is not None for node in self.members):
+        given, specs = values.given, self.specs
+        if all(elementwise_count(m, specs, given[m]) is not None for m in self.members):
             return None  # such run as groups
         read = [root for node in self.members for root in values.read_roots[node]]
         outside = {root for node in self.behind for root in values.read_roots[node]}

@@ -89,8 +89,13 @@ def differentiate(cost: Value, order: Sequence[Node], wanted: set[Node]) -> Grad
         )
     needed: set[Node] = set()
     for node in order:
-        if node in wanted or _reads_one_of(needed, node):
+        if node in wanted:
             needed.add(node)
+            continue
+        for v in node.inputs:
+            if v is not None and v.node in needed:
+                needed.add(node)
+                break
 
     pending: dict[Key, list[Value]] = {
         (cost.node, cost.index): [Constant(1.0, dtype=cost.dtype, name="one")]
@@ -123,13 +128,6 @@ def differentiate(cost: Value, order: Sequence[Node], wanted: set[Node]) -> Grad
             _pass_on(node, grads, needed, pending, result, built)
         result.nodes[node] = built
     return result
-
-
-def _reads_one_of(nodes: set[Node], reader: Node) -> bool:
-    for v in reader.inputs:
-        if v is not None and v.node in nodes:
-            return True
-    return False
 
 
 def _pass_on(

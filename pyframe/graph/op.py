@@ -204,9 +204,14 @@ class Op(Node):
     def check(self, *specs: Spec | None) -> tuple[Spec, ...]:
         dtype = self._check_dtypes(specs)
         out = self.output_dtype or dtype
-        shapes = [None if spec is None else spec.shape for spec in specs]
-        if None in shapes and any(s is not None and s.shape is None for s in specs):
-            return (Spec(None, out),) * self.output_count
+        shapes: list[Shape | None] = []
+        for spec in specs:
+            if spec is None:
+                shapes.append(None)
+            elif spec.shape is None:
+                return (Spec(None, out),) * self.output_count
+            else:
+                shapes.append(spec.shape)
         self._shapes_for_message = shapes
         for shape in shapes:
             if shape is not None and len(shape) > MAX_NDIM:
@@ -249,26 +254,26 @@ class Op(Node):
             if spec is None:
                 if i not in self.optional_inputs:
                     raise GraphError(f"{self.label()}: input {i} must not be None")
-            elif spec.dtype is dtype and i not in integers:
-                continue  # the usual case, and sooner said than that they are equal
-            elif i in integers:
-                if spec.dtype != INT64:
+                continue
+            own = spec.dtype
+            if i in integers:
+                if own != INT64:
                     raise DTypeError(
                         f"{self.label()}: input {i} ({self._input_label(i)}) takes int64 labels "
-                        f"and got {spec.dtype.name}; declare its placeholder with dtype='int64'"
+                        f"and got {own.name}; declare its placeholder with dtype='int64'"
                     )
-            elif i in shape_only:
+            elif i in shape_only or own is dtype:
                 continue
-            elif spec.dtype.kind != "f":
+            elif own.kind != "f":
                 raise DTypeError(
                     f"{self.label()}: input {i} ({self._input_label(i)}) takes floats and got "
-                    f"{spec.dtype.name}"
+                    f"{own.name}"
                 )
             elif dtype is None:
-                dtype = spec.dtype
-            elif spec.dtype != dtype:
+                dtype = own
+            elif own != dtype:
                 raise DTypeError(
-                    f"{self.label()}: input {i} ({self._input_label(i)}) is {spec.dtype.name} and "
+                    f"{self.label()}: input {i} ({self._input_label(i)}) is {own.name} and "
                     f"the inputs before it are {dtype.name}; give all of them one dtype"
                 )
         if dtype is None:

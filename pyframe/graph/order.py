@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import Any, TypeVar
 
 from pyframe.errors import GraphError
-from pyframe.graph.node import Constant, Node, Placeholder, Value
+from pyframe.graph.node import Constant, Leaf, Node, Placeholder, Value
 from pyframe.graph.parameter import Parameter, State
 
 T = TypeVar("T", bound=Hashable)
@@ -141,10 +141,11 @@ class Graph:
         self.order = topological_order(outputs)
         _check_writers(self.order)
         self.names = unique_names(self.order)
-        self.placeholders = [n for n in self.order if isinstance(n, Placeholder)]
-        self.states = [n for n in self.order if isinstance(n, State)]
+        leaves = [n for n in self.order if isinstance(n, Leaf)]
+        self.placeholders = [n for n in leaves if isinstance(n, Placeholder)]
+        self.states = [n for n in leaves if isinstance(n, State)]
         self.parameters = [
-            n for n in self.order if isinstance(n, Parameter) and not isinstance(n, State)
+            n for n in leaves if isinstance(n, Parameter) and not isinstance(n, State)
         ]
 
     def __getstate__(self) -> dict[str, Any]:
