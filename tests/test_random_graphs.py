@@ -28,7 +28,7 @@ from pyframe.testing.graphs import MAX_ELEMENTS, RandomGraph, Step, all_values, 
 pytestmark = [pytest.mark.sweep, pytest.mark.sanitize]
 
 # A third of them under another set, or a sanitizer, than that of the whole suite.
-GRAPHS = 100 if "PYFRAME_ISA" in os.environ else 300
+GRAPHS = 100 if "PYFRAME_ISA" in os.environ else 400
 CHUNK = 20
 
 # ---- graphs of all registered ops ----
@@ -147,7 +147,7 @@ def features_of_nodes(graph: RandomGraph) -> Iterator[str]:
 
 
 @pytest.mark.once
-@pytest.mark.skipif(GRAPHS < 300, reason="of fewer graphs it is not asked")
+@pytest.mark.skipif(GRAPHS < 400, reason="of fewer graphs it is not asked")
 def test_the_graphs_have_all_that_can_go_wrong() -> None:
     found: Counter[str] = Counter()
     for seed in range(GRAPHS):
