@@ -27,7 +27,7 @@ from pyframe.testing.graphs import MAX_ELEMENTS, RandomGraph, Step, all_values, 
 
 pytestmark = [pytest.mark.sweep, pytest.mark.sanitize]
 
-# A third of them under another set, or a sanitizer, than that of the whole suite.
+# A quarter of them under another set, or a sanitizer, than that of the whole suite.
 GRAPHS = 100 if "PYFRAME_ISA" in os.environ else 400
 CHUNK = 20
 
