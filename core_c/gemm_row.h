@@ -128,8 +128,8 @@ __attribute__((always_inline)) static inline void add_rows(const int rows, const
     }
 }
 
-/* A matrix of several strips that comes from the L2 or L3 cache: its rows are read from end to end,
- * which is what processors read ahead, and the sums, in the order of a strip, wait in memory. */
+/* A matrix of several strips that comes from the L2 or L3 cache: long stretches of its rows are
+ * read, as processors read ahead, and the sums, in the order of a strip, wait in the L1 cache. */
 static void row_times_long_rows(const pf_row *r, int64_t p, int64_t depth, int add, int is_last) {
     real sums[SUMS_TOGETHER] __attribute__((aligned(64)));
     for (int64_t j = 0, width; j < r->n; j += width) {
