@@ -6,22 +6,25 @@
 
 #include "vector_functions.h"
 
-/* 1 / (1 + exp(-x)), without overflow: the exponent is never positive. */
-static inline real pf_sigmoid(real x) {
-    const real e = r_exp_minus_abs(x), top = x >= 0 ? R(1.0) : e;
-    return top / (R(1.0) + e);
+typedef struct {
+    real value, slope;
+} pf_with_slope;
+
+/* y = 1 / (1 + exp(-x)), y' = y (1 - y). With e = exp(-|x|), which cannot overflow, the smaller of
+ * y and 1 - y is e / (1 + e); it keeps its digits, and so does the slope. */
+static inline pf_with_slope pf_sigmoid(real x, r_decay d) {
+    const real e = d.power + d.power * d.fraction, small = e / (R(1.0) + e), large = R(1.0) - small;
+    return (pf_with_slope){x >= 0 ? large : small, small * large};
 }
 
-/* sigmoid'(x) = y (1 - y), y = sigmoid(x); where y is near 1, 1 - y is exp(-x) y */
-static inline real pf_sigmoid_slope(real x, real y) {
-    const real small = x >= 0 ? r_exp_minus_abs(x) * y : R(1.0) - y;
-    return y * small;
-}
-
-/* tanh'(x) = (1 - |y|) (1 + |y|) = w (2 - w), y = tanh(x), w = 1 - |y| = exp(-2 |x|) (1 + |y|) */
-static inline real pf_tanh_slope(real x, real y) {
-    const real w = r_exp_minus_abs(R(2.0) * x) * (R(1.0) + r_fabs(y));
-    return w * (R(2.0) - w);
+/* y = tanh(x), y' = 1 - y^2. With e = exp(-2 |x|), y is (1 - e) / (1 + e) with the sign of x; near
+ * 0, where the power is 1, 1 - e has the digits of the fraction. y' = w (2 - w) with
+ * w = 1 - |y| = e (1 + |y|), which keeps its digits where y is near 1. */
+static inline pf_with_slope pf_tanh(real x, r_decay d) {
+    const real e = d.power + d.power * d.fraction;
+    const real rest = (R(1.0) - d.power) - d.power * d.fraction;
+    const real size = rest / (R(1.0) + e), w = e * (R(1.0) + size);
+    return (pf_with_slope){r_copysign(size, x), w * (R(2.0) - w)};
 }
 
 /* rows x n elements, the rows of y and of saved so far apart: y = f(y), or, if what is saved is

@@ -15,8 +15,9 @@ PF_MAP(relu, x < 0 ? R(0.0) : x)
 PF_MAP_GRAD(relu_grad, y, y <= 0 ? R(0.0) : dy)
 
 /* The kernel `name`: output 0 is y = f(x), and output 1, if it is wanted, f'(x). */
-#define MAP_WITH_SLOPE(name, value, slope)                                                    \
-    PF_LOOP(name, const real x = as[i], y = value; ys[i] = y; zs[i] = slope)                  \
+#define MAP_WITH_SLOPE(name, factor)                                                          \
+    PF_DECAY_LOOP(name, factor, const pf_with_slope both = pf_##name(x, d);                   \
+                  ys[at + i] = both.value; zs[at + i] = both.slope)                           \
     int PF_NAME(name)(const pf_call *call) {                                                  \
         const real *x = pf_in(call, 0);                                                       \
         real *y = pf_out(call, 0), *slopes = call->output_count > 1 ? pf_out(call, 1) : NULL; \
@@ -28,18 +29,19 @@ PF_MAP_GRAD(relu_grad, y, y <= 0 ? R(0.0) : dy)
         return PF_OK;                                                                         \
     }
 
-/* y = 1 / (1 + exp(-x)), y' = exp(-x) y^2 */
-MAP_WITH_SLOPE(sigmoid, pf_sigmoid(x), pf_sigmoid_slope(x, y))
+/* y = 1 / (1 + exp(-x)) */
+MAP_WITH_SLOPE(sigmoid, 1)
 /* dx = dy y', for whatever has such an output */
 PF_MAP_GRAD(sigmoid_grad, slope, slope *dy)
 
-/* y = tanh(x), y' = 1 - y^2 */
-MAP_WITH_SLOPE(tanh, r_tanh(x), pf_tanh_slope(x, y))
+/* y = tanh(x) */
+MAP_WITH_SLOPE(tanh, 2)
 
 /* y = log(1 + exp(x)), without overflow */
 PF_LONG_MAP(softplus, (x > 0 ? x : R(0.0)) + r_log1p_unit(r_exp_minus_abs(x)))
 /* dx = dy / (1 + exp(-x)) */
-PF_LONG_MAP_GRAD(softplus_grad, x, pf_sigmoid(x) * dy)
+static inline real sigmoid(real x) { return pf_sigmoid(x, r_decay_of(x)).value; }
+PF_LONG_MAP_GRAD(softplus_grad, x, sigmoid(x) * dy)
 
 typedef struct {
     double slope;

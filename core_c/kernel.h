@@ -59,7 +59,8 @@ typedef float real;
 #define r_exp_minus_abs pf_exp_minus_absf
 #define r_expm1 pf_expm1f
 #define r_log pf_logf
-#define r_tanh pf_tanhf
+#define r_decay pf_decay /* exp(-|x|) in two parts */
+#define r_decay_of pf_decay_of
 #define r_erf pf_erff
 #define r_log1p_unit pf_log1p_unitf /* of 0 to 1 */
 #else
@@ -73,13 +74,15 @@ typedef double real;
 #define r_exp_minus_abs pf_exp_minus_abs
 #define r_expm1 pf_expm1
 #define r_log pf_log
-#define r_tanh pf_tanh
+#define r_decay pf_decay64
+#define r_decay_of pf_decay_of64
 #define r_erf pf_erf
 #define r_log1p_unit pf_log1p_unit
 #endif
 
 #define r_sqrt PF_MATH(sqrt)
 #define r_fabs PF_MATH(fabs)
+#define r_copysign PF_MATH(copysign)
 
 /* Operands of a call. An absent one has data NULL. */
 static inline const real *pf_in(const pf_call *call, int i) {

@@ -87,15 +87,20 @@ static inline float pf_expf(float x) {
     return pf_scale_by(1.0f + e.fraction, e.k);
 }
 
-/* exp(-|x|), which cannot overflow: -150 <= k <= 0, so that 2^(k + 64) is a normal number, and only
- * the factor 2^-64 rounds. */
-static inline pf_exponential pf_exponential_minus_abs(float x) {
+/* exp(-|x|) = power (1 + fraction), which cannot overflow: -150 <= k <= 0, so that 2^(k + 64) is a
+ * normal number; times 2^-64 it is a power of two that float32 has, or 0. */
+typedef struct {
+    float power, fraction;
+} pf_decay;
+
+static inline pf_decay pf_decay_of(float x) {
     const float y = -fabsf(x);
-    return pf_exponential_of(y < pf_least_exponent ? pf_least_exponent : y);
+    const pf_exponential e = pf_exponential_of(y < pf_least_exponent ? pf_least_exponent : y);
+    return (pf_decay){pf_power_of_two(e.k + 64) * 5.42101086e-20f, e.fraction};
 }
 static inline float pf_exp_minus_absf(float x) {
-    const pf_exponential e = pf_exponential_minus_abs(x);
-    return (1.0f + e.fraction) * pf_power_of_two(e.k + 64) * 5.42101086e-20f;
+    const pf_decay e = pf_decay_of(x);
+    return e.power + e.power * e.fraction;
 }
 
 /* exp(x) - 1 = 2^k fraction + (2^k - 1) */
@@ -144,15 +149,6 @@ static inline float pf_log1p_unitf(float x) {
     const float u = 1.0f + x, lost = x - (u - 1.0f);
     const float k = u > 1.41421356f ? 1.0f : 0.0f, half = u > 1.41421356f ? 0.5f : 1.0f;
     return pf_log_of((half * u - 1.0f) + half * lost, k);
-}
-
-/* tanh(x) = -m / (2 + m) with the sign of x, m = exp(-2 |x|) - 1: near 0, m keeps the digits of x.
- * The derivative needs the same exponential. */
-static inline float pf_tanhf(float x) {
-    const pf_exponential e = pf_exponential_minus_abs(2.0f * x);
-    const float power = pf_power_of_two(e.k + 64) * 5.42101086e-20f;
-    const float m = power * e.fraction + (power - 1.0f);
-    return copysignf(-m / (2.0f + m), x);
 }
 
 /* ---- the normal distribution ----

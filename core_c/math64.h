@@ -59,12 +59,20 @@ static inline double pf_exp(double x) {
     return (1.0 + e.fraction) * e.first * e.second;
 }
 
-/* exp(-|x|), which cannot overflow */
-static inline double pf_exp_minus_abs(double x) {
+/* exp(-|x|) = power (1 + fraction), which cannot overflow */
+typedef struct {
+    double power, fraction;
+} pf_decay64;
+
+static inline pf_decay64 pf_decay_of64(double x) {
     double size = fabs(x);
     size = size > 746.0 ? 746.0 : size; /* 0 there */
     const pf_exponential64 e = pf_exponential_of64(-size);
-    return (1.0 + e.fraction) * e.first * e.second;
+    return (pf_decay64){e.first * e.second, e.fraction};
+}
+static inline double pf_exp_minus_abs(double x) {
+    const pf_decay64 e = pf_decay_of64(x);
+    return e.power + e.power * e.fraction;
 }
 
 /* exp(x) - 1 = 2^k fraction + (2^k - 1), halved, since 2^1024 would overflow */
@@ -115,14 +123,6 @@ static inline double pf_log1p_unit(double x) {
     const double u = 1.0 + x, lost = x - (u - 1.0);
     const double k = u > 1.4142135623730951 ? 1.0 : 0.0, half = k > 0.0 ? 0.5 : 1.0;
     return pf_log_of64(half * u - 1.0, lost / u, k);
-}
-
-/* tanh(x) = m / (m + 2), m = exp(2 |x|) - 1 */
-static inline double pf_tanh(double x) {
-    double size = fabs(x);
-    size = size > 20.0 ? 20.0 : size;
-    const double m = pf_expm1(2.0 * size);
-    return copysign(m / (m + 2.0), x);
 }
 
 /* A number as a sum of two, the second much smaller: for the argument of an exponential, whose

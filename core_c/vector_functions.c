@@ -29,9 +29,26 @@ const float pf_least_exponent = -104.0f, pf_most_exponent = 89.0f;
 
 FUNCTION(exp, r_exp(x))
 FUNCTION(log, r_log(x))
-FUNCTION(tanh, r_tanh(x))
-FUNCTION(sigmoid, pf_sigmoid(x))
 FUNCTION(erf, r_erf(x))
+
+__attribute__((noinline)) void PF_NAME(decays)(int64_t n, const real *x, real factor, real *powers,
+                                               real *fractions) {
+    const int64_t whole = n & -(int64_t)LANES;
+    PF_INDEPENDENT
+    for (int64_t i = 0; i < whole; i++) {
+        const r_decay d = r_decay_of(factor * x[i]);
+        powers[i] = d.power, fractions[i] = d.fraction;
+    }
+}
+
+#define DECAY_FUNCTION(name, factor)                                \
+    PF_DECAY_LOOP(name, factor, ys[at + i] = pf_##name(x, d).value) \
+    void PF_NAME(name##_all)(int64_t n, const void *x, void *y) {   \
+        name##_loop(n, x, NULL, y, NULL, 0, 0);                     \
+    }
+
+DECAY_FUNCTION(tanh, 2)
+DECAY_FUNCTION(sigmoid, 1)
 
 static double sum(int64_t n, const void *x) { return (double)pf_sum(x, n); }
 static double dot(int64_t n, const void *x, const void *y) { return (double)pf_dot(x, y, n); }

@@ -62,8 +62,8 @@ FAULTS = [
     Fault(
         "a result a millionth off",
         "activations.c",
-        "MAP_WITH_SLOPE(sigmoid, pf_sigmoid(x), pf_sigmoid_slope(x, y))",
-        "MAP_WITH_SLOPE(sigmoid, pf_sigmoid(x) * R(1.000001), pf_sigmoid_slope(x, y))",
+        "ys[at + i] = both.value;",
+        "ys[at + i] = both.value * R(1.000001);",
         "sigmoid",
     ),
     Fault(
