@@ -27,6 +27,7 @@
 enum {
     MANY_STEPS = 16, /* so many products with a matrix that a copy pays, however few the rows are */
     ALIGNMENT = 64,
+    LINE = 64 / (int)sizeof(real), /* elements in a line of the cache */
     TERMS_PER_NANOSECOND = 40
 };
 
@@ -174,6 +175,14 @@ static inline void sigmoid_gates(const recurrence *r, int64_t m, real *z, int64_
         r->vector->sigmoid(at, z, z);
         if (after < r->gates) r->vector->sigmoid(r->gates - after, z + after, z + after);
     }
+}
+/* Asks for the next of the rows that a step reads, or writes. They were kept some steps ago or are
+ * new, and those of a gate are too short for the processor to see them coming. */
+static inline void ask_for(const real *x, int64_t n) {
+    for (int64_t j = 0; j < n; j += LINE) __builtin_prefetch(x + j);
+}
+static inline void ask_to_write(real *x, int64_t n) {
+    for (int64_t j = 0; j < n; j += LINE) __builtin_prefetch(x + j, 1);
 }
 /* Keeps m rows for the backward pass, if somebody wants them. */
 static inline void save(real *all, const step *s, const real *rows, int64_t width) {

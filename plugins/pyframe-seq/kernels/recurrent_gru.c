@@ -159,9 +159,15 @@ static void gru_step_gradient(const recurrence *r, const step *s) {
         left = to;
     }
     if (l->reset_after) {
-        for (int64_t i = 0; i < m; i++)
-            row_gradient(units, gates + i * all, h + i * units, l->q + at + i * units,
-                         dh + i * units, z + i * all, dq + i * units, sums);
+        for (int64_t i = 0; i < m; i++) {
+            const real *g = gates + i * all, *q = l->q + at + i * units;
+            if (i + 1 < m) ask_for(g + all, all), ask_for(q + units, units);
+            if (i + 1 < m) ask_for(h + (i + 1) * units, units);
+            if (i + 1 < m) ask_to_write(z + (i + 1) * all, all);
+            if (i + 1 < m) ask_to_write(dq + (i + 1) * units, units);
+            row_gradient(units, g, h + i * units, q, dh + i * units, z + i * all, dq + i * units,
+                         sums);
+        }
         NAME(multiply)(r, &l->candidate_weight, m, dq, units, p, units, NULL, 0);
     } else {
         for (int64_t i = 0; i < m; i++)

@@ -122,6 +122,8 @@ static void lstm_step_gradient(const recurrence *r, const step *s) {
     real *restrict t = s->room, *dm = dh;
     for (int64_t i = 0; i < m; i++) {
         const real *z = gates + i * all, *c = before + i * units;
+        ask_to_write(s->z + i * all, all);
+        if (i + 1 < m) ask_for(z + all, all), ask_for(c + units, units);
         SEQ_INDEPENDENT
         for (int64_t j = 0; j < units; j++)
             t[i * units + j] = z[units + j] * c[j] + z[j] * z[2 * units + j];
