@@ -11,10 +11,13 @@ typedef struct {
 } pf_with_slope;
 
 /* y = 1 / (1 + exp(-x)), y' = y (1 - y). With e = exp(-|x|), which cannot overflow, the smaller of
- * y and 1 - y is e / (1 + e); it keeps its digits, and so does the slope. */
+ * y and 1 - y is e / (1 + e); it keeps its digits, and so does the slope. Where y is near 1, a log
+ * loss sees 1 - y, of which little but rounding is left: y is rounded as by others, as 1 / (1 + e)
+ * and not as 1 - e / (1 + e). */
 static inline pf_with_slope pf_sigmoid(real x, r_decay d) {
-    const real e = d.power + d.power * d.fraction, small = e / (R(1.0) + e), large = R(1.0) - small;
-    return (pf_with_slope){x >= 0 ? large : small, small * large};
+    const real e = d.power + d.power * d.fraction;
+    const real y = (x >= 0 ? R(1.0) : e) / (R(1.0) + e), small = x >= 0 ? e * y : y;
+    return (pf_with_slope){y, small * (R(1.0) - small)};
 }
 
 /* y = tanh(x), y' = 1 - y^2. With e = exp(-2 |x|), y is (1 - e) / (1 + e) with the sign of x; near

@@ -200,6 +200,19 @@ def test_slopes_of_sigmoid_and_tanh_where_they_are_one(dtype: str, isa: str) -> 
         np.testing.assert_allclose(slope, expected, rtol=8 * np.finfo(dtype).eps, atol=1e-45)
 
 
+@every_set
+@every_dtype
+def test_sigmoid_near_one_is_rounded_as_by_others(dtype: str, isa: str) -> None:
+    # A log loss of y near 1 is a multiple of its rounding: as 1 - e it is another one.
+    e = 2.0 ** -np.arange(14.0, 30.0) if dtype == "float32" else 2.0 ** -np.arange(20.0, 60.0)
+    for factor in (1.1, 1.3, 1.7):
+        x = -np.log(factor * e).astype(dtype)
+        y = np.full_like(x, NAN)
+        kernel = core.find_kernel("sigmoid", 8 * x.itemsize, isa)
+        assert core.call_kernel("sigmoid", 8 * x.itemsize, [x], [y], kernel=kernel)[0] == 0
+        assert np.array_equal(y, 1 / (1 + np.exp(-x)))
+
+
 @pytest.mark.parametrize("layer", ["sigmoid", "tanh"])
 @pytest.mark.parametrize("fuse", [True, False])
 @pytest.mark.parametrize("explicit", [True, False])

@@ -85,6 +85,8 @@ SLOPES: list[tuple[type[Op], dict[str, Any]]] = [
     (act.SiluGrad, {}),
 ]
 WITH_SLOPES: list[tuple[type[Op], dict[str, Any]]] = [
+    (act.Tanh, {}),
+    (act.Sigmoid, {}),
     (act.Gelu, {"approximate": "none"}),
     (act.Gelu, {"approximate": "tanh"}),
 ]
