@@ -106,3 +106,23 @@ def test_matmul_sums_the_gradient_of_what_was_broadcast(
     db = left.swapaxes(1, 2) @ dy
     assert np.allclose(gradients[a], da.swapaxes(1, 2) if transpose_a else da, rtol=1e-12)
     assert np.allclose(gradients[b], db.swapaxes(1, 2) if transpose_b else db, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("activation", [pf.Relu, pf.LeakyRelu, pf.Sigmoid, pf.Tanh])
+def test_a_number_for_a_weight_takes_the_slope_in_front_of_it(activation: type, dtype: str) -> None:
+    x = pf.Placeholder("x", shape=(None,), dtype=dtype)
+    first, second = (
+        [pf.Parameter(value, name, dtype=dtype) for value, name in pairs]
+        for pairs in ([(0.7, "k1"), (-0.2, "b1")], [(1.3, "k2"), (0.4, "b2")])
+    )
+    cost = pf.Sum(pf.Linear(activation(pf.Linear(x, *first)), *second))
+    feed = {x: np.linspace(-3, 3, 47)}
+    found = []
+    for fuse in (["epilogue"], False):
+        plan = pf.compile(cost, fuse=fuse)
+        loss, gradients = plan.loss_and_gradients(feed)
+        found.append([loss, *(gradients[p] for p in (*first, *second))])
+        assert (f" {activation.op}_grad " in str(plan)) != bool(fuse), str(plan)
+    for got, wanted in zip(*found, strict=True):
+        assert np.array_equal(got, wanted)

@@ -305,8 +305,8 @@ class LinearGrad(_FusedOp):
             self.bad_shapes("the rows of x must be as long as the weight is high")
         if not same_shape(dy, (*x[:-1], weight[1]) if weight else x):
             self.bad_shapes("dy must have the shape of x @ weight")
-        if saved is not None and not (weight and same_shape(saved, x)):
-            self.bad_shapes("saved goes with a weight matrix, and must have the shape of x")
+        if saved is not None and not same_shape(saved, x):
+            self.bad_shapes("saved must have the shape of x")
         return x, weight, weight[1:]
 
     def flops(
@@ -326,8 +326,7 @@ class LinearGrad(_FusedOp):
     def absorb(self, index: int, consumer: Op, specs: Sequence[Spec | None]) -> Op | None:
         dy, x, weight, saved = (*self.inputs, None)[:4]
         activation = as_activation(consumer)
-        assert weight is not None
-        if index != 0 or saved is not None or activation is None or not weight.shape:
+        if index != 0 or saved is not None or activation is None:
             return None
         if len(consumer.inputs) != 2:  # an activation of dx, no gradient
             return None
@@ -347,11 +346,11 @@ class LinearGrad(_FusedOp):
     @classmethod
     def reference(cls, *inputs: Any, **attributes: Any) -> Any:
         dy, x, weight, saved = (*inputs, None)[:4]
-        if weight.ndim == 0:
-            return weight * dy, np.sum(x * dy), np.sum(dy)
-        dx = np.matmul(dy, weight.T)
+        dx = weight * dy if weight.ndim == 0 else np.matmul(dy, weight.T)
         if saved is not None:
             dx = activate_grad(attributes["activation"], dx, saved, attributes["slope"])
+        if weight.ndim == 0:
+            return dx, np.sum(x * dy), np.sum(dy)
         return dx, _rows(x).T @ _rows(dy), _rows(dy).sum(axis=0)
 
     @classmethod
@@ -366,9 +365,7 @@ class LinearGrad(_FusedOp):
     def sample(cls, draw: Any) -> Case:
         x, weight, *_ = Linear.sample(draw).inputs
         assert x is not None and weight is not None
-        if weight.ndim == 0:
-            return Case((draw.normal(x.shape), x, weight))
-        dy = draw.normal((*x.shape[:-1], weight.shape[1]))
+        dy = draw.normal((*x.shape[:-1], weight.shape[1]) if weight.ndim else x.shape)
         if draw.choice([True, False]):
             return Case((dy, x, weight))
         return Case((dy, x, weight, draw.away_from_zero(x.shape)), cls._sample_attributes(draw))
