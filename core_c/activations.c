@@ -40,8 +40,8 @@ MAP_WITH_SLOPE(tanh, 2)
 /* y = log(1 + exp(x)), without overflow */
 PF_LONG_MAP(softplus, (x > 0 ? x : R(0.0)) + r_log1p_unit(r_exp_minus_abs(x)))
 /* dx = dy / (1 + exp(-x)) */
-static inline real sigmoid(real x) { return pf_sigmoid(x, r_decay_of(x)).value; }
-PF_LONG_MAP_GRAD(softplus_grad, x, sigmoid(x) * dy)
+static inline real sigmoid_of(real x) { return pf_sigmoid(x, r_decay_of(x)).value; }
+PF_LONG_MAP_GRAD(softplus_grad, x, sigmoid_of(x) * dy)
 
 typedef struct {
     double slope;

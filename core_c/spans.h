@@ -31,11 +31,11 @@ void PF_NAME(rest_of)(pf_loop *loop, int64_t n, const real *a, const real *b, re
 /* powers (1 + fractions) = exp(-|factor x|), n of them, whole vectors */
 void PF_NAME(decays)(int64_t n, const real *x, real factor, real *powers, real *fractions);
 
-/* The same for a body that begins with d = exp(-|factor x|), x = as[i], of which there are two
- * loops, one after the other for some numbers at a time. What begins before the one before is done
- * is limited by the registers that a processor has for values under way, 160 vectors on Zen 3.
- * Where such an exponential and a division wait for each other, that is less than four rounds of a
- * loop; of two short loops it is twice as many, and that saves a quarter of the time. */
+/* The same for a body of x and d = exp(-|factor x|), which writes to ys[at + i] and zs[at + i].
+ * There are two loops, one after the other for a block of numbers. How many rounds of a loop a
+ * processor has under way at once is limited by its registers, 160 vectors on Zen 3: fewer than
+ * four of one loop with an exponential and a division, which wait for each other, and twice as many
+ * of two. */
 #define PF_DECAY_LOOP(name, factor, ...)                                                         \
     __attribute__((noinline)) static void name##_loop(int64_t n, const real *as, const real *bs, \
                                                       real *ys, real *zs, real p, real q) {      \

@@ -146,6 +146,7 @@ def features_of_nodes(graph: RandomGraph) -> Iterator[str]:
             yield from ["a constant part beside several outputs"] if beside & folded else []
 
 
+@pytest.mark.slow  # a test of the tests above
 @pytest.mark.once
 @pytest.mark.skipif(GRAPHS < 400, reason="of fewer graphs it is not asked")
 def test_the_graphs_have_all_that_can_go_wrong() -> None:

@@ -148,12 +148,14 @@ def test_slopes_beside_values_are_within_four_units(case: Any, isa: str) -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize("isa", SETS)
-def test_the_slope_of_gelu_at_all_of_float32(isa: str) -> None:
+@pytest.mark.parametrize("case", WITH_SLOPES, ids=names)
+def test_slopes_at_all_of_float32(case: Any, isa: str) -> None:
+    op, attributes = case
     worst = 0.0
     for x in all_of_float32():
         with np.errstate(all="ignore"):
-            expected = act.Gelu.reference(x.astype(np.float64))[1]
-            off = units_off(apply(act.Gelu, x, isa, slope=True), expected)
+            expected = op.reference(x.astype(np.float64), **attributes)[1]
+            off = units_off(apply(op, x, isa, slope=True, **attributes), expected)
         worst = max(worst, float(off.max()))
     assert worst <= 4
 

@@ -176,8 +176,8 @@ static inline void sigmoid_gates(const recurrence *r, int64_t m, real *z, int64_
         if (after < r->gates) r->vector->sigmoid(r->gates - after, z + after, z + after);
     }
 }
-/* Asks for the next of the rows that a step reads, or writes. They were kept some steps ago or are
- * new, and those of a gate are too short for the processor to see them coming. */
+/* Asks for a row that a step reads, or writes, before its turn comes. Such rows were kept some
+ * steps ago or are new, and those of a gate are too short for the processor to see them coming. */
 static inline void ask_for(const real *x, int64_t n) {
     for (int64_t j = 0; j < n; j += LINE) __builtin_prefetch(x + j);
 }
