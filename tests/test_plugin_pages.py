@@ -31,7 +31,15 @@ def test_the_pages_are_there() -> None:
     assert {page.name for page in PAGES} >= COMPLETE
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [
+        # compiles and checks wheels for a minute and a half, as the tests of the scaffold do, too
+        pytest.param(page, marks=[pytest.mark.slow] if page.name == "kernels.md" else [])
+        for page in PAGES
+    ],
+    ids=lambda page: page.name,
+)
 def test_the_page_works_word_for_word(page: Path, tmp_path: Path) -> None:
     pytest.importorskip("hatchling")
     is_compiled = page.name == "kernels.md"
