@@ -1,7 +1,7 @@
-/* exp, log, tanh, erf and the smooth activations in float32, without branches, so that a loop over
- * them becomes vector code at every width; those of the C library would be calls. NaN and infinity
- * propagate, results below the smallest normal number are right, and all are within 4 units in the
- * last place of the true value, with fused multiply-add and without it.
+/* exp, log, erf and what smooth activations are made of in float32, without branches, so that a
+ * loop over them becomes vector code at every width; those of the C library would be calls. NaN and
+ * infinity propagate, results below the smallest normal number are right, and all are within 4
+ * units in the last place of the true value, with fused multiply-add and without it.
  *
  * The polynomials are interpolations at Chebyshev nodes, computed with 40 digits; each comment says
  * which function is approximated, and where. The range reductions are the textbook ones: J.-M.

@@ -1,5 +1,5 @@
-/* exp, log, tanh and erf in float64, without branches: as in math32.h, but with more terms, and
- * also within 4 units in the last place (gelu, which is made of them, within 5). */
+/* exp, log and erf in float64, without branches: as in math32.h, but with more terms, and also
+ * within 4 units in the last place (gelu and the slope of sigmoid, made of them, within 5). */
 #ifndef PYFRAME_MATH64_H
 #define PYFRAME_MATH64_H
 
