@@ -30,7 +30,6 @@ static void add_tile(const forward *f, const key_block *b, const tile *t, real *
                      real *sum, real *factor) {
     const attention *a = &f->a;
     NAME(scores)(a, b, t, s);
-    if (is_hidden(t, b, s)) return;
     for (int64_t r = 0; r < t->rows; r++) {
         const real now = largest(t->stride, s + r * t->stride, top[r]);
         factor[r] = top[r] - shift_by(now);
@@ -47,21 +46,20 @@ static void add_tile(const forward *f, const key_block *b, const tile *t, real *
         sum[r] = sum[r] * factor[r] + total(t->stride, s + r * t->stride);
     }
     if (!f->y.data) return;
-    NAME(add_product)(a, &(product){.m = t->rows,
-                                    .n = a->v.size,
-                                    .k = t->seen,
-                                    .a = s,
-                                    .a_row = t->stride,
-                                    .a_step = 1,
-                                    .b = b->v,
-                                    .b_row = b->v_row,
-                                    .c = head_at(&f->y, t->n, t->i, t->h),
-                                    .c_row = f->y.row});
+    NAME(add_product)(a, t,
+                      &(product){.m = t->rows,
+                                 .n = a->v.size,
+                                 .k = t->seen,
+                                 .a = s,
+                                 .b = b->v,
+                                 .b_row = b->v_row,
+                                 .c = head_at(&f->y, t->n, t->i, t->h),
+                                 .c_row = f->y.row});
 }
 
 typedef struct {
     block_room blocks;
-    real *s, *top, *sum, *factor;
+    real *s, *top, *sum, *factor, *clean;
 } forward_room;
 
 static forward_room forward_room_in(const attention *a, arena *at) {
@@ -71,25 +69,25 @@ static forward_room forward_room_in(const attention *a, arena *at) {
     room.top = take(at, a->group * a->queries);
     room.sum = take(at, a->group * a->queries);
     room.factor = take(at, of->query_block);
+    room.clean = NAME(room_for_care)(a, at);
     return room;
 }
 
-/* y of all heads of queries that share key head g, by tiles of at most so many queries and keys. */
-static void all_tiles(const forward *f, const forward_room *room, int64_t n, int64_t g,
-                      int64_t query_block, int64_t key_block_size) {
+/* y of all heads of queries that share key head g. */
+static void all_tiles(const forward *f, const forward_room *room, int64_t n, int64_t g) {
     const attention *a = &f->a;
-    const int64_t first_head = g * a->group;
+    const int64_t first_head = g * a->group, most = a->attributes->key_block;
     real *top = room->top, *sum = room->sum;
     for (int64_t x = 0; x < a->group * a->queries; x++) top[x] = -INFINITY, sum[x] = 0;
     NAME(clear_heads)(&f->y, n, first_head, a->group);
-    const int64_t from = seen_by(a, n, 0).from / key_block_size * key_block_size;
+    const int64_t from = seen_by(a, n, 0).from / most * most;
     const int64_t to = seen_by(a, n, a->queries - 1).to;
-    for (int64_t j = from; j < to; j += key_block_size) {
-        const int64_t size = min_of(key_block_size, to - j); /* nobody sees the keys behind */
+    for (int64_t j = from; j < to; j += most) {
+        const int64_t size = min_of(most, to - j); /* nobody sees the keys behind */
         const key_block b = NAME(block_of)(a, &room->blocks, n, g, j, size);
         for (int64_t h = 0; h < a->group; h++)
-            for (int64_t i = 0; i < a->queries; i += query_block) {
-                const tile t = NAME(tile_of)(a, &b, n, first_head + h, i, query_block);
+            for (int64_t i = 0; i < a->queries; i += a->attributes->query_block) {
+                const tile t = NAME(tile_of)(a, &b, n, first_head + h, i);
                 const int64_t row = h * a->queries + i;
                 if (t.seen) add_tile(f, &b, &t, room->s, top + row, sum + row, room->factor);
             }
@@ -109,11 +107,15 @@ static void forward_part(void *context, int64_t part) {
     const attention_attributes *of = a->attributes;
     const int64_t n = part / of->kv_heads, g = part % of->kv_heads, first_head = g * a->group;
     const forward_room room = forward_room_in(a, &(arena){a->scratch + part * a->piece, 0});
-    all_tiles(f, &room, n, g, of->query_block, of->key_block);
+    all_tiles(f, &room, n, g);
     int care = 0;
-    for (int64_t h = 0; h < a->group; h++)
-        care = care || NAME(needs_care)(a, &f->y, n, first_head + h);
-    if (care) all_tiles(f, &room, n, g, 1, 1);
+    for (int64_t h = 0; room.clean && h < a->group; h++)
+        care = care || NAME(has_infinite)(&f->y, n, first_head + h);
+    if (care) {
+        forward with_care = *f;
+        with_care.a.clean = room.clean;
+        all_tiles(&with_care, &room, n, g);
+    }
     if (!f->lse) return;
     real *lse = f->lse + (n * of->heads + first_head) * a->queries;
     a->vector->log(a->group * a->queries, room.sum, lse);

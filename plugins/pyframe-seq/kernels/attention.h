@@ -8,10 +8,11 @@
  * number of tokens and not with its square: T. Dao, "FlashAttention-2", arXiv:2307.08691,
  * section 3.
  *
- * All products are those of the host. A product of 0 and NaN is NaN, so a tile must not contain
- * pairs that do not see each other if a number of the operands is not finite: where a result is not
- * finite, it is computed once more, with blocks of one query and one key. Of keys that the mask
- * hides a copy is used that has zeros in their place. */
+ * All products are those of the host. In a tile the weight of a pair that does not see each other
+ * is 0, and a product of 0 and NaN is NaN. So where a result is not finite, it is computed once
+ * more, with care: numbers of the operands that are not finite are zeros in the products, and are
+ * added for the pairs that do see each other. The order of all sums is the same, and so are the
+ * bits of what such a number does not reach. */
 #ifndef PYFRAME_SEQ_ATTENTION_H
 #define PYFRAME_SEQ_ATTENTION_H
 
@@ -64,6 +65,7 @@ typedef struct {
     int64_t bias_sample, bias_head, bias_row; /* strides; 0 where the bias is broadcast */
     char *scratch;                            /* a piece for each part of the work */
     int64_t piece;
+    real *clean; /* room for an operand without what is not finite; NULL: no care is taken */
 } attention;
 
 static inline int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -92,7 +94,7 @@ static inline int64_t place_of(const attention *a, int64_t n, int64_t i) {
     return i + (a->start ? a->start[n] : 0);
 }
 
-/* Of sample n, query i, without regard to the mask. Neither end moves backwards as i grows. */
+/* Of sample n, query i, without regard to mask and bias. Neither end moves backwards as i grows. */
 static inline span seen_by(const attention *a, int64_t n, int64_t i) {
     const int64_t at = place_of(a, n, i), window = a->attributes->window;
     span s = {0, a->lengths ? a->lengths[n] : a->keys};
@@ -106,14 +108,14 @@ static inline span seen_by(const attention *a, int64_t n, int64_t i) {
 
 typedef struct {
     int64_t first, count;
-    const real *k, *v; /* rows of one head, those that the mask hides as zeros */
+    const real *k, *v; /* rows of one head */
     int64_t k_row, v_row;
     const real *packed_k, *packed_v; /* transposed, as `gemm` takes them; NULL: not packed */
 } key_block;
 
 /* What the blocks of one key head are kept in. */
 typedef struct {
-    real *packed_k, *packed_v, *clean_k, *clean_v;
+    real *packed_k, *packed_v;
 } block_room;
 
 /* Takes that room from an arena; `with_packed_v`: the gradient needs v packed as well. */
@@ -125,21 +127,6 @@ key_block NAME(block_of)(const attention *a, const block_room *room, int64_t n, 
 
 /* ---- products ---- */
 
-/* A product of a tile with one of its sides. */
-typedef struct {
-    int64_t m, n, k;
-    const real *a;
-    int64_t a_row, a_step;
-    const real *b;
-    int64_t b_row;
-    real *c;
-    int64_t c_row;
-    double scale;
-} product;
-
-/* c += scale a b */
-void NAME(add_product)(const attention *a, const product *p);
-
 /* c (rows, count) = scale x (rows, size) keys (count, size)^T */
 void NAME(times_rows)(const attention *a, const real *x, int64_t x_row, int64_t rows,
                       const real *keys, int64_t key_row, const real *packed, int64_t count,
@@ -149,21 +136,31 @@ void NAME(times_rows)(const attention *a, const real *x, int64_t x_row, int64_t 
 
 typedef struct {
     int64_t n, h, i, rows; /* rows: of queries */
+    int64_t first;         /* key */
     int64_t seen;          /* keys of the block up to the last one that a query sees; 0: none */
     int64_t stride;        /* of the tile's rows, whole vectors */
 } tile;
 
-/* Of the queries of head h from i on, at most `size`. */
-tile NAME(tile_of)(const attention *a, const key_block *b, int64_t n, int64_t h, int64_t i,
-                   int64_t size);
+/* Of the block of queries of head h from i on. */
+tile NAME(tile_of)(const attention *a, const key_block *b, int64_t n, int64_t h, int64_t i);
 
-/* s (rows, stride): the scores of a tile */
+/* s (rows, stride): the scores of a tile, -inf where a pair does not see each other */
 void NAME(scores)(const attention *a, const key_block *b, const tile *t, real *s);
 
-/* Whether a tile of one pair has nothing to add, although the key is in reach: a bias of -inf. */
-static inline int is_hidden(const tile *t, const key_block *b, const real *s) {
-    return t->rows == 1 && b->count == 1 && s[0] == -INFINITY;
-}
+/* A product of a tile, or of the turned tile, with one of its sides. */
+typedef struct {
+    int64_t m, n, k;
+    int turned; /* rows of the product are keys: m keys, k queries */
+    const real *a;
+    const real *b;
+    int64_t b_row;
+    real *c;
+    int64_t c_row;
+    double scale; /* 0: none */
+} product;
+
+/* c += scale a b, where a pair that does not see each other adds nothing. */
+void NAME(add_product)(const attention *a, const tile *t, const product *p);
 
 /* ---- rows of whole vectors ---- */
 
@@ -211,9 +208,11 @@ int NAME(check_input)(const pf_call *call, const attention *a);
 /* Zeros in some heads of sample n. */
 void NAME(clear_heads)(const heads_of *x, int64_t n, int64_t first, int64_t heads);
 
-/* Whether some pairs do not see each other, and one of the numbers of a head that have been made of
- * tiles is not finite: it may be that a pair has added something that should not. */
-int NAME(needs_care)(const attention *a, const heads_of *made, int64_t n, int64_t h);
+/* Whether one of the numbers of a head is not finite. */
+int NAME(has_infinite)(const heads_of *made, int64_t n, int64_t h);
+
+/* Takes room for `clean`; NULL, with or without a base, if all pairs see each other. */
+real *NAME(room_for_care)(const attention *a, arena *at);
 
 /* Calls `body` for all parts, each with a piece of scratch. */
 int NAME(run_parts)(const pf_call *call, attention *a, int64_t parts, int64_t piece, int products,

@@ -19,7 +19,6 @@ static void add_tile_gradient(const backward *w, const key_block *b, const tile 
     const real *lse = w->lse + (t->n * a->attributes->heads + t->h) * a->queries + t->i;
     const real *dy = head_at(&w->dy, t->n, t->i, t->h), *q = head_at(&a->q, t->n, t->i, t->h);
     NAME(scores)(a, b, t, s);
-    if (is_hidden(t, b, s)) return;
     for (int64_t r = 0; r < t->rows; r++) {
         real *row = s + r * t->stride;
         if (lse[r] == lse[r])
@@ -44,45 +43,44 @@ static void add_tile_gradient(const backward *w, const key_block *b, const tile 
                 row[(t->i + r) * a->bias_row + j] += ds[r * t->stride + j];
     }
     if (w->dv.data)
-        NAME(add_product)(a, &(product){.m = t->seen,
-                                        .n = a->v.size,
-                                        .k = t->rows,
-                                        .a = s,
-                                        .a_row = 1,
-                                        .a_step = t->stride,
-                                        .b = dy,
-                                        .b_row = w->dy.row,
-                                        .c = head_at(&w->dv, t->n, b->first, g),
-                                        .c_row = w->dv.row});
+        NAME(add_product)(a, t,
+                          &(product){.m = t->seen,
+                                     .n = a->v.size,
+                                     .k = t->rows,
+                                     .turned = 1,
+                                     .a = s,
+                                     .b = dy,
+                                     .b_row = w->dy.row,
+                                     .c = head_at(&w->dv, t->n, b->first, g),
+                                     .c_row = w->dv.row});
     if (w->dk.data)
-        NAME(add_product)(a, &(product){.m = t->seen,
-                                        .n = a->k.size,
-                                        .k = t->rows,
-                                        .a = ds,
-                                        .a_row = 1,
-                                        .a_step = t->stride,
-                                        .b = q,
-                                        .b_row = a->q.row,
-                                        .c = head_at(&w->dk, t->n, b->first, g),
-                                        .c_row = w->dk.row,
-                                        .scale = scale});
+        NAME(add_product)(a, t,
+                          &(product){.m = t->seen,
+                                     .n = a->k.size,
+                                     .k = t->rows,
+                                     .turned = 1,
+                                     .a = ds,
+                                     .b = q,
+                                     .b_row = a->q.row,
+                                     .c = head_at(&w->dk, t->n, b->first, g),
+                                     .c_row = w->dk.row,
+                                     .scale = scale});
     if (w->dq.data)
-        NAME(add_product)(a, &(product){.m = t->rows,
-                                        .n = a->k.size,
-                                        .k = t->seen,
-                                        .a = ds,
-                                        .a_row = t->stride,
-                                        .a_step = 1,
-                                        .b = b->k,
-                                        .b_row = b->k_row,
-                                        .c = head_at(&w->dq, t->n, t->i, t->h),
-                                        .c_row = w->dq.row,
-                                        .scale = scale});
+        NAME(add_product)(a, t,
+                          &(product){.m = t->rows,
+                                     .n = a->k.size,
+                                     .k = t->seen,
+                                     .a = ds,
+                                     .b = b->k,
+                                     .b_row = b->k_row,
+                                     .c = head_at(&w->dq, t->n, t->i, t->h),
+                                     .c_row = w->dq.row,
+                                     .scale = scale});
 }
 
 typedef struct {
     block_room blocks;
-    real *s, *ds, *delta;
+    real *s, *ds, *delta, *clean;
 } backward_room;
 
 static backward_room backward_room_in(const attention *a, arena *at) {
@@ -92,6 +90,7 @@ static backward_room backward_room_in(const attention *a, arena *at) {
     room.s = take(at, size);
     room.ds = take(at, size);
     room.delta = take(at, a->group * a->queries);
+    room.clean = NAME(room_for_care)(a, at);
     return room;
 }
 
@@ -105,31 +104,23 @@ static inline real product_of(int64_t n, const real *one, const real *other) {
     return sum_of_lanes(sums) + rest;
 }
 
-/* What one key head gives, by tiles of at most so many queries and keys. */
-static void all_tiles(const backward *w, const backward_room *room, int64_t n, int64_t g,
-                      int64_t query_block, int64_t key_block_size) {
+/* What one key head gives. */
+static void all_tiles(const backward *w, const backward_room *room, int64_t n, int64_t g) {
     const attention *a = &w->a;
-    const int64_t first_head = g * a->group;
+    const int64_t first_head = g * a->group, most = a->attributes->key_block;
     NAME(clear_heads)(&w->dq, n, first_head, a->group);
     NAME(clear_heads)(&w->dk, n, g, 1);
     NAME(clear_heads)(&w->dv, n, g, 1);
-    const int64_t from = seen_by(a, n, 0).from / key_block_size * key_block_size;
+    const int64_t from = seen_by(a, n, 0).from / most * most;
     const int64_t to = seen_by(a, n, a->queries - 1).to;
-    for (int64_t j = from; j < to; j += key_block_size) {
-        const key_block b = NAME(block_of)(a, &room->blocks, n, g, j, key_block_size);
+    for (int64_t j = from; j < to; j += most) {
+        const key_block b = NAME(block_of)(a, &room->blocks, n, g, j, most);
         for (int64_t h = 0; h < a->group; h++)
-            for (int64_t i = 0; i < a->queries; i += query_block) {
-                const tile t = NAME(tile_of)(a, &b, n, first_head + h, i, query_block);
+            for (int64_t i = 0; i < a->queries; i += a->attributes->query_block) {
+                const tile t = NAME(tile_of)(a, &b, n, first_head + h, i);
                 if (t.seen)
                     add_tile_gradient(w, &b, &t, g, room->delta + h * a->queries + i, room->s,
                                       room->ds);
-            }
-        for (int64_t x = 0; a->mask && x < b.count; x++)
-            if (a->mask[n * a->keys + j + x] == 0) { /* 0 times what may not be finite */
-                if (w->dk.data)
-                    memset(head_at(&w->dk, n, j + x, g), 0, (size_t)a->k.size * sizeof(real));
-                if (w->dv.data)
-                    memset(head_at(&w->dv, n, j + x, g), 0, (size_t)a->v.size * sizeof(real));
             }
     }
 }
@@ -144,14 +135,16 @@ static void pair_gradient(const backward *w, char *at, int64_t n, int64_t g) {
             room.delta[h * a->queries + i] =
                 product_of(w->y.size, head_at(&w->y, n, i, first_head + h),
                            head_at(&w->dy, n, i, first_head + h));
-    all_tiles(w, &room, n, g, a->attributes->query_block, a->attributes->key_block);
-    int care = NAME(needs_care)(a, &w->dk, n, g) || NAME(needs_care)(a, &w->dv, n, g);
+    all_tiles(w, &room, n, g);
+    if (!room.clean) return;
+    int care = NAME(has_infinite)(&w->dk, n, g) || NAME(has_infinite)(&w->dv, n, g);
     for (int64_t h = 0; h < a->group; h++)
-        care = care || NAME(needs_care)(a, &w->dq, n, first_head + h);
+        care = care || NAME(has_infinite)(&w->dq, n, first_head + h);
     if (!care) return;
-    backward again = *w;
-    again.dbias = NULL; /* is no product, so that hidden pairs have added nothing to it */
-    all_tiles(&again, &room, n, g, 1, 1);
+    backward with_care = *w;
+    with_care.a.clean = room.clean;
+    with_care.dbias = NULL; /* is no product, so that hidden pairs have added nothing to it */
+    all_tiles(&with_care, &room, n, g);
 }
 
 static void backward_part(void *context, int64_t part) {

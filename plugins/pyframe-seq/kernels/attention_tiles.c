@@ -4,23 +4,6 @@
 
 /* ---- products ---- */
 
-void NAME(add_product)(const attention *a, const product *p) {
-    const pf_gemm g = {.size = sizeof g,
-                       .m = p->m,
-                       .n = p->n,
-                       .k = p->k,
-                       .a = p->a,
-                       .a_row = p->a_row,
-                       .a_step = p->a_step,
-                       .b = p->b,
-                       .b_row = p->b_row,
-                       .c = p->c,
-                       .c_row = p->c_row,
-                       .accumulate = 1,
-                       .scale = p->scale};
-    a->gemm->run(&g);
-}
-
 /* b (size, count) = rows (count, size)^T as `gemm` takes it */
 static pf_gemm turned_rows(const real *rows, int64_t row, int64_t count, int64_t size) {
     return (pf_gemm){
@@ -51,24 +34,10 @@ void NAME(times_rows)(const attention *a, const real *x, int64_t x_row, int64_t 
 
 /* ---- blocks of keys ---- */
 
-/* The rows of a block with zeros in place of those that the mask hides. */
-static const real *without_hidden(const attention *a, const heads_of *x, int64_t n, int64_t g,
-                                  int64_t first, int64_t count, real *to) {
-    for (int64_t j = 0; j < count; j++) {
-        real *row = to + j * x->size;
-        if (a->mask[n * a->keys + first + j] != 0)
-            memcpy(row, head_at(x, n, first + j, g), (size_t)x->size * sizeof(real));
-        else
-            memset(row, 0, (size_t)x->size * sizeof(real));
-    }
-    return to;
-}
-
 block_room NAME(room_for_blocks)(const attention *a, arena *at, int with_packed_v) {
     const int64_t count = a->attributes->key_block, depth = a->k.size, width = a->v.size;
     block_room room = {.packed_k = take(at, packed_size(a, count, depth))};
     if (with_packed_v) room.packed_v = take(at, packed_size(a, count, width));
-    if (a->mask) room.clean_k = take(at, depth * count), room.clean_v = take(at, width * count);
     return room;
 }
 
@@ -77,10 +46,6 @@ key_block NAME(block_of)(const attention *a, const block_room *room, int64_t n, 
     key_block b = {.first = first, .count = min_of(a->keys - first, size)};
     b.k = head_at(&a->k, n, first, g), b.k_row = a->k.row;
     b.v = head_at(&a->v, n, first, g), b.v_row = a->v.row;
-    if (a->mask) {
-        b.k = without_hidden(a, &a->k, n, g, first, b.count, room->clean_k), b.k_row = a->k.size;
-        b.v = without_hidden(a, &a->v, n, g, first, b.count, room->clean_v), b.v_row = a->v.size;
-    }
     if (a->queries * a->group < PACKING_PAYS) return b;
     b.packed_k = pack(a, b.k, b.k_row, b.count, a->k.size, room->packed_k);
     if (room->packed_v) b.packed_v = pack(a, b.v, b.v_row, b.count, a->v.size, room->packed_v);
@@ -89,26 +54,31 @@ key_block NAME(block_of)(const attention *a, const block_room *room, int64_t n, 
 
 /* ---- tiles ---- */
 
-tile NAME(tile_of)(const attention *a, const key_block *b, int64_t n, int64_t h, int64_t i,
-                   int64_t size) {
-    tile t = {.n = n, .h = h, .i = i, .rows = min_of(a->queries - i, size)};
+tile NAME(tile_of)(const attention *a, const key_block *b, int64_t n, int64_t h, int64_t i) {
+    tile t = {.n = n, .h = h, .i = i, .first = b->first};
+    t.rows = min_of(a->queries - i, a->attributes->query_block);
     const int64_t from = seen_by(a, n, i).from, to = seen_by(a, n, i + t.rows - 1).to;
     t.seen = from >= b->first + b->count ? 0 : max_of(0, min_of(b->count, to - b->first));
-    if (t.seen && a->mask && b->count == 1 && a->mask[n * a->keys + b->first] == 0) t.seen = 0;
     t.stride = whole_vectors(b->count);
     return t;
+}
+
+/* Row i of the bias of a tile's head is at i bias_row. */
+static const real *bias_of(const attention *a, const tile *t) {
+    return a->bias ? a->bias + t->n * a->bias_sample + t->h * a->bias_head : NULL;
 }
 
 void NAME(scores)(const attention *a, const key_block *b, const tile *t, real *s) {
     NAME(times_rows)(a, head_at(&a->q, t->n, t->i, t->h), a->q.row, t->rows, b->k, b->k_row,
                      b->packed_k, b->count, a->k.size, a->attributes->scale, s, t->stride);
-    const real *bias = a->bias ? a->bias + t->n * a->bias_sample + t->h * a->bias_head : NULL;
+    const real *bias = bias_of(a, t);
     const int64_t *mask = a->mask ? a->mask + t->n * a->keys + b->first : NULL;
     for (int64_t r = 0; r < t->rows; r++, s += t->stride) {
         const int64_t i = t->i + r;
         if (bias) {
             const real *row = bias + i * a->bias_row + b->first;
-            for (int64_t j = 0; j < b->count; j++) s[j] += row[j];
+            for (int64_t j = 0; j < b->count; j++)
+                s[j] = row[j] == -INFINITY ? -INFINITY : s[j] + row[j];
         }
         if (a->slopes) {
             const real slope = a->slopes[t->h], at = (real)(place_of(a, t->n, i) - b->first);
@@ -125,6 +95,65 @@ void NAME(scores)(const attention *a, const key_block *b, const tile *t, real *s
         for (int64_t j = max_of(0, min_of(seen.to - b->first, b->count)); j < t->stride; j++)
             s[j] = -INFINITY;
     }
+}
+
+/* ---- products of a tile ---- */
+
+/* Whether the query in row r of a tile sees its key j. */
+static int sees(const attention *a, const tile *t, int64_t r, int64_t j) {
+    const int64_t i = t->i + r, key = t->first + j;
+    const span seen = seen_by(a, t->n, i);
+    if (key < seen.from || key >= seen.to) return 0;
+    if (a->mask && a->mask[t->n * a->keys + key] == 0) return 0;
+    const real *bias = bias_of(a, t);
+    return !bias || bias[i * a->bias_row + key] != -INFINITY;
+}
+
+/* b (k, n) with zeros in place of what is not finite. */
+static const real *finite_part(const product *p, real *to) {
+    for (int64_t l = 0; l < p->k; l++)
+        for (int64_t d = 0; d < p->n; d++) {
+            const real x = p->b[l * p->b_row + d];
+            to[l * p->n + d] = isfinite(x) ? x : 0;
+        }
+    return to;
+}
+
+/* c += scale a b, of the rest, where a pair sees each other. */
+static void add_rest(const attention *a, const tile *t, const product *p, int64_t a_row,
+                     int64_t a_step) {
+    const real scale = p->scale == 0 ? 1 : (real)p->scale;
+    for (int64_t l = 0; l < p->k; l++) {
+        const real *b = p->b + l * p->b_row;
+        real rest = 0;
+        for (int64_t d = 0; d < p->n; d++) rest += 0 * b[d];
+        for (int64_t r = 0; rest != 0 && r < p->m; r++) {
+            if (!(p->turned ? sees(a, t, l, r) : sees(a, t, r, l))) continue;
+            const real factor = scale * p->a[r * a_row + l * a_step];
+            real *c = p->c + r * p->c_row;
+            for (int64_t d = 0; d < p->n; d++)
+                if (!isfinite(b[d])) c[d] += factor * b[d];
+        }
+    }
+}
+
+void NAME(add_product)(const attention *a, const tile *t, const product *p) {
+    pf_gemm g = {.size = sizeof g,
+                 .m = p->m,
+                 .n = p->n,
+                 .k = p->k,
+                 .a = p->a,
+                 .a_row = p->turned ? 1 : t->stride,
+                 .a_step = p->turned ? t->stride : 1,
+                 .b = p->b,
+                 .b_row = p->b_row,
+                 .c = p->c,
+                 .c_row = p->c_row,
+                 .accumulate = 1,
+                 .scale = p->scale};
+    if (a->clean) g.b = finite_part(p, a->clean), g.b_row = p->n;
+    a->gemm->run(&g);
+    if (a->clean) add_rest(a, t, p, g.a_row, g.a_step);
 }
 
 /* ---- a call ---- */
@@ -193,12 +222,16 @@ void NAME(clear_heads)(const heads_of *x, int64_t n, int64_t first, int64_t head
         memset(head_at(x, n, t, first), 0, (size_t)(heads * x->size) * sizeof(real));
 }
 
-int NAME(needs_care)(const attention *a, const heads_of *made, int64_t n, int64_t h) {
-    const int all_see_all = !a->attributes->causal && !a->attributes->window && !a->bias;
-    if (all_see_all || !made->data) return 0;
+real *NAME(room_for_care)(const attention *a, arena *at) {
+    const attention_attributes *of = a->attributes;
+    if (!of->causal && !of->window && !a->bias && !a->mask) return NULL;
+    return take(at, max_of(of->query_block, of->key_block) * max_of(a->k.size, a->v.size));
+}
+
+int NAME(has_infinite)(const heads_of *made, int64_t n, int64_t h) {
     vec sums = {0};
     real rest = 0;
-    for (int64_t t = 0; t < made->tokens; t++) {
+    for (int64_t t = 0; made->data && t < made->tokens; t++) {
         const real *row = head_at(made, n, t, h);
         int64_t j = 0;
         for (; j + LANES <= made->size; j += LANES) sums += 0 * load(row + j);

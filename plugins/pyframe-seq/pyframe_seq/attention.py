@@ -151,9 +151,10 @@ class _AttentionOp(Op):
         block, wide = lowered["key_block"], -(-lowered["key_block"] // WIDEST) * WIDEST
         counts = [depth * wide]
         counts += [width * wide] * (tiles - 1)
-        counts += [depth * block, width * block] if specs[MASK] else []
         counts += [lowered["query_block"] * wide] * tiles
         counts += [heads // groups * queries] * rows + [lowered["query_block"]] * columns
+        if lowered["causal"] or lowered["window"] or specs[BIAS] or specs[MASK]:
+            counts += [max(lowered["query_block"], block) * max(depth, width)]
         itemsize = specs[Q].dtype.itemsize
         piece = sum(-(-count * itemsize // ALIGNMENT) * ALIGNMENT for count in counts)
         return samples * groups * piece
@@ -439,7 +440,7 @@ def scores(inputs: Any, attributes: Any) -> Any:
             raise IndexError(f"not all of {numbers} lie in [0, {s.shape[3]}]")
     if mask is not None and not np.isin(mask, (0, 1)).all():
         raise IndexError("a mask of other numbers than 0 and 1")
-    s = s if bias is None else s + bias
+    s = s if bias is None else np.where(np.isneginf(bias), bias, s + bias)
     s = s if slopes is None else s - slopes[:, None, None] * np.abs(apart)
     seen = np.ones(np.broadcast_shapes(s.shape, apart.shape), bool)
     if attributes.get("causal"):
