@@ -337,9 +337,10 @@ class AttentionGrad(_AttentionOp):
         if size is not None:
             q, k, v, dy, y = (np.abs(x) for x in (q, k, v, dy, y))
             # Of a score beyond the range of float32 the weight, here perhaps 0, can be anything.
-            within = (size[..., None] < np.finfo(np.float32).max) | np.isneginf(s)
-            p = np.where(within, p * size[..., None], np.inf)
+            p = np.where(size[..., None] < np.finfo(np.float32).max, p * size[..., None], np.inf)
+            p = np.where(np.isneginf(s), 0, p)
             ds = p * (dy @ np.swapaxes(v, -1, -2) + (dy * y).sum(-1, keepdims=True))
+            ds = np.where(np.isneginf(s), 0, ds)
         turned = np.swapaxes(s, -1, -2)
         dq = merge_heads(scale * _seen_product(s, ds, k))
         dk, dv = (

@@ -390,8 +390,10 @@ class TransformerDecoderBlock(_Block):
 
     Notes
     -----
-    Inputs: x (N, T, d), and perhaps a context (N, Tk, d'), with lengths (N,) or a mask (N, Tk) of
-    it behind. Without a context it is the block of a GPT, and these are those of x.
+    Inputs: x (N, T, d), and perhaps a context (N, Tk, d'); each may have its own lengths, mask and
+    bias of scores right behind it, as `MultiHeadAttention` takes them: ``block(x, lengths, context,
+    context_mask)``. Without a context it is the block of a GPT. Rows that are hidden, of x or of
+    the context, are not read, and the result is 0 where those of x are.
 
     Examples
     --------
@@ -425,24 +427,33 @@ class TransformerDecoderBlock(_Block):
 
     def build(self, *specs: Any) -> None:
         super().build(*specs)
-        if len(specs) > 1 and len(specs[1].shape or ()) == 3:
+        if _context_at(specs):
             self.cross_attention = self._attention(
                 causal=False, window=None, rotary=False, alibi=False
             )
             self.cross_norm = pf.layers.get(self.norm)()
 
     def call(self, *inputs: Any) -> Any:
-        x, *more = inputs
-        if not more or len(more[0].shape or ()) != 3:
+        at = _context_at(inputs)
+        if not at:
             return super().call(*inputs)
+        x, *more = inputs[:at]
         if not hasattr(self, "cross_attention"):
             raise pf.ShapeError(
                 f"layer {self.path!r} (TransformerDecoderBlock) was built for x alone, and was "
                 f"given {', '.join(str(each.spec) for each in inputs)}"
             )
-        x = self._around(x, self.first_norm, self.self_attention)
-        x = self._around(x, self.cross_norm, lambda y: self.cross_attention(y, *more))
-        return self._around(x, self.last_norm, self._feed_forward)
+        own = own_steps(self.self_attention.sorted_inputs(more))
+        x = without_hidden(x, own)
+        x = self._around(x, self.first_norm, lambda y: self.self_attention(y, *more))
+        x = self._around(x, self.cross_norm, lambda y: self.cross_attention(y, *inputs[at:]))
+        return without_hidden(self._around(x, self.last_norm, self._feed_forward), own)
+
+
+def _context_at(inputs: Sequence[Any]) -> int:
+    """Return which of a block's inputs is another sequence; 0: there is none."""
+    ranks = [len(each.shape or ()) for each in inputs]
+    return ranks.index(3, 1) if 3 in ranks[1:] else 0
 
 
 def own_steps(given: dict[str, Any]) -> dict[str, Any]:

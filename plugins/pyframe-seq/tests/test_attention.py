@@ -195,20 +195,25 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
+def made_for(option: str, dtype: str) -> tuple[list[Any], dict[str, Any]]:
+    """Return q, k and v of 130 tokens, several blocks, and the arguments of causal attention."""
+    given = {"heads": 2, "causal": option in OPTIONS, **OPTIONS.get(option, {})}
+    if "bias" in given:
+        given["bias"] = given["bias"].astype(dtype)
+    groups = given.get("kv_heads", 2)
+    shapes = [(2, 130, 4 * n) for n in (2, groups, groups)]
+    return [numbers(*shape, seed=i, dtype=dtype) for i, shape in enumerate(shapes)], given
+
+
 @pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("option", OPTIONS)
 @pytest.mark.parametrize("at", [25, 64, 129])
 def test_the_future_is_not_seen(at: int, option: str, dtype: str) -> None:
-    given = {"heads": 2, "causal": True, **OPTIONS[option]}
-    if "bias" in given:
-        given["bias"] = given["bias"].astype(dtype)
-    groups = given.get("kv_heads", 2)
-    shapes = [(2, 130, 4 * n) for n in (2, groups, groups)]
-    q, k, v = (numbers(*shape, seed=i, dtype=dtype) for i, shape in enumerate(shapes))
-    before = run(q, k, v, **given)
+    sequences, given = made_for(option, dtype)
+    before = run(*sequences, **given)
     for what in STRANGE:
-        changed = [np.array(x) for x in (q, k, v)]
+        changed = [np.array(x) for x in sequences]
         for x in changed:
             x[:, at:] = what
         after = run(*changed, **given)
@@ -223,9 +228,7 @@ def test_the_future_is_not_seen(at: int, option: str, dtype: str) -> None:
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_the_past_has_no_gradient_of_what_it_does_not_see(option: str) -> None:
-    given = {"heads": 2, "causal": True, **OPTIONS[option]}
-    groups = given.get("kv_heads", 2)
-    q, k, v = (numbers(2, 130, 4 * n, seed=i) for i, n in enumerate((2, groups, groups)))
+    (q, k, v), given = made_for(option, "float64")
     before = run(q, k, v, **given)
     for what in STRANGE:
         changed = np.array(q)
@@ -284,9 +287,19 @@ def test_what_is_not_a_number_shows(three: Any) -> None:
         assert np.isfinite(y[0]).all() and np.isnan(y[1, 3, 0])
 
 
-def test_rows_do_not_depend_on_neighbours(three: Any) -> None:
-    both, alone = run(*three, heads=2), run(*(x[1:] for x in three), heads=2)
-    assert np.array_equal(both["y"][1:], alone["y"])
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
+@pytest.mark.parametrize("option", ["all see all", *OPTIONS])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_rows_do_not_depend_on_neighbours(option: str, dtype: str) -> None:
+    sequences, given = made_for(option, dtype)
+    only = {name: given[name][:1] for name in ("lengths", "mask") if name in given}
+    alone = run(*(x[:1] for x in sequences), **{**given, **only})
+    for neighbour in STRANGE:
+        for x in sequences:
+            x[1] = neighbour
+        both = run(*sequences, **given)
+        for name in ("y", "q", "k", "v"):
+            assert np.array_equal(both[name][:1], alone[name]), (name, neighbour)
 
 
 def test_a_mask_of_ones_changes_no_bit(three: Any) -> None:
@@ -296,14 +309,14 @@ def test_a_mask_of_ones_changes_no_bit(three: Any) -> None:
             assert np.array_equal(array, plain[name])
 
 
-def test_the_same_bits_at_any_number_of_threads() -> None:
-    q, k, v = (numbers(4, 130, 32, seed=i, dtype=np.float32) for i in range(3))
+@pytest.mark.parametrize("option", ["all see all", *OPTIONS])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_same_bits_at_any_number_of_threads(option: str, dtype: str) -> None:
+    sequences, given = made_for(option, dtype)
     found = []
     for threads in (1, 2, 3, 7):
         with pf.num_threads(threads):
-            found.append(
-                run(q, k, v, heads=4, causal=True, bias=numbers(1, 4, 130, 130).astype("f"))
-            )
+            found.append(run(*sequences, **given))
     for other in found[1:]:
         assert all(np.array_equal(other[name], found[0][name]) for name in found[0])
 
@@ -403,16 +416,18 @@ def seen_of(hides: Any) -> Any:
     return np.arange(5) < hides[:, None] if hides.ndim == 1 else hides > 0
 
 
+# Whose rows are hidden; an encoder has no context, and only a decoder hides x itself beside one.
+PLACES = [(kind, "x alone") for kind in KINDS]
+PLACES += [(kind, "the context") for kind in KINDS if not kind.startswith("encoder")]
+PLACES += [(kind, "x with a context") for kind in KINDS if kind.startswith("decoder")]
+
+
 @pytest.mark.parametrize("given", HIDDEN)
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("cross", [False, True])
+@pytest.mark.parametrize(("kind", "of"), PLACES)
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_hidden_rows_do_not_leak_into_weights(
-    given: str, kind: str, cross: bool, bad: float
-) -> None:
+def test_hidden_rows_do_not_leak_into_weights(given: str, kind: str, of: str, bad: float) -> None:
     """Not those of another sequence, and not those of x itself, which are queries, too."""
-    if cross and kind.startswith("encoder"):
-        return
+    cross = of == "the context"
     hides = HIDDEN[given]
     hidden = ~seen_of(hides)
     x, context = (pf.Placeholder(n, shape=(2, 5, 8), dtype="float64") for n in ("x", "context"))
@@ -421,12 +436,15 @@ def test_hidden_rows_do_not_leak_into_weights(
     pf.set_seed(0)
     layer = KINDS[kind]()
     inputs = [x, context + shift, what] if cross else [x + shift, what]
+    inputs += [context] if of == "x with a context" else []
     y = layer(*inputs)
     cost = pf.Sum(pf.Square(y))
     rows, other = numbers(2, 5, 8), numbers(2, 5, 8, seed=1)
     found = []
     for part in (other, np.where(hidden[..., None], bad, other)):
-        feed = {x: rows, context: part, what: hides} if cross else {x: part, what: hides}
+        feed = {x: rows, context: part} if cross else {x: part, context: rows}
+        feed = {node: feed[node] for node in (x, context) if node is x or of != "x alone"}
+        feed[what] = hides
         plan = pf.compile(cost, seed=4)
         outputs = pf.compile(y).run(feed)
         found.append((outputs, *plan.loss_and_gradients(feed)))

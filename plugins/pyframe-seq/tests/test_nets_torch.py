@@ -15,6 +15,7 @@ from pyframe.testing import Draw
 torch = pytest.importorskip("torch")
 
 every_seed = pytest.mark.parametrize("seed", range(60))
+every_dtype = pytest.mark.parametrize("dtype", ["float64", "float32"])
 
 
 class Pair(NamedTuple):
@@ -67,27 +68,30 @@ def attention(ours: Any, theirs: Any) -> list[Pair]:
 class Hidden(NamedTuple):
     """Keys that are not seen: for a layer here, and as what is added to the scores there."""
 
-    node: Any  # None: all are seen
-    array: Any
+    feed: dict[Any, Any]  # empty: all are seen
     added: Any  # (N, Tk)
     seen: Any  # (N, Tk)
 
+    @property
+    def nodes(self) -> list[Any]:
+        return list(self.feed)
 
-def draw_hidden(draw: Draw, samples: int, keys: int) -> Hidden:
+
+def draw_hidden(draw: Draw, samples: int, keys: int, of: str = "") -> Hidden:
     """Return lengths, a mask or neither; the first key is always seen: elsewhere none is NaN."""
     kind = draw.choice(["none", "lengths", "mask"])
     seen = np.ones((samples, keys), bool)
-    node = array = None
+    feed = {}
     if kind == "lengths":
-        array = 1 + draw.labels((samples,), keys)
-        seen = np.arange(keys) < array[:, None]
-        node = pf.Placeholder("lengths", shape=(None,), dtype="int64")
+        lengths = 1 + draw.labels((samples,), keys)
+        seen = np.arange(keys) < lengths[:, None]
+        feed[pf.Placeholder(f"{of}lengths", shape=(None,), dtype="int64")] = lengths
     elif kind == "mask":
         seen = draw.labels((samples, keys), 2) > 0
         seen[:, 0] = True
-        array = seen.astype(np.int64)
-        node = pf.Placeholder("mask", shape=(None, keys), dtype="int64")
-    return Hidden(node, array, added(seen), seen)
+        mask = pf.Placeholder(f"{of}mask", shape=(None, keys), dtype="int64")
+        feed[mask] = seen.astype(np.int64)
+    return Hidden(feed, added(seen), seen)
 
 
 def added(seen: Any) -> Any:
@@ -100,16 +104,16 @@ def future(queries: int, keys: int) -> Any:
 
 
 class Sequences:
-    """Random sequences as leaves of both graphs."""
+    """Random sequences as leaves of both graphs: numbers of `dtype`, which there are of float64."""
 
-    def __init__(self, draw: Draw) -> None:
-        self.draw = draw
+    def __init__(self, draw: Draw, dtype: str) -> None:
+        self.draw, self.dtype = draw, dtype
         self.pairs: list[Pair] = []
 
     def __call__(self, *shape: int) -> tuple[Any, Any]:
-        value = self.draw.normal(shape)
-        ours = pf.Parameter(value, name=f"x{len(self.pairs)}", dtype="float64")
-        theirs = torch.tensor(value, requires_grad=True)
+        value = self.draw.normal(shape).astype(self.dtype)
+        ours = pf.Parameter(value, name=f"x{len(self.pairs)}", dtype=self.dtype)
+        theirs = torch.tensor(value, dtype=torch.float64, requires_grad=True)
         self.pairs.append(Pair(ours, [theirs], same))
         return ours, theirs
 
@@ -117,8 +121,8 @@ class Sequences:
 def scatter(net: Any, seed: int) -> Any:
     """Give all parameters of a module numbers of their own: biases that are 0 hide mistakes."""
     torch.manual_seed(seed)
-    for parameter in net.parameters():
-        torch.nn.init.normal_(parameter, std=0.5)
+    for parameter in net.parameters():  # of float32
+        torch.nn.init.normal_(parameter, std=min(0.5, parameter.shape[-1] ** -0.5))
     return net.double().train()
 
 
@@ -127,14 +131,15 @@ def agree(
 ) -> None:
     """Compare outputs, and the gradients of sum(dy y) by every leaf and parameter.
 
+    PyTorch computes in float64. In float32 ours may be off by a product's rounding over and over.
+
     Where rows of x are hidden, `seen` (N, T), the output there is no matter.
     """
     seen = np.broadcast_to(np.asarray(seen)[..., None], wanted.shape)
-    dy = np.where(seen, draw.normal(tuple(wanted.shape)), 0)
+    dy = np.where(seen, draw.normal(tuple(wanted.shape)), 0).astype(y.dtype)
     (wanted * torch.tensor(dy)).sum().backward()
-    cost = pf.Sum(y * pf.Constant(dy, dtype="float64"))
+    cost = pf.Sum(y * pf.Constant(dy, dtype=y.dtype))
     plan = pf.compile(cost)
-    feed = {node: array for node, array in feed.items() if node is not None}
     _, gradients = plan.loss_and_gradients(feed)
     assert len(gradients) == len(pairs)
     outputs = (pf.compile(y).run(feed), wanted.detach().numpy())
@@ -142,11 +147,13 @@ def agree(
     found += [(gradients[pair.ours], pair.gradient()) for pair in pairs]
     for ours, theirs in found:
         size = np.abs(theirs).max(initial=1.0)
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-9 * size)
+        bound = 1e-9 if y.dtype == np.float64 else 100 * np.finfo(np.float32).eps
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=bound * size)
 
 
 @every_seed
-def test_cross_attention_is_torchs(seed: int) -> None:
+@every_dtype
+def test_cross_attention_is_torchs(seed: int, dtype: str) -> None:
     draw = Draw(seed)
     samples, heads, size = (draw.choice(some) for some in ([1, 2, 3], [1, 2, 3], [1, 4, 9, 16]))
     queries, keys, units = draw.choice([1, 2, 7, 40]), draw.choice([1, 3, 33, 70]), heads * size
@@ -155,7 +162,7 @@ def test_cross_attention_is_torchs(seed: int) -> None:
         torch.nn.MultiheadAttention(units, heads, kdim=channels, vdim=channels, batch_first=True),
         seed,
     )
-    sequences, hidden = Sequences(draw), draw_hidden(draw, samples, keys)
+    sequences, hidden = Sequences(draw, dtype), draw_hidden(draw, samples, keys)
     (x, x_t), (c, c_t) = sequences(samples, queries, units), sequences(samples, keys, channels)
     more, scores = [], future(queries, keys) if causal else torch.zeros(queries, keys).double()
     if draw.choice([False, True]):
@@ -166,11 +173,11 @@ def test_cross_attention_is_torchs(seed: int) -> None:
         x_t, c_t, c_t, key_padding_mask=hidden.added, attn_mask=scores, need_weights=False
     )
     layer = seq.MultiHeadAttention(heads, causal=causal)
-    y = layer(x, c, *more, *([] if hidden.node is None else [hidden.node]))
+    y = layer(x, c, *more, *hidden.nodes)
     own = attention(layer, net)
     for pair in own:
         pair.copy()
-    agree(y, {hidden.node: hidden.array}, wanted, [*own, *sequences.pairs], draw)
+    agree(y, hidden.feed, wanted, [*own, *sequences.pairs], draw)
 
 
 def draw_block(draw: Draw) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -194,13 +201,14 @@ def common_pairs(block: Any, net: Any, last: Any) -> list[Pair]:
 
 
 @every_seed
-def test_an_encoder_block_is_torchs(seed: int) -> None:
+@every_dtype
+def test_an_encoder_block_is_torchs(seed: int, dtype: str) -> None:
     draw = Draw(seed)
     theirs, ours = draw_block(draw)
     samples, tokens = draw.choice([1, 2, 3]), draw.choice([1, 2, 7, 33])
     causal = draw.choice([False, True])
     net = scatter(torch.nn.TransformerEncoderLayer(**theirs), seed)
-    sequences, hidden = Sequences(draw), draw_hidden(draw, samples, tokens)
+    sequences, hidden = Sequences(draw, dtype), draw_hidden(draw, samples, tokens)
     x, x_t = sequences(samples, tokens, theirs["d_model"])
     wanted = net(
         x_t,
@@ -209,28 +217,42 @@ def test_an_encoder_block_is_torchs(seed: int) -> None:
     )
     kind = draw.choice([seq.TransformerEncoderBlock, seq.TransformerDecoderBlock])
     block = kind(**ours, attention={"causal": causal})
-    y = block(x, *([] if hidden.node is None else [hidden.node]))
+    y = block(x, *hidden.nodes)
     own = common_pairs(block, net, net.norm2)
     for pair in own:
         pair.copy()
-    feed, seen = {hidden.node: hidden.array}, hidden.seen
-    agree(y, feed, wanted, [*own, *sequences.pairs], draw, seen)
+    agree(y, hidden.feed, wanted, [*own, *sequences.pairs], draw, hidden.seen)
 
 
 @every_seed
-def test_a_decoder_block_is_torchs(seed: int) -> None:
+@every_dtype
+def test_a_decoder_block_is_torchs(seed: int, dtype: str) -> None:
     draw = Draw(seed)
     theirs, ours = draw_block(draw)
     samples, tokens, keys = (draw.choice(some) for some in ([1, 2, 3], [1, 2, 7, 33], [1, 3, 20]))
     net = scatter(torch.nn.TransformerDecoderLayer(**theirs), seed)
-    sequences, hidden = Sequences(draw), draw_hidden(draw, samples, keys)
+    sequences, hidden = Sequences(draw, dtype), draw_hidden(draw, samples, keys)
+    own_hidden = draw_hidden(draw, samples, tokens, "own_")
     (x, x_t), (c, c_t) = (sequences(samples, n, theirs["d_model"]) for n in (tokens, keys))
-    wanted = net(x_t, c_t, tgt_mask=future(tokens, tokens), memory_key_padding_mask=hidden.added)
+    wanted = net(
+        x_t,
+        c_t,
+        tgt_mask=future(tokens, tokens),
+        tgt_key_padding_mask=own_hidden.added,
+        memory_key_padding_mask=hidden.added,
+    )
     block = seq.TransformerDecoderBlock(**ours)
-    y = block(x, c, *([] if hidden.node is None else [hidden.node]))
+    y = block(x, *own_hidden.nodes, c, *hidden.nodes)
     own = common_pairs(block, net, net.norm3)
     own += [*attention(block.cross_attention, net.multihead_attn)]
     own += [*norm(block.cross_norm, net.norm2)]
     for pair in own:
         pair.copy()
-    agree(y, {hidden.node: hidden.array}, wanted, [*own, *sequences.pairs], draw)
+    agree(
+        y,
+        {**own_hidden.feed, **hidden.feed},
+        wanted,
+        [*own, *sequences.pairs],
+        draw,
+        own_hidden.seen,
+    )

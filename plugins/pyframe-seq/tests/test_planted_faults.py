@@ -51,6 +51,17 @@ class OneLongSequence(seq.Lstm):
         return pf.Case((*inputs, *[None] * 6), {})
 
 
+class FirstIsNotFinite(seq.AttentionGrad):
+    """The gradient of causal attention whose first query, which sees one key, is not a number."""
+
+    @classmethod
+    def sample(cls, draw: Any) -> pf.Case:
+        inputs, attributes = super().sample(draw)[:2]
+        q = np.array(inputs[0])
+        q[:, :1] = np.nan
+        return pf.Case((q, *inputs[1:]), {**attributes, "causal": True})
+
+
 FAULTS = [
     Fault(
         "gates in another order",
@@ -221,6 +232,27 @@ FAULTS = [
         seq.DrawToken,
     ),
     Fault(
+        "what is not finite reaches pairs that do not see each other",
+        "attention.c",
+        "with_care.a.clean = room.clean;",
+        "",
+        seq.Attention,
+    ),
+    Fault(
+        "what is not finite is left out",
+        "attention_tiles.c",
+        "if (!isfinite(b[d])) c[d] += factor * b[d];",
+        "(void)factor, (void)c;",
+        seq.Attention,
+    ),
+    Fault(
+        "keys and queries changed places in what is not finite",
+        "attention_tiles.c",
+        "p->turned ? sees(a, t, l, r) : sees(a, t, r, l)",
+        "sees(a, t, r, l)",
+        FirstIsNotFinite,
+    ),
+    Fault(
         "words as likely as each other that come in any order",
         "drawing.c",
         "(z[i] == z[j] && i < j)",
@@ -316,14 +348,14 @@ LAYER_FAULTS: list[tuple[str, Any, str, Any, Callable[[], Any]]] = [
         "hidden rows of a context that get into weights",
         transformer, "without_hidden", lambda context, given: context,
         lambda: test_attention.test_hidden_rows_do_not_leak_into_weights(
-            "lengths", "decoder", True, np.nan
+            "lengths", "decoder", "the context", np.nan
         ),
     ),
     (
         "hidden rows of x that get into weights",
         transformer, "own_steps", lambda given: {},
         lambda: test_attention.test_hidden_rows_do_not_leak_into_weights(
-            "mask", "encoder", False, np.nan
+            "mask", "encoder", "x alone", np.nan
         ),
     ),
     (
