@@ -16,27 +16,41 @@ from pathlib import Path
 from .building import ROOT, build, read, source_distribution
 from .say import Stop, find_wheel, run, say
 
-PLUGIN = ROOT / "plugins" / "pyframe-cnn"
+PLUGINS = ROOT / "plugins"
 # What a later minor version might add at the end of the host table.
 FIELD = """#if PF_TARGET_MINOR >= {minor}
     int64_t (*later)(int64_t x); /* x + 1 */
 #endif
 """
 FUNCTION = "static int64_t later(int64_t x) { return x + 1; }\n\n"
+# What a plugin of a folder has: a layer, a model with it, and data to train that.
+LAYERS = {
+    "pyframe-cnn": (
+        "pf.layers.Conv2D(4, 3)",
+        "[pf.layers.Conv2D(4, 3), pf.layers.Flatten(), pf.layers.Dense(2)]",
+        "(32, 8, 8, 1)",
+    ),
+    "pyframe-seq": (
+        "pf.layers.LSTM(4)",
+        "[pf.layers.LSTM(4, return_sequences=True), pf.layers.TransformerDecoderBlock(2), "
+        "pf.layers.Flatten(), pf.layers.Dense(2)]",
+        "(32, 6, 3)",
+    ),
+}
 TRAIN = """
 import numpy as np, pyframe as pf, pyframe.native.core as native
 host = native.lib.pf_get_host()
-model = pf.Sequential([pf.layers.Conv2D(4, 3), pf.layers.Flatten(), pf.layers.Dense(2)])
+model = pf.Sequential({model})
 trainer = pf.Trainer(model, loss="cross_entropy", optimizer="adam")
-images = np.random.default_rng(0).normal(size=(32, 8, 8, 1))
-trainer.fit(images, np.arange(32) % 2, epochs=2, verbose=0)
+data = np.random.default_rng(0).normal(size={shape})
+trainer.fit(data, np.arange(32) % 2, epochs=2, verbose=0)
 (library,) = native.open_libraries.values()
 print(host.abi_major, host.abi_minor, host.size, *library.abi)
 """
 REFUSE = """
 import numpy as np, pyframe as pf
 try:
-    pf.layers.Conv2D(4, 3)
+    {layer}
 except Exception as error:
     print(type(error).__name__, error)
 model = pf.Sequential([pf.layers.Dense(2)])
@@ -54,29 +68,42 @@ def try_versions(wheels: Path) -> None:
         The folder with the wheels of this version.
     """
     machine = os.uname().machine
-    core, plugin = read(ROOT), read(PLUGIN)
-    ours, theirs = (find_wheel(wheels, project, machine) for project in (core, plugin))
+    core = read(ROOT)
+    ours = find_wheel(wheels, core, machine)
     with tempfile.TemporaryDirectory(prefix="versions-") as name:
         work = Path(name)
         sources = source_distribution(core, work / "sources", work / "unpacked")
         major, minor = version(sources)
-        here = tried([ours, theirs], work / "same", TRAIN).split()
-        say(f"this core {here[0]}.{here[1]}, host table of {here[2]} bytes, and its plugin: trains")
-
+        here = f"{major}.{minor}"
         later = lengthen(sources, minor + 1)
         (long_core,) = build(work / "later", [read(sources)], [machine])
-        found = tried([long_core, theirs], work / "long", TRAIN).split()
-        if int(found[1]) != minor + 1 or int(found[2]) <= int(here[2]) or found[3:] != here[3:]:
-            raise Stop(f"the later core and the plugin of this one say {found}")
-        say(f"core {found[0]}.{found[1]}, host table of {found[2]} bytes, and this plugin: trains")
-
         flags = [f"cmake.define.CMAKE_C_FLAGS=-DPF_TARGET_MINOR={minor + 1}"]
-        (newer,) = build(work / "newer", [plugin], [machine], include=later, options=flags)
-        expect_refusal([ours, newer], work / "refused", f"{major}.{minor + 1}", f"{major}.{minor}")
+        for plugin in LAYERS:
+            at, project = work / plugin, read(PLUGINS / plugin)
+            theirs = find_wheel(wheels, project, machine)
+            expect_training(plugin, at, [ours, theirs], [long_core, theirs])
+            (newer,) = build(at / "newer", [project], [machine], include=later, options=flags)
+            expect_refusal(plugin, [ours, newer], at / "refused", f"{major}.{minor + 1}", here)
 
         other = edit(later / "pyframe/pyframe.h", r"(#define PF_ABI_MAJOR) \d+", rf"\1 {major + 1}")
-        (foreign,) = build(work / "foreign", [plugin], [machine], include=other.parents[1])
-        expect_refusal([ours, foreign], work / "other", f"{major + 1}.0", f"{major}.{minor}")
+        for plugin in LAYERS:
+            at, project = work / plugin, read(PLUGINS / plugin)
+            (foreign,) = build(at / "foreign", [project], [machine], include=other.parents[1])
+            expect_refusal(plugin, [ours, foreign], at / "other", f"{major + 1}.0", here)
+
+
+def expect_training(plugin: str, folder: Path, same: list[Path], later: list[Path]) -> None:
+    """See that a plugin trains in the core of its build, and in one with a longer host table."""
+    _, model, shape = LAYERS[plugin]
+    code = TRAIN.format(model=model, shape=shape)
+    here, there = (
+        tried(wheels, folder / name, code).split()
+        for name, wheels in (("same", same), ("later", later))
+    )
+    if int(there[1]) != int(here[1]) + 1 or int(there[2]) <= int(here[2]) or there[3:] != here[3:]:
+        raise Stop(f"{plugin} in this core says {here}, and in a later one {there}")
+    for found in (here, there):
+        say(f"core {found[0]}.{found[1]}, host table of {found[2]} bytes, and {plugin}: trains")
 
 
 def version(sources: Path) -> tuple[int, int]:
@@ -115,10 +142,10 @@ def tried(wheels: list[Path], folder: Path, code: str) -> str:
     return run([python, "-c", code], environment={"PYTHONSAFEPATH": "1"})
 
 
-def expect_refusal(wheels: list[Path], folder: Path, built: str, here: str) -> None:
+def expect_refusal(plugin: str, wheels: list[Path], folder: Path, built: str, here: str) -> None:
     """See that a plugin is set aside with both versions named, and that all else goes on."""
-    said = tried(wheels, folder, REFUSE)
-    if not all(words in said for words in (built, here, "pyframe-cnn", "the rest runs")):
-        raise Stop(f"a plugin for {built} in a core of {here} was not refused as designed:\n{said}")
-    say(f"core {here}, and a plugin built for {built}: refused, and the rest runs:")
+    said = tried(wheels, folder, REFUSE.format(layer=LAYERS[plugin][0]))
+    if not all(words in said for words in (built, here, plugin, "the rest runs")):
+        raise Stop(f"{plugin} for {built} in a core of {here} was not refused as designed:\n{said}")
+    say(f"core {here}, and {plugin} built for {built}: refused, and the rest runs:")
     say("  " + said.splitlines()[0])
