@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,15 +53,21 @@ def our_attention(n: int, t: int, h: int, d: int, causal: bool) -> Step:
     return lambda: plan.run(feed, outputs=outputs)
 
 
-def torch_attention(n: int, t: int, h: int, d: int, causal: bool) -> Step:
+def torch_attention(
+    n: int, t: int, h: int, d: int, causal: bool, *, compiled: bool = False
+) -> Step:
     import torch
 
     q, k, v, dy = (torch.from_numpy(a) for a in numbers(4, n, h, t, d))
     leaves = [x.requires_grad_() for x in (q, k, v)]
 
+    def attend(q: Any, k: Any, v: Any) -> Any:
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=causal)
+
+    way = torch.compile(attend, fullgraph=True) if compiled else attend
+
     def step() -> Any:
-        y = torch.nn.functional.scaled_dot_product_attention(*leaves, is_causal=causal)
-        return torch.autograd.grad(y, leaves, dy)
+        return torch.autograd.grad(way(*leaves), leaves, dy)
 
     return step
 
@@ -99,8 +106,12 @@ def our_gpt() -> tuple[Step, Step]:
     return lambda: plan.step(feed), lambda: seq.generate(model, [1], WRITTEN, seed=0)
 
 
-def torch_gpt() -> tuple[Step, Step]:
-    """The same blocks in PyTorch, with learned positions, which cost less than rotary ones."""
+def torch_gpt() -> tuple[dict[str, Step], dict[str, Step]]:
+    """The same blocks in PyTorch, with learned positions, which cost less than rotary ones.
+
+    Keys and values are joined with those before; where it is compiled they are kept in arrays of a
+    fixed size, since each new shape would be compiled anew.
+    """
     import torch
     from torch import nn
 
@@ -111,17 +122,21 @@ def torch_gpt() -> tuple[Step, Step]:
             self.qkv, self.merge = nn.Linear(UNITS, 3 * UNITS), nn.Linear(UNITS, UNITS)
             self.widen, self.narrow = nn.Linear(UNITS, 4 * UNITS), nn.Linear(4 * UNITS, UNITS)
 
-        def forward(self, x: Any, cache: Any = None) -> Any:
+        def forward(self, x: Any, cache: Any = None, at: Any = None) -> Any:
             n, t, _ = x.shape
             q, k, v = (
                 part.view(n, t, HEADS, -1).transpose(1, 2)
                 for part in self.qkv(self.norms[0](x)).split(UNITS, -1)
             )
-            if cache is not None:
+            seen = None
+            if at is not None:
+                k, v = (old.index_copy_(2, at, new) for old, new in zip(cache, (k, v), strict=True))
+                seen = (torch.arange(WRITTEN) <= at)[None]
+            elif cache is not None:
                 if cache:
                     k, v = torch.cat([cache[0], k], 2), torch.cat([cache[1], v], 2)
                 cache[:] = k, v
-            y = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=cache is None)
+            y = nn.functional.scaled_dot_product_attention(q, k, v, seen, is_causal=cache is None)
             x = x + self.merge(y.transpose(1, 2).reshape(n, t, UNITS))
             return x + self.narrow(nn.functional.gelu(self.widen(self.norms[1](x))))
 
@@ -133,30 +148,51 @@ def torch_gpt() -> tuple[Step, Step]:
             self.blocks = nn.ModuleList(Block() for _ in range(BLOCKS))
             self.norm, self.head = nn.LayerNorm(UNITS), nn.Linear(UNITS, VOCABULARY)
 
-        def forward(self, x: Any, first: int = 0, caches: Any = None) -> Any:
-            h = self.table(x) + self.places(torch.arange(first, first + x.shape[1]))
+        def forward(self, x: Any, caches: Any = None, at: Any = None, first: int = 0) -> Any:
+            places = torch.arange(first, first + x.shape[1]) if at is None else at
+            h = self.table(x) + self.places(places)
             for i, block in enumerate(self.blocks):
-                h = block(h, None if caches is None else caches[i])
+                h = block(h, None if caches is None else caches[i], at)
             return self.head(self.norm(h))
 
     model = Gpt()
     adam = torch.optim.Adam(model.parameters(), 1e-3)
     x, y = (torch.from_numpy(a) for a in tokens())
 
-    def step() -> None:
+    def loss() -> Any:
+        return nn.functional.cross_entropy(model(x).flatten(0, 1), y.flatten())
+
+    def step(loss_of: Callable[[], Any]) -> None:
         adam.zero_grad()
-        nn.functional.cross_entropy(model(x).flatten(0, 1), y.flatten()).backward()
+        loss_of().backward()
         adam.step()
 
-    def write() -> None:
-        caches: list[Any] = [[] for _ in range(BLOCKS)]
+    def write(share_of: Callable[[Any, int], Any]) -> None:
         token = torch.ones(1, 1, dtype=torch.int64)
         with torch.inference_mode():
             for at in range(WRITTEN):
-                p = torch.softmax(model(token, at, caches)[0, -1], -1)
-                token = torch.multinomial(p, 1)[None]
+                token = torch.multinomial(share_of(token, at), 1)[None]
 
-    return step, write
+    def grown() -> None:
+        caches: list[Any] = [[] for _ in range(BLOCKS)]
+        write(lambda token, at: torch.softmax(model(token, caches, first=at)[0, -1], -1))
+
+    shape = (1, HEADS, WRITTEN, UNITS // HEADS)
+    fixed = [[torch.zeros(shape), torch.zeros(shape)] for _ in range(BLOCKS)]
+    numbered = [torch.tensor([at]) for at in range(WRITTEN)]
+
+    @torch.compile(fullgraph=True)
+    def shares(token: Any, at: Any) -> Any:
+        return torch.softmax(model(token, fixed, at)[0, -1], -1)
+
+    compiled = torch.compile(loss, fullgraph=True)
+    return (
+        {"PyTorch": lambda: step(loss), "torch.compile": lambda: step(compiled)},
+        {
+            "PyTorch": grown,
+            "torch.compile": lambda: write(lambda token, at: shares(token, numbered[at])),
+        },
+    )
 
 
 def jax_writing() -> dict[str, Step]:
@@ -268,6 +304,7 @@ def peers_of(threads: int) -> dict[str, Any]:
 
         torch.set_num_threads(threads)
         peers["PyTorch"] = torch_attention
+        peers["torch.compile"] = partial(torch_attention, compiled=True)
     except ImportError:
         pass
     try:
@@ -302,7 +339,8 @@ def gpt(peers: dict[str, Any], rounds: int, clock: Callable[[], float]) -> None:
     """Print the time of a GPT's step, and how many tokens a second it writes."""
     train, write = ({"pyframe": step} for step in our_gpt())
     if "PyTorch" in peers:
-        train["PyTorch"], write["PyTorch"] = torch_gpt()
+        training, writing = torch_gpt()
+        train, write = train | training, write | writing
     if "JAX" in peers:
         write |= jax_writing()
     found = best(train, rounds, clock)
