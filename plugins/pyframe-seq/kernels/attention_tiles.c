@@ -110,11 +110,11 @@ static int sees(const attention *a, const tile *t, int64_t r, int64_t j) {
 }
 
 /* b (k, n) with zeros in place of what is not finite. */
-static const real *finite_part(const product *p, real *to) {
+static const real *finite_part(const product *p, real *to, int64_t row) {
     for (int64_t l = 0; l < p->k; l++)
         for (int64_t d = 0; d < p->n; d++) {
             const real x = p->b[l * p->b_row + d];
-            to[l * p->n + d] = isfinite(x) ? x : 0;
+            to[l * row + d] = isfinite(x) ? x : 0;
         }
     return to;
 }
@@ -151,7 +151,11 @@ void NAME(add_product)(const attention *a, const tile *t, const product *p) {
                  .c_row = p->c_row,
                  .accumulate = 1,
                  .scale = p->scale};
-    if (a->clean) g.b = finite_part(p, a->clean), g.b_row = p->n;
+    if (a->clean) { /* end to end or not, as b is: a single column is summed in another order then
+                     */
+        g.b_row = min_of(p->b_row, p->n + 1);
+        g.b = finite_part(p, a->clean, g.b_row);
+    }
     a->gemm->run(&g);
     if (a->clean) add_rest(a, t, p, g.a_row, g.a_step);
 }
@@ -225,7 +229,7 @@ void NAME(clear_heads)(const heads_of *x, int64_t n, int64_t first, int64_t head
 real *NAME(room_for_care)(const attention *a, arena *at) {
     const attention_attributes *of = a->attributes;
     if (!of->causal && !of->window && !a->bias && !a->mask) return NULL;
-    return take(at, max_of(of->query_block, of->key_block) * max_of(a->k.size, a->v.size));
+    return take(at, max_of(of->query_block, of->key_block) * (max_of(a->k.size, a->v.size) + 1));
 }
 
 int NAME(has_infinite)(const heads_of *made, int64_t n, int64_t h) {

@@ -154,7 +154,7 @@ class _AttentionOp(Op):
         counts += [lowered["query_block"] * wide] * tiles
         counts += [heads // groups * queries] * rows + [lowered["query_block"]] * columns
         if lowered["causal"] or lowered["window"] or specs[BIAS] or specs[MASK]:
-            counts += [max(lowered["query_block"], block) * max(depth, width)]
+            counts += [max(lowered["query_block"], block) * (max(depth, width) + 1)]
         itemsize = specs[Q].dtype.itemsize
         piece = sum(-(-count * itemsize // ALIGNMENT) * ALIGNMENT for count in counts)
         return samples * groups * piece
